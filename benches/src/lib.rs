@@ -1,0 +1,1 @@
+//! Measurements against peers and of the pure side.

@@ -1,0 +1,2 @@
+//! CNI plugin of type slirp.
+fn main() {}

@@ -1,0 +1,139 @@
+//! What the pure side is told once, at its start.
+//!
+//! Owns [`StackConfig`] and [`Limits`]. Every table and queue of the stack has its cap here, with
+//! the memory that one entry costs.
+
+use core::time::Duration;
+
+use crate::plan::AddressPlan;
+use crate::policy::Policy;
+
+/// Configuration of one stack.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StackConfig {
+    /// Which addresses the guest sees.
+    pub plan: AddressPlan,
+    /// What the guest may reach.
+    pub policy: Policy,
+    /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
+    pub mtu: u16,
+    /// What the TAP device can do for us.
+    pub offload: Offload,
+    /// Caps on everything that grows with what the guest does.
+    pub limits: Limits,
+    /// How long things may stay idle.
+    pub timeouts: Timeouts,
+    /// Seed of everything random (sequence numbers, identifiers, hash).
+    pub seed: u64,
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        Self {
+            plan: AddressPlan::default(),
+            policy: Policy::default(),
+            mtu: 1500,
+            offload: Offload::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// What the TAP device does for us; found out step by step when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offload {
+    /// Every frame is preceded by a virtio-net header (`IFF_VNET_HDR`), and checksums may be left
+    /// to whoever needs them (`TUN_F_CSUM`).
+    pub vnet_header: bool,
+    /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`, `TUN_F_TSO6`).
+    pub tcp_segmentation: bool,
+    /// UDP frames that hold several datagrams may cross the device (`TUN_F_USO4`, `TUN_F_USO6`).
+    pub udp_segmentation: bool,
+}
+
+impl Offload {
+    /// Everything a current kernel offers.
+    pub const FULL: Self =
+        Self { vnet_header: true, tcp_segmentation: true, udp_segmentation: true };
+}
+
+/// Caps on tables and queues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Flows of all kinds at one time (default 65,536). A sleeping TCP flow costs about 0.5 KiB,
+    /// an active one about 9 KiB and, while it moves bulk data, up to both of its rings.
+    pub flows: usize,
+    /// TCP flows that are still being opened, on either side (default 4,096; about 1 KiB each).
+    pub half_open: usize,
+    /// ICMP echo flows (default 256; one host socket each).
+    pub echo_flows: usize,
+    /// Size of each of the two rings of an active TCP flow in bytes, a power of two
+    /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
+    /// product of the way behind the host is held by the host's own sockets).
+    pub ring_len: usize,
+    /// Bytes held in unfinished datagrams (default 4 MiB, what Linux calls `ipfrag_high_thresh`).
+    pub reassembly_bytes: usize,
+    /// Unfinished datagrams (default 256).
+    pub reassembly_datagrams: usize,
+    /// DNS queries in flight (default 512; at most 64 KiB each, typically 100 bytes).
+    pub dns_queries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: 65_536,
+            half_open: 4_096,
+            echo_flows: 256,
+            ring_len: 256 * 1024,
+            reassembly_bytes: 4 * 1024 * 1024,
+            reassembly_datagrams: 256,
+            dns_queries: 512,
+        }
+    }
+}
+
+/// How long things may take or stay idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// A UDP mapping without traffic (RFC 4787 section 4.3 REQ-5: at least 2 minutes, 5 recommended).
+    pub udp: Duration,
+    /// A UDP mapping that was only used towards port 53 (RFC 4787 REQ-5 allows shorter timers for
+    /// well-known ports).
+    pub udp_dns: Duration,
+    /// An ICMP echo mapping (RFC 5508 section 3.2 REQ-2: at least 60 seconds).
+    pub echo: Duration,
+    /// A datagram that is being reassembled (RFC 791: 15 s as a start; Linux: 30 s).
+    pub reassembly: Duration,
+    /// The host side of a TCP flow that is being connected (BSD's and libslirp's 75 s).
+    pub host_connect: Duration,
+    /// The guest's part of the handshake (arbitrary: 20 s; the round trip is some 50 us).
+    pub guest_handshake: Duration,
+    /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
+    pub guest_unresponsive: Duration,
+    /// A TCP flow without traffic gives its rings back (arbitrary: 2 s).
+    pub tcp_park: Duration,
+    /// A DNS query in flight (longer than all attempts upstream together).
+    pub dns: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            udp: Duration::from_secs(300),
+            udp_dns: Duration::from_secs(10),
+            echo: Duration::from_secs(60),
+            reassembly: Duration::from_secs(30),
+            host_connect: Duration::from_secs(75),
+            guest_handshake: Duration::from_secs(20),
+            guest_unresponsive: Duration::from_secs(120),
+            tcp_park: Duration::from_secs(2),
+            dns: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Why a frame, packet or request was discarded.
+//!
+//! Owns the closed list of reasons and their counters. Nothing is lost silently: every discard on
+//! the data path names one of these, counts it and leaves a trace line. A discard is never an
+//! `Err`: a hostile guest must not be able to steer the control flow above the packet path.
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $name:ident => $text:literal, )+) => {
+        /// Why something was discarded.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum DiscardReason {
+            $( $(#[$doc])* $name, )+
+        }
+
+        impl DiscardReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// The reason as a stable snake_case word for counters and log lines.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$name => $text, )+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The frame is shorter than the headers that it announces.
+    FrameTruncated => "frame_truncated",
+    /// The virtio-net header contradicts the frame behind it.
+    VnetHeaderInvalid => "vnet_header_invalid",
+    /// The Ethernet type is neither ARP, IPv4 nor (with IPv6 enabled) IPv6.
+    EtherTypeUnsupported => "ether_type_unsupported",
+    /// The Ethernet source is a group address or all zero.
+    SourceMacInvalid => "source_mac_invalid",
+    /// IPv6 arrived although it is not enabled.
+    Ipv6Disabled => "ipv6_disabled",
+    /// Version, header length or total length of the IP header is wrong.
+    IpHeaderInvalid => "ip_header_invalid",
+    /// The IPv4 header checksum is wrong.
+    IpChecksumInvalid => "ip_checksum_invalid",
+    /// The IP source address can never be a sender (multicast, broadcast, loopback, unspecified, ours).
+    SourceAddressInvalid => "source_address_invalid",
+    /// TTL or hop limit ran out here.
+    HopLimitExceeded => "hop_limit_exceeded",
+    /// The transport protocol is not relayed.
+    ProtocolUnsupported => "protocol_unsupported",
+    /// An IPv6 extension header chain could not be walked.
+    ExtensionHeaderInvalid => "extension_header_invalid",
+    /// The transport header is wrong in itself.
+    TransportHeaderInvalid => "transport_header_invalid",
+    /// The transport checksum is wrong.
+    TransportChecksumInvalid => "transport_checksum_invalid",
+    /// An ARP packet that is not a well-formed Ethernet/IPv4 ARP.
+    ArpInvalid => "arp_invalid",
+    /// An ARP request for an address that is not ours.
+    ArpNotForUs => "arp_not_for_us",
+    /// A neighbour discovery packet that RFC 4861 section 7.1 tells to discard.
+    NdpInvalid => "ndp_invalid",
+    /// A neighbour solicitation for an address that is not ours.
+    NdpNotForUs => "ndp_not_for_us",
+    /// A fragment that contradicts what came before it (overlap, length, end).
+    FragmentInvalid => "fragment_invalid",
+    /// The reassembler holds as much as it may.
+    FragmentMemoryExhausted => "fragment_memory_exhausted",
+    /// A datagram was not completed in time.
+    FragmentTimedOut => "fragment_timed_out",
+    /// Policy forbids this destination.
+    DestinationNotAllowed => "destination_not_allowed",
+    /// The destination can never be relayed (multicast, broadcast, unspecified).
+    DestinationUnroutable => "destination_unroutable",
+    /// A service that does not exist on a virtual address.
+    ServiceUnavailable => "service_unavailable",
+    /// The flow table is full.
+    FlowTableFull => "flow_table_full",
+    /// Too many TCP connections are still being opened.
+    HalfOpenLimit => "half_open_limit",
+    /// The host has no file descriptor or memory for another socket.
+    HostResourcesExhausted => "host_resources_exhausted",
+    /// The host refused to send the datagram.
+    HostSendFailed => "host_send_failed",
+    /// A host socket's send buffer is full.
+    HostBufferFull => "host_buffer_full",
+    /// A TCP segment that belongs to no flow.
+    TcpNoFlow => "tcp_no_flow",
+    /// A SYN that repeats one which is still being worked on.
+    TcpSynRepeated => "tcp_syn_repeated",
+    /// A combination of TCP flags that no stack sends.
+    TcpFlagsInvalid => "tcp_flags_invalid",
+    /// Payload beyond the window that was advertised.
+    TcpBeyondWindow => "tcp_beyond_window",
+    /// An acknowledgement of data that was never sent.
+    TcpAckUnsent => "tcp_ack_unsent",
+    /// The TCP engine span without progress and the flow was ended.
+    TcpEngineStuck => "tcp_engine_stuck",
+    /// The TCP engine panicked and the flow was ended.
+    TcpEngineFailed => "tcp_engine_failed",
+    /// The guest never finished the handshake.
+    TcpHandshakeTimedOut => "tcp_handshake_timed_out",
+    /// The guest stopped to acknowledge.
+    TcpGuestUnresponsive => "tcp_guest_unresponsive",
+    /// The host side did not connect in time.
+    HostConnectTimedOut => "host_connect_timed_out",
+    /// An ICMP message that is neither an echo request nor relayed otherwise.
+    IcmpUnsupported => "icmp_unsupported",
+    /// Echo requests cannot be relayed because the host allows neither ping nor raw sockets.
+    IcmpEchoNotPermitted => "icmp_echo_not_permitted",
+    /// A DNS message that is too short or too long to be one.
+    DnsMessageInvalid => "dns_message_invalid",
+    /// Too many DNS queries are in flight.
+    DnsQueriesExhausted => "dns_queries_exhausted",
+    /// No upstream resolver answered in time.
+    DnsTimedOut => "dns_timed_out",
+    /// A datagram from the host for a flow that is gone.
+    HostDatagramNoFlow => "host_datagram_no_flow",
+    /// A datagram from the host that does not fit into an IP packet.
+    HostDatagramTooLarge => "host_datagram_too_large",
+    /// The TAP device did not take the frame.
+    TapWriteFailed => "tap_write_failed",
+}
+
+/// One counter per [`DiscardReason`].
+#[derive(Clone, Debug)]
+pub struct DiscardCounters([u64; DiscardReason::ALL.len()]);
+
+impl DiscardCounters {
+    /// Counts one discard and leaves a trace line.
+    pub fn count(&mut self, reason: DiscardReason) {
+        self.0[reason as usize] = self.0[reason as usize].wrapping_add(1);
+        tracing::trace!(reason = reason.as_str(), "discard");
+    }
+
+    /// How often `reason` was counted.
+    pub const fn value(&self, reason: DiscardReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Every reason with its counter.
+    pub fn iter(&self) -> impl Iterator<Item = (DiscardReason, u64)> + '_ {
+        DiscardReason::ALL.iter().map(|&reason| (reason, self.value(reason)))
+    }
+
+    /// Sum of all counters.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl Default for DiscardCounters {
+    fn default() -> Self {
+        Self([0; DiscardReason::ALL.len()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn words_are_unique_and_index_matches() {
+        let words: BTreeSet<_> = DiscardReason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(words.len(), DiscardReason::ALL.len());
+        for (index, &reason) in DiscardReason::ALL.iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn counting_one_reason_leaves_the_others_alone() {
+        let mut counters = DiscardCounters::default();
+        counters.count(DiscardReason::ArpInvalid);
+        counters.count(DiscardReason::ArpInvalid);
+        assert_eq!(counters.value(DiscardReason::ArpInvalid), 2);
+        assert_eq!(counters.total(), 2);
+    }
+}

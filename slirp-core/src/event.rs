@@ -1,0 +1,135 @@
+//! What the pure side and the host side tell each other.
+//!
+//! Owns the names of flows and the values that cross the facade: actions that the stack asks the
+//! host side for, datagrams that are lent out of the frame that carried them, and what host sockets
+//! reported. No value here holds a file descriptor or a clock.
+
+use core::net::{IpAddr, SocketAddr};
+
+/// Name of one flow: an index that is reused, with a generation that is not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FlowId {
+    /// Slot in the flow table; dense, so that the host side can keep a plain array beside it.
+    pub index: u32,
+    /// Distinguishes this use of the slot from earlier ones.
+    pub generation: u32,
+}
+
+/// Name of one DNS query in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DnsQueryId(pub u64);
+
+/// How the guest's query arrived; the upstream side may use it as a hint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DnsTransport {
+    /// One datagram; the answer is cut to what the query's EDNS option allows.
+    Udp,
+    /// A message on a TCP connection; any length up to 65,535 bytes.
+    Tcp,
+}
+
+/// Something that the stack asks the host side to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HostAction {
+    /// Connect a TCP socket and report with `handle_tcp_connected`.
+    ConnectTcp {
+        /// The flow that waits for it.
+        flow: FlowId,
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// The guest has ended its direction and everything before that was taken: shut the socket
+    /// down for writing.
+    ShutdownTcp {
+        /// The flow.
+        flow: FlowId,
+    },
+    /// The flow is gone: close its socket, whatever its protocol.
+    Close {
+        /// The flow; its id will not be used again.
+        flow: FlowId,
+        /// Whether a TCP peer is to see a reset instead of an orderly end.
+        reset: bool,
+    },
+    /// Answer this DNS query and report with `handle_dns_answer`.
+    QueryDns {
+        /// Name of the query.
+        query: DnsQueryId,
+        /// How it arrived.
+        transport: DnsTransport,
+        /// The message, without a TCP length prefix.
+        message: Vec<u8>,
+    },
+}
+
+/// A datagram of the guest, lent out of the frame that carried it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Datagram<'a> {
+    /// Send over the UDP socket of `flow`, which is opened by the first of them.
+    Udp {
+        /// The flow; one per guest address and port (RFC 4787 endpoint-independent mapping).
+        flow: FlowId,
+        /// Where to.
+        remote: SocketAddr,
+        /// One datagram, or several of `segment_len` bytes each (the last may be shorter).
+        payload: &'a [u8],
+        /// Length of each datagram when `payload` holds several (`UDP_SEGMENT`).
+        segment_len: Option<u16>,
+        /// TTL or hop limit to send with.
+        hop_limit: u8,
+    },
+    /// Send an echo request over the ping or raw socket of `flow`, which is opened by the first.
+    Echo {
+        /// The flow; one per guest address and ICMP identifier.
+        flow: FlowId,
+        /// Where to.
+        remote: IpAddr,
+        /// ICMP sequence number.
+        sequence: u16,
+        /// Echo data.
+        payload: &'a [u8],
+        /// TTL or hop limit to send with.
+        hop_limit: u8,
+    },
+}
+
+/// Why a host socket could not do what the guest wanted; the guest is told accordingly.
+///
+/// The table from `errno` to these values is `HostError::from_errno` on the host side; what the
+/// guest sees for each is `wire::icmp::GuestSignal`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostError {
+    /// The remote refused (`ECONNREFUSED`).
+    Refused,
+    /// The remote reset an existing connection (`ECONNRESET`, `EPIPE`).
+    Reset,
+    /// No way to the network (`ENETUNREACH`, `EPERM`, `EACCES` and everything unexpected).
+    NetworkUnreachable,
+    /// No answer from the host (`EHOSTUNREACH`, `EHOSTDOWN`).
+    HostUnreachable,
+    /// The host did not answer in time (`ETIMEDOUT`).
+    TimedOut,
+    /// The datagram is larger than the path allows (`EMSGSIZE`); the MTU where it is known.
+    TooLarge(Option<u16>),
+    /// The host side has no file descriptor, port or memory left (`EMFILE`, `ENFILE`, `ENOBUFS`,
+    /// `ENOMEM`, `EADDRNOTAVAIL`, `EAGAIN`): nothing that the remote did.
+    Exhausted,
+}
+
+/// What a host socket's error queue reported about a datagram that was sent earlier
+/// (`IP_RECVERR`, `IPV6_RECVERR`; ip(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DatagramError {
+    /// Where the datagram went.
+    pub remote: SocketAddr,
+    /// Who complained, when it was not the local kernel.
+    pub offender: Option<IpAddr>,
+    /// ICMP type as it arrived, when it came from the network.
+    pub icmp_type: u8,
+    /// ICMP code as it arrived.
+    pub icmp_code: u8,
+    /// Extra information: the next-hop MTU of a "packet too big".
+    pub info: u32,
+    /// The same as a plain error.
+    pub error: HostError,
+}

@@ -1,0 +1,16 @@
+//! A user-mode TCP/IP stack between a TAP device and ordinary host sockets.
+//!
+//! The crate has two sides with a wall between them. The pure side decides: it knows no file
+//! descriptor, clock, thread, file or `unsafe`, takes time as an argument and randomness as a seed.
+//! The host side (feature `host`, on by default) touches the kernel.
+
+pub mod config;
+pub mod discard;
+pub mod event;
+pub mod plan;
+pub mod policy;
+pub mod rng;
+pub mod stats;
+pub mod time;
+pub mod timer;
+pub mod wire;

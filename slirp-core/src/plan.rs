@@ -1,0 +1,292 @@
+//! The address plan: which addresses the guest sees and what each of them stands for.
+//!
+//! Owns the virtual IPv4 network (10.0.2.0/24 by default), the optional virtual IPv6 network
+//! (fd00::/64 by default) and the virtual MAC addresses. What a guest may *do* with an address is
+//! decided in [`policy`](crate::policy).
+//!
+//! The numbers are those of slirp4netns(1): gateway `.2`, DNS `.3`, DHCP pool `.15`-`.30`,
+//! recommended guest address `.100`.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::MacAddr;
+
+/// Why an address plan was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The prefix length is outside 1..=25, so the recommended guest address would not fit.
+    #[error("prefix length needs to be 1-25")]
+    PrefixLength(u8),
+    /// Bits right of the prefix are set.
+    #[error(
+        "CIDR needs to be a network address like {expected}/{prefix}, not like {given}/{prefix}"
+    )]
+    HostBits {
+        /// The address as it was given.
+        given: Ipv4Addr,
+        /// The network address that it belongs to.
+        expected: Ipv4Addr,
+        /// The prefix length as it was given.
+        prefix: u8,
+    },
+    /// Bits right of the /64 are set in an IPv6 prefix.
+    #[error("the IPv6 prefix {0} has bits set beyond its first 64")]
+    Ipv6HostBits(Ipv6Addr),
+}
+
+/// The addresses of the virtual IPv6 network; always a /64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Plan {
+    prefix: Ipv6Addr,
+}
+
+impl Ipv6Plan {
+    /// The link-local address of the gateway, source of router advertisements.
+    pub const GATEWAY_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    /// The link-local address of the DNS service.
+    pub const DNS_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 3);
+    /// Length of the prefix in bits.
+    pub const PREFIX_LEN: u8 = 64;
+
+    /// A plan for the /64 network `prefix`.
+    ///
+    /// # Errors
+    /// [`PlanError::Ipv6HostBits`] when any of the last 64 bits is set.
+    pub fn new(prefix: Ipv6Addr) -> Result<Self, PlanError> {
+        if prefix.segments()[4..].iter().any(|&segment| segment != 0) {
+            return Err(PlanError::Ipv6HostBits(prefix));
+        }
+        Ok(Self { prefix })
+    }
+
+    /// The network address.
+    pub const fn prefix(&self) -> Ipv6Addr {
+        self.prefix
+    }
+
+    /// The gateway, `prefix::2`; stands for the host's loopback.
+    pub const fn gateway(&self) -> Ipv6Addr {
+        self.host(2)
+    }
+
+    /// The DNS service, `prefix::3`.
+    pub const fn dns(&self) -> Ipv6Addr {
+        self.host(3)
+    }
+
+    /// Whether `address` lies in the virtual network.
+    pub fn contains(&self, address: Ipv6Addr) -> bool {
+        address.segments()[..4] == self.prefix.segments()[..4]
+    }
+
+    const fn host(&self, last: u16) -> Ipv6Addr {
+        let s = self.prefix.segments();
+        Ipv6Addr::new(s[0], s[1], s[2], s[3], 0, 0, 0, last)
+    }
+}
+
+impl Default for Ipv6Plan {
+    fn default() -> Self {
+        Self { prefix: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0) }
+    }
+}
+
+/// What a virtual address stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VirtualHost {
+    /// The gateway: the host's loopback, and the router of the guest.
+    Gateway,
+    /// The built-in DNS service.
+    Dns,
+}
+
+/// Which addresses the guest sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressPlan {
+    network: Ipv4Addr,
+    prefix_len: u8,
+    ipv6: Option<Ipv6Plan>,
+}
+
+impl AddressPlan {
+    /// A plan for the IPv4 network `network`/`prefix_len`, without IPv6.
+    ///
+    /// # Errors
+    /// [`PlanError::PrefixLength`] when `prefix_len` is not in 1..=25 and, checked after that,
+    /// [`PlanError::HostBits`] when `network` is not a network address.
+    pub fn new(network: Ipv4Addr, prefix_len: u8) -> Result<Self, PlanError> {
+        if !(1..=25).contains(&prefix_len) {
+            return Err(PlanError::PrefixLength(prefix_len));
+        }
+        let plan = Self { network, prefix_len, ipv6: None };
+        let expected = Ipv4Addr::from_bits(network.to_bits() & plan.mask_bits());
+        if expected != network {
+            return Err(PlanError::HostBits { given: network, expected, prefix: prefix_len });
+        }
+        Ok(plan)
+    }
+
+    /// The same plan with the IPv6 network `ipv6`.
+    #[must_use]
+    pub const fn with_ipv6(mut self, ipv6: Ipv6Plan) -> Self {
+        self.ipv6 = Some(ipv6);
+        self
+    }
+
+    /// The IPv4 network address.
+    pub const fn network(&self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// Length of the IPv4 prefix in bits.
+    pub const fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    /// The IPv4 netmask.
+    pub const fn netmask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.mask_bits())
+    }
+
+    /// The subnet's directed broadcast address.
+    pub const fn broadcast(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | !self.mask_bits())
+    }
+
+    /// The IPv4 gateway, `.2`; stands for the host's loopback.
+    pub const fn gateway(&self) -> Ipv4Addr {
+        self.host(2)
+    }
+
+    /// The IPv4 DNS service, `.3`.
+    pub const fn dns(&self) -> Ipv4Addr {
+        self.host(3)
+    }
+
+    /// First address of the DHCP pool, `.15`.
+    pub const fn dhcp_begin(&self) -> Ipv4Addr {
+        self.host(15)
+    }
+
+    /// Last address of the DHCP pool, `.30`.
+    pub const fn dhcp_end(&self) -> Ipv4Addr {
+        self.host(30)
+    }
+
+    /// The address that `--configure` gives the guest, `.100`.
+    pub const fn recommended_guest(&self) -> Ipv4Addr {
+        self.host(100)
+    }
+
+    /// The IPv6 side of the plan, if IPv6 is enabled.
+    pub const fn ipv6(&self) -> Option<&Ipv6Plan> {
+        self.ipv6.as_ref()
+    }
+
+    /// Whether `address` lies in the virtual IPv4 network.
+    pub const fn contains(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask_bits() == self.network.to_bits()
+    }
+
+    /// What `address` stands for when it is one of ours.
+    pub fn virtual_host(&self, address: IpAddr) -> Option<VirtualHost> {
+        match address {
+            IpAddr::V4(v4) if v4 == self.gateway() => Some(VirtualHost::Gateway),
+            IpAddr::V4(v4) if v4 == self.dns() => Some(VirtualHost::Dns),
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => {
+                let plan = self.ipv6.as_ref()?;
+                if v6 == plan.gateway() || v6 == Ipv6Plan::GATEWAY_LINK_LOCAL {
+                    Some(VirtualHost::Gateway)
+                } else if v6 == plan.dns() || v6 == Ipv6Plan::DNS_LINK_LOCAL {
+                    Some(VirtualHost::Dns)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    /// The virtual MAC address that belongs to one of our addresses: `52:55:<IPv4>` or
+    /// `52:56:<last four bytes of the IPv6 address>`.
+    pub const fn mac_of(address: IpAddr) -> MacAddr {
+        match address {
+            IpAddr::V4(v4) => {
+                let o = v4.octets();
+                MacAddr([0x52, 0x55, o[0], o[1], o[2], o[3]])
+            }
+            IpAddr::V6(v6) => {
+                let o = v6.octets();
+                MacAddr([0x52, 0x56, o[12], o[13], o[14], o[15]])
+            }
+        }
+    }
+
+    /// The MAC address that is the source of every IPv4 frame to the guest: the gateway's.
+    pub const fn gateway_mac(&self) -> MacAddr {
+        Self::mac_of(IpAddr::V4(self.gateway()))
+    }
+
+    const fn mask_bits(&self) -> u32 {
+        u32::MAX << (32 - self.prefix_len as u32)
+    }
+
+    const fn host(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + offset)
+    }
+}
+
+impl Default for AddressPlan {
+    /// 10.0.2.0/24 without IPv6.
+    fn default() -> Self {
+        Self { network: Ipv4Addr::new(10, 0, 2, 0), prefix_len: 24, ipv6: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_plan_has_the_documented_addresses() {
+        let plan = AddressPlan::default();
+        assert_eq!(plan.gateway(), Ipv4Addr::new(10, 0, 2, 2));
+        assert_eq!(plan.dns(), Ipv4Addr::new(10, 0, 2, 3));
+        assert_eq!(plan.dhcp_begin(), Ipv4Addr::new(10, 0, 2, 15));
+        assert_eq!(plan.dhcp_end(), Ipv4Addr::new(10, 0, 2, 30));
+        assert_eq!(plan.recommended_guest(), Ipv4Addr::new(10, 0, 2, 100));
+        assert_eq!(plan.netmask(), Ipv4Addr::new(255, 255, 255, 0));
+        assert_eq!(plan.broadcast(), Ipv4Addr::new(10, 0, 2, 255));
+        assert_eq!(plan.gateway_mac(), MacAddr([0x52, 0x55, 10, 0, 2, 2]));
+    }
+
+    #[test]
+    fn prefix_is_checked_before_host_bits() {
+        let odd = Ipv4Addr::new(10, 0, 2, 100);
+        assert_eq!(AddressPlan::new(odd, 26), Err(PlanError::PrefixLength(26)));
+        assert_eq!(AddressPlan::new(odd, 0), Err(PlanError::PrefixLength(0)));
+        assert_eq!(
+            AddressPlan::new(odd, 24).unwrap_err().to_string(),
+            "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24"
+        );
+    }
+
+    #[test]
+    fn virtual_hosts_of_both_families_are_known() {
+        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
+        for (address, expected) in [
+            ("10.0.2.2", Some(VirtualHost::Gateway)),
+            ("10.0.2.3", Some(VirtualHost::Dns)),
+            ("10.0.2.4", None),
+            ("fd00::2", Some(VirtualHost::Gateway)),
+            ("fe80::2", Some(VirtualHost::Gateway)),
+            ("fd00::3", Some(VirtualHost::Dns)),
+            ("fe80::3", Some(VirtualHost::Dns)),
+            ("fd00::4", None),
+        ] {
+            assert_eq!(plan.virtual_host(address.parse().unwrap()), expected, "{address}");
+        }
+        assert_eq!(AddressPlan::default().virtual_host("fd00::2".parse().unwrap()), None);
+    }
+}
