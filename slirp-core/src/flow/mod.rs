@@ -1,0 +1,57 @@
+//! Flows: what the guest talks to, one entry per conversation.
+//!
+//! Owns the flow table and the three kinds of flow. A flow knows the guest's side of one
+//! conversation and decides what is said there; its host socket lives on the other side of the
+//! wall, in an array with the same index.
+
+pub(crate) mod echo;
+pub(crate) mod table;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+
+pub use tcp::{HostStream, Transfer};
+
+use core::net::SocketAddr;
+
+use crate::policy::Protocol;
+use crate::time::Instant;
+use crate::wire::MacAddr;
+
+/// What makes two packets belong to the same flow.
+///
+/// UDP and echo flows are keyed by the guest's side alone (RFC 4787 section 4.1,
+/// endpoint-independent mapping): their `remote` is the unspecified address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct FlowKey {
+    pub(crate) protocol: Protocol,
+    pub(crate) guest: SocketAddr,
+    pub(crate) remote: SocketAddr,
+}
+
+/// The guest's side of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GuestSide {
+    /// Its address and port; an echo flow's port is the ICMP identifier.
+    pub(crate) address: SocketAddr,
+    /// Where its frames came from and ours go to. Not the owner of the address when the guest
+    /// routes for others, so replies reach networks that are nested behind it.
+    pub(crate) mac: MacAddr,
+}
+
+/// One flow.
+pub(crate) enum Flow {
+    Tcp(Box<tcp::TcpFlow>),
+    Udp(udp::UdpFlow),
+    Echo(echo::EchoFlow),
+}
+
+impl Flow {
+    /// When the flow wants to be looked at.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        match self {
+            Self::Tcp(flow) => flow.wake_at(),
+            Self::Udp(flow) => Some(flow.expires_at()),
+            Self::Echo(flow) => Some(flow.expires_at()),
+        }
+    }
+}

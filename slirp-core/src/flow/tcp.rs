@@ -1,0 +1,439 @@
+//! One TCP flow of the guest.
+//!
+//! # Theory of operation
+//!
+//! *Goals.* The guest sees what it would see if it had connected itself: a handshake only after the
+//! remote accepted, a reset when it refused, bytes and ends in both directions exactly as sent. Bulk
+//! bytes are lent, not queued: the host socket reads straight into the ring that segments are cut
+//! from, and writes straight out of the one that they arrive in.
+//!
+//! *Life cycle.*
+//!
+//! | state | allowed operations | left by |
+//! | --- | --- | --- |
+//! | connecting | swallow repeats of the SYN | the host's answer, a time limit, another SYN, a reset |
+//! | awake | segments in and out, `pump` | both directions ended, a reset from either side, a time limit |
+//! | parked | none | any segment or host data: awake |
+//!
+//! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest has
+//! closed already, and a repeated FIN of its meets a reset that it no longer cares about.
+//!
+//! *Timers.* One deadline, the earliest of: the engine's (retransmission, zero-window probe), a held
+//! acknowledgement, parking, giving up. See [`Timeouts`].
+//!
+//! *Held acknowledgements.* A request of at most one segment is usually answered within microseconds,
+//! and the answer carries the acknowledgement. So that of a small segment is held for
+//! [`ACK_HOLD`]. When the time passes without an answer, the flow acknowledges at once for a
+//! while, longer each time, as the guest might be waiting for it (Nagle's algorithm against RFC 1122
+//! section 4.2.3.2, whose limit is 500 ms).
+//!
+//! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), allocated when the
+//! handshake starts; none while connecting or parked.
+//!
+//! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use super::GuestSide;
+use crate::config::Timeouts;
+use crate::discard::DiscardReason;
+use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
+use crate::time::Instant;
+
+/// How long the acknowledgement of a small segment waits for data that could carry it. Long against
+/// the answer of a local service, short against anything that a person or a timer would notice.
+pub(crate) const ACK_HOLD: Duration = Duration::from_millis(5);
+/// Segments that are acknowledged at once after a held acknowledgement went out alone; doubles up to
+/// [`QUICK_CAP`] (arbitrary; Linux starts with 16 as well).
+const QUICK_START: u16 = 16;
+const QUICK_CAP: u16 = 4096;
+/// How soon an engine is looked at again that wants to be polled but has nothing to say.
+const ENGINE_PAUSE: Duration = Duration::from_millis(10);
+
+/// The host's end of a TCP flow, as far as the pure side needs it.
+///
+/// The product implements it over a non-blocking socket, simulators over a script.
+pub trait HostStream {
+    /// Takes bytes of the guest, as many as it can.
+    fn send(&mut self, data: &[u8]) -> Transfer;
+    /// Fills `room` with bytes for the guest, as far as they are there.
+    fn recv(&mut self, room: &mut [u8]) -> Transfer;
+    /// The guest will send nothing more.
+    fn shutdown_write(&mut self);
+}
+
+/// What came of one transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transfer {
+    /// This many bytes were moved; at least one.
+    Moved(usize),
+    /// Nothing can be moved now; the stack is told by `wake_flow` when it can.
+    Blocked,
+    /// The remote has ended its direction.
+    Ended,
+    /// The connection is broken.
+    Failed,
+}
+
+/// How a flow ended, for its host socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// Both directions in order.
+    Orderly,
+    /// By a reset from either side, or by a time limit.
+    Reset,
+}
+
+enum State {
+    Connecting { syn: Box<[u8]>, isn: u32 },
+    Awake(Connection),
+    Parked(Parked),
+    /// The engine could not take a parked connection up again; that would be a defect of ours.
+    Broken,
+}
+
+/// See the [module](self).
+pub(crate) struct TcpFlow {
+    state: State,
+    guest: GuestSide,
+    link: LinkAddresses,
+    is_guest_end_relayed: bool,
+    is_host_ended: bool,
+    /// Payload bytes that arrived since a segment left.
+    unacknowledged: u32,
+    /// Segments that are still to be acknowledged at once.
+    quick: u16,
+    quick_next: u16,
+    opened_at: Instant,
+    heard_at: Instant,
+    active_at: Instant,
+    engine_at: Option<Instant>,
+    ack_at: Option<Instant>,
+    wake_at: Option<Instant>,
+    /// Whether the stack counts this flow as half open.
+    pub(crate) is_counted_half_open: bool,
+    /// How often the flow was taken up again; taken by the stack for its counter.
+    pub(crate) unparked: u32,
+}
+
+impl TcpFlow {
+    /// A flow that waits for the host; `syn` is the guest's IP packet.
+    pub(crate) fn connecting(
+        guest: GuestSide,
+        link: LinkAddresses,
+        isn: u32,
+        syn: &[u8],
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Self {
+        Self {
+            state: State::Connecting { syn: syn.into(), isn },
+            guest,
+            link,
+            is_guest_end_relayed: false,
+            is_host_ended: false,
+            unacknowledged: 0,
+            quick: 0,
+            quick_next: QUICK_START,
+            opened_at: now,
+            heard_at: now,
+            active_at: now,
+            engine_at: None,
+            ack_at: None,
+            wake_at: Some(now + timeouts.host_connect),
+            is_counted_half_open: true,
+            unparked: 0,
+        }
+    }
+
+    pub(crate) const fn guest(&self) -> GuestSide {
+        self.guest
+    }
+
+    pub(crate) const fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    /// The guest's SYN while the host is being connected; errors quote it.
+    pub(crate) fn pending_syn(&self) -> Option<&[u8]> {
+        match &self.state {
+            State::Connecting { syn, .. } => Some(syn),
+            State::Awake(_) | State::Parked(_) | State::Broken => None,
+        }
+    }
+
+    /// Whether either side has not finished opening the connection.
+    pub(crate) fn is_half_open(&self) -> bool {
+        match &self.state {
+            State::Connecting { .. } => true,
+            State::Awake(connection) => connection.is_handshaking(),
+            State::Parked(_) | State::Broken => false,
+        }
+    }
+
+    pub(crate) const fn is_parked(&self) -> bool {
+        matches!(self.state, State::Parked(_))
+    }
+
+    /// Whether an opening segment with this sequence number repeats the one that made this flow.
+    pub(crate) fn is_same_opening(&self, seq: u32) -> bool {
+        match &self.state {
+            State::Connecting { isn, .. } => *isn == seq,
+            State::Awake(connection) => connection.is_handshaking_with(seq),
+            State::Parked(_) | State::Broken => false,
+        }
+    }
+
+    /// The host is connected: the guest's SYN goes into the engine now.
+    pub(crate) fn on_connected(&mut self, engine: &mut Engine, now: Instant) -> bool {
+        let State::Connecting { syn, .. } = &self.state else {
+            return false;
+        };
+        let Some(connection) = engine.accept(syn, now) else {
+            return false;
+        };
+        self.state = State::Awake(connection);
+        self.opened_at = now;
+        self.active_at = now;
+        true
+    }
+
+    /// A segment of the guest that does not open a connection; `packet` is its IP packet.
+    ///
+    /// # Errors
+    /// Why it was discarded.
+    pub(crate) fn on_segment(
+        &mut self,
+        engine: &mut Engine,
+        segment: Segment,
+        packet: &mut [u8],
+        guest: GuestSide,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, DiscardReason> {
+        self.guest = guest;
+        self.link.guest = guest.mac;
+        self.heard_at = now;
+        self.active_at = now;
+        self.wake(engine, now);
+        let State::Awake(connection) = &mut self.state else {
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
+        self.quick = if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
+        engine.handle_segment(connection, segment, packet, self.link, now)
+    }
+
+    /// Moves bytes between the guest's rings and its host.
+    pub(crate) fn pump(&mut self, host: &mut impl HostStream, engine: &mut Engine, now: Instant) {
+        self.wake(engine, now);
+        let State::Awake(connection) = &mut self.state else {
+            return;
+        };
+        let mut moved = 0;
+        let mut is_failed = false;
+        if connection.queued_to_host() > 0 {
+            let (bytes, outcome) = drain_to_host(connection, host);
+            moved += bytes;
+            is_failed |= outcome == Transfer::Failed;
+        }
+        if connection.is_guest_finished()
+            && connection.queued_to_host() == 0
+            && !self.is_guest_end_relayed
+        {
+            self.is_guest_end_relayed = true;
+            host.shutdown_write();
+        }
+        if !self.is_host_ended && !is_failed && !connection.is_handshaking() {
+            let (bytes, outcome) = fill_from_host(connection, host);
+            moved += bytes;
+            is_failed |= outcome == Transfer::Failed;
+            if outcome == Transfer::Ended {
+                self.is_host_ended = true;
+                connection.close();
+            }
+        }
+        if is_failed {
+            connection.abort();
+        }
+        if moved > 0 {
+            self.active_at = now;
+        }
+    }
+
+    /// The next frame to the guest.
+    ///
+    /// # Errors
+    /// Why the connection is dead now.
+    pub(crate) fn poll_segment(
+        &mut self,
+        engine: &mut Engine,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, DiscardReason> {
+        let State::Awake(connection) = &mut self.state else {
+            return Ok(None);
+        };
+        if self.may_hold_acknowledgement() {
+            if self.ack_at.is_none_or(|at| at > now) {
+                self.ack_at.get_or_insert(now + ACK_HOLD);
+                return Ok(None);
+            }
+            self.quick = self.quick_next;
+            self.quick_next = (self.quick_next * 2).min(QUICK_CAP);
+        }
+        self.ack_at = None;
+        let State::Awake(connection) = &mut self.state else {
+            return Ok(None);
+        };
+        let frame = engine.poll_segment(connection, self.link, now)?;
+        if frame.is_some() {
+            self.unacknowledged = 0;
+        }
+        Ok(frame)
+    }
+
+    /// Whether the only thing to say is the acknowledgement of a small segment, and an answer that
+    /// could carry it is likely.
+    fn may_hold_acknowledgement(&self) -> bool {
+        let State::Awake(connection) = &self.state else {
+            return false;
+        };
+        self.unacknowledged > 0
+            && self.quick == 0
+            && self.unacknowledged <= u32::from(connection.guest_mss())
+            && !self.is_host_ended
+            && connection.is_open_both_ways()
+            && connection.queued_to_guest() == 0
+            && connection.queued_to_host() == 0
+    }
+
+    /// Works out when to look at the flow again; to be called when it has nothing more to say.
+    pub(crate) fn settle(&mut self, engine: &mut Engine, timeouts: &Timeouts, now: Instant) {
+        let State::Awake(connection) = &self.state else {
+            return;
+        };
+        self.engine_at = if self.ack_at.is_some() {
+            // The engine would want to acknowledge at once.
+            None
+        } else {
+            let at = engine.poll_at(connection, now);
+            at.map(|at| if at <= now { now + ENGINE_PAUSE } else { at })
+        };
+        let limit = if connection.is_handshaking() {
+            Some(self.opened_at + timeouts.guest_handshake)
+        } else if self.engine_at.is_some() {
+            Some(self.heard_at + timeouts.guest_unresponsive)
+        } else {
+            None
+        };
+        let park_at =
+            connection.is_open_both_ways().then(|| self.active_at.max(now) + timeouts.tcp_park);
+        self.wake_at =
+            [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
+    }
+
+    /// A deadline has passed.
+    ///
+    /// # Errors
+    /// Why the flow is to end.
+    pub(crate) fn on_timer(
+        &mut self,
+        engine: &mut Engine,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        match &mut self.state {
+            State::Connecting { .. } => {
+                if now >= self.opened_at + timeouts.host_connect {
+                    return Err(DiscardReason::HostConnectTimedOut);
+                }
+            }
+            State::Awake(connection) => {
+                if connection.is_handshaking()
+                    && now >= self.opened_at + timeouts.guest_handshake
+                {
+                    connection.abort();
+                    return Err(DiscardReason::TcpHandshakeTimedOut);
+                }
+                let is_waiting = self.engine_at.is_some();
+                if is_waiting && now >= self.heard_at + timeouts.guest_unresponsive {
+                    connection.abort();
+                    return Err(DiscardReason::TcpGuestUnresponsive);
+                }
+                if now >= self.active_at + timeouts.tcp_park
+                    && self.ack_at.is_none()
+                    && !self.is_host_ended
+                    && let Some(parked) = engine.park(connection, now)
+                {
+                    self.state = State::Parked(parked);
+                    self.engine_at = None;
+                    self.wake_at = None;
+                }
+            }
+            State::Parked(_) | State::Broken => self.wake_at = None,
+        }
+        Ok(())
+    }
+
+    /// How the flow ended, if it did and has nothing more to say.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        let is_over = match &self.state {
+            State::Awake(connection) => connection.is_dead() || connection.is_time_wait(),
+            State::Connecting { .. } | State::Parked(_) => false,
+            State::Broken => true,
+        };
+        if !is_over {
+            return None;
+        }
+        let in_order = self.is_guest_end_relayed && self.is_host_ended;
+        Some(if in_order { Ending::Orderly } else { Ending::Reset })
+    }
+
+    fn wake(&mut self, engine: &mut Engine, now: Instant) {
+        let State::Parked(parked) = &self.state else {
+            return;
+        };
+        self.state = engine.unpark(parked, now).map_or(State::Broken, State::Awake);
+        self.active_at = now;
+        self.unparked += 1;
+    }
+}
+
+fn drain_to_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {
+    let mut moved = 0;
+    loop {
+        let mut outcome = Transfer::Blocked;
+        let taken = connection.lend_data(|data| {
+            outcome = host.send(data);
+            match outcome {
+                Transfer::Moved(bytes) => bytes,
+                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
+            }
+        });
+        moved += taken;
+        if taken == 0 {
+            return (moved, outcome);
+        }
+    }
+}
+
+fn fill_from_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {
+    let mut moved = 0;
+    loop {
+        let mut outcome = Transfer::Blocked;
+        if connection.room() == 0 {
+            return (moved, outcome);
+        }
+        let filled = connection.lend_room(|room| {
+            outcome = host.recv(room);
+            match outcome {
+                Transfer::Moved(bytes) => bytes,
+                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
+            }
+        });
+        moved += filled;
+        if filled == 0 {
+            return (moved, outcome);
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! What the guest sends: from a frame to the flow or service that it is for.
+//!
+//! Owns the checks that every packet passes (virtio-net header, addresses, checksums, fragments)
+//! and the opening of flows. Refusals that the guest is to hear of become ICMP errors or resets here.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
+
+use smoltcp::wire::IpProtocol;
+
+use super::Stack;
+use super::dns_stream::DnsStream;
+use crate::discard::DiscardReason;
+use crate::event::{Datagram, FlowId, HostAction};
+use crate::flow::echo::EchoFlow;
+use crate::flow::tcp::TcpFlow;
+use crate::flow::udp::UdpFlow;
+use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::policy::{Protocol, Target};
+use crate::service::arp::handle_arp;
+use crate::service::dns::Asker;
+use crate::service::echo::handle_echo_request;
+use crate::service::ndp::{NdpPacket, handle_ndp};
+use crate::tcp::{LinkAddresses, Segment, checksum_and_segment, emit_reset};
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use crate::wire::frame::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
+    drop_extension_headers, is_transport_checksum_valid,
+};
+use crate::wire::icmp::{IcmpError, emit_error, may_report};
+use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
+
+const UDP_HEADER_LEN: usize = 8;
+const ICMP_HEADER_LEN: usize = 8;
+const ICMPV4_ECHO_REQUEST: u8 = 8;
+const ICMPV6_ECHO_REQUEST: u8 = 128;
+/// ICMPv6 types 133 to 137 are neighbour discovery (RFC 4861).
+const ICMPV6_NDP: core::ops::RangeInclusive<u8> = 133..=137;
+const DHCP_SERVER_PORT: u16 = 67;
+
+/// A datagram for the host, as positions in the packet that carried it.
+struct Lent {
+    flow: FlowId,
+    kind: LentKind,
+    payload: Range<usize>,
+    hop_limit: u8,
+}
+
+enum LentKind {
+    Udp { remote: SocketAddr, segment_len: Option<u16> },
+    Echo { remote: IpAddr, sequence: u16 },
+}
+
+/// Where the packet lies that a [`Lent`] speaks of.
+enum Carrier {
+    /// Behind this many bytes of the frame.
+    Frame(usize),
+    /// In the reassembled datagram, behind this many bytes.
+    Reassembled(usize),
+}
+
+/// What is known of a packet before its transport header is looked at.
+struct Arrival<'p> {
+    packet: &'p mut [u8],
+    ip: IpHeader,
+    mac: MacAddr,
+    vnet: Option<VnetHeader>,
+}
+
+impl Arrival<'_> {
+    /// The transport header and payload.
+    fn segment(&self) -> &[u8] {
+        &self.packet[self.ip.header_len..]
+    }
+
+    fn guest(&self, port: u16) -> GuestSide {
+        GuestSide { address: SocketAddr::new(self.ip.source, port), mac: self.mac }
+    }
+}
+
+impl Stack {
+    /// Takes one frame as it was read from the device, virtio-net header included where the device
+    /// has one. Returns the datagram that is to be sent over a host socket, if it carried one.
+    pub fn handle_frame<'a>(
+        &'a mut self,
+        frame: &'a mut [u8],
+        now: Instant,
+    ) -> Option<Datagram<'a>> {
+        self.stats.frames_from_guest += 1;
+        self.stats.bytes_from_guest += frame.len() as u64;
+        match self.on_frame(frame, now) {
+            Ok(None) => None,
+            Ok(Some((carrier, lent))) => {
+                let packet = match carrier {
+                    Carrier::Frame(at) => &frame[at..],
+                    Carrier::Reassembled(at) => &self.reassembled[at..],
+                };
+                let Lent { flow, kind, payload, hop_limit } = lent;
+                let payload = &packet[payload];
+                Some(match kind {
+                    LentKind::Udp { remote, segment_len } => {
+                        Datagram::Udp { flow, remote, payload, segment_len, hop_limit }
+                    }
+                    LentKind::Echo { remote, sequence } => {
+                        Datagram::Echo { flow, remote, sequence, payload, hop_limit }
+                    }
+                })
+            }
+            Err(reason) => {
+                self.stats.discards.count(reason);
+                None
+            }
+        }
+    }
+
+    fn on_frame(
+        &mut self,
+        frame: &mut [u8],
+        now: Instant,
+    ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
+        let mut at = 0;
+        let mut vnet = None;
+        if self.config.offload.vnet_header {
+            let bytes = frame.first_chunk().ok_or(DiscardReason::FrameTruncated)?;
+            vnet = Some(VnetHeader::parse(bytes)?);
+            at = VNET_HEADER_LEN;
+        }
+        let ethernet = EthernetHeader::parse(&frame[at..])?;
+        match ethernet.ethertype {
+            ETHERTYPE_ARP => {
+                let outcome = handle_arp(&self.config.plan, &frame[at..])?;
+                if let Some((address, mac)) = outcome.learned {
+                    self.neighbors.learn(IpAddr::V4(address), mac);
+                }
+                if let Some(reply) = outcome.reply {
+                    self.outbox.push_frame(&reply)?;
+                }
+                return Ok(None);
+            }
+            ETHERTYPE_IPV4 => {}
+            ETHERTYPE_IPV6 if self.config.plan.ipv6().is_some() => {}
+            ETHERTYPE_IPV6 => return Err(DiscardReason::Ipv6Disabled),
+            _ => return Err(DiscardReason::EtherTypeUnsupported),
+        }
+        at += ETHERNET_HEADER_LEN;
+        let packet = &mut frame[at..];
+        let ip = IpHeader::parse(packet)?;
+        if ip.source.is_ipv4() != (ethernet.ethertype == ETHERTYPE_IPV4) {
+            return Err(DiscardReason::IpHeaderInvalid);
+        }
+        let packet = &mut packet[..ip.packet_len];
+        if ip.is_fragment {
+            return self.on_fragment(packet, ethernet.source, now);
+        }
+        let (moved, lent) = self.on_packet(packet, ip, ethernet.source, vnet, now)?;
+        Ok(lent.map(|lent| (Carrier::Frame(at + moved), lent)))
+    }
+
+    fn on_fragment(
+        &mut self,
+        packet: &[u8],
+        mac: MacAddr,
+        now: Instant,
+    ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
+        let whole = self.reassembler.handle_fragment(packet, now);
+        for _ in 0..self.reassembler.take_evicted() {
+            self.stats.discards.count(DiscardReason::FragmentMemoryExhausted);
+        }
+        self.hint_services();
+        let Some(mut whole) = whole? else {
+            return Ok(None);
+        };
+        let ip = IpHeader::parse(&whole)?;
+        if ip.is_fragment || ip.packet_len != whole.len() {
+            return Err(DiscardReason::FragmentInvalid);
+        }
+        let outcome = self.on_packet(&mut whole, ip, mac, None, now);
+        self.reassembled = whole;
+        let (moved, lent) = outcome?;
+        Ok(lent.map(|lent| (Carrier::Reassembled(moved), lent)))
+    }
+
+    /// One whole IP packet. Returns how far its start has moved, too.
+    fn on_packet(
+        &mut self,
+        packet: &mut [u8],
+        mut ip: IpHeader,
+        mac: MacAddr,
+        vnet: Option<VnetHeader>,
+        now: Instant,
+    ) -> Result<(usize, Option<Lent>), DiscardReason> {
+        // The unspecified address speaks only to the services of the link.
+        let is_link_only = ip.source.is_unspecified() && ip.protocol != IpProtocol::Icmpv6;
+        if is_link_only || !is_possible_source(&self.config.plan, ip.source) {
+            return Err(DiscardReason::SourceAddressInvalid);
+        }
+        check_offload(vnet.as_ref(), &ip, packet)?;
+        let moved = drop_extension_headers(packet, &mut ip);
+        let arrival = Arrival { packet: &mut packet[moved..], ip, mac, vnet };
+        let is_trusted = vnet.is_some_and(|vnet| vnet.is_checksum_trusted());
+        let lent = match ip.protocol {
+            IpProtocol::Tcp => {
+                verify(is_trusted, &arrival)?;
+                self.on_tcp(arrival, now)?;
+                None
+            }
+            IpProtocol::Udp => self.on_udp(&arrival, is_trusted, now)?,
+            IpProtocol::Icmp if ip.source.is_ipv4() => {
+                if smoltcp::wire::checksum::data(arrival.segment()) != !0 {
+                    return Err(DiscardReason::TransportChecksumInvalid);
+                }
+                self.on_icmp(&arrival, ICMPV4_ECHO_REQUEST, now)?
+            }
+            IpProtocol::Icmpv6 if ip.source.is_ipv6() => {
+                verify(false, &arrival)?;
+                match arrival.segment().first() {
+                    Some(kind) if ICMPV6_NDP.contains(kind) => self.on_ndp(&arrival, now)?,
+                    Some(_) | None => self.on_icmp(&arrival, ICMPV6_ECHO_REQUEST, now)?,
+                }
+            }
+            IpProtocol::HopByHop
+            | IpProtocol::Icmp
+            | IpProtocol::Igmp
+            | IpProtocol::Ipv6Route
+            | IpProtocol::Ipv6Frag
+            | IpProtocol::IpSecEsp
+            | IpProtocol::IpSecAh
+            | IpProtocol::Icmpv6
+            | IpProtocol::Ipv6NoNxt
+            | IpProtocol::Ipv6Opts
+            | IpProtocol::Unknown(_) => return Err(DiscardReason::ProtocolUnsupported),
+        };
+        Ok((moved, lent))
+    }
+
+    fn on_tcp(&mut self, arrival: Arrival<'_>, now: Instant) -> Result<(), DiscardReason> {
+        let Arrival { packet, ip, mac, .. } = arrival;
+        let segment = Segment::parse(&ip, packet)?;
+        let guest = GuestSide { address: segment.source, mac };
+        let key = FlowKey {
+            protocol: Protocol::Tcp,
+            guest: segment.source,
+            remote: segment.destination,
+        };
+        let known = self.flows.lookup(&key);
+        if segment.is_opening() {
+            if let Some(id) = known {
+                if self.is_same_opening(id, segment.seq) {
+                    return Err(DiscardReason::TcpSynRepeated);
+                }
+                // The guest has forgotten what this flow was (RFC 9293 section 3.10.7.4; a reused
+                // port, or a TIME-WAIT of its own): a new conversation starts.
+                self.remove_flow(id, true);
+            }
+            return self.open_tcp(key, guest, &segment, packet, now);
+        }
+        let Some(id) = known else {
+            self.reset_guest(&segment, mac)?;
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        let Flow::Tcp(flow) = &mut entry.flow else {
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        if flow.pending_syn().is_some() {
+            // Nothing but a reset makes sense before the handshake.
+            if segment.is_rst() {
+                self.remove_flow(id, true);
+            }
+            return Ok(());
+        }
+        let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
+        self.wake_flow(id);
+        if let Some(range) = outcome? {
+            self.outbox.push_sealed(self.engine.frame(range))?;
+        }
+        Ok(())
+    }
+
+    fn is_same_opening(&self, id: FlowId, seq: u32) -> bool {
+        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+            Flow::Tcp(flow) => flow.is_same_opening(seq),
+            Flow::Udp(_) | Flow::Echo(_) => false,
+        })
+    }
+
+    fn open_tcp(
+        &mut self,
+        key: FlowKey,
+        guest: GuestSide,
+        segment: &Segment,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let target = self.config.policy.target(&self.config.plan, Protocol::Tcp, key.remote);
+        let remote = match target {
+            Target::Host(remote) => Some(remote),
+            Target::Dns => None,
+            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
+            Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
+        };
+        if self.half_open >= self.config.limits.half_open {
+            // The guest's own retransmission tries again when there is room.
+            return Err(DiscardReason::HalfOpenLimit);
+        }
+        let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
+        // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
+        let headers = segment.at + segment.header_len;
+        let mut syn = packet[..headers].to_vec();
+        let mut bare = *segment;
+        let _ = bare.truncate(&mut syn, 0);
+        let flow = TcpFlow::connecting(guest, link, segment.seq, &syn, &self.config.timeouts, now);
+        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow))) {
+            Ok(id) => id,
+            Err(reason) => {
+                self.reset_guest(segment, guest.mac)?;
+                return Err(reason);
+            }
+        };
+        self.half_open += 1;
+        self.stats.tcp_opened += 1;
+        match remote {
+            Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
+            None => {
+                self.dns_streams.insert(id.index, DnsStream::new());
+                self.handle_tcp_connected(id, Ok(()), now);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_udp(
+        &mut self,
+        arrival: &Arrival<'_>,
+        is_trusted: bool,
+        now: Instant,
+    ) -> Result<Option<Lent>, DiscardReason> {
+        let udp = arrival.segment();
+        let header: &[u8; UDP_HEADER_LEN] =
+            udp.first_chunk().ok_or(DiscardReason::TransportHeaderInvalid)?;
+        let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let len = usize::from(field(4));
+        let (source_port, destination_port) = (field(0), field(2));
+        if len < UDP_HEADER_LEN || len > udp.len() || source_port == 0 || destination_port == 0 {
+            return Err(DiscardReason::TransportHeaderInvalid);
+        }
+        // RFC 768: zero means that the sender did not compute one; RFC 8200 section 8.1 forbids it.
+        let is_absent = field(6) == 0 && arrival.ip.source.is_ipv4();
+        if !is_trusted && !is_absent && !is_transport_checksum_valid(&arrival.ip, &udp[..len]) {
+            return Err(DiscardReason::TransportChecksumInvalid);
+        }
+        let guest = arrival.guest(source_port);
+        let written = SocketAddr::new(arrival.ip.destination, destination_port);
+        let target = self.config.policy.target(&self.config.plan, Protocol::Udp, written);
+        let start = arrival.ip.header_len + UDP_HEADER_LEN;
+        let payload = start..arrival.ip.header_len + len;
+        let reached = match target {
+            Target::Host(_) | Target::Refused(_) if destination_port == DHCP_SERVER_PORT
+                && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
+                    || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
+            {
+                // Never to a DHCP server of the host: it would lease addresses of another network.
+                return Err(DiscardReason::ServiceUnavailable);
+            }
+            Target::Host(reached) => reached,
+            Target::Dns => {
+                let asker = Asker::Udp {
+                    guest: guest.address,
+                    server: written,
+                    guest_mac: guest.mac,
+                };
+                self.ask_dns(asker, &arrival.packet[payload], now)?;
+                self.deliver_dns();
+                return Ok(None);
+            }
+            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
+            Target::Refused(reason) => {
+                return Err(self.refuse(reason, arrival.packet, arrival.mac));
+            }
+        };
+        let hop_limit = self.next_hop_limit(arrival)?;
+        let segment_len = arrival
+            .vnet
+            .filter(|vnet| vnet.gso == Gso::Udp)
+            .map(|vnet| vnet.gso_size)
+            .filter(|&len| usize::from(len) < payload.len());
+        let key = FlowKey {
+            protocol: Protocol::Udp,
+            guest: guest.address,
+            remote: unspecified(guest.address),
+        };
+        let id = match self.flows.lookup(&key) {
+            Some(id) => id,
+            None => {
+                let id = self.insert_flow(key, Flow::Udp(UdpFlow::new(guest, now)))?;
+                self.stats.udp_opened += 1;
+                id
+            }
+        };
+        if let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Udp(flow) = &mut entry.flow
+        {
+            flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
+        }
+        self.schedule(id);
+        let kind = LentKind::Udp { remote: reached, segment_len };
+        Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
+    }
+
+    fn on_icmp(
+        &mut self,
+        arrival: &Arrival<'_>,
+        echo_request: u8,
+        now: Instant,
+    ) -> Result<Option<Lent>, DiscardReason> {
+        let icmp = arrival.segment();
+        let header: &[u8; ICMP_HEADER_LEN] =
+            icmp.first_chunk().ok_or(DiscardReason::TransportHeaderInvalid)?;
+        let [kind, code, _, _, i0, i1, s0, s1] = *header;
+        if kind != echo_request || code != 0 {
+            return Err(DiscardReason::IcmpUnsupported);
+        }
+        let (ident, sequence) = (u16::from_be_bytes([i0, i1]), u16::from_be_bytes([s0, s1]));
+        let guest = arrival.guest(ident);
+        let written = SocketAddr::new(arrival.ip.destination, 0);
+        if guest.address.ip().is_unspecified() {
+            return Err(DiscardReason::SourceAddressInvalid);
+        }
+        let remote = match self.config.policy.target(&self.config.plan, Protocol::Echo, written) {
+            Target::LocalEcho => {
+                let mut reply = Vec::new();
+                handle_echo_request(arrival.packet, &mut reply)?;
+                self.outbox.push_packet(&reply, arrival.mac)?;
+                return Ok(None);
+            }
+            Target::Host(remote) => remote.ip(),
+            Target::Dns => return Err(DiscardReason::ServiceUnavailable),
+            Target::Refused(reason) => {
+                return Err(self.refuse(reason, arrival.packet, arrival.mac));
+            }
+        };
+        if remote.is_multicast() {
+            return Err(DiscardReason::DestinationUnroutable);
+        }
+        let hop_limit = self.next_hop_limit(arrival)?;
+        let key = FlowKey {
+            protocol: Protocol::Echo,
+            guest: guest.address,
+            remote: unspecified(guest.address),
+        };
+        let id = match self.flows.lookup(&key) {
+            Some(id) => id,
+            None => {
+                if self.echo_flows >= self.config.limits.echo_flows {
+                    return Err(DiscardReason::FlowTableFull);
+                }
+                let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)))?;
+                self.echo_flows += 1;
+                self.stats.echo_opened += 1;
+                id
+            }
+        };
+        if let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Echo(flow) = &mut entry.flow
+        {
+            flow.on_request(guest, &self.config.timeouts, now);
+        }
+        self.schedule(id);
+        let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
+        let kind = LentKind::Echo { remote, sequence };
+        Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
+    }
+
+    fn on_ndp(
+        &mut self,
+        arrival: &Arrival<'_>,
+        now: Instant,
+    ) -> Result<Option<Lent>, DiscardReason> {
+        let outcome = handle_ndp(&self.config.plan, arrival.mac, arrival.packet)?;
+        if let Some((address, mac)) = outcome.learned {
+            self.neighbors.learn(IpAddr::V6(address), mac);
+        }
+        if let Some(reply) = outcome.reply {
+            self.push_ndp(&reply)?;
+        }
+        if outcome.advertise
+            && let Some(advertiser) = &mut self.advertiser
+        {
+            advertiser.handle_solicitation(now);
+            self.on_advertiser_timer(now);
+        }
+        Ok(None)
+    }
+
+    /// Passes a DNS message to the service.
+    pub(super) fn ask_dns(
+        &mut self,
+        asker: Asker,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        self.dns.handle_query(asker, message, now)?;
+        self.stats.dns_queries += 1;
+        Ok(())
+    }
+
+    /// A neighbour discovery packet with its own link addresses.
+    pub(super) fn push_ndp(&mut self, ndp: &NdpPacket) -> Result<(), DiscardReason> {
+        let ethernet = EthernetHeader {
+            destination: ndp.destination_mac,
+            source: ndp.source_mac,
+            ethertype: ETHERTYPE_IPV6,
+        };
+        let mut frame = ethernet.emit().to_vec();
+        frame.extend_from_slice(&ndp.packet);
+        self.outbox.push_frame(&frame)
+    }
+
+    /// TTL or hop limit of a packet that we, as a router, pass on (RFC 1812 section 5.3.1).
+    fn next_hop_limit(&mut self, arrival: &Arrival<'_>) -> Result<u8, DiscardReason> {
+        if arrival.ip.hop_limit > 1 {
+            return Ok(arrival.ip.hop_limit - 1);
+        }
+        self.report(IcmpError::TimeExceeded, arrival.packet, arrival.mac)?;
+        Err(DiscardReason::HopLimitExceeded)
+    }
+
+    /// Tells the guest that policy refuses its packet, unless that is to be silent.
+    fn refuse(&mut self, reason: DiscardReason, packet: &[u8], mac: MacAddr) -> DiscardReason {
+        if reason != DiscardReason::DestinationUnroutable {
+            // A full outbox is counted by the refusal itself.
+            let _ = self.report(IcmpError::NetworkUnreachable, packet, mac);
+        }
+        reason
+    }
+
+    /// Sends an ICMP error about a packet of the guest, from the gateway.
+    pub(super) fn report(
+        &mut self,
+        error: IcmpError,
+        offending: &[u8],
+        mac: MacAddr,
+    ) -> Result<(), DiscardReason> {
+        if !may_report(offending) {
+            return Ok(());
+        }
+        let Ok(ip) = IpHeader::parse(offending) else {
+            return Ok(());
+        };
+        let Some(from) = self.gateway_for(ip.source) else {
+            return Ok(());
+        };
+        let mut packet = Vec::new();
+        emit_error(&mut packet, error, from, ip.source, offending);
+        self.outbox.push_packet(&packet, mac)
+    }
+
+    /// The gateway's address of the same family.
+    pub(super) fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(IpAddr::V4(self.config.plan.gateway())),
+            IpAddr::V6(_) => self.config.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
+        }
+    }
+
+    /// Answers a segment of the guest with a reset.
+    pub(super) fn reset_guest(
+        &mut self,
+        segment: &Segment,
+        mac: MacAddr,
+    ) -> Result<(), DiscardReason> {
+        let Some(mut packet) = emit_reset(segment) else {
+            return Ok(());
+        };
+        let ip = IpHeader::parse(&packet)?;
+        let reset = Segment::parse(&ip, &packet)?;
+        let offload = crate::config::Offload::default();
+        checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
+        self.outbox.push_packet(&packet, mac)
+    }
+}
+
+/// Checks a virtio-net header against the frame behind it.
+fn check_offload(
+    vnet: Option<&VnetHeader>,
+    ip: &IpHeader,
+    packet: &[u8],
+) -> Result<(), DiscardReason> {
+    let Some(vnet) = vnet else {
+        return Ok(());
+    };
+    let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
+    let rest = packet.len() - ip.header_len;
+    match ip.protocol {
+        IpProtocol::Tcp => {
+            let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
+            vnet.validate(transport_at, 16, gso, rest)
+        }
+        IpProtocol::Udp => {
+            vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
+        }
+        _ if vnet.gso == Gso::None => Ok(()),
+        _ => Err(DiscardReason::VnetHeaderInvalid),
+    }
+}
+
+fn verify(is_trusted: bool, arrival: &Arrival<'_>) -> Result<(), DiscardReason> {
+    if is_trusted || is_transport_checksum_valid(&arrival.ip, arrival.segment()) {
+        Ok(())
+    } else {
+        Err(DiscardReason::TransportChecksumInvalid)
+    }
+}
+
+/// Whether a packet may come from `source`: not from a group, from nobody, from a loopback, or from us.
+fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
+    let is_possible = match source {
+        IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_loopback(),
+        IpAddr::V6(v6) => {
+            !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none()
+        }
+    };
+    is_possible && plan.virtual_host(source).is_none()
+}
+
+/// The wildcard remote of a flow that is keyed by the guest's side alone.
+const fn unspecified(like: SocketAddr) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    }
+}

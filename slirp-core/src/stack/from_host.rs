@@ -1,0 +1,384 @@
+//! What the host side reports: sockets that connected or failed, datagrams, errors, DNS answers.
+//!
+//! Owns how each of these is put to the guest. Errors of host sockets become the reset or ICMP
+//! message that the remote's network would have sent.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::Stack;
+use super::outbox::UdpToGuest;
+use crate::discard::DiscardReason;
+use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
+use crate::flow::Flow;
+use crate::policy::Protocol;
+use crate::service::dns::Asker;
+use crate::tcp::Segment;
+use crate::time::Instant;
+use crate::wire::frame::IpHeader;
+use crate::wire::icmp::{
+    GuestSignal, IcmpError, emit_echo_quote, emit_echo_reply, emit_error, emit_udp_quote,
+};
+
+/// TTL that a reply gets when the host does not tell the one it arrived with.
+const ECHO_REPLY_HOP_LIMIT: u8 = 64;
+
+impl Stack {
+    /// A host socket that [`ConnectTcp`](crate::event::HostAction::ConnectTcp) asked for is
+    /// connected, or has failed.
+    pub fn handle_tcp_connected(
+        &mut self,
+        id: FlowId,
+        outcome: Result<(), HostError>,
+        now: Instant,
+    ) {
+        if let Err(error) = outcome {
+            self.fail_connect(id, error);
+            return;
+        }
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return;
+        };
+        let Flow::Tcp(flow) = &mut entry.flow else {
+            return;
+        };
+        if flow.on_connected(&mut self.engine, now) {
+            self.wake_flow(id);
+        } else {
+            self.stats.discards.count(DiscardReason::TcpEngineFailed);
+            self.remove_flow(id, true);
+        }
+    }
+
+    /// The flow's SYN is answered with what became of the host's connect.
+    pub(super) fn fail_connect(&mut self, id: FlowId, error: HostError) {
+        let Some(entry) = self.flows.entry(id) else {
+            return;
+        };
+        let Flow::Tcp(flow) = &entry.flow else {
+            return;
+        };
+        let Some(syn) = flow.pending_syn().map(<[u8]>::to_vec) else {
+            return;
+        };
+        let mac = flow.guest().mac;
+        self.stats.tcp_failed += 1;
+        if error == HostError::Exhausted {
+            self.stats.discards.count(DiscardReason::HostResourcesExhausted);
+        }
+        let told = match GuestSignal::for_error(error, Protocol::Tcp) {
+            GuestSignal::TcpReset => IpHeader::parse(&syn)
+                .and_then(|ip| Segment::parse(&ip, &syn))
+                .and_then(|segment| self.reset_guest(&segment, mac)),
+            GuestSignal::Icmp(icmp) => self.report(icmp, &syn, mac),
+            GuestSignal::Silence => Ok(()),
+        };
+        if let Err(reason) = told {
+            self.stats.discards.count(reason);
+        }
+        self.remove_flow(id, true);
+    }
+
+    /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow.
+    pub fn handle_udp_from_host(
+        &mut self,
+        id: FlowId,
+        remote: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.flows.entry_mut(id) else {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        };
+        let Flow::Udp(flow) = &mut entry.flow else {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        };
+        let timeouts = &self.config.timeouts;
+        let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
+        let guest = flow.guest();
+        let udp =
+            UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };
+        if let Err(reason) = self.outbox.push_udp(udp) {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    /// The UDP socket of a flow could not be opened, or refused to send `payload_len` bytes, of
+    /// which `payload` is the start, to `remote`.
+    pub fn handle_udp_failed(
+        &mut self,
+        id: FlowId,
+        remote: SocketAddr,
+        error: HostError,
+        payload: &[u8],
+        payload_len: usize,
+    ) {
+        let reason = match error {
+            HostError::Exhausted => DiscardReason::HostResourcesExhausted,
+            HostError::Refused
+            | HostError::Reset
+            | HostError::NetworkUnreachable
+            | HostError::HostUnreachable
+            | HostError::TimedOut
+            | HostError::TooLarge(_) => DiscardReason::HostSendFailed,
+        };
+        self.stats.discards.count(reason);
+        let signal = GuestSignal::for_error(error, Protocol::Udp);
+        self.tell_udp(id, remote, None, signal, payload, payload_len);
+    }
+
+    /// The error queue of a flow's UDP socket told about an earlier datagram, of which `payload`
+    /// is as much as is known.
+    pub fn handle_udp_error(&mut self, id: FlowId, error: &DatagramError, payload: &[u8]) {
+        let signal = GuestSignal::for_datagram_error(error, Protocol::Udp);
+        self.tell_udp(id, error.remote, error.offender, signal, payload, payload.len());
+    }
+
+    fn tell_udp(
+        &mut self,
+        id: FlowId,
+        remote: SocketAddr,
+        offender: Option<IpAddr>,
+        signal: GuestSignal,
+        payload: &[u8],
+        payload_len: usize,
+    ) {
+        let Some(entry) = self.flows.entry(id) else {
+            return;
+        };
+        let Flow::Udp(flow) = &entry.flow else {
+            return;
+        };
+        let guest = flow.guest();
+        let written = flow.known_as(remote, &self.config.plan);
+        let GuestSignal::Icmp(icmp) = signal else {
+            return;
+        };
+        let mut quote = Vec::new();
+        emit_udp_quote(&mut quote, guest.address, written, payload, payload_len);
+        self.tell(icmp, offender, remote.ip(), written.ip(), guest.address.ip(), guest.mac, &quote);
+    }
+
+    /// An echo reply arrived on the socket of a flow.
+    pub fn handle_echo_reply(
+        &mut self,
+        id: FlowId,
+        remote: IpAddr,
+        sequence: u16,
+        payload: &[u8],
+        hop_limit: Option<u8>,
+    ) {
+        let Some(entry) = self.flows.entry(id) else {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        };
+        let Flow::Echo(flow) = &entry.flow else {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        };
+        if !flow.is_same_family(remote) {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        }
+        let guest = flow.guest();
+        let (to, ident) = (guest.address.ip(), guest.address.port());
+        let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
+        let mut packet = Vec::new();
+        emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit);
+        if let Err(reason) = self.outbox.push_packet(&packet, guest.mac) {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    /// The echo socket of a flow could not be opened, or refused to send.
+    pub fn handle_echo_failed(
+        &mut self,
+        id: FlowId,
+        remote: IpAddr,
+        sequence: u16,
+        error: HostError,
+    ) {
+        self.stats.discards.count(DiscardReason::HostSendFailed);
+        let signal = GuestSignal::for_error(error, Protocol::Echo);
+        self.tell_echo(id, remote, sequence, None, signal);
+    }
+
+    /// The host allows no echo socket at all; the flow ends.
+    pub fn handle_echo_not_permitted(&mut self, id: FlowId) {
+        self.stats.discards.count(DiscardReason::IcmpEchoNotPermitted);
+        self.remove_flow(id, false);
+    }
+
+    /// The error queue of a flow's echo socket told about an earlier request.
+    pub fn handle_echo_error(&mut self, id: FlowId, error: &DatagramError, sequence: u16) {
+        let signal = GuestSignal::for_datagram_error(error, Protocol::Echo);
+        self.tell_echo(id, error.remote.ip(), sequence, error.offender, signal);
+    }
+
+    fn tell_echo(
+        &mut self,
+        id: FlowId,
+        remote: IpAddr,
+        sequence: u16,
+        offender: Option<IpAddr>,
+        signal: GuestSignal,
+    ) {
+        let Some(entry) = self.flows.entry(id) else {
+            return;
+        };
+        let Flow::Echo(flow) = &entry.flow else {
+            return;
+        };
+        let guest = flow.guest();
+        let GuestSignal::Icmp(icmp) = signal else {
+            return;
+        };
+        let to = guest.address.ip();
+        let mut quote = Vec::new();
+        emit_echo_quote(&mut quote, to, remote, guest.address.port(), sequence);
+        self.tell(icmp, offender, remote, remote, to, guest.mac, &quote);
+    }
+
+    /// Sends an ICMP error about what a host socket sent for the guest. It comes from whoever
+    /// complained; loopback addresses, which a guest drops as martians, become what it knows.
+    #[expect(clippy::too_many_arguments, reason = "two remotes, one guest, one message")]
+    fn tell(
+        &mut self,
+        icmp: IcmpError,
+        offender: Option<IpAddr>,
+        remote: IpAddr,
+        written: IpAddr,
+        to: IpAddr,
+        mac: crate::wire::MacAddr,
+        quote: &[u8],
+    ) {
+        let from = match offender {
+            Some(offender) if offender == remote => written,
+            Some(offender) if !offender.is_loopback() && offender.is_ipv4() == to.is_ipv4() => {
+                offender
+            }
+            // A refused port is the remote's own word even when the kernel does not name it.
+            None if icmp == IcmpError::PortUnreachable => written,
+            Some(_) | None => match self.gateway_for(to) {
+                Some(gateway) => gateway,
+                None => return,
+            },
+        };
+        let mut packet = Vec::new();
+        emit_error(&mut packet, icmp, from, to, quote);
+        if let Err(reason) = self.outbox.push_packet(&packet, mac) {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    /// The answer to a [`QueryDns`](crate::event::HostAction::QueryDns), or `None` when no
+    /// resolver gave one.
+    pub fn handle_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
+        if let Some((asker, answer)) = self.dns.handle_answer(query, answer, now) {
+            self.answer_dns(&asker, &answer);
+        }
+    }
+
+    fn answer_dns(&mut self, asker: &Asker, answer: &[u8]) {
+        match *asker {
+            Asker::Udp { guest, server, guest_mac } => {
+                let udp = UdpToGuest {
+                    from: server,
+                    to: guest,
+                    mac: guest_mac,
+                    payload: answer,
+                    segment_len: None,
+                };
+                if let Err(reason) = self.outbox.push_udp(udp) {
+                    self.stats.discards.count(reason);
+                }
+            }
+            Asker::Tcp { flow: id } => {
+                if self.flows.entry(id).is_some()
+                    && let Some(stream) = self.dns_streams.get_mut(&id.index)
+                {
+                    stream.handle_answer(answer);
+                    self.wake_flow(id);
+                }
+            }
+        }
+    }
+
+    /// Lets a TCP flow to the DNS service exchange bytes with it; nothing for other flows.
+    pub(super) fn pump_dns(&mut self, id: FlowId, now: Instant) {
+        let Some(stream) = self.dns_streams.get_mut(&id.index) else {
+            return;
+        };
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return;
+        };
+        if let Flow::Tcp(flow) = &mut entry.flow {
+            flow.pump(stream, &mut self.engine, now);
+        }
+        for message in stream.take_messages() {
+            match self.dns.handle_query(Asker::Tcp { flow: id }, &message, now) {
+                Ok(_) => self.stats.dns_queries += 1,
+                Err(reason) => {
+                    stream.handle_discard();
+                    self.stats.discards.count(reason);
+                }
+            }
+        }
+        self.deliver_dns();
+    }
+
+    /// Hands out the answers that the DNS service made itself and the queries it wants asked.
+    pub(super) fn deliver_dns(&mut self) {
+        while let Some((asker, answer)) = self.dns.poll_answer() {
+            self.answer_dns(&asker, &answer);
+        }
+        while let Some(action) = self.dns.poll_action() {
+            self.actions.push_back(action);
+        }
+        self.hint_services();
+    }
+
+    pub(super) fn on_dns_timer(&mut self, now: Instant) {
+        self.dns_hinted_at = None;
+        for _ in 0..self.dns.handle_timeout(now) {
+            self.stats.discards.count(DiscardReason::DnsTimedOut);
+        }
+        self.deliver_dns();
+    }
+
+    pub(super) fn on_reassembly_timer(&mut self, now: Instant) {
+        self.reassembly_hinted_at = None;
+        for expired in self.reassembler.handle_timeout(now) {
+            self.stats.discards.count(DiscardReason::FragmentTimedOut);
+            let Some(first) = expired.first_fragment else {
+                continue;
+            };
+            let Ok(ip) = IpHeader::parse(&first) else {
+                continue;
+            };
+            if let Some(mac) = self.neighbors.lookup(ip.source)
+                && let Err(reason) = self.report(IcmpError::ReassemblyTimeExceeded, &first, mac)
+            {
+                self.stats.discards.count(reason);
+            }
+        }
+        self.hint_services();
+    }
+
+    pub(super) fn on_advertiser_timer(&mut self, now: Instant) {
+        let dns = self.config.policy.dns_service;
+        self.advertiser_hinted_at = None;
+        let Some(advertiser) = &mut self.advertiser else {
+            return;
+        };
+        let due = advertiser.handle_timeout(&self.config.plan, self.config.mtu, dns, now);
+        if let Some(ndp) = due
+            && let Err(reason) = self.push_ndp(&ndp)
+        {
+            self.stats.discards.count(reason);
+        }
+        self.hint_services();
+    }
+}

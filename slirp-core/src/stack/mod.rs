@@ -1,0 +1,358 @@
+//! The pure side's front door: frames of the guest in, frames to the guest and actions out.
+//!
+//! Owns the order in which everything below is asked, the counters, and the timers. It holds no
+//! socket and knows no clock.
+//!
+//! # Order of calls
+//!
+//! One turn of whoever drives a [`Stack`]:
+//!
+//! 1. [`handle_frame`](Stack::handle_frame) for each frame of the guest; send the datagram that it
+//!    lends, if any. Any of the other `handle_*` for what host sockets reported, and
+//!    [`wake_flow`](Stack::wake_flow) for TCP sockets that became readable or writable.
+//! 2. [`handle_timeout`](Stack::handle_timeout), when [`poll_timeout`](Stack::poll_timeout) is due.
+//! 3. [`poll_action`](Stack::poll_action) until there is none.
+//! 4. [`poll_ready`](Stack::poll_ready) until there is none; each flow that it names is given to
+//!    [`pump`](Stack::pump) with its host socket, and then [`poll_frame`](Stack::poll_frame) is
+//!    called until there is none.
+//! 5. Wait for frames, host sockets or the deadline; not at all while
+//!    [`has_work`](Stack::has_work) says so.
+//!
+//! ```
+//! use slirp_core::config::StackConfig;
+//! use slirp_core::stack::Stack;
+//! use slirp_core::time::Instant;
+//!
+//! let mut stack = Stack::new(StackConfig::default());
+//! let now = Instant::ZERO;
+//! // The guest asks who 10.0.2.2 is (ARP, RFC 826).
+//! let mut frame = Vec::new();
+//! frame.extend_from_slice(&[0xff; 6]);
+//! frame.extend_from_slice(&[0x52, 0x54, 0, 0, 0, 1]);
+//! frame.extend_from_slice(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+//! frame.extend_from_slice(&[0x52, 0x54, 0, 0, 0, 1, 10, 0, 2, 100]);
+//! frame.extend_from_slice(&[0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+//! assert!(stack.handle_frame(&mut frame, now).is_none());
+//! while let Some(flow) = stack.poll_ready(now) {
+//!     unreachable!("ARP opens no flow, but here is {flow:?}");
+//! }
+//! let reply = stack.poll_frame(now).expect("the gateway answers");
+//! assert_eq!(&reply[22..28], &[0x52, 0x55, 10, 0, 2, 2]);
+//! ```
+
+mod dns_stream;
+mod from_guest;
+mod from_host;
+mod outbox;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::StackConfig;
+use crate::discard::DiscardReason;
+use crate::event::{FlowId, HostAction};
+use crate::flow::table::FlowTable;
+use crate::flow::tcp::Ending;
+use crate::flow::{Flow, HostStream};
+use crate::rng::Rng;
+use crate::service::neighbor::NeighborTable;
+use crate::service::dns::DnsService;
+use crate::service::router_advertisement::RouterAdvertiser;
+use crate::stats::Stats;
+use crate::tcp::{Engine, EngineConfig};
+use crate::time::Instant;
+use crate::timer::{TimerHeap, TimerOwner};
+use crate::wire::reassembly::Reassembler;
+use dns_stream::DnsStream;
+use outbox::Outbox;
+
+/// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
+/// frames is four, one of MTU-sized ones 180.
+const FLOW_FRAMES_CAP: u32 = 64;
+
+/// See the [module](self).
+pub struct Stack {
+    config: StackConfig,
+    stats: Stats,
+    engine: Engine,
+    flows: FlowTable,
+    half_open: usize,
+    echo_flows: usize,
+    timers: TimerHeap,
+    ready: VecDeque<FlowId>,
+    /// The flow that `poll_ready` named last and how many frames it has sent since.
+    speaking: Option<(FlowId, u32)>,
+    actions: VecDeque<HostAction>,
+    outbox: Outbox,
+    reassembler: Reassembler,
+    reassembly_hinted_at: Option<Instant>,
+    /// The datagram that was reassembled last; lent out of here.
+    reassembled: Vec<u8>,
+    neighbors: NeighborTable,
+    dns: DnsService,
+    dns_hinted_at: Option<Instant>,
+    /// The service's end of TCP flows to it, by the flow's slot.
+    dns_streams: BTreeMap<u32, DnsStream>,
+    advertiser: Option<RouterAdvertiser>,
+    advertiser_hinted_at: Option<Instant>,
+}
+
+impl Stack {
+    /// A stack that has seen nothing yet.
+    pub fn new(config: StackConfig) -> Self {
+        let mut rng = Rng::new(config.seed);
+        let engine = Engine::new(EngineConfig {
+            mtu: config.mtu,
+            offload: config.offload,
+            ring_len: config.limits.ring_len,
+            seed: rng.next_u64(),
+        });
+        let advertiser =
+            config.plan.ipv6().map(|_| RouterAdvertiser::new(rng.next_u64(), Instant::ZERO));
+        let mut stack = Self {
+            stats: Stats::default(),
+            engine,
+            flows: FlowTable::new(config.limits.flows, rng.next_u64()),
+            half_open: 0,
+            echo_flows: 0,
+            timers: TimerHeap::default(),
+            ready: VecDeque::new(),
+            speaking: None,
+            actions: VecDeque::new(),
+            outbox: Outbox::new(&config, rng.next_u64()),
+            reassembler: Reassembler::new(&config.limits, &config.timeouts),
+            reassembly_hinted_at: None,
+            reassembled: Vec::new(),
+            neighbors: NeighborTable::default(),
+            dns: DnsService::new(&config.limits, &config.timeouts),
+            dns_hinted_at: None,
+            dns_streams: BTreeMap::new(),
+            advertiser,
+            advertiser_hinted_at: None,
+            config,
+        };
+        stack.hint_services();
+        stack
+    }
+
+    /// The counters so far.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the stack was told at its start.
+    pub const fn config(&self) -> &StackConfig {
+        &self.config
+    }
+
+    /// The next thing that the host side is asked to do.
+    pub fn poll_action(&mut self) -> Option<HostAction> {
+        self.actions.pop_front()
+    }
+
+    /// The next flow whose host socket is to be [`pump`](Self::pump)ed and whose frames are to be
+    /// taken with [`poll_frame`](Self::poll_frame).
+    pub fn poll_ready(&mut self, now: Instant) -> Option<FlowId> {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(entry) = self.flows.entry_mut(id) else {
+                continue;
+            };
+            entry.is_ready = false;
+            self.speaking = Some((id, 0));
+            self.pump_dns(id, now);
+            return Some(id);
+        }
+        None
+    }
+
+    /// A TCP host socket may have become readable, writable or broken, or the caller wants the flow
+    /// to be looked at again for a reason of its own.
+    pub fn wake_flow(&mut self, id: FlowId) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Moves bytes between the guest's side of a TCP flow and its host socket.
+    pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Tcp(flow) = &mut entry.flow
+        {
+            flow.pump(host, &mut self.engine, now);
+        }
+    }
+
+    /// The next frame to the guest, with its virtio-net header where the device has one.
+    pub fn poll_frame(&mut self, now: Instant) -> Option<&[u8]> {
+        if self.outbox.has_next() {
+            let frame = self.outbox.pop()?;
+            self.stats.frames_to_guest += 1;
+            self.stats.bytes_to_guest += frame.len() as u64;
+            return Some(frame);
+        }
+        let (id, sent) = self.speaking?;
+        if sent < FLOW_FRAMES_CAP
+            && let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Tcp(flow) = &mut entry.flow
+        {
+            match flow.poll_segment(&mut self.engine, now) {
+                Ok(Some(range)) => {
+                    self.speaking = Some((id, sent + 1));
+                    self.stats.frames_to_guest += 1;
+                    self.stats.bytes_to_guest += range.len() as u64;
+                    return Some(self.engine.frame(range));
+                }
+                Ok(None) => {}
+                Err(reason) => self.stats.discards.count(reason),
+            }
+        } else if sent == FLOW_FRAMES_CAP {
+            self.wake_flow(id);
+        }
+        self.speaking = None;
+        self.settle(id, now);
+        None
+    }
+
+    /// Whether a turn now would find something to do.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.actions.is_empty()
+            || self.outbox.has_next()
+            || self.speaking.is_some()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
+    pub fn poll_timeout(&self) -> Option<(Instant, TimerOwner)> {
+        self.timers.next()
+    }
+
+    /// Looks at everything whose deadline has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(owner) = self.timers.pop_due(now) {
+            match owner {
+                TimerOwner::Flow(id) => self.on_flow_timer(id, now),
+                TimerOwner::Reassembly => self.on_reassembly_timer(now),
+                TimerOwner::Dns => self.on_dns_timer(now),
+                TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
+            }
+        }
+        self.timers.shrink();
+    }
+
+    fn on_flow_timer(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return;
+        };
+        entry.hinted_at = None;
+        if entry.flow.wake_at().is_none_or(|at| at > now) {
+            self.schedule(id);
+            return;
+        }
+        match &mut entry.flow {
+            Flow::Udp(_) | Flow::Echo(_) => self.remove_flow(id, false),
+            Flow::Tcp(flow) => {
+                let was_parked = flow.is_parked();
+                match flow.on_timer(&mut self.engine, &self.config.timeouts, now) {
+                    Ok(()) => {
+                        if flow.is_parked() && !was_parked {
+                            self.stats.tcp_parked += 1;
+                        } else {
+                            self.wake_flow(id);
+                        }
+                    }
+                    Err(DiscardReason::HostConnectTimedOut) => {
+                        self.stats.discards.count(DiscardReason::HostConnectTimedOut);
+                        self.fail_connect(id, crate::event::HostError::TimedOut);
+                    }
+                    Err(reason) => {
+                        self.stats.discards.count(reason);
+                        self.wake_flow(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works out what becomes of a flow that has nothing more to say for now.
+    fn settle(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return;
+        };
+        let Flow::Tcp(flow) = &mut entry.flow else {
+            return;
+        };
+        self.stats.tcp_unparked += u64::from(core::mem::take(&mut flow.unparked));
+        if flow.is_counted_half_open && !flow.is_half_open() {
+            flow.is_counted_half_open = false;
+            self.half_open -= 1;
+        }
+        if let Some(ending) = flow.ending() {
+            self.remove_flow(id, ending == Ending::Reset);
+            return;
+        }
+        flow.settle(&mut self.engine, &self.config.timeouts, now);
+        self.schedule(id);
+    }
+
+    /// Leaves a hint for the flow's deadline, unless an earlier one is there already.
+    fn schedule(&mut self, id: FlowId) {
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return;
+        };
+        let Some(at) = entry.flow.wake_at() else {
+            return;
+        };
+        if entry.hinted_at.is_none_or(|hinted| at < hinted) {
+            entry.hinted_at = Some(at);
+            self.timers.push(at, TimerOwner::Flow(id));
+        }
+    }
+
+    /// Forgets a flow and asks for its host socket to be closed.
+    fn remove_flow(&mut self, id: FlowId, reset: bool) {
+        let Some(entry) = self.flows.remove(id) else {
+            return;
+        };
+        match &entry.flow {
+            Flow::Tcp(flow) => {
+                self.half_open -= usize::from(flow.is_counted_half_open);
+                self.dns_streams.remove(&id.index);
+            }
+            Flow::Echo(_) => self.echo_flows -= 1,
+            Flow::Udp(_) => {}
+        }
+        self.stats.flows = self.flows.len() as u64;
+        self.actions.push_back(HostAction::Close { flow: id, reset });
+    }
+
+    /// Adds a flow of any kind and starts its clock.
+    fn insert_flow(
+        &mut self,
+        key: crate::flow::FlowKey,
+        flow: Flow,
+    ) -> Result<FlowId, DiscardReason> {
+        let id = self.flows.insert(key, flow)?;
+        self.stats.flows = self.flows.len() as u64;
+        self.schedule(id);
+        Ok(id)
+    }
+
+    /// Leaves hints for the services that have deadlines of their own.
+    fn hint_services(&mut self) {
+        let advertiser = self.advertiser.as_ref().map(RouterAdvertiser::poll_timeout);
+        for (at, hinted_at, owner) in [
+            (self.reassembler.poll_timeout(), &mut self.reassembly_hinted_at, TimerOwner::Reassembly),
+            (self.dns.poll_timeout(), &mut self.dns_hinted_at, TimerOwner::Dns),
+            (advertiser, &mut self.advertiser_hinted_at, TimerOwner::RouterAdvertisement),
+        ] {
+            if let Some(at) = at
+                && hinted_at.is_none_or(|hinted| at < hinted)
+            {
+                *hinted_at = Some(at);
+                self.timers.push(at, owner);
+            }
+        }
+    }
+}

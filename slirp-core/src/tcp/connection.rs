@@ -1,0 +1,337 @@
+//! One TCP connection with the guest, awake or parked.
+//!
+//! Owns the smoltcp socket, what has been promised to the guest (the edge of the window, the end of
+//! what was sent) and the translation between the engine's sequence numbers and the guest's. The
+//! engine drives it; the flow lends it bytes.
+//!
+//! | state | who may write into the rings | ends by |
+//! | --- | --- | --- |
+//! | handshaking | nobody | the guest's ACK, a reset, the flow's time limit |
+//! | open, half-closed | guest by segments, flow by `lend_room` | both FINs, a reset, `abort` |
+//! | parked | nobody; there are none | `unpark` by a segment or by host data |
+//! | dead | nobody | the flow drops it |
+
+use core::net::SocketAddr;
+
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::wire::IpListenEndpoint;
+
+use super::segment::{Segment, SynOptions, is_before};
+use crate::discard::DiscardReason;
+
+/// See the [module](self).
+pub(crate) struct Connection {
+    set: SocketSet<'static>,
+    handle: SocketHandle,
+    guest: SocketAddr,
+    remote: SocketAddr,
+    isn: u32,
+    options: SynOptions,
+    guest_mss: u16,
+    ring_len: usize,
+    /// What is added to the engine's sequence numbers to get the guest's.
+    offset: u32,
+    /// First sequence number of the guest that it may not send yet; known once something was sent.
+    edge: Option<u32>,
+    /// Whether the engine takes the window to end where the guest was told (defect B1).
+    is_edge_exact: bool,
+    /// The engine's sequence number behind everything that was sent.
+    sent_end: Option<u32>,
+    /// The acknowledgement that was sent last: the next byte that we want.
+    guest_next: u32,
+    /// The guest's sequence number behind everything that it sent.
+    guest_end: u32,
+    /// The window field that the guest sent last.
+    guest_window: u16,
+    pub(super) empty_segments: u8,
+    is_killed: bool,
+}
+
+/// All there is to know about an established connection with nothing queued or in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Parked {
+    pub(super) guest: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) options: SynOptions,
+    pub(super) guest_mss: u16,
+    pub(super) guest_next: u32,
+    pub(super) window: u16,
+    our_next: u32,
+    edge: u32,
+}
+
+impl Parked {
+    /// A SYN without an MSS option stands for the default; waking must not raise it.
+    pub(super) fn engine_mss_cap(&self) -> u16 {
+        if self.options.mss.is_some() { u16::MAX } else { self.guest_mss }
+    }
+}
+
+impl Connection {
+    /// A socket that listens for exactly `syn`.
+    pub(super) fn listening(
+        syn: &Segment,
+        options: SynOptions,
+        guest_mss: u16,
+        ring_len: usize,
+    ) -> Option<Self> {
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; ring_len]),
+            SocketBuffer::new(vec![0; ring_len]),
+        );
+        // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
+        // hold everything below 64 KiB back.
+        socket.set_ack_delay(None);
+        socket.set_nagle_enabled(false);
+        let endpoint = IpListenEndpoint {
+            addr: Some(syn.destination.ip().into()),
+            port: syn.destination.port(),
+        };
+        socket.listen(endpoint).ok()?;
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let handle = set.add(socket);
+        Some(Self {
+            set,
+            handle,
+            guest: syn.source,
+            remote: syn.destination,
+            isn: syn.seq,
+            options,
+            guest_mss,
+            ring_len,
+            offset: 0,
+            edge: None,
+            is_edge_exact: false,
+            sent_end: None,
+            guest_next: syn.seq.wrapping_add(1),
+            guest_end: syn.seq.wrapping_add(1),
+            guest_window: syn.window,
+            empty_segments: 0,
+            is_killed: false,
+        })
+    }
+
+    pub(super) const fn set(&self) -> &SocketSet<'static> {
+        &self.set
+    }
+
+    pub(super) const fn set_mut(&mut self) -> &mut SocketSet<'static> {
+        &mut self.set
+    }
+
+    /// The largest segment that the guest takes.
+    pub(crate) const fn guest_mss(&self) -> u16 {
+        self.guest_mss
+    }
+
+    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6 and B7.
+    /// Returns the packet, which may have become shorter.
+    ///
+    /// # Errors
+    /// [`DiscardReason::TcpAckUnsent`] and [`DiscardReason::TcpBeyondWindow`].
+    pub(super) fn guard<'p>(
+        &self,
+        segment: &mut Segment,
+        packet: &'p mut [u8],
+    ) -> Result<&'p [u8], DiscardReason> {
+        if segment.is_ack() {
+            let ack = segment.ack.wrapping_sub(self.offset);
+            if self.sent_end.is_some_and(|end| is_before(end, ack)) && !segment.is_rst() {
+                return Err(DiscardReason::TcpAckUnsent);
+            }
+            segment.set_ack(packet, ack);
+        }
+        let Some(edge) = self.edge else {
+            return Ok(packet);
+        };
+        if !is_before(edge, segment.end()) {
+            return Ok(packet);
+        }
+        if is_before(segment.seq, edge) {
+            let keep = edge.wrapping_sub(segment.seq).min(segment.payload_len);
+            let len = segment.truncate(packet, keep);
+            return Ok(&packet[..len]);
+        }
+        if self.is_edge_exact {
+            // Wholly beyond the edge, and the engine knows it: it answers with an ACK, which is
+            // what a window probe asks for.
+            return Ok(packet);
+        }
+        Err(DiscardReason::TcpBeyondWindow)
+    }
+
+    /// Keeps book of a segment that goes into the engine.
+    pub(super) const fn note_received(&mut self, segment: &Segment) {
+        self.empty_segments = 0;
+        if is_before(self.guest_end, segment.end()) {
+            self.guest_end = segment.end();
+        }
+        if segment.is_ack() {
+            self.guest_window = segment.window;
+        }
+    }
+
+    /// Keeps book of a segment that leaves the engine and translates it for the guest.
+    pub(super) fn note_emitted(&mut self, segment: &mut Segment, packet: &mut [u8]) {
+        if segment.is_empty() {
+            self.empty_segments = self.empty_segments.saturating_add(1);
+        } else {
+            self.empty_segments = 0;
+        }
+        if self.sent_end.is_none_or(|end| is_before(end, segment.end())) {
+            self.sent_end = Some(segment.end());
+        }
+        if segment.is_ack() && !segment.is_rst() {
+            let shift = if segment.is_syn() { 0 } else { self.window_shift() };
+            self.guest_next = segment.ack;
+            self.edge = Some(segment.ack.wrapping_add(u32::from(segment.window) << shift));
+            self.is_edge_exact |= !segment.is_syn();
+        }
+        segment.set_seq(packet, segment.seq.wrapping_add(self.offset));
+    }
+
+    /// The shift of our windows: none unless the guest offered one (RFC 7323 section 2.2), else
+    /// what smoltcp derives from the ring, the bits beyond the sixteen of the window field.
+    const fn window_shift(&self) -> u32 {
+        if self.options.window_scale.is_none() {
+            return 0;
+        }
+        (usize::BITS - self.ring_len.leading_zeros()).saturating_sub(16)
+    }
+
+    /// All there is to know, if nothing is queued, in flight, missing or half-closed.
+    pub(super) fn parked(&self) -> Option<Parked> {
+        let socket = self.socket();
+        let is_quiet = socket.state() == State::Established
+            && socket.send_queue() == 0
+            && socket.recv_queue() == 0
+            && self.guest_end == self.guest_next
+            && self.is_edge_exact;
+        if !is_quiet {
+            return None;
+        }
+        Some(Parked {
+            guest: self.guest,
+            remote: self.remote,
+            options: self.options,
+            guest_mss: self.guest_mss,
+            guest_next: self.guest_next,
+            window: self.guest_window,
+            our_next: self.sent_end?.wrapping_add(self.offset),
+            edge: self.edge?,
+        })
+    }
+
+    /// Takes over where `parked` was left; `engine_next` is the engine's next sequence number.
+    pub(super) fn resume(&mut self, parked: &Parked, engine_next: u32) -> bool {
+        self.offset = parked.our_next.wrapping_sub(engine_next);
+        self.sent_end = Some(engine_next);
+        self.guest_next = parked.guest_next;
+        self.guest_end = parked.guest_next;
+        self.guest_window = parked.window;
+        self.edge = Some(parked.edge);
+        // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest knows.
+        self.is_edge_exact = false;
+        self.empty_segments = 0;
+        self.socket().state() == State::Established
+    }
+
+    /// Takes bytes of the guest: `take` sees the next contiguous ones and says how many it took.
+    pub(crate) fn lend_data(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        let socket = self.socket_mut();
+        if socket.recv_queue() == 0 {
+            return 0;
+        }
+        socket
+            .recv(|data| {
+                let taken = take(data).min(data.len());
+                (taken, taken)
+            })
+            .unwrap_or(0)
+    }
+
+    /// Gives bytes to the guest: `fill` sees contiguous room and says how much it filled.
+    pub(crate) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        self.socket_mut()
+            .send(|room| {
+                let filled = fill(room).min(room.len());
+                (filled, filled)
+            })
+            .unwrap_or(0)
+    }
+
+    /// Bytes of the guest that wait for the host.
+    pub(crate) fn queued_to_host(&self) -> usize {
+        self.socket().recv_queue()
+    }
+
+    /// Bytes for the guest that are unsent or unacknowledged.
+    pub(crate) fn queued_to_guest(&self) -> usize {
+        self.socket().send_queue()
+    }
+
+    /// Room for bytes to the guest; zero when its direction is closed.
+    pub(crate) fn room(&self) -> usize {
+        let socket = self.socket();
+        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+    }
+
+    /// Ends our direction behind what is queued.
+    pub(crate) fn close(&mut self) {
+        self.socket_mut().close();
+    }
+
+    /// Resets the connection; the reset leaves with the next segment.
+    pub(crate) fn abort(&mut self) {
+        self.socket_mut().abort();
+    }
+
+    /// Forgets the connection without a word to the guest.
+    pub(super) const fn kill(&mut self) {
+        self.is_killed = true;
+    }
+
+    /// Whether the guest has not finished the handshake.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.socket().state() == State::SynReceived
+    }
+
+    /// Whether the handshake is not finished and was opened by a SYN with this sequence number.
+    pub(crate) fn is_handshaking_with(&self, seq: u32) -> bool {
+        self.is_handshaking() && self.isn == seq
+    }
+
+    /// Whether bytes flow in both directions.
+    pub(crate) fn is_open_both_ways(&self) -> bool {
+        self.socket().state() == State::Established
+    }
+
+    /// Whether the guest has ended its direction (its FIN was taken).
+    pub(crate) fn is_guest_finished(&self) -> bool {
+        matches!(
+            self.socket().state(),
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+        )
+    }
+
+    /// Whether both directions have ended in order and everything is acknowledged. A socket in
+    /// TIME-WAIT is done: the guest's last FIN was taken and, once nothing is pending, acknowledged.
+    pub(crate) fn is_time_wait(&self) -> bool {
+        self.socket().state() == State::TimeWait
+    }
+
+    /// Whether nothing can come of the connection any more: reset, closed, or a handshake that a
+    /// reset has put back to listening.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.is_killed || matches!(self.socket().state(), State::Closed | State::Listen)
+    }
+
+    fn socket(&self) -> &Socket<'static> {
+        self.set.get(self.handle)
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
+}

@@ -1,0 +1,341 @@
+//! The engine: smoltcp's interface and the one buffer that packets to the guest are built in.
+//!
+//! Owns every call into smoltcp that takes a packet or produces one, and what the fence does to
+//! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
+//! offload on the way out.
+
+use core::net::IpAddr;
+use core::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
+
+use super::clock;
+use super::connection::{Connection, Parked};
+use super::device::Slot;
+use super::segment::{self, Segment, SynOptions};
+use crate::config::Offload;
+use crate::discard::DiscardReason;
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use crate::wire::frame::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_HEADER_LEN,
+    IPV6_HEADER_LEN, IpHeader, pseudo_header_sum,
+};
+use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
+
+/// Largest IP packet; also the MTU that the engine believes in where the device segments.
+const PACKET_CAP: usize = 65_535;
+/// Room in front of a packet for the virtio-net and the Ethernet header.
+const HEADROOM: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
+const TCP_HEADER_LEN: usize = 20;
+/// RFC 9293 section 3.7.1: the MSS of a peer that names none; also the smallest one for which
+/// super-segments are built, so that a guest cannot make its own kernel cut 64 KiB into crumbs.
+const DEFAULT_MSS: u16 = 536;
+/// Empty segments in a row that a connection may emit without having received anything. An honest
+/// one emits a window update each time the window has doubled, at most one per bit of the ring;
+/// defect B3 emits them for ever.
+const EMPTY_SEGMENT_CAP: u8 = 32;
+
+/// What the engine is told once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EngineConfig {
+    pub(crate) mtu: u16,
+    pub(crate) offload: Offload,
+    pub(crate) ring_len: usize,
+    pub(crate) seed: u64,
+}
+
+/// The link-layer addresses of a frame to the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkAddresses {
+    pub(crate) guest: MacAddr,
+    pub(crate) ours: MacAddr,
+}
+
+/// See the [module](self).
+pub(crate) struct Engine {
+    interface: Interface,
+    config: EngineConfig,
+    rng: Rng,
+    frame: Box<[u8]>,
+    mtu: usize,
+}
+
+impl Engine {
+    pub(crate) fn new(config: EngineConfig) -> Self {
+        let mtu = if config.offload.tcp_segmentation { PACKET_CAP } else { usize::from(config.mtu) };
+        let mut rng = Rng::new(config.seed);
+        let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
+        let interface = new_interface(&mut rng, &mut frame, mtu);
+        Self { interface, config, rng, frame, mtu }
+    }
+
+    /// A connection that has received `packet`, the guest's SYN, and will answer it.
+    pub(crate) fn accept(&mut self, packet: &[u8], now: Instant) -> Option<Connection> {
+        let ip = IpHeader::parse(packet).ok()?;
+        let mut packet = packet[..ip.packet_len].to_vec();
+        let segment = Segment::parse(&ip, &packet).ok()?;
+        if !segment.is_opening() {
+            return None;
+        }
+        let options = SynOptions::parse(&segment, &packet);
+        let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
+        options.rewrite_mss(&mut packet, engine_mss);
+        let mut connection =
+            Connection::listening(&segment, options, guest_mss, self.config.ring_len)?;
+        self.ingress(&mut connection, &packet, now)?;
+        connection.is_handshaking().then_some(connection)
+    }
+
+    /// The guest's true MSS and the one that the engine is told.
+    fn segment_sizes(&self, options: &SynOptions, address: IpAddr) -> (u16, u16) {
+        let headers = TCP_HEADER_LEN + ip_header_len(address);
+        let own = usize::from(self.config.mtu).saturating_sub(headers).max(1);
+        let own = u16::try_from(own).unwrap_or(u16::MAX);
+        let guest = options.mss.filter(|&mss| mss != 0).unwrap_or(DEFAULT_MSS);
+        let guest = guest.min(own);
+        if !self.config.offload.tcp_segmentation || guest < DEFAULT_MSS {
+            return (guest, guest);
+        }
+        let largest = u16::try_from(PACKET_CAP - headers).unwrap_or(u16::MAX);
+        (guest, largest / guest * guest)
+    }
+
+    /// Hands a segment of the guest to its connection. `packet` is its IP packet without padding;
+    /// it is changed. Returns where the frame lies that answers it at once, if there is one.
+    ///
+    /// # Errors
+    /// The reason why the segment did not reach the engine, or why the connection is dead now.
+    pub(crate) fn handle_segment(
+        &mut self,
+        connection: &mut Connection,
+        mut segment: Segment,
+        packet: &mut [u8],
+        link: LinkAddresses,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, DiscardReason> {
+        let packet = connection.guard(&mut segment, packet)?;
+        connection.note_received(&segment);
+        let written = self.ingress(connection, packet, now);
+        let Some(written) = written else {
+            return Err(DiscardReason::TcpEngineFailed);
+        };
+        Ok(written.map(|len| self.finish(connection, len, link)))
+    }
+
+    /// The bytes of the frame that was built last.
+    pub(crate) fn frame(&self, range: Range<usize>) -> &[u8] {
+        &self.frame[range]
+    }
+
+    /// Where the next frame of `connection` to the guest lies.
+    ///
+    /// # Errors
+    /// The reason why the connection is dead now.
+    pub(crate) fn poll_segment(
+        &mut self,
+        connection: &mut Connection,
+        link: LinkAddresses,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, DiscardReason> {
+        if connection.empty_segments > EMPTY_SEGMENT_CAP {
+            connection.kill();
+            return Err(DiscardReason::TcpEngineStuck);
+        }
+        let written = self.egress(connection, now).ok_or(DiscardReason::TcpEngineFailed)?;
+        Ok(written.map(|len| self.finish(connection, len, link)))
+    }
+
+    /// When the engine wants to be polled for `connection`; [`Instant::ZERO`] means at once.
+    pub(crate) fn poll_at(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
+        self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
+    }
+
+    /// Gives the socket and rings of an idle connection back, if it is fully described without them.
+    pub(crate) fn park(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
+        if self.poll_at(connection, now).is_some() {
+            return None;
+        }
+        connection.parked()
+    }
+
+    /// Wakes a parked connection: a new socket is led through a handshake with itself.
+    pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
+        let (_, engine_mss) = self.segment_sizes(&parked.options, parked.remote.ip());
+        let engine_mss = engine_mss.min(parked.engine_mss_cap());
+        let syn = segment::emit_syn(
+            parked.guest,
+            parked.remote,
+            parked.guest_next.wrapping_sub(1),
+            parked.window,
+            &parked.options.emit(engine_mss),
+        );
+        let ip = IpHeader::parse(&syn).ok()?;
+        let opening = Segment::parse(&ip, &syn).ok()?;
+        let mut connection = Connection::listening(
+            &opening,
+            parked.options,
+            parked.guest_mss,
+            self.config.ring_len,
+        )?;
+        self.ingress(&mut connection, &syn, now)?;
+        let len = self.egress(&mut connection, now)??;
+        let answer = &self.frame[HEADROOM..HEADROOM + len];
+        let answer = Segment::parse(&IpHeader::parse(answer).ok()?, answer).ok()?;
+        let ack = segment::emit_ack(
+            parked.guest,
+            parked.remote,
+            parked.guest_next,
+            answer.seq.wrapping_add(1),
+            parked.window,
+        );
+        self.ingress(&mut connection, &ack, now)?;
+        connection.resume(parked, answer.seq.wrapping_add(1)).then_some(connection)
+    }
+
+    /// One packet into smoltcp. `None` when it panicked, else the length of its answer in the frame.
+    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
+    fn ingress(
+        &mut self,
+        connection: &mut Connection,
+        packet: &[u8],
+        now: Instant,
+    ) -> Option<Option<usize>> {
+        self.fenced(connection, Some(packet), |interface, slot, set| {
+            interface.poll_ingress_single(clock::to_engine(now), slot, set);
+        })
+    }
+
+    /// At most one packet out of smoltcp.
+    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
+    fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+        self.fenced(connection, None, |interface, slot, set| {
+            interface.poll_egress(clock::to_engine(now), slot, set);
+        })
+    }
+
+    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
+    fn fenced(
+        &mut self,
+        connection: &mut Connection,
+        packet: Option<&[u8]>,
+        call: impl FnOnce(&mut Interface, &mut Slot<'_>, &mut SocketSet<'static>),
+    ) -> Option<Option<usize>> {
+        let mut slot =
+            Slot { packet, out: &mut self.frame[HEADROOM..], written: None, mtu: self.mtu };
+        let interface = &mut self.interface;
+        let set = connection.set_mut();
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(interface, &mut slot, set)));
+        let written = slot.written;
+        if outcome.is_err() {
+            // A panic is a defect that the guard does not know. It must not take the other flows
+            // along: this connection ends, and the interface, which may be half-changed, is new.
+            connection.kill();
+            self.interface = new_interface(&mut self.rng, &mut self.frame, self.mtu);
+            return None;
+        }
+        Some(written)
+    }
+
+    /// Turns the packet of `len` bytes that smoltcp wrote into a frame for the guest.
+    fn finish(
+        &mut self,
+        connection: &mut Connection,
+        len: usize,
+        link: LinkAddresses,
+    ) -> Range<usize> {
+        let packet = &mut self.frame[HEADROOM..HEADROOM + len];
+        let vnet = finish_packet(connection, packet, self.config.offload);
+        seal(&mut self.frame[..HEADROOM + len], vnet, link, self.config.offload)
+    }
+}
+
+fn new_interface(rng: &mut Rng, frame: &mut [u8], mtu: usize) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = rng.next_u64();
+    let mut slot = Slot { packet: None, out: frame, written: None, mtu };
+    let mut interface =
+        Interface::new(config, &mut slot, smoltcp::time::Instant::from_micros(0));
+    interface.set_any_ip(true);
+    interface
+}
+
+const fn ip_header_len(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(_) => IPV4_HEADER_LEN,
+        IpAddr::V6(_) => IPV6_HEADER_LEN,
+    }
+}
+
+/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum.
+fn finish_packet(connection: &mut Connection, packet: &mut [u8], offload: Offload) -> VnetHeader {
+    let parsed =
+        IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
+    let Ok((ip, mut segment)) = parsed else {
+        // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at worst.
+        return VnetHeader::default();
+    };
+    connection.note_emitted(&mut segment, packet);
+    checksum_and_segment(&ip, &segment, connection.guest_mss(), packet, offload)
+}
+
+/// Fills in the TCP checksum, or leaves it to the device, and says how the frame is segmented.
+pub(crate) fn checksum_and_segment(
+    ip: &IpHeader,
+    segment: &Segment,
+    mss: u16,
+    packet: &mut [u8],
+    offload: Offload,
+) -> VnetHeader {
+    let at = segment.at;
+    // An IP packet is at most 65,535 bytes plus the IPv6 header.
+    let tcp_len = u32::try_from(packet.len() - at).unwrap_or(u32::MAX);
+    let pseudo = pseudo_header_sum(ip.source, ip.destination, IpProtocol::Tcp, tcp_len);
+    if !offload.checksum {
+        segment.set_checksum(packet, 0);
+        let sum = !checksum::combine(&[pseudo, checksum::data(&packet[at..])]);
+        segment.set_checksum(packet, sum);
+        return VnetHeader::default();
+    }
+    segment.set_checksum(packet, pseudo);
+    let start = u16::try_from(ETHERNET_HEADER_LEN + at).unwrap_or(0);
+    let mut vnet = VnetHeader {
+        flags: FLAG_NEEDS_CSUM,
+        csum_start: start,
+        csum_offset: 16,
+        ..VnetHeader::default()
+    };
+    if segment.payload_len > u32::from(mss) && offload.tcp_segmentation {
+        vnet.gso = match ip.source {
+            IpAddr::V4(_) => Gso::TcpV4,
+            IpAddr::V6(_) => Gso::TcpV6,
+        };
+        vnet.gso_size = mss;
+        vnet.hdr_len = start + u16::try_from(segment.header_len).unwrap_or(0);
+    }
+    vnet
+}
+
+/// Writes the headers in front of the packet; returns which part the device is to be given.
+fn seal(
+    frame: &mut [u8],
+    vnet: VnetHeader,
+    link: LinkAddresses,
+    offload: Offload,
+) -> Range<usize> {
+    let ethertype = match frame[HEADROOM] >> 4 {
+        4 => ETHERTYPE_IPV4,
+        _ => ETHERTYPE_IPV6,
+    };
+    let ethernet = EthernetHeader { destination: link.guest, source: link.ours, ethertype };
+    frame[VNET_HEADER_LEN..HEADROOM].copy_from_slice(&ethernet.emit());
+    if offload.vnet_header {
+        frame[..VNET_HEADER_LEN].copy_from_slice(&vnet.emit());
+        0..frame.len()
+    } else {
+        VNET_HEADER_LEN..frame.len()
+    }
+}

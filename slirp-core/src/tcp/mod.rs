@@ -1,0 +1,51 @@
+//! The TCP engine's fence: the only place that sees smoltcp's sockets.
+//!
+//! Owns one [`Engine`] (smoltcp's `Interface`, shared by all flows) and one [`Connection`] per
+//! flow (a `SocketSet` with a single socket). It leaves to the flows when a connection is opened
+//! and where its bytes go.
+//!
+//! # Theory of operation
+//!
+//! *One socket set per flow.* smoltcp looks for the socket of a segment by walking the set. The flow
+//! table has found it already, so each set holds exactly one and a segment costs the same whatever
+//! the number of flows. The interface has no address, route or neighbour; it accepts everything.
+//!
+//! *Super-segments.* A sender is bounded by the peer's MSS and the device's MTU. Where the TAP
+//! device segments for us, the MSS option of the guest's SYN is rewritten to the largest multiple
+//! of the true one below 64 KiB, and the frame leaves with the true one as its `gso_size`. A
+//! multiple, so that no frame ends in a runt. smoltcp's own `segmentation-offload` drops IPv6.
+//!
+//! *The guard.* smoltcp 0.14 has defects that a hostile, and in one case an ordinary, guest
+//! reaches. Each has its guard here and a test that fails without it:
+//!
+//! | defect | guard |
+//! | --- | --- |
+//! | B1: SYN\|ACK's window is taken as scaled: more than the ring is admitted, then a panic | segments are cut at the edge that was really advertised |
+//! | B2: a FIN behind a cut payload is still taken: the tail of the stream is lost | cutting a segment takes its FIN away |
+//! | B3: `Interface::poll` never returns with a probe timer that outlived its data | `poll` is never called; egress is one segment a call, and a connection that repeats an empty segment without being asked is ended |
+//! | B4: IPv6 segments above the MTU vanish with `segmentation-offload` | the feature is off; MSS rewriting serves both families |
+//! | B5: `pause_synack` spins | the feature is off; the guest's SYN is held by its flow |
+//! | B6, B7: data or a FIN that was never sent can be acknowledged | such acknowledgements are discarded before the engine sees them |
+//! | B8: a socket that is reused keeps state of its former life | every connection is a new socket |
+//! | B9: ICMPv4 errors carry four stale bytes | ICMP is not taken from smoltcp |
+//!
+//! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
+//! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one
+//! gives its socket and rings back. It wakes as a new socket that is led through a handshake with
+//! itself; the engine's sequence numbers are then a constant away from the guest's, and the fence
+//! adds that constant in both directions.
+//!
+//! *Time.* See [`clock`].
+
+mod clock;
+mod connection;
+mod device;
+mod engine;
+mod segment;
+
+pub(crate) use connection::{Connection, Parked};
+pub(crate) use engine::{Engine, EngineConfig, LinkAddresses, checksum_and_segment};
+pub(crate) use segment::{Segment, emit_reset};
+
+#[cfg(test)]
+mod tests;
