@@ -3,6 +3,10 @@
 //! Owns the virtio-net header, the classification of a frame down to its transport header, ICMP
 //! error messages and IP fragmentation. Everything that smoltcp parses well is taken from there.
 
+pub mod fragmentation;
+pub mod icmp;
+pub mod ip;
+pub mod reassembly;
 pub mod vnet;
 
 /// A MAC address (IEEE 802).

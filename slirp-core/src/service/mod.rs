@@ -1,0 +1,10 @@
+//! What answers on the virtual addresses themselves.
+//!
+//! Owns one file per service. Services take packets of the guest and give packets back; they know
+//! neither flows nor each other.
+
+pub mod arp;
+pub mod echo;
+pub mod ndp;
+pub mod neighbor;
+pub mod router_advertisement;
