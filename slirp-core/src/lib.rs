@@ -10,6 +10,7 @@ pub mod event;
 pub mod plan;
 pub mod policy;
 pub mod rng;
+pub mod service;
 pub mod stats;
 pub mod time;
 pub mod timer;
