@@ -7,11 +7,16 @@
 pub mod config;
 pub mod discard;
 pub mod event;
+mod flow;
 pub mod plan;
 pub mod policy;
 pub mod rng;
 pub mod service;
+pub mod stack;
 pub mod stats;
+mod tcp;
 pub mod time;
 pub mod timer;
 pub mod wire;
+
+pub use flow::{HostStream, Transfer};

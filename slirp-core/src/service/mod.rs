@@ -4,6 +4,7 @@
 //! neither flows nor each other.
 
 pub mod arp;
+pub mod dns;
 pub mod echo;
 pub mod ndp;
 pub mod neighbor;

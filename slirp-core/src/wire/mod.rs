@@ -4,6 +4,7 @@
 //! error messages and IP fragmentation. Everything that smoltcp parses well is taken from there.
 
 pub mod fragmentation;
+pub mod frame;
 pub mod icmp;
 pub mod ip;
 pub mod reassembly;

@@ -1,0 +1,239 @@
+//! The DNS service on the virtual address: a relay, not a resolver.
+//!
+//! Owns the queries in flight: who asked what, under which message id, until when. Leaves
+//! datagrams and streams to the flows, and the exchange with upstream resolvers to the host side,
+//! which gets each message as it came ([`HostAction::QueryDns`]).
+//!
+//! # Theory of operation
+//!
+//! A query is copied once, gets a [`DnsQueryId`] and waits for exactly one of: an answer, word that
+//! no resolver answered (SERVFAIL), or its deadline (SERVFAIL as well). Bytes of answers are not
+//! touched, with two exceptions: the message id becomes the guest's own again (upstream has a fresh
+//! one, RFC 5452 section 4.3), and an answer over UDP that exceeds what the guest takes is cut to
+//! header, question and OPT with TC set.
+//!
+//! A guest that repeats a UDP query while it is in flight waits for the same answer: retransmission
+//! towards the resolvers is the host side's business. A query that nobody could read is answered
+//! with FORMERR here; unknown opcodes, classes, types and EDNS options are upstream's to judge.
+//!
+//! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
+//! must not be able to raise that cost by opening and closing connections.
+//!
+//! Deliberately omitted: caching, search domains, rewriting of EDNS options, and zone transfers,
+//! which span several messages.
+//!
+//! RFC 1035 section 4, RFC 2181 section 9, RFC 5452, RFC 6891, RFC 7766.
+
+mod framer;
+mod message;
+
+#[cfg(test)]
+mod tests;
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::{Limits, Timeouts};
+use crate::discard::DiscardReason;
+use crate::event::{DnsQueryId, DnsTransport, FlowId, HostAction};
+use crate::time::Instant;
+use crate::wire::MacAddr;
+
+pub use framer::{DnsTcpFramer, QUERIES_PER_CONNECTION_CAP};
+use message::{QueryShape, ResponseCode};
+
+/// Who asked, and so whom to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// A datagram.
+    Udp {
+        /// Source of the query.
+        guest: SocketAddr,
+        /// The virtual address that was asked; the answer comes from it.
+        server: SocketAddr,
+        /// Link-layer source of the query, destination of the answer.
+        guest_mac: MacAddr,
+    },
+    /// A message on a TCP connection.
+    Tcp {
+        /// The connection; it may be gone when the answer arrives.
+        flow: FlowId,
+    },
+}
+
+/// What tells a repeated UDP query from another one.
+type UdpKey = (SocketAddr, SocketAddr, u16);
+
+/// Queries in flight; at most [`Limits::dns_queries`], each with a copy of its message.
+#[derive(Debug)]
+pub struct DnsService {
+    cap: usize,
+    timeout: core::time::Duration,
+    next_id: u64,
+    /// Ordered by age, and so by deadline.
+    in_flight: BTreeMap<u64, InFlight>,
+    /// The youngest query in flight under each key.
+    udp: BTreeMap<UdpKey, u64>,
+    /// Queries that the host side has not been told of.
+    to_host: VecDeque<HostAction>,
+    /// Answers that were made here.
+    made_here: VecDeque<(Asker, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    asker: Asker,
+    message: Vec<u8>,
+    shape: QueryShape,
+    expires_at: Instant,
+}
+
+impl DnsService {
+    /// A service without queries, with [`Limits::dns_queries`] and [`Timeouts::dns`].
+    pub const fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+        Self {
+            cap: limits.dns_queries,
+            timeout: timeouts.dns,
+            next_id: 0,
+            in_flight: BTreeMap::new(),
+            udp: BTreeMap::new(),
+            to_host: VecDeque::new(),
+            made_here: VecDeque::new(),
+        }
+    }
+
+    /// Takes a query: one datagram, or one message of a TCP stream without its length prefix.
+    /// Afterwards [`poll_action`](Self::poll_action) and [`poll_answer`](Self::poll_answer) may have
+    /// something. Returns the name under which the query is in flight; that of the first one for
+    /// a repeated query, and a name that is in flight no more for one that was answered at once.
+    ///
+    /// # Errors
+    /// [`DiscardReason::DnsMessageInvalid`] when this is no query, and
+    /// [`DiscardReason::DnsQueriesExhausted`] at the cap.
+    pub fn handle_query(
+        &mut self,
+        asker: Asker,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<DnsQueryId, DiscardReason> {
+        if !message::is_query(message) {
+            return Err(DiscardReason::DnsMessageInvalid);
+        }
+        let key = udp_key(&asker, message);
+        if let Some(id) = key.and_then(|key| self.udp.get(&key))
+            && self.in_flight.get(id).is_some_and(|first| first.message == message)
+        {
+            return Ok(DnsQueryId(*id));
+        }
+        if self.in_flight.len() + self.made_here.len() >= self.cap {
+            return Err(DiscardReason::DnsQueriesExhausted);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let Some(shape) = message::read_query(message) else {
+            let answer = message::make_answer(message, None, ResponseCode::FormatError);
+            self.made_here.push_back((asker, answer));
+            return Ok(DnsQueryId(id));
+        };
+        let transport = match asker {
+            Asker::Udp { .. } => DnsTransport::Udp,
+            Asker::Tcp { .. } => DnsTransport::Tcp,
+        };
+        let query = DnsQueryId(id);
+        let message = message.to_vec();
+        self.to_host.push_back(HostAction::QueryDns { query, transport, message: message.clone() });
+        if let Some(key) = key {
+            self.udp.insert(key, id);
+        }
+        let expires_at = now + self.timeout;
+        self.in_flight.insert(id, InFlight { asker, message, shape, expires_at });
+        Ok(query)
+    }
+
+    /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
+    /// no resolver answered. Returns whom to tell what; nothing when the query has expired.
+    pub fn handle_answer(
+        &mut self,
+        query: DnsQueryId,
+        answer: Option<Vec<u8>>,
+        _now: Instant,
+    ) -> Option<(Asker, Vec<u8>)> {
+        let done = self.take(query.0)?;
+        let Some(mut answer) = answer.filter(|answer| message::is_answer(answer)) else {
+            return Some(done.into_failure());
+        };
+        answer[..2].copy_from_slice(&message::message_id(&done.message).to_be_bytes());
+        if let Asker::Udp { .. } = done.asker {
+            answer = message::truncate_answer(answer, done.shape.udp_answer_cap());
+        }
+        Some((done.asker, answer))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.in_flight.first_key_value().map(|(_, oldest)| oldest.expires_at)
+    }
+
+    /// Gives up queries whose time is over; each gets a SERVFAIL from
+    /// [`poll_answer`](Self::poll_answer). Returns how many there were, to be counted as
+    /// [`DiscardReason::DnsTimedOut`].
+    pub fn handle_timeout(&mut self, now: Instant) -> usize {
+        let mut expired = 0;
+        while let Some((&id, oldest)) = self.in_flight.first_key_value()
+            && oldest.expires_at <= now
+            && let Some(done) = self.take(id)
+        {
+            self.made_here.push_back(done.into_failure());
+            expired += 1;
+        }
+        expired
+    }
+
+    /// The next query that the host side has to ask.
+    pub fn poll_action(&mut self) -> Option<HostAction> {
+        self.to_host.pop_front()
+    }
+
+    /// The next answer that was made without the host side.
+    pub fn poll_answer(&mut self) -> Option<(Asker, Vec<u8>)> {
+        self.made_here.pop_front()
+    }
+
+    /// Queries in flight.
+    pub fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether no query is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    fn take(&mut self, id: u64) -> Option<InFlight> {
+        let done = self.in_flight.remove(&id)?;
+        if let Some(key) = udp_key(&done.asker, &done.message)
+            && self.udp.get(&key) == Some(&id)
+        {
+            self.udp.remove(&key);
+        }
+        Some(done)
+    }
+}
+
+impl InFlight {
+    fn into_failure(self) -> (Asker, Vec<u8>) {
+        let code = ResponseCode::ServerFailure;
+        let mut answer = message::make_answer(&self.message, Some(&self.shape), code);
+        if let Asker::Udp { .. } = self.asker {
+            answer = message::truncate_answer(answer, self.shape.udp_answer_cap());
+        }
+        (self.asker, answer)
+    }
+}
+
+fn udp_key(asker: &Asker, message: &[u8]) -> Option<UdpKey> {
+    match *asker {
+        Asker::Udp { guest, server, .. } => Some((guest, server, message::message_id(message))),
+        Asker::Tcp { .. } => None,
+    }
+}
