@@ -30,7 +30,7 @@ impl Default for Policy {
 }
 
 /// The protocol that asks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Protocol {
     /// TCP.
     Tcp,

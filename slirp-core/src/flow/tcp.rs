@@ -270,9 +270,6 @@ impl TcpFlow {
         engine: &mut Engine,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
-        let State::Awake(connection) = &mut self.state else {
-            return Ok(None);
-        };
         if self.may_hold_acknowledgement() {
             if self.ack_at.is_none_or(|at| at > now) {
                 self.ack_at.get_or_insert(now + ACK_HOLD);

@@ -186,8 +186,9 @@ impl Stack {
         let (to, ident) = (guest.address.ip(), guest.address.port());
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
         let mut packet = Vec::new();
-        emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit);
-        if let Err(reason) = self.outbox.push_packet(&packet, guest.mac) {
+        let outcome = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit)
+            .and_then(|()| self.outbox.push_packet(&packet, guest.mac));
+        if let Err(reason) = outcome {
             self.stats.discards.count(reason);
         }
     }

@@ -248,14 +248,47 @@ pub fn emit_echo_reply(
     hop_limit: u8,
 ) -> Result<(), DiscardReason> {
     let Some(pair) = IpPair::new(from, to) else { return Ok(()) };
-    let len = 8 + payload.len();
-    if len > pair.payload_cap() {
+    if 8 + payload.len() > pair.payload_cap() {
         return Err(DiscardReason::HostDatagramTooLarge);
     }
-    let (icmp_type, protocol) = match pair {
-        IpPair::V4(..) => (0, PROTOCOL_ICMP),
-        IpPair::V6(..) => (129, PROTOCOL_ICMPV6),
+    let icmp_type = match pair {
+        IpPair::V4(..) => 0,
+        IpPair::V6(..) => 129,
     };
+    emit_echo(out, pair, icmp_type, (ident, sequence), payload, hop_limit);
+    Ok(())
+}
+
+/// Appends an echo request of the guest without its data, to be quoted in an error. When the
+/// families of `guest` and `remote` differ, nothing is appended.
+pub fn emit_echo_quote(
+    out: &mut Vec<u8>,
+    guest: IpAddr,
+    remote: IpAddr,
+    ident: u16,
+    sequence: u16,
+) {
+    let Some(pair) = IpPair::new(guest, remote) else { return };
+    let icmp_type = match pair {
+        IpPair::V4(..) => 8,
+        IpPair::V6(..) => 128,
+    };
+    emit_echo(out, pair, icmp_type, (ident, sequence), &[], QUOTED_HOP_LIMIT);
+}
+
+fn emit_echo(
+    out: &mut Vec<u8>,
+    pair: IpPair,
+    icmp_type: u8,
+    (ident, sequence): (u16, u16),
+    payload: &[u8],
+    hop_limit: u8,
+) {
+    let protocol = match pair {
+        IpPair::V4(..) => PROTOCOL_ICMP,
+        IpPair::V6(..) => PROTOCOL_ICMPV6,
+    };
+    let len = 8 + payload.len();
     out.reserve(pair.header_len() + len);
     pair.emit_header(out, HeaderFields { protocol, hop_limit, traffic_class: 0 }, len);
     let at = out.len();
@@ -264,7 +297,6 @@ pub fn emit_echo_reply(
     out.extend_from_slice(&sequence.to_be_bytes());
     out.extend_from_slice(payload);
     pair.fill_icmp_checksum(&mut out[at..]);
-    Ok(())
 }
 
 /// Appends the start of a UDP packet of the guest, rebuilt from what a host socket's error queue
