@@ -156,7 +156,7 @@ fn far_offsets_stay_under_the_cap_of_bytes() {
     let mut reassembler = reassembler();
     for ident in 0..1000_u16 {
         let mut piece = pieces(false, 1000, u32::from(ident)).1.swap_remove(0);
-        let place = 0x2000 | (65_535 - 600) / 8_u16;
+        let place = 0x2000 | ((65_535 - 600) / 8_u16);
         piece[6..8].copy_from_slice(&place.to_be_bytes());
         assert_eq!(reassembler.handle_fragment(&piece, NOW), Ok(None));
         assert!(reassembler.bytes_held() <= Limits::default().reassembly_bytes);
