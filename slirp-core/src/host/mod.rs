@@ -6,3 +6,6 @@ pub mod errno;
 pub mod error_queue;
 pub mod tcp;
 pub mod udp;
+
+#[cfg(test)]
+mod tests;

@@ -33,8 +33,8 @@ pub use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
 use crate::event::{DatagramError, HostError};
 
-/// How many datagrams one call may send. The kernel's own cap (`UDP_MAX_SEGMENTS`) was 64 until
-/// Linux 6.9 and is 128 since.
+/// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
+/// `UDP_SEGMENT` came; newer kernels take 128.
 const SEGMENTS_CAP: usize = 64;
 
 /// How many bytes one call may send: an IPv4 packet of 65,535 bytes without its headers. IPv6 would
@@ -135,7 +135,7 @@ impl UdpSocket {
                 Ok(()) => return Ok(()),
                 // The route's device cannot; it will not learn it while this socket lives.
                 Err(Errno::EIO) => self.segmentation = false,
-                // A segment exceeds the MTU (EMSGSIZE since Linux 6.14): true for this batch only.
+                // A segment exceeds the MTU (EMSGSIZE on newer kernels): true for this batch only.
                 Err(Errno::EINVAL | Errno::EMSGSIZE) => {}
                 Err(errno) => return Err(errno.into()),
             }
