@@ -17,8 +17,8 @@ use nix::sched::{CloneFlags, unshare};
 /// Longest wait for an event that has to come; only a failing test ever waits that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) const V4: &str = "127.0.0.1:0";
-pub(super) const V6: &str = "[::1]:0";
+const V4: &str = "127.0.0.1:0";
+const V6: &str = "[::1]:0";
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
