@@ -8,6 +8,8 @@ pub mod config;
 pub mod discard;
 pub mod event;
 mod flow;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod plan;
 pub mod policy;
 pub mod rng;

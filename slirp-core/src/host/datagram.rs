@@ -1,0 +1,208 @@
+//! What UDP and echo sockets have in common.
+//!
+//! Owns how such a socket is opened (non-blocking, close-on-exec, error queue on), how its hop limit
+//! is kept up to date, and the rule that an error which belongs to an earlier datagram neither loses
+//! the present one nor hides data that has arrived. Leaves headers and segmentation to
+//! [`udp`](super::udp) and [`echo`](super::echo).
+//!
+//! With `IP_RECVERR` the kernel does two things with an ICMP error: it puts the details on the error
+//! queue, and it sets a pending error that the next call on the socket returns, whatever that call
+//! wanted (ip(7)). The details are all we need, so the pending error is swallowed here.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use smoltcp::wire::IpVersion;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::error_queue::{self, QueuedError};
+use crate::event::HostError;
+
+/// How many pending errors of earlier datagrams one receive call swallows. There is at most one at
+/// a time; more can only arrive while the call runs. Arbitrary.
+const PENDING_ERRORS_CAP: usize = 8;
+
+/// Why a datagram was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SendError {
+    /// The socket's send buffer or the device's queue is full (`EAGAIN`, `ENOBUFS`): the datagram
+    /// is lost, as it may be on any network.
+    #[error("the send buffer is full")]
+    WouldBlock,
+    /// The kernel refused; the guest is told. For [`HostError::TooLarge`] the error queue has the
+    /// MTU as well, in an entry without an offender.
+    #[error("the host refused to send: {0:?}")]
+    Host(HostError),
+}
+
+impl From<Errno> for SendError {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::EAGAIN || errno == Errno::ENOBUFS {
+            return Self::WouldBlock;
+        }
+        Self::Host(HostError::from_errno(errno as i32))
+    }
+}
+
+/// A datagram socket of one IP version with its error queue switched on.
+#[derive(Debug)]
+pub(super) struct DatagramSocket {
+    socket: Socket,
+    version: IpVersion,
+    /// The hop limit that the socket was last told; `None` while it has the system's default.
+    hop_limit: Option<u8>,
+}
+
+/// What one receive call returned.
+pub(super) struct Message {
+    /// How many bytes of the buffer are filled.
+    pub(super) len: usize,
+    /// The sender.
+    pub(super) from: SocketAddr,
+    /// Whether the buffer was too short.
+    pub(super) truncated: bool,
+    /// Length of each datagram when the kernel has joined several.
+    pub(super) segment_len: Option<u16>,
+    /// TTL or hop limit on arrival, when the socket was told to report it.
+    pub(super) hop_limit: Option<u8>,
+}
+
+impl DatagramSocket {
+    /// Opens a socket; errors are those of socket(2) and setsockopt(2).
+    pub(super) fn open(version: IpVersion, kind: Type, protocol: Protocol) -> io::Result<Self> {
+        let domain = match version {
+            IpVersion::Ipv4 => Domain::IPV4,
+            IpVersion::Ipv6 => Domain::IPV6,
+        };
+        let socket = Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol))?;
+        match version {
+            IpVersion::Ipv4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+            IpVersion::Ipv6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+        }
+        Ok(Self { socket, version, hop_limit: None })
+    }
+
+    /// Fixes the source address of everything that is sent; the port is the kernel's choice.
+    pub(super) fn bind(&self, source: IpAddr) -> io::Result<()> {
+        self.socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))
+    }
+
+    /// The socket, for options that only one protocol has.
+    pub(super) const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// IP version of the remotes.
+    pub(super) const fn version(&self) -> IpVersion {
+        self.version
+    }
+
+    /// Sends one message, repeating it once if the first answer may belong to an earlier datagram.
+    ///
+    /// A hop limit of 0 is sent as 1: such a datagram should have died on the pure side, and the
+    /// kernel knows no way to send it.
+    pub(super) fn send(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        control: &[ControlMessage<'_>],
+        remote: SocketAddr,
+        hop_limit: u8,
+    ) -> Result<(), Errno> {
+        self.set_hop_limit(hop_limit.max(1))?;
+        let remote = SockaddrStorage::from(remote);
+        let send = || {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            sendmsg(self.socket.as_raw_fd(), parts, control, flags, Some(&remote)).map(drop)
+        };
+        match send() {
+            Ok(()) => Ok(()),
+            Err(full @ (Errno::EAGAIN | Errno::ENOBUFS)) => Err(full),
+            // Returning the error has cleared it, so a second failure is this datagram's own.
+            Err(_) => send(),
+        }
+    }
+
+    fn set_hop_limit(&mut self, hop_limit: u8) -> Result<(), Errno> {
+        if self.hop_limit == Some(hop_limit) {
+            return Ok(());
+        }
+        match self.version {
+            IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::Ipv4Ttl, &hop_limit.into())?,
+            IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6Ttl, &hop_limit.into())?,
+        }
+        self.hop_limit = Some(hop_limit);
+        Ok(())
+    }
+
+    /// Receives one message into `buf`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; anything else leaves the socket usable.
+    pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<Message> {
+        let mut last = Errno::EAGAIN;
+        for _ in 0..PENDING_ERRORS_CAP {
+            match recv_message(self.socket.as_fd(), buf) {
+                Ok(message) => return Ok(message),
+                Err(Errno::EAGAIN) => return Err(Errno::EAGAIN.into()),
+                Err(errno) => last = errno,
+            }
+        }
+        Err(last.into())
+    }
+
+    /// The next entry of the error queue.
+    pub(super) fn take_error(&self) -> Option<QueuedError> {
+        error_queue::take(self.socket.as_fd())
+    }
+}
+
+fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
+    let mut control = ControlBuffer::new();
+    let mut parts = [IoSliceMut::new(buf)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received =
+        recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut parts, Some(control.as_mut()), flags)?;
+    let from = received.address.as_ref().and_then(socket_addr).ok_or(Errno::EAFNOSUPPORT)?;
+    let truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
+    let mut message =
+        Message { len: received.bytes, from, truncated, segment_len: None, hop_limit: None };
+    for control_message in received.cmsgs()? {
+        if let ControlMessageOwned::UdpGroSegments(len) = control_message {
+            message.segment_len = u16::try_from(len).ok().filter(|&len| len != 0);
+        } else if let ControlMessageOwned::Ipv4Ttl(hops) | ControlMessageOwned::Ipv6HopLimit(hops) =
+            control_message
+        {
+            message.hop_limit = u8::try_from(hops).ok();
+        }
+    }
+    Ok(message)
+}
+
+/// Room for the control messages that we ask for: one error report (60 bytes), a hop limit and a
+/// segment length (24 bytes each). Aligned as cmsg(3) demands.
+#[repr(align(8))]
+pub(super) struct ControlBuffer([u8; 192]);
+
+impl ControlBuffer {
+    pub(super) const fn new() -> Self {
+        Self([0; 192])
+    }
+
+    pub(super) const fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// The kernel's address as that of `std`; `None` for a family that is not IP.
+pub(super) fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some((*v4).into());
+    }
+    address.as_sockaddr_in6().map(|v6| (*v6).into())
+}

@@ -1,0 +1,135 @@
+//! The host's TCP socket of one flow.
+//!
+//! Owns how such a socket is made, connected, half-closed and reset. Leaves the connection itself to
+//! the host's kernel, the guest's end of it to the pure side, and readiness to the reactor. See
+//! tcp(7), ip(7), connect(2); RFC 9293 section 3.10.5 for the abort.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::event::HostError;
+
+/// A socket whose connect has been started.
+#[derive(Debug)]
+pub enum Connecting {
+    /// The connection is there already, as it may be on the host's loopback.
+    Done(TcpStream),
+    /// The poller will say when to call [`TcpStream::finish_connect`].
+    InProgress(TcpStream),
+}
+
+/// A TCP socket, non-blocking and close-on-exec.
+#[derive(Debug)]
+pub struct TcpStream {
+    socket: Socket,
+}
+
+/// Starts to connect to `remote`, from `source` where one is given (of the same IP version).
+///
+/// The socket has `TCP_NODELAY`, because the guest's own stack has already decided how to cut its
+/// stream, and `SO_OOBINLINE`, so that urgent data arrives in its place in the stream
+/// (RFC 6093 section 2.1 wants just that).
+///
+/// # Errors
+/// What the kernel said, when it knows at once.
+pub fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<Connecting, HostError> {
+    try_connect(remote, source).map_err(|error| HostError::from_io(&error))
+}
+
+fn try_connect(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Connecting> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(remote), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    if let Some(source) = source {
+        // Without this the port is chosen before the remote is known, and 28,000 connections from
+        // one source are all there can be, instead of as many to each remote (ip(7)).
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    match socket.connect(&SockAddr::from(remote)) {
+        Ok(()) => return Ok(Connecting::Done(TcpStream { socket })),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    // On loopback the answer is usually processed before connect(2) returns: asking now saves the
+    // flow a turn of the event loop.
+    if remote.ip().is_loopback() {
+        if socket.peer_addr().is_ok() {
+            return Ok(Connecting::Done(TcpStream { socket }));
+        }
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(Connecting::InProgress(TcpStream { socket }))
+}
+
+impl TcpStream {
+    /// How the connect went; to be called when the poller reports the socket writable or failed.
+    /// `Ok(false)` means that it is still under way (a stale event): wait for the next one.
+    ///
+    /// # Errors
+    /// Why there is no connection. The socket is of no further use.
+    pub fn finish_connect(&self) -> Result<bool, HostError> {
+        // Asked first because it answers the common case in one call, and because `SO_ERROR` alone
+        // cannot tell a connection from an attempt.
+        if self.socket.peer_addr().is_ok() {
+            return Ok(true);
+        }
+        match self.socket.take_error() {
+            Ok(None) => Ok(false),
+            Ok(Some(error)) | Err(error) => Err(HostError::from_io(&error)),
+        }
+    }
+
+    /// Sends as much of `data` as the kernel takes now; returns how much that was.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing; otherwise the connection is over. Raises no signal.
+    pub fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.socket.send_with_flags(data, libc::MSG_NOSIGNAL)
+    }
+
+    /// Receives what has arrived into `buf`; 0 is the end of the remote's direction.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has; otherwise the connection is over.
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&self.socket).read(buf)
+    }
+
+    /// Ends our direction once everything is sent (FIN); the remote may go on.
+    ///
+    /// # Errors
+    /// The connection is over already (`ENOTCONN`).
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Closes the socket so that the remote sees a reset (RST), discarding what is unsent.
+    pub fn reset(self) {
+        // A linger time of zero is what makes close(2) abort (socket(7)). Should the kernel refuse
+        // it, the remote sees an orderly end instead: nothing else is left to do.
+        if let Err(error) = self.socket.set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "closed in order instead of reset");
+        }
+    }
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}

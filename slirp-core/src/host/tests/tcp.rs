@@ -1,0 +1,169 @@
+//! TCP sockets against listeners on loopback.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+
+use nix::poll::PollFlags;
+use socket2::SockRef;
+
+use super::{V4, V6, addr, eventually, in_new_netns, silent_network, wait};
+use crate::event::HostError;
+use crate::host::tcp::{Connecting, TcpStream, connect};
+
+fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
+    match connecting {
+        Connecting::Done(stream) => Ok(stream),
+        Connecting::InProgress(stream) => {
+            let events = PollFlags::POLLOUT;
+            eventually(&stream, events, || match stream.finish_connect() {
+                Ok(done) => done.then_some(Ok(())),
+                Err(error) => Some(Err(error)),
+            })?;
+            Ok(stream)
+        }
+    }
+}
+
+fn pair(listen: &str) -> (TcpStream, std::net::TcpStream) {
+    let listener = TcpListener::bind(listen).unwrap();
+    let stream = connect(listener.local_addr().unwrap(), None).and_then(finish).unwrap();
+    (stream, listener.accept().unwrap().0)
+}
+
+fn recv(stream: &TcpStream, buf: &mut [u8]) -> std::io::Result<usize> {
+    wait(stream, PollFlags::POLLIN);
+    stream.recv(buf)
+}
+
+/// A port on which nobody listens: it was ours a moment ago.
+fn closed_port(listen: &str) -> SocketAddr {
+    TcpListener::bind(listen).unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    for listen in [V4, V6] {
+        let (stream, mut remote) = pair(listen);
+        assert_eq!(stream.send(b"question").unwrap(), 8);
+        let mut buf = [0; 16];
+        remote.read_exact(&mut buf[..8]).unwrap();
+        assert_eq!(&buf[..8], b"question");
+        remote.write_all(b"answer").unwrap();
+        assert_eq!(recv(&stream, &mut buf).unwrap(), 6);
+        assert_eq!(&buf[..6], b"answer");
+    }
+}
+
+#[test]
+fn socket_is_non_blocking_without_delay_and_not_inherited() {
+    let (stream, _remote) = pair(V4);
+    let socket = SockRef::from(&stream);
+    assert!(socket.nonblocking().unwrap());
+    assert!(socket.tcp_nodelay().unwrap());
+    let flags = nix::fcntl::fcntl(&stream, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+    assert_eq!(stream.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn connect_to_a_closed_port_is_refused() {
+    for listen in [V4, V6] {
+        let outcome = connect(closed_port(listen), None).and_then(finish);
+        assert_eq!(outcome.unwrap_err(), HostError::Refused);
+    }
+}
+
+#[test]
+fn connect_without_a_route_says_so_at_once() {
+    in_new_netns(|| {
+        let error = connect(addr("192.0.2.2:80"), None).unwrap_err();
+        assert_eq!(error, HostError::NetworkUnreachable);
+    });
+}
+
+#[test]
+fn connect_to_an_absent_host_fails_later() {
+    in_new_netns(|| {
+        silent_network(10);
+        let connecting = connect(addr("192.0.2.2:80"), None).unwrap();
+        if let Connecting::InProgress(stream) = &connecting {
+            assert_eq!(stream.finish_connect(), Ok(false), "a stale event is no connection");
+        } else {
+            panic!("connected to nobody");
+        }
+        assert_eq!(finish(connecting).unwrap_err(), HostError::HostUnreachable);
+    });
+}
+
+#[test]
+fn source_address_is_the_one_asked_for() {
+    for (listen, source) in [(V4, "127.0.0.9"), (V6, "::1")] {
+        let listener = TcpListener::bind(listen).unwrap();
+        let source = source.parse().unwrap();
+        let remote = listener.local_addr().unwrap();
+        let _stream = connect(remote, Some(source)).and_then(finish).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), source);
+    }
+}
+
+#[test]
+fn urgent_byte_stays_in_line() {
+    let (stream, mut remote) = pair(V4);
+    remote.write_all(b"ab").unwrap();
+    SockRef::from(&remote).send_out_of_band(b"!").unwrap();
+    remote.write_all(b"cd").unwrap();
+    remote.shutdown(Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    let mut buf = [0; 16];
+    loop {
+        match recv(&stream, &mut buf).unwrap() {
+            0 => break,
+            len => all.extend_from_slice(&buf[..len]),
+        }
+    }
+    assert_eq!(all, b"ab!cd");
+}
+
+#[test]
+fn shutdown_ends_one_direction_only() {
+    let (stream, mut remote) = pair(V4);
+    stream.send(b"last").unwrap();
+    stream.shutdown_write().unwrap();
+    let mut all = Vec::new();
+    remote.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"last");
+    remote.write_all(b"still here").unwrap();
+    let mut buf = [0; 16];
+    assert_eq!(recv(&stream, &mut buf).unwrap(), 10);
+}
+
+#[test]
+fn reset_is_what_the_remote_sees() {
+    for listen in [V4, V6] {
+        let (stream, mut remote) = pair(listen);
+        stream.reset();
+        assert_eq!(remote.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn sending_into_a_reset_connection_is_an_error_and_no_signal() {
+    let (stream, remote) = pair(V4);
+    SockRef::from(&remote).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(remote);
+    wait(&stream, PollFlags::POLLIN);
+    assert_eq!(HostError::from_io(&stream.send(b"x").unwrap_err()), HostError::Reset);
+    assert_eq!(HostError::from_io(&stream.send(b"x").unwrap_err()), HostError::Reset);
+}
+
+#[test]
+fn a_full_send_buffer_would_block() {
+    let (stream, _remote) = pair(V4);
+    let chunk = vec![0; 1 << 20];
+    let error = loop {
+        if let Err(error) = stream.send(&chunk) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}

@@ -1,0 +1,380 @@
+//! UDP sockets against sockets of `std` on loopback.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::poll::PollFlags;
+use smoltcp::wire::IpVersion;
+use socket2::SockRef;
+
+use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait};
+use crate::event::{DatagramError, HostError};
+use crate::host::udp::{SendError, UdpSocket};
+
+const TTL: u8 = 63;
+
+fn remote(listen: &str) -> (std::net::UdpSocket, SocketAddr) {
+    let socket = std::net::UdpSocket::bind(listen).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let at = socket.local_addr().unwrap();
+    (socket, at)
+}
+
+fn open(version: IpVersion) -> UdpSocket {
+    UdpSocket::open(version, None, true).unwrap()
+}
+
+fn both() -> [(UdpSocket, &'static str); 2] {
+    [(open(IpVersion::Ipv4), V4), (open(IpVersion::Ipv6), V6)]
+}
+
+/// A port that nobody has: it was ours a moment ago.
+fn closed_port(listen: &str) -> SocketAddr {
+    remote(listen).1
+}
+
+fn next_error(socket: &UdpSocket) -> DatagramError {
+    eventually(socket, PollFlags::empty(), || socket.take_error())
+}
+
+/// `count` datagrams of `len` bytes, each filled with its own number.
+fn train(count: u8, len: usize) -> Vec<u8> {
+    (0..count).flat_map(|number| vec![number; len]).collect()
+}
+
+fn assert_train_arrives(socket: &std::net::UdpSocket, count: u8, len: usize) {
+    let mut buf = vec![0; 65_536];
+    for number in 0..count {
+        assert_eq!(socket.recv(&mut buf).unwrap(), len);
+        assert!(buf[..len].iter().all(|&byte| byte == number));
+    }
+}
+
+#[test]
+fn any_remote_may_answer() {
+    for (mut socket, listen) in both() {
+        let (known, known_at) = remote(listen);
+        let (stranger, stranger_at) = remote(listen);
+        socket.send(known_at, b"hello", None, TTL).unwrap();
+        let (len, our_addr) = known.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(len, 5);
+        stranger.send_to(b"from elsewhere", our_addr).unwrap();
+        wait(&socket, PollFlags::POLLIN);
+        let mut buf = [0; 64];
+        let received = socket.recv(&mut buf).unwrap();
+        assert_eq!(received.from, stranger_at);
+        assert_eq!(received.payload, b"from elsewhere");
+        assert_eq!((received.segment_len, received.truncated), (None, false));
+        assert_eq!(socket.recv(&mut buf).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn one_socket_keeps_its_port_towards_all_remotes() {
+    for (mut socket, listen) in both() {
+        let ports = [remote(listen), remote(listen)].map(|(there, at)| {
+            socket.send(at, b"x", None, TTL).unwrap();
+            there.recv_from(&mut [0; 1]).unwrap().1.port()
+        });
+        assert_eq!(ports[0], ports[1]);
+    }
+}
+
+#[test]
+fn an_empty_datagram_is_a_datagram() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, b"", None, TTL).unwrap();
+        let (len, from) = there.recv_from(&mut [0; 1]).unwrap();
+        assert_eq!(len, 0);
+        there.send_to(b"", from).unwrap();
+        wait(&socket, PollFlags::POLLIN);
+        assert_eq!(socket.recv(&mut [0; 1]).unwrap().payload, b"");
+    }
+}
+
+#[test]
+fn a_datagram_beyond_the_buffer_is_marked_truncated() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, b"x", None, TTL).unwrap();
+        let from = there.recv_from(&mut [0; 1]).unwrap().1;
+        there.send_to(b"0123456789", from).unwrap();
+        wait(&socket, PollFlags::POLLIN);
+        let mut buf = [0; 4];
+        let received = socket.recv(&mut buf).unwrap();
+        assert_eq!((received.payload, received.truncated), (&b"0123"[..], true));
+    }
+}
+
+#[test]
+fn source_address_is_the_one_asked_for() {
+    let source: IpAddr = "127.0.0.9".parse().unwrap();
+    let mut socket = UdpSocket::open(IpVersion::Ipv4, Some(source), false).unwrap();
+    let (there, at) = remote(V4);
+    socket.send(at, b"x", None, TTL).unwrap();
+    assert_eq!(there.recv_from(&mut [0; 1]).unwrap().1.ip(), source);
+}
+
+#[test]
+fn hop_limit_of_each_datagram_reaches_the_wire() {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let receiver = std::net::UdpSocket::bind(V4).unwrap();
+    setsockopt(&receiver, sockopt::Ipv4RecvTtl, &true).unwrap();
+    let mut socket = open(IpVersion::Ipv4);
+    for (asked, sent) in [(63, 63), (63, 63), (2, 2), (255, 255), (0, 1)] {
+        socket.send(receiver.local_addr().unwrap(), b"x", None, asked).unwrap();
+        wait(&receiver, PollFlags::POLLIN);
+        assert_eq!(arrival_ttl(&receiver), sent);
+    }
+}
+
+fn arrival_ttl(receiver: &std::net::UdpSocket) -> i32 {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+    use std::os::fd::AsRawFd;
+    let mut control = nix::cmsg_space!(i32);
+    let mut buf = [0; 1];
+    let mut parts = [std::io::IoSliceMut::new(&mut buf)];
+    let flags = MsgFlags::empty();
+    let fd = receiver.as_raw_fd();
+    let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), flags).unwrap();
+    let Some(ControlMessageOwned::Ipv4Ttl(ttl)) = message.cmsgs().unwrap().next() else {
+        panic!("no TTL");
+    };
+    ttl
+}
+
+#[test]
+fn port_unreachable_names_the_original_destination_v4() {
+    let mut socket = open(IpVersion::Ipv4);
+    let at = closed_port(V4);
+    socket.send(at, b"anybody there?", None, TTL).unwrap();
+    let error = next_error(&socket);
+    assert_eq!(
+        error,
+        DatagramError {
+            remote: at,
+            offender: Some(at.ip()),
+            icmp_type: 3,
+            icmp_code: 3,
+            info: 0,
+            error: HostError::Refused,
+        }
+    );
+    assert_eq!(socket.take_error(), None);
+}
+
+#[test]
+fn port_unreachable_names_the_original_destination_v6() {
+    let mut socket = open(IpVersion::Ipv6);
+    let at = closed_port(V6);
+    socket.send(at, b"anybody there?", None, TTL).unwrap();
+    let error = next_error(&socket);
+    assert_eq!((error.remote, error.offender), (at, Some(at.ip())));
+    assert_eq!((error.icmp_type, error.icmp_code), (1, 4));
+    assert_eq!(error.error, HostError::Refused);
+    assert_eq!(socket.take_error(), None);
+}
+
+#[test]
+fn error_of_an_earlier_datagram_does_not_cost_the_next_one() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        let nowhere = closed_port(listen);
+        socket.send(nowhere, b"lost", None, TTL).unwrap();
+        wait(&socket, PollFlags::empty());
+        socket.send(at, b"kept", None, TTL).unwrap();
+        let mut buf = [0; 16];
+        assert_eq!(there.recv(&mut buf).unwrap(), 4);
+        assert_eq!(socket.take_error().unwrap().remote, nowhere);
+    }
+}
+
+#[test]
+fn error_of_an_earlier_datagram_does_not_hide_what_arrived() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, b"x", None, TTL).unwrap();
+        let from = there.recv_from(&mut [0; 1]).unwrap().1;
+        socket.send(closed_port(listen), b"lost", None, TTL).unwrap();
+        wait(&socket, PollFlags::empty());
+        there.send_to(b"answer", from).unwrap();
+        assert_eq!(socket.recv(&mut [0; 16]).unwrap().payload, b"answer");
+        assert!(socket.take_error().is_some());
+    }
+}
+
+#[test]
+fn absent_host_is_reported_later() {
+    in_new_netns(|| {
+        silent_network(10);
+        let mut socket = open(IpVersion::Ipv4);
+        let at = addr("192.0.2.2:9");
+        socket.send(at, b"x", None, TTL).unwrap();
+        let error = next_error(&socket);
+        assert_eq!((error.remote, error.error), (at, HostError::HostUnreachable));
+        assert_eq!((error.icmp_type, error.icmp_code), (3, 1));
+    });
+}
+
+#[test]
+fn missing_route_is_reported_at_once() {
+    in_new_netns(|| {
+        let refused = open(IpVersion::Ipv4).send(addr("192.0.2.2:9"), b"x", None, TTL);
+        assert_eq!(refused, Err(SendError::Host(HostError::NetworkUnreachable)));
+    });
+}
+
+#[test]
+fn a_source_that_the_host_does_not_have_is_an_error() {
+    let source = "192.0.2.77".parse().unwrap();
+    let error = UdpSocket::open(IpVersion::Ipv4, Some(source), true).unwrap_err();
+    assert_eq!(error, HostError::Exhausted);
+}
+
+#[test]
+fn ten_segments_arrive_as_ten_datagrams() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, &train(10, 1400), Some(1400), TTL).unwrap();
+        assert_train_arrives(&there, 10, 1400);
+    }
+}
+
+#[test]
+fn joined_datagrams_come_with_their_length() {
+    for ((mut sender, listen), (mut receiver, _)) in both().into_iter().zip(both()) {
+        let (there, at) = remote(listen);
+        receiver.send(at, b"x", None, TTL).unwrap();
+        let our_port = there.recv_from(&mut [0; 1]).unwrap().1;
+        let sent = [train(10, 1400), vec![99; 100]].concat();
+        sender.send(our_port, &sent, Some(1400), TTL).unwrap();
+        wait(&receiver, PollFlags::POLLIN);
+        let mut buf = vec![0; 65_536];
+        let received = receiver.recv(&mut buf).unwrap();
+        assert_eq!(received.segment_len, Some(1400));
+        assert_eq!(received.payload, sent);
+    }
+}
+
+#[test]
+fn without_coalescing_datagrams_come_one_by_one() {
+    let mut receiver = UdpSocket::open(IpVersion::Ipv4, None, false).unwrap();
+    let (there, at) = remote(V4);
+    receiver.send(at, b"x", None, TTL).unwrap();
+    let our_port = there.recv_from(&mut [0; 1]).unwrap().1;
+    open(IpVersion::Ipv4).send(our_port, &train(2, 1000), Some(1000), TTL).unwrap();
+    for _ in 0..2 {
+        wait(&receiver, PollFlags::POLLIN);
+        let mut buf = vec![0; 65_536];
+        let received = receiver.recv(&mut buf).unwrap();
+        assert_eq!((received.payload.len(), received.segment_len), (1000, None));
+    }
+}
+
+#[test]
+fn more_segments_than_one_call_takes_all_arrive() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, &train(150, 100), Some(100), TTL).unwrap();
+        assert_train_arrives(&there, 150, 100);
+    }
+}
+
+#[test]
+fn a_batch_beyond_one_packet_is_split() {
+    for (mut socket, listen) in both() {
+        let (there, at) = remote(listen);
+        socket.send(at, &train(5, 30_000), Some(30_000), TTL).unwrap();
+        assert_train_arrives(&there, 5, 30_000);
+    }
+}
+
+#[test]
+fn segments_that_the_kernel_will_not_cut_are_sent_one_by_one() {
+    in_new_netns(|| {
+        // Segments above the MTU: UDP_SEGMENT refuses them, and each is fragmented by itself.
+        ip("link set lo mtu 1280");
+        for (mut socket, listen) in both() {
+            let (there, at) = remote(listen);
+            socket.send(at, &train(10, 1400), Some(1400), TTL).unwrap();
+            assert_train_arrives(&there, 10, 1400);
+        }
+    });
+}
+
+#[test]
+fn a_datagram_beyond_the_mtu_is_fragmented_not_refused() {
+    in_new_netns(|| {
+        ip("link set lo mtu 1280");
+        for (mut socket, listen) in both() {
+            let (there, at) = remote(listen);
+            socket.send(at, &[7; 60_000], None, TTL).unwrap();
+            assert_eq!(there.recv(&mut vec![0; 65_536]).unwrap(), 60_000);
+        }
+    });
+}
+
+#[test]
+fn a_datagram_beyond_any_packet_is_too_large() {
+    let (_there, at) = remote(V4);
+    let refused = open(IpVersion::Ipv4).send(at, &[0; 65_508], None, TTL);
+    assert_eq!(refused, Err(SendError::Host(HostError::TooLarge(None))));
+}
+
+#[test]
+fn a_router_with_a_smaller_mtu_is_reported_with_its_mtu() {
+    in_new_netns(|| {
+        let (_there, at) = remote(V4);
+        let mut socket = open(IpVersion::Ipv4);
+        socket.send(at, &[0; 1400], None, TTL).unwrap();
+        let from = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
+        send_fragmentation_needed(from.port(), at.port(), 900);
+        let error = next_error(&socket);
+        assert_eq!((error.remote, error.offender), (at, Some(at.ip())));
+        assert_eq!((error.icmp_type, error.icmp_code, error.info), (3, 4, 900));
+        assert_eq!(error.error, HostError::TooLarge(Some(900)));
+        // The same datagram again is fragmented by the host, not refused.
+        socket.send(at, &[0; 1400], None, TTL).unwrap();
+        assert_eq!(socket.take_error(), None);
+    });
+}
+
+/// Plays a router between two ports of 127.0.0.1 (RFC 1191 section 4).
+fn send_fragmentation_needed(from_port: u16, to_port: u16, mtu: u16) {
+    use smoltcp::wire::checksum;
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    let mut message = [0; 36];
+    message[..2].copy_from_slice(&[3, 4]);
+    message[6..8].copy_from_slice(&mtu.to_be_bytes());
+    message[8..12].copy_from_slice(&[0x45, 0, 0x05, 0x94]);
+    message[16..18].copy_from_slice(&[64, 17]);
+    message[20..28].copy_from_slice(&[127, 0, 0, 1, 127, 0, 0, 1]);
+    message[28..30].copy_from_slice(&from_port.to_be_bytes());
+    message[30..32].copy_from_slice(&to_port.to_be_bytes());
+    let sum = !checksum::data(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let router = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+    router.send_to(&message, &SockAddr::from(addr(V4))).unwrap();
+}
+
+#[test]
+fn a_full_send_buffer_would_block() {
+    in_new_netns(|| {
+        // While the neighbour's address is being asked for, datagrams stay charged to the socket.
+        silent_network(60_000);
+        let mut socket = open(IpVersion::Ipv4);
+        SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
+        let at = addr("192.0.2.2:9");
+        let outcome = (0..100).find_map(|_| socket.send(at, &[0; 1000], None, TTL).err());
+        assert_eq!(outcome, Some(SendError::WouldBlock));
+    });
+}
+
+#[test]
+fn directed_broadcast_is_permitted() {
+    in_new_netns(|| {
+        silent_network(10);
+        open(IpVersion::Ipv4).send(addr("192.0.2.255:9"), b"x", None, TTL).unwrap();
+    });
+}

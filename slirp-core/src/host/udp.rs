@@ -1,0 +1,178 @@
+//! The host's UDP socket of one guest address and port.
+//!
+//! Owns one unconnected socket: whatever the guest sends from one port leaves from one host port,
+//! and any remote may answer (endpoint-independent mapping and filtering, RFC 4787 sections 4.1 and
+//! 5). Leaves to [`datagram`](super::datagram) what echo sockets do alike, and to the reactor when
+//! to read.
+//!
+//! # Fragmentation
+//! The socket keeps the host's default for `IP_MTU_DISCOVER` and `IPV6_MTU_DISCOVER`
+//! (`IP_PMTUDISC_WANT` unless the administrator has set `ip_no_pmtu_disc`). A guest may send up to
+//! 64 KB, because its own device's MTU may be that large or because its fragments were reassembled
+//! here. With `WANT` the host's kernel fragments what exceeds the path MTU that it knows, so that
+//! nothing is refused for its size. What does fit leaves with "don't fragment" set, so that a
+//! router which cannot pass it says so; that answer comes back through the error queue with the MTU,
+//! and the guest's path MTU discovery (RFC 1191, RFC 8201, RFC 8899) works as on a real network. `DO`
+//! would refuse what the guest rightly expects to be fragmented, `DONT` would hide the path from it.
+//!
+//! # Segmentation
+//! Several datagrams of one length go out in one call (`UDP_SEGMENT`, Linux 4.18) and come in as one
+//! (`UDP_GRO`, Linux 5.0). Where the kernel refuses the former, because a segment exceeds the MTU or
+//! the device cannot, they are sent one by one.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, setsockopt, sockopt};
+use smoltcp::wire::IpVersion;
+use socket2::{Protocol, Type};
+
+pub use super::datagram::SendError;
+use super::datagram::{DatagramSocket, Message};
+use crate::event::{DatagramError, HostError};
+
+/// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
+/// `UDP_SEGMENT` came; newer kernels take 128.
+const SEGMENTS_CAP: usize = 64;
+
+/// How many bytes one call may send: an IPv4 packet of 65,535 bytes without its headers. IPv6 would
+/// take 20 bytes more.
+const BATCH_LEN_CAP: usize = 65_535 - 20 - 8;
+
+/// One unconnected UDP socket.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: DatagramSocket,
+    /// Whether `UDP_SEGMENT` is still worth trying.
+    segmentation: bool,
+}
+
+/// What came in: one datagram, or several of one length from one remote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received<'a> {
+    /// The remote.
+    pub from: SocketAddr,
+    /// The datagram, or several of `segment_len` bytes each (the last may be shorter).
+    pub payload: &'a [u8],
+    /// Length of each datagram when `payload` holds more than one.
+    pub segment_len: Option<u16>,
+    /// Whether the buffer was too short and the rest is lost.
+    pub truncated: bool,
+}
+
+impl UdpSocket {
+    /// Opens a socket for remotes of IP version `version`, sending from `source` where one is given
+    /// (of the same version). With `coalesce` the kernel may join incoming datagrams of one remote
+    /// (`UDP_GRO`); a kernel that cannot is not an error.
+    ///
+    /// # Errors
+    /// What the kernel said, as the guest is to be told.
+    pub fn open(
+        version: IpVersion,
+        source: Option<IpAddr>,
+        coalesce: bool,
+    ) -> Result<Self, HostError> {
+        Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
+    }
+
+    fn try_open(version: IpVersion, source: Option<IpAddr>, coalesce: bool) -> io::Result<Self> {
+        let socket = DatagramSocket::open(version, Type::DGRAM, Protocol::UDP)?;
+        match version {
+            // The guest may send to a directed broadcast of a network behind the host.
+            IpVersion::Ipv4 => socket.socket().set_broadcast(true)?,
+            IpVersion::Ipv6 => socket.socket().set_only_v6(true)?,
+        }
+        if coalesce && let Err(errno) = setsockopt(socket.socket(), sockopt::UdpGroSegment, &true) {
+            tracing::debug!(%errno, "kernel joins no UDP datagrams");
+        }
+        if let Some(source) = source {
+            socket.bind(source)?;
+        }
+        Ok(Self { socket, segmentation: true })
+    }
+
+    /// Sends `payload` to `remote`: one datagram, or with `segment_len` as many of that length as it
+    /// takes (the last may be shorter), each with TTL or hop limit `hop_limit`.
+    ///
+    /// Never blocks. An error that an earlier datagram has caused stays on the error queue and
+    /// does not lose this one.
+    ///
+    /// # Errors
+    /// Why `payload`, or the rest of it when there are several datagrams, was not sent.
+    pub fn send(
+        &mut self,
+        remote: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        hop_limit: u8,
+    ) -> Result<(), SendError> {
+        let segment_len = segment_len.map_or(0, usize::from);
+        if segment_len == 0 || payload.len() <= segment_len {
+            return Ok(self.socket.send(&[IoSlice::new(payload)], &[], remote, hop_limit)?);
+        }
+        let segments = (BATCH_LEN_CAP / segment_len).clamp(1, SEGMENTS_CAP);
+        for batch in payload.chunks(segment_len * segments) {
+            self.send_batch(remote, batch, segment_len, hop_limit)?;
+        }
+        Ok(())
+    }
+
+    fn send_batch(
+        &mut self,
+        remote: SocketAddr,
+        batch: &[u8],
+        segment_len: usize,
+        hop_limit: u8,
+    ) -> Result<(), SendError> {
+        if self.segmentation
+            && batch.len() > segment_len
+            && let Ok(gso_size) = u16::try_from(segment_len)
+        {
+            let control = [ControlMessage::UdpGsoSegments(&gso_size)];
+            match self.socket.send(&[IoSlice::new(batch)], &control, remote, hop_limit) {
+                Ok(()) => return Ok(()),
+                // The route's device cannot; it will not learn it while this socket lives.
+                Err(Errno::EIO) => self.segmentation = false,
+                // A segment exceeds the MTU (EMSGSIZE on newer kernels): true for this batch only.
+                Err(Errno::EINVAL | Errno::EMSGSIZE) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        for segment in batch.chunks(segment_len) {
+            self.socket.send(&[IoSlice::new(segment)], &[], remote, hop_limit)?;
+        }
+        Ok(())
+    }
+
+    /// Receives what the kernel has next, into `buf`: 64 KiB are enough for anything.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
+    pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let Message { len, from, truncated, segment_len, hop_limit: _ } = self.socket.recv(buf)?;
+        let payload = &buf[..len];
+        let segment_len = segment_len.filter(|&segment_len| usize::from(segment_len) < len);
+        Ok(Received { from, payload, segment_len, truncated })
+    }
+
+    /// The next error that a datagram has met on its way, oldest first; `None` when there is none.
+    /// The error of an oversized datagram that [`Self::send`] has already returned appears here
+    /// again, without an offender and, for IPv4, without the remote's port.
+    pub fn take_error(&self) -> Option<DatagramError> {
+        self.socket.take_error().map(|entry| entry.error)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.socket().as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.socket().as_raw_fd()
+    }
+}
