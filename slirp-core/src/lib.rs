@@ -7,6 +7,8 @@
 pub mod config;
 pub mod discard;
 pub mod event;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod plan;
 pub mod policy;
 pub mod rng;

@@ -1,0 +1,3 @@
+//! The host side: everything that touches the kernel.
+
+pub mod dns;
