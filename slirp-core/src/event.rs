@@ -38,12 +38,6 @@ pub enum HostAction {
         /// Where to.
         remote: SocketAddr,
     },
-    /// The guest has ended its direction and everything before that was taken: shut the socket
-    /// down for writing.
-    ShutdownTcp {
-        /// The flow.
-        flow: FlowId,
-    },
     /// The flow is gone: close its socket, whatever its protocol.
     Close {
         /// The flow; its id will not be used again.

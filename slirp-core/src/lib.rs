@@ -10,12 +10,18 @@ pub mod event;
 mod flow;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "host")]
+pub mod instance;
+#[cfg(feature = "host")]
+pub mod netns;
 pub mod plan;
 pub mod policy;
 pub mod rng;
 pub mod service;
 pub mod stack;
 pub mod stats;
+#[cfg(feature = "host")]
+mod sys;
 mod tcp;
 pub mod time;
 pub mod timer;

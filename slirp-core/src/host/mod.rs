@@ -1,9 +1,20 @@
-//! The side of the house that touches the kernel.
+//! The host side: everything that touches the kernel.
+//!
+//! Owns the event loop of the data thread, the TAP device, the host sockets of the flows and, on
+//! the control thread, the exchange with the host's resolvers. What to do with a packet is decided
+//! on the pure side.
+
+#![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
 pub mod datagram;
+pub mod dns;
 pub mod echo;
 pub mod errno;
 pub mod error_queue;
+pub(crate) mod mailbox;
+pub(crate) mod reactor;
+pub(crate) mod sockets;
+pub mod tap;
 pub mod tcp;
 pub mod udp;
 

@@ -116,11 +116,7 @@ pub(super) fn read_query(message: &[u8]) -> Option<QueryShape> {
 
 /// An answer to `query` that says `code` and nothing else. `shape` is missing when the query could
 /// not be read; its question is not echoed then.
-pub(super) fn make_answer(
-    query: &[u8],
-    shape: Option<&QueryShape>,
-    code: ResponseCode,
-) -> Vec<u8> {
+pub(super) fn make_answer(query: &[u8], shape: Option<&QueryShape>, code: ResponseCode) -> Vec<u8> {
     let mut answer = vec![0; HEADER_LEN];
     if let Some(header) = query.get(..HEADER_LEN) {
         answer[..2].copy_from_slice(&header[..2]);

@@ -160,8 +160,7 @@ fn message_that_is_no_query_is_discarded() {
 
 #[test]
 fn cap_holds_and_an_answer_makes_room() {
-    let mut limits = Limits::default();
-    limits.dns_queries = 2;
+    let limits = Limits { dns_queries: 2, ..Limits::default() };
     let mut service = DnsService::new(&limits, &Timeouts::default());
     let first = ask(&mut service, 1, &query(1, None));
     // Answers that wait to be fetched count as well.

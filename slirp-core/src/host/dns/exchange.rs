@@ -1,0 +1,223 @@
+//! One exchange with one resolver: a query out, the matching answer back.
+//!
+//! Owns the sockets of an exchange, the fresh message id, and what counts as the matching answer.
+//! Leaves order, retries and time limits to [`upstream`](super::upstream).
+//!
+//! RFC 1035 section 4.2, RFC 5452 sections 4 and 9, RFC 7766 section 8.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::serialize::binary::{BinDecodable, BinDecoder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::event::DnsTransport;
+
+/// Length of the fixed header (RFC 1035 section 4.1.1).
+const HEADER_LEN: usize = 12;
+/// Longest message, on either transport.
+const MESSAGE_CAP: usize = 65_535;
+
+/// Why an exchange brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    /// Nothing that matches arrived in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The resolver cannot be reached, or it ended the exchange.
+    #[error("unreachable")]
+    Unreachable(#[source] io::Error),
+    /// This host has no socket left or does not know the address family.
+    #[error("no socket")]
+    NoSocket(#[source] io::Error),
+}
+
+/// A query on its way upstream: the guest's bytes and what answers are matched with.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    message: Vec<u8>,
+    op_code: OpCode,
+    /// Missing when the first section cannot be decoded, as with opcodes of the future.
+    questions: Option<Vec<Query>>,
+    questions_end: usize,
+}
+
+impl Outgoing {
+    /// Takes the guest's message; `None` when it has no whole header.
+    pub(super) fn new(message: Vec<u8>) -> Option<Self> {
+        let Opening { header, questions, end } = decode(&message)?;
+        let op_code = header.metadata.op_code;
+        Some(Self { message, op_code, questions, questions_end: end })
+    }
+
+    /// Whether the answer would span several messages (RFC 5936 section 2.2, RFC 1995 section 4).
+    pub(super) fn is_zone_transfer(&self) -> bool {
+        self.op_code == OpCode::Query
+            && self.questions.iter().flatten().any(|question| {
+                matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR)
+            })
+    }
+
+    /// The answer that this kind of query is not served: the question and NOTIMP.
+    pub(super) fn make_not_implemented(&self) -> Vec<u8> {
+        let mut answer = self.message[..self.questions_end].to_vec();
+        answer[2] |= 0x80;
+        answer[3] = 4;
+        answer[6..HEADER_LEN].fill(0);
+        answer
+    }
+
+    /// The guest's bytes under a fresh message id.
+    fn with_fresh_id(&self) -> (u16, Vec<u8>) {
+        let id = Message::query().metadata.id;
+        let mut message = self.message.clone();
+        message[..2].copy_from_slice(&id.to_be_bytes());
+        (id, message)
+    }
+
+    /// Whether `answer` belongs to this query (RFC 5452 section 9.1): a response with the id and the
+    /// question that were sent. An error may come without its question, since servers that cannot
+    /// read a question cannot repeat it.
+    fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
+        let Some(Opening { header, questions, .. }) = decode(answer) else { return false };
+        if header.metadata.id != id || header.metadata.message_type != MessageType::Response {
+            return false;
+        }
+        let Some(asked) = &self.questions else { return true };
+        match questions {
+            Some(answered) if answered == *asked => true,
+            Some(answered) => {
+                let code = header.metadata.response_code;
+                answered.is_empty()
+                    && code != ResponseCode::NoError
+                    && code != ResponseCode::NXDomain
+            }
+            None => false,
+        }
+    }
+}
+
+/// What an answer means for the search for a better one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// To be passed on.
+    Final,
+    /// Another resolver may know better: SERVFAIL, NOTIMP, REFUSED.
+    Declined,
+}
+
+/// The verdict on a matching answer.
+pub(super) fn verdict(answer: &[u8]) -> Verdict {
+    match answer.get(3).map(|flags| flags & 0x0f) {
+        Some(2 | 4 | 5) => Verdict::Declined,
+        Some(_) | None => Verdict::Final,
+    }
+}
+
+/// Asks `server` once. A truncated datagram is asked again over TCP; where that fails, the truncated
+/// answer stands. Each of the two may take `limit`.
+pub(super) async fn ask(
+    server: SocketAddr,
+    transport: DnsTransport,
+    query: &Outgoing,
+    limit: Duration,
+) -> Result<Vec<u8>, ExchangeError> {
+    let over_tcp = async || {
+        timeout(limit, ask_tcp(server, query)).await.unwrap_or(Err(ExchangeError::TimedOut))
+    };
+    match transport {
+        DnsTransport::Udp => {
+            let answer = timeout(limit, ask_udp(server, query))
+                .await
+                .unwrap_or(Err(ExchangeError::TimedOut))?;
+            if answer[2] & 0x02 == 0 {
+                return Ok(answer);
+            }
+            Ok(over_tcp().await.unwrap_or(answer))
+        }
+        DnsTransport::Tcp => over_tcp().await,
+    }
+}
+
+/// One datagram from a fresh socket, whose random port the kernel chooses. The socket is connected:
+/// datagrams from elsewhere never arrive, and ICMP errors do.
+async fn ask_udp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, ExchangeError> {
+    let any_port = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any_port).await.map_err(ExchangeError::NoSocket)?;
+    socket.connect(server).await.map_err(ExchangeError::Unreachable)?;
+    let (id, message) = query.with_fresh_id();
+    socket.send(&message).await.map_err(ExchangeError::Unreachable)?;
+    loop {
+        // The buffer exists only while there is something to read: silence costs no memory.
+        socket.readable().await.map_err(ExchangeError::Unreachable)?;
+        let mut answer = vec![0; MESSAGE_CAP];
+        match socket.try_recv(&mut answer) {
+            Ok(len) => answer.truncate(len),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(ExchangeError::Unreachable(error)),
+        }
+        if query.is_answered_by(id, &answer) {
+            answer.shrink_to_fit();
+            return Ok(answer);
+        }
+        tracing::debug!(%server, len = answer.len(), "ignored a datagram that is not the answer");
+    }
+}
+
+/// One message on a fresh connection.
+async fn ask_tcp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, ExchangeError> {
+    let mut stream = TcpStream::connect(server).await.map_err(ExchangeError::Unreachable)?;
+    let (id, message) = query.with_fresh_id();
+    converse(&mut stream, query, id, &message).await.map_err(ExchangeError::Unreachable)
+}
+
+async fn converse(
+    stream: &mut TcpStream,
+    query: &Outgoing,
+    id: u16,
+    message: &[u8],
+) -> io::Result<Vec<u8>> {
+    let len = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut framed = Vec::with_capacity(2 + message.len());
+    framed.extend_from_slice(&len.to_be_bytes());
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await?;
+    loop {
+        let len = stream.read_u16().await?;
+        let mut answer = Vec::new();
+        stream.take(u64::from(len)).read_to_end(&mut answer).await?;
+        if answer.len() < usize::from(len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if query.is_answered_by(id, &answer) {
+            return Ok(answer);
+        }
+    }
+}
+
+/// The first two sections of a message. Records are not looked at: they are not ours to judge.
+struct Opening {
+    header: Header,
+    /// Missing when they cannot be decoded.
+    questions: Option<Vec<Query>>,
+    /// Where the questions end; the header's end when they cannot be decoded.
+    end: usize,
+}
+
+fn decode(message: &[u8]) -> Option<Opening> {
+    let mut decoder = BinDecoder::new(message);
+    let header = Header::read(&mut decoder).ok()?;
+    let questions: Result<Vec<_>, _> =
+        (0..header.counts.queries).map(|_| Query::read(&mut decoder)).collect();
+    let questions = questions.ok();
+    let end = if questions.is_some() { decoder.index() } else { HEADER_LEN };
+    Some(Opening { header, questions, end })
+}

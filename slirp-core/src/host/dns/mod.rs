@@ -1,0 +1,169 @@
+//! Upstream half of the DNS service: asks the host's resolvers on the control thread.
+//!
+//! Owns the task that takes queries and gives answers, its configuration, and below it: which
+//! resolvers there are ([`resolv_conf`]), in which order they are asked ([`upstream`]) and how one
+//! of them is asked ([`exchange`]). Leaves to the pure side who asked, the guest's message id, cutting
+//! to the guest's UDP size, and SERVFAIL when nobody answered.
+//!
+//! # Theory of operation
+//!
+//! *Bytes are kept.* What the guest sent goes upstream with nothing but a fresh message id, and what
+//! came back is what the guest gets. hickory's resolver pool cannot promise that: it encodes the
+//! query anew (unknown EDNS options and the case of names may change), turns NXDOMAIN and error codes
+//! into errors without their records, rejects answers that it cannot decode, merges equal queries.
+//! So hickory decodes headers and questions here, to match answers with queries, and draws message
+//! ids; sockets, order and failover are our own. The parser of resolv.conf is the one beneath
+//! hickory's, because hickory's own conversion drops the scope of link-local addresses, the
+//! `rotate` option, and the whole file when a search domain is odd.
+//!
+//! *One query* is tried at one resolver after the other, in the order of the file. A resolver that
+//! refuses (ICMP, SERVFAIL, NOTIMP, REFUSED) is left at once; one that is silent for
+//! [`DnsConfig::failover_after`] gets company from the next, but its late answer is still taken, so
+//! that a slow name is not lost. Every try ends after `timeout:` seconds, every resolver is tried
+//! `attempts:` times, all of it ends after [`DnsConfig::total_timeout`]. If everybody refused, the
+//! last refusal is the answer.
+//!
+//! *A silent or unreachable resolver* goes to the end of the order for [`DnsConfig::failed_for`],
+//! unless it answered something else in the meantime. Each query is a task of its own: nobody waits
+//! for another one's resolver.
+//!
+//! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452 section
+//! 9.2), and again over TCP when the answer is truncated; a message on TCP is asked over TCP.
+//!
+//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with at most [`upstream::RUNNING_CAP`] sockets;
+//! beyond that queries stay in their bounded channel, which is for the sender to notice.
+//!
+//! Deliberately omitted: caching, encrypted transports, connection reuse, and zone transfers over
+//! TCP, whose answers span several messages (answered with NOTIMP).
+//!
+//! RFC 1035 section 7, RFC 5452, RFC 7766, resolv.conf(5).
+
+mod exchange;
+mod resolv_conf;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::event::{DnsQueryId, DnsTransport};
+use exchange::Outgoing;
+use upstream::Upstream;
+
+/// How the host's resolvers are found and asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DnsConfig {
+    /// File that names the resolvers (default `/etc/resolv.conf`); followed while running.
+    pub resolv_conf: PathBuf,
+    /// Resolvers to ask instead of those in the file, in this order (default none).
+    pub servers: Vec<SocketAddr>,
+    /// Port of the resolvers in the file (default 53).
+    pub port: u16,
+    /// How long one try at one of `servers` may take; the file has its own `timeout:` option
+    /// (default 5 s, that of resolv.conf(5)).
+    pub timeout: Duration,
+    /// How often each of `servers` is tried; the file has its own `attempts:` option (default 2,
+    /// that of resolv.conf(5)).
+    pub attempts: u32,
+    /// Silence after which the next resolver is asked too (default 3 s: a guest with musl gives up
+    /// after 5 s, so that one resolver may be silent without the guest noticing).
+    pub failover_after: Duration,
+    /// How long one query may take altogether (default 30 s, half of
+    /// [`Timeouts::dns`](crate::config::Timeouts::dns)).
+    pub total_timeout: Duration,
+    /// How long a resolver that was silent or unreachable is asked last (default 30 s, arbitrary).
+    pub failed_for: Duration,
+    /// How often the file is looked at, at most, when queries arrive (default 1 s, that of
+    /// slirp4netns).
+    pub recheck_every: Duration,
+    /// Queries that are worked on at one time (default 512, that of
+    /// [`Limits::dns_queries`](crate::config::Limits::dns_queries)).
+    pub queries_cap: usize,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            servers: Vec::new(),
+            port: 53,
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+            failover_after: Duration::from_secs(3),
+            total_timeout: Duration::from_secs(30),
+            failed_for: Duration::from_secs(30),
+            recheck_every: Duration::from_secs(1),
+            queries_cap: 512,
+        }
+    }
+}
+
+/// One query of the guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Query {
+    /// Its name, which comes back with the answer.
+    pub id: DnsQueryId,
+    /// How it arrived, and so how it is asked.
+    pub transport: DnsTransport,
+    /// The message, without a TCP length prefix.
+    pub message: Vec<u8>,
+}
+
+/// Asks the host's resolvers until `queries` is closed; needs a tokio runtime with I/O and time on
+/// the current thread.
+///
+/// `answer` is called once per query, with the answer as it came (under another message id than the
+/// query's), or with `None` when no resolver answered. Queries that are in flight when the channel
+/// closes are dropped without a call.
+pub async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
+where
+    A: Fn(DnsQueryId, Option<Vec<u8>>) + 'static,
+{
+    let tasks_cap = config.queries_cap.max(1);
+    let upstream = Rc::new(RefCell::new(Upstream::new(config)));
+    let answer = Rc::new(answer);
+    let serve = async move {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(error) = ended {
+                        // The pure side's deadline answers for it.
+                        tracing::error!(%error, "a DNS query was lost");
+                    }
+                }
+                query = queries.recv(), if tasks.len() < tasks_cap => {
+                    let Some(query) = query else { return };
+                    let upstream = Rc::clone(&upstream);
+                    let answer = Rc::clone(&answer);
+                    tasks.spawn_local(async move {
+                        let bytes = resolve(&upstream, query.transport, query.message).await;
+                        answer(query.id, bytes);
+                    });
+                }
+            }
+        }
+    };
+    LocalSet::new().run_until(serve).await;
+}
+
+async fn resolve(
+    upstream: &RefCell<Upstream>,
+    transport: DnsTransport,
+    message: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let query = Outgoing::new(message)?;
+    if transport == DnsTransport::Tcp && query.is_zone_transfer() {
+        return Some(query.make_not_implemented());
+    }
+    upstream::resolve(upstream, transport, &query).await
+}

@@ -1,0 +1,194 @@
+//! The host's resolv.conf: what it says, and following it while it changes.
+//!
+//! Owns reading, parsing and re-reading the file. Leaves the use of its content to
+//! [`upstream`](super::upstream).
+//!
+//! The file may be rewritten in place, replaced, removed and brought back at any time, by DHCP
+//! clients, VPNs and network managers. Whatever happens, the last good content stays in force until
+//! there is another. resolv.conf(5).
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::resolv_conf::{Config, ParseError, ScopedIp};
+use tokio::time::Instant;
+
+/// Longest file that is read, in bytes (arbitrary; ordinary ones have a few hundred).
+const FILE_CAP: u64 = 64 * 1024;
+/// Resolvers that are taken from the file (arbitrary; glibc takes 3).
+const SERVERS_CAP: usize = 16;
+/// Longest `timeout:` in seconds (glibc's `RES_MAXRETRANS`).
+const TIMEOUT_CAP: u32 = 30;
+/// Most `attempts:` (glibc's `RES_MAXRETRY`).
+const ATTEMPTS_CAP: u32 = 5;
+
+/// What the file says, as far as a relay is concerned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Settings {
+    /// Resolvers in the order of the file; never empty.
+    pub(super) servers: Vec<SocketAddr>,
+    /// `timeout:`, how long one try may take.
+    pub(super) timeout: Duration,
+    /// `attempts:`, how often each resolver is tried.
+    pub(super) attempts: u32,
+    /// `rotate`: begin with another resolver each time.
+    pub(super) rotate: bool,
+}
+
+/// What changes when the file changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A file under observation.
+#[derive(Debug)]
+pub(super) struct ResolvConf {
+    path: PathBuf,
+    port: u16,
+    recheck_every: Duration,
+    checked_at: Option<Instant>,
+    /// The file that was taken last.
+    stamp: Option<Stamp>,
+    /// A file without resolvers that was seen and not yet taken.
+    blank: Option<Stamp>,
+    settings: Settings,
+}
+
+impl ResolvConf {
+    /// Observes `path`, whose resolvers listen on `port`. Until something was read, the resolver of
+    /// this host is assumed.
+    pub(super) fn new(path: PathBuf, port: u16, recheck_every: Duration) -> Self {
+        let settings = settings_of(&Config::new(), port);
+        Self { path, port, recheck_every, checked_at: None, stamp: None, blank: None, settings }
+    }
+
+    /// What is in force; looks at the file first when the last look is long enough ago.
+    pub(super) fn refresh(&mut self, now: Instant) -> &Settings {
+        let is_due = self.checked_at.is_none_or(|at| now.duration_since(at) >= self.recheck_every);
+        if is_due {
+            self.checked_at = Some(now);
+            self.check();
+        }
+        &self.settings
+    }
+
+    fn check(&mut self) {
+        let path = self.path.display();
+        match std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)) {
+            Ok(stamp) if self.stamp == Some(stamp) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%path, %error, "keeping the resolvers that are known");
+                return;
+            }
+        }
+        let (stamp, content) = match read(&self.path) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::debug!(%path, %error, "keeping the resolvers that are known");
+                return;
+            }
+        };
+        let (config, errors) = Config::parse_with_errors(&content);
+        if config.nameservers.is_empty() {
+            // A name server line that cannot be read is a mistake; what was known is better.
+            if errors.iter().any(|error| matches!(error, ParseError::InvalidIp(..))) {
+                tracing::warn!(%path, "no usable name server, keeping those that are known");
+                self.stamp = Some(stamp);
+                return;
+            }
+            // The file may be about to be rewritten in place: it has to stay as it is for a second
+            // look, unless it is the first one ever.
+            if self.stamp.is_some() && self.blank != Some(stamp) {
+                self.blank = Some(stamp);
+                return;
+            }
+        }
+        self.blank = None;
+        self.stamp = Some(stamp);
+        let settings = settings_of(&config, self.port);
+        if settings != self.settings {
+            tracing::debug!(%path, servers = ?settings.servers, "resolvers");
+            self.settings = settings;
+        }
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Reads the file and stamps exactly what was read. Not blocking matters for a FIFO of that name.
+fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut content = Vec::new();
+    file.take(FILE_CAP).read_to_end(&mut content)?;
+    Ok((Stamp::of(&metadata), content))
+}
+
+fn settings_of(config: &Config, port: u16) -> Settings {
+    let mut servers: Vec<SocketAddr> = Vec::new();
+    for nameserver in &config.nameservers {
+        let Some(address) = address_of(nameserver, port) else {
+            tracing::debug!(%nameserver, "a name server whose scope is no interface");
+            continue;
+        };
+        if servers.len() < SERVERS_CAP && !servers.contains(&address) {
+            servers.push(address);
+        }
+    }
+    if servers.is_empty() {
+        // resolv.conf(5): the name server on the local machine; IPv6 in case it listens only there.
+        servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        servers.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    }
+    Settings {
+        servers,
+        timeout: Duration::from_secs(config.timeout.clamp(1, TIMEOUT_CAP).into()),
+        attempts: config.attempts.clamp(1, ATTEMPTS_CAP),
+        rotate: config.rotate,
+    }
+}
+
+/// The address with its scope as an interface index. The unspecified address stands for this host,
+/// as it does in glibc.
+fn address_of(nameserver: &ScopedIp, port: u16) -> Option<SocketAddr> {
+    match nameserver {
+        ScopedIp::V4(ip) if ip.is_unspecified() => {
+            Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        }
+        ScopedIp::V4(ip) => Some(SocketAddr::from((*ip, port))),
+        ScopedIp::V6(ip, _) if ip.is_unspecified() => {
+            Some(SocketAddr::from((IpAddr::V6(Ipv6Addr::LOCALHOST), port)))
+        }
+        ScopedIp::V6(ip, None) => Some(SocketAddr::from((*ip, port))),
+        ScopedIp::V6(ip, Some(scope)) => {
+            let index = match scope.parse() {
+                Ok(index) => index,
+                Err(_) => nix::net::if_::if_nametoindex(scope.as_str()).ok()?,
+            };
+            Some(SocketAddr::V6(SocketAddrV6::new(*ip, port, 0, index)))
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Which resolver is asked when: order, failover, and memory of the silent ones.
+//!
+//! Owns what is known about each resolver and the course of one query across them. Leaves single
+//! exchanges to [`exchange`](super::exchange) and the list itself to
+//! [`resolv_conf`](super::resolv_conf). The theory of operation is in the [parent](super).
+//!
+//! | a try ends with | the resolver is | next try |
+//! | --- | --- | --- |
+//! | answer | good; silent others are failed | none, the query is answered |
+//! | SERVFAIL, NOTIMP, REFUSED | good, not asked again for this query | at once |
+//! | unreachable | failed, not asked again for this query | at once |
+//! | no socket | not judged, not asked again for this query | at once |
+//! | silence | failed | has begun long ago |
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::DnsConfig;
+use super::exchange::{self, ExchangeError, Outgoing, Verdict};
+use super::resolv_conf::{ResolvConf, Settings};
+use crate::event::DnsTransport;
+
+/// Exchanges that one query may have running; a further one replaces the oldest. With the defaults
+/// of resolv.conf two run at a time.
+pub(super) const RUNNING_CAP: usize = 4;
+
+/// What is known about the resolvers.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    config: DnsConfig,
+    /// Missing when the resolvers are fixed.
+    resolv_conf: Option<ResolvConf>,
+    servers: Vec<Server>,
+    rotation: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Server {
+    address: SocketAddr,
+    answered_at: Option<Instant>,
+    failed_at: Option<Instant>,
+}
+
+/// How one query is to be asked.
+#[derive(Debug)]
+struct Plan {
+    /// Whom to ask, in order.
+    servers: Vec<SocketAddr>,
+    /// The last so many of them failed lately.
+    failed: usize,
+    timeout: Duration,
+    failover_after: Duration,
+    attempts: usize,
+    ends_at: Instant,
+}
+
+impl Upstream {
+    /// Begins with what `config` says, and with the file read when the first query arrives.
+    pub(super) fn new(config: DnsConfig) -> Self {
+        let resolv_conf = config.servers.is_empty().then(|| {
+            ResolvConf::new(config.resolv_conf.clone(), config.port, config.recheck_every)
+        });
+        Self { config, resolv_conf, servers: Vec::new(), rotation: 0 }
+    }
+
+    fn plan(&mut self, now: Instant) -> Plan {
+        let settings = match &mut self.resolv_conf {
+            Some(file) => file.refresh(now).clone(),
+            None => Settings {
+                servers: self.config.servers.clone(),
+                timeout: self.config.timeout,
+                attempts: self.config.attempts.max(1),
+                rotate: false,
+            },
+        };
+        self.adopt(&settings.servers);
+        let mut order: Vec<_> = self.servers.clone();
+        if settings.rotate {
+            let first = self.rotation % order.len().max(1);
+            order.rotate_left(first);
+            self.rotation = self.rotation.wrapping_add(1);
+        }
+        let failed_for = self.config.failed_for;
+        let has_failed = |server: &Server| {
+            server.failed_at.is_some_and(|at| now.duration_since(at) < failed_for)
+        };
+        // Stable: within each of the two groups the order stays.
+        order.sort_by_key(has_failed);
+        Plan {
+            failed: order.iter().filter(|server| has_failed(server)).count(),
+            servers: order.iter().map(|server| server.address).collect(),
+            timeout: settings.timeout,
+            failover_after: self.config.failover_after.min(settings.timeout),
+            attempts: usize::try_from(settings.attempts).unwrap_or(1),
+            ends_at: now + self.config.total_timeout,
+        }
+    }
+
+    /// Takes over a list of resolvers and keeps what is known about those that stay.
+    fn adopt(&mut self, addresses: &[SocketAddr]) {
+        if self.servers.iter().map(|server| &server.address).eq(addresses) {
+            return;
+        }
+        let known = std::mem::take(&mut self.servers);
+        self.servers = addresses
+            .iter()
+            .map(|&address| {
+                let same = known.iter().find(|server| server.address == address);
+                same.copied().unwrap_or(Server { address, answered_at: None, failed_at: None })
+            })
+            .collect();
+    }
+
+    fn on_answered(&mut self, address: SocketAddr, now: Instant) {
+        if let Some(server) = self.servers.iter_mut().find(|server| server.address == address) {
+            server.answered_at = Some(now);
+            server.failed_at = None;
+        }
+    }
+
+    /// A try that began at `tried_at` was in vain. A resolver that has answered since is only slow
+    /// with this one name.
+    fn on_failed(&mut self, address: SocketAddr, tried_at: Instant, now: Instant) {
+        let server = self.servers.iter_mut().find(|server| {
+            server.address == address && server.answered_at.is_none_or(|at| at < tried_at)
+        });
+        if let Some(server) = server {
+            tracing::debug!(resolver = %address, "resolver does not answer");
+            server.failed_at = Some(now);
+        }
+    }
+}
+
+/// Asks until an answer is found, and brings it as it came; `None` when nobody answered at all.
+pub(super) async fn resolve(
+    upstream: &RefCell<Upstream>,
+    transport: DnsTransport,
+    query: &Outgoing,
+) -> Option<Vec<u8>> {
+    let plan = upstream.borrow_mut().plan(Instant::now());
+    let ends_at = plan.ends_at;
+    let mut search = Search {
+        upstream,
+        transport,
+        query,
+        plan,
+        next: 0,
+        running: Vec::new(),
+        spent: Vec::new(),
+        declined: None,
+    };
+    match timeout_at(ends_at, search.run()).await {
+        Ok(Some(answer)) => Some(answer),
+        Ok(None) | Err(_) => search.declined,
+    }
+}
+
+/// One query on its way across the resolvers.
+struct Search<'a> {
+    upstream: &'a RefCell<Upstream>,
+    transport: DnsTransport,
+    query: &'a Outgoing,
+    plan: Plan,
+    /// Number of the next try: every resolver once, then every resolver again.
+    next: usize,
+    running: Vec<Try<'a>>,
+    /// Resolvers that need not be asked again.
+    spent: Vec<SocketAddr>,
+    /// The last answer that another resolver might improve.
+    declined: Option<Vec<u8>>,
+}
+
+struct Try<'a> {
+    server: SocketAddr,
+    began_at: Instant,
+    exchange: Pin<Box<dyn Future<Output = Result<Vec<u8>, ExchangeError>> + 'a>>,
+}
+
+impl Search<'_> {
+    async fn run(&mut self) -> Option<Vec<u8>> {
+        let mut next_at = Instant::now();
+        loop {
+            if (self.running.is_empty() || next_at <= Instant::now())
+                && let Some(server) = self.take_candidate()
+            {
+                self.begin(server);
+                next_at = Instant::now() + self.plan.failover_after;
+            }
+            if self.running.is_empty() {
+                return None;
+            }
+            let has_more = self.candidate().is_some();
+            tokio::select! {
+                (ended, result) = first_of(&mut self.running) => {
+                    match self.on_ended(&ended, result) {
+                        Step::Answered(answer) => return Some(answer),
+                        Step::Next => next_at = Instant::now(),
+                        Step::Wait => {}
+                    }
+                }
+                () = sleep_until(next_at), if has_more => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, server: SocketAddr) {
+        if self.running.len() >= RUNNING_CAP {
+            self.running.remove(0);
+        }
+        let exchange =
+            Box::pin(exchange::ask(server, self.transport, self.query, self.plan.timeout));
+        self.running.push(Try { server, began_at: Instant::now(), exchange });
+    }
+
+    fn on_ended(&mut self, ended: &Ended, result: Result<Vec<u8>, ExchangeError>) -> Step {
+        let now = Instant::now();
+        let mut upstream = self.upstream.borrow_mut();
+        // A resolver that refuses TCP may well answer datagrams, so only those speak against it.
+        let is_proof = self.transport == DnsTransport::Udp;
+        match result {
+            Ok(answer) => {
+                upstream.on_answered(ended.server, now);
+                if exchange::verdict(&answer) == Verdict::Declined {
+                    self.spent.push(ended.server);
+                    self.declined = Some(answer);
+                    return Step::Next;
+                }
+                let patience = self.plan.failover_after;
+                for silent in &self.running {
+                    let was_patient = now.duration_since(silent.began_at) >= patience;
+                    if is_proof && was_patient && silent.server != ended.server {
+                        upstream.on_failed(silent.server, silent.began_at, now);
+                    }
+                }
+                Step::Answered(answer)
+            }
+            Err(error) => {
+                tracing::debug!(resolver = %ended.server, %error, "try failed");
+                let is_silence = matches!(error, ExchangeError::TimedOut);
+                let is_ours = matches!(error, ExchangeError::NoSocket(_));
+                if is_proof && !is_ours {
+                    upstream.on_failed(ended.server, ended.began_at, now);
+                }
+                if is_silence {
+                    return Step::Wait;
+                }
+                self.spent.push(ended.server);
+                Step::Next
+            }
+        }
+    }
+
+    /// The next try that is worth it, by number.
+    fn candidate(&self) -> Option<usize> {
+        let count = self.plan.servers.len();
+        (self.next..count * self.plan.attempts).find(|number| {
+            let position = number % count;
+            // With an answer in hand nobody waits for a resolver that failed lately.
+            let is_hopeless = self.declined.is_some() && position >= count - self.plan.failed;
+            !is_hopeless && !self.spent.contains(&self.plan.servers[position])
+        })
+    }
+
+    fn take_candidate(&mut self) -> Option<SocketAddr> {
+        let number = self.candidate()?;
+        self.next = number + 1;
+        Some(self.plan.servers[number % self.plan.servers.len()])
+    }
+}
+
+/// What follows from the end of a try.
+enum Step {
+    Answered(Vec<u8>),
+    Next,
+    Wait,
+}
+
+/// A try that is over.
+struct Ended {
+    server: SocketAddr,
+    began_at: Instant,
+}
+
+/// Waits for the first try to end and takes it out.
+async fn first_of(running: &mut Vec<Try<'_>>) -> (Ended, Result<Vec<u8>, ExchangeError>) {
+    poll_fn(|context| {
+        for index in 0..running.len() {
+            if let Poll::Ready(result) = running[index].exchange.as_mut().poll(context) {
+                let Try { server, began_at, .. } = running.remove(index);
+                return Poll::Ready((Ended { server, began_at }, result));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
