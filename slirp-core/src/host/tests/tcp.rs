@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 
 use nix::poll::PollFlags;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{V4, V6, addr, eventually, in_new_netns, silent_network, wait};
 use crate::event::HostError;
@@ -35,9 +35,12 @@ fn recv(stream: &TcpStream, buf: &mut [u8]) -> std::io::Result<usize> {
     stream.recv(buf)
 }
 
-/// A port on which nobody listens: it was ours a moment ago.
-fn closed_port(listen: &str) -> SocketAddr {
-    TcpListener::bind(listen).unwrap().local_addr().unwrap()
+/// A port on which nobody listens, reserved for as long as the socket lives.
+fn closed_port(listen: &str) -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::for_address(addr(listen)), Type::STREAM, None).unwrap();
+    socket.bind(&addr(listen).into()).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, at)
 }
 
 #[test]
@@ -68,7 +71,8 @@ fn socket_is_non_blocking_without_delay_and_not_inherited() {
 #[test]
 fn connect_to_a_closed_port_is_refused() {
     for listen in [V4, V6] {
-        let outcome = connect(closed_port(listen), None).and_then(finish);
+        let (_closed, at) = closed_port(listen);
+        let outcome = connect(at, None).and_then(finish);
         assert_eq!(outcome.unwrap_err(), HostError::Refused);
     }
 }

@@ -28,9 +28,11 @@ fn both() -> [(UdpSocket, &'static str); 2] {
     [(open(IpVersion::Ipv4), V4), (open(IpVersion::Ipv6), V6)]
 }
 
-/// A port that nobody has: it was ours a moment ago.
-fn closed_port(listen: &str) -> SocketAddr {
-    remote(listen).1
+/// A port that is closed to us for as long as the socket lives, which only listens to another port.
+fn closed_port(listen: &str) -> (std::net::UdpSocket, SocketAddr) {
+    let (socket, at) = remote(listen);
+    socket.connect(SocketAddr::new(at.ip(), 9)).unwrap();
+    (socket, at)
 }
 
 fn next_error(socket: &UdpSocket) -> DatagramError {
@@ -147,7 +149,7 @@ fn arrival_ttl(receiver: &std::net::UdpSocket) -> i32 {
 #[test]
 fn port_unreachable_names_the_original_destination_v4() {
     let mut socket = open(IpVersion::Ipv4);
-    let at = closed_port(V4);
+    let (_closed, at) = closed_port(V4);
     socket.send(at, b"anybody there?", None, TTL).unwrap();
     let error = next_error(&socket);
     assert_eq!(
@@ -167,7 +169,7 @@ fn port_unreachable_names_the_original_destination_v4() {
 #[test]
 fn port_unreachable_names_the_original_destination_v6() {
     let mut socket = open(IpVersion::Ipv6);
-    let at = closed_port(V6);
+    let (_closed, at) = closed_port(V6);
     socket.send(at, b"anybody there?", None, TTL).unwrap();
     let error = next_error(&socket);
     assert_eq!((error.remote, error.offender), (at, Some(at.ip())));
@@ -180,7 +182,7 @@ fn port_unreachable_names_the_original_destination_v6() {
 fn error_of_an_earlier_datagram_does_not_cost_the_next_one() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        let nowhere = closed_port(listen);
+        let (_closed, nowhere) = closed_port(listen);
         socket.send(nowhere, b"lost", None, TTL).unwrap();
         wait(&socket, PollFlags::empty());
         socket.send(at, b"kept", None, TTL).unwrap();
@@ -196,7 +198,8 @@ fn error_of_an_earlier_datagram_does_not_hide_what_arrived() {
         let (there, at) = remote(listen);
         socket.send(at, b"x", None, TTL).unwrap();
         let from = there.recv_from(&mut [0; 1]).unwrap().1;
-        socket.send(closed_port(listen), b"lost", None, TTL).unwrap();
+        let (_closed, nowhere) = closed_port(listen);
+        socket.send(nowhere, b"lost", None, TTL).unwrap();
         wait(&socket, PollFlags::empty());
         there.send_to(b"answer", from).unwrap();
         assert_eq!(socket.recv(&mut [0; 16]).unwrap().payload, b"answer");
