@@ -78,6 +78,8 @@ pub enum Datagram<'a> {
         flow: FlowId,
         /// Where to.
         remote: IpAddr,
+        /// The guest's ICMP identifier.
+        ident: u16,
         /// ICMP sequence number.
         sequence: u16,
         /// Echo data.

@@ -28,3 +28,5 @@ pub mod timer;
 pub mod wire;
 
 pub use flow::{HostStream, Transfer};
+#[cfg(feature = "host")]
+pub use sys::{LargeAlloc, inherited_fd};

@@ -49,7 +49,7 @@ struct Lent {
 
 enum LentKind {
     Udp { remote: SocketAddr, segment_len: Option<u16> },
-    Echo { remote: IpAddr, sequence: u16 },
+    Echo { remote: IpAddr, ident: u16, sequence: u16 },
 }
 
 /// Where the packet lies that a [`Lent`] speaks of.
@@ -102,8 +102,8 @@ impl Stack {
                     LentKind::Udp { remote, segment_len } => {
                         Datagram::Udp { flow, remote, payload, segment_len, hop_limit }
                     }
-                    LentKind::Echo { remote, sequence } => {
-                        Datagram::Echo { flow, remote, sequence, payload, hop_limit }
+                    LentKind::Echo { remote, ident, sequence } => {
+                        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit }
                     }
                 })
             }
@@ -470,7 +470,7 @@ impl Stack {
         }
         self.schedule(id);
         let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
-        let kind = LentKind::Echo { remote, sequence };
+        let kind = LentKind::Echo { remote, ident, sequence };
         Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
     }
 

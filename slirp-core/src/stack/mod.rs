@@ -139,6 +139,11 @@ impl Stack {
         &self.stats
     }
 
+    /// Counts a discard that happened on the host side.
+    pub fn note_discard(&mut self, reason: DiscardReason) {
+        self.stats.discards.count(reason);
+    }
+
     /// What the stack was told at its start.
     pub const fn config(&self) -> &StackConfig {
         &self.config

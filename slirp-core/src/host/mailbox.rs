@@ -1,0 +1,54 @@
+//! Messages to the data thread.
+//!
+//! Owns the channel and the waking: a message is never left lying, because sending one always wakes
+//! the event loop. The data thread never waits for whoever sends.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use mio::Waker;
+
+use crate::event::DnsQueryId;
+use crate::stats::Stats;
+
+/// What the data thread can be told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A DNS query was answered, or came to nothing.
+    DnsAnswer {
+        /// Which.
+        query: DnsQueryId,
+        /// The upstream answer.
+        answer: Option<Vec<u8>>,
+    },
+    /// Somebody wants the counters.
+    Stats(tokio::sync::oneshot::Sender<Stats>),
+    /// The instance is to end.
+    Shutdown,
+}
+
+/// The sending end; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailbox {
+    sender: mpsc::Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox that wakes its owner with `waker`, and the end that the owner reads.
+    pub(crate) fn new(waker: Arc<Waker>) -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self { sender, waker }, receiver)
+    }
+
+    /// Sends `message`. Returns whether somebody is there to read it.
+    pub(crate) fn send(&self, message: Message) -> bool {
+        if self.sender.send(message).is_err() {
+            return false;
+        }
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake the data thread");
+        }
+        true
+    }
+}

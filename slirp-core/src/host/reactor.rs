@@ -1,0 +1,489 @@
+//! The event loop of the data thread.
+//!
+//! # Theory of operation
+//!
+//! *Goals.* Every call into the kernel moves as much as it can; none is made that is known to say
+//! "nothing". The loop never blocks but in the poller, and never waits for the control thread.
+//!
+//! *A turn.* Wait; note which host sockets are ready; read a batch of frames; look at due timers;
+//! then, flow by flow, move bytes between its host socket and its rings and write its frames. One
+//! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
+//!
+//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The TAP
+//! device is level-triggered: it hands out one frame a call, so "drained" costs a call that says
+//! so; instead the loop reads as many frames as the last turns had, and the poller says whether
+//! there are more. mio offers edges only, so the device is put into mio's own epoll instance with
+//! epoll_ctl(2) directly.
+//!
+//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the device or of the
+//! poller ends the loop.
+//!
+//! *Limits.* [`BATCH_CAP`] frames and [`DATAGRAMS_CAP`] datagrams of one socket a turn, so that no
+//! source of traffic starves the others.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use mio::{Events, Poll, Token, Waker};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::dns::Query;
+use super::mailbox::{Mailbox, Message};
+use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
+use super::tap::Tap;
+use super::tcp::{Connecting, connect};
+use crate::discard::DiscardReason;
+use crate::event::{Datagram, DnsQueryId, FlowId, HostAction, HostError};
+use crate::host::datagram::SendError;
+use crate::instance::RunError;
+use crate::stack::Stack;
+use crate::time::Instant;
+
+/// Frames that are read in one turn at most (measured: 4 to 16 are equally good).
+const BATCH_CAP: usize = 16;
+/// Datagrams that are taken from one socket in one turn at most (arbitrary).
+const DATAGRAMS_CAP: usize = 64;
+/// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
+const ERRORS_CAP: usize = 16;
+/// Events that one wait reports at most (arbitrary).
+const EVENTS_CAP: usize = 1024;
+/// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
+const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
+/// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
+const QUOTE_CAP: usize = 548;
+
+const TAP: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 2);
+
+/// See the [module](self).
+pub(crate) struct Reactor {
+    poll: Poll,
+    /// mio's epoll instance, for the one registration that mio does not offer.
+    _epoll: Epoll,
+    tap: Tap,
+    stack: Stack,
+    sockets: SocketTable,
+    inbox: mpsc::Receiver<Message>,
+    queries: tokio::sync::mpsc::Sender<Query>,
+    started_at: std::time::Instant,
+    /// Frames to read before asking the poller again.
+    batch: usize,
+    is_batch_spent: bool,
+    /// Datagram sockets that had more than their share.
+    backlog: Vec<FlowId>,
+    frame: Box<[u8]>,
+    datagram: Box<[u8]>,
+    is_echo_refusal_logged: bool,
+    is_tap_failure_logged: bool,
+}
+
+/// What one wait has found.
+#[derive(Default)]
+struct Found {
+    is_tap_ready: bool,
+    is_woken: bool,
+}
+
+impl Reactor {
+    /// A loop around `tap` and `stack` that asks `queries` for DNS answers.
+    pub(crate) fn new(
+        tap: Tap,
+        stack: Stack,
+        queries: tokio::sync::mpsc::Sender<Query>,
+    ) -> io::Result<(Self, Mailbox)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (mailbox, inbox) = Mailbox::new(waker);
+        let epoll = Epoll(std::os::fd::AsFd::as_fd(poll.registry()).try_clone_to_owned()?);
+        let token = u64::try_from(TAP.0).unwrap_or(u64::MAX);
+        epoll.add(&tap, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        let coalesce_udp = tap.offload().udp_segmentation;
+        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp);
+        let reactor = Self {
+            poll,
+            _epoll: epoll,
+            tap,
+            stack,
+            sockets,
+            inbox,
+            queries,
+            started_at: std::time::Instant::now(),
+            batch: 1,
+            is_batch_spent: false,
+            backlog: Vec::new(),
+            frame: vec![0; FRAME_CAP].into_boxed_slice(),
+            datagram: vec![0; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            is_echo_refusal_logged: false,
+            is_tap_failure_logged: false,
+        };
+        Ok((reactor, mailbox))
+    }
+
+    /// Runs until it is told to end.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub(crate) fn run(&mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(EVENTS_CAP);
+        loop {
+            match self.poll.poll(&mut events, self.patience()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                Err(error) => return Err(RunError::Poller(error)),
+            }
+            let now = self.now();
+            let found = self.note_events(&events, now);
+            self.serve_backlog(now)?;
+            if found.is_tap_ready {
+                self.read_frames(now)?;
+            }
+            if found.is_woken && self.read_mail(now) == Next::End {
+                return Ok(());
+            }
+            if self.stack.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                self.stack.handle_timeout(now);
+            }
+            self.turn(now)?;
+        }
+    }
+
+    fn now(&self) -> Instant {
+        let micros = self.started_at.elapsed().as_micros();
+        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// How long the next wait may take.
+    fn patience(&self) -> Option<Duration> {
+        if self.stack.has_work() || !self.backlog.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let (at, _) = self.stack.poll_timeout()?;
+        Some(at.saturating_since(self.now()))
+    }
+
+    fn note_events(&mut self, events: &Events, now: Instant) -> Found {
+        let mut found = Found::default();
+        for event in events {
+            match event.token() {
+                TAP => found.is_tap_ready = true,
+                WAKER => found.is_woken = true,
+                Token(index) => {
+                    let Some((flow, socket)) = self.sockets.at(index) else {
+                        continue;
+                    };
+                    match socket {
+                        HostSocket::Connecting(_) => self.finish_connect(flow, event, now),
+                        HostSocket::Tcp(host) => {
+                            if host.on_event(event) {
+                                self.stack.wake_flow(flow);
+                            }
+                        }
+                        HostSocket::Udp(_) | HostSocket::Echo(_) => {
+                            if self.sockets.set_queued(flow, true) {
+                                self.backlog.push(flow);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn finish_connect(&mut self, flow: FlowId, event: &mio::event::Event, now: Instant) {
+        let Some(HostSocket::Connecting(stream)) = self.sockets.of(flow) else {
+            return;
+        };
+        match stream.finish_connect() {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some(host) = self.sockets.connected(flow) {
+                    host.on_event(event);
+                }
+                self.stack.handle_tcp_connected(flow, Ok(()), now);
+            }
+            Err(error) => {
+                self.sockets.remove(flow);
+                self.stack.handle_tcp_connected(flow, Err(error), now);
+            }
+        }
+    }
+
+    /// Reads a batch of frames.
+    fn read_frames(&mut self, now: Instant) -> Result<(), RunError> {
+        if self.is_batch_spent {
+            // Reading less than there was has cost a wait.
+            self.batch = (self.batch * 2).min(BATCH_CAP);
+        }
+        self.is_batch_spent = false;
+        for count in 0..self.batch {
+            match self.tap.read(&mut self.frame) {
+                Ok(len) => self.on_frame(len, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.batch = count.max(1);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(RunError::TapGone(error)),
+            }
+        }
+        self.is_batch_spent = true;
+        Ok(())
+    }
+
+    fn on_frame(&mut self, len: usize, now: Instant) {
+        let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) else {
+            return;
+        };
+        match send(&mut self.sockets, datagram) {
+            Ok(()) => {}
+            Err(Unsent::Udp { flow, remote, error, quote, len }) => {
+                self.stack.handle_udp_failed(flow, remote, error, &quote, len);
+            }
+            Err(Unsent::Echo { flow, remote, sequence, error }) => {
+                self.stack.handle_echo_failed(flow, remote, sequence, error);
+            }
+            Err(Unsent::EchoNotPermitted { flow, error }) => {
+                if !self.is_echo_refusal_logged {
+                    self.is_echo_refusal_logged = true;
+                    tracing::warn!("guests cannot ping: {error}");
+                }
+                self.stack.handle_echo_not_permitted(flow);
+            }
+            Err(Unsent::BufferFull) => self.stack.note_discard(DiscardReason::HostBufferFull),
+        }
+    }
+
+    /// Serves flow after flow until none has anything to do.
+    fn turn(&mut self, now: Instant) -> Result<(), RunError> {
+        loop {
+            while let Some(action) = self.stack.poll_action() {
+                self.perform(action, now);
+            }
+            let Some(flow) = self.stack.poll_ready(now) else {
+                break;
+            };
+            if let Some(HostSocket::Tcp(host)) = self.sockets.of(flow) {
+                self.stack.pump(flow, host, now);
+            }
+            self.write_frames(now)?;
+        }
+        self.write_frames(now)
+    }
+
+    fn write_frames(&mut self, now: Instant) -> Result<(), RunError> {
+        while let Some(frame) = self.stack.poll_frame(now) {
+            match self.tap.write(frame) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                    return Err(RunError::TapGone(error));
+                }
+                // The interface is down (EIO), or the kernel does not like the frame or has no
+                // memory: lost, as it may be on any link.
+                Err(error) => {
+                    self.stack.note_discard(DiscardReason::TapWriteFailed);
+                    if !self.is_tap_failure_logged {
+                        self.is_tap_failure_logged = true;
+                        tracing::debug!(%error, "a frame was lost (further ones only counted)");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: HostAction, now: Instant) {
+        match action {
+            HostAction::ConnectTcp { flow, remote } => {
+                let connected = connect(remote, None).and_then(|connecting| {
+                    let (socket, is_done) = match connecting {
+                        Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),
+                        Connecting::InProgress(stream) => (HostSocket::Connecting(stream), false),
+                    };
+                    let inserted = self.sockets.insert(flow, socket);
+                    inserted.map(|()| is_done).map_err(|error| HostError::from_io(&error))
+                });
+                match connected {
+                    Ok(false) => {}
+                    Ok(true) => self.stack.handle_tcp_connected(flow, Ok(()), now),
+                    Err(error) => self.stack.handle_tcp_connected(flow, Err(error), now),
+                }
+            }
+            HostAction::Close { flow, reset } => match self.sockets.remove(flow) {
+                Some(HostSocket::Tcp(host)) if reset => host.reset(),
+                Some(
+                    HostSocket::Tcp(_)
+                    | HostSocket::Connecting(_)
+                    | HostSocket::Udp(_)
+                    | HostSocket::Echo(_),
+                )
+                | None => {}
+            },
+            HostAction::QueryDns { query, transport, message } => {
+                let asked = self.queries.try_send(Query { id: query, transport, message });
+                if asked.is_err() {
+                    self.on_dns_answer(query, None, now);
+                }
+            }
+        }
+    }
+
+    /// Receives from datagram sockets that have something, each at most its share.
+    fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
+        for flow in std::mem::take(&mut self.backlog) {
+            let is_drained = match self.sockets.of(flow) {
+                Some(HostSocket::Udp(_)) => self.receive_udp(flow, now)?,
+                Some(HostSocket::Echo(_)) => self.receive_echo(flow, now)?,
+                Some(HostSocket::Connecting(_) | HostSocket::Tcp(_)) | None => true,
+            };
+            if is_drained {
+                self.sockets.set_queued(flow, false);
+            } else {
+                self.backlog.push(flow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether everything was taken.
+    fn receive_udp(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
+        for _ in 0..ERRORS_CAP {
+            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
+                return Ok(true);
+            };
+            let Some(error) = socket.take_error() else {
+                break;
+            };
+            // What the local kernel found too large was refused when it was sent, and said so then.
+            if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
+                self.stack.handle_udp_error(flow, &error, &[]);
+            }
+        }
+        for _ in 0..DATAGRAMS_CAP {
+            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
+                return Ok(true);
+            };
+            match socket.recv(&mut self.datagram) {
+                Ok(received) => self.stack.handle_udp_from_host(
+                    flow,
+                    received.from,
+                    received.payload,
+                    received.segment_len,
+                    now,
+                ),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.write_frames(now)?;
+                    return Ok(true);
+                }
+                Err(error) => tracing::debug!(%error, "receive"),
+            }
+            self.write_frames(now)?;
+        }
+        Ok(false)
+    }
+
+    /// Returns whether everything was taken.
+    fn receive_echo(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
+        for _ in 0..ERRORS_CAP {
+            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
+                return Ok(true);
+            };
+            let Some(error) = socket.take_error() else {
+                break;
+            };
+            if let Some(sequence) = error.sequence {
+                self.stack.handle_echo_error(flow, &error.error, sequence);
+            }
+        }
+        for _ in 0..DATAGRAMS_CAP {
+            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
+                return Ok(true);
+            };
+            match socket.recv(&mut self.datagram) {
+                Ok(Some(reply)) => self.stack.handle_echo_reply(
+                    flow,
+                    reply.from,
+                    reply.sequence,
+                    reply.payload,
+                    reply.hop_limit,
+                ),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.write_frames(now)?;
+                    return Ok(true);
+                }
+                Err(error) => tracing::debug!(%error, "receive"),
+            }
+            self.write_frames(now)?;
+        }
+        Ok(false)
+    }
+
+    fn read_mail(&mut self, now: Instant) -> Next {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
+                Message::Stats(reply) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.stack.stats().clone());
+                }
+                Message::Shutdown => return Next::End,
+            }
+        }
+        Next::GoOn
+    }
+
+    fn on_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
+        self.stack.handle_dns_answer(query, answer, now);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+/// A datagram that did not leave, with what the guest is told about it.
+enum Unsent {
+    Udp {
+        flow: FlowId,
+        remote: std::net::SocketAddr,
+        error: HostError,
+        quote: Vec<u8>,
+        len: usize,
+    },
+    Echo { flow: FlowId, remote: std::net::IpAddr, sequence: u16, error: HostError },
+    EchoNotPermitted { flow: FlowId, error: super::echo::EchoOpenError },
+    BufferFull,
+}
+
+fn send(sockets: &mut SocketTable, datagram: Datagram<'_>) -> Result<(), Unsent> {
+    match datagram {
+        Datagram::Udp { flow, remote, payload, segment_len, hop_limit } => {
+            let unsent = |error| {
+                let quote = payload[..payload.len().min(QUOTE_CAP)].to_vec();
+                Unsent::Udp { flow, remote, error, quote, len: payload.len() }
+            };
+            let socket = sockets.udp(flow, remote).map_err(unsent)?;
+            match socket.send(remote, payload, segment_len, hop_limit) {
+                Ok(()) => Ok(()),
+                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
+                Err(SendError::Host(error)) => Err(unsent(error)),
+            }
+        }
+        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit } => {
+            let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
+            let socket = sockets.echo(flow, remote, ident).map_err(|failure| match failure {
+                EchoFailure::NotPermitted(error) => Unsent::EchoNotPermitted { flow, error },
+                EchoFailure::Host(error) => unsent(error),
+            })?;
+            match socket.send(remote, sequence, payload, hop_limit) {
+                Ok(()) => Ok(()),
+                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
+                Err(SendError::Host(error)) => Err(unsent(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The host sockets of the flows, in an array with the flow table's indices.
+//!
+//! Owns the sockets, their registration with the poller, and what is known of their readiness.
+//! Sockets are registered once and edge-triggered, so readiness is a flag here: set by an event,
+//! cleared when a call moved less than it could.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use smoltcp::wire::IpVersion;
+
+use super::echo::{EchoOpenError, EchoSocket};
+use super::tcp::TcpStream;
+use super::udp::UdpSocket;
+use crate::event::{FlowId, HostError};
+use crate::flow::{HostStream, Transfer};
+
+/// A host socket with its state.
+#[derive(Debug)]
+pub(crate) enum HostSocket {
+    Connecting(TcpStream),
+    Tcp(TcpHost),
+    Udp(UdpSocket),
+    Echo(EchoSocket),
+}
+
+/// Why a flow has no echo socket.
+#[derive(Debug)]
+pub(crate) enum EchoFailure {
+    NotPermitted(EchoOpenError),
+    Host(HostError),
+}
+
+#[derive(Debug)]
+struct Slot {
+    flow: FlowId,
+    socket: HostSocket,
+    is_queued: bool,
+}
+
+/// Sockets by flow.
+#[derive(Debug)]
+pub(crate) struct SocketTable {
+    slots: Vec<Option<Slot>>,
+    registry: Registry,
+    coalesce_udp: bool,
+}
+
+impl SocketTable {
+    /// An empty table. `coalesce_udp` says whether the guest's device takes several datagrams in
+    /// one frame.
+    pub(crate) const fn new(registry: Registry, coalesce_udp: bool) -> Self {
+        Self { slots: Vec::new(), registry, coalesce_udp }
+    }
+
+    /// Registers `socket` for `flow` and keeps it.
+    pub(crate) fn insert(&mut self, flow: FlowId, socket: HostSocket) -> io::Result<()> {
+        let fd = match &socket {
+            HostSocket::Connecting(stream) => stream.as_raw_fd(),
+            HostSocket::Tcp(host) => host.stream.as_raw_fd(),
+            HostSocket::Udp(socket) => socket.as_raw_fd(),
+            HostSocket::Echo(socket) => socket.as_raw_fd(),
+        };
+        let index = slot(flow.index);
+        self.register(fd, index, matches!(socket, HostSocket::Connecting(_) | HostSocket::Tcp(_)))?;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Slot { flow, socket, is_queued: false });
+        Ok(())
+    }
+
+    fn register(&self, fd: RawFd, index: usize, is_stream: bool) -> io::Result<()> {
+        // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
+        // writable.
+        let interest =
+            if is_stream { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.registry.register(&mut SourceFd(&fd), Token(index), interest)
+    }
+
+    /// The socket in slot `index`, whoever's it is.
+    pub(crate) fn at(&mut self, index: usize) -> Option<(FlowId, &mut HostSocket)> {
+        self.slots.get_mut(index)?.as_mut().map(|slot| (slot.flow, &mut slot.socket))
+    }
+
+    /// Notes whether `flow` stands in a queue of its owner's; returns whether that is news.
+    pub(crate) fn set_queued(&mut self, flow: FlowId, is_queued: bool) -> bool {
+        let entry = self.slots.get_mut(slot(flow.index)).and_then(Option::as_mut);
+        entry.filter(|slot| slot.flow == flow).is_some_and(|slot| {
+            let was_queued = core::mem::replace(&mut slot.is_queued, is_queued);
+            was_queued != is_queued
+        })
+    }
+
+    /// Turns the connecting socket of `flow` into a connected one.
+    pub(crate) fn connected(&mut self, flow: FlowId) -> Option<&mut TcpHost> {
+        self.of(flow)?;
+        let entry = self.slots.get_mut(slot(flow.index))?;
+        let taken = entry.take()?;
+        let socket = match taken.socket {
+            HostSocket::Connecting(stream) => HostSocket::Tcp(TcpHost::new(stream)),
+            other @ (HostSocket::Tcp(_) | HostSocket::Udp(_) | HostSocket::Echo(_)) => other,
+        };
+        match &mut entry.insert(Slot { socket, ..taken }).socket {
+            HostSocket::Tcp(host) => Some(host),
+            HostSocket::Connecting(_) | HostSocket::Udp(_) | HostSocket::Echo(_) => None,
+        }
+    }
+
+    /// The socket of `flow`.
+    pub(crate) fn of(&mut self, flow: FlowId) -> Option<&mut HostSocket> {
+        let (owner, socket) = self.at(slot(flow.index))?;
+        (owner == flow).then_some(socket)
+    }
+
+    /// Takes the socket of `flow` out. Dropping it closes it, which also ends its registration.
+    pub(crate) fn remove(&mut self, flow: FlowId) -> Option<HostSocket> {
+        self.of(flow)?;
+        let Slot { socket, .. } = self.slots[slot(flow.index)].take()?;
+        while self.slots.last().is_some_and(Option::is_none) {
+            self.slots.pop();
+        }
+        if self.slots.capacity() > 4096 && self.slots.capacity() / 8 > self.slots.len() {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
+        Some(socket)
+    }
+
+    /// The UDP socket of `flow`, opened if there is none yet.
+    pub(crate) fn udp(
+        &mut self,
+        flow: FlowId,
+        remote: SocketAddr,
+    ) -> Result<&mut UdpSocket, HostError> {
+        if self.of(flow).is_none() {
+            let socket = UdpSocket::open(version_of(remote.ip()), None, self.coalesce_udp)?;
+            self.insert(flow, HostSocket::Udp(socket)).map_err(|e| HostError::from_io(&e))?;
+        }
+        match self.of(flow) {
+            Some(HostSocket::Udp(socket)) => Ok(socket),
+            Some(HostSocket::Connecting(_) | HostSocket::Tcp(_) | HostSocket::Echo(_)) | None => {
+                Err(HostError::Exhausted)
+            }
+        }
+    }
+
+    /// The echo socket of `flow`, opened if there is none yet.
+    pub(crate) fn echo(
+        &mut self,
+        flow: FlowId,
+        remote: IpAddr,
+        ident: u16,
+    ) -> Result<&mut EchoSocket, EchoFailure> {
+        if self.of(flow).is_none() {
+            let socket =
+                EchoSocket::open(version_of(remote), None, ident).map_err(|error| match error {
+                    EchoOpenError::NotPermitted => EchoFailure::NotPermitted(error),
+                    EchoOpenError::Host(error) => EchoFailure::Host(error),
+                })?;
+            self.insert(flow, HostSocket::Echo(socket))
+                .map_err(|e| EchoFailure::Host(HostError::from_io(&e)))?;
+        }
+        match self.of(flow) {
+            Some(HostSocket::Echo(socket)) => Ok(socket),
+            Some(HostSocket::Connecting(_) | HostSocket::Tcp(_) | HostSocket::Udp(_)) | None => {
+                Err(EchoFailure::Host(HostError::Exhausted))
+            }
+        }
+    }
+}
+
+fn slot(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+const fn version_of(address: IpAddr) -> IpVersion {
+    match address {
+        IpAddr::V4(_) => IpVersion::Ipv4,
+        IpAddr::V6(_) => IpVersion::Ipv6,
+    }
+}
+
+/// A connected TCP socket.
+#[derive(Debug)]
+pub(crate) struct TcpHost {
+    stream: TcpStream,
+    is_readable: bool,
+    is_writable: bool,
+    /// The end of the remote's direction, or an error, has been announced: a short read is no
+    /// reason to stop reading.
+    is_ending: bool,
+    wants_to_write: bool,
+}
+
+impl TcpHost {
+    pub(crate) const fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            is_readable: false,
+            is_writable: true,
+            is_ending: false,
+            wants_to_write: false,
+        }
+    }
+
+    /// Notes an event. Returns whether the flow is to be looked at: news that change nothing for
+    /// it (more bytes behind those that wait already, room that nobody waited for) are kept.
+    pub(crate) fn on_event(&mut self, event: &mio::event::Event) -> bool {
+        let is_ending = event.is_read_closed() || event.is_error() || event.is_write_closed();
+        let is_news = (event.is_readable() && !self.is_readable)
+            || (is_ending && !self.is_ending)
+            || (event.is_writable() && self.wants_to_write);
+        self.is_readable |= event.is_readable() || is_ending;
+        self.is_writable |= event.is_writable() || is_ending;
+        self.is_ending |= is_ending;
+        is_news
+    }
+
+    /// Closes the socket so that the remote sees a reset.
+    pub(crate) fn reset(self) {
+        self.stream.reset();
+    }
+}
+
+impl HostStream for TcpHost {
+    fn send(&mut self, data: &[u8]) -> Transfer {
+        if !self.is_writable {
+            return Transfer::Blocked;
+        }
+        match self.stream.send(data) {
+            Ok(sent) => {
+                self.is_writable = sent == data.len();
+                self.wants_to_write = !self.is_writable;
+                if sent == 0 { Transfer::Blocked } else { Transfer::Moved(sent) }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_writable = false;
+                self.wants_to_write = true;
+                Transfer::Blocked
+            }
+            // A signal came in between; the next event or turn tries again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Blocked,
+            Err(_) => Transfer::Failed,
+        }
+    }
+
+    fn recv(&mut self, room: &mut [u8]) -> Transfer {
+        if !self.is_readable {
+            return Transfer::Blocked;
+        }
+        match self.stream.recv(room) {
+            Ok(0) => {
+                self.is_readable = false;
+                Transfer::Ended
+            }
+            Ok(received) => {
+                self.is_readable = received == room.len() || self.is_ending;
+                Transfer::Moved(received)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Transfer::Blocked
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Blocked,
+            Err(_) => Transfer::Failed,
+        }
+    }
+
+    fn shutdown_write(&mut self) {
+        if let Err(error) = self.stream.shutdown_write() {
+            // The connection is over already; the next receive says how.
+            tracing::debug!(%error, "shutdown");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Running a stack: the embedding API.
+//!
+//! Owns the two threads of an instance (data and control, see
+//! [`reactor`](crate::host) and [`dns`](crate::host::dns)) and their common life: they start
+//! together, and neither outlives the [`Instance`]. There is no global state; a process may run as
+//! many instances as it likes.
+//!
+//! ```no_run
+//! use slirp_core::instance::Builder;
+//! use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
+//! use slirp_core::plan::AddressPlan;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let plan = AddressPlan::default();
+//! let target = NamespaceTarget::of_pid(4711)?;
+//! let request =
+//!     TapRequest { name: "tap0".into(), configure: Some(Configuration::for_plan(&plan, 1500)) };
+//! let instance = Builder::new(open_tap(&target, &request)?).plan(plan).mtu(1500).spawn()?;
+//! let handle = instance.handle();
+//! // … later, from any thread:
+//! handle.shutdown();
+//! instance.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Limits, StackConfig, Timeouts};
+use crate::host::dns::{self, DnsConfig};
+use crate::host::mailbox::{Mailbox, Message};
+use crate::host::reactor::Reactor;
+use crate::host::tap::Tap;
+use crate::plan::AddressPlan;
+use crate::policy::Policy;
+use crate::stack::Stack;
+use crate::stats::Stats;
+
+/// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
+pub const MTU_MIN: u16 = 68;
+/// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
+pub const MTU_MAX: u16 = 65_521;
+
+/// Why an instance could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The MTU is outside [`MTU_MIN`]..=[`MTU_MAX`].
+    #[error("the MTU must be between {MTU_MIN} and {MTU_MAX}, not {0}")]
+    Mtu(u16),
+    /// The size of the rings is no power of two between 64 KiB and 512 MiB.
+    #[error("the ring length must be a power of two between 65536 and 536870912, not {0}")]
+    RingLength(usize),
+    /// The poller could not be set up.
+    #[error("cannot set up the event loop")]
+    Poller(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The control thread's runtime could not be set up.
+    #[error("cannot set up the control runtime")]
+    Runtime(#[source] io::Error),
+}
+
+/// Why an instance ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The TAP device cannot be read or written any more: its interface was deleted, or the
+    /// namespace is gone.
+    #[error("the TAP device is gone")]
+    TapGone(#[source] io::Error),
+    /// The poller failed.
+    #[error("the event loop failed")]
+    Poller(#[source] io::Error),
+    /// A thread panicked; that is a defect of ours.
+    #[error("the data thread panicked; please report this")]
+    Panicked,
+}
+
+/// How an instance is to be.
+#[derive(Debug)]
+pub struct Builder {
+    tap: Tap,
+    config: StackConfig,
+    dns: DnsConfig,
+}
+
+impl Builder {
+    /// An instance on `tap` with the defaults of [`StackConfig`] and [`DnsConfig`].
+    pub fn new(tap: Tap) -> Self {
+        let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        Self { tap, config: StackConfig { seed, ..StackConfig::default() }, dns: DnsConfig::default() }
+    }
+
+    /// Which addresses the guest sees (default 10.0.2.0/24 without IPv6).
+    #[must_use]
+    pub fn plan(mut self, plan: AddressPlan) -> Self {
+        self.config.plan = plan;
+        self
+    }
+
+    /// MTU of the guest's interface in bytes (default 1500).
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.config.mtu = mtu;
+        self
+    }
+
+    /// What the guest may reach (default everything, the host's loopback included).
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.config.policy = policy;
+        self
+    }
+
+    /// Caps on everything that grows with what the guest does.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How long things may stay idle.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.config.timeouts = timeouts;
+        self
+    }
+
+    /// Which resolvers answer the guest's queries (default those of `/etc/resolv.conf`).
+    #[must_use]
+    pub fn dns(mut self, dns: DnsConfig) -> Self {
+        self.dns = dns;
+        self
+    }
+
+    /// Seed of everything random (default from the operating system).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Starts the instance. The guest has its network when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the device is closed.
+    pub fn spawn(self) -> Result<Instance, StartError> {
+        let Self { tap, mut config, dns } = self;
+        if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
+            return Err(StartError::Mtu(config.mtu));
+        }
+        let ring_len = config.limits.ring_len;
+        if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
+            return Err(StartError::RingLength(ring_len));
+        }
+        config.offload = tap.offload();
+        let queries_cap = config.limits.dns_queries.max(1);
+        let (ask, queries) = mpsc::channel(queries_cap);
+        let stack = Stack::new(config);
+        let (mut reactor, mailbox) =
+            Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let (ended, has_ended) = oneshot::channel();
+        let answers = mailbox.clone();
+        let control = std::thread::Builder::new()
+            .name("slirp-control".into())
+            .spawn(move || {
+                // Ends when the data thread has gone and the channel of queries with it.
+                runtime.block_on(dns::run(dns, queries, move |query, answer| {
+                    answers.send(Message::DnsAnswer { query, answer });
+                }));
+            })
+            .map_err(StartError::Thread)?;
+        let data = std::thread::Builder::new()
+            .name("slirp-data".into())
+            .spawn(move || {
+                let outcome = reactor.run();
+                drop(reactor);
+                // Nobody may be waiting.
+                let _ = ended.send(());
+                outcome
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Instance { handle: Handle { mailbox }, threads: Some(Threads { data, control }), has_ended })
+    }
+}
+
+#[derive(Debug)]
+struct Threads {
+    data: JoinHandle<Result<(), RunError>>,
+    control: JoinHandle<()>,
+}
+
+impl Threads {
+    fn join(self) -> Result<(), RunError> {
+        let data = self.data.join();
+        let control = self.control.join();
+        match (data, control) {
+            (Ok(outcome), Ok(())) => outcome,
+            (Err(_), _) | (_, Err(_)) => Err(RunError::Panicked),
+        }
+    }
+}
+
+/// A running stack. Dropping it shuts it down and waits for its threads.
+#[derive(Debug)]
+pub struct Instance {
+    handle: Handle,
+    threads: Option<Threads>,
+    has_ended: oneshot::Receiver<()>,
+}
+
+impl Instance {
+    /// A handle, which may go to any thread or task.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits, blocking, until the instance has ended.
+    ///
+    /// # Errors
+    /// Why it ended by itself.
+    pub fn wait(mut self) -> Result<(), RunError> {
+        self.threads.take().map_or(Ok(()), Threads::join)
+    }
+
+    /// Waits, as a future of any runtime, until the instance has ended. Dropping the future shuts
+    /// the instance down.
+    ///
+    /// # Errors
+    /// Why it ended by itself.
+    pub async fn join(mut self) -> Result<(), RunError> {
+        // An error means that the thread ended without a word: joining it tells why.
+        let _ = (&mut self.has_ended).await;
+        self.wait()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            self.handle.shutdown();
+            if let Err(error) = threads.join() {
+                tracing::error!(%error, "instance ended with an error");
+            }
+        }
+    }
+}
+
+/// A way to talk to a running instance.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    mailbox: Mailbox,
+}
+
+impl Handle {
+    /// Asks the instance to end. Returns at once; see [`Instance::wait`].
+    pub fn shutdown(&self) {
+        self.mailbox.send(Message::Shutdown);
+    }
+
+    /// The counters of this moment, as a future of any runtime; `None` when the instance has ended.
+    pub async fn stats(&self) -> Option<Stats> {
+        self.ask_stats()?.await.ok()
+    }
+
+    /// The counters of this moment, blocking; `None` when the instance has ended.
+    pub fn blocking_stats(&self) -> Option<Stats> {
+        self.ask_stats()?.blocking_recv().ok()
+    }
+
+    fn ask_stats(&self) -> Option<oneshot::Receiver<Stats>> {
+        let (reply, receiver) = oneshot::channel();
+        self.mailbox.send(Message::Stats(reply)).then_some(receiver)
+    }
+}
