@@ -12,7 +12,7 @@ use std::time::Duration;
 use hickory_resolver::proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::proto::serialize::binary::{BinDecodable, BinDecoder};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
@@ -156,8 +156,21 @@ async fn ask_udp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, Exchan
     let (id, message) = query.with_fresh_id();
     socket.send(&message).await.map_err(ExchangeError::Unreachable)?;
     loop {
+        // An ICMP error alone does not make a socket readable (epoll reports EPOLLERR only).
+        let interest = Interest::READABLE | Interest::ERROR;
+        let ready = socket.ready(interest).await.map_err(ExchangeError::Unreachable)?;
+        if ready.is_error() {
+            if let Some(error) = socket.take_error().map_err(ExchangeError::Unreachable)? {
+                return Err(ExchangeError::Unreachable(error));
+            }
+            // Nothing is pending: forget the mark, or it would be found set forever.
+            let forget = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = socket.try_io(Interest::ERROR, forget);
+        }
+        if !ready.is_readable() {
+            continue;
+        }
         // The buffer exists only while there is something to read: silence costs no memory.
-        socket.readable().await.map_err(ExchangeError::Unreachable)?;
         let mut answer = vec![0; MESSAGE_CAP];
         match socket.try_recv(&mut answer) {
             Ok(len) => answer.truncate(len),

@@ -1,8 +1,8 @@
 //! Upstream half of the DNS service: asks the host's resolvers on the control thread.
 //!
 //! Owns the task that takes queries and gives answers, its configuration, and below it: which
-//! resolvers there are ([`resolv_conf`]), in which order they are asked ([`upstream`]) and how one
-//! of them is asked ([`exchange`]). Leaves to the pure side who asked, the guest's message id, cutting
+//! resolvers there are (`resolv_conf`), in which order they are asked (`upstream`) and how one
+//! of them is asked (`exchange`). Leaves to the pure side who asked, the guest's message id, cutting
 //! to the guest's UDP size, and SERVFAIL when nobody answered.
 //!
 //! # Theory of operation
@@ -30,7 +30,7 @@
 //! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452 section
 //! 9.2), and again over TCP when the answer is truncated; a message on TCP is asked over TCP.
 //!
-//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with at most [`upstream::RUNNING_CAP`] sockets;
+//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with at most `upstream::RUNNING_CAP` sockets;
 //! beyond that queries stay in their bounded channel, which is for the sender to notice.
 //!
 //! Deliberately omitted: caching, encrypted transports, connection reuse, and zone transfers over
