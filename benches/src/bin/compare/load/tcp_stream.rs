@@ -31,7 +31,6 @@ enum Role {
     Receive,
 }
 
-#[derive(Default)]
 struct Progress {
     bytes: AtomicU64,
     paused: AtomicBool,
@@ -44,7 +43,8 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
         other => bail!("unknown role {other}"),
     };
     let streams: u32 = arg(args, 2)?.parse().context("odd number of streams")?;
-    let progress = Arc::new(Progress::default());
+    // A sender starts paused, so that all streams are connected before the first one fills the queues.
+    let progress = Arc::new(Progress { bytes: AtomicU64::new(0), paused: AtomicBool::new(true) });
     let mut ready = Reply::default();
     match arg(args, 0)? {
         "listen" => {

@@ -21,7 +21,7 @@ const PEER_CROWD_CAP: u64 = 1_000;
 /// Descriptors every process needs beside its flows.
 const SPARE_DESCRIPTORS: u64 = 200;
 /// Opening the crowd may take this long.
-const OPEN_WITHIN: Duration = Duration::from_secs(120);
+const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn name(direction: Direction) -> String {
     format!("crowd {}", direction.label())

@@ -73,6 +73,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Connects every stream, then lets the sender go.
     pub(crate) fn open(arena: &Arena, direction: Direction, streams: u32) -> anyhow::Result<Self> {
         let (guest_role, host_role) = direction.roles();
         let streams = streams.to_string();
@@ -80,7 +81,9 @@ impl Stream {
             arena.host(LOAD, &["listen".into(), host_role.into(), streams.clone()])?;
         let address = through_gateway(ready.number("port")?);
         let (guest, _) = arena.guest(LOAD, &[address, guest_role.into(), streams])?;
-        Ok(Self { guest, host, direction })
+        let mut stream = Self { guest, host, direction };
+        stream.resume()?;
+        Ok(stream)
     }
 
     /// Measures for `window` at the receiver.
