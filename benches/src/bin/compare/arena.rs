@@ -30,13 +30,14 @@ const POLL_EVERY: Duration = Duration::from_millis(2);
 /// One stack attached to one fresh network namespace.
 pub(crate) struct Arena {
     // Dropped in this order: the stack first, so that it never sees its namespace vanish.
-    stack: RunningStack,
+    stack: Program,
     holder: Worker,
 }
 
-struct RunningStack(Child);
+/// A foreign program that this tool started; dropping it ends it.
+pub(crate) struct Program(pub(crate) Child);
 
-impl Drop for RunningStack {
+impl Drop for Program {
     fn drop(&mut self) {
         worker::end(&mut self.0);
     }
@@ -63,7 +64,7 @@ impl Arena {
             .stderr(log)
             .spawn()
             .context("cannot start the stack")?;
-        let mut arena = Self { stack: RunningStack(child), holder };
+        let mut arena = Self { stack: Program(child), holder };
         arena.wait_until_configured().with_context(|| last_words(&log_path))?;
         Ok(arena)
     }
@@ -95,15 +96,21 @@ impl Arena {
         Worker::start(Side::Guest(self.holder.pid()), load, args)
     }
 
-    /// Runs an installed program to its end inside the guest's namespaces and takes its output.
-    pub(crate) fn guest_output(&self, program: &str, args: &[String]) -> anyhow::Result<Vec<u8>> {
-        let output = Command::new(std::env::current_exe()?)
+    /// Starts an installed program inside the guest's namespaces, its output into `output`.
+    pub(crate) fn guest_program(
+        &self,
+        program: &str,
+        args: &[String],
+        output: File,
+    ) -> anyhow::Result<Program> {
+        let child = Command::new(std::env::current_exe()?)
             .args([EXEC_IN_GUEST, &self.holder.pid().to_string(), program])
             .args(args)
             .stdin(Stdio::null())
-            .output()
+            .stdout(output)
+            .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        Ok(output.stdout)
+        Ok(Program(child))
     }
 
     /// Processor seconds the stack has used so far.

@@ -122,7 +122,7 @@ fn target_dir() -> anyhow::Result<PathBuf> {
 }
 
 fn words(list: &str) -> Vec<String> {
-    list.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    list.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 fn peers(list: &str) -> anyhow::Result<Vec<StackKind>> {

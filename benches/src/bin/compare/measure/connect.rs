@@ -9,7 +9,7 @@ use crate::worker::PATIENCE;
 
 pub(crate) fn row(clients: u32) -> String {
     let plural = if clients == 1 { "" } else { "s" };
-    format!("connect, {clients} client{plural}")
+    format!("connect {clients} client{plural}")
 }
 
 pub(crate) fn measure(

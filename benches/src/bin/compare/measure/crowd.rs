@@ -28,7 +28,7 @@ pub(crate) fn name(direction: Direction) -> String {
 }
 
 pub(crate) fn row(direction: Direction, idle: u64) -> String {
-    format!("crowd {}, {idle} idle flows", direction.label())
+    format!("crowd {} beside {idle} idle flows", direction.label())
 }
 
 pub(crate) fn measure(

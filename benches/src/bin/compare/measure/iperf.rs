@@ -3,28 +3,24 @@
 //! Owns iperf3's command line and the reading of its report; the numbers stand beside our own generator's and
 //! no bar refers to them.
 
+use std::fs::File;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use super::{Direction, Metric, Sample, tcp};
-use crate::arena::{Arena, GATEWAY};
+use crate::arena::{Arena, GATEWAY, Program};
 use crate::options::Options;
 use crate::stack::Stack;
-use crate::worker;
+use crate::worker::{self, PATIENCE};
+
+/// How often a condition of iperf3 is looked at.
+const POLL_EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) fn row(direction: Direction, streams: u32, mtu: u32) -> String {
     format!("iperf3 {}", tcp::row(direction, streams, mtu))
-}
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        worker::end(&mut self.0);
-    }
 }
 
 pub(crate) fn measure(
@@ -44,7 +40,7 @@ pub(crate) fn measure(
         .stdout(Stdio::null())
         .spawn()
         .context("cannot start iperf3")?;
-    let mut server = Server(server);
+    let mut server = Program(server);
     wait_until_listening(&mut server, &port)?;
 
     let seconds = options.window.as_secs_f64().ceil();
@@ -55,9 +51,13 @@ pub(crate) fn measure(
     if direction == Direction::Down {
         args.push("--reverse".into());
     }
-    let output = arena.guest_output("iperf3", &args)?;
+    let path = options.out.join("iperf3.json");
+    let output =
+        File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let mut client = arena.guest_program("iperf3", &args, output)?;
+    wait_until_over(&mut client, options.window + PATIENCE)?;
     let report: serde_json::Value =
-        serde_json::from_slice(&output).context("iperf3 sent no JSON report")?;
+        serde_json::from_slice(&std::fs::read(&path)?).context("iperf3 sent no JSON report")?;
     if let Some(error) = report.get("error").and_then(serde_json::Value::as_str) {
         bail!("iperf3: {error}");
     }
@@ -68,8 +68,19 @@ pub(crate) fn measure(
     Ok(vec![Sample::new(row(direction, streams, mtu), Metric::IperfRate, bits / 1e9)])
 }
 
+fn wait_until_over(client: &mut Program, within: Duration) -> anyhow::Result<()> {
+    let started_at = Instant::now();
+    while started_at.elapsed() < within {
+        if client.0.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+    bail!("iperf3 did not end within {} s", within.as_secs())
+}
+
 /// Looks in the host's socket table, so that the one-off server is not used up by a probe.
-fn wait_until_listening(server: &mut Server, port: &str) -> anyhow::Result<()> {
+fn wait_until_listening(server: &mut Program, port: &str) -> anyhow::Result<()> {
     let port: u16 = port.parse()?;
     // proc(5), net/tcp: local address and port in hexadecimal; state 0A is LISTEN.
     let wanted = format!("0100007F:{port:04X} 00000000:0000 0A");
@@ -80,7 +91,7 @@ fn wait_until_listening(server: &mut Server, port: &str) -> anyhow::Result<()> {
         if std::fs::read_to_string("/proc/net/tcp")?.contains(&wanted) {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(POLL_EVERY);
     }
     bail!("iperf3 does not listen")
 }

@@ -7,7 +7,7 @@ use crate::options::Options;
 use crate::stack::Stack;
 use crate::worker::PATIENCE;
 
-pub(crate) const ROW: &str = "latency, 1 byte there and back";
+pub(crate) const ROW: &str = "latency of 1 byte there and back";
 
 pub(crate) fn measure(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
     let arena = Arena::open(options, stack, MTU_ETHERNET)?;

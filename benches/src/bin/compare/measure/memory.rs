@@ -14,8 +14,8 @@ use crate::options::Options;
 use crate::stack::Stack;
 use crate::worker::{PATIENCE, Worker};
 
-pub(crate) const IDLE_ROW: &str = "memory, no flow";
-pub(crate) const FLOWS_ROW: &str = "memory, 1000 idle flows";
+pub(crate) const IDLE_ROW: &str = "memory without flows";
+pub(crate) const FLOWS_ROW: &str = "memory with 1000 idle flows";
 /// Flows that are opened to find the cost of one.
 const FLOWS: u32 = 1000;
 /// Rest before memory is looked at: timers of the handshake are over. Arbitrary.
@@ -28,7 +28,7 @@ const PROGRESS_STEP: Duration = Duration::from_millis(50);
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn bulk_row(direction: Direction) -> String {
-    format!("memory, after a bulk flow {}", direction.label())
+    format!("memory after a bulk flow {}", direction.label())
 }
 
 pub(crate) fn measure_flows(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {

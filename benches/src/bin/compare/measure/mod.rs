@@ -1,6 +1,6 @@
 //! What is measured: the table of cases and the metrics they yield.
 //!
-//! Owns the names of rows, which the report and the bars refer to. Each case opens its own arena, so nothing
+//! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer to. Each case opens its own arena, so nothing
 //! a stack did before weighs on it.
 
 pub(crate) mod connect;

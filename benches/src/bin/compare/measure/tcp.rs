@@ -18,7 +18,7 @@ use crate::worker::{PATIENCE, Reply, Worker};
 pub(crate) fn row(direction: Direction, streams: u32, mtu: u32) -> String {
     let direction = direction.label();
     let plural = if streams == 1 { "" } else { "s" };
-    format!("tcp {direction}, mtu {mtu}, {streams} stream{plural}")
+    format!("tcp {direction} {streams} stream{plural} mtu {mtu}")
 }
 
 pub(crate) fn measure(

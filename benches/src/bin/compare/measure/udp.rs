@@ -14,7 +14,7 @@ use crate::stack::Stack;
 use crate::worker::PATIENCE;
 
 pub(crate) fn row(direction: Direction, gso: bool) -> String {
-    let sender = if gso { ", sender with UDP_SEGMENT" } else { "" };
+    let sender = if gso { " UDP_SEGMENT" } else { "" };
     format!("udp {}{sender}", direction.label())
 }
 
