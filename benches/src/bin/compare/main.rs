@@ -148,7 +148,8 @@ fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
 fn build_ours() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "slirp-cli"])
+        .args(["build", "--release", "-p", "slirp-cli", "--target-dir"])
+        .arg(options::target_dir()?)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("cannot start cargo (use --no-build or --ours PATH)")?;

@@ -115,7 +115,7 @@ pub(crate) fn default_ours() -> anyhow::Result<PathBuf> {
 }
 
 /// The executable lives in `<target directory>/<profile>/compare`.
-fn target_dir() -> anyhow::Result<PathBuf> {
+pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
     let executable = std::env::current_exe().context("cannot find this executable")?;
     let target = executable.ancestors().nth(2).context("executable outside a target directory")?;
     Ok(target.to_owned())

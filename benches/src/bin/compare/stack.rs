@@ -128,11 +128,13 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok(ticks as f64 / per_second as f64)
 }
 
-/// Resident memory of `pid` and its living children in KiB: `VmRSS` in proc(5), `status`.
+/// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5), which counts
+/// page by page; where this user may not read that, `VmRSS` of `status`, which may lag by some pages.
 pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for pid in family(pid) {
-        sum += kib_field(&format!("/proc/{pid}/status"), "VmRSS:")?;
+        sum += kib_field(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
+            .or_else(|_| kib_field(&format!("/proc/{pid}/status"), "VmRSS:"))?;
     }
     Ok(sum)
 }
