@@ -1,0 +1,192 @@
+//! An arena: fresh namespaces with one stack attached, gone when dropped.
+//!
+//! Owns the processes: a holder (this binary, which unshares and waits), the stack, and the order in which
+//! they end. Workers enter the holder's namespaces by its process id. Nothing is ever looked up or killed
+//! by name.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getegid, geteuid};
+
+use crate::options::Options;
+use crate::stack::{self, Stack};
+use crate::worker::{self, EXEC, EXEC_IN_GUEST, Reply, Side, Worker};
+
+/// The address at which the guest reaches the host's loopback, with every stack.
+pub(crate) const GATEWAY: &str = "10.0.2.2";
+
+/// How long a stack may take to configure the guest; arbitrary, all take well under a second.
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// How often the guest's routes are looked at meanwhile.
+const POLL_EVERY: Duration = Duration::from_millis(2);
+
+/// One stack attached to one fresh network namespace.
+pub(crate) struct Arena {
+    // Dropped in this order: the stack first, so that it never sees its namespace vanish.
+    stack: Program,
+    holder: Worker,
+}
+
+/// A foreign program that this tool started; dropping it ends it.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        worker::end(&mut self.0);
+    }
+}
+
+impl Arena {
+    /// Makes the namespaces, starts the stack in them and waits for the guest's default route.
+    pub(crate) fn open(options: &Options, stack: &Stack, mtu: u32) -> anyhow::Result<Self> {
+        let holder = Worker::hold()?;
+        let args = stack.args(holder.pid(), mtu);
+        let log_path = options.out.join(format!("{}.log", stack.kind.label()));
+        let mut log = File::create(&log_path)
+            .with_context(|| format!("cannot create {}", log_path.display()))?;
+        std::io::Write::write_all(
+            &mut log,
+            format!("{} {}\n", stack.path.display(), args.join(" ")).as_bytes(),
+        )?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg(EXEC)
+            .arg(&stack.path)
+            .args(&args)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start the stack")?;
+        let mut arena = Self { stack: Program(child), holder };
+        arena.wait_until_configured().with_context(|| last_words(&log_path))?;
+        Ok(arena)
+    }
+
+    fn wait_until_configured(&mut self) -> anyhow::Result<()> {
+        let routes = format!("/proc/{}/net/route", self.holder.pid());
+        let started_at = Instant::now();
+        while started_at.elapsed() < START_WITHIN {
+            if let Some(status) = self.stack.0.try_wait()? {
+                bail!("the stack ended at once: {status}");
+            }
+            let text = fs::read_to_string(&routes).context("the namespace holder is gone")?;
+            // Columns: interface, destination, gateway; the default route's destination is all zeros.
+            if text.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000")) {
+                return Ok(());
+            }
+            std::thread::sleep(POLL_EVERY);
+        }
+        bail!("no default route in the guest within {} s", START_WITHIN.as_secs())
+    }
+
+    /// Starts a worker on the host.
+    pub(crate) fn host(&self, load: &str, args: &[String]) -> anyhow::Result<(Worker, Reply)> {
+        Worker::start(Side::Host, load, args)
+    }
+
+    /// Starts a worker inside the guest's namespaces.
+    pub(crate) fn guest(&self, load: &str, args: &[String]) -> anyhow::Result<(Worker, Reply)> {
+        Worker::start(Side::Guest(self.holder.pid()), load, args)
+    }
+
+    /// Starts an installed program inside the guest's namespaces, its output into `output`.
+    pub(crate) fn guest_program(
+        &self,
+        program: &str,
+        args: &[String],
+        output: File,
+    ) -> anyhow::Result<Program> {
+        let child = Command::new(std::env::current_exe()?)
+            .args([EXEC_IN_GUEST, &self.holder.pid().to_string(), program])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        Ok(Program(child))
+    }
+
+    /// Processor seconds the stack has used so far.
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        stack::cpu_seconds(self.stack.0.id())
+    }
+
+    /// Resident memory of the stack in KiB.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<f64> {
+        stack::resident_kib(self.stack.0.id())
+    }
+
+    /// Proportional memory of the stack in KiB, where readable.
+    pub(crate) fn proportional_kib(&self) -> Option<f64> {
+        stack::proportional_kib(self.stack.0.id())
+    }
+}
+
+/// The end of a stack's log, for the error message.
+fn last_words(path: &PathBuf) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(path) {
+        let len = file.metadata().map_or(0, |metadata| metadata.len());
+        // A log that cannot be read leaves the message without its end; the error itself stays.
+        let _ = file.seek(SeekFrom::Start(len.saturating_sub(1000)));
+        let _ = file.read_to_string(&mut text);
+    }
+    format!("the stack said: {}", text.trim().replace('\n', " | "))
+}
+
+/// The holder: unshares, reports ready, waits until the tool is gone.
+pub(crate) fn hold() -> anyhow::Result<()> {
+    match isolate() {
+        Ok(()) => worker::serve(&Reply::default(), |_| Ok(Reply::default())),
+        Err(error) => {
+            worker::report_failure(&error);
+            Err(error)
+        }
+    }
+}
+
+fn isolate() -> anyhow::Result<()> {
+    worker::die_with_parent()?;
+    let (user, group) = (geteuid(), getegid());
+    let with_user = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    match unshare(with_user) {
+        Ok(()) => {
+            fs::write("/proc/self/setgroups", "deny").context("setgroups")?;
+            fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("uid_map")?;
+            fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("gid_map")?;
+            // Changing credentials cleared the request.
+            worker::die_with_parent()
+        }
+        // Where user namespaces are switched off, root still has network namespaces.
+        Err(Errno::EPERM | Errno::ENOSPC) if user.is_root() => {
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")
+        }
+        Err(error) => Err(error).context("unshare(CLONE_NEWUSER): are user namespaces allowed?"),
+    }
+}
+
+/// Hidden subcommand: become another program inside the guest's namespaces.
+pub(crate) fn exec_in_guest(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let holder = args.next().context("no holder")?;
+    enter(holder.parse().context("odd holder")?)?;
+    worker::exec(args)
+}
+
+/// Moves this single-threaded process into the namespaces of `holder`.
+pub(crate) fn enter(holder: u32) -> anyhow::Result<()> {
+    let user = File::open(format!("/proc/{holder}/ns/user")).context("user namespace")?;
+    let net = File::open(format!("/proc/{holder}/ns/net")).context("network namespace")?;
+    match setns(user, CloneFlags::CLONE_NEWUSER) {
+        // EINVAL: already in that user namespace (the holder of plain root).
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(error) => return Err(error).context("setns(CLONE_NEWUSER)"),
+    }
+    setns(net, CloneFlags::CLONE_NEWNET).context("setns(CLONE_NEWNET)")
+}

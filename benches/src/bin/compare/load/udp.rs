@@ -1,0 +1,115 @@
+//! UDP as fast as the sender can: 1400-byte datagrams, counted where they arrive.
+//!
+//! Owns both ends. The client (in the guest) always speaks first, because only then does a stack have a
+//! mapping to answer through. With `gso` the sender hands the kernel many datagrams in one call
+//! (`UDP_SEGMENT`, udp(7)).
+//!
+//! Arguments: `listen|ADDRESS:PORT send|receive plain|gso`. Questions: `mark`, `resume`, `pause`.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
+
+use super::{ANY_PORT, arg, nanos};
+use crate::worker::{self, Reply};
+
+pub(crate) const LOAD: &str = "udp";
+
+/// Payload of a datagram in bytes: what fits an MTU of 1500 with room to spare.
+const DATAGRAM: i32 = 1400;
+/// Datagrams handed over in one call with `gso`: the most that stays below 65,507 bytes.
+const BATCH: usize = 45;
+/// Asked of the kernel for the receiver; it grants `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// How often a paused sender looks whether it may go on.
+const PAUSE_STEP: Duration = Duration::from_millis(1);
+
+struct Progress {
+    bytes: AtomicU64,
+    paused: AtomicBool,
+}
+
+pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
+    let gso = arg(args, 2)? == "gso";
+    let progress = Arc::new(Progress { bytes: AtomicU64::new(0), paused: AtomicBool::new(true) });
+    let mut ready = Reply::default();
+    let (socket, speaks_first) = match arg(args, 0)? {
+        "listen" => {
+            let socket = UdpSocket::bind(ANY_PORT).context("bind")?;
+            ready = ready.with("port", socket.local_addr()?.port().into());
+            (socket, false)
+        }
+        address => {
+            let address: SocketAddr = address.parse().context("odd address")?;
+            let socket = UdpSocket::bind("0.0.0.0:0").context("bind")?;
+            socket.connect(address).context("connect")?;
+            socket.send(&[0]).context("first datagram")?;
+            (socket, true)
+        }
+    };
+    let shared = Arc::clone(&progress);
+    match arg(args, 1)? {
+        "send" => {
+            thread::spawn(move || send(&socket, speaks_first, gso, &shared));
+        }
+        "receive" => {
+            SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+            thread::spawn(move || receive(&socket, &shared));
+        }
+        other => bail!("unknown role {other}"),
+    }
+    let started_at = Instant::now();
+    worker::serve(&ready, |question| {
+        match question {
+            "mark" => {}
+            "pause" => progress.paused.store(true, Ordering::Relaxed),
+            "resume" => progress.paused.store(false, Ordering::Relaxed),
+            other => bail!("unknown question {other}"),
+        }
+        let bytes = progress.bytes.load(Ordering::Relaxed);
+        Ok(Reply::default().with("bytes", bytes).with("nanos", nanos(started_at.elapsed())))
+    })
+}
+
+fn receive(socket: &UdpSocket, progress: &Progress) {
+    let mut datagram = vec![0_u8; 65_536];
+    loop {
+        // An error here is an ICMP message about an earlier datagram: data for the count, not an end.
+        if let Ok(len) = socket.recv(&mut datagram) {
+            progress.bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+}
+
+fn send(
+    socket: &UdpSocket,
+    speaks_first: bool,
+    gso: bool,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    if !speaks_first {
+        let (_, peer) = socket.recv_from(&mut [0; 16])?;
+        socket.connect(peer)?;
+    }
+    let datagrams = if gso { BATCH } else { 1 };
+    if gso {
+        setsockopt(socket, sockopt::UdpGsoSegment, &DATAGRAM).context("UDP_SEGMENT")?;
+    }
+    let payload = vec![0_u8; usize::try_from(DATAGRAM)? * datagrams];
+    loop {
+        if progress.paused.load(Ordering::Relaxed) {
+            thread::sleep(PAUSE_STEP);
+            continue;
+        }
+        // A full queue or a late ICMP message costs this datagram only: the receiver's count tells.
+        if let Ok(len) = socket.send(&payload) {
+            progress.bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `compare`: our stack beside slirp4netns and pasta, in the same run on the same machine.
+//!
+//! Owns the order of a run: rounds outside, measurements inside, and within a measurement one stack after
+//! the other (rotated from round to round), each in a fresh namespace. How a stack is started is `arena`'s
+//! and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s (this binary re-executes
+//! itself inside the namespace), what comes out is `report`'s.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measuring tool talks to the person who runs it"
+)]
+
+mod arena;
+mod load;
+mod machine;
+mod measure;
+mod options;
+mod report;
+mod stack;
+mod worker;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use measure::Case;
+use options::{Invocation, Options};
+use report::Results;
+use stack::{Stack, StackKind};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args();
+    let _program = args.next();
+    // The hidden subcommands come first: they are this binary at work inside a namespace.
+    let outcome = match args.next().as_deref() {
+        Some(worker::HOLD) => arena::hold().map(|()| true),
+        Some(worker::EXEC) => worker::exec(args).map(|()| true),
+        Some(worker::EXEC_IN_GUEST) => arena::exec_in_guest(args).map(|()| true),
+        Some(worker::WORK) => load::work(args).map(|()| true),
+        Some(_) | None => run(),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("compare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures everything that was asked for; `false` if any measurement failed.
+fn run() -> anyhow::Result<bool> {
+    let options = match options::parse()? {
+        Invocation::Help => {
+            print!("{}", options::HELP);
+            return Ok(true);
+        }
+        Invocation::Measure(options) => options,
+    };
+    machine::raise_file_limit()?;
+    let stacks = find_stacks(&options)?;
+    let cases = measure::cases(&options);
+    if cases.is_empty() {
+        bail!("no measurement matches --only");
+    }
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot create {}", options.out.display()))?;
+
+    let facts = machine::facts(&stacks);
+    print!("{facts}");
+    let results = measure_all(&options, &cases, &stacks);
+    print!("\n{}", report::text::table(&results));
+    print!("\n{}", report::bars::verdicts(&results));
+
+    let csv = options.out.join("compare.csv");
+    std::fs::write(&csv, report::csv::render(&facts, &results))
+        .with_context(|| format!("cannot write {}", csv.display()))?;
+    let svg = options.out.join("compare.svg");
+    std::fs::write(&svg, report::svg::render(&results))
+        .with_context(|| format!("cannot write {}", svg.display()))?;
+    println!("\nwritten: {} {}", csv.display(), svg.display());
+
+    for failure in results.failures() {
+        eprintln!("compare: failed: {failure}");
+    }
+    Ok(results.failures().is_empty())
+}
+
+fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
+    let started_at = Instant::now();
+    let mut results = Results::new(stacks.iter().map(|stack| stack.kind).collect());
+    for round in 0..options.rounds {
+        for case in cases.iter().filter(|case| round < case.rounds_cap()) {
+            for turn in 0..stacks.len() {
+                let at = (turn + usize::try_from(round).unwrap_or_default()) % stacks.len();
+                let Some(stack) = stacks.get(at) else { continue };
+                eprintln!(
+                    "[{:>5.0} s] round {}/{}  {}  {}",
+                    started_at.elapsed().as_secs_f64(),
+                    round + 1,
+                    options.rounds,
+                    case.name(),
+                    stack.kind.label(),
+                );
+                match case.run(options, stack) {
+                    Ok(samples) => results.record(round, stack.kind, samples),
+                    Err(error) => {
+                        let failure = format!("{}, {}: {error:#}", case.name(), stack.kind.label());
+                        eprintln!("          {failure}");
+                        results.record_failure(failure);
+                    }
+                }
+            }
+        }
+    }
+    results
+}
+
+/// Ours (built unless told otherwise) and those peers that are installed.
+fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
+    let mut stacks = Vec::new();
+    if options.with_ours {
+        if options.build && options.ours.is_none() {
+            build_ours()?;
+        }
+        let path = match &options.ours {
+            Some(path) => path.clone(),
+            None => options::default_ours()?,
+        };
+        let stack = Stack::at(StackKind::Ours, path.clone())
+            .with_context(|| format!("our binary does not run: {}", path.display()))?;
+        stacks.push(stack);
+    }
+    for &kind in &options.peers {
+        match stack::find_in_path(kind) {
+            Some(path) => stacks.push(Stack::at(kind, path)?),
+            None => println!("{} is not installed: left out", kind.label()),
+        }
+    }
+    if stacks.is_empty() {
+        bail!("nothing to measure: no stack was found");
+    }
+    Ok(stacks)
+}
+
+fn build_ours() -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "-p", "slirp-cli", "--target-dir"])
+        .arg(options::target_dir()?)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("cannot start cargo (use --no-build or --ours PATH)")?;
+    if !status.success() {
+        bail!("cargo build --release -p slirp-cli failed");
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Latency of one-byte requests on an otherwise quiet connection.
+
+use super::{MTU_ETHERNET, Metric, Sample, millis, through_gateway};
+use crate::arena::Arena;
+use crate::load::round_trip::{CLIENT, SERVER};
+use crate::options::Options;
+use crate::stack::Stack;
+use crate::worker::PATIENCE;
+
+pub(crate) const ROW: &str = "latency of 1 byte there and back";
+
+pub(crate) fn measure(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
+    let arena = Arena::open(options, stack, MTU_ETHERNET)?;
+    let (_server, ready) = arena.host(SERVER, &[])?;
+    let (mut client, _) = arena.guest(CLIENT, &[through_gateway(ready.number("port")?)])?;
+    client.ask(&format!("run {}", millis(options.warm_up)), options.warm_up + PATIENCE)?;
+    let question = format!("run {}", millis(options.window));
+    let answer = client.ask(&question, options.window + PATIENCE)?;
+    let seconds = answer.number("nanos")? as f64 / 1e9;
+    let micros = |nanos: u64| nanos as f64 / 1e3;
+    Ok(vec![
+        Sample::new(ROW, Metric::LatencyMedian, micros(answer.number("p50")?)),
+        Sample::new(ROW, Metric::LatencyTail, micros(answer.number("p99")?)),
+        Sample::new(ROW, Metric::RoundTrips, answer.number("count")? as f64 / seconds),
+    ])
+}

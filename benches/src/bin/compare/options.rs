@@ -1,0 +1,137 @@
+//! The command line of `compare`.
+//!
+//! Owns what a person may ask for and the defaults; leaves every measurement to `measure`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use lexopt::prelude::{Long, Short, ValueExt};
+
+use crate::stack::StackKind;
+
+pub(crate) const HELP: &str = "\
+Usage: compare [OPTION]...
+Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
+
+  --rounds N        rounds; medians are printed (default 3)
+  --seconds S       measured window of each rate (default 3)
+  --quick           one round, short windows, little data: a trial of the pipeline, not a result
+  --only NAME,..    only measurements whose name contains one of these words
+                    (tcp, latency, connect, udp, memory, crowd, iperf)
+  --peers NAME,..   peers to run (default slirp4netns,pasta)
+  --ours PATH       our binary (default: release/slirp4netns in the target directory)
+  --no-ours         peers only
+  --no-build        do not build our binary first
+  --iperf           cross-check the TCP rates with iperf3
+  --out DIR         where compare.csv, compare.svg and logs go (default: bench in the target directory)
+  -h, --help        this text
+";
+
+/// What the command line asks for.
+pub(crate) enum Invocation {
+    Help,
+    Measure(Options),
+}
+
+/// A run, as asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) rounds: u32,
+    /// The window in which a rate is measured.
+    pub(crate) window: Duration,
+    /// Traffic before the window: slow start, first touches of memory.
+    pub(crate) warm_up: Duration,
+    /// Bytes that one flow moves before its memory is looked at.
+    pub(crate) bulk_bytes: u64,
+    /// Rest before memory is looked at a second time.
+    pub(crate) idle_for: Duration,
+    pub(crate) only: Vec<String>,
+    pub(crate) peers: Vec<StackKind>,
+    pub(crate) with_ours: bool,
+    pub(crate) ours: Option<PathBuf>,
+    pub(crate) build: bool,
+    pub(crate) iperf: bool,
+    pub(crate) out: PathBuf,
+}
+
+pub(crate) fn parse() -> anyhow::Result<Invocation> {
+    let mut rounds = None;
+    let mut seconds: Option<f64> = None;
+    let mut quick = false;
+    let mut options = Options {
+        rounds: 3,
+        window: Duration::from_secs(3),
+        warm_up: Duration::from_secs(1),
+        bulk_bytes: 2 << 30,
+        idle_for: Duration::from_secs(5),
+        only: Vec::new(),
+        peers: vec![StackKind::Slirp4netns, StackKind::Pasta],
+        with_ours: true,
+        ours: None,
+        build: true,
+        iperf: false,
+        out: target_dir()?.join("bench"),
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("rounds") => rounds = Some(parser.value()?.parse()?),
+            Long("seconds") => seconds = Some(parser.value()?.parse()?),
+            Long("quick") => quick = true,
+            Long("only") => options.only = words(&parser.value()?.string()?),
+            Long("peers") => options.peers = peers(&parser.value()?.string()?)?,
+            Long("ours") => options.ours = Some(parser.value()?.into()),
+            Long("no-ours") => options.with_ours = false,
+            Long("no-build") => options.build = false,
+            Long("iperf") => options.iperf = true,
+            Long("out") => options.out = parser.value()?.into(),
+            Short('h') | Long("help") => return Ok(Invocation::Help),
+            Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(arg.unexpected().into()),
+        }
+    }
+    if quick {
+        options.rounds = 1;
+        options.window = Duration::from_secs(1);
+        options.warm_up = Duration::from_millis(300);
+        options.bulk_bytes = 128 << 20;
+        options.idle_for = Duration::from_secs(1);
+    }
+    if let Some(rounds) = rounds {
+        options.rounds = rounds;
+    }
+    if let Some(seconds) = seconds {
+        options.window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    }
+    if options.rounds == 0 || options.window.is_zero() {
+        bail!("--rounds and --seconds must be above zero");
+    }
+    Ok(Invocation::Measure(options))
+}
+
+/// `slirp4netns` of the release profile in the target directory that this executable came from.
+pub(crate) fn default_ours() -> anyhow::Result<PathBuf> {
+    Ok(target_dir()?.join("release").join("slirp4netns"))
+}
+
+/// The executable lives in `<target directory>/<profile>/compare`.
+pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
+    let executable = std::env::current_exe().context("cannot find this executable")?;
+    let target = executable.ancestors().nth(2).context("executable outside a target directory")?;
+    Ok(target.to_owned())
+}
+
+fn words(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn peers(list: &str) -> anyhow::Result<Vec<StackKind>> {
+    words(list)
+        .iter()
+        .map(|word| match word.as_str() {
+            "slirp4netns" => Ok(StackKind::Slirp4netns),
+            "pasta" => Ok(StackKind::Pasta),
+            other => bail!("unknown peer {other}: slirp4netns or pasta"),
+        })
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! The bars: what this product promises about speed and memory, held against the run.
+//!
+//! Owns the promises as data. A verdict is information for the reader of a run; it never changes the exit
+//! code, because a number measured on a busy machine is no test.
+
+use super::{Results, short};
+use crate::measure::{
+    Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect, crowd, latency, memory, tcp,
+};
+use crate::stack::StackKind;
+
+/// Against what our median is held.
+enum Base {
+    /// slirp4netns' median of the same row.
+    Slirp4netns,
+    /// Our own median of another row.
+    Own(String),
+    /// Nothing: the median itself, in its unit.
+    Absolute,
+}
+
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+struct Bar {
+    row: String,
+    metric: Metric,
+    base: Base,
+    bound: Bound,
+}
+
+fn bars() -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let mut bar = |row: String, metric, base, bound| bars.push(Bar { row, metric, base, bound });
+    for (direction, faster, cheaper) in [(Direction::Up, 10.0, 0.1), (Direction::Down, 5.0, 0.2)] {
+        let row = tcp::row(direction, 1, MTU_ETHERNET);
+        bar(row.clone(), Metric::Rate, Base::Slirp4netns, Bound::AtLeast(faster));
+        bar(row, Metric::CpuPerGigabyte, Base::Slirp4netns, Bound::AtMost(cheaper));
+    }
+    for direction in Direction::BOTH {
+        let row = tcp::row(direction, 1, MTU_JUMBO);
+        bar(row, Metric::Rate, Base::Slirp4netns, Bound::AtLeast(1.8));
+    }
+    for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+        for direction in Direction::BOTH {
+            let own = Base::Own(tcp::row(direction, 1, mtu));
+            bar(tcp::row(direction, 8, mtu), Metric::Rate, own, Bound::AtLeast(0.8));
+        }
+    }
+    bar(latency::ROW.into(), Metric::LatencyMedian, Base::Slirp4netns, Bound::AtMost(1.0));
+    for clients in [1, 8] {
+        let row = connect::row(clients);
+        bar(row, Metric::Connections, Base::Slirp4netns, Bound::AtLeast(1.3));
+    }
+    for direction in Direction::BOTH {
+        let own = Base::Own(crowd::row(direction, 0));
+        bar(crowd::row(direction, 10_000), Metric::Rate, own, Bound::AtLeast(0.9));
+    }
+    // Ten megabytes, and ten kilobytes a flow.
+    bar(memory::IDLE_ROW.into(), Metric::Resident, Base::Absolute, Bound::AtMost(1e7 / 1024.0));
+    bar(memory::FLOWS_ROW.into(), Metric::PerFlow, Base::Absolute, Bound::AtMost(1e4 / 1024.0));
+    for direction in Direction::BOTH {
+        // "Gives its pages back": keeps less than one 256 KiB ring.
+        let row = memory::bulk_row(direction);
+        bar(row, Metric::Kept, Base::Absolute, Bound::AtMost(256.0));
+    }
+    bars
+}
+
+/// One line per bar that this run can judge; the others are counted.
+pub(crate) fn verdicts(results: &Results) -> String {
+    let mut text = String::new();
+    let mut unmeasured = 0;
+    for bar in bars() {
+        let Some(measured) = measured(results, &bar) else {
+            unmeasured += 1;
+            continue;
+        };
+        let unit = match bar.base {
+            Base::Slirp4netns => "x slirp4netns".to_owned(),
+            Base::Own(ref row) => format!("x of \"{row}\""),
+            Base::Absolute => format!(" {}", bar.metric.unit()),
+        };
+        let (holds, relation, limit) = match bar.bound {
+            Bound::AtLeast(limit) => (measured >= limit, ">=", limit),
+            Bound::AtMost(limit) => (measured <= limit, "<=", limit),
+        };
+        let verdict = if holds { "PASS" } else { "FAIL" };
+        text.push_str(&format!(
+            "{verdict}  {}: {}  measured {}{unit}, bar {relation} {}\n",
+            bar.row,
+            bar.metric.label(),
+            short(measured),
+            short(limit),
+        ));
+    }
+    if unmeasured > 0 {
+        text.push_str(&format!("{unmeasured} bars not measured in this run\n"));
+    }
+    text
+}
+
+fn measured(results: &Results, bar: &Bar) -> Option<f64> {
+    let row = results.row(&bar.row, bar.metric)?;
+    match &bar.base {
+        Base::Slirp4netns => row.ratio(StackKind::Ours, StackKind::Slirp4netns),
+        Base::Own(other) => {
+            let own = results.row(other, bar.metric)?.median(StackKind::Ours)?;
+            (own > 0.0).then(|| row.median(StackKind::Ours).map(|value| value / own)).flatten()
+        }
+        Base::Absolute => row.median(StackKind::Ours),
+    }
+}

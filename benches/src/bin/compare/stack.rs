@@ -1,0 +1,166 @@
+//! A stack under measurement: which program, how it is invoked, what the kernel says it used.
+//!
+//! Owns the true command line of each peer (printed in the log of a run) and the reading of `/proc`. All
+//! three give the guest the same picture: 10.0.2.100/24 behind the gateway 10.0.2.2, which is the host's
+//! loopback. Starting and ending processes is `arena`'s.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StackKind {
+    Ours,
+    Slirp4netns,
+    Pasta,
+}
+
+impl StackKind {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Slirp4netns => "slirp4netns",
+            Self::Pasta => "pasta",
+        }
+    }
+}
+
+/// A program that can be run.
+pub(crate) struct Stack {
+    pub(crate) kind: StackKind,
+    pub(crate) path: PathBuf,
+    pub(crate) version: String,
+}
+
+impl Stack {
+    /// Asks the program for its version; an error if it does not run.
+    pub(crate) fn at(kind: StackKind, path: PathBuf) -> anyhow::Result<Self> {
+        let output = Command::new(&path)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("cannot run {}", path.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut version = text.lines().next().unwrap_or("no version").to_owned();
+        if version.contains("unknown version") {
+            // Debian builds pasta without its version; the package knows it.
+            version = debian_version("passt").unwrap_or(version);
+        }
+        Ok(Self { kind, path, version })
+    }
+
+    /// The arguments that attach this stack to the namespaces of process `holder` with `mtu`.
+    pub(crate) fn args(&self, holder: u32, mtu: u32) -> Vec<String> {
+        match self.kind {
+            // Descriptor 0 is a pipe held by this tool: when the tool is gone, so is the stack.
+            StackKind::Ours | StackKind::Slirp4netns => vec![
+                "--configure".into(),
+                "--exit-fd=0".into(),
+                format!("--mtu={mtu}"),
+                holder.to_string(),
+                "tap0".into(),
+            ],
+            StackKind::Pasta => {
+                let mut args: Vec<String> =
+                    ["--foreground", "--quiet", "--ipv4-only", "--config-net"]
+                        .map(str::to_owned)
+                        .into();
+                for (option, value) in [
+                    ("--ns-ifname", "tap0"),
+                    ("--address", "10.0.2.100"),
+                    ("--netmask", "24"),
+                    ("--gateway", "10.0.2.2"),
+                    // With an interface and a MAC of our choice it runs on hosts without a default route.
+                    ("--interface", "lo"),
+                    ("--mac-addr", "52:55:0a:00:02:02"),
+                    ("--tcp-ports", "none"),
+                    ("--udp-ports", "none"),
+                    ("--tcp-ns", "none"),
+                    ("--udp-ns", "none"),
+                ] {
+                    args.extend([option.to_owned(), value.to_owned()]);
+                }
+                args.extend(["--mtu".into(), mtu.to_string()]);
+                if nix::unistd::geteuid().is_root() {
+                    // As root it would become nobody, who may not enter this tool's namespaces.
+                    args.extend(["--runas".into(), "0:0".into()]);
+                }
+                args.push(holder.to_string());
+                args
+            }
+        }
+    }
+}
+
+/// The first executable of that name in `PATH`.
+pub(crate) fn find_in_path(kind: StackKind) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(kind.label())).find(|file| file.is_file())
+}
+
+fn debian_version(package: &str) -> Option<String> {
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f=${Package} ${Version}", package])
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Processor seconds (user and system, all threads, living children) that `pid` has used: proc(5), `stat`.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let mut ticks = 0_u64;
+    for pid in family(pid) {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        // The command name may hold anything but ends at the last parenthesis; utime and stime are the
+        // 12th and 13th field after it.
+        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        for index in [11, 12] {
+            let field = fields.get(index).context("short /proc/PID/stat")?;
+            ticks += field.parse::<u64>().context("odd /proc/PID/stat")?;
+        }
+    }
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(ticks as f64 / per_second as f64)
+}
+
+/// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5), which counts
+/// page by page; where this user may not read that, `VmRSS` of `status`, which may lag by some pages.
+pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for pid in family(pid) {
+        sum += kib_field(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
+            .or_else(|_| kib_field(&format!("/proc/{pid}/status"), "VmRSS:"))?;
+    }
+    Ok(sum)
+}
+
+/// Proportional share in KiB (`Pss`), where this user may read it: pages shared with other processes count
+/// in part only.
+pub(crate) fn proportional_kib(pid: u32) -> Option<f64> {
+    let mut sum = 0.0;
+    for pid in family(pid) {
+        sum += kib_field(&format!("/proc/{pid}/smaps_rollup"), "Pss:").ok()?;
+    }
+    Some(sum)
+}
+
+fn kib_field(path: &str, name: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number.with_context(|| format!("no {name} in {path}"))?.parse().context("odd number")
+}
+
+/// The process and its living children (one generation is all that any stack here keeps).
+fn family(pid: u32) -> Vec<u32> {
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let mut family = vec![pid];
+    family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    family
+}
