@@ -1,0 +1,339 @@
+//! The command line: from `argv` to what is to be done.
+//!
+//! Owns what each option means, the order in which things are checked and the texts of refusals,
+//! all of them known to callers of slirp4netns. The grammar is in [`getopt`], the list of options
+//! in [`table`], the reading of values in [`options`](crate::options).
+//!
+//! A value is checked when its option is reached, and `--help` and `--version` act when they are
+//! reached, so what stands further right is never looked at. Three things wait until the whole
+//! line was read: whether `--macaddress` comes with `-c`, the operands, and then the values of
+//! `--cidr` and `--macaddress`.
+
+mod getopt;
+mod table;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::policy::Policy;
+
+use crate::options::{self, Options, Target, ValueError};
+use getopt::{GrammarError, Token, Tokens};
+use table::{OptionId, OptionSpec, Support};
+
+/// What the command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Command {
+    /// Print the usage.
+    Help,
+    /// Print the version.
+    Version,
+    /// Connect a network namespace.
+    Run(Options),
+}
+
+/// A remark that does not stop anything; printed on stdout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Warning {
+    /// `--enable-ipv6`.
+    #[error("WARNING: Support for IPv6 is experimental")]
+    Ipv6Experimental,
+    /// `--no-host-loopback`.
+    #[error("WARNING: --no-host-loopback is deprecated, use --disable-host-loopback instead")]
+    NoHostLoopbackDeprecated,
+    /// More operands than anyone needs.
+    #[error("WARNING: too many arguments")]
+    TooManyArguments,
+    /// `-c` with a descriptor: its device is somewhere we cannot enter.
+    #[error("WARNING: --configure has no effect with --netns-type=tapfd")]
+    ConfigureWithTapFd,
+}
+
+/// A command line that was read as far as possible.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    /// Remarks, in the order of what caused them.
+    pub(crate) warnings: Vec<Warning>,
+    /// What to do, or why nothing.
+    pub(crate) command: Result<Command, ArgumentError>,
+}
+
+/// Why a command line was refused. The exit code is 1 for all of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ArgumentError {
+    /// A violation of the grammar; the text begins with the name of the program.
+    Grammar(GrammarError),
+    /// An option or a value that is known but does not work yet.
+    Missing(String),
+    /// An operand is missing. Only the usage is shown.
+    OperandMissing,
+    /// `--mtu`.
+    Mtu,
+    /// `--exit-fd`.
+    ExitFd,
+    /// `--ready-fd`.
+    ReadyFd,
+    /// `--userns-path`.
+    UsernsPath(PathBuf),
+    /// `--target-type`.
+    TargetType,
+    /// `--macaddress` without `--configure`.
+    MacWithoutConfigure,
+    /// The operand of `--netns-type=pid`.
+    Pid,
+    /// The operand of `--netns-type=path`.
+    NetnsPath(Errno),
+    /// The operand of `--netns-type=tapfd`.
+    TapFd,
+    /// The value of `--cidr` or `--macaddress`, or the name of the device.
+    Value(ValueError),
+}
+
+impl ArgumentError {
+    /// The line for stderr, without its end; nothing if the usage alone says it.
+    pub(crate) fn text(&self, program: &OsStr) -> Option<Vec<u8>> {
+        let with_program = |text: &[u8]| [program.as_bytes(), b": ", text].concat();
+        Some(match self {
+            Self::Grammar(error) => with_program(&error.text()),
+            Self::Missing(option) => with_program(
+                format!("option '{option}' is not supported yet by this version").as_bytes(),
+            ),
+            Self::OperandMissing => return None,
+            Self::Mtu => b"MTU must be a positive integer (< 65522)".to_vec(),
+            Self::ExitFd => b"exit-fd must be a non-negative integer".to_vec(),
+            Self::ReadyFd => b"ready-fd must be a non-negative integer".to_vec(),
+            Self::UsernsPath(path) => {
+                [b"userns path doesn't exist: ", path.as_os_str().as_bytes()].concat()
+            }
+            Self::TargetType => b"--target-type must be either \"netns\" or \"bess\"".to_vec(),
+            Self::MacWithoutConfigure => {
+                b"--macaddr cannot be specified when --configure or -c is not specified".to_vec()
+            }
+            Self::Pid => b"PID must be a positive integer".to_vec(),
+            Self::NetnsPath(errno) => {
+                format!("existing path expected when --netns-type=path: {}", errno.desc())
+                    .into_bytes()
+            }
+            Self::TapFd => b"TAPFD must a file descriptor".to_vec(),
+            Self::Value(error) => error.to_string().into_bytes(),
+        })
+    }
+
+    /// Whether the usage follows on stdout.
+    pub(crate) const fn shows_usage(&self) -> bool {
+        !matches!(self, Self::Missing(_) | Self::Value(_))
+    }
+}
+
+impl From<GrammarError> for ArgumentError {
+    fn from(error: GrammarError) -> Self {
+        Self::Grammar(error)
+    }
+}
+
+impl From<ValueError> for ArgumentError {
+    fn from(error: ValueError) -> Self {
+        Self::Value(error)
+    }
+}
+
+/// The text of `--help`. `program` is repeated as it was called.
+pub(crate) fn usage(program: &OsStr) -> Vec<u8> {
+    let mut text = b"Usage: ".to_vec();
+    text.extend_from_slice(program.as_bytes());
+    text.extend_from_slice(b" [OPTION]... PID|PATH|FD [TAPNAME]\n");
+    text.extend_from_slice(b"Network for an unprivileged network namespace, in user mode.\n\n");
+    text.extend_from_slice(table::listing().as_bytes());
+    text
+}
+
+/// Reads `arguments`, which do not include the name of the program.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let mut line = Line::default();
+    let command = line.read(arguments);
+    Parsed { warnings: line.warnings, command }
+}
+
+/// The kind of the first operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum NetnsType {
+    #[default]
+    Pid,
+    Path,
+    TapFd,
+}
+
+/// The first operand, checked.
+#[derive(Debug)]
+enum Located {
+    Process(i32),
+    Netns(PathBuf),
+}
+
+/// What has been read of a command line.
+#[derive(Debug, Default)]
+struct Line {
+    warnings: Vec<Warning>,
+    operands: Vec<OsString>,
+    configure: bool,
+    exit_fd: Option<i32>,
+    ready_fd: Option<i32>,
+    mtu: Option<u16>,
+    cidr: Option<OsString>,
+    mac: Option<OsString>,
+    netns_type: NetnsType,
+    userns_path: Option<PathBuf>,
+    enable_ipv6: bool,
+    disable_host_loopback: bool,
+    disable_dns: bool,
+}
+
+impl Line {
+    fn read(
+        &mut self,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Command, ArgumentError> {
+        for token in Tokens::new(arguments) {
+            match token? {
+                Token::Operand(word) => self.operands.push(word),
+                Token::Option(option, value) => {
+                    if let Some(command) = self.option(option, value)? {
+                        return Ok(command);
+                    }
+                }
+            }
+        }
+        self.finish().map(Command::Run)
+    }
+
+    /// Takes one option in; a command if it is to be carried out at once.
+    fn option(
+        &mut self,
+        option: &OptionSpec,
+        value: OsString,
+    ) -> Result<Option<Command>, ArgumentError> {
+        if option.support == Support::Missing {
+            return Err(ArgumentError::Missing(format!("--{}", option.long)));
+        }
+        match option.id {
+            OptionId::Configure => self.configure = true,
+            OptionId::ExitFd => {
+                self.exit_fd = Some(options::descriptor(&value).ok_or(ArgumentError::ExitFd)?);
+            }
+            OptionId::ReadyFd => {
+                self.ready_fd = Some(options::descriptor(&value).ok_or(ArgumentError::ReadyFd)?);
+            }
+            OptionId::Mtu => self.mtu = Some(options::mtu(&value).ok_or(ArgumentError::Mtu)?),
+            OptionId::EnableIpv6 => {
+                self.enable_ipv6 = true;
+                self.warnings.push(Warning::Ipv6Experimental);
+            }
+            OptionId::Cidr => self.cidr = Some(value),
+            OptionId::DisableHostLoopback => self.disable_host_loopback = true,
+            OptionId::NoHostLoopback => {
+                self.disable_host_loopback = true;
+                self.warnings.push(Warning::NoHostLoopbackDeprecated);
+            }
+            OptionId::NetnsType => {
+                self.netns_type = match value.as_bytes() {
+                    b"pid" => NetnsType::Pid,
+                    b"tapfd" => NetnsType::TapFd,
+                    // Whatever else it says: it has always meant a path.
+                    _ => NetnsType::Path,
+                };
+            }
+            OptionId::UsernsPath => {
+                let path = PathBuf::from(value);
+                if access(&path, AccessFlags::F_OK).is_err() {
+                    return Err(ArgumentError::UsernsPath(path));
+                }
+                self.userns_path = Some(path);
+            }
+            OptionId::DisableDns => self.disable_dns = true,
+            OptionId::MacAddress => self.mac = Some(value),
+            OptionId::TargetType => match value.as_bytes() {
+                b"netns" => {}
+                b"bess" => return Err(ArgumentError::Missing("--target-type=bess".to_owned())),
+                _ => return Err(ArgumentError::TargetType),
+            },
+            OptionId::Help => return Ok(Some(Command::Help)),
+            OptionId::Version => return Ok(Some(Command::Version)),
+            // Refused above.
+            OptionId::ApiSocket
+            | OptionId::CreateSandbox
+            | OptionId::EnableSandbox
+            | OptionId::EnableSeccomp
+            | OptionId::OutboundAddr
+            | OptionId::OutboundAddr6 => {}
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self) -> Result<Options, ArgumentError> {
+        if self.mac.is_some() && !self.configure {
+            return Err(ArgumentError::MacWithoutConfigure);
+        }
+        let target = self.target()?;
+        let mut plan = match &self.cidr {
+            Some(cidr) => options::cidr(cidr)?,
+            None => AddressPlan::default(),
+        };
+        if self.enable_ipv6 {
+            plan = plan.with_ipv6(Ipv6Plan::default());
+        }
+        let mac = self.mac.as_deref().map(options::mac).transpose()?;
+        let mut policy = Policy::default();
+        policy.allow_host_loopback = !self.disable_host_loopback;
+        policy.dns_service = !self.disable_dns;
+        Ok(Options {
+            target,
+            configure: self.configure,
+            mtu: self.mtu.unwrap_or(1500),
+            plan,
+            policy,
+            mac,
+            ready_fd: self.ready_fd,
+            exit_fd: self.exit_fd,
+        })
+    }
+
+    fn target(&mut self) -> Result<Target, ArgumentError> {
+        let mut operands = std::mem::take(&mut self.operands).into_iter();
+        let first = operands.next().ok_or(ArgumentError::OperandMissing)?;
+        if self.netns_type == NetnsType::TapFd {
+            let fd = options::descriptor(&first).ok_or(ArgumentError::TapFd)?;
+            // A name for the device is one word too many, but harmless.
+            if operands.len() > 1 {
+                self.warnings.push(Warning::TooManyArguments);
+            }
+            if self.configure {
+                self.warnings.push(Warning::ConfigureWithTapFd);
+            }
+            return Ok(Target::TapFd(fd));
+        }
+        let name = operands.next().ok_or(ArgumentError::OperandMissing)?;
+        let located = if self.netns_type == NetnsType::Pid {
+            Located::Process(options::pid(&first).ok_or(ArgumentError::Pid)?)
+        } else {
+            let netns = PathBuf::from(first);
+            access(&netns, AccessFlags::F_OK).map_err(ArgumentError::NetnsPath)?;
+            Located::Netns(netns)
+        };
+        if operands.len() > 0 {
+            self.warnings.push(Warning::TooManyArguments);
+        }
+        let tap = options::tap_name(&name)?;
+        let userns = self.userns_path.take();
+        Ok(match located {
+            Located::Process(pid) => Target::Pid { pid, userns, tap },
+            Located::Netns(netns) => Target::Path { netns, userns, tap },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Whole command lines: what they ask for, and what they are refused for.
+
+use std::os::unix::ffi::OsStringExt as _;
+
+use super::*;
+
+fn read(line: &[&str]) -> Parsed {
+    parse(line.iter().map(OsString::from))
+}
+
+fn options(line: &[&str]) -> Options {
+    match read(line).command {
+        Ok(Command::Run(options)) => options,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+/// The text of the refusal and whether the usage follows.
+fn refusal(line: &[&str]) -> (Option<String>, bool) {
+    let error = read(line).command.expect_err(&line.join(" "));
+    let text = error.text(OsStr::new("PROGRAM"));
+    (text.map(|text| String::from_utf8(text).unwrap()), error.shows_usage())
+}
+
+#[test]
+fn command_lines_of_known_callers_are_understood() {
+    let pid = |tap: &str| Target::Pid { pid: 42, userns: None, tap: tap.to_owned() };
+    let path = |userns: Option<&str>| Target::Path {
+        netns: "/dev/null".into(),
+        userns: userns.map(PathBuf::from),
+        tap: "tap0".to_owned(),
+    };
+    for (line, expected) in [
+        ("-c 42 tap0", (pid("tap0"), true, 1500, None, None)),
+        // RootlessKit
+        (
+            "--mtu 65520 -r 3 --disable-host-loopback --cidr 10.41.0.0/16 --enable-ipv6 42 tap0",
+            (pid("tap0"), false, 65_520, Some(3), None),
+        ),
+        (
+            "--mtu 65520 -r 3 --userns-path=/dev/zero --netns-type=path /dev/null tap0",
+            (path(Some("/dev/zero")), false, 65_520, Some(3), None),
+        ),
+        // Podman
+        (
+            "--disable-host-loopback --mtu=65520 --enable-ipv6 -c -r 3 -e 4 \
+             --netns-type=path /dev/null tap0",
+            (path(None), true, 65_520, Some(3), Some(4)),
+        ),
+        // Guix
+        (
+            "--netns-type=tapfd --enable-ipv6 --ready-fd=7 --disable-host-loopback 9",
+            (Target::TapFd(9), false, 1500, Some(7), None),
+        ),
+        // bubblejail
+        ("--ready=5 --configure 42 tap0", (pid("tap0"), true, 1500, Some(5), None)),
+        // scripts
+        ("42 tap0 --configure --mtu 65520", (pid("tap0"), true, 65_520, None, None)),
+        ("42 -c6m1400 tap11", (pid("tap11"), true, 1400, None, None)),
+        ("--target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
+        ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
+    ] {
+        let read = options(&line.split_whitespace().collect::<Vec<_>>());
+        let short = (read.target, read.configure, read.mtu, read.ready_fd, read.exit_fd);
+        assert_eq!(short, expected, "{line}");
+    }
+}
+
+#[test]
+fn plan_and_policy_follow_the_options() {
+    let plain = options(&["42", "tap0"]);
+    assert_eq!((plain.plan, plain.policy), (AddressPlan::default(), Policy::default()));
+
+    let all = options(&[
+        "--cidr=10.41.0.0/16",
+        "--enable-ipv6",
+        "--disable-host-loopback",
+        "--disable-dns",
+        "-c",
+        "--macaddress=02:00:00:00:00:01",
+        "42",
+        "tap0",
+    ]);
+    assert_eq!(all.plan.prefix_len(), 16);
+    assert_eq!(all.plan.ipv6(), Some(&Ipv6Plan::default()));
+    assert!(!all.policy.allow_host_loopback);
+    assert!(!all.policy.dns_service);
+    assert_eq!(all.mac.unwrap().to_string(), "02:00:00:00:00:01");
+}
+
+#[test]
+fn refusals_have_the_texts_that_callers_know() {
+    const MTU: &str = "MTU must be a positive integer (< 65522)";
+    const EXIT_FD: &str = "exit-fd must be a non-negative integer";
+    const READY_FD: &str = "ready-fd must be a non-negative integer";
+    const PID: &str = "PID must be a positive integer";
+    const MAC: &str = "--macaddr cannot be specified when --configure or -c is not specified";
+    for (line, text) in [
+        (&["-m", "0"][..], MTU),
+        (&["--mtu=65522", "42", "tap0"], MTU),
+        (&["-mabc"], MTU),
+        (&["-m", ""], MTU),
+        (&["-m", "0", "--unknown"], MTU),
+        (&["-m", "0", "-v"], MTU),
+        (&["-e", "x"], EXIT_FD),
+        (&["-e", "5", "-e", "6x"], EXIT_FD),
+        (&["-r", "-1"], READY_FD),
+        (&["--r=5x"], READY_FD),
+        (&["abc", "tap0"], PID),
+        (&["0", "tap0"], PID),
+        (&["--", "-5", "tap0"], PID),
+        (&["--cidr", "bad", "abc", "tap0"], PID),
+        (&["--macaddress=zz", "42", "tap0"], MAC),
+        (&["--cidr=bad", "--macaddress=1", "abc"], MAC),
+        (&["--userns-path=/nonexistent", "-m", "0"], "userns path doesn't exist: /nonexistent"),
+        (
+            &["--netns-type=path", "/nonexistent", "tap0"],
+            "existing path expected when --netns-type=path: No such file or directory",
+        ),
+        (&["--netns-type=tapfd", "x"], "TAPFD must a file descriptor"),
+        (&["--netns-type=tapfd", "--", "-1"], "TAPFD must a file descriptor"),
+        (&["--target-type=foo"], "--target-type must be either \"netns\" or \"bess\""),
+        (&["--nope"], "PROGRAM: unrecognized option '--nope'"),
+    ] {
+        assert_eq!(refusal(line), (Some(text.to_owned()), true), "{line:?}");
+    }
+}
+
+#[test]
+fn without_operands_only_the_usage_is_shown() {
+    for line in [
+        &[][..],
+        &["42"],
+        &["abc"],
+        &["--cidr", "bad"],
+        &["--netns-type=path", "/nonexistent"],
+        &["--netns-type=tapfd"],
+        &["--", "-c"],
+        &["-"],
+    ] {
+        assert_eq!(refusal(line), (None, true), "{line:?}");
+    }
+}
+
+#[test]
+fn bad_networks_and_mac_addresses_are_refused_without_the_usage() {
+    let (text, usage) = refusal(&["--cidr=bad", "-c", "--macaddress=zz", "42", "tap0"]);
+    assert_eq!((text.as_deref(), usage), (Some("invalid CIDR: bad"), false));
+    let (text, usage) = refusal(&["-c", "--macaddress=zz", "42", "tap0"]);
+    assert!(text.unwrap().starts_with("\"zz\" is an invalid MAC address.\n"));
+    assert!(!usage);
+}
+
+#[test]
+fn options_to_come_are_refused_by_name() {
+    for (line, option) in [
+        (&["--api-socket=/s", "42", "tap0"][..], "--api-socket"),
+        (&["-a", "/s", "42", "tap0"], "--api-socket"),
+        (&["--enable-sandbox"], "--enable-sandbox"),
+        (&["--create-sandbox"], "--create-sandbox"),
+        (&["--enable-seccomp"], "--enable-seccomp"),
+        (&["--outbound-addr=lo"], "--outbound-addr"),
+        (&["--outbound-addr6", "lo"], "--outbound-addr6"),
+        (&["--target-type=bess", "/s"], "--target-type=bess"),
+    ] {
+        let text = format!("PROGRAM: option '{option}' is not supported yet by this version");
+        assert_eq!(refusal(line), (Some(text), false), "{line:?}");
+    }
+}
+
+#[test]
+fn help_and_version_act_when_they_are_reached() {
+    for (line, command) in [
+        (&["--help"][..], Command::Help),
+        (&["--he"], Command::Help),
+        (&["-hx"], Command::Help),
+        (&["-c", "-v", "--nope"], Command::Version),
+        (&["--vers"], Command::Version),
+        (&["--cidr", "bad", "-v"], Command::Version),
+        (&["abc", "tap0", "--help"], Command::Help),
+    ] {
+        assert_eq!(read(line).command, Ok(command), "{line:?}");
+    }
+}
+
+#[test]
+fn warnings_come_in_the_order_of_their_causes() {
+    use Warning::{
+        ConfigureWithTapFd, Ipv6Experimental, NoHostLoopbackDeprecated, TooManyArguments,
+    };
+    for (line, warnings) in [
+        (&["42", "tap0"][..], &[][..]),
+        (&["42", "tap0", "more", "words"], &[TooManyArguments]),
+        (
+            &["-6", "--no-host-loopback", "42", "tap0", "more"],
+            &[Ipv6Experimental, NoHostLoopbackDeprecated, TooManyArguments],
+        ),
+        (&["-6x"], &[Ipv6Experimental]),
+        (&["--netns-type=tapfd", "5", "tap0"], &[]),
+        (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
+        (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),
+    ] {
+        assert_eq!(read(line).warnings, warnings, "{line:?}");
+    }
+    assert!(!options(&["--no-host-loopback", "42", "tap0"]).policy.allow_host_loopback);
+}
+
+#[test]
+fn no_bytes_make_the_parser_panic() {
+    let strange = OsString::from_vec(vec![0xff, 0xfe]);
+    let words = [
+        "-c",
+        "-e",
+        "-r",
+        "-m",
+        "-6",
+        "-a",
+        "--cidr",
+        "--netns-type",
+        "--netns-type=path",
+        "--netns-type=tapfd",
+        "--userns-path",
+        "--macaddress",
+        "--target-type",
+        "--",
+        "5",
+    ];
+    for first in words {
+        for second in words {
+            let line = [first.into(), second.into(), strange.clone(), strange.clone()];
+            let parsed = parse(line);
+            if let Err(error) = parsed.command {
+                let _ = error.text(&strange);
+            }
+        }
+    }
+}

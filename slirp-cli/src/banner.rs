@@ -1,0 +1,82 @@
+//! The summary that is printed on stdout before the network starts.
+//!
+//! Owns its lines, which people and scripts read. slirp4netns's man page shows the same table.
+
+use slirp_core::wire::MacAddr;
+
+use crate::options::Options;
+
+/// The lines of the summary. `mac` is the TAP device's address if it is known.
+pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
+    let plan = &options.plan;
+    let row =
+        |name: &str, value: &dyn std::fmt::Display| format!("{:<18} {value}", format!("* {name}:"));
+    let mut lines = vec![
+        "Starting slirp".to_owned(),
+        row("MTU", &options.mtu),
+        row("Network", &plan.network()),
+        row("Netmask", &plan.netmask()),
+        row("Gateway", &plan.gateway()),
+        row("DNS", &plan.dns()),
+        row("DHCP begin", &plan.dhcp_begin()),
+        row("DHCP end", &plan.dhcp_end()),
+        row("Recommended IP", &plan.recommended_guest()),
+    ];
+    lines.extend(mac.map(|mac| row("MAC address", &mac)));
+    if options.policy.allow_host_loopback {
+        lines.push(format!(
+            "WARNING: 127.0.0.1:* on the host is accessible as {} \
+             (give --disable-host-loopback to forbid that)",
+            plan.gateway()
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use slirp_core::plan::AddressPlan;
+    use slirp_core::policy::Policy;
+
+    use super::*;
+    use crate::options::Target;
+
+    fn options(policy: Policy) -> Options {
+        Options {
+            target: Target::TapFd(5),
+            configure: false,
+            mtu: 1500,
+            plan: AddressPlan::default(),
+            policy,
+            mac: None,
+            ready_fd: None,
+            exit_fd: None,
+        }
+    }
+
+    #[test]
+    fn the_summary_has_the_columns_that_readers_know() {
+        let mut policy = Policy::default();
+        policy.allow_host_loopback = false;
+        let mac = MacAddr([0x0e, 0xd4, 0x18, 0xd9, 0x38, 0xfb]);
+        let expected = "\
+Starting slirp
+* MTU:             1500
+* Network:         10.0.2.0
+* Netmask:         255.255.255.0
+* Gateway:         10.0.2.2
+* DNS:             10.0.2.3
+* DHCP begin:      10.0.2.15
+* DHCP end:        10.0.2.30
+* Recommended IP:  10.0.2.100
+* MAC address:     0e:d4:18:d9:38:fb";
+        assert_eq!(lines(&options(policy), Some(mac)).join("\n"), expected);
+    }
+
+    #[test]
+    fn open_host_loopback_is_warned_about() {
+        let lines = lines(&options(Policy::default()), None);
+        let start = "WARNING: 127.0.0.1:* on the host is accessible as 10.0.2.2 ";
+        assert!(lines.last().unwrap().starts_with(start));
+    }
+}

@@ -1,0 +1,74 @@
+//! Descriptors that the caller opened and handed over by number.
+//!
+//! Owns `--ready-fd` and `--exit-fd`. They are taken over before anything else is opened: a number
+//! that is closed now may be in use by one of our own files a moment later, and we must not take
+//! that for the caller's.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+
+use nix::unistd;
+
+// SHIM: becomes `use slirp_core::inherited_fd;`
+use crate::shim::inherited_fd;
+
+/// The message of readiness. Callers read exactly this.
+const READY: &[u8] = b"1";
+
+/// Where readiness is reported.
+#[derive(Debug)]
+pub(crate) struct ReadyFd {
+    file: File,
+    /// The number, if it is that of a standard stream: those stay ours.
+    standard: Option<i32>,
+}
+
+impl ReadyFd {
+    /// Takes over descriptor `number`; nothing if it is not open, for whoever hands over a
+    /// descriptor that does not exist cannot be waiting for it.
+    pub(crate) fn take(number: i32) -> Option<Self> {
+        let file = File::from(inherited_fd(number).ok()?);
+        // Those come as duplicates, so that their numbers are never free for the next socket: our
+        // messages would go there.
+        let standard = (0..=2).contains(&number).then_some(number);
+        Some(Self { file, standard })
+    }
+
+    /// Reports that the network is ready and closes the descriptor. Errors are nobody's concern:
+    /// whoever wanted to know is gone.
+    pub(crate) fn tell(mut self) {
+        let _ = self.file.write_all(READY);
+        drop(self.file);
+        if let Some(number) = self.standard {
+            let _ = silence(number);
+        }
+    }
+}
+
+/// Whose hang-up ends the run.
+#[derive(Debug)]
+pub(crate) enum ExitFd {
+    /// An open descriptor.
+    Open(OwnedFd),
+    /// A number that was not open when we started. It counts as hung up, as it does for poll(2).
+    Closed,
+}
+
+impl ExitFd {
+    /// Takes over descriptor `number`.
+    pub(crate) fn take(number: i32) -> Self {
+        inherited_fd(number).map_or(Self::Closed, Self::Open)
+    }
+}
+
+/// Puts /dev/null in the place of a standard stream, so that its other end sees it closed.
+fn silence(number: i32) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    match number {
+        0 => unistd::dup2_stdin(&null)?,
+        1 => unistd::dup2_stdout(&null)?,
+        _ => unistd::dup2_stderr(&null)?,
+    }
+    Ok(())
+}

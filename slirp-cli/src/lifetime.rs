@@ -1,0 +1,138 @@
+//! What ends a run.
+//!
+//! Owns the wait of the main thread: one poll(2) over the exit descriptor, the signals and the end
+//! of the instance, without a timeout. What is done about it is decided in `run`.
+//!
+//! A signal that the process was started to ignore (nohup, background jobs of a shell without job
+//! control) stays ignored. A signal we handled ends the process the way it would have without us,
+//! so that a supervisor sees the same status as from slirp4netns: killed by that signal, 128+n in
+//! a shell.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::inherited::ExitFd;
+
+/// The signals that ask for an orderly end.
+const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Why the run is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The exit descriptor hung up, failed or was never open.
+    ExitFd,
+    /// We were asked by a signal.
+    Signal(Signal),
+    /// The instance ended by itself.
+    Instance,
+}
+
+/// The signals that ask for an orderly end, held back from their default action.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    held: SigSet,
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// Holds the signals back, in this thread and those that it starts from now on.
+    ///
+    /// # Errors
+    /// Those of sigprocmask(2) and signalfd(2).
+    pub(crate) fn hold() -> io::Result<Self> {
+        let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let held: SigSet = SIGNALS.into_iter().filter(|&signal| !has(ignored, signal)).collect();
+        held.thread_block()?;
+        let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { held, fd })
+    }
+
+    /// Lets `signal` do what it would have done without us. Returns only if it does nothing.
+    pub(crate) fn release(self, signal: Signal) {
+        let _ = self.held.thread_unblock();
+        let _ = raise(signal);
+    }
+
+    fn next(&self) -> Option<Signal> {
+        let info = self.fd.read_signal().ok()??;
+        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+}
+
+/// Waits until one of three things ends the run. `instance` is a descriptor that hangs up when the
+/// instance ends.
+///
+/// # Errors
+/// Those of poll(2), except `EINTR`.
+pub(crate) fn wait(
+    exit: Option<&ExitFd>,
+    signals: &Signals,
+    instance: BorrowedFd<'_>,
+) -> io::Result<End> {
+    let exit = match exit {
+        Some(ExitFd::Closed) => return Ok(End::ExitFd),
+        Some(ExitFd::Open(fd)) => Some(fd.as_fd()),
+        None => None,
+    };
+    let mut polled = vec![
+        PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
+        PollFd::new(instance, PollFlags::empty()),
+    ];
+    // No events are asked for: hang-ups and errors are reported anyway, data is not our concern.
+    polled.extend(exit.map(|fd| PollFd::new(fd, PollFlags::empty())));
+    loop {
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let happened = |at: usize| polled.get(at).and_then(PollFd::any).unwrap_or(false);
+        let reported = |at: usize| {
+            polled.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+        };
+        if happened(0)
+            && let Some(signal) = signals.next()
+        {
+            return Ok(End::Signal(signal));
+        }
+        if reported(1) {
+            return Ok(End::Instance);
+        }
+        if reported(2) {
+            return Ok(End::ExitFd);
+        }
+    }
+}
+
+/// The mask of ignored signals from the text of proc_pid_status(5); none if it cannot be read.
+fn ignored_signals(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Whether `signal` is in `mask`, where bit 0 is signal 1.
+const fn has(mask: u64, signal: Signal) -> bool {
+    mask >> (signal as u64 - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status_of_the_process() {
+        let mask = ignored_signals("Name:\tx\nSigBlk:\tffff\nSigIgn:\t0000000000001002\n");
+        assert!(has(mask, Signal::SIGINT));
+        assert!(has(mask, Signal::SIGPIPE));
+        assert!(!has(mask, Signal::SIGTERM));
+        assert_eq!(ignored_signals(""), 0);
+    }
+}

@@ -1,0 +1,20 @@
+//! The text of `--version`.
+//!
+//! Programs read it: Docker takes the last line that has the word "version" in it, scripts compare
+//! `SLIRP_CONFIG_VERSION_MAX`, others the numbers behind `slirp4netns version` and `libslirp:`. So
+//! there are the five lines of slirp4netns, with the release whose interface we offer, and who we
+//! really are stands behind `commit:`.
+
+/// The five lines.
+///
+/// `libslirp` and `SLIRP_CONFIG_VERSION_MAX` name the library whose features we match; neither it
+/// nor libseccomp is linked.
+pub(crate) const TEXT: &str = concat!(
+    "slirp4netns version 1.3.3\n",
+    "commit: rust-slirp-",
+    env!("CARGO_PKG_VERSION"),
+    "\n",
+    "libslirp: 4.9.1\n",
+    "SLIRP_CONFIG_VERSION_MAX: 6\n",
+    "libseccomp: none\n",
+);

@@ -1,0 +1,246 @@
+//! The real program, as far as it goes without privileges: texts, streams and exit statuses.
+//!
+//! Runs whole command lines against a table. How a run ends is tested in `lifetime`.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test, and says so")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output, Stdio};
+
+/// A process that cannot exist: above the largest limit of Linux (`PID_MAX_LIMIT`, 2^22).
+const NO_PID: &str = "4194305";
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slirp4netns"));
+    command.arg0("slirp4netns").stdin(Stdio::null()).env_remove("SLIRP_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+fn usage() -> String {
+    text(&run(&["--help"]).stdout).to_owned()
+}
+
+#[test]
+fn help_lists_what_works_and_nothing_else() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
+    let help = text(&output.stdout);
+    let mut lines = help.lines();
+    assert_eq!(lines.next(), Some("Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]"));
+    assert!(lines.next().is_some_and(|line| !line.is_empty()));
+    assert_eq!(lines.next(), Some(""));
+    let left: Vec<_> = lines.map(|line| line[..25].trim_end()).collect();
+    assert_eq!(
+        left,
+        [
+            "-c, --configure",
+            "-e, --exit-fd=FD",
+            "-r, --ready-fd=FD",
+            "-m, --mtu=MTU",
+            "-6, --enable-ipv6",
+            "--cidr=CIDR",
+            "--disable-host-loopback",
+            "--netns-type=TYPE",
+            "--userns-path=PATH",
+            "--disable-dns",
+            "--macaddress=MAC",
+            "-h, --help",
+            "-v, --version",
+        ]
+    );
+}
+
+#[test]
+fn usage_repeats_the_name_of_the_program() {
+    let output = program().arg0("/opt/\u{e9}/s4nn").args(["--nope"]).output().unwrap();
+    assert_eq!(text(&output.stderr), "/opt/\u{e9}/s4nn: unrecognized option '--nope'\n");
+    assert!(text(&output.stdout).starts_with("Usage: /opt/\u{e9}/s4nn [OPTION]... "));
+}
+
+#[test]
+fn version_has_the_five_lines_that_programs_read() {
+    for arguments in [&["--version"][..], &["-v"], &["--vers"], &["-c", "-vx", "--nope"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(text(&output.stderr), "");
+        let lines: Vec<_> = text(&output.stdout).lines().collect();
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[0], "slirp4netns version 1.3.3");
+        assert!(lines[1].starts_with("commit: rust-slirp-"));
+        assert_eq!(lines[2], "libslirp: 4.9.1");
+        assert_eq!(lines[3], "SLIRP_CONFIG_VERSION_MAX: 6");
+        assert!(lines[4].starts_with("libseccomp: "));
+        assert!(lines[1..].iter().all(|line| !line.contains("version")));
+    }
+}
+
+#[test]
+fn a_reader_that_left_is_no_error() {
+    for (arguments, code) in [(&["--help"][..], 0), (&["--version"], 0), (&["--nope"], 1)] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = program().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(!text(&output.stderr).contains("roken pipe"), "{arguments:?}");
+    }
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let status = program().arg("--nope").stdout(Stdio::null()).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn help_that_cannot_be_written_is_an_error() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = program().arg("--help").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("slirp4netns: write error: "));
+}
+
+#[test]
+fn refused_command_lines_show_the_reason_on_stderr_and_the_usage_on_stdout() {
+    let usage = usage();
+    for (arguments, reason) in [
+        (&[][..], ""),
+        (&["42"], ""),
+        (&["--unknown"], "slirp4netns: unrecognized option '--unknown'\n"),
+        (&["--unk=5"], "slirp4netns: unrecognized option '--unk=5'\n"),
+        (&["-x"], "slirp4netns: invalid option -- 'x'\n"),
+        (&["-cx"], "slirp4netns: invalid option -- 'x'\n"),
+        (&["--mtu"], "slirp4netns: option '--mtu' requires an argument\n"),
+        (&["-m"], "slirp4netns: option requires an argument -- 'm'\n"),
+        (&["--co=5"], "slirp4netns: option '--configure' doesn't allow an argument\n"),
+        (
+            &["--ena"],
+            "slirp4netns: option '--ena' is ambiguous; possibilities: \
+             '--enable-ipv6' '--enable-sandbox' '--enable-seccomp'\n",
+        ),
+        (
+            &["--=5"],
+            "slirp4netns: option '--=5' is ambiguous; possibilities: '--configure' '--exit-fd' \
+             '--ready-fd' '--mtu' '--cidr' '--disable-host-loopback' '--no-host-loopback' \
+             '--netns-type' '--userns-path' '--api-socket' '--enable-ipv6' '--enable-sandbox' \
+             '--create-sandbox' '--enable-seccomp' '--help' '--version' '--outbound-addr' \
+             '--outbound-addr6' '--disable-dns' '--macaddress' '--target-type'\n",
+        ),
+        (&["--mtu=0", "42", "tap0"], "MTU must be a positive integer (< 65522)\n"),
+        (&["-r", "x"], "ready-fd must be a non-negative integer\n"),
+        (&["-e", "-1"], "exit-fd must be a non-negative integer\n"),
+        (&["abc", "tap0"], "PID must be a positive integer\n"),
+        (
+            &["--macaddress=02::", "42", "tap0"],
+            "--macaddr cannot be specified when --configure or -c is not specified\n",
+        ),
+        (&["--userns-path=/nonexistent"], "userns path doesn't exist: /nonexistent\n"),
+        (
+            &["--netns-type=path", "/nonexistent", "tap0"],
+            "existing path expected when --netns-type=path: No such file or directory\n",
+        ),
+        (&["--netns-type=tapfd", "x"], "TAPFD must a file descriptor\n"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(text(&output.stderr), reason, "{arguments:?}");
+        assert_eq!(text(&output.stdout), usage, "{arguments:?}");
+    }
+}
+
+#[test]
+fn warnings_precede_the_usage_on_stdout() {
+    let output = run(&["-6x"]);
+    let expected = format!("WARNING: Support for IPv6 is experimental\n{}", usage());
+    assert_eq!(text(&output.stdout), expected);
+    assert_eq!(text(&output.stderr), "slirp4netns: invalid option -- 'x'\n");
+}
+
+#[test]
+fn refused_values_show_the_reason_alone() {
+    for (arguments, reason) in [
+        (&["--cidr=10.0.2.0", "42", "tap0"][..], "invalid CIDR: 10.0.2.0\n"),
+        (&["--cidr=300.0.2.0/24", "42", "tap0"], "invalid network address: 300.0.2.0\n"),
+        (&["--cidr=10.0.2.100/26", "42", "tap0"], "prefix length needs to be 1-25\n"),
+        (
+            &["--cidr=10.0.2.100/24", "42", "tap0"],
+            "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24\n",
+        ),
+        (
+            &["--enable-sandbox", "42", "tap0"],
+            "slirp4netns: option '--enable-sandbox' is not supported yet by this version\n",
+        ),
+        (&["-m", "67", NO_PID, "tap0"], "the MTU is 67, but the smallest that works is 68\n"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(text(&output.stderr), reason, "{arguments:?}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn arguments_that_are_no_text_are_repeated_byte_by_byte() {
+    let output = program().arg(OsStr::from_bytes(b"--\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"slirp4netns: unrecognized option '--\xff'\n");
+    for argument in [&b"-\xff"[..], b"\xff", b"-m\xff", b"--cidr=\xff"] {
+        let argument = OsStr::from_bytes(argument);
+        let output = program().arg(argument).args(["42", "tap0"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{argument:?}");
+    }
+}
+
+#[test]
+fn an_unknown_process_is_named() {
+    let output = run(&["-c", NO_PID, "tap0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        format!("/proc/{NO_PID}/ns/net: No such file or directory\nchild failed(1)\n")
+    );
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_failed_start_closes_the_ready_descriptor_without_a_word() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    // Descriptor 0 is the one that a child can be given without privileges or unsafe code.
+    let mut child = program()
+        .args(["-r", "0", NO_PID, "tap0"])
+        .stdin(writer)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut message = Vec::new();
+    reader.read_to_end(&mut message).unwrap();
+    assert_eq!(message, b"");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn one_descriptor_cannot_be_the_device_and_a_signal() {
+    let output = run(&["--netns-type=tapfd", "-r", "5", "5"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "descriptor 5 is given for two purposes\n");
+}
+
+#[test]
+fn a_device_descriptor_that_is_not_open_is_refused() {
+    let output = run(&["--netns-type=tapfd", "900"]);
+    assert_eq!(output.status.code(), Some(1));
+    let reason = text(&output.stderr);
+    assert!(reason.starts_with("TAPFD 900 is not open: "), "{reason}");
+    assert_eq!(text(&output.stdout), "");
+}
