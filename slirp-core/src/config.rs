@@ -45,10 +45,12 @@ impl Default for StackConfig {
 /// What the TAP device does for us; found out step by step when it is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offload {
-    /// Every frame is preceded by a virtio-net header (`IFF_VNET_HDR`), and checksums may be left
-    /// to whoever needs them (`TUN_F_CSUM`).
+    /// Every frame is preceded by a virtio-net header (`IFF_VNET_HDR`).
     pub vnet_header: bool,
-    /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`, `TUN_F_TSO6`).
+    /// Transport checksums may be left to whoever needs them (`TUN_F_CSUM`); needs the header.
+    pub checksum: bool,
+    /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`,
+    /// `TUN_F_TSO6`); needs checksums to be left.
     pub tcp_segmentation: bool,
     /// UDP frames that hold several datagrams may cross the device (`TUN_F_USO4`, `TUN_F_USO6`).
     pub udp_segmentation: bool,
@@ -57,7 +59,7 @@ pub struct Offload {
 impl Offload {
     /// Everything a current kernel offers.
     pub const FULL: Self =
-        Self { vnet_header: true, tcp_segmentation: true, udp_segmentation: true };
+        Self { vnet_header: true, checksum: true, tcp_segmentation: true, udp_segmentation: true };
 }
 
 /// Caps on tables and queues.

@@ -7,10 +7,19 @@
 pub mod config;
 pub mod discard;
 pub mod event;
+#[cfg(feature = "host")]
+pub mod host;
+#[cfg(feature = "host")]
+pub mod netns;
 pub mod plan;
 pub mod policy;
 pub mod rng;
 pub mod stats;
+#[cfg(feature = "host")]
+mod sys;
 pub mod time;
 pub mod timer;
 pub mod wire;
+
+#[cfg(feature = "host")]
+pub use sys::{LargeAlloc, inherited_fd};

@@ -1,0 +1,159 @@
+//! Why there is no TAP device in the target's namespaces.
+//!
+//! Owns [`AttachError`]: its text, which scripts match on and which is slirp4netns(1)'s, and the
+//! hint that tells a person what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::host::tap::TapError;
+use crate::sys::attach::{self, AttachStep};
+use crate::sys::fork;
+
+/// Why there is no TAP device in the target's namespaces.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// A namespace could not be opened.
+    #[error("{}: {}", path.display(), system_text(source))]
+    OpenNamespace {
+        /// Path of the namespace.
+        path: PathBuf,
+        /// What open(2) said.
+        source: io::Error,
+    },
+    /// A step failed inside the namespaces.
+    #[error("{step}: {}", system_text(source))]
+    Step {
+        /// Which one.
+        step: AttachStep,
+        /// What the system call said.
+        source: io::Error,
+    },
+    /// The helper process could not be started.
+    #[error("cannot start the helper process: {}", system_text(.0))]
+    HelperNotStarted(#[source] io::Error),
+    /// A signal ended the helper process.
+    #[error("the helper process was killed by {0}")]
+    HelperKilled(Signal),
+    /// The helper process ended without a report, with this status where it is known.
+    #[error("the helper process ended without a report")]
+    HelperSilent(Option<i32>),
+    /// The device was opened but cannot be used.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+}
+
+impl AttachError {
+    /// What a person can do about it, where that is not obvious; goes on a line of its own.
+    pub fn hint(&self) -> Option<&'static str> {
+        let (step, errno) = match self {
+            Self::Step { step, source } => (*step, errno(source)),
+            Self::OpenNamespace { source, .. } => {
+                return match errno(source) {
+                    Errno::EACCES => Some(
+                        "a process can only be attached to by its own user or by root; note that a \
+                         process that changed its user or capabilities may hide its namespaces",
+                    ),
+                    _ => None,
+                };
+            }
+            Self::HelperNotStarted(_)
+            | Self::HelperKilled(_)
+            | Self::HelperSilent(_)
+            | Self::Tap(_) => return None,
+        };
+        match (step, errno) {
+            (AttachStep::OpenTun, Errno::ENOENT) => {
+                Some("the device is missing: load the tun module, or pass the device in")
+            }
+            (AttachStep::OpenTun, Errno::ENODEV | Errno::ENXIO) => {
+                Some("the kernel has no TUN/TAP driver: load the tun module")
+            }
+            (AttachStep::OpenTun, Errno::EACCES | Errno::EPERM) => {
+                Some("load the tun module and make /dev/net/tun accessible (mode 0666)")
+            }
+            (AttachStep::EnterNetwork, Errno::EPERM) => Some(
+                "the network namespace belongs to a user namespace that is not ours to enter; give \
+                 the path of that user namespace, too",
+            ),
+            (AttachStep::CreateTap, Errno::EBUSY) => {
+                Some("another process is attached to the interface of this name")
+            }
+            (AttachStep::CreateTap, Errno::EPERM) => {
+                Some("no right to create interfaces in this network namespace")
+            }
+            (AttachStep::CreateTap, Errno::EINVAL) => {
+                Some("the name is not valid, or belongs to an interface that is not a TAP device")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<attach::Failure> for AttachError {
+    fn from(failure: attach::Failure) -> Self {
+        match failure {
+            attach::Failure::Step(step, errno) => Self::Step { step, source: errno.into() },
+            attach::Failure::Helper(fork::Failure::NotStarted(errno)) => {
+                Self::HelperNotStarted(errno.into())
+            }
+            attach::Failure::Helper(fork::Failure::Killed(signal)) => Self::HelperKilled(signal),
+            attach::Failure::Helper(fork::Failure::Silent(status)) => Self::HelperSilent(status),
+        }
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+/// The text of strerror(3) alone: `io::Error` would add the number behind it.
+fn system_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_the_ones_that_scripts_know() {
+        use AttachStep as Step;
+        for (step, number, text) in [
+            (Step::EnterNetwork, Errno::EPERM, "setns(CLONE_NEWNET): Operation not permitted"),
+            (Step::OpenTun, Errno::ENOENT, "/dev/net/tun: No such file or directory"),
+            (Step::OpenTun, Errno::EACCES, "/dev/net/tun: Permission denied"),
+            (Step::CreateTap, Errno::EBUSY, "ioctl(TUNSETIFF): Device or resource busy"),
+            (Step::SetUp, Errno::EPERM, "cannot set device up: Operation not permitted"),
+            (Step::SetMtu, Errno::EINVAL, "cannot set MTU: Invalid argument"),
+            (
+                Step::SetMac,
+                Errno::EADDRNOTAVAIL,
+                "cannot set MAC address: Cannot assign requested address",
+            ),
+            (Step::SetAddress, Errno::EINVAL, "cannot set device address: Invalid argument"),
+            (Step::SetNetmask, Errno::EINVAL, "cannot set device netmask: Invalid argument"),
+            (Step::AddRoute, Errno::ENETUNREACH, "set route: Network is unreachable"),
+        ] {
+            let error = AttachError::from(attach::Failure::Step(step, number));
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn hint_says_what_to_do_about_the_device() {
+        let hint =
+            |number| AttachError::from(attach::Failure::Step(AttachStep::OpenTun, number)).hint();
+        assert!(hint(Errno::EACCES).is_some_and(|text| text.contains("0666")));
+        assert!(hint(Errno::ENOENT).is_some_and(|text| text.contains("missing")));
+        assert_eq!(hint(Errno::EMFILE), None);
+    }
+}

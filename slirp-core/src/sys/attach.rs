@@ -1,0 +1,252 @@
+//! What the helper process does inside the target's namespaces: join them, open the TAP device,
+//! configure it.
+//!
+//! Owns the order of the steps and the name of each ([`AttachStep`]). The process around it is in
+//! [`fork`](super::fork); what the steps mean to a person is in [`netns`](crate::netns). Everything
+//! here runs after fork(2) and so neither allocates nor panics.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+
+use super::fork::{self, REPORT_LEN};
+use super::ifreq::{self, InterfaceRequest};
+use super::tun;
+use crate::wire::MacAddr;
+
+/// Packets that the device queues for us when a frame may hold 64 KiB: the kernel's own default for
+/// Ethernet. A longer queue could pin hundreds of megabytes.
+const QUEUE_LEN_LARGE_FRAMES: u16 = 1_000;
+
+/// Packets that the device queues for us when each has the size of the MTU. The kernel drops what
+/// does not fit; 10,000 packets of 1500 bytes hold the window of several busy TCP connections.
+const QUEUE_LEN_SMALL_FRAMES: u16 = 10_000;
+
+/// A step on the way to a TAP device in somebody else's network namespace.
+///
+/// Its text is the one of slirp4netns(1), which scripts match on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AttachStep {
+    /// Joining the network namespace.
+    EnterNetwork,
+    /// Opening `/dev/net/tun`.
+    OpenTun,
+    /// Creating the interface, or attaching to a persistent one.
+    CreateTap,
+    /// Opening the socket through which interfaces are configured.
+    OpenSocket,
+    /// Bringing the loopback interface or the TAP interface up.
+    SetUp,
+    /// Setting the MTU.
+    SetMtu,
+    /// Setting the Ethernet address.
+    SetMac,
+    /// Setting the IPv4 address.
+    SetAddress,
+    /// Setting the netmask.
+    SetNetmask,
+    /// Adding the default route.
+    AddRoute,
+}
+
+impl AttachStep {
+    const ALL: [Self; 10] = [
+        Self::EnterNetwork,
+        Self::OpenTun,
+        Self::CreateTap,
+        Self::OpenSocket,
+        Self::SetUp,
+        Self::SetMtu,
+        Self::SetMac,
+        Self::SetAddress,
+        Self::SetNetmask,
+        Self::AddRoute,
+    ];
+}
+
+impl fmt::Display for AttachStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EnterNetwork => "setns(CLONE_NEWNET)",
+            Self::OpenTun => "/dev/net/tun",
+            Self::CreateTap => "ioctl(TUNSETIFF)",
+            Self::OpenSocket => "cannot create socket",
+            Self::SetUp => "cannot set device up",
+            Self::SetMtu => "cannot set MTU",
+            Self::SetMac => "cannot set MAC address",
+            Self::SetAddress => "cannot set device address",
+            Self::SetNetmask => "cannot set device netmask",
+            Self::AddRoute => "set route",
+        })
+    }
+}
+
+/// What the helper is told; plain values, made before the fork.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    /// The network namespace to join.
+    pub(crate) net: BorrowedFd<'a>,
+    /// The user namespace to join before it.
+    pub(crate) user: Option<BorrowedFd<'a>>,
+    /// The name of the interface.
+    pub(crate) interface: InterfaceRequest,
+    /// Whether to ask for a virtio-net header.
+    pub(crate) vnet_header: bool,
+    /// How to configure the interface, if at all.
+    pub(crate) settings: Option<Settings>,
+}
+
+/// How the interface is configured.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// MTU in bytes.
+    pub(crate) mtu: u16,
+    /// IPv4 address of the interface.
+    pub(crate) address: Ipv4Addr,
+    /// Its netmask.
+    pub(crate) netmask: Ipv4Addr,
+    /// Where the default route leads.
+    pub(crate) gateway: Ipv4Addr,
+    /// Ethernet address; the kernel's choice without one.
+    pub(crate) mac: Option<MacAddr>,
+}
+
+/// Why there is no device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Failure {
+    /// A step failed inside the namespaces.
+    Step(AttachStep, Errno),
+    /// The helper process itself failed.
+    Helper(fork::Failure),
+}
+
+/// Opens the device in a helper process that joins the namespaces; this process stays where it is.
+pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
+    // SAFETY: `attach` and everything that it calls in this module, in `ifreq` and in `tun` work on
+    // values on the stack and make plain system calls; the wrappers of nix that it uses (setns,
+    // open of a C string, socket) do the same. `encode` only moves numbers.
+    let outcome = unsafe {
+        fork::run(|| match attach(&order) {
+            Ok(device) => ([0; REPORT_LEN], Some(device)),
+            Err((step, errno)) => (encode(step, errno), None),
+        })
+    };
+    match outcome {
+        Ok((_, Some(device))) => Ok(device),
+        Ok((report, None)) => Err(decode(report)),
+        Err(failure) => Err(Failure::Helper(failure)),
+    }
+}
+
+type StepResult<T> = Result<T, (AttachStep, Errno)>;
+
+fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
+    use AttachStep as Step;
+    if let Some(user) = order.user {
+        // Fails with EINVAL when we are in it already; when it fails for another reason and was
+        // needed, joining the network namespace fails next and says so.
+        let _already_there = setns(user, CloneFlags::CLONE_NEWUSER);
+    }
+    setns(order.net, CloneFlags::CLONE_NEWNET).map_err(|errno| (Step::EnterNetwork, errno))?;
+    // A descriptor of /dev/net/tun belongs to the namespace that it was opened in.
+    let device =
+        open(c"/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
+            .map_err(|errno| (Step::OpenTun, errno))?;
+    let (interface, vnet_header) =
+        create(device.as_fd(), order).map_err(|errno| (Step::CreateTap, errno))?;
+    if let Some(settings) = &order.settings {
+        configure(interface, vnet_header, settings)?;
+    }
+    Ok(device)
+}
+
+/// Creates the interface or attaches to a persistent one; says whether it has a virtio-net header.
+///
+/// `EINVAL` means that the kernel does not know one of the flags, or that a persistent interface
+/// was made for several queues and takes only such.
+fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest, bool), Errno> {
+    let plain = tun::TAP | tun::NO_PACKET_INFORMATION;
+    let mut outcome = Err(Errno::EINVAL);
+    for flags in [
+        plain | tun::VNET_HEADER,
+        plain | tun::VNET_HEADER | tun::MULTI_QUEUE,
+        plain,
+        plain | tun::MULTI_QUEUE,
+    ] {
+        let vnet_header = flags & tun::VNET_HEADER != 0;
+        if vnet_header && !order.vnet_header {
+            continue;
+        }
+        outcome = tun::set_interface(device, order.interface, flags)
+            .map(|interface| (interface, vnet_header));
+        if !matches!(outcome, Err(Errno::EINVAL)) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn configure(
+    interface: InterfaceRequest,
+    vnet_header: bool,
+    settings: &Settings,
+) -> StepResult<()> {
+    use AttachStep as Step;
+    const UP: u16 = 0x1;
+    let step = |step: Step| move |errno: Errno| (step, errno);
+    let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(step(Step::OpenSocket))?;
+    let control = control.as_fd();
+    ifreq::add_flags(control, InterfaceRequest::new(b"lo"), UP).map_err(step(Step::SetUp))?;
+    ifreq::set_mtu(control, interface, settings.mtu).map_err(step(Step::SetMtu))?;
+    // Only a matter of speed, and the default works.
+    let queue_len = if vnet_header { QUEUE_LEN_LARGE_FRAMES } else { QUEUE_LEN_SMALL_FRAMES };
+    let _unchanged = ifreq::set_queue_len(control, interface, queue_len);
+    if let Some(mac) = settings.mac {
+        ifreq::set_mac(control, interface, mac).map_err(step(Step::SetMac))?;
+    }
+    ifreq::set_address(control, interface, settings.address).map_err(step(Step::SetAddress))?;
+    ifreq::set_netmask(control, interface, settings.netmask).map_err(step(Step::SetNetmask))?;
+    // Last before the route, which needs it, so that the interface is never up half configured.
+    ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
+    match ifreq::add_default_route(control, interface, settings.gateway) {
+        // The interface was configured before.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err((Step::AddRoute, errno)),
+    }
+}
+
+fn encode(step: AttachStep, errno: Errno) -> [u8; REPORT_LEN] {
+    let [s0, s1, s2, s3] = (step as u32).to_ne_bytes();
+    let [e0, e1, e2, e3] = (errno as i32).to_ne_bytes();
+    [s0, s1, s2, s3, e0, e1, e2, e3]
+}
+
+fn decode([s0, s1, s2, s3, e0, e1, e2, e3]: [u8; REPORT_LEN]) -> Failure {
+    let number = u32::from_ne_bytes([s0, s1, s2, s3]);
+    let errno = Errno::from_raw(i32::from_ne_bytes([e0, e1, e2, e3]));
+    AttachStep::ALL
+        .into_iter()
+        .find(|&step| step as u32 == number)
+        .map_or(Failure::Helper(fork::Failure::Silent(None)), |step| Failure::Step(step, errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_survives_the_report() {
+        for step in AttachStep::ALL {
+            assert_eq!(decode(encode(step, Errno::EBUSY)), Failure::Step(step, Errno::EBUSY));
+        }
+        assert_eq!(decode([0xff; REPORT_LEN]), Failure::Helper(fork::Failure::Silent(None)));
+    }
+}

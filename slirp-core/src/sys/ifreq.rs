@@ -1,0 +1,241 @@
+//! Requests about one network interface: `struct ifreq` and the ioctls of netdevice(7).
+//!
+//! Owns the layout of the request and the calls; which interface gets what is decided in
+//! [`attach`](super::attach). Nothing here allocates, so a forked child may use all of it.
+
+use core::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+use crate::wire::MacAddr;
+
+/// Longest name of an interface in bytes (`IFNAMSIZ` without the final zero).
+pub(crate) const NAME_CAP: usize = 15;
+
+/// Sets the length of the transmit queue; libc lacks it (`linux/sockios.h`).
+const SIOCSIFTXQLEN: libc::Ioctl = 0x8943;
+
+/// Type of an Ethernet hardware address (`ARPHRD_ETHER`), the only one that a TAP device takes.
+const HARDWARE_ETHER: u16 = libc::ARPHRD_ETHER;
+
+/// `struct ifreq` as plain bytes: a name and up to 24 bytes, depending on the request.
+///
+/// The kernel's structure is 40 bytes long where pointers have 64 bits and 32 elsewhere, so this
+/// one is never shorter than what the kernel reads or writes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct InterfaceRequest {
+    name: [u8; NAME_CAP + 1],
+    value: [u8; 24],
+}
+
+impl InterfaceRequest {
+    /// A request about the interface `name`, cut to [`NAME_CAP`] bytes and at its first zero byte.
+    pub(crate) fn new(name: &[u8]) -> Self {
+        let mut request = Self { name: [0; NAME_CAP + 1], value: [0; 24] };
+        let bytes = name.iter().take(NAME_CAP).take_while(|&&byte| byte != 0);
+        for (to, from) in request.name.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        request
+    }
+
+    /// The name, without its padding.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.name.split(|&byte| byte == 0).next().unwrap_or_default()
+    }
+
+    /// The name as the kernel wants it: ended by a zero byte.
+    pub(super) fn name_pointer(&mut self) -> *mut libc::c_char {
+        self.name.as_mut_ptr().cast()
+    }
+
+    /// The address that the kernel reads and writes: of the whole structure.
+    pub(super) fn as_pointer(&mut self) -> *mut Self {
+        self
+    }
+
+    /// The same name with another value, its other bytes zero.
+    pub(super) fn with<const N: usize>(mut self, bytes: [u8; N]) -> Self {
+        self.value = [0; 24];
+        for (to, from) in self.value.iter_mut().zip(bytes) {
+            *to = from;
+        }
+        self
+    }
+
+    /// The value as `ifr_flags`.
+    pub(super) fn flags(&self) -> u16 {
+        u16::from_ne_bytes([self.value[0], self.value[1]])
+    }
+
+    /// The value as `ifr_hwaddr`: the address of an Ethernet device.
+    pub(super) fn hardware_address(&self) -> Option<MacAddr> {
+        let [t0, t1, a, b, c, d, e, f, ..] = self.value;
+        (u16::from_ne_bytes([t0, t1]) == HARDWARE_ETHER).then_some(MacAddr([a, b, c, d, e, f]))
+    }
+}
+
+/// Sets flags of an interface and keeps all others, `IFF_MULTICAST` among them.
+pub(crate) fn add_flags(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    flags: u16,
+) -> Result<(), Errno> {
+    let mut request = interface;
+    call(socket, Call::ReadFlags, &mut request)?;
+    let wanted = request.flags() | flags;
+    call(socket, Call::SetFlags, &mut interface.with(wanted.to_ne_bytes()))
+}
+
+/// Sets the MTU in bytes.
+pub(crate) fn set_mtu(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    mtu: u16,
+) -> Result<(), Errno> {
+    call(socket, Call::SetMtu, &mut interface.with(i32::from(mtu).to_ne_bytes()))
+}
+
+/// Sets the length of the transmit queue in packets.
+pub(crate) fn set_queue_len(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    packets: u16,
+) -> Result<(), Errno> {
+    call(socket, Call::SetQueueLen, &mut interface.with(i32::from(packets).to_ne_bytes()))
+}
+
+/// Sets the Ethernet address.
+pub(crate) fn set_mac(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    mac: MacAddr,
+) -> Result<(), Errno> {
+    let [t0, t1] = HARDWARE_ETHER.to_ne_bytes();
+    let [a, b, c, d, e, f] = mac.0;
+    call(socket, Call::SetHardwareAddress, &mut interface.with([t0, t1, a, b, c, d, e, f]))
+}
+
+/// Sets the IPv4 address; the kernel derives netmask and broadcast address from its class.
+pub(crate) fn set_address(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    address: Ipv4Addr,
+) -> Result<(), Errno> {
+    call(socket, Call::SetAddress, &mut interface.with(socket_address(address)))
+}
+
+/// Sets the netmask; the kernel corrects the broadcast address that it had derived.
+pub(crate) fn set_netmask(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+    netmask: Ipv4Addr,
+) -> Result<(), Errno> {
+    call(socket, Call::SetNetmask, &mut interface.with(socket_address(netmask)))
+}
+
+/// Reads the Ethernet address of a TAP device through its own descriptor.
+pub(crate) fn mac_of_device(device: BorrowedFd<'_>) -> Result<Option<MacAddr>, Errno> {
+    let mut request = InterfaceRequest::new(b"");
+    call(device, Call::ReadHardwareAddress, &mut request)?;
+    Ok(request.hardware_address())
+}
+
+/// Adds the default route via `gateway` through the interface.
+pub(crate) fn add_default_route(
+    socket: BorrowedFd<'_>,
+    mut interface: InterfaceRequest,
+    gateway: Ipv4Addr,
+) -> Result<(), Errno> {
+    let any = route_address(Ipv4Addr::UNSPECIFIED);
+    // SAFETY: rtentry is a plain C structure of numbers and one pointer that may be null.
+    let mut route: libc::rtentry = unsafe { core::mem::zeroed() };
+    route.rt_dst = any;
+    route.rt_genmask = any;
+    route.rt_gateway = route_address(gateway);
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    route.rt_dev = interface.name_pointer();
+    // SAFETY: SIOCADDRT reads one rtentry and the name that it points to, which ends with a zero
+    // byte; both outlive the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw mut route) };
+    Errno::result(done).map(drop)
+}
+
+/// The requests that take a `struct ifreq`; a closed list, which is what makes [`call`] safe.
+#[derive(Clone, Copy)]
+enum Call {
+    ReadFlags,
+    SetFlags,
+    SetMtu,
+    SetQueueLen,
+    SetHardwareAddress,
+    ReadHardwareAddress,
+    SetAddress,
+    SetNetmask,
+}
+
+fn call(fd: BorrowedFd<'_>, call: Call, request: &mut InterfaceRequest) -> Result<(), Errno> {
+    let number = match call {
+        Call::ReadFlags => libc::SIOCGIFFLAGS as libc::Ioctl,
+        Call::SetFlags => libc::SIOCSIFFLAGS as libc::Ioctl,
+        Call::SetMtu => libc::SIOCSIFMTU as libc::Ioctl,
+        Call::SetQueueLen => SIOCSIFTXQLEN,
+        Call::SetHardwareAddress => libc::SIOCSIFHWADDR as libc::Ioctl,
+        Call::ReadHardwareAddress => libc::SIOCGIFHWADDR as libc::Ioctl,
+        Call::SetAddress => libc::SIOCSIFADDR as libc::Ioctl,
+        Call::SetNetmask => libc::SIOCSIFNETMASK as libc::Ioctl,
+    };
+    // SAFETY: each of these requests reads or writes one `struct ifreq` (netdevice(7)), which
+    // `InterfaceRequest` is no shorter than; on any other kind of descriptor they fail.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), number, request.as_pointer()) };
+    Errno::result(done).map(drop)
+}
+
+/// `struct sockaddr_in` with port 0 (ip(7)).
+fn socket_address(address: Ipv4Addr) -> [u8; 8] {
+    let [f0, f1] = u16::try_from(libc::AF_INET).unwrap_or(2).to_ne_bytes();
+    let [a, b, c, d] = address.octets();
+    [f0, f1, 0, 0, a, b, c, d]
+}
+
+/// The same as a `struct sockaddr`.
+fn route_address(address: Ipv4Addr) -> libc::sockaddr {
+    let [f0, f1, data @ ..] = socket_address(address);
+    let mut out = libc::sockaddr { sa_family: u16::from_ne_bytes([f0, f1]), sa_data: [0; 14] };
+    for (to, from) in out.sa_data.iter_mut().zip(data) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_is_no_shorter_than_the_kernels() {
+        assert!(size_of::<InterfaceRequest>() >= size_of::<libc::ifreq>());
+        assert_eq!(core::mem::offset_of!(InterfaceRequest, value), 16);
+    }
+
+    #[test]
+    fn name_is_cut_to_fifteen_bytes_and_at_a_zero_byte() {
+        for (given, kept) in [
+            (&b"tap0"[..], &b"tap0"[..]),
+            (b"", b""),
+            (b"a-name-far-too-long", b"a-name-far-too-"),
+            (b"tap0\0evil", b"tap0"),
+        ] {
+            assert_eq!(InterfaceRequest::new(given).name(), kept);
+        }
+    }
+
+    #[test]
+    fn addresses_are_laid_out_in_network_order() {
+        let address = socket_address(Ipv4Addr::new(10, 0, 2, 100));
+        assert_eq!(address[2..], [0, 0, 10, 0, 2, 100]);
+        assert_eq!(u16::from_ne_bytes([address[0], address[1]]), 2);
+    }
+}
