@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use nix::unistd;
 
 // SHIM: becomes `use slirp_core::inherited_fd;`
-use crate::shim::inherited_fd;
+use slirp_core::inherited_fd;
 
 /// The message of readiness. Callers read exactly this.
 const READY: &[u8] = b"1";

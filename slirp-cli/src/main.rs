@@ -10,7 +10,6 @@ mod inherited;
 mod lifetime;
 mod options;
 mod run;
-mod shim; // SHIM: goes away
 mod version;
 
 use std::env;
@@ -25,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::args::{ArgumentError, Command};
 use crate::console::{complain, complain_bytes, print, say};
 // SHIM: becomes `use slirp_core::LargeAlloc;`
-use crate::shim::LargeAlloc;
+use slirp_core::LargeAlloc;
 
 #[global_allocator]
 static ALLOC: LargeAlloc = LargeAlloc;

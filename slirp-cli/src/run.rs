@@ -21,10 +21,10 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 // SHIM: becomes `slirp_core::…`
-use crate::shim::host::tap::{Tap, TapError};
-use crate::shim::inherited_fd;
-use crate::shim::instance::{Builder, Handle, Instance, RunError, StartError};
-use crate::shim::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
+use slirp_core::host::tap::{Tap, TapError};
+use slirp_core::inherited_fd;
+use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};
+use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
 
 use crate::banner;
 use crate::console::{complain, say};

@@ -47,9 +47,10 @@ impl Default for StackConfig {
 pub struct Offload {
     /// Every frame is preceded by a virtio-net header (`IFF_VNET_HDR`).
     pub vnet_header: bool,
-    /// Checksums may be left to whoever needs them, in both directions (`TUN_F_CSUM`).
+    /// Transport checksums may be left to whoever needs them (`TUN_F_CSUM`); needs the header.
     pub checksum: bool,
-    /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`, `TUN_F_TSO6`).
+    /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`,
+    /// `TUN_F_TSO6`); needs checksums to be left.
     pub tcp_segmentation: bool,
     /// UDP frames that hold several datagrams may cross the device (`TUN_F_USO4`, `TUN_F_USO6`).
     pub udp_segmentation: bool,

@@ -53,13 +53,8 @@ impl AttachError {
         let (step, errno) = match self {
             Self::Step { step, source } => (*step, errno(source)),
             Self::OpenNamespace { source, .. } => {
-                return match errno(source) {
-                    Errno::EACCES => Some(
-                        "a process can only be attached to by its own user or by root; note that a \
-                         process that changed its user or capabilities may hide its namespaces",
-                    ),
-                    _ => None,
-                };
+                return (errno(source) == Errno::EACCES)
+                    .then_some("only the owner of a process or root can attach to it");
             }
             Self::HelperNotStarted(_)
             | Self::HelperKilled(_)

@@ -146,17 +146,21 @@ mod tests {
         Layout::from_size_align(size, align).unwrap()
     }
 
+    fn pattern(at: usize) -> u8 {
+        u8::try_from(at / 251 % 256).unwrap()
+    }
+
     /// Fills `len` bytes so that each page differs.
     unsafe fn fill(block: *mut u8, len: usize) {
         for at in 0..len {
             // SAFETY: the caller's block is at least `len` bytes long.
-            unsafe { block.add(at).write((at / 251) as u8) };
+            unsafe { block.add(at).write(pattern(at)) };
         }
     }
 
     unsafe fn is_filled(block: *const u8, len: usize) -> bool {
         // SAFETY: the caller's block is at least `len` bytes long and was filled.
-        (0..len).all(|at| unsafe { block.add(at).read() } == (at / 251) as u8)
+        (0..len).all(|at| unsafe { block.add(at).read() } == pattern(at))
     }
 
     #[test]
@@ -168,7 +172,7 @@ mod tests {
                 // once with the same layout.
                 unsafe {
                     let block = LargeAlloc.alloc_zeroed(layout);
-                    assert!(!block.is_null() && block.addr() % align == 0);
+                    assert!(!block.is_null() && block.addr().is_multiple_of(align));
                     assert!(std::slice::from_raw_parts(block, size).iter().all(|&byte| byte == 0));
                     fill(block, size);
                     assert!(is_filled(block, size));
@@ -190,7 +194,7 @@ mod tests {
                 fill(block, current.size());
                 for size in sizes {
                     block = LargeAlloc.realloc(block, current, size);
-                    assert!(!block.is_null() && block.addr() % align == 0);
+                    assert!(!block.is_null() && block.addr().is_multiple_of(align));
                     assert!(is_filled(block, current.size().min(size)), "{current:?} to {size}");
                     current = layout(size, align);
                     fill(block, size);
