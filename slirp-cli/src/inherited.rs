@@ -10,7 +10,6 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd;
 
-// SHIM: becomes `use slirp_core::inherited_fd;`
 use slirp_core::inherited_fd;
 
 /// The message of readiness. Callers read exactly this.

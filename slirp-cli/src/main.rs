@@ -23,7 +23,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{ArgumentError, Command};
 use crate::console::{complain, complain_bytes, print, say};
-// SHIM: becomes `use slirp_core::LargeAlloc;`
 use slirp_core::LargeAlloc;
 
 #[global_allocator]

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-// SHIM: becomes `slirp_core::…`
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
 use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};

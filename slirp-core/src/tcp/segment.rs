@@ -135,11 +135,6 @@ impl Segment {
         packet[self.at + 8..self.at + 12].copy_from_slice(&ack.to_be_bytes());
     }
 
-    pub(crate) fn set_window(&mut self, packet: &mut [u8], window: u16) {
-        self.window = window;
-        packet[self.at + 14..self.at + 16].copy_from_slice(&window.to_be_bytes());
-    }
-
     pub(crate) fn set_checksum(&self, packet: &mut [u8], checksum: u16) {
         packet[self.at + 16..self.at + 18].copy_from_slice(&checksum.to_be_bytes());
     }
