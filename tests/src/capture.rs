@@ -27,17 +27,13 @@ impl Capture {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("slirp-test-{}-{number}.pcap", std::process::id());
         let file = std::env::temp_dir().join(name);
-        // Made by us and open to all: tcpdump may run as an ordinary user's root.
-        std::fs::write(&file, b"").expect("the temporary folder is writable");
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .expect("the file is ours");
         // Whole headers and a little payload; immediate mode, so that nothing waits in the kernel.
         let shell = format!(
-            "exec tcpdump -i {interface} -n -U -s 160 --immediate-mode -Z root -w - > {}",
+            "exec tcpdump -i {interface} -n -U -s 160 --immediate-mode -Z root -w {}",
             file.display()
         );
         let mut child = namespace
-            .command(&["sh", "-c", &shell])
+            .network_command(&["sh", "-c", &shell])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

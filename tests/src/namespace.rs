@@ -106,6 +106,13 @@ impl Namespace {
         command
     }
 
+    /// A command that runs `argv` with this namespace's network and everything else of the test's own.
+    pub(crate) fn network_command(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("--target").arg(self.pid().to_string()).args(["--net", "--"]).args(argv);
+        command
+    }
+
     /// Runs a program to its end.
     ///
     /// # Panics
