@@ -33,7 +33,8 @@ impl Dnsmasq {
             "--pid-file=",
             "--log-facility=-",
             "--local=/example.test/",
-            "--auth-server=ns.example.test,lo",
+            // Authoritative on IPv4 only: there it adds SOA records to what it denies.
+            "--auth-server=ns.example.test,lo/4",
             "--auth-zone=auth.test",
             "--auth-soa=7,hostmaster.auth.test",
             "--host-record=www.example.test,203.0.113.10,2001:db8:2::10",

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4RecvErr, UdpGsoSegment},
+};
 use slirp_tests::*;
 use socket2::SockRef;
 
@@ -103,6 +106,7 @@ fn closed_port_of_host_loopback_is_refused_by_the_gateway() {
     assert_refused(&world, (GATEWAY, 9).into());
 }
 
+// Linux tells a UDP application of an unreachable network or host only when it asks with IP_RECVERR.
 #[test]
 fn host_without_a_route_makes_the_destination_unreachable() {
     let world = world!();
@@ -111,6 +115,7 @@ fn host_without_a_route_makes_the_destination_unreachable() {
     let _capture = world.capture();
     for to in [[203, 0, 113, 21], [203, 0, 113, 22]] {
         let guest = guest_socket(&world);
+        setsockopt(&guest, Ipv4RecvErr, &true).unwrap();
         guest.connect(SocketAddr::from((to, 9))).unwrap();
         guest.send(b"anybody?").unwrap();
         let error = guest.recv(&mut [0; 16]).expect_err("no way there");
@@ -133,6 +138,7 @@ fn host_loopback_is_unreachable_when_disabled() {
     );
     for address in ["10.0.2.2", "127.0.0.1", "127.1.2.3"] {
         let guest = guest_socket(&world);
+        setsockopt(&guest, Ipv4RecvErr, &true).unwrap();
         guest.connect((address, 7777)).unwrap();
         guest.send(b"let me in").unwrap();
         let error = guest.recv(&mut [0; 16]).expect_err(address);
