@@ -80,6 +80,7 @@ impl Capture {
 }
 
 impl Drop for Capture {
+    #[expect(clippy::print_stderr, reason = "a failing test speaks through the runner's capture")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             send_signal(child.id(), Signal::SIGTERM);

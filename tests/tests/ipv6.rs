@@ -1,5 +1,7 @@
 //! IPv6 with `-6`: router advertisement, virtual addresses, remotes, names.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;

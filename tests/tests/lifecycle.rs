@@ -1,5 +1,7 @@
 //! Start, configuration and end of the real process.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
 use std::net::TcpListener;
 use std::time::Duration;
 
