@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use slirp_tests::*;
@@ -45,7 +45,7 @@ fn flood(world: &World, to: IpAddr) {
         if number % BATCH == BATCH - 1 {
             // The tap's queue holds 1,000 packets: more at once would be dropped unseen.
             let sent = u64::from(number) + 1;
-            wait_until(RECOVERY, "the process reads its tap", || {
+            wait_until(Duration::from_secs(10), "the process reads its tap", || {
                 let (read, dropped) = left_the_guest(world);
                 read + dropped >= before + sent
             });
@@ -187,6 +187,52 @@ for number in range(4000):
     );
     assert_serves(&world, &server);
     assert_recovers(&slirp, 60 * 1024);
+}
+
+#[test]
+fn loopback_spelled_in_raw_frames_is_refused_when_disabled() {
+    let world = world!();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let forbidden: Vec<TcpListener> = world
+        .host
+        .enter(|| ["[::1]:7777", "127.0.0.1:7777"].map(|at| TcpListener::bind(at).unwrap()).into());
+    let slirp = world.slirp().options(&["-6", "--disable-host-loopback"]).start();
+    let _capture = world.capture();
+    inject(
+        &world,
+        "
+def checksum(data):
+    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    total = (total & 0xffff) + (total >> 16)
+    return ((total & 0xffff) + (total >> 16)) ^ 0xffff
+def syn(source, destination, port):
+    tcp = struct.pack('!HHIIBBHHH', port, 7777, 1, 0, 0x50, 2, 65535, 0, 0)
+    total = checksum(source + destination + struct.pack('!HH', 6, len(tcp)) + tcp)
+    return tcp[:16] + struct.pack('!H', total) + tcp[18:]
+port = 20000
+for round in range(20):
+    for text in '127.0.0.1 127.9.9.9 0.0.0.0 10.0.2.2'.split():
+        port += 1
+        source, destination = socket.inet_aton('10.0.2.100'), socket.inet_aton(text)
+        ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 40, 1, 0, 64, 6, 0, source, destination)
+        ip = ip[:10] + struct.pack('!H', checksum(ip)) + ip[12:]
+        send(ethernet + ip + syn(source, destination, port))
+    for text in '::1 :: ::ffff:127.0.0.1 ::127.0.0.1 fd00::2 fd00::99'.split():
+        port += 1
+        source = socket.inet_pton(socket.AF_INET6, 'fd00::1234')
+        destination = socket.inet_pton(socket.AF_INET6, text)
+        ip = struct.pack('!IHBB', 0x60000000, 20, 6, 64) + source + destination
+        send(ethernet[:12] + b'\\x86\\xdd' + ip + syn(source, destination, port))
+",
+    );
+    // Whoever has read this connection's SYN has read those before it.
+    assert_serves(&world, &server);
+    for listener in &forbidden {
+        listener.set_nonblocking(true).unwrap();
+        let accepted = listener.accept();
+        assert!(accepted.is_err(), "{listener:?} was reached: {accepted:?}");
+    }
+    assert!(slirp.facts().is_alive());
 }
 
 #[test]

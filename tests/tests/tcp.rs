@@ -486,18 +486,22 @@ fn network_nested_behind_the_guest_works_without_masquerading() {
     assert_eq!(&back, b"from the nested one");
 }
 
+/// What a guest may do to reach the host's loopback by its own addresses.
+fn route_loopback_to_the_tap(world: &World) {
+    world.guest.script(
+        "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+        ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null || true
+        ip route add 127.0.0.0/8 dev tap0 via 10.0.2.2 src 10.0.2.100",
+    );
+}
+
 #[test]
 fn host_loopback_is_unreachable_when_disabled() {
     let world = world!();
     let _loopback = TcpServer::echo(&world.host, ([127, 0, 0, 1], 7777).into());
     let _slirp = world.slirp().options(&["--disable-host-loopback"]).start();
     let _capture = world.capture();
-    // A guest may route the host's loopback addresses to the tap.
-    world.guest.script(
-        "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
-        ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null || true
-        ip route add 127.0.0.0/8 dev tap0 via 10.0.2.2 src 10.0.2.100",
-    );
+    route_loopback_to_the_tap(&world);
     for address in ["10.0.2.2", "127.0.0.1", "127.1.2.3"] {
         let to = SocketAddr::new(address.parse().unwrap(), 7777);
         let failure = connect(&world.guest, to).expect_err(address);
@@ -513,6 +517,8 @@ fn host_loopback_stays_reachable_as_routed_127_when_allowed() {
     let _slirp = world.slirp().start();
     let _capture = world.capture();
     echo_once(&world, (GATEWAY, server.address().port()).into(), b"as gateway");
+    route_loopback_to_the_tap(&world);
+    echo_once(&world, server.address(), b"as itself");
 }
 
 #[test]
