@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 /// Programs that the harness and the tests run; all are Debian packages listed in `.ci/run`.
 const PROGRAMS: &[&str] = &[
-    "busybox", "curl", "dig", "dnsmasq", "ip", "mount", "ncat", "nsenter", "ping", "prlimit",
+    "busybox", "curl", "dig", "dnsmasq", "ip", "mount", "nft", "nsenter", "ping", "prlimit",
     "python3", "setpriv", "ss", "tcpdump", "unshare",
 ];
 
