@@ -1,1 +1,49 @@
-//! Simulation and namespace tests.
+//! Namespace tests: the real binary, real namespaces, real peers.
+//!
+//! Owns the harness that the files in `tests/` share. Three network namespaces make one test's world,
+//! so that tests are hermetic, run in parallel and leave the machine as it was:
+//!
+//! ```text
+//!  remote  r0 198.51.100.2/24 ----- h0 198.51.100.1/24  host            tap0 10.0.2.100/24  guest
+//!          lo 203.0.113.10/32                           slirp4netns ================
+//! ```
+//!
+//! * [`World`] builds the three, [`SlirpBuilder`] runs the binary in the middle one.
+//! * A test's own code acts in any of them with [`Namespace::enter`], which runs a closure on a thread
+//!   of that network namespace; real programs run with [`Namespace::exec`].
+//! * The binary under test is `SLIRP_TEST_BINARY` where set, otherwise the workspace's own build
+//!   (see [`binary_under_test`]).
+//! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
+//!   (see [`world!`]).
+//!
+//! Leaves to others: what the product should do, which only the tests say.
+
+mod binary;
+mod capture;
+mod dns;
+mod frame;
+mod namespace;
+mod payload;
+mod process;
+mod requirement;
+mod server;
+mod slirp;
+mod tcp;
+mod wait;
+mod world;
+
+pub use binary::binary_under_test;
+pub use capture::Capture;
+pub use dns::{CannedDns, Dnsmasq};
+pub use frame::{raw_ipv4_socket, syn_packet};
+pub use namespace::{Account, Background, Namespace, Output};
+pub use payload::{receive_exact, send_exact, verify_exact};
+pub use process::ProcessFacts;
+pub use requirement::{Missing, skip};
+pub use server::{TcpServer, UdpServer};
+pub use slirp::{Exit, Slirp, SlirpBuilder};
+pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
+pub use wait::wait_until;
+pub use world::{
+    FAR, FAR_V6, GATEWAY, GUEST, HOST, NAMESERVER, REMOTE, REMOTE_2, REMOTE_V6, World,
+};

@@ -1,0 +1,43 @@
+//! Which binary the tests drive, and how it gets built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The binary under test: `SLIRP_TEST_BINARY`, otherwise `slirp4netns` as built from this workspace with the
+/// profile of the running test. Built once per test process, so that it is never stale.
+///
+/// # Panics
+/// When the variable names no file or the build fails.
+pub fn binary_under_test() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("SLIRP_TEST_BINARY") {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            assert!(path.is_file(), "SLIRP_TEST_BINARY={} is no file", path.display());
+            path
+        }
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    // <target>/<profile folder>/deps/<test binary>
+    let test = std::env::current_exe().expect("a running program has a path");
+    let folder = test.ancestors().nth(2).expect("test binaries live in <target>/<profile>/deps");
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
+    // Cargo's dev and test profiles share the folder `debug`.
+    let profile = if name == "debug" { "dev" } else { name };
+    let target = folder.parent().expect("the profile folder has a parent");
+
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--quiet", "--package", "slirp-cli", "--bin", "slirp4netns"])
+        .args(["--profile", profile])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "building slirp4netns failed");
+    folder.join("slirp4netns")
+}

@@ -1,0 +1,65 @@
+//! What a machine must offer for the namespace tests, and the one way to skip them.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Programs that the harness and the tests run; all are Debian packages listed in `.ci/run`.
+const PROGRAMS: &[&str] = &[
+    "busybox", "curl", "dig", "dnsmasq", "ip", "mount", "nft", "nsenter", "ping", "prlimit",
+    "python3", "setpriv", "ss", "tcpdump", "unshare",
+];
+
+/// Why this machine cannot run a namespace test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+/// Looks once per process for root, programs and the TUN driver.
+pub(crate) fn check() -> Result<(), Missing> {
+    static FOUND: OnceLock<Result<(), Missing>> = OnceLock::new();
+    FOUND.get_or_init(look).clone()
+}
+
+fn look() -> Result<(), Missing> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Missing("the harness needs root to build its namespaces".to_owned()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in PROGRAMS {
+        let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+        if !found {
+            return Err(Missing(format!("{program} is not installed")));
+        }
+    }
+    if !Path::new("/sys/class/misc/tun").exists() {
+        return Err(Missing("the kernel has no TUN driver (try modprobe tun)".to_owned()));
+    }
+    Ok(())
+}
+
+/// Says that a test is skipped, past the capture of the test runner.
+///
+/// # Panics
+/// Where `SLIRP_REQUIRE_NETNS=1`: there a skipped test is a failed one.
+pub fn skip(missing: &Missing) {
+    let required = std::env::var_os("SLIRP_REQUIRE_NETNS").is_some_and(|value| value == "1");
+    assert!(!required, "SLIRP_REQUIRE_NETNS=1 and {}", missing.0);
+    // A line that cannot be written is a closed stderr: nobody is there to read it.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", missing.0);
+}
+
+/// Builds a [`World`](crate::World), or skips the calling test.
+///
+/// `world!()` is root's, `world!(Account::Ordinary)` runs guest and binary as an ordinary user.
+#[macro_export]
+macro_rules! world {
+    () => {
+        $crate::world!($crate::Account::Root)
+    };
+    ($account:expr) => {
+        match $crate::World::build($account) {
+            Ok(world) => world,
+            Err(missing) => return $crate::skip(&missing),
+        }
+    };
+}

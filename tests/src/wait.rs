@@ -1,0 +1,15 @@
+//! Bounded polling of a condition, for facts that nothing announces.
+
+use std::time::{Duration, Instant};
+
+/// Polls `condition` every few milliseconds until it holds.
+///
+/// # Panics
+/// When `limit` passes first; `what` names the condition in the message.
+pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let started_at = Instant::now();
+    while !condition() {
+        assert!(started_at.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

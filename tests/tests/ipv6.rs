@@ -1,0 +1,187 @@
+//! IPv6 with `-6`: router advertisement, virtual addresses, remotes, names.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use slirp_tests::*;
+
+const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+
+/// A guest whose address from the router advertisement is ready for use.
+fn start(world: &World, options: &[&str]) -> Slirp {
+    let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
+    wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
+        let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
+        text.contains("inet6 fd00:")
+    });
+    slirp
+}
+
+fn echo_tcp(world: &World, to: SocketAddr) {
+    let mut stream = connect(&world.guest, to).unwrap_or_else(|f| panic!("{to}: {f:?}"));
+    stream.write_all(b"six").unwrap();
+    let mut back = [0; 3];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"six");
+}
+
+#[test]
+fn guest_configures_itself_from_the_router_advertisement() {
+    let world = world!();
+    let _slirp = start(&world, &[]);
+    let routes = world.guest.script("ip -6 route show default");
+    assert!(routes.contains("via fe80::2 dev tap0 proto ra"), "{routes}");
+}
+
+#[test]
+fn tcp_reaches_host_loopback_and_a_remote() {
+    let world = world!(Account::Ordinary);
+    let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());
+    let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    echo_tcp(&world, (GATEWAY_V6, loopback.address().port()).into());
+    echo_tcp(&world, far.address());
+    let refused = connect(&world.guest, (FAR_V6, 9).into()).expect_err("nobody listens");
+    assert_eq!(refused.errno, Errno::ECONNREFUSED);
+}
+
+#[test]
+fn large_transfer_is_byte_exact() {
+    let world = world!();
+    let _slirp = start(&world, &[]);
+    let server = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
+    let stream = connect(&world.guest, server.address()).unwrap();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send_exact(&stream, 6, 16 << 20));
+        receive_exact(&stream, 6, 16 << 20).unwrap();
+        sent.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn unreachable_destination_is_told() {
+    let world = world!();
+    world.host.script("ip route add unreachable 2001:db8:9::/48");
+    world.remote.script("ip route add unreachable 2001:db8:a::/48");
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    for to in ["2001:db8:9::1", "2001:db8:a::1"] {
+        let to = SocketAddr::new(to.parse().unwrap(), 80);
+        let failure = connect(&world.guest, to).expect_err("no way there");
+        let told = [Errno::EHOSTUNREACH, Errno::ENETUNREACH].contains(&failure.errno);
+        assert!(told && failure.after < Duration::from_secs(5), "{to}: {failure:?}");
+    }
+}
+
+#[test]
+fn udp_reaches_host_loopback_and_a_remote_at_every_size() {
+    let world = world!();
+    let loopback = UdpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());
+    let far = UdpServer::echo(&world.remote, (FAR_V6, 0).into());
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let gateway = SocketAddr::new(GATEWAY_V6, loopback.address().port());
+    for len in [1_usize, 1000, 1452, 8000, 60000] {
+        for to in [gateway, far.address()] {
+            let mut text = vec![0; len];
+            send_exact(&mut text[..], 2, len).unwrap();
+            socket.send_to(&text, to).unwrap();
+            let mut buffer = vec![0; 65536];
+            let (got, from) =
+                socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{len} to {to}: {e}"));
+            assert_eq!((got, from), (len, to));
+            verify_exact(&buffer[..got], 2).unwrap();
+        }
+    }
+}
+
+#[test]
+fn udp_to_a_closed_port_is_refused() {
+    let world = world!();
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    for to in [GATEWAY_V6, FAR_V6] {
+        let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.connect((to, 9)).unwrap();
+        socket.send(b"anybody?").unwrap();
+        let error = socket.recv(&mut [0; 16]).expect_err("nobody is there");
+        assert_eq!(error.raw_os_error(), Some(Errno::ECONNREFUSED as i32), "{to}: {error}");
+    }
+}
+
+#[test]
+fn virtual_addresses_answer_ping() {
+    let world = world!(Account::Ordinary);
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    for address in ["fd00::2", "fd00::3", "fe80::2%tap0", "fe80::3%tap0"] {
+        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", address]);
+        assert!(output.status.success(), "{address}: {}{}", output.stdout, output.stderr);
+    }
+}
+
+#[test]
+fn remote_answers_ping() {
+    let world = world!();
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", "2001:db8:2::10"]);
+    assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn names_resolve_over_ipv6() {
+    let world = world!();
+    let _dns = Dnsmasq::start(&world.host, Ipv6Addr::LOCALHOST.into(), &[]);
+    world.write_resolv_conf("nameserver ::1\n");
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    for extra in ["+notcp", "+tcp"] {
+        let argv = ["dig", "@fd00::3", "+tries=1", "+time=8", "+short", extra, "www.example.test"];
+        let output = world.guest.exec(&argv);
+        assert_eq!(output.stdout, "203.0.113.10\n", "{extra}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
+    let world = world!();
+    let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    let argv = ["dig", "@fd00::3", "+tries=1", "+time=8", "+short", "www.example.test"];
+    let output = world.guest.exec(&argv);
+    assert_eq!(output.stdout, "203.0.113.10\n", "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn host_loopback_is_unreachable_when_disabled() {
+    let world = world!();
+    let _loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());
+    let _slirp = start(&world, &["--disable-host-loopback"]);
+    let _capture = world.capture();
+    for address in ["fd00::2", "fd00::7"] {
+        let to = SocketAddr::new(address.parse().unwrap(), 7777);
+        let failure = connect(&world.guest, to).expect_err(address);
+        let told = [Errno::EHOSTUNREACH, Errno::ENETUNREACH].contains(&failure.errno);
+        assert!(told, "{address}: {failure:?}");
+    }
+}
+
+#[test]
+fn without_the_option_no_router_is_advertised() {
+    let world = world!();
+    let _slirp = world.slirp().start();
+    let capture = world.capture();
+    let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "1", "fe80::2%tap0"]);
+    assert!(!output.status.success(), "{}", output.stdout);
+    assert!(capture.packets("ip6 and ether src 52:56:00:00:00:02").is_empty());
+}

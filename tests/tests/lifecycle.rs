@@ -1,0 +1,232 @@
+//! Start, configuration and end of the real process.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use slirp_tests::*;
+
+fn transfer(world: &World) {
+    let listener =
+        world.remote.enter(|| TcpListener::bind((FAR, 0))).expect("the remote has this address");
+    let guest = connect(&world.guest, listener.local_addr().unwrap()).expect("it connects");
+    let remote = bounded(listener.accept().unwrap().0);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send_exact(&guest, 1, 4 << 20));
+        receive_exact(&remote, 1, 4 << 20).unwrap();
+        sent.join().unwrap().unwrap();
+        let sent = scope.spawn(|| send_exact(&remote, 2, 4 << 20));
+        receive_exact(&guest, 2, 4 << 20).unwrap();
+        sent.join().unwrap().unwrap();
+    });
+}
+
+/// No process of the test's world but the three holders: whatever the binary started has ended with it.
+fn assert_nothing_left(world: &World) {
+    let folder = world.folder().to_str().unwrap().to_owned();
+    wait_until(Duration::from_secs(5), "no process of the binary is left", || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        !processes.into_iter().any(|process| {
+            let files = std::fs::read_dir(process.path().join("fd")).into_iter().flatten();
+            files.flatten().any(|file| {
+                std::fs::read_link(file.path())
+                    .is_ok_and(|target| target.to_string_lossy().starts_with(&folder))
+            })
+        })
+    });
+}
+
+#[test]
+fn ready_byte_is_written_once_and_the_banner_names_the_plan() {
+    let world = world!();
+    let slirp = world.slirp().start();
+    slirp.signal(Signal::SIGTERM);
+    let exit = slirp.wait();
+    assert!(exit.stderr.contains(" for tap0"), "{}", exit.stderr);
+    assert!(exit.stderr.contains("received tapfd="), "{}", exit.stderr);
+}
+
+#[test]
+fn banner_names_the_address_plan() {
+    let world = world!();
+    let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
+    slirp.close_exit_fd();
+    let exit = slirp.wait();
+    for line in [
+        "Starting slirp",
+        "* MTU:             1500",
+        "* Network:         10.0.2.0",
+        "* Netmask:         255.255.255.0",
+        "* Gateway:         10.0.2.2",
+        "* DNS:             10.0.2.3",
+        "* DHCP begin:      10.0.2.15",
+        "* DHCP end:        10.0.2.30",
+        "* Recommended IP:  10.0.2.100",
+    ] {
+        assert!(exit.stdout.lines().any(|said| said == line), "{line} in {}", exit.stdout);
+    }
+    let warning = "WARNING: 127.0.0.1:* on the host is accessible as 10.0.2.2";
+    assert!(exit.stdout.contains(warning), "{}", exit.stdout);
+}
+
+#[test]
+fn configure_sets_up_the_guest() {
+    let world = world!();
+    let _slirp = world.slirp().options(&["--mtu=1400"]).start();
+    let link = world.guest.script("ip -d link show tap0");
+    assert!(link.contains("mtu 1400") && link.contains("tun type tap"), "{link}");
+    assert!(link.contains("LOWER_UP"), "{link}");
+    let address = world.guest.script("ip -4 addr show tap0");
+    assert!(address.contains("inet 10.0.2.100/24"), "{address}");
+    let route = world.guest.script("ip -4 route show default");
+    assert!(route.starts_with("default via 10.0.2.2 dev tap0"), "{route}");
+    let loopback = world.guest.script("ip link show lo");
+    assert!(loopback.contains("LOOPBACK,UP"), "{loopback}");
+}
+
+#[test]
+fn configure_keeps_the_multicast_flag() {
+    let world = world!();
+    let _slirp = world.slirp().start();
+    let link = world.guest.script("ip link show tap0");
+    assert!(link.contains("<BROADCAST,MULTICAST,UP"), "{link}");
+}
+
+#[test]
+fn without_configure_the_tap_stays_down() {
+    let world = world!();
+    let _slirp = world.slirp().bare().start();
+    let link = world.guest.script("ip link show tap0");
+    assert!(link.contains("state DOWN") && !link.contains(",UP"), "{link}");
+    assert_eq!(world.guest.script("ip -4 addr show tap0"), "");
+    world.configure_tap_by_hand("tap0");
+    transfer(&world);
+}
+
+#[test]
+fn persistent_tap_of_the_runtime_is_attached_and_survives() {
+    let world = world!(Account::Ordinary);
+    world.guest.script("ip tuntap add name tap0 mode tap; ip link set tap0 mtu 65520 up");
+    let slirp = world.slirp().bare().options(&["--mtu=65520"]).start();
+    world
+        .guest
+        .script("ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2 dev tap0");
+    transfer(&world);
+    drop(slirp);
+    assert!(world.guest.script("ip link show tap0").contains("NO-CARRIER"));
+    // A second process takes the same tap over.
+    let _again = world.slirp().bare().options(&["--mtu=65520"]).start();
+    transfer(&world);
+}
+
+#[test]
+fn closing_the_exit_fd_ends_it_with_success() {
+    let world = world!();
+    let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
+    slirp.close_exit_fd();
+    let exit = slirp.wait();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert!(exit.stderr.contains("exitfd event"), "{}", exit.stderr);
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn exit_fd_that_is_not_open_ends_it_with_success() {
+    let world = world!();
+    let exit = world.slirp().options(&["--exit-fd=77"]).run();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+}
+
+#[test]
+fn ready_fd_that_is_not_open_is_ignored() {
+    let world = world!();
+    let mut slirp = world.slirp().options(&["--ready-fd=77", "--exit-fd=4"]).spawn();
+    wait_until(Duration::from_secs(10), "the tap is up", || {
+        world.guest.exec(&["ip", "link", "show", "tap0", "up"]).stdout.contains("tap0")
+    });
+    transfer(&world);
+    slirp.close_exit_fd();
+    assert_eq!(slirp.wait().code, Some(0));
+}
+
+#[test]
+fn term_and_int_end_it_and_the_tap() {
+    let world = world!();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let slirp = world.slirp().start();
+        let open = TcpServer::echo(&world.remote, (FAR, 0).into());
+        let _stream = connect(&world.guest, open.address()).unwrap();
+        slirp.signal(signal);
+        let exit = slirp.wait();
+        assert!(
+            exit.code.is_some_and(|code| code == 0 || code == 128 + signal as i32)
+                || exit.signal == Some(signal as i32),
+            "{exit:?}"
+        );
+        assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+        let gone = || !world.guest.exec(&["ip", "link", "show", "tap0"]).status.success();
+        wait_until(Duration::from_secs(5), "the tap is gone", gone);
+        assert_nothing_left(&world);
+    }
+}
+
+#[test]
+fn deleted_tap_ends_it_with_a_line_and_without_a_spin() {
+    let world = world!();
+    let slirp = world.slirp().start();
+    world.guest.script("ip link del tap0");
+    let facts = slirp.facts();
+    let ended = std::time::Instant::now();
+    while facts.is_alive() && ended.elapsed() < Duration::from_secs(3) {
+        assert!(facts.cpu_time() < Duration::from_secs(1), "it spins");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!facts.is_alive(), "it runs on without a tap");
+    let exit = slirp.wait();
+    assert!(exit.code.is_some(), "{exit:?}");
+    let lines = exit.stderr.lines().count();
+    assert!((3..20).contains(&lines), "{lines} lines: {}", exit.stderr);
+}
+
+#[test]
+fn tap_set_down_and_up_again_works_on() {
+    let world = world!();
+    let slirp = world.slirp().start();
+    transfer(&world);
+    world.guest.script("ip link set tap0 down");
+    let spent = slirp.facts().cpu_time_during(Duration::from_millis(500));
+    assert!(spent < Duration::from_millis(100), "{spent:?}");
+    world.guest.script("ip link set tap0 up; ip route replace default via 10.0.2.2");
+    transfer(&world);
+}
+
+#[test]
+fn dead_container_leaves_it_idle_or_ended() {
+    let mut world = world!();
+    let slirp = world.slirp().start();
+    world.guest.kill_holder();
+    let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
+    assert!(spent < Duration::from_millis(100), "{spent:?}");
+}
+
+#[test]
+fn two_processes_serve_two_containers_of_one_host() {
+    let world = world!();
+    let _slirp = world.slirp().start();
+    let second = Namespace::container(&world.host, Account::Root);
+    let _other = world.slirp().positionals(&[&second.pid().to_string(), "tap0"]).start();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    connect(&world.guest, server.address()).expect("the first container is on the network");
+    connect(&second, server.address()).expect("the second container is on the network");
+}
+
+#[test]
+fn idle_process_is_small_and_sleeps() {
+    let world = world!();
+    let slirp = world.slirp().start();
+    let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
+    assert!(spent <= Duration::from_millis(20), "{spent:?}");
+    assert!(slirp.facts().open_files() < 40);
+}
