@@ -131,7 +131,7 @@ pub(crate) enum Failure {
 pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
     // SAFETY: `attach` and everything that it calls in this module, in `ifreq` and in `tun` work on
     // values on the stack and make plain system calls; the wrappers of nix that it uses (setns,
-    // open of a C string, socket) do the same. `encode` only moves numbers.
+    // open of a C string, socket, send) do the same. `encode` only moves numbers.
     let outcome = unsafe {
         fork::run(|| match attach(&order) {
             Ok(device) => ([0; REPORT_LEN], Some(device)),

@@ -7,14 +7,15 @@ use core::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send};
 
 use crate::wire::MacAddr;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` without the final zero).
 pub(crate) const NAME_CAP: usize = 15;
 
-/// Sets the length of the transmit queue; libc lacks it (`linux/sockios.h`).
-const SIOCSIFTXQLEN: libc::Ioctl = 0x8943;
+/// The message is a request (netlink(7)).
+const NLM_F_REQUEST: u16 = 1;
 
 /// Type of an Ethernet hardware address (`ARPHRD_ETHER`), the only one that a TAP device takes.
 const HARDWARE_ETHER: u16 = libc::ARPHRD_ETHER;
@@ -99,12 +100,45 @@ pub(crate) fn set_mtu(
 }
 
 /// Sets the length of the transmit queue in packets.
+///
+/// Over rtnetlink(7), since the ioctl for it wants a capability in the initial user namespace. What
+/// the kernel answers is not read: the default length works, too.
 pub(crate) fn set_queue_len(
     socket: BorrowedFd<'_>,
     interface: InterfaceRequest,
     packets: u16,
 ) -> Result<(), Errno> {
-    call(socket, Call::SetQueueLen, &mut interface.with(i32::from(packets).to_ne_bytes()))
+    const MESSAGE_LEN: u32 = 16 + 16 + 8;
+    let mut request = interface;
+    call(socket, Call::ReadIndex, &mut request)?;
+    let [i0, i1, i2, i3, ..] = request.value;
+    // struct nlmsghdr, struct ifinfomsg, struct rtattr: all of them in the host's byte order.
+    let mut message = [0_u8; MESSAGE_LEN as usize];
+    let fields = [
+        (0, MESSAGE_LEN.to_ne_bytes()),
+        (4, pair(libc::RTM_NEWLINK, NLM_F_REQUEST)),
+        (20, [i0, i1, i2, i3]),
+        (32, pair(8, libc::IFLA_TXQLEN)),
+        (36, u32::from(packets).to_ne_bytes()),
+    ];
+    for (at, bytes) in fields {
+        for (to, from) in message.iter_mut().skip(at).zip(bytes) {
+            *to = from;
+        }
+    }
+    let netlink = nix::sys::socket::socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    send(netlink.as_raw_fd(), &message, MsgFlags::empty()).map(drop)
+}
+
+/// Two numbers of 16 bits, one after the other.
+fn pair(first: u16, second: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d]
 }
 
 /// Sets the Ethernet address.
@@ -169,7 +203,7 @@ enum Call {
     ReadFlags,
     SetFlags,
     SetMtu,
-    SetQueueLen,
+    ReadIndex,
     SetHardwareAddress,
     ReadHardwareAddress,
     SetAddress,
@@ -181,7 +215,7 @@ fn call(fd: BorrowedFd<'_>, call: Call, request: &mut InterfaceRequest) -> Resul
         Call::ReadFlags => libc::SIOCGIFFLAGS as libc::Ioctl,
         Call::SetFlags => libc::SIOCSIFFLAGS as libc::Ioctl,
         Call::SetMtu => libc::SIOCSIFMTU as libc::Ioctl,
-        Call::SetQueueLen => SIOCSIFTXQLEN,
+        Call::ReadIndex => libc::SIOCGIFINDEX as libc::Ioctl,
         Call::SetHardwareAddress => libc::SIOCSIFHWADDR as libc::Ioctl,
         Call::ReadHardwareAddress => libc::SIOCGIFHWADDR as libc::Ioctl,
         Call::SetAddress => libc::SIOCSIFADDR as libc::Ioctl,
