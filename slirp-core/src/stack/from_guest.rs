@@ -13,6 +13,7 @@ use super::dns_stream::DnsStream;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, HostAction};
 use crate::flow::echo::EchoFlow;
+use crate::flow::table::FlowTable;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
@@ -303,8 +304,7 @@ impl Stack {
             Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
         if self.half_open >= self.config.limits.half_open {
-            // The guest's own retransmission tries again when there is room.
-            return Err(DiscardReason::HalfOpenLimit);
+            self.evict_half_open();
         }
         let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
         // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
@@ -320,7 +320,7 @@ impl Stack {
                 return Err(reason);
             }
         };
-        self.half_open += 1;
+        self.note_half_open(id);
         self.stats.tcp_opened += 1;
         match remote {
             Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
@@ -330,6 +330,29 @@ impl Stack {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the order in which flows began to open.
+    fn note_half_open(&mut self, id: FlowId) {
+        self.half_open += 1;
+        self.half_open_order.push_back(id);
+        if self.half_open_order.len() > 2 * self.config.limits.half_open {
+            let flows = &self.flows;
+            self.half_open_order.retain(|&id| is_half_open(flows, id));
+        }
+    }
+
+    /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
+    /// its own out that way, while a connection that opens within its turn gets through, and one
+    /// that was pushed out is tried again by the guest's retransmission.
+    fn evict_half_open(&mut self) {
+        while let Some(id) = self.half_open_order.pop_front() {
+            if is_half_open(&self.flows, id) {
+                self.stats.discards.count(DiscardReason::HalfOpenLimit);
+                self.remove_flow(id, true);
+                return;
+            }
+        }
     }
 
     fn on_udp(
@@ -581,6 +604,13 @@ impl Stack {
         checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
         self.outbox.push_packet(&packet, mac)
     }
+}
+
+fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
+    flows.entry(id).is_some_and(|entry| match &entry.flow {
+        Flow::Tcp(flow) => flow.is_counted_half_open,
+        Flow::Udp(_) | Flow::Echo(_) => false,
+    })
 }
 
 /// Checks a virtio-net header against the frame behind it.
