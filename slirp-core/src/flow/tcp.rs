@@ -86,7 +86,10 @@ pub(crate) enum Ending {
 }
 
 enum State {
-    Connecting { syn: Box<[u8]>, isn: u32 },
+    Connecting {
+        syn: Box<[u8]>,
+        isn: u32,
+    },
     Awake(Connection),
     Parked(Parked),
     /// The engine could not take a parked connection up again; that would be a defect of ours.
@@ -220,7 +223,8 @@ impl TcpFlow {
             return Err(DiscardReason::TcpNoFlow);
         };
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
-        self.quick = if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
+        self.quick =
+            if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         engine.handle_segment(connection, segment, packet, self.link, now)
     }
 
@@ -325,8 +329,7 @@ impl TcpFlow {
         };
         let park_at =
             connection.is_open_both_ways().then(|| self.active_at.max(now) + timeouts.tcp_park);
-        self.wake_at =
-            [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
+        self.wake_at = [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
     }
 
     /// A deadline has passed.
@@ -346,9 +349,7 @@ impl TcpFlow {
                 }
             }
             State::Awake(connection) => {
-                if connection.is_handshaking()
-                    && now >= self.opened_at + timeouts.guest_handshake
-                {
+                if connection.is_handshaking() && now >= self.opened_at + timeouts.guest_handshake {
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
                 }
@@ -418,7 +419,7 @@ fn fill_from_host(connection: &mut Connection, host: &mut impl HostStream) -> (u
     let mut moved = 0;
     loop {
         let mut outcome = Transfer::Blocked;
-        if connection.room() == 0 {
+        if !connection.has_room() {
             return (moved, outcome);
         }
         let filled = connection.lend_room(|room| {

@@ -137,6 +137,8 @@ impl Reactor {
             self.serve_backlog(now)?;
             if found.is_tap_ready {
                 self.read_frames(now)?;
+            } else {
+                self.is_batch_spent = false;
             }
             if found.is_woken && self.read_mail(now) == Next::End {
                 return Ok(());
@@ -447,13 +449,7 @@ enum Next {
 
 /// A datagram that did not leave, with what the guest is told about it.
 enum Unsent {
-    Udp {
-        flow: FlowId,
-        remote: std::net::SocketAddr,
-        error: HostError,
-        quote: Vec<u8>,
-        len: usize,
-    },
+    Udp { flow: FlowId, remote: std::net::SocketAddr, error: HostError, quote: Vec<u8>, len: usize },
     Echo { flow: FlowId, remote: std::net::IpAddr, sequence: u16, error: HostError },
     EchoNotPermitted { flow: FlowId, error: super::echo::EchoOpenError },
     BufferFull,

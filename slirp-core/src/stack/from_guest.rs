@@ -239,11 +239,8 @@ impl Stack {
         let Arrival { packet, ip, mac, .. } = arrival;
         let segment = Segment::parse(&ip, packet)?;
         let guest = GuestSide { address: segment.source, mac };
-        let key = FlowKey {
-            protocol: Protocol::Tcp,
-            guest: segment.source,
-            remote: segment.destination,
-        };
+        let key =
+            FlowKey { protocol: Protocol::Tcp, guest: segment.source, remote: segment.destination };
         let known = self.flows.lookup(&key);
         if segment.is_opening() {
             if let Some(id) = known {
@@ -381,20 +378,18 @@ impl Stack {
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
         let reached = match target {
-            Target::Host(_) | Target::Refused(_) if destination_port == DHCP_SERVER_PORT
-                && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
-                    || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
+            Target::Host(_) | Target::Refused(_)
+                if destination_port == DHCP_SERVER_PORT
+                    && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
+                        || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
             {
                 // Never to a DHCP server of the host: it would lease addresses of another network.
                 return Err(DiscardReason::ServiceUnavailable);
             }
             Target::Host(reached) => reached,
             Target::Dns => {
-                let asker = Asker::Udp {
-                    guest: guest.address,
-                    server: written,
-                    guest_mac: guest.mac,
-                };
+                let asker =
+                    Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
                 self.ask_dns(asker, &arrival.packet[payload], now)?;
                 self.deliver_dns();
                 return Ok(None);
@@ -649,9 +644,7 @@ fn verify(is_trusted: bool, arrival: &Arrival<'_>) -> Result<(), DiscardReason> 
 fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
     let is_possible = match source {
         IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_loopback(),
-        IpAddr::V6(v6) => {
-            !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none()
-        }
+        IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     };
     is_possible && plan.virtual_host(source).is_none()
 }

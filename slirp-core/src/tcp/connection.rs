@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     isn: u32,
     options: SynOptions,
     guest_mss: u16,
+    /// Bytes of the largest segment that the engine sends.
+    segment_len: usize,
     ring_len: usize,
     /// What is added to the engine's sequence numbers to get the guest's.
     offset: u32,
@@ -73,12 +75,15 @@ impl Connection {
     pub(super) fn listening(
         syn: &Segment,
         options: SynOptions,
-        guest_mss: u16,
+        (guest_mss, engine_mss): (u16, u16),
         ring_len: usize,
     ) -> Option<Self> {
+        // smoltcp cuts segments out of contiguous bytes: a ring that holds whole ones does not end
+        // in a runt each time around.
+        let segment_len = usize::from(engine_mss).clamp(1, ring_len);
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; ring_len]),
-            SocketBuffer::new(vec![0; ring_len]),
+            SocketBuffer::new(vec![0; ring_len / segment_len * segment_len]),
         );
         // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
         // hold everything below 64 KiB back.
@@ -99,6 +104,7 @@ impl Connection {
             isn: syn.seq,
             options,
             guest_mss,
+            segment_len,
             ring_len,
             offset: 0,
             edge: None,
@@ -271,10 +277,12 @@ impl Connection {
         self.socket().send_queue()
     }
 
-    /// Room for bytes to the guest; zero when its direction is closed.
-    pub(crate) fn room(&self) -> usize {
+    /// Whether bytes to the guest are welcome: its direction is open, and there is room for a
+    /// whole segment. What fits only in part waits for the acknowledgement that is on its way.
+    pub(crate) fn has_room(&self) -> bool {
         let socket = self.socket();
-        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+        let queued = socket.send_queue();
+        socket.may_send() && (queued == 0 || socket.send_capacity() - queued >= self.segment_len)
     }
 
     /// Ends our direction behind what is queued.
