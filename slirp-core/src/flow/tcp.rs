@@ -103,13 +103,19 @@ pub(crate) struct TcpFlow {
     link: LinkAddresses,
     is_guest_end_relayed: bool,
     is_host_ended: bool,
+    /// Whether we have reset the connection: the host failed, or a time limit passed.
+    is_aborted: bool,
+    /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
+    /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
+    is_lingering: bool,
     /// Payload bytes that arrived since a segment left.
     unacknowledged: u32,
     /// Segments that are still to be acknowledged at once.
     quick: u16,
     quick_next: u16,
     opened_at: Instant,
-    heard_at: Instant,
+    /// Since when the engine has waited for the guest without hearing of it.
+    waiting_since: Option<Instant>,
     active_at: Instant,
     engine_at: Option<Instant>,
     ack_at: Option<Instant>,
@@ -136,11 +142,13 @@ impl TcpFlow {
             link,
             is_guest_end_relayed: false,
             is_host_ended: false,
+            is_aborted: false,
+            is_lingering: false,
             unacknowledged: 0,
             quick: 0,
             quick_next: QUICK_START,
             opened_at: now,
-            heard_at: now,
+            waiting_since: None,
             active_at: now,
             engine_at: None,
             ack_at: None,
@@ -216,7 +224,7 @@ impl TcpFlow {
     ) -> Result<Option<Range<usize>>, DiscardReason> {
         self.guest = guest;
         self.link.guest = guest.mac;
-        self.heard_at = now;
+        self.waiting_since = None;
         self.active_at = now;
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
@@ -258,6 +266,7 @@ impl TcpFlow {
             }
         }
         if is_failed {
+            self.is_aborted = true;
             connection.abort();
         }
         if moved > 0 {
@@ -286,7 +295,11 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return Ok(None);
         };
+        if self.is_lingering && connection.is_time_wait() {
+            return Ok(None);
+        }
         let frame = engine.poll_segment(connection, self.link, now)?;
+        self.is_lingering = frame.is_none() && connection.is_time_wait();
         if frame.is_some() {
             self.unacknowledged = 0;
         }
@@ -313,8 +326,8 @@ impl TcpFlow {
         let State::Awake(connection) = &self.state else {
             return;
         };
-        self.engine_at = if self.ack_at.is_some() {
-            // The engine would want to acknowledge at once.
+        self.engine_at = if self.ack_at.is_some() || self.is_lingering {
+            // The engine would want to acknowledge at once, or is not to be polled any more.
             None
         } else {
             let at = engine.poll_at(connection, now);
@@ -323,12 +336,16 @@ impl TcpFlow {
         let limit = if connection.is_handshaking() {
             Some(self.opened_at + timeouts.guest_handshake)
         } else if self.engine_at.is_some() {
-            Some(self.heard_at + timeouts.guest_unresponsive)
+            Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
+            self.waiting_since = None;
             None
         };
-        let park_at =
-            connection.is_open_both_ways().then(|| self.active_at.max(now) + timeouts.tcp_park);
+        let park_at = connection.is_open_both_ways().then(|| {
+            let idle_at = self.active_at + timeouts.tcp_park;
+            // What could not be parked when it was due is tried again later.
+            if idle_at > now { idle_at } else { now + timeouts.tcp_park }
+        });
         self.wake_at = [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
     }
 
@@ -350,11 +367,13 @@ impl TcpFlow {
             }
             State::Awake(connection) => {
                 if connection.is_handshaking() && now >= self.opened_at + timeouts.guest_handshake {
+                    self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
                 }
-                let is_waiting = self.engine_at.is_some();
-                if is_waiting && now >= self.heard_at + timeouts.guest_unresponsive {
+                let since = self.waiting_since;
+                if since.is_some_and(|since| now >= since + timeouts.guest_unresponsive) {
+                    self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpGuestUnresponsive);
                 }
@@ -373,18 +392,22 @@ impl TcpFlow {
         Ok(())
     }
 
-    /// How the flow ended, if it did and has nothing more to say.
+    /// How the flow ended, if it did and has nothing more to say. Both directions may have ended on
+    /// the guest's side while its last bytes still wait for a slow host: those are delivered first.
     pub(crate) fn ending(&self) -> Option<Ending> {
-        let is_over = match &self.state {
-            State::Awake(connection) => connection.is_dead() || connection.is_time_wait(),
-            State::Connecting { .. } | State::Parked(_) => false,
-            State::Broken => true,
+        let connection = match &self.state {
+            State::Connecting { .. } | State::Parked(_) => return None,
+            State::Broken => return Some(Ending::Reset),
+            State::Awake(connection) => connection,
         };
-        if !is_over {
+        if !connection.is_dead() && !connection.is_time_wait() {
             return None;
         }
-        let in_order = self.is_guest_end_relayed && self.is_host_ended;
-        Some(if in_order { Ending::Orderly } else { Ending::Reset })
+        if self.is_aborted || !self.is_host_ended || !connection.is_guest_finished() {
+            return Some(Ending::Reset);
+        }
+        let is_delivered = self.is_guest_end_relayed && connection.queued_to_host() == 0;
+        is_delivered.then_some(Ending::Orderly)
     }
 
     fn wake(&mut self, engine: &mut Engine, now: Instant) {

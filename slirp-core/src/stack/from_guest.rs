@@ -267,8 +267,9 @@ impl Stack {
             // Nothing but a reset makes sense before the handshake.
             if segment.is_rst() {
                 self.remove_flow(id, true);
+                return Ok(());
             }
-            return Ok(());
+            return Err(DiscardReason::TcpNoFlow);
         }
         let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
         self.wake_flow(id);

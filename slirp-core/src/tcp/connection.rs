@@ -47,6 +47,7 @@ pub(crate) struct Connection {
     /// The window field that the guest sent last.
     guest_window: u16,
     pub(super) empty_segments: u8,
+    is_guest_finished: bool,
     is_killed: bool,
 }
 
@@ -114,6 +115,7 @@ impl Connection {
             guest_end: syn.seq.wrapping_add(1),
             guest_window: syn.window,
             empty_segments: 0,
+            is_guest_finished: false,
             is_killed: false,
         })
     }
@@ -315,16 +317,21 @@ impl Connection {
         self.socket().state() == State::Established
     }
 
-    /// Whether the guest has ended its direction (its FIN was taken).
-    pub(crate) fn is_guest_finished(&self) -> bool {
-        matches!(
-            self.socket().state(),
-            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
-        )
+    /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
+    /// before it may still be queued.
+    pub(crate) const fn is_guest_finished(&self) -> bool {
+        self.is_guest_finished
     }
 
-    /// Whether both directions have ended in order and everything is acknowledged. A socket in
-    /// TIME-WAIT is done: the guest's last FIN was taken and, once nothing is pending, acknowledged.
+    /// Remembers the guest's FIN beyond the states that tell of it.
+    pub(super) fn note_state(&mut self) {
+        self.is_guest_finished |= matches!(
+            self.socket().state(),
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+        );
+    }
+
+    /// Whether both directions have ended in order.
     pub(crate) fn is_time_wait(&self) -> bool {
         self.socket().state() == State::TimeWait
     }

@@ -125,9 +125,8 @@ impl Engine {
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
-        let Some(written) = written else {
-            return Err(DiscardReason::TcpEngineFailed);
-        };
+        let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
+        connection.note_state();
         Ok(written.map(|len| self.finish(connection, len, link)))
     }
 
