@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
+
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::thread::JoinHandle;
