@@ -119,7 +119,8 @@ fn example_serves_two_containers_and_ends_cleanly() {
     for name in ["first", "second"] {
         assert!(said.contains(&format!("{name} container said: hello from the host\n")), "{said}");
         let counted = format!("{name} network: ");
-        let line = said.lines().find(|line| line.starts_with(&counted)).expect("a line of counters");
+        let line =
+            said.lines().find(|line| line.starts_with(&counted)).expect("a line of counters");
         assert!(line.contains(" 1 TCP connections"), "{line}");
     }
     assert!(said.ends_with("bye\n"), "{said}");
