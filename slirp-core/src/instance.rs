@@ -1,7 +1,7 @@
 //! Running a stack: the embedding API.
 //!
 //! Owns the two threads of an instance (data and control, see
-//! [`reactor`](crate::host) and [`dns`](crate::host::dns)) and their common life: they start
+//! [`reactor`](crate::host) and [`dns`]) and their common life: they start
 //! together, and neither outlives the [`Instance`]. There is no global state; a process may run as
 //! many instances as it likes.
 //!
