@@ -198,7 +198,7 @@ impl Engine {
 
     /// One packet into smoltcp. `None` when it panicked, else the length of its answer in the frame.
     #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
-    fn ingress(
+    pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
         packet: &[u8],
@@ -211,7 +211,7 @@ impl Engine {
 
     /// At most one packet out of smoltcp.
     #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
-    fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+    pub(super) fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
         self.fenced(connection, None, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })

@@ -48,4 +48,4 @@ pub(crate) use engine::{Engine, EngineConfig, LinkAddresses, checksum_and_segmen
 pub(crate) use segment::{Segment, emit_reset};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
