@@ -117,6 +117,10 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        if connection.is_fin_missed(&segment) {
+            connection.note_received(&segment);
+            return Ok(None);
+        }
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);

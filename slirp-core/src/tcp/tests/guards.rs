@@ -1,4 +1,4 @@
-//! Defects B1, B2, B3, B6 and B7 of the engine, each with and without the fence.
+//! Defects B1, B2, B3, B6, B7, B10 and B11 of the engine, each with and without the fence.
 //!
 //! The half without the fence asserts that the defect is really there: when it fails after an update
 //! of smoltcp, the guard may no longer be needed.
@@ -189,4 +189,59 @@ fn acknowledgement_of_an_unsent_fin_is_discarded() {
 fn acknowledgement_of_an_unsent_fin_still_ends_an_unfenced_engine() {
     let peer = acknowledgement_of_an_unsent_fin(false);
     assert!(peer.connection.is_time_wait(), "smoltcp checks the FIN now: guard B7 may go");
+}
+
+/// B10: the last segment overtakes the one before it, and comes again.
+fn fin_behind_a_gap(is_guarded: bool) -> Peer {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    let data = stream(200);
+    let _ = peer.send(ACK | FIN, 100, 0, &data[100..]);
+    let _ = peer.send(ACK, 0, 0, &data[..100]);
+    let _ = peer.poll_all();
+    assert_eq!(peer.acked, peer.start.wrapping_add(200), "the payload was kept");
+    let _ = peer.send(ACK | FIN, 100, 0, &data[100..]);
+    let mut arrived = Vec::new();
+    peer.drain(&mut arrived);
+    assert!(arrived == data);
+    peer
+}
+
+#[test]
+fn fin_behind_a_gap_is_taken_when_it_comes_again() {
+    let mut peer = fin_behind_a_gap(true);
+    assert!(peer.connection.is_guest_finished());
+    let _ = peer.poll_all();
+    assert_eq!(peer.acked, peer.start.wrapping_add(201));
+}
+
+#[test]
+fn fin_behind_a_gap_is_still_never_taken_by_an_unfenced_engine() {
+    let peer = fin_behind_a_gap(false);
+    assert!(!peer.connection.is_guest_finished(), "smoltcp takes it now: guard B10 may go");
+}
+
+/// B11: our FIN is lost, and the guest says often that it waits for it; whether it comes again.
+fn duplicate_acknowledgements_before_the_fin(is_guarded: bool) -> bool {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&[7; 10]), 10);
+    peer.connection.close();
+    let sent = peer.poll_all();
+    assert!(sent.iter().any(|seen| seen.has(FIN)));
+    for _ in 0..5 {
+        let _ = peer.send(ACK, 0, 10, &[]);
+        assert!(peer.poll_all().is_empty());
+    }
+    peer.pass(Duration::from_secs(60));
+    peer.poll_all().iter().any(|seen| seen.has(FIN))
+}
+
+#[test]
+fn lost_fin_comes_again_after_duplicate_acknowledgements() {
+    assert!(duplicate_acknowledgements_before_the_fin(true));
+}
+
+#[test]
+fn lost_fin_still_never_comes_again_from_an_unfenced_engine() {
+    let comes = duplicate_acknowledgements_before_the_fin(false);
+    assert!(!comes, "smoltcp repeats it now: guard B11 may go");
 }
