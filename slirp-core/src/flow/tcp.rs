@@ -14,6 +14,10 @@
 //! | connecting | swallow repeats of the SYN | the host's answer, a time limit, another SYN, a reset |
 //! | awake | segments in and out, `pump` | both directions ended, a reset from either side, a time limit |
 //! | parked | none | any segment or host data: awake |
+//! | draining | `pump` | the host took the rest, or failed |
+//!
+//! A flow drains when both directions have ended in order and the host has not taken everything yet:
+//! the engine is done with it, and would throw the rest away.
 //!
 //! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest has
 //! closed already, and a repeated FIN of its meets a reset that it no longer cares about.
@@ -89,6 +93,8 @@ enum State {
     Connecting { syn: Box<[u8]>, isn: u32 },
     Awake(Connection),
     Parked(Parked),
+    /// Both directions have ended; these bytes of the guest are still to be taken by the host.
+    Draining(Vec<u8>),
     /// The engine could not take a parked connection up again; that would be a defect of ours.
     Broken,
 }
@@ -100,6 +106,10 @@ pub(crate) struct TcpFlow {
     link: LinkAddresses,
     is_guest_end_relayed: bool,
     is_host_ended: bool,
+    /// Whether the guest's FIN was taken; the engine forgets it when it closes.
+    is_guest_ended: bool,
+    /// Whether the flow was reset from either side, or has run into a time limit.
+    is_aborted: bool,
     /// Payload bytes that arrived since a segment left.
     unacknowledged: u32,
     /// Segments that are still to be acknowledged at once.
@@ -133,6 +143,8 @@ impl TcpFlow {
             link,
             is_guest_end_relayed: false,
             is_host_ended: false,
+            is_guest_ended: false,
+            is_aborted: false,
             unacknowledged: 0,
             quick: 0,
             quick_next: QUICK_START,
@@ -159,7 +171,7 @@ impl TcpFlow {
     pub(crate) fn pending_syn(&self) -> Option<&[u8]> {
         match &self.state {
             State::Connecting { syn, .. } => Some(syn),
-            State::Awake(_) | State::Parked(_) | State::Broken => None,
+            State::Awake(_) | State::Parked(_) | State::Draining(_) | State::Broken => None,
         }
     }
 
@@ -168,7 +180,7 @@ impl TcpFlow {
         match &self.state {
             State::Connecting { .. } => true,
             State::Awake(connection) => connection.is_handshaking(),
-            State::Parked(_) | State::Broken => false,
+            State::Parked(_) | State::Draining(_) | State::Broken => false,
         }
     }
 
@@ -181,7 +193,7 @@ impl TcpFlow {
         match &self.state {
             State::Connecting { isn, .. } => *isn == seq,
             State::Awake(connection) => connection.is_handshaking_with(seq),
-            State::Parked(_) | State::Broken => false,
+            State::Parked(_) | State::Draining(_) | State::Broken => false,
         }
     }
 
@@ -221,14 +233,27 @@ impl TcpFlow {
         };
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
         self.quick = if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
-        engine.handle_segment(connection, segment, packet, self.link, now)
+        let is_rst = segment.is_rst();
+        let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
+        self.is_guest_ended |= connection.is_guest_finished();
+        self.is_aborted |= is_rst && connection.is_dead();
+        outcome
     }
 
     /// Moves bytes between the guest's rings and its host.
     pub(crate) fn pump(&mut self, host: &mut impl HostStream, engine: &mut Engine, now: Instant) {
         self.wake(engine, now);
-        let State::Awake(connection) = &mut self.state else {
-            return;
+        let connection = match &mut self.state {
+            State::Awake(connection) => connection,
+            State::Draining(rest) => {
+                self.is_aborted |= drain_rest(rest, host) == Transfer::Failed;
+                if rest.is_empty() && !self.is_guest_end_relayed {
+                    self.is_guest_end_relayed = true;
+                    host.shutdown_write();
+                }
+                return;
+            }
+            State::Connecting { .. } | State::Parked(_) | State::Broken => return,
         };
         let mut moved = 0;
         let mut is_failed = false;
@@ -237,7 +262,7 @@ impl TcpFlow {
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
         }
-        if connection.is_guest_finished()
+        if self.is_guest_ended
             && connection.queued_to_host() == 0
             && !self.is_guest_end_relayed
         {
@@ -254,6 +279,7 @@ impl TcpFlow {
             }
         }
         if is_failed {
+            self.is_aborted = true;
             connection.abort();
         }
         if moved > 0 {
@@ -349,11 +375,13 @@ impl TcpFlow {
                 if connection.is_handshaking()
                     && now >= self.opened_at + timeouts.guest_handshake
                 {
+                    self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
                 }
                 let is_waiting = self.engine_at.is_some();
                 if is_waiting && now >= self.heard_at + timeouts.guest_unresponsive {
+                    self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpGuestUnresponsive);
                 }
@@ -367,15 +395,38 @@ impl TcpFlow {
                     self.wake_at = None;
                 }
             }
-            State::Parked(_) | State::Broken => self.wake_at = None,
+            State::Parked(_) | State::Draining(_) | State::Broken => self.wake_at = None,
         }
         Ok(())
+    }
+
+    /// Keeps what the host has not taken yet when the engine is done with the connection in order;
+    /// to be called when the flow has nothing more to say.
+    pub(crate) fn keep_rest(&mut self) {
+        let State::Awake(connection) = &mut self.state else {
+            return;
+        };
+        let is_over = connection.is_dead() || connection.is_time_wait();
+        if !is_over || !self.is_guest_ended || self.is_aborted || connection.queued_to_host() == 0 {
+            return;
+        }
+        let mut rest = Vec::with_capacity(connection.queued_to_host());
+        while connection.lend_data(|data| {
+            rest.extend_from_slice(data);
+            data.len()
+        }) > 0
+        {}
+        self.state = State::Draining(rest);
+        self.engine_at = None;
+        self.ack_at = None;
+        self.wake_at = None;
     }
 
     /// How the flow ended, if it did and has nothing more to say.
     pub(crate) fn ending(&self) -> Option<Ending> {
         let is_over = match &self.state {
             State::Awake(connection) => connection.is_dead() || connection.is_time_wait(),
+            State::Draining(rest) => rest.is_empty() || self.is_aborted,
             State::Connecting { .. } | State::Parked(_) => false,
             State::Broken => true,
         };
@@ -394,6 +445,20 @@ impl TcpFlow {
         self.active_at = now;
         self.unparked += 1;
     }
+}
+
+fn drain_rest(rest: &mut Vec<u8>, host: &mut impl HostStream) -> Transfer {
+    let mut taken = 0;
+    let mut outcome = Transfer::Blocked;
+    while taken < rest.len() {
+        outcome = host.send(&rest[taken..]);
+        match outcome {
+            Transfer::Moved(bytes) => taken += bytes,
+            Transfer::Blocked | Transfer::Ended | Transfer::Failed => break,
+        }
+    }
+    rest.drain(..taken.min(rest.len()));
+    outcome
 }
 
 fn drain_to_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {

@@ -293,6 +293,7 @@ impl Stack {
             flow.is_counted_half_open = false;
             self.half_open -= 1;
         }
+        flow.keep_rest();
         if let Some(ending) = flow.ending() {
             self.remove_flow(id, ending == Ending::Reset);
             return;
