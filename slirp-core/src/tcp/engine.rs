@@ -122,6 +122,10 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        if connection.is_fin_missed(&segment) {
+            connection.note_received(&segment);
+            return Ok(None);
+        }
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
@@ -205,7 +209,7 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn ingress(
+    pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
         packet: &[u8],
@@ -221,7 +225,11 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+    pub(super) fn egress(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+    ) -> Option<Option<usize>> {
         self.fenced(connection, None, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })

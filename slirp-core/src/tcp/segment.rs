@@ -142,9 +142,20 @@ impl Segment {
     /// Cuts the payload to `keep` bytes and takes FIN and PSH away, which stood behind the cut.
     /// Returns the new length of the packet; its IP header says the same.
     pub(crate) fn truncate(&mut self, packet: &mut [u8], keep: u32) -> usize {
-        self.payload_len = keep;
         self.flags &= !(FLAG_FIN | FLAG_PSH);
         packet[self.at + 13] = self.flags;
+        self.shorten(packet, keep)
+    }
+
+    /// Takes the whole payload away and lets the segment start behind it, with its flags. Returns
+    /// the new length of the packet; its IP header says the same.
+    pub(super) fn behead(&mut self, packet: &mut [u8]) -> usize {
+        self.set_seq(packet, self.seq.wrapping_add(self.payload_len));
+        self.shorten(packet, 0)
+    }
+
+    fn shorten(&mut self, packet: &mut [u8], keep: u32) -> usize {
+        self.payload_len = keep;
         // The payload was cut, so what is left still fits the 16 bits that it came from.
         let keep = usize::try_from(keep).unwrap_or(0);
         let len = self.at + self.header_len + keep;
