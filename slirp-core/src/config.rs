@@ -18,6 +18,9 @@ pub struct StackConfig {
     pub policy: Policy,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
+    /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
+    /// ask (default none). What is no domain name, or does not fit, is left out.
+    pub search_domains: Vec<String>,
     /// What the TAP device can do for us.
     pub offload: Offload,
     /// Caps on everything that grows with what the guest does.
@@ -34,6 +37,7 @@ impl Default for StackConfig {
             plan: AddressPlan::default(),
             policy: Policy::default(),
             mtu: 1500,
+            search_domains: Vec::new(),
             offload: Offload::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
