@@ -43,6 +43,7 @@
 mod dns_stream;
 mod from_guest;
 mod from_host;
+mod link_service;
 mod outbox;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -54,6 +55,8 @@ use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, HostStream};
 use crate::rng::Rng;
+use crate::service::dhcp::DhcpServer;
+use crate::service::dhcpv6::Dhcpv6Server;
 use crate::service::dns::DnsService;
 use crate::service::neighbor::NeighborTable;
 use crate::service::router_advertisement::RouterAdvertiser;
@@ -90,6 +93,8 @@ pub struct Stack {
     /// The datagram that was reassembled last; lent out of here.
     reassembled: Vec<u8>,
     neighbors: NeighborTable,
+    dhcp: DhcpServer,
+    dhcpv6: Dhcpv6Server,
     dns: DnsService,
     dns_hinted_at: Option<Instant>,
     /// The service's end of TCP flows to it, by the flow's slot.
@@ -126,6 +131,8 @@ impl Stack {
             reassembly_hinted_at: None,
             reassembled: Vec::new(),
             neighbors: NeighborTable::default(),
+            dhcp: DhcpServer::new(&config),
+            dhcpv6: Dhcpv6Server::new(&config),
             dns: DnsService::new(&config.limits, &config.timeouts),
             dns_hinted_at: None,
             dns_streams: BTreeMap::new(),
