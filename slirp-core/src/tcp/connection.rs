@@ -17,7 +17,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::segment::{Segment, SynOptions, is_before};
+use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
 
 /// See the [module](self).
@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     guest_end: u32,
     /// The window field that the guest sent last.
     guest_window: u16,
+    /// The engine's sequence number behind everything that the guest has acknowledged.
+    acked_end: Option<u32>,
     pub(super) empty_segments: u8,
     is_killed: bool,
 }
@@ -76,10 +78,8 @@ impl Connection {
         guest_mss: u16,
         ring_len: usize,
     ) -> Option<Self> {
-        let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; ring_len]),
-            SocketBuffer::new(vec![0; ring_len]),
-        );
+        let mut socket =
+            Socket::new(SocketBuffer::new(vec![0; ring_len]), SocketBuffer::new(vec![0; ring_len]));
         // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
         // hold everything below 64 KiB back.
         socket.set_ack_delay(None);
@@ -107,6 +107,7 @@ impl Connection {
             guest_next: syn.seq.wrapping_add(1),
             guest_end: syn.seq.wrapping_add(1),
             guest_window: syn.window,
+            acked_end: None,
             empty_segments: 0,
             is_killed: false,
         })
@@ -133,9 +134,9 @@ impl Connection {
             && segment.seq == self.guest_next
             && !self.is_handshaking()
             && self.socket().send_queue() == 0
-            && self.sent_end.is_some_and(|end| {
-                segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end
-            })
+            && self
+                .sent_end
+                .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
     }
 
     /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7 and B10.
@@ -173,8 +174,12 @@ impl Connection {
             return Ok(&packet[..len]);
         }
         if self.is_edge_exact {
-            // Wholly beyond the edge, and the engine knows it: it answers with an ACK, which is
-            // what a window probe asks for.
+            // Wholly beyond the edge; a window probe asks for an ACK. The engine may believe in a
+            // larger window all the same (a probe of its own tells the guest of one that it does
+            // not note down), but it answers to old data in any case.
+            if segment.payload_len > 0 {
+                segment.set_seq(packet, self.guest_next.wrapping_sub(segment.payload_len));
+            }
             return Ok(packet);
         }
         Err(DiscardReason::TcpBeyondWindow)
@@ -188,7 +193,17 @@ impl Connection {
         }
         if segment.is_ack() {
             self.guest_window = segment.window;
+            match self.acked_end {
+                Some(end) if !is_before(end, segment.ack) => {}
+                Some(_) | None => self.acked_end = Some(segment.ack),
+            }
         }
+    }
+
+    /// The guest's last acknowledgement once more, as an IP packet for the engine.
+    pub(super) fn repeated_ack(&self) -> Option<Vec<u8>> {
+        let ack = self.acked_end?;
+        Some(emit_ack(self.guest, self.remote, self.guest_next, ack, self.guest_window))
     }
 
     /// Keeps book of a segment that leaves the engine and translates it for the guest.
@@ -246,6 +261,7 @@ impl Connection {
     pub(super) fn resume(&mut self, parked: &Parked, engine_next: u32) -> bool {
         self.offset = parked.our_next.wrapping_sub(engine_next);
         self.sent_end = Some(engine_next);
+        self.acked_end = Some(engine_next);
         self.guest_next = parked.guest_next;
         self.guest_end = parked.guest_next;
         self.guest_window = parked.window;

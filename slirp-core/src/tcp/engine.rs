@@ -66,7 +66,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(config: EngineConfig) -> Self {
-        let mtu = if config.offload.tcp_segmentation { PACKET_CAP } else { usize::from(config.mtu) };
+        let mtu =
+            if config.offload.tcp_segmentation { PACKET_CAP } else { usize::from(config.mtu) };
         let mut rng = Rng::new(config.seed);
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
@@ -158,6 +159,21 @@ impl Engine {
         self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
     }
 
+    /// Starts the probe timer of a connection that has data and no timer at all (defect B12): an
+    /// acknowledgement of what is acknowledged already makes the engine look at the window again.
+    pub(crate) fn revive(&mut self, connection: &mut Connection, now: Instant) {
+        if connection.queued_to_guest() == 0
+            || connection.is_dead()
+            || self.poll_at(connection, now).is_some()
+        {
+            return;
+        }
+        if let Some(ack) = connection.repeated_ack() {
+            // A panic ends the connection, which its flow finds out by itself.
+            let _ = self.ingress(connection, &ack, now);
+        }
+    }
+
     /// Gives the socket and rings of an idle connection back, if it is fully described without them.
     pub(crate) fn park(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
         if self.poll_at(connection, now).is_some() {
@@ -201,7 +217,10 @@ impl Engine {
     }
 
     /// One packet into smoltcp. `None` when it panicked, else the length of its answer in the frame.
-    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer None ends the connection, the inner does not"
+    )]
     pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
@@ -214,14 +233,24 @@ impl Engine {
     }
 
     /// At most one packet out of smoltcp.
-    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
-    pub(super) fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+    #[expect(
+        clippy::option_option,
+        reason = "the outer None ends the connection, the inner does not"
+    )]
+    pub(super) fn egress(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+    ) -> Option<Option<usize>> {
         self.fenced(connection, None, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })
     }
 
-    #[expect(clippy::option_option, reason = "the outer None ends the connection, the inner does not")]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer None ends the connection, the inner does not"
+    )]
     fn fenced(
         &mut self,
         connection: &mut Connection,
@@ -261,8 +290,7 @@ fn new_interface(rng: &mut Rng, frame: &mut [u8], mtu: usize) -> Interface {
     let mut config = Config::new(HardwareAddress::Ip);
     config.random_seed = rng.next_u64();
     let mut slot = Slot { packet: None, out: frame, written: None, mtu };
-    let mut interface =
-        Interface::new(config, &mut slot, smoltcp::time::Instant::from_micros(0));
+    let mut interface = Interface::new(config, &mut slot, smoltcp::time::Instant::from_micros(0));
     interface.set_any_ip(true);
     interface
 }
@@ -276,8 +304,7 @@ const fn ip_header_len(address: IpAddr) -> usize {
 
 /// Notes what the engine has promised, translates sequence numbers, and fills in the checksum.
 fn finish_packet(connection: &mut Connection, packet: &mut [u8], offload: Offload) -> VnetHeader {
-    let parsed =
-        IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
+    let parsed = IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
     let Ok((ip, mut segment)) = parsed else {
         // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at worst.
         return VnetHeader::default();
@@ -324,12 +351,7 @@ pub(crate) fn checksum_and_segment(
 }
 
 /// Writes the headers in front of the packet; returns which part the device is to be given.
-fn seal(
-    frame: &mut [u8],
-    vnet: VnetHeader,
-    link: LinkAddresses,
-    offload: Offload,
-) -> Range<usize> {
+fn seal(frame: &mut [u8], vnet: VnetHeader, link: LinkAddresses, offload: Offload) -> Range<usize> {
     let ethertype = match frame[HEADROOM] >> 4 {
         4 => ETHERTYPE_IPV4,
         _ => ETHERTYPE_IPV6,

@@ -7,6 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::discard::DiscardReason;
 use crate::wire::frame::IpHeader;
+use crate::wire::ip::fill_ipv4_checksum;
 
 const FLAG_FIN: u8 = 0x01;
 const FLAG_SYN: u8 = 0x02;
@@ -165,6 +166,9 @@ impl Segment {
         };
         let value = u16::try_from(value).unwrap_or(0);
         packet[field..field + 2].copy_from_slice(&value.to_be_bytes());
+        if self.source.is_ipv4() {
+            fill_ipv4_checksum(&mut packet[..self.at]);
+        }
         len
     }
 }

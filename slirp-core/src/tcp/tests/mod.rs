@@ -146,13 +146,8 @@ impl Peer {
         }
         let ip = IpHeader::parse(&bytes).unwrap();
         let segment = Segment::parse(&ip, &bytes).unwrap();
-        let answer = self.engine.handle_segment(
-            &mut self.connection,
-            segment,
-            &mut bytes,
-            LINK,
-            self.now,
-        );
+        let answer =
+            self.engine.handle_segment(&mut self.connection, segment, &mut bytes, LINK, self.now);
         self.fenced(answer)
     }
 
@@ -234,7 +229,5 @@ impl Peer {
     }
 }
 
-const LINK: LinkAddresses = LinkAddresses {
-    guest: MacAddr([2, 0, 0, 0, 0, 1]),
-    ours: MacAddr([0x52, 0x55, 10, 0, 2, 2]),
-};
+const LINK: LinkAddresses =
+    LinkAddresses { guest: MacAddr([2, 0, 0, 0, 0, 1]), ours: MacAddr([0x52, 0x55, 10, 0, 2, 2]) };
