@@ -90,7 +90,10 @@ pub(crate) enum Ending {
 }
 
 enum State {
-    Connecting { syn: Box<[u8]>, isn: u32 },
+    Connecting {
+        syn: Box<[u8]>,
+        isn: u32,
+    },
     Awake(Connection),
     Parked(Parked),
     /// Both directions have ended; these bytes of the guest are still to be taken by the host.
@@ -232,11 +235,16 @@ impl TcpFlow {
             return Err(DiscardReason::TcpNoFlow);
         };
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
-        self.quick = if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
+        self.quick =
+            if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         let is_rst = segment.is_rst();
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
         self.is_guest_ended |= connection.is_guest_finished();
         self.is_aborted |= is_rst && connection.is_dead();
+        if matches!(outcome, Ok(Some(_))) {
+            // The answer carried an acknowledgement; what comes next is not to be held for it.
+            self.unacknowledged = 0;
+        }
         outcome
     }
 
@@ -257,15 +265,13 @@ impl TcpFlow {
         };
         let mut moved = 0;
         let mut is_failed = false;
-        if connection.queued_to_host() > 0 {
+        // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
+        if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
             let (bytes, outcome) = drain_to_host(connection, host);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
         }
-        if self.is_guest_ended
-            && connection.queued_to_host() == 0
-            && !self.is_guest_end_relayed
-        {
+        if self.is_guest_ended && connection.queued_to_host() == 0 && !self.is_guest_end_relayed {
             self.is_guest_end_relayed = true;
             host.shutdown_write();
         }
@@ -332,9 +338,10 @@ impl TcpFlow {
 
     /// Works out when to look at the flow again; to be called when it has nothing more to say.
     pub(crate) fn settle(&mut self, engine: &mut Engine, timeouts: &Timeouts, now: Instant) {
-        let State::Awake(connection) = &self.state else {
+        let State::Awake(connection) = &mut self.state else {
             return;
         };
+        engine.revive(connection, now);
         self.engine_at = if self.ack_at.is_some() {
             // The engine would want to acknowledge at once.
             None
@@ -351,8 +358,7 @@ impl TcpFlow {
         };
         let park_at =
             connection.is_open_both_ways().then(|| self.active_at.max(now) + timeouts.tcp_park);
-        self.wake_at =
-            [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
+        self.wake_at = [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
     }
 
     /// A deadline has passed.
@@ -372,9 +378,7 @@ impl TcpFlow {
                 }
             }
             State::Awake(connection) => {
-                if connection.is_handshaking()
-                    && now >= self.opened_at + timeouts.guest_handshake
-                {
+                if connection.is_handshaking() && now >= self.opened_at + timeouts.guest_handshake {
                     self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
@@ -407,7 +411,8 @@ impl TcpFlow {
             return;
         };
         let is_over = connection.is_dead() || connection.is_time_wait();
-        if !is_over || !self.is_guest_ended || self.is_aborted || connection.queued_to_host() == 0 {
+        let is_in_order = self.is_guest_ended && !self.is_guest_end_relayed && !self.is_aborted;
+        if !is_over || !is_in_order || connection.queued_to_host() == 0 {
             return;
         }
         let mut rest = Vec::with_capacity(connection.queued_to_host());
