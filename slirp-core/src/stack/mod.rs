@@ -54,8 +54,8 @@ use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, HostStream};
 use crate::rng::Rng;
-use crate::service::neighbor::NeighborTable;
 use crate::service::dns::DnsService;
+use crate::service::neighbor::NeighborTable;
 use crate::service::router_advertisement::RouterAdvertiser;
 use crate::stats::Stats;
 use crate::tcp::{Engine, EngineConfig};
@@ -349,7 +349,11 @@ impl Stack {
     fn hint_services(&mut self) {
         let advertiser = self.advertiser.as_ref().map(RouterAdvertiser::poll_timeout);
         for (at, hinted_at, owner) in [
-            (self.reassembler.poll_timeout(), &mut self.reassembly_hinted_at, TimerOwner::Reassembly),
+            (
+                self.reassembler.poll_timeout(),
+                &mut self.reassembly_hinted_at,
+                TimerOwner::Reassembly,
+            ),
             (self.dns.poll_timeout(), &mut self.dns_hinted_at, TimerOwner::Dns),
             (advertiser, &mut self.advertiser_hinted_at, TimerOwner::RouterAdvertisement),
         ] {
@@ -362,3 +366,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
