@@ -51,12 +51,8 @@ fn config(seed: u64) -> StackConfig {
     config
 }
 
-const CHECKSUM_ONLY: Offload = Offload {
-    vnet_header: true,
-    checksum: true,
-    tcp_segmentation: false,
-    udp_segmentation: false,
-};
+const CHECKSUM_ONLY: Offload =
+    Offload { vnet_header: true, checksum: true, tcp_segmentation: false, udp_segmentation: false };
 
 /// A device and a link of any quality that this product promises to cope with.
 fn any_circumstances(seed: u64) -> (StackConfig, Weather) {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use slirp_core::plan::AddressPlan;
 use slirp_core::time::Instant;
 use slirp_core::wire::MacAddr;
+use slirp_core::wire::fragmentation::fragments;
 use slirp_core::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
 };
-use slirp_core::wire::fragmentation::fragments;
 use slirp_core::wire::ip::{HeaderFields, IpPair, Located};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
@@ -84,8 +84,8 @@ struct App {
     read_at: Instant,
     /// Whether the remote's end has arrived, behind bytes that may still wait to be read.
     is_fin_seen: bool,
-    /// Acknowledgement number of the last pure acknowledgement.
-    last_ack: Option<[u8; 4]>,
+    /// Highest acknowledgement number of a pure acknowledgement.
+    last_ack: Option<u32>,
 }
 
 /// A datagram or ICMP message that the guest received: protocol, addresses and what follows the IP
@@ -288,7 +288,7 @@ impl Guest {
             return false;
         }
         let port = u16::from_be_bytes([segment[2], segment[3]]);
-        let ack = [segment[8], segment[9], segment[10], segment[11]];
+        let ack = u32::from_be_bytes([segment[8], segment[9], segment[10], segment[11]]);
         let sockets = &self.sockets;
         self.apps.iter_mut().any(|app| {
             let socket: &Socket<'_> = sockets.get(app.handle);
@@ -297,8 +297,11 @@ impl Guest {
             }
             let is_closing =
                 matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
-            let is_repeated = app.last_ack.replace(ack) == Some(ack);
-            is_repeated && is_closing && socket.send_queue() == 0
+            let is_new = app.last_ack.is_none_or(|last| last.wrapping_sub(ack) > u32::MAX / 2);
+            if is_new {
+                app.last_ack = Some(ack);
+            }
+            !is_new && is_closing && socket.send_queue() == 0
         })
     }
 

@@ -126,8 +126,8 @@ pub(super) fn transmit(frames: Vec<Vec<u8>>, offload: Offload) -> Vec<Vec<u8>> {
     }
     let mut out: Vec<Super> = Vec::new();
     for frame in frames {
-        let joined = offload.tcp_segmentation
-            && out.last_mut().is_some_and(|last| last.try_join(&frame));
+        let joined =
+            offload.tcp_segmentation && out.last_mut().is_some_and(|last| last.try_join(&frame));
         if !joined {
             out.push(Super::new(frame));
         }
