@@ -15,7 +15,7 @@ use slirp_core::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
 };
 use slirp_core::wire::ip::{HeaderFields, IpPair, Located};
-use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{EthernetAddress, IpCidr, IpProtocol, checksum};
@@ -105,6 +105,8 @@ pub struct Guest {
     interface: Interface,
     sockets: SocketSet<'static>,
     wire: Wire,
+    /// Frames that smoltcp has not seen yet.
+    pending: VecDeque<Vec<u8>>,
     apps: Vec<App>,
     letters: Vec<Letter>,
     pieces: BTreeMap<u32, Vec<(usize, bool, Vec<u8>)>>,
@@ -115,7 +117,7 @@ pub struct Guest {
 
 impl Guest {
     pub(super) fn new(plan: AddressPlan, mtu: u16, seed: u64) -> Self {
-        let mut wire = Wire { inbox: VecDeque::new(), outbox: Vec::new(), mtu: usize::from(mtu) };
+        let mut wire = Wire { inbox: None, outbox: Vec::new(), mtu: usize::from(mtu) };
         let mut config = Config::new(EthernetAddress(GUEST_MAC.0).into());
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, to_smoltcp(Instant::ZERO));
@@ -136,6 +138,7 @@ impl Guest {
             interface,
             sockets: SocketSet::new(Vec::new()),
             wire,
+            pending: VecDeque::new(),
             apps: Vec::new(),
             letters: Vec::new(),
             pieces: BTreeMap::new(),
@@ -273,10 +276,7 @@ impl Guest {
             self.letters.push(letter);
             return;
         }
-        if self.is_fin_missed(packet) {
-            return;
-        }
-        self.wire.inbox.push_back(frame);
+        self.pending.push_back(frame);
     }
 
     /// Whether a segment only says again that the guest's FIN is missing. Real guests repeat a FIN by
@@ -337,9 +337,13 @@ impl Guest {
     pub(super) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
         for _ in 0..4 {
             let at = to_smoltcp(now);
-            while self.interface.poll_ingress_single(at, &mut self.wire, &mut self.sockets)
-                != PollIngressSingleResult::None
-            {}
+            while let Some(frame) = self.pending.pop_front() {
+                if self.is_fin_missed(&frame[ETHERNET_HEADER_LEN..]) {
+                    continue;
+                }
+                self.wire.inbox = Some(frame);
+                self.interface.poll_ingress_single(at, &mut self.wire, &mut self.sockets);
+            }
             for app in &mut self.apps {
                 app.poll(self.sockets.get_mut(app.handle), now);
             }
@@ -454,7 +458,7 @@ impl App {
 
 /// The guest's network interface.
 struct Wire {
-    inbox: VecDeque<Vec<u8>>,
+    inbox: Option<Vec<u8>>,
     outbox: Vec<Vec<u8>>,
     mtu: usize,
 }
@@ -471,7 +475,7 @@ impl Device for Wire {
         &mut self,
         _now: smoltcp::time::Instant,
     ) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        let frame = self.inbox.pop_front()?;
+        let frame = self.inbox.take()?;
         Some((Incoming(frame), Outgoing(&mut self.outbox)))
     }
 
