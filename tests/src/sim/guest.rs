@@ -393,15 +393,10 @@ impl App {
         );
         self.fate.is_ended |= self.is_fin_seen && !socket.can_recv();
         self.write(socket, now);
-        let is_over = match socket.state() {
-            State::Closed => {
-                // A reset after both ends is the answer to a repeated FIN: nobody is left to mind.
-                self.fate.is_reset = !(self.fate.is_ended && self.is_closed);
-                true
-            }
-            State::TimeWait => true,
-            _ => false,
-        };
+        let is_closed = socket.state() == State::Closed;
+        // A reset after both ends is the answer to a repeated FIN: nobody is left to mind.
+        self.fate.is_reset |= is_closed && !(self.is_fin_seen && self.is_closed);
+        let is_over = is_closed || socket.state() == State::TimeWait;
         if is_over && !socket.can_recv() {
             self.fate.done_at = Some(now);
         }
