@@ -22,7 +22,7 @@ pub struct DnsQueryId(pub u64);
 /// How the guest's query arrived; the upstream side may use it as a hint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DnsTransport {
-    /// One datagram; the answer is cut to what the query's EDNS option allows.
+    /// One datagram; the answer fits what the query's EDNS option allows.
     Udp,
     /// A message on a TCP connection; any length up to 65,535 bytes.
     Tcp,

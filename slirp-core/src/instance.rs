@@ -1,7 +1,7 @@
 //! Running a stack: the embedding API.
 //!
 //! Owns the two threads of an instance (data and control, see
-//! [`reactor`](crate::host) and [`dns`](crate::host::dns)) and their common life: they start
+//! [`reactor`](crate::host) and [`dns`]) and their common life: they start
 //! together, and neither outlives the [`Instance`]. There is no global state; a process may run as
 //! many instances as it likes.
 //!
@@ -23,6 +23,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -94,7 +96,11 @@ impl Builder {
     /// An instance on `tap` with the defaults of [`StackConfig`] and [`DnsConfig`].
     pub fn new(tap: Tap) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Self { tap, config: StackConfig { seed, ..StackConfig::default() }, dns: DnsConfig::default() }
+        Self {
+            tap,
+            config: StackConfig { seed, ..StackConfig::default() },
+            dns: DnsConfig::default(),
+        }
     }
 
     /// Which addresses the guest sees (default 10.0.2.0/24 without IPv6).
@@ -163,8 +169,7 @@ impl Builder {
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let stack = Stack::new(config);
-        let (mut reactor, mailbox) =
-            Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
+        let (mut reactor, mailbox) = Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -191,7 +196,11 @@ impl Builder {
                 outcome
             })
             .map_err(StartError::Thread)?;
-        Ok(Instance { handle: Handle { mailbox }, threads: Some(Threads { data, control }), has_ended })
+        Ok(Instance {
+            handle: Handle { mailbox },
+            threads: Some(Threads { data, control }),
+            has_ended,
+        })
     }
 }
 

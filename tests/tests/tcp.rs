@@ -310,6 +310,35 @@ fn slow_reader_stalls_the_sender_and_loses_nothing() {
 }
 
 #[test]
+fn bytes_before_the_guests_end_survive_a_slow_remote_that_ended_first() {
+    let world = world!();
+    let slirp = world.slirp().start();
+    let (guest, remote) = pair(&world);
+    remote.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((&guest).read(&mut [0; 1]).unwrap(), 0);
+    guest.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    let mut chunk = vec![0; 65536];
+    loop {
+        send_exact(&mut chunk[..], 9 + sent, 65536).unwrap();
+        match (&guest).write(&chunk) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                break;
+            }
+        }
+        assert!(sent < 64 << 20, "64 MiB vanished into buffers: nothing pushes back");
+    }
+    drop(guest);
+    // Longer than any TIME-WAIT of ours; the process has nothing to do meanwhile.
+    let spent = slirp.facts().cpu_time_during(Duration::from_secs(3));
+    assert!(spent < Duration::from_millis(100), "it spins while the remote is slow: {spent:?}");
+    receive_exact(&remote, 9, sent).unwrap();
+    assert_eq!((&remote).read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
 fn tiny_receive_window_of_the_guest_is_respected() {
     let world = world!();
     let _slirp = world.slirp().start();

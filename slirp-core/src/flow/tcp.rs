@@ -14,10 +14,6 @@
 //! | connecting | swallow repeats of the SYN | the host's answer, a time limit, another SYN, a reset |
 //! | awake | segments in and out, `pump` | both directions ended, a reset from either side, a time limit |
 //! | parked | none | any segment or host data: awake |
-//! | draining | `pump` | the host took the rest, or failed |
-//!
-//! A flow drains when both directions have ended in order and the host has not taken everything yet:
-//! the engine is done with it, and would throw the rest away.
 //!
 //! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest has
 //! closed already, and a repeated FIN of its meets a reset that it no longer cares about.
@@ -96,8 +92,6 @@ enum State {
     },
     Awake(Connection),
     Parked(Parked),
-    /// Both directions have ended; these bytes of the guest are still to be taken by the host.
-    Draining(Vec<u8>),
     /// The engine could not take a parked connection up again; that would be a defect of ours.
     Broken,
 }
@@ -109,17 +103,19 @@ pub(crate) struct TcpFlow {
     link: LinkAddresses,
     is_guest_end_relayed: bool,
     is_host_ended: bool,
-    /// Whether the guest's FIN was taken; the engine forgets it when it closes.
-    is_guest_ended: bool,
-    /// Whether the flow was reset from either side, or has run into a time limit.
+    /// Whether we have reset the connection: the host failed, or a time limit passed.
     is_aborted: bool,
+    /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
+    /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
+    is_lingering: bool,
     /// Payload bytes that arrived since a segment left.
     unacknowledged: u32,
     /// Segments that are still to be acknowledged at once.
     quick: u16,
     quick_next: u16,
     opened_at: Instant,
-    heard_at: Instant,
+    /// Since when the engine has waited for the guest without hearing of it.
+    waiting_since: Option<Instant>,
     active_at: Instant,
     engine_at: Option<Instant>,
     ack_at: Option<Instant>,
@@ -146,13 +142,13 @@ impl TcpFlow {
             link,
             is_guest_end_relayed: false,
             is_host_ended: false,
-            is_guest_ended: false,
             is_aborted: false,
+            is_lingering: false,
             unacknowledged: 0,
             quick: 0,
             quick_next: QUICK_START,
             opened_at: now,
-            heard_at: now,
+            waiting_since: None,
             active_at: now,
             engine_at: None,
             ack_at: None,
@@ -174,7 +170,7 @@ impl TcpFlow {
     pub(crate) fn pending_syn(&self) -> Option<&[u8]> {
         match &self.state {
             State::Connecting { syn, .. } => Some(syn),
-            State::Awake(_) | State::Parked(_) | State::Draining(_) | State::Broken => None,
+            State::Awake(_) | State::Parked(_) | State::Broken => None,
         }
     }
 
@@ -183,7 +179,7 @@ impl TcpFlow {
         match &self.state {
             State::Connecting { .. } => true,
             State::Awake(connection) => connection.is_handshaking(),
-            State::Parked(_) | State::Draining(_) | State::Broken => false,
+            State::Parked(_) | State::Broken => false,
         }
     }
 
@@ -196,7 +192,7 @@ impl TcpFlow {
         match &self.state {
             State::Connecting { isn, .. } => *isn == seq,
             State::Awake(connection) => connection.is_handshaking_with(seq),
-            State::Parked(_) | State::Draining(_) | State::Broken => false,
+            State::Parked(_) | State::Broken => false,
         }
     }
 
@@ -228,7 +224,7 @@ impl TcpFlow {
     ) -> Result<Option<Range<usize>>, DiscardReason> {
         self.guest = guest;
         self.link.guest = guest.mac;
-        self.heard_at = now;
+        self.waiting_since = None;
         self.active_at = now;
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
@@ -237,10 +233,7 @@ impl TcpFlow {
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
-        let is_rst = segment.is_rst();
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
-        self.is_guest_ended |= connection.is_guest_finished();
-        self.is_aborted |= is_rst && connection.is_dead();
         if matches!(outcome, Ok(Some(_))) {
             // The answer carried an acknowledgement; what comes next is not to be held for it.
             self.unacknowledged = 0;
@@ -251,17 +244,8 @@ impl TcpFlow {
     /// Moves bytes between the guest's rings and its host.
     pub(crate) fn pump(&mut self, host: &mut impl HostStream, engine: &mut Engine, now: Instant) {
         self.wake(engine, now);
-        let connection = match &mut self.state {
-            State::Awake(connection) => connection,
-            State::Draining(rest) => {
-                self.is_aborted |= drain_rest(rest, host) == Transfer::Failed;
-                if rest.is_empty() && !self.is_guest_end_relayed {
-                    self.is_guest_end_relayed = true;
-                    host.shutdown_write();
-                }
-                return;
-            }
-            State::Connecting { .. } | State::Parked(_) | State::Broken => return,
+        let State::Awake(connection) = &mut self.state else {
+            return;
         };
         let mut moved = 0;
         let mut is_failed = false;
@@ -271,7 +255,10 @@ impl TcpFlow {
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
         }
-        if self.is_guest_ended && connection.queued_to_host() == 0 && !self.is_guest_end_relayed {
+        if connection.is_guest_finished()
+            && connection.queued_to_host() == 0
+            && !self.is_guest_end_relayed
+        {
             self.is_guest_end_relayed = true;
             host.shutdown_write();
         }
@@ -314,7 +301,11 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return Ok(None);
         };
+        if self.is_lingering && connection.is_time_wait() {
+            return Ok(None);
+        }
         let frame = engine.poll_segment(connection, self.link, now)?;
+        self.is_lingering = frame.is_none() && connection.is_time_wait();
         if frame.is_some() {
             self.unacknowledged = 0;
         }
@@ -342,8 +333,8 @@ impl TcpFlow {
             return;
         };
         engine.revive(connection, now);
-        self.engine_at = if self.ack_at.is_some() {
-            // The engine would want to acknowledge at once.
+        self.engine_at = if self.ack_at.is_some() || self.is_lingering {
+            // The engine would want to acknowledge at once, or is not to be polled any more.
             None
         } else {
             let at = engine.poll_at(connection, now);
@@ -352,12 +343,16 @@ impl TcpFlow {
         let limit = if connection.is_handshaking() {
             Some(self.opened_at + timeouts.guest_handshake)
         } else if self.engine_at.is_some() {
-            Some(self.heard_at + timeouts.guest_unresponsive)
+            Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
+            self.waiting_since = None;
             None
         };
-        let park_at =
-            connection.is_open_both_ways().then(|| self.active_at.max(now) + timeouts.tcp_park);
+        let park_at = connection.is_open_both_ways().then(|| {
+            let idle_at = self.active_at + timeouts.tcp_park;
+            // What could not be parked when it was due is tried again later.
+            if idle_at > now { idle_at } else { now + timeouts.tcp_park }
+        });
         self.wake_at = [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
     }
 
@@ -383,8 +378,8 @@ impl TcpFlow {
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
                 }
-                let is_waiting = self.engine_at.is_some();
-                if is_waiting && now >= self.heard_at + timeouts.guest_unresponsive {
+                let since = self.waiting_since;
+                if since.is_some_and(|since| now >= since + timeouts.guest_unresponsive) {
                     self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpGuestUnresponsive);
@@ -399,47 +394,27 @@ impl TcpFlow {
                     self.wake_at = None;
                 }
             }
-            State::Parked(_) | State::Draining(_) | State::Broken => self.wake_at = None,
+            State::Parked(_) | State::Broken => self.wake_at = None,
         }
         Ok(())
     }
 
-    /// Keeps what the host has not taken yet when the engine is done with the connection in order;
-    /// to be called when the flow has nothing more to say.
-    pub(crate) fn keep_rest(&mut self) {
-        let State::Awake(connection) = &mut self.state else {
-            return;
-        };
-        let is_over = connection.is_dead() || connection.is_time_wait();
-        let is_in_order = self.is_guest_ended && !self.is_guest_end_relayed && !self.is_aborted;
-        if !is_over || !is_in_order || connection.queued_to_host() == 0 {
-            return;
-        }
-        let mut rest = Vec::with_capacity(connection.queued_to_host());
-        while connection.lend_data(|data| {
-            rest.extend_from_slice(data);
-            data.len()
-        }) > 0
-        {}
-        self.state = State::Draining(rest);
-        self.engine_at = None;
-        self.ack_at = None;
-        self.wake_at = None;
-    }
-
-    /// How the flow ended, if it did and has nothing more to say.
+    /// How the flow ended, if it did and has nothing more to say. Both directions may have ended on
+    /// the guest's side while its last bytes still wait for a slow host: those are delivered first.
     pub(crate) fn ending(&self) -> Option<Ending> {
-        let is_over = match &self.state {
-            State::Awake(connection) => connection.is_dead() || connection.is_time_wait(),
-            State::Draining(rest) => rest.is_empty() || self.is_aborted,
-            State::Connecting { .. } | State::Parked(_) => false,
-            State::Broken => true,
+        let connection = match &self.state {
+            State::Connecting { .. } | State::Parked(_) => return None,
+            State::Broken => return Some(Ending::Reset),
+            State::Awake(connection) => connection,
         };
-        if !is_over {
+        if !connection.is_dead() && !connection.is_time_wait() {
             return None;
         }
-        let in_order = self.is_guest_end_relayed && self.is_host_ended;
-        Some(if in_order { Ending::Orderly } else { Ending::Reset })
+        if self.is_aborted || !self.is_host_ended || !connection.is_guest_finished() {
+            return Some(Ending::Reset);
+        }
+        // The end is told only behind the last byte.
+        self.is_guest_end_relayed.then_some(Ending::Orderly)
     }
 
     fn wake(&mut self, engine: &mut Engine, now: Instant) {
@@ -450,20 +425,6 @@ impl TcpFlow {
         self.active_at = now;
         self.unparked += 1;
     }
-}
-
-fn drain_rest(rest: &mut Vec<u8>, host: &mut impl HostStream) -> Transfer {
-    let mut taken = 0;
-    let mut outcome = Transfer::Blocked;
-    while taken < rest.len() {
-        outcome = host.send(&rest[taken..]);
-        match outcome {
-            Transfer::Moved(bytes) => taken += bytes,
-            Transfer::Blocked | Transfer::Ended | Transfer::Failed => break,
-        }
-    }
-    rest.drain(..taken.min(rest.len()));
-    outcome
 }
 
 fn drain_to_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {
@@ -488,7 +449,7 @@ fn fill_from_host(connection: &mut Connection, host: &mut impl HostStream) -> (u
     let mut moved = 0;
     loop {
         let mut outcome = Transfer::Blocked;
-        if connection.room() == 0 {
+        if !connection.has_room() {
             return (moved, outcome);
         }
         let filled = connection.lend_room(|room| {

@@ -13,6 +13,7 @@ use super::dns_stream::DnsStream;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, HostAction};
 use crate::flow::echo::EchoFlow;
+use crate::flow::table::FlowTable;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
@@ -238,11 +239,8 @@ impl Stack {
         let Arrival { packet, ip, mac, .. } = arrival;
         let segment = Segment::parse(&ip, packet)?;
         let guest = GuestSide { address: segment.source, mac };
-        let key = FlowKey {
-            protocol: Protocol::Tcp,
-            guest: segment.source,
-            remote: segment.destination,
-        };
+        let key =
+            FlowKey { protocol: Protocol::Tcp, guest: segment.source, remote: segment.destination };
         let known = self.flows.lookup(&key);
         if segment.is_opening() {
             if let Some(id) = known {
@@ -269,8 +267,9 @@ impl Stack {
             // Nothing but a reset makes sense before the handshake.
             if segment.is_rst() {
                 self.remove_flow(id, true);
+                return Ok(());
             }
-            return Ok(());
+            return Err(DiscardReason::TcpNoFlow);
         }
         let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
         self.wake_flow(id);
@@ -303,8 +302,7 @@ impl Stack {
             Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
         if self.half_open >= self.config.limits.half_open {
-            // The guest's own retransmission tries again when there is room.
-            return Err(DiscardReason::HalfOpenLimit);
+            self.evict_half_open();
         }
         let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
         // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
@@ -320,7 +318,7 @@ impl Stack {
                 return Err(reason);
             }
         };
-        self.half_open += 1;
+        self.note_half_open(id);
         self.stats.tcp_opened += 1;
         match remote {
             Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
@@ -330,6 +328,29 @@ impl Stack {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the order in which flows began to open.
+    fn note_half_open(&mut self, id: FlowId) {
+        self.half_open += 1;
+        self.half_open_order.push_back(id);
+        if self.half_open_order.len() > 2 * self.config.limits.half_open {
+            let flows = &self.flows;
+            self.half_open_order.retain(|&id| is_half_open(flows, id));
+        }
+    }
+
+    /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
+    /// its own out that way, while a connection that opens within its turn gets through, and one
+    /// that was pushed out is tried again by the guest's retransmission.
+    fn evict_half_open(&mut self) {
+        while let Some(id) = self.half_open_order.pop_front() {
+            if is_half_open(&self.flows, id) {
+                self.stats.discards.count(DiscardReason::HalfOpenLimit);
+                self.remove_flow(id, true);
+                return;
+            }
+        }
     }
 
     fn on_udp(
@@ -358,20 +379,18 @@ impl Stack {
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
         let reached = match target {
-            Target::Host(_) | Target::Refused(_) if destination_port == DHCP_SERVER_PORT
-                && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
-                    || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
+            Target::Host(_) | Target::Refused(_)
+                if destination_port == DHCP_SERVER_PORT
+                    && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
+                        || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
             {
                 // Never to a DHCP server of the host: it would lease addresses of another network.
                 return Err(DiscardReason::ServiceUnavailable);
             }
             Target::Host(reached) => reached,
             Target::Dns => {
-                let asker = Asker::Udp {
-                    guest: guest.address,
-                    server: written,
-                    guest_mac: guest.mac,
-                };
+                let asker =
+                    Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
                 self.ask_dns(asker, &arrival.packet[payload], now)?;
                 self.deliver_dns();
                 return Ok(None);
@@ -583,6 +602,13 @@ impl Stack {
     }
 }
 
+fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
+    flows.entry(id).is_some_and(|entry| match &entry.flow {
+        Flow::Tcp(flow) => flow.is_counted_half_open,
+        Flow::Udp(_) | Flow::Echo(_) => false,
+    })
+}
+
 /// Checks a virtio-net header against the frame behind it.
 fn check_offload(
     vnet: Option<&VnetHeader>,
@@ -594,16 +620,15 @@ fn check_offload(
     };
     let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
     let rest = packet.len() - ip.header_len;
-    match ip.protocol {
-        IpProtocol::Tcp => {
-            let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
-            vnet.validate(transport_at, 16, gso, rest)
-        }
-        IpProtocol::Udp => {
-            vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
-        }
-        _ if vnet.gso == Gso::None => Ok(()),
-        _ => Err(DiscardReason::VnetHeaderInvalid),
+    if ip.protocol == IpProtocol::Tcp {
+        let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
+        vnet.validate(transport_at, 16, gso, rest)
+    } else if ip.protocol == IpProtocol::Udp {
+        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
+    } else if vnet.gso == Gso::None {
+        Ok(())
+    } else {
+        Err(DiscardReason::VnetHeaderInvalid)
     }
 }
 
@@ -619,9 +644,7 @@ fn verify(is_trusted: bool, arrival: &Arrival<'_>) -> Result<(), DiscardReason> 
 fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
     let is_possible = match source {
         IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_loopback(),
-        IpAddr::V6(v6) => {
-            !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none()
-        }
+        IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     };
     is_possible && plan.virtual_host(source).is_none()
 }

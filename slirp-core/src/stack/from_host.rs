@@ -98,8 +98,7 @@ impl Stack {
         let timeouts = &self.config.timeouts;
         let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
         let guest = flow.guest();
-        let udp =
-            UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };
+        let udp = UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };
         if let Err(reason) = self.outbox.push_udp(udp) {
             self.stats.discards.count(reason);
         }

@@ -76,6 +76,8 @@ pub struct Stack {
     engine: Engine,
     flows: FlowTable,
     half_open: usize,
+    /// Flows in the order in which they began to open; those that are open by now are skipped.
+    half_open_order: VecDeque<FlowId>,
     echo_flows: usize,
     timers: TimerHeap,
     ready: VecDeque<FlowId>,
@@ -113,6 +115,7 @@ impl Stack {
             engine,
             flows: FlowTable::new(config.limits.flows, rng.next_u64()),
             half_open: 0,
+            half_open_order: VecDeque::new(),
             echo_flows: 0,
             timers: TimerHeap::default(),
             ready: VecDeque::new(),
@@ -293,7 +296,6 @@ impl Stack {
             flow.is_counted_half_open = false;
             self.half_open -= 1;
         }
-        flow.keep_rest();
         if let Some(ending) = flow.ending() {
             self.remove_flow(id, ending == Ending::Reset);
             return;

@@ -130,8 +130,8 @@ impl Outbox {
 
     /// One UDP datagram, or several of equal length.
     pub(super) fn push_udp(&mut self, udp: UdpToGuest<'_>) -> Result<(), DiscardReason> {
-        let pair = IpPair::new(udp.from.ip(), udp.to.ip())
-            .ok_or(DiscardReason::HostDatagramNoFlow)?;
+        let pair =
+            IpPair::new(udp.from.ip(), udp.to.ip()).ok_or(DiscardReason::HostDatagramNoFlow)?;
         let headers = pair.header_len() + UDP_HEADER_LEN;
         if let Some(len) = udp.segment_len.filter(|&len| len != 0)
             && usize::from(len) < udp.payload.len()
@@ -177,12 +177,8 @@ impl Outbox {
         packet.extend_from_slice(&[0, 0]);
         packet.extend_from_slice(udp.payload);
 
-        let pseudo = pseudo_header_sum(
-            udp.from.ip(),
-            udp.to.ip(),
-            IpProtocol::Udp,
-            u32::from(len_field),
-        );
+        let pseudo =
+            pseudo_header_sum(udp.from.ip(), udp.to.ip(), IpProtocol::Udp, u32::from(len_field));
         let fits = packet.len() <= usize::from(self.mtu) || segment_len.is_some();
         let outcome = if self.offload.checksum && fits {
             packet[at + 6..at + 8].copy_from_slice(&pseudo.to_be_bytes());
@@ -220,8 +216,7 @@ impl Outbox {
             4 => (IpAddr::V4(self.plan.gateway()), ETHERTYPE_IPV4),
             _ => (IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED), ETHERTYPE_IPV6),
         };
-        let ethernet =
-            EthernetHeader { destination: to, source: self.our_mac(address), ethertype };
+        let ethernet = EthernetHeader { destination: to, source: self.our_mac(address), ethertype };
         let mut out = self.start(vnet)?;
         out.extend_from_slice(&ethernet.emit());
         out.extend_from_slice(packet);

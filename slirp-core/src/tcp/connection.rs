@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     isn: u32,
     options: SynOptions,
     guest_mss: u16,
+    /// Bytes of the largest segment that the engine sends.
+    segment_len: usize,
     ring_len: usize,
     /// What is added to the engine's sequence numbers to get the guest's.
     offset: u32,
@@ -47,6 +49,7 @@ pub(crate) struct Connection {
     /// The engine's sequence number behind everything that the guest has acknowledged.
     acked_end: Option<u32>,
     pub(super) empty_segments: u8,
+    is_guest_finished: bool,
     is_killed: bool,
 }
 
@@ -75,11 +78,16 @@ impl Connection {
     pub(super) fn listening(
         syn: &Segment,
         options: SynOptions,
-        guest_mss: u16,
+        (guest_mss, engine_mss): (u16, u16),
         ring_len: usize,
     ) -> Option<Self> {
-        let mut socket =
-            Socket::new(SocketBuffer::new(vec![0; ring_len]), SocketBuffer::new(vec![0; ring_len]));
+        // smoltcp cuts segments out of contiguous bytes: a ring that holds whole ones does not end
+        // in a runt each time around.
+        let segment_len = usize::from(engine_mss).clamp(1, ring_len);
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; ring_len]),
+            SocketBuffer::new(vec![0; ring_len / segment_len * segment_len]),
+        );
         // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
         // hold everything below 64 KiB back.
         socket.set_ack_delay(None);
@@ -99,6 +107,7 @@ impl Connection {
             isn: syn.seq,
             options,
             guest_mss,
+            segment_len,
             ring_len,
             offset: 0,
             edge: None,
@@ -109,6 +118,7 @@ impl Connection {
             guest_window: syn.window,
             acked_end: None,
             empty_segments: 0,
+            is_guest_finished: false,
             is_killed: false,
         })
     }
@@ -306,10 +316,12 @@ impl Connection {
         self.socket().send_queue()
     }
 
-    /// Room for bytes to the guest; zero when its direction is closed.
-    pub(crate) fn room(&self) -> usize {
+    /// Whether bytes to the guest are welcome: its direction is open, and there is room for a
+    /// whole segment. What fits only in part waits for the acknowledgement that is on its way.
+    pub(crate) fn has_room(&self) -> bool {
         let socket = self.socket();
-        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+        let queued = socket.send_queue();
+        socket.may_send() && (queued == 0 || socket.send_capacity() - queued >= self.segment_len)
     }
 
     /// Ends our direction behind what is queued.
@@ -342,16 +354,21 @@ impl Connection {
         self.socket().state() == State::Established
     }
 
-    /// Whether the guest has ended its direction (its FIN was taken).
-    pub(crate) fn is_guest_finished(&self) -> bool {
-        matches!(
-            self.socket().state(),
-            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
-        )
+    /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
+    /// before it may still be queued.
+    pub(crate) const fn is_guest_finished(&self) -> bool {
+        self.is_guest_finished
     }
 
-    /// Whether both directions have ended in order and everything is acknowledged. A socket in
-    /// TIME-WAIT is done: the guest's last FIN was taken and, once nothing is pending, acknowledged.
+    /// Remembers the guest's FIN beyond the states that tell of it.
+    pub(super) fn note_state(&mut self) {
+        self.is_guest_finished |= matches!(
+            self.socket().state(),
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+        );
+    }
+
+    /// Whether both directions have ended in order.
     pub(crate) fn is_time_wait(&self) -> bool {
         self.socket().state() == State::TimeWait
     }

@@ -77,17 +77,30 @@ impl Engine {
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
     pub(crate) fn accept(&mut self, packet: &[u8], now: Instant) -> Option<Connection> {
         let ip = IpHeader::parse(packet).ok()?;
-        let mut packet = packet[..ip.packet_len].to_vec();
-        let segment = Segment::parse(&ip, &packet).ok()?;
+        let packet = packet.get(..ip.packet_len)?;
+        let segment = Segment::parse(&ip, packet).ok()?;
         if !segment.is_opening() {
             return None;
         }
-        let options = SynOptions::parse(&segment, &packet);
+        let options = SynOptions::parse(&segment, packet);
         let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
-        options.rewrite_mss(&mut packet, engine_mss);
-        let mut connection =
-            Connection::listening(&segment, options, guest_mss, self.config.ring_len)?;
-        self.ingress(&mut connection, &packet, now)?;
+        // A SYN without an MSS option stands for the default, which must not be raised.
+        let told = if options.mss.is_some() { engine_mss } else { guest_mss };
+        // smoltcp drops a segment with any malformed option; the guest's SYN is not shown to it.
+        let syn = segment::emit_syn(
+            segment.source,
+            segment.destination,
+            segment.seq,
+            segment.window,
+            &options.emit(told),
+        );
+        let mut connection = Connection::listening(
+            &segment,
+            options,
+            (guest_mss, engine_mss),
+            self.config.ring_len,
+        )?;
+        self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
 
@@ -125,9 +138,8 @@ impl Engine {
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
-        let Some(written) = written else {
-            return Err(DiscardReason::TcpEngineFailed);
-        };
+        let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
+        connection.note_state();
         Ok(written.map(|len| self.finish(connection, len, link)))
     }
 
@@ -198,7 +210,7 @@ impl Engine {
         let mut connection = Connection::listening(
             &opening,
             parked.options,
-            parked.guest_mss,
+            (parked.guest_mss, engine_mss),
             self.config.ring_len,
         )?;
         self.ingress(&mut connection, &syn, now)?;

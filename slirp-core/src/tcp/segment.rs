@@ -182,7 +182,6 @@ pub(crate) struct SynOptions {
     pub(crate) window_scale: Option<u8>,
     /// Whether selective acknowledgements may be sent to it.
     pub(crate) sack_permitted: bool,
-    mss_at: Option<usize>,
 }
 
 impl SynOptions {
@@ -206,7 +205,6 @@ impl SynOptions {
             match (kind, len) {
                 (OPTION_MSS, 4) => {
                     found.mss = Some(u16::from_be_bytes([packet[at + 2], packet[at + 3]]));
-                    found.mss_at = Some(at + 2);
                 }
                 // RFC 7323 section 2.3: a shift above 14 is taken as 14.
                 (OPTION_WINDOW_SCALE, 3) => found.window_scale = Some(packet[at + 2].min(14)),
@@ -216,13 +214,6 @@ impl SynOptions {
             at += len;
         }
         found
-    }
-
-    /// Overwrites the MSS option, if there is one.
-    pub(crate) fn rewrite_mss(&self, packet: &mut [u8], mss: u16) {
-        if let Some(at) = self.mss_at {
-            packet[at..at + 2].copy_from_slice(&mss.to_be_bytes());
-        }
     }
 
     /// The option bytes that say the same, padded to a multiple of four.

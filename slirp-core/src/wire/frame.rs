@@ -233,7 +233,8 @@ mod tests {
 
     /// An IPv4 packet with a right header checksum around `payload`.
     fn ipv4(protocol: u8, flags: u16, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0, 10, 0, 2, 100, 192, 0, 2, 1];
+        let mut packet =
+            vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0, 10, 0, 2, 100, 192, 0, 2, 1];
         let len = u16::try_from(packet.len() + payload.len()).unwrap();
         packet[2..4].copy_from_slice(&len.to_be_bytes());
         packet[6..8].copy_from_slice(&flags.to_be_bytes());
@@ -305,10 +306,7 @@ mod tests {
     #[test]
     fn endless_or_truncated_extension_chains_are_refused() {
         let endless: Vec<u8> = [0, 0, 0, 0, 0, 0, 0, 0].repeat(9);
-        assert_eq!(
-            IpHeader::parse(&ipv6(0, &endless)),
-            Err(DiscardReason::ExtensionHeaderInvalid)
-        );
+        assert_eq!(IpHeader::parse(&ipv6(0, &endless)), Err(DiscardReason::ExtensionHeaderInvalid));
         assert_eq!(
             IpHeader::parse(&ipv6(60, &[6, 9, 0, 0])),
             Err(DiscardReason::ExtensionHeaderInvalid)

@@ -39,7 +39,7 @@ pub enum GuestSignal {
     TcpReset,
     /// An ICMP error about the packet.
     Icmp(IcmpError),
-    /// Nothing; the guest's own retransmission tries again.
+    /// Nothing: lost, as datagrams may be.
     Silence,
 }
 
@@ -66,7 +66,9 @@ impl GuestSignal {
                 };
                 Self::Icmp(IcmpError::TooBig { mtu })
             }
-            (HostError::Exhausted, _) => Self::Silence,
+            // A program that is told at once can act; one whose SYNs vanish hangs for minutes.
+            (HostError::Exhausted, Protocol::Tcp) => Self::TcpReset,
+            (HostError::Exhausted, Protocol::Udp | Protocol::Echo) => Self::Silence,
         }
     }
 

@@ -119,29 +119,20 @@ pub(super) fn verdict(answer: &[u8]) -> Verdict {
     }
 }
 
-/// Asks `server` once. A truncated datagram is asked again over TCP; where that fails, the truncated
-/// answer stands. Each of the two may take `limit`.
+/// Asks `server` once; that may take `limit`. A truncated datagram is an answer like any other: the
+/// guest sees the TC flag and asks again over TCP, as it would have to without us (RFC 7766
+/// section 5).
 pub(super) async fn ask(
     server: SocketAddr,
     transport: DnsTransport,
     query: &Outgoing,
     limit: Duration,
 ) -> Result<Vec<u8>, ExchangeError> {
-    let over_tcp = async || {
-        timeout(limit, ask_tcp(server, query)).await.unwrap_or(Err(ExchangeError::TimedOut))
+    let answer = match transport {
+        DnsTransport::Udp => timeout(limit, ask_udp(server, query)).await,
+        DnsTransport::Tcp => timeout(limit, ask_tcp(server, query)).await,
     };
-    match transport {
-        DnsTransport::Udp => {
-            let answer = timeout(limit, ask_udp(server, query))
-                .await
-                .unwrap_or(Err(ExchangeError::TimedOut))?;
-            if answer[2] & 0x02 == 0 {
-                return Ok(answer);
-            }
-            Ok(over_tcp().await.unwrap_or(answer))
-        }
-        DnsTransport::Tcp => over_tcp().await,
-    }
+    answer.unwrap_or(Err(ExchangeError::TimedOut))
 }
 
 /// One datagram from a fresh socket, whose random port the kernel chooses. The socket is connected:

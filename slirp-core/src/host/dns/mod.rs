@@ -28,7 +28,7 @@
 //! for another one's resolver.
 //!
 //! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452 section
-//! 9.2), and again over TCP when the answer is truncated; a message on TCP is asked over TCP.
+//! 9.2); a message on TCP is asked over TCP. A truncated answer is the guest's to follow up.
 //!
 //! *Limits*: [`DnsConfig::queries_cap`] tasks, each with at most `upstream::RUNNING_CAP` sockets;
 //! beyond that queries stay in their bounded channel, which is for the sender to notice.

@@ -97,11 +97,11 @@ fn unreachable_host_is_told_by_icmp_that_quotes_the_syn() {
 }
 
 #[test]
-fn exhausted_host_is_silent_and_counted() {
+fn exhausted_host_is_told_and_counted() {
     let mut ladder = Ladder::new();
     ladder.guest(&Talk::syn(false, LINUX_OPTIONS));
     let (flow, _) = ladder.connects[0];
-    assert!(ladder.connected(flow, Err(HostError::Exhausted)).is_empty());
+    assert_eq!(ladder.connected(flow, Err(HostError::Exhausted)).len(), 1);
     assert_eq!(ladder.discards(DiscardReason::HostResourcesExhausted), 1);
     assert_eq!(ladder.stack.stats().flows, 0);
 }

@@ -91,7 +91,8 @@ fn host_is_not_read_beyond_the_ring_of_a_guest_that_does_not_listen() {
     let data = stream(1_000_000);
     let mut heard = ladder.host(talk.flow, |host| host.to_guest.extend(&data));
     let left = ladder.hosts[&talk.flow].to_guest.len();
-    assert_eq!(data.len() - left, 256 * 1024);
+    // As many whole segments as the ring holds.
+    assert_eq!(data.len() - left, 256 * 1024 / 1460 * 1460);
     let mut arrived = Vec::new();
     for _ in 0..2000 {
         arrived.extend(talk.take(&heard));

@@ -142,6 +142,7 @@ impl Peer {
         let mut bytes = draft.packet();
         if !self.is_guarded {
             let answer = self.engine.ingress(&mut self.connection, &bytes, self.now);
+            self.connection.note_state();
             return self.unfenced(answer);
         }
         let ip = IpHeader::parse(&bytes).unwrap();
