@@ -233,7 +233,12 @@ impl TcpFlow {
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
-        engine.handle_segment(connection, segment, packet, self.link, now)
+        let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
+        if matches!(outcome, Ok(Some(_))) {
+            // The answer carried an acknowledgement; what comes next is not to be held for it.
+            self.unacknowledged = 0;
+        }
+        outcome
     }
 
     /// Moves bytes between the guest's rings and its host.
@@ -244,7 +249,8 @@ impl TcpFlow {
         };
         let mut moved = 0;
         let mut is_failed = false;
-        if connection.queued_to_host() > 0 {
+        // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
+        if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
             let (bytes, outcome) = drain_to_host(connection, host);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
@@ -323,9 +329,10 @@ impl TcpFlow {
 
     /// Works out when to look at the flow again; to be called when it has nothing more to say.
     pub(crate) fn settle(&mut self, engine: &mut Engine, timeouts: &Timeouts, now: Instant) {
-        let State::Awake(connection) = &self.state else {
+        let State::Awake(connection) = &mut self.state else {
             return;
         };
+        engine.revive(connection, now);
         self.engine_at = if self.ack_at.is_some() || self.is_lingering {
             // The engine would want to acknowledge at once, or is not to be polled any more.
             None
@@ -406,8 +413,8 @@ impl TcpFlow {
         if self.is_aborted || !self.is_host_ended || !connection.is_guest_finished() {
             return Some(Ending::Reset);
         }
-        let is_delivered = self.is_guest_end_relayed && connection.queued_to_host() == 0;
-        is_delivered.then_some(Ending::Orderly)
+        // The end is told only behind the last byte.
+        self.is_guest_end_relayed.then_some(Ending::Orderly)
     }
 
     fn wake(&mut self, engine: &mut Engine, now: Instant) {

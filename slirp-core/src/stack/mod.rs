@@ -375,3 +375,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::segment::{Segment, SynOptions, is_before};
+use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
 
 /// See the [module](self).
@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     guest_end: u32,
     /// The window field that the guest sent last.
     guest_window: u16,
+    /// The engine's sequence number behind everything that the guest has acknowledged.
+    acked_end: Option<u32>,
     pub(super) empty_segments: u8,
     is_guest_finished: bool,
     is_killed: bool,
@@ -114,6 +116,7 @@ impl Connection {
             guest_next: syn.seq.wrapping_add(1),
             guest_end: syn.seq.wrapping_add(1),
             guest_window: syn.window,
+            acked_end: None,
             empty_segments: 0,
             is_guest_finished: false,
             is_killed: false,
@@ -181,8 +184,12 @@ impl Connection {
             return Ok(&packet[..len]);
         }
         if self.is_edge_exact {
-            // Wholly beyond the edge, and the engine knows it: it answers with an ACK, which is
-            // what a window probe asks for.
+            // Wholly beyond the edge; a window probe asks for an ACK. The engine may believe in a
+            // larger window all the same (a probe of its own tells the guest of one that it does
+            // not note down), but it answers to old data in any case.
+            if segment.payload_len > 0 {
+                segment.set_seq(packet, self.guest_next.wrapping_sub(segment.payload_len));
+            }
             return Ok(packet);
         }
         Err(DiscardReason::TcpBeyondWindow)
@@ -196,7 +203,17 @@ impl Connection {
         }
         if segment.is_ack() {
             self.guest_window = segment.window;
+            match self.acked_end {
+                Some(end) if !is_before(end, segment.ack) => {}
+                Some(_) | None => self.acked_end = Some(segment.ack),
+            }
         }
+    }
+
+    /// The guest's last acknowledgement once more, as an IP packet for the engine.
+    pub(super) fn repeated_ack(&self) -> Option<Vec<u8>> {
+        let ack = self.acked_end?;
+        Some(emit_ack(self.guest, self.remote, self.guest_next, ack, self.guest_window))
     }
 
     /// Keeps book of a segment that leaves the engine and translates it for the guest.
@@ -254,6 +271,7 @@ impl Connection {
     pub(super) fn resume(&mut self, parked: &Parked, engine_next: u32) -> bool {
         self.offset = parked.our_next.wrapping_sub(engine_next);
         self.sent_end = Some(engine_next);
+        self.acked_end = Some(engine_next);
         self.guest_next = parked.guest_next;
         self.guest_end = parked.guest_next;
         self.guest_window = parked.window;

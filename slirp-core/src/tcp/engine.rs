@@ -171,6 +171,21 @@ impl Engine {
         self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
     }
 
+    /// Starts the probe timer of a connection that has data and no timer at all (defect B12): an
+    /// acknowledgement of what is acknowledged already makes the engine look at the window again.
+    pub(crate) fn revive(&mut self, connection: &mut Connection, now: Instant) {
+        if connection.queued_to_guest() == 0
+            || connection.is_dead()
+            || self.poll_at(connection, now).is_some()
+        {
+            return;
+        }
+        if let Some(ack) = connection.repeated_ack() {
+            // A panic ends the connection, which its flow finds out by itself.
+            let _ = self.ingress(connection, &ack, now);
+        }
+    }
+
     /// Gives the socket and rings of an idle connection back, if it is fully described without them.
     pub(crate) fn park(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
         if self.poll_at(connection, now).is_some() {
