@@ -122,6 +122,10 @@ pub struct Timeouts {
     pub guest_handshake: Duration,
     /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
     pub guest_unresponsive: Duration,
+    /// A TCP flow of which one direction has ended, without traffic (RFC 5382 section 5 REQ-5 names
+    /// 2 hours 4 minutes for what may still be in use). A guest that vanished without a reset would
+    /// leave it behind for ever.
+    pub tcp_half_closed: Duration,
     /// A TCP flow without traffic gives its rings back (arbitrary: 2 s).
     pub tcp_park: Duration,
     /// A DNS query in flight (longer than all attempts upstream together).
@@ -138,6 +142,7 @@ impl Default for Timeouts {
             host_connect: Duration::from_secs(75),
             guest_handshake: Duration::from_secs(20),
             guest_unresponsive: Duration::from_secs(120),
+            tcp_half_closed: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_park: Duration::from_secs(2),
             dns: Duration::from_secs(60),
         }

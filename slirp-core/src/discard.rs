@@ -100,6 +100,8 @@ reasons! {
     TcpHandshakeTimedOut => "tcp_handshake_timed_out",
     /// The guest stopped to acknowledge.
     TcpGuestUnresponsive => "tcp_guest_unresponsive",
+    /// One direction had ended, and nothing moved in the other for hours.
+    TcpHalfClosedIdle => "tcp_half_closed_idle",
     /// The host side did not connect in time.
     HostConnectTimedOut => "host_connect_timed_out",
     /// An ICMP message that is neither an echo request nor relayed otherwise.

@@ -346,7 +346,8 @@ impl TcpFlow {
             Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
             self.waiting_since = None;
-            None
+            let is_half_closed = !connection.is_open_both_ways();
+            is_half_closed.then(|| self.active_at + timeouts.tcp_half_closed)
         };
         let park_at = connection.is_open_both_ways().then(|| {
             let idle_at = self.active_at + timeouts.tcp_park;
@@ -383,6 +384,13 @@ impl TcpFlow {
                     self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpGuestUnresponsive);
+                }
+                if !connection.is_open_both_ways()
+                    && now >= self.active_at + timeouts.tcp_half_closed
+                {
+                    self.is_aborted = true;
+                    connection.abort();
+                    return Err(DiscardReason::TcpHalfClosedIdle);
                 }
                 if now >= self.active_at + timeouts.tcp_park
                     && self.ack_at.is_none()

@@ -49,7 +49,8 @@ pub(crate) struct Connection {
     /// The engine's sequence number behind everything that the guest has acknowledged.
     acked_end: Option<u32>,
     pub(super) empty_segments: u8,
-    is_guest_finished: bool,
+    /// The guest's sequence number behind its FIN, once that was taken.
+    guest_fin_end: Option<u32>,
     is_killed: bool,
 }
 
@@ -118,7 +119,7 @@ impl Connection {
             guest_window: syn.window,
             acked_end: None,
             empty_segments: 0,
-            is_guest_finished: false,
+            guest_fin_end: None,
             is_killed: false,
         })
     }
@@ -149,7 +150,8 @@ impl Connection {
                 .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
     }
 
-    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7 and B10.
+    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7, B10
+    /// and B13.
     /// Returns the packet, which may have become shorter.
     ///
     /// # Errors
@@ -171,6 +173,12 @@ impl Connection {
             // The engine took the payload when it was out of order, and forgot the FIN.
             let len = segment.behead(packet);
             return Ok(&packet[..len]);
+        }
+        if let Some(fin_end) = self.guest_fin_end
+            && is_before(fin_end, segment.end())
+            && segment.payload_len > 0
+        {
+            return Err(DiscardReason::TcpBeyondWindow);
         }
         let Some(edge) = self.edge else {
             return Ok(packet);
@@ -250,8 +258,7 @@ impl Connection {
         let is_quiet = socket.state() == State::Established
             && socket.send_queue() == 0
             && socket.recv_queue() == 0
-            && self.guest_end == self.guest_next
-            && self.is_edge_exact;
+            && self.guest_end == self.guest_next;
         if !is_quiet {
             return None;
         }
@@ -357,15 +364,18 @@ impl Connection {
     /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
     /// before it may still be queued.
     pub(crate) const fn is_guest_finished(&self) -> bool {
-        self.is_guest_finished
+        self.guest_fin_end.is_some()
     }
 
-    /// Remembers the guest's FIN beyond the states that tell of it.
-    pub(super) fn note_state(&mut self) {
-        self.is_guest_finished |= matches!(
+    /// Remembers the guest's FIN beyond the states that tell of it; `segment` was taken last.
+    pub(super) fn note_state(&mut self, segment: &Segment) {
+        let is_finished = matches!(
             self.socket().state(),
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait
         );
+        if is_finished && self.guest_fin_end.is_none() {
+            self.guest_fin_end = Some(segment.end());
+        }
     }
 
     /// Whether both directions have ended in order.

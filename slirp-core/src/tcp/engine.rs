@@ -139,7 +139,7 @@ impl Engine {
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
         let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
-        connection.note_state();
+        connection.note_state(&segment);
         Ok(written.map(|len| self.finish(connection, len, link)))
     }
 

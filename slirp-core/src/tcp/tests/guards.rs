@@ -1,4 +1,4 @@
-//! Defects B1, B2, B3, B6, B7 and B10 to B12 of the engine, each with and without the fence.
+//! Defects B1, B2, B3, B6, B7 and B10 to B13 of the engine, each with and without the fence.
 //!
 //! The half without the fence asserts that the defect is really there: when it fails after an update
 //! of smoltcp, the guard may no longer be needed.
@@ -303,4 +303,23 @@ fn window_that_shuts_on_a_retransmission_is_probed() {
 fn window_that_shuts_on_a_retransmission_is_still_never_probed_by_an_unfenced_engine() {
     let is_probed = retransmission_into_a_shut_window(false);
     assert!(!is_probed, "smoltcp probes it now: guard B12 may go");
+}
+
+/// B13: bytes behind the guest's own FIN; what the host would be given.
+fn bytes_behind_a_fin(is_guarded: bool) -> usize {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    let _ = peer.send(ACK | FIN, 0, 0, &[1; 10]);
+    let _ = peer.poll_all();
+    let _ = peer.send(ACK | PSH, 11, 0, &[2; 100]);
+    peer.connection.queued_to_host()
+}
+
+#[test]
+fn bytes_behind_a_fin_are_nobodys() {
+    assert_eq!(bytes_behind_a_fin(true), 10);
+}
+
+#[test]
+fn bytes_behind_a_fin_are_still_taken_by_an_unfenced_engine() {
+    assert_eq!(bytes_behind_a_fin(false), 110, "smoltcp ignores them now: guard B13 may go");
 }
