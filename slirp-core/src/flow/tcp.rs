@@ -103,6 +103,8 @@ pub(crate) struct TcpFlow {
     link: LinkAddresses,
     is_guest_end_relayed: bool,
     is_host_ended: bool,
+    /// Whether the engine knows that the host has ended.
+    is_host_end_relayed: bool,
     /// Whether we have reset the connection: the host failed, or a time limit passed.
     is_aborted: bool,
     /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
@@ -142,6 +144,7 @@ impl TcpFlow {
             link,
             is_guest_end_relayed: false,
             is_host_ended: false,
+            is_host_end_relayed: false,
             is_aborted: false,
             is_lingering: false,
             unacknowledged: 0,
@@ -266,10 +269,14 @@ impl TcpFlow {
             let (bytes, outcome) = fill_from_host(connection, host);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
-            if outcome == Transfer::Ended {
-                self.is_host_ended = true;
-                connection.close();
-            }
+            self.is_host_ended |= outcome == Transfer::Ended;
+        }
+        // Once both directions are closing (LAST-ACK) the engine is deaf to window updates (defect
+        // B15): it is told of the second end when the guest has acknowledged everything before.
+        let may_end = !connection.is_guest_finished() || connection.queued_to_guest() == 0;
+        if self.is_host_ended && !self.is_host_end_relayed && may_end {
+            self.is_host_end_relayed = true;
+            connection.close();
         }
         if is_failed {
             self.is_aborted = true;
@@ -354,7 +361,9 @@ impl TcpFlow {
             // What could not be parked when it was due is tried again later.
             if idle_at > now { idle_at } else { now + timeouts.tcp_park }
         });
-        self.wake_at = [self.engine_at, self.ack_at, limit, park_at].into_iter().flatten().min();
+        let stalled_at = connection.stalled_at();
+        self.wake_at =
+            [self.engine_at, self.ack_at, limit, park_at, stalled_at].into_iter().flatten().min();
     }
 
     /// A deadline has passed.

@@ -12,6 +12,7 @@
 //! | dead | nobody | the flow drops it |
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -19,6 +20,11 @@ use smoltcp::wire::IpListenEndpoint;
 
 use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
+use crate::time::Instant;
+
+/// How long bytes may be in flight before the fence has them sent again. The engine's own timer is
+/// due after 200 ms; this is for when it has lost it.
+const STALL: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 pub(crate) struct Connection {
@@ -48,6 +54,9 @@ pub(crate) struct Connection {
     guest_window: u16,
     /// The engine's sequence number behind everything that the guest has acknowledged.
     acked_end: Option<u32>,
+    /// What `acked_end` was at `progress_at`, and has been since.
+    progress: Option<u32>,
+    progress_at: Instant,
     pub(super) empty_segments: u8,
     /// The guest's sequence number behind its FIN, once that was taken.
     guest_fin_end: Option<u32>,
@@ -118,6 +127,8 @@ impl Connection {
             guest_end: syn.seq.wrapping_add(1),
             guest_window: syn.window,
             acked_end: None,
+            progress: None,
+            progress_at: Instant::ZERO,
             empty_segments: 0,
             guest_fin_end: None,
             is_killed: false,
@@ -220,8 +231,45 @@ impl Connection {
 
     /// The guest's last acknowledgement once more, as an IP packet for the engine.
     pub(super) fn repeated_ack(&self) -> Option<Vec<u8>> {
-        let ack = self.acked_end?;
-        Some(emit_ack(self.guest, self.remote, self.guest_next, ack, self.guest_window))
+        self.ack_with_window(self.guest_window)
+    }
+
+    /// What makes the engine send the first unacknowledged bytes again: an acknowledgement with
+    /// another window, so that it counts anew, and three that repeat it.
+    pub(super) fn duplicate_acks(&self) -> Vec<Vec<u8>> {
+        let other =
+            if self.guest_window == u16::MAX { u16::MAX - 1 } else { self.guest_window + 1 };
+        let windows =
+            [other, self.guest_window, self.guest_window, self.guest_window, self.guest_window];
+        windows.into_iter().filter_map(|window| self.ack_with_window(window)).collect()
+    }
+
+    fn ack_with_window(&self, window: u16) -> Option<Vec<u8>> {
+        Some(emit_ack(self.guest, self.remote, self.guest_next, self.acked_end?, window))
+    }
+
+    /// Whether bytes are in flight that the guest has not acknowledged for [`STALL`] although its
+    /// window is open. Says so once per [`STALL`].
+    pub(super) fn is_stalled(&mut self, now: Instant) -> bool {
+        let is_in_flight = match (self.acked_end, self.sent_end) {
+            (Some(acked), Some(sent)) => is_before(acked, sent),
+            (None, _) | (_, None) => false,
+        };
+        if !is_in_flight || self.guest_window == 0 || self.progress != self.acked_end {
+            self.progress = self.acked_end;
+            self.progress_at = now;
+            return false;
+        }
+        let is_stalled = now >= self.progress_at + STALL;
+        if is_stalled {
+            self.progress_at = now;
+        }
+        is_stalled
+    }
+
+    /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest.
+    pub(crate) fn stalled_at(&self) -> Option<Instant> {
+        (self.queued_to_guest() > 0).then(|| self.progress_at + STALL)
     }
 
     /// Keeps book of a segment that leaves the engine and translates it for the guest.

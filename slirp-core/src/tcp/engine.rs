@@ -171,18 +171,28 @@ impl Engine {
         self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
     }
 
-    /// Starts the probe timer of a connection that has data and no timer at all (defect B12): an
-    /// acknowledgement of what is acknowledged already makes the engine look at the window again.
+    /// Gets a connection going again that has data and does nothing about it.
+    ///
+    /// Without any timer (defect B12), an acknowledgement of what is acknowledged already makes the
+    /// engine look at the window again. With data in flight that nobody acknowledges although the
+    /// window is open (defect B14), three duplicate acknowledgements make it send the first of it
+    /// again, which sets its timer as well.
     pub(crate) fn revive(&mut self, connection: &mut Connection, now: Instant) {
-        if connection.queued_to_guest() == 0
-            || connection.is_dead()
-            || self.poll_at(connection, now).is_some()
-        {
+        if connection.queued_to_guest() == 0 || connection.is_dead() {
             return;
         }
-        if let Some(ack) = connection.repeated_ack() {
-            // A panic ends the connection, which its flow finds out by itself.
-            let _ = self.ingress(connection, &ack, now);
+        let nudges = if connection.is_stalled(now) {
+            connection.duplicate_acks()
+        } else if self.poll_at(connection, now).is_none() {
+            connection.repeated_ack().into_iter().collect()
+        } else {
+            return;
+        };
+        for nudge in nudges {
+            if self.ingress(connection, &nudge, now).is_none() {
+                // A panic has ended the connection, which its flow finds out by itself.
+                return;
+            }
         }
     }
 

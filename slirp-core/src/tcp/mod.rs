@@ -32,6 +32,8 @@
 //! | B11: three duplicate acknowledgements while only a FIN is unacknowledged stop the timer that would repeat it | such acknowledgements do not reach the engine |
 //! | B12: a retransmission that comes due while the window is shut leaves data without any timer | the last acknowledgement is repeated to the engine, which then starts to probe |
 //! | B13: bytes behind the guest's own FIN are still taken | they do not reach the engine (RFC 9293 section 3.10.7.4) |
+//! | B14: a window that shuts and opens again while data is in flight takes the retransmission timer away | data that stays unacknowledged is sent again by way of duplicate acknowledgements |
+//! | B15: in LAST-ACK a window update that acknowledges nothing new is ignored | the flow closes behind a guest that has ended only when everything is acknowledged |
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one

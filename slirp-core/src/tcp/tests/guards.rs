@@ -1,4 +1,4 @@
-//! Defects B1, B2, B3, B6, B7 and B10 to B13 of the engine, each with and without the fence.
+//! Defects B1, B2, B3, B6, B7 and B10 to B15 of the engine, each with and without the fence.
 //!
 //! The half without the fence asserts that the defect is really there: when it fails after an update
 //! of smoltcp, the guard may no longer be needed.
@@ -322,4 +322,62 @@ fn bytes_behind_a_fin_are_nobodys() {
 #[test]
 fn bytes_behind_a_fin_are_still_taken_by_an_unfenced_engine() {
     assert_eq!(bytes_behind_a_fin(false), 110, "smoltcp ignores them now: guard B13 may go");
+}
+
+/// B14: the window shuts and opens again while the rest of what was sent is lost; whether that ever
+/// comes again.
+fn window_that_shuts_and_opens(is_guarded: bool) -> bool {
+    let mut peer = Peer::open(&Opening { window: 3000, is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&stream(2000)), 2000);
+    assert!(!peer.poll_all().is_empty());
+    peer.window = 0;
+    let _ = peer.send(ACK, 0, 1000, &[]);
+    peer.window = 3000;
+    let _ = peer.send(ACK, 0, 1000, &[]);
+    for _ in 0..60 {
+        peer.pass(Duration::from_secs(1));
+        if is_guarded {
+            peer.engine.revive(&mut peer.connection, peer.now);
+        }
+        if peer.poll_all().iter().any(|seen| !seen.payload.is_empty()) {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn data_lost_around_a_shut_window_comes_again() {
+    assert!(window_that_shuts_and_opens(true));
+}
+
+#[test]
+fn data_lost_around_a_shut_window_still_never_comes_again_from_an_unfenced_engine() {
+    let comes = window_that_shuts_and_opens(false);
+    assert!(!comes, "smoltcp repeats it now: guard B14 may go");
+}
+
+/// B15: both directions are closing, and the guest's window opens; whether data flows at once.
+fn window_that_opens_in_last_ack(is_closed: bool) -> bool {
+    let mut peer = Peer::open(&Opening { window: 0, ..Opening::default() });
+    assert_eq!(peer.queue(&stream(2000)), 2000);
+    let _ = peer.send(ACK | FIN, 0, 0, &[]);
+    if is_closed {
+        peer.connection.close();
+    }
+    let _ = peer.poll_all();
+    peer.window = 3000;
+    let _ = peer.send(ACK, 1, 0, &[]);
+    peer.poll_all().iter().any(|seen| seen.payload.len() > 1)
+}
+
+#[test]
+fn window_that_opens_behind_the_guests_end_is_used() {
+    assert!(window_that_opens_in_last_ack(false));
+}
+
+#[test]
+fn window_that_opens_in_last_ack_is_still_ignored_by_the_engine() {
+    let flows = window_that_opens_in_last_ack(true);
+    assert!(!flows, "smoltcp heeds it now: the flow may close without waiting (B15)");
 }
