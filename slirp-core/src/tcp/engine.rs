@@ -77,21 +77,30 @@ impl Engine {
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
     pub(crate) fn accept(&mut self, packet: &[u8], now: Instant) -> Option<Connection> {
         let ip = IpHeader::parse(packet).ok()?;
-        let mut packet = packet[..ip.packet_len].to_vec();
-        let segment = Segment::parse(&ip, &packet).ok()?;
+        let packet = packet.get(..ip.packet_len)?;
+        let segment = Segment::parse(&ip, packet).ok()?;
         if !segment.is_opening() {
             return None;
         }
-        let options = SynOptions::parse(&segment, &packet);
+        let options = SynOptions::parse(&segment, packet);
         let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
-        options.rewrite_mss(&mut packet, engine_mss);
+        // A SYN without an MSS option stands for the default, which must not be raised.
+        let told = if options.mss.is_some() { engine_mss } else { guest_mss };
+        // smoltcp drops a segment with any malformed option; the guest's SYN is not shown to it.
+        let syn = segment::emit_syn(
+            segment.source,
+            segment.destination,
+            segment.seq,
+            segment.window,
+            &options.emit(told),
+        );
         let mut connection = Connection::listening(
             &segment,
             options,
             (guest_mss, engine_mss),
             self.config.ring_len,
         )?;
-        self.ingress(&mut connection, &packet, now)?;
+        self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
 
@@ -122,6 +131,10 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        if connection.is_fin_missed(&segment) {
+            connection.note_received(&segment);
+            return Ok(None);
+        }
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
@@ -205,7 +218,7 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn ingress(
+    pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
         packet: &[u8],
@@ -221,7 +234,11 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+    pub(super) fn egress(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+    ) -> Option<Option<usize>> {
         self.fenced(connection, None, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })
