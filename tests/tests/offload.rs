@@ -88,15 +88,13 @@ const NOTHING: Offload = Offload {
 
 #[test]
 fn network_works_with_udp_segmentation() {
-    let expected =
-        Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
+    let expected = Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
     works_with(OffloadCeiling::UdpSegmentation, expected);
 }
 
 #[test]
 fn network_works_without_udp_segmentation() {
-    let expected =
-        Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
+    let expected = Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
     works_with(OffloadCeiling::TcpSegmentation, expected);
 }
 

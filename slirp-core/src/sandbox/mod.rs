@@ -25,6 +25,8 @@
 //! A caller's PR_SET_PDEATHSIG survives, though the kernel clears it when a process changes its
 //! user.
 
+#![expect(clippy::disallowed_methods, reason = "the root directory and id maps are files")]
+
 mod capabilities;
 mod mounts;
 pub mod seccomp;
