@@ -30,6 +30,13 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
             plan.gateway()
         ));
     }
+    if options.seccomp {
+        lines.push(
+            "seccomp: only the system calls that the network needs are allowed, any other kills \
+             the process (execve, ptrace, mount, setns, unshare, bpf, ...)"
+                .to_owned(),
+        );
+    }
     lines
 }
 
@@ -51,6 +58,8 @@ mod tests {
             mac: None,
             ready_fd: None,
             exit_fd: None,
+            sandbox: false,
+            seccomp: false,
         }
     }
 
@@ -71,6 +80,13 @@ Starting slirp
 * Recommended IP:  10.0.2.100
 * MAC address:     0e:d4:18:d9:38:fb";
         assert_eq!(lines(&options(policy), Some(mac)).join("\n"), expected);
+    }
+
+    #[test]
+    fn the_filter_of_system_calls_is_said_what_it_does() {
+        let mut options = options(Policy::default());
+        options.seccomp = true;
+        assert!(lines(&options, None).last().unwrap().starts_with("seccomp: only "));
     }
 
     #[test]

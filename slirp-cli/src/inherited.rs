@@ -19,8 +19,9 @@ const READY: &[u8] = b"1";
 #[derive(Debug)]
 pub(crate) struct ReadyFd {
     file: File,
-    /// The number, if it is that of a standard stream: those stay ours.
-    standard: Option<i32>,
+    /// The number and what to put in its place, if it is that of a standard stream: those stay
+    /// ours. Opened here, since later no file can be opened for writing.
+    standard: Option<(i32, File)>,
 }
 
 impl ReadyFd {
@@ -30,7 +31,12 @@ impl ReadyFd {
         let file = File::from(inherited_fd(number).ok()?);
         // Those come as duplicates, so that their numbers are never free for the next socket: our
         // messages would go there.
-        let standard = (0..=2).contains(&number).then_some(number);
+        let standard = if (0..=2).contains(&number) {
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null").ok();
+            null.map(|null| (number, null))
+        } else {
+            None
+        };
         Some(Self { file, standard })
     }
 
@@ -39,8 +45,8 @@ impl ReadyFd {
     pub(crate) fn tell(mut self) {
         let _ = self.file.write_all(READY);
         drop(self.file);
-        if let Some(number) = self.standard {
-            let _ = silence(number);
+        if let Some((number, null)) = self.standard {
+            let _ = silence(number, &null);
         }
     }
 }
@@ -61,13 +67,12 @@ impl ExitFd {
     }
 }
 
-/// Puts /dev/null in the place of a standard stream, so that its other end sees it closed.
-fn silence(number: i32) -> io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+/// Puts `null` in the place of a standard stream, so that its other end sees it closed.
+fn silence(number: i32, null: &File) -> io::Result<()> {
     match number {
-        0 => unistd::dup2_stdin(&null)?,
-        1 => unistd::dup2_stdout(&null)?,
-        _ => unistd::dup2_stderr(&null)?,
+        0 => unistd::dup2_stdin(null)?,
+        1 => unistd::dup2_stdout(null)?,
+        _ => unistd::dup2_stderr(null)?,
     }
     Ok(())
 }

@@ -37,6 +37,10 @@ pub(crate) struct Options {
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
     pub(crate) exit_fd: Option<i32>,
+    /// Whether to enter a sandbox before the first packet.
+    pub(crate) sandbox: bool,
+    /// Whether to allow only the system calls that are needed.
+    pub(crate) seccomp: bool,
 }
 
 /// Where the TAP device is.

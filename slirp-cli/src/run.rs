@@ -6,13 +6,16 @@
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers
 //! 2. open the TAP device (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
-//! 4. allow as many descriptors as the hard limit does, hold signals back, start the engine
-//! 5. tell the ready descriptor
-//! 6. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
+//! 4. allow as many descriptors as the hard limit does, hold signals back
+//! 5. enter the sandbox, then filter system calls, both while there is a single thread: whatever
+//!    has to be opened by name is open by now
+//! 6. start the engine
+//! 7. tell the ready descriptor
+//! 8. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
 //!    engine's own end (status 1)
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -24,6 +27,8 @@ use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
 use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};
 use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
+use slirp_core::sandbox::seccomp::{self, SeccompError};
+use slirp_core::sandbox::{Sandbox, SandboxError};
 
 use crate::banner;
 use crate::console::{complain, say};
@@ -53,6 +58,10 @@ enum RunFailure {
     #[error("TAPFD {0}: {1}")]
     TapFd(i32, #[source] TapError),
     #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot prepare for signals: {0}")]
     Signals(#[source] io::Error),
@@ -75,6 +84,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
                 // The helper that works inside the namespaces has exited with 1.
                 complain("child failed(1)");
             }
+            if let RunFailure::Sandbox(error) = &failure {
+                if let Some(hint) = error.hint() {
+                    complain(format_args!("hint: {hint}"));
+                }
+                complain("parent failed");
+            }
             ExitCode::FAILURE
         }
     }
@@ -95,12 +110,15 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
 
-    let tap = open(options)?;
+    let (tap, userns) = open(options)?;
     for line in banner::lines(options, tap.mac().ok().flatten()) {
         say(line);
     }
     raise_descriptor_limit();
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
+    // After everything that is opened by name (TAP device, API socket), before the first thread and
+    // the first packet.
+    confine(options, userns)?;
     let running = Running::start(
         Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy).spawn()?,
     )
@@ -126,13 +144,32 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the TAP device and says so.
-fn open(options: &Options) -> Result<Tap, RunFailure> {
+/// Gives up what a running network does not need, as far as that is asked for.
+fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure> {
+    if options.sandbox {
+        let entered = Sandbox::new().user_namespace(userns).enter()?;
+        if let Some(path) = entered.outer_resolv_conf {
+            complain(format_args!(
+                "sandbox: /etc/resolv.conf is {}, outside of /etc and /run: it is followed when it \
+                 is rewritten, not when it is replaced by another file",
+                path.display()
+            ));
+        }
+    }
+    if options.seccomp {
+        seccomp::apply()?;
+    }
+    Ok(())
+}
+
+/// Opens the TAP device and says so. The guest's user namespace comes along where it is known.
+fn open(options: &Options) -> Result<(Tap, Option<OwnedFd>), RunFailure> {
     let (target, name) = match &options.target {
         Target::TapFd(number) => {
             let fd =
                 inherited_fd(*number).map_err(|error| RunFailure::TapFdClosed(*number, error))?;
-            return Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error));
+            let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
+            return Ok((tap, None));
         }
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
         Target::Pid { pid, userns: Some(userns), tap } => {
@@ -152,7 +189,7 @@ fn open(options: &Options) -> Result<Tap, RunFailure> {
     let fd = tap.as_fd().as_raw_fd();
     complain(format_args!("sent tapfd={fd} for {}", tap.name()));
     complain(format_args!("received tapfd={fd}"));
-    Ok(tap)
+    Ok((tap, target.into_user_namespace()))
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

@@ -55,6 +55,8 @@ fn help_lists_what_works_and_nothing_else() {
             "--disable-host-loopback",
             "--netns-type=TYPE",
             "--userns-path=PATH",
+            "--enable-sandbox",
+            "--enable-seccomp",
             "--disable-dns",
             "--macaddress=MAC",
             "-h, --help",
@@ -177,8 +179,8 @@ fn refused_values_show_the_reason_alone() {
             "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24\n",
         ),
         (
-            &["--enable-sandbox", "42", "tap0"],
-            "slirp4netns: option '--enable-sandbox' is not supported yet by this version\n",
+            &["--api-socket=/s", "42", "tap0"],
+            "slirp4netns: option '--api-socket' is not supported yet by this version\n",
         ),
         (&["-m", "67", NO_PID, "tap0"], "the MTU is 67, but the smallest that works is 68\n"),
     ] {

@@ -17,6 +17,8 @@ pub mod netns;
 pub mod plan;
 pub mod policy;
 pub mod rng;
+#[cfg(feature = "host")]
+pub mod sandbox;
 pub mod service;
 pub mod stack;
 pub mod stats;

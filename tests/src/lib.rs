@@ -13,6 +13,7 @@
 //!   of that network namespace; real programs run with [`Namespace::exec`].
 //! * The binary under test is `SLIRP_TEST_BINARY` where set, otherwise the workspace's own build
 //!   (see [`binary_under_test`]).
+//! * `SLIRP_TEST_OPTIONS` holds options for every start, such as `--enable-sandbox --enable-seccomp`.
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
 //!   (see [`world!`]).
 //!

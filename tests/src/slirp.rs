@@ -33,6 +33,7 @@ pub struct SlirpBuilder<'w> {
     world: &'w World,
     prefix: Vec<String>,
     options: Vec<String>,
+    extra: Vec<String>,
     positionals: Vec<String>,
     account: Account,
 }
@@ -43,6 +44,7 @@ impl<'w> SlirpBuilder<'w> {
             world,
             prefix: Vec::new(),
             options: vec!["--configure".to_owned()],
+            extra: extra_options(),
             positionals: vec![world.guest.pid().to_string(), "tap0".to_owned()],
             account: world.account(),
         }
@@ -115,7 +117,7 @@ impl<'w> SlirpBuilder<'w> {
             Account::Root => binary_under_test().into(),
             Account::Ordinary => self.reachable_binary().into(),
         };
-        command.arg(binary).args(&self.options).args(&self.positionals);
+        command.arg(binary).args(&self.extra).args(&self.options).args(&self.positionals);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("nsenter runs");
         let exit_fd = child.stdin.take();
@@ -130,6 +132,18 @@ impl<'w> SlirpBuilder<'w> {
         }
         copy
     }
+}
+
+/// Options for every start from `SLIRP_TEST_OPTIONS`: the whole suite under
+/// `--enable-sandbox --enable-seccomp`, for one.
+fn extra_options() -> Vec<String> {
+    let options = std::env::var("SLIRP_TEST_OPTIONS").unwrap_or_default();
+    options.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether every start is sandboxed: root then has no raw sockets, and pings as anybody else does.
+pub(crate) fn is_sandboxed_anyway() -> bool {
+    extra_options().iter().any(|option| option == "--enable-sandbox")
 }
 
 /// The running binary. Dropping it ends it.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
 use crate::requirement::{Missing, check};
-use crate::slirp::SlirpBuilder;
+use crate::slirp::{SlirpBuilder, is_sandboxed_anyway};
 
 /// The host's address on the link to the remote.
 pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -72,6 +72,13 @@ impl World {
     /// The binary under test, aimed at this guest with `--configure`.
     pub fn slirp(&self) -> SlirpBuilder<'_> {
         SlirpBuilder::new(self)
+    }
+
+    /// Lets root's binary ping remotes: by raw sockets, or by ping sockets where it has none.
+    pub fn let_root_ping(&self) {
+        if is_sandboxed_anyway() {
+            self.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
+        }
     }
 
     /// A folder of this test's own, removed with the world. Everybody may write to it.

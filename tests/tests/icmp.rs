@@ -38,6 +38,7 @@ fn nobody_else_answers_on_the_virtual_network() {
 #[test]
 fn remote_answers_root() {
     let world = world!();
+    world.let_root_ping();
     let _slirp = world.slirp().start();
     let _capture = world.capture();
     assert_answered(&world, "203.0.113.10", &[]);

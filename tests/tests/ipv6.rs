@@ -131,6 +131,7 @@ fn virtual_addresses_answer_ping() {
 #[test]
 fn remote_answers_ping() {
     let world = world!();
+    world.let_root_ping();
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
     let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", "2001:db8:2::10"]);

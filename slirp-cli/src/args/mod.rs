@@ -45,6 +45,12 @@ pub(crate) enum Warning {
     /// `--no-host-loopback`.
     #[error("WARNING: --no-host-loopback is deprecated, use --disable-host-loopback instead")]
     NoHostLoopbackDeprecated,
+    /// `--create-sandbox`.
+    #[error("WARNING: --create-sandbox is deprecated, use --enable-sandbox instead")]
+    CreateSandboxDeprecated,
+    /// `--enable-seccomp`.
+    #[error("WARNING: Support for seccomp is experimental")]
+    SeccompExperimental,
     /// More operands than anyone needs.
     #[error("WARNING: too many arguments")]
     TooManyArguments,
@@ -190,6 +196,8 @@ struct Line {
     enable_ipv6: bool,
     disable_host_loopback: bool,
     disable_dns: bool,
+    enable_sandbox: bool,
+    enable_seccomp: bool,
 }
 
 impl Line {
@@ -238,6 +246,15 @@ impl Line {
                 self.disable_host_loopback = true;
                 self.warnings.push(Warning::NoHostLoopbackDeprecated);
             }
+            OptionId::EnableSandbox => self.enable_sandbox = true,
+            OptionId::CreateSandbox => {
+                self.enable_sandbox = true;
+                self.warnings.push(Warning::CreateSandboxDeprecated);
+            }
+            OptionId::EnableSeccomp => {
+                self.enable_seccomp = true;
+                self.warnings.push(Warning::SeccompExperimental);
+            }
             OptionId::NetnsType => {
                 self.netns_type = match value.as_bytes() {
                     b"pid" => NetnsType::Pid,
@@ -263,12 +280,7 @@ impl Line {
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             // Refused above.
-            OptionId::ApiSocket
-            | OptionId::CreateSandbox
-            | OptionId::EnableSandbox
-            | OptionId::EnableSeccomp
-            | OptionId::OutboundAddr
-            | OptionId::OutboundAddr6 => {}
+            OptionId::ApiSocket | OptionId::OutboundAddr | OptionId::OutboundAddr6 => {}
         }
         Ok(None)
     }
@@ -298,6 +310,8 @@ impl Line {
             mac,
             ready_fd: self.ready_fd,
             exit_fd: self.exit_fd,
+            sandbox: self.enable_sandbox,
+            seccomp: self.enable_seccomp,
         })
     }
 

@@ -89,6 +89,20 @@ fn plan_and_policy_follow_the_options() {
 }
 
 #[test]
+fn sandbox_and_seccomp_are_asked_for_by_name() {
+    for (line, expected) in [
+        (&["42", "tap0"][..], (false, false)),
+        (&["--enable-sandbox", "42", "tap0"], (true, false)),
+        (&["--create-sandbox", "42", "tap0"], (true, false)),
+        (&["--enable-seccomp", "42", "tap0"], (false, true)),
+        (&["42", "tap0", "--enable-se", "--enable-sa"], (true, true)),
+    ] {
+        let read = options(line);
+        assert_eq!((read.sandbox, read.seccomp), expected, "{line:?}");
+    }
+}
+
+#[test]
 fn refusals_have_the_texts_that_callers_know() {
     const MTU: &str = "MTU must be a positive integer (< 65522)";
     const EXIT_FD: &str = "exit-fd must be a non-negative integer";
@@ -156,9 +170,6 @@ fn options_to_come_are_refused_by_name() {
     for (line, option) in [
         (&["--api-socket=/s", "42", "tap0"][..], "--api-socket"),
         (&["-a", "/s", "42", "tap0"], "--api-socket"),
-        (&["--enable-sandbox"], "--enable-sandbox"),
-        (&["--create-sandbox"], "--create-sandbox"),
-        (&["--enable-seccomp"], "--enable-seccomp"),
         (&["--outbound-addr=lo"], "--outbound-addr"),
         (&["--outbound-addr6", "lo"], "--outbound-addr6"),
         (&["--target-type=bess", "/s"], "--target-type=bess"),
@@ -186,7 +197,8 @@ fn help_and_version_act_when_they_are_reached() {
 #[test]
 fn warnings_come_in_the_order_of_their_causes() {
     use Warning::{
-        ConfigureWithTapFd, Ipv6Experimental, NoHostLoopbackDeprecated, TooManyArguments,
+        ConfigureWithTapFd, CreateSandboxDeprecated, Ipv6Experimental, NoHostLoopbackDeprecated,
+        SeccompExperimental, TooManyArguments,
     };
     for (line, warnings) in [
         (&["42", "tap0"][..], &[][..]),
@@ -196,6 +208,11 @@ fn warnings_come_in_the_order_of_their_causes() {
             &[Ipv6Experimental, NoHostLoopbackDeprecated, TooManyArguments],
         ),
         (&["-6x"], &[Ipv6Experimental]),
+        (&["--enable-sandbox", "42", "tap0"], &[]),
+        (
+            &["--enable-seccomp", "--create-sandbox", "42", "tap0"],
+            &[SeccompExperimental, CreateSandboxDeprecated],
+        ),
         (&["--netns-type=tapfd", "5", "tap0"], &[]),
         (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
         (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),

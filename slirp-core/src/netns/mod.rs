@@ -52,6 +52,11 @@ impl NamespaceTarget {
         };
         Ok(Self { net: open(net)?, user: user.map(open).transpose()? })
     }
+
+    /// The user namespace, for [`Sandbox::user_namespace`](crate::sandbox::Sandbox::user_namespace).
+    pub fn into_user_namespace(self) -> Option<OwnedFd> {
+        self.user
+    }
 }
 
 /// Which interface to open, and what to do with it.

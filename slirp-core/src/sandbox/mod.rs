@@ -1,0 +1,303 @@
+//! Giving up what a running network does not need, in case a guest ever gets hold of the process.
+//!
+//! Owns [`Sandbox`]: namespaces and capabilities, in this file the order of the steps, in
+//! `mounts` the file system and in `capabilities` the privileges; and the filter of system
+//! calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7), capabilities(7).
+//!
+//! # Theory of operation
+//! A sandbox is entered once, before the process has a second thread: capabilities, mount
+//! namespaces and system call filters belong to threads and are inherited by those started later,
+//! so [`Instance`](crate::instance::Instance) and everything beside it is started afterwards. What
+//! needs privileges or the file system is opened before: TAP device, API socket, capture files.
+//!
+//! 1. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
+//!    capabilities are worth nothing outside
+//! 2. mount namespace: a read-only root with `/etc` and `/run`
+//! 3. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
+//! 4. memory: neither core files nor ptrace(2)
+//!
+//! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
+//! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited.
+//!
+//! Without CAP_NET_RAW the guest's echo requests need ping sockets (`net.ipv4.ping_group_range`)
+//! even when we were started by root.
+//!
+//! A caller's PR_SET_PDEATHSIG survives, though the kernel clears it when a process changes its
+//! user.
+
+#![expect(clippy::disallowed_methods, reason = "the root directory and id maps are files")]
+
+mod capabilities;
+mod mounts;
+pub mod seccomp;
+
+use core::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::raise;
+use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
+
+/// A step on the way into the sandbox. Its text is the system call or what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SandboxStep {
+    /// Joining the user namespace.
+    EnterUser,
+    /// Making a user namespace.
+    MakeUser,
+    /// Becoming group 0 of the user namespace.
+    BecomeGroup,
+    /// Becoming user 0 of the user namespace.
+    BecomeUser,
+    /// Making a mount namespace.
+    UnshareMounts,
+    /// Keeping our mounts from the host.
+    DetachMounts,
+    /// Making the new root.
+    MakeRoot,
+    /// Binding `/etc`, `/run` or resolv.conf into it.
+    BindFolder,
+    /// Making those read-only.
+    SealFolder,
+    /// Entering the new root.
+    SwitchRoot,
+    /// Unmounting the old root.
+    LeaveOldRoot,
+    /// Emptying the bounding set.
+    DropBoundingSet,
+    /// Forbidding new privileges.
+    NoNewPrivileges,
+    /// Emptying the ambient set.
+    ClearAmbientSet,
+    /// Reducing the effective, permitted and inheritable sets.
+    SetCapabilities,
+    /// Forbidding core files.
+    LimitCore,
+    /// Forbidding ptrace(2).
+    SetDumpable,
+}
+
+impl fmt::Display for SandboxStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EnterUser => "setns(CLONE_NEWUSER)",
+            Self::MakeUser => "unshare(CLONE_NEWUSER)",
+            Self::BecomeGroup => "setegid(0)",
+            Self::BecomeUser => "seteuid(0)",
+            Self::UnshareMounts => "unshare(CLONE_NEWNS)",
+            Self::DetachMounts => "cannot make the mounts slaves",
+            Self::MakeRoot => "cannot make a root directory",
+            Self::BindFolder => "cannot bind /etc and /run",
+            Self::SealFolder => "cannot make /etc and /run read-only",
+            Self::SwitchRoot => "cannot switch to the new root directory",
+            Self::LeaveOldRoot => "cannot unmount the old root directory",
+            Self::DropBoundingSet => "prctl(PR_CAPBSET_DROP)",
+            Self::NoNewPrivileges => "prctl(PR_SET_NO_NEW_PRIVS)",
+            Self::ClearAmbientSet => "prctl(PR_CAP_AMBIENT_CLEAR_ALL)",
+            Self::SetCapabilities => "capset",
+            Self::LimitCore => "setrlimit(RLIMIT_CORE)",
+            Self::SetDumpable => "prctl(PR_SET_DUMPABLE)",
+        })
+    }
+}
+
+/// Why there is no sandbox. The process may be part of the way in and should end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// The process has this many threads, and all but one would stay outside.
+    #[error("the process has {0} threads; enter the sandbox before any is started")]
+    SeveralThreads(usize),
+    /// A step failed.
+    #[error("sandbox: {step}: {}", errno_of(source).desc())]
+    Step {
+        /// Which one.
+        step: SandboxStep,
+        /// What the system call said.
+        source: io::Error,
+    },
+}
+
+impl SandboxError {
+    /// What a person can do about it, where that is not obvious; goes on a line of its own.
+    pub fn hint(&self) -> Option<&'static str> {
+        let Self::Step { step, source } = self else { return None };
+        match (step, errno_of(source)) {
+            (SandboxStep::EnterUser, Errno::EPERM) => {
+                Some("only the owner of a user namespace can enter it; run as the guest's owner")
+            }
+            (SandboxStep::MakeUser, Errno::EPERM | Errno::EACCES) => Some(
+                "unprivileged user namespaces are forbidden here (kernel.unprivileged_userns_clone, \
+                 kernel.apparmor_restrict_unprivileged_userns); give the guest's user namespace \
+                 (--userns-path) or run without the sandbox",
+            ),
+            (SandboxStep::MakeUser, Errno::ENOSPC) => {
+                Some("no more user namespaces are allowed (user.max_user_namespaces)")
+            }
+            (SandboxStep::BecomeUser | SandboxStep::BecomeGroup, Errno::EINVAL) => {
+                Some("the user namespace has no user and group 0; map them (newuidmap, newgidmap)")
+            }
+            (SandboxStep::UnshareMounts, Errno::EPERM) => Some(
+                "no right to make a mount namespace: give the guest's user namespace \
+                 (--userns-path), grant CAP_SYS_ADMIN, or run without the sandbox",
+            ),
+            (SandboxStep::DetachMounts, Errno::EINVAL) => Some(
+                "the root directory is not a mount point; bind it onto itself before chroot(1)",
+            ),
+            (
+                SandboxStep::DetachMounts
+                | SandboxStep::MakeRoot
+                | SandboxStep::BindFolder
+                | SandboxStep::SealFolder
+                | SandboxStep::SwitchRoot
+                | SandboxStep::LeaveOldRoot,
+                Errno::EACCES | Errno::EPERM,
+            ) => Some(
+                "a security module (AppArmor, SELinux) or an outer container forbids mounts here; \
+                 allow them or run without the sandbox",
+            ),
+            (SandboxStep::DropBoundingSet | SandboxStep::SetCapabilities, Errno::EPERM) => Some(
+                "the caller took CAP_SETPCAP or CAP_NET_BIND_SERVICE away; leave them to us, we \
+                 drop all others",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<(SandboxStep, Errno)> for SandboxError {
+    fn from((step, errno): (SandboxStep, Errno)) -> Self {
+        Self::Step { step, source: errno.into() }
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+/// What the sandbox looks like from inside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Entered {
+    /// The file behind `/etc/resolv.conf` when it is outside `/etc` and `/run`. It is followed when
+    /// it is rewritten in place, but not when it is replaced.
+    pub outer_resolv_conf: Option<PathBuf>,
+}
+
+/// A sandbox that the whole process is about to enter. There is no way out.
+#[derive(Debug, Default)]
+pub struct Sandbox {
+    user_namespace: Option<OwnedFd>,
+}
+
+impl Sandbox {
+    /// A sandbox of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The user namespace of the guest, in which a process that is not root becomes root. Without
+    /// it such a process makes a user namespace of its own. Not used by root.
+    #[must_use]
+    pub fn user_namespace(mut self, namespace: Option<OwnedFd>) -> Self {
+        self.user_namespace = namespace;
+        self
+    }
+
+    /// Enters it.
+    ///
+    /// # Errors
+    /// See [`SandboxError`]. Some steps are done then, so the process should end.
+    pub fn enter(self) -> Result<Entered, SandboxError> {
+        match thread_count() {
+            Some(count) if count > 1 => return Err(SandboxError::SeveralThreads(count)),
+            Some(_) | None => {}
+        }
+        let is_root = geteuid().is_root();
+        if !is_root {
+            self.become_root()?;
+        }
+        let layout = mounts::enter_minimal_root(!is_root)?;
+        capabilities::drop_all_but_net_bind_service()?;
+        capabilities::forbid_memory_dumps()?;
+        Ok(Entered { outer_resolv_conf: layout.resolv_conf })
+    }
+
+    /// Becomes user and group 0 of a user namespace, which need not be anybody special outside.
+    fn become_root(self) -> Result<(), (SandboxStep, Errno)> {
+        let death_signal = prctl::get_pdeathsig().ok().flatten();
+        let parent = getppid();
+        match self.user_namespace {
+            Some(namespace) => match setns(&namespace, CloneFlags::CLONE_NEWUSER) {
+                // EINVAL: we are in it already.
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(errno) => return Err((SandboxStep::EnterUser, errno)),
+            },
+            None => make_user_namespace().map_err(|errno| (SandboxStep::MakeUser, errno))?,
+        }
+        let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(group, group, group).map_err(|errno| (SandboxStep::BecomeGroup, errno))?;
+        setresuid(user, user, user).map_err(|errno| (SandboxStep::BecomeUser, errno))?;
+        if let Some(signal) = death_signal {
+            // Not worth failing for: whoever asked for it did so to be safe.
+            let _kept = prctl::set_pdeathsig(signal);
+            if getppid() != parent {
+                // The parent died while the kernel would not have told us.
+                let _ended = raise(signal);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A user namespace in which the present user is root.
+fn make_user_namespace() -> Result<(), Errno> {
+    let (user, group) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    let write = |path: &str, text: String| {
+        fs::write(path, text)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+    };
+    // Before the groups can be mapped without privileges (user_namespaces(7)).
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    write("/proc/self/gid_map", format!("0 {group} 1"))
+}
+
+/// How many threads the process has, if `/proc` tells.
+fn thread_count() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_with_threads_is_refused() {
+        // The runner of this test is one more.
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let second = std::thread::spawn(move || wait.recv().is_err());
+        let error = Sandbox::new().enter().unwrap_err();
+        drop(done);
+        second.join().unwrap();
+        assert!(matches!(error, SandboxError::SeveralThreads(2..)), "{error}");
+    }
+
+    #[test]
+    fn failures_say_what_failed_and_what_to_do() {
+        let error = SandboxError::from((SandboxStep::BecomeUser, Errno::EINVAL));
+        assert_eq!(error.to_string(), "sandbox: seteuid(0): Invalid argument");
+        assert!(error.hint().is_some_and(|hint| hint.contains("newuidmap")));
+        let error = SandboxError::from((SandboxStep::UnshareMounts, Errno::EPERM));
+        assert!(error.hint().is_some_and(|hint| hint.contains("--userns-path")));
+        assert_eq!(SandboxError::SeveralThreads(2).hint(), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Capabilities and the attributes of mount trees: calls that no safe crate wraps.
+//!
+//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and mount_setattr(2). Which of them to
+//! call, and in what order, is decided in [`sandbox`](crate::sandbox).
+
+use core::ffi::{CStr, c_int, c_long, c_ulong};
+
+use nix::errno::Errno;
+
+/// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`): sets of 64 bits.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// Numbers of capabilities end below this: their sets have 64 bits.
+const CAPABILITIES_END: u8 = 64;
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    /// 0 is the calling thread.
+    pid: c_int,
+}
+
+/// `struct __user_cap_data_struct`, one half of the three sets.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Takes every capability but number `kept` out of the bounding set of the calling thread.
+///
+/// # Errors
+/// `EPERM` without CAP_SETPCAP.
+pub(crate) fn drop_bounding_set_except(kept: u8) -> Result<(), Errno> {
+    for capability in (0..CAPABILITIES_END).filter(|&capability| capability != kept) {
+        // SAFETY: PR_CAPBSET_DROP takes a number and changes nothing but the bounding set.
+        let done = unsafe {
+            libc::prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0_u64, 0_u64, 0_u64)
+        };
+        match Errno::result(done) {
+            Ok(_) => {}
+            // The kernel knows no capability of this number, hence none above it.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Empties the ambient set of the calling thread.
+///
+/// # Errors
+/// `EINVAL` before Linux 4.3, which has no such set.
+pub(crate) fn clear_ambient_set() -> Result<(), Errno> {
+    // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no pointer and changes nothing but the ambient set.
+    let done = unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong,
+            0_u64,
+            0_u64,
+            0_u64,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Makes capability number `kept` the only effective, permitted and inheritable one of the calling
+/// thread.
+///
+/// # Errors
+/// `EPERM` when the thread does not have it.
+pub(crate) fn keep_only(kept: u8) -> Result<(), Errno> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let bits = 1_u64.checked_shl(u32::from(kept)).ok_or(Errno::EINVAL)?;
+    let half = |bits: u64| {
+        let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+        CapabilityHalf { effective: bits, permitted: bits, inheritable: bits }
+    };
+    let halves = [half(bits), half(bits >> 32)];
+    // SAFETY: the kernel reads one header and, for version 3, two halves (capset(2)); both live
+    // until the call returns.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
+/// What mount_setattr(2) makes of a whole tree of mounts: read-only, without set-user-ID programs,
+/// devices and programs at all, and deaf to no mount that the host makes later.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.12; `EPERM` where a stricter sandbox around us forbids it.
+pub(crate) fn seal_mount_tree(path: &CStr) -> Result<(), Errno> {
+    /// `struct mount_attr` of Linux 5.12.
+    #[repr(C)]
+    struct MountAttributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    /// `MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC`
+    /// (`linux/mount.h`).
+    const SEALED: u64 = 0x1 | 0x2 | 0x4 | 0x8;
+    let attributes = MountAttributes { set: SEALED, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: the path is a C string and the structure has the length that is given with it; the
+    // kernel reads both.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            c_long::from(libc::AT_FDCWD),
+            path.as_ptr(),
+            c_long::from(libc::AT_RECURSIVE),
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}

@@ -1,0 +1,78 @@
+//! The filter of system calls, in copies of this test program that apply it to themselves.
+//!
+//! Needs no privileges. A copy is told by an environment variable what to try.
+
+#![cfg(feature = "host")]
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(clippy::disallowed_methods, reason = "each trial is a process that does one thing")]
+
+use std::fs::OpenOptions;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitStatus};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Set in a copy: what it tries under the filter.
+const TRIAL: &str = "SLIRP_TEST_TRIAL";
+
+/// Runs the copy that tries `trial`.
+fn outcome(trial: &str) -> ExitStatus {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "copy_tries_what_it_is_told", "--nocapture", "--test-threads=1"])
+        .env(TRIAL, trial)
+        .output()
+        .unwrap()
+        .status
+}
+
+/// Nothing by itself: the part of the other tests that runs under the filter.
+#[test]
+fn copy_tries_what_it_is_told() {
+    let Ok(trial) = std::env::var(TRIAL) else { return };
+    slirp_core::sandbox::seccomp::apply().unwrap();
+    match trial.as_str() {
+        "nothing" => {}
+        "thread" => {
+            std::thread::Builder::new().name("named".into()).spawn(|| ()).unwrap().join().unwrap();
+        }
+        "read" => drop(std::fs::read("/etc/passwd").unwrap()),
+        "sockets" => {
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            drop(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        }
+        "write" => drop(OpenOptions::new().write(true).open("/dev/null")),
+        "exec" => drop(Command::new("/bin/true").exec()),
+        "fork" => drop(Command::new("/bin/true").status()),
+        "thread exec" => {
+            let thread = std::thread::spawn(|| drop(Command::new("/bin/true").exec()));
+            thread.join().unwrap();
+        }
+        "netlink" => {
+            drop(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::empty(), None));
+        }
+        "unshare" => drop(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
+        "kill" => drop(nix::sys::signal::kill(nix::unistd::getppid(), None)),
+        "chroot" => drop(nix::unistd::chroot("/")),
+        other => panic!("{other} is no trial"),
+    }
+    // Not through the runner, which does what our process never does.
+    std::process::exit(0);
+}
+
+#[test]
+fn what_the_network_needs_passes() {
+    for trial in ["nothing", "thread", "read", "sockets"] {
+        let status = outcome(trial);
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{trial}");
+    }
+}
+
+#[test]
+fn anything_else_kills_the_process() {
+    for trial in ["write", "exec", "fork", "thread exec", "netlink", "unshare", "kill", "chroot"] {
+        let status = outcome(trial);
+        assert_eq!(status.signal(), Some(Signal::SIGSYS as i32), "{trial}: {status}");
+    }
+}

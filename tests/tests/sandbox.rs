@@ -1,0 +1,267 @@
+//! The process under `--enable-sandbox` and `--enable-seccomp`: what it has left, and that it still works.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use slirp_tests::*;
+
+const SANDBOX: &str = "--enable-sandbox";
+const SECCOMP: &str = "--enable-seccomp";
+/// A loopback resolver as systemd-resolved has it.
+const STUB: &str = "127.0.0.53";
+
+/// A file below `/proc` of the process.
+fn fact(slirp: &Slirp, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{}/{file}", slirp.pid())).unwrap()
+}
+
+fn status_line(slirp: &Slirp, name: &str) -> String {
+    let status = fact(slirp, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim_start_matches(':').trim().to_owned()
+}
+
+fn assert_confined(slirp: &Slirp) {
+    for task in std::fs::read_dir(format!("/proc/{}/task", slirp.pid())).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        for expected in [
+            "CapInh:\t0000000000000400",
+            "CapPrm:\t0000000000000400",
+            "CapEff:\t0000000000000400",
+            "CapBnd:\t0000000000000400",
+            "CapAmb:\t0000000000000000",
+            "NoNewPrivs:\t1",
+        ] {
+            assert!(status.lines().any(|line| line == expected), "{expected} in {status}");
+        }
+    }
+    let limits = fact(slirp, "limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    // What is not dumpable belongs to root of the initial user namespace.
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(format!("/proc/{}/environ", slirp.pid())).unwrap(),
+    );
+    assert_eq!(owner, 0);
+}
+
+fn root_folder(slirp: &Slirp) -> Vec<String> {
+    let root = format!("/proc/{}/root/", slirp.pid());
+    let mut names: Vec<_> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn transfer(world: &World) {
+    let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
+    let guest = connect(&world.guest, listener.local_addr().unwrap()).expect("it connects");
+    let remote = bounded(listener.accept().unwrap().0);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send_exact(&guest, 1, 4 << 20));
+        receive_exact(&remote, 1, 4 << 20).unwrap();
+        sent.join().unwrap().unwrap();
+    });
+}
+
+/// Whether a name is resolved through the nameserver of the guest by the server that answers `last`.
+fn resolves_to(world: &World, last: u8) -> bool {
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x04test\0\0\x01\0\x01";
+    let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    socket.connect((NAMESERVER, 53)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.send(query).unwrap();
+    let mut buffer = [0; 512];
+    socket.recv(&mut buffer).is_ok_and(|len| buffer[..len].ends_with(&[last]))
+}
+
+/// A server on `address` of the host that answers each query with the address 203.0.113.`last`.
+fn nameserver(world: &World, address: &str, last: u8) -> CannedDns {
+    let mut answer = b"\0\0\x81\x80\0\x01\0\x01\0\0\0\0\x03www\x07example\x04test\0\0\x01\0\x01\
+        \xc0\x0c\0\x01\0\x01\0\0\0\x07\0\x04\xcb\0\x71"
+        .to_vec();
+    answer.push(last);
+    CannedDns::start(&world.host, address.parse().unwrap(), answer)
+}
+
+fn assert_followed(world: &World, last: u8) {
+    wait_until(Duration::from_secs(10), &format!("the server {last} answers"), || {
+        resolves_to(world, last)
+    });
+}
+
+#[test]
+fn root_keeps_one_capability_and_two_folders() {
+    let world = world!();
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    assert_confined(&slirp);
+    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert_eq!(status_line(&slirp, "Uid"), "0\t0\t0\t0");
+    let namespace =
+        |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    assert_eq!(namespace(slirp.pid(), "user"), namespace(world.host.pid(), "user"));
+    assert_eq!(namespace(slirp.pid(), "net"), namespace(world.host.pid(), "net"));
+    assert_ne!(namespace(slirp.pid(), "mnt"), namespace(world.host.pid(), "mnt"));
+    transfer(&world);
+}
+
+#[test]
+fn nothing_in_the_sandbox_can_be_written() {
+    let world = world!();
+    world.host.script("mkdir -p /run/below; mount -t tmpfs tmpfs /run/below");
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    let mounts = fact(&slirp, "mountinfo");
+    assert!(mounts.lines().count() >= 4, "{mounts}");
+    for line in mounts.lines() {
+        let flags = line.split_whitespace().nth(5).unwrap();
+        for flag in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(flags.split(',').any(|has| has == flag), "{flag} in {line}");
+        }
+    }
+    world.host.script("umount /run/below; rmdir /run/below");
+}
+
+#[test]
+fn ordinary_user_becomes_root_of_the_guest_only() {
+    let world = world!(Account::Ordinary);
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    assert_confined(&slirp);
+    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert_eq!(status_line(&slirp, "Uid"), "1500\t1500\t1500\t1500");
+    assert_eq!(status_line(&slirp, "Groups"), "");
+    let namespace =
+        |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    assert_eq!(namespace(slirp.pid(), "user"), namespace(world.guest.pid(), "user"));
+    assert_eq!(namespace(slirp.pid(), "net"), namespace(world.host.pid(), "net"));
+    transfer(&world);
+}
+
+#[test]
+fn ordinary_user_may_give_both_namespaces_by_path() {
+    let world = world!(Account::Ordinary);
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
+    let userns = format!("--userns-path={}", path("user"));
+    let slirp = world
+        .slirp()
+        .options(&[SANDBOX, "--netns-type=path", &userns])
+        .positionals(&[&path("net"), "tap0"])
+        .start();
+    assert_confined(&slirp);
+    transfer(&world);
+}
+
+#[test]
+fn resolv_conf_is_followed_from_inside() {
+    for account in [Account::Root, Account::Ordinary] {
+        let world = world!(account);
+        let _first = nameserver(&world, STUB, 1);
+        let _second = nameserver(&world, "127.0.0.54", 2);
+        let _third = nameserver(&world, "127.0.0.55", 3);
+        let _slirp = world.slirp().options(&[SANDBOX, SECCOMP]).start();
+        assert_followed(&world, 1);
+        world.write_resolv_conf("nameserver 127.0.0.54\n");
+        assert_followed(&world, 2);
+        world.replace_resolv_conf("nameserver 127.0.0.55\n");
+        assert_followed(&world, 3);
+    }
+}
+
+#[test]
+fn resolv_conf_outside_the_kept_folders_comes_along_with_a_notice() {
+    let world = world!();
+    world.host.script(
+        "mkdir -p /mnt/wsl; echo 'nameserver 127.0.0.54' > /mnt/wsl/resolv.conf
+        ln -sf ../mnt/wsl/resolv.conf /etc/resolv.conf",
+    );
+    let _first = nameserver(&world, STUB, 1);
+    let _second = nameserver(&world, "127.0.0.54", 2);
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    let stderr = slirp.stderr();
+    assert!(
+        stderr
+            .lines()
+            .any(|line| line.starts_with("sandbox: ") && line.contains(" /mnt/wsl/resolv.conf,")),
+        "{stderr}"
+    );
+    assert_eq!(root_folder(&slirp), ["etc", "mnt", "run"]);
+    assert_followed(&world, 2);
+    world.write_resolv_conf("nameserver 127.0.0.53\n");
+    assert_followed(&world, 1);
+}
+
+#[test]
+fn resolv_conf_behind_an_outer_link_is_found() {
+    let world = world!();
+    world.host.script(
+        "mkdir /etc/resolvers; echo 'nameserver 127.0.0.54' > /etc/resolvers/now
+        ln -s /etc/resolvers /mnt/link; ln -sf /mnt/link/now /etc/resolv.conf",
+    );
+    let _dns = nameserver(&world, "127.0.0.54", 2);
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    assert!(!slirp.stderr().contains("sandbox:"), "{}", slirp.stderr());
+    assert_followed(&world, 2);
+}
+
+#[test]
+fn root_is_moved_where_pivot_root_is_refused() {
+    let world = world!();
+    // A root whose parent mount is shared: pivot_root(2) says EINVAL, as it does on an initramfs.
+    world.host.script(
+        "mount -t tmpfs tmpfs /srv; mkdir /srv/root; mount --rbind / /srv/root
+        mount --make-shared /srv",
+    );
+    let slirp = world.slirp().options(&[SANDBOX]).behind(&["chroot", "/srv/root"]).start();
+    assert_confined(&slirp);
+    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    transfer(&world);
+}
+
+#[test]
+fn every_kind_of_traffic_passes_under_both() {
+    let world = world!();
+    let _dns = nameserver(&world, STUB, 7);
+    let slirp = world.slirp().options(&[SANDBOX, SECCOMP, "--enable-ipv6"]).start();
+    let stdout = slirp.stdout();
+    assert!(stdout.contains("WARNING: Support for seccomp is experimental\n"), "{stdout}");
+    assert!(stdout.lines().any(|line| line.starts_with("seccomp: ")), "{stdout}");
+    for task in std::fs::read_dir(format!("/proc/{}/task", slirp.pid())).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    }
+    transfer(&world);
+    assert!(resolves_to(&world, 7));
+    let echo = UdpServer::start(&world.remote, (FAR, 0).into(), |socket, bytes, from| {
+        // The asker may have gone.
+        let _ = socket.send_to(bytes, from);
+    });
+    let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
+    socket.send_to(b"datagram", echo.address()).unwrap();
+    assert_eq!(socket.recv(&mut [0; 32]).unwrap(), 8);
+    world.guest.script("ping -c 1 -W 5 10.0.2.2");
+    let gone = connect(&world.guest, SocketAddr::from((FAR, 1)));
+    assert!(gone.is_err(), "nobody listens there");
+    wait_until(Duration::from_secs(10), "an IPv6 route", || {
+        world.guest.script("ip -6 route show default").contains("via fe80::2")
+    });
+    let server = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
+    wait_until(Duration::from_secs(10), "an IPv6 connection", || {
+        connect(&world.guest, server.address()).is_ok()
+    });
+    assert!(slirp.facts().is_alive());
+    slirp.signal(Signal::SIGTERM);
+    assert_eq!(slirp.wait().signal, Some(Signal::SIGTERM as i32));
+}
+
+#[test]
+fn old_name_of_the_sandbox_warns_and_works() {
+    let world = world!();
+    let slirp = world.slirp().options(&["--create-sandbox"]).start();
+    assert!(slirp.stdout().contains("WARNING: --create-sandbox is deprecated"));
+    assert_confined(&slirp);
+}
