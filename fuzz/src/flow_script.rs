@@ -264,7 +264,7 @@ impl Play {
         let Some(host) = waiting_hosts.nth(which % waiting) else {
             return;
         };
-        let outcome = if a % 2 == 0 { Ok(()) } else { Err(error(a)) };
+        let outcome = if a.is_multiple_of(2) { Ok(()) } else { Err(error(a)) };
         host.is_connecting = false;
         let flow = host.flow;
         self.driver.stack.handle_tcp_connected(flow, outcome, self.driver.now);
@@ -286,7 +286,7 @@ impl Play {
         let mut from = c.guest;
         from.set_port(1000 + u16::from(a));
         let mut to = c.remote;
-        to.set_port(if a % 4 == 0 { 53 } else { 69 });
+        to.set_port(if a.is_multiple_of(4) { 53 } else { 69 });
         let packet = udp(from, to, &vec![a; len]);
         self.frame(&packet);
     }
@@ -355,7 +355,7 @@ impl Play {
         let (query, mut message) = self.driver.queries.remove(0);
         message.resize(message.len().max(len), 0);
         message[2] |= 0x80;
-        let answer = (a % 2 == 0).then_some(message);
+        let answer = a.is_multiple_of(2).then_some(message);
         self.driver.stack.handle_dns_answer(query, answer, self.driver.now);
         self.driver.turn(None);
     }
