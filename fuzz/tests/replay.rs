@@ -3,6 +3,13 @@
 //! `SLIRP_FUZZ_SECONDS` (default 4, per target) says for how long, `SLIRP_FUZZ_SEED` repeats a run.
 //! A failure prints the seed and leaves the input in the target directory.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the input that broke a promise must be seen"
+)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 /// Name of one flow: an index that is reused, with a generation that is not.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowId {
     /// Slot in the flow table; dense, so that the host side can keep a plain array beside it.
     pub index: u32,

@@ -12,7 +12,7 @@ mod window;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Stack;
 use crate::config::{Offload, StackConfig};
@@ -95,7 +95,7 @@ struct Ladder {
     stack: Stack,
     now: Instant,
     mac: MacAddr,
-    hosts: HashMap<FlowId, Script>,
+    hosts: BTreeMap<FlowId, Script>,
     connects: Vec<(FlowId, SocketAddr)>,
     closes: Vec<(FlowId, bool)>,
     /// Frames of the last turn may not be more than this.
@@ -119,7 +119,7 @@ impl Ladder {
             stack: Stack::new(config),
             now: Instant::from_micros(1_000_000),
             mac: MAC,
-            hosts: HashMap::new(),
+            hosts: BTreeMap::new(),
             connects: Vec::new(),
             closes: Vec::new(),
             most_frames: usize::MAX,
