@@ -4,7 +4,7 @@
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
 //! offload on the way out.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -95,6 +95,15 @@ impl Engine {
         connection.is_handshaking().then_some(connection)
     }
 
+    /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
+    pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
+        let mut guess = SynOptions::default();
+        guess.mss = Some(u16::MAX);
+        let sizes = self.segment_sizes(&guess, guest.ip());
+        let context = self.interface.context();
+        Connection::connecting(context, (guest, remote), sizes, self.config.ring_len)
+    }
+
     /// The guest's true MSS and the one that the engine is told.
     fn segment_sizes(&self, options: &SynOptions, address: IpAddr) -> (u16, u16) {
         let headers = TCP_HEADER_LEN + ip_header_len(address);
@@ -122,6 +131,12 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        if connection.is_answered_by(&segment) {
+            let options = SynOptions::parse(&segment, packet);
+            let sizes = self.segment_sizes(&options, segment.source.ip());
+            options.rewrite_mss(packet, sizes.1);
+            connection.note_answer(&segment, options, sizes);
+        }
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
