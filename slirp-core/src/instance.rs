@@ -32,6 +32,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::host::dns::{self, DnsConfig};
+pub use crate::event::ForwardId;
+pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::mailbox::{Mailbox, Message};
 use crate::host::reactor::Reactor;
 use crate::host::tap::Tap;
@@ -284,6 +286,63 @@ impl Handle {
     /// The counters of this moment, blocking; `None` when the instance has ended.
     pub fn blocking_stats(&self) -> Option<Stats> {
         self.ask_stats()?.blocking_recv().ok()
+    }
+
+    /// Opens a port of the host that leads to the guest, as a future of any runtime. It is open when
+    /// this returns.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`add_forward`](Self::add_forward), blocking.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the port of a forward rule, as a future of any runtime. Connections that came through
+    /// it live on.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`remove_forward`](Self::remove_forward), blocking.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.
+    pub async fn list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
+        self.ask(Message::ListForwards)?.await.ok()
+    }
+
+    /// The forward rules by age, blocking; `None` when the instance has ended.
+    pub fn blocking_list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
+        self.ask(Message::ListForwards)?.blocking_recv().ok()
+    }
+
+    /// Sends a message that is answered.
+    fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, receiver) = oneshot::channel();
+        self.mailbox.send(message(reply)).then_some(receiver)
     }
 
     fn ask_stats(&self) -> Option<oneshot::Receiver<Stats>> {
