@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) policy: Policy,
     /// MAC address of the TAP device; the kernel draws one otherwise.
     pub(crate) mac: Option<MacAddr>,
+    /// Where the API socket is to be.
+    pub(crate) api_socket: Option<PathBuf>,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.

@@ -7,7 +7,7 @@
 //! 2. open the TAP device (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
 //! 4. allow as many descriptors as the hard limit does, hold signals back, start the engine
-//! 5. tell the ready descriptor
+//! 5. bind the API socket, then tell the ready descriptor
 //! 6. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
 //!    engine's own end (status 1)
 
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
 use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};
@@ -34,6 +35,9 @@ use crate::options::{Options, Target};
 /// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
 /// (RFC 791, section 3.2).
 const MIN_MTU: u16 = 68;
+
+/// Size of a Unix socket's path with its final NUL (unix(7)).
+const MAX_API_PATH: usize = 108;
 
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
@@ -54,6 +58,10 @@ enum RunFailure {
     TapFd(i32, #[source] TapError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
+    ApiPathTooLong,
+    #[error("api_bindlisten: bind: {}", text_of(.0))]
+    ApiBind(io::Error),
     #[error("cannot prepare for signals: {0}")]
     Signals(#[source] io::Error),
     #[error("cannot watch the network: {0}")]
@@ -95,16 +103,24 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
 
+    if let Some(path) = &options.api_socket
+        && path.as_os_str().len() >= MAX_API_PATH
+    {
+        return Err(RunFailure::ApiPathTooLong);
+    }
+
     let tap = open(options)?;
     for line in banner::lines(options, tap.mac().ok().flatten()) {
         say(line);
     }
     raise_descriptor_limit();
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
-    let running = Running::start(
-        Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy).spawn()?,
-    )
-    .map_err(RunFailure::Watch)?;
+    let mut builder =
+        Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy);
+    if let Some(path) = &options.api_socket {
+        builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
+    }
+    let running = Running::start(builder.spawn()?).map_err(RunFailure::Watch)?;
     if let Some(ready) = ready {
         ready.tell();
     }
@@ -124,6 +140,14 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         End::Instance => running.result()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's words alone.
+fn text_of(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
+    )
 }
 
 /// Opens the TAP device and says so.

@@ -29,8 +29,10 @@ use std::io;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::config::{Limits, StackConfig, Timeouts};
+use crate::control::server::ApiSocket;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::event::ForwardId;
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
@@ -90,6 +92,7 @@ pub struct Builder {
     tap: Tap,
     config: StackConfig,
     dns: DnsConfig,
+    api: Option<ApiSocket>,
 }
 
 impl Builder {
@@ -100,6 +103,7 @@ impl Builder {
             tap,
             config: StackConfig { seed, ..StackConfig::default() },
             dns: DnsConfig::default(),
+            api: None,
         }
     }
 
@@ -145,6 +149,14 @@ impl Builder {
         self
     }
 
+    /// Serves requests on a bound API socket (default none). Its file is removed when the instance
+    /// ends.
+    #[must_use]
+    pub fn api_socket(mut self, socket: ApiSocket) -> Self {
+        self.api = Some(socket);
+        self
+    }
+
     /// Seed of everything random (default from the operating system).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -157,7 +169,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { tap, mut config, dns } = self;
+        let Self { tap, mut config, dns, api } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -168,6 +180,7 @@ impl Builder {
         config.offload = tap.offload();
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
+        let plan = config.plan;
         let stack = Stack::new(config);
         let (mut reactor, mailbox) = Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -177,13 +190,24 @@ impl Builder {
             .map_err(StartError::Runtime)?;
         let (ended, has_ended) = oneshot::channel();
         let answers = mailbox.clone();
+        let handle = Handle { mailbox: mailbox.clone() };
         let control = std::thread::Builder::new()
             .name("slirp-control".into())
             .spawn(move || {
-                // Ends when the data thread has gone and the channel of queries with it.
-                runtime.block_on(dns::run(dns, queries, move |query, answer| {
+                let resolving = dns::run(dns, queries, move |query, answer| {
                     answers.send(Message::DnsAnswer { query, answer });
-                }));
+                });
+                let Some(api) = api else {
+                    runtime.block_on(resolving);
+                    return;
+                };
+                // Ends when the data thread has gone and the channel of queries with it.
+                runtime.block_on(async move {
+                    let mut serving = JoinSet::new();
+                    serving.spawn(api.serve(handle, plan));
+                    resolving.await;
+                    serving.shutdown().await;
+                });
             })
             .map_err(StartError::Thread)?;
         let data = std::thread::Builder::new()

@@ -183,6 +183,7 @@ struct Line {
     exit_fd: Option<i32>,
     ready_fd: Option<i32>,
     mtu: Option<u16>,
+    api_socket: Option<PathBuf>,
     cidr: Option<OsString>,
     mac: Option<OsString>,
     netns_type: NetnsType,
@@ -232,6 +233,7 @@ impl Line {
                 self.enable_ipv6 = true;
                 self.warnings.push(Warning::Ipv6Experimental);
             }
+            OptionId::ApiSocket => self.api_socket = Some(PathBuf::from(value)),
             OptionId::Cidr => self.cidr = Some(value),
             OptionId::DisableHostLoopback => self.disable_host_loopback = true,
             OptionId::NoHostLoopback => {
@@ -263,8 +265,7 @@ impl Line {
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             // Refused above.
-            OptionId::ApiSocket
-            | OptionId::CreateSandbox
+            OptionId::CreateSandbox
             | OptionId::EnableSandbox
             | OptionId::EnableSeccomp
             | OptionId::OutboundAddr
@@ -291,6 +292,7 @@ impl Line {
         policy.dns_service = !self.disable_dns;
         Ok(Options {
             target,
+            api_socket: self.api_socket.take(),
             configure: self.configure,
             mtu: self.mtu.unwrap_or(1500),
             plan,

@@ -116,7 +116,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             10,
             Listed("offer IPv6 as well (experimental)"),
         ),
-        option(Id::ApiSocket, Some(b'a'), "api-socket", Some("PATH"), 9, Missing),
+        option(
+            Id::ApiSocket,
+            Some(b'a'),
+            "api-socket",
+            Some("PATH"),
+            9,
+            Listed("path of the socket that takes requests, such as port forwards"),
+        ),
         option(
             Id::Cidr,
             None,
