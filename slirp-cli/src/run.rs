@@ -115,8 +115,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     }
     raise_descriptor_limit();
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
-    let mut builder =
-        Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy);
+    let mut builder = Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy);
     if let Some(path) = &options.api_socket {
         builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
     }

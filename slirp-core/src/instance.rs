@@ -33,8 +33,8 @@ use tokio::task::JoinSet;
 
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
-use crate::host::dns::{self, DnsConfig};
 pub use crate::event::ForwardId;
+use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::mailbox::{Mailbox, Message};
 use crate::host::reactor::Reactor;

@@ -76,11 +76,7 @@ impl Refusal {
 
 /// Reads the first JSON value of `bytes`; what comes after it does not matter. `None` when it is
 /// not complete and the client may still send the rest.
-pub fn parse(
-    bytes: &[u8],
-    is_ended: bool,
-    plan: &AddressPlan,
-) -> Option<Result<Request, Refusal>> {
+pub fn parse(bytes: &[u8], is_ended: bool, plan: &AddressPlan) -> Option<Result<Request, Refusal>> {
     if bytes.len() >= REQUEST_CAP {
         return Some(Err(Refusal::TooLarge));
     }
@@ -112,9 +108,8 @@ fn request(value: &Value, plan: &AddressPlan) -> Result<Request, Refusal> {
 /// the same one as by slirp4netns.
 fn add_forward(arguments: &Value, plan: &AddressPlan) -> Result<Forward, Refusal> {
     let has = |name| text(arguments, name).is_some();
-    let is_v6_named = (has("host_addr6") || has("guest_addr6"))
-        && !has("host_addr")
-        && !has("guest_addr");
+    let is_v6_named =
+        (has("host_addr6") || has("guest_addr6")) && !has("host_addr") && !has("guest_addr");
     let (protocol, is_ipv6) = match text(arguments, "proto") {
         Some("tcp") => (ForwardProtocol::Tcp, is_v6_named),
         Some("udp") => (ForwardProtocol::Udp, is_v6_named),

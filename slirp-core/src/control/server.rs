@@ -139,11 +139,7 @@ async fn serve_client(mut stream: UnixStream, handle: Handle, plan: AddressPlan)
     }
 }
 
-async fn perform(
-    request: Request,
-    handle: &Handle,
-    plan: &AddressPlan,
-) -> Result<String, Refusal> {
+async fn perform(request: Request, handle: &Handle, plan: &AddressPlan) -> Result<String, Refusal> {
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
             Ok(id) => Ok(protocol::added(id)),

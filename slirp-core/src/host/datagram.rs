@@ -181,8 +181,14 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
         recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut parts, Some(control.as_mut()), flags)?;
     let from = received.address.as_ref().and_then(socket_addr).ok_or(Errno::EAFNOSUPPORT)?;
     let truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
-    let mut message =
-        Message { len: received.bytes, from, truncated, segment_len: None, local: None, hop_limit: None };
+    let mut message = Message {
+        len: received.bytes,
+        from,
+        truncated,
+        segment_len: None,
+        local: None,
+        hop_limit: None,
+    };
     for control_message in received.cmsgs()? {
         if let ControlMessageOwned::UdpGroSegments(len) = control_message {
             message.segment_len = u16::try_from(len).ok().filter(|&len| len != 0);

@@ -204,7 +204,8 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
     pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let Message { len, from, truncated, segment_len, local, hop_limit: _ } = self.socket.recv(buf)?;
+        let Message { len, from, truncated, segment_len, local, hop_limit: _ } =
+            self.socket.recv(buf)?;
         let payload = &buf[..len];
         let segment_len = segment_len.filter(|&segment_len| usize::from(segment_len) < len);
         Ok(Received { from, payload, segment_len, local, truncated })

@@ -192,13 +192,8 @@ impl Stack {
         let side = flow.guest();
         self.schedule(id);
         if side.mac != MacAddr::default() {
-            let udp = UdpToGuest {
-                from: key.remote,
-                to: guest,
-                mac: side.mac,
-                payload,
-                segment_len,
-            };
+            let udp =
+                UdpToGuest { from: key.remote, to: guest, mac: side.mac, payload, segment_len };
             return self.outbox.push_udp(udp);
         }
         self.hold(id, guest.ip(), payload, segment_len, now)
@@ -254,9 +249,8 @@ impl Stack {
     /// How `remote` is shown to `guest`.
     fn shown_as(&self, remote: SocketAddr, guest: SocketAddr) -> Result<SocketAddr, DiscardReason> {
         let plan = &self.config.plan;
-        let is_possible = remote.is_ipv4() == guest.is_ipv4()
-            && remote.port() != 0
-            && self.is_forwardable(guest);
+        let is_possible =
+            remote.is_ipv4() == guest.is_ipv4() && remote.port() != 0 && self.is_forwardable(guest);
         let gateway = self.gateway_for(guest.ip());
         let (true, Some(gateway)) = (is_possible, gateway) else {
             return Err(DiscardReason::ForwardAddressInvalid);
