@@ -189,6 +189,11 @@ impl Stack {
             return Err(DiscardReason::HostDatagramNoFlow);
         };
         flow.on_datagram(&self.config.timeouts, now);
+        if flow.guest().mac == MacAddr::default()
+            && let Some(mac) = self.neighbors.lookup(guest.ip())
+        {
+            flow.locate(mac);
+        }
         let side = flow.guest();
         self.schedule(id);
         if side.mac != MacAddr::default() {
@@ -457,3 +462,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
