@@ -51,6 +51,7 @@ mod tests {
             policy,
             mac: None,
             api_socket: None,
+            publish: Vec::new(),
             ready_fd: None,
             exit_fd: None,
         }

@@ -6,8 +6,9 @@
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers
 //! 2. open the TAP device (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
-//! 4. allow as many descriptors as the hard limit does, hold signals back, start the engine
-//! 5. bind the API socket, then tell the ready descriptor
+//! 4. allow as many descriptors as the hard limit does, hold signals back, bind the API socket, start
+//!    the engine
+//! 5. open the published ports, then tell the ready descriptor
 //! 6. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
 //!    engine's own end (status 1)
 
@@ -23,7 +24,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
-use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};
+use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
 use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
 
 use crate::banner;
@@ -66,6 +67,8 @@ enum RunFailure {
     Signals(#[source] io::Error),
     #[error("cannot watch the network: {0}")]
     Watch(#[source] io::Error),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -120,6 +123,10 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
     }
     let running = Running::start(builder.spawn()?).map_err(RunFailure::Watch)?;
+    if let Err(error) = publish(options, &running.handle) {
+        running.stop()?;
+        return Err(error.into());
+    }
     if let Some(ready) = ready {
         ready.tell();
     }
@@ -176,6 +183,15 @@ fn open(options: &Options) -> Result<Tap, RunFailure> {
     complain(format_args!("sent tapfd={fd} for {}", tap.name()));
     complain(format_args!("received tapfd={fd}"));
     Ok(tap)
+}
+
+/// Opens the ports that are to lead to the guest from the start.
+fn publish(options: &Options, handle: &Handle) -> Result<(), ForwardError> {
+    let guest = options.plan.recommended_guest();
+    for forward in options.publish.iter().flat_map(|publish| publish.forwards(guest)) {
+        handle.blocking_add_forward(forward)?;
+    }
+    Ok(())
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

@@ -247,7 +247,8 @@ fn ipv6_is_forwarded_like_ipv4() {
     let gateway: IpAddr = "fd00::2".parse().unwrap();
     assert_eq!(accept(&listener).1, SocketAddr::new(gateway, near.local_addr().unwrap().port()));
 
-    let server = udp(&world.guest, (any, 0).into());
+    // Bound to its address: it has another one from the router advertisement to answer from.
+    let server = udp(&world.guest, SocketAddr::new("fd00::64".parse().unwrap(), 0));
     api.forward(&arguments("udp", server.local_addr().unwrap().port()));
     let client = udp(&world.remote, (REMOTE_V6, 0).into());
     client.send_to(b"ask", SocketAddr::new(host, 8080)).unwrap();
@@ -256,4 +257,19 @@ fn ipv6_is_forwarded_like_ipv4() {
     assert_eq!(from, client.local_addr().unwrap());
     server.send_to(b"answer", from).unwrap();
     assert_eq!(client.recv_from(&mut buffer).unwrap().1, SocketAddr::new(host, 8080));
+}
+
+#[test]
+fn published_ports_are_open_when_the_network_is_ready() {
+    let world = world!();
+    let (slirp, _) = start(&world, &["--publish=8080-8081:80", "--publish=udp:5353:53"]);
+    let listener = world.guest.enter(|| TcpListener::bind((ANY, 81))).unwrap();
+    let client = connect(&world.remote, (HOST, 8081).into()).unwrap();
+    assert_eq!(accept(&listener).1, client.local_addr().unwrap());
+    drop(slirp);
+    let _taken = world.host.enter(|| TcpListener::bind((ANY, 8080))).unwrap();
+    world.guest.script("! ip link show tap0 2>/dev/null || ip link del tap0");
+    let exit = world.slirp().options(&["--publish=8080:80"]).run();
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("cannot listen on 0.0.0.0:8080"), "{}", exit.stderr);
 }

@@ -22,6 +22,7 @@ use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::policy::Policy;
 
 use crate::options::{self, Options, Target, ValueError};
+use crate::publish::Publish;
 use getopt::{GrammarError, Token, Tokens};
 use table::{OptionId, OptionSpec, Support};
 
@@ -186,6 +187,7 @@ struct Line {
     api_socket: Option<PathBuf>,
     cidr: Option<OsString>,
     mac: Option<OsString>,
+    publish: Vec<Publish>,
     netns_type: NetnsType,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
@@ -256,6 +258,12 @@ impl Line {
                 self.userns_path = Some(path);
             }
             OptionId::DisableDns => self.disable_dns = true,
+            OptionId::Publish => {
+                let publish = value.to_str().and_then(Publish::parse);
+                let publish =
+                    publish.ok_or_else(|| ValueError::Publish(value.display().to_string()))?;
+                self.publish.push(publish);
+            }
             OptionId::MacAddress => self.mac = Some(value),
             OptionId::TargetType => match value.as_bytes() {
                 b"netns" => {}
@@ -293,6 +301,7 @@ impl Line {
         Ok(Options {
             target,
             api_socket: self.api_socket.take(),
+            publish: std::mem::take(&mut self.publish),
             configure: self.configure,
             mtu: self.mtu.unwrap_or(1500),
             plan,
