@@ -76,8 +76,11 @@ impl SocketTable {
     fn register(&self, fd: RawFd, index: usize, is_stream: bool) -> io::Result<()> {
         // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
         // writable.
-        let interest =
-            if is_stream { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let interest = if is_stream {
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
+        } else {
+            Interest::READABLE
+        };
         self.registry.register(&mut SourceFd(&fd), Token(index), interest)
     }
 
@@ -192,6 +195,8 @@ pub(crate) struct TcpHost {
     /// The end of the remote's direction, or an error, has been announced: a short read is no
     /// reason to stop reading.
     is_ending: bool,
+    /// Urgent data has arrived: a read ends at its mark (tcp(7)), so a short one proves nothing.
+    has_urgent: bool,
     wants_to_write: bool,
 }
 
@@ -202,6 +207,7 @@ impl TcpHost {
             is_readable: false,
             is_writable: true,
             is_ending: false,
+            has_urgent: false,
             wants_to_write: false,
         }
     }
@@ -216,6 +222,7 @@ impl TcpHost {
         self.is_readable |= event.is_readable() || is_ending;
         self.is_writable |= event.is_writable() || is_ending;
         self.is_ending |= is_ending;
+        self.has_urgent |= event.is_priority();
         is_news
     }
 
@@ -257,7 +264,7 @@ impl HostStream for TcpHost {
                 Transfer::Ended
             }
             Ok(received) => {
-                self.is_readable = received == room.len() || self.is_ending;
+                self.is_readable = received == room.len() || self.is_ending || self.has_urgent;
                 Transfer::Moved(received)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
