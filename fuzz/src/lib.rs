@@ -1,1 +1,28 @@
-//! Fuzz targets and their corpus replay.
+//! Fuzz targets: bytes in, broken promises out.
+//!
+//! Owns the bodies of the targets as plain functions, so that the same code runs under libFuzzer, in
+//! the replay of the corpus and in a seeded random loop on stable. A target panics when the stack
+//! breaks one of these promises:
+//!
+//! * no input makes it panic, and none reaches smoltcp's panics (they would be counted as
+//!   [`TcpEngineFailed`](slirp_core::discard::DiscardReason::TcpEngineFailed));
+//! * every poll loop ends, and emits a bounded number of frames;
+//! * every frame to the guest parses, fits the MTU or says how it is to be cut, and has the
+//!   checksums that its virtio-net header promises;
+//! * the flow table keeps its cap, and is empty once everybody is gone;
+//! * bytes arrive as sent and in order, in both directions, and so does the end ([`flow_script`]).
+//!
+//! The layout of an input is the doc of its target. Inputs are bounded, as libFuzzer bounds them.
+
+mod check;
+mod driver;
+mod flow_script;
+mod frame;
+mod guest;
+pub mod packet;
+
+pub use flow_script::{Op, flow_script};
+pub use frame::{FIX_CHECKSUMS, STEP_TIME, frame};
+
+/// Bytes of an input that are looked at; the rest is ignored.
+pub const INPUT_CAP: usize = 8 * 1024;

@@ -78,7 +78,9 @@ struct Run {
 impl Run {
     fn start(guest: &Guest, arguments: &[&str]) -> Self {
         let (exit_end, exit) = io::pipe().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_slirp4netns"))
+        // Whoever runs the tests may ignore signals, as nohup(1) does, and that is inherited.
+        let mut child = Command::new("env")
+            .args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_slirp4netns")])
             .args(["-e", "0", "-r", "1"])
             .args(arguments)
             .args([&guest.pid(), "tap0"])

@@ -1,7 +1,7 @@
 //! Running a stack: the embedding API.
 //!
 //! Owns the two threads of an instance (data and control, see
-//! [`reactor`](crate::host) and [`dns`](crate::host::dns)) and their common life: they start
+//! [`reactor`](crate::host) and [`dns`]) and their common life: they start
 //! together, and neither outlives the [`Instance`]. There is no global state; a process may run as
 //! many instances as it likes.
 //!
@@ -23,6 +23,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;

@@ -101,7 +101,7 @@ impl Policy {
             ip if ip.is_multicast() && protocol == Protocol::Tcp => {
                 Target::Refused(DiscardReason::DestinationUnroutable)
             }
-            _ => Target::Host(destination),
+            IpAddr::V4(_) | IpAddr::V6(_) => Target::Host(destination),
         }
     }
 

@@ -4,6 +4,7 @@
 //! pass, unless `SLIRP_REQUIRE_NETNS=1`.
 
 #![cfg(feature = "host")]
+#![expect(clippy::disallowed_methods, reason = "the harness lives on the host side")]
 #![expect(clippy::unwrap_used, reason = "a failed step of the harness fails the test")]
 
 use std::io::{BufRead as _, BufReader, ErrorKind};

@@ -16,6 +16,8 @@
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
 //!   (see [`world!`]).
 //!
+//! [`sim`] is a world without any of these: the pure side alone, in virtual time.
+//!
 //! Leaves to others: what the product should do, which only the tests say.
 
 mod api;
@@ -28,6 +30,7 @@ mod payload;
 mod process;
 mod requirement;
 mod server;
+pub mod sim;
 mod slirp;
 mod tcp;
 mod wait;

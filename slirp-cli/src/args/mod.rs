@@ -2,7 +2,7 @@
 //!
 //! Owns what each option means, the order in which things are checked and the texts of refusals,
 //! all of them known to callers of slirp4netns. The grammar is in [`getopt`], the list of options
-//! in [`table`], the reading of values in [`options`](crate::options).
+//! in [`table`], the reading of values in [`options`].
 //!
 //! A value is checked when its option is reached, and `--help` and `--version` act when they are
 //! reached, so what stands further right is never looked at. Three things wait until the whole

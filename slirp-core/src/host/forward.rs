@@ -212,6 +212,11 @@ impl Forwards {
         }
     }
 
+    /// Whether no rule is queued.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// How long the event loop may wait for other things; `None` where nothing is queued here.
     pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
         if self.queue.is_empty() {

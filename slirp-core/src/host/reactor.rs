@@ -15,6 +15,10 @@
 //! there are more. mio offers edges only, so the device is put into mio's own epoll instance with
 //! epoll_ctl(2) directly.
 //!
+//! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
+//! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
+//! round trip of a small request.
+//!
 //! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the device or of the
 //! poller ends the loop.
 //!
@@ -25,8 +29,11 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use mio::{Events, Poll, Token, Waker};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::dns::Query;
 use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
@@ -58,6 +65,7 @@ const QUOTE_CAP: usize = 548;
 
 const TAP: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
+const TIMER: Token = Token(usize::MAX - 3);
 
 /// See the [module](self).
 pub(crate) struct Reactor {
@@ -71,6 +79,9 @@ pub(crate) struct Reactor {
     inbox: mpsc::Receiver<Message>,
     queries: tokio::sync::mpsc::Sender<Query>,
     started_at: std::time::Instant,
+    timer: TimerFd,
+    /// When the timer goes off; unset once it has.
+    timer_at: Option<Instant>,
     /// Frames to read before asking the poller again.
     batch: usize,
     is_batch_spent: bool,
@@ -102,6 +113,13 @@ impl Reactor {
         let epoll = Epoll(std::os::fd::AsFd::as_fd(poll.registry()).try_clone_to_owned()?);
         let token = u64::try_from(TAP.0).unwrap_or(u64::MAX);
         epoll.add(&tap, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
+        // Edge-triggered, so that nobody has to read how often it went off.
+        poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
         let coalesce_udp = tap.offload().udp_segmentation;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
@@ -115,6 +133,8 @@ impl Reactor {
             inbox,
             queries,
             started_at: std::time::Instant::now(),
+            timer,
+            timer_at: None,
             batch: 1,
             is_batch_spent: false,
             backlog: Vec::new(),
@@ -133,7 +153,8 @@ impl Reactor {
     pub(crate) fn run(&mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(EVENTS_CAP);
         loop {
-            match self.poll.poll(&mut events, self.patience()) {
+            let patience = self.patience();
+            match self.poll.poll(&mut events, patience) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
                 Err(error) => return Err(RunError::Poller(error)),
@@ -162,22 +183,40 @@ impl Reactor {
         Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
-    /// How long the next wait may take.
-    fn patience(&self) -> Option<Duration> {
+    /// How long the next wait may take: not at all while there is work, else until something
+    /// happens, which may be the timer.
+    fn patience(&mut self) -> Option<Duration> {
         if self.stack.has_work() || !self.backlog.is_empty() {
             return Some(Duration::ZERO);
         }
-        let now = self.now();
-        let timer = self.stack.poll_timeout().map(|(at, _)| at.saturating_since(now));
-        [timer, self.forwards.patience(now)].into_iter().flatten().min()
+        let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
+        let Some((at, _)) = self.stack.poll_timeout() else {
+            return pause;
+        };
+        if self.timer_at.is_some_and(|timer_at| timer_at <= at) {
+            return pause;
+        }
+        // Zero would disarm the timer (timerfd_create(2)).
+        let wait = at.saturating_since(self.now()).max(Duration::from_micros(1));
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
+        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
+            tracing::debug!(%error, "the timer was not set");
+            return Some(pause.map_or(wait, |pause| pause.min(wait)));
+        }
+        self.timer_at = Some(at);
+        pause
     }
 
     fn note_events(&mut self, events: &Events, now: Instant) -> Found {
         let mut found = Found::default();
+        if self.timer_at.is_some_and(|at| at <= now) {
+            self.timer_at = None;
+        }
         for event in events {
             match event.token() {
                 TAP => found.is_tap_ready = true,
                 WAKER => found.is_woken = true,
+                TIMER => self.timer_at = None,
                 token if self.forwards.on_event(token) => {}
                 Token(index) => {
                     let Some((flow, socket)) = self.sockets.at(index) else {

@@ -75,7 +75,7 @@ impl SocketTable {
 
     fn register(&self, fd: RawFd, index: usize, is_stream: bool) -> io::Result<()> {
         // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
-        // writable.
+        // writable. Urgent data is what a stream's reads stop at.
         let interest = if is_stream {
             Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
         } else {
@@ -195,8 +195,9 @@ pub(crate) struct TcpHost {
     /// The end of the remote's direction, or an error, has been announced: a short read is no
     /// reason to stop reading.
     is_ending: bool,
-    /// Urgent data has arrived: a read ends at its mark (tcp(7)), so a short one proves nothing.
-    has_urgent: bool,
+    /// Urgent data has been announced: a read stops short at its mark although there is more
+    /// (tcp(7)), so only one that finds nothing is the last.
+    is_urgent: bool,
     wants_to_write: bool,
 }
 
@@ -207,7 +208,7 @@ impl TcpHost {
             is_readable: false,
             is_writable: true,
             is_ending: false,
-            has_urgent: false,
+            is_urgent: false,
             wants_to_write: false,
         }
     }
@@ -222,7 +223,7 @@ impl TcpHost {
         self.is_readable |= event.is_readable() || is_ending;
         self.is_writable |= event.is_writable() || is_ending;
         self.is_ending |= is_ending;
-        self.has_urgent |= event.is_priority();
+        self.is_urgent |= event.is_priority();
         is_news
     }
 
@@ -264,11 +265,12 @@ impl HostStream for TcpHost {
                 Transfer::Ended
             }
             Ok(received) => {
-                self.is_readable = received == room.len() || self.is_ending || self.has_urgent;
+                self.is_readable = received == room.len() || self.is_ending || self.is_urgent;
                 Transfer::Moved(received)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
+                self.is_urgent = false;
                 Transfer::Blocked
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Blocked,

@@ -4,6 +4,8 @@
 //! ([`AttachError`]). The process that joins the namespaces is in `sys`, the device itself in
 //! [`host::tap`](crate::host::tap). namespaces(7), setns(2), user_namespaces(7).
 
+#![expect(clippy::disallowed_methods, reason = "namespaces are files")]
+
 mod error;
 
 use core::net::Ipv4Addr;

@@ -626,16 +626,15 @@ fn check_offload(
     };
     let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
     let rest = packet.len() - ip.header_len;
-    match ip.protocol {
-        IpProtocol::Tcp => {
-            let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
-            vnet.validate(transport_at, 16, gso, rest)
-        }
-        IpProtocol::Udp => {
-            vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
-        }
-        _ if vnet.gso == Gso::None => Ok(()),
-        _ => Err(DiscardReason::VnetHeaderInvalid),
+    if ip.protocol == IpProtocol::Tcp {
+        let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
+        vnet.validate(transport_at, 16, gso, rest)
+    } else if ip.protocol == IpProtocol::Udp {
+        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
+    } else if vnet.gso == Gso::None {
+        Ok(())
+    } else {
+        Err(DiscardReason::VnetHeaderInvalid)
     }
 }
 

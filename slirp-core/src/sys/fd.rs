@@ -130,6 +130,7 @@ pub(super) fn send_with_fd(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "descriptors to play with are files")]
 mod tests {
     use std::os::fd::{AsFd, IntoRawFd};
 

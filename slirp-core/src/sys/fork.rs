@@ -108,6 +108,7 @@ fn await_report(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "descriptors to play with are files")]
 mod tests {
     use super::*;
 

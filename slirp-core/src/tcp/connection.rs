@@ -181,7 +181,20 @@ impl Connection {
         self.guest_mss
     }
 
-    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6 and B7.
+    /// Whether the segment only says again that our FIN is missing. Three of these would stop the
+    /// engine's retransmission timer for good (defect B11); the timer knows without them.
+    pub(super) fn is_fin_missed(&self, segment: &Segment) -> bool {
+        segment.is_ack()
+            && segment.is_empty()
+            && segment.seq == self.guest_next
+            && !self.is_handshaking()
+            && self.socket().send_queue() == 0
+            && self
+                .sent_end
+                .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
+    }
+
+    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7 and B10.
     /// Returns the packet, which may have become shorter.
     ///
     /// # Errors
@@ -197,6 +210,12 @@ impl Connection {
                 return Err(DiscardReason::TcpAckUnsent);
             }
             segment.set_ack(packet, ack);
+        }
+        let payload_end = segment.seq.wrapping_add(segment.payload_len);
+        if segment.is_fin() && segment.payload_len > 0 && payload_end == self.guest_next {
+            // The engine took the payload when it was out of order, and forgot the FIN.
+            let len = segment.behead(packet);
+            return Ok(&packet[..len]);
         }
         let Some(edge) = self.edge else {
             return Ok(packet);

@@ -77,21 +77,29 @@ impl Engine {
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
     pub(crate) fn accept(&mut self, packet: &[u8], now: Instant) -> Option<Connection> {
         let ip = IpHeader::parse(packet).ok()?;
-        let mut packet = packet[..ip.packet_len].to_vec();
-        let segment = Segment::parse(&ip, &packet).ok()?;
+        let packet = packet.get(..ip.packet_len)?;
+        let segment = Segment::parse(&ip, packet).ok()?;
         if !segment.is_opening() {
             return None;
         }
-        let options = SynOptions::parse(&segment, &packet);
+        let options = SynOptions::parse(&segment, packet);
         let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
-        options.rewrite_mss(&mut packet, engine_mss);
+        let told = told_mss(&options, (guest_mss, engine_mss));
+        // smoltcp drops a segment with any malformed option; the guest's SYN is not shown to it.
+        let syn = segment::emit_syn(
+            segment.source,
+            segment.destination,
+            segment.seq,
+            segment.window,
+            &options.emit(told),
+        );
         let mut connection = Connection::listening(
             &segment,
             options,
             (guest_mss, engine_mss),
             self.config.ring_len,
         )?;
-        self.ingress(&mut connection, &packet, now)?;
+        self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
 
@@ -131,11 +139,20 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        let mut answer;
+        let mut packet = packet;
         if connection.is_answered_by(&segment) {
             let options = SynOptions::parse(&segment, packet);
             let sizes = self.segment_sizes(&options, segment.source.ip());
-            options.rewrite_mss(packet, sizes.1);
+            // As with a guest's SYN: malformed options and data are not shown to smoltcp.
+            answer = segment::emit_answer(&segment, &options.emit(told_mss(&options, sizes)));
+            segment = Segment::parse(&IpHeader::parse(&answer)?, &answer)?;
+            packet = &mut answer;
             connection.note_answer(&segment, options, sizes);
+        }
+        if connection.is_fin_missed(&segment) {
+            connection.note_received(&segment);
+            return Ok(None);
         }
         let packet = connection.guard(&mut segment, packet)?;
         connection.note_received(&segment);
@@ -220,7 +237,7 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn ingress(
+    pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
         packet: &[u8],
@@ -236,7 +253,11 @@ impl Engine {
         clippy::option_option,
         reason = "the outer None ends the connection, the inner does not"
     )]
-    fn egress(&mut self, connection: &mut Connection, now: Instant) -> Option<Option<usize>> {
+    pub(super) fn egress(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+    ) -> Option<Option<usize>> {
         self.fenced(connection, None, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })
@@ -288,6 +309,12 @@ fn new_interface(rng: &mut Rng, frame: &mut [u8], mtu: usize) -> Interface {
     let mut interface = Interface::new(config, &mut slot, smoltcp::time::Instant::from_micros(0));
     interface.set_any_ip(true);
     interface
+}
+
+/// The MSS in the SYN that the engine sees. One without that option stands for the default, which
+/// must not be raised.
+const fn told_mss(options: &SynOptions, (guest_mss, engine_mss): (u16, u16)) -> u16 {
+    if options.mss.is_some() { engine_mss } else { guest_mss }
 }
 
 const fn ip_header_len(address: IpAddr) -> usize {

@@ -28,6 +28,8 @@
 //! | B6, B7: data or a FIN that was never sent can be acknowledged | such acknowledgements are discarded before the engine sees them |
 //! | B8: a socket that is reused keeps state of its former life | every connection is a new socket |
 //! | B9: ICMPv4 errors carry four stale bytes | ICMP is not taken from smoltcp |
+//! | B10: a FIN behind a gap is forgotten, its payload is kept; repeated together they are out of the window | a FIN that comes again behind payload that was acknowledged loses the payload |
+//! | B11: three duplicate acknowledgements while only a FIN is unacknowledged stop the timer that would repeat it | such acknowledgements do not reach the engine |
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one
@@ -48,4 +50,4 @@ pub(crate) use engine::{Engine, EngineConfig, LinkAddresses, checksum_and_segmen
 pub(crate) use segment::{Segment, emit_reset};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

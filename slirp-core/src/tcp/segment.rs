@@ -7,6 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::discard::DiscardReason;
 use crate::wire::frame::IpHeader;
+use crate::wire::ip::fill_ipv4_checksum;
 
 const FLAG_FIN: u8 = 0x01;
 const FLAG_SYN: u8 = 0x02;
@@ -142,9 +143,20 @@ impl Segment {
     /// Cuts the payload to `keep` bytes and takes FIN and PSH away, which stood behind the cut.
     /// Returns the new length of the packet; its IP header says the same.
     pub(crate) fn truncate(&mut self, packet: &mut [u8], keep: u32) -> usize {
-        self.payload_len = keep;
         self.flags &= !(FLAG_FIN | FLAG_PSH);
         packet[self.at + 13] = self.flags;
+        self.shorten(packet, keep)
+    }
+
+    /// Takes the whole payload away and lets the segment start behind it, with its flags. Returns
+    /// the new length of the packet; its IP header says the same.
+    pub(super) fn behead(&mut self, packet: &mut [u8]) -> usize {
+        self.set_seq(packet, self.seq.wrapping_add(self.payload_len));
+        self.shorten(packet, 0)
+    }
+
+    fn shorten(&mut self, packet: &mut [u8], keep: u32) -> usize {
+        self.payload_len = keep;
         // The payload was cut, so what is left still fits the 16 bits that it came from.
         let keep = usize::try_from(keep).unwrap_or(0);
         let len = self.at + self.header_len + keep;
@@ -154,6 +166,9 @@ impl Segment {
         };
         let value = u16::try_from(value).unwrap_or(0);
         packet[field..field + 2].copy_from_slice(&value.to_be_bytes());
+        if self.source.is_ipv4() {
+            fill_ipv4_checksum(&mut packet[..self.at]);
+        }
         len
     }
 }
@@ -167,7 +182,6 @@ pub(crate) struct SynOptions {
     pub(crate) window_scale: Option<u8>,
     /// Whether selective acknowledgements may be sent to it.
     pub(crate) sack_permitted: bool,
-    mss_at: Option<usize>,
 }
 
 impl SynOptions {
@@ -191,7 +205,6 @@ impl SynOptions {
             match (kind, len) {
                 (OPTION_MSS, 4) => {
                     found.mss = Some(u16::from_be_bytes([packet[at + 2], packet[at + 3]]));
-                    found.mss_at = Some(at + 2);
                 }
                 // RFC 7323 section 2.3: a shift above 14 is taken as 14.
                 (OPTION_WINDOW_SCALE, 3) => found.window_scale = Some(packet[at + 2].min(14)),
@@ -201,13 +214,6 @@ impl SynOptions {
             at += len;
         }
         found
-    }
-
-    /// Overwrites the MSS option, if there is one.
-    pub(crate) fn rewrite_mss(&self, packet: &mut [u8], mss: u16) {
-        if let Some(at) = self.mss_at {
-            packet[at..at + 2].copy_from_slice(&mss.to_be_bytes());
-        }
     }
 
     /// The option bytes that say the same, padded to a multiple of four.
@@ -248,6 +254,17 @@ pub(super) fn emit_syn(
     options: &[u8],
 ) -> Vec<u8> {
     emit_packet(from, to, Fields { seq, ack: 0, flags: FLAG_SYN, window }, options)
+}
+
+/// The SYN|ACK `answer` with other options and without payload.
+pub(super) fn emit_answer(answer: &Segment, options: &[u8]) -> Vec<u8> {
+    let fields = Fields {
+        seq: answer.seq,
+        ack: answer.ack,
+        flags: FLAG_SYN | FLAG_ACK,
+        window: answer.window,
+    };
+    emit_packet(answer.source, answer.destination, fields, options)
 }
 
 /// A pure acknowledgement as the guest would send it.

@@ -6,8 +6,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use nix::poll::PollFlags;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{V4, V6, addr, eventually, in_new_netns, silent_network, wait};
-use crate::event::HostError;
+use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, silent_network, wait};
+use crate::event::{FlowId, HostError};
+use crate::flow::{HostStream as _, Transfer};
+use crate::host::sockets::{HostSocket, SocketTable, TcpHost};
 use crate::host::tcp::{Connecting, TcpStream, connect};
 
 fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
@@ -170,4 +172,34 @@ fn a_full_send_buffer_would_block() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn short_read_at_the_urgent_mark_does_not_leave_the_rest_behind() {
+    let (stream, remote) = pair(V4);
+    let mut poll = mio::Poll::new().unwrap();
+    let mut sockets = SocketTable::new(poll.registry().try_clone().unwrap(), false);
+    let flow = FlowId { index: 0, generation: 1 };
+    sockets.insert(flow, HostSocket::Tcp(TcpHost::new(stream))).unwrap();
+    // All of it is there before the first look, so one event announces it.
+    let remote = SockRef::from(&remote);
+    remote.send(b"before").unwrap();
+    remote.send_out_of_band(b"!").unwrap();
+    remote.send(b"after").unwrap();
+
+    let mut events = mio::Events::with_capacity(4);
+    let mut received = Vec::new();
+    while received.len() < 12 {
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        assert!(!events.is_empty(), "nothing more is announced after {received:?}");
+        let Some(HostSocket::Tcp(host)) = sockets.of(flow) else { panic!("the socket is gone") };
+        for event in &events {
+            host.on_event(event);
+        }
+        let mut room = [0; 64];
+        while let Transfer::Moved(len) = host.recv(&mut room) {
+            received.extend_from_slice(&room[..len]);
+        }
+    }
+    assert_eq!(received, b"before!after");
 }

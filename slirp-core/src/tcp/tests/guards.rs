@@ -1,0 +1,247 @@
+//! Defects B1, B2, B3, B6, B7, B10 and B11 of the engine, each with and without the fence.
+//!
+//! The half without the fence asserts that the defect is really there: when it fails after an update
+//! of smoltcp, the guard may no longer be needed.
+
+use core::time::Duration;
+
+use super::packet::{ACK, FIN, PSH, stream};
+use super::{Opening, Peer};
+use crate::discard::DiscardReason;
+
+const SEGMENT_LEN: usize = 60_000;
+
+/// B1: more than the ring holds, all of it before the first acknowledgement.
+fn flood_before_the_first_acknowledgement(is_guarded: bool) -> (Peer, Vec<u8>, Vec<u8>) {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    let data = stream(300_000);
+    for (index, chunk) in data.chunks(SEGMENT_LEN).enumerate() {
+        let offset = u32::try_from(index * SEGMENT_LEN).unwrap();
+        let _ = peer.send(ACK | PSH, offset, 0, chunk);
+    }
+    (peer, data, Vec::new())
+}
+
+/// Sends what the stack has not acknowledged, within the window, until all of it has arrived.
+fn send_the_rest(peer: &mut Peer, data: &[u8], arrived: &mut Vec<u8>) {
+    for _ in 0..1000 {
+        peer.drain(arrived);
+        let _ = peer.poll_all();
+        let done = usize::try_from(peer.acked.wrapping_sub(peer.start)).unwrap();
+        if done > data.len() {
+            return;
+        }
+        let room = usize::try_from(peer.edge.wrapping_sub(peer.acked)).unwrap();
+        let end = (done + room.min(SEGMENT_LEN)).min(data.len());
+        let flags = if end == data.len() { ACK | FIN } else { ACK };
+        let offset = u32::try_from(done).unwrap();
+        let _ = peer.send(flags, offset, 0, &data[done..end]);
+    }
+}
+
+#[test]
+fn flood_beyond_the_window_is_cut_at_the_edge() {
+    let (mut peer, data, mut arrived) = flood_before_the_first_acknowledgement(true);
+    assert!(!peer.is_engine_failed);
+    assert!(peer.reasons.contains(&DiscardReason::TcpBeyondWindow));
+    assert!(peer.connection.queued_to_host() <= 65_535, "the SYN|ACK promised no more");
+    send_the_rest(&mut peer, &data, &mut arrived);
+    assert!(arrived == data, "{} of {} bytes", arrived.len(), data.len());
+    assert!(peer.connection.is_guest_finished());
+}
+
+#[test]
+fn flood_beyond_the_window_still_breaks_an_unfenced_engine() {
+    let (peer, ..) = flood_before_the_first_acknowledgement(false);
+    assert!(peer.is_engine_failed, "smoltcp no longer panics: guard B1 may go");
+    assert!(peer.connection.is_dead());
+}
+
+/// B2: the window's right edge retracts by rounding, and the last segment with its FIN, sent
+/// within the older edge, straddles the newer one.
+fn fin_behind_a_retracted_edge(is_guarded: bool) -> (Peer, Vec<u8>, Vec<u8>) {
+    const RING_LEN: usize = 1 << 20;
+    let opening = Opening { ring_len: RING_LEN, is_guarded, ..Opening::default() };
+    let mut peer = Peer::open(&opening);
+    let data = stream(RING_LEN);
+    let _ = peer.send(ACK, 0, 0, &data[..32]);
+    let _ = peer.poll_all();
+    let promised = peer.edge;
+    let _ = peer.send(ACK, 32, 0, &data[32..39]);
+    let _ = peer.poll_all();
+    assert!(peer.edge.wrapping_sub(promised) > u32::MAX / 2, "the edge has retracted");
+    assert_eq!(promised.wrapping_sub(peer.start), 1 << 20, "the data was promised a place");
+    let mut at = 39;
+    while at < data.len() {
+        let end = (at + SEGMENT_LEN).min(data.len());
+        let flags = if end == data.len() { ACK | FIN } else { ACK };
+        let _ = peer.send(flags, u32::try_from(at).unwrap(), 0, &data[at..end]);
+        at = end;
+    }
+    (peer, data, Vec::new())
+}
+
+#[test]
+fn fin_behind_a_retracted_edge_waits_for_the_tail() {
+    let (mut peer, data, mut arrived) = fin_behind_a_retracted_edge(true);
+    assert!(!peer.connection.is_guest_finished(), "the tail has not arrived");
+    send_the_rest(&mut peer, &data, &mut arrived);
+    assert!(arrived == data, "{} of {} bytes", arrived.len(), data.len());
+    assert!(peer.connection.is_guest_finished());
+}
+
+#[test]
+fn fin_behind_a_retracted_edge_still_loses_the_tail_in_an_unfenced_engine() {
+    let (mut peer, data, mut arrived) = fin_behind_a_retracted_edge(false);
+    peer.drain(&mut arrived);
+    assert!(
+        peer.connection.is_guest_finished() && arrived.len() < data.len(),
+        "smoltcp keeps the tail now: guard B2 may go"
+    );
+}
+
+/// B3: everything up to the FIN is acknowledged while the window stays shut; how often the
+/// connection speaks after that without being asked.
+fn probe_timer_without_data(is_guarded: bool) -> (Peer, usize) {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&[7; 10]), 10);
+    peer.connection.close();
+    let sent = peer.poll_all();
+    assert!(sent.iter().any(|seen| seen.has(FIN)));
+    peer.window = 0;
+    let _ = peer.send(ACK, 0, 5, &[]);
+    let _ = peer.send(ACK, 0, 11, &[]);
+    peer.pass(Duration::from_secs(10));
+    let spoken = peer.poll_all().len();
+    (peer, spoken)
+}
+
+#[test]
+fn probe_timer_that_outlived_its_data_is_stopped() {
+    let (peer, spoken) = probe_timer_without_data(true);
+    assert!(spoken <= 33, "{spoken} segments");
+    assert_eq!(peer.reasons, [DiscardReason::TcpEngineStuck]);
+    assert!(peer.connection.is_dead());
+}
+
+#[test]
+fn probe_timer_that_outlived_its_data_still_never_stops_in_an_unfenced_engine() {
+    let (_, spoken) = probe_timer_without_data(false);
+    assert_eq!(spoken, 10_000, "smoltcp falls silent now: guard B3 may go");
+}
+
+/// B6: data that was queued and never sent is acknowledged.
+fn acknowledgement_of_unsent_data(is_guarded: bool) -> Peer {
+    let mut peer = Peer::open(&Opening { window: 10, is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&stream(100_000)), 100_000);
+    // The window of 10 is in the ACK as well, where it stands for 10 << 7.
+    let sent: usize = peer.poll_all().iter().map(|seen| seen.payload.len()).sum();
+    assert_eq!(sent, 1280);
+    let _ = peer.send(ACK, 0, 90_000, &[]);
+    peer
+}
+
+#[test]
+fn acknowledgement_of_unsent_data_is_discarded() {
+    let mut peer = acknowledgement_of_unsent_data(true);
+    assert_eq!(peer.reasons, [DiscardReason::TcpAckUnsent]);
+    assert_eq!(peer.connection.queued_to_guest(), 100_000);
+    let _ = peer.send(ACK, 0, 1280, &[]);
+    assert_eq!(peer.connection.queued_to_guest(), 98_720);
+}
+
+#[test]
+fn acknowledgement_of_unsent_data_is_still_believed_by_an_unfenced_engine() {
+    let peer = acknowledgement_of_unsent_data(false);
+    assert_eq!(
+        peer.connection.queued_to_guest(),
+        10_000,
+        "smoltcp checks acknowledgements now: guard B6 may go"
+    );
+}
+
+/// B7: a FIN that has not been sent is acknowledged, and the guest ends its own direction.
+fn acknowledgement_of_an_unsent_fin(is_guarded: bool) -> Peer {
+    let mut peer = Peer::open(&Opening { window: 1, is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&[7; 1000]), 1000);
+    peer.connection.close();
+    let sent: usize = peer.poll_all().iter().map(|seen| seen.payload.len()).sum();
+    assert_eq!(sent, 128);
+    let _ = peer.send(ACK | FIN, 0, 1001, &[]);
+    peer
+}
+
+#[test]
+fn acknowledgement_of_an_unsent_fin_is_discarded() {
+    let mut peer = acknowledgement_of_an_unsent_fin(true);
+    assert_eq!(peer.reasons, [DiscardReason::TcpAckUnsent]);
+    assert!(!peer.connection.is_time_wait());
+    peer.window = 100;
+    let _ = peer.send(ACK, 0, 128, &[]);
+    let rest = peer.poll_all();
+    assert_eq!(rest.iter().map(|seen| seen.payload.len()).sum::<usize>(), 872);
+    assert!(rest.last().unwrap().has(FIN));
+    let _ = peer.send(ACK | FIN, 0, 1001, &[]);
+    assert!(peer.connection.is_time_wait());
+}
+
+#[test]
+fn acknowledgement_of_an_unsent_fin_still_ends_an_unfenced_engine() {
+    let peer = acknowledgement_of_an_unsent_fin(false);
+    assert!(peer.connection.is_time_wait(), "smoltcp checks the FIN now: guard B7 may go");
+}
+
+/// B10: the last segment overtakes the one before it, and comes again.
+fn fin_behind_a_gap(is_guarded: bool) -> Peer {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    let data = stream(200);
+    let _ = peer.send(ACK | FIN, 100, 0, &data[100..]);
+    let _ = peer.send(ACK, 0, 0, &data[..100]);
+    let _ = peer.poll_all();
+    assert_eq!(peer.acked, peer.start.wrapping_add(200), "the payload was kept");
+    let _ = peer.send(ACK | FIN, 100, 0, &data[100..]);
+    let mut arrived = Vec::new();
+    peer.drain(&mut arrived);
+    assert!(arrived == data);
+    peer
+}
+
+#[test]
+fn fin_behind_a_gap_is_taken_when_it_comes_again() {
+    let mut peer = fin_behind_a_gap(true);
+    assert!(peer.connection.is_guest_finished());
+    let _ = peer.poll_all();
+    assert_eq!(peer.acked, peer.start.wrapping_add(201));
+}
+
+#[test]
+fn fin_behind_a_gap_is_still_never_taken_by_an_unfenced_engine() {
+    let peer = fin_behind_a_gap(false);
+    assert!(!peer.connection.is_guest_finished(), "smoltcp takes it now: guard B10 may go");
+}
+
+/// B11: our FIN is lost, and the guest says often that it waits for it; whether it comes again.
+fn duplicate_acknowledgements_before_the_fin(is_guarded: bool) -> bool {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&[7; 10]), 10);
+    peer.connection.close();
+    let sent = peer.poll_all();
+    assert!(sent.iter().any(|seen| seen.has(FIN)));
+    for _ in 0..5 {
+        let _ = peer.send(ACK, 0, 10, &[]);
+        assert!(peer.poll_all().is_empty());
+    }
+    peer.pass(Duration::from_secs(60));
+    peer.poll_all().iter().any(|seen| seen.has(FIN))
+}
+
+#[test]
+fn lost_fin_comes_again_after_duplicate_acknowledgements() {
+    assert!(duplicate_acknowledgements_before_the_fin(true));
+}
+
+#[test]
+fn lost_fin_still_never_comes_again_from_an_unfenced_engine() {
+    let comes = duplicate_acknowledgements_before_the_fin(false);
+    assert!(!comes, "smoltcp repeats it now: guard B11 may go");
+}

@@ -1,0 +1,208 @@
+//! The library inside other programs: the shipped example, and instances in this very process.
+//!
+//! One test at a time, because each looks at what the process itself has left over. Instances are made on a thread
+//! of the world's host namespace, so their sockets live there.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slirp_core::instance::{Builder, Instance, RunError};
+use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
+use slirp_core::plan::AddressPlan;
+use slirp_core::policy::Policy;
+use slirp_tests::{
+    Account, FAR, GATEWAY, Namespace, ProcessFacts, TcpServer, World, connect, receive_exact,
+    send_exact, wait_until, world,
+};
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An instance of this process for `guest`, on the network of the world's host.
+fn embed(world: &World, guest: &Namespace, policy: Policy) -> Instance {
+    world.host.enter(|| {
+        let plan = AddressPlan::default();
+        let pid = i32::try_from(guest.pid()).expect("process ids fit");
+        let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
+        let configure = Some(Configuration::for_plan(&plan, 1500));
+        let tap = open_tap(&target, &TapRequest { name: "tap0".to_owned(), configure })
+            .expect("the device opens");
+        Builder::new(tap).plan(plan).policy(policy).spawn().expect("the instance starts")
+    })
+}
+
+/// One small exchange over a connection that stays open.
+fn echo(guest: &Namespace, to: SocketAddr) -> TcpStream {
+    let mut stream = connect(guest, to).expect("the guest is on the network");
+    send_exact(&mut stream, 7, 10_000).expect("the guest may send");
+    receive_exact(&mut stream, 7, 10_000).expect("all of it comes back");
+    stream
+}
+
+fn open_files() -> usize {
+    ProcessFacts(std::process::id()).open_files()
+}
+
+/// Threads of instances in this process.
+fn instance_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|name| name.starts_with("slirp-"))
+        .count()
+}
+
+/// Children of this process, zombies included.
+fn children() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    let mut children: Vec<String> = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    children.sort();
+    children
+}
+
+fn build_example() -> PathBuf {
+    // <target>/<profile folder>/deps/<test binary>
+    let test = std::env::current_exe().expect("a running program has a path");
+    let folder = test.ancestors().nth(2).expect("test binaries live in <target>/<profile>/deps");
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
+    let profile = if name == "debug" { "dev" } else { name };
+    let target = folder.parent().expect("the profile folder has a parent");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--workspace", "--example", "embed"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "building the example failed");
+    folder.join("examples").join("embed")
+}
+
+fn run_example(world: &World, program: &Path) -> String {
+    let mut child = world
+        .host
+        .command(&[program.to_str().expect("the path is text")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the example starts");
+    let facts = ProcessFacts(child.id());
+    wait_until(Duration::from_secs(60), "end of the example", || !facts.is_alive());
+    let status = child.wait().expect("the child is ours");
+    let (mut said, mut complained) = (String::new(), String::new());
+    child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    child.stderr.take().expect("a pipe").read_to_string(&mut complained).expect("text");
+    assert!(status.success(), "{status}: {complained}");
+    assert_eq!(complained, "");
+    said
+}
+
+#[test]
+fn example_serves_two_containers_and_ends_cleanly() {
+    let _turn = turn();
+    let world = world!();
+    let said = run_example(&world, &build_example());
+    for name in ["first", "second"] {
+        assert!(said.contains(&format!("{name} container said: hello from the host\n")), "{said}");
+        let counted = format!("{name} network: ");
+        let line =
+            said.lines().find(|line| line.starts_with(&counted)).expect("a line of counters");
+        assert!(line.contains(" 1 TCP connections"), "{line}");
+    }
+    assert!(said.ends_with("bye\n"), "{said}");
+}
+
+#[test]
+fn two_instances_of_one_process_serve_two_guests() {
+    let _turn = turn();
+    let world = world!();
+    let other = Namespace::container(&world.host, Account::Root);
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let first = embed(&world, &world.guest, Policy::default());
+    let second = embed(&world, &other, Policy::default());
+    let _from_first = echo(&world.guest, server.address());
+    let _from_second = echo(&other, server.address());
+    let flows = |instance: &Instance| {
+        instance.handle().blocking_stats().expect("the instance runs").tcp_opened
+    };
+    assert_eq!((flows(&first), flows(&second)), (1, 1));
+
+    first.handle().shutdown();
+    first.wait().expect("a clean end");
+    let _still_served = echo(&other, server.address());
+    second.handle().shutdown();
+    second.wait().expect("a clean end");
+}
+
+#[test]
+fn instances_have_their_own_policies() {
+    let _turn = turn();
+    let world = world!();
+    let other = Namespace::container(&world.host, Account::Root);
+    let server = TcpServer::echo(&world.host, "127.0.0.1:0".parse().expect("an address"));
+    let to = SocketAddr::new(GATEWAY, server.address().port());
+    let mut closed = Policy::default();
+    closed.allow_host_loopback = false;
+    let _open = embed(&world, &world.guest, Policy::default());
+    let _closed = embed(&world, &other, closed);
+    let _stream = echo(&world.guest, to);
+    connect(&other, to).expect_err("this guest may not reach the host's loopback");
+}
+
+#[test]
+fn twenty_instances_with_open_connections_leave_nothing_behind() {
+    let _turn = turn();
+    let world = world!();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let (files, family) = (open_files(), children());
+    for round in 0..20 {
+        let instance = embed(&world, &world.guest, Policy::default());
+        let stream = echo(&world.guest, server.address());
+        assert_eq!(instance_threads(), 2);
+        if round % 2 == 0 {
+            instance.handle().shutdown();
+            instance.wait().expect("a clean end");
+        } else {
+            drop(instance);
+        }
+        drop(stream);
+    }
+    wait_until(LIMIT, "the end of all threads", || instance_threads() == 0);
+    wait_until(LIMIT, "closed descriptors", || open_files() <= files);
+    assert_eq!(children(), family, "a helper process was left behind");
+}
+
+#[test]
+fn handle_outlives_its_instance() {
+    let _turn = turn();
+    let world = world!();
+    let instance = embed(&world, &world.guest, Policy::default());
+    let handle = instance.handle();
+    drop(instance);
+    assert!(handle.blocking_stats().is_none());
+    handle.shutdown();
+}
+
+#[test]
+fn deleted_device_ends_the_instance_with_an_error() {
+    let _turn = turn();
+    let world = world!();
+    let instance = embed(&world, &world.guest, Policy::default());
+    world.guest.script("ip link delete tap0");
+    let error = instance.wait().expect_err("the device is gone");
+    assert!(matches!(error, RunError::TapGone(_)), "{error}");
+}

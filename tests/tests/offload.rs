@@ -1,0 +1,147 @@
+//! Every step down from what a current kernel offers: the network works the same, only slower.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use slirp_core::config::Offload;
+use slirp_core::host::tap::{OffloadCeiling, Tap};
+use slirp_core::instance::{Builder, Instance};
+use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
+use slirp_core::plan::AddressPlan;
+use slirp_tests::{FAR, TcpServer, UdpServer, World, connect, receive_exact, send_exact, world};
+
+const LEN: usize = 4 << 20;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A device that asks for no more than `ceiling`.
+fn device(world: &World, ceiling: OffloadCeiling, mtu: u16) -> Tap {
+    let pid = i32::try_from(world.guest.pid()).expect("process ids fit");
+    let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
+    let configure = Some(Configuration::for_plan(&AddressPlan::default(), mtu));
+    let request = TapRequest { name: "tap0".to_owned(), configure };
+    open_tap_up_to(&target, &request, ceiling).expect("the device opens")
+}
+
+fn run(world: &World, ceiling: OffloadCeiling, mtu: u16) -> (Instance, Offload) {
+    world.host.enter(|| {
+        let tap = device(world, ceiling, mtu);
+        let offload = tap.offload();
+        (Builder::new(tap).mtu(mtu).spawn().expect("the instance starts"), offload)
+    })
+}
+
+/// Bytes there and back over TCP, at the same time.
+fn exchange(world: &World, server: SocketAddr) {
+    let stream = connect(&world.guest, server).expect("the guest is on the network");
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send_exact(&stream, 3, LEN));
+        receive_exact(&stream, 3, LEN).expect("all of it comes back");
+        sent.join().expect("the sender ends").expect("all of it leaves");
+    });
+    stream.shutdown(std::net::Shutdown::Write).expect("the guest ends");
+    assert_eq!((&stream).read(&mut [0; 1]).expect("the end arrives"), 0);
+}
+
+/// Datagrams below and above the MTU, there and back.
+fn datagrams(world: &World, server: SocketAddr) {
+    let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let socket = socket.expect("the guest may open sockets");
+    socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+    for len in [1, 1400, 8000] {
+        let mut sent = Vec::new();
+        send_exact(&mut sent, len, len).expect("memory takes it");
+        socket.send_to(&sent, server).expect("it leaves");
+        let mut back = vec![0; 9000];
+        let (count, from) = socket.recv_from(&mut back).expect("it comes back");
+        assert_eq!((count, from), (len, server));
+        assert!(back[..count] == sent[..], "{len} bytes came back changed");
+    }
+}
+
+fn works_with(ceiling: OffloadCeiling, expected: Offload) {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
+    let (instance, offload) = run(&world, ceiling, 1500);
+    let _capture = world.capture();
+    assert_eq!(Offload { udp_segmentation: false, ..offload }, expected);
+    exchange(&world, tcp.address());
+    datagrams(&world, udp.address());
+    let stats = instance.handle().blocking_stats().expect("it runs");
+    let segments = stats.bytes_from_guest / stats.frames_from_guest.max(1);
+    if offload.tcp_segmentation {
+        assert!(segments > 1514, "no frame held several segments: {segments} bytes on average");
+    } else {
+        assert!(segments <= 1524, "frames hold more than the MTU: {segments} bytes on average");
+    }
+    instance.handle().shutdown();
+    instance.wait().expect("it ends in order");
+}
+
+const NOTHING: Offload = Offload {
+    vnet_header: false,
+    checksum: false,
+    tcp_segmentation: false,
+    udp_segmentation: false,
+};
+
+#[test]
+fn network_works_with_udp_segmentation() {
+    let expected = Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
+    works_with(OffloadCeiling::UdpSegmentation, expected);
+}
+
+#[test]
+fn network_works_without_udp_segmentation() {
+    let expected = Offload { vnet_header: true, checksum: true, tcp_segmentation: true, ..NOTHING };
+    works_with(OffloadCeiling::TcpSegmentation, expected);
+}
+
+#[test]
+fn network_works_without_tcp_segmentation() {
+    let expected = Offload { vnet_header: true, checksum: true, ..NOTHING };
+    works_with(OffloadCeiling::Checksum, expected);
+}
+
+#[test]
+fn network_works_without_checksum_offload() {
+    works_with(OffloadCeiling::Header, Offload { vnet_header: true, ..NOTHING });
+}
+
+#[test]
+fn network_works_without_virtio_net_header() {
+    works_with(OffloadCeiling::Nothing, NOTHING);
+}
+
+#[test]
+fn device_that_somebody_else_opened_is_taken_with_what_it_offers() {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    // As it arrives from another program: a bare descriptor, not our own record of it.
+    let (instance, offload) = world.host.enter(|| {
+        let opened = device(&world, OffloadCeiling::Nothing, 1500);
+        let fd = std::os::fd::AsFd::as_fd(&opened).try_clone_to_owned().expect("a duplicate");
+        drop(opened);
+        let tap = Tap::adopt(fd).expect("it is a TAP device");
+        let offload = tap.offload();
+        (Builder::new(tap).spawn().expect("the instance starts"), offload)
+    });
+    assert_eq!(offload, NOTHING);
+    exchange(&world, tcp.address());
+    drop(instance);
+}
+
+#[test]
+fn largest_mtu_carries_whole_frames() {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
+    let (instance, _) = run(&world, OffloadCeiling::default(), 65_520);
+    exchange(&world, tcp.address());
+    datagrams(&world, udp.address());
+    let mut stream = connect(&world.guest, tcp.address()).expect("a further connection");
+    stream.write_all(b"x").expect("it leaves");
+    stream.read_exact(&mut [0]).expect("it comes back");
+    drop(instance);
+}
