@@ -105,9 +105,7 @@ impl Engine {
 
     /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
     pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
-        let mut guess = SynOptions::default();
-        guess.mss = Some(u16::MAX);
-        let sizes = self.segment_sizes(&guess, guest.ip());
+        let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
         let context = self.interface.context();
         Connection::connecting(context, (guest, remote), sizes, self.config.ring_len)
     }

@@ -185,6 +185,11 @@ pub(crate) struct SynOptions {
 }
 
 impl SynOptions {
+    /// Options that say nothing but the largest segment.
+    pub(super) fn with_mss(mss: u16) -> Self {
+        Self { mss: Some(mss), ..Self::default() }
+    }
+
     /// Walks the options of `segment`; stops at the first malformed one, as every stack does.
     pub(crate) fn parse(segment: &Segment, packet: &[u8]) -> Self {
         let mut found = Self::default();
