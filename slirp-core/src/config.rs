@@ -18,6 +18,9 @@ pub struct StackConfig {
     pub policy: Policy,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
+    /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
+    /// ask (default none). What is no domain name, or does not fit, is left out.
+    pub search_domains: Vec<String>,
     /// What the TAP device can do for us.
     pub offload: Offload,
     /// Caps on everything that grows with what the guest does.
@@ -34,6 +37,7 @@ impl Default for StackConfig {
             plan: AddressPlan::default(),
             policy: Policy::default(),
             mtu: 1500,
+            search_domains: Vec::new(),
             offload: Offload::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -124,6 +128,10 @@ pub struct Timeouts {
     pub guest_connect: Duration,
     /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
     pub guest_unresponsive: Duration,
+    /// A TCP flow of which one direction has ended, without traffic (RFC 5382 section 5 REQ-5 names
+    /// 2 hours 4 minutes for what may still be in use). A guest that vanished without a reset would
+    /// leave it behind for ever.
+    pub tcp_half_closed: Duration,
     /// A TCP flow without traffic gives its rings back (arbitrary: 2 s).
     pub tcp_park: Duration,
     /// A DNS query in flight (longer than all attempts upstream together).
@@ -141,6 +149,7 @@ impl Default for Timeouts {
             guest_handshake: Duration::from_secs(20),
             guest_connect: Duration::from_secs(75),
             guest_unresponsive: Duration::from_secs(120),
+            tcp_half_closed: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_park: Duration::from_secs(2),
             dns: Duration::from_secs(60),
         }

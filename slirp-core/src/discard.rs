@@ -107,6 +107,8 @@ reasons! {
     ForwardAddressInvalid => "forward_address_invalid",
     /// The guest stopped to acknowledge.
     TcpGuestUnresponsive => "tcp_guest_unresponsive",
+    /// One direction had ended, and nothing moved in the other for hours.
+    TcpHalfClosedIdle => "tcp_half_closed_idle",
     /// The host side did not connect in time.
     HostConnectTimedOut => "host_connect_timed_out",
     /// An ICMP message that is neither an echo request nor relayed otherwise.
@@ -119,6 +121,14 @@ reasons! {
     DnsQueriesExhausted => "dns_queries_exhausted",
     /// No upstream resolver answered in time.
     DnsTimedOut => "dns_timed_out",
+    /// A DHCP or DHCPv6 message that is too short, overruns itself, or that no client sends.
+    DhcpInvalid => "dhcp_invalid",
+    /// A DHCP or DHCPv6 message that is not answered: of another type, or for another server.
+    DhcpNotAnswered => "dhcp_not_answered",
+    /// Every address of the DHCP pool is leased.
+    DhcpPoolExhausted => "dhcp_pool_exhausted",
+    /// A TFTP packet that starts no transfer.
+    TftpNotAnswered => "tftp_not_answered",
     /// A datagram from the host for a flow that is gone.
     HostDatagramNoFlow => "host_datagram_no_flow",
     /// A datagram from the host that does not fit into an IP packet.

@@ -4,6 +4,7 @@
 //! number of seeds.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+#![expect(clippy::print_stderr, reason = "a failure says how to repeat it")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -84,7 +85,7 @@ fn stream(seed: u64, len: usize) -> Vec<u8> {
 
 /// The remote number `number`, of either family.
 fn at(number: u16) -> SocketAddr {
-    let text = if number % 2 == 0 {
+    let text = if number.is_multiple_of(2) {
         format!("198.51.100.{number}:7")
     } else {
         format!("[2001:db8::{number}]:7")

@@ -295,7 +295,12 @@ impl TcpFlow {
         self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
-        engine.handle_segment(connection, segment, packet, self.link, now)
+        let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
+        if matches!(outcome, Ok(Some(_))) {
+            // The answer carried an acknowledgement; what comes next is not to be held for it.
+            self.unacknowledged = 0;
+        }
+        outcome
     }
 
     /// Moves bytes between the guest's rings and its host.
@@ -306,7 +311,8 @@ impl TcpFlow {
         };
         let mut moved = 0;
         let mut is_failed = false;
-        if connection.queued_to_host() > 0 {
+        // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
+        if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
             let (bytes, outcome) = drain_to_host(connection, host);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
@@ -385,9 +391,11 @@ impl TcpFlow {
 
     /// Works out when to look at the flow again; to be called when it has nothing more to say.
     pub(crate) fn settle(&mut self, engine: &mut Engine, timeouts: &Timeouts, now: Instant) {
-        let State::Awake(connection) = &self.state else {
+        let handshake_timeout = self.handshake_timeout(timeouts);
+        let State::Awake(connection) = &mut self.state else {
             return;
         };
+        engine.revive(connection, now);
         self.engine_at = if self.ack_at.is_some() || self.is_lingering {
             // The engine would want to acknowledge at once, or is not to be polled any more.
             None
@@ -396,12 +404,13 @@ impl TcpFlow {
             at.map(|at| if at <= now { now + ENGINE_PAUSE } else { at })
         };
         let limit = if connection.is_handshaking() {
-            Some(self.opened_at + self.handshake_timeout(timeouts))
+            Some(self.opened_at + handshake_timeout)
         } else if self.engine_at.is_some() {
             Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
             self.waiting_since = None;
-            None
+            let is_half_closed = !connection.is_open_both_ways();
+            is_half_closed.then(|| self.active_at + timeouts.tcp_half_closed)
         };
         let park_at = connection.is_open_both_ways().then(|| {
             let idle_at = self.active_at + timeouts.tcp_park;
@@ -450,6 +459,13 @@ impl TcpFlow {
                     connection.abort();
                     return Err(DiscardReason::TcpGuestUnresponsive);
                 }
+                if !connection.is_open_both_ways()
+                    && now >= self.active_at + timeouts.tcp_half_closed
+                {
+                    self.is_aborted = true;
+                    connection.abort();
+                    return Err(DiscardReason::TcpHalfClosedIdle);
+                }
                 if now >= self.active_at + timeouts.tcp_park
                     && self.ack_at.is_none()
                     && !self.is_host_ended
@@ -479,8 +495,8 @@ impl TcpFlow {
         if self.is_aborted || !self.is_host_ended || !connection.is_guest_finished() {
             return Some(Ending::Reset);
         }
-        let is_delivered = self.is_guest_end_relayed && connection.queued_to_host() == 0;
-        is_delivered.then_some(Ending::Orderly)
+        // The end is told only behind the last byte.
+        self.is_guest_end_relayed.then_some(Ending::Orderly)
     }
 
     fn wake(&mut self, engine: &mut Engine, now: Instant) {

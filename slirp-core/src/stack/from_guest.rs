@@ -38,7 +38,6 @@ const ICMPV4_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
 /// ICMPv6 types 133 to 137 are neighbour discovery (RFC 4861).
 const ICMPV6_NDP: core::ops::RangeInclusive<u8> = 133..=137;
-const DHCP_SERVER_PORT: u16 = 67;
 
 /// A datagram for the host, as positions in the packet that carried it.
 struct Lent {
@@ -195,8 +194,10 @@ impl Stack {
         vnet: Option<VnetHeader>,
         now: Instant,
     ) -> Result<(usize, Option<Lent>), DiscardReason> {
-        // The unspecified address speaks only to the services of the link.
-        let is_link_only = ip.source.is_unspecified() && ip.protocol != IpProtocol::Icmpv6;
+        // The unspecified address speaks only to the services of the link: neighbour discovery here,
+        // and those over UDP once the port is known.
+        let is_link_only = ip.source.is_unspecified()
+            && !matches!(ip.protocol, IpProtocol::Icmpv6 | IpProtocol::Udp);
         if is_link_only || !is_possible_source(&self.config.plan, ip.source) {
             return Err(DiscardReason::SourceAddressInvalid);
         }
@@ -379,7 +380,6 @@ impl Stack {
         }
         let guest = arrival.guest(source_port);
         let written = SocketAddr::new(arrival.ip.destination, destination_port);
-        let target = self.config.policy.target(&self.config.plan, Protocol::Udp, written);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
         if let Some((id, origin)) = self.forwarded_udp(guest, written, now) {
@@ -388,15 +388,15 @@ impl Stack {
             let kind = LentKind::Forwarded { origin, segment_len };
             return Ok(Some(Lent { flow: id, kind, payload, hop_limit }));
         }
+        if let Some(service) = self.link_service(written) {
+            self.on_link_service(service, guest, written, &arrival.packet[payload])?;
+            return Ok(None);
+        }
+        if guest.address.ip().is_unspecified() {
+            return Err(DiscardReason::SourceAddressInvalid);
+        }
+        let target = self.config.policy.target(&self.config.plan, Protocol::Udp, written);
         let reached = match target {
-            Target::Host(_) | Target::Refused(_)
-                if destination_port == DHCP_SERVER_PORT
-                    && (written.ip() == IpAddr::V4(Ipv4Addr::BROADCAST)
-                        || written.ip() == IpAddr::V4(self.config.plan.gateway())) =>
-            {
-                // Never to a DHCP server of the host: it would lease addresses of another network.
-                return Err(DiscardReason::ServiceUnavailable);
-            }
             Target::Host(reached) => reached,
             Target::Dns => {
                 let asker =

@@ -44,6 +44,7 @@ mod dns_stream;
 mod forward;
 mod from_guest;
 mod from_host;
+mod link_service;
 mod outbox;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +56,8 @@ use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, HostStream};
 use crate::rng::Rng;
+use crate::service::dhcp::DhcpServer;
+use crate::service::dhcpv6::Dhcpv6Server;
 use crate::service::dns::DnsService;
 use crate::service::neighbor::NeighborTable;
 use crate::service::router_advertisement::RouterAdvertiser;
@@ -93,6 +96,8 @@ pub struct Stack {
     reassembled: Vec<u8>,
     neighbors: NeighborTable,
     forwarding: Forwarding,
+    dhcp: DhcpServer,
+    dhcpv6: Dhcpv6Server,
     dns: DnsService,
     dns_hinted_at: Option<Instant>,
     /// The service's end of TCP flows to it, by the flow's slot.
@@ -130,6 +135,8 @@ impl Stack {
             reassembled: Vec::new(),
             neighbors: NeighborTable::default(),
             forwarding: Forwarding::default(),
+            dhcp: DhcpServer::new(&config),
+            dhcpv6: Dhcpv6Server::new(&config),
             dns: DnsService::new(&config.limits, &config.timeouts),
             dns_hinted_at: None,
             dns_streams: BTreeMap::new(),
@@ -374,3 +381,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::segment::{Segment, SynOptions, is_before};
+use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
 
 /// See the [module](self).
@@ -46,8 +46,11 @@ pub(crate) struct Connection {
     guest_end: u32,
     /// The window field that the guest sent last.
     guest_window: u16,
+    /// The engine's sequence number behind everything that the guest has acknowledged.
+    acked_end: Option<u32>,
     pub(super) empty_segments: u8,
-    is_guest_finished: bool,
+    /// The guest's sequence number behind its FIN, once that was taken.
+    guest_fin_end: Option<u32>,
     is_killed: bool,
 }
 
@@ -135,8 +138,9 @@ impl Connection {
             guest_next: 0,
             guest_end: 0,
             guest_window: 0,
+            acked_end: None,
             empty_segments: 0,
-            is_guest_finished: false,
+            guest_fin_end: None,
             is_killed: false,
         }
     }
@@ -194,7 +198,8 @@ impl Connection {
                 .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
     }
 
-    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7 and B10.
+    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7, B10
+    /// and B13.
     /// Returns the packet, which may have become shorter.
     ///
     /// # Errors
@@ -217,6 +222,12 @@ impl Connection {
             let len = segment.behead(packet);
             return Ok(&packet[..len]);
         }
+        if let Some(fin_end) = self.guest_fin_end
+            && is_before(fin_end, segment.end())
+            && segment.payload_len > 0
+        {
+            return Err(DiscardReason::TcpBeyondWindow);
+        }
         let Some(edge) = self.edge else {
             return Ok(packet);
         };
@@ -229,8 +240,12 @@ impl Connection {
             return Ok(&packet[..len]);
         }
         if self.is_edge_exact {
-            // Wholly beyond the edge, and the engine knows it: it answers with an ACK, which is
-            // what a window probe asks for.
+            // Wholly beyond the edge; a window probe asks for an ACK. The engine may believe in a
+            // larger window all the same (a probe of its own tells the guest of one that it does
+            // not note down), but it answers to old data in any case.
+            if segment.payload_len > 0 {
+                segment.set_seq(packet, self.guest_next.wrapping_sub(segment.payload_len));
+            }
             return Ok(packet);
         }
         Err(DiscardReason::TcpBeyondWindow)
@@ -249,7 +264,17 @@ impl Connection {
                 Some(_) | None => 0,
             };
             self.guest_window = segment.window >> shift;
+            match self.acked_end {
+                Some(end) if !is_before(end, segment.ack) => {}
+                Some(_) | None => self.acked_end = Some(segment.ack),
+            }
         }
+    }
+
+    /// The guest's last acknowledgement once more, as an IP packet for the engine.
+    pub(super) fn repeated_ack(&self) -> Option<Vec<u8>> {
+        let ack = self.acked_end?;
+        Some(emit_ack(self.guest, self.remote, self.guest_next, ack, self.guest_window))
     }
 
     /// Keeps book of a segment that leaves the engine and translates it for the guest.
@@ -286,8 +311,7 @@ impl Connection {
         let is_quiet = socket.state() == State::Established
             && socket.send_queue() == 0
             && socket.recv_queue() == 0
-            && self.guest_end == self.guest_next
-            && self.is_edge_exact;
+            && self.guest_end == self.guest_next;
         if !is_quiet {
             return None;
         }
@@ -307,6 +331,7 @@ impl Connection {
     pub(super) fn resume(&mut self, parked: &Parked, engine_next: u32) -> bool {
         self.offset = parked.our_next.wrapping_sub(engine_next);
         self.sent_end = Some(engine_next);
+        self.acked_end = Some(engine_next);
         self.guest_next = parked.guest_next;
         self.guest_end = parked.guest_next;
         self.guest_window = parked.window;
@@ -397,15 +422,18 @@ impl Connection {
     /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
     /// before it may still be queued.
     pub(crate) const fn is_guest_finished(&self) -> bool {
-        self.is_guest_finished
+        self.guest_fin_end.is_some()
     }
 
-    /// Remembers the guest's FIN beyond the states that tell of it.
-    pub(super) fn note_state(&mut self) {
-        self.is_guest_finished |= matches!(
+    /// Remembers the guest's FIN beyond the states that tell of it; `segment` was taken last.
+    pub(super) fn note_state(&mut self, segment: &Segment) {
+        let is_finished = matches!(
             self.socket().state(),
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait
         );
+        if is_finished && self.guest_fin_end.is_none() {
+            self.guest_fin_end = Some(segment.end());
+        }
     }
 
     /// Whether both directions have ended in order.

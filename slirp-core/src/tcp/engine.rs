@@ -156,7 +156,7 @@ impl Engine {
         connection.note_received(&segment);
         let written = self.ingress(connection, packet, now);
         let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
-        connection.note_state();
+        connection.note_state(&segment);
         Ok(written.map(|len| self.finish(connection, len, link)))
     }
 
@@ -186,6 +186,21 @@ impl Engine {
     /// When the engine wants to be polled for `connection`; [`Instant::ZERO`] means at once.
     pub(crate) fn poll_at(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
         self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
+    }
+
+    /// Starts the probe timer of a connection that has data and no timer at all (defect B12): an
+    /// acknowledgement of what is acknowledged already makes the engine look at the window again.
+    pub(crate) fn revive(&mut self, connection: &mut Connection, now: Instant) {
+        if connection.queued_to_guest() == 0
+            || connection.is_dead()
+            || self.poll_at(connection, now).is_some()
+        {
+            return;
+        }
+        if let Some(ack) = connection.repeated_ack() {
+            // A panic ends the connection, which its flow finds out by itself.
+            let _ = self.ingress(connection, &ack, now);
+        }
     }
 
     /// Gives the socket and rings of an idle connection back, if it is fully described without them.

@@ -30,6 +30,8 @@
 //! | B9: ICMPv4 errors carry four stale bytes | ICMP is not taken from smoltcp |
 //! | B10: a FIN behind a gap is forgotten, its payload is kept; repeated together they are out of the window | a FIN that comes again behind payload that was acknowledged loses the payload |
 //! | B11: three duplicate acknowledgements while only a FIN is unacknowledged stop the timer that would repeat it | such acknowledgements do not reach the engine |
+//! | B12: a retransmission that comes due while the window is shut leaves data without any timer | the last acknowledgement is repeated to the engine, which then starts to probe |
+//! | B13: bytes behind the guest's own FIN are still taken | they do not reach the engine (RFC 9293 section 3.10.7.4) |
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one

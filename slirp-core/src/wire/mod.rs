@@ -1,13 +1,14 @@
 //! Wire formats that `smoltcp::wire` lacks.
 //!
 //! Owns the virtio-net header, the classification of a frame down to its transport header, ICMP
-//! error messages and IP fragmentation. Everything that smoltcp parses well is taken from there.
+//! error messages, UDP datagrams and IP fragmentation. Everything that smoltcp parses well is taken from there.
 
 pub mod fragmentation;
 pub mod frame;
 pub mod icmp;
 pub mod ip;
 pub mod reassembly;
+pub mod udp;
 pub mod vnet;
 
 /// A MAC address (IEEE 802).

@@ -15,7 +15,7 @@ use slirp_core::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
 };
 use slirp_core::wire::ip::{HeaderFields, IpPair, Located};
-use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{EthernetAddress, IpCidr, IpProtocol, checksum};
@@ -84,8 +84,8 @@ struct App {
     read_at: Instant,
     /// Whether the remote's end has arrived, behind bytes that may still wait to be read.
     is_fin_seen: bool,
-    /// Acknowledgement number of the last pure acknowledgement.
-    last_ack: Option<[u8; 4]>,
+    /// Highest acknowledgement number of a pure acknowledgement.
+    last_ack: Option<u32>,
 }
 
 /// A datagram or ICMP message that the guest received: protocol, addresses and what follows the IP
@@ -105,6 +105,8 @@ pub struct Guest {
     interface: Interface,
     sockets: SocketSet<'static>,
     wire: Wire,
+    /// Frames that smoltcp has not seen yet.
+    pending: VecDeque<Vec<u8>>,
     apps: Vec<App>,
     letters: Vec<Letter>,
     pieces: BTreeMap<u32, Vec<(usize, bool, Vec<u8>)>>,
@@ -115,7 +117,7 @@ pub struct Guest {
 
 impl Guest {
     pub(super) fn new(plan: AddressPlan, mtu: u16, seed: u64) -> Self {
-        let mut wire = Wire { inbox: VecDeque::new(), outbox: Vec::new(), mtu: usize::from(mtu) };
+        let mut wire = Wire { inbox: None, outbox: Vec::new(), mtu: usize::from(mtu) };
         let mut config = Config::new(EthernetAddress(GUEST_MAC.0).into());
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, to_smoltcp(Instant::ZERO));
@@ -136,6 +138,7 @@ impl Guest {
             interface,
             sockets: SocketSet::new(Vec::new()),
             wire,
+            pending: VecDeque::new(),
             apps: Vec::new(),
             letters: Vec::new(),
             pieces: BTreeMap::new(),
@@ -273,10 +276,7 @@ impl Guest {
             self.letters.push(letter);
             return;
         }
-        if self.is_fin_missed(packet) {
-            return;
-        }
-        self.wire.inbox.push_back(frame);
+        self.pending.push_back(frame);
     }
 
     /// Whether a segment only says again that the guest's FIN is missing. Real guests repeat a FIN by
@@ -288,7 +288,7 @@ impl Guest {
             return false;
         }
         let port = u16::from_be_bytes([segment[2], segment[3]]);
-        let ack = [segment[8], segment[9], segment[10], segment[11]];
+        let ack = u32::from_be_bytes([segment[8], segment[9], segment[10], segment[11]]);
         let sockets = &self.sockets;
         self.apps.iter_mut().any(|app| {
             let socket: &Socket<'_> = sockets.get(app.handle);
@@ -297,8 +297,11 @@ impl Guest {
             }
             let is_closing =
                 matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
-            let is_repeated = app.last_ack.replace(ack) == Some(ack);
-            is_repeated && is_closing && socket.send_queue() == 0
+            let is_new = app.last_ack.is_none_or(|last| last.wrapping_sub(ack) > u32::MAX / 2);
+            if is_new {
+                app.last_ack = Some(ack);
+            }
+            !is_new && is_closing && socket.send_queue() == 0
         })
     }
 
@@ -334,9 +337,13 @@ impl Guest {
     pub(super) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
         for _ in 0..4 {
             let at = to_smoltcp(now);
-            while self.interface.poll_ingress_single(at, &mut self.wire, &mut self.sockets)
-                != PollIngressSingleResult::None
-            {}
+            while let Some(frame) = self.pending.pop_front() {
+                if self.is_fin_missed(&frame[ETHERNET_HEADER_LEN..]) {
+                    continue;
+                }
+                self.wire.inbox = Some(frame);
+                self.interface.poll_ingress_single(at, &mut self.wire, &mut self.sockets);
+            }
             for app in &mut self.apps {
                 app.poll(self.sockets.get_mut(app.handle), now);
             }
@@ -386,15 +393,10 @@ impl App {
         );
         self.fate.is_ended |= self.is_fin_seen && !socket.can_recv();
         self.write(socket, now);
-        let is_over = match socket.state() {
-            State::Closed => {
-                // A reset after both ends is the answer to a repeated FIN: nobody is left to mind.
-                self.fate.is_reset = !(self.fate.is_ended && self.is_closed);
-                true
-            }
-            State::TimeWait => true,
-            _ => false,
-        };
+        let is_closed = socket.state() == State::Closed;
+        // A reset after both ends is the answer to a repeated FIN: nobody is left to mind.
+        self.fate.is_reset |= is_closed && !(self.is_fin_seen && self.is_closed);
+        let is_over = is_closed || socket.state() == State::TimeWait;
         if is_over && !socket.can_recv() {
             self.fate.done_at = Some(now);
         }
@@ -451,7 +453,7 @@ impl App {
 
 /// The guest's network interface.
 struct Wire {
-    inbox: VecDeque<Vec<u8>>,
+    inbox: Option<Vec<u8>>,
     outbox: Vec<Vec<u8>>,
     mtu: usize,
 }
@@ -468,7 +470,7 @@ impl Device for Wire {
         &mut self,
         _now: smoltcp::time::Instant,
     ) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        let frame = self.inbox.pop_front()?;
+        let frame = self.inbox.take()?;
         Some((Incoming(frame), Outgoing(&mut self.outbox)))
     }
 

@@ -190,13 +190,11 @@ impl World {
         stack.pump(flow, host, now);
         if core::mem::take(&mut host.is_blocked) {
             host.budget = usize::MAX;
-            let pause = match host.script {
-                Remote::SlowSink(rate) => {
-                    host.budget = rate;
-                    1000
-                }
-                _ => host.rng.next_u64() % 3000,
-            };
+            let mut pause = host.rng.next_u64() % 3000;
+            if let Remote::SlowSink(rate) = host.script {
+                host.budget = rate;
+                pause = 1000;
+            }
             self.plan(now + Duration::from_micros(pause), Item::Wake(flow));
         }
     }
@@ -211,7 +209,12 @@ impl Host {
             Remote::Source(data) => outbox.extend(data),
             Remote::Caller(words) => unsaid = words.len(),
             Remote::SlowSink(rate) => budget = *rate,
-            _ => {}
+            Remote::Echo
+            | Remote::Sink
+            | Remote::ResetAfter(_)
+            | Remote::Refuses
+            | Remote::Unreachable
+            | Remote::Silent => {}
         }
         let rng = Rng::new(seed);
         let visit = Visit::default();
@@ -219,10 +222,7 @@ impl Host {
     }
 
     fn utterances(&mut self) -> Vec<(Duration, Vec<u8>)> {
-        match &self.script {
-            Remote::Caller(words) => words.clone(),
-            _ => Vec::new(),
-        }
+        if let Remote::Caller(words) = &self.script { words.clone() } else { Vec::new() }
     }
 
     /// Now and then a socket takes or gives less than asked for, or nothing.
@@ -261,7 +261,13 @@ impl HostStream for Host {
             let is_over = match self.script {
                 Remote::Source(_) => true,
                 Remote::Caller(_) => self.unsaid == 0,
-                _ => self.visit.ends > 0,
+                Remote::Echo
+                | Remote::Sink
+                | Remote::SlowSink(_)
+                | Remote::ResetAfter(_)
+                | Remote::Refuses
+                | Remote::Unreachable
+                | Remote::Silent => self.visit.ends > 0,
             };
             return if is_over { Transfer::Ended } else { Transfer::Blocked };
         }

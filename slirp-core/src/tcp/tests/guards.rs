@@ -1,11 +1,11 @@
-//! Defects B1, B2, B3, B6, B7, B10 and B11 of the engine, each with and without the fence.
+//! Defects B1, B2, B3, B6, B7 and B10 to B13 of the engine, each with and without the fence.
 //!
 //! The half without the fence asserts that the defect is really there: when it fails after an update
 //! of smoltcp, the guard may no longer be needed.
 
 use core::time::Duration;
 
-use super::packet::{ACK, FIN, PSH, stream};
+use super::packet::{ACK, FIN, PSH, Seen, stream};
 use super::{Opening, Peer};
 use crate::discard::DiscardReason;
 
@@ -55,6 +55,34 @@ fn flood_beyond_the_window_still_breaks_an_unfenced_engine() {
     let (peer, ..) = flood_before_the_first_acknowledgement(false);
     assert!(peer.is_engine_failed, "smoltcp no longer panics: guard B1 may go");
     assert!(peer.connection.is_dead());
+}
+
+/// B1 again: a probe of the stack tells the guest of a window that the engine does not note down.
+fn flood_behind_a_probe(is_guarded: bool) -> (Peer, Option<Seen>) {
+    let mut peer = Peer::open(&Opening { window: 0, is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&[7]), 1);
+    let probe = peer.poll().unwrap();
+    assert_eq!(probe.payload, [7]);
+    let answer = peer.send(ACK, 131_072 + 1000, 0, &[1; 100]);
+    (peer, answer)
+}
+
+#[test]
+fn flood_behind_a_probe_is_answered_and_not_taken() {
+    let (peer, answer) = flood_behind_a_probe(true);
+    assert_eq!(answer.unwrap().ack, peer.start);
+    assert!(!peer.is_engine_failed);
+}
+
+/// Without debug assertions the engine keeps the part that the ring has room for: nothing.
+#[test]
+fn flood_behind_a_probe_still_reaches_the_ring_of_an_unfenced_engine() {
+    let (peer, answer) = flood_behind_a_probe(false);
+    let is_taken = answer.is_none_or(|seen| seen.ack != peer.start);
+    assert!(
+        peer.is_engine_failed || is_taken || cfg!(not(debug_assertions)),
+        "smoltcp notes its window down: this part of guard B1 may go"
+    );
 }
 
 /// B2: the window's right edge retracts by rounding, and the last segment with its FIN, sent
@@ -244,4 +272,54 @@ fn lost_fin_comes_again_after_duplicate_acknowledgements() {
 fn lost_fin_still_never_comes_again_from_an_unfenced_engine() {
     let comes = duplicate_acknowledgements_before_the_fin(false);
     assert!(!comes, "smoltcp repeats it now: guard B11 may go");
+}
+
+/// B12: what is in flight is lost, the window shuts, and the retransmission comes due; whether the
+/// rest is ever probed for.
+fn retransmission_into_a_shut_window(is_guarded: bool) -> bool {
+    let mut peer = Peer::open(&Opening { window: 10, is_guarded, ..Opening::default() });
+    assert_eq!(peer.queue(&stream(5000)), 5000);
+    assert!(!peer.poll_all().is_empty());
+    peer.window = 0;
+    let _ = peer.send(ACK, 0, 0, &[]);
+    for _ in 0..60 {
+        peer.pass(Duration::from_secs(1));
+        if is_guarded {
+            peer.engine.revive(&mut peer.connection, peer.now);
+        }
+        if !peer.poll_all().is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn window_that_shuts_on_a_retransmission_is_probed() {
+    assert!(retransmission_into_a_shut_window(true));
+}
+
+#[test]
+fn window_that_shuts_on_a_retransmission_is_still_never_probed_by_an_unfenced_engine() {
+    let is_probed = retransmission_into_a_shut_window(false);
+    assert!(!is_probed, "smoltcp probes it now: guard B12 may go");
+}
+
+/// B13: bytes behind the guest's own FIN; what the host would be given.
+fn bytes_behind_a_fin(is_guarded: bool) -> usize {
+    let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
+    let _ = peer.send(ACK | FIN, 0, 0, &[1; 10]);
+    let _ = peer.poll_all();
+    let _ = peer.send(ACK | PSH, 11, 0, &[2; 100]);
+    peer.connection.queued_to_host()
+}
+
+#[test]
+fn bytes_behind_a_fin_are_nobodys() {
+    assert_eq!(bytes_behind_a_fin(true), 10);
+}
+
+#[test]
+fn bytes_behind_a_fin_are_still_taken_by_an_unfenced_engine() {
+    assert_eq!(bytes_behind_a_fin(false), 110, "smoltcp ignores them now: guard B13 may go");
 }

@@ -142,7 +142,8 @@ impl Peer {
         let mut bytes = draft.packet();
         if !self.is_guarded {
             let answer = self.engine.ingress(&mut self.connection, &bytes, self.now);
-            self.connection.note_state();
+            let segment = Segment::parse(&IpHeader::parse(&bytes).unwrap(), &bytes).unwrap();
+            self.connection.note_state(&segment);
             return self.unfenced(answer);
         }
         let ip = IpHeader::parse(&bytes).unwrap();

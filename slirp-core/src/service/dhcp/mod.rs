@@ -1,0 +1,218 @@
+//! The DHCP and BOOTP server on the gateway (RFC 2131, RFC 2132, RFC 1534).
+//!
+//! Owns the leases and the replies, byte for byte those of slirp4netns. Reading requests is left to
+//! `message`, the pool to `lease`, and the datagram around a request to the stack.
+//!
+//! | request | reply |
+//! | --- | --- |
+//! | DISCOVER | OFFER: what was asked for if free, else what the client has, else the first free |
+//! | REQUEST or BOOTP for an address | ACK if it is in the pool and nobody else's, else NAK |
+//! | REQUEST or BOOTP for none | ACK: what the client has, else the first free one |
+//! | any other; REQUEST to another server | none |
+//!
+//! Replies are broadcast, whatever the client's flags say: it has no address yet that could be
+//! spoken to, and the link has no other listeners.
+//!
+//! We differ from RFC 2131 in taking an offered address for leased, in answering a client that we
+//! do not know (section 4.3.2 would have us stay silent, but here is no other server that could
+//! know it), and in ignoring RELEASE, DECLINE and INFORM. All of this is slirp4netns' behaviour.
+//!
+//! We differ from slirp4netns in leaving out the DNS option where the DNS service is disabled,
+//! because nobody answers there then; in giving back the address of a client that asks for another
+//! one; in ignoring requests to another server; in the fields and the server identifier of a NAK,
+//! which are those of RFC 2131 table 3; and in telling MTU, broadcast address and search domains to
+//! clients that ask for them.
+
+mod lease;
+mod message;
+
+#[cfg(test)]
+mod tests;
+
+use core::net::{Ipv4Addr, SocketAddr};
+
+use crate::config::StackConfig;
+use crate::discard::DiscardReason;
+use crate::plan::AddressPlan;
+use crate::service::search_domain::{SearchDomain, encode_list};
+use crate::wire::MacAddr;
+use crate::wire::udp::emit_datagram;
+use lease::LeasePool;
+use message::{
+    ETHERNET, ETHERNET_LEN, FIXED_LEN, MAGIC_COOKIE, Request, RequestKind, option as opt,
+};
+
+pub use lease::POOL_LEN;
+
+/// UDP port of servers.
+pub const SERVER_PORT: u16 = 67;
+/// UDP port of clients.
+pub const CLIENT_PORT: u16 = 68;
+/// For how many seconds an address is leased; slirp4netns' value.
+pub const LEASE_SECONDS: u32 = 86_400;
+
+/// Length of the options in every reply, cookie and padding included, in bytes: what a client can
+/// take at least (RFC 2131 section 2).
+const OPTIONS_LEN: usize = 312;
+const BOOT_REPLY: u8 = 2;
+const HOP_LIMIT: u8 = 64;
+/// "Low delay" (RFC 1349); slirp4netns' value.
+const TYPE_OF_SERVICE: u8 = 0x10;
+const NAK_TEXT: &[u8] = b"requested address not available";
+
+/// Type of a reply (RFC 2132 section 9.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ReplyKind {
+    Offer = 2,
+    Ack = 5,
+    Nak = 6,
+}
+
+/// What a request led to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DhcpOutcome {
+    /// The reply as an IP packet; it goes to the broadcast MAC address.
+    pub packet: Vec<u8>,
+    /// The address that a client has from now on, and the client; not for a mere offer.
+    pub leased: Option<(Ipv4Addr, MacAddr)>,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct DhcpServer {
+    plan: AddressPlan,
+    mtu: u16,
+    announces_dns: bool,
+    search: Vec<SearchDomain>,
+    pool: LeasePool,
+}
+
+impl DhcpServer {
+    /// A server without leases, for the plan, MTU, DNS policy and search domains of `config`.
+    pub fn new(config: &StackConfig) -> Self {
+        Self {
+            plan: config.plan,
+            mtu: config.mtu,
+            announces_dns: config.policy.dns_service,
+            search: config
+                .search_domains
+                .iter()
+                .filter_map(|text| SearchDomain::new(text))
+                .collect(),
+            pool: LeasePool::new(&config.plan),
+        }
+    }
+
+    /// Whether a datagram to `destination` is for this server.
+    pub fn is_for_us(&self, destination: SocketAddr) -> bool {
+        let SocketAddr::V4(v4) = destination else { return false };
+        let is_ours = v4.ip().is_broadcast() || *v4.ip() == self.plan.gateway();
+        v4.port() == SERVER_PORT && is_ours
+    }
+
+    /// Takes the payload of a datagram that is [for us](Self::is_for_us).
+    ///
+    /// # Errors
+    /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and
+    /// [`DiscardReason::DhcpPoolExhausted`] when there is no address left for the client.
+    pub fn handle_message(&mut self, message: &[u8]) -> Result<DhcpOutcome, DiscardReason> {
+        let request = Request::parse(message)?;
+        let gateway = self.plan.gateway();
+        let is_for_another = request.server.is_some_and(|server| server != gateway);
+        if is_for_another || request.kind == RequestKind::Other {
+            return Err(DiscardReason::DhcpNotAnswered);
+        }
+        let client = request.client;
+        let claimed = request.requested.and_then(|wanted| self.pool.try_claim(client, wanted));
+        let is_request = request.kind == RequestKind::Request;
+        let (kind, address) = if is_request && request.requested.is_some() && claimed.is_none() {
+            (ReplyKind::Nak, Ipv4Addr::UNSPECIFIED)
+        } else {
+            let kind = if is_request { ReplyKind::Ack } else { ReplyKind::Offer };
+            let address = claimed.or_else(|| self.pool.try_allocate(client));
+            (kind, address.ok_or(DiscardReason::DhcpPoolExhausted)?)
+        };
+        tracing::debug!(%client, %address, ?kind, "dhcp");
+        let reply = self.reply(&request, kind, address);
+        let mut packet = Vec::new();
+        let (from, to) = ((gateway, SERVER_PORT), (Ipv4Addr::BROADCAST, CLIENT_PORT));
+        emit_datagram(&mut packet, from.into(), to.into(), HOP_LIMIT, TYPE_OF_SERVICE, &reply)?;
+        Ok(DhcpOutcome { packet, leased: (kind == ReplyKind::Ack).then_some((address, client)) })
+    }
+
+    /// The whole message. `address` is unspecified in a NAK.
+    fn reply(&self, request: &Request<'_>, kind: ReplyKind, address: Ipv4Addr) -> Vec<u8> {
+        let gateway = self.plan.gateway();
+        let next_server = if kind == ReplyKind::Nak { Ipv4Addr::UNSPECIFIED } else { gateway };
+        let mut reply = Vec::with_capacity(FIXED_LEN + OPTIONS_LEN);
+        reply.extend_from_slice(&[BOOT_REPLY, ETHERNET, ETHERNET_LEN, 0]);
+        reply.extend_from_slice(&request.xid);
+        // Seconds, flags and `ciaddr`.
+        reply.extend_from_slice(&[0; 8]);
+        reply.extend_from_slice(&address.octets());
+        reply.extend_from_slice(&next_server.octets());
+        // `giaddr`: there are no relay agents here.
+        reply.extend_from_slice(&[0; 4]);
+        reply.extend_from_slice(&request.client.0);
+        // The rest of `chaddr`, then `sname` and `file`.
+        reply.resize(FIXED_LEN, 0);
+        reply.extend_from_slice(&MAGIC_COOKIE);
+        push(&mut reply, opt::MESSAGE_TYPE, &[kind as u8]);
+        push(&mut reply, opt::SERVER_ID, &gateway.octets());
+        if kind == ReplyKind::Nak {
+            push(&mut reply, opt::MESSAGE, NAK_TEXT);
+        } else {
+            self.push_configuration(&mut reply, request);
+        }
+        reply.push(opt::END);
+        reply.resize(FIXED_LEN + OPTIONS_LEN, opt::PAD);
+        reply
+    }
+
+    fn push_configuration(&self, reply: &mut Vec<u8>, request: &Request<'_>) {
+        push(reply, opt::SUBNET_MASK, &self.plan.netmask().octets());
+        push(reply, opt::ROUTER, &self.plan.gateway().octets());
+        if self.announces_dns {
+            push(reply, opt::DNS, &self.plan.dns().octets());
+        }
+        push(reply, opt::LEASE_TIME, &LEASE_SECONDS.to_be_bytes());
+        if request.asks_for(opt::MTU) {
+            push(reply, opt::MTU, &self.mtu.to_be_bytes());
+        }
+        if request.asks_for(opt::BROADCAST) {
+            push(reply, opt::BROADCAST, &self.plan.broadcast().octets());
+        }
+        if let Some(domain) = self.search.first()
+            && request.asks_for(opt::DOMAIN_NAME)
+        {
+            try_push(reply, opt::DOMAIN_NAME, domain.text().as_bytes());
+        }
+        if request.asks_for(opt::DOMAIN_SEARCH) {
+            let list = encode_list(&self.search, room(reply));
+            if !list.is_empty() {
+                try_push(reply, opt::DOMAIN_SEARCH, &list);
+            }
+        }
+    }
+}
+
+/// Adds an option of a few bytes, for which there is always room.
+fn push(reply: &mut Vec<u8>, number: u8, value: &[u8]) {
+    let is_in = try_push(reply, number, value);
+    debug_assert!(is_in, "the fixed options fit");
+}
+
+/// Adds an option if there is room for it.
+fn try_push(reply: &mut Vec<u8>, number: u8, value: &[u8]) -> bool {
+    let Some(len) = u8::try_from(value.len()).ok().filter(|_| value.len() <= room(reply)) else {
+        return false;
+    };
+    reply.extend_from_slice(&[number, len]);
+    reply.extend_from_slice(value);
+    true
+}
+
+/// Bytes that the next option's value may have: its own header and the end option come with it.
+fn room(reply: &[u8]) -> usize {
+    (FIXED_LEN + OPTIONS_LEN).saturating_sub(reply.len() + 3).min(usize::from(u8::MAX))
+}

@@ -1,0 +1,92 @@
+//! When acknowledgements leave: with data, alone after a while, or at once.
+
+use super::*;
+use crate::tcp::tests::packet::PSH;
+
+#[test]
+fn answer_carries_the_acknowledgement_of_its_request() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    for round in 0..50 {
+        assert!(talk.say(&mut ladder, ACK | PSH, b"request").is_empty(), "round {round}");
+        ladder.now = ladder.now + Duration::from_millis(1);
+        let heard = ladder.host(talk.flow, |host| host.to_guest.extend(b"answer"));
+        let seen = only(&heard);
+        assert_eq!((seen.ack, &seen.payload[..]), (talk.seq, &b"answer"[..]));
+        talk.take(&heard);
+        talk.acknowledge(&mut ladder);
+        ladder.pass(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn held_acknowledgement_leaves_alone_after_5_ms_and_then_at_once_for_a_while() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    assert!(talk.say(&mut ladder, ACK | PSH, b"one").is_empty());
+    assert!(ladder.pass(Duration::from_micros(4999)).is_empty());
+    let heard = ladder.pass(Duration::from_micros(1));
+    assert_eq!((only(&heard).ack, only(&heard).payload.len()), (talk.seq, 0));
+    // The guest might be waiting for it: the next ones are not held.
+    let mut at_once = 0;
+    loop {
+        let heard = talk.say(&mut ladder, ACK | PSH, b"more");
+        if heard.is_empty() {
+            break;
+        }
+        assert_eq!(only(&heard).ack, talk.seq);
+        at_once += 1;
+        assert!(at_once < 1000);
+    }
+    assert!((10..=20).contains(&at_once), "{at_once}");
+    // Held again, in vain again: longer at once.
+    let heard = ladder.pass(Duration::from_millis(5));
+    assert_eq!(only(&heard).ack, talk.seq);
+    let mut again = 0;
+    while !talk.say(&mut ladder, ACK | PSH, b"more").is_empty() {
+        again += 1;
+    }
+    assert!(again > at_once, "{again} after {at_once}");
+}
+
+#[test]
+fn more_than_a_segment_is_acknowledged_at_once() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    assert!(talk.say(&mut ladder, ACK, &[1; 1460]).is_empty());
+    assert_eq!(only(&talk.say(&mut ladder, ACK, &[1; 1460])).ack, talk.seq);
+}
+
+#[test]
+fn bytes_that_the_host_does_not_take_are_acknowledged_at_once() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    ladder.host(talk.flow, |host| host.room = 0);
+    assert_eq!(only(&talk.say(&mut ladder, ACK, b"request")).ack, talk.seq);
+}
+
+#[test]
+fn parked_flow_wakes_from_either_side() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    talk.say(&mut ladder, ACK | PSH, b"hello");
+    for round in 1..=5 {
+        let heard = ladder.pass(Duration::from_secs(60));
+        assert!(heard.iter().all(|heard| heard.tcp.as_ref().unwrap().payload.is_empty()));
+        assert_eq!(ladder.stack.stats().tcp_parked, round);
+        if round % 2 == 0 {
+            talk.say(&mut ladder, ACK | PSH, b"from the guest");
+            assert!(ladder.taken(talk.flow).ends_with(b"from the guest"));
+        } else {
+            let heard = ladder.host(talk.flow, |host| host.to_guest.extend(b"from the host"));
+            assert_eq!(talk.take(&heard), b"from the host");
+            talk.acknowledge(&mut ladder);
+        }
+        assert_eq!(ladder.stack.stats().tcp_unparked, round);
+    }
+    // A keep-alive probe of the guest is answered, too.
+    ladder.pass(Duration::from_secs(60));
+    let probe = Draft { seq: talk.seq.wrapping_sub(1), ..talk.draft(ACK, &[]) };
+    let seen = only(&ladder.guest(&probe)).clone();
+    assert_eq!((seen.seq, seen.ack), (talk.ack, talk.seq));
+}

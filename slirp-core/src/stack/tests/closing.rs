@@ -1,0 +1,159 @@
+//! How connections end: in order, half by half, by resets, by silence.
+
+use super::*;
+use crate::tcp::tests::packet::{FIN, RST};
+
+#[test]
+fn guest_ends_first_and_still_hears_the_host() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    talk.say(&mut ladder, ACK, b"request");
+    let heard = talk.say(&mut ladder, ACK | FIN, b"!");
+    assert_eq!(only(&heard).ack, talk.seq, "a FIN is acknowledged at once");
+    assert_eq!(ladder.taken(talk.flow), b"request!");
+    assert!(ladder.hosts[&talk.flow].is_shut);
+    let data = stream(5000);
+    let heard = ladder.host(talk.flow, |host| host.to_guest.extend(&data));
+    assert_eq!(talk.take(&heard), data);
+    talk.acknowledge(&mut ladder);
+    let heard = ladder.host(talk.flow, |host| host.is_ended = true);
+    assert!(only(&heard).has(FIN));
+    talk.take(&heard);
+    assert!(ladder.closes.is_empty());
+    assert!(talk.acknowledge(&mut ladder).is_empty());
+    assert_eq!(ladder.closes, [(talk.flow, false)]);
+}
+
+#[test]
+fn host_ends_first_and_still_hears_the_guest() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let heard = ladder.host(talk.flow, |host| {
+        host.to_guest.extend(b"bye");
+        host.is_ended = true;
+    });
+    assert_eq!(talk.take(&heard), b"bye");
+    assert!(heard.last().unwrap().tcp.as_ref().unwrap().has(FIN));
+    talk.acknowledge(&mut ladder);
+    let data = stream(20_000);
+    for chunk in data.chunks(1000) {
+        talk.say(&mut ladder, ACK, chunk);
+    }
+    assert_eq!(ladder.taken(talk.flow), data);
+    assert!(!ladder.hosts[&talk.flow].is_shut && ladder.closes.is_empty());
+    let heard = talk.say(&mut ladder, ACK | FIN, &[]);
+    assert_eq!(heard.last().unwrap().tcp.as_ref().unwrap().ack, talk.seq);
+    assert!(ladder.hosts[&talk.flow].is_shut);
+    assert_eq!(ladder.closes, [(talk.flow, false)]);
+    assert_eq!(ladder.stack.stats().flows, 0);
+}
+
+/// Both directions end while the host takes nothing: the guest's last bytes must not be lost.
+fn slow_host(host_ends_first: bool) -> (Ladder, Talk, Vec<u8>) {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    ladder.host(talk.flow, |host| host.room = 0);
+    let data = stream(5000);
+    for chunk in data.chunks(1000) {
+        talk.say(&mut ladder, ACK, chunk);
+    }
+    let end_host = |ladder: &mut Ladder, talk: &mut Talk| {
+        let heard = ladder.host(talk.flow, |host| host.is_ended = true);
+        talk.take(&heard);
+        talk.acknowledge(ladder);
+    };
+    if host_ends_first {
+        end_host(&mut ladder, &mut talk);
+    }
+    talk.say(&mut ladder, ACK | FIN, &[]);
+    if !host_ends_first {
+        end_host(&mut ladder, &mut talk);
+    }
+    (ladder, talk, data)
+}
+
+#[test]
+fn slow_host_gets_the_last_bytes_behind_both_ends() {
+    for host_ends_first in [false, true] {
+        let (mut ladder, talk, data) = slow_host(host_ends_first);
+        assert!(ladder.closes.is_empty(), "{} bytes are lost", data.len());
+        ladder.pass(Duration::from_secs(600));
+        for _ in 0..5 {
+            assert!(!ladder.hosts[&talk.flow].is_shut);
+            ladder.host(talk.flow, |host| host.room = 1000);
+        }
+        assert_eq!(ladder.taken(talk.flow), data);
+        assert!(ladder.hosts[&talk.flow].is_shut);
+        assert_eq!(ladder.closes, [(talk.flow, false)]);
+    }
+}
+
+#[test]
+fn host_that_fails_behind_both_ends_is_reset() {
+    for host_ends_first in [false, true] {
+        let (mut ladder, talk, _) = slow_host(host_ends_first);
+        ladder.host(talk.flow, |host| host.is_broken = true);
+        assert_eq!(ladder.closes, [(talk.flow, true)]);
+    }
+}
+
+#[test]
+fn both_ends_at_once_are_an_orderly_end() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let heard = ladder.host(talk.flow, |host| host.is_ended = true);
+    assert!(only(&heard).has(FIN));
+    // The guest's FIN has crossed the host's.
+    talk.say(&mut ladder, ACK | FIN, &[]);
+    talk.take(&heard);
+    talk.acknowledge(&mut ladder);
+    assert_eq!(ladder.closes, [(talk.flow, false)]);
+}
+
+#[test]
+fn reset_of_the_guest_resets_the_host() {
+    for payload in [&b""[..], b"half"] {
+        let mut ladder = Ladder::new();
+        let mut talk = Talk::open(&mut ladder);
+        ladder.host(talk.flow, |host| host.room = 0);
+        talk.say(&mut ladder, ACK, payload);
+        assert!(talk.say(&mut ladder, RST | ACK, &[]).is_empty());
+        assert_eq!(ladder.closes, [(talk.flow, true)]);
+        assert_eq!(ladder.stack.stats().flows, 0);
+    }
+}
+
+#[test]
+fn reset_behind_the_guests_end_drops_what_the_host_has_not_taken() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    ladder.host(talk.flow, |host| host.room = 0);
+    talk.say(&mut ladder, ACK | FIN, b"half");
+    talk.say(&mut ladder, RST | ACK, &[]);
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+}
+
+#[test]
+fn failure_of_the_host_resets_the_guest() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    talk.say(&mut ladder, ACK, b"request");
+    let heard = ladder.host(talk.flow, |host| host.is_broken = true);
+    let seen = only(&heard);
+    assert!(seen.has(RST));
+    assert_eq!(seen.seq, talk.ack);
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+}
+
+#[test]
+fn guest_that_stops_to_acknowledge_is_given_up() {
+    let mut ladder = Ladder::new();
+    let talk = Talk::open(&mut ladder);
+    ladder.host(talk.flow, |host| host.to_guest.extend(b"hello"));
+    ladder.pass(Duration::from_secs(119));
+    assert!(ladder.closes.is_empty());
+    let heard = ladder.pass(Duration::from_secs(15));
+    assert!(heard.last().unwrap().tcp.as_ref().unwrap().has(RST));
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+    assert_eq!(ladder.discards(DiscardReason::TcpGuestUnresponsive), 1);
+}

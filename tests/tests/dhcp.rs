@@ -1,0 +1,215 @@
+//! Services of the link: a real DHCP client gets its lease, frames equal those of slirp4netns,
+//! DHCPv6 and TFTP.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use slirp_tests::*;
+
+/// Sends a frame on `tap0` and prints the first UDP one from the gateway, both in hexadecimal.
+const EXCHANGE: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("tap0", 0))
+s.settimeout(10)
+s.send(bytes.fromhex(sys.argv[1]))
+while True:
+    frame = s.recv(65536)
+    if frame[6:8] == b"\x52\x55" and frame[12:14] == b"\x08\x00" and frame[23] == 17:
+        print(frame.hex())
+        break
+"#;
+
+/// Debian's own slirp4netns in place of the binary under test, which the harness names first.
+const UPSTREAM: &[&str] = &["sh", "-c", "shift; exec /usr/bin/slirp4netns \"$@\"", "sh"];
+
+/// Brings the tap up without an address, as a runtime without `--configure` does.
+fn start<'w>(world: &'w World, change: impl FnOnce(SlirpBuilder<'w>) -> SlirpBuilder<'w>) -> Slirp {
+    let slirp = change(world.slirp().bare()).start();
+    world.guest.script("ip link set tap0 up");
+    slirp
+}
+
+/// What `udhcpc` with these arguments tells its script, or nothing when it gives up.
+fn udhcpc(world: &World, arguments: &[&str]) -> BTreeMap<String, String> {
+    let script = world.folder().join("script");
+    let lease = world.folder().join("lease");
+    let text = format!("#!/bin/sh\nif [ \"$1\" = bound ]; then env > {}; fi\n", lease.display());
+    // A client that was started before may still run the script.
+    if !script.exists() {
+        std::fs::write(&script, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+    }
+    let _ = std::fs::remove_file(&lease);
+    let mut argv = vec!["udhcpc", "-f", "-n", "-q", "-i", "tap0", "-s", script.to_str().unwrap()];
+    argv.extend(arguments);
+    let output = world.guest.exec(&argv);
+    let text = std::fs::read_to_string(&lease).unwrap_or_default();
+    assert_eq!(output.status.success(), !text.is_empty(), "{}{}", output.stdout, output.stderr);
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn lacks(program: &str) -> bool {
+    let is_missing = !["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .any(|folder| Path::new(folder).join(program).exists());
+    if is_missing {
+        skip(&Missing(format!("{program} is not installed")));
+    }
+    is_missing
+}
+
+#[test]
+fn udhcpc_gets_the_first_address_and_everything_it_needs() {
+    if lacks("udhcpc") {
+        return;
+    }
+    let world = world!(Account::Ordinary);
+    let _slirp = start(&world, |slirp| slirp.options(&["--mtu=9000"]));
+    let _capture = world.capture();
+    let lease = udhcpc(&world, &["-O", "mtu"]);
+    for (name, value) in [
+        ("ip", "10.0.2.15"),
+        ("mask", "24"),
+        ("subnet", "255.255.255.0"),
+        ("router", "10.0.2.2"),
+        ("dns", "10.0.2.3"),
+        ("serverid", "10.0.2.2"),
+        ("siaddr", "10.0.2.2"),
+        ("lease", "86400"),
+        ("broadcast", "10.0.2.255"),
+        ("mtu", "9000"),
+    ] {
+        assert_eq!(lease.get(name).map(String::as_str), Some(value), "{name} in {lease:?}");
+    }
+    assert_eq!(lease.get("search"), None);
+    // The lease is the same after a restart of the client, and what it says works.
+    assert_eq!(udhcpc(&world, &[])["ip"], "10.0.2.15");
+    world.guest.script("ip addr add 10.0.2.15/24 dev tap0; ip route add default via 10.0.2.2");
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    connect(&world.guest, server.address()).expect("the lease is good for the world");
+}
+
+#[test]
+fn udhcpc_gets_the_address_that_it_asks_for() {
+    if lacks("udhcpc") {
+        return;
+    }
+    let world = world!();
+    let _slirp = start(&world, |slirp| slirp.options(&["--cidr=192.0.2.0/25"]));
+    let _capture = world.capture();
+    assert_eq!(udhcpc(&world, &["-r", "192.0.2.30"])["ip"], "192.0.2.30");
+    assert_eq!(udhcpc(&world, &["-r", "192.0.2.31"])["ip"], "192.0.2.30");
+}
+
+#[test]
+fn dns_is_not_announced_where_it_is_disabled() {
+    if lacks("udhcpc") {
+        return;
+    }
+    let world = world!();
+    let _slirp = start(&world, |slirp| slirp.options(&["--disable-dns"]));
+    let lease = udhcpc(&world, &[]);
+    assert_eq!((lease["ip"].as_str(), lease.get("dns")), ("10.0.2.15", None));
+}
+
+/// A frame with a DHCP message that asks for nothing in particular.
+fn dhcp_frame(kind: u8, options: &[u8]) -> Vec<u8> {
+    let mut message = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 0, 0x80, 0];
+    message.resize(28, 0);
+    message.extend_from_slice(&[0x02, 0, 0, 0, 0, 9]);
+    message.resize(236, 0);
+    message.extend_from_slice(&[99, 130, 83, 99, 53, 1, kind]);
+    message.extend_from_slice(options);
+    message.push(255);
+    message.resize(300, 0);
+    let mut frame = vec![0xff; 6];
+    frame.extend_from_slice(&[0x02, 0, 0, 0, 0, 9, 8, 0]);
+    // Total length 328; the checksum over these twenty bytes is 0x79a6; UDP without one.
+    frame.extend_from_slice(&[0x45, 0, 1, 0x48, 0, 0, 0, 0, 64, 17, 0x79, 0xa6]);
+    frame.extend_from_slice(&[0, 0, 0, 0, 255, 255, 255, 255]);
+    frame.extend_from_slice(&[0, 68, 0, 67, 1, 0x34, 0, 0]);
+    frame.extend_from_slice(&message);
+    frame
+}
+
+/// The answer without what is each implementation's own: identification and the sum over it.
+fn exchange(world: &World, frame: &[u8]) -> String {
+    let text: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let output = world.guest.exec(&["python3", "-c", EXCHANGE, &text]);
+    assert!(output.status.success(), "{}", output.stderr);
+    let mut answer = output.stdout.trim().to_owned();
+    answer.replace_range(2 * 18..2 * 20, "....");
+    answer.replace_range(2 * 24..2 * 26, "....");
+    answer
+}
+
+#[test]
+fn frames_equal_those_of_slirp4netns() {
+    if lacks("slirp4netns") {
+        return;
+    }
+    let (ours, theirs) = (world!(), world!());
+    let _ours = start(&ours, |slirp| slirp);
+    let _theirs = start(&theirs, |slirp| slirp.behind(UPSTREAM));
+    for (name, frame) in [
+        ("offer", dhcp_frame(1, &[])),
+        ("acknowledgement", dhcp_frame(3, &[])),
+        ("acknowledgement of the same", dhcp_frame(3, &[50, 4, 10, 0, 2, 15])),
+        ("offer of another", dhcp_frame(1, &[50, 4, 10, 0, 2, 20])),
+        ("acknowledgement of another", dhcp_frame(3, &[50, 4, 10, 0, 2, 20])),
+    ] {
+        assert_eq!(exchange(&ours, &frame), exchange(&theirs, &frame), "{name}");
+    }
+}
+
+#[test]
+fn file_transfer_is_refused_at_once() {
+    let world = world!();
+    let _slirp = world.slirp().start();
+    let _capture = world.capture();
+    for direction in ["-g", "-p"] {
+        let file = world.folder().join("file");
+        std::fs::write(&file, "content").unwrap();
+        let file = file.to_str().unwrap();
+        let argv = ["busybox", "tftp", direction, "-l", file, "-r", "boot.img", "10.0.2.2"];
+        let output = world.guest.exec(&argv);
+        assert!(!output.status.success());
+        assert!(output.stderr.contains("Access violation"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn stateless_dhcpv6_tells_the_dns_address() {
+    let world = world!();
+    let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
+    wait_until(Duration::from_secs(15), "a link-local address", || {
+        let text = world.guest.script("ip -6 addr show dev tap0 scope link -tentative");
+        text.contains("inet6 fe80:")
+    });
+    let _capture = world.capture();
+    let (socket, scope) = world.guest.enter(|| {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 546)).unwrap();
+        (socket, nix::net::if_::if_nametoindex("tap0").unwrap())
+    });
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let client_id = [0, 1, 0, 10, 0, 3, 0, 1, 2, 0, 0, 0, 0, 9];
+    let request = [&[11, 7, 8, 9][..], &client_id, &[0, 6, 0, 2, 0, 23]].concat();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+    socket.send_to(&request, SocketAddrV6::new(group, 547, 0, scope)).unwrap();
+    let mut buffer = [0; 1500];
+    let (len, from) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, SocketAddrV6::new("fe80::2".parse().unwrap(), 547, 0, scope).into());
+    let dns = "fd00::3".parse::<Ipv6Addr>().unwrap().octets();
+    let server_id = [0, 2, 0, 10, 0, 3, 0, 1, 0x52, 0x56, 0, 0, 0, 2];
+    let expected = [&[7, 7, 8, 9][..], &client_id, &server_id, &[0, 23, 0, 16], &dns].concat();
+    assert_eq!(buffer[..len], expected);
+}
