@@ -1,7 +1,5 @@
 //! The API socket as its clients use it.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
