@@ -150,7 +150,8 @@ impl Driver {
                     self.stack.handle_echo_reply(flow, remote, sequence, &payload, Some(60));
                 }
             }
-            None => {}
+            // There are no forward rules here.
+            Some(Datagram::Forwarded { .. }) | None => {}
         }
         if self.world == World::Echoing
             && let Some((flow, remote, payload, segment_len)) = echoed

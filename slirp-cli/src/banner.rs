@@ -22,6 +22,7 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
         row("DHCP end", &plan.dhcp_end()),
         row("Recommended IP", &plan.recommended_guest()),
     ];
+    lines.extend(options.api_socket.iter().map(|path| row("API Socket", &path.display())));
     lines.extend(mac.map(|mac| row("MAC address", &mac)));
     if options.policy.allow_host_loopback {
         lines.push(format!(
@@ -56,6 +57,8 @@ mod tests {
             plan: AddressPlan::default(),
             policy,
             mac: None,
+            api_socket: None,
+            publish: Vec::new(),
             ready_fd: None,
             exit_fd: None,
             sandbox: false,

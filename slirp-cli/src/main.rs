@@ -9,6 +9,7 @@ mod console;
 mod inherited;
 mod lifetime;
 mod options;
+mod publish;
 mod run;
 mod version;
 

@@ -12,6 +12,8 @@ use slirp_core::plan::{AddressPlan, PlanError};
 use slirp_core::policy::Policy;
 use slirp_core::wire::MacAddr;
 
+use crate::publish::Publish;
+
 /// Largest MTU that the command line takes: 65535 less the Ethernet header.
 const MAX_MTU: i64 = 65_521;
 
@@ -33,6 +35,10 @@ pub(crate) struct Options {
     pub(crate) policy: Policy,
     /// MAC address of the TAP device; the kernel draws one otherwise.
     pub(crate) mac: Option<MacAddr>,
+    /// Where the API socket is to be.
+    pub(crate) api_socket: Option<PathBuf>,
+    /// Ports of the host that lead to the guest from the start.
+    pub(crate) publish: Vec<Publish>,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
@@ -80,6 +86,9 @@ pub(crate) enum ValueError {
     /// Not a network that we can lay out.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Not of the form that `--publish` takes.
+    #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
+    Publish(String),
     /// Something in the MAC address is no hexadecimal byte.
     #[error("\"{0}\" is an invalid MAC address.\n{MAC_FORM}")]
     Mac(String),

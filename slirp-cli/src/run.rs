@@ -6,10 +6,10 @@
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers
 //! 2. open the TAP device (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
-//! 4. allow as many descriptors as the hard limit does, hold signals back
+//! 4. allow as many descriptors as the hard limit does, hold signals back, bind the API socket
 //! 5. enter the sandbox, then filter system calls, both while there is a single thread: whatever
 //!    has to be opened by name is open by now
-//! 6. start the engine
+//! 6. start the engine, open the published ports
 //! 7. tell the ready descriptor
 //! 8. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
 //!    engine's own end (status 1)
@@ -23,9 +23,10 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
-use slirp_core::instance::{Builder, Handle, Instance, RunError, StartError};
+use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
 use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::sandbox::seccomp::{self, SeccompError};
 use slirp_core::sandbox::{Sandbox, SandboxError};
@@ -39,6 +40,9 @@ use crate::options::{Options, Target};
 /// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
 /// (RFC 791, section 3.2).
 const MIN_MTU: u16 = 68;
+
+/// Size of a Unix socket's path with its final NUL (unix(7)).
+const MAX_API_PATH: usize = 108;
 
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
@@ -63,10 +67,16 @@ enum RunFailure {
     Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
+    ApiPathTooLong,
+    #[error("api_bindlisten: bind: {}", text_of(.0))]
+    ApiBind(io::Error),
     #[error("cannot prepare for signals: {0}")]
     Signals(#[source] io::Error),
     #[error("cannot watch the network: {0}")]
     Watch(#[source] io::Error),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -110,19 +120,30 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
 
+    if let Some(path) = &options.api_socket
+        && path.as_os_str().len() >= MAX_API_PATH
+    {
+        return Err(RunFailure::ApiPathTooLong);
+    }
+
     let (tap, userns) = open(options)?;
     for line in banner::lines(options, tap.mac().ok().flatten()) {
         say(line);
     }
     raise_descriptor_limit();
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
+    let mut builder = Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy);
+    if let Some(path) = &options.api_socket {
+        builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
+    }
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
     confine(options, userns)?;
-    let running = Running::start(
-        Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy).spawn()?,
-    )
-    .map_err(RunFailure::Watch)?;
+    let running = Running::start(builder.spawn()?).map_err(RunFailure::Watch)?;
+    if let Err(error) = publish(options, &running.handle) {
+        running.stop()?;
+        return Err(error.into());
+    }
     if let Some(ready) = ready {
         ready.tell();
     }
@@ -142,6 +163,14 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         End::Instance => running.result()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's words alone.
+fn text_of(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
+    )
 }
 
 /// Gives up what a running network does not need, as far as that is asked for.
@@ -190,6 +219,15 @@ fn open(options: &Options) -> Result<(Tap, Option<OwnedFd>), RunFailure> {
     complain(format_args!("sent tapfd={fd} for {}", tap.name()));
     complain(format_args!("received tapfd={fd}"));
     Ok((tap, target.into_user_namespace()))
+}
+
+/// Opens the ports that are to lead to the guest from the start.
+fn publish(options: &Options, handle: &Handle) -> Result<(), ForwardError> {
+    let guest = options.plan.recommended_guest();
+    for forward in options.publish.iter().flat_map(|publish| publish.forwards(guest)) {
+        handle.blocking_add_forward(forward)?;
+    }
+    Ok(())
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

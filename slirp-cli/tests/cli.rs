@@ -51,6 +51,7 @@ fn help_lists_what_works_and_nothing_else() {
             "-r, --ready-fd=FD",
             "-m, --mtu=MTU",
             "-6, --enable-ipv6",
+            "-a, --api-socket=PATH",
             "--cidr=CIDR",
             "--disable-host-loopback",
             "--netns-type=TYPE",
@@ -59,6 +60,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--enable-seccomp",
             "--disable-dns",
             "--macaddress=MAC",
+            "--publish=SPEC",
             "-h, --help",
             "-v, --version",
         ]
@@ -136,7 +138,8 @@ fn refused_command_lines_show_the_reason_on_stderr_and_the_usage_on_stdout() {
              '--ready-fd' '--mtu' '--cidr' '--disable-host-loopback' '--no-host-loopback' \
              '--netns-type' '--userns-path' '--api-socket' '--enable-ipv6' '--enable-sandbox' \
              '--create-sandbox' '--enable-seccomp' '--help' '--version' '--outbound-addr' \
-             '--outbound-addr6' '--disable-dns' '--macaddress' '--target-type'\n",
+             '--outbound-addr6' '--disable-dns' '--macaddress' '--target-type' \
+             '--publish'\n",
         ),
         (&["--mtu=0", "42", "tap0"], "MTU must be a positive integer (< 65522)\n"),
         (&["-r", "x"], "ready-fd must be a non-negative integer\n"),
@@ -183,6 +186,10 @@ fn refused_values_show_the_reason_alone() {
             "slirp4netns: option '--api-socket' is not supported yet by this version\n",
         ),
         (&["-m", "67", NO_PID, "tap0"], "the MTU is 67, but the smallest that works is 68\n"),
+        (
+            &["--publish=80", "42", "tap0"],
+            "invalid --publish: 80 (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)\n",
+        ),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

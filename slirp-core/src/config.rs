@@ -77,6 +77,9 @@ pub struct Limits {
     pub half_open: usize,
     /// ICMP echo flows (default 256; one host socket each).
     pub echo_flows: usize,
+    /// UDP conversations that remotes began by way of forward rules (default 4,096; about 200 bytes
+    /// each).
+    pub forwarded_udp: usize,
     /// Size of each of the two rings of an active TCP flow in bytes, a power of two
     /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
     /// product of the way behind the host is held by the host's own sockets).
@@ -95,6 +98,7 @@ impl Default for Limits {
             flows: 65_536,
             half_open: 4_096,
             echo_flows: 256,
+            forwarded_udp: 4_096,
             ring_len: 256 * 1024,
             reassembly_bytes: 4 * 1024 * 1024,
             reassembly_datagrams: 256,
@@ -120,6 +124,8 @@ pub struct Timeouts {
     pub host_connect: Duration,
     /// The guest's part of the handshake (arbitrary: 20 s; the round trip is some 50 us).
     pub guest_handshake: Duration,
+    /// A forwarded connection that the guest does not answer (BSD's and libslirp's 75 s).
+    pub guest_connect: Duration,
     /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
     pub guest_unresponsive: Duration,
     /// A TCP flow of which one direction has ended, without traffic (RFC 5382 section 5 REQ-5 names
@@ -141,6 +147,7 @@ impl Default for Timeouts {
             reassembly: Duration::from_secs(30),
             host_connect: Duration::from_secs(75),
             guest_handshake: Duration::from_secs(20),
+            guest_connect: Duration::from_secs(75),
             guest_unresponsive: Duration::from_secs(120),
             tcp_half_closed: Duration::from_secs(2 * 3600 + 4 * 60),
             tcp_park: Duration::from_secs(2),

@@ -98,6 +98,13 @@ reasons! {
     TcpEngineFailed => "tcp_engine_failed",
     /// The guest never finished the handshake.
     TcpHandshakeTimedOut => "tcp_handshake_timed_out",
+    /// Nobody at the guest's address told its MAC address, so a forwarded connection or datagram
+    /// could not be delivered.
+    GuestNotFound => "guest_not_found",
+    /// Too many datagrams wait for the guest's MAC address.
+    GuestQueueFull => "guest_queue_full",
+    /// A forwarded connection or datagram whose addresses are already in use or do not fit together.
+    ForwardAddressInvalid => "forward_address_invalid",
     /// The guest stopped to acknowledge.
     TcpGuestUnresponsive => "tcp_guest_unresponsive",
     /// One direction had ended, and nothing moved in the other for hours.

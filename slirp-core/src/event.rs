@@ -6,6 +6,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+pub use crate::flow::forward::Origin;
+
 /// Name of one flow: an index that is reused, with a generation that is not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowId {
@@ -14,6 +16,10 @@ pub struct FlowId {
     /// Distinguishes this use of the slot from earlier ones.
     pub generation: u32,
 }
+
+/// Name of one forward rule; never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ForwardId(pub u64);
 
 /// Name of one DNS query in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -65,6 +71,17 @@ pub enum Datagram<'a> {
         flow: FlowId,
         /// Where to.
         remote: SocketAddr,
+        /// One datagram, or several of `segment_len` bytes each (the last may be shorter).
+        payload: &'a [u8],
+        /// Length of each datagram when `payload` holds several (`UDP_SEGMENT`).
+        segment_len: Option<u16>,
+        /// TTL or hop limit to send with.
+        hop_limit: u8,
+    },
+    /// Send over the socket of a forward rule: the guest answers a remote.
+    Forwarded {
+        /// The rule, the remote, and the host's address to send from.
+        origin: Origin,
         /// One datagram, or several of `segment_len` bytes each (the last may be shorter).
         payload: &'a [u8],
         /// Length of each datagram when `payload` holds several (`UDP_SEGMENT`).

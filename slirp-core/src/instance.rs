@@ -31,9 +31,13 @@ use std::io;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::config::{Limits, StackConfig, Timeouts};
+use crate::control::server::ApiSocket;
+pub use crate::event::ForwardId;
 use crate::host::dns::{self, DnsConfig};
+pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::mailbox::{Mailbox, Message};
 use crate::host::reactor::Reactor;
 use crate::host::tap::Tap;
@@ -90,6 +94,7 @@ pub struct Builder {
     tap: Tap,
     config: StackConfig,
     dns: DnsConfig,
+    api: Option<ApiSocket>,
 }
 
 impl Builder {
@@ -100,6 +105,7 @@ impl Builder {
             tap,
             config: StackConfig { seed, ..StackConfig::default() },
             dns: DnsConfig::default(),
+            api: None,
         }
     }
 
@@ -145,6 +151,14 @@ impl Builder {
         self
     }
 
+    /// Serves requests on a bound API socket (default none). Its file is removed when the instance
+    /// ends.
+    #[must_use]
+    pub fn api_socket(mut self, socket: ApiSocket) -> Self {
+        self.api = Some(socket);
+        self
+    }
+
     /// Seed of everything random (default from the operating system).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -157,7 +171,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { tap, mut config, dns } = self;
+        let Self { tap, mut config, dns, api } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -168,6 +182,7 @@ impl Builder {
         config.offload = tap.offload();
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
+        let plan = config.plan;
         let stack = Stack::new(config);
         let (mut reactor, mailbox) = Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -177,13 +192,24 @@ impl Builder {
             .map_err(StartError::Runtime)?;
         let (ended, has_ended) = oneshot::channel();
         let answers = mailbox.clone();
+        let handle = Handle { mailbox: mailbox.clone() };
         let control = std::thread::Builder::new()
             .name("slirp-control".into())
             .spawn(move || {
-                // Ends when the data thread has gone and the channel of queries with it.
-                runtime.block_on(dns::run(dns, queries, move |query, answer| {
+                let resolving = dns::run(dns, queries, move |query, answer| {
                     answers.send(Message::DnsAnswer { query, answer });
-                }));
+                });
+                let Some(api) = api else {
+                    runtime.block_on(resolving);
+                    return;
+                };
+                // Ends when the data thread has gone and the channel of queries with it.
+                runtime.block_on(async move {
+                    let mut serving = JoinSet::new();
+                    serving.spawn(api.serve(handle, plan));
+                    resolving.await;
+                    serving.shutdown().await;
+                });
             })
             .map_err(StartError::Thread)?;
         let data = std::thread::Builder::new()
@@ -286,6 +312,63 @@ impl Handle {
     /// The counters of this moment, blocking; `None` when the instance has ended.
     pub fn blocking_stats(&self) -> Option<Stats> {
         self.ask_stats()?.blocking_recv().ok()
+    }
+
+    /// Opens a port of the host that leads to the guest, as a future of any runtime. It is open when
+    /// this returns.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`add_forward`](Self::add_forward), blocking.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the port of a forward rule, as a future of any runtime. Connections that came through
+    /// it live on.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`remove_forward`](Self::remove_forward), blocking.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.
+    pub async fn list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
+        self.ask(Message::ListForwards)?.await.ok()
+    }
+
+    /// The forward rules by age, blocking; `None` when the instance has ended.
+    pub fn blocking_list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
+        self.ask(Message::ListForwards)?.blocking_recv().ok()
+    }
+
+    /// Sends a message that is answered.
+    fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, receiver) = oneshot::channel();
+        self.mailbox.send(message(reply)).then_some(receiver)
     }
 
     fn ask_stats(&self) -> Option<oneshot::Receiver<Stats>> {

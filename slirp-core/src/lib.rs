@@ -5,6 +5,8 @@
 //! The host side (feature `host`, on by default) touches the kernel.
 
 pub mod config;
+#[cfg(feature = "host")]
+pub mod control;
 pub mod discard;
 pub mod event;
 mod flow;

@@ -25,6 +25,10 @@ pub struct Stats {
     pub tcp_parked: u64,
     /// TCP flows that woke up again.
     pub tcp_unparked: u64,
+    /// TCP flows that remotes opened through a forward rule.
+    pub tcp_accepted: u64,
+    /// UDP conversations that remotes opened through a forward rule.
+    pub udp_accepted: u64,
     /// UDP mappings that were opened by the guest.
     pub udp_opened: u64,
     /// ICMP echo mappings that were opened by the guest.

@@ -20,6 +20,8 @@ pub enum TimerOwner {
     Reassembly,
     /// The DNS service: a query without an answer.
     Dns,
+    /// Guests whose MAC address is asked for.
+    Forwarding,
     /// The router advertiser.
     RouterAdvertisement,
 }

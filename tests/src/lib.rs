@@ -21,6 +21,7 @@
 //!
 //! Leaves to others: what the product should do, which only the tests say.
 
+mod api;
 mod binary;
 mod capture;
 mod dns;
@@ -36,6 +37,7 @@ mod tcp;
 mod wait;
 mod world;
 
+pub use api::Api;
 pub use binary::binary_under_test;
 pub use capture::Capture;
 pub use dns::{CannedDns, Dnsmasq};

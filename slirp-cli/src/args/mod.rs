@@ -22,6 +22,7 @@ use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::policy::Policy;
 
 use crate::options::{self, Options, Target, ValueError};
+use crate::publish::Publish;
 use getopt::{GrammarError, Token, Tokens};
 use table::{OptionId, OptionSpec, Support};
 
@@ -189,8 +190,10 @@ struct Line {
     exit_fd: Option<i32>,
     ready_fd: Option<i32>,
     mtu: Option<u16>,
+    api_socket: Option<PathBuf>,
     cidr: Option<OsString>,
     mac: Option<OsString>,
+    publish: Vec<Publish>,
     netns_type: NetnsType,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
@@ -240,6 +243,7 @@ impl Line {
                 self.enable_ipv6 = true;
                 self.warnings.push(Warning::Ipv6Experimental);
             }
+            OptionId::ApiSocket => self.api_socket = Some(PathBuf::from(value)),
             OptionId::Cidr => self.cidr = Some(value),
             OptionId::DisableHostLoopback => self.disable_host_loopback = true,
             OptionId::NoHostLoopback => {
@@ -271,6 +275,12 @@ impl Line {
                 self.userns_path = Some(path);
             }
             OptionId::DisableDns => self.disable_dns = true,
+            OptionId::Publish => {
+                let publish = value.to_str().and_then(Publish::parse);
+                let publish =
+                    publish.ok_or_else(|| ValueError::Publish(value.display().to_string()))?;
+                self.publish.push(publish);
+            }
             OptionId::MacAddress => self.mac = Some(value),
             OptionId::TargetType => match value.as_bytes() {
                 b"netns" => {}
@@ -280,7 +290,7 @@ impl Line {
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             // Refused above.
-            OptionId::ApiSocket | OptionId::OutboundAddr | OptionId::OutboundAddr6 => {}
+            OptionId::OutboundAddr | OptionId::OutboundAddr6 => {}
         }
         Ok(None)
     }
@@ -303,6 +313,8 @@ impl Line {
         policy.dns_service = !self.disable_dns;
         Ok(Options {
             target,
+            api_socket: self.api_socket.take(),
+            publish: std::mem::take(&mut self.publish),
             configure: self.configure,
             mtu: self.mtu.unwrap_or(1500),
             plan,

@@ -27,6 +27,7 @@ pub(crate) enum OptionId {
     NoHostLoopback,
     OutboundAddr,
     OutboundAddr6,
+    Publish,
     ReadyFd,
     TargetType,
     UsernsPath,
@@ -116,7 +117,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             10,
             Listed("offer IPv6 as well (experimental)"),
         ),
-        option(Id::ApiSocket, Some(b'a'), "api-socket", Some("PATH"), 9, Missing),
+        option(
+            Id::ApiSocket,
+            Some(b'a'),
+            "api-socket",
+            Some("PATH"),
+            9,
+            Listed("path of the socket that takes requests, such as port forwards"),
+        ),
         option(
             Id::Cidr,
             None,
@@ -186,6 +194,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             Listed("MAC address of the tap (only with -c)"),
         ),
         option(Id::TargetType, None, "target-type", Some("TYPE"), 20, Unlisted),
+        option(
+            Id::Publish,
+            None,
+            "publish",
+            Some("SPEC"),
+            21,
+            Listed("[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT of the host lead to the guest"),
+        ),
         option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
         option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
     ]

@@ -1,10 +1,11 @@
 //! Flows: what the guest talks to, one entry per conversation.
 //!
-//! Owns the flow table and the three kinds of flow. A flow knows the guest's side of one
+//! Owns the flow table and the four kinds of flow. A flow knows the guest's side of one
 //! conversation and decides what is said there; its host socket lives on the other side of the
 //! wall, in an array with the same index.
 
 pub(crate) mod echo;
+pub(crate) mod forward;
 pub(crate) mod table;
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -43,6 +44,7 @@ pub(crate) enum Flow {
     Tcp(Box<tcp::TcpFlow>),
     Udp(udp::UdpFlow),
     Echo(echo::EchoFlow),
+    Forwarded(forward::ForwardedUdp),
 }
 
 impl Flow {
@@ -52,6 +54,7 @@ impl Flow {
             Self::Tcp(flow) => flow.wake_at(),
             Self::Udp(flow) => Some(flow.expires_at()),
             Self::Echo(flow) => Some(flow.expires_at()),
+            Self::Forwarded(flow) => Some(flow.expires_at()),
         }
     }
 }

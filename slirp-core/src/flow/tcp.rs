@@ -12,6 +12,7 @@
 //! | state | allowed operations | left by |
 //! | --- | --- | --- |
 //! | connecting | swallow repeats of the SYN | the host's answer, a time limit, another SYN, a reset |
+//! | locating | none; a remote has come first and the guest's MAC address is not known | it becomes known, a time limit |
 //! | awake | segments in and out, `pump` | both directions ended, a reset from either side, a time limit |
 //! | parked | none | any segment or host data: awake |
 //!
@@ -32,6 +33,7 @@
 //!
 //! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
 
+use core::net::SocketAddr;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -40,6 +42,7 @@ use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
 use crate::time::Instant;
+use crate::wire::MacAddr;
 
 /// How long the acknowledgement of a small segment waits for data that could carry it. Long against
 /// the answer of a local service, short against anything that a person or a timer would notice.
@@ -90,6 +93,9 @@ enum State {
         syn: Box<[u8]>,
         isn: u32,
     },
+    Locating {
+        remote: SocketAddr,
+    },
     Awake(Connection),
     Parked(Parked),
     /// The engine could not take a parked connection up again; that would be a defect of ours.
@@ -101,6 +107,8 @@ pub(crate) struct TcpFlow {
     state: State,
     guest: GuestSide,
     link: LinkAddresses,
+    /// Whether the remote opened the connection.
+    is_inbound: bool,
     is_guest_end_relayed: bool,
     is_host_ended: bool,
     /// Whether the engine knows that the host has ended.
@@ -142,6 +150,7 @@ impl TcpFlow {
             state: State::Connecting { syn: syn.into(), isn },
             guest,
             link,
+            is_inbound: false,
             is_guest_end_relayed: false,
             is_host_ended: false,
             is_host_end_relayed: false,
@@ -161,6 +170,59 @@ impl TcpFlow {
         }
     }
 
+    /// A flow that `remote` has opened: it is to be [`locate`](Self::locate)d, then the guest is
+    /// to answer, both within `timeouts.guest_connect`.
+    pub(crate) fn accepted(
+        guest: GuestSide,
+        link: LinkAddresses,
+        remote: SocketAddr,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Self {
+        let flow = Self::connecting(guest, link, 0, &[], timeouts, now);
+        Self {
+            state: State::Locating { remote },
+            is_inbound: true,
+            wake_at: Some(now + timeouts.guest_connect),
+            ..flow
+        }
+    }
+
+    /// The guest of a flow that a remote has opened is at `mac`: it is sent a SYN, or hears of the
+    /// one that it has not answered at its new place.
+    pub(crate) fn locate(&mut self, engine: &mut Engine, mac: MacAddr) {
+        if !self.is_unanswered() {
+            return;
+        }
+        self.guest.mac = mac;
+        self.link.guest = mac;
+        if let State::Locating { remote } = self.state {
+            let connection = engine.connect(self.guest.address, remote);
+            self.state = connection.map_or(State::Broken, State::Awake);
+        }
+    }
+
+    /// Whether a remote waits for the guest's answer.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        match &self.state {
+            State::Locating { .. } => true,
+            State::Awake(connection) => connection.is_opening(),
+            State::Connecting { .. } | State::Parked(_) | State::Broken => false,
+        }
+    }
+
+    /// The remote has gone.
+    pub(crate) fn abort(&mut self) {
+        self.is_aborted = true;
+        match &mut self.state {
+            State::Awake(connection) => connection.abort(),
+            State::Locating { .. }
+            | State::Connecting { .. }
+            | State::Parked(_)
+            | State::Broken => self.state = State::Broken,
+        }
+    }
+
     pub(crate) const fn guest(&self) -> GuestSide {
         self.guest
     }
@@ -173,14 +235,14 @@ impl TcpFlow {
     pub(crate) fn pending_syn(&self) -> Option<&[u8]> {
         match &self.state {
             State::Connecting { syn, .. } => Some(syn),
-            State::Awake(_) | State::Parked(_) | State::Broken => None,
+            State::Locating { .. } | State::Awake(_) | State::Parked(_) | State::Broken => None,
         }
     }
 
     /// Whether either side has not finished opening the connection.
     pub(crate) fn is_half_open(&self) -> bool {
         match &self.state {
-            State::Connecting { .. } => true,
+            State::Connecting { .. } | State::Locating { .. } => true,
             State::Awake(connection) => connection.is_handshaking(),
             State::Parked(_) | State::Broken => false,
         }
@@ -195,7 +257,7 @@ impl TcpFlow {
         match &self.state {
             State::Connecting { isn, .. } => *isn == seq,
             State::Awake(connection) => connection.is_handshaking_with(seq),
-            State::Parked(_) | State::Broken => false,
+            State::Locating { .. } | State::Parked(_) | State::Broken => false,
         }
     }
 
@@ -336,6 +398,7 @@ impl TcpFlow {
 
     /// Works out when to look at the flow again; to be called when it has nothing more to say.
     pub(crate) fn settle(&mut self, engine: &mut Engine, timeouts: &Timeouts, now: Instant) {
+        let handshake_timeout = self.handshake_timeout(timeouts);
         let State::Awake(connection) = &mut self.state else {
             return;
         };
@@ -348,7 +411,7 @@ impl TcpFlow {
             at.map(|at| if at <= now { now + ENGINE_PAUSE } else { at })
         };
         let limit = if connection.is_handshaking() {
-            Some(self.opened_at + timeouts.guest_handshake)
+            Some(self.opened_at + handshake_timeout)
         } else if self.engine_at.is_some() {
             Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
@@ -366,6 +429,10 @@ impl TcpFlow {
             [self.engine_at, self.ack_at, limit, park_at, stalled_at].into_iter().flatten().min();
     }
 
+    const fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {
+        if self.is_inbound { timeouts.guest_connect } else { timeouts.guest_handshake }
+    }
+
     /// A deadline has passed.
     ///
     /// # Errors
@@ -376,14 +443,21 @@ impl TcpFlow {
         timeouts: &Timeouts,
         now: Instant,
     ) -> Result<(), DiscardReason> {
+        let handshake_timeout = self.handshake_timeout(timeouts);
         match &mut self.state {
             State::Connecting { .. } => {
                 if now >= self.opened_at + timeouts.host_connect {
                     return Err(DiscardReason::HostConnectTimedOut);
                 }
             }
+            State::Locating { .. } => {
+                if now >= self.opened_at + timeouts.guest_connect {
+                    self.abort();
+                    return Err(DiscardReason::GuestNotFound);
+                }
+            }
             State::Awake(connection) => {
-                if connection.is_handshaking() && now >= self.opened_at + timeouts.guest_handshake {
+                if connection.is_handshaking() && now >= self.opened_at + handshake_timeout {
                     self.is_aborted = true;
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
@@ -420,7 +494,7 @@ impl TcpFlow {
     /// the guest's side while its last bytes still wait for a slow host: those are delivered first.
     pub(crate) fn ending(&self) -> Option<Ending> {
         let connection = match &self.state {
-            State::Connecting { .. } | State::Parked(_) => return None,
+            State::Connecting { .. } | State::Locating { .. } | State::Parked(_) => return None,
             State::Broken => return Some(Ending::Reset),
             State::Awake(connection) => connection,
         };

@@ -69,6 +69,8 @@ pub(super) struct Message {
     pub(super) truncated: bool,
     /// Length of each datagram when the kernel has joined several.
     pub(super) segment_len: Option<u16>,
+    /// Our address that it was sent to, when the socket was told to report it.
+    pub(super) local: Option<IpAddr>,
     /// TTL or hop limit on arrival, when the socket was told to report it.
     pub(super) hop_limit: Option<u8>,
 }
@@ -91,6 +93,15 @@ impl DatagramSocket {
     /// Fixes the source address of everything that is sent; the port is the kernel's choice.
     pub(super) fn bind(&self, source: IpAddr) -> io::Result<()> {
         self.socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))
+    }
+
+    /// Receives at `address`, and reports at which of our own each datagram arrived.
+    pub(super) fn listen(&self, address: SocketAddr) -> io::Result<()> {
+        match self.version {
+            IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::Ipv4PacketInfo, &true)?,
+            IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+        self.socket.bind(&SockAddr::from(address))
     }
 
     /// The socket, for options that only one protocol has.
@@ -170,8 +181,14 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
         recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut parts, Some(control.as_mut()), flags)?;
     let from = received.address.as_ref().and_then(socket_addr).ok_or(Errno::EAFNOSUPPORT)?;
     let truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
-    let mut message =
-        Message { len: received.bytes, from, truncated, segment_len: None, hop_limit: None };
+    let mut message = Message {
+        len: received.bytes,
+        from,
+        truncated,
+        segment_len: None,
+        local: None,
+        hop_limit: None,
+    };
     for control_message in received.cmsgs()? {
         if let ControlMessageOwned::UdpGroSegments(len) = control_message {
             message.segment_len = u16::try_from(len).ok().filter(|&len| len != 0);
@@ -179,13 +196,19 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
             control_message
         {
             message.hop_limit = u8::try_from(hops).ok();
+        } else if let ControlMessageOwned::Ipv4PacketInfo(info) = control_message {
+            message.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));
+        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = control_message {
+            // An answer to what was sent to a group leaves from where the kernel likes.
+            message.local =
+                Some(IpAddr::from(info.ipi6_addr.s6_addr)).filter(|local| !local.is_multicast());
         }
     }
     Ok(message)
 }
 
-/// Room for the control messages that we ask for: one error report (60 bytes), a hop limit and a
-/// segment length (24 bytes each). Aligned as cmsg(3) demands.
+/// Room for the control messages that we ask for: one error report (60 bytes), a local
+/// address (40 bytes), a hop limit and a segment length (24 bytes each). Aligned as cmsg(3) demands.
 #[repr(align(8))]
 pub(super) struct ControlBuffer([u8; 192]);
 

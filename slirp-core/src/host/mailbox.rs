@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use mio::Waker;
+use tokio::sync::oneshot;
 
-use crate::event::DnsQueryId;
+use super::forward::{Forward, ForwardError};
+use crate::event::{DnsQueryId, ForwardId};
 use crate::stats::Stats;
 
 /// What the data thread can be told.
@@ -22,7 +24,23 @@ pub(crate) enum Message {
         answer: Option<Vec<u8>>,
     },
     /// Somebody wants the counters.
-    Stats(tokio::sync::oneshot::Sender<Stats>),
+    Stats(oneshot::Sender<Stats>),
+    /// A port of the host is to lead to the guest.
+    AddForward {
+        /// The rule.
+        forward: Forward,
+        /// Where its name goes.
+        reply: oneshot::Sender<Result<ForwardId, ForwardError>>,
+    },
+    /// A forward rule is to end.
+    RemoveForward {
+        /// Which.
+        id: ForwardId,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), ForwardError>>,
+    },
+    /// Somebody wants the forward rules.
+    ListForwards(oneshot::Sender<Vec<(ForwardId, Forward)>>),
     /// The instance is to end.
     Shutdown,
 }

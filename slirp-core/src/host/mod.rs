@@ -11,6 +11,7 @@ pub mod dns;
 pub mod echo;
 pub mod errno;
 pub mod error_queue;
+pub mod forward;
 pub(crate) mod mailbox;
 pub(crate) mod reactor;
 pub(crate) mod sockets;

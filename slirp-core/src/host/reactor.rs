@@ -36,12 +36,13 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::dns::Query;
+use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
 use super::mailbox::{Mailbox, Message};
 use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
 use super::tap::Tap;
 use super::tcp::{Connecting, connect};
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, DnsQueryId, FlowId, HostAction, HostError};
+use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
 use crate::host::datagram::SendError;
 use crate::instance::RunError;
 use crate::stack::Stack;
@@ -51,6 +52,8 @@ use crate::time::Instant;
 const BATCH_CAP: usize = 16;
 /// Datagrams that are taken from one socket in one turn at most (arbitrary).
 const DATAGRAMS_CAP: usize = 64;
+/// Connections that are accepted on one rule in one turn at most (arbitrary).
+const ACCEPTS_CAP: usize = 64;
 /// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
 const ERRORS_CAP: usize = 16;
 /// Events that one wait reports at most (arbitrary).
@@ -72,6 +75,7 @@ pub(crate) struct Reactor {
     tap: Tap,
     stack: Stack,
     sockets: SocketTable,
+    forwards: Forwards,
     inbox: mpsc::Receiver<Message>,
     queries: tokio::sync::mpsc::Sender<Query>,
     started_at: std::time::Instant,
@@ -118,12 +122,14 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
         let coalesce_udp = tap.offload().udp_segmentation;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp);
+        let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
         let reactor = Self {
             poll,
             _epoll: epoll,
             tap,
             stack,
             sockets,
+            forwards,
             inbox,
             queries,
             started_at: std::time::Instant::now(),
@@ -156,6 +162,7 @@ impl Reactor {
             let now = self.now();
             let found = self.note_events(&events, now);
             self.serve_backlog(now)?;
+            self.serve_forwards(now)?;
             if found.is_tap_ready {
                 self.read_frames(now)?;
             } else {
@@ -182,19 +189,22 @@ impl Reactor {
         if self.stack.has_work() || !self.backlog.is_empty() {
             return Some(Duration::ZERO);
         }
-        let (at, _) = self.stack.poll_timeout()?;
+        let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
+        let Some((at, _)) = self.stack.poll_timeout() else {
+            return pause;
+        };
         if self.timer_at.is_some_and(|timer_at| timer_at <= at) {
-            return None;
+            return pause;
         }
         // Zero would disarm the timer (timerfd_create(2)).
         let wait = at.saturating_since(self.now()).max(Duration::from_micros(1));
         let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
         if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
             tracing::debug!(%error, "the timer was not set");
-            return Some(wait);
+            return Some(pause.map_or(wait, |pause| pause.min(wait)));
         }
         self.timer_at = Some(at);
-        None
+        pause
     }
 
     fn note_events(&mut self, events: &Events, now: Instant) -> Found {
@@ -207,6 +217,7 @@ impl Reactor {
                 TAP => found.is_tap_ready = true,
                 WAKER => found.is_woken = true,
                 TIMER => self.timer_at = None,
+                token if self.forwards.on_event(token) => {}
                 Token(index) => {
                     let Some((flow, socket)) = self.sockets.at(index) else {
                         continue;
@@ -216,6 +227,9 @@ impl Reactor {
                         HostSocket::Tcp(host) => {
                             if host.on_event(event) {
                                 self.stack.wake_flow(flow);
+                            }
+                            if event.is_error() || event.is_write_closed() {
+                                self.stack.handle_remote_gone(flow);
                             }
                         }
                         HostSocket::Udp(_) | HostSocket::Echo(_) => {
@@ -275,8 +289,9 @@ impl Reactor {
         let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) else {
             return;
         };
-        match send(&mut self.sockets, datagram) {
+        match send(&mut self.sockets, &mut self.forwards, datagram) {
             Ok(()) => {}
+            Err(Unsent::Forwarded) => self.stack.note_discard(DiscardReason::HostSendFailed),
             Err(Unsent::Udp { flow, remote, error, quote, len }) => {
                 self.stack.handle_udp_failed(flow, remote, error, &quote, len);
             }
@@ -459,6 +474,71 @@ impl Reactor {
         Ok(false)
     }
 
+    fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        if !self.stack.is_forwardable(forward.guest) {
+            return Err(ForwardError::GuestAddress(forward.guest.ip()));
+        }
+        let added = self.forwards.add(forward);
+        match &added {
+            Ok(id) => {
+                let Forward { protocol, host, .. } = forward;
+                tracing::info!(id = id.0, ?protocol, %host, "forward added");
+            }
+            Err(error) => tracing::warn!(%error, "forward refused"),
+        }
+        added
+    }
+
+    /// Serves forward rules that have something, each at most its share.
+    fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
+        for (id, protocol) in self.forwards.take_queue(now) {
+            let is_drained = match protocol {
+                ForwardProtocol::Tcp => self.accept(id, now),
+                ForwardProtocol::Udp => self.receive_forwarded(id, now)?,
+            };
+            if !is_drained {
+                self.forwards.queue(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether every connection was taken.
+    fn accept(&mut self, id: ForwardId, now: Instant) -> bool {
+        for _ in 0..ACCEPTS_CAP {
+            let (stream, remote, guest) = match self.forwards.accept(id, now) {
+                Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
+                Accepted::Lost => continue,
+                Accepted::Drained => return true,
+            };
+            match self.stack.handle_tcp_accepted(remote, guest, now) {
+                Ok(flow) => {
+                    let socket = HostSocket::Tcp(TcpHost::new(stream));
+                    if let Err(error) = self.sockets.insert(flow, socket) {
+                        tracing::debug!(%error, "an accepted connection was lost");
+                        self.stack.handle_remote_gone(flow);
+                    }
+                }
+                Err(_) => stream.reset(),
+            }
+        }
+        false
+    }
+
+    /// Returns whether every datagram was taken.
+    fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
+        for _ in 0..DATAGRAMS_CAP {
+            let Some((origin, guest, received)) = self.forwards.receive(id, &mut self.datagram)
+            else {
+                return Ok(true);
+            };
+            let (payload, segment_len) = (received.payload, received.segment_len);
+            self.stack.handle_udp_forwarded(origin, guest, payload, segment_len, now);
+            self.write_frames(now)?;
+        }
+        Ok(false)
+    }
+
     fn read_mail(&mut self, now: Instant) -> Next {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -466,6 +546,20 @@ impl Reactor {
                 Message::Stats(reply) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.stack.stats().clone());
+                }
+                Message::AddForward { forward, reply } => {
+                    let _ = reply.send(self.add_forward(forward));
+                }
+                Message::RemoveForward { id, reply } => {
+                    let removed = self.forwards.remove(id);
+                    if removed.is_ok() {
+                        tracing::info!(id = id.0, "forward removed");
+                        self.stack.handle_forward_removed(id);
+                    }
+                    let _ = reply.send(removed);
+                }
+                Message::ListForwards(reply) => {
+                    let _ = reply.send(self.forwards.list());
                 }
                 Message::Shutdown => return Next::End,
             }
@@ -486,13 +580,18 @@ enum Next {
 
 /// A datagram that did not leave, with what the guest is told about it.
 enum Unsent {
+    Forwarded,
     Udp { flow: FlowId, remote: std::net::SocketAddr, error: HostError, quote: Vec<u8>, len: usize },
     Echo { flow: FlowId, remote: std::net::IpAddr, sequence: u16, error: HostError },
     EchoNotPermitted { flow: FlowId, error: super::echo::EchoOpenError },
     BufferFull,
 }
 
-fn send(sockets: &mut SocketTable, datagram: Datagram<'_>) -> Result<(), Unsent> {
+fn send(
+    sockets: &mut SocketTable,
+    forwards: &mut Forwards,
+    datagram: Datagram<'_>,
+) -> Result<(), Unsent> {
     match datagram {
         Datagram::Udp { flow, remote, payload, segment_len, hop_limit } => {
             let unsent = |error| {
@@ -505,6 +604,12 @@ fn send(sockets: &mut SocketTable, datagram: Datagram<'_>) -> Result<(), Unsent>
                 Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
                 Err(SendError::Host(error)) => Err(unsent(error)),
             }
+        }
+        Datagram::Forwarded { origin, payload, segment_len, hop_limit } => {
+            forwards.send(&origin, payload, segment_len, hop_limit).map_err(|error| match error {
+                SendError::WouldBlock => Unsent::BufferFull,
+                SendError::Host(_) => Unsent::Forwarded,
+            })
         }
         Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit } => {
             let unsent = |error| Unsent::Echo { flow, remote, sequence, error };

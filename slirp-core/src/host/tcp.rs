@@ -71,6 +71,17 @@ fn try_connect(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Connect
 }
 
 impl TcpStream {
+    /// A connection that a listener has accepted, set up like one that was connected.
+    ///
+    /// # Errors
+    /// Those of fcntl(2) and setsockopt(2).
+    pub(super) fn accepted(socket: Socket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_out_of_band_inline(true)?;
+        Ok(Self { socket })
+    }
+
     /// How the connect went; to be called when the poller reports the socket writable or failed.
     /// `Ok(false)` means that it is still under way (a stale event): wait for the next one.
     ///

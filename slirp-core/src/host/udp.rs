@@ -58,6 +58,8 @@ pub struct Received<'a> {
     pub payload: &'a [u8],
     /// Length of each datagram when `payload` holds more than one.
     pub segment_len: Option<u16>,
+    /// Our address that it was sent to, on a socket that [`UdpSocket::listen`] has made.
+    pub local: Option<IpAddr>,
     /// Whether the buffer was too short and the rest is lost.
     pub truncated: bool,
 }
@@ -75,6 +77,20 @@ impl UdpSocket {
         coalesce: bool,
     ) -> Result<Self, HostError> {
         Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
+    }
+
+    /// Opens a socket that receives at `address`.
+    ///
+    /// # Errors
+    /// Those of socket(2), setsockopt(2) and bind(2).
+    pub fn listen(address: SocketAddr, coalesce: bool) -> io::Result<Self> {
+        let version = match address {
+            SocketAddr::V4(_) => IpVersion::Ipv4,
+            SocketAddr::V6(_) => IpVersion::Ipv6,
+        };
+        let opened = Self::try_open(version, None, coalesce)?;
+        opened.socket.listen(address)?;
+        Ok(opened)
     }
 
     fn try_open(version: IpVersion, source: Option<IpAddr>, coalesce: bool) -> io::Result<Self> {
@@ -108,19 +124,49 @@ impl UdpSocket {
         segment_len: Option<u16>,
         hop_limit: u8,
     ) -> Result<(), SendError> {
+        self.send_from(None, remote, payload, segment_len, hop_limit)
+    }
+
+    /// The same, from our address `local` where one is given (`IP_PKTINFO`, ip(7)).
+    ///
+    /// # Errors
+    /// As those of [`send`](Self::send).
+    pub fn send_from(
+        &mut self,
+        local: Option<IpAddr>,
+        remote: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        hop_limit: u8,
+    ) -> Result<(), SendError> {
         let segment_len = segment_len.map_or(0, usize::from);
         if segment_len == 0 || payload.len() <= segment_len {
-            return Ok(self.socket.send(&[IoSlice::new(payload)], &[], remote, hop_limit)?);
+            return Ok(self.send_one(local, remote, payload, hop_limit)?);
         }
         let segments = (BATCH_LEN_CAP / segment_len).clamp(1, SEGMENTS_CAP);
         for batch in payload.chunks(segment_len * segments) {
-            self.send_batch(remote, batch, segment_len, hop_limit)?;
+            self.send_batch(local, remote, batch, segment_len, hop_limit)?;
         }
         Ok(())
     }
 
+    fn send_one(
+        &mut self,
+        local: Option<IpAddr>,
+        remote: SocketAddr,
+        payload: &[u8],
+        hop_limit: u8,
+    ) -> Result<(), Errno> {
+        let parts = [IoSlice::new(payload)];
+        match local.map(Source::new) {
+            None => self.socket.send(&parts, &[], remote, hop_limit),
+            Some(source) => self.socket.send(&parts, &[source.message()], remote, hop_limit),
+        }
+    }
+
     fn send_batch(
         &mut self,
+        local: Option<IpAddr>,
         remote: SocketAddr,
         batch: &[u8],
         segment_len: usize,
@@ -130,8 +176,15 @@ impl UdpSocket {
             && batch.len() > segment_len
             && let Ok(gso_size) = u16::try_from(segment_len)
         {
-            let control = [ControlMessage::UdpGsoSegments(&gso_size)];
-            match self.socket.send(&[IoSlice::new(batch)], &control, remote, hop_limit) {
+            let parts = [IoSlice::new(batch)];
+            let segments = ControlMessage::UdpGsoSegments(&gso_size);
+            let sent = match local.map(Source::new) {
+                None => self.socket.send(&parts, &[segments], remote, hop_limit),
+                Some(source) => {
+                    self.socket.send(&parts, &[segments, source.message()], remote, hop_limit)
+                }
+            };
+            match sent {
                 Ok(()) => return Ok(()),
                 // The route's device cannot; it will not learn it while this socket lives.
                 Err(Errno::EIO) => self.segmentation = false,
@@ -141,7 +194,7 @@ impl UdpSocket {
             }
         }
         for segment in batch.chunks(segment_len) {
-            self.socket.send(&[IoSlice::new(segment)], &[], remote, hop_limit)?;
+            self.send_one(local, remote, segment, hop_limit)?;
         }
         Ok(())
     }
@@ -151,10 +204,11 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
     pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let Message { len, from, truncated, segment_len, hop_limit: _ } = self.socket.recv(buf)?;
+        let Message { len, from, truncated, segment_len, local, hop_limit: _ } =
+            self.socket.recv(buf)?;
         let payload = &buf[..len];
         let segment_len = segment_len.filter(|&segment_len| usize::from(segment_len) < len);
-        Ok(Received { from, payload, segment_len, truncated })
+        Ok(Received { from, payload, segment_len, local, truncated })
     }
 
     /// The next error that a datagram has met on its way, oldest first; `None` when there is none.
@@ -162,6 +216,35 @@ impl UdpSocket {
     /// again, without an offender and, for IPv4, without the remote's port.
     pub fn take_error(&self) -> Option<DatagramError> {
         self.socket.take_error().map(|entry| entry.error)
+    }
+}
+
+/// The address that one datagram leaves from.
+enum Source {
+    V4(libc::in_pktinfo),
+    V6(libc::in6_pktinfo),
+}
+
+impl Source {
+    const fn new(local: IpAddr) -> Self {
+        match local {
+            IpAddr::V4(v4) => Self::V4(libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(v4.octets()) },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            }),
+            IpAddr::V6(v6) => Self::V6(libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr { s6_addr: v6.octets() },
+                ipi6_ifindex: 0,
+            }),
+        }
+    }
+
+    const fn message(&self) -> ControlMessage<'_> {
+        match self {
+            Self::V4(info) => ControlMessage::Ipv4PacketInfo(info),
+            Self::V6(info) => ControlMessage::Ipv6PacketInfo(info),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use smoltcp::wire::IpProtocol;
 use super::Stack;
 use super::dns_stream::DnsStream;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, FlowId, HostAction};
+use crate::event::{Datagram, FlowId, HostAction, Origin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::TcpFlow;
@@ -49,6 +49,7 @@ struct Lent {
 
 enum LentKind {
     Udp { remote: SocketAddr, segment_len: Option<u16> },
+    Forwarded { origin: Origin, segment_len: Option<u16> },
     Echo { remote: IpAddr, ident: u16, sequence: u16 },
 }
 
@@ -102,6 +103,9 @@ impl Stack {
                     LentKind::Udp { remote, segment_len } => {
                         Datagram::Udp { flow, remote, payload, segment_len, hop_limit }
                     }
+                    LentKind::Forwarded { origin, segment_len } => {
+                        Datagram::Forwarded { origin, payload, segment_len, hop_limit }
+                    }
                     LentKind::Echo { remote, ident, sequence } => {
                         Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit }
                     }
@@ -131,7 +135,7 @@ impl Stack {
             ETHERTYPE_ARP => {
                 let outcome = handle_arp(&self.config.plan, &frame[at..])?;
                 if let Some((address, mac)) = outcome.learned {
-                    self.neighbors.learn(IpAddr::V4(address), mac);
+                    self.on_neighbor(IpAddr::V4(address), mac);
                 }
                 if let Some(reply) = outcome.reply {
                     self.outbox.push_frame(&reply)?;
@@ -283,7 +287,7 @@ impl Stack {
     fn is_same_opening(&self, id: FlowId, seq: u32) -> bool {
         self.flows.entry(id).is_some_and(|entry| match &entry.flow {
             Flow::Tcp(flow) => flow.is_same_opening(seq),
-            Flow::Udp(_) | Flow::Echo(_) => false,
+            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
         })
     }
 
@@ -332,7 +336,7 @@ impl Stack {
     }
 
     /// Keeps the order in which flows began to open.
-    fn note_half_open(&mut self, id: FlowId) {
+    pub(super) fn note_half_open(&mut self, id: FlowId) {
         self.half_open += 1;
         self.half_open_order.push_back(id);
         if self.half_open_order.len() > 2 * self.config.limits.half_open {
@@ -344,7 +348,7 @@ impl Stack {
     /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
     /// its own out that way, while a connection that opens within its turn gets through, and one
     /// that was pushed out is tried again by the guest's retransmission.
-    fn evict_half_open(&mut self) {
+    pub(super) fn evict_half_open(&mut self) {
         while let Some(id) = self.half_open_order.pop_front() {
             if is_half_open(&self.flows, id) {
                 self.stats.discards.count(DiscardReason::HalfOpenLimit);
@@ -378,6 +382,12 @@ impl Stack {
         let written = SocketAddr::new(arrival.ip.destination, destination_port);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
+        if let Some((id, origin)) = self.forwarded_udp(guest, written, now) {
+            let hop_limit = self.next_hop_limit(arrival)?;
+            let segment_len = segment_len_of(arrival, payload.len());
+            let kind = LentKind::Forwarded { origin, segment_len };
+            return Ok(Some(Lent { flow: id, kind, payload, hop_limit }));
+        }
         if let Some(service) = self.link_service(written) {
             self.on_link_service(service, guest, written, &arrival.packet[payload])?;
             return Ok(None);
@@ -401,11 +411,7 @@ impl Stack {
             }
         };
         let hop_limit = self.next_hop_limit(arrival)?;
-        let segment_len = arrival
-            .vnet
-            .filter(|vnet| vnet.gso == Gso::Udp)
-            .map(|vnet| vnet.gso_size)
-            .filter(|&len| usize::from(len) < payload.len());
+        let segment_len = segment_len_of(arrival, payload.len());
         let key = FlowKey {
             protocol: Protocol::Udp,
             guest: guest.address,
@@ -500,7 +506,7 @@ impl Stack {
     ) -> Result<Option<Lent>, DiscardReason> {
         let outcome = handle_ndp(&self.config.plan, arrival.mac, arrival.packet)?;
         if let Some((address, mac)) = outcome.learned {
-            self.neighbors.learn(IpAddr::V6(address), mac);
+            self.on_neighbor(IpAddr::V6(address), mac);
         }
         if let Some(reply) = outcome.reply {
             self.push_ndp(&reply)?;
@@ -605,7 +611,7 @@ impl Stack {
 fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
     flows.entry(id).is_some_and(|entry| match &entry.flow {
         Flow::Tcp(flow) => flow.is_counted_half_open,
-        Flow::Udp(_) | Flow::Echo(_) => false,
+        Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
     })
 }
 
@@ -638,6 +644,15 @@ fn verify(is_trusted: bool, arrival: &Arrival<'_>) -> Result<(), DiscardReason> 
     } else {
         Err(DiscardReason::TransportChecksumInvalid)
     }
+}
+
+/// Length of each datagram when a packet holds several.
+fn segment_len_of(arrival: &Arrival<'_>, payload_len: usize) -> Option<u16> {
+    arrival
+        .vnet
+        .filter(|vnet| vnet.gso == Gso::Udp)
+        .map(|vnet| vnet.gso_size)
+        .filter(|&len| usize::from(len) < payload_len)
 }
 
 /// Whether a packet may come from `source`: not from a group, from nobody, from a loopback, or from us.

@@ -52,7 +52,7 @@ impl Stack {
             LinkService::Dhcp => {
                 let outcome = self.dhcp.handle_message(payload)?;
                 if let Some((address, client)) = outcome.leased {
-                    self.neighbors.learn(IpAddr::V4(address), client);
+                    self.on_neighbor(IpAddr::V4(address), client);
                 }
                 self.outbox.push_packet(&outcome.packet, MacAddr::BROADCAST)
             }

@@ -41,6 +41,7 @@
 //! ```
 
 mod dns_stream;
+mod forward;
 mod from_guest;
 mod from_host;
 mod link_service;
@@ -66,6 +67,7 @@ use crate::time::Instant;
 use crate::timer::{TimerHeap, TimerOwner};
 use crate::wire::reassembly::Reassembler;
 use dns_stream::DnsStream;
+use forward::Forwarding;
 use outbox::Outbox;
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
@@ -93,6 +95,7 @@ pub struct Stack {
     /// The datagram that was reassembled last; lent out of here.
     reassembled: Vec<u8>,
     neighbors: NeighborTable,
+    forwarding: Forwarding,
     dhcp: DhcpServer,
     dhcpv6: Dhcpv6Server,
     dns: DnsService,
@@ -131,6 +134,7 @@ impl Stack {
             reassembly_hinted_at: None,
             reassembled: Vec::new(),
             neighbors: NeighborTable::default(),
+            forwarding: Forwarding::default(),
             dhcp: DhcpServer::new(&config),
             dhcpv6: Dhcpv6Server::new(&config),
             dns: DnsService::new(&config.limits, &config.timeouts),
@@ -250,6 +254,7 @@ impl Stack {
                 TimerOwner::Flow(id) => self.on_flow_timer(id, now),
                 TimerOwner::Reassembly => self.on_reassembly_timer(now),
                 TimerOwner::Dns => self.on_dns_timer(now),
+                TimerOwner::Forwarding => self.on_forwarding_timer(now),
                 TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
             }
         }
@@ -266,7 +271,7 @@ impl Stack {
             return;
         }
         match &mut entry.flow {
-            Flow::Udp(_) | Flow::Echo(_) => self.remove_flow(id, false),
+            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => self.remove_flow(id, false),
             Flow::Tcp(flow) => {
                 let was_parked = flow.is_parked();
                 match flow.on_timer(&mut self.engine, &self.config.timeouts, now) {
@@ -336,6 +341,7 @@ impl Stack {
                 self.dns_streams.remove(&id.index);
             }
             Flow::Echo(_) => self.echo_flows -= 1,
+            Flow::Forwarded(_) => self.forwarding.udp_flows -= 1,
             Flow::Udp(_) => {}
         }
         self.stats.flows = self.flows.len() as u64;

@@ -6,7 +6,7 @@
 //!
 //! | state | who may write into the rings | ends by |
 //! | --- | --- | --- |
-//! | handshaking | nobody | the guest's ACK, a reset, the flow's time limit |
+//! | handshaking | nobody | the guest's ACK or SYN\|ACK, a reset, the flow's time limit |
 //! | open, half-closed | guest by segments, flow by `lend_room` | both FINs, a reset, `abort` |
 //! | parked | nobody; there are none | `unpark` by a segment or by host data |
 //! | dead | nobody | the flow drops it |
@@ -14,7 +14,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
@@ -91,48 +91,96 @@ impl Connection {
         (guest_mss, engine_mss): (u16, u16),
         ring_len: usize,
     ) -> Option<Self> {
-        // smoltcp cuts segments out of contiguous bytes: a ring that holds whole ones does not end
-        // in a runt each time around.
         let segment_len = usize::from(engine_mss).clamp(1, ring_len);
-        let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; ring_len]),
-            SocketBuffer::new(vec![0; ring_len / segment_len * segment_len]),
-        );
-        // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
-        // hold everything below 64 KiB back.
-        socket.set_ack_delay(None);
-        socket.set_nagle_enabled(false);
-        let endpoint = IpListenEndpoint {
-            addr: Some(syn.destination.ip().into()),
-            port: syn.destination.port(),
-        };
-        socket.listen(endpoint).ok()?;
-        let mut set = SocketSet::new(Vec::with_capacity(1));
-        let handle = set.add(socket);
+        let mut socket = new_socket(segment_len, ring_len);
+        socket.listen(endpoint(syn.destination)).ok()?;
+        let connection = Self::around(socket, syn.source, syn.destination, ring_len);
         Some(Self {
-            set,
-            handle,
-            guest: syn.source,
-            remote: syn.destination,
             isn: syn.seq,
             options,
             guest_mss,
             segment_len,
+            guest_next: syn.seq.wrapping_add(1),
+            guest_end: syn.seq.wrapping_add(1),
+            guest_window: syn.window,
+            ..connection
+        })
+    }
+
+    /// A socket that opens a connection to `guest`; its SYN leaves with the first poll. The sizes of
+    /// segments are a guess until the guest's SYN|ACK tells.
+    pub(super) fn connecting(
+        context: &mut Context,
+        (guest, remote): (SocketAddr, SocketAddr),
+        (guest_mss, engine_mss): (u16, u16),
+        ring_len: usize,
+    ) -> Option<Self> {
+        let segment_len = usize::from(engine_mss).clamp(1, ring_len);
+        let mut socket = new_socket(segment_len, ring_len);
+        socket.connect(context, (guest.ip(), guest.port()), endpoint(remote)).ok()?;
+        let connection = Self::around(socket, guest, remote, ring_len);
+        Some(Self { guest_mss, segment_len, ..connection })
+    }
+
+    fn around(
+        socket: Socket<'static>,
+        guest: SocketAddr,
+        remote: SocketAddr,
+        ring_len: usize,
+    ) -> Self {
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let handle = set.add(socket);
+        Self {
+            set,
+            handle,
+            guest,
+            remote,
+            isn: 0,
+            options: SynOptions::default(),
+            guest_mss: 1,
+            segment_len: 1,
             ring_len,
             offset: 0,
             edge: None,
             is_edge_exact: false,
             sent_end: None,
-            guest_next: syn.seq.wrapping_add(1),
-            guest_end: syn.seq.wrapping_add(1),
-            guest_window: syn.window,
+            guest_next: 0,
+            guest_end: 0,
+            guest_window: 0,
             acked_end: None,
             progress: None,
             progress_at: Instant::ZERO,
             empty_segments: 0,
             guest_fin_end: None,
             is_killed: false,
-        })
+        }
+    }
+
+    /// Whether `segment` is the SYN|ACK that answers our SYN.
+    pub(super) fn is_answered_by(&self, segment: &Segment) -> bool {
+        self.is_opening()
+            && segment.is_syn()
+            && segment.is_ack()
+            && self.sent_end == Some(segment.ack)
+    }
+
+    /// The guest has answered our SYN: from here on its sequence numbers, segment sizes and shift
+    /// are known. It knows our window from the SYN, whose field is never scaled.
+    pub(super) fn note_answer(
+        &mut self,
+        answer: &Segment,
+        options: SynOptions,
+        (guest_mss, engine_mss): (u16, u16),
+    ) {
+        self.isn = answer.seq;
+        self.options = options;
+        self.guest_mss = guest_mss;
+        self.segment_len = usize::from(engine_mss).clamp(1, self.socket().send_capacity());
+        self.guest_next = answer.seq.wrapping_add(1);
+        self.guest_end = self.guest_next;
+        let window = u32::try_from(self.ring_len).unwrap_or(u32::MAX).min(u16::MAX.into());
+        self.edge = Some(self.guest_next.wrapping_add(window));
+        self.is_edge_exact = false;
     }
 
     pub(super) const fn set(&self) -> &SocketSet<'static> {
@@ -221,7 +269,12 @@ impl Connection {
             self.guest_end = segment.end();
         }
         if segment.is_ack() {
-            self.guest_window = segment.window;
+            // The window of a SYN|ACK is not scaled (RFC 7323 section 2.2); all later ones are.
+            let shift = match self.options.window_scale {
+                Some(shift) if segment.is_syn() => shift,
+                Some(_) | None => 0,
+            };
+            self.guest_window = segment.window >> shift;
             match self.acked_end {
                 Some(end) if !is_before(end, segment.ack) => {}
                 Some(_) | None => self.acked_end = Some(segment.ack),
@@ -396,12 +449,17 @@ impl Connection {
 
     /// Whether the guest has not finished the handshake.
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.socket().state() == State::SynReceived
+        matches!(self.socket().state(), State::SynReceived | State::SynSent)
+    }
+
+    /// Whether our SYN waits for the guest's answer.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.socket().state() == State::SynSent
     }
 
     /// Whether the handshake is not finished and was opened by a SYN with this sequence number.
     pub(crate) fn is_handshaking_with(&self, seq: u32) -> bool {
-        self.is_handshaking() && self.isn == seq
+        self.socket().state() == State::SynReceived && self.isn == seq
     }
 
     /// Whether bytes flow in both directions.
@@ -444,4 +502,22 @@ impl Connection {
     fn socket_mut(&mut self) -> &mut Socket<'static> {
         self.set.get_mut(self.handle)
     }
+}
+
+/// A socket with its rings. smoltcp cuts segments out of contiguous bytes: a ring that holds whole
+/// ones does not end in a runt each time around.
+fn new_socket(segment_len: usize, ring_len: usize) -> Socket<'static> {
+    let mut socket = Socket::new(
+        SocketBuffer::new(vec![0; ring_len]),
+        SocketBuffer::new(vec![0; ring_len / segment_len * segment_len]),
+    );
+    // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
+    // hold everything below 64 KiB back.
+    socket.set_ack_delay(None);
+    socket.set_nagle_enabled(false);
+    socket
+}
+
+fn endpoint(address: SocketAddr) -> IpListenEndpoint {
+    IpListenEndpoint { addr: Some(address.ip().into()), port: address.port() }
 }

@@ -4,7 +4,7 @@
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
 //! offload on the way out.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -84,8 +84,7 @@ impl Engine {
         }
         let options = SynOptions::parse(&segment, packet);
         let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
-        // A SYN without an MSS option stands for the default, which must not be raised.
-        let told = if options.mss.is_some() { engine_mss } else { guest_mss };
+        let told = told_mss(&options, (guest_mss, engine_mss));
         // smoltcp drops a segment with any malformed option; the guest's SYN is not shown to it.
         let syn = segment::emit_syn(
             segment.source,
@@ -102,6 +101,13 @@ impl Engine {
         )?;
         self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
+    }
+
+    /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
+    pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
+        let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
+        let context = self.interface.context();
+        Connection::connecting(context, (guest, remote), sizes, self.config.ring_len)
     }
 
     /// The guest's true MSS and the one that the engine is told.
@@ -131,6 +137,17 @@ impl Engine {
         link: LinkAddresses,
         now: Instant,
     ) -> Result<Option<Range<usize>>, DiscardReason> {
+        let mut answer;
+        let mut packet = packet;
+        if connection.is_answered_by(&segment) {
+            let options = SynOptions::parse(&segment, packet);
+            let sizes = self.segment_sizes(&options, segment.source.ip());
+            // As with a guest's SYN: malformed options and data are not shown to smoltcp.
+            answer = segment::emit_answer(&segment, &options.emit(told_mss(&options, sizes)));
+            segment = Segment::parse(&IpHeader::parse(&answer)?, &answer)?;
+            packet = &mut answer;
+            connection.note_answer(&segment, options, sizes);
+        }
         if connection.is_fin_missed(&segment) {
             connection.note_received(&segment);
             return Ok(None);
@@ -315,6 +332,12 @@ fn new_interface(rng: &mut Rng, frame: &mut [u8], mtu: usize) -> Interface {
     let mut interface = Interface::new(config, &mut slot, smoltcp::time::Instant::from_micros(0));
     interface.set_any_ip(true);
     interface
+}
+
+/// The MSS in the SYN that the engine sees. One without that option stands for the default, which
+/// must not be raised.
+const fn told_mss(options: &SynOptions, (guest_mss, engine_mss): (u16, u16)) -> u16 {
+    if options.mss.is_some() { engine_mss } else { guest_mss }
 }
 
 const fn ip_header_len(address: IpAddr) -> usize {

@@ -185,6 +185,11 @@ pub(crate) struct SynOptions {
 }
 
 impl SynOptions {
+    /// Options that say nothing but the largest segment.
+    pub(super) fn with_mss(mss: u16) -> Self {
+        Self { mss: Some(mss), ..Self::default() }
+    }
+
     /// Walks the options of `segment`; stops at the first malformed one, as every stack does.
     pub(crate) fn parse(segment: &Segment, packet: &[u8]) -> Self {
         let mut found = Self::default();
@@ -254,6 +259,17 @@ pub(super) fn emit_syn(
     options: &[u8],
 ) -> Vec<u8> {
     emit_packet(from, to, Fields { seq, ack: 0, flags: FLAG_SYN, window }, options)
+}
+
+/// The SYN|ACK `answer` with other options and without payload.
+pub(super) fn emit_answer(answer: &Segment, options: &[u8]) -> Vec<u8> {
+    let fields = Fields {
+        seq: answer.seq,
+        ack: answer.ack,
+        flags: FLAG_SYN | FLAG_ACK,
+        window: answer.window,
+    };
+    emit_packet(answer.source, answer.destination, fields, options)
 }
 
 /// A pure acknowledgement as the guest would send it.

@@ -1,0 +1,175 @@
+//! The value of `--publish`: `[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT`.
+//!
+//! Owns its grammar and what is assumed for the parts that are left out. IPv6 addresses stand in
+//! brackets. A range leads to as many ports of the guest, from the one that is given on.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use slirp_core::instance::{Forward, ForwardProtocol};
+
+/// One `--publish`, read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Publish {
+    protocol: ForwardProtocol,
+    host: Option<IpAddr>,
+    host_ports: RangeInclusive<u16>,
+    guest: Option<IpAddr>,
+    guest_port: u16,
+}
+
+impl Publish {
+    /// Reads a value; `None` when it is not of that form.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = split(text);
+        let protocol = match parts.first() {
+            Some(&"udp") => ForwardProtocol::Udp,
+            Some(_) | None => ForwardProtocol::Tcp,
+        };
+        if matches!(parts.first(), Some(&("tcp" | "udp"))) {
+            parts.remove(0);
+        }
+        let (host, host_ports, guest, guest_port) = match parts[..] {
+            [ports, to] => (None, ports_of(ports)?, None, to),
+            [ports, guest, to] if ports_of(ports).is_some() => {
+                (None, ports_of(ports)?, Some(address(guest)?), to)
+            }
+            [host, ports, to] => (Some(address(host)?), ports_of(ports)?, None, to),
+            [host, ports, guest, to] => {
+                (Some(address(host)?), ports_of(ports)?, Some(address(guest)?), to)
+            }
+            _ => return None,
+        };
+        let guest_port = port(guest_port)?;
+        guest_port.checked_add(host_ports.end() - host_ports.start())?;
+        // What is left out is IPv4, unless the other side says otherwise; where an IPv6 guest is
+        // must be said.
+        if let (Some(host), Some(guest)) = (host, guest)
+            && host.is_ipv4() != guest.is_ipv4()
+        {
+            return None;
+        }
+        if guest.is_none() && host.is_some_and(|host| host.is_ipv6()) {
+            return None;
+        }
+        Some(Self { protocol, host, host_ports, guest, guest_port })
+    }
+
+    /// The rules that it stands for; `guest` is meant where it names none.
+    pub(crate) fn forwards(&self, guest: Ipv4Addr) -> impl Iterator<Item = Forward> + '_ {
+        let guest = self.guest.unwrap_or(IpAddr::V4(guest));
+        let everywhere: IpAddr = match guest {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let host = self.host.unwrap_or(everywhere);
+        // The sum fits: it was looked at when the value was read.
+        let guest_ports = self.guest_port..=u16::MAX;
+        self.host_ports.clone().zip(guest_ports).map(move |(from, to)| Forward {
+            protocol: self.protocol,
+            host: SocketAddr::new(host, from),
+            guest: SocketAddr::new(guest, to),
+        })
+    }
+}
+
+/// Cuts at the colons outside of brackets.
+fn split(text: &str) -> Vec<&str> {
+    let mut is_inside = false;
+    text.split(|c| {
+        match c {
+            '[' => is_inside = true,
+            ']' => is_inside = false,
+            _ => {}
+        }
+        c == ':' && !is_inside
+    })
+    .collect()
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
+    }
+}
+
+fn ports_of(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some(first..=last)
+}
+
+fn port(text: &str) -> Option<u16> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| is_number && port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Vec<String> {
+        let publish = Publish::parse(text).unwrap_or_else(|| panic!("{text} is refused"));
+        let guest = Ipv4Addr::new(10, 0, 2, 100);
+        publish
+            .forwards(guest)
+            .map(|rule| format!("{:?} {} {}", rule.protocol, rule.host, rule.guest))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_left_out_is_assumed() {
+        for (text, rule) in [
+            ("8080:80", "Tcp 0.0.0.0:8080 10.0.2.100:80"),
+            ("udp:53:53", "Udp 0.0.0.0:53 10.0.2.100:53"),
+            ("127.0.0.1:8080:80", "Tcp 127.0.0.1:8080 10.0.2.100:80"),
+            ("8080:10.0.2.15:80", "Tcp 0.0.0.0:8080 10.0.2.15:80"),
+            ("tcp:127.0.0.1:8080:10.0.2.15:80", "Tcp 127.0.0.1:8080 10.0.2.15:80"),
+            ("8080:[fd00::64]:80", "Tcp [::]:8080 [fd00::64]:80"),
+            ("udp:[::1]:8080:[fd00::64]:80", "Udp [::1]:8080 [fd00::64]:80"),
+        ] {
+            assert_eq!(rules(text), [rule], "{text}");
+        }
+    }
+
+    #[test]
+    fn range_leads_to_as_many_ports() {
+        assert_eq!(
+            rules("8000-8002:80"),
+            [
+                "Tcp 0.0.0.0:8000 10.0.2.100:80",
+                "Tcp 0.0.0.0:8001 10.0.2.100:81",
+                "Tcp 0.0.0.0:8002 10.0.2.100:82"
+            ]
+        );
+        assert_eq!(rules("1-1:65535").len(), 1);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for text in [
+            "",
+            "80",
+            ":",
+            "80:",
+            ":80",
+            "0:80",
+            "80:0",
+            "80:+80",
+            "65536:80",
+            "80:x",
+            "a:80:80",
+            "sctp:80:80",
+            "90-80:80",
+            "80-82:65534",
+            "[::1]:80:80",
+            "127.0.0.1:80:[fd00::64]:80",
+            "1:2:3:4:5",
+            "[::1:80:80",
+            "80:fd00::64:80",
+        ] {
+            assert_eq!(Publish::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The API socket: one request per connection, answered and closed.
+//!
+//! # Theory of operation
+//! A request is answered as soon as its JSON value is complete, whether or not the client ends its
+//! side: some clients half-close and read to the end, some read once, some never half-close. Each
+//! connection is a task, so a client that says nothing delays nobody. It is closed after
+//! [`REQUEST_TIMEOUT`], or when [`CONNECTIONS_CAP`] is reached and it is the oldest.
+//!
+//! The file is removed when the server ends, unless somebody has put another one in its place.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::protocol::{self, REQUEST_CAP, Refusal, Request};
+use crate::host::forward::ForwardError;
+use crate::instance::Handle;
+use crate::plan::AddressPlan;
+
+/// Connections at one time (one descriptor and about 6 KiB each).
+pub const CONNECTIONS_CAP: usize = 256;
+/// How long a client may take for its request and for taking the reply (arbitrary; clients write
+/// theirs in one go).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long accepting pauses when descriptors have run out (arbitrary).
+const PAUSE: Duration = Duration::from_millis(100);
+/// Reads of what a client sent behind its request, before the connection is closed (arbitrary).
+const LEFTOVERS_CAP: usize = 16;
+
+/// A bound API socket; dropping it removes its file.
+#[derive(Debug)]
+pub struct ApiSocket {
+    listener: Option<std::os::unix::net::UnixListener>,
+    path: PathBuf,
+    /// Device and inode of our file.
+    identity: Option<(u64, u64)>,
+}
+
+impl ApiSocket {
+    /// Binds `path`, in place of whatever file is there. Its mode is 0777 less the umask.
+    ///
+    /// # Errors
+    /// Those of unlink(2), bind(2) and listen(2); `InvalidInput` for a path of 108 bytes or more.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, path = %path.display(), "cannot remove");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: Some(listener), path: path.to_owned(), identity: identity(path) })
+    }
+
+    /// Serves until it is dropped.
+    pub(crate) async fn serve(mut self, handle: Handle, plan: AddressPlan) {
+        let Some(Ok(listener)) = self.listener.take().map(UnixListener::from_std) else {
+            tracing::error!("the API socket is not usable");
+            return;
+        };
+        let mut tasks = JoinSet::new();
+        let mut order: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            while tasks.try_join_next().is_some() {}
+            order.retain(|task| !task.is_finished());
+            if order.len() >= CONNECTIONS_CAP
+                && let Some(oldest) = order.pop_front()
+            {
+                oldest.abort();
+            }
+            let serving = serve_client(stream, handle.clone(), plan);
+            order.push_back(tasks.spawn(async move {
+                if tokio::time::timeout(REQUEST_TIMEOUT, serving).await.is_err() {
+                    tracing::debug!("an API client took too long");
+                }
+            }));
+        }
+    }
+}
+
+impl Drop for ApiSocket {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+async fn serve_client(mut stream: UnixStream, handle: Handle, plan: AddressPlan) {
+    let mut buffer = [0; REQUEST_CAP];
+    let mut len = 0;
+    let request = loop {
+        let Ok(count) = stream.read(&mut buffer[len..]).await else {
+            return;
+        };
+        len += count;
+        if let Some(request) = protocol::parse(&buffer[..len], count == 0, &plan) {
+            break request;
+        }
+    };
+    let reply = match request {
+        Ok(request) => perform(request, &handle, &plan).await.unwrap_or_else(Refusal::reply),
+        Err(refusal) => {
+            if refusal == Refusal::TooLarge {
+                tracing::warn!("api_handler: too large message (>= {REQUEST_CAP} bytes)");
+            }
+            refusal.reply()
+        }
+    };
+    if stream.write_all(reply.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    // Closing a socket with something unread would show the client an error behind the reply.
+    for _ in 0..LEFTOVERS_CAP {
+        match stream.try_read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn perform(request: Request, handle: &Handle, plan: &AddressPlan) -> Result<String, Refusal> {
+    match request {
+        Request::AddForward(forward) => match handle.add_forward(forward).await {
+            Ok(id) => Ok(protocol::added(id)),
+            Err(error) => Err(if matches!(error, ForwardError::GuestAddress(_)) {
+                let is_ipv6 = forward.guest.is_ipv6();
+                Refusal::AddArgument(if is_ipv6 { "guest_addr6" } else { "guest_addr" })
+            } else {
+                Refusal::AddFailed
+            }),
+        },
+        Request::RemoveForward(id) => match handle.remove_forward(id).await {
+            Ok(()) => Ok(protocol::removed()),
+            Err(ForwardError::Unknown(_)) => Err(Refusal::RemoveId),
+            Err(_) => Err(Refusal::RemoveFailed),
+        },
+        Request::ListForwards => {
+            let forwards = handle.list_forwards().await.ok_or(Refusal::Ended)?;
+            Ok(protocol::listed(&forwards))
+        }
+        Request::Info => {
+            let stats = handle.stats().await.ok_or(Refusal::Ended)?;
+            Ok(protocol::info(plan, &stats))
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! What remotes open: connections and datagrams that arrived on a forward rule.
+//!
+//! Owns how a remote is shown to the guest, the search for the guest's MAC address and what waits
+//! for it (RFC 826; RFC 4861 section 7.2), and the opening of such flows. The host side owns the
+//! rules and their sockets.
+//!
+//! # Who the guest sees
+//! The remote itself, so that the guest's logs and access rules mean what they say. What the guest
+//! cannot answer appears as the gateway: the host's loopback, link-local addresses, and addresses
+//! that the guest takes for neighbours of its own. The port is the remote's too, unless the guest
+//! has a conversation with the same four numbers already.
+//!
+//! # Limits
+//! Connections count as half open until the guest answers. Datagrams wait for at most
+//! [`ASK_INTERVAL`] and no more than [`HELD_CAP`] of them; guests are asked for as long as something
+//! waits, [`INQUIRIES_CAP`] addresses at a time.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Stack;
+use super::outbox::UdpToGuest;
+use crate::discard::DiscardReason;
+use crate::event::{FlowId, ForwardId};
+use crate::flow::forward::{ForwardedUdp, Origin};
+use crate::flow::tcp::TcpFlow;
+use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::policy::Protocol;
+use crate::service::{arp, ndp};
+use crate::tcp::LinkAddresses;
+use crate::time::Instant;
+use crate::timer::TimerOwner;
+use crate::wire::MacAddr;
+
+/// How often the guest is asked for its MAC address (RFC 4861 section 10: `RETRANS_TIMER`).
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Guest addresses that are asked for at one time (arbitrary: a guest has a handful).
+const INQUIRIES_CAP: usize = 64;
+/// Datagrams that wait for a MAC address (64 KiB each at most, typically 1 KiB).
+const HELD_CAP: usize = 64;
+/// Ports that are tried when the remote's own is taken (arbitrary).
+const PORT_ATTEMPTS: u16 = 256;
+/// First of the ports that are shown instead of one that is taken, and how many there are: the
+/// dynamic ports (RFC 6335 section 6).
+const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
+
+/// What waits for one guest address.
+#[derive(Default)]
+struct Inquiry {
+    flows: Vec<FlowId>,
+    held: Vec<Held>,
+}
+
+/// A datagram that waits.
+struct Held {
+    flow: FlowId,
+    payload: Vec<u8>,
+    segment_len: Option<u16>,
+    expires_at: Instant,
+}
+
+/// The guests that are being asked for, and what the stack knows of forwarded datagrams.
+#[derive(Default)]
+pub(super) struct Forwarding {
+    inquiries: BTreeMap<IpAddr, Inquiry>,
+    held: usize,
+    ask_at: Option<Instant>,
+    /// UDP flows in the order in which they were made; those that are gone are skipped.
+    order: VecDeque<FlowId>,
+    /// UDP flows that exist.
+    pub(super) udp_flows: usize,
+}
+
+impl Stack {
+    /// A host listener has accepted a connection of `remote` that is to be forwarded to `guest`.
+    /// Its socket is to be kept for the flow that is returned; the guest is connected to from now on.
+    ///
+    /// # Errors
+    /// Why it cannot be; the socket is to be reset.
+    pub fn handle_tcp_accepted(
+        &mut self,
+        remote: SocketAddr,
+        guest: SocketAddr,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        let opened = self.open_inbound(remote, guest, now);
+        if let Err(reason) = opened {
+            self.stats.discards.count(reason);
+        }
+        opened
+    }
+
+    fn open_inbound(
+        &mut self,
+        remote: SocketAddr,
+        guest: SocketAddr,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        let guest = SocketAddr::new(guest.ip(), guest.port());
+        let shown = self.shown_as(remote, guest)?;
+        let key = self
+            .keys(Protocol::Tcp, guest, shown)
+            .find(|key| self.flows.lookup(key).is_none())
+            .ok_or(DiscardReason::ForwardAddressInvalid)?;
+        if self.half_open >= self.config.limits.half_open {
+            self.evict_half_open();
+        }
+        let mac = self.neighbors.lookup(guest.ip());
+        let side = GuestSide { address: guest, mac: mac.unwrap_or_default() };
+        let link = LinkAddresses { guest: side.mac, ours: self.outbox.our_mac(guest.ip()) };
+        let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
+        let id = self.insert_flow(key, Flow::Tcp(Box::new(flow)))?;
+        self.note_half_open(id);
+        self.stats.tcp_accepted += 1;
+        if let Err(reason) = self.await_answer(guest.ip(), id, now) {
+            self.remove_flow(id, true);
+            return Err(reason);
+        }
+        match mac {
+            Some(mac) => self.locate(id, mac),
+            None => self.ask_for(guest.ip()),
+        }
+        Ok(id)
+    }
+
+    /// The host socket of a flow has failed, or its remote has gone entirely. Matters only while
+    /// the guest has not answered; later the flow finds out when it uses the socket.
+    pub fn handle_remote_gone(&mut self, id: FlowId) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Tcp(flow) = &mut entry.flow
+            && flow.is_unanswered()
+        {
+            flow.abort();
+            self.wake_flow(id);
+        }
+    }
+
+    /// A datagram, or several of `segment_len` bytes each, has arrived on the socket of a forward
+    /// rule, from and to where `origin` says. Goes to `guest`.
+    pub fn handle_udp_forwarded(
+        &mut self,
+        origin: Origin,
+        guest: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        now: Instant,
+    ) {
+        if let Err(reason) = self.forward_udp(origin, guest, payload, segment_len, now) {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    fn forward_udp(
+        &mut self,
+        origin: Origin,
+        guest: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let guest = SocketAddr::new(guest.ip(), guest.port());
+        let shown = self.shown_as(origin.client, guest)?;
+        let (key, known) = self
+            .keys(Protocol::Udp, guest, shown)
+            .find_map(|key| match self.flows.lookup(&key) {
+                Some(id) => self.is_from(id, &origin).then_some((key, Some(id))),
+                None => Some((key, None)),
+            })
+            .ok_or(DiscardReason::ForwardAddressInvalid)?;
+        let id = match known {
+            Some(id) => id,
+            None => {
+                self.make_room_for_udp();
+                let mac = self.neighbors.lookup(guest.ip()).unwrap_or_default();
+                let side = GuestSide { address: guest, mac };
+                let flow = ForwardedUdp::new(side, origin, &self.config.timeouts, now);
+                let id = self.insert_flow(key, Flow::Forwarded(flow))?;
+                self.forwarding.udp_flows += 1;
+                self.forwarding.order.push_back(id);
+                self.stats.udp_accepted += 1;
+                id
+            }
+        };
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return Err(DiscardReason::HostDatagramNoFlow);
+        };
+        let Flow::Forwarded(flow) = &mut entry.flow else {
+            return Err(DiscardReason::HostDatagramNoFlow);
+        };
+        flow.on_datagram(&self.config.timeouts, now);
+        if flow.guest().mac == MacAddr::default()
+            && let Some(mac) = self.neighbors.lookup(guest.ip())
+        {
+            flow.locate(mac);
+        }
+        let side = flow.guest();
+        self.schedule(id);
+        if side.mac != MacAddr::default() {
+            let udp =
+                UdpToGuest { from: key.remote, to: guest, mac: side.mac, payload, segment_len };
+            return self.outbox.push_udp(udp);
+        }
+        self.hold(id, guest.ip(), payload, segment_len, now)
+    }
+
+    /// The conversation that a datagram from `guest` to `written` belongs to, if a remote began it.
+    pub(super) fn forwarded_udp(
+        &mut self,
+        guest: GuestSide,
+        written: SocketAddr,
+        now: Instant,
+    ) -> Option<(FlowId, Origin)> {
+        if self.forwarding.udp_flows == 0 {
+            return None;
+        }
+        let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: written };
+        let id = self.flows.lookup(&key)?;
+        let Flow::Forwarded(flow) = &mut self.flows.entry_mut(id)?.flow else {
+            return None;
+        };
+        flow.locate(guest.mac);
+        flow.on_datagram(&self.config.timeouts, now);
+        Some((id, flow.origin()))
+    }
+
+    /// The rule is gone, and its socket with it: so are the flows of its datagrams.
+    pub fn handle_forward_removed(&mut self, rule: ForwardId) {
+        let order = core::mem::take(&mut self.forwarding.order);
+        for &id in &order {
+            let is_its = self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+                Flow::Forwarded(flow) => flow.origin().rule == rule,
+                Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
+            });
+            if is_its {
+                self.remove_flow(id, false);
+            }
+        }
+        self.forwarding.order = order;
+        self.forget_old_order();
+    }
+
+    /// Whether connections and datagrams can be forwarded to `guest`.
+    pub fn is_forwardable(&self, guest: SocketAddr) -> bool {
+        let address = guest.ip();
+        guest.port() != 0
+            && !address.is_unspecified()
+            && !address.is_multicast()
+            && !address.is_loopback()
+            && self.config.plan.virtual_host(address).is_none()
+            && self.gateway_for(address).is_some()
+    }
+
+    /// How `remote` is shown to `guest`.
+    fn shown_as(&self, remote: SocketAddr, guest: SocketAddr) -> Result<SocketAddr, DiscardReason> {
+        let plan = &self.config.plan;
+        let is_possible =
+            remote.is_ipv4() == guest.is_ipv4() && remote.port() != 0 && self.is_forwardable(guest);
+        let gateway = self.gateway_for(guest.ip());
+        let (true, Some(gateway)) = (is_possible, gateway) else {
+            return Err(DiscardReason::ForwardAddressInvalid);
+        };
+        let is_local = match remote.ip() {
+            IpAddr::V4(v4) => {
+                v4.is_loopback()
+                    || v4.is_unspecified()
+                    || v4.is_link_local()
+                    || v4 == guest.ip()
+                    || plan.contains(v4)
+            }
+            IpAddr::V6(v6) => {
+                v6.is_loopback()
+                    || v6.is_unspecified()
+                    || v6.is_unicast_link_local()
+                    || v6 == guest.ip()
+                    || plan.ipv6().is_some_and(|plan| plan.contains(v6))
+            }
+        };
+        let address = if is_local { gateway } else { remote.ip() };
+        Ok(SocketAddr::new(address, remote.port()))
+    }
+
+    /// The keys that a flow may get, the best first.
+    fn keys(
+        &self,
+        protocol: Protocol,
+        guest: SocketAddr,
+        shown: SocketAddr,
+    ) -> impl Iterator<Item = FlowKey> + use<> {
+        let (first, count) = OTHER_PORTS;
+        let others = (0..PORT_ATTEMPTS).map(move |attempt| {
+            // Spread by a prime, so that two remotes with neighbouring ports do not try the same.
+            first + shown.port().wrapping_add(attempt.wrapping_mul(7919)) % count
+        });
+        core::iter::once(shown.port()).chain(others).map(move |port| FlowKey {
+            protocol,
+            guest,
+            remote: SocketAddr::new(shown.ip(), port),
+        })
+    }
+
+    fn is_from(&self, id: FlowId, origin: &Origin) -> bool {
+        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+            Flow::Forwarded(flow) => flow.origin() == *origin,
+            Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
+        })
+    }
+
+    /// At the cap the oldest goes: a flood of made-up sources pushes itself out, not the guest's own
+    /// flows.
+    fn make_room_for_udp(&mut self) {
+        while self.forwarding.udp_flows >= self.config.limits.forwarded_udp.max(1) {
+            let Some(id) = self.forwarding.order.pop_front() else {
+                return;
+            };
+            self.remove_flow(id, false);
+        }
+        self.forget_old_order();
+    }
+
+    fn forget_old_order(&mut self) {
+        if self.forwarding.order.len() > 2 * self.config.limits.forwarded_udp {
+            let flows = &self.flows;
+            self.forwarding.order.retain(|&id| flows.entry(id).is_some());
+        }
+    }
+
+    fn inquiry(&mut self, guest: IpAddr, now: Instant) -> Result<&mut Inquiry, DiscardReason> {
+        let forwarding = &mut self.forwarding;
+        if forwarding.inquiries.len() >= INQUIRIES_CAP && !forwarding.inquiries.contains_key(&guest)
+        {
+            return Err(DiscardReason::GuestQueueFull);
+        }
+        if forwarding.ask_at.is_none() {
+            let at = now + ASK_INTERVAL;
+            forwarding.ask_at = Some(at);
+            self.timers.push(at, TimerOwner::Forwarding);
+        }
+        Ok(forwarding.inquiries.entry(guest).or_default())
+    }
+
+    /// Keeps an eye on a connection until the guest has answered.
+    fn await_answer(
+        &mut self,
+        guest: IpAddr,
+        id: FlowId,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        self.inquiry(guest, now)?.flows.push(id);
+        Ok(())
+    }
+
+    /// Keeps a datagram until the guest's MAC address is known.
+    fn hold(
+        &mut self,
+        flow: FlowId,
+        guest: IpAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        if self.forwarding.held >= HELD_CAP {
+            return Err(DiscardReason::GuestQueueFull);
+        }
+        let is_asked = self.forwarding.inquiries.contains_key(&guest);
+        let expires_at = now + ASK_INTERVAL;
+        let held = Held { flow, payload: payload.to_vec(), segment_len, expires_at };
+        self.inquiry(guest, now)?.held.push(held);
+        self.forwarding.held += 1;
+        if !is_asked {
+            self.ask_for(guest);
+        }
+        Ok(())
+    }
+
+    fn ask_for(&mut self, guest: IpAddr) {
+        let plan = &self.config.plan;
+        let asked = match guest {
+            IpAddr::V4(v4) => self.outbox.push_frame(&arp::who_has(plan, v4)),
+            IpAddr::V6(v6) => match ndp::solicitation(plan, v6) {
+                Some(solicitation) => self.push_ndp(&solicitation),
+                None => Ok(()),
+            },
+        };
+        if let Err(reason) = asked {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    fn locate(&mut self, id: FlowId, mac: MacAddr) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && let Flow::Tcp(flow) = &mut entry.flow
+        {
+            flow.locate(&mut self.engine, mac);
+            self.wake_flow(id);
+        }
+    }
+
+    /// A guest has told where `address` is.
+    pub(super) fn on_neighbor(&mut self, address: IpAddr, mac: MacAddr) {
+        self.neighbors.learn(address, mac);
+        let Some(inquiry) = self.forwarding.inquiries.get_mut(&address) else {
+            return;
+        };
+        // Connections stay until they are answered: the guest might move once more.
+        let flows = inquiry.flows.clone();
+        let held = core::mem::take(&mut inquiry.held);
+        self.forwarding.held -= held.len();
+        for id in flows {
+            self.locate(id, mac);
+        }
+        for datagram in held {
+            let Some(entry) = self.flows.entry_mut(datagram.flow) else {
+                continue;
+            };
+            let Flow::Forwarded(flow) = &mut entry.flow else {
+                continue;
+            };
+            flow.locate(mac);
+            let udp = UdpToGuest {
+                from: entry.key.remote,
+                to: entry.key.guest,
+                mac,
+                payload: &datagram.payload,
+                segment_len: datagram.segment_len,
+            };
+            if let Err(reason) = self.outbox.push_udp(udp) {
+                self.stats.discards.count(reason);
+            }
+        }
+    }
+
+    /// Asks again for guests that somebody waits for, and gives up datagrams that waited too long.
+    pub(super) fn on_forwarding_timer(&mut self, now: Instant) {
+        self.forwarding.ask_at = None;
+        let inquiries = core::mem::take(&mut self.forwarding.inquiries);
+        for (guest, mut inquiry) in inquiries {
+            let before = inquiry.held.len();
+            inquiry.held.retain(|held| held.expires_at > now);
+            let expired = before - inquiry.held.len();
+            self.forwarding.held -= expired;
+            for _ in 0..expired {
+                self.stats.discards.count(DiscardReason::GuestNotFound);
+            }
+            let flows = &self.flows;
+            inquiry.flows.retain(|&id| {
+                flows.entry(id).is_some_and(|entry| match &entry.flow {
+                    Flow::Tcp(flow) => flow.is_unanswered(),
+                    Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+                })
+            });
+            if inquiry.flows.is_empty() && inquiry.held.is_empty() {
+                continue;
+            }
+            self.ask_for(guest);
+            self.forwarding.inquiries.insert(guest, inquiry);
+        }
+        if !self.forwarding.inquiries.is_empty() {
+            let at = now + ASK_INTERVAL;
+            self.forwarding.ask_at = Some(at);
+            self.timers.push(at, TimerOwner::Forwarding);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
