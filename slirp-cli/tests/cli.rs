@@ -182,8 +182,8 @@ fn refused_values_show_the_reason_alone() {
             "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24\n",
         ),
         (
-            &["--api-socket=/s", "42", "tap0"],
-            "slirp4netns: option '--api-socket' is not supported yet by this version\n",
+            &["--outbound-addr=lo", "42", "tap0"],
+            "slirp4netns: option '--outbound-addr' is not supported yet by this version\n",
         ),
         (&["-m", "67", NO_PID, "tap0"], "the MTU is 67, but the smallest that works is 68\n"),
         (
