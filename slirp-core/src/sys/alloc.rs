@@ -8,6 +8,7 @@
 //! then on they come from a heap that hardly ever shrinks.
 
 use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use nix::errno::Errno;
@@ -29,6 +30,20 @@ const PAGE: usize = 4096;
 /// share one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LargeAlloc;
+
+/// Length of the blocks that are kept for reuse: the smallest power of two above [`LARGE`], and that
+/// of a TCP flow's rings. Smaller blocks get as much.
+const KEPT_LEN: usize = 2 * LARGE;
+/// Blocks that are kept (16; address space only, their pages have gone back): as many as eight flows
+/// need, so that flows which come and go one after the other cost no mapping each.
+const KEPT_CAP: usize = 16;
+
+static KEPT: [AtomicPtr<u8>; KEPT_CAP] = [const { AtomicPtr::new(ptr::null_mut()) }; KEPT_CAP];
+
+/// What a block of `size` bytes takes up.
+const fn mapped_len(size: usize) -> usize {
+    if size <= KEPT_LEN { KEPT_LEN } else { size }
+}
 
 const fn is_mapped(layout: Layout) -> bool {
     layout.size() >= LARGE && layout.align() <= PAGE
@@ -91,6 +106,12 @@ unsafe impl GlobalAlloc for LargeAlloc {
 }
 
 fn map(size: usize) -> *mut u8 {
+    let size = mapped_len(size);
+    if size == KEPT_LEN
+        && let Some(block) = take_kept()
+    {
+        return block;
+    }
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing
     // that exists.
     let block = unsafe {
@@ -114,9 +135,39 @@ fn map(size: usize) -> *mut u8 {
     block.cast()
 }
 
+/// A block that was kept; it reads as zeros.
+fn take_kept() -> Option<*mut u8> {
+    KEPT.iter()
+        .map(|slot| slot.swap(ptr::null_mut(), Ordering::Acquire))
+        .find(|block| !block.is_null())
+}
+
+/// Keeps `block` without its pages, if there is a place for it.
+///
+/// # Safety
+/// `block` is [`KEPT_LEN`] bytes long, and nobody uses it any longer.
+unsafe fn keep(block: *mut u8) -> bool {
+    if KEPT.iter().all(|slot| !slot.load(Ordering::Relaxed).is_null()) {
+        return false;
+    }
+    // SAFETY: as promised by the caller. Pages of an anonymous private mapping that are given back
+    // read as zeros afterwards (madvise(2)).
+    if unsafe { libc::madvise(block.cast(), KEPT_LEN, libc::MADV_DONTNEED) } != 0 {
+        return false;
+    }
+    KEPT.iter().any(|slot| {
+        slot.compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed).is_ok()
+    })
+}
+
 /// # Safety
 /// `block` came from [`map`] or [`remap`] with `size`, and nobody uses it any longer.
 unsafe fn unmap(block: *mut u8, size: usize) {
+    let size = mapped_len(size);
+    // SAFETY: as promised by the caller.
+    if size == KEPT_LEN && unsafe { keep(block) } {
+        return;
+    }
     // SAFETY: as promised by the caller; whole pages belong to this block alone.
     let done = unsafe { libc::munmap(block.cast(), size) };
     if done != 0 {
@@ -132,6 +183,7 @@ unsafe fn unmap(block: *mut u8, size: usize) {
 /// `block` came from [`map`] or [`remap`] with `old_size`, and the caller uses only the result
 /// unless that is null.
 unsafe fn remap(block: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
+    let (old_size, new_size) = (mapped_len(old_size), mapped_len(new_size));
     // SAFETY: as promised by the caller. Both lengths are rounded up to whole pages, which belong
     // to this block alone; on failure the old mapping stays as it was (mremap(2)).
     let moved = unsafe { libc::mremap(block.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };
