@@ -1,7 +1,7 @@
 //! What the guest sends: from a frame to the flow or service that it is for.
 //!
 //! Owns the checks that every packet passes (virtio-net header, addresses, checksums, fragments)
-//! and the opening of flows. Refusals that the guest is to hear of become ICMP errors or resets here.
+//! and the opening of UDP and echo flows; TCP goes on in [`tcp_from_guest`](super::tcp_from_guest). Refusals that the guest is to hear of become ICMP errors or resets here.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
@@ -9,12 +9,9 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
-use super::dns_stream::DnsStream;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, FlowId, HostAction, Origin};
+use crate::event::{Datagram, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
-use crate::flow::table::FlowTable;
-use crate::flow::tcp::TcpFlow;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::{Protocol, Target};
@@ -22,7 +19,6 @@ use crate::service::arp::handle_arp;
 use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
 use crate::service::ndp::{NdpPacket, handle_ndp};
-use crate::tcp::{LinkAddresses, Segment, checksum_and_segment, emit_reset};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{
@@ -62,10 +58,10 @@ enum Carrier {
 }
 
 /// What is known of a packet before its transport header is looked at.
-struct Arrival<'p> {
-    packet: &'p mut [u8],
-    ip: IpHeader,
-    mac: MacAddr,
+pub(super) struct Arrival<'p> {
+    pub(super) packet: &'p mut [u8],
+    pub(super) ip: IpHeader,
+    pub(super) mac: MacAddr,
     vnet: Option<VnetHeader>,
 }
 
@@ -238,124 +234,6 @@ impl Stack {
             | IpProtocol::Unknown(_) => return Err(DiscardReason::ProtocolUnsupported),
         };
         Ok((moved, lent))
-    }
-
-    fn on_tcp(&mut self, arrival: Arrival<'_>, now: Instant) -> Result<(), DiscardReason> {
-        let Arrival { packet, ip, mac, .. } = arrival;
-        let segment = Segment::parse(&ip, packet)?;
-        let guest = GuestSide { address: segment.source, mac };
-        let key =
-            FlowKey { protocol: Protocol::Tcp, guest: segment.source, remote: segment.destination };
-        let known = self.flows.lookup(&key);
-        if segment.is_opening() {
-            if let Some(id) = known {
-                if self.is_same_opening(id, segment.seq) {
-                    return Err(DiscardReason::TcpSynRepeated);
-                }
-                // The guest has forgotten what this flow was (RFC 9293 section 3.10.7.4; a reused
-                // port, or a TIME-WAIT of its own): a new conversation starts.
-                self.remove_flow(id, true);
-            }
-            return self.open_tcp(key, guest, &segment, packet, now);
-        }
-        let Some(id) = known else {
-            self.reset_guest(&segment, mac)?;
-            return Err(DiscardReason::TcpNoFlow);
-        };
-        let Some(entry) = self.flows.entry_mut(id) else {
-            return Err(DiscardReason::TcpNoFlow);
-        };
-        let Flow::Tcp(flow) = &mut entry.flow else {
-            return Err(DiscardReason::TcpNoFlow);
-        };
-        if flow.pending_syn().is_some() {
-            // Nothing but a reset makes sense before the handshake.
-            if segment.is_rst() {
-                self.remove_flow(id, true);
-                return Ok(());
-            }
-            return Err(DiscardReason::TcpNoFlow);
-        }
-        let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
-        self.wake_flow(id);
-        if let Some(range) = outcome? {
-            self.outbox.push_sealed(self.engine.frame(range))?;
-        }
-        Ok(())
-    }
-
-    fn is_same_opening(&self, id: FlowId, seq: u32) -> bool {
-        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
-            Flow::Tcp(flow) => flow.is_same_opening(seq),
-            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-        })
-    }
-
-    fn open_tcp(
-        &mut self,
-        key: FlowKey,
-        guest: GuestSide,
-        segment: &Segment,
-        packet: &[u8],
-        now: Instant,
-    ) -> Result<(), DiscardReason> {
-        let target = self.config.policy.target(&self.config.plan, Protocol::Tcp, key.remote);
-        let remote = match target {
-            Target::Host(remote) => Some(remote),
-            Target::Dns => None,
-            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
-            Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
-        };
-        if self.half_open >= self.config.limits.half_open {
-            self.evict_half_open();
-        }
-        let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
-        // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
-        let headers = segment.at + segment.header_len;
-        let mut syn = packet[..headers].to_vec();
-        let mut bare = *segment;
-        let _ = bare.truncate(&mut syn, 0);
-        let flow = TcpFlow::connecting(guest, link, segment.seq, &syn, &self.config.timeouts, now);
-        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow))) {
-            Ok(id) => id,
-            Err(reason) => {
-                self.reset_guest(segment, guest.mac)?;
-                return Err(reason);
-            }
-        };
-        self.note_half_open(id);
-        self.stats.tcp_opened += 1;
-        match remote {
-            Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
-            None => {
-                self.dns_streams.insert(id.index, DnsStream::new());
-                self.handle_tcp_connected(id, Ok(()), now);
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the order in which flows began to open.
-    pub(super) fn note_half_open(&mut self, id: FlowId) {
-        self.half_open += 1;
-        self.half_open_order.push_back(id);
-        if self.half_open_order.len() > 2 * self.config.limits.half_open {
-            let flows = &self.flows;
-            self.half_open_order.retain(|&id| is_half_open(flows, id));
-        }
-    }
-
-    /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
-    /// its own out that way, while a connection that opens within its turn gets through, and one
-    /// that was pushed out is tried again by the guest's retransmission.
-    pub(super) fn evict_half_open(&mut self) {
-        while let Some(id) = self.half_open_order.pop_front() {
-            if is_half_open(&self.flows, id) {
-                self.stats.discards.count(DiscardReason::HalfOpenLimit);
-                self.remove_flow(id, true);
-                return;
-            }
-        }
     }
 
     fn on_udp(
@@ -554,7 +432,12 @@ impl Stack {
     }
 
     /// Tells the guest that policy refuses its packet, unless that is to be silent.
-    fn refuse(&mut self, reason: DiscardReason, packet: &[u8], mac: MacAddr) -> DiscardReason {
+    pub(super) fn refuse(
+        &mut self,
+        reason: DiscardReason,
+        packet: &[u8],
+        mac: MacAddr,
+    ) -> DiscardReason {
         if reason != DiscardReason::DestinationUnroutable {
             // A full outbox is counted by the refusal itself.
             let _ = self.report(IcmpError::NetworkUnreachable, packet, mac);
@@ -590,29 +473,6 @@ impl Stack {
             IpAddr::V6(_) => self.config.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
         }
     }
-
-    /// Answers a segment of the guest with a reset.
-    pub(super) fn reset_guest(
-        &mut self,
-        segment: &Segment,
-        mac: MacAddr,
-    ) -> Result<(), DiscardReason> {
-        let Some(mut packet) = emit_reset(segment) else {
-            return Ok(());
-        };
-        let ip = IpHeader::parse(&packet)?;
-        let reset = Segment::parse(&ip, &packet)?;
-        let offload = crate::config::Offload::default();
-        checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
-        self.outbox.push_packet(&packet, mac)
-    }
-}
-
-fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
-    flows.entry(id).is_some_and(|entry| match &entry.flow {
-        Flow::Tcp(flow) => flow.is_counted_half_open,
-        Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-    })
 }
 
 /// Checks a virtio-net header against the frame behind it.

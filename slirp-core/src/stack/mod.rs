@@ -46,6 +46,7 @@ mod from_guest;
 mod from_host;
 mod link_service;
 mod outbox;
+mod tcp_from_guest;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,0 +1,165 @@
+//! TCP segments of the guest: to their flow, or a new flow for the first of them.
+//!
+//! Owns the opening of TCP flows and the cap on those that are half open (RFC 9293 section 3.10.7,
+//! RFC 4987 section 3). What a flow makes of a segment is its own business.
+
+use super::Stack;
+use super::dns_stream::DnsStream;
+use super::from_guest::Arrival;
+use crate::discard::DiscardReason;
+use crate::event::{FlowId, HostAction};
+use crate::flow::table::FlowTable;
+use crate::flow::tcp::TcpFlow;
+use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::policy::{Protocol, Target};
+use crate::tcp::{LinkAddresses, Segment, checksum_and_segment, emit_reset};
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use crate::wire::frame::IpHeader;
+
+impl Stack {
+    pub(super) fn on_tcp(
+        &mut self,
+        arrival: Arrival<'_>,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let Arrival { packet, ip, mac, .. } = arrival;
+        let segment = Segment::parse(&ip, packet)?;
+        let guest = GuestSide { address: segment.source, mac };
+        let key =
+            FlowKey { protocol: Protocol::Tcp, guest: segment.source, remote: segment.destination };
+        let known = self.flows.lookup(&key);
+        if segment.is_opening() {
+            if let Some(id) = known {
+                if self.is_same_opening(id, segment.seq) {
+                    return Err(DiscardReason::TcpSynRepeated);
+                }
+                // The guest has forgotten what this flow was (RFC 9293 section 3.10.7.4; a reused
+                // port, or a TIME-WAIT of its own): a new conversation starts.
+                self.remove_flow(id, true);
+            }
+            return self.open_tcp(key, guest, &segment, packet, now);
+        }
+        let Some(id) = known else {
+            self.reset_guest(&segment, mac)?;
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        let Some(entry) = self.flows.entry_mut(id) else {
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        let Flow::Tcp(flow) = &mut entry.flow else {
+            return Err(DiscardReason::TcpNoFlow);
+        };
+        if flow.pending_syn().is_some() {
+            // Nothing but a reset makes sense before the handshake.
+            if segment.is_rst() {
+                self.remove_flow(id, true);
+                return Ok(());
+            }
+            return Err(DiscardReason::TcpNoFlow);
+        }
+        let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
+        self.wake_flow(id);
+        if let Some(range) = outcome? {
+            self.outbox.push_sealed(self.engine.frame(range))?;
+        }
+        Ok(())
+    }
+
+    fn is_same_opening(&self, id: FlowId, seq: u32) -> bool {
+        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+            Flow::Tcp(flow) => flow.is_same_opening(seq),
+            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+        })
+    }
+
+    fn open_tcp(
+        &mut self,
+        key: FlowKey,
+        guest: GuestSide,
+        segment: &Segment,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let target = self.config.policy.target(&self.config.plan, Protocol::Tcp, key.remote);
+        let remote = match target {
+            Target::Host(remote) => Some(remote),
+            Target::Dns => None,
+            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
+            Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
+        };
+        if self.half_open >= self.config.limits.half_open {
+            self.evict_half_open();
+        }
+        let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
+        // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
+        let headers = segment.at + segment.header_len;
+        let mut syn = packet[..headers].to_vec();
+        let mut bare = *segment;
+        let _ = bare.truncate(&mut syn, 0);
+        let flow = TcpFlow::connecting(guest, link, segment.seq, &syn, &self.config.timeouts, now);
+        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow))) {
+            Ok(id) => id,
+            Err(reason) => {
+                self.reset_guest(segment, guest.mac)?;
+                return Err(reason);
+            }
+        };
+        self.note_half_open(id);
+        self.stats.tcp_opened += 1;
+        match remote {
+            Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
+            None => {
+                self.dns_streams.insert(id.index, DnsStream::new());
+                self.handle_tcp_connected(id, Ok(()), now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the order in which flows began to open.
+    pub(super) fn note_half_open(&mut self, id: FlowId) {
+        self.half_open += 1;
+        self.half_open_order.push_back(id);
+        if self.half_open_order.len() > 2 * self.config.limits.half_open {
+            let flows = &self.flows;
+            self.half_open_order.retain(|&id| is_half_open(flows, id));
+        }
+    }
+
+    /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
+    /// its own out that way, while a connection that opens within its turn gets through, and one
+    /// that was pushed out is tried again by the guest's retransmission.
+    pub(super) fn evict_half_open(&mut self) {
+        while let Some(id) = self.half_open_order.pop_front() {
+            if is_half_open(&self.flows, id) {
+                self.stats.discards.count(DiscardReason::HalfOpenLimit);
+                self.remove_flow(id, true);
+                return;
+            }
+        }
+    }
+
+    /// Answers a segment of the guest with a reset.
+    pub(super) fn reset_guest(
+        &mut self,
+        segment: &Segment,
+        mac: MacAddr,
+    ) -> Result<(), DiscardReason> {
+        let Some(mut packet) = emit_reset(segment) else {
+            return Ok(());
+        };
+        let ip = IpHeader::parse(&packet)?;
+        let reset = Segment::parse(&ip, &packet)?;
+        let offload = crate::config::Offload::default();
+        checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
+        self.outbox.push_packet(&packet, mac)
+    }
+}
+
+fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
+    flows.entry(id).is_some_and(|entry| match &entry.flow {
+        Flow::Tcp(flow) => flow.is_counted_half_open,
+        Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+    })
+}
