@@ -5,7 +5,7 @@
 //! at which socket is the reactor's business.
 //!
 //! Sockets are edge-triggered, so a rule that was not drained stays queued. When the process is
-//! out of descriptors, accepting pauses for [`PAUSE`] instead of failing over and over.
+//! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
 use std::collections::BTreeMap;
 use std::io;

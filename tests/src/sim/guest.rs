@@ -100,7 +100,7 @@ pub struct Letter {
     pub body: Vec<u8>,
 }
 
-/// See the [module](self).
+/// A guest with an IP stack of its own.
 pub struct Guest {
     interface: Interface,
     sockets: SocketSet<'static>,
