@@ -1,85 +1,100 @@
 //! CNI plugin of type `slirp`.
 //!
-//! Answers `VERSION` and refuses every other command of the CNI specification 1.1.0 with the error
-//! object that runtimes know how to show: this release cannot attach a container yet, and says so.
+//! Gives containers a network without privileges, and is everything that it takes: the plugin that
+//! runtimes call ([`verbs`]), the long-lived processes behind an attachment ([`keeper`]), which are
+//! this program again, and a tool for people ([`list`]).
+//!
+//! ```text
+//!  verbs  list     who asks: a CNI runtime, a person
+//!  config protocol what CNI says, and in which words
+//!  keeper          the processes that it takes
+//!  attachment      attach(request), detach(key), and where attachments are written down
+//! ```
+
+mod attachment;
+mod config;
+mod keeper;
+mod list;
+mod protocol;
+mod verbs;
 
 use std::env;
-use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::panic;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use slirp_core::{LargeAlloc, close_descriptors_on_exec};
 
-/// The newest version of the specification that we speak.
-const NEWEST: &str = "1.1.0";
+use attachment::stop::{ENGINE_ARGUMENT, KEEPER_ARGUMENT};
+use protocol::error::CniError;
+use protocol::version::Version;
+use verbs::Answer;
 
-/// The versions whose `VERSION` command and error objects are those that we print.
-const SUPPORTED: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", NEWEST];
-
-/// Error codes: 1-99 of the specification's table, from 100 on the plugin's own.
-mod code {
-    /// Necessary environment variables are invalid.
-    pub(crate) const INVALID_ENVIRONMENT: u16 = 4;
-    /// The answer to `STATUS` of a plugin that cannot serve `ADD`.
-    pub(crate) const NOT_AVAILABLE: u16 = 50;
-    /// Known command, not implemented.
-    pub(crate) const NOT_IMPLEMENTED: u16 = 100;
-}
-
-/// What one call is answered with.
-#[derive(PartialEq, Debug)]
-enum Answer {
-    /// An object on stdout, status 0.
-    Success(Value),
-    /// An error object on stdout, status 1.
-    Failure { code: u16, message: String },
-    /// A text on stderr for a person who called the plugin by hand, status 0.
-    About(String),
-}
+#[global_allocator]
+static ALLOC: LargeAlloc = LargeAlloc;
 
 fn main() -> ExitCode {
-    let (object, status) = match answer(env::var_os("CNI_COMMAND").as_deref()) {
-        Answer::Success(object) => (object, ExitCode::SUCCESS),
-        Answer::Failure { code, message } => {
-            (json!({ "cniVersion": NEWEST, "code": code, "msg": message }), ExitCode::FAILURE)
+    let mut arguments = env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
+        Some(KEEPER_ARGUMENT) => keeper::run(arguments),
+        Some(ENGINE_ARGUMENT) => keeper::engine::run(),
+        Some(word @ ("ls" | "rm" | "help" | "--help" | "-h" | "--version")) => {
+            list::run(word, arguments)
         }
-        Answer::About(text) => {
-            // There is nobody to tell if nobody reads it.
-            let _ = io::stderr().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-    };
-    match io::stdout().write_all(format!("{object}\n").as_bytes()) {
-        Ok(()) => status,
-        Err(_) => ExitCode::FAILURE,
+        Some(_) | None => plugin(|| verbs::answer(env::var_os("CNI_COMMAND").as_deref())),
     }
 }
 
-/// The answer to `command`. Standard input is not read: no answer depends on it.
-fn answer(command: Option<&OsStr>) -> Answer {
-    let Some(command) = command.filter(|command| !command.is_empty()) else {
-        return Answer::About(format!(
-            "CNI plugin slirp v{}\nCNI protocol versions supported: {}\n",
-            env!("CARGO_PKG_VERSION"),
-            SUPPORTED.join(", ")
-        ));
-    };
-    match command.to_str() {
-        Some("VERSION") => {
-            Answer::Success(json!({ "cniVersion": NEWEST, "supportedVersions": SUPPORTED }))
-        }
-        Some("STATUS") => not_implemented("STATUS", code::NOT_AVAILABLE),
-        Some(known @ ("ADD" | "DEL" | "CHECK" | "GC")) => {
-            not_implemented(known, code::NOT_IMPLEMENTED)
-        }
-        Some(_) | None => Answer::Failure {
-            code: code::INVALID_ENVIRONMENT,
-            message: format!("unknown CNI_COMMAND: {}", command.display()),
+/// Answers one call. Whatever happens, a runtime gets an object that says so.
+fn plugin(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> ExitCode {
+    // Kernels before 5.11 lack it; what we were started with stays open in our children there.
+    let _ = close_descriptors_on_exec();
+    let answer = panic::catch_unwind(answer).unwrap_or_else(|_| {
+        let error = CniError::internal("the plugin panicked; please report this");
+        Answer::Failure(Version::NEWEST, error)
+    });
+    match answer {
+        Answer::Nothing => ExitCode::SUCCESS,
+        Answer::Object(object) => status(print(&object).is_ok()),
+        Answer::Attached(object, pending) => match print(&object) {
+            Ok(()) => match pending.commit() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain(&format!("{error}\n"));
+                    ExitCode::FAILURE
+                }
+            },
+            Err(error) => {
+                pending.abort();
+                complain(&format!("error printing slirp result: {error}\n"));
+                ExitCode::FAILURE
+            }
         },
+        Answer::About(text) => {
+            complain(&text);
+            ExitCode::SUCCESS
+        }
+        Answer::Failure(version, error) => {
+            // The status says it, too.
+            let _ = print(&error.object(version));
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn not_implemented(command: &str, code: u16) -> Answer {
-    let message = format!("{command}: only VERSION is implemented in this release");
-    Answer::Failure { code, message }
+fn status(is_success: bool) -> ExitCode {
+    if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(object: &Value) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(format!("{object}\n").as_bytes())?;
+    stdout.flush()
+}
+
+/// Says something to a person.
+fn complain(text: &str) {
+    // There is nobody to tell if nobody reads it.
+    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -36,20 +36,6 @@ fn version_lists_the_versions_of_the_specification() {
 }
 
 #[test]
-fn commands_to_come_are_refused_with_an_error_object() {
-    for (command, code) in [("ADD", 100), ("DEL", 100), ("CHECK", 100), ("GC", 100), ("STATUS", 50)]
-    {
-        let output = call(Some(OsStr::new(command)));
-        assert_eq!(output.status.code(), Some(1), "{command}");
-        let expected = format!("{command}: only VERSION is implemented in this release");
-        assert_eq!(
-            object(&output),
-            json!({ "cniVersion": "1.1.0", "code": code, "msg": expected })
-        );
-    }
-}
-
-#[test]
 fn unknown_commands_are_an_invalid_environment() {
     for (command, shown) in [
         (&b"FROB\""[..], "unknown CNI_COMMAND: FROB\""),

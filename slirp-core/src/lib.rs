@@ -33,4 +33,7 @@ pub mod wire;
 
 pub use flow::{HostStream, Transfer};
 #[cfg(feature = "host")]
-pub use sys::{LargeAlloc, inherited_fd};
+pub use sys::{
+    LargeAlloc, ProcessFd, close_descriptors_on_exec, inherited_fd, receive_fd, reset_signals,
+    send_fd,
+};

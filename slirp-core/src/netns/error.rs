@@ -25,6 +25,12 @@ pub enum AttachError {
         /// What open(2) said.
         source: io::Error,
     },
+    /// The path is not that of a network namespace.
+    #[error("{} is not a network namespace", .0.display())]
+    NotNetwork(PathBuf),
+    /// The network namespace belongs to a user namespace that is neither ours nor below it.
+    #[error("{} belongs to a user namespace that is not ours to enter", .0.display())]
+    ForeignOwner(PathBuf),
     /// A step failed inside the namespaces.
     #[error("{step}: {}", system_text(source))]
     Step {
@@ -56,7 +62,9 @@ impl AttachError {
                 return (errno(source) == Errno::EACCES)
                     .then_some("only the owner of a process or root can attach to it");
             }
-            Self::HelperNotStarted(_)
+            Self::ForeignOwner(_) => return Some("run as the owner of the container, or as root"),
+            Self::NotNetwork(_)
+            | Self::HelperNotStarted(_)
             | Self::HelperKilled(_)
             | Self::HelperSilent(_)
             | Self::Tap(_) => return None,
@@ -84,6 +92,14 @@ impl AttachError {
             (AttachStep::CreateTap, Errno::EINVAL) => {
                 Some("the name is not valid, or belongs to an interface that is not a TAP device")
             }
+            (AttachStep::CheckName, Errno::EEXIST) => {
+                Some("the network namespace has an interface of this name already")
+            }
+            (AttachStep::SetAddress6, Errno::EACCES | Errno::EOPNOTSUPP) => Some(
+                "IPv6 is disabled in the network namespace (net.ipv6.conf.all.disable_ipv6), and \
+                 /proc/sys cannot be written to change that",
+            ),
+            (AttachStep::SetAddress6, _) => Some("the kernel may have no IPv6 (ipv6.disable=1)"),
             _ => None,
         }
     }

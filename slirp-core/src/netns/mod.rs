@@ -8,18 +8,21 @@
 
 mod error;
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub use error::AttachError;
 
 use crate::host::tap::{OffloadCeiling, Tap};
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, Ipv6Plan};
 pub use crate::sys::attach::AttachStep;
-use crate::sys::attach::{Order, Settings, open_in_namespaces};
+use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
+use crate::sys::nsfs;
 use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -53,9 +56,72 @@ impl NamespaceTarget {
         Ok(Self { net: open(net)?, user: user.map(open).transpose()? })
     }
 
+    /// The network namespace at `net`, wherever that is, and the user namespace that owns it, unless
+    /// that is our own.
+    ///
+    /// # Errors
+    /// [`AttachError::OpenNamespace`] when it cannot be opened, [`AttachError::NotNetwork`] when it
+    /// is something else, [`AttachError::ForeignOwner`] when its owner is neither our user namespace
+    /// nor below it.
+    pub fn of_path(net: &Path) -> Result<Self, AttachError> {
+        let target = Self::from_paths(net, None)?;
+        if nsfs::kind(target.net.as_fd()) != Ok(libc::CLONE_NEWNET) {
+            return Err(AttachError::NotNetwork(net.to_owned()));
+        }
+        let owner = nsfs::owner(target.net.as_fd())
+            .map_err(|_| AttachError::ForeignOwner(net.to_owned()))?;
+        let failed = |source| AttachError::OpenNamespace { path: net.to_owned(), source };
+        let ours = NamespaceId::of_path(Path::new("/proc/self/ns/user")).map_err(failed)?;
+        let is_ours = NamespaceId::of_file(owner.as_fd()).map_err(failed)? == ours;
+        Ok(Self { user: (!is_ours).then_some(owner), ..target })
+    }
+
+    /// What tells the network namespace from all others while this exists.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn network_id(&self) -> io::Result<NamespaceId> {
+        NamespaceId::of_file(self.net.as_fd())
+    }
+
+    /// The network namespace.
+    pub fn network(&self) -> BorrowedFd<'_> {
+        self.net.as_fd()
+    }
+
+    /// The user namespace that is joined first, if any.
+    pub fn user(&self) -> Option<BorrowedFd<'_>> {
+        self.user.as_ref().map(AsFd::as_fd)
+    }
+
     /// The user namespace, for [`Sandbox::user_namespace`](crate::sandbox::Sandbox::user_namespace).
     pub fn into_user_namespace(self) -> Option<OwnedFd> {
         self.user
+    }
+}
+
+/// Device and inode of a namespace's file: two namespaces that exist at the same time differ in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NamespaceId {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+impl NamespaceId {
+    /// The namespace at `path`.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn of_path(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        Ok(Self { device: meta.dev(), inode: meta.ino() })
+    }
+
+    fn of_file(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let meta = File::from(file.try_clone_to_owned()?).metadata()?;
+        Ok(Self { device: meta.dev(), inode: meta.ino() })
     }
 }
 
@@ -71,7 +137,7 @@ pub struct TapRequest {
 
 /// The guest's side of the link.
 ///
-/// IPv6 addresses are not among it: the guest makes its own from our router advertisements.
+/// Without static IPv6 the guest makes its own addresses from our router advertisements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Configuration {
     /// MTU in bytes, 68..=65521.
@@ -82,19 +148,48 @@ pub struct Configuration {
     pub prefix_len: u8,
     /// Where the default route leads.
     pub gateway: Ipv4Addr,
+    /// Metric of the default routes; that of the kernel without it (0 for IPv4, 1024 for IPv6).
+    pub metric: Option<u32>,
     /// Ethernet address; a random one of the kernel's choice without it.
     pub mac: Option<MacAddr>,
+    /// Static IPv6: the address may be used at once and router advertisements are not listened to,
+    /// so far as `/proc/sys` is writable.
+    pub ipv6: Option<Ipv6Configuration>,
+}
+
+/// The guest's side of the link in IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Configuration {
+    /// Address of the interface.
+    pub address: Ipv6Addr,
+    /// Length of its network's prefix in bits, 0..=128.
+    pub prefix_len: u8,
+    /// Where the default route leads.
+    pub gateway: Ipv6Addr,
+}
+
+impl Ipv6Configuration {
+    /// What an address plan recommends to a guest with a fixed address.
+    pub fn for_plan(plan: &Ipv6Plan) -> Self {
+        Self {
+            address: plan.recommended_guest(),
+            prefix_len: Ipv6Plan::PREFIX_LEN,
+            gateway: plan.gateway(),
+        }
+    }
 }
 
 impl Configuration {
-    /// What an address plan recommends to a guest.
+    /// What an address plan recommends to a guest in IPv4.
     pub fn for_plan(plan: &AddressPlan, mtu: u16) -> Self {
         Self {
             mtu,
             address: plan.recommended_guest(),
             prefix_len: plan.prefix_len(),
             gateway: plan.gateway(),
+            metric: None,
             mac: None,
+            ipv6: None,
         }
     }
 
@@ -106,7 +201,13 @@ impl Configuration {
             address: self.address,
             netmask,
             gateway: self.gateway,
+            metric: self.metric,
             mac: self.mac,
+            ipv6: self.ipv6.map(|ipv6| Settings6 {
+                address: ipv6.address,
+                prefix_len: ipv6.prefix_len,
+                gateway: ipv6.gateway,
+            }),
         }
     }
 }
@@ -130,7 +231,35 @@ pub fn open_tap_up_to(
     request: &TapRequest,
     ceiling: OffloadCeiling,
 ) -> Result<Tap, AttachError> {
+    open(target, request, ceiling, false)
+}
+
+/// Like [`open_tap`], but an interface of that name is an error, even a persistent TAP device.
+///
+/// # Errors
+/// [`AttachError`]; [`AttachStep::CheckName`] with `EEXIST` for an interface that exists.
+pub fn create_tap(target: &NamespaceTarget, request: &TapRequest) -> Result<Tap, AttachError> {
+    open(target, request, OffloadCeiling::default(), true)
+}
+
+/// The Ethernet address of the interface `name` in the target's network namespace; `None` when there
+/// is none of this name, zero when it has no such address.
+///
+/// # Errors
+/// [`AttachError`] when the namespace cannot be entered.
+pub fn interface_mac(target: &NamespaceTarget, name: &str) -> Result<Option<MacAddr>, AttachError> {
+    let interface = InterfaceRequest::new(name.as_bytes());
+    Ok(attach::interface_mac(target.network(), target.user(), interface)?)
+}
+
+fn open(
+    target: &NamespaceTarget,
+    request: &TapRequest,
+    ceiling: OffloadCeiling,
+    exclusive: bool,
+) -> Result<Tap, AttachError> {
     let order = Order {
+        exclusive,
         net: target.net.as_fd(),
         user: target.user.as_ref().map(AsFd::as_fd),
         interface: InterfaceRequest::new(request.name.as_bytes()),

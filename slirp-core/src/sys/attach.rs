@@ -6,7 +6,7 @@
 //! here runs after fork(2) and so neither allocates nor panics.
 
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -14,10 +14,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
+use nix::unistd::write;
 
 use super::fork::{self, REPORT_LEN};
 use super::ifreq::{self, InterfaceRequest};
-use super::tun;
+use super::{rtnetlink, tun};
 use crate::wire::MacAddr;
 
 /// Packets that the device queues for us when a frame may hold 64 KiB: the kernel's own default for
@@ -54,10 +55,16 @@ pub enum AttachStep {
     SetNetmask,
     /// Adding the default route.
     AddRoute,
+    /// Looking whether the name of a new interface is taken.
+    CheckName,
+    /// Setting the IPv6 address.
+    SetAddress6,
+    /// Adding the IPv6 default route.
+    AddRoute6,
 }
 
 impl AttachStep {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::EnterNetwork,
         Self::OpenTun,
         Self::CreateTap,
@@ -68,6 +75,9 @@ impl AttachStep {
         Self::SetAddress,
         Self::SetNetmask,
         Self::AddRoute,
+        Self::CheckName,
+        Self::SetAddress6,
+        Self::AddRoute6,
     ];
 }
 
@@ -84,6 +94,9 @@ impl fmt::Display for AttachStep {
             Self::SetAddress => "cannot set device address",
             Self::SetNetmask => "cannot set device netmask",
             Self::AddRoute => "set route",
+            Self::CheckName => "interface name",
+            Self::SetAddress6 => "cannot set device IPv6 address",
+            Self::AddRoute6 => "set IPv6 route",
         })
     }
 }
@@ -97,6 +110,8 @@ pub(crate) struct Order<'a> {
     pub(crate) user: Option<BorrowedFd<'a>>,
     /// The name of the interface.
     pub(crate) interface: InterfaceRequest,
+    /// Whether an interface of that name, persistent or not, is an error.
+    pub(crate) exclusive: bool,
     /// Whether to ask for a virtio-net header.
     pub(crate) vnet_header: bool,
     /// How to configure the interface, if at all.
@@ -114,8 +129,23 @@ pub(crate) struct Settings {
     pub(crate) netmask: Ipv4Addr,
     /// Where the default route leads.
     pub(crate) gateway: Ipv4Addr,
+    /// Metric of the default routes; the kernel's choice without one.
+    pub(crate) metric: Option<u32>,
     /// Ethernet address; the kernel's choice without one.
     pub(crate) mac: Option<MacAddr>,
+    /// Static IPv6, if any.
+    pub(crate) ipv6: Option<Settings6>,
+}
+
+/// How IPv6 is configured.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings6 {
+    /// Address of the interface.
+    pub(crate) address: Ipv6Addr,
+    /// Length of its network's prefix in bits.
+    pub(crate) prefix_len: u8,
+    /// Where the default route leads.
+    pub(crate) gateway: Ipv6Addr,
 }
 
 /// Why there is no device.
@@ -145,16 +175,58 @@ pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
     }
 }
 
+/// The Ethernet address of an interface in the namespaces, looked up by a helper process; `None`
+/// when there is no such interface. One that has no such address has a zero one.
+pub(crate) fn interface_mac(
+    net: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
+    interface: InterfaceRequest,
+) -> Result<Option<MacAddr>, Failure> {
+    const FOUND: u8 = 0xff;
+    // SAFETY: as in `open_in_namespaces`; the closure adds one ioctl.
+    let outcome = unsafe {
+        fork::run(|| {
+            let found = join(net, user).and_then(|()| {
+                control_socket()
+                    .and_then(|socket| ifreq::mac_of(socket.as_fd(), interface))
+                    .map_err(|errno| (AttachStep::CheckName, errno))
+            });
+            let report = match found {
+                Ok(mac) => {
+                    let [a, b, c, d, e, f] = mac.unwrap_or_default().0;
+                    [FOUND, FOUND, a, b, c, d, e, f]
+                }
+                Err((step, errno)) => encode(step, errno),
+            };
+            (report, None)
+        })
+    };
+    match outcome.map_err(Failure::Helper)?.0 {
+        [FOUND, FOUND, a, b, c, d, e, f] => Ok(Some(MacAddr([a, b, c, d, e, f]))),
+        report => match decode(report) {
+            Failure::Step(AttachStep::CheckName, Errno::ENODEV) => Ok(None),
+            failure => Err(failure),
+        },
+    }
+}
+
 type StepResult<T> = Result<T, (AttachStep, Errno)>;
 
-fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
-    use AttachStep as Step;
-    if let Some(user) = order.user {
+fn join(net: BorrowedFd<'_>, user: Option<BorrowedFd<'_>>) -> StepResult<()> {
+    if let Some(user) = user {
         // Fails with EINVAL when we are in it already; when it fails for another reason and was
         // needed, joining the network namespace fails next and says so.
         let _already_there = setns(user, CloneFlags::CLONE_NEWUSER);
     }
-    setns(order.net, CloneFlags::CLONE_NEWNET).map_err(|errno| (Step::EnterNetwork, errno))?;
+    setns(net, CloneFlags::CLONE_NEWNET).map_err(|errno| (AttachStep::EnterNetwork, errno))
+}
+
+fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
+    use AttachStep as Step;
+    join(order.net, order.user)?;
+    if order.exclusive {
+        check_name(order.interface).map_err(|errno| (Step::CheckName, errno))?;
+    }
     // A descriptor of /dev/net/tun belongs to the namespace that it was opened in.
     let device =
         open(c"/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
@@ -165,6 +237,21 @@ fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
         configure(interface, vnet_header, settings)?;
     }
     Ok(device)
+}
+
+/// Fails with `EEXIST` when there is an interface of this name. TUNSETIFF does not: it attaches to
+/// a persistent device.
+fn check_name(interface: InterfaceRequest) -> Result<(), Errno> {
+    match ifreq::index(control_socket()?.as_fd(), interface) {
+        Ok(_) => Err(Errno::EEXIST),
+        Err(Errno::ENODEV) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The socket through which interfaces are configured.
+fn control_socket() -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
 
 /// Creates the interface or attaches to a persistent one; says whether it has a virtio-net header.
@@ -201,8 +288,7 @@ fn configure(
     use AttachStep as Step;
     const UP: u16 = 0x1;
     let step = |step: Step| move |errno: Errno| (step, errno);
-    let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(step(Step::OpenSocket))?;
+    let control = control_socket().map_err(step(Step::OpenSocket))?;
     let control = control.as_fd();
     ifreq::add_flags(control, InterfaceRequest::new(b"lo"), UP).map_err(step(Step::SetUp))?;
     ifreq::set_mtu(control, interface, settings.mtu).map_err(step(Step::SetMtu))?;
@@ -214,12 +300,56 @@ fn configure(
     }
     ifreq::set_address(control, interface, settings.address).map_err(step(Step::SetAddress))?;
     ifreq::set_netmask(control, interface, settings.netmask).map_err(step(Step::SetNetmask))?;
-    // Last before the route, which needs it, so that the interface is never up half configured.
+    if settings.ipv6.is_some() {
+        prepare_static_ipv6(&interface);
+    }
+    // Last before the routes, which need it, so that the interface is never up half configured.
     ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
-    match ifreq::add_default_route(control, interface, settings.gateway) {
+    let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
+    let route = match settings.metric {
+        None => ifreq::add_default_route(control, interface, settings.gateway),
+        Some(_) => rtnetlink::add_default_route4(index, settings.gateway, settings.metric),
+    };
+    match route {
         // The interface was configured before.
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err((Step::AddRoute, errno)),
+    }
+    settings.ipv6.map_or(Ok(()), |ipv6| configure_ipv6(index, &ipv6, settings.metric))
+}
+
+fn configure_ipv6(index: u32, settings: &Settings6, metric: Option<u32>) -> StepResult<()> {
+    use AttachStep as Step;
+    match rtnetlink::add_address6(index, settings.address, settings.prefix_len) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err((Step::SetAddress6, errno)),
+    }
+    match rtnetlink::add_default_route6(index, settings.gateway, metric) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err((Step::AddRoute, errno)),
+        Err(errno) => Err((Step::AddRoute6, errno)),
+    }
+}
+
+/// Settings of an interface whose IPv6 is static: on, without addresses and routes from router
+/// advertisements, and without waiting for a duplicate of the link-local address.
+const STATIC_IPV6: [(&str, &[u8]); 4] =
+    [("disable_ipv6", b"0"), ("accept_ra", b"0"), ("autoconf", b"0"), ("accept_dad", b"0")];
+
+/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Where it cannot, the guest may get a
+/// second address from our advertisements; where IPv6 stays off, setting the address says so.
+fn prepare_static_ipv6(interface: &InterfaceRequest) {
+    for (setting, value) in STATIC_IPV6 {
+        // The folder, an interface's name, a slash, the setting, a zero byte.
+        let mut path = [0_u8; 64];
+        let parts = [b"/proc/sys/net/ipv6/conf/", interface.name(), b"/", setting.as_bytes()];
+        let bytes = parts.iter().flat_map(|part| part.iter());
+        for (to, from) in path.iter_mut().take(63).zip(bytes) {
+            *to = *from;
+        }
+        let Ok(path) = core::ffi::CStr::from_bytes_until_nul(&path) else { continue };
+        if let Ok(file) = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            let _unchanged = write(&file, value);
+        }
     }
 }
 

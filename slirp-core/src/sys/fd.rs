@@ -40,6 +40,23 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(taken) })
 }
 
+/// Sends a descriptor over a UNIX socket, with one byte to carry it.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send_fd(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(send_with_fd(socket, &[0], Some(fd))?)
+}
+
+/// Receives a descriptor that [`send_fd`] sent, marked close-on-exec.
+///
+/// # Errors
+/// Those of recvmsg(2); `UnexpectedEof` when the other side has gone or sent something else.
+pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (_, fd) = receive_with_fd(socket, &mut [0])?;
+    fd.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 /// Receives one message of at most `record.len()` bytes and the descriptor that may come with it.
 ///
 /// Returns the length of the message; zero when the other side has gone.

@@ -99,6 +99,17 @@ pub(crate) fn set_mtu(
     call(socket, Call::SetMtu, &mut interface.with(i32::from(mtu).to_ne_bytes()))
 }
 
+/// The number of the interface.
+///
+/// # Errors
+/// `ENODEV` when there is none of this name.
+pub(crate) fn index(socket: BorrowedFd<'_>, interface: InterfaceRequest) -> Result<u32, Errno> {
+    let mut request = interface;
+    call(socket, Call::ReadIndex, &mut request)?;
+    let [i0, i1, i2, i3, ..] = request.value;
+    Ok(u32::from_ne_bytes([i0, i1, i2, i3]))
+}
+
 /// Sets the length of the transmit queue in packets.
 ///
 /// Over rtnetlink(7), since the ioctl for it wants a capability in the initial user namespace. What
@@ -109,9 +120,7 @@ pub(crate) fn set_queue_len(
     packets: u16,
 ) -> Result<(), Errno> {
     const MESSAGE_LEN: u32 = 16 + 16 + 8;
-    let mut request = interface;
-    call(socket, Call::ReadIndex, &mut request)?;
-    let [i0, i1, i2, i3, ..] = request.value;
+    let [i0, i1, i2, i3] = index(socket, interface)?.to_ne_bytes();
     // struct nlmsghdr, struct ifinfomsg, struct rtattr: all of them in the host's byte order.
     let mut message = [0_u8; MESSAGE_LEN as usize];
     let fields = [
@@ -172,8 +181,16 @@ pub(crate) fn set_netmask(
 
 /// Reads the Ethernet address of a TAP device through its own descriptor.
 pub(crate) fn mac_of_device(device: BorrowedFd<'_>) -> Result<Option<MacAddr>, Errno> {
-    let mut request = InterfaceRequest::new(b"");
-    call(device, Call::ReadHardwareAddress, &mut request)?;
+    mac_of(device, InterfaceRequest::new(b""))
+}
+
+/// Reads the Ethernet address of an interface, if it has one of that kind.
+pub(crate) fn mac_of(
+    socket: BorrowedFd<'_>,
+    interface: InterfaceRequest,
+) -> Result<Option<MacAddr>, Errno> {
+    let mut request = interface;
+    call(socket, Call::ReadHardwareAddress, &mut request)?;
     Ok(request.hardware_address())
 }
 

@@ -1,0 +1,163 @@
+//! Giving a container its network.
+//!
+//! Owns the start of the long-lived process and the agreement with it, in two phases: it says that
+//! the network works, then its caller does what has to be done with that news, then it is told to
+//! stay. Whatever ends the caller in between, the network ends with it.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
+
+use super::error::{Error, Kind};
+use super::frame;
+use super::request::Request;
+use super::stop::{KEEPER_ARGUMENT, is_served, stop};
+use super::store::{Candidates, Lock};
+
+/// How long the network may take to come up (arbitrary; it takes some 50 ms).
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The executable of this process, whatever became of its path.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// An attachment that works, but ends with this value unless it is committed.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    keeper: Child,
+    stream: UnixStream,
+    /// The interface's Ethernet address.
+    pub(crate) mac: String,
+    _lock: Lock,
+}
+
+impl Pending {
+    /// Lets the attachment stay until its container ends or it is detached.
+    ///
+    /// # Errors
+    /// When the process behind it has ended meanwhile.
+    pub(crate) fn commit(self) -> Result<(), Error> {
+        let gone = |error: io::Error| Error::failed(format!("the network has ended: {error}"));
+        frame::send(&self.stream, &json!("commit")).map_err(gone)?;
+        frame::receive(&self.stream).map(drop).map_err(gone)
+    }
+
+    /// Ends the attachment and waits until it has.
+    pub(crate) fn abort(mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        // It ends by itself, within the time that its engine has.
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Looks at the network namespace at `path`, which is to be somebody else's.
+///
+/// # Errors
+/// When there is none, when it is something else, when it belongs to somebody else, or when it is
+/// our own and `may_be_own` does not say that this is meant.
+pub(crate) fn find_namespace(path: &Path, may_be_own: bool) -> Result<NamespaceId, Error> {
+    let target = NamespaceTarget::of_path(path).map_err(|error| of_namespace(&error))?;
+    let unreadable = |error: io::Error| Error::failed(format!("{}: {error}", path.display()));
+    let id = target.network_id().map_err(unreadable)?;
+    let own = NamespaceId::of_path(Path::new("/proc/self/ns/net")).map_err(unreadable)?;
+    if id == own && !may_be_own {
+        return Err(Error::new(
+            Kind::OwnNamespace,
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+        ));
+    }
+    Ok(id)
+}
+
+/// What the failure of opening a namespace means.
+pub(crate) fn of_namespace(error: &AttachError) -> Error {
+    let kind = match error {
+        AttachError::OpenNamespace { source, .. }
+            if matches!(
+                source.raw_os_error(),
+                Some(nix::libc::ENOENT | nix::libc::ESRCH | nix::libc::ENOTDIR)
+            ) =>
+        {
+            Kind::ContainerGone
+        }
+        AttachError::NotNetwork(_) => Kind::NotNamespace,
+        _ => Kind::Failed,
+    };
+    Error::new(kind, error.to_string()).with_hint(error.hint())
+}
+
+/// Attaches a container. What an earlier attachment of the same name left behind is removed first.
+///
+/// # Errors
+/// When the container is attached already, and for everything that keeps its network from working;
+/// nothing is left behind then.
+pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pending, Error> {
+    let store = candidates.create()?;
+    let files = store.files(&request.key);
+    let lock = files.lock()?;
+    for other in candidates.existing() {
+        let files = other.files(&request.key);
+        if !files.exist() {
+            continue;
+        }
+        if let Some(pid) = is_served(&files) {
+            return Err(Error::failed(format!(
+                "a slirp4netns process ({pid}) is already running for netns (containerID: {}, \
+                 interface: {})",
+                request.key.container_id, request.key.ifname
+            )));
+        }
+        stop(&files)?;
+        files.remove();
+    }
+    match start(request, files.folder(), files.stem()) {
+        Ok((keeper, stream, report)) => {
+            let mac = report["mac"].as_str().unwrap_or_default().to_owned();
+            Ok(Pending { keeper, stream, mac, _lock: lock })
+        }
+        Err(error) => {
+            files.remove();
+            lock.remove();
+            Err(error)
+        }
+    }
+}
+
+/// Starts the keeper and waits until the network works.
+fn start(
+    request: &Request,
+    folder: &Path,
+    stem: &str,
+) -> Result<(Child, UnixStream, Value), Error> {
+    let failed = |error: io::Error| Error::failed(format!("cannot start {OURSELVES}: {error}"));
+    let (stream, theirs) = UnixStream::pair().map_err(failed)?;
+    stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
+    let mut keeper = Command::new(OURSELVES)
+        .args([KEEPER_ARGUMENT, stem])
+        .arg(folder)
+        .env_clear()
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let answer = frame::send(&stream, &request.to_json()).and_then(|()| frame::receive(&stream));
+    let error = match answer {
+        Ok(report) if report["error"].is_null() => return Ok((keeper, stream, report)),
+        Ok(report) => Error::from_json(&report["error"]),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {
+            // Our own child, not waited for yet, so its number is still its own.
+            let _ = keeper.kill();
+            Error::failed("the network did not start in time")
+        }
+        Err(error) => Error::failed(format!("the process of the network has ended: {error}")),
+    };
+    drop(stream);
+    // It ends when its caller has gone; waiting for it frees what it had.
+    let _ = keeper.wait();
+    Err(error)
+}

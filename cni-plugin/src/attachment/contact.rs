@@ -1,0 +1,68 @@
+//! Talking to the process that keeps an attachment.
+//!
+//! Owns the client's side of its socket. The other side is in [`keeper`](crate::keeper).
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+use slirp_core::ProcessFd;
+
+use super::frame;
+
+/// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a keeper may take to end: its engine has a time limit of its own, which this exceeds.
+const END_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A connection to a keeper.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    stream: UnixStream,
+    /// The keeper itself.
+    pub(crate) process: ProcessFd,
+}
+
+impl Contact {
+    /// Connects to the keeper behind `socket`.
+    ///
+    /// # Errors
+    /// Those of connect(2) where nobody listens; `PermissionDenied` where somebody else does.
+    pub(crate) fn open(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        let peer = getsockopt(&stream.as_fd(), PeerCredentials)?;
+        if peer.uid() != geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let process = ProcessFd::open(peer.pid())?;
+        Ok(Self { stream, process })
+    }
+
+    fn ask(&self, what: &str, timeout: Duration) -> io::Result<Value> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.set_write_timeout(Some(timeout))?;
+        frame::send(&self.stream, &json!({ "execute": what }))?;
+        frame::receive(&self.stream)
+    }
+
+    /// What the keeper knows: the device and inode of the network namespace that it serves.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub(crate) fn info(&self) -> io::Result<Value> {
+        self.ask("info", ANSWER_TIMEOUT)
+    }
+
+    /// Asks the keeper to end and waits until its engine has, and with it interface and ports.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        self.ask("end", END_TIMEOUT).map(drop)
+    }
+}

@@ -1,0 +1,113 @@
+//! Which process is meant by a number that was written down.
+//!
+//! Owns [`ProcessIdentity`]. A process id alone names whoever has it now; together with the time
+//! at which that process started, the boot, and the PID namespace it names one process for ever.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use serde_json::{Value, json};
+use slirp_core::ProcessFd;
+
+/// A process, written down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: i32,
+    /// In clock ticks since boot: field 22 of `/proc/PID/stat` (proc_pid_stat(5)).
+    start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    boot_id: String,
+    /// Inode of the PID namespace in which the number counts.
+    pid_namespace: u64,
+}
+
+impl ProcessIdentity {
+    /// The process that has this number now.
+    pub(crate) fn of_pid(pid: i32) -> Option<Self> {
+        Some(Self {
+            pid,
+            start_time: start_time(pid)?,
+            boot_id: boot_id(),
+            pid_namespace: pid_namespace(),
+        })
+    }
+
+    /// The process, if it still exists; it may have ended without being waited for.
+    pub(crate) fn find(&self) -> Option<ProcessFd> {
+        if self.boot_id != boot_id() || self.pid_namespace != pid_namespace() {
+            return None;
+        }
+        let process = ProcessFd::open(self.pid).ok()?;
+        // Asked after the number was pinned down.
+        (start_time(self.pid)? == self.start_time).then_some(process)
+    }
+
+    /// Whether the process runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.find().is_some_and(|process| is_running(&process))
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "pid": self.pid,
+            "startTime": self.start_time,
+            "bootID": self.boot_id,
+            "pidNamespace": self.pid_namespace,
+        })
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            pid: value["pid"].as_i64()?.try_into().ok()?,
+            start_time: value["startTime"].as_u64()?,
+            boot_id: value["bootID"].as_str()?.to_owned(),
+            pid_namespace: value["pidNamespace"].as_u64()?,
+        })
+    }
+}
+
+/// Whether a process has not ended yet.
+pub(crate) fn is_running(process: &ProcessFd) -> bool {
+    matches!(process.wait(nix::poll::PollTimeout::ZERO), Ok(false))
+}
+
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the start time is the 20th field behind it.
+    let (_, behind) = stat.rsplit_once(')')?;
+    behind.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> ProcessIdentity {
+        ProcessIdentity::of_pid(std::process::id().cast_signed()).unwrap()
+    }
+
+    #[test]
+    fn own_process_is_found_and_survives_being_written_down() {
+        assert!(own().is_alive());
+        assert_eq!(ProcessIdentity::from_json(&own().to_json()), Some(own()));
+    }
+
+    #[test]
+    fn other_process_of_the_same_number_is_not_mistaken() {
+        let reused = ProcessIdentity { start_time: own().start_time + 1, ..own() };
+        assert!(reused.find().is_none(), "the number was given to another process");
+        let rebooted = ProcessIdentity { boot_id: "another".to_owned(), ..own() };
+        assert!(rebooted.find().is_none(), "the machine was started anew");
+        let elsewhere = ProcessIdentity { pid_namespace: 1, ..own() };
+        assert!(elsewhere.find().is_none(), "the number counts in another namespace");
+    }
+}

@@ -1,0 +1,128 @@
+//! Ending the processes of an attachment, for certain.
+//!
+//! # Theory of operation
+//! A keeper is asked through its socket, which the kernel says whose it is. One that has no socket
+//! any more, or does not answer, is found by what its record says, or by its command line when the
+//! record is gone as well, and is signalled through a descriptor, never by a bare number. Either way
+//! this returns when interface and ports are free.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use slirp_core::ProcessFd;
+
+use super::contact::Contact;
+use super::error::Error;
+use super::identity::{ProcessIdentity, is_running};
+use super::store::Files;
+
+/// The argument by which our executable is told to be a keeper; the stem of the attachment's files
+/// comes behind it.
+pub(crate) const KEEPER_ARGUMENT: &str = "keep-attachment";
+/// The same for the engine.
+pub(crate) const ENGINE_ARGUMENT: &str = "run-attachment";
+
+/// How long a process may take to end after SIGTERM (slirp-cni-plugin's 5 s).
+const TERM_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same after SIGKILL (slirp-cni-plugin's 1 s).
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Ends the processes of an attachment, if there are any.
+///
+/// # Errors
+/// When one of them outlives SIGKILL.
+pub(crate) fn stop(files: &Files) -> Result<(), Error> {
+    let record = files.record();
+    if let Ok(contact) = Contact::open(&files.socket()) {
+        // What it does not do by itself is done to it.
+        if contact.end().is_err() || !has_ended(&contact.process, KILL_TIMEOUT) {
+            end(&contact.process)?;
+        }
+    }
+    // The engine ends with its keeper, however that ended; this waits until it has.
+    let written = record.iter().flat_map(|record| [Some(&record.keeper), record.engine.as_ref()]);
+    for identity in written.flatten() {
+        if let Some(process) = identity.find() {
+            end(&process)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends processes that serve the attachment with this stem though nothing is written down about
+/// them any more. Says whether there were any.
+///
+/// # Errors
+/// When one of them outlives SIGKILL.
+pub(crate) fn stop_unrecorded(stem: &str) -> Result<bool, Error> {
+    let found = processes_of(stem);
+    for process in &found {
+        end(process)?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Processes of this user that were started for the attachment, keepers before engines.
+fn processes_of(stem: &str) -> Vec<ProcessFd> {
+    let mut found = Vec::new();
+    for role in [KEEPER_ARGUMENT, ENGINE_ARGUMENT] {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let Ok(process) = ProcessFd::open(pid) else { continue };
+            // Asked after the number was pinned down.
+            if is_ours(pid, role, stem) && is_running(&process) {
+                found.push(process);
+            }
+        }
+    }
+    found
+}
+
+fn is_ours(pid: i32, role: &str, stem: &str) -> bool {
+    let path = format!("/proc/{pid}");
+    // The files of a process that may not be traced belong to root; an engine is one.
+    let owner = fs::metadata(format!("{path}/task")).map(|meta| meta.uid());
+    let is_owner = owner.is_ok_and(|owner| owner == geteuid().as_raw() || owner == 0);
+    let command = fs::read(format!("{path}/cmdline")).unwrap_or_default();
+    let mut words = command.split(|&byte| byte == 0).skip(1);
+    is_owner && words.next() == Some(role.as_bytes()) && words.next() == Some(stem.as_bytes())
+}
+
+/// SIGTERM, then SIGKILL.
+fn end(process: &ProcessFd) -> Result<(), Error> {
+    if has_ended(process, Duration::ZERO) {
+        return Ok(());
+    }
+    for (signal, timeout) in [(Signal::SIGTERM, TERM_TIMEOUT), (Signal::SIGKILL, KILL_TIMEOUT)] {
+        // It may have ended this moment, which is what the wait tells.
+        let _ = process.signal(signal);
+        if has_ended(process, timeout) {
+            return Ok(());
+        }
+    }
+    Err(Error::failed("slirp did not terminate (timeout)"))
+}
+
+fn has_ended(process: &ProcessFd, within: Duration) -> bool {
+    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+    process.wait(timeout).unwrap_or(false)
+}
+
+/// The number of the keeper of this attachment, if it runs.
+pub(crate) fn is_served(files: &Files) -> Option<i32> {
+    if let Ok(contact) = Contact::open(&files.socket())
+        && contact.info().is_ok()
+    {
+        let known = files.record().map(|record| record.keeper.pid);
+        return Some(known.unwrap_or_default());
+    }
+    let record = files.record()?;
+    let alive = |identity: &ProcessIdentity| identity.is_alive().then_some(identity.pid);
+    alive(&record.keeper)
+}

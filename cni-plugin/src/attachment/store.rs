@@ -1,0 +1,283 @@
+//! Where attachments are written down.
+//!
+//! Owns the choice of folders, the files of an attachment and its lock.
+//!
+//! # Theory of operation
+//! Runtimes add and delete with different environments (a hook with an empty one, a cleanup process
+//! of another service), so the folder has to be found without the environment's help. There is a
+//! list of candidates; adding writes to the first that can be used, everything else looks at all of
+//! them. A folder that others could write to, or that belongs to somebody else, is not used.
+//!
+//! Files of an attachment: `STEM.json` its record, `STEM.sock` the socket of its keeper, `STEM.api`
+//! slirp4netns's API socket, `STEM.lock` held while it is added, deleted or looked at.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+
+use super::error::{Error, Kind};
+use super::key::Key;
+use super::record::Record;
+
+/// Longest path of a socket (unix(7): 108 bytes with the final zero).
+const SOCKET_PATH_CAP: usize = 107;
+/// How long another process may hold the lock of an attachment (arbitrary: an addition takes a
+/// fraction of a second, a deletion at most the time that is given to a process to end).
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the lock is tried (arbitrary).
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Folders that may hold attachments, in the order in which they are tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidates {
+    folders: Vec<PathBuf>,
+    /// Whether the first one was asked for by name, so that another one will not do.
+    is_first_chosen: bool,
+}
+
+impl Candidates {
+    /// The usual ones, after the one that was asked for.
+    pub(crate) fn new(chosen: Option<&Path>) -> Self {
+        let user = geteuid();
+        let mut folders: Vec<PathBuf> = chosen.map(Path::to_owned).into_iter().collect();
+        let is_own = |path: &Path| {
+            fs::symlink_metadata(path)
+                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user.as_raw())
+        };
+        let mut parents = Vec::new();
+        if user.is_root() {
+            parents.push(PathBuf::from("/run"));
+        }
+        parents.push(PathBuf::from(format!("/run/user/{user}")));
+        parents.extend(env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()).map(PathBuf::from));
+        for parent in parents.into_iter().filter(|path| path.is_absolute() && is_own(path)) {
+            folders.push(parent.join("slirp"));
+        }
+        folders.push(format!("/dev/shm/slirp-{user}").into());
+        folders.push(format!("/tmp/slirp-{user}").into());
+        let mut unique: Vec<PathBuf> = Vec::new();
+        for folder in folders {
+            if !unique.contains(&folder) {
+                unique.push(folder);
+            }
+        }
+        Self { folders: unique, is_first_chosen: chosen.is_some() }
+    }
+
+    /// The first that can be written to, made if need be.
+    ///
+    /// # Errors
+    /// When none can, with the reason for each.
+    pub(crate) fn create(&self) -> Result<Store, Error> {
+        let mut reasons = Vec::new();
+        let tried = if self.is_first_chosen { 1 } else { self.folders.len() };
+        for folder in self.folders.iter().take(tried) {
+            match Store::create(folder) {
+                Ok(store) => return Ok(store),
+                Err(error) => reasons.push(format!("{}: {error}", folder.display())),
+            }
+        }
+        let message = format!("no folder for the state of attachments: {}", reasons.join("; "));
+        Err(Error::failed(message).with_hint(Some("name one with stateDir")))
+    }
+
+    /// Those that exist.
+    pub(crate) fn existing(&self) -> impl Iterator<Item = Store> + '_ {
+        self.folders.iter().filter_map(|folder| Store::open(folder).ok())
+    }
+}
+
+/// A folder of attachments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    fn create(folder: &Path) -> io::Result<Self> {
+        let longest = folder.join(format!("{:032}.sock", 0));
+        if longest.as_os_str().len() > SOCKET_PATH_CAP {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is too long for sockets in it",
+            ));
+        }
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(folder)
+            // What is there instead of a folder is told below.
+            && folder.symlink_metadata().is_err()
+        {
+            return Err(error);
+        }
+        let store = Self::open(folder)?;
+        nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK)?;
+        Ok(store)
+    }
+
+    /// The folder, if it exists and can be trusted.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(folder)?;
+        let problem = if !meta.is_dir() {
+            "not a folder"
+        } else if meta.uid() != geteuid().as_raw() {
+            "it belongs to another user"
+        } else if meta.mode() & 0o022 != 0 {
+            "others may write to it"
+        } else {
+            return Ok(Self { folder: folder.to_owned() });
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+    }
+
+    /// The files of an attachment.
+    pub(crate) fn files(&self, key: &Key) -> Files {
+        Files { folder: self.folder.clone(), stem: key.file_stem() }
+    }
+
+    /// All records that can be read.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        let is_record = |path: &&PathBuf| path.extension().is_some_and(|ext| ext == "json");
+        paths.iter().filter(is_record).filter_map(|path| read_record(path)).collect()
+    }
+}
+
+/// The files of one attachment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Files {
+    folder: PathBuf,
+    stem: String,
+}
+
+impl Files {
+    /// Those of the attachment with this stem.
+    pub(crate) fn new(folder: PathBuf, stem: String) -> Self {
+        Self { folder, stem }
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        self.folder.join(format!("{}.{extension}", self.stem))
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("sock")
+    }
+
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.path("api")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn stem(&self) -> &str {
+        &self.stem
+    }
+
+    /// Whether there is anything of this attachment.
+    pub(crate) fn exist(&self) -> bool {
+        ["json", "sock", "api", "lock"].iter().any(|ext| self.path(ext).symlink_metadata().is_ok())
+    }
+
+    /// The record, if there is a readable one.
+    pub(crate) fn record(&self) -> Option<Record> {
+        read_record(&self.path("json"))
+    }
+
+    /// Writes the record; it is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// Those of open(2), write(2) and rename(2).
+    pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
+        let next = self.path("json.new");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        file.write_all(record.to_json().to_string().as_bytes())?;
+        fs::rename(&next, self.path("json"))
+    }
+
+    /// Removes everything but the lock.
+    pub(crate) fn remove(&self) {
+        for extension in ["json", "json.new", "sock", "api"] {
+            // Most often it is not there.
+            let _ = fs::remove_file(self.path(extension));
+        }
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when somebody holds it for long; [`Kind::Failed`] when it cannot be made.
+    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        let started_at = Instant::now();
+        loop {
+            match self.try_lock() {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) if started_at.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_PAUSE),
+                Ok(None) => {
+                    let message = "another process is at work on this attachment";
+                    return Err(Error::new(Kind::Busy, message));
+                }
+                Err(error) => {
+                    let message = format!("{}: {error}", self.path("lock").display());
+                    return Err(Error::failed(message));
+                }
+            }
+        }
+    }
+
+    /// The lock, if nobody has it.
+    ///
+    /// # Errors
+    /// Those of open(2) and flock(2).
+    pub(crate) fn try_lock(&self) -> io::Result<Option<Lock>> {
+        let path = self.path("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        // The one who had it may have removed the file meanwhile.
+        let is_same = |meta: fs::Metadata| {
+            file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()))
+        };
+        Ok(fs::symlink_metadata(&path).is_ok_and(is_same).then_some(Lock { _file: file, path }))
+    }
+}
+
+/// The right to add, delete or look at an attachment.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: Flock<File>,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Gives it back and removes its file: the attachment is no more.
+    pub(crate) fn remove(self) {
+        // While we have it, nobody else can have another file of this name locked.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn read_record(path: &Path) -> Option<Record> {
+    let bytes = fs::read(path).ok()?;
+    Record::from_json(&serde_json::from_slice(&bytes).ok()?)
+}

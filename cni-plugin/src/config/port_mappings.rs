@@ -1,0 +1,162 @@
+//! Ports of the host that lead into the container: the key and the capability `portMappings`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde_json::Value;
+use slirp_core::instance::{Forward, ForwardProtocol};
+
+use crate::protocol::error::CniError;
+use crate::protocol::field;
+
+/// The rules of a list of mappings for a guest with these addresses. A mapping without an address of
+/// the host is one rule per IP version of the guest.
+///
+/// # Errors
+/// For what is no list of mappings, a port that is none, a protocol that cannot be forwarded, an
+/// address of the host whose IP version the guest does not have.
+pub(super) fn parse(
+    value: &Value,
+    guest: Ipv4Addr,
+    guest6: Option<Ipv6Addr>,
+) -> Result<Vec<Forward>, CniError> {
+    let list = value
+        .as_array()
+        .ok_or_else(|| CniError::config(format!("portMappings: {value} is not a list")))?;
+    let mut forwards = Vec::new();
+    for mapping in list {
+        for forward in one(mapping, guest, guest6)? {
+            // The same mapping in configuration and capability is one.
+            if !forwards.contains(&forward) {
+                forwards.push(forward);
+            }
+        }
+    }
+    Ok(forwards)
+}
+
+fn one(
+    mapping: &Value,
+    guest: Ipv4Addr,
+    guest6: Option<Ipv6Addr>,
+) -> Result<Vec<Forward>, CniError> {
+    if !mapping.is_object() {
+        return Err(CniError::config(format!("portMappings: {mapping} is not a mapping")));
+    }
+    let port = |name: &str, side: &str| {
+        let value = field::of(mapping, name).cloned().unwrap_or_else(|| Value::from(0));
+        let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+        port.filter(|&port| port != 0)
+            .ok_or_else(|| CniError::config(format!("Invalid {side} port number: {value}")))
+    };
+    let (host_port, guest_port) = (port("hostPort", "host")?, port("containerPort", "container")?);
+    let protocol = field::of(mapping, "protocol").and_then(Value::as_str).unwrap_or_default();
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "" | "tcp" => ForwardProtocol::Tcp,
+        "udp" => ForwardProtocol::Udp,
+        _ => {
+            let message =
+                format!("portMappings: protocol {protocol:?} of port {host_port} is not supported");
+            return Err(CniError::unsupported(message));
+        }
+    };
+    let rule = |host: IpAddr, guest: IpAddr| Forward {
+        protocol,
+        host: SocketAddr::new(host, host_port),
+        guest: SocketAddr::new(guest, guest_port),
+    };
+    let host = field::of(mapping, "hostIP").and_then(Value::as_str).unwrap_or_default();
+    if host.is_empty() {
+        let v4 = rule(Ipv4Addr::UNSPECIFIED.into(), guest.into());
+        let v6 = guest6.map(|guest| rule(Ipv6Addr::UNSPECIFIED.into(), guest.into()));
+        return Ok([Some(v4), v6].into_iter().flatten().collect());
+    }
+    let invalid = |why: &str| {
+        CniError::config(format!("portMappings: hostIP {host:?} of port {host_port}: {why}"))
+    };
+    match host.parse().map_err(|_| invalid("not an IP address"))? {
+        IpAddr::V4(v4) => Ok(vec![rule(v4.into(), guest.into())]),
+        IpAddr::V6(v6) => match guest6 {
+            Some(guest) => Ok(vec![rule(v6.into(), guest.into())]),
+            None => Err(invalid("the network has no IPv6 (enableIPv6)")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::attachment::ports::shown;
+
+    const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
+
+    fn rules(value: &Value, guest6: Option<&str>) -> Result<Vec<String>, (u16, String)> {
+        let guest6 = guest6.map(|text| text.parse().unwrap());
+        match parse(value, GUEST, guest6) {
+            Ok(forwards) => Ok(forwards.iter().map(shown).collect()),
+            Err(error) => Err((error.code, error.message)),
+        }
+    }
+
+    #[test]
+    fn mappings_are_read_in_any_case() {
+        for value in [
+            json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]),
+            json!([{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "" }]),
+            json!([{ "hostPort": 8080, "containerPort": 80 }, { "hostPort": 8080, "containerPort": 80 }]),
+        ] {
+            assert_eq!(rules(&value, None), Ok(vec!["0.0.0.0:8080->80/tcp".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn mapping_without_address_is_one_rule_per_version() {
+        let value = json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp" }]);
+        assert_eq!(
+            rules(&value, Some("fd00::100")),
+            Ok(vec!["0.0.0.0:53->5353/udp".to_owned(), "[::]:53->5353/udp".to_owned()])
+        );
+        let value = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "127.0.0.1" }]);
+        assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["127.0.0.1:1->2/tcp".to_owned()]));
+        let value = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "::1" }]);
+        assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["[::1]:1->2/tcp".to_owned()]));
+    }
+
+    #[test]
+    fn what_cannot_be_forwarded_is_named() {
+        for (mapping, code, message) in [
+            (json!({ "containerPort": 80 }), 7, "Invalid host port number: 0"),
+            (
+                json!({ "hostPort": 65536, "containerPort": 80 }),
+                7,
+                "Invalid host port number: 65536",
+            ),
+            (json!({ "hostPort": -1, "containerPort": 80 }), 7, "Invalid host port number: -1"),
+            (
+                json!({ "hostPort": 80, "containerPort": "x" }),
+                7,
+                "Invalid container port number: \"x\"",
+            ),
+            (
+                json!({ "hostPort": 80, "containerPort": 80, "protocol": "sctp" }),
+                2,
+                "portMappings: protocol \"sctp\" of port 80 is not supported",
+            ),
+            (
+                json!({ "hostPort": 80, "containerPort": 80, "hostIP": "::1" }),
+                7,
+                "portMappings: hostIP \"::1\" of port 80: the network has no IPv6 (enableIPv6)",
+            ),
+            (
+                json!({ "hostPort": 80, "containerPort": 80, "hostIP": "here" }),
+                7,
+                "portMappings: hostIP \"here\" of port 80: not an IP address",
+            ),
+            (json!(7), 7, "portMappings: 7 is not a mapping"),
+        ] {
+            assert_eq!(rules(&json!([mapping]), None), Err((code, message.to_owned())));
+        }
+        assert!(rules(&json!({}), None).is_err());
+    }
+}

@@ -1,0 +1,329 @@
+//! What the attachment is to be like, according to configuration, capabilities and arguments.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use slirp_core::netns::NamespaceId;
+use slirp_core::policy::Policy;
+
+use super::{Header, addresses, path, port_mappings};
+use crate::attachment::key::Key;
+use crate::attachment::request::Request;
+use crate::protocol::environment::Environment;
+use crate::protocol::error::CniError;
+use crate::protocol::field;
+use crate::protocol::result::{Dns, texts};
+
+/// What the original plugin takes, and its default.
+const MTU_MIN: u16 = 1500;
+const MTU_MAX: u16 = 65_521;
+
+/// Capabilities that we act on; others are an error, so that nobody believes that they work.
+const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];
+
+/// The variable that names another program as the engine.
+const PROGRAM_VARIABLE: &str = "SLIRP4NETNS";
+
+/// Everything that a configuration says.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Settings {
+    pub(crate) request: Request,
+    /// What the result says about name servers.
+    pub(crate) dns: Dns,
+}
+
+/// Reads the settings of an attachment. `netns_id` is the namespace at the environment's path.
+///
+/// # Errors
+/// For what is not valid, with the key; for what is declared and cannot be acted on.
+pub(crate) fn settings(
+    header: &Header,
+    environment: &Environment,
+    netns_id: NamespaceId,
+) -> Result<Settings, CniError> {
+    refuse_unsupported(header)?;
+    let plan = addresses::plan(header)?;
+    let (address, address6) = addresses::guest(header, environment, &plan)?;
+    let mut policy = Policy::default();
+    policy.allow_host_loopback = !flag(header, "disableHostLoopback", false)?;
+    policy.dns_service = !flag(header, "disableDNS", false)?;
+    let capability = header.find("runtimeConfig").and_then(|c| field::of(c, "portMappings"));
+    let mut ports = Vec::new();
+    for value in [header.find("portMappings"), capability].into_iter().flatten() {
+        for forward in port_mappings::parse(value, address, address6)? {
+            if !ports.contains(&forward) {
+                ports.push(forward);
+            }
+        }
+    }
+    let mut dns = name_servers(header);
+    let search_domains = dns.search.clone();
+    if policy.dns_service {
+        let own = [Some(plan.dns().to_string()), plan.ipv6().map(|p| p.dns().to_string())];
+        for server in own.into_iter().flatten() {
+            if !dns.nameservers.contains(&server) {
+                dns.nameservers.push(server);
+            }
+        }
+    }
+    let netns = Path::new(&environment.netns);
+    let netns = std::path::absolute(netns).unwrap_or_else(|_| netns.to_owned());
+    let request = Request {
+        key: key(environment),
+        network: header.name.clone(),
+        netns,
+        netns_id,
+        mtu: mtu(header)?,
+        plan,
+        address,
+        address6,
+        metric: metric(header)?,
+        mac: addresses::mac(header, environment)?,
+        policy,
+        search_domains,
+        outbound: addresses::outbound(header)?,
+        ports,
+        sandbox: flag(header, "sandbox", true)?,
+        log_file: path(&header.object, "logFile")?,
+        program: program()?,
+    };
+    Ok(Settings { request, dns })
+}
+
+/// The attachment that the environment is about.
+pub(crate) fn key(environment: &Environment) -> Key {
+    Key { container_id: environment.container_id.clone(), ifname: environment.ifname.clone() }
+}
+
+/// A member that is true or false.
+pub(super) fn flag(header: &Header, name: &str, default: bool) -> Result<bool, CniError> {
+    match header.find(name) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(value) => Err(CniError::config(format!("{name}: {value} is neither true nor false"))),
+    }
+}
+
+fn mtu(header: &Header) -> Result<u16, CniError> {
+    let Some(value) = header.find("mtu") else { return Ok(MTU_MIN) };
+    let number = value
+        .as_i64()
+        .ok_or_else(|| CniError::config(format!("mtu: {value} is not a number of bytes")))?;
+    match u16::try_from(number) {
+        // As in the original plugin.
+        _ if number <= 0 => Ok(MTU_MIN),
+        Ok(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => Ok(mtu),
+        Ok(_) | Err(_) => {
+            let message =
+                format!("invalid MTU value {number} configured. {MTU_MIN} <= MTU <= {MTU_MAX}");
+            Err(CniError::config(message))
+        }
+    }
+}
+
+fn metric(header: &Header) -> Result<Option<u32>, CniError> {
+    let Some(value) = header.find("metric") else { return Ok(None) };
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    number.map(Some).ok_or_else(|| CniError::config(format!("metric: {value} is not a metric")))
+}
+
+fn refuse_unsupported(header: &Header) -> Result<(), CniError> {
+    if header
+        .find("ipam")
+        .and_then(|ipam| field::of(ipam, "type"))
+        .is_some_and(|t| !field::is_empty(t))
+    {
+        return Err(CniError::config("ipam plugin not supported within slirp"));
+    }
+    if flag(header, "shared", false)? {
+        return Err(CniError::unsupported("shared: true is not supported"));
+    }
+    let Some(config) = header.find("runtimeConfig") else { return Ok(()) };
+    let config = config
+        .as_object()
+        .ok_or_else(|| CniError::config(format!("runtimeConfig: {config} is not an object")))?;
+    for (name, value) in config {
+        let is_known = CAPABILITIES.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if !is_known && !field::is_empty(value) {
+            let message = format!("capability {name} is not supported (its value is {value})");
+            return Err(CniError::unsupported(message));
+        }
+    }
+    Ok(())
+}
+
+/// `dns` of the configuration, its lists replaced by those of the capability.
+fn name_servers(header: &Header) -> Dns {
+    let mut dns = header.find("dns").map(Dns::parse).unwrap_or_default();
+    let capability = header.find("runtimeConfig").and_then(|config| field::of(config, "dns"));
+    if let Some(capability) = capability {
+        let replace = |list: &mut Vec<String>, name: &str| {
+            let given = texts(field::of(capability, name));
+            if !given.is_empty() {
+                *list = given;
+            }
+        };
+        replace(&mut dns.nameservers, "servers");
+        replace(&mut dns.search, "searches");
+        replace(&mut dns.options, "options");
+    }
+    dns
+}
+
+/// The program that `SLIRP4NETNS` names, whatever it is, if it is set.
+pub(crate) fn program() -> Result<Option<PathBuf>, CniError> {
+    let Some(program) = env::var_os(PROGRAM_VARIABLE) else { return Ok(None) };
+    if program.is_empty() {
+        return Err(CniError::internal(format!(
+            "{PROGRAM_VARIABLE} is set to nothing (hint: unset it to use the built-in engine)"
+        )));
+    }
+    if Path::new(&program).components().count() > 1 {
+        let absolute = std::path::absolute(&program);
+        return Ok(Some(absolute.unwrap_or_else(|_| PathBuf::from(program))));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(&program)).find(|p| p.is_file());
+    found.map(Some).ok_or_else(|| {
+        CniError::internal(format!("cannot find {} in path", Path::new(&program).display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::attachment::ports::shown;
+
+    const NETNS: NamespaceId = NamespaceId { device: 4, inode: 7 };
+
+    fn environment(args: &[(&str, &str)]) -> Environment {
+        Environment {
+            container_id: "c".to_owned(),
+            netns: "/proc/7/ns/net".to_owned(),
+            ifname: "eth0".to_owned(),
+            args: args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            may_be_own_netns: false,
+        }
+    }
+
+    fn read(mut config: Value, args: &[(&str, &str)]) -> Result<Settings, CniError> {
+        config["name"] = json!("net");
+        let header = Header::parse(config.to_string().as_bytes()).unwrap();
+        settings(&header, &environment(args), NETNS)
+    }
+
+    fn refusal(config: Value, args: &[(&str, &str)]) -> (u16, String) {
+        let error = read(config, args).unwrap_err();
+        (error.code, error.message)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original_plugin() {
+        let settings = read(json!({ "MTU": 0 }), &[]).unwrap();
+        let request = settings.request;
+        assert_eq!(request.mtu, 1500);
+        assert_eq!(request.address.to_string(), "10.0.2.100");
+        assert!(request.policy.allow_host_loopback && request.policy.dns_service);
+        assert!(request.sandbox && request.ports.is_empty() && request.address6.is_none());
+        assert_eq!(settings.dns.nameservers, ["10.0.2.3"]);
+    }
+
+    #[test]
+    fn every_key_is_read_in_any_case() {
+        let settings = read(
+            json!({
+                "Mtu": 9000, "CIDR": "10.7.0.0/16", "cidr6": "fd07::/64", "metric": 5, "sandbox": false,
+                "disablehostloopback": true, "disableDns": true, "outboundAddr": "127.0.0.1",
+                "outboundaddr6": "::1", "portmappings": [{ "hostport": 1, "containerPort": 2 }],
+                "logFile": "/tmp/log", "dns": { "nameservers": ["192.0.2.53"], "search": ["a.test"] },
+                "runtimeConfig": {
+                    "portMappings": [{ "hostPort": 3, "containerPort": 4, "protocol": "udp" }],
+                    "ips": ["10.7.1.1/16", "fd07::9"], "mac": "02:00:00:00:00:07",
+                    "dns": { "Servers": ["192.0.2.54"], "searches": [] },
+                },
+            }),
+            &[("IP", "10.7.1.2"), ("MAC", "02:00:00:00:00:08")],
+        )
+        .unwrap();
+        let request = settings.request;
+        assert_eq!((request.mtu, request.metric, request.sandbox), (9000, Some(5), false));
+        assert_eq!(request.address.to_string(), "10.7.1.1");
+        assert_eq!(request.address6.unwrap().to_string(), "fd07::9");
+        assert_eq!(request.mac.unwrap().to_string(), "02:00:00:00:00:07");
+        assert!(!request.policy.allow_host_loopback && !request.policy.dns_service);
+        assert_eq!(request.outbound.ipv4.unwrap().to_string(), "127.0.0.1");
+        assert_eq!(request.outbound.ipv6.unwrap().to_string(), "::1");
+        let ports: Vec<String> = request.ports.iter().map(shown).collect();
+        assert_eq!(
+            ports,
+            ["0.0.0.0:1->2/tcp", "[::]:1->2/tcp", "0.0.0.0:3->4/udp", "[::]:3->4/udp"]
+        );
+        assert_eq!(request.log_file, Some("/tmp/log".into()));
+        assert_eq!(settings.dns.nameservers, ["192.0.2.54"]);
+        assert_eq!(settings.dns.search, ["a.test"]);
+    }
+
+    #[test]
+    fn addresses_come_by_arguments_where_no_capability_says_otherwise() {
+        let settings =
+            read(json!({}), &[("IP", "10.0.2.7"), ("MAC", "02:00:00:00:00:08")]).unwrap();
+        assert_eq!(settings.request.address.to_string(), "10.0.2.7");
+        assert_eq!(settings.request.mac.unwrap().to_string(), "02:00:00:00:00:08");
+        let mixed = json!({ "enableIPv6": true, "runtimeConfig": { "ips": ["fd00::9"] } });
+        let settings = read(mixed, &[("IP", "10.0.2.8")]).unwrap();
+        assert_eq!(settings.request.address.to_string(), "10.0.2.8");
+        assert_eq!(settings.request.address6.unwrap().to_string(), "fd00::9");
+        let args = json!({ "args": { "cni": { "ips": ["10.0.2.9"] } } });
+        let settings = read(args, &[("IP", "10.0.2.8")]).unwrap();
+        assert_eq!(settings.request.address.to_string(), "10.0.2.9");
+    }
+
+    #[test]
+    fn what_is_not_valid_is_named() {
+        let mtu = |number: i64| {
+            (7, format!("invalid MTU value {number} configured. 1500 <= MTU <= 65521"))
+        };
+        assert_eq!(refusal(json!({ "mtu": 1499 }), &[]), mtu(1499));
+        assert_eq!(refusal(json!({ "mtu": 65522 }), &[]), mtu(65522));
+        for (config, code, start) in [
+            (json!({ "mtu": "big" }), 7, "mtu: \"big\""),
+            (
+                json!({ "ipam": { "type": "host-local" } }),
+                7,
+                "ipam plugin not supported within slirp",
+            ),
+            (json!({ "cidr": "10.0.2.1/24" }), 7, "cidr: invalid network \"10.0.2.1/24\""),
+            (json!({ "cidr": 7 }), 7, "cidr: invalid network 7: expected one such as 10.0.2.0/24"),
+            (json!({ "cidr6": "fd00::/48" }), 7, "cidr6: invalid network"),
+            (json!({ "enableIPv6": "yes" }), 7, "enableIPv6: \"yes\" is neither true nor false"),
+            (json!({ "outboundAddr": "no-such-if" }), 7, "outboundAddr: \"no-such-if\""),
+            (json!({ "metric": -1 }), 7, "metric: -1"),
+            (json!({ "logFile": "here" }), 7, "logFile: \"here\" is not an absolute path"),
+            (json!({ "mac": "01:00:00:00:00:01" }), 7, "MAC address 01:00:00:00:00:01"),
+            (json!({ "shared": true }), 2, "shared: true"),
+            (
+                json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1 } } }),
+                2,
+                "capability bandwidth is not supported",
+            ),
+        ] {
+            let (found, message) = refusal(config, &[]);
+            assert!(found == code && message.starts_with(start), "{found} {message}");
+        }
+        for ip in ["10.0.2.2", "10.0.2.3", "10.0.2.0", "10.0.2.255", "10.0.3.1", "fd00::9", "x"] {
+            let (code, message) = refusal(json!({}), &[("IP", ip)]);
+            assert!(code == 7 && message.starts_with(&format!("IP address {ip}: ")), "{message}");
+        }
+        let (_, message) = refusal(json!({}), &[("IP", "10.0.2.7/16")]);
+        assert_eq!(message, "IP address 10.0.2.7/16: the prefix of the network is /24");
+    }
+
+    #[test]
+    fn capabilities_without_a_value_are_not_declared() {
+        let config = json!({ "runtimeConfig": { "aliases": {}, "bandwidth": null, "other": "" } });
+        assert!(read(config, &[]).is_ok());
+    }
+}

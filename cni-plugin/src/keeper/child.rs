@@ -1,0 +1,123 @@
+//! The engine, as its keeper sees it.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+use serde_json::json;
+use slirp_core::host::tap::Tap;
+use slirp_core::{ProcessFd, send_fd};
+
+use crate::attachment::error::Error;
+use crate::attachment::frame;
+use crate::attachment::request::Request;
+use crate::attachment::stop::ENGINE_ARGUMENT;
+use crate::attachment::store::Files;
+
+/// How long an engine may take to start (arbitrary; it takes some 10 ms).
+const START_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an engine may take to end before it is killed (arbitrary; it takes milliseconds).
+const END_TIMEOUT_MS: u16 = 5_000;
+
+/// A running engine. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Engine {
+    child: Child,
+    process: ProcessFd,
+    /// What the engine reads; it ends when this does.
+    lifeline: Option<OwnedFd>,
+}
+
+impl Engine {
+    /// Starts an engine on `tap` and waits until the network works.
+    ///
+    /// # Errors
+    /// What kept it from working; the engine has ended then.
+    pub(super) fn start(
+        tap: &Tap,
+        user_namespace: Option<BorrowedFd<'_>>,
+        request: &Request,
+        files: &Files,
+    ) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::failed(format!("cannot start the engine: {error}"));
+        let (stream, theirs) = UnixStream::pair().map_err(failed)?;
+        stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
+        let child = Command::new("/proc/self/exe")
+            .args([ENGINE_ARGUMENT, files.stem()])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let lifeline = stream.try_clone().map_err(failed)?;
+        let engine = Self::adopt(child, lifeline.into()).map_err(failed)?;
+        let order = json!({
+            "request": request.to_json(),
+            "apiSocket": files.api_socket().display().to_string(),
+            "userNamespace": user_namespace.is_some(),
+        });
+        let answer = frame::send(&stream, &order)
+            .and_then(|()| send_fd(stream.as_fd(), tap.as_fd()))
+            .and_then(|()| user_namespace.map_or(Ok(()), |fd| send_fd(stream.as_fd(), fd)))
+            .and_then(|()| frame::receive(&stream));
+        match answer {
+            Ok(report) if report["error"].is_null() => Ok(engine),
+            Ok(report) => Err(Error::from_json(&report["error"])),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Takes a child over that ends when `lifeline` does.
+    pub(super) fn adopt(child: Child, lifeline: OwnedFd) -> io::Result<Self> {
+        let process = ProcessFd::open(child.id().cast_signed())?;
+        Ok(Self { child, process, lifeline: Some(lifeline) })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Ends it, and with it interface and host ports, and returns when it has ended.
+    pub(super) fn end(&mut self) {
+        if let Some(lifeline) = self.lifeline.take() {
+            // A pipe refuses it, and hangs up by being closed.
+            let _ = nix::sys::socket::shutdown(
+                std::os::fd::AsRawFd::as_raw_fd(&lifeline),
+                nix::sys::socket::Shutdown::Both,
+            );
+        }
+        if !self.process.wait(PollTimeout::from(END_TIMEOUT_MS)).unwrap_or(false) {
+            tracing::warn!("the engine does not end and is killed");
+            // Our own child, not waited for yet, so its number is still its own.
+            let _ = self.child.kill();
+        }
+        match self.child.wait() {
+            Ok(status) => tracing::info!(%status, "the engine has ended"),
+            Err(error) => tracing::warn!(%error, "the engine cannot be waited for"),
+        }
+    }
+}
+
+impl AsFd for Engine {
+    /// Readable when the engine has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.lifeline.is_some() {
+            self.end();
+        }
+    }
+}
+
+/// Half of a socket that says nothing any more.
+pub(super) fn hang_up(stream: &UnixStream) {
+    // It fails only where the other side has done it.
+    let _ = stream.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,165 @@
+//! The process that carries an attachment's traffic.
+//!
+//! Owns its start: what it is told and given by its keeper, what has to be opened by name, the way
+//! into the sandbox, the host's ports. Everything else is slirp-core's. It ends when its keeper does.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::dup2_stdin;
+use serde_json::json;
+use slirp_core::control::server::ApiSocket;
+use slirp_core::host::tap::Tap;
+use slirp_core::instance::{Builder, Handle, Instance, RunError};
+use slirp_core::sandbox::{Sandbox, seccomp};
+use slirp_core::{inherited_fd, receive_fd, reset_signals};
+
+use super::child::hang_up;
+use super::log;
+use crate::attachment::error::Error;
+use crate::attachment::frame;
+use crate::attachment::ports;
+use crate::attachment::request::Request;
+
+/// How long the engine may take to end before we leave without it (arbitrary; it takes
+/// milliseconds, and the keeper waits longer).
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs as an engine. What it is told comes over standard input, which is a socket.
+pub(crate) fn run() -> ExitCode {
+    let Ok(keeper) = take_over() else { return ExitCode::FAILURE };
+    let running = match start(&keeper) {
+        Ok(running) => running,
+        Err(error) => {
+            tracing::error!(%error, "the network cannot start");
+            // The keeper may have gone.
+            let _ = frame::send(&keeper, &json!({ "error": error.to_json() }));
+            return ExitCode::FAILURE;
+        }
+    };
+    if frame::send(&keeper, &json!({})).is_ok() {
+        running.wait_for(&keeper);
+    }
+    running.stop();
+    ExitCode::SUCCESS
+}
+
+fn take_over() -> io::Result<UnixStream> {
+    reset_signals()?;
+    let keeper = inherited_fd(0)?;
+    dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(keeper.into())
+}
+
+fn start(keeper: &UnixStream) -> Result<Running, Error> {
+    let untold = |error: io::Error| Error::failed(format!("the engine was told nothing: {error}"));
+    let order = frame::receive(keeper).map_err(untold)?;
+    let request = Request::from_json(&order["request"])
+        .ok_or_else(|| Error::failed("the request cannot be read"))?;
+    if request.log_file.is_some() {
+        log::to_stderr();
+    }
+    let tap = receive_fd(keeper.as_fd()).map_err(untold)?;
+    let tap = Tap::adopt(tap).map_err(|error| Error::failed(error.to_string()))?;
+    let user_namespace = match order["userNamespace"].as_bool() {
+        Some(true) => Some(receive_fd(keeper.as_fd()).map_err(untold)?),
+        Some(false) | None => None,
+    };
+    let path = order["apiSocket"].as_str().unwrap_or_default();
+    let api = ApiSocket::bind(Path::new(path))
+        .map_err(|error| Error::failed(format!("{path}: {error}")))?;
+    raise_descriptor_limit();
+    let builder = Builder::new(tap)
+        .plan(request.plan)
+        .mtu(request.mtu)
+        .policy(request.policy)
+        .outbound(request.outbound)
+        .search_domains(request.search_domains.iter().cloned())
+        .api_socket(api);
+    // After everything that is opened by name, before the first thread and the first packet.
+    if request.sandbox {
+        confine(user_namespace)?;
+    }
+    let instance = builder.spawn().map_err(|error| Error::failed(error.to_string()))?;
+    let running = Running::start(instance)
+        .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))?;
+    publish(&request, &running.handle)?;
+    Ok(running)
+}
+
+fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
+    let turn_off = "set \"sandbox\": false to run without";
+    Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
+        Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
+    })?;
+    seccomp::apply().map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
+}
+
+/// Opens the host's ports, all of them or, by ending, none.
+fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
+    for forward in &request.ports {
+        handle.blocking_add_forward(*forward).map_err(|error| {
+            Error::failed(format!("port mapping {}: {error}", ports::shown(forward)))
+        })?;
+    }
+    Ok(())
+}
+
+/// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "cannot raise the limit of open descriptors");
+    }
+}
+
+/// A started instance and the thread that waits for its end.
+struct Running {
+    handle: Handle,
+    result: mpsc::Receiver<Result<(), RunError>>,
+    /// Hangs up when the instance has ended.
+    end: io::PipeReader,
+}
+
+impl Running {
+    fn start(instance: Instance) -> io::Result<Self> {
+        let handle = instance.handle();
+        let (end, at_end) = io::pipe()?;
+        let (sender, result) = mpsc::sync_channel(1);
+        thread::Builder::new().name("instance-wait".to_owned()).spawn(move || {
+            // Nobody waits where the start failed.
+            let _ = sender.send(instance.wait());
+            drop(at_end);
+        })?;
+        Ok(Self { handle, result, end })
+    }
+
+    /// Waits until the keeper or the instance has ended.
+    fn wait_for(&self, keeper: &UnixStream) {
+        let mut polled = [
+            PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.end.as_fd(), PollFlags::empty()),
+        ];
+        while let Err(Errno::EINTR) = poll(&mut polled, PollTimeout::NONE) {}
+        hang_up(keeper);
+    }
+
+    fn stop(&self) {
+        self.handle.shutdown();
+        match self.result.recv_timeout(END_TIMEOUT) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the network has ended"),
+            Err(error) => tracing::warn!(%error, "the network did not end in time"),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The long-lived processes behind an attachment.
+//!
+//! # Theory of operation
+//! There are two. The *keeper* ([`run`]) lives in the caller's namespaces with the caller's rights
+//! and sees no packet: it opens the TAP device, watches the container, answers on its socket, and
+//! cleans up. The *engine* ([`engine`]) is its child, has the device, and gives up everything else
+//! before the first packet. Each ends with the other: the keeper waits for the engine, the engine
+//! reads a socket whose other end the keeper has.
+//!
+//! Life of a keeper:
+//!
+//! | state | what ends it |
+//! | --- | --- |
+//! | starting | anything that fails, which the caller is told |
+//! | uncommitted: the network works, the caller does not know yet what becomes of it | the caller's end |
+//! | serving | a request, a signal, the end of the container, the end of the engine |
+//!
+//! Whatever the reason, the end is the same: engine first, and with it interface and host ports, then
+//! socket and record, then the answer to who asked.
+
+mod child;
+pub(crate) mod engine;
+mod log;
+pub(crate) mod program;
+mod serve;
+mod watch;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, dup2_stdin, setsid};
+use serde_json::{Value, json};
+use slirp_core::netns::{AttachError, NamespaceTarget, TapRequest, create_tap};
+use slirp_core::{close_descriptors_on_exec, inherited_fd, reset_signals};
+
+use crate::attachment::attach::of_namespace;
+use crate::attachment::error::{Error, Kind};
+use crate::attachment::frame;
+use crate::attachment::identity::ProcessIdentity;
+use crate::attachment::record::Record;
+use crate::attachment::request::Request;
+use crate::attachment::store::Files;
+use child::Engine;
+use serve::Keeper;
+use watch::Watch;
+
+/// How long the caller may take to say that the attachment is to stay (arbitrary; runtimes give a
+/// plugin a minute or more, and it prints one object).
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs as a keeper. The arguments are the stem and the folder of the attachment's files; the request
+/// comes over standard input, which is a socket.
+pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let stem = arguments.next().and_then(|stem| stem.into_string().ok());
+    let (Some(stem), Some(folder)) = (stem, arguments.next()) else {
+        return ExitCode::FAILURE;
+    };
+    let Ok(caller) = detach_from_caller() else { return ExitCode::FAILURE };
+    let files = Files::new(PathBuf::from(folder), stem);
+    let request = match frame::receive(&caller) {
+        Ok(value) => Request::from_json(&value),
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let started = match request {
+        Some(request) => start(request, &files),
+        None => Err(Error::failed("the request cannot be read")),
+    };
+    let (mut keeper, mac) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            files.remove();
+            // The caller may have gone.
+            let _ = frame::send(&caller, &json!({ "error": error.to_json() }));
+            return ExitCode::FAILURE;
+        }
+    };
+    if hand_over(&caller, &mac).is_ok() {
+        drop(caller);
+        tracing::info!("serving");
+        keeper.serve();
+    } else {
+        tracing::info!("the caller has gone before the attachment was committed");
+        keeper.end();
+    }
+    ExitCode::SUCCESS
+}
+
+/// Says that the network works and waits for the word that it is to stay.
+fn hand_over(caller: &UnixStream, mac: &str) -> io::Result<()> {
+    caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
+    frame::send(caller, &json!({ "mac": mac }))?;
+    let _commit: Value = frame::receive(caller)?;
+    frame::send(caller, &json!("kept"))
+}
+
+/// Leaves behind what came from the caller: session, folder, signals, descriptors; and takes over
+/// the socket that leads to it.
+fn detach_from_caller() -> io::Result<UnixStream> {
+    reset_signals()?;
+    // Kernels before 5.11 lack it; the caller of ours has marked its descriptors itself then, or
+    // they are harmless to a keeper.
+    let _ = close_descriptors_on_exec();
+    let caller = inherited_fd(0)?;
+    dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    // Each of these may be refused by an outer sandbox, and none is worth failing for.
+    let _ = setsid();
+    let _ = chdir("/");
+    let _ = prctl::set_pdeathsig(None);
+    // A runtime protects itself from the OOM killer, or offers its children to it; we are neither.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    umask(Mode::from_bits_truncate(0o077));
+    Ok(caller.into())
+}
+
+/// Brings the network up.
+fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
+    log::start(request.log_file.as_deref())?;
+    let failed =
+        |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
+    let target = NamespaceTarget::of_path(&request.netns).map_err(|error| of_namespace(&error))?;
+    let id = target.network_id().map_err(failed("cannot look at the network namespace"))?;
+    if id != request.netns_id {
+        let message = format!("{} is another namespace by now", request.netns.display());
+        return Err(Error::new(Kind::ContainerGone, message));
+    }
+    let watch = Watch::start(&request.netns, id)
+        .map_err(failed("cannot watch the container"))?
+        .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?;
+    let (engine, mac) = match &request.program {
+        Some(program) => program::start(program, &request, &target, files)?,
+        None => {
+            let tap = TapRequest {
+                name: request.key.ifname.clone(),
+                configure: Some(request.configuration()),
+            };
+            let tap = create_tap(&target, &tap).map_err(|error| of_tap(&error, &request))?;
+            let mac = tap.mac().ok().flatten().or(request.mac);
+            let engine = Engine::start(&tap, target.user(), &request, files)?;
+            (engine, mac)
+        }
+    };
+    let mac = mac.map_or_else(String::new, |mac| mac.to_string());
+    let record = Record {
+        keeper: ProcessIdentity::of_pid(std::process::id().cast_signed())
+            .ok_or_else(|| Error::failed("/proc is not readable"))?,
+        engine: ProcessIdentity::of_pid(engine.pid()),
+        request,
+        mac: mac.clone(),
+    };
+    let keeper = Keeper::new(record, files.clone(), engine, watch)
+        .map_err(|error| Error::failed(format!("{}: {error}", files.socket().display())))?;
+    Ok((keeper, mac))
+}
+
+/// What the failure of opening the device means.
+fn of_tap(error: &AttachError, request: &Request) -> Error {
+    use slirp_core::netns::AttachStep;
+    match error {
+        AttachError::Step { step: AttachStep::CheckName, source }
+            if source.raw_os_error() == Some(nix::libc::EEXIST) =>
+        {
+            let (ifname, netns) = (&request.key.ifname, request.netns.display());
+            Error::failed(format!("interface {ifname} exists already in {netns}"))
+        }
+        _ => Error::failed(error.to_string()).with_hint(error.hint()),
+    }
+}

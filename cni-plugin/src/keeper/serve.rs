@@ -1,0 +1,177 @@
+//! The keeper at work.
+//!
+//! Owns its socket, its wait and its end.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use super::child::{Engine, hang_up};
+use super::watch::Watch;
+use crate::attachment::frame;
+use crate::attachment::record::Record;
+use crate::attachment::store::Files;
+
+/// How long a client may hold the keeper up (arbitrary; clients are processes of ours).
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a container may seem to be gone before it is: a runtime may be about to move it, or to
+/// bind its namespace elsewhere (arbitrary).
+const GRACE: Duration = Duration::from_millis(250);
+
+/// A served attachment.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    record: Record,
+    files: Files,
+    listener: UnixListener,
+    signals: SignalFd,
+    engine: Engine,
+    watch: Watch,
+}
+
+/// What happened.
+#[derive(Debug)]
+enum Event {
+    Client(UnixStream),
+    Signal,
+    EngineEnded,
+    ContainerEnded,
+}
+
+impl Keeper {
+    /// Writes the attachment down and makes its socket.
+    pub(super) fn new(
+        record: Record,
+        files: Files,
+        engine: Engine,
+        watch: Watch,
+    ) -> io::Result<Self> {
+        let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        held.thread_block()?;
+        let signals = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // What a keeper that was killed left behind.
+        let _ = std::fs::remove_file(files.socket());
+        let listener = UnixListener::bind(files.socket())?;
+        listener.set_nonblocking(true)?;
+        files.write_record(&record)?;
+        Ok(Self { record, files, listener, signals, engine, watch })
+    }
+
+    /// Serves until there is a reason to end, and ends.
+    pub(super) fn serve(&mut self) {
+        loop {
+            match self.next() {
+                Ok(Event::Client(client)) => {
+                    if self.is_end_asked_for(&client) {
+                        tracing::info!("asked to end");
+                        self.end();
+                        // Who asked may have gone.
+                        let _ = frame::send(&client, &json!({ "ended": true }));
+                        return;
+                    }
+                }
+                Ok(reason @ (Event::Signal | Event::EngineEnded | Event::ContainerEnded)) => {
+                    tracing::info!(?reason, "ending");
+                    self.end_alone();
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait");
+                    self.end_alone();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the engine, and with it interface and host ports, and removes what is written down.
+    pub(super) fn end(&mut self) {
+        self.engine.end();
+        self.files.remove();
+    }
+
+    /// The same where nobody asked for it, so that nobody removes the lock.
+    fn end_alone(&mut self) {
+        self.engine.end();
+        // Whoever has the lock is about to remove everything, after we have ended.
+        if let Ok(Some(lock)) = self.files.try_lock() {
+            self.files.remove();
+            lock.remove();
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Event> {
+        loop {
+            let mut polled = vec![
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.engine.as_fd(), PollFlags::POLLIN),
+            ];
+            polled.extend(self.watch.polled());
+            match poll(&mut polled, self.watch.timeout()) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let is_ready = |at: usize| {
+                polled.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+            };
+            let (client, signal, engine) = (is_ready(0), is_ready(1), is_ready(2));
+            if client && let Ok((client, _)) = self.listener.accept() {
+                return Ok(Event::Client(client));
+            }
+            if signal && matches!(self.signals.read_signal(), Ok(Some(_))) {
+                return Ok(Event::Signal);
+            }
+            if engine {
+                return Ok(Event::EngineEnded);
+            }
+            if !self.watch.is_held() && !self.is_held_after_all() {
+                return Ok(Event::ContainerEnded);
+            }
+        }
+    }
+
+    fn is_held_after_all(&mut self) -> bool {
+        let grace = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::ZERO);
+        // Nothing is waited for but time.
+        let _ = poll(&mut [], grace);
+        self.watch.is_held()
+    }
+
+    /// Serves one request; says whether it is the one to end, which is answered later.
+    fn is_end_asked_for(&self, client: &UnixStream) -> bool {
+        let request = self.request_of(client).unwrap_or(Value::Null);
+        let answer = match request["execute"].as_str() {
+            Some("end") => return true,
+            Some("info") => json!({
+                "netnsDevice": self.record.request.netns_id.device,
+                "netnsInode": self.record.request.netns_id.inode,
+            }),
+            Some(_) | None => json!({ "error": "unknown request" }),
+        };
+        // Who asked may have gone.
+        let _ = frame::send(client, &answer);
+        hang_up(client);
+        false
+    }
+
+    fn request_of(&self, client: &UnixStream) -> io::Result<Value> {
+        let peer = getsockopt(&client.as_fd(), PeerCredentials)?;
+        if peer.uid() != geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        client.set_nonblocking(false)?;
+        client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+        frame::receive(client)
+    }
+}

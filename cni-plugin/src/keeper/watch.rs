@@ -1,0 +1,275 @@
+//! Whether the container still lives.
+//!
+//! # Theory of operation
+//! Our TAP device keeps the network namespace alive, so the namespace itself never tells. What keeps
+//! it alive besides us is watched instead, one holder at a time: a process in it, by its descriptor,
+//! which is readable from the process's end on; or a file that it is bound to, by the events of the
+//! folder (inotify(7)) and of the mount table (`/proc/self/mountinfo`, proc_pid_mountinfo(5)). When
+//! a holder goes, another one is looked for: a second container may have joined the namespace of
+//! the first and outlive it. Only when there is none the container has ended.
+//!
+//! An idle keeper never wakes up, but where inotify(7) has no instance left for us: there it looks
+//! once a second.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use slirp_core::ProcessFd;
+use slirp_core::netns::NamespaceId;
+
+use crate::attachment::identity::is_running;
+
+/// How often a file is looked at where nothing tells about it (pasta's interval).
+const LOOK_EVERY_MS: u16 = 1_000;
+/// Symbolic links on the way to one file (path_resolution(7)).
+const LINKS_CAP: usize = 40;
+
+/// What keeps the namespace alive.
+#[derive(Debug)]
+enum Holder {
+    Process { pid: i32, process: ProcessFd },
+    File { path: PathBuf, folder: Option<Inotify>, mounts: Option<File> },
+}
+
+impl Holder {
+    fn process(pid: i32, id: NamespaceId) -> Option<Self> {
+        let process = ProcessFd::open(pid).ok()?;
+        let holder = Self::Process { pid, process };
+        // Asked after the number was pinned down.
+        holder.holds(id).then_some(holder)
+    }
+
+    fn file(path: PathBuf, id: NamespaceId) -> Option<Self> {
+        let mounts = File::open("/proc/self/mountinfo").ok();
+        let folder = path.parent().and_then(|folder| watch_folder(folder).ok());
+        let holder = Self::File { path, folder, mounts };
+        holder.holds(id).then_some(holder)
+    }
+
+    fn holds(&self, id: NamespaceId) -> bool {
+        match self {
+            Self::Process { pid, process } => {
+                is_running(process) && namespace_of(*pid) == Some(id) && is_running(process)
+            }
+            Self::File { path, .. } => NamespaceId::of_path(path).is_ok_and(|found| found == id),
+        }
+    }
+}
+
+fn watch_folder(folder: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let events = AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVE
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_ONLYDIR;
+    inotify.add_watch(folder, events)?;
+    Ok(inotify)
+}
+
+fn namespace_of(pid: i32) -> Option<NamespaceId> {
+    NamespaceId::of_path(Path::new(&format!("/proc/{pid}/ns/net"))).ok()
+}
+
+/// A watched network namespace.
+#[derive(Debug)]
+pub(super) struct Watch {
+    id: NamespaceId,
+    holder: Holder,
+}
+
+impl Watch {
+    /// Watches the namespace at `path`; `None` when it is not there any more.
+    ///
+    /// # Errors
+    /// Those of readlink(2).
+    pub(super) fn start(path: &Path, id: NamespaceId) -> io::Result<Option<Self>> {
+        let holder = match resolve(path)? {
+            Place::Process(pid) => Holder::process(pid, id),
+            Place::File(path) => Holder::file(path, id),
+        };
+        Ok(holder.map(|holder| Self { id, holder }))
+    }
+
+    /// What to wait for.
+    pub(super) fn polled(&self) -> Vec<PollFd<'_>> {
+        match &self.holder {
+            Holder::Process { process, .. } => {
+                vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)]
+            }
+            Holder::File { folder, mounts, .. } => {
+                let folder = folder.iter().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN));
+                let mounts = mounts.iter().map(|m| PollFd::new(m.as_fd(), PollFlags::POLLPRI));
+                folder.chain(mounts).collect()
+            }
+        }
+    }
+
+    /// How long to wait for it.
+    pub(super) fn timeout(&self) -> PollTimeout {
+        match &self.holder {
+            Holder::Process { .. } | Holder::File { folder: Some(_), mounts: Some(_), .. } => {
+                PollTimeout::NONE
+            }
+            Holder::File { .. } => PollTimeout::from(LOOK_EVERY_MS),
+        }
+    }
+
+    /// Whether anything but us keeps the namespace alive. To be asked after each wait.
+    pub(super) fn is_held(&mut self) -> bool {
+        if let Holder::File { folder: Some(folder), .. } = &self.holder {
+            // What they are does not matter: the file is looked at anyway.
+            while folder.read_events().is_ok_and(|events| !events.is_empty()) {}
+        }
+        if self.holder.holds(self.id) {
+            return true;
+        }
+        match find_holder(self.id) {
+            Some(holder) => {
+                tracing::info!(?holder, "the network namespace is held by another");
+                self.holder = holder;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A process in the namespace, or else a file that it is bound to.
+fn find_holder(id: NamespaceId) -> Option<Holder> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let process = pids.find_map(|pid| {
+        (namespace_of(pid) == Some(id)).then(|| Holder::process(pid, id)).flatten()
+    });
+    process.or_else(|| {
+        let mounts = fs::read("/proc/self/mountinfo").ok()?;
+        bound_to(&mounts, id.inode).into_iter().find_map(|path| Holder::file(path, id))
+    })
+}
+
+/// Files to which network namespace `inode` is bound, from the text of proc_pid_mountinfo(5).
+fn bound_to(mounts: &[u8], inode: u64) -> Vec<PathBuf> {
+    let wanted = format!("net:[{inode}]");
+    let of_line = |line: &[u8]| {
+        let mut fields = line.split(|&byte| byte == b' ').skip(3);
+        let is_wanted = fields.next()? == wanted.as_bytes();
+        let path = fields.next()?;
+        is_wanted.then(|| PathBuf::from(OsString::from_vec(unescape(path))))
+    };
+    mounts.split(|&byte| byte == b'\n').filter_map(of_line).collect()
+}
+
+/// Blanks and the like are written as three octal digits behind a backslash.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let [byte, behind @ ..] = rest {
+        let digits = behind.first_chunk::<3>().filter(|_| *byte == b'\\');
+        let escaped = digits
+            .and_then(|digits| u8::from_str_radix(core::str::from_utf8(digits).ok()?, 8).ok());
+        out.push(escaped.unwrap_or(*byte));
+        rest = match escaped {
+            Some(_) => behind.get(3..).unwrap_or_default(),
+            None => behind,
+        };
+    }
+    out
+}
+
+/// Where a path leads.
+#[derive(PartialEq, Eq, Debug)]
+enum Place {
+    /// To a namespace of this process.
+    Process(i32),
+    /// To a file.
+    File(PathBuf),
+}
+
+/// Follows the links of `path` up to the file itself, or to `/proc/PID/ns/net`.
+fn resolve(path: &Path) -> io::Result<Place> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_CAP {
+        if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+            path = fs::canonicalize(folder)?.join(name);
+        }
+        if let Some(pid) = process_of(&path) {
+            return Ok(Place::Process(pid));
+        }
+        // The links in other folders of /proc lead nowhere that has a name.
+        if path.starts_with("/proc") || !fs::symlink_metadata(&path)?.is_symlink() {
+            return Ok(Place::File(path));
+        }
+        let target = fs::read_link(&path)?;
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    Err(nix::errno::Errno::ELOOP.into())
+}
+
+/// The process of `/proc/PID/ns/net` and `/proc/PID/task/TID/ns/net`.
+fn process_of(path: &Path) -> Option<i32> {
+    let mut parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.as_bytes()),
+        Component::RootDir | Component::CurDir | Component::ParentDir | Component::Prefix(_) => {
+            None
+        }
+    });
+    (parts.next()? == b"proc").then_some(())?;
+    let pid = core::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+    let rest: Vec<&[u8]> = parts.collect();
+    matches!(rest.as_slice(), [b"ns", b"net"] | [b"task", _, b"ns", b"net"]).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_processes_are_told_from_files() {
+        for (path, pid) in [
+            ("/proc/12/ns/net", Some(12)),
+            ("/proc/12/task/13/ns/net", Some(12)),
+            ("/proc/self/ns/net", None),
+            ("/proc/12/fd/3", None),
+            ("/run/netns/blue", None),
+        ] {
+            assert_eq!(process_of(Path::new(path)), pid, "{path}");
+        }
+    }
+
+    #[test]
+    fn own_namespace_is_found_through_links() {
+        let folder = std::env::temp_dir().join(format!("slirp-watch-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let own = format!("/proc/{}/ns/net", std::process::id());
+        std::os::unix::fs::symlink(&own, folder.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", folder.join("b")).unwrap();
+        let place = resolve(&folder.join("b"));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(place.unwrap(), Place::Process(std::process::id().cast_signed()));
+    }
+
+    #[test]
+    fn bound_namespaces_are_found_in_the_mount_table() {
+        let mounts = b"22 1 0:21 / /proc rw - proc proc rw\n\
+            90 1 0:4 net:[4026532281] /run/netns/a\\040b rw shared:9 - nsfs nsfs rw\n\
+            91 1 0:4 mnt:[4026532281] /run/mnt rw - nsfs nsfs rw\n";
+        assert_eq!(bound_to(mounts, 4_026_532_281), [PathBuf::from("/run/netns/a b")]);
+        assert!(bound_to(mounts, 1).is_empty());
+    }
+
+    #[test]
+    fn own_process_holds_its_namespace_and_no_other() {
+        let pid = std::process::id().cast_signed();
+        let id = namespace_of(pid).unwrap();
+        assert!(Holder::process(pid, id).is_some());
+        assert!(Holder::process(pid, NamespaceId { inode: 1, ..id }).is_none());
+    }
+}

@@ -1,0 +1,10 @@
+//! The language between a container runtime and a CNI plugin.
+//!
+//! Owns what the CNI specification fixes, whatever the plugin does: versions, environment, results,
+//! error objects. Knows no network.
+
+pub(crate) mod environment;
+pub(crate) mod error;
+pub(crate) mod field;
+pub(crate) mod result;
+pub(crate) mod version;

@@ -1,0 +1,135 @@
+//! Processes by descriptor (pidfd_open(2)), and a clean start for long-lived ones.
+//!
+//! Owns [`ProcessFd`], which names a process as long as it is held, whatever becomes of its number,
+//! and what a process inherits without asking for it: descriptors, ignored signals, a signal mask.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+
+/// A process, running or ended, that can be waited for and signalled without mistaking another one
+/// for it. Readable, in the sense of poll(2), from its end on, whether or not its parent has waited
+/// for it.
+#[derive(Debug)]
+pub struct ProcessFd(OwnedFd);
+
+impl ProcessFd {
+    /// The process that has the number `pid` at this moment.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none, `ENOSYS` before Linux 5.3.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: pidfd_open(2) takes two numbers and returns a new descriptor, close-on-exec.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+        let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process has ended, `EPERM` when it is not ours to signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        // SAFETY: pidfd_send_signal(2) takes a descriptor, a number, no signal information and no
+        // flags.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as libc::c_int,
+                core::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        Ok(Errno::result(sent).map(drop)?)
+    }
+
+    /// Waits until the process has ended; says whether it did so within `timeout`.
+    ///
+    /// # Errors
+    /// Those of poll(2), except `EINTR`.
+    pub fn wait(&self, timeout: PollTimeout) -> io::Result<bool> {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut polled, timeout) {
+                Err(Errno::EINTR) => {}
+                other => return Ok(other? > 0),
+            }
+        }
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Gives every signal its default action but SIGPIPE, which stays ignored, and blocks none.
+///
+/// For the start of a program that lives longer than whoever starts it: ignored and blocked signals
+/// survive execve(2), and a container runtime may have blocked all of them.
+///
+/// # Errors
+/// Those of sigprocmask(2).
+pub fn reset_signals() -> io::Result<()> {
+    for number in 1..=libc::SIGRTMAX() {
+        if number == libc::SIGPIPE || number == libc::SIGSEGV || number == libc::SIGBUS {
+            // The last two belong to std, which tells a stack overflow by them.
+            continue;
+        }
+        // SAFETY: SIG_DFL is no code of ours; numbers that cannot be changed (SIGKILL, SIGSTOP,
+        // those of the C library) are refused with EINVAL.
+        let _refused = unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Marks every descriptor but the standard streams close-on-exec, so that no program that we start
+/// inherits what we were started with.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.11.
+pub fn close_descriptors_on_exec() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed; only marks are set, which no owner of a
+    // descriptor relies on not to be there (close_range(2)).
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_uint,
+        )
+    };
+    Ok(Errno::result(done).map(drop)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "processes to look at")]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn process_is_signalled_and_its_end_is_seen_before_it_is_waited_for() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = ProcessFd::open(child.id().cast_signed()).unwrap();
+        assert!(!process.wait(PollTimeout::ZERO).unwrap(), "it runs");
+        process.signal(Signal::SIGKILL).unwrap();
+        assert!(process.wait(PollTimeout::from(5_000_u16)).unwrap(), "it has ended");
+        child.wait().unwrap();
+        let error = process.signal(Signal::SIGKILL).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn number_of_nobody_is_refused() {
+        assert_eq!(ProcessFd::open(999_999_999).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+}
