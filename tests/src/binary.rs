@@ -17,27 +17,36 @@ pub fn binary_under_test() -> &'static Path {
             assert!(path.is_file(), "SLIRP_TEST_BINARY={} is no file", path.display());
             path
         }
-        None => build(),
+        None => build("slirp-cli", "slirp4netns"),
     })
 }
 
-fn build() -> PathBuf {
+/// The CNI plugin `slirp`, built like [`binary_under_test`].
+///
+/// # Panics
+/// When the build fails.
+pub fn plugin_under_test() -> &'static Path {
+    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
+    PLUGIN.get_or_init(|| build("slirp-cni", "slirp"))
+}
+
+fn build(package: &str, name: &str) -> PathBuf {
     // <target>/<profile folder>/deps/<test binary>
     let test = std::env::current_exe().expect("a running program has a path");
     let folder = test.ancestors().nth(2).expect("test binaries live in <target>/<profile>/deps");
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
+    let profile = folder.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     // Cargo's dev and test profiles share the folder `debug`.
-    let profile = if name == "debug" { "dev" } else { name };
+    let profile = if profile == "debug" { "dev" } else { profile };
     let target = folder.parent().expect("the profile folder has a parent");
 
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["build", "--quiet", "--package", "slirp-cli", "--bin", "slirp4netns"])
+        .args(["build", "--quiet", "--package", package, "--bin", name])
         .args(["--profile", profile])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     let status = command.status().expect("cargo runs");
-    assert!(status.success(), "building slirp4netns failed");
-    folder.join("slirp4netns")
+    assert!(status.success(), "building {name} failed");
+    folder.join(name)
 }

@@ -24,6 +24,7 @@
 mod api;
 mod binary;
 mod capture;
+mod cni;
 mod dns;
 mod frame;
 mod namespace;
@@ -38,8 +39,9 @@ mod wait;
 mod world;
 
 pub use api::Api;
-pub use binary::binary_under_test;
+pub use binary::{binary_under_test, plugin_under_test};
 pub use capture::Capture;
+pub use cni::{CniFailure, MiniCni};
 pub use dns::{CannedDns, Dnsmasq};
 pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
