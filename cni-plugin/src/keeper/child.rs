@@ -47,7 +47,7 @@ impl Engine {
         let (stream, theirs) = UnixStream::pair().map_err(failed)?;
         stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
         let child = Command::new("/proc/self/exe")
-            .args([ENGINE_ARGUMENT, files.stem()])
+            .args([ENGINE_ARGUMENT, files.stem(), files.scope()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
