@@ -68,7 +68,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     let started = match request {
-        Some(request) => start(request, &files),
+        Some(request) => start(request, &files, &caller),
         None => Err(Error::failed("the request cannot be read")),
     };
     let (mut keeper, mac) = match started {
@@ -119,7 +119,7 @@ fn detach_from_caller() -> io::Result<UnixStream> {
 }
 
 /// Brings the network up.
-fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
+fn start(request: Request, files: &Files, caller: &UnixStream) -> Result<(Keeper, String), Error> {
     log::start(request.log_file.as_deref())?;
     let failed =
         |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
@@ -133,7 +133,7 @@ fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
         .map_err(failed("cannot watch the container"))?
         .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?;
     let (engine, mac) = match &request.program {
-        Some(program) => program::start(program, &request, &target, files)?,
+        Some(program) => program::start(program, &request, &target, files, caller)?,
         None => {
             let tap = TapRequest {
                 name: request.key.ifname.clone(),
@@ -141,7 +141,7 @@ fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
             };
             let tap = create_tap(&target, &tap).map_err(|error| of_tap(&error, &request))?;
             let mac = tap.mac().ok().flatten().or(request.mac);
-            let engine = Engine::start(&tap, target.user(), &request, files)?;
+            let engine = Engine::start(&tap, target.user(), &request, files, caller)?;
             (engine, mac)
         }
     };
