@@ -315,9 +315,10 @@ impl<'w> MiniCni<'w> {
     /// Runs `slirp` by hand as this runtime's user, on the folder of this network.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When it cannot be started, or the network has no folder of its own.
     pub fn tool(&self, arguments: &[&str]) -> Output {
-        let state_dir = self.config.get("stateDir").and_then(Value::as_str).unwrap_or_default();
+        let state_dir = self.config.get("stateDir").and_then(Value::as_str);
+        let state_dir = state_dir.expect("the network has a folder of its own");
         let mut words = self.account.prefix().to_vec();
         words.push(plugin_under_test().to_str().expect("the build folder is UTF-8"));
         words.extend(arguments);
@@ -332,11 +333,7 @@ impl<'w> MiniCni<'w> {
     pub fn attachments(&self) -> Vec<Value> {
         let output = self.tool(&["ls", "--json"]);
         assert!(output.status.success(), "{}", output.stderr);
-        let mut list: Vec<Value> = serde_json::from_str(&output.stdout).expect("a list is printed");
-        let folder = self.config.get("stateDir").is_some();
-        // Without a folder of its own, it sees those of other tests, too.
-        list.retain(|one| folder || one["containerID"] == self.container.as_str());
-        list
+        serde_json::from_str(&output.stdout).expect("a list is printed")
     }
 
     /// The process that keeps this runtime's only attachment.
