@@ -24,6 +24,7 @@
 mod api;
 mod binary;
 mod capture;
+mod comparison;
 mod dns;
 mod frame;
 mod namespace;
@@ -40,6 +41,7 @@ mod world;
 pub use api::Api;
 pub use binary::binary_under_test;
 pub use capture::Capture;
+pub use comparison::{Difference, Seen, Side, side_by_side};
 pub use dns::{CannedDns, Dnsmasq};
 pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
