@@ -422,4 +422,6 @@ impl Line {
 }
 
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ pub(crate) const THEMES: &[&str] = &[
     "link",
     "link options",
     "dhcp",
+    "dhcp without dns",
     "ipv6",
     "api",
     "api clients",
@@ -121,6 +122,12 @@ pub(crate) const ROWS: &[Row] = &[
         theirs: "none",
         ours: "agreed on, for windows beyond 64 KiB (RFC 7323)",
         seen: &[seen("tcp data: TCP option wscale", "none", "agreed on")],
+    },
+    Row {
+        topic: "Urgent data of the guest",
+        theirs: "stays urgent, outside of the stream",
+        ours: "arrives in its place (RFC 6093 advises against using it)",
+        seen: &[seen("tcp data: remote reads without the guest's urgent byte", "data", "!data")],
     },
     Row {
         topic: "Addresses 127.0.0.0/8 as the guest's destination with --disable-host-loopback",
@@ -312,6 +319,7 @@ pub(crate) const ROWS: &[Row] = &[
         ours: "sent to a client that asks for them (RFC 2132, RFC 3397)",
         seen: &[
             seen("dhcp: lease broadcast", "none", "10.0.2.255"),
+            seen("dhcp without dns: lease broadcast", "none", "10.0.2.255"),
             seen("dhcp: lease with all asked for broadcast", "none", "10.0.2.255"),
             seen("dhcp: lease with all asked for mtu", "none", "1500"),
         ],
@@ -325,6 +333,12 @@ pub(crate) const ROWS: &[Row] = &[
             seen("dhcp: another network", "10.0.2.15", "10.0.2.30"),
             seen("dhcp: another client", "10.0.2.16", "10.0.2.15"),
         ],
+    },
+    Row {
+        topic: "DHCP option for the nameserver with --disable-dns",
+        theirs: "names the address where nobody answers then",
+        ours: "is left out",
+        seen: &[seen("dhcp without dns: lease dns", "10.0.2.3", "none")],
     },
     Row {
         topic: "TFTP request to write",
@@ -356,8 +370,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         topic: "API: list_hostfwd",
-        theirs: "answers {\"entries\":[...]}, though its manual says {\"return\":{\"entries\":[...]}}",
-        ours: "answers both in one object",
+        theirs: "has its entries where its manual does not say",
+        ours: "has them there and where the manual says",
         seen: &[
             seen(
                 "api: list of nothing",
@@ -471,6 +485,26 @@ pub(crate) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        topic: "MAC address with other separators than colons",
+        theirs: "is cut at the first",
+        ours: "is refused",
+        seen: &[seen(
+            "refused: slirp4netns -c --macaddress=02-11-22-33-44-55 99999999 tap0: stderr",
+            "/proc/99999999/ns/net: No such file or directory",
+            "\"02-11-22-33-44-55\" is an invalid MAC address.",
+        )],
+    },
+    Row {
+        topic: "Text about a wrong --outbound-addr6",
+        theirs: "names --outbound-addr",
+        ours: "names --outbound-addr6",
+        seen: &[seen(
+            "refused: slirp4netns --outbound-addr6=10.0.0.1 1 tap0: stderr",
+            "outbound-addr has to be valid ipv4 address or iterface name.",
+            "outbound-addr6 has to be valid ipv6 address or interface name.",
+        )],
+    },
+    Row {
         topic: "Device that is deleted in the namespace",
         theirs: "the process spins and fills its stderr",
         ours: "the process ends with status 1",
@@ -484,20 +518,23 @@ pub(crate) const ROWS: &[Row] = &[
         topic: "First argument a descriptor (--netns-type=tapfd)",
         theirs: "unknown (since 1.3)",
         ours: "understood",
-        seen: &[seen(
-            "help: first line",
-            "Usage: slirp4netns [OPTION]... PID|PATH [TAPNAME]",
-            "Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]",
-        )],
+        seen: &[
+            seen(
+                "help: first line",
+                "Usage: slirp4netns [OPTION]... PID|PATH [TAPNAME]",
+                "Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]",
+            ),
+            seen(
+                "refused: slirp4netns --cidr=10.0.2.0/24 --netns-type=tapfd x: stderr",
+                "",
+                "TAPFD must a file descriptor",
+            ),
+        ],
     },
     Row {
-        topic: "Options --outbound-addr, --outbound-addr6 and --target-type=bess",
+        topic: "Option --target-type=bess",
         theirs: "known",
         ours: "refused so far",
-        seen: &[
-            seen("help: --outbound-addr=IPv4", "listed", "not listed"),
-            seen("help: --outbound-addr6=IPv6", "listed", "not listed"),
-            seen("help: --target-type=TYPE", "listed", "not listed"),
-        ],
+        seen: &[seen("help: --target-type=TYPE", "listed", "not listed")],
     },
 ];

@@ -128,6 +128,18 @@ fn lease(world: &World, arguments: &[&str]) -> Vec<(String, String)> {
     pairs
 }
 
+#[test]
+fn lease_without_dns() {
+    run("dhcp without dns", |side, seen| {
+        let _slirp = side.slirp().bare().options(&["--disable-dns"]).start();
+        side.world.guest.script("ip link set tap0 up");
+        let _capture = side.world.capture();
+        let lease = lease(&side.world, &[]);
+        assert!(!lease.is_empty(), "no lease");
+        note_lease(seen, "lease", &lease);
+    });
+}
+
 fn note_lease(seen: &mut Seen, prefix: &str, pairs: &[(String, String)]) {
     for name in [
         "ip",

@@ -4,12 +4,12 @@ use super::differences::ROWS;
 
 const PAGE: &str = include_str!("../../../slirp-cli/man/slirp4netns.1");
 
-/// The cells of the page's table below its head. Rows hold text blocks only, separated by lines:
-/// `T{`, text, `T}|T{`, text, `T}|T{`, text, `T}`.
+/// The cells of the page's table below its head. Rows hold text blocks only, with a rule above each:
+/// `T{`, text, `T}`, tabulator, and so on.
 fn rows() -> Vec<Vec<String>> {
-    let table = PAGE.split("\n.TS\n").nth(1).and_then(|rest| rest.split("\n.TE\n").next());
-    let table = table.expect("the page has a table");
-    assert_eq!(PAGE.matches("\n.TS\n").count(), 1, "there is one table");
+    let section = PAGE.split("\n.Sh DIFFERENCES\n").nth(1).expect("the page has the section");
+    let table = section.split("\n.TS\n").nth(1).and_then(|rest| rest.split("\n.TE\n").next());
+    let table = table.expect("the section has a table");
     let plain = |cell: &str| {
         cell.trim().replace('\n', " ").replace("\\-", "-").replace("\\e", "\\").replace("\\&", "")
     };

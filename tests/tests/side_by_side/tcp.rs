@@ -1,6 +1,6 @@
 //! Connections of the guest.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -156,6 +156,15 @@ fn data() {
         SockRef::from(&remote).send_out_of_band(b"!").unwrap();
         seen.note("guest, remote sends urgent data", next(&guest));
 
+        let (mut guest, remote) = pair(&world.guest, &listener, at);
+        SockRef::from(&guest).send_out_of_band(b"!").unwrap();
+        guest.write_all(b"data").unwrap();
+        guest.shutdown(Shutdown::Write).unwrap();
+        let mut told = Vec::new();
+        (&remote).read_to_end(&mut told).unwrap();
+        seen.note("remote reads without the guest's urgent byte", text(&told));
+
+        let (_guest, remote) = pair(&world.guest, &listener, at);
         seen.note("source that a remote sees", whose(remote.peer_addr().unwrap()));
         let local = listen(&world.host, LOOPBACK);
         let port = local.local_addr().unwrap().port();
