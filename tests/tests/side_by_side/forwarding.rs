@@ -1,7 +1,7 @@
 //! Ports of the host that lead to the guest.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -22,9 +22,9 @@ fn rule(proto: &str, host_port: u16, guest_port: u16) -> String {
 
 /// Connects and says what the client learns next.
 fn client(namespace: &Namespace, to: SocketAddr) -> String {
-    match namespace.enter(|| TcpStream::connect_timeout(&to, PATIENCE)) {
+    match connect_patiently(namespace, to) {
         // A reset may come before or after the client has looked whether it is connected.
-        Ok(stream) => next(&patient(stream)),
+        Ok(stream) => next(&stream),
         Err(error) => errno(&error),
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use slirp_tests::*;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -40,7 +41,7 @@ fn run_as(account: Account, theme: &str, script: impl Fn(&Side, &mut Seen) + Syn
 /// The name of what went wrong.
 fn errno(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EAGAIN) => "nothing".to_owned(),
+        Some(Errno::EAGAIN | Errno::EINPROGRESS) => "nothing".to_owned(),
         Some(errno) => format!("{errno:?}"),
         None if error.kind() == io::ErrorKind::TimedOut => "nothing".to_owned(),
         None => error.to_string(),
@@ -55,12 +56,22 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// Connects and says how that went.
+/// Connects and says how that went. Blocks in connect(2), as most programs do.
 fn connecting(namespace: &Namespace, to: SocketAddr) -> String {
-    match namespace.enter(|| TcpStream::connect_timeout(&to, PATIENCE)) {
+    match connect_patiently(namespace, to) {
         Ok(_) => "connected".to_owned(),
         Err(error) => errno(&error),
     }
+}
+
+fn connect_patiently(namespace: &Namespace, to: SocketAddr) -> io::Result<TcpStream> {
+    namespace.enter(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        // It bounds connect(2) as well, which then says EINPROGRESS (socket(7)).
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.connect(&SockAddr::from(to))?;
+        Ok(patient(socket.into()))
+    })
 }
 
 fn patient(stream: TcpStream) -> TcpStream {
