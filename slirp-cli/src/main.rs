@@ -3,6 +3,7 @@
 //! A drop-in replacement for the program of the same name. Owns the way from `argv` to the exit
 //! status; everything that touches a packet is in `slirp-core`.
 
+mod address;
 mod args;
 mod banner;
 mod console;

@@ -157,8 +157,8 @@ impl Builder {
         self
     }
 
-    /// Domains in which the guest looks up short names, told over DHCP and DHCPv6 to clients that ask
-    /// (default none). What is no domain name
+    /// Domains in which the guest looks up short names, told over DHCP and DHCPv6 to clients that ask,
+    /// and in router advertisements (default none). What is no domain name
     /// ([`SearchDomain::new`](crate::service::search_domain::SearchDomain::new)), or does not fit
     /// into a message, is left out.
     #[must_use]

@@ -24,6 +24,7 @@ use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::policy::Policy;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::address;
 use crate::options::{self, Options, Target, ValueError};
 use crate::publish::Publish;
 use getopt::{GrammarError, Token, Tokens};
@@ -37,7 +38,7 @@ pub(crate) enum Command {
     /// Print the version.
     Version,
     /// Connect a network namespace.
-    Run(Options),
+    Run(Box<Options>),
 }
 
 /// A remark that does not stop anything; printed on stdout.
@@ -246,7 +247,7 @@ impl Line {
                 }
             }
         }
-        self.finish().map(Command::Run)
+        self.finish().map(|options| Command::Run(Box::new(options)))
     }
 
     /// Takes one option in; a command if it is to be carried out at once.
@@ -301,7 +302,7 @@ impl Line {
                 self.userns_path = Some(path);
             }
             OptionId::DisableDns => self.disable_dns = true,
-            OptionId::Dns => self.dns.push(options::resolver(&value)?),
+            OptionId::Dns => self.dns.push(address::resolver(&value)?),
             OptionId::SearchDomain => {
                 self.search_domains.push(options::search_domain(&value)?);
             }
@@ -378,10 +379,10 @@ impl Line {
     fn outbound(&self) -> Result<OutboundAddresses, ValueError> {
         let mut outbound = OutboundAddresses::default();
         if let Some(text) = &self.outbound_addr {
-            outbound.ipv4 = options::outbound_ipv4(text)?;
+            outbound.ipv4 = address::outbound_ipv4(text)?;
         }
         if let Some(text) = &self.outbound_addr6 {
-            let found = options::outbound_ipv6(text)?;
+            let found = address::outbound_ipv6(text)?;
             (outbound.ipv6, outbound.ipv6_scope) = (found.ipv6, found.ipv6_scope);
         }
         Ok(outbound)
