@@ -38,11 +38,6 @@ const REQUESTS: &[(&str, &str)] = &[
     ("list", "{\"execute\":\"list_hostfwd\"}"),
     ("another protocol", "add {\"proto\":\"sctp\",\"host_port\":8084,\"guest_port\":80}"),
     (
-        "tcp6",
-        "add {\"proto\":\"tcp6\",\"host_port\":8084,\"guest_addr6\":\"fd00::64\",\
-              \"guest_port\":80}",
-    ),
-    (
         "bad host address",
         "add {\"proto\":\"tcp\",\"host_addr\":\"host\",\"host_port\":8084,\
                           \"guest_port\":80}",

@@ -386,9 +386,9 @@ pub(crate) const ROWS: &[Row] = &[
         theirs: "tcp6 and udp6 are refused",
         ours: "they are forwarded",
         seen: &[seen(
-            "api: tcp6",
+            "ipv6: API tcp6",
             "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.proto\"}}",
-            "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.guest_addr6\"}}",
+            "{\"return\":{\"id\":1}}",
         )],
     },
     Row {

@@ -207,7 +207,9 @@ fn router() {
         let _dns = Dnsmasq::start(&world.host, Ipv6Addr::LOCALHOST.into(), &[]);
         let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
         let near = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());
-        let _slirp = side.slirp().options(&["--enable-ipv6", "--mtu=1400"]).start();
+        let api = Api::new(world);
+        let options = ["--enable-ipv6", "--mtu=1400", &api.option()];
+        let _slirp = side.slirp().options(&options).start();
         let show = "ip -6 -o addr show dev tap0 scope global -tentative";
         wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
             world.guest.script(show).contains("inet6 fd00:")
@@ -268,6 +270,9 @@ fn router() {
             seen.note(format!("dig {transport}"), output.stdout.trim());
         }
         dhcpv6(world, seen);
+        let rule = "{\"execute\":\"add_hostfwd\",\"arguments\":{\"proto\":\"tcp6\",\
+                    \"host_port\":8080,\"guest_addr6\":\"fd00::64\",\"guest_port\":80}}";
+        seen.note("API tcp6", api.ask(rule));
     });
 }
 
