@@ -10,13 +10,13 @@ _slirp4netns_candidates() {
 _slirp4netns_value() {
     case $1 in
     --netns-type) _slirp4netns_candidates -W "pid path tapfd" ;;
-    --target-type) _slirp4netns_candidates -W "netns" ;;
+    --target-type) _slirp4netns_candidates -W "netns bess" ;;
     --log-level) _slirp4netns_candidates -W "error warn info debug trace" ;;
     -m | --mtu) _slirp4netns_candidates -W "1500 65520" ;;
     --outbound-addr | --outbound-addr6)
         _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)"
         ;;
-    -a | --api-socket | --userns-path)
+    -a | --api-socket | --userns-path | --pcap)
         compopt -o filenames 2>/dev/null
         _slirp4netns_candidates -f
         ;;
@@ -40,13 +40,15 @@ _slirp4netns() {
             -c --configure -e --exit-fd= -r --ready-fd= -m --mtu= -6 --enable-ipv6
             -a --api-socket= --cidr= --disable-host-loopback --netns-type= --userns-path=
             --enable-sandbox --enable-seccomp --outbound-addr= --outbound-addr6= --disable-dns
-            --macaddress= --cidr6= --publish= --dns= --search-domain= --log-level=
+            --macaddress= --target-type= --cidr6= --publish= --dns= --search-domain= --log-level=
+            --pcap= --exit-with-netns
             -h --help -v --version"
         [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
         return
     fi
     case " ${COMP_WORDS[*]} " in
-    *" --netns-type = path "* | *" --netns-type path "*)
+    *" --netns-type = path "* | *" --netns-type path "* | \
+        *" --target-type = bess "* | *" --target-type bess "*)
         compopt -o filenames 2>/dev/null
         _slirp4netns_candidates -f
         ;;

@@ -4,7 +4,7 @@
 
 # What the first argument is depends on --netns-type.
 function __slirp4netns_wants_path
-    string match -qr -- '--netns-type[= ]path' (commandline -cp)
+    string match -qr -- '--(netns-type[= ]path|target-type[= ]bess)' (commandline -cp)
 end
 
 complete -c slirp4netns -n 'not __slirp4netns_wants_path' -f -a '(__fish_complete_pids)'
@@ -27,10 +27,13 @@ complete -c slirp4netns -l outbound-addr6 -x -a '(__fish_print_interfaces)' \
     -d 'Address or interface that IPv6 leaves from'
 complete -c slirp4netns -l disable-dns -d 'Do not answer DNS queries'
 complete -c slirp4netns -l macaddress -x -d 'MAC address of the tap'
+complete -c slirp4netns -l target-type -x -a 'netns bess' -d 'How the guest is connected'
 complete -c slirp4netns -l cidr6 -x -d 'IPv6 network of the guest (fd00::/64)'
 complete -c slirp4netns -l publish -x -d '[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT'
 complete -c slirp4netns -l dns -x -d 'Resolver to ask'
 complete -c slirp4netns -l search-domain -x -d 'Where the guest looks up short names'
 complete -c slirp4netns -l log-level -x -a 'error warn info debug trace' -d 'What is logged'
+complete -c slirp4netns -l pcap -r -F -d 'Record the frames in this file or FIFO'
+complete -c slirp4netns -l exit-with-netns -d 'Exit when PID has ended or PATH is gone'
 complete -c slirp4netns -s h -l help -d 'Print the options'
 complete -c slirp4netns -s v -l version -d 'Print the version'

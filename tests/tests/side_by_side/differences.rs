@@ -531,10 +531,4 @@ pub(crate) const ROWS: &[Row] = &[
             ),
         ],
     },
-    Row {
-        topic: "Option --target-type=bess",
-        theirs: "known",
-        ours: "refused so far",
-        seen: &[seen("help: --target-type=TYPE", "listed", "not listed")],
-    },
 ];
