@@ -59,6 +59,8 @@ mod tests {
             mac: None,
             api_socket: None,
             publish: Vec::new(),
+            pcap: None,
+            exit_with_netns: false,
             ready_fd: None,
             exit_fd: None,
             sandbox: false,

@@ -39,6 +39,10 @@ pub(crate) struct Options {
     pub(crate) api_socket: Option<PathBuf>,
     /// Ports of the host that lead to the guest from the start.
     pub(crate) publish: Vec<Publish>,
+    /// File in which the guest's frames are recorded.
+    pub(crate) pcap: Option<PathBuf>,
+    /// Whether the end of the target ends the run.
+    pub(crate) exit_with_netns: bool,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
@@ -72,6 +76,8 @@ pub(crate) enum Target {
     },
     /// Open already, under this descriptor number.
     TapFd(i32),
+    /// No device: a socket of this path that carries frames.
+    Bess(PathBuf),
 }
 
 /// Why the network or the MAC address of a command line was refused. Shown without the usage.
@@ -89,6 +95,9 @@ pub(crate) enum ValueError {
     /// Not of the form that `--publish` takes.
     #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
     Publish(String),
+    /// Standard output is taken.
+    #[error("invalid --pcap: - (stdout is taken by messages; give a file or a FIFO)")]
+    PcapStdout,
     /// Something in the MAC address is no hexadecimal byte.
     #[error("\"{0}\" is an invalid MAC address.\n{MAC_FORM}")]
     Mac(String),

@@ -217,7 +217,8 @@ mod tests {
             (
                 &["--e"],
                 "option '--e' is ambiguous; possibilities: \
-                 '--exit-fd' '--enable-ipv6' '--enable-sandbox' '--enable-seccomp'",
+                 '--exit-fd' '--enable-ipv6' '--enable-sandbox' '--enable-seccomp' \
+                 '--exit-with-netns'",
             ),
             (
                 &["--c"],

@@ -52,6 +52,9 @@ pub(crate) enum Warning {
     /// `--enable-seccomp`.
     #[error("WARNING: Support for seccomp is experimental")]
     SeccompExperimental,
+    /// `--target-type=bess`.
+    #[error("WARNING: BESS mode is experimental")]
+    BessExperimental,
     /// More operands than anyone needs.
     #[error("WARNING: too many arguments")]
     TooManyArguments,
@@ -96,6 +99,10 @@ pub(crate) enum ArgumentError {
     NetnsPath(Errno),
     /// The operand of `--netns-type=tapfd`.
     TapFd,
+    /// Two options, or an option and a value, that exclude each other.
+    Conflict(&'static str, &'static str),
+    /// More operands than `--target-type=bess` takes.
+    TooManyArguments,
     /// The value of `--cidr` or `--macaddress`, or the name of the device.
     Value(ValueError),
 }
@@ -126,6 +133,10 @@ impl ArgumentError {
                     .into_bytes()
             }
             Self::TapFd => b"TAPFD must a file descriptor".to_vec(),
+            Self::Conflict(option, other) => {
+                format!("{option} conflicts with {other}").into_bytes()
+            }
+            Self::TooManyArguments => b"too many arguments".to_vec(),
             Self::Value(error) => error.to_string().into_bytes(),
         })
     }
@@ -194,7 +205,10 @@ struct Line {
     cidr: Option<OsString>,
     mac: Option<OsString>,
     publish: Vec<Publish>,
-    netns_type: NetnsType,
+    is_bess: bool,
+    netns_type: Option<NetnsType>,
+    pcap: Option<PathBuf>,
+    exit_with_netns: bool,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
     disable_host_loopback: bool,
@@ -260,12 +274,12 @@ impl Line {
                 self.warnings.push(Warning::SeccompExperimental);
             }
             OptionId::NetnsType => {
-                self.netns_type = match value.as_bytes() {
+                self.netns_type = Some(match value.as_bytes() {
                     b"pid" => NetnsType::Pid,
                     b"tapfd" => NetnsType::TapFd,
                     // Whatever else it says: it has always meant a path.
                     _ => NetnsType::Path,
-                };
+                });
             }
             OptionId::UsernsPath => {
                 let path = PathBuf::from(value);
@@ -283,10 +297,13 @@ impl Line {
             }
             OptionId::MacAddress => self.mac = Some(value),
             OptionId::TargetType => match value.as_bytes() {
-                b"netns" => {}
-                b"bess" => return Err(ArgumentError::Missing("--target-type=bess".to_owned())),
+                b"netns" => self.is_bess = false,
+                b"bess" => self.is_bess = true,
                 _ => return Err(ArgumentError::TargetType),
             },
+            OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
+            OptionId::Pcap => self.pcap = Some(PathBuf::from(value)),
+            OptionId::ExitWithNetns => self.exit_with_netns = true,
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             // Refused above.
@@ -315,6 +332,8 @@ impl Line {
             target,
             api_socket: self.api_socket.take(),
             publish: std::mem::take(&mut self.publish),
+            pcap: self.pcap.take(),
+            exit_with_netns: self.exit_with_netns,
             configure: self.configure,
             mtu: self.mtu.unwrap_or(1500),
             plan,
@@ -327,10 +346,39 @@ impl Line {
         })
     }
 
+    /// The one operand of `--target-type=bess`.
+    fn bess(&mut self) -> Result<Target, ArgumentError> {
+        const BESS: &str = "--target-type=bess";
+        let mut operands = std::mem::take(&mut self.operands).into_iter();
+        let path = operands.next().ok_or(ArgumentError::OperandMissing)?;
+        if operands.len() > 0 {
+            return Err(ArgumentError::TooManyArguments);
+        }
+        for (is_given, option) in [
+            (self.configure, "--configure"),
+            (self.netns_type.is_some(), "--netns-type"),
+            (self.userns_path.is_some(), "--userns-path"),
+            (self.exit_with_netns, "--exit-with-netns"),
+        ] {
+            if is_given {
+                return Err(ArgumentError::Conflict(option, BESS));
+            }
+        }
+        self.warnings.push(Warning::BessExperimental);
+        Ok(Target::Bess(path.into()))
+    }
+
     fn target(&mut self) -> Result<Target, ArgumentError> {
+        if self.is_bess {
+            return self.bess();
+        }
+        let netns_type = self.netns_type.unwrap_or_default();
         let mut operands = std::mem::take(&mut self.operands).into_iter();
         let first = operands.next().ok_or(ArgumentError::OperandMissing)?;
-        if self.netns_type == NetnsType::TapFd {
+        if netns_type == NetnsType::TapFd {
+            if self.exit_with_netns {
+                return Err(ArgumentError::Conflict("--exit-with-netns", "--netns-type=tapfd"));
+            }
             let fd = options::descriptor(&first).ok_or(ArgumentError::TapFd)?;
             // A name for the device is one word too many, but harmless.
             if operands.len() > 1 {
@@ -342,7 +390,7 @@ impl Line {
             return Ok(Target::TapFd(fd));
         }
         let name = operands.next().ok_or(ArgumentError::OperandMissing)?;
-        let located = if self.netns_type == NetnsType::Pid {
+        let located = if netns_type == NetnsType::Pid {
             Located::Process(options::pid(&first).ok_or(ArgumentError::Pid)?)
         } else {
             let netns = PathBuf::from(first);

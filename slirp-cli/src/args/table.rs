@@ -20,6 +20,7 @@ pub(crate) enum OptionId {
     EnableSandbox,
     EnableSeccomp,
     ExitFd,
+    ExitWithNetns,
     Help,
     MacAddress,
     Mtu,
@@ -27,6 +28,7 @@ pub(crate) enum OptionId {
     NoHostLoopback,
     OutboundAddr,
     OutboundAddr6,
+    Pcap,
     Publish,
     ReadyFd,
     TargetType,
@@ -39,7 +41,7 @@ pub(crate) enum OptionId {
 pub(crate) enum Support {
     /// Works and is listed by `--help` with this description.
     Listed(&'static str),
-    /// Works but is not listed: an old name, or an option with only one useful value.
+    /// Works but is not listed: an old name.
     Unlisted,
     /// Known, refused and not listed.
     Missing,
@@ -193,7 +195,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             19,
             Listed("MAC address of the tap (only with -c)"),
         ),
-        option(Id::TargetType, None, "target-type", Some("TYPE"), 20, Unlisted),
+        option(
+            Id::TargetType,
+            None,
+            "target-type",
+            Some("TYPE"),
+            20,
+            Listed("what the guest is connected by ([netns|bess], default=netns)"),
+        ),
         option(
             Id::Publish,
             None,
@@ -204,6 +213,22 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
         ),
         option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
         option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
+        option(
+            Id::Pcap,
+            None,
+            "pcap",
+            Some("FILE"),
+            22,
+            Listed("record the guest's frames in a file or FIFO, for Wireshark or tcpdump"),
+        ),
+        option(
+            Id::ExitWithNetns,
+            None,
+            "exit-with-netns",
+            None,
+            23,
+            Listed("exit when the process PID has ended, or PATH is gone"),
+        ),
     ]
 };
 

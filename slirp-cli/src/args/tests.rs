@@ -58,6 +58,9 @@ fn command_lines_of_known_callers_are_understood() {
         ("42 tap0 --configure --mtu 65520", (pid("tap0"), true, 65_520, None, None)),
         ("42 -c6m1400 tap11", (pid("tap11"), true, 1400, None, None)),
         ("--target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
+        // User Mode Linux
+        ("--target-type=bess /run/s", (Target::Bess("/run/s".into()), false, 1500, None, None)),
+        ("--target-type=bess --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
     ] {
         let read = options(&line.split_whitespace().collect::<Vec<_>>());
@@ -103,6 +106,17 @@ fn sandbox_and_seccomp_are_asked_for_by_name() {
 }
 
 #[test]
+fn recording_and_watching_are_asked_for_by_name() {
+    let plain = options(&["42", "tap0"]);
+    assert_eq!((plain.pcap, plain.exit_with_netns), (None, false));
+    let both = options(&["--pcap", "/tmp/x", "--exit-with-netns", "42", "tap0"]);
+    assert_eq!((both.pcap, both.exit_with_netns), (Some("/tmp/x".into()), true));
+    let (text, usage) = refusal(&["--pcap=-", "42", "tap0"]);
+    assert!(text.unwrap().starts_with("invalid --pcap: - (stdout "));
+    assert!(!usage);
+}
+
+#[test]
 fn refusals_have_the_texts_that_callers_know() {
     const MTU: &str = "MTU must be a positive integer (< 65522)";
     const EXIT_FD: &str = "exit-fd must be a non-negative integer";
@@ -134,6 +148,25 @@ fn refusals_have_the_texts_that_callers_know() {
         (&["--netns-type=tapfd", "x"], "TAPFD must a file descriptor"),
         (&["--netns-type=tapfd", "--", "-1"], "TAPFD must a file descriptor"),
         (&["--target-type=foo"], "--target-type must be either \"netns\" or \"bess\""),
+        (&["--target-type=bess", "/s", "tap0"], "too many arguments"),
+        (&["--target-type=bess", "-c", "/s"], "--configure conflicts with --target-type=bess"),
+        (&["--target-type=bess", "-c", "/s", "tap0"], "too many arguments"),
+        (
+            &["--netns-type=pid", "/s", "--target-type=bess"],
+            "--netns-type conflicts with --target-type=bess",
+        ),
+        (
+            &["--target-type=bess", "--userns-path=/dev/null", "/s"],
+            "--userns-path conflicts with --target-type=bess",
+        ),
+        (
+            &["--target-type=bess", "--exit-with-netns", "/s"],
+            "--exit-with-netns conflicts with --target-type=bess",
+        ),
+        (
+            &["--netns-type=tapfd", "--exit-with-netns", "5"],
+            "--exit-with-netns conflicts with --netns-type=tapfd",
+        ),
         (&["--nope"], "PROGRAM: unrecognized option '--nope'"),
     ] {
         assert_eq!(refusal(line), (Some(text.to_owned()), true), "{line:?}");
@@ -149,6 +182,7 @@ fn without_operands_only_the_usage_is_shown() {
         &["--cidr", "bad"],
         &["--netns-type=path", "/nonexistent"],
         &["--netns-type=tapfd"],
+        &["--target-type=bess", "-c"],
         &["--", "-c"],
         &["-"],
     ] {
@@ -170,7 +204,6 @@ fn options_to_come_are_refused_by_name() {
     for (line, option) in [
         (&["--outbound-addr=lo"][..], "--outbound-addr"),
         (&["--outbound-addr6", "lo"], "--outbound-addr6"),
-        (&["--target-type=bess", "/s"], "--target-type=bess"),
     ] {
         let text = format!("PROGRAM: option '{option}' is not supported yet by this version");
         assert_eq!(refusal(line), (Some(text), false), "{line:?}");
@@ -195,8 +228,8 @@ fn help_and_version_act_when_they_are_reached() {
 #[test]
 fn warnings_come_in_the_order_of_their_causes() {
     use Warning::{
-        ConfigureWithTapFd, CreateSandboxDeprecated, Ipv6Experimental, NoHostLoopbackDeprecated,
-        SeccompExperimental, TooManyArguments,
+        BessExperimental, ConfigureWithTapFd, CreateSandboxDeprecated, Ipv6Experimental,
+        NoHostLoopbackDeprecated, SeccompExperimental, TooManyArguments,
     };
     for (line, warnings) in [
         (&["42", "tap0"][..], &[][..]),
@@ -214,6 +247,7 @@ fn warnings_come_in_the_order_of_their_causes() {
         (&["--netns-type=tapfd", "5", "tap0"], &[]),
         (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
         (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),
+        (&["--target-type=bess", "-6", "/s"], &[Ipv6Experimental, BessExperimental]),
     ] {
         assert_eq!(read(line).warnings, warnings, "{line:?}");
     }
