@@ -233,6 +233,24 @@ fn transfers_are_exact_though_the_socket_fills_up() {
 }
 
 #[test]
+fn many_transfers_share_a_socket_that_fills_up() {
+    const COUNT: usize = 12;
+    let world = world!();
+    let (_slirp, peer) = start(&world, &[]);
+    let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
+    bridged(&world, peer, || {
+        std::thread::scope(|scope| {
+            for _ in 0..COUNT {
+                let guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
+                let remote = bounded(listener.accept().unwrap().0);
+                scope.spawn(move || send_exact(&remote, 3, 2 << 20).unwrap());
+                scope.spawn(move || receive_exact(&guest, 3, 2 << 20).unwrap());
+            }
+        });
+    });
+}
+
+#[test]
 fn start_says_what_slirp4netns_says() {
     let world = world!();
     let api = world.folder().join("api.sock");

@@ -345,19 +345,56 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// A container of the ordinary user whose root is yet another user of the host, as newuidmap(1) makes
+/// it for a runtime that maps subordinate ids only.
+fn container_of_subordinate_ids(world: &World) -> Background {
+    let holder = world.host.spawn(&[
+        "setpriv",
+        "--reuid=1500",
+        "--regid=1500",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--",
+        "unshare",
+        "--user",
+        "--net",
+        "--mount",
+        "--",
+        "cat",
+    ]);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let pid = holder.pid().to_string();
+    let before = namespace(&world.host.pid().to_string());
+    wait_until(Duration::from_secs(10), "its namespaces", || {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name == "cat\n" && namespace(&pid) != before
+    });
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{pid}/{map}"), "0 100000 65536").unwrap();
+    }
+    holder
+}
+
 #[test]
 fn death_of_the_parent_ends_it_where_the_caller_wants_that() {
-    // The kernel forgets the wish when a process changes its user, as the sandbox does.
     // The shell lets go of the ready-fd, which it would hold open otherwise.
     let script = "setpriv --pdeathsig TERM -- \"$@\" & exec 3>&-; wait";
     for (account, options) in
         [(Account::Root, &[][..]), (Account::Root, &CONFINED), (Account::Ordinary, &CONFINED)]
     {
         let world = world!(account);
-        let caller = world.slirp().options(options).behind(&["sh", "-c", script, "sh"]).start();
-        let slirp = ProcessFacts(child_of(caller.pid()).expect("the shell has started it"));
-        assert!(slirp.is_alive());
-        caller.signal(Signal::SIGKILL);
-        wait_until(Duration::from_secs(10), "it follows its parent", || !slirp.is_alive());
+        let other = container_of_subordinate_ids(&world);
+        for pid in [world.guest.pid(), other.pid()] {
+            let caller = world
+                .slirp()
+                .options(options)
+                .positionals(&[&pid.to_string(), "tap0"])
+                .behind(&["sh", "-c", script, "sh"])
+                .start();
+            let slirp = ProcessFacts(child_of(caller.pid()).expect("the shell has started it"));
+            assert!(slirp.is_alive());
+            caller.signal(Signal::SIGKILL);
+            wait_until(Duration::from_secs(10), "it follows its parent", || !slirp.is_alive());
+        }
     }
 }
