@@ -232,6 +232,47 @@ fn transfers_are_exact_though_the_socket_fills_up() {
     });
 }
 
+/// What User Mode Linux runs instead of an init, on the root of the host.
+const UML_INIT: &str = "#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+ip link set lo up
+ip link set vec0 up
+ip addr add 10.0.2.100/24 dev vec0
+ip route add default via 10.0.2.2
+ping -c 1 -W 5 10.0.2.2 | grep 'bytes from'
+curl -sS -m 20 --retry 20 --retry-connrefused --retry-delay 1 http://203.0.113.10:8000/page | wc -c
+echo o > /proc/sysrq-trigger
+read forever
+";
+
+#[test]
+fn user_mode_linux_is_on_the_network() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = world!();
+    let path_variable = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path_variable).any(|folder| folder.join("linux.uml").exists()) {
+        return skip(&Missing("linux.uml is not installed (package user-mode-linux)".to_owned()));
+    }
+    let slirp = spawn(&world, &[]);
+    let _server = serve_page(&world, "203.0.113.10");
+    let init = world.folder().join("init");
+    std::fs::write(&init, UML_INIT).unwrap();
+    std::fs::set_permissions(&init, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let said = world.host.script(&format!(
+        "export HOME={folder} TMPDIR={folder}
+        exec linux.uml mem=192M rootfstype=hostfs rw init={folder}/init con=null con0=fd:0,fd:1 \\
+            vec0:transport=bess,dst={folder}/bess.sock,depth=128,gro=1 2>&1",
+        folder = world.folder().display()
+    ));
+    assert!(said.contains("bytes from 10.0.2.2"), "{said}");
+    assert!(said.lines().any(|line| line.trim() == "700000"), "{said}");
+    let exit = slirp.wait();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    assert!(exit.stderr.ends_with(" has hung up\n"), "{}", exit.stderr);
+}
+
 #[test]
 fn many_transfers_share_a_socket_that_fills_up() {
     const COUNT: usize = 12;

@@ -139,7 +139,7 @@ impl TargetWatch {
         Ok(Self { epoll, watched })
     }
 
-    /// Whether the target is gone. Once it is, it stays so.
+    /// Whether the target is gone by now. Never waits.
     pub fn is_gone(&self) -> bool {
         // Takes note of what has happened; what it was does not matter.
         let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
