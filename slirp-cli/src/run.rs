@@ -26,6 +26,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
+use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
 use slirp_core::host::link::Link;
 use slirp_core::host::recording::{Recording, RecordingError};
@@ -159,8 +160,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         say(line);
     }
     raise_descriptor_limit();
-    let mut builder =
-        Builder::new(opened.link).plan(options.plan).mtu(options.mtu).policy(options.policy);
+    let mut builder = builder(options, opened.link);
     if let Some(path) = &options.pcap {
         let recording =
             Recording::create(path).map_err(|error| RunFailure::Recording(path.clone(), error))?;
@@ -228,6 +228,19 @@ const fn is_of_the_link(failure: &RunFailure) -> bool {
     matches!(failure, RunFailure::Attach(_) | RunFailure::BessPathTooLong | RunFailure::Bess(_))
 }
 
+/// The network as the options describe it.
+fn builder(options: &Options, link: Link) -> Builder {
+    let mut dns = DnsConfig::default();
+    dns.servers.clone_from(&options.dns);
+    Builder::new(link)
+        .plan(options.plan)
+        .mtu(options.mtu)
+        .policy(options.policy)
+        .outbound(options.outbound)
+        .dns(dns)
+        .search_domains(options.search_domains.iter().cloned())
+}
+
 /// The kernel's words alone.
 fn text_of(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
@@ -240,7 +253,7 @@ fn text_of(error: &io::Error) -> String {
 fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure> {
     if options.sandbox {
         let entered = Sandbox::new().user_namespace(userns).enter()?;
-        if let Some(path) = entered.outer_resolv_conf {
+        if let Some(path) = entered.outer_resolv_conf.filter(|_| options.dns.is_empty()) {
             complain(format_args!(
                 "sandbox: /etc/resolv.conf is {}, outside of /etc and /run: it is followed when it \
                  is rewritten, not when it is replaced by another file",

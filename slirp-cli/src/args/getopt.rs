@@ -217,8 +217,7 @@ mod tests {
             (
                 &["--e"],
                 "option '--e' is ambiguous; possibilities: \
-                 '--exit-fd' '--enable-ipv6' '--enable-sandbox' '--enable-seccomp' \
-                 '--exit-with-netns'",
+                 '--exit-fd' '--enable-ipv6' '--enable-sandbox' '--enable-seccomp'",
             ),
             (
                 &["--c"],

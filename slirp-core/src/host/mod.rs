@@ -15,6 +15,7 @@ pub mod forward;
 pub mod frame_socket;
 pub mod link;
 pub(crate) mod mailbox;
+pub mod outbound;
 pub(crate) mod reactor;
 pub mod recording;
 pub(crate) mod sockets;

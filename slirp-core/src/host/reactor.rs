@@ -38,9 +38,10 @@ use super::dns::Query;
 use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
 use super::link::{Link, LinkPort};
 use super::mailbox::{Mailbox, Message};
+use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
 use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
-use super::tcp::{Connecting, connect};
+use super::tcp::Connecting;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
 use crate::host::datagram::SendError;
@@ -100,11 +101,12 @@ struct Found {
 }
 
 impl Reactor {
-    /// A loop around `link` and `stack` that asks `queries` for DNS answers.
+    /// A loop around `link` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
     pub(crate) fn new(
         link: Link,
         recorder: Option<Recorder>,
         stack: Stack,
+        outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
     ) -> io::Result<(Self, Mailbox)> {
         let poll = Poll::new()?;
@@ -119,7 +121,7 @@ impl Reactor {
         let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
         // Edge-triggered, so that nobody has to read how often it went off.
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
-        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp);
+        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
         let reactor = Self {
             poll,
@@ -373,7 +375,7 @@ impl Reactor {
     fn perform(&mut self, action: HostAction, now: Instant) {
         match action {
             HostAction::ConnectTcp { flow, remote } => {
-                let connected = connect(remote, None).and_then(|connecting| {
+                let connected = self.sockets.connect(remote).and_then(|connecting| {
                     let (socket, is_done) = match connecting {
                         Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),
                         Connecting::InProgress(stream) => (HostSocket::Connecting(stream), false),

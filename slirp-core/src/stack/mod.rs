@@ -117,8 +117,7 @@ impl Stack {
             ring_len: config.limits.ring_len,
             seed: rng.next_u64(),
         });
-        let advertiser =
-            config.plan.ipv6().map(|_| RouterAdvertiser::new(rng.next_u64(), Instant::ZERO));
+        let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
         let mut stack = Self {
             stats: Stats::default(),
             engine,
