@@ -302,12 +302,6 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
 }
 
 #[test]
-fn options_to_come_are_refused_by_name() {
-    let text = "PROGRAM: option '--target-type=bess' is not supported yet by this version";
-    assert_eq!(refusal(&["--target-type=bess", "/s"]), (Some(text.to_owned()), false));
-}
-
-#[test]
 fn help_and_version_act_when_they_are_reached() {
     for (line, command) in [
         (&["--help"][..], Command::Help),
