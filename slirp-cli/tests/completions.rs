@@ -119,7 +119,7 @@ fn assert_offers(offered: Option<BTreeSet<String>>, expected: &BTreeSet<String>)
 #[test]
 fn bash_offers_every_option_and_its_values() {
     assert_offers(bash(&["--"]), &listed(true));
-    assert_offers(bash(&["--exi"]), &set(&["--exit-fd="]));
+    assert_offers(bash(&["--exit-f"]), &set(&["--exit-fd="]));
     assert_offers(bash(&["--netns-type", "="]), &set(&["path", "pid", "tapfd"]));
     assert_offers(bash(&["--netns-type", "=", "pa"]), &set(&["path"]));
     assert_offers(bash(&["--log-level", "d"]), &set(&["debug"]));

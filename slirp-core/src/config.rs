@@ -61,6 +61,13 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// Nothing: each frame is one packet with its checksums.
+    pub const NOTHING: Self = Self {
+        vnet_header: false,
+        checksum: false,
+        tcp_segmentation: false,
+        udp_segmentation: false,
+    };
     /// Everything a current kernel offers.
     pub const FULL: Self =
         Self { vnet_header: true, checksum: true, tcp_segmentation: true, udp_segmentation: true };

@@ -46,7 +46,7 @@ pub use dns::{CannedDns, Dnsmasq};
 pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
 pub use payload::{receive_exact, send_exact, verify_exact};
-pub use process::ProcessFacts;
+pub use process::{ProcessFacts, output_within};
 pub use requirement::{Missing, skip};
 pub use server::{TcpServer, UdpServer};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
