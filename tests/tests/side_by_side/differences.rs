@@ -38,6 +38,7 @@ pub(crate) const THEMES: &[&str] = &[
     "help",
     "end",
     "device",
+    "peer",
 ];
 
 /// A row of the manual's table.
@@ -512,6 +513,15 @@ pub(crate) const ROWS: &[Row] = &[
             seen("device: alive", "true", "false"),
             seen("device: busy for nothing", "true", "false"),
             seen("device: status", "None", "Some(1)"),
+        ],
+    },
+    Row {
+        topic: "Peer of --target-type=bess that hangs up",
+        theirs: "the process spins and fills its stderr",
+        ours: "the process ends with status 0",
+        seen: &[
+            seen("peer: busy for nothing", "true", "false"),
+            seen("peer: status", "None", "Some(0)"),
         ],
     },
     Row {

@@ -1,5 +1,6 @@
 //! The process: texts, streams, statuses, and what ends it.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -109,6 +110,12 @@ const REFUSED: &[&[&str]] = &[
     &["-c", "--macaddress=1:2:3:4:5:6:7", "1", "tap0"],
     &["-c", "--macaddress=02-11-22-33-44-55", "99999999", "tap0"],
     &["--target-type=other", "1", "tap0"],
+    &["--target-type=bess"],
+    &["--target-type=bess", "/nowhere/a", "b"],
+    &["--target-type=bess", "--configure", "/nowhere/a"],
+    &["--target-type=bess", "--netns-type=pid", "/nowhere/a"],
+    &["--target-type=bess", "--userns-path=/dev/null", "/nowhere/a"],
+    &["--target-type=bess", "/nowhere/a"],
     &["--outbound-addr=nowhere", "1", "tap0"],
     &["--outbound-addr=fd00::1", "1", "tap0"],
     &["--outbound-addr6=10.0.0.1", "1", "tap0"],
@@ -239,5 +246,38 @@ fn device_that_is_deleted() {
             slirp.signal(Signal::SIGKILL);
             seen.note("status", format!("{:?}", slirp.wait().code));
         }
+    });
+}
+
+#[test]
+fn peer_that_hangs_up() {
+    run("peer", |side, seen| {
+        let path = side.world.folder().join("bess.sock");
+        let positionals = [path.to_str().unwrap()];
+        let options = ["--target-type=bess"];
+        let slirp = side.slirp().bare().options(&options).positionals(&positionals).spawn();
+        let peer = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        let address = SockAddr::unix(&path).unwrap();
+        wait_until(Duration::from_secs(15), "the socket", || peer.connect(&address).is_ok());
+        // An ARP request for the gateway: the answer shows that frames pass.
+        let mut request = vec![0xff; 6];
+        request.extend_from_slice(&[2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        request.extend_from_slice(&[2, 0, 0, 0, 0, 1, 10, 0, 2, 100]);
+        request.extend_from_slice(&[0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.send(&request).unwrap();
+        let mut answer = [0; 1600];
+        let len = (&peer).read(&mut answer).unwrap();
+        seen.note("ARP reply", format!("{:02x?}", answer[..len].get(6..12)));
+        let facts = slirp.facts();
+        let before = facts.cpu_time();
+        drop(peer);
+        let busy = || facts.cpu_time().saturating_sub(before) > Duration::from_millis(300);
+        wait_until(Duration::from_secs(15), "it leaves or spins", || !facts.is_alive() || busy());
+        seen.note("busy for nothing", busy());
+        if !side.is_ours() {
+            slirp.signal(Signal::SIGKILL);
+        }
+        seen.note("status", format!("{:?}", slirp.wait().code));
     });
 }
