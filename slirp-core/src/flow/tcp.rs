@@ -118,7 +118,7 @@ pub(crate) struct TcpFlow {
     /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
     /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
     is_lingering: bool,
-    /// Payload bytes that arrived since a segment left.
+    /// Sequence numbers (payload bytes, the end) that arrived since a segment left.
     unacknowledged: u32,
     /// Segments that are still to be acknowledged at once.
     quick: u16,
@@ -295,7 +295,8 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return Err(DiscardReason::TcpNoFlow);
         };
-        self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
+        let taken = segment.payload_len.saturating_add(u32::from(segment.is_fin()));
+        self.unacknowledged = self.unacknowledged.saturating_add(taken);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
@@ -381,8 +382,8 @@ impl TcpFlow {
         Ok(frame)
     }
 
-    /// Whether the only thing to say is the acknowledgement of a small segment, and an answer that
-    /// could carry it is likely.
+    /// Whether the only thing to say is the acknowledgement of a small segment or of the guest's end,
+    /// and an answer that could carry it (the remote's end in the latter case) is likely.
     fn may_hold_acknowledgement(&self) -> bool {
         let State::Awake(connection) = &self.state else {
             return false;
@@ -391,7 +392,7 @@ impl TcpFlow {
             && self.quick == 0
             && self.unacknowledged <= u32::from(connection.guest_mss())
             && !self.is_host_ended
-            && connection.is_open_both_ways()
+            && (connection.is_open_both_ways() || connection.is_ended_by_guest())
             && connection.queued_to_guest() == 0
             && connection.queued_to_host() == 0
     }

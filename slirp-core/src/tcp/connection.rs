@@ -467,6 +467,11 @@ impl Connection {
         self.socket().state() == State::Established
     }
 
+    /// Whether the guest has ended its direction and the remote has not.
+    pub(crate) fn is_ended_by_guest(&self) -> bool {
+        self.socket().state() == State::CloseWait
+    }
+
     /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
     /// before it may still be queued.
     pub(crate) const fn is_guest_finished(&self) -> bool {
