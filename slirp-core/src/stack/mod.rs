@@ -115,6 +115,7 @@ impl Stack {
             mtu: config.mtu,
             offload: config.offload,
             ring_len: config.limits.ring_len,
+            bulk_flows: config.limits.bulk_flows,
             seed: rng.next_u64(),
         });
         let advertiser =
