@@ -23,6 +23,12 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
         row("Recommended IP", &plan.recommended_guest()),
     ];
     lines.extend(options.api_socket.iter().map(|path| row("API Socket", &path.display())));
+    // One column further right than the others: that is how it is known.
+    let outbound = |version: &str, address: &dyn std::fmt::Display| {
+        format!("* Outbound IPv{version}:    {address}")
+    };
+    lines.extend(options.outbound.ipv4.map(|address| outbound("4", &address)));
+    lines.extend(options.outbound.ipv6.map(|address| outbound("6", &address)));
     lines.extend(mac.map(|mac| row("MAC address", &mac)));
     if options.policy.allow_host_loopback {
         lines.push(format!(
@@ -43,6 +49,7 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use slirp_core::instance::OutboundAddresses;
     use slirp_core::plan::AddressPlan;
     use slirp_core::policy::Policy;
 
@@ -59,6 +66,10 @@ mod tests {
             mac: None,
             api_socket: None,
             publish: Vec::new(),
+            outbound: OutboundAddresses::default(),
+            dns: Vec::new(),
+            search_domains: Vec::new(),
+            log_level: None,
             ready_fd: None,
             exit_fd: None,
             sandbox: false,
@@ -83,6 +94,21 @@ Starting slirp
 * Recommended IP:  10.0.2.100
 * MAC address:     0e:d4:18:d9:38:fb";
         assert_eq!(lines(&options(policy), Some(mac)).join("\n"), expected);
+    }
+
+    #[test]
+    fn outbound_addresses_stand_between_the_socket_and_the_mac_address() {
+        let mut options = options(Policy::default());
+        options.api_socket = Some("/tmp/s".into());
+        options.outbound.ipv4 = Some("192.0.2.1".parse().unwrap());
+        options.outbound.ipv6 = Some("2001:db8::1".parse().unwrap());
+        let expected = [
+            "* API Socket:      /tmp/s",
+            "* Outbound IPv4:    192.0.2.1",
+            "* Outbound IPv6:    2001:db8::1",
+            "* MAC address:     00:00:00:00:00:00",
+        ];
+        assert_eq!(lines(&options, Some(MacAddr::default()))[9..13], expected);
     }
 
     #[test]

@@ -20,13 +20,12 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 
 /// Writes one line to stderr, whatever becomes of it.
 pub(crate) fn complain(line: impl std::fmt::Display) {
-    complain_bytes(format!("{line}").into_bytes());
+    complain_bytes(format!("{line}\n").as_bytes());
 }
 
-/// Writes one line that need not be text to stderr, whatever becomes of it.
-pub(crate) fn complain_bytes(mut line: Vec<u8>) {
-    line.push(b'\n');
-    let _ = write_whole(&mut io::stderr().lock(), &line);
+/// Writes `text`, which need not be text, to stderr, whatever becomes of it.
+pub(crate) fn complain_bytes(text: &[u8]) {
+    let _ = write_whole(&mut io::stderr().lock(), text);
 }
 
 fn write_whole(stream: &mut impl Write, text: &[u8]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! A drop-in replacement for the program of the same name. Owns the way from `argv` to the exit
 //! status; everything that touches a packet is in `slirp-core`.
 
+mod address;
 mod args;
 mod banner;
 mod console;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         Ok(Command::Help) => finish(&args::usage(&program)),
         Ok(Command::Version) => finish(version::TEXT.as_bytes()),
         Ok(Command::Run(options)) => {
-            start_log();
+            start_log(options.log_level);
             run::run(&options)
         }
         Err(error) => refuse(&program, &error),
@@ -63,8 +64,11 @@ fn finish(text: &[u8]) -> ExitCode {
 
 /// Says what is wrong with the command line.
 fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
-    if let Some(text) = error.text(program) {
-        complain_bytes(text);
+    if let Some(mut text) = error.text(program) {
+        if error.ends_line() {
+            text.push(b'\n');
+        }
+        complain_bytes(&text);
     }
     if error.shows_usage() {
         // The status says already that this run failed.
@@ -73,14 +77,15 @@ fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Sends log lines to stderr: warnings, or what the environment asks for.
-fn start_log() {
-    let wanted = env::var(LOG_VARIABLE).ok();
-    let parsed = wanted.as_deref().map(str::parse::<Targets>);
-    let (filter, error) = match parsed {
+/// Sends log lines to stderr: what the command line asks for, otherwise what the environment asks
+/// for, otherwise warnings.
+fn start_log(level: Option<LevelFilter>) {
+    let wanted = if level.is_none() { env::var(LOG_VARIABLE).ok() } else { None };
+    let default = Targets::new().with_default(level.unwrap_or(LevelFilter::WARN));
+    let (filter, error) = match wanted.as_deref().map(str::parse::<Targets>) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (default_filter(), Some(error)),
-        None => (default_filter(), None),
+        Some(Err(error)) => (default, Some(error)),
+        None => (default, None),
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -89,8 +94,4 @@ fn start_log() {
     if let Some(error) = error {
         tracing::warn!(%error, "{LOG_VARIABLE} is not understood");
     }
-}
-
-fn default_filter() -> Targets {
-    Targets::new().with_default(LevelFilter::WARN)
 }

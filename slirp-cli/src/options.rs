@@ -1,16 +1,19 @@
 //! What one run is asked to do, as a value, and the values that options take.
 //!
-//! Owns [`Options`] and the reading of numbers, networks and MAC addresses with the texts that
-//! callers know. Knows neither the names of options (`args`) nor how they are carried out (`run`).
+//! Owns [`Options`] and the reading of numbers, networks, names and MAC addresses with the texts
+//! that callers know. Addresses of the host and of resolvers are read in [`address`](crate::address). Knows neither the names of options (`args`) nor how they are carried out (`run`).
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use slirp_core::plan::{AddressPlan, PlanError};
+use slirp_core::instance::OutboundAddresses;
+use slirp_core::plan::{AddressPlan, Ipv6Plan, PlanError};
 use slirp_core::policy::Policy;
+use slirp_core::service::search_domain::SearchDomain;
 use slirp_core::wire::MacAddr;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::publish::Publish;
 
@@ -39,6 +42,14 @@ pub(crate) struct Options {
     pub(crate) api_socket: Option<PathBuf>,
     /// Ports of the host that lead to the guest from the start.
     pub(crate) publish: Vec<Publish>,
+    /// Addresses of the host that the guest's traffic leaves from.
+    pub(crate) outbound: OutboundAddresses,
+    /// Resolvers to ask instead of those in `/etc/resolv.conf`.
+    pub(crate) dns: Vec<SocketAddr>,
+    /// Domains in which the guest looks up short names.
+    pub(crate) search_domains: Vec<String>,
+    /// What is logged, instead of what the environment says.
+    pub(crate) log_level: Option<LevelFilter>,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
@@ -74,7 +85,7 @@ pub(crate) enum Target {
     TapFd(i32),
 }
 
-/// Why the network or the MAC address of a command line was refused. Shown without the usage.
+/// Why a value was refused. Shown without the usage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum ValueError {
     /// Not of the form `a.b.c.d/n`.
@@ -86,6 +97,27 @@ pub(crate) enum ValueError {
     /// Not a network that we can lay out.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The value of `--cidr6`.
+    #[error("invalid --cidr6: {0}: {1}")]
+    Cidr6(String, PlanError),
+    /// The value of `--outbound-addr`. The text has no end of line.
+    #[error("outbound-addr has to be valid ipv4 address or interface name.")]
+    OutboundAddr,
+    /// The value of `--outbound-addr6`. The text has no end of line.
+    #[error("outbound-addr6 has to be valid ipv6 address or interface name.")]
+    OutboundAddr6,
+    /// The value of `--dns`.
+    #[error("invalid --dns: {0} (expected ADDR, ADDR:PORT or [IPv6]:PORT of one host)")]
+    Dns(String),
+    /// The value of `--dns` needs an interface.
+    #[error("invalid --dns: {0} is link-local (expected ADDR%INTERFACE)")]
+    DnsScope(String),
+    /// The value of `--search-domain`.
+    #[error("invalid --search-domain: {0} (expected a domain name such as example.org)")]
+    SearchDomain(String),
+    /// The value of `--log-level`.
+    #[error("invalid --log-level: {0} (expected error, warn, info, debug or trace)")]
+    LogLevel(String),
     /// Not of the form that `--publish` takes.
     #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
     Publish(String),
@@ -154,6 +186,32 @@ pub(crate) fn cidr(text: &OsStr) -> Result<AddressPlan, ValueError> {
     Ok(AddressPlan::new(network, prefix_len)?)
 }
 
+/// An IPv6 network such as `fd00::/64`, laid out.
+pub(crate) fn cidr6(text: &OsStr) -> Result<Ipv6Plan, ValueError> {
+    let parsed = text.to_str().map_or(Err(PlanError::Ipv6Syntax), str::parse);
+    parsed.map_err(|error| ValueError::Cidr6(text.display().to_string(), error))
+}
+
+/// A domain name.
+pub(crate) fn search_domain(text: &OsStr) -> Result<String, ValueError> {
+    let domain = text.to_str().and_then(SearchDomain::new);
+    domain
+        .map(|domain| domain.text().to_owned())
+        .ok_or_else(|| ValueError::SearchDomain(text.display().to_string()))
+}
+
+/// What is to be logged: this level and those above.
+pub(crate) fn log_level(text: &OsStr) -> Result<LevelFilter, ValueError> {
+    Ok(match text.as_bytes() {
+        b"error" => LevelFilter::ERROR,
+        b"warn" => LevelFilter::WARN,
+        b"info" => LevelFilter::INFO,
+        b"debug" => LevelFilter::DEBUG,
+        b"trace" => LevelFilter::TRACE,
+        _ => return Err(ValueError::LogLevel(text.display().to_string())),
+    })
+}
+
 /// A MAC address of up to six hexadecimal bytes with `:` between them; missing ones are 0.
 ///
 /// Stricter than slirp4netns in one point: it ignores what follows the digits of a byte, so that
@@ -180,7 +238,7 @@ fn skip_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r'])
 }
 
-fn is_digits(text: &str, max_len: usize) -> bool {
+pub(crate) fn is_digits(text: &str, max_len: usize) -> bool {
     (1..=max_len).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -265,6 +323,22 @@ mod tests {
         assert!(cidr(OsStr::from_bytes(b"\xff/24")).is_err());
         let plan = cidr(OsStr::new("10.41.0.0/16")).unwrap();
         assert_eq!(plan.gateway(), Ipv4Addr::new(10, 41, 0, 2));
+    }
+
+    #[test]
+    fn log_levels_have_their_five_names() {
+        for (text, level) in [
+            ("error", LevelFilter::ERROR),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG),
+            ("trace", LevelFilter::TRACE),
+        ] {
+            assert_eq!(log_level(OsStr::new(text)), Ok(level));
+        }
+        for text in ["", "off", "WARN", "5", "slirp_core=trace"] {
+            assert_eq!(log_level(OsStr::new(text)), Err(ValueError::LogLevel(text.to_owned())));
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
+use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
 use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
@@ -132,7 +133,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     }
     raise_descriptor_limit();
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
-    let mut builder = Builder::new(tap).plan(options.plan).mtu(options.mtu).policy(options.policy);
+    let mut builder = builder(options, tap);
     if let Some(path) = &options.api_socket {
         builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
     }
@@ -165,6 +166,19 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The network as the options describe it.
+fn builder(options: &Options, tap: Tap) -> Builder {
+    let mut dns = DnsConfig::default();
+    dns.servers.clone_from(&options.dns);
+    Builder::new(tap)
+        .plan(options.plan)
+        .mtu(options.mtu)
+        .policy(options.policy)
+        .outbound(options.outbound)
+        .dns(dns)
+        .search_domains(options.search_domains.iter().cloned())
+}
+
 /// The kernel's words alone.
 fn text_of(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
@@ -177,7 +191,7 @@ fn text_of(error: &io::Error) -> String {
 fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure> {
     if options.sandbox {
         let entered = Sandbox::new().user_namespace(userns).enter()?;
-        if let Some(path) = entered.outer_resolv_conf {
+        if let Some(path) = entered.outer_resolv_conf.filter(|_| options.dns.is_empty()) {
             complain(format_args!(
                 "sandbox: /etc/resolv.conf is {}, outside of /etc and /run: it is followed when it \
                  is rewritten, not when it is replaced by another file",

@@ -58,11 +58,17 @@ fn help_lists_what_works_and_nothing_else() {
             "--userns-path=PATH",
             "--enable-sandbox",
             "--enable-seccomp",
+            "--outbound-addr=IPv4",
+            "--outbound-addr6=IPv6",
             "--disable-dns",
             "--macaddress=MAC",
-            "--publish=SPEC",
             "-h, --help",
             "-v, --version",
+            "--cidr6=PREFIX/64",
+            "--publish=SPEC",
+            "--dns=ADDR[:PORT]",
+            "--search-domain=DOMAIN",
+            "--log-level=LEVEL",
         ]
     );
 }
@@ -138,8 +144,7 @@ fn refused_command_lines_show_the_reason_on_stderr_and_the_usage_on_stdout() {
              '--ready-fd' '--mtu' '--cidr' '--disable-host-loopback' '--no-host-loopback' \
              '--netns-type' '--userns-path' '--api-socket' '--enable-ipv6' '--enable-sandbox' \
              '--create-sandbox' '--enable-seccomp' '--help' '--version' '--outbound-addr' \
-             '--outbound-addr6' '--disable-dns' '--macaddress' '--target-type' \
-             '--publish'\n",
+             '--outbound-addr6' '--disable-dns' '--macaddress' '--target-type'\n",
         ),
         (&["--mtu=0", "42", "tap0"], "MTU must be a positive integer (< 65522)\n"),
         (&["-r", "x"], "ready-fd must be a non-negative integer\n"),
@@ -182,8 +187,9 @@ fn refused_values_show_the_reason_alone() {
             "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24\n",
         ),
         (
-            &["--outbound-addr=lo", "42", "tap0"],
-            "slirp4netns: option '--outbound-addr' is not supported yet by this version\n",
+            &["-6", "--cidr6=fe80::/64", "42", "tap0"],
+            "invalid --cidr6: fe80::/64: fe80::/64 cannot be a guest's network: it is loopback, \
+             link-local or multicast\n",
         ),
         (&["-m", "67", NO_PID, "tap0"], "the MTU is 67, but the smallest that works is 68\n"),
         (
@@ -194,7 +200,23 @@ fn refused_values_show_the_reason_alone() {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert_eq!(text(&output.stderr), reason, "{arguments:?}");
-        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+        let warning = "WARNING: Support for IPv6 is experimental\n";
+        let expected = if arguments.contains(&"-6") { warning } else { "" };
+        assert_eq!(text(&output.stdout), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_bad_outbound_address_gets_the_text_of_slirp4netns_to_the_byte() {
+    for (option, reason) in [
+        ("--outbound-addr", "outbound-addr has to be valid ipv4 address or interface name."),
+        ("--outbound-addr6", "outbound-addr6 has to be valid ipv6 address or interface name."),
+    ] {
+        let output = run(&[option, "no-such-if", "42", "tap0"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(text(&output.stderr), reason);
+        let warning = format!("WARNING: Support for {option} is experimental\n");
+        assert_eq!(text(&output.stdout), warning);
     }
 }
 

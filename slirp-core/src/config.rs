@@ -19,7 +19,7 @@ pub struct StackConfig {
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
     /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
-    /// ask (default none). What is no domain name, or does not fit, is left out.
+    /// ask, and in router advertisements (default none). What is no domain name, or does not fit, is left out.
     pub search_domains: Vec<String>,
     /// What the TAP device can do for us.
     pub offload: Offload,

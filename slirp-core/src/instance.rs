@@ -39,6 +39,7 @@ pub use crate::event::ForwardId;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::mailbox::{Mailbox, Message};
+pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
 use crate::host::tap::Tap;
 use crate::plan::AddressPlan;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The size of the rings is no power of two between 64 KiB and 512 MiB.
     #[error("the ring length must be a power of two between 65536 and 536870912, not {0}")]
     RingLength(usize),
+    /// Traffic cannot leave from an address that [`Builder::outbound`] was given.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// The poller could not be set up.
     #[error("cannot set up the event loop")]
     Poller(#[source] io::Error),
@@ -94,6 +98,7 @@ pub struct Builder {
     tap: Tap,
     config: StackConfig,
     dns: DnsConfig,
+    outbound: OutboundAddresses,
     api: Option<ApiSocket>,
 }
 
@@ -105,6 +110,7 @@ impl Builder {
             tap,
             config: StackConfig { seed, ..StackConfig::default() },
             dns: DnsConfig::default(),
+            outbound: OutboundAddresses::default(),
             api: None,
         }
     }
@@ -151,6 +157,26 @@ impl Builder {
         self
     }
 
+    /// Domains in which the guest looks up short names, told over DHCP and DHCPv6 to clients that ask,
+    /// and in router advertisements (default none). What is no domain name
+    /// ([`SearchDomain::new`](crate::service::search_domain::SearchDomain::new)), or does not fit
+    /// into a message, is left out.
+    #[must_use]
+    pub fn search_domains(mut self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.search_domains = domains.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Which addresses of the host the guest's traffic leaves from (default those that the host's
+    /// routes say), for DNS queries too unless [`DnsConfig::outbound`] says otherwise.
+    /// [`spawn`](Self::spawn) checks that the host has them. One that goes away later makes the
+    /// network unreachable for the guest until it is back.
+    #[must_use]
+    pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
+        self.outbound = outbound;
+        self
+    }
+
     /// Serves requests on a bound API socket (default none). Its file is removed when the instance
     /// ends.
     #[must_use]
@@ -171,7 +197,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { tap, mut config, dns, api } = self;
+        let Self { tap, mut config, mut dns, outbound, api } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -179,12 +205,15 @@ impl Builder {
         if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
             return Err(StartError::RingLength(ring_len));
         }
+        outbound.verify()?;
+        dns.outbound.get_or_insert(outbound);
         config.offload = tap.offload();
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
         let stack = Stack::new(config);
-        let (mut reactor, mailbox) = Reactor::new(tap, stack, ask).map_err(StartError::Poller)?;
+        let (mut reactor, mailbox) =
+            Reactor::new(tap, stack, outbound, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

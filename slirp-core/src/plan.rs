@@ -8,6 +8,7 @@
 //! recommended guest address `.100`.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::str::FromStr;
 
 use crate::wire::MacAddr;
 
@@ -30,9 +31,25 @@ pub enum PlanError {
         /// The prefix length as it was given.
         prefix: u8,
     },
+    /// Not of the form `prefix/64`.
+    #[error("expected an IPv6 network such as fd00::/64")]
+    Ipv6Syntax,
+    /// The prefix is not a /64, the only one in which hosts make their own addresses (RFC 4862
+    /// section 5.5.3, RFC 4291 section 2.5.4).
+    #[error("the prefix length needs to be 64, not {0}: guests make their addresses in a /64")]
+    Ipv6PrefixLength(u8),
+    /// The network means something of its own to every host: loopback, unspecified, v4-mapped and
+    /// v4-compatible addresses (all in ::/64), link-local and multicast addresses (RFC 4291).
+    #[error("{0}/64 cannot be a guest's network: it is loopback, link-local or multicast")]
+    Ipv6Reserved(Ipv6Addr),
     /// Bits right of the /64 are set in an IPv6 prefix.
-    #[error("the IPv6 prefix {0} has bits set beyond its first 64")]
-    Ipv6HostBits(Ipv6Addr),
+    #[error("needs to be a network address like {expected}/64, not like {given}/64")]
+    Ipv6HostBits {
+        /// The address as it was given.
+        given: Ipv6Addr,
+        /// The network address that it belongs to.
+        expected: Ipv6Addr,
+    },
 }
 
 /// The addresses of the virtual IPv6 network; always a /64.
@@ -49,13 +66,22 @@ impl Ipv6Plan {
     /// Length of the prefix in bits.
     pub const PREFIX_LEN: u8 = 64;
 
-    /// A plan for the /64 network `prefix`.
+    /// A plan for the /64 network `prefix`. It may be a unique local one (RFC 4193) or any other that
+    /// the guest does not have to reach: all of it stands for this host.
     ///
     /// # Errors
-    /// [`PlanError::Ipv6HostBits`] when any of the last 64 bits is set.
+    /// [`PlanError::Ipv6Reserved`] and, checked after that, [`PlanError::Ipv6HostBits`] when any of
+    /// the last 64 bits is set.
     pub fn new(prefix: Ipv6Addr) -> Result<Self, PlanError> {
-        if prefix.segments()[4..].iter().any(|&segment| segment != 0) {
-            return Err(PlanError::Ipv6HostBits(prefix));
+        let [a, b, c, d, ..] = prefix.segments();
+        let expected = Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
+        let is_reserved =
+            expected.is_unspecified() || prefix.is_unicast_link_local() || prefix.is_multicast();
+        if is_reserved {
+            return Err(PlanError::Ipv6Reserved(expected));
+        }
+        if expected != prefix {
+            return Err(PlanError::Ipv6HostBits { given: prefix, expected });
         }
         Ok(Self { prefix })
     }
@@ -75,6 +101,11 @@ impl Ipv6Plan {
         self.host(3)
     }
 
+    /// The address that a guest with a fixed one is to have, `prefix::100`. Others make their own.
+    pub const fn recommended_guest(&self) -> Ipv6Addr {
+        self.host(0x100)
+    }
+
     /// Whether `address` lies in the virtual network.
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         address.segments()[..4] == self.prefix.segments()[..4]
@@ -83,6 +114,27 @@ impl Ipv6Plan {
     const fn host(&self, last: u16) -> Ipv6Addr {
         let s = self.prefix.segments();
         Ipv6Addr::new(s[0], s[1], s[2], s[3], 0, 0, 0, last)
+    }
+}
+
+impl FromStr for Ipv6Plan {
+    type Err = PlanError;
+
+    /// Reads `prefix/64`.
+    ///
+    /// # Errors
+    /// [`PlanError::Ipv6Syntax`], [`PlanError::Ipv6PrefixLength`] and those of [`new`](Self::new).
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let (prefix, len) = text.split_once('/').ok_or(PlanError::Ipv6Syntax)?;
+        let prefix = prefix.parse().map_err(|_| PlanError::Ipv6Syntax)?;
+        if len.is_empty() || len.len() > 3 || !len.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(PlanError::Ipv6Syntax);
+        }
+        let len = len.parse().map_err(|_| PlanError::Ipv6Syntax)?;
+        if len != Self::PREFIX_LEN {
+            return Err(PlanError::Ipv6PrefixLength(len));
+        }
+        Self::new(prefix)
     }
 }
 
@@ -269,6 +321,42 @@ mod tests {
         assert_eq!(
             AddressPlan::new(odd, 24).unwrap_err().to_string(),
             "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24"
+        );
+    }
+
+    #[test]
+    fn ipv6_network_is_any_64_that_hosts_do_not_use_themselves() {
+        let plan: Ipv6Plan = "fd12:3456:789a:1::/64".parse().unwrap();
+        assert_eq!(plan.gateway(), "fd12:3456:789a:1::2".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(plan.dns(), "fd12:3456:789a:1::3".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(plan.recommended_guest(), "fd12:3456:789a:1::100".parse::<Ipv6Addr>().unwrap());
+        assert!(plan.contains("fd12:3456:789a:1:ffff::".parse().unwrap()));
+        assert!(!plan.contains("fd12:3456:789a:2::".parse().unwrap()));
+        assert_eq!("fd00::/64".parse(), Ok(Ipv6Plan::default()));
+        for good in ["2001:db8::/64", "fec0::/64", "64:ff9b::/064"] {
+            assert!(good.parse::<Ipv6Plan>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn other_ipv6_networks_are_refused_with_the_reason() {
+        const SYNTAX: &str = "expected an IPv6 network such as fd00::/64";
+        for bad in
+            ["", "fd00::", "fd00::/", "fd00::/+64", "fd00::/0064", "fd00::/999", "10.0.2.0/64"]
+        {
+            assert_eq!(bad.parse::<Ipv6Plan>().unwrap_err().to_string(), SYNTAX, "{bad}");
+        }
+        for len in [0, 48, 63, 65, 128] {
+            let text = format!("fd00::/{len}");
+            assert_eq!(text.parse::<Ipv6Plan>(), Err(PlanError::Ipv6PrefixLength(len)));
+        }
+        for bad in ["::", "::1", "::ffff:10.0.2.0", "::10.0.2.0", "fe80::", "febf::1", "ff02::1"] {
+            let error = format!("{bad}/64").parse::<Ipv6Plan>().unwrap_err();
+            assert!(matches!(error, PlanError::Ipv6Reserved(_)), "{bad}: {error}");
+        }
+        assert_eq!(
+            "fd00::1/64".parse::<Ipv6Plan>().unwrap_err().to_string(),
+            "needs to be a network address like fd00::/64, not like fd00::1/64"
         );
     }
 

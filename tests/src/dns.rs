@@ -85,7 +85,11 @@ impl CannedDns {
     /// Serves port 53 of `address` inside `namespace`. `answer` is a message whose first two bytes are replaced by
     /// the id of the query.
     pub fn start(namespace: &Namespace, address: IpAddr, answer: Vec<u8>) -> Self {
-        let at = SocketAddr::new(address, 53);
+        Self::start_at(namespace, SocketAddr::new(address, 53), answer)
+    }
+
+    /// The same on any port.
+    pub fn start_at(namespace: &Namespace, at: SocketAddr, answer: Vec<u8>) -> Self {
         let queries = Arc::new(Mutex::new(Vec::new()));
         let reply = move |query: &[u8]| {
             let mut bytes = answer.clone();

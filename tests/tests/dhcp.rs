@@ -111,6 +111,20 @@ fn udhcpc_gets_the_address_that_it_asks_for() {
 }
 
 #[test]
+fn udhcpc_gets_the_search_domains_that_it_asks_for() {
+    if lacks("udhcpc") {
+        return;
+    }
+    let world = world!();
+    let options = ["--search-domain=example.org", "--search-domain=b.example.test."];
+    let _slirp = start(&world, |slirp| slirp.options(&options));
+    let _capture = world.capture();
+    let lease = udhcpc(&world, &["-O", "search", "-O", "domain"]);
+    assert_eq!(lease["search"], "example.org b.example.test");
+    assert_eq!(lease["domain"], "example.org");
+}
+
+#[test]
 fn dns_is_not_announced_where_it_is_disabled() {
     if lacks("udhcpc") {
         return;
@@ -188,9 +202,10 @@ fn file_transfer_is_refused_at_once() {
 }
 
 #[test]
-fn stateless_dhcpv6_tells_the_dns_address() {
+fn stateless_dhcpv6_tells_the_dns_address_and_the_search_domains() {
     let world = world!();
-    let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
+    let options = ["--enable-ipv6", "--cidr6=fd77::/64", "--search-domain=example.org"];
+    let _slirp = world.slirp().options(&options).start();
     wait_until(Duration::from_secs(15), "a link-local address", || {
         let text = world.guest.script("ip -6 addr show dev tap0 scope link -tentative");
         text.contains("inet6 fe80:")
@@ -202,14 +217,16 @@ fn stateless_dhcpv6_tells_the_dns_address() {
     });
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let client_id = [0, 1, 0, 10, 0, 3, 0, 1, 2, 0, 0, 0, 0, 9];
-    let request = [&[11, 7, 8, 9][..], &client_id, &[0, 6, 0, 2, 0, 23]].concat();
+    let request = [&[11, 7, 8, 9][..], &client_id, &[0, 6, 0, 4, 0, 23, 0, 24]].concat();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
     socket.send_to(&request, SocketAddrV6::new(group, 547, 0, scope)).unwrap();
     let mut buffer = [0; 1500];
     let (len, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!(from, SocketAddrV6::new("fe80::2".parse().unwrap(), 547, 0, scope).into());
-    let dns = "fd00::3".parse::<Ipv6Addr>().unwrap().octets();
+    let dns = "fd77::3".parse::<Ipv6Addr>().unwrap().octets();
     let server_id = [0, 2, 0, 10, 0, 3, 0, 1, 0x52, 0x56, 0, 0, 0, 2];
-    let expected = [&[7, 7, 8, 9][..], &client_id, &server_id, &[0, 23, 0, 16], &dns].concat();
+    let search = b"\0\x18\0\x0d\x07example\x03org\0";
+    let expected =
+        [&[7, 7, 8, 9][..], &client_id, &server_id, &[0, 23, 0, 16], &dns, search].concat();
     assert_eq!(buffer[..len], expected);
 }

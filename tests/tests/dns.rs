@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use slirp_tests::*;
@@ -221,6 +221,52 @@ fn host_without_a_nameserver_asks_its_own_loopback() {
     let _capture = world.capture();
     let answer = ask(&world, Duration::from_secs(8));
     assert_eq!(answer, Some(with_id(canned_answer(9))));
+}
+
+#[test]
+fn given_resolvers_are_asked_instead_of_those_of_the_host() {
+    let world = world!();
+    let given = SocketAddr::from((Ipv4Addr::LOCALHOST, 5353));
+    let host = CannedDns::start(&world.host, STUB, canned_answer(1));
+    let ours = CannedDns::start_at(&world.host, given, canned_answer(2));
+    let options = ["--dns=127.0.0.1:5353", "--disable-host-loopback"];
+    let _slirp = world.slirp().options(&options).start();
+    let _capture = world.capture();
+    let answer = ask(&world, Duration::from_secs(8));
+    assert_eq!(answer, Some(with_id(canned_answer(2))));
+    // The file is nobody's business then.
+    world.replace_resolv_conf("nameserver 127.0.0.53\n# changed\n");
+    let text = dig(&world.guest, "10.0.2.3", &["www.example.test", "A", "+short", "+tcp"]);
+    assert!(text.contains("203.0.113.2\n"), "{text}");
+    assert_eq!((host.queries().len(), ours.queries().len()), (0, 2));
+}
+
+#[test]
+fn second_given_resolver_answers_where_the_first_is_dead() {
+    let world = world!();
+    let second = SocketAddr::from((Ipv6Addr::LOCALHOST, 5353));
+    let _second = CannedDns::start_at(&world.host, second, canned_answer(3));
+    let _slirp = world.slirp().options(&["--dns=127.0.0.9", "--dns=[::1]:5353"]).start();
+    let _capture = world.capture();
+    let answer = ask(&world, Duration::from_secs(8));
+    assert_eq!(answer, Some(with_id(canned_answer(3))));
+}
+
+#[test]
+fn given_link_local_resolver_is_asked_on_its_link() {
+    let world = world!();
+    world.remote.script("ip addr add fe80::53/64 dev r0 nodad");
+    let scope = world.remote.enter(|| nix::net::if_::if_nametoindex("r0")).unwrap();
+    let at = SocketAddrV6::new("fe80::53".parse().unwrap(), 53, 0, scope);
+    let _dns = CannedDns::start_at(&world.remote, at.into(), canned_answer(4));
+    wait_until(Duration::from_secs(10), "a link-local address of the host", || {
+        world.host.script("ip -6 addr show dev h0 scope link -tentative").contains("fe80")
+    });
+    let options = ["--dns=fe80::53%h0", "--outbound-addr6=2001:db8:1::1"];
+    let _slirp = world.slirp().options(&options).start();
+    let _capture = world.capture();
+    let answer = ask(&world, Duration::from_secs(8));
+    assert_eq!(answer, Some(with_id(canned_answer(4))));
 }
 
 #[test]

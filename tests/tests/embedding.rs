@@ -3,14 +3,16 @@
 //! One test at a time, because each looks at what the process itself has left over. Instances are made on a thread
 //! of the world's host namespace, so their sockets live there.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slirp_core::instance::{Builder, Instance, RunError};
+use slirp_core::instance::{
+    Builder, Instance, OutboundAddresses, OutboundError, RunError, StartError,
+};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::AddressPlan;
 use slirp_core::policy::Policy;
@@ -28,6 +30,14 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// An instance of this process for `guest`, on the network of the world's host.
 fn embed(world: &World, guest: &Namespace, policy: Policy) -> Instance {
+    try_embed(world, guest, |builder| builder.policy(policy)).expect("the instance starts")
+}
+
+fn try_embed(
+    world: &World,
+    guest: &Namespace,
+    change: impl FnOnce(Builder) -> Builder + Send,
+) -> Result<Instance, StartError> {
     world.host.enter(|| {
         let plan = AddressPlan::default();
         let pid = i32::try_from(guest.pid()).expect("process ids fit");
@@ -35,7 +45,7 @@ fn embed(world: &World, guest: &Namespace, policy: Policy) -> Instance {
         let configure = Some(Configuration::for_plan(&plan, 1500));
         let tap = open_tap(&target, &TapRequest { name: "tap0".to_owned(), configure })
             .expect("the device opens");
-        Builder::new(tap).plan(plan).policy(policy).spawn().expect("the instance starts")
+        change(Builder::new(tap).plan(plan)).spawn()
     })
 }
 
@@ -161,6 +171,37 @@ fn instances_have_their_own_policies() {
     let _closed = embed(&world, &other, closed);
     let _stream = echo(&world.guest, to);
     connect(&other, to).expect_err("this guest may not reach the host's loopback");
+}
+
+#[test]
+fn instances_have_their_own_source_addresses() {
+    let _turn = turn();
+    let world = world!();
+    let other = Namespace::container(&world.host, Account::Root);
+    world.host.script("ip addr add 198.51.100.9/24 dev h0");
+    let server = TcpServer::start(&world.remote, (FAR, 0).into(), |mut stream| {
+        let peer = stream.peer_addr().expect("it is connected").ip();
+        // A client that left hears nothing.
+        let _ = stream.write_all(peer.to_string().as_bytes());
+    });
+    let from = |address: &str| {
+        let address = address.parse().expect("an address");
+        OutboundAddresses { ipv4: Some(address), ..OutboundAddresses::default() }
+    };
+    let second = from("198.51.100.9");
+    let _first = embed(&world, &world.guest, Policy::default());
+    let _second = try_embed(&world, &other, |builder| builder.outbound(second)).expect("it starts");
+    for (guest, expected) in [(&world.guest, "198.51.100.1"), (&other, "198.51.100.9")] {
+        let mut seen = String::new();
+        let mut stream = connect(guest, server.address()).expect("the guest is on the network");
+        stream.read_to_string(&mut seen).expect("the server says whom it sees");
+        assert_eq!(seen, expected);
+    }
+    let third = Namespace::container(&world.host, Account::Root);
+    let foreign = from("192.0.2.77");
+    let refused = try_embed(&world, &third, |builder| builder.outbound(foreign));
+    let error = refused.expect_err("the host does not have it");
+    assert!(matches!(error, StartError::Outbound(OutboundError::NotAvailable(_))), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,10 +13,15 @@ const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)
 
 /// A guest whose address from the router advertisement is ready for use.
 fn start(world: &World, options: &[&str]) -> Slirp {
+    start_within(world, "fd00:", options)
+}
+
+/// The same, whose address begins with `prefix`.
+fn start_within(world: &World, prefix: &str, options: &[&str]) -> Slirp {
     let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
     wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
         let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
-        text.contains("inet6 fd00:")
+        text.contains(&format!("inet6 {prefix}"))
     });
     slirp
 }
@@ -161,6 +166,62 @@ fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
     let argv = ["dig", "@fd00::3", "+tries=1", "+time=8", "+short", "www.example.test"];
     let output = world.guest.exec(&argv);
     assert_eq!(output.stdout, "203.0.113.10\n", "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
+    let world = world!();
+    let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());
+    let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
+    let _dns = Dnsmasq::start(&world.host, Ipv4Addr::new(127, 0, 0, 53).into(), &[]);
+    let _slirp = start_within(&world, "fd12:3456:789a:1:", &["--cidr6=fd12:3456:789a:1::/64"]);
+    let _capture = world.capture();
+    let addresses = world.guest.script("ip -6 addr show dev tap0 scope global");
+    assert!(!addresses.contains("fd00:"), "{addresses}");
+    for last in ["2", "3"] {
+        let address = format!("fd12:3456:789a:1::{last}");
+        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", &address]);
+        assert!(output.status.success(), "{address}: {}{}", output.stdout, output.stderr);
+    }
+    let gateway: IpAddr = "fd12:3456:789a:1::2".parse().unwrap();
+    echo_tcp(&world, (gateway, loopback.address().port()).into());
+    echo_tcp(&world, far.address());
+    for extra in ["+notcp", "+tcp"] {
+        let at = "@fd12:3456:789a:1::3";
+        let argv = ["dig", at, "+tries=1", "+time=8", "+short", extra, "www.example.test"];
+        let output = world.guest.exec(&argv);
+        assert_eq!(output.stdout, "203.0.113.10\n", "{extra}: {}", output.stderr);
+    }
+    // The usual gateway is an address like any other now, and nobody out there has it.
+    let failure = connect(&world.guest, (GATEWAY_V6, 7777).into()).expect_err("nobody is there");
+    let told = [Errno::EHOSTUNREACH, Errno::ENETUNREACH].contains(&failure.errno);
+    assert!(told, "{failure:?}");
+}
+
+#[test]
+fn a_fixed_address_of_the_chosen_network_works() {
+    let world = world!();
+    let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
+    let options = [
+        "--enable-ipv6",
+        "--cidr6=2001:db8:77::/64",
+        "--publish=[::1]:7000:[2001:db8:77::100]:7000",
+    ];
+    let guest = SocketAddr::new("2001:db8:77::100".parse().unwrap(), 7000);
+    world.guest.script("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra");
+    let _slirp = world.slirp().options(&options).start();
+    world.guest.script(
+        "ip addr add 2001:db8:77::100/64 dev tap0 nodad
+        ip route add default via 2001:db8:77::2",
+    );
+    let _capture = world.capture();
+    echo_tcp(&world, far.address());
+    let _server = TcpServer::echo(&world.guest, guest);
+    let mut stream = connect(&world.host, (Ipv6Addr::LOCALHOST, 7000).into()).unwrap();
+    stream.write_all(b"in").unwrap();
+    let mut back = [0; 2];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"in");
 }
 
 #[test]

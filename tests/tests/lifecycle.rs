@@ -230,3 +230,30 @@ fn idle_process_is_small_and_sleeps() {
     assert!(spent <= Duration::from_millis(20), "{spent:?}");
     assert!(slirp.facts().open_files() < 40);
 }
+
+#[test]
+fn what_is_logged_is_chosen_by_the_option_or_else_by_the_environment() {
+    let world = world!();
+    let log = |behind: &[&str], options: &[&str]| {
+        let slirp = world.slirp().behind(behind).options(options).start();
+        // No resolver listens, which is worth a debug line before the guest is told so.
+        let answer = world.guest.exec(&["dig", "@10.0.2.3", "+tries=1", "+time=8", "a.test"]);
+        assert!(answer.stdout.contains("SERVFAIL"), "{}", answer.stdout);
+        slirp.signal(Signal::SIGTERM);
+        slirp.wait().stderr
+    };
+    let (none, debug) = (&["env", "-u", "SLIRP_LOG"][..], &["env", "SLIRP_LOG=debug"][..]);
+    for (behind, options, is_ready, is_debug) in [
+        (none, &[][..], false, false),
+        (none, &["--log-level=warn"], false, false),
+        (none, &["--log-level=info"], true, false),
+        (none, &["--log-level=debug"], true, true),
+        (debug, &[], true, true),
+        (debug, &["--log-level=info"], true, false),
+        (debug, &["--log-level=error"], false, false),
+    ] {
+        let stderr = log(behind, options);
+        assert_eq!(stderr.contains(" INFO ") && stderr.contains("ready"), is_ready, "{stderr}");
+        assert_eq!(stderr.contains("DEBUG "), is_debug, "{behind:?} {options:?}: {stderr}");
+    }
+}

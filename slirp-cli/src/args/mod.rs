@@ -6,25 +6,29 @@
 //!
 //! A value is checked when its option is reached, and `--help` and `--version` act when they are
 //! reached, so what stands further right is never looked at. Three things wait until the whole
-//! line was read: whether `--macaddress` comes with `-c`, the operands, and then the values of
-//! `--cidr` and `--macaddress`.
+//! line was read: whether options come with those that they need, the operands, and then the values
+//! of `--cidr`, `--outbound-addr`, `--outbound-addr6` and `--macaddress`.
 
 mod getopt;
 mod table;
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use slirp_core::instance::OutboundAddresses;
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::policy::Policy;
+use tracing_subscriber::filter::LevelFilter;
 
+use crate::address;
 use crate::options::{self, Options, Target, ValueError};
 use crate::publish::Publish;
 use getopt::{GrammarError, Token, Tokens};
-use table::{OptionId, OptionSpec, Support};
+use table::{OptionId, OptionSpec};
 
 /// What the command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +38,7 @@ pub(crate) enum Command {
     /// Print the version.
     Version,
     /// Connect a network namespace.
-    Run(Options),
+    Run(Box<Options>),
 }
 
 /// A remark that does not stop anything; printed on stdout.
@@ -52,12 +56,21 @@ pub(crate) enum Warning {
     /// `--enable-seccomp`.
     #[error("WARNING: Support for seccomp is experimental")]
     SeccompExperimental,
+    /// `--outbound-addr`.
+    #[error("WARNING: Support for --outbound-addr is experimental")]
+    OutboundAddrExperimental,
+    /// `--outbound-addr6`.
+    #[error("WARNING: Support for --outbound-addr6 is experimental")]
+    OutboundAddr6Experimental,
     /// More operands than anyone needs.
     #[error("WARNING: too many arguments")]
     TooManyArguments,
     /// `-c` with a descriptor: its device is somewhere we cannot enter.
     #[error("WARNING: --configure has no effect with --netns-type=tapfd")]
     ConfigureWithTapFd,
+    /// `--dns` with `--disable-dns`.
+    #[error("WARNING: --dns has no effect with --disable-dns")]
+    DnsDisabled,
 }
 
 /// A command line that was read as far as possible.
@@ -96,7 +109,9 @@ pub(crate) enum ArgumentError {
     NetnsPath(Errno),
     /// The operand of `--netns-type=tapfd`.
     TapFd,
-    /// The value of `--cidr` or `--macaddress`, or the name of the device.
+    /// `--cidr6` without `--enable-ipv6`.
+    Cidr6WithoutIpv6,
+    /// A value that is refused without showing the usage.
     Value(ValueError),
 }
 
@@ -120,6 +135,9 @@ impl ArgumentError {
             Self::MacWithoutConfigure => {
                 b"--macaddr cannot be specified when --configure or -c is not specified".to_vec()
             }
+            Self::Cidr6WithoutIpv6 => {
+                b"--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified".to_vec()
+            }
             Self::Pid => b"PID must be a positive integer".to_vec(),
             Self::NetnsPath(errno) => {
                 format!("existing path expected when --netns-type=path: {}", errno.desc())
@@ -128,6 +146,11 @@ impl ArgumentError {
             Self::TapFd => b"TAPFD must a file descriptor".to_vec(),
             Self::Value(error) => error.to_string().into_bytes(),
         })
+    }
+
+    /// Whether the text ends its line. Two texts of slirp4netns do not.
+    pub(crate) const fn ends_line(&self) -> bool {
+        !matches!(self, Self::Value(ValueError::OutboundAddr | ValueError::OutboundAddr6))
     }
 
     /// Whether the usage follows on stdout.
@@ -192,8 +215,14 @@ struct Line {
     mtu: Option<u16>,
     api_socket: Option<PathBuf>,
     cidr: Option<OsString>,
+    cidr6: Option<Ipv6Plan>,
     mac: Option<OsString>,
+    outbound_addr: Option<OsString>,
+    outbound_addr6: Option<OsString>,
     publish: Vec<Publish>,
+    dns: Vec<SocketAddr>,
+    search_domains: Vec<String>,
+    log_level: Option<LevelFilter>,
     netns_type: NetnsType,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
@@ -218,7 +247,7 @@ impl Line {
                 }
             }
         }
-        self.finish().map(Command::Run)
+        self.finish().map(|options| Command::Run(Box::new(options)))
     }
 
     /// Takes one option in; a command if it is to be carried out at once.
@@ -227,9 +256,6 @@ impl Line {
         option: &OptionSpec,
         value: OsString,
     ) -> Result<Option<Command>, ArgumentError> {
-        if option.support == Support::Missing {
-            return Err(ArgumentError::Missing(format!("--{}", option.long)));
-        }
         match option.id {
             OptionId::Configure => self.configure = true,
             OptionId::ExitFd => {
@@ -245,6 +271,7 @@ impl Line {
             }
             OptionId::ApiSocket => self.api_socket = Some(PathBuf::from(value)),
             OptionId::Cidr => self.cidr = Some(value),
+            OptionId::Cidr6 => self.cidr6 = Some(options::cidr6(&value)?),
             OptionId::DisableHostLoopback => self.disable_host_loopback = true,
             OptionId::NoHostLoopback => {
                 self.disable_host_loopback = true;
@@ -275,6 +302,11 @@ impl Line {
                 self.userns_path = Some(path);
             }
             OptionId::DisableDns => self.disable_dns = true,
+            OptionId::Dns => self.dns.push(address::resolver(&value)?),
+            OptionId::SearchDomain => {
+                self.search_domains.push(options::search_domain(&value)?);
+            }
+            OptionId::LogLevel => self.log_level = Some(options::log_level(&value)?),
             OptionId::Publish => {
                 let publish = value.to_str().and_then(Publish::parse);
                 let publish =
@@ -289,8 +321,14 @@ impl Line {
             },
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
-            // Refused above.
-            OptionId::OutboundAddr | OptionId::OutboundAddr6 => {}
+            OptionId::OutboundAddr => {
+                self.outbound_addr = Some(value);
+                self.warnings.push(Warning::OutboundAddrExperimental);
+            }
+            OptionId::OutboundAddr6 => {
+                self.outbound_addr6 = Some(value);
+                self.warnings.push(Warning::OutboundAddr6Experimental);
+            }
         }
         Ok(None)
     }
@@ -299,22 +337,33 @@ impl Line {
         if self.mac.is_some() && !self.configure {
             return Err(ArgumentError::MacWithoutConfigure);
         }
+        if self.cidr6.is_some() && !self.enable_ipv6 {
+            return Err(ArgumentError::Cidr6WithoutIpv6);
+        }
         let target = self.target()?;
         let mut plan = match &self.cidr {
             Some(cidr) => options::cidr(cidr)?,
             None => AddressPlan::default(),
         };
         if self.enable_ipv6 {
-            plan = plan.with_ipv6(Ipv6Plan::default());
+            plan = plan.with_ipv6(self.cidr6.unwrap_or_default());
         }
+        let outbound = self.outbound()?;
         let mac = self.mac.as_deref().map(options::mac).transpose()?;
         let mut policy = Policy::default();
         policy.allow_host_loopback = !self.disable_host_loopback;
         policy.dns_service = !self.disable_dns;
+        if self.disable_dns && !self.dns.is_empty() {
+            self.warnings.push(Warning::DnsDisabled);
+        }
         Ok(Options {
             target,
             api_socket: self.api_socket.take(),
             publish: std::mem::take(&mut self.publish),
+            outbound,
+            dns: std::mem::take(&mut self.dns),
+            search_domains: std::mem::take(&mut self.search_domains),
+            log_level: self.log_level,
             configure: self.configure,
             mtu: self.mtu.unwrap_or(1500),
             plan,
@@ -325,6 +374,18 @@ impl Line {
             sandbox: self.enable_sandbox,
             seccomp: self.enable_seccomp,
         })
+    }
+
+    fn outbound(&self) -> Result<OutboundAddresses, ValueError> {
+        let mut outbound = OutboundAddresses::default();
+        if let Some(text) = &self.outbound_addr {
+            outbound.ipv4 = address::outbound_ipv4(text)?;
+        }
+        if let Some(text) = &self.outbound_addr6 {
+            let found = address::outbound_ipv6(text)?;
+            (outbound.ipv6, outbound.ipv6_scope) = (found.ipv6, found.ipv6_scope);
+        }
+        Ok(outbound)
     }
 
     fn target(&mut self) -> Result<Target, ArgumentError> {

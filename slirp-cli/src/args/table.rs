@@ -6,21 +6,28 @@
 //!
 //! Callers find out what we can do by searching `--help` for an option's name, so an option is
 //! listed only once it works. The left column is a contract; the descriptions are our own words.
+//!
+//! Options of our own come after those of slirp4netns and give way to them: a prefix that one or
+//! several of slirp4netns's options have means those, as if ours did not exist, so that no
+//! abbreviation that callers use changes its meaning or becomes ambiguous.
 
 /// Which option it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OptionId {
     ApiSocket,
     Cidr,
+    Cidr6,
     Configure,
     CreateSandbox,
     DisableDns,
     DisableHostLoopback,
+    Dns,
     EnableIpv6,
     EnableSandbox,
     EnableSeccomp,
     ExitFd,
     Help,
+    LogLevel,
     MacAddress,
     Mtu,
     NetnsType,
@@ -29,6 +36,7 @@ pub(crate) enum OptionId {
     OutboundAddr6,
     Publish,
     ReadyFd,
+    SearchDomain,
     TargetType,
     UsernsPath,
     Version,
@@ -41,8 +49,6 @@ pub(crate) enum Support {
     Listed(&'static str),
     /// Works but is not listed: an old name, or an option with only one useful value.
     Unlisted,
-    /// Known, refused and not listed.
-    Missing,
 }
 
 /// One option.
@@ -56,11 +62,20 @@ pub(crate) struct OptionSpec {
     /// The placeholder of the value, for an option that takes one.
     pub(crate) value: Option<&'static str>,
     pub(crate) support: Support,
-    /// Place among the possibilities that the error about an ambiguous prefix lists. It differs
-    /// from the order of `--help`, and both are what slirp4netns prints.
-    rank: u8,
+    origin: Origin,
 }
 
+/// Whose option it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Origin {
+    /// One of slirp4netns's, with its place among the possibilities that the error about an ambiguous
+    /// prefix lists. It differs from the order of `--help`, and both are what slirp4netns prints.
+    Upstream(u8),
+    /// One of our own.
+    Ours,
+}
+
+/// An option of slirp4netns.
 const fn option(
     id: OptionId,
     short: Option<u8>,
@@ -69,13 +84,24 @@ const fn option(
     rank: u8,
     support: Support,
 ) -> OptionSpec {
-    OptionSpec { id, short, long, value, support, rank }
+    OptionSpec { id, short, long, value, support, origin: Origin::Upstream(rank) }
+}
+
+/// An option of our own; these have no short form, so that none is taken from slirp4netns's future.
+const fn ours(
+    id: OptionId,
+    long: &'static str,
+    value: Option<&'static str>,
+    about: &'static str,
+) -> OptionSpec {
+    let support = Support::Listed(about);
+    OptionSpec { id, short: None, long, value, support, origin: Origin::Ours }
 }
 
 /// Every option, in the order of `--help`.
 pub(crate) const OPTIONS: &[OptionSpec] = &{
     use OptionId as Id;
-    use Support::{Listed, Missing, Unlisted};
+    use Support::{Listed, Unlisted};
     [
         option(
             Id::Configure,
@@ -175,8 +201,22 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             13,
             Listed("allow only the system calls that are needed (experimental)"),
         ),
-        option(Id::OutboundAddr, None, "outbound-addr", Some("IPv4"), 16, Missing),
-        option(Id::OutboundAddr6, None, "outbound-addr6", Some("IPv6"), 17, Missing),
+        option(
+            Id::OutboundAddr,
+            None,
+            "outbound-addr",
+            Some("IPv4"),
+            16,
+            Listed("address or interface that IPv4 leaves from (experimental)"),
+        ),
+        option(
+            Id::OutboundAddr6,
+            None,
+            "outbound-addr6",
+            Some("IPv6"),
+            17,
+            Listed("address or interface that IPv6 leaves from (experimental)"),
+        ),
         option(
             Id::DisableDns,
             None,
@@ -194,16 +234,38 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             Listed("MAC address of the tap (only with -c)"),
         ),
         option(Id::TargetType, None, "target-type", Some("TYPE"), 20, Unlisted),
-        option(
-            Id::Publish,
-            None,
-            "publish",
-            Some("SPEC"),
-            21,
-            Listed("[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT of the host lead to the guest"),
-        ),
         option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
         option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
+        ours(
+            Id::Cidr6,
+            "cidr6",
+            Some("PREFIX/64"),
+            "IPv6 network that the guest lives in (default=fd00::/64, needs -6)",
+        ),
+        ours(
+            Id::Publish,
+            "publish",
+            Some("SPEC"),
+            "[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT of the host lead to the guest",
+        ),
+        ours(
+            Id::Dns,
+            "dns",
+            Some("ADDR[:PORT]"),
+            "ask this resolver and not those of /etc/resolv.conf (repeatable)",
+        ),
+        ours(
+            Id::SearchDomain,
+            "search-domain",
+            Some("DOMAIN"),
+            "tell the guest to look up short names there (repeatable)",
+        ),
+        ours(
+            Id::LogLevel,
+            "log-level",
+            Some("LEVEL"),
+            "log error, warn (default), info, debug or trace and above on stderr",
+        ),
     ]
 };
 
@@ -215,14 +277,18 @@ pub(crate) fn by_short(short: u8) -> Option<&'static OptionSpec> {
     OPTIONS.iter().find(|option| option.short == Some(short))
 }
 
-/// The options whose long form is `name` or, when there is none, starts with it.
+/// The option whose long form is `name` or, when there is none, those that start with it: those of
+/// slirp4netns if there are any, otherwise our own.
 pub(crate) fn by_long(name: &[u8]) -> Vec<&'static OptionSpec> {
     if let Some(exact) = OPTIONS.iter().find(|option| option.long.as_bytes() == name) {
         return vec![exact];
     }
     let mut found: Vec<_> =
         OPTIONS.iter().filter(|option| option.long.as_bytes().starts_with(name)).collect();
-    found.sort_by_key(|option| option.rank);
+    found.sort_by_key(|option| option.origin);
+    if found.first().is_some_and(|option| option.origin != Origin::Ours) {
+        found.retain(|option| option.origin != Origin::Ours);
+    }
     found
 }
 
@@ -251,15 +317,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_option_has_its_own_names_and_rank() {
+    fn every_option_has_its_own_names() {
         for (i, a) in OPTIONS.iter().enumerate() {
             for b in &OPTIONS[i + 1..] {
                 assert_ne!(a.id, b.id);
                 assert_ne!(a.long, b.long);
-                assert_ne!(a.rank, b.rank, "{} {}", a.long, b.long);
                 assert!(a.short.is_none() || a.short != b.short, "{} {}", a.long, b.long);
             }
         }
+    }
+
+    #[test]
+    fn options_of_slirp4netns_come_first_and_have_the_ranks_0_to_20() {
+        let ours = OPTIONS.iter().position(|option| option.origin == Origin::Ours).unwrap();
+        let mut ranks = Vec::new();
+        for (at, option) in OPTIONS.iter().enumerate() {
+            match option.origin {
+                Origin::Upstream(rank) => {
+                    assert!(at < ours, "{} stands among ours", option.long);
+                    ranks.push(rank);
+                }
+                Origin::Ours => assert!(at >= ours && option.short.is_none(), "{}", option.long),
+            }
+        }
+        ranks.sort_unstable();
+        assert_eq!(ranks, (0..=20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_prefix_means_what_it_would_without_our_own_options() {
+        for option in OPTIONS.iter().filter(|option| option.origin != Origin::Ours) {
+            for end in 0..option.long.len() {
+                let prefix = &option.long[..end];
+                let known = || OPTIONS.iter().filter(|known| known.origin != Origin::Ours);
+                let mut expected: Vec<_> = known().filter(|known| known.long == prefix).collect();
+                if expected.is_empty() {
+                    expected = known().filter(|known| known.long.starts_with(prefix)).collect();
+                    expected.sort_by_key(|known| known.origin);
+                }
+                let expected: Vec<_> = expected.iter().map(|known| known.long).collect();
+                let found = by_long(prefix.as_bytes());
+                let found: Vec<_> = found.iter().map(|found| found.long).collect();
+                assert_eq!(found, expected, "--{prefix}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_options_have_the_names_and_prefixes_that_are_left() {
+        let found = |name: &str| -> Vec<_> {
+            by_long(name.as_bytes()).iter().map(|option| option.long).collect()
+        };
+        for (name, long) in [
+            ("cidr6", "cidr6"),
+            ("cidr", "cidr"),
+            ("cid", "cidr"),
+            ("dns", "dns"),
+            ("dn", "dns"),
+            ("p", "publish"),
+            ("s", "search-domain"),
+            ("l", "log-level"),
+            ("outbound-addr", "outbound-addr"),
+        ] {
+            assert_eq!(found(name), [long], "--{name}");
+        }
+        assert_eq!(found("d"), ["disable-host-loopback", "disable-dns"]);
+        assert_eq!(found("out"), ["outbound-addr", "outbound-addr6"]);
+        assert!(found("cidr66").is_empty());
     }
 
     #[test]
@@ -267,14 +391,6 @@ mod tests {
         for line in listing().lines() {
             assert_eq!(line.as_bytes()[24], b' ', "{line}");
             assert_ne!(line.as_bytes()[25], b' ', "{line}");
-        }
-    }
-
-    #[test]
-    fn options_that_do_not_work_are_not_listed() {
-        let listing = listing();
-        for option in OPTIONS.iter().filter(|option| option.support == Support::Missing) {
-            assert!(!listing.contains(option.long), "{}", option.long);
         }
     }
 }

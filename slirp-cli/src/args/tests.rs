@@ -10,7 +10,7 @@ fn read(line: &[&str]) -> Parsed {
 
 fn options(line: &[&str]) -> Options {
     match read(line).command {
-        Ok(Command::Run(options)) => options,
+        Ok(Command::Run(options)) => *options,
         other => panic!("{line:?}: {other:?}"),
     }
 }
@@ -133,6 +133,10 @@ fn refusals_have_the_texts_that_callers_know() {
         ),
         (&["--netns-type=tapfd", "x"], "TAPFD must a file descriptor"),
         (&["--netns-type=tapfd", "--", "-1"], "TAPFD must a file descriptor"),
+        (
+            &["--cidr6=fd01::/64", "42", "tap0"],
+            "--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified",
+        ),
         (&["--target-type=foo"], "--target-type must be either \"netns\" or \"bess\""),
         (&["--nope"], "PROGRAM: unrecognized option '--nope'"),
     ] {
@@ -166,15 +170,107 @@ fn bad_networks_and_mac_addresses_are_refused_without_the_usage() {
 }
 
 #[test]
-fn options_to_come_are_refused_by_name() {
-    for (line, option) in [
-        (&["--outbound-addr=lo"][..], "--outbound-addr"),
-        (&["--outbound-addr6", "lo"], "--outbound-addr6"),
-        (&["--target-type=bess", "/s"], "--target-type=bess"),
+fn bad_addresses_names_and_levels_are_refused_without_the_usage() {
+    for (line, text) in [
+        (
+            &["--outbound-addr=zz"][..],
+            "outbound-addr has to be valid ipv4 address or interface name.",
+        ),
+        (&["--outbound-addr=::1"], "outbound-addr has to be valid ipv4 address or interface name."),
+        (&["--outbound-addr="], "outbound-addr has to be valid ipv4 address or interface name."),
+        (
+            &["--outbound-addr6=zz"],
+            "outbound-addr6 has to be valid ipv6 address or interface name.",
+        ),
+        (
+            &["--outbound-addr6=127.0.0.1"],
+            "outbound-addr6 has to be valid ipv6 address or interface name.",
+        ),
+        // The order of slirp4netns.
+        (&["--outbound-addr=zz", "--cidr=bad"], "invalid CIDR: bad"),
+        (
+            &["--outbound-addr6=zz", "--outbound-addr=zz"],
+            "outbound-addr has to be valid ipv4 address or interface name.",
+        ),
+        (
+            &["-c", "--macaddress=zz", "--outbound-addr6=zz"],
+            "outbound-addr6 has to be valid ipv6 address or interface name.",
+        ),
+        (
+            &["-6", "--cidr6=fd00::1/64"],
+            "invalid --cidr6: fd00::1/64: needs to be a network address like fd00::/64, not like \
+             fd00::1/64",
+        ),
+        (
+            &["-6", "--cidr6=fd00::/48"],
+            "invalid --cidr6: fd00::/48: the prefix length needs to be 64, not 48: guests make \
+             their addresses in a /64",
+        ),
+        (
+            &["--dns=resolver"],
+            "invalid --dns: resolver (expected ADDR, ADDR:PORT or [IPv6]:PORT of one host)",
+        ),
+        (
+            &["--search-domain=a..b"],
+            "invalid --search-domain: a..b (expected a domain name such as example.org)",
+        ),
+        (
+            &["--log-level=loud"],
+            "invalid --log-level: loud (expected error, warn, info, debug or trace)",
+        ),
     ] {
-        let text = format!("PROGRAM: option '{option}' is not supported yet by this version");
-        assert_eq!(refusal(line), (Some(text), false), "{line:?}");
+        let line = [line, &["42", "tap0"]].concat();
+        assert_eq!(refusal(&line), (Some(text.to_owned()), false), "{line:?}");
     }
+}
+
+#[test]
+fn only_the_texts_of_slirp4netns_about_outbound_addresses_do_not_end_their_line() {
+    for (line, ends) in [
+        (&["--outbound-addr=zz", "42", "tap0"][..], false),
+        (&["--outbound-addr6=zz", "42", "tap0"], false),
+        (&["--cidr=zz", "42", "tap0"], true),
+        (&["--dns=zz", "42", "tap0"], true),
+        (&["-x"], true),
+    ] {
+        assert_eq!(read(line).command.unwrap_err().ends_line(), ends, "{line:?}");
+    }
+}
+
+#[test]
+fn our_own_options_are_taken_in_the_order_of_the_line() {
+    let plain = options(&["42", "tap0"]);
+    assert_eq!(plain.outbound, OutboundAddresses::default());
+    assert_eq!((plain.dns, plain.search_domains, plain.log_level), (vec![], vec![], None));
+
+    let all = options(&[
+        "-6",
+        "--cidr6=fd12:3456::/64",
+        "--outbound-addr=127.0.0.1",
+        "--outbound-addr6=::1",
+        "--dns=192.0.2.53:5353",
+        "--dn",
+        "2001:db8::53",
+        "--search-domain=example.org.",
+        "--search=example.test",
+        "--log-level=error",
+        "--log=debug",
+        "42",
+        "tap0",
+    ]);
+    assert_eq!(all.plan.ipv6().unwrap().to_owned(), "fd12:3456::/64".parse().unwrap());
+    assert_eq!(all.outbound.ipv4, Some([127, 0, 0, 1].into()));
+    assert_eq!(all.outbound.ipv6, Some("::1".parse().unwrap()));
+    let dns = ["192.0.2.53:5353", "[2001:db8::53]:53"].map(|text| text.parse().unwrap());
+    assert_eq!(all.dns, dns);
+    assert_eq!(all.search_domains, ["example.org", "example.test"]);
+    assert_eq!(all.log_level, Some(LevelFilter::DEBUG));
+}
+
+#[test]
+fn options_to_come_are_refused_by_name() {
+    let text = "PROGRAM: option '--target-type=bess' is not supported yet by this version";
+    assert_eq!(refusal(&["--target-type=bess", "/s"]), (Some(text.to_owned()), false));
 }
 
 #[test]
@@ -195,7 +291,8 @@ fn help_and_version_act_when_they_are_reached() {
 #[test]
 fn warnings_come_in_the_order_of_their_causes() {
     use Warning::{
-        ConfigureWithTapFd, CreateSandboxDeprecated, Ipv6Experimental, NoHostLoopbackDeprecated,
+        ConfigureWithTapFd, CreateSandboxDeprecated, DnsDisabled, Ipv6Experimental,
+        NoHostLoopbackDeprecated, OutboundAddr6Experimental, OutboundAddrExperimental,
         SeccompExperimental, TooManyArguments,
     };
     for (line, warnings) in [
@@ -211,6 +308,13 @@ fn warnings_come_in_the_order_of_their_causes() {
             &["--enable-seccomp", "--create-sandbox", "42", "tap0"],
             &[SeccompExperimental, CreateSandboxDeprecated],
         ),
+        (
+            &["--outbound-addr6=::1", "--outbound-addr=127.0.0.1", "42", "tap0"],
+            &[OutboundAddr6Experimental, OutboundAddrExperimental],
+        ),
+        (&["--outbound-addr=zz", "-x"], &[OutboundAddrExperimental]),
+        (&["--dns=192.0.2.53", "--disable-dns", "42", "tap0"], &[DnsDisabled]),
+        (&["--dns=192.0.2.53", "42", "tap0"], &[]),
         (&["--netns-type=tapfd", "5", "tap0"], &[]),
         (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
         (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),
@@ -236,6 +340,13 @@ fn no_bytes_make_the_parser_panic() {
         "--netns-type=tapfd",
         "--userns-path",
         "--macaddress",
+        "--cidr6",
+        "--outbound-addr",
+        "--outbound-addr6",
+        "--dns",
+        "--search-domain",
+        "--log-level",
+        "--publish",
         "--target-type",
         "--",
         "5",

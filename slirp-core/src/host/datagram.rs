@@ -22,6 +22,7 @@ use smoltcp::wire::IpVersion;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::error_queue::{self, QueuedError};
+use super::outbound;
 use crate::event::HostError;
 
 /// How many pending errors of earlier datagrams one receive call swallows. There is at most one at
@@ -90,9 +91,9 @@ impl DatagramSocket {
         Ok(Self { socket, version, hop_limit: None })
     }
 
-    /// Fixes the source address of everything that is sent; the port is the kernel's choice.
-    pub(super) fn bind(&self, source: IpAddr) -> io::Result<()> {
-        self.socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))
+    /// Fixes the source of everything that is sent; port 0 is one of the kernel's choice.
+    pub(super) fn bind(&self, source: SocketAddr) -> io::Result<()> {
+        outbound::bind(&self.socket, source)
     }
 
     /// Receives at `address`, and reports at which of our own each datagram arrived.

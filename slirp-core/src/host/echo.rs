@@ -84,13 +84,13 @@ pub struct EchoError {
 
 impl EchoSocket {
     /// Opens a socket for remotes of IP version `version`, sending from `source` where one is given
-    /// (of the same version). A raw socket sends `ident` as its identifier.
+    /// (of the same version, with port 0). A raw socket sends `ident` as its identifier.
     ///
     /// # Errors
     /// See [`EchoOpenError`].
     pub fn open(
         version: IpVersion,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
         ident: u16,
     ) -> Result<Self, EchoOpenError> {
         let opened = match Self::open_as(EchoKind::Ping, version, source, ident) {
@@ -111,7 +111,7 @@ impl EchoSocket {
     fn open_as(
         kind: EchoKind,
         version: IpVersion,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
         ident: u16,
     ) -> io::Result<Self> {
         let protocol = match version {

@@ -13,6 +13,7 @@ pub mod errno;
 pub mod error_queue;
 pub mod forward;
 pub(crate) mod mailbox;
+pub mod outbound;
 pub(crate) mod reactor;
 pub(crate) mod sockets;
 pub mod tap;

@@ -38,9 +38,10 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::dns::Query;
 use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
 use super::mailbox::{Mailbox, Message};
+use super::outbound::OutboundAddresses;
 use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
 use super::tap::Tap;
-use super::tcp::{Connecting, connect};
+use super::tcp::Connecting;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
 use crate::host::datagram::SendError;
@@ -101,10 +102,11 @@ struct Found {
 }
 
 impl Reactor {
-    /// A loop around `tap` and `stack` that asks `queries` for DNS answers.
+    /// A loop around `tap` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
     pub(crate) fn new(
         tap: Tap,
         stack: Stack,
+        outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
     ) -> io::Result<(Self, Mailbox)> {
         let poll = Poll::new()?;
@@ -121,7 +123,7 @@ impl Reactor {
         // Edge-triggered, so that nobody has to read how often it went off.
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
         let coalesce_udp = tap.offload().udp_segmentation;
-        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp);
+        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
         let reactor = Self {
             poll,
@@ -351,7 +353,7 @@ impl Reactor {
     fn perform(&mut self, action: HostAction, now: Instant) {
         match action {
             HostAction::ConnectTcp { flow, remote } => {
-                let connected = connect(remote, None).and_then(|connecting| {
+                let connected = self.sockets.connect(remote).and_then(|connecting| {
                     let (socket, is_done) = match connecting {
                         Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),
                         Connecting::InProgress(stream) => (HostSocket::Connecting(stream), false),

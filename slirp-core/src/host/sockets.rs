@@ -13,7 +13,8 @@ use mio::{Interest, Registry, Token};
 use smoltcp::wire::IpVersion;
 
 use super::echo::{EchoOpenError, EchoSocket};
-use super::tcp::TcpStream;
+use super::outbound::OutboundAddresses;
+use super::tcp::{self, Connecting, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
@@ -47,13 +48,23 @@ pub(crate) struct SocketTable {
     slots: Vec<Option<Slot>>,
     registry: Registry,
     coalesce_udp: bool,
+    outbound: OutboundAddresses,
 }
 
 impl SocketTable {
     /// An empty table. `coalesce_udp` says whether the guest's device takes several datagrams in
-    /// one frame.
-    pub(crate) const fn new(registry: Registry, coalesce_udp: bool) -> Self {
-        Self { slots: Vec::new(), registry, coalesce_udp }
+    /// one frame; sockets are bound to `outbound`.
+    pub(crate) const fn new(
+        registry: Registry,
+        coalesce_udp: bool,
+        outbound: OutboundAddresses,
+    ) -> Self {
+        Self { slots: Vec::new(), registry, coalesce_udp, outbound }
+    }
+
+    /// Starts to connect to `remote`; the socket is not in the table yet.
+    pub(crate) fn connect(&self, remote: SocketAddr) -> Result<Connecting, HostError> {
+        tcp::connect(remote, self.outbound.source_for(remote.ip()))
     }
 
     /// Registers `socket` for `flow` and keeps it.
@@ -163,7 +174,8 @@ impl SocketTable {
         remote: SocketAddr,
     ) -> Result<&mut UdpSocket, HostError> {
         if self.of(flow).is_none() {
-            let socket = UdpSocket::open(version_of(remote.ip()), None, self.coalesce_udp)?;
+            let source = self.outbound.source_for(remote.ip());
+            let socket = UdpSocket::open(version_of(remote.ip()), source, self.coalesce_udp)?;
             self.insert(flow, HostSocket::Udp(socket)).map_err(|e| HostError::from_io(&e))?;
         }
         match self.of(flow) {
@@ -182,11 +194,14 @@ impl SocketTable {
         ident: u16,
     ) -> Result<&mut EchoSocket, EchoFailure> {
         if self.of(flow).is_none() {
+            let source = self.outbound.source_for(remote);
             let socket =
-                EchoSocket::open(version_of(remote), None, ident).map_err(|error| match error {
-                    EchoOpenError::NotPermitted => EchoFailure::NotPermitted(error),
-                    EchoOpenError::Host(error) => EchoFailure::Host(error),
-                })?;
+                EchoSocket::open(version_of(remote), source, ident).map_err(
+                    |error| match error {
+                        EchoOpenError::NotPermitted => EchoFailure::NotPermitted(error),
+                        EchoOpenError::Host(error) => EchoFailure::Host(error),
+                    },
+                )?;
             self.insert(flow, HostSocket::Echo(socket))
                 .map_err(|e| EchoFailure::Host(HostError::from_io(&e)))?;
         }

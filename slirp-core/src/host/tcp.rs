@@ -5,13 +5,14 @@
 //! tcp(7), ip(7), connect(2); RFC 9293 section 3.10.5 for the abort.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::outbound;
 use crate::event::HostError;
 
 /// A socket whose connect has been started.
@@ -29,7 +30,8 @@ pub struct TcpStream {
     socket: Socket,
 }
 
-/// Starts to connect to `remote`, from `source` where one is given (of the same IP version).
+/// Starts to connect to `remote`, from `source` where one is given (of the same IP version,
+/// with port 0 for one of the kernel's choice).
 ///
 /// The socket has `TCP_NODELAY`, because the guest's own stack has already decided how to cut its
 /// stream, and `SO_OOBINLINE`, so that urgent data arrives in its place in the stream
@@ -37,11 +39,11 @@ pub struct TcpStream {
 ///
 /// # Errors
 /// What the kernel said, when it knows at once.
-pub fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<Connecting, HostError> {
+pub fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
     try_connect(remote, source).map_err(|error| HostError::from_io(&error))
 }
 
-fn try_connect(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Connecting> {
+fn try_connect(remote: SocketAddr, source: Option<SocketAddr>) -> io::Result<Connecting> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(remote), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -50,7 +52,7 @@ fn try_connect(remote: SocketAddr, source: Option<IpAddr>) -> io::Result<Connect
         // Without this the port is chosen before the remote is known, and 28,000 connections from
         // one source are all there can be, instead of as many to each remote (ip(7)).
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        outbound::bind(&socket, source)?;
     }
     match socket.connect(&SockAddr::from(remote)) {
         Ok(()) => return Ok(Connecting::Done(TcpStream { socket })),

@@ -66,14 +66,14 @@ pub struct Received<'a> {
 
 impl UdpSocket {
     /// Opens a socket for remotes of IP version `version`, sending from `source` where one is given
-    /// (of the same version). With `coalesce` the kernel may join incoming datagrams of one remote
+    /// (of the same version, with port 0 for one of the kernel's choice). With `coalesce` the kernel may join incoming datagrams of one remote
     /// (`UDP_GRO`); a kernel that cannot is not an error.
     ///
     /// # Errors
     /// What the kernel said, as the guest is to be told.
     pub fn open(
         version: IpVersion,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
         coalesce: bool,
     ) -> Result<Self, HostError> {
         Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
@@ -93,7 +93,11 @@ impl UdpSocket {
         Ok(opened)
     }
 
-    fn try_open(version: IpVersion, source: Option<IpAddr>, coalesce: bool) -> io::Result<Self> {
+    fn try_open(
+        version: IpVersion,
+        source: Option<SocketAddr>,
+        coalesce: bool,
+    ) -> io::Result<Self> {
         let socket = DatagramSocket::open(version, Type::DGRAM, Protocol::UDP)?;
         match version {
             // The guest may send to a directed broadcast of a network behind the host.

@@ -9,6 +9,8 @@ use core::time::Duration;
 use super::ndp::{
     ALL_NODES, NdpPacket, SOURCE_LINK_LAYER, icmpv6_packet, multicast_mac, push_link_layer,
 };
+use super::search_domain::{SearchDomain, encode_list};
+use crate::config::StackConfig;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -28,12 +30,16 @@ const ROUTER_LIFETIME: u16 = 1800;
 const PREFIX_VALID: u32 = 86_400;
 /// Seconds for which the prefix is preferred; libslirp's value.
 const PREFIX_PREFERRED: u32 = 14_400;
-/// Seconds for which the DNS address may be used: three intervals (RFC 8106 section 5.1).
+/// Seconds for which the DNS address and search domains may be used: three intervals (RFC 8106
+/// sections 5.1 and 5.2).
 const DNS_LIFETIME: u32 = 1800;
 /// On-link and autonomous configuration.
 const PREFIX_FLAGS: u8 = 0xc0;
 /// Least MTU of an IPv6 link; hosts ignore an option that says less (RFC 4861 section 6.3.4).
 const IPV6_MIN_MTU: u16 = 1280;
+/// Bytes of search domains that are sent: with everything else they fit into the smallest MTU of
+/// IPv6 with room to spare.
+const SEARCH_CAP: usize = 1024;
 
 /// When the next advertisement is due.
 #[derive(Debug)]
@@ -41,14 +47,35 @@ pub struct RouterAdvertiser {
     rng: Rng,
     next_at: Instant,
     sent_at: Option<Instant>,
+    content: Content,
+}
+
+/// What is advertised.
+#[derive(Clone, Debug)]
+struct Content {
+    plan: Ipv6Plan,
+    mtu: u16,
+    announces_dns: bool,
+    search: Vec<SearchDomain>,
 }
 
 impl RouterAdvertiser {
-    /// A schedule that starts at `now`; its jitter follows from `seed`.
-    pub fn new(seed: u64, now: Instant) -> Self {
-        let mut advertiser = Self { rng: Rng::new(seed), next_at: now, sent_at: None };
+    /// A schedule that starts at `now`, for the plan, MTU, DNS policy and search domains of
+    /// `config`; its jitter follows from `seed`. `None` without IPv6 in the plan.
+    pub fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
+        let content = Content {
+            plan: *config.plan.ipv6()?,
+            mtu: config.mtu,
+            announces_dns: config.policy.dns_service,
+            search: config
+                .search_domains
+                .iter()
+                .filter_map(|text| SearchDomain::new(text))
+                .collect(),
+        };
+        let mut advertiser = Self { rng: Rng::new(seed), next_at: now, sent_at: None, content };
         advertiser.next_at = now + advertiser.interval();
-        advertiser
+        Some(advertiser)
     }
 
     /// A guest asks. The first is answered at once, because it waits for it; a multicast answer
@@ -66,21 +93,14 @@ impl RouterAdvertiser {
         self.next_at
     }
 
-    /// The advertisement, when one is due at `now`. `mtu` is the guest's in bytes; `dns` says
-    /// whether the DNS address is announced. `None` without IPv6 in `plan`.
-    pub fn handle_timeout(
-        &mut self,
-        plan: &AddressPlan,
-        mtu: u16,
-        dns: bool,
-        now: Instant,
-    ) -> Option<NdpPacket> {
+    /// The advertisement, when one is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<NdpPacket> {
         if now < self.next_at {
             return None;
         }
         self.sent_at = Some(now);
         self.next_at = now + self.interval();
-        Some(advertisement(plan.ipv6()?, mtu, dns))
+        Some(advertisement(&self.content))
     }
 
     fn interval(&mut self) -> Duration {
@@ -90,7 +110,8 @@ impl RouterAdvertiser {
 }
 
 /// The advertisement to all nodes. The MTU option is left out where hosts would ignore it.
-pub fn advertisement(plan: &Ipv6Plan, mtu: u16, dns: bool) -> NdpPacket {
+fn advertisement(content: &Content) -> NdpPacket {
+    let Content { plan, mtu, announces_dns, search } = content;
     let source = Ipv6Plan::GATEWAY_LINK_LOCAL;
     let source_mac = AddressPlan::mac_of(IpAddr::V6(source));
     let mut icmp = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, CURRENT_HOP_LIMIT, 0];
@@ -98,25 +119,36 @@ pub fn advertisement(plan: &Ipv6Plan, mtu: u16, dns: bool) -> NdpPacket {
     // Reachable time and retransmission timer: unspecified.
     icmp.extend_from_slice(&[0; 8]);
     push_link_layer(&mut icmp, SOURCE_LINK_LAYER, source_mac);
-    if mtu >= IPV6_MIN_MTU {
+    if *mtu >= IPV6_MIN_MTU {
         icmp.extend_from_slice(&[5, 1, 0, 0]);
-        icmp.extend_from_slice(&u32::from(mtu).to_be_bytes());
+        icmp.extend_from_slice(&u32::from(*mtu).to_be_bytes());
     }
     icmp.extend_from_slice(&[3, 4, Ipv6Plan::PREFIX_LEN, PREFIX_FLAGS]);
     icmp.extend_from_slice(&PREFIX_VALID.to_be_bytes());
     icmp.extend_from_slice(&PREFIX_PREFERRED.to_be_bytes());
     icmp.extend_from_slice(&[0; 4]);
     icmp.extend_from_slice(&plan.prefix().octets());
-    if dns {
+    if *announces_dns {
         icmp.extend_from_slice(&[25, 3, 0, 0]);
         icmp.extend_from_slice(&DNS_LIFETIME.to_be_bytes());
         icmp.extend_from_slice(&plan.dns().octets());
     }
+    push_search_list(&mut icmp, search);
     NdpPacket {
         destination_mac: multicast_mac(ALL_NODES),
         source_mac,
         packet: icmpv6_packet(source, ALL_NODES, &icmp),
     }
+}
+
+/// Appends the search domains, if there are any (RFC 8106 section 5.2).
+fn push_search_list(icmp: &mut Vec<u8>, search: &[SearchDomain]) {
+    let mut list = encode_list(search, SEARCH_CAP);
+    list.resize(list.len().next_multiple_of(8), 0);
+    let Some(units) = u8::try_from(list.len() / 8).ok().filter(|&units| units > 0) else { return };
+    icmp.extend_from_slice(&[31, 1 + units, 0, 0]);
+    icmp.extend_from_slice(&DNS_LIFETIME.to_be_bytes());
+    icmp.extend_from_slice(&list);
 }
 
 #[cfg(test)]
@@ -126,13 +158,26 @@ mod tests {
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 
-    fn plan() -> AddressPlan {
-        AddressPlan::default().with_ipv6(Ipv6Plan::default())
+    fn content(mtu: u16, announces_dns: bool, search: &[&str]) -> Content {
+        let search = search.iter().filter_map(|text| SearchDomain::new(text)).collect();
+        Content { plan: Ipv6Plan::default(), mtu, announces_dns, search }
+    }
+
+    fn advertiser(seed: u64, now: Instant) -> RouterAdvertiser {
+        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
+        let config = StackConfig { plan, ..StackConfig::default() };
+        RouterAdvertiser::new(&config, seed, now).unwrap()
+    }
+
+    #[test]
+    fn without_ipv6_there_is_nothing_to_advertise() {
+        let advertiser = RouterAdvertiser::new(&StackConfig::default(), 1, Instant::ZERO);
+        assert!(advertiser.is_none());
     }
 
     #[test]
     fn advertisement_says_what_the_guest_needs() {
-        let sent = advertisement(&Ipv6Plan::default(), 1500, true);
+        let sent = advertisement(&content(1500, true, &[]));
         assert_eq!(sent.destination_mac, MacAddr([0x33, 0x33, 0, 0, 0, 1]));
         assert_eq!(sent.source_mac, MacAddr([0x52, 0x56, 0, 0, 0, 2]));
         let ip = Ipv6Packet::new_checked(&sent.packet[..]).unwrap();
@@ -171,36 +216,59 @@ mod tests {
 
     #[test]
     fn options_without_a_use_are_left_out() {
-        let full = advertisement(&Ipv6Plan::default(), 1280, true).packet.len();
-        assert_eq!(advertisement(&Ipv6Plan::default(), 1279, true).packet.len(), full - 8);
-        assert_eq!(advertisement(&Ipv6Plan::default(), 1280, false).packet.len(), full - 24);
+        let len = |mtu, dns| advertisement(&content(mtu, dns, &[])).packet.len();
+        let full = len(1280, true);
+        assert_eq!(len(1279, true), full - 8);
+        assert_eq!(len(1280, false), full - 24);
+    }
+
+    #[test]
+    fn search_domains_come_padded_to_eight_bytes() {
+        let plain = advertisement(&content(1500, true, &[])).packet;
+        for (search, option) in [
+            (&["example.org"][..], &b"\x1f\x03\0\0\0\0\x07\x08\x07example\x03org\0\0\0\0"[..]),
+            (&["a.bcde"], b"\x1f\x02\0\0\0\0\x07\x08\x01a\x04bcde\0"),
+            (&["a.b", "c.de"], b"\x1f\x03\0\0\0\0\x07\x08\x01a\x01b\0\x01c\x02de\0\0\0\0\0\0"),
+        ] {
+            let sent = advertisement(&content(1500, true, search)).packet;
+            assert_eq!(sent[plain.len()..], *option, "{search:?}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_search_domains_fits_into_the_smallest_mtu() {
+        let many = vec!["example.org"; 500];
+        let sent = advertisement(&content(1500, true, &many)).packet;
+        assert!((1100..1280).contains(&sent.len()), "{}", sent.len());
+        let ip = Ipv6Packet::new_checked(&sent[..]).unwrap();
+        assert_eq!(usize::from(ip.payload_len()) + 40, sent.len());
     }
 
     #[test]
     fn first_solicitation_is_answered_at_once_and_the_next_after_three_seconds() {
         let now = Instant::from_micros(7);
-        let mut advertiser = RouterAdvertiser::new(1, now);
-        assert_eq!(advertiser.handle_timeout(&plan(), 1500, true, now), None);
+        let mut advertiser = advertiser(1, now);
+        assert_eq!(advertiser.handle_timeout(now), None);
         advertiser.handle_solicitation(now);
         assert_eq!(advertiser.poll_timeout(), now);
-        assert!(advertiser.handle_timeout(&plan(), 1500, true, now).is_some());
+        assert!(advertiser.handle_timeout(now).is_some());
         for micros in [8, 9, 10] {
             advertiser.handle_solicitation(Instant::from_micros(micros));
             assert_eq!(advertiser.poll_timeout(), now + MIN_DELAY);
         }
-        assert_eq!(advertiser.handle_timeout(&plan(), 1500, true, now), None);
-        assert!(advertiser.handle_timeout(&plan(), 1500, true, now + MIN_DELAY).is_some());
+        assert_eq!(advertiser.handle_timeout(now), None);
+        assert!(advertiser.handle_timeout(now + MIN_DELAY).is_some());
     }
 
     #[test]
     fn unsolicited_advertisements_keep_their_interval() {
-        let mut advertiser = RouterAdvertiser::new(42, Instant::ZERO);
+        let mut advertiser = advertiser(42, Instant::ZERO);
         let mut last = Instant::ZERO;
         for _ in 0..1000 {
             let at = advertiser.poll_timeout();
             let interval = at.saturating_since(last);
             assert!((MIN_INTERVAL..=MAX_INTERVAL).contains(&interval), "{interval:?}");
-            assert!(advertiser.handle_timeout(&plan(), 1500, true, at).is_some());
+            assert!(advertiser.handle_timeout(at).is_some());
             last = at;
         }
     }

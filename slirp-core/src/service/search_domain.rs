@@ -1,8 +1,9 @@
-//! Search domains in the form in which DHCP and DHCPv6 carry them.
+//! Search domains in the form in which DHCP, DHCPv6 and router advertisements carry them.
 //!
 //! Owns the check that a text is a domain name and its encoding as a sequence of labels
-//! (RFC 1035 section 3.1), which RFC 3397 section 2 and RFC 8415 section 10 take over. Names are
-//! never compressed: DHCPv6 forbids it, and DHCP clients are found that cannot undo it.
+//! (RFC 1035 section 3.1), which RFC 3397 section 2, RFC 8415 section 10 and RFC 8106 section 5.2 take
+//! over. Names are never compressed: the latter two forbid it, and DHCP clients are found that
+//! cannot undo it.
 
 /// Longest encoded name in bytes, its root label included (RFC 1035 section 2.3.4).
 const NAME_CAP: usize = 255;

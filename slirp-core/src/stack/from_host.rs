@@ -368,13 +368,11 @@ impl Stack {
     }
 
     pub(super) fn on_advertiser_timer(&mut self, now: Instant) {
-        let dns = self.config.policy.dns_service;
         self.advertiser_hinted_at = None;
         let Some(advertiser) = &mut self.advertiser else {
             return;
         };
-        let due = advertiser.handle_timeout(&self.config.plan, self.config.mtu, dns, now);
-        if let Some(ndp) = due
+        if let Some(ndp) = advertiser.handle_timeout(now)
             && let Err(reason) = self.push_ndp(&ndp)
         {
             self.stats.discards.count(reason);

@@ -118,8 +118,7 @@ impl Stack {
             bulk_flows: config.limits.bulk_flows,
             seed: rng.next_u64(),
         });
-        let advertiser =
-            config.plan.ipv6().map(|_| RouterAdvertiser::new(rng.next_u64(), Instant::ZERO));
+        let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
         let mut stack = Self {
             stats: Stats::default(),
             engine,

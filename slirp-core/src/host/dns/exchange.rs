@@ -13,7 +13,7 @@ use hickory_resolver::proto::op::{Header, Message, MessageType, OpCode, Query, R
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::proto::serialize::binary::{BinDecodable, BinDecoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::event::DnsTransport;
@@ -32,7 +32,7 @@ pub(super) enum ExchangeError {
     /// The resolver cannot be reached, or it ended the exchange.
     #[error("unreachable")]
     Unreachable(#[source] io::Error),
-    /// This host has no socket left or does not know the address family.
+    /// This host has no socket left, does not know the address family or has lost the source.
     #[error("no socket")]
     NoSocket(#[source] io::Error),
 }
@@ -119,30 +119,36 @@ pub(super) fn verdict(answer: &[u8]) -> Verdict {
     }
 }
 
-/// Asks `server` once; that may take `limit`. A truncated datagram is an answer like any other: the
+/// Asks `server` once, from `source` where one is given (of the same IP version, with port 0); that
+/// may take `limit`. A truncated datagram is an answer like any other: the
 /// guest sees the TC flag and asks again over TCP, as it would have to without us (RFC 7766
 /// section 5).
 pub(super) async fn ask(
     server: SocketAddr,
+    source: Option<SocketAddr>,
     transport: DnsTransport,
     query: &Outgoing,
     limit: Duration,
 ) -> Result<Vec<u8>, ExchangeError> {
     let answer = match transport {
-        DnsTransport::Udp => timeout(limit, ask_udp(server, query)).await,
-        DnsTransport::Tcp => timeout(limit, ask_tcp(server, query)).await,
+        DnsTransport::Udp => timeout(limit, ask_udp(server, source, query)).await,
+        DnsTransport::Tcp => timeout(limit, ask_tcp(server, source, query)).await,
     };
     answer.unwrap_or(Err(ExchangeError::TimedOut))
 }
 
 /// One datagram from a fresh socket, whose random port the kernel chooses. The socket is connected:
 /// datagrams from elsewhere never arrive, and ICMP errors do.
-async fn ask_udp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, ExchangeError> {
-    let any_port = match server {
+async fn ask_udp(
+    server: SocketAddr,
+    source: Option<SocketAddr>,
+    query: &Outgoing,
+) -> Result<Vec<u8>, ExchangeError> {
+    let any = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket = UdpSocket::bind(any_port).await.map_err(ExchangeError::NoSocket)?;
+    let socket = UdpSocket::bind(source.unwrap_or(any)).await.map_err(ExchangeError::NoSocket)?;
     socket.connect(server).await.map_err(ExchangeError::Unreachable)?;
     let (id, message) = query.with_fresh_id();
     socket.send(&message).await.map_err(ExchangeError::Unreachable)?;
@@ -177,8 +183,20 @@ async fn ask_udp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, Exchan
 }
 
 /// One message on a fresh connection.
-async fn ask_tcp(server: SocketAddr, query: &Outgoing) -> Result<Vec<u8>, ExchangeError> {
-    let mut stream = TcpStream::connect(server).await.map_err(ExchangeError::Unreachable)?;
+async fn ask_tcp(
+    server: SocketAddr,
+    source: Option<SocketAddr>,
+    query: &Outgoing,
+) -> Result<Vec<u8>, ExchangeError> {
+    let socket = match server {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(ExchangeError::NoSocket)?;
+    if let Some(source) = source {
+        socket.bind(source).map_err(ExchangeError::NoSocket)?;
+    }
+    let mut stream = socket.connect(server).await.map_err(ExchangeError::Unreachable)?;
     let (id, message) = query.with_fresh_id();
     converse(&mut stream, query, id, &message).await.map_err(ExchangeError::Unreachable)
 }

@@ -54,6 +54,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
+use super::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
 use exchange::Outgoing;
 use upstream::Upstream;
@@ -88,6 +89,10 @@ pub struct DnsConfig {
     /// Queries that are worked on at one time (default 512, that of
     /// [`Limits::dns_queries`](crate::config::Limits::dns_queries)).
     pub queries_cap: usize,
+    /// Addresses of the host that queries leave from, but for resolvers on the host's loopback and
+    /// link-local ones (default `None`: those of the instance, see
+    /// [`Builder::outbound`](crate::instance::Builder::outbound)).
+    pub outbound: Option<OutboundAddresses>,
 }
 
 impl Default for DnsConfig {
@@ -103,6 +108,7 @@ impl Default for DnsConfig {
             failed_for: Duration::from_secs(30),
             recheck_every: Duration::from_secs(1),
             queries_cap: 512,
+            outbound: None,
         }
     }
 }

@@ -25,6 +25,7 @@ use super::DnsConfig;
 use super::exchange::{self, ExchangeError, Outgoing, Verdict};
 use super::resolv_conf::{ResolvConf, Settings};
 use crate::event::DnsTransport;
+use crate::host::outbound::OutboundAddresses;
 
 /// Exchanges that one query may have running; a further one replaces the oldest. With the defaults
 /// of resolv.conf two run at a time.
@@ -58,6 +59,7 @@ struct Plan {
     failover_after: Duration,
     attempts: usize,
     ends_at: Instant,
+    outbound: OutboundAddresses,
 }
 
 impl Upstream {
@@ -99,6 +101,7 @@ impl Upstream {
             failover_after: self.config.failover_after.min(settings.timeout),
             attempts: usize::try_from(settings.attempts).unwrap_or(1),
             ends_at: now + self.config.total_timeout,
+            outbound: self.config.outbound.unwrap_or_default(),
         }
     }
 
@@ -213,8 +216,9 @@ impl Search<'_> {
         if self.running.len() >= RUNNING_CAP {
             self.running.remove(0);
         }
-        let exchange =
-            Box::pin(exchange::ask(server, self.transport, self.query, self.plan.timeout));
+        let Plan { outbound, timeout, .. } = self.plan;
+        let source = outbound.source_for_resolver(server.ip());
+        let exchange = Box::pin(exchange::ask(server, source, self.transport, self.query, timeout));
         self.running.push(Try { server, began_at: Instant::now(), exchange });
     }
 

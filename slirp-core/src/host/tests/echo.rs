@@ -136,8 +136,8 @@ fn reply_beyond_the_buffer_is_none() {
 fn source_address_is_the_one_asked_for() {
     with_raw(|| {
         let (version, remote) = loopbacks()[0];
-        let source = "127.0.0.9".parse().unwrap();
-        let socket = EchoSocket::open(version, Some(source), IDENT).unwrap();
+        let source: IpAddr = "127.0.0.9".parse().unwrap();
+        let socket = EchoSocket::open(version, Some((source, 0).into()), IDENT).unwrap();
         let local = socket2::SockRef::from(&socket).local_addr().unwrap();
         assert_eq!(local.as_socket().unwrap().ip(), source);
         let mut socket = socket;

@@ -3,6 +3,7 @@
 //! Sockets only talk over loopback or inside a network namespace that the test has made.
 
 mod echo;
+mod outbound;
 mod tcp;
 mod udp;
 

@@ -1,7 +1,7 @@
 //! TCP sockets against listeners on loopback.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 
 use nix::poll::PollFlags;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -9,6 +9,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, silent_network, wait};
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream as _, Transfer};
+use crate::host::outbound::OutboundAddresses;
 use crate::host::sockets::{HostSocket, SocketTable, TcpHost};
 use crate::host::tcp::{Connecting, TcpStream, connect};
 
@@ -105,9 +106,9 @@ fn connect_to_an_absent_host_fails_later() {
 fn source_address_is_the_one_asked_for() {
     for (listen, source) in [(V4, "127.0.0.9"), (V6, "::1")] {
         let listener = TcpListener::bind(listen).unwrap();
-        let source = source.parse().unwrap();
+        let source: IpAddr = source.parse().unwrap();
         let remote = listener.local_addr().unwrap();
-        let _stream = connect(remote, Some(source)).and_then(finish).unwrap();
+        let _stream = connect(remote, Some((source, 0).into())).and_then(finish).unwrap();
         assert_eq!(listener.accept().unwrap().1.ip(), source);
     }
 }
@@ -178,7 +179,8 @@ fn a_full_send_buffer_would_block() {
 fn short_read_at_the_urgent_mark_does_not_leave_the_rest_behind() {
     let (stream, remote) = pair(V4);
     let mut poll = mio::Poll::new().unwrap();
-    let mut sockets = SocketTable::new(poll.registry().try_clone().unwrap(), false);
+    let registry = poll.registry().try_clone().unwrap();
+    let mut sockets = SocketTable::new(registry, false, OutboundAddresses::default());
     let flow = FlowId { index: 0, generation: 1 };
     sockets.insert(flow, HostSocket::Tcp(TcpHost::new(stream))).unwrap();
     // All of it is there before the first look, so one event announces it.

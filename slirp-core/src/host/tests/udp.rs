@@ -112,7 +112,7 @@ fn a_datagram_beyond_the_buffer_is_marked_truncated() {
 #[test]
 fn source_address_is_the_one_asked_for() {
     let source: IpAddr = "127.0.0.9".parse().unwrap();
-    let mut socket = UdpSocket::open(IpVersion::Ipv4, Some(source), false).unwrap();
+    let mut socket = UdpSocket::open(IpVersion::Ipv4, Some((source, 0).into()), false).unwrap();
     let (there, at) = remote(V4);
     socket.send(at, b"x", None, TTL).unwrap();
     assert_eq!(there.recv_from(&mut [0; 1]).unwrap().1.ip(), source);
@@ -230,9 +230,9 @@ fn missing_route_is_reported_at_once() {
 
 #[test]
 fn a_source_that_the_host_does_not_have_is_an_error() {
-    let source = "192.0.2.77".parse().unwrap();
-    let error = UdpSocket::open(IpVersion::Ipv4, Some(source), true).unwrap_err();
-    assert_eq!(error, HostError::Exhausted);
+    let source = Some(addr("192.0.2.77:0"));
+    let error = UdpSocket::open(IpVersion::Ipv4, source, true).unwrap_err();
+    assert_eq!(error, HostError::NetworkUnreachable);
 }
 
 #[test]

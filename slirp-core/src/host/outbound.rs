@@ -1,0 +1,154 @@
+//! The addresses of the host that the guest's traffic leaves from.
+//!
+//! Owns [`OutboundAddresses`], finding them by the name of an interface (getifaddrs(3)), the check
+//! that the host has them, and which of them a remote gets. Binding is done where sockets are made:
+//! [`tcp`](super::tcp), [`udp`](super::udp), [`echo`](super::echo), [`dns`](super::dns).
+//!
+//! An address says what remotes see, not which way packets take: where the route to a remote does
+//! not follow from the source, the host needs a rule for it (`ip rule add from ADDRESS table …`).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use nix::ifaddrs::getifaddrs;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Which addresses of the host TCP connections, UDP datagrams, echo requests and DNS queries of the
+/// guest leave from. The default leaves the choice to the host's routes, for either IP version.
+///
+/// It holds for every remote, those on the host's loopback included (which then see this address
+/// and not 127.0.0.1, as with slirp4netns), because one UDP socket talks to all of them. Only
+/// resolvers on the host's loopback and link-local ones are asked from where routes say. Forwarded
+/// ports are not concerned: their replies leave from the address that the client used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OutboundAddresses {
+    /// Source towards IPv4 remotes.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Source towards IPv6 remotes.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Index of the interface that `ipv6` is valid on, if that is a link-local address; 0 otherwise.
+    pub ipv6_scope: u32,
+}
+
+/// Why traffic cannot leave from an address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutboundError {
+    /// No interface has it.
+    #[error("no interface of the host has the outbound address {0}")]
+    NotAvailable(IpAddr),
+    /// It does not belong to a single host.
+    #[error("the outbound address {0} is not that of a single host")]
+    NotUnicast(IpAddr),
+    /// It says nothing without an interface.
+    #[error("the outbound address {0} is link-local: give the name of its interface instead")]
+    NoScope(Ipv6Addr),
+    /// The host refused a socket with this address.
+    #[error("cannot send from the outbound address {address}: {source}")]
+    Refused {
+        /// The address.
+        address: IpAddr,
+        /// What socket(2) or bind(2) said.
+        source: io::Error,
+    },
+}
+
+impl OutboundAddresses {
+    /// The first address of each IP version that the interface `name` has at this moment. For IPv6
+    /// a link-local address is taken only when there is no other.
+    ///
+    /// # Errors
+    /// Those of getifaddrs(3). An interface without addresses, or one that does not exist, is none.
+    pub fn of_interface(name: &str) -> io::Result<Self> {
+        let addresses = getifaddrs()?
+            .filter(|entry| entry.interface_name == name)
+            .filter_map(|entry| entry.address.as_ref().and_then(super::datagram::socket_addr));
+        Ok(Self::first_of(addresses))
+    }
+
+    fn first_of(addresses: impl Iterator<Item = SocketAddr>) -> Self {
+        let mut first = Self::default();
+        for address in addresses {
+            match address {
+                SocketAddr::V4(v4) => first.ipv4 = first.ipv4.or(Some(*v4.ip())),
+                SocketAddr::V6(v6) => {
+                    let is_better = first.ipv6.is_none_or(|known| {
+                        known.is_unicast_link_local() && !v6.ip().is_unicast_link_local()
+                    });
+                    if is_better {
+                        first.ipv6 = Some(*v6.ip());
+                        let is_scoped = v6.ip().is_unicast_link_local();
+                        first.ipv6_scope = if is_scoped { v6.scope_id() } else { 0 };
+                    }
+                }
+            }
+        }
+        first
+    }
+
+    /// What a socket towards `remote` is to be bound to, with port 0; `None` leaves it to routes.
+    pub fn source_for(&self, remote: IpAddr) -> Option<SocketAddr> {
+        let source = match remote {
+            IpAddr::V4(_) => SocketAddr::from((self.ipv4?, 0)),
+            IpAddr::V6(_) => SocketAddrV6::new(self.ipv6?, 0, 0, self.ipv6_scope).into(),
+        };
+        (!source.ip().is_unspecified()).then_some(source)
+    }
+
+    /// The same for a resolver: not for those on the host's loopback, which are reached from there,
+    /// and not for link-local ones, whose answers find only an address of the same link.
+    pub(super) fn source_for_resolver(&self, resolver: IpAddr) -> Option<SocketAddr> {
+        let is_near = match resolver {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+        };
+        if is_near { None } else { self.source_for(resolver) }
+    }
+
+    /// Whether the host, as the calling thread sees it, has the addresses right now. With
+    /// `net.ipv4.ip_nonlocal_bind` (ip(7)) it has them all.
+    ///
+    /// # Errors
+    /// See [`OutboundError`].
+    pub fn verify(&self) -> Result<(), OutboundError> {
+        self.ipv4.map_or(Ok(()), |v4| verify(SocketAddr::from((v4, 0))))?;
+        self.ipv6.map_or(Ok(()), |v6| verify(SocketAddrV6::new(v6, 0, 0, self.ipv6_scope).into()))
+    }
+}
+
+fn verify(source: SocketAddr) -> Result<(), OutboundError> {
+    let address = source.ip();
+    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(OutboundError::NotUnicast(address));
+    }
+    if let SocketAddr::V6(v6) = source
+        && v6.ip().is_unicast_link_local()
+        && v6.scope_id() == 0
+    {
+        return Err(OutboundError::NoScope(*v6.ip()));
+    }
+    try_bind(source).map_err(|error| match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => OutboundError::NotAvailable(address),
+        Some(_) | None => OutboundError::Refused { address, source: error },
+    })
+}
+
+fn try_bind(source: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(source), Type::DGRAM, None)?;
+    if source.is_ipv6() {
+        // A v4-mapped address is no address of IPv6 traffic.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(source))
+}
+
+/// Binds the socket of a flow to its source. The errors are told apart for the guest's sake: without
+/// the address, which may have gone since the start and may come back, there is no network
+/// (`ENETUNREACH`); without a free port the host is exhausted (`ENOBUFS`).
+pub(super) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
+    socket.bind(&SockAddr::from(source)).map_err(|error| match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => io::Error::from_raw_os_error(libc::ENETUNREACH),
+        Some(libc::EADDRINUSE) => io::Error::from_raw_os_error(libc::ENOBUFS),
+        Some(_) | None => error,
+    })
+}
