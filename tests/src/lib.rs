@@ -17,6 +17,8 @@
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
 //!   (see [`world!`]).
 //!
+//! [`side_by_side()`] runs one script in two worlds, through Debian's slirp4netns and through the binary.
+//!
 //! [`sim`] is a world without any of these: the pure side alone, in virtual time.
 //!
 //! Leaves to others: what the product should do, which only the tests say.
