@@ -330,6 +330,7 @@ impl Reactor {
             };
             if let Some(HostSocket::Tcp(host)) = self.sockets.of(flow) {
                 self.stack.pump(flow, host, now);
+                self.sockets.watch_room(flow);
             }
             self.write_frames(now)?;
         }

@@ -115,6 +115,7 @@ impl Stack {
             mtu: config.mtu,
             offload: config.offload,
             ring_len: config.limits.ring_len,
+            bulk_flows: config.limits.bulk_flows,
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
@@ -194,6 +195,17 @@ impl Stack {
         }
     }
 
+    /// The same, ahead of everything else that is ready: the guest is waiting for this one to open,
+    /// and nobody waits for the end of an old one.
+    fn wake_flow_first(&mut self, id: FlowId) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push_front(id);
+        }
+    }
+
     /// Moves bytes between the guest's side of a TCP flow and its host socket.
     pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
         if let Some(entry) = self.flows.entry_mut(id)
@@ -243,8 +255,26 @@ impl Stack {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
-    pub fn poll_timeout(&self) -> Option<(Instant, TimerOwner)> {
-        self.timers.next()
+    ///
+    /// Forgets the hints of flows that are gone or have moved their deadline, so that the caller's
+    /// timer is not set for nobody.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
+        while let Some((at, owner)) = self.timers.next() {
+            let TimerOwner::Flow(id) = owner else {
+                return Some((at, owner));
+            };
+            let entry = self.flows.entry_mut(id);
+            let wake_at = entry.as_ref().and_then(|entry| entry.flow.wake_at());
+            if wake_at.is_some_and(|wake_at| wake_at <= at) {
+                return Some((at, owner));
+            }
+            if let Some(entry) = entry {
+                entry.hinted_at = None;
+            }
+            self.timers.pop();
+            self.schedule(id);
+        }
+        None
     }
 
     /// Looks at everything whose deadline has passed.
