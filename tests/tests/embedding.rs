@@ -267,7 +267,8 @@ fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
         let recording = Recording::create(&file).expect("a new file");
         Builder::new(link).recording(recording).spawn().expect("the instance starts")
     });
-    assert_eq!(instance_threads(), 3);
+    // A thread gives itself its name.
+    wait_until(LIMIT, "the third thread", || instance_threads() == 3);
     // Who has 10.0.2.2?
     let question = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\0\x01\x08\0\x06\x04\0\x01\
         \x02\0\0\0\0\x01\x0a\0\x02\x64\0\0\0\0\0\0\x0a\0\x02\x02";

@@ -256,23 +256,21 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
     ///
-    /// Forgets the hints of flows that are gone or have moved their deadline, so that the caller's
-    /// timer is not set for nobody.
+    /// Forgets the hints of flows that are gone, so that the caller's timer is not set for nobody. A
+    /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
+    /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
         while let Some((at, owner)) = self.timers.next() {
-            let TimerOwner::Flow(id) = owner else {
-                return Some((at, owner));
-            };
-            let entry = self.flows.entry_mut(id);
-            let wake_at = entry.as_ref().and_then(|entry| entry.flow.wake_at());
-            if wake_at.is_some_and(|wake_at| wake_at <= at) {
-                return Some((at, owner));
+            match owner {
+                TimerOwner::Flow(id) if self.flows.entry(id).is_none() => {
+                    self.timers.pop();
+                }
+                TimerOwner::Flow(_)
+                | TimerOwner::Reassembly
+                | TimerOwner::Dns
+                | TimerOwner::Forwarding
+                | TimerOwner::RouterAdvertisement => return Some((at, owner)),
             }
-            if let Some(entry) = entry {
-                entry.hinted_at = None;
-            }
-            self.timers.pop();
-            self.schedule(id);
         }
         None
     }
