@@ -24,10 +24,7 @@ fn complaint(world: &World, to: SocketAddr, ttl: Option<i32>) -> String {
 fn udp_errors() {
     run("udp", |side, seen| {
         let world = &side.world;
-        world.remote.script(
-            "ip route add blackhole 203.0.113.66; ip route add unreachable 203.0.113.77
-            ip route add prohibit 203.0.113.78",
-        );
+        world.remote.script(ROUTER);
         world.host.script("ip route add unreachable 203.0.113.87");
         let _slirp = side.slirp().start();
         let _capture = world.capture();
@@ -147,7 +144,7 @@ fn ping(world: &World, arguments: &[&str]) -> String {
 
 fn pings(side: &Side, seen: &mut Seen) {
     let world = &side.world;
-    world.remote.script("ip route add unreachable 203.0.113.77");
+    world.remote.script(ROUTER);
     for (what, arguments) in [
         ("gateway", &["10.0.2.2"][..]),
         ("gateway, in fragments", &["-s", "4000", "10.0.2.2"]),

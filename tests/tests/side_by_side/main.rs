@@ -69,10 +69,29 @@ fn connect_patiently(namespace: &Namespace, to: SocketAddr) -> io::Result<TcpStr
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         // It bounds connect(2) as well, which then says EINPROGRESS (socket(7)).
         socket.set_write_timeout(Some(PATIENCE))?;
-        socket.connect(&SockAddr::from(to))?;
+        uninterrupted(|| socket.connect(&SockAddr::from(to)))?;
         Ok(patient(socket.into()))
     })
 }
+
+/// Repeats a call that was interrupted: with a time limit of its socket it is even by a stop that
+/// nobody handles, such as that of a debugger (signal(7)). A connect goes on where it was.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Lets the remote answer what goes to these addresses as routers do: unreachable, forbidden, silence.
+/// By its firewall, because errors of routes share a rate limit (`net.ipv4.route.error_cost`).
+const ROUTER: &str = "nft 'add table ip router
+    add chain ip router in { type filter hook prerouting priority 0; }
+    add rule ip router in ip daddr 203.0.113.66 drop
+    add rule ip router in ip daddr 203.0.113.77 reject with icmp type host-unreachable
+    add rule ip router in ip daddr 203.0.113.78 reject with icmp type admin-prohibited'";
 
 fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -82,7 +101,7 @@ fn patient(stream: TcpStream) -> TcpStream {
 /// The next bytes of a stream, its end, or what went wrong.
 fn next(mut stream: &TcpStream) -> String {
     let mut buffer = [0; 4096];
-    match stream.read(&mut buffer) {
+    match uninterrupted(|| stream.read(&mut buffer)) {
         Ok(len) => text(&buffer[..len]),
         Err(error) => errno(&error),
     }
@@ -114,7 +133,7 @@ fn udp(namespace: &Namespace, at: impl Into<SocketAddr>) -> UdpSocket {
 /// The next datagram, or what went wrong.
 fn datagram(socket: &UdpSocket) -> String {
     let mut buffer = vec![0; 65536];
-    match socket.recv_from(&mut buffer) {
+    match uninterrupted(|| socket.recv_from(&mut buffer)) {
         Ok((len, _)) => text(&buffer[..len]),
         Err(error) => errno(&error),
     }

@@ -16,11 +16,9 @@ fn reset(stream: TcpStream) {
 fn failing_connects() {
     run("tcp", |side, seen| {
         let world = &side.world;
+        world.remote.script(ROUTER);
         world.remote.script(
-            "ip route add blackhole 203.0.113.66
-            ip route add unreachable 203.0.113.77
-            ip route add prohibit 203.0.113.78
-            nft 'add table ip t; add chain ip t in { type filter hook input priority 0; };
+            "nft 'add table ip t; add chain ip t in { type filter hook input priority 0; };
                 add rule ip t in tcp dport 7 reject with tcp reset;
                 add rule ip t in tcp dport 8 reject with icmp type port-unreachable;
                 add rule ip t in tcp dport 9 reject with icmp type admin-prohibited'",
