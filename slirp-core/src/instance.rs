@@ -36,8 +36,10 @@ use tokio::task::JoinSet;
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
+pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
+pub use crate::host::mailbox::FlowPage;
 use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
@@ -349,8 +351,7 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.add_forwards(vec![forward]).await
     }
 
     /// The same as [`add_forward`](Self::add_forward), blocking.
@@ -358,7 +359,25 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        self.blocking_add_forwards(vec![forward])
+    }
+
+    /// Opens several ports, or none when one of them cannot be opened. Returns the name of the first
+    /// rule; those of the others are the numbers behind it. With no rules at all nothing happens.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`add_forwards`](Self::add_forwards), blocking.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn blocking_add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
     }
 
@@ -368,8 +387,7 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.remove_forwards(id, id).await
     }
 
     /// The same as [`remove_forward`](Self::remove_forward), blocking.
@@ -377,8 +395,33 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: id.0..=id.0, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the ports of the rules from `first` to `last`, or none when one of them does not exist.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forwards(
+        &self,
+        first: ForwardId,
+        last: ForwardId,
+    ) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: first.0..=last.0, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning), as
+    /// a future of any runtime; `None` when the instance has ended. A part takes a fraction of a
+    /// millisecond, however many flows there are; flows that come and go between two may be missed.
+    pub async fn flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
+    }
+
+    /// The same as [`flows`](Self::flows), blocking.
+    pub fn blocking_flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.blocking_recv().ok()
     }
 
     /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.
