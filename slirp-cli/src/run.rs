@@ -16,6 +16,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -135,7 +136,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
     let mut builder = builder(options, tap);
     if let Some(path) = &options.api_socket {
-        builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
+        builder = builder.api_socket(bind_api(path, options.sandbox)?);
     }
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
@@ -177,6 +178,15 @@ fn builder(options: &Options, tap: Tap) -> Builder {
         .outbound(options.outbound)
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
+}
+
+/// Binds the API socket, and sees to it that its file is removed at the end.
+fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
+    let mut socket = ApiSocket::bind(path).map_err(RunFailure::ApiBind)?;
+    if is_sandboxed && let Err(error) = socket.remove_from_outside() {
+        tracing::warn!("the API socket's file will stay behind at the end: {error}");
+    }
+    Ok(socket)
 }
 
 /// The kernel's words alone.

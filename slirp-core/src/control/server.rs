@@ -6,11 +6,15 @@
 //! connection is a task, so a client that says nothing delays nobody. It is closed after
 //! [`REQUEST_TIMEOUT`], or when [`CONNECTIONS_CAP`] is reached and it is the oldest.
 //!
-//! The file is removed when the server ends, unless somebody has put another one in its place.
+//! The file is removed when the server ends, unless somebody has put another one in its place. From
+//! inside a sandbox it cannot be reached; a helper process outside does it then
+//! ([`ApiSocket::remove_from_outside`]).
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +30,7 @@ use crate::event::ForwardId;
 use crate::host::forward::{Forward, ForwardError};
 use crate::instance::Handle;
 use crate::plan::AddressPlan;
+use crate::sys::remover::{Identity, Remover};
 
 /// Connections at one time (one descriptor and about 6 KiB each).
 pub const CONNECTIONS_CAP: usize = 256;
@@ -43,7 +48,9 @@ pub struct ApiSocket {
     listener: Option<std::os::unix::net::UnixListener>,
     path: PathBuf,
     /// Device and inode of our file.
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
+    /// Who removes the file, if not we.
+    remover: Option<Remover>,
 }
 
 impl ApiSocket {
@@ -60,7 +67,22 @@ impl ApiSocket {
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: Some(listener), path: path.to_owned(), identity: identity(path) })
+        let identity = identity(path);
+        Ok(Self { listener: Some(listener), path: path.to_owned(), identity, remover: None })
+    }
+
+    /// Has a helper process remove the file at the end, for a process that is about to enter a
+    /// [`Sandbox`](crate::sandbox::Sandbox), from where the file is out of reach. The helper waits
+    /// outside for the end of this process, however that comes, and holds nothing else of it.
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and fork(2). The socket serves nevertheless.
+    pub fn remove_from_outside(&mut self) -> io::Result<()> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        // Such a path could not have been bound.
+        let path = CString::new(self.path.as_os_str().as_bytes())?;
+        self.remover = Some(Remover::start(path, identity)?);
+        Ok(())
     }
 
     /// Serves until it is dropped.
@@ -107,13 +129,16 @@ struct Shared {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if self.remover.is_none()
+            && self.identity.is_some()
+            && identity(&self.path) == self.identity
+        {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<Identity> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 

@@ -140,7 +140,7 @@ fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
             panic!("{arguments}");
         };
         assert_eq!(forward.host, "[::]:80".parse().unwrap());
-        assert_eq!(forward.guest, "[fd00::64]:8080".parse().unwrap());
+        assert_eq!(forward.guest, "[fd00::100]:8080".parse().unwrap());
     }
 }
 

@@ -161,6 +161,7 @@ const CALLS: &[(c_long, When, &str)] = &[
     (libc::SYS_getpid, Always, "a signal to ourselves"),
     (libc::SYS_gettid, Always, "a signal to ourselves"),
     (libc::SYS_tgkill, Ourselves, "ending as the signal that we were sent"),
+    (libc::SYS_wait4, Always, "the end of the helper that removes the API socket's file"),
     (libc::SYS_exit, Always, "end of a thread"),
     (libc::SYS_exit_group, Always, "end of the process"),
 ];
