@@ -22,20 +22,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc::SYS_pipe2;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
-use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
+use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError, StartError};
 use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
-use slirp_core::sandbox::seccomp::{self, SeccompError};
+use slirp_core::sandbox::seccomp::{self, SeccompError, SystemCall};
 use slirp_core::sandbox::{Sandbox, SandboxError};
 
 use crate::banner;
 use crate::console::{complain, say};
-use crate::inherited::{ExitFd, ReadyFd};
+use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals};
 use crate::options::{Options, Target};
 
@@ -49,6 +50,9 @@ const MAX_API_PATH: usize = 108;
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What this module asks of the kernel once the network runs.
+const SYSTEM_CALLS: &[SystemCall] = &[SystemCall::new(SYS_pipe2, "the end of the instance")];
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +214,8 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         }
     }
     if options.seccomp {
-        seccomp::apply()?;
+        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS).chain(SYSTEM_CALLS);
+        seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())
 }

@@ -48,11 +48,42 @@ use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
 use crate::stats::Stats;
+use crate::sys::calls::SystemCall;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
 pub const MTU_MAX: u16 = 65_521;
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "tokio on the control thread";
+    SYS_epoll_ctl => "tokio on the control thread";
+    SYS_epoll_pwait => "tokio on the control thread";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "tokio on the control thread";
+    SYS_eventfd2 => "tokio on the control thread";
+    SYS_socketpair if crate::sys::calls::UNIX => "tokio's signals";
+}
+
+/// Every system call that an instance makes once it is started, for
+/// [`seccomp::apply`](crate::sandbox::seccomp::apply).
+pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    [
+        crate::host::tap::SYSTEM_CALLS,
+        crate::host::tcp::SYSTEM_CALLS,
+        crate::host::datagram::SYSTEM_CALLS,
+        crate::host::sockets::SYSTEM_CALLS,
+        crate::host::forward::SYSTEM_CALLS,
+        crate::host::reactor::SYSTEM_CALLS,
+        dns::SYSTEM_CALLS,
+        crate::control::server::SYSTEM_CALLS,
+        crate::sys::remover::SYSTEM_CALLS,
+        crate::sys::alloc::SYSTEM_CALLS,
+        SYSTEM_CALLS,
+    ]
+    .into_iter()
+    .flatten()
+}
 
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -42,6 +42,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Reads of what a client sent behind its request, before the connection is closed (arbitrary).
 const LEFTOVERS_CAP: usize = 16;
 
+crate::sys::calls::system_calls! {
+    SYS_accept4 => "clients";
+    SYS_recvfrom => "requests";
+    SYS_sendto => "replies";
+    SYS_shutdown => "the end of a reply";
+    SYS_getsockopt => "a client that has gone";
+    SYS_getsockname => "the listening socket";
+    SYS_newfstatat => "whether the file is still ours";
+    SYS_statx => "whether the file is still ours";
+    SYS_unlinkat if crate::sys::calls::BY_NAME => "the file at the end";
+    #[cfg(target_arch = "x86_64")]
+    SYS_unlink => "the file at the end";
+}
+
 /// A bound API socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct ApiSocket {

@@ -34,6 +34,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Tokens of rules start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "forwarded ports";
+    SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
+    SYS_bind => "forwarded ports";
+    SYS_listen => "forwarded ports";
+    SYS_accept4 => "connections to forwarded ports";
+    SYS_epoll_ctl => "the poller is told of a port";
+}
+
 /// What a rule forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardProtocol {

@@ -73,6 +73,17 @@ const TAP: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 const TIMER: Token = Token(usize::MAX - 3);
 
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "the event loop";
+    SYS_epoll_ctl => "the event loop";
+    SYS_epoll_pwait => "the event loop";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "the event loop";
+    SYS_eventfd2 => "the mailbox wakes the event loop";
+    SYS_timerfd_create => "deadlines";
+    SYS_timerfd_settime => "deadlines";
+}
+
 /// See the [module](self).
 pub(crate) struct Reactor {
     poll: Poll,

@@ -20,6 +20,11 @@ use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
 
+crate::sys::calls::system_calls! {
+    SYS_epoll_ctl => "the poller is told of a socket";
+    SYS_getsockname => "the host's side of a flow, for the list of flows";
+}
+
 /// A host socket with its state.
 #[derive(Debug)]
 pub(crate) enum HostSocket {

@@ -23,6 +23,14 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid};
 
+super::calls::system_calls! {
+    SYS_shutdown => "the helper is told";
+    SYS_ppoll => "the helper's end";
+    #[cfg(target_arch = "x86_64")]
+    SYS_poll => "the helper's end";
+    SYS_wait4 => "the helper's end";
+}
+
 /// What tells one file from another: its device and inode.
 pub(crate) type Identity = (u64, u64);
 
