@@ -1,7 +1,5 @@
 //! `--disable-host-loopback`: closed in every spelling and for every protocol, and what stays open.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::net::{TcpListener, UdpSocket};
 
 use slirp_tests::*;

@@ -285,7 +285,7 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
             assert!(api.path().exists());
             let helper = ProcessFacts(remover(&slirp));
             // It holds its end of a pair, and neither the device nor any pipe of our caller's.
-            assert_eq!(helper.open_files(), 1);
+            wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 1);
             slirp.signal(end);
             assert_eq!(slirp.wait().signal, Some(end as i32));
             if end == Signal::SIGKILL {

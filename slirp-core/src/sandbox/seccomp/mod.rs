@@ -3,7 +3,7 @@
 //! Owns the way from declarations to a filter in the kernel. Which calls there are is written where
 //! they are made: every module that asks something of the kernel once the network runs has its
 //! `SYSTEM_CALLS`, [`instance::system_calls`](crate::instance::system_calls) gathers them, programs add
-//! their own, and [`runtime`] has what any program needs. seccomp(2).
+//! their own, and `runtime` has what any program needs. seccomp(2).
 //!
 //! # Theory of operation
 //! [`apply`] filters the calling thread and all that it starts, so it is called after everything
