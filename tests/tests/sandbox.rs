@@ -127,6 +127,19 @@ fn nothing_in_the_sandbox_can_be_written() {
 }
 
 #[test]
+fn what_the_host_mounts_later_comes_and_goes_inside_too() {
+    let world = world!();
+    // A folder of this test's own, shared as /run is on a host with systemd.
+    world.host.script("mount -t tmpfs tmpfs /run; mount --make-shared /run; mkdir /run/later");
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    let inside = std::path::PathBuf::from(format!("/proc/{}/root/run/later/file", slirp.pid()));
+    world.host.script("mount -t tmpfs tmpfs /run/later; touch /run/later/file");
+    assert!(inside.exists());
+    world.host.script("umount /run/later; rmdir /run/later");
+    assert!(!inside.exists());
+}
+
+#[test]
 fn ordinary_user_becomes_root_of_the_guest_only() {
     let world = world!(Account::Ordinary);
     let slirp = world.slirp().options(&[SANDBOX]).start();
