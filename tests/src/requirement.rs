@@ -6,8 +6,23 @@ use std::sync::OnceLock;
 
 /// Programs that the harness and the tests run; all are Debian packages listed in `.ci/run`.
 const PROGRAMS: &[&str] = &[
-    "busybox", "curl", "dig", "dnsmasq", "ip", "mount", "nft", "nsenter", "ping", "prlimit",
-    "python3", "setpriv", "ss", "tcpdump", "unshare",
+    "busybox",
+    "curl",
+    "dig",
+    "dnsmasq",
+    "ip",
+    "mount",
+    "nft",
+    "nsenter",
+    "ping",
+    "prlimit",
+    "python3",
+    "setpriv",
+    "socat",
+    "ss",
+    "tcpdump",
+    "traceroute",
+    "unshare",
 ];
 
 /// Why this machine cannot run a namespace test.
