@@ -37,6 +37,7 @@ mod session;
 pub mod sim;
 mod slirp;
 mod tcp;
+mod visitor;
 mod wait;
 mod world;
 
@@ -54,6 +55,7 @@ pub use server::{TcpServer, UdpServer};
 pub use session::{Session, SessionProcess};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
 pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
+pub use visitor::{ask_tcp, ask_udp, web_server};
 pub use wait::wait_until;
 pub use world::{
     FAR, FAR_V6, GATEWAY, GUEST, HOST, NAMESERVER, REMOTE, REMOTE_2, REMOTE_V6, World,

@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,50 +16,24 @@ const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CURL: &str = "curl --silent --show-error --max-time 15";
 
-/// A page that names its visitor.
-fn web_server(namespace: &Namespace, at: SocketAddr) -> TcpServer {
-    TcpServer::start(namespace, at, |mut stream| {
-        let mut request = [0; 4096];
-        let visitor = stream.peer_addr().unwrap().ip();
-        // A visitor that leaves early is the test's failure to see.
-        if stream.read(&mut request).is_ok() {
-            let _ = write!(stream, "HTTP/1.0 200 OK\r\n\r\nvisitor {visitor}\n");
-        }
-    })
-}
-
 fn resolver(world: &World) -> Dnsmasq {
     world.write_resolv_conf("nameserver 127.0.0.54\n");
     Dnsmasq::start(&world.host, RESOLVER, &[])
 }
 
-/// What a TCP server at `to` says to a client of this namespace.
-fn ask_tcp(namespace: &Namespace, to: SocketAddr) -> String {
-    let mut text = String::new();
-    connect(namespace, to).expect("the port is published").read_to_string(&mut text).unwrap();
-    text
-}
-
-/// What a UDP server at `to` answers to a client of this namespace.
-fn ask_udp(namespace: &Namespace, to: SocketAddr) -> String {
-    let socket = namespace.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-    socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
-    socket.connect(to).unwrap();
-    socket.send(b"who am I").unwrap();
-    let mut buffer = [0; 64];
-    let len = socket.recv(&mut buffer).expect("an answer comes");
-    String::from_utf8_lossy(&buffer[..len]).into_owned()
-}
-
-/// Every file below the user's runtime directory, where Podman keeps sockets, namespaces and pid files.
+/// Every file below the user's runtime directory, where Podman keeps sockets, namespaces and pid files. Not the names
+/// of dead API sockets: nobody can remove them from inside the sandbox that Podman asks for.
 fn runtime_files(session: &Session) -> Vec<PathBuf> {
+    let is_dead = |path: &Path| {
+        path.extension().is_some_and(|end| end == "net") && UnixStream::connect(path).is_err()
+    };
     let mut files = Vec::new();
     let mut folders = vec![session.runtime_folder()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(entry.path());
-            } else {
+            } else if !is_dead(&entry.path()) {
                 files.push(entry.path());
             }
         }
