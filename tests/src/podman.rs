@@ -39,7 +39,7 @@ while True:
 ";
 
 /// Everything in it is the host's.
-const IMAGE_SCRIPT: &str = "umask 022; mkdir image image/etc image/usr image/tmp
+const IMAGE_SCRIPT: &str = "umask 022; rm -rf image; mkdir image image/etc image/usr image/tmp
     for folder in bin sbin lib lib64; do ln -s usr/$folder image/$folder; done
     cp who.py image/; tar -C image -cf image.tar .";
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use slirp_tests::*;
@@ -31,9 +32,14 @@ fn serve(session: &Session, options: &[&str]) -> Background {
     let script = "/usr/bin/python3 who.py 0.0.0.0 80 81 >served & read end || kill $!";
     let running = session.spawn(&arguments(binary.to_str().unwrap(), options, script));
     let served = session.home().join("served");
-    wait_until(IO_LIMIT, "the server serves", || {
-        std::fs::read_to_string(&served).is_ok_and(|text| text == "serving\n")
-    });
+    let started_at = Instant::now();
+    while !std::fs::read_to_string(&served).is_ok_and(|text| text == "serving\n") {
+        if started_at.elapsed() > IO_LIMIT {
+            let output = running.finish();
+            panic!("it does not serve: {}{}", output.stdout, output.stderr);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     running
 }
 
@@ -122,7 +128,7 @@ fn sandbox_and_seccomp_are_found_and_used() {
             &format!("--slirp4netns-sandbox={choice}"),
             &format!("--slirp4netns-seccomp={choice}"),
             "--port-driver=slirp4netns",
-            "--publish=8080:80/tcp",
+            "--publish=0.0.0.0:8080:80/tcp",
         ];
         let running = serve(&session, &options);
         let status = status(&session);
