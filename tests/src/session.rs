@@ -58,9 +58,7 @@ impl Session {
         let world = World::build(Account::Ordinary)?;
         let folder = world.folder().to_str().expect("temporary folders have plain names");
         world.host.script(
-            &ACCOUNT_SCRIPT
-                .replace("HOME", &format!("{folder}/home"))
-                .replace("RUNTIME", RUNTIME),
+            &ACCOUNT_SCRIPT.replace("HOME", &format!("{folder}/home")).replace("RUNTIME", RUNTIME),
         );
         let mut command = world.host.command(&[]);
         command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);

@@ -46,8 +46,7 @@ fn run_fetches_by_address_and_by_name() {
     session.succeed(&["buildah", "add", "work", "image.tar", "/"]);
     let script = format!("{CURL} http://203.0.113.10/ http://www.example.test/; {FACTS}");
     let run = ["buildah", "run", "--isolation=rootless", "--runtime=runc", "--volume=/usr:/usr:ro"];
-    let text =
-        session.succeed(&[run.as_slice(), &["work", "--", "sh", "-euc", &script]].concat());
+    let text = session.succeed(&[run.as_slice(), &["work", "--", "sh", "-euc", &script]].concat());
     assert_eq!(text, STEPS);
     assert_no_network_is_left(&session);
 }
@@ -73,8 +72,7 @@ fn build_steps_fetch_by_address_and_by_name() {
 fn podman_build_steps_fetch_by_address_and_by_name() {
     let session = session!("podman", "runc", "newuidmap", "tar");
     let (session, _dns, _web) = site(session);
-    let text =
-        session.succeed(&["podman", "build", "--volume=/usr:/usr:ro", "--tag=built", "."]);
+    let text = session.succeed(&["podman", "build", "--volume=/usr:/usr:ro", "--tag=built", "."]);
     assert!(text.contains(STEPS), "{text}");
     assert_no_network_is_left(&session);
 }

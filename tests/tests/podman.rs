@@ -94,7 +94,10 @@ fn host_loopback_is_open_only_where_the_option_says_so() {
     let _dns = resolver(world);
     let _web = web_server(&world.host, (LOOPBACK, 8000).into());
     let script = format!("{CURL} http://10.0.2.2:8000/");
-    assert_eq!(podman.script("slirp4netns:allow_host_loopback=true", &script), "visitor 127.0.0.1\n");
+    assert_eq!(
+        podman.script("slirp4netns:allow_host_loopback=true", &script),
+        "visitor 127.0.0.1\n"
+    );
     for network in ["slirp4netns", "slirp4netns:allow_host_loopback=false"] {
         let output = podman.run(network, &script);
         assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
@@ -266,7 +269,9 @@ fn stop_start_and_rm_leave_nothing_behind() {
             assert_eq!(ask_tcp(&world.remote, (HOST, 8080).into()), "tcp 198.51.100.2");
         }
         let served = podman.succeed(&["logs", "web"]).len();
-        podman.succeed(&[&[verb] as &[_], &["--time=0"][usize::from(verb == "start")..], &["web"]].concat());
+        podman.succeed(
+            &[&[verb] as &[_], &["--time=0"][usize::from(verb == "start")..], &["web"]].concat(),
+        );
         if verb == "stop" {
             // The other container keeps its own.
             wait_until(IO_LIMIT, "one network is left", || podman.session.networks().len() == 1);

@@ -96,8 +96,10 @@ fn cidr_and_mtu_are_as_asked_for() {
         let text = run(
             &session,
             &["--cidr", cidr, "--mtu", mtu],
-            &format!("ip -4 -brief addr show tap0; cat /sys/class/net/tap0/mtu
-                {CURL} http://www.example.test/"),
+            &format!(
+                "ip -4 -brief addr show tap0; cat /sys/class/net/tap0/mtu
+                {CURL} http://www.example.test/"
+            ),
         );
         let words: Vec<_> = text.split_whitespace().collect();
         assert_eq!(words[2..], [guest, mtu, "visitor", "198.51.100.1"], "{text}");
