@@ -1,5 +1,5 @@
-//! Adoption of file descriptors: those that the parent process left open, and those that arrive
-//! over a socket (`SCM_RIGHTS`, unix(7)).
+//! Adoption of file descriptors: those that the parent process left open, those that arrive over a
+//! socket (`SCM_RIGHTS`, unix(7)), and the owner of a namespace.
 //!
 //! Owns the step from a number to an [`OwnedFd`]. What a descriptor is for is left to its user.
 
@@ -38,6 +38,18 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     // execve(2) and not claimed before, which its missing close-on-exec mark shows; so nobody else
     // in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(taken) })
+}
+
+/// The user namespace that a namespace of another kind belongs to (ioctl_ns(2), since Linux 4.9).
+///
+/// # Errors
+/// `EPERM` when it is neither this process's own nor below it, `ENOTTY` when `namespace` is none.
+pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: NS_GET_USERNS takes no argument and writes no memory.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    let owner = Errno::result(owner)?;
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
 /// Receives one message of at most `record.len()` bytes and the descriptor that may come with it.
