@@ -42,6 +42,9 @@ fn runtime_files(session: &Session) -> Vec<PathBuf> {
     files
 }
 
+/// What makes Podman's bridges.
+const NETAVARK: &str = "/usr/lib/podman/netavark";
+
 /// What runs and lies about in a session.
 #[derive(Debug, PartialEq, Eq)]
 struct Scene(Vec<SessionProcess>, Vec<PathBuf>);
@@ -49,6 +52,14 @@ struct Scene(Vec<SessionProcess>, Vec<PathBuf>);
 impl Scene {
     fn of(podman: &Podman) -> Self {
         Self(podman.session.processes(), runtime_files(&podman.session))
+    }
+
+    /// The scene once Podman is done with what it was told before: only the process that keeps its user namespace is
+    /// left.
+    fn at_rest(podman: &Podman) -> Self {
+        let rests = || podman.session.processes().len() == 1;
+        wait_until(IO_LIMIT, "Podman has cleaned up", rests);
+        Self::of(podman)
     }
 
     /// Podman cleans up behind a container in a process of its own.
@@ -236,7 +247,7 @@ fn taken_host_port_fails_the_container() {
     let podman = podman!();
     let world = &podman.session.world;
     let _taken = web_server(&world.host, (LOOPBACK, 8080).into());
-    let scene = Scene::of(&podman);
+    let scene = Scene::at_rest(&podman);
     let output = podman.exec(&[
         "run",
         "--rm",
@@ -259,7 +270,7 @@ fn stop_start_and_rm_leave_nothing_behind() {
     let world = &podman.session.world;
     // The first container makes what all of them share.
     podman.script("slirp4netns:port_handler=slirp4netns", "true");
-    let scene = Scene::of(&podman);
+    let scene = Scene::at_rest(&podman);
     let options = ["--network=slirp4netns:port_handler=slirp4netns", "--publish=8080:80"];
     podman.serve("web", &options, "0.0.0.0", &["80"]);
     podman.serve("other", &["--network=slirp4netns"], "0.0.0.0", &["80"]);
@@ -291,7 +302,7 @@ fn stop_start_and_rm_leave_nothing_behind() {
 fn killed_container_takes_its_network_along() {
     let podman = podman!();
     podman.script("slirp4netns", "true");
-    let scene = Scene::of(&podman);
+    let scene = Scene::at_rest(&podman);
     podman.serve("web", &["--rm", "--network=slirp4netns"], "0.0.0.0", &["80"]);
     podman.succeed(&["kill", "--signal=KILL", "web"]);
     scene.assert_restored(&podman);
@@ -308,4 +319,75 @@ fn podman_reports_which_network_program_it_uses() {
     let binary = podman.session.world.reachable_binary();
     assert!(text.starts_with(binary.to_str().unwrap()), "{text}");
     assert!(text.contains("slirp4netns version 1."), "{text}");
+}
+
+#[test]
+fn outbound_addresses_are_the_sources_that_remotes_see() {
+    let podman = podman!();
+    let world = &podman.session.world;
+    let _far = web_server(&world.remote, (FAR, 80).into());
+    let _far_v6 = web_server(&world.remote, (FAR_V6, 80).into());
+    world.host.script(
+        "ip addr add 198.51.100.77/24 dev h0; ip addr add 2001:db8:1::77/64 dev h0 nodad
+        ip link add second type bridge; ip addr add 198.51.100.88/32 dev second; ip link set second up",
+    );
+    let script = format!("{CURL} http://203.0.113.10/");
+    let by_address = podman.script("slirp4netns:outbound_addr=198.51.100.77", &script);
+    assert_eq!(by_address, "visitor 198.51.100.77\n");
+    let by_name = podman.script("slirp4netns:outbound_addr=second", &script);
+    assert_eq!(by_name, "visitor 198.51.100.88\n");
+    let script = format!("{CURL} http://[2001:db8:2::10]/");
+    let by_address = podman.script("slirp4netns:outbound_addr6=2001:db8:1::77", &script);
+    assert_eq!(by_address, "visitor 2001:db8:1::77\n");
+}
+
+#[test]
+fn containers_of_a_pod_share_one_network() {
+    let podman = podman!();
+    let world = &podman.session.world;
+    podman.succeed(&[
+        "pod",
+        "create",
+        "--name=pod",
+        "--network=slirp4netns:port_handler=slirp4netns",
+        "--publish=8080:80",
+        "--infra-image=box",
+        "--infra-command=/busybox sleep 120",
+    ]);
+    podman.serve("web", &["--pod=pod"], "0.0.0.0", &["80"]);
+    assert_eq!(podman.session.networks().len(), 1);
+    assert_eq!(ask_tcp(&world.remote, (HOST, 8080).into()), "tcp 198.51.100.2");
+    let client = "import socket; print(socket.create_connection(('127.0.0.1', 80)).recv(99))";
+    let run = ["run", "--rm", "--volume=/usr:/usr:ro", "--pod=pod", "box"];
+    let text = podman.succeed(&[&run as &[_], &["/usr/bin/python3", "-c", client]].concat());
+    assert_eq!(text, "b'tcp 127.0.0.1'\n");
+    podman.succeed(&["pod", "rm", "--force", "--time=0", "pod"]);
+    wait_until(IO_LIMIT, "the network is gone", || podman.session.networks().is_empty());
+}
+
+/// Podman's own bridges live in one more namespace, which one network serves for all of them.
+#[test]
+fn containers_on_a_bridge_reach_out_through_the_network_of_their_user() {
+    if !Path::new(NETAVARK).exists() {
+        return skip(&Missing(format!("{NETAVARK} is not installed")));
+    }
+    if let Err(missing) = is_installed("iptables") {
+        return skip(&missing);
+    }
+    let podman = podman!();
+    let world = &podman.session.world;
+    let _far = web_server(&world.remote, (FAR, 80).into());
+    let resting = podman.session.processes();
+    podman.succeed(&["network", "create", "shared"]);
+    podman.serve("web", &["--network=shared"], "0.0.0.0", &["80"]);
+    podman.serve("other", &["--network=shared"], "0.0.0.0", &["80"]);
+    let networks = podman.session.networks();
+    assert_eq!(networks.len(), 1, "{networks:?}");
+    assert!(networks[0].arguments.iter().any(|word| word == "--netns-type=path"), "{networks:?}");
+    for name in ["web", "other"] {
+        let text = podman.succeed(&["exec", name, "curl", "-sS", "-m15", "http://203.0.113.10/"]);
+        assert_eq!(text, "visitor 198.51.100.1\n");
+    }
+    podman.succeed(&["rm", "--force", "--time=0", "web", "other"]);
+    wait_until(IO_LIMIT, "the network is gone", || podman.session.processes() == resting);
 }
