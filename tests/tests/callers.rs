@@ -1,7 +1,5 @@
 //! Command lines of programs that are not here to be run: word by word, with their descriptors, and what they do next.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Rootless Podman, unmodified, with the binary under test as its `network_cmd_path`.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;

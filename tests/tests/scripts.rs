@@ -1,7 +1,5 @@
 //! Shell scripts as people have them: around bubblewrap, unshare(1) and nsenter(1), with the descriptors of bash.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::net::{IpAddr, Ipv4Addr};
 
 use slirp_tests::*;
