@@ -183,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn namespace_has_an_owner_and_nothing_else_has() {
+        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        let open = |path: &str| OwnedFd::from(std::fs::File::open(path).unwrap());
+        let user = open("/proc/self/ns/user");
+        match owner_of(open("/proc/self/ns/net").as_fd()) {
+            Ok(owner) => assert_eq!(inode(&owner), inode(&user)),
+            // Whoever runs the tests in a user namespace of their own may keep the network of an outer one.
+            Err(errno) => assert_eq!(errno, Errno::EPERM),
+        }
+        assert_eq!(owner_of(open("/dev/null").as_fd()).unwrap_err(), Errno::ENOTTY);
+    }
+
+    #[test]
     fn closed_number_is_refused_and_a_standard_stream_is_duplicated() {
         assert_eq!(inherited_fd(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
         assert_eq!(inherited_fd(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
