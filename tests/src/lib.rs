@@ -50,7 +50,7 @@ pub use namespace::{Account, Background, Namespace, Output};
 pub use payload::{receive_exact, send_exact, verify_exact};
 pub use podman::{Podman, WHO};
 pub use process::ProcessFacts;
-pub use requirement::{Missing, is_installed, skip};
+pub use requirement::{Missing, is_installed, say_skipped, skip};
 pub use server::{TcpServer, UdpServer};
 pub use session::{Session, SessionProcess};
 pub use slirp::{Exit, Slirp, SlirpBuilder};

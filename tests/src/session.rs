@@ -98,7 +98,9 @@ impl Session {
         command.arg("env").arg("-i").arg(format!("--chdir={}", self.home().display()));
         command.arg(format!("HOME={}", self.home().display()));
         command.arg(format!("XDG_RUNTIME_DIR={RUNTIME}"));
-        command.arg(format!("PATH={binaries}:/usr/sbin:/usr/bin:/sbin:/bin"));
+        // The test's own path last, for programs that are only unpacked.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.arg(format!("PATH={binaries}:/usr/sbin:/usr/bin:/sbin:/bin:{path}"));
         command.args(["USER=tester", "LOGNAME=tester", "LC_ALL=C.UTF-8"]).args(argv);
         command
     }
