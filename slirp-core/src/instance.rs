@@ -38,10 +38,11 @@ use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
+use crate::host::link::Link;
 use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
-use crate::host::tap::Tap;
+use crate::host::recording::Recording;
 use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
@@ -84,6 +85,9 @@ pub enum RunError {
     /// namespace is gone.
     #[error("the TAP device is gone")]
     TapGone(#[source] io::Error),
+    /// The other end of the socket that carried the guest's frames was closed.
+    #[error("the other end of the guest's socket has hung up")]
+    PeerGone,
     /// The poller failed.
     #[error("the event loop failed")]
     Poller(#[source] io::Error),
@@ -92,10 +96,22 @@ pub enum RunError {
     Panicked,
 }
 
+impl RunError {
+    /// What the loss of the guest's link means.
+    pub(crate) fn of_link(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::PeerGone
+        } else {
+            Self::TapGone(error)
+        }
+    }
+}
+
 /// How an instance is to be.
 #[derive(Debug)]
 pub struct Builder {
-    tap: Tap,
+    link: Link,
+    recording: Option<Recording>,
     config: StackConfig,
     dns: DnsConfig,
     outbound: OutboundAddresses,
@@ -103,11 +119,14 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An instance on `tap` with the defaults of [`StackConfig`] and [`DnsConfig`].
-    pub fn new(tap: Tap) -> Self {
+    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap) or a
+    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), with the defaults of [`StackConfig`]
+    /// and [`DnsConfig`].
+    pub fn new(link: impl Into<Link>) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self {
-            tap,
+            link: link.into(),
+            recording: None,
             config: StackConfig { seed, ..StackConfig::default() },
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
@@ -185,6 +204,13 @@ impl Builder {
         self
     }
 
+    /// Records every frame that crosses the guest's link (default none).
+    #[must_use]
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self
+    }
+
     /// Seed of everything random (default from the operating system).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -197,7 +223,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { tap, mut config, mut dns, outbound, api } = self;
+        let Self { link, recording, mut config, mut dns, outbound, api } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -207,13 +233,17 @@ impl Builder {
         }
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
-        config.offload = tap.offload();
+        config.offload = link.offload();
+        let recorder = recording
+            .map(|recording| recording.start(config.offload.vnet_header))
+            .transpose()
+            .map_err(StartError::Thread)?;
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
         let stack = Stack::new(config);
         let (mut reactor, mailbox) =
-            Reactor::new(tap, stack, outbound, ask).map_err(StartError::Poller)?;
+            Reactor::new(link, recorder, stack, outbound, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

@@ -49,7 +49,7 @@ pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
 pub use payload::{receive_exact, send_exact, verify_exact};
 pub use podman::{Podman, WHO};
-pub use process::ProcessFacts;
+pub use process::{ProcessFacts, output_within};
 pub use requirement::{Missing, is_installed, say_skipped, skip};
 pub use server::{TcpServer, UdpServer};
 pub use session::{Session, SessionProcess};

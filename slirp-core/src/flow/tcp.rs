@@ -29,7 +29,8 @@
 //! section 4.2.3.2, whose limit is 500 ms).
 //!
 //! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), allocated when the
-//! handshake starts; none while connecting or parked.
+//! handshake starts; none while connecting or parked. The one to the guest grows once a flow turns out
+//! to move bulk data: with a larger one the host is read while the guest works on what it got before.
 //!
 //! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
 
@@ -51,6 +52,9 @@ pub(crate) const ACK_HOLD: Duration = Duration::from_millis(5);
 /// [`QUICK_CAP`] (arbitrary; Linux starts with 16 as well).
 const QUICK_START: u16 = 16;
 const QUICK_CAP: u16 = 4096;
+/// A flow that has been given this many bytes in one go moves bulk data, and its ring to the guest grows
+/// (1 MiB: by then the few dozen microseconds that this takes are nothing).
+const GROW_AFTER: usize = 1024 * 1024;
 /// How soon an engine is looked at again that wants to be polled but has nothing to say.
 const ENGINE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -118,8 +122,10 @@ pub(crate) struct TcpFlow {
     /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
     /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
     is_lingering: bool,
-    /// Payload bytes that arrived since a segment left.
+    /// Sequence numbers (payload bytes, the end) that arrived since a segment left.
     unacknowledged: u32,
+    /// Bytes that the guest was given since the flow woke or tried to grow.
+    given: usize,
     /// Segments that are still to be acknowledged at once.
     quick: u16,
     quick_next: u16,
@@ -157,6 +163,7 @@ impl TcpFlow {
             is_aborted: false,
             is_lingering: false,
             unacknowledged: 0,
+            given: 0,
             quick: 0,
             quick_next: QUICK_START,
             opened_at: now,
@@ -295,7 +302,8 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return Err(DiscardReason::TcpNoFlow);
         };
-        self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
+        let taken = segment.payload_len.saturating_add(u32::from(segment.is_fin()));
+        self.unacknowledged = self.unacknowledged.saturating_add(taken);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
@@ -328,8 +336,19 @@ impl TcpFlow {
             host.shutdown_write();
         }
         if !self.is_host_ended && !is_failed && !connection.is_handshaking() {
-            let (bytes, outcome) = fill_from_host(connection, host);
+            let wants_growth = self.given >= GROW_AFTER && engine.may_grow(connection);
+            if wants_growth && connection.queued_to_guest() == 0 {
+                self.given = 0;
+                engine.grow(connection, now);
+            }
+            // A flow that is to grow lets its ring run empty, once.
+            let (bytes, outcome) = if wants_growth && self.given > 0 {
+                (0, Transfer::Blocked)
+            } else {
+                fill_from_host(connection, host)
+            };
             moved += bytes;
+            self.given = self.given.saturating_add(bytes);
             is_failed |= outcome == Transfer::Failed;
             self.is_host_ended |= outcome == Transfer::Ended;
         }
@@ -381,8 +400,8 @@ impl TcpFlow {
         Ok(frame)
     }
 
-    /// Whether the only thing to say is the acknowledgement of a small segment, and an answer that
-    /// could carry it is likely.
+    /// Whether the only thing to say is the acknowledgement of a small segment or of the guest's end,
+    /// and an answer that could carry it (the remote's end in the latter case) is likely.
     fn may_hold_acknowledgement(&self) -> bool {
         let State::Awake(connection) = &self.state else {
             return false;
@@ -391,7 +410,7 @@ impl TcpFlow {
             && self.quick == 0
             && self.unacknowledged <= u32::from(connection.guest_mss())
             && !self.is_host_ended
-            && connection.is_open_both_ways()
+            && (connection.is_open_both_ways() || connection.is_ended_by_guest())
             && connection.queued_to_guest() == 0
             && connection.queued_to_host() == 0
     }
@@ -513,6 +532,7 @@ impl TcpFlow {
             return;
         };
         self.state = engine.unpark(parked, now).map_or(State::Broken, State::Awake);
+        self.given = 0;
         self.active_at = now;
         self.unparked += 1;
     }

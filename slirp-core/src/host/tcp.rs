@@ -125,6 +125,13 @@ impl TcpStream {
         self.socket.shutdown(Shutdown::Write)
     }
 
+    /// Ends both directions; the poller reports that as an end and an error.
+    pub(super) fn shutdown_both(&self) {
+        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "shutdown");
+        }
+    }
+
     /// Closes the socket so that the remote sees a reset (RST), discarding what is unsent.
     pub fn reset(self) {
         // A linger time of zero is what makes close(2) abort (socket(7)). Should the kernel refuse

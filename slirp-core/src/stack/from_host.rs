@@ -42,7 +42,7 @@ impl Stack {
             return;
         };
         if flow.on_connected(&mut self.engine, now) {
-            self.wake_flow(id);
+            self.wake_flow_first(id);
         } else {
             self.stats.discards.count(DiscardReason::TcpEngineFailed);
             self.remove_flow(id, true);

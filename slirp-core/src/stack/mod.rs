@@ -115,6 +115,7 @@ impl Stack {
             mtu: config.mtu,
             offload: config.offload,
             ring_len: config.limits.ring_len,
+            bulk_flows: config.limits.bulk_flows,
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
@@ -194,6 +195,17 @@ impl Stack {
         }
     }
 
+    /// The same, ahead of everything else that is ready: the guest is waiting for this one to open,
+    /// and nobody waits for the end of an old one.
+    fn wake_flow_first(&mut self, id: FlowId) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push_front(id);
+        }
+    }
+
     /// Moves bytes between the guest's side of a TCP flow and its host socket.
     pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
         if let Some(entry) = self.flows.entry_mut(id)
@@ -243,8 +255,24 @@ impl Stack {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
-    pub fn poll_timeout(&self) -> Option<(Instant, TimerOwner)> {
-        self.timers.next()
+    ///
+    /// Forgets the hints of flows that are gone, so that the caller's timer is not set for nobody. A
+    /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
+    /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
+        while let Some((at, owner)) = self.timers.next() {
+            match owner {
+                TimerOwner::Flow(id) if self.flows.entry(id).is_none() => {
+                    self.timers.pop();
+                }
+                TimerOwner::Flow(_)
+                | TimerOwner::Reassembly
+                | TimerOwner::Dns
+                | TimerOwner::Forwarding
+                | TimerOwner::RouterAdvertisement => return Some((at, owner)),
+            }
+        }
+        None
     }
 
     /// Looks at everything whose deadline has passed.

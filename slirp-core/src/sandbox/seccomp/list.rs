@@ -86,14 +86,14 @@ const DESCRIPTOR_FLAGS: When = OneOf(
 /// Every call that the process may make, with the reason.
 const CALLS: &[(c_long, When, &str)] = &[
     // The packet path.
-    (libc::SYS_read, Always, "TAP frames, TCP bytes, wake-ups, files"),
+    (libc::SYS_read, Always, "TAP frames, TCP bytes, wake-ups, files, changes of a watched folder"),
     (libc::SYS_readv, Always, "TAP frames behind their header, TCP into a ring that wraps"),
-    (libc::SYS_write, Always, "TAP frames, TCP bytes, wake-ups, log lines"),
+    (libc::SYS_write, Always, "TAP frames, TCP bytes, wake-ups, log lines, a recording"),
     (libc::SYS_writev, Always, "TAP frames in parts, TCP from a ring that wraps"),
-    (libc::SYS_recvfrom, Always, "flows"),
+    (libc::SYS_recvfrom, Always, "flows, frames of a socket"),
     (libc::SYS_recvmsg, Always, "datagrams with their addresses and errors"),
     (libc::SYS_recvmmsg, Always, "batches of datagrams"),
-    (libc::SYS_sendto, Always, "flows"),
+    (libc::SYS_sendto, Always, "flows, frames of a socket"),
     (libc::SYS_sendmsg, Always, "datagrams with their source or segment size"),
     (libc::SYS_sendmmsg, Always, "batches of datagrams"),
     (libc::SYS_epoll_create1, Always, "event loops of both threads, started after us"),
@@ -126,7 +126,7 @@ const CALLS: &[(c_long, When, &str)] = &[
     (libc::SYS_pipe2, Always, "the end of the instance"),
     // Files: resolv.conf, and removing the API socket.
     (libc::SYS_openat, READ_ONLY, "resolv.conf"),
-    (libc::SYS_newfstatat, Always, "resolv.conf"),
+    (libc::SYS_newfstatat, Always, "resolv.conf, whether a watched name is still there"),
     (libc::SYS_fstat, Always, "resolv.conf"),
     (libc::SYS_statx, Always, "resolv.conf"),
     (libc::SYS_lseek, Always, "resolv.conf"),
