@@ -23,3 +23,4 @@ pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
 pub use fd::inherited_fd;
+pub(crate) use fd::owner_of;
