@@ -13,13 +13,29 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use slirp_core::netns::TargetWatch;
+use slirp_core::sandbox::seccomp::SystemCall;
 
 use crate::inherited::ExitFd;
+
+/// What this module asks of the kernel once the network runs.
+pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_poll, "the wait for the end"),
+    SystemCall::new(libc::SYS_read, "which signal has come"),
+    SystemCall::new(libc::SYS_rt_sigprocmask, "releasing the signal that was held back"),
+    SystemCall::new(libc::SYS_getpid, "ending as the signal that we were sent"),
+    SystemCall::new(libc::SYS_gettid, "ending as the signal that we were sent"),
+    SystemCall::new(libc::SYS_tgkill, "ending as the signal that we were sent").on_ourselves(),
+    #[cfg(target_env = "musl")]
+    SystemCall::new(libc::SYS_tkill, "ending as the signal that we were sent"),
+];
 
 /// The signals that ask for an orderly end.
 const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];

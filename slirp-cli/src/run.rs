@@ -23,6 +23,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc::SYS_pipe2;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
@@ -32,17 +33,17 @@ use slirp_core::host::link::Link;
 use slirp_core::host::recording::{Recording, RecordingError};
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
-use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
+use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError, StartError};
 use slirp_core::netns::{
     AttachError, Configuration, NamespaceTarget, TapRequest, TargetWatch, WatchError, open_tap,
 };
-use slirp_core::sandbox::seccomp::{self, SeccompError};
+use slirp_core::sandbox::seccomp::{self, SeccompError, SystemCall};
 use slirp_core::sandbox::{Sandbox, SandboxError};
 use slirp_core::wire::MacAddr;
 
 use crate::banner;
 use crate::console::{complain, say};
-use crate::inherited::{ExitFd, ReadyFd};
+use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
 
@@ -56,6 +57,9 @@ const MAX_API_PATH: usize = 108;
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What this module asks of the kernel once the network runs.
+const SYSTEM_CALLS: &[SystemCall] = &[SystemCall::new(SYS_pipe2, "the end of the instance")];
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +171,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         builder = builder.recording(recording);
     }
     if let Some(path) = &options.api_socket {
-        builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
+        builder = builder.api_socket(bind_api(path, options.sandbox)?);
     }
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
@@ -241,6 +245,15 @@ fn builder(options: &Options, link: Link) -> Builder {
         .search_domains(options.search_domains.iter().cloned())
 }
 
+/// Binds the API socket, and sees to it that its file is removed at the end.
+fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
+    let mut socket = ApiSocket::bind(path).map_err(RunFailure::ApiBind)?;
+    if is_sandboxed && let Err(error) = socket.remove_from_outside() {
+        tracing::warn!("the API socket's file will stay behind at the end: {error}");
+    }
+    Ok(socket)
+}
+
 /// The kernel's words alone.
 fn text_of(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
@@ -262,7 +275,8 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         }
     }
     if options.seccomp {
-        seccomp::apply()?;
+        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS).chain(SYSTEM_CALLS);
+        seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())
 }

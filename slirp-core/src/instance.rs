@@ -36,9 +36,11 @@ use tokio::task::JoinSet;
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
+pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::link::Link;
+pub use crate::host::mailbox::FlowPage;
 use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
@@ -47,11 +49,42 @@ use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
 use crate::stats::Stats;
+use crate::sys::calls::SystemCall;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
 pub const MTU_MAX: u16 = 65_521;
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "tokio on the control thread";
+    SYS_epoll_ctl => "tokio on the control thread";
+    SYS_epoll_pwait => "tokio on the control thread";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "tokio on the control thread";
+    SYS_eventfd2 => "tokio on the control thread";
+    SYS_socketpair if crate::sys::calls::UNIX => "tokio's signals";
+}
+
+/// Every system call that an instance makes once it is started, for
+/// [`seccomp::apply`](crate::sandbox::seccomp::apply).
+pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    [
+        crate::host::tap::SYSTEM_CALLS,
+        crate::host::tcp::SYSTEM_CALLS,
+        crate::host::datagram::SYSTEM_CALLS,
+        crate::host::sockets::SYSTEM_CALLS,
+        crate::host::forward::SYSTEM_CALLS,
+        crate::host::reactor::SYSTEM_CALLS,
+        dns::SYSTEM_CALLS,
+        crate::control::server::SYSTEM_CALLS,
+        crate::sys::remover::SYSTEM_CALLS,
+        crate::sys::alloc::SYSTEM_CALLS,
+        SYSTEM_CALLS,
+    ]
+    .into_iter()
+    .flatten()
+}
 
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -379,8 +412,7 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.add_forwards(vec![forward]).await
     }
 
     /// The same as [`add_forward`](Self::add_forward), blocking.
@@ -388,7 +420,25 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        self.blocking_add_forwards(vec![forward])
+    }
+
+    /// Opens several ports, or none when one of them cannot be opened. Returns the name of the first
+    /// rule; those of the others are the numbers behind it. With no rules at all nothing happens.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`add_forwards`](Self::add_forwards), blocking.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn blocking_add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
     }
 
@@ -398,8 +448,7 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.remove_forwards(id, id).await
     }
 
     /// The same as [`remove_forward`](Self::remove_forward), blocking.
@@ -407,8 +456,33 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: id.0..=id.0, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the ports of the rules from `first` to `last`, or none when one of them does not exist.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forwards(
+        &self,
+        first: ForwardId,
+        last: ForwardId,
+    ) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: first.0..=last.0, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning), as
+    /// a future of any runtime; `None` when the instance has ended. A part takes a fraction of a
+    /// millisecond, however many flows there are; flows that come and go between two may be missed.
+    pub async fn flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
+    }
+
+    /// The same as [`flows`](Self::flows), blocking.
+    pub fn blocking_flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.blocking_recv().ok()
     }
 
     /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.

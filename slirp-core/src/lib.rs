@@ -31,6 +31,6 @@ pub mod time;
 pub mod timer;
 pub mod wire;
 
-pub use flow::{HostStream, Transfer};
+pub use flow::{FlowState, FlowSummary, HostStream, Traffic, Transfer};
 #[cfg(feature = "host")]
 pub use sys::{LargeAlloc, inherited_fd};

@@ -217,7 +217,8 @@ fn twenty_instances_with_open_connections_leave_nothing_behind() {
     for round in 0..20 {
         let instance = embed(&world, &world.guest, Policy::default());
         let stream = echo(&world.guest, server.address());
-        // A thread that has been joined may be listed for a moment longer.
+        // A thread gives itself its name, and one that has been joined may be listed for a moment
+        // longer.
         wait_until(LIMIT, "two threads", || instance_threads() == 2);
         if round % 2 == 0 {
             instance.handle().shutdown();

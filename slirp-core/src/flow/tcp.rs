@@ -39,6 +39,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::GuestSide;
+use super::summary::{FlowState, Traffic};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
@@ -230,6 +231,30 @@ impl TcpFlow {
         }
     }
 
+    /// Where the flow stands.
+    pub(crate) fn state(&self) -> FlowState {
+        match &self.state {
+            State::Connecting { .. } => FlowState::Connecting,
+            State::Locating { .. } => FlowState::Locating,
+            State::Awake(connection) if connection.is_handshaking() => FlowState::Handshaking,
+            State::Awake(connection) if connection.is_open_both_ways() && !self.is_host_ended => {
+                FlowState::Open
+            }
+            State::Parked(_) => FlowState::Parked,
+            State::Awake(_) | State::Broken => FlowState::Closing,
+        }
+    }
+
+    /// Whether the remote opened the connection.
+    pub(crate) const fn is_inbound(&self) -> bool {
+        self.is_inbound
+    }
+
+    /// When something was heard of or said by either side last.
+    pub(crate) const fn active_at(&self) -> Instant {
+        self.active_at
+    }
+
     pub(crate) const fn guest(&self) -> GuestSide {
         self.guest
     }
@@ -314,8 +339,14 @@ impl TcpFlow {
         outcome
     }
 
-    /// Moves bytes between the guest's rings and its host.
-    pub(crate) fn pump(&mut self, host: &mut impl HostStream, engine: &mut Engine, now: Instant) {
+    /// Moves bytes between the guest's rings and its host; `traffic` counts them.
+    pub(crate) fn pump(
+        &mut self,
+        host: &mut impl HostStream,
+        engine: &mut Engine,
+        traffic: &mut Traffic,
+        now: Instant,
+    ) {
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
             return;
@@ -325,6 +356,7 @@ impl TcpFlow {
         // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
         if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
             let (bytes, outcome) = drain_to_host(connection, host);
+            traffic.add_from_guest(bytes);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
         }
@@ -347,6 +379,7 @@ impl TcpFlow {
             } else {
                 fill_from_host(connection, host)
             };
+            traffic.add_to_guest(bytes);
             moved += bytes;
             self.given = self.given.saturating_add(bytes);
             is_failed |= outcome == Transfer::Failed;

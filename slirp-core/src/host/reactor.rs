@@ -26,6 +26,7 @@
 //! source of traffic starves the others.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -37,13 +38,14 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::dns::Query;
 use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
 use super::link::{Link, LinkPort};
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
 use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
 use super::tcp::Connecting;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
+use crate::flow::FlowSummary;
 use crate::host::datagram::SendError;
 use crate::instance::RunError;
 use crate::stack::Stack;
@@ -57,6 +59,9 @@ const DATAGRAMS_CAP: usize = 64;
 const ACCEPTS_CAP: usize = 64;
 /// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
 const ERRORS_CAP: usize = 16;
+/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
+/// each, together a fraction of a millisecond.
+const FLOW_PAGE: u32 = 256;
 /// Events that one wait reports at most (arbitrary).
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
@@ -67,6 +72,17 @@ const QUOTE_CAP: usize = 548;
 const LINK: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 const TIMER: Token = Token(usize::MAX - 3);
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "the event loop";
+    SYS_epoll_ctl => "the event loop";
+    SYS_epoll_pwait => "the event loop";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "the event loop";
+    SYS_eventfd2 => "the mailbox wakes the event loop";
+    SYS_timerfd_create => "deadlines";
+    SYS_timerfd_settime => "deadlines";
+}
 
 /// See the [module](self).
 pub(crate) struct Reactor {
@@ -504,19 +520,37 @@ impl Reactor {
         Ok(false)
     }
 
-    fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        if !self.stack.is_forwardable(forward.guest) {
-            return Err(ForwardError::GuestAddress(forward.guest.ip()));
-        }
-        let added = self.forwards.add(forward);
+    /// Adds all of the rules or none; returns the name of the first.
+    fn add_forwards(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+        let stack = &self.stack;
+        let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
+        let added = match invalid {
+            Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
+            None => self.forwards.add_all(forwards),
+        };
         match &added {
-            Ok(id) => {
-                let Forward { protocol, host, .. } = forward;
-                tracing::info!(id = id.0, ?protocol, %host, "forward added");
-            }
-            Err(error) => tracing::warn!(%error, "forward refused"),
+            Ok(id) => tracing::info!(id = id.0, ?forwards, "forward added"),
+            Err(error) => tracing::warn!("forward refused: {error}"),
         }
         added
+    }
+
+    fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
+        for id in self.forwards.remove_all(ids)? {
+            tracing::info!(id = id.0, "forward removed");
+            self.stack.handle_forward_removed(id);
+        }
+        Ok(())
+    }
+
+    /// A part of the list of flows, small enough to hold up no packet.
+    fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
+        let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
+        let with_local = |mut flow: FlowSummary| {
+            flow.local = self.sockets.local_address(flow.id);
+            flow
+        };
+        FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
     /// Serves forward rules that have something, each at most its share.
@@ -577,16 +611,14 @@ impl Reactor {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.stack.stats().clone());
                 }
-                Message::AddForward { forward, reply } => {
-                    let _ = reply.send(self.add_forward(forward));
+                Message::AddForwards { forwards, reply } => {
+                    let _ = reply.send(self.add_forwards(&forwards));
                 }
-                Message::RemoveForward { id, reply } => {
-                    let removed = self.forwards.remove(id);
-                    if removed.is_ok() {
-                        tracing::info!(id = id.0, "forward removed");
-                        self.stack.handle_forward_removed(id);
-                    }
-                    let _ = reply.send(removed);
+                Message::RemoveForwards { ids, reply } => {
+                    let _ = reply.send(self.remove_forwards(ids));
+                }
+                Message::ListFlows { first, reply } => {
+                    let _ = reply.send(self.list_flows(first, now));
                 }
                 Message::ListForwards(reply) => {
                     let _ = reply.send(self.forwards.list());

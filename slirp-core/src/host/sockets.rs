@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use smoltcp::wire::IpVersion;
+use socket2::SockRef;
 
 use super::echo::{EchoOpenError, EchoSocket};
 use super::outbound::OutboundAddresses;
@@ -18,6 +19,11 @@ use super::tcp::{self, Connecting, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_ctl => "the poller is told of a socket";
+    SYS_getsockname => "the host's side of a flow, for the list of flows";
+}
 
 /// A host socket with its state.
 #[derive(Debug)]
@@ -120,6 +126,18 @@ impl SocketTable {
     /// The socket in slot `index`, whoever's it is.
     pub(crate) fn at(&mut self, index: usize) -> Option<(FlowId, &mut HostSocket)> {
         self.slots.get_mut(index)?.as_mut().map(|slot| (slot.flow, &mut slot.socket))
+    }
+
+    /// The host's side of the socket of `flow`, where it has one that is open.
+    pub(crate) fn local_address(&self, flow: FlowId) -> Option<SocketAddr> {
+        let entry = self.slots.get(slot(flow.index))?.as_ref().filter(|slot| slot.flow == flow)?;
+        let fd = match &entry.socket {
+            HostSocket::Connecting(stream) => stream.as_fd(),
+            HostSocket::Tcp(host) => host.stream.as_fd(),
+            HostSocket::Udp(socket) => socket.as_fd(),
+            HostSocket::Echo(socket) => socket.as_fd(),
+        };
+        SockRef::from(&fd).local_addr().ok()?.as_socket()
     }
 
     /// Notes whether `flow` stands in a queue of its owner's; returns whether that is news.

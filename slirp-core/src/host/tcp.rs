@@ -15,6 +15,17 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::outbound;
 use crate::event::HostError;
 
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "the remote of a flow";
+    SYS_setsockopt => "no delay, urgent data in line, reset instead of an orderly end";
+    SYS_bind => "outbound addresses";
+    SYS_connect => "the remote of a flow";
+    SYS_getsockopt => "the outcome of a connect";
+    SYS_sendto => "bytes of the guest";
+    SYS_recvfrom => "bytes for the guest";
+    SYS_shutdown => "the end of the guest's direction";
+}
+
 /// A socket whose connect has been started.
 #[derive(Debug)]
 pub enum Connecting {

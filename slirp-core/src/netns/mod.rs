@@ -26,6 +26,7 @@ use crate::plan::AddressPlan;
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{Order, Settings, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
+use crate::sys::owner_of;
 use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -39,14 +40,23 @@ pub struct NamespaceTarget {
 }
 
 impl NamespaceTarget {
-    /// The network and user namespace of the process `pid`: both of one and the same process, even
-    /// when it ends meanwhile and another one gets its number.
+    /// The network namespace of the process `pid` and the user namespace that goes with it, both of
+    /// one and the same process, even when it ends meanwhile and another one gets its number.
+    ///
+    /// The user namespace is the one that owns the network namespace, where this process may know
+    /// it, and else the process's own. They differ when the process has entered a further user
+    /// namespace since, as those of bubblewrap do: nobody gets from there into a network namespace
+    /// of the outer one.
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] when there is no such process or it may not be looked into.
     pub fn of_pid(pid: i32) -> Result<Self, AttachError> {
         let path = |kind: &str| PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
-        Self::from_paths(&path("net"), Some(&path("user")))
+        let mut target = Self::from_paths(&path("net"), Some(&path("user")))?;
+        if let Ok(owner) = owner_of(target.net.as_fd()) {
+            target.user = Some(owner);
+        }
+        Ok(target)
     }
 
     /// The network namespace at `net` and, if it is to be joined first, the user namespace at

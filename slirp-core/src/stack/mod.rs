@@ -55,7 +55,7 @@ use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
-use crate::flow::{Flow, HostStream};
+use crate::flow::{Flow, FlowSummary, HostStream};
 use crate::rng::Rng;
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
@@ -154,6 +154,22 @@ impl Stack {
         &self.stats
     }
 
+    /// The flows in `count` slots of the table from slot `first` on, and the slot to go on from;
+    /// `None` when there are no more. Flows that come and go meanwhile may be missed.
+    ///
+    /// Costs as much as there are slots asked for, so that a long list can be read in pieces.
+    pub fn flows(
+        &self,
+        first: u32,
+        count: u32,
+        now: Instant,
+    ) -> (impl Iterator<Item = FlowSummary>, Option<u32>) {
+        let (entries, next) = self.flows.in_slots(first, count);
+        let timeouts = &self.config.timeouts;
+        let flows = entries.map(move |entry| FlowSummary::of(entry, timeouts, now));
+        (flows, next)
+    }
+
     /// Counts a discard that happened on the host side.
     pub fn note_discard(&mut self, reason: DiscardReason) {
         self.stats.discards.count(reason);
@@ -211,7 +227,7 @@ impl Stack {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow
         {
-            flow.pump(host, &mut self.engine, now);
+            flow.pump(host, &mut self.engine, &mut entry.traffic, now);
         }
     }
 
@@ -381,8 +397,9 @@ impl Stack {
         &mut self,
         key: crate::flow::FlowKey,
         flow: Flow,
+        now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        let id = self.flows.insert(key, flow)?;
+        let id = self.flows.insert(key, flow, now)?;
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)

@@ -13,6 +13,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use nix::errno::Errno;
 
+super::calls::system_calls! {
+    SYS_mmap if super::calls::WITHOUT_EXEC => "blocks of the size of rings";
+    SYS_munmap => "blocks of the size of rings";
+    SYS_mremap => "blocks of the size of rings";
+    SYS_madvise => "pages that go back to the kernel";
+}
+
 /// Blocks of at least this size are mapped: glibc's initial `M_MMAP_THRESHOLD`.
 const LARGE: usize = 128 * 1024;
 
