@@ -39,6 +39,7 @@ pub(crate) const THEMES: &[&str] = &[
     "end",
     "device",
     "peer",
+    "nested",
 ];
 
 /// A row of the manual's table.
@@ -504,6 +505,19 @@ pub(crate) const ROWS: &[Row] = &[
             "outbound-addr has to be valid ipv4 address or iterface name.",
             "outbound-addr6 has to be valid ipv6 address or interface name.",
         )],
+    },
+    Row {
+        topic: "PID in a further user namespace than its network",
+        theirs: "is refused by the kernel",
+        ours: "is served: the user namespace that owns the network is entered",
+        seen: &[
+            seen("nested: ready", "false", "true"),
+            seen(
+                "nested: stderr",
+                "setns(CLONE_NEWNET): Operation not permitted",
+                "sent tapfd=FD for tap0",
+            ),
+        ],
     },
     Row {
         topic: "Device that is deleted in the namespace",

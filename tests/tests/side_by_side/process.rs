@@ -281,3 +281,23 @@ fn peer_that_hangs_up() {
         seen.note("status", format!("{:?}", slirp.wait().code));
     });
 }
+
+#[test]
+fn process_in_a_further_user_namespace() {
+    run("nested", |side, seen| {
+        let world = &side.world;
+        let argv = ["unshare", "--user", "--map-root-user", "cat"];
+        let nested = world.guest.spawn(&argv);
+        let is_cat = || {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", nested.pid()));
+            name.is_ok_and(|name| name == "cat\n")
+        };
+        wait_until(Duration::from_secs(15), "the further user namespace", is_cat);
+        let positionals = [&nested.pid().to_string(), "tap0"];
+        let mut slirp = side.slirp().options(&["--ready-fd=3"]).positionals(&positionals).spawn();
+        seen.note("ready", slirp.read_ready_fd() == b"1");
+        let stderr = slirp.stderr();
+        let first = stderr.lines().next().unwrap_or_default();
+        seen.note("stderr", stable(first, world));
+    });
+}
