@@ -175,13 +175,14 @@ impl Session {
         (!arguments.is_empty() && !is_holder).then_some(SessionProcess { pid, arguments })
     }
 
-    /// The running copies of the binary under test.
+    /// The running copies of the binary under test, without the helpers that they have.
     pub fn networks(&self) -> Vec<SessionProcess> {
         let mut processes = self.processes();
         processes.retain(|process| {
-            process.arguments.first().is_some_and(|name| {
+            let is_copy = process.arguments.first().is_some_and(|name| {
                 Path::new(name).file_name().is_some_and(|name| name == "slirp4netns")
-            })
+            });
+            is_copy && self.proc(&format!("{}/comm", process.pid)) != "slirp-remover\n"
         });
         processes
     }
