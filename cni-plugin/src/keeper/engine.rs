@@ -13,14 +13,16 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup2_stdin;
 use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::Tap;
-use slirp_core::instance::{Builder, Handle, Instance, RunError};
-use slirp_core::sandbox::{Sandbox, seccomp};
+use slirp_core::instance::{self, Builder, Handle, Instance, RunError};
+use slirp_core::sandbox::Sandbox;
+use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::{inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
@@ -33,6 +35,16 @@ use crate::attachment::request::Request;
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds, and the keeper waits longer).
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What this module asks of the kernel once the filter is in place.
+const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_poll, "the wait for the end"),
+    SystemCall::new(libc::SYS_pipe2, "the end of the instance"),
+    SystemCall::new(libc::SYS_write, "what the keeper is told, log lines"),
+    SystemCall::new(libc::SYS_shutdown, "the keeper is told no more"),
+];
 
 /// Runs as an engine. What it is told comes over standard input, which is a socket.
 pub(crate) fn run() -> ExitCode {
@@ -109,7 +121,8 @@ fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
              when it is replaced by another file"
         );
     }
-    seccomp::apply().map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
+    seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS))
+        .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
 }
 
 /// Opens the host's ports, all of them or, by ending, none.

@@ -26,6 +26,7 @@ pub(crate) enum OptionId {
     EnableSandbox,
     EnableSeccomp,
     ExitFd,
+    ExitWithNetns,
     Help,
     LogLevel,
     MacAddress,
@@ -34,6 +35,7 @@ pub(crate) enum OptionId {
     NoHostLoopback,
     OutboundAddr,
     OutboundAddr6,
+    Pcap,
     Publish,
     ReadyFd,
     SearchDomain,
@@ -47,7 +49,7 @@ pub(crate) enum OptionId {
 pub(crate) enum Support {
     /// Works and is listed by `--help` with this description.
     Listed(&'static str),
-    /// Works but is not listed: an old name, or an option with only one useful value.
+    /// Works but is not listed: an old name.
     Unlisted,
 }
 
@@ -63,6 +65,14 @@ pub(crate) struct OptionSpec {
     pub(crate) value: Option<&'static str>,
     pub(crate) support: Support,
     origin: Origin,
+}
+
+impl OptionSpec {
+    /// Whether slirp4netns does not have it.
+    #[cfg(test)]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.origin == Origin::Ours
+    }
 }
 
 /// Whose option it is.
@@ -233,7 +243,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             19,
             Listed("MAC address of the tap (only with -c)"),
         ),
-        option(Id::TargetType, None, "target-type", Some("TYPE"), 20, Unlisted),
+        option(
+            Id::TargetType,
+            None,
+            "target-type",
+            Some("TYPE"),
+            20,
+            Listed("what the guest is connected by ([netns|bess], default=netns)"),
+        ),
         option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
         option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
         ours(
@@ -266,6 +283,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             Some("LEVEL"),
             "log error, warn (default), info, debug or trace and above on stderr",
         ),
+        ours(
+            Id::Pcap,
+            "pcap",
+            Some("FILE"),
+            "record the guest's frames in a file or FIFO, for Wireshark or tcpdump",
+        ),
+        ours(
+            Id::ExitWithNetns,
+            "exit-with-netns",
+            None,
+            "exit when the process PID has ended, or PATH is gone",
+        ),
     ]
 };
 
@@ -297,19 +326,24 @@ pub(crate) fn listing() -> String {
     let mut text = String::new();
     for option in OPTIONS {
         let Support::Listed(about) = option.support else { continue };
-        let mut left = String::new();
-        if let Some(short) = option.short {
-            left.extend(['-', char::from(short), ',', ' ']);
-        }
-        left.push_str("--");
-        left.push_str(option.long);
-        if let Some(value) = option.value {
-            left.push('=');
-            left.push_str(value);
-        }
-        text.push_str(&format!("{left:<LEFT_COLUMN$}{about}\n"));
+        text.push_str(&format!("{:<LEFT_COLUMN$}{about}\n", left_column(option)));
     }
     text
+}
+
+/// How an option is written: `-e, --exit-fd=FD`.
+pub(crate) fn left_column(option: &OptionSpec) -> String {
+    let mut left = String::new();
+    if let Some(short) = option.short {
+        left.extend(['-', char::from(short), ',', ' ']);
+    }
+    left.push_str("--");
+    left.push_str(option.long);
+    if let Some(value) = option.value {
+        left.push('=');
+        left.push_str(value);
+    }
+    left
 }
 
 #[cfg(test)]
@@ -374,7 +408,10 @@ mod tests {
             ("cid", "cidr"),
             ("dns", "dns"),
             ("dn", "dns"),
-            ("p", "publish"),
+            ("pu", "publish"),
+            ("pc", "pcap"),
+            ("exit-w", "exit-with-netns"),
+            ("exit", "exit-fd"),
             ("s", "search-domain"),
             ("l", "log-level"),
             ("outbound-addr", "outbound-addr"),

@@ -9,17 +9,17 @@
 //! then, flow by flow, move bytes between its host socket and its rings and write its frames. One
 //! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
 //!
-//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The TAP
-//! device is level-triggered: it hands out one frame a call, so "drained" costs a call that says
+//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The guest's
+//! link is level-triggered: it hands out one frame a call, so "drained" costs a call that says
 //! so; instead the loop reads as many frames as the last turns had, and the poller says whether
-//! there are more. mio offers edges only, so the device is put into mio's own epoll instance with
-//! epoll_ctl(2) directly.
+//! there are more. A link that takes no more frames (a socket whose peer reads slowly) ends the
+//! writing until it does: flows are not served and datagrams stay in the host's kernel meanwhile.
 //!
 //! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
 //! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
 //! round trip of a small request.
 //!
-//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the device or of the
+//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the link or of the
 //! poller ends the loop.
 //!
 //! *Limits.* [`BATCH_CAP`] frames and [`DATAGRAMS_CAP`] datagrams of one socket a turn, so that no
@@ -31,23 +31,26 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::dns::Query;
-use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
-use super::mailbox::{Mailbox, Message};
+use super::forward::Forwards;
+use super::link::{Link, LinkPort};
+use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
-use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
-use super::tap::Tap;
+use super::recording::Recorder;
+use super::sockets::{HostSocket, SocketTable, TcpHost};
 use super::tcp::Connecting;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
-use crate::host::datagram::SendError;
+use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
+use crate::flow::FlowSummary;
 use crate::instance::RunError;
 use crate::stack::Stack;
 use crate::time::Instant;
+
+mod datagrams;
+mod forwards;
 
 /// Frames that are read in one turn at most (measured: 4 to 16 are equally good).
 const BATCH_CAP: usize = 16;
@@ -57,6 +60,9 @@ const DATAGRAMS_CAP: usize = 64;
 const ACCEPTS_CAP: usize = 64;
 /// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
 const ERRORS_CAP: usize = 16;
+/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
+/// each, together a fraction of a millisecond.
+const FLOW_PAGE: u32 = 256;
 /// Events that one wait reports at most (arbitrary).
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
@@ -64,16 +70,25 @@ const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
 
-const TAP: Token = Token(usize::MAX - 1);
+const LINK: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 const TIMER: Token = Token(usize::MAX - 3);
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "the event loop";
+    SYS_epoll_ctl => "the event loop";
+    SYS_epoll_pwait => "the event loop";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "the event loop";
+    SYS_eventfd2 => "the mailbox wakes the event loop";
+    SYS_timerfd_create => "deadlines";
+    SYS_timerfd_settime => "deadlines";
+}
 
 /// See the [module](self).
 pub(crate) struct Reactor {
     poll: Poll,
-    /// mio's epoll instance, for the one registration that mio does not offer.
-    _epoll: Epoll,
-    tap: Tap,
+    link: LinkPort,
     stack: Stack,
     sockets: SocketTable,
     forwards: Forwards,
@@ -97,14 +112,16 @@ pub(crate) struct Reactor {
 /// What one wait has found.
 #[derive(Default)]
 struct Found {
-    is_tap_ready: bool,
+    is_link_ready: bool,
+    is_link_writable: bool,
     is_woken: bool,
 }
 
 impl Reactor {
-    /// A loop around `tap` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
+    /// A loop around `link` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
     pub(crate) fn new(
-        tap: Tap,
+        link: Link,
+        recorder: Option<Recorder>,
         stack: Stack,
         outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
@@ -112,9 +129,8 @@ impl Reactor {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (mailbox, inbox) = Mailbox::new(waker);
-        let epoll = Epoll(std::os::fd::AsFd::as_fd(poll.registry()).try_clone_to_owned()?);
-        let token = u64::try_from(TAP.0).unwrap_or(u64::MAX);
-        epoll.add(&tap, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        let coalesce_udp = link.offload().udp_segmentation;
+        let link = LinkPort::new(link, recorder, poll.registry(), LINK)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
@@ -122,13 +138,11 @@ impl Reactor {
         let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
         // Edge-triggered, so that nobody has to read how often it went off.
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
-        let coalesce_udp = tap.offload().udp_segmentation;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
         let reactor = Self {
             poll,
-            _epoll: epoll,
-            tap,
+            link,
             stack,
             sockets,
             forwards,
@@ -163,9 +177,12 @@ impl Reactor {
             }
             let now = self.now();
             let found = self.note_events(&events, now);
+            if found.is_link_writable {
+                self.resume(now)?;
+            }
             self.serve_backlog(now)?;
             self.serve_forwards(now)?;
-            if found.is_tap_ready {
+            if found.is_link_ready {
                 self.read_frames(now)?;
             } else {
                 self.is_batch_spent = false;
@@ -188,7 +205,9 @@ impl Reactor {
     /// How long the next wait may take: not at all while there is work, else until something
     /// happens, which may be the timer.
     fn patience(&mut self) -> Option<Duration> {
-        if self.stack.has_work() || !self.backlog.is_empty() {
+        let has_work = self.stack.has_work() || !self.backlog.is_empty();
+        // What there is to do for the guest has to wait for a full link.
+        if has_work && !self.link.is_full() {
             return Some(Duration::ZERO);
         }
         let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
@@ -216,7 +235,10 @@ impl Reactor {
         }
         for event in events {
             match event.token() {
-                TAP => found.is_tap_ready = true,
+                LINK => {
+                    found.is_link_ready = true;
+                    found.is_link_writable = event.is_writable();
+                }
                 WAKER => found.is_woken = true,
                 TIMER => self.timer_at = None,
                 token if self.forwards.on_event(token) => {}
@@ -273,14 +295,14 @@ impl Reactor {
         }
         self.is_batch_spent = false;
         for count in 0..self.batch {
-            match self.tap.read(&mut self.frame) {
+            match self.link.read(&mut self.frame) {
                 Ok(len) => self.on_frame(len, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.batch = count.max(1);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(RunError::TapGone(error)),
+                Err(error) => return Err(RunError::of_link(error)),
             }
         }
         self.is_batch_spent = true;
@@ -288,26 +310,9 @@ impl Reactor {
     }
 
     fn on_frame(&mut self, len: usize, now: Instant) {
-        let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) else {
-            return;
-        };
-        match send(&mut self.sockets, &mut self.forwards, datagram) {
-            Ok(()) => {}
-            Err(Unsent::Forwarded) => self.stack.note_discard(DiscardReason::HostSendFailed),
-            Err(Unsent::Udp { flow, remote, error, quote, len }) => {
-                self.stack.handle_udp_failed(flow, remote, error, &quote, len);
-            }
-            Err(Unsent::Echo { flow, remote, sequence, error }) => {
-                self.stack.handle_echo_failed(flow, remote, sequence, error);
-            }
-            Err(Unsent::EchoNotPermitted { flow, error }) => {
-                if !self.is_echo_refusal_logged {
-                    self.is_echo_refusal_logged = true;
-                    tracing::warn!("guests cannot ping: {error}");
-                }
-                self.stack.handle_echo_not_permitted(flow);
-            }
-            Err(Unsent::BufferFull) => self.stack.note_discard(DiscardReason::HostBufferFull),
+        if let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) {
+            let sent = datagrams::send(&mut self.sockets, &mut self.forwards, datagram);
+            self.note_sent(sent);
         }
     }
 
@@ -317,11 +322,15 @@ impl Reactor {
             while let Some(action) = self.stack.poll_action() {
                 self.perform(action, now);
             }
+            if self.link.is_full() {
+                return Ok(());
+            }
             let Some(flow) = self.stack.poll_ready(now) else {
                 break;
             };
             if let Some(HostSocket::Tcp(host)) = self.sockets.of(flow) {
                 self.stack.pump(flow, host, now);
+                self.sockets.watch_room(flow);
             }
             self.write_frames(now)?;
         }
@@ -329,22 +338,37 @@ impl Reactor {
     }
 
     fn write_frames(&mut self, now: Instant) -> Result<(), RunError> {
-        while let Some(frame) = self.stack.poll_frame(now) {
-            match self.tap.write(frame) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-                    return Err(RunError::TapGone(error));
-                }
-                // The interface is down (EIO), or the kernel does not like the frame or has no
-                // memory: lost, as it may be on any link.
-                Err(error) => {
-                    self.stack.note_discard(DiscardReason::TapWriteFailed);
-                    if !self.is_tap_failure_logged {
-                        self.is_tap_failure_logged = true;
-                        tracing::debug!(%error, "a frame was lost (further ones only counted)");
-                    }
-                }
+        while !self.link.is_full()
+            && let Some(frame) = self.stack.poll_frame(now)
+        {
+            if let Err(error) = self.link.write(frame) {
+                self.on_write_error(error)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Goes on where a full link made us stop: with the frame that it did not take, and with the
+    /// flow whose frame that was.
+    fn resume(&mut self, now: Instant) -> Result<(), RunError> {
+        if let Err(error) = self.link.flush() {
+            self.on_write_error(error)?;
+        }
+        self.write_frames(now)
+    }
+
+    fn on_write_error(&mut self, error: io::Error) -> Result<(), RunError> {
+        let is_gone = error.raw_os_error() == Some(libc::EBADFD)
+            || error.kind() == io::ErrorKind::UnexpectedEof;
+        if is_gone {
+            return Err(RunError::of_link(error));
+        }
+        // The interface is down (EIO), or the kernel does not like the frame or has no memory:
+        // lost, as it may be on any link.
+        self.stack.note_discard(DiscardReason::TapWriteFailed);
+        if !self.is_tap_failure_logged {
+            self.is_tap_failure_logged = true;
+            tracing::debug!(%error, "a frame was lost (further ones only counted)");
         }
         Ok(())
     }
@@ -385,160 +409,14 @@ impl Reactor {
         }
     }
 
-    /// Receives from datagram sockets that have something, each at most its share.
-    fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
-        for flow in std::mem::take(&mut self.backlog) {
-            let is_drained = match self.sockets.of(flow) {
-                Some(HostSocket::Udp(_)) => self.receive_udp(flow, now)?,
-                Some(HostSocket::Echo(_)) => self.receive_echo(flow, now)?,
-                Some(HostSocket::Connecting(_) | HostSocket::Tcp(_)) | None => true,
-            };
-            if is_drained {
-                self.sockets.set_queued(flow, false);
-            } else {
-                self.backlog.push(flow);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether everything was taken.
-    fn receive_udp(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..ERRORS_CAP {
-            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            let Some(error) = socket.take_error() else {
-                break;
-            };
-            // What the local kernel found too large was refused when it was sent, and said so then.
-            if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
-                self.stack.handle_udp_error(flow, &error, &[]);
-            }
-        }
-        for _ in 0..DATAGRAMS_CAP {
-            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            match socket.recv(&mut self.datagram) {
-                Ok(received) => self.stack.handle_udp_from_host(
-                    flow,
-                    received.from,
-                    received.payload,
-                    received.segment_len,
-                    now,
-                ),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_frames(now)?;
-                    return Ok(true);
-                }
-                Err(error) => tracing::debug!(%error, "receive"),
-            }
-            self.write_frames(now)?;
-        }
-        Ok(false)
-    }
-
-    /// Returns whether everything was taken.
-    fn receive_echo(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..ERRORS_CAP {
-            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            let Some(error) = socket.take_error() else {
-                break;
-            };
-            if let Some(sequence) = error.sequence {
-                self.stack.handle_echo_error(flow, &error.error, sequence);
-            }
-        }
-        for _ in 0..DATAGRAMS_CAP {
-            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            match socket.recv(&mut self.datagram) {
-                Ok(Some(reply)) => self.stack.handle_echo_reply(
-                    flow,
-                    reply.from,
-                    reply.sequence,
-                    reply.payload,
-                    reply.hop_limit,
-                ),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_frames(now)?;
-                    return Ok(true);
-                }
-                Err(error) => tracing::debug!(%error, "receive"),
-            }
-            self.write_frames(now)?;
-        }
-        Ok(false)
-    }
-
-    fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        if !self.stack.is_forwardable(forward.guest) {
-            return Err(ForwardError::GuestAddress(forward.guest.ip()));
-        }
-        let added = self.forwards.add(forward);
-        match &added {
-            Ok(id) => {
-                let Forward { protocol, host, .. } = forward;
-                tracing::info!(id = id.0, ?protocol, %host, "forward added");
-            }
-            Err(error) => tracing::warn!(%error, "forward refused"),
-        }
-        added
-    }
-
-    /// Serves forward rules that have something, each at most its share.
-    fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
-        for (id, protocol) in self.forwards.take_queue(now) {
-            let is_drained = match protocol {
-                ForwardProtocol::Tcp => self.accept(id, now),
-                ForwardProtocol::Udp => self.receive_forwarded(id, now)?,
-            };
-            if !is_drained {
-                self.forwards.queue(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether every connection was taken.
-    fn accept(&mut self, id: ForwardId, now: Instant) -> bool {
-        for _ in 0..ACCEPTS_CAP {
-            let (stream, remote, guest) = match self.forwards.accept(id, now) {
-                Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
-                Accepted::Lost => continue,
-                Accepted::Drained => return true,
-            };
-            match self.stack.handle_tcp_accepted(remote, guest, now) {
-                Ok(flow) => {
-                    let socket = HostSocket::Tcp(TcpHost::new(stream));
-                    if let Err(error) = self.sockets.insert(flow, socket) {
-                        tracing::debug!(%error, "an accepted connection was lost");
-                        self.stack.handle_remote_gone(flow);
-                    }
-                }
-                Err(_) => stream.reset(),
-            }
-        }
-        false
-    }
-
-    /// Returns whether every datagram was taken.
-    fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..DATAGRAMS_CAP {
-            let Some((origin, guest, received)) = self.forwards.receive(id, &mut self.datagram)
-            else {
-                return Ok(true);
-            };
-            let (payload, segment_len) = (received.payload, received.segment_len);
-            self.stack.handle_udp_forwarded(origin, guest, payload, segment_len, now);
-            self.write_frames(now)?;
-        }
-        Ok(false)
+    /// A part of the list of flows, small enough to hold up no packet.
+    fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
+        let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
+        let with_local = |mut flow: FlowSummary| {
+            flow.local = self.sockets.local_address(flow.id);
+            flow
+        };
+        FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
     fn read_mail(&mut self, now: Instant) -> Next {
@@ -549,16 +427,14 @@ impl Reactor {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.stack.stats().clone());
                 }
-                Message::AddForward { forward, reply } => {
-                    let _ = reply.send(self.add_forward(forward));
+                Message::AddForwards { forwards, reply } => {
+                    let _ = reply.send(self.add_forwards(&forwards));
                 }
-                Message::RemoveForward { id, reply } => {
-                    let removed = self.forwards.remove(id);
-                    if removed.is_ok() {
-                        tracing::info!(id = id.0, "forward removed");
-                        self.stack.handle_forward_removed(id);
-                    }
-                    let _ = reply.send(removed);
+                Message::RemoveForwards { ids, reply } => {
+                    let _ = reply.send(self.remove_forwards(ids));
+                }
+                Message::ListFlows { first, reply } => {
+                    let _ = reply.send(self.list_flows(first, now));
                 }
                 Message::ListForwards(reply) => {
                     let _ = reply.send(self.forwards.list());
@@ -578,52 +454,4 @@ impl Reactor {
 enum Next {
     GoOn,
     End,
-}
-
-/// A datagram that did not leave, with what the guest is told about it.
-enum Unsent {
-    Forwarded,
-    Udp { flow: FlowId, remote: std::net::SocketAddr, error: HostError, quote: Vec<u8>, len: usize },
-    Echo { flow: FlowId, remote: std::net::IpAddr, sequence: u16, error: HostError },
-    EchoNotPermitted { flow: FlowId, error: super::echo::EchoOpenError },
-    BufferFull,
-}
-
-fn send(
-    sockets: &mut SocketTable,
-    forwards: &mut Forwards,
-    datagram: Datagram<'_>,
-) -> Result<(), Unsent> {
-    match datagram {
-        Datagram::Udp { flow, remote, payload, segment_len, hop_limit } => {
-            let unsent = |error| {
-                let quote = payload[..payload.len().min(QUOTE_CAP)].to_vec();
-                Unsent::Udp { flow, remote, error, quote, len: payload.len() }
-            };
-            let socket = sockets.udp(flow, remote).map_err(unsent)?;
-            match socket.send(remote, payload, segment_len, hop_limit) {
-                Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
-                Err(SendError::Host(error)) => Err(unsent(error)),
-            }
-        }
-        Datagram::Forwarded { origin, payload, segment_len, hop_limit } => {
-            forwards.send(&origin, payload, segment_len, hop_limit).map_err(|error| match error {
-                SendError::WouldBlock => Unsent::BufferFull,
-                SendError::Host(_) => Unsent::Forwarded,
-            })
-        }
-        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit } => {
-            let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
-            let socket = sockets.echo(flow, remote, ident).map_err(|failure| match failure {
-                EchoFailure::NotPermitted(error) => Unsent::EchoNotPermitted { flow, error },
-                EchoFailure::Host(error) => unsent(error),
-            })?;
-            match socket.send(remote, sequence, payload, hop_limit) {
-                Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
-                Err(SendError::Host(error)) => Err(unsent(error)),
-            }
-        }
-    }
 }
