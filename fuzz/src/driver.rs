@@ -242,7 +242,7 @@ impl Driver {
         assert!(self.hosts.is_empty(), "every socket was closed: {:?}", self.hosts);
     }
 
-    fn is_due(&self) -> bool {
+    fn is_due(&mut self) -> bool {
         self.stack.poll_timeout().is_some_and(|(at, _)| at <= self.now)
     }
 

@@ -70,6 +70,8 @@ mod tests {
             dns: Vec::new(),
             search_domains: Vec::new(),
             log_level: None,
+            pcap: None,
+            exit_with_netns: false,
             ready_fd: None,
             exit_fd: None,
             sandbox: false,

@@ -8,12 +8,22 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 
-use nix::unistd;
+use nix::{libc, unistd};
 
 use slirp_core::inherited_fd;
+use slirp_core::sandbox::seccomp::SystemCall;
 
 /// The message of readiness. Callers read exactly this.
 const READY: &[u8] = b"1";
+
+/// What this module asks of the kernel once the network runs.
+pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_write, "readiness"),
+    SystemCall::new(libc::SYS_close, "readiness"),
+    SystemCall::new(libc::SYS_dup3, "/dev/null in the place of a standard stream"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_dup2, "/dev/null in the place of a standard stream"),
+];
 
 /// Where readiness is reported.
 #[derive(Debug)]

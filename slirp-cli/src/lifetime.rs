@@ -1,7 +1,7 @@
 //! What ends a run.
 //!
-//! Owns the wait of the main thread: one poll(2) over the exit descriptor, the signals and the end
-//! of the instance, without a timeout. What is done about it is decided in `run`.
+//! Owns the wait of the main thread: one poll(2) over the exit descriptor, the signals, the target
+//! and the end of the instance, without a timeout. What is done about it is decided in `run`.
 //!
 //! A signal that the process was started to ignore (nohup, background jobs of a shell without job
 //! control) stays ignored. A signal we handled ends the process the way it would have without us,
@@ -13,11 +13,29 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use slirp_core::netns::TargetWatch;
+use slirp_core::sandbox::seccomp::SystemCall;
+
 use crate::inherited::ExitFd;
+
+/// What this module asks of the kernel once the network runs.
+pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_poll, "the wait for the end"),
+    SystemCall::new(libc::SYS_read, "which signal has come"),
+    SystemCall::new(libc::SYS_rt_sigprocmask, "releasing the signal that was held back"),
+    SystemCall::new(libc::SYS_getpid, "ending as the signal that we were sent"),
+    SystemCall::new(libc::SYS_gettid, "ending as the signal that we were sent"),
+    SystemCall::new(libc::SYS_tgkill, "ending as the signal that we were sent").on_ourselves(),
+    #[cfg(target_env = "musl")]
+    SystemCall::new(libc::SYS_tkill, "ending as the signal that we were sent"),
+];
 
 /// The signals that ask for an orderly end.
 const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -29,8 +47,10 @@ pub(crate) enum End {
     ExitFd,
     /// We were asked by a signal.
     Signal(Signal),
-    /// The instance ended by itself.
-    Instance,
+    /// The target is gone.
+    Target,
+    /// What was waited for has come: the end of the instance, or a peer.
+    Awaited,
 }
 
 /// The signals that ask for an orderly end, held back from their default action.
@@ -65,46 +85,54 @@ impl Signals {
     }
 }
 
-/// Waits until one of three things ends the run. `instance` is a descriptor that hangs up when the
-/// instance ends.
+/// What can end a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    /// The caller's exit descriptor.
+    pub(crate) exit: Option<&'a ExitFd>,
+    /// The target, if its end is ours.
+    pub(crate) target: Option<&'a TargetWatch>,
+    /// The signals that ask for an end.
+    pub(crate) signals: &'a Signals,
+}
+
+/// Waits until something ends the run, or until `awaited` is readable or hangs up.
 ///
 /// # Errors
 /// Those of poll(2), except `EINTR`.
-pub(crate) fn wait(
-    exit: Option<&ExitFd>,
-    signals: &Signals,
-    instance: BorrowedFd<'_>,
-) -> io::Result<End> {
+pub(crate) fn wait(sources: Sources<'_>, awaited: BorrowedFd<'_>) -> io::Result<End> {
+    let Sources { exit, target, signals } = sources;
     let exit = match exit {
         Some(ExitFd::Closed) => return Ok(End::ExitFd),
         Some(ExitFd::Open(fd)) => Some(fd.as_fd()),
         None => None,
     };
-    let mut polled = vec![
-        PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
-        PollFd::new(instance, PollFlags::empty()),
-    ];
-    // No events are asked for: hang-ups and errors are reported anyway, data is not our concern.
-    polled.extend(exit.map(|fd| PollFd::new(fd, PollFlags::empty())));
     loop {
+        if target.is_some_and(TargetWatch::is_gone) {
+            return Ok(End::Target);
+        }
+        let mut polled = vec![
+            (None, PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)),
+            (Some(End::Awaited), PollFd::new(awaited, PollFlags::POLLIN)),
+        ];
+        // No events are asked for: hang-ups and errors are reported anyway, data is not our concern.
+        polled.extend(exit.map(|fd| (Some(End::ExitFd), PollFd::new(fd, PollFlags::empty()))));
+        // Looked at above.
+        polled.extend(target.map(|it| (None, PollFd::new(it.as_fd(), PollFlags::POLLIN))));
+        let (ends, mut polled): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let happened = |at: usize| polled.get(at).and_then(PollFd::any).unwrap_or(false);
-        let reported = |at: usize| {
-            polled.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
-        };
-        if happened(0)
-            && let Some(signal) = signals.next()
-        {
+        if let Some(signal) = signals.next() {
             return Ok(End::Signal(signal));
         }
-        if reported(1) {
-            return Ok(End::Instance);
-        }
-        if reported(2) {
-            return Ok(End::ExitFd);
+        for (end, polled) in ends.into_iter().zip(&polled) {
+            if let Some(end) = end
+                && polled.revents().is_none_or(|events| !events.is_empty())
+            {
+                return Ok(end);
+            }
         }
     }
 }

@@ -50,6 +50,10 @@ pub(crate) struct Options {
     pub(crate) search_domains: Vec<String>,
     /// What is logged, instead of what the environment says.
     pub(crate) log_level: Option<LevelFilter>,
+    /// File in which the guest's frames are recorded.
+    pub(crate) pcap: Option<PathBuf>,
+    /// Whether the end of the target ends the run.
+    pub(crate) exit_with_netns: bool,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
@@ -83,6 +87,8 @@ pub(crate) enum Target {
     },
     /// Open already, under this descriptor number.
     TapFd(i32),
+    /// No device: a socket of this path that carries frames.
+    Bess(PathBuf),
 }
 
 /// Why a value was refused. Shown without the usage.
@@ -121,6 +127,9 @@ pub(crate) enum ValueError {
     /// Not of the form that `--publish` takes.
     #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
     Publish(String),
+    /// Standard output is taken.
+    #[error("invalid --pcap: - (stdout is taken by messages; give a file or a FIFO)")]
+    PcapStdout,
     /// Something in the MAC address is no hexadecimal byte.
     #[error("\"{0}\" is an invalid MAC address.\n{MAC_FORM}")]
     Mac(String),

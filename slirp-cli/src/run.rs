@@ -3,39 +3,48 @@
 //! Owns the order of the start and of the end, and is the only place that drives the engine. The
 //! lines it prints and the moments at which it prints them are those of slirp4netns(1).
 //!
-//! 1. take over the caller's descriptors, before anything of ours can get their numbers
-//! 2. open the TAP device (stderr: `sent tapfd`, `received tapfd`)
+//! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold signals
+//!    back
+//! 2. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
-//! 4. allow as many descriptors as the hard limit does, hold signals back, bind the API socket
+//! 4. allow as many descriptors as the hard limit does, open the recording, bind the API socket
 //! 5. enter the sandbox, then filter system calls, both while there is a single thread: whatever
 //!    has to be opened by name is open by now
 //! 6. start the engine, open the published ports
 //! 7. tell the ready descriptor
-//! 8. wait for the exit descriptor (status 0), a signal (killed by it, after cleaning up) or the
-//!    engine's own end (status 1)
+//! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal
+//!    (killed by it, after cleaning up) or the engine's own end (status 1)
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc::SYS_pipe2;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
+use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
+use slirp_core::host::link::Link;
+use slirp_core::host::recording::{Recording, RecordingError};
 use slirp_core::host::tap::{Tap, TapError};
 use slirp_core::inherited_fd;
-use slirp_core::instance::{Builder, ForwardError, Handle, Instance, RunError, StartError};
-use slirp_core::netns::{AttachError, Configuration, NamespaceTarget, TapRequest, open_tap};
-use slirp_core::sandbox::seccomp::{self, SeccompError};
+use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError, StartError};
+use slirp_core::netns::{
+    AttachError, Configuration, NamespaceTarget, TapRequest, TargetWatch, WatchError, open_tap,
+};
+use slirp_core::sandbox::seccomp::{self, SeccompError, SystemCall};
 use slirp_core::sandbox::{Sandbox, SandboxError};
+use slirp_core::wire::MacAddr;
 
 use crate::banner;
 use crate::console::{complain, say};
-use crate::inherited::{ExitFd, ReadyFd};
-use crate::lifetime::{self, End, Signals};
+use crate::inherited::{self, ExitFd, ReadyFd};
+use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
 
 /// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
@@ -48,6 +57,9 @@ const MAX_API_PATH: usize = 108;
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What this module asks of the kernel once the network runs.
+const SYSTEM_CALLS: &[SystemCall] = &[SystemCall::new(SYS_pipe2, "the end of the instance")];
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +74,16 @@ enum RunFailure {
     TapFdClosed(i32, #[source] io::Error),
     #[error("TAPFD {0}: {1}")]
     TapFd(i32, #[source] TapError),
+    #[error("the specified BESS socket path is too long (>= {MAX_API_PATH})")]
+    BessPathTooLong,
+    #[error("child_bess: {0}")]
+    Bess(#[source] FrameSocketError),
+    #[error("cannot take the peer of {path}: {source}", path = .0.display(), source = .1)]
+    BessPeer(PathBuf, #[source] io::Error),
+    #[error("--exit-with-netns: {0}")]
+    TargetWatch(#[from] WatchError),
+    #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
+    Recording(PathBuf, #[source] RecordingError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
@@ -88,10 +110,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             complain(&failure);
-            if let RunFailure::Attach(error) = &failure {
-                if let Some(hint) = error.hint() {
-                    complain(format_args!("hint: {hint}"));
-                }
+            if let RunFailure::Attach(error) = &failure
+                && let Some(hint) = error.hint()
+            {
+                complain(format_args!("hint: {hint}"));
+            }
+            if is_of_the_link(&failure) {
                 // The helper that works inside the namespaces has exited with 1.
                 complain("child failed(1)");
             }
@@ -127,19 +151,31 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         return Err(RunFailure::ApiPathTooLong);
     }
 
-    let (tap, userns) = open(options)?;
-    for line in banner::lines(options, tap.mac().ok().flatten()) {
+    let signals = Signals::hold().map_err(RunFailure::Signals)?;
+    let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
+    let opened = match open(options, sources)? {
+        Ok(opened) => opened,
+        Err(end) => {
+            announce(end, None);
+            return Ok(leave(end, signals));
+        }
+    };
+    for line in banner::lines(options, opened.mac) {
         say(line);
     }
     raise_descriptor_limit();
-    let signals = Signals::hold().map_err(RunFailure::Signals)?;
-    let mut builder = builder(options, tap);
+    let mut builder = builder(options, opened.link);
+    if let Some(path) = &options.pcap {
+        let recording =
+            Recording::create(path).map_err(|error| RunFailure::Recording(path.clone(), error))?;
+        builder = builder.recording(recording);
+    }
     if let Some(path) = &options.api_socket {
-        builder = builder.api_socket(ApiSocket::bind(path).map_err(RunFailure::ApiBind)?);
+        builder = builder.api_socket(bind_api(path, options.sandbox)?);
     }
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
-    confine(options, userns)?;
+    confine(options, opened.userns)?;
     let running = Running::start(builder.spawn()?).map_err(RunFailure::Watch)?;
     if let Err(error) = publish(options, &running.handle) {
         running.stop()?;
@@ -150,33 +186,72 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     }
     tracing::info!("ready");
 
-    match lifetime::wait(exit.as_ref(), &signals, running.end.as_fd()).map_err(RunFailure::Watch)? {
+    let sources = Sources { target: opened.watch.as_ref(), ..sources };
+    let end = lifetime::wait(sources, running.end.as_fd()).map_err(RunFailure::Watch)?;
+    announce(end, opened.watch.as_ref());
+    let result = match end {
+        End::Awaited => running.result(),
+        End::ExitFd | End::Target | End::Signal(_) => running.stop(),
+    };
+    match (result, &options.target) {
+        // That is how the life of a virtual machine ends.
+        (Err(RunError::PeerGone), Target::Bess(path)) => {
+            complain(format_args!("the peer of {} has hung up", path.display()));
+        }
+        (result, _) => result?,
+    }
+    Ok(leave(end, signals))
+}
+
+/// Says why the run is over.
+fn announce(end: End, watch: Option<&TargetWatch>) {
+    match end {
         End::ExitFd => {
             complain("exitfd event");
             complain("do_slirp is exiting");
-            running.stop()?;
         }
-        End::Signal(signal) => {
-            tracing::info!(%signal, "shutting down");
-            running.stop()?;
-            signals.release(signal);
+        End::Target => {
+            let what = watch.map(TargetWatch::what).unwrap_or_default();
+            complain(format_args!("{what} is gone"));
         }
-        End::Instance => running.result()?,
+        End::Signal(signal) => tracing::info!(%signal, "shutting down"),
+        End::Awaited => {}
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// The status of a run that is over, unless a signal takes the process away.
+fn leave(end: End, signals: Signals) -> ExitCode {
+    if let End::Signal(signal) = end {
+        signals.release(signal);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whether slirp4netns(1) would have failed in its helper process.
+const fn is_of_the_link(failure: &RunFailure) -> bool {
+    matches!(failure, RunFailure::Attach(_) | RunFailure::BessPathTooLong | RunFailure::Bess(_))
 }
 
 /// The network as the options describe it.
-fn builder(options: &Options, tap: Tap) -> Builder {
+fn builder(options: &Options, link: Link) -> Builder {
     let mut dns = DnsConfig::default();
     dns.servers.clone_from(&options.dns);
-    Builder::new(tap)
+    Builder::new(link)
         .plan(options.plan)
         .mtu(options.mtu)
         .policy(options.policy)
         .outbound(options.outbound)
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
+}
+
+/// Binds the API socket, and sees to it that its file is removed at the end.
+fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
+    let mut socket = ApiSocket::bind(path).map_err(RunFailure::ApiBind)?;
+    if is_sandboxed && let Err(error) = socket.remove_from_outside() {
+        tracing::warn!("the API socket's file will stay behind at the end: {error}");
+    }
+    Ok(socket)
 }
 
 /// The kernel's words alone.
@@ -200,20 +275,71 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         }
     }
     if options.seccomp {
-        seccomp::apply()?;
+        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS).chain(SYSTEM_CALLS);
+        seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())
 }
 
-/// Opens the TAP device and says so. The guest's user namespace comes along where it is known.
-fn open(options: &Options) -> Result<(Tap, Option<OwnedFd>), RunFailure> {
+/// What connects the guest, and what is known about it.
+struct Opened {
+    link: Link,
+    mac: Option<MacAddr>,
+    /// The guest's user namespace.
+    userns: Option<OwnedFd>,
+    watch: Option<TargetWatch>,
+}
+
+impl Opened {
+    fn bare(link: impl Into<Link>) -> Self {
+        Self { link: link.into(), mac: None, userns: None, watch: None }
+    }
+}
+
+/// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The file
+/// of the socket is there as long as we wait.
+fn await_peer(path: &Path, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
+    let listener = FrameListener::bind(path).map_err(|error| {
+        if matches!(error, FrameSocketError::PathTooLong) {
+            RunFailure::BessPathTooLong
+        } else {
+            RunFailure::Bess(error)
+        }
+    })?;
+    complain(format_args!("Waiting for connection to {}", path.display()));
+    let socket = loop {
+        match lifetime::wait(sources, listener.as_fd()).map_err(RunFailure::Watch)? {
+            End::Awaited => {}
+            end @ (End::ExitFd | End::Target | End::Signal(_)) => return Ok(Err(end)),
+        }
+        match listener.accept() {
+            Ok(socket) => break socket,
+            // It has changed its mind.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
+                ) => {}
+            Err(error) => return Err(RunFailure::BessPeer(path.to_owned(), error)),
+        }
+    };
+    let fd = socket.as_fd().as_raw_fd();
+    complain(format_args!("sent \"tapfd\"={fd} (not really TAP) for {}", path.display()));
+    complain(format_args!("received tapfd={fd}"));
+    Ok(Ok(Opened::bare(socket)))
+}
+
+/// Opens the TAP device, or waits for the peer of a socket, and says so. Nothing to open any more if
+/// the run has ended meanwhile.
+fn open(options: &Options, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
     let (target, name) = match &options.target {
         Target::TapFd(number) => {
             let fd =
                 inherited_fd(*number).map_err(|error| RunFailure::TapFdClosed(*number, error))?;
             let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
-            return Ok((tap, None));
+            return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
         }
+        Target::Bess(path) => return await_peer(path, sources),
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
         Target::Pid { pid, userns: Some(userns), tap } => {
             let netns = format!("/proc/{pid}/ns/net");
@@ -223,6 +349,7 @@ fn open(options: &Options) -> Result<(Tap, Option<OwnedFd>), RunFailure> {
             (NamespaceTarget::from_paths(netns, userns.as_deref())?, tap)
         }
     };
+    let watch = options.exit_with_netns.then(|| target.watch()).transpose()?;
     let configure = options.configure.then(|| {
         let mut configuration = Configuration::for_plan(&options.plan, options.mtu);
         configuration.mac = options.mac;
@@ -232,7 +359,8 @@ fn open(options: &Options) -> Result<(Tap, Option<OwnedFd>), RunFailure> {
     let fd = tap.as_fd().as_raw_fd();
     complain(format_args!("sent tapfd={fd} for {}", tap.name()));
     complain(format_args!("received tapfd={fd}"));
-    Ok((tap, target.into_user_namespace()))
+    let mac = tap.mac().ok().flatten();
+    Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))
 }
 
 /// Opens the ports that are to lead to the guest from the start.

@@ -9,7 +9,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A process that cannot exist: above the largest limit of Linux (`PID_MAX_LIMIT`, 2^22).
 const NO_PID: &str = "4194305";
@@ -20,8 +26,31 @@ fn program() -> Command {
     command
 }
 
+/// How long a command line that ends by itself may take on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs `command` to its end. One that keeps running is ended, and fails the test: a command line
+/// that should be refused was not.
+fn output(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    finish(child, command)
+}
+
+fn finish(child: Child, command: &Command) -> Output {
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    let (sender, ended) = mpsc::channel();
+    let waiting = thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let output = ended.recv_timeout(LIMIT);
+    if output.is_err() {
+        // It has not been waited for, so the number is still its own.
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    waiting.join().unwrap().unwrap();
+    output.unwrap_or_else(|_| panic!("{command:?} was still running after {LIMIT:?}"))
+}
+
 fn run(arguments: &[&str]) -> Output {
-    program().args(arguments).output().unwrap()
+    output(program().args(arguments))
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -62,6 +91,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--outbound-addr6=IPv6",
             "--disable-dns",
             "--macaddress=MAC",
+            "--target-type=TYPE",
             "-h, --help",
             "-v, --version",
             "--cidr6=PREFIX/64",
@@ -69,13 +99,15 @@ fn help_lists_what_works_and_nothing_else() {
             "--dns=ADDR[:PORT]",
             "--search-domain=DOMAIN",
             "--log-level=LEVEL",
+            "--pcap=FILE",
+            "--exit-with-netns",
         ]
     );
 }
 
 #[test]
 fn usage_repeats_the_name_of_the_program() {
-    let output = program().arg0("/opt/\u{e9}/s4nn").args(["--nope"]).output().unwrap();
+    let output = output(program().arg0("/opt/\u{e9}/s4nn").args(["--nope"]));
     assert_eq!(text(&output.stderr), "/opt/\u{e9}/s4nn: unrecognized option '--nope'\n");
     assert!(text(&output.stdout).starts_with("Usage: /opt/\u{e9}/s4nn [OPTION]... "));
 }
@@ -102,20 +134,25 @@ fn a_reader_that_left_is_no_error() {
     for (arguments, code) in [(&["--help"][..], 0), (&["--version"], 0), (&["--nope"], 1)] {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let output = program().args(arguments).stdout(writer).output().unwrap();
+        let command = &mut program();
+        command.args(arguments).stdout(writer).stderr(Stdio::piped());
+        let output = finish(command.spawn().unwrap(), command);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         assert!(!text(&output.stderr).contains("roken pipe"), "{arguments:?}");
     }
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
-    let status = program().arg("--nope").stdout(Stdio::null()).stderr(writer).status().unwrap();
-    assert_eq!(status.code(), Some(1));
+    let command = &mut program();
+    command.arg("--nope").stdout(Stdio::null()).stderr(writer);
+    assert_eq!(finish(command.spawn().unwrap(), command).status.code(), Some(1));
 }
 
 #[test]
 fn help_that_cannot_be_written_is_an_error() {
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let output = program().arg("--help").stdout(full).output().unwrap();
+    let command = &mut program();
+    command.arg("--help").stdout(full).stderr(Stdio::piped());
+    let output = finish(command.spawn().unwrap(), command);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).starts_with("slirp4netns: write error: "));
 }
@@ -160,6 +197,8 @@ fn refused_command_lines_show_the_reason_on_stderr_and_the_usage_on_stdout() {
             "existing path expected when --netns-type=path: No such file or directory\n",
         ),
         (&["--netns-type=tapfd", "x"], "TAPFD must a file descriptor\n"),
+        (&["--target-type=bess", "/s", "tap0"], "too many arguments\n"),
+        (&["--target-type=bess", "-c", "/s"], "--configure conflicts with --target-type=bess\n"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
@@ -222,13 +261,29 @@ fn a_bad_outbound_address_gets_the_text_of_slirp4netns_to_the_byte() {
 
 #[test]
 fn arguments_that_are_no_text_are_repeated_byte_by_byte() {
-    let output = program().arg(OsStr::from_bytes(b"--\xff")).output().unwrap();
+    let output = output(program().arg(OsStr::from_bytes(b"--\xff")));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stderr, b"slirp4netns: unrecognized option '--\xff'\n");
     for argument in [&b"-\xff"[..], b"\xff", b"-m\xff", b"--cidr=\xff"] {
         let argument = OsStr::from_bytes(argument);
-        let output = program().arg(argument).args(["42", "tap0"]).output().unwrap();
+        let output = self::output(program().arg(argument).args([NO_PID, "tap0"]));
         assert_eq!(output.status.code(), Some(1), "{argument:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_cannot_be_bound_is_named() {
+    let long = format!("/tmp/{}", "x".repeat(108));
+    let text_of_long = "the specified BESS socket path is too long (>= 108)";
+    for (path, reason) in [
+        ("/nonexistent/socket", "child_bess: bind: No such file or directory"),
+        ("/dev/null", "child_bess: bind: Address already in use"),
+        (&long, text_of_long),
+    ] {
+        let output = run(&["--target-type=bess", path]);
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        assert_eq!(text(&output.stderr), format!("{reason}\nchild failed(1)\n"));
+        assert_eq!(text(&output.stdout), "WARNING: BESS mode is experimental\n");
     }
 }
 
@@ -247,17 +302,11 @@ fn an_unknown_process_is_named() {
 fn a_failed_start_closes_the_ready_descriptor_without_a_word() {
     let (mut reader, writer) = io::pipe().unwrap();
     // Descriptor 0 is the one that a child can be given without privileges or unsafe code.
-    let mut child = program()
-        .args(["-r", "0", NO_PID, "tap0"])
-        .stdin(writer)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let output = output(program().args(["-r", "0", NO_PID, "tap0"]).stdin(writer));
+    assert_eq!(output.status.code(), Some(1));
     let mut message = Vec::new();
     reader.read_to_end(&mut message).unwrap();
     assert_eq!(message, b"");
-    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]

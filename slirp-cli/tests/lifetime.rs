@@ -15,6 +15,9 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, PipeWriter, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -73,6 +76,28 @@ struct Run {
     said: String,
     /// Held open: the program lives until this is dropped.
     exit: Option<PipeWriter>,
+    limit: TimeLimit,
+}
+
+/// How long one run may take on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends a program that runs for too long, so that a test fails instead of hanging. To be dropped
+/// before the program is waited for.
+#[expect(dead_code, reason = "dropping it is all that is done to it")]
+struct TimeLimit(mpsc::Sender<()>);
+
+impl TimeLimit {
+    fn of(child: &Child) -> Self {
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let (sender, over) = mpsc::channel();
+        thread::spawn(move || {
+            if over.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        Self(sender)
+    }
 }
 
 impl Run {
@@ -90,10 +115,11 @@ impl Run {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let limit = TimeLimit::of(&child);
         let mut said = String::new();
         // The end of the stream is the moment of readiness.
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        Self { child, said, exit: Some(exit) }
+        Self { child, said, exit: Some(exit), limit }
     }
 
     fn signal(&self, signal: Signal) {
@@ -105,6 +131,7 @@ impl Run {
     fn end(mut self) -> (ExitStatus, String) {
         let mut complaints = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+        drop(self.limit);
         (self.child.wait().unwrap(), complaints)
     }
 }
@@ -139,11 +166,17 @@ fn an_exit_descriptor_that_was_never_open_ends_the_run_after_ready() {
 #[test]
 fn a_ready_descriptor_that_is_not_open_is_no_error() {
     let Some(guest) = Guest::start() else { return };
-    let output = Command::new(env!("CARGO_BIN_EXE_slirp4netns"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_slirp4netns"))
         .args(["-r", "76", "-e", "77", &guest.pid(), "tap0"])
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
         .unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    let limit = TimeLimit::of(&child);
+    // The end of the stream is the end of the program.
+    io::copy(&mut child.stdout.take().unwrap(), &mut io::sink()).unwrap();
+    drop(limit);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -61,6 +61,13 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// Nothing: each frame is one packet with its checksums.
+    pub const NOTHING: Self = Self {
+        vnet_header: false,
+        checksum: false,
+        tcp_segmentation: false,
+        udp_segmentation: false,
+    };
     /// Everything a current kernel offers.
     pub const FULL: Self =
         Self { vnet_header: true, checksum: true, tcp_segmentation: true, udp_segmentation: true };
@@ -84,6 +91,9 @@ pub struct Limits {
     /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
     /// product of the way behind the host is held by the host's own sockets).
     pub ring_len: usize,
+    /// TCP flows whose ring to the guest grows to four times [`ring_len`](Self::ring_len) once they have
+    /// received as much in one go (default 256, hence at most 256 MiB).
+    pub bulk_flows: usize,
     /// Bytes held in unfinished datagrams (default 4 MiB, what Linux calls `ipfrag_high_thresh`).
     pub reassembly_bytes: usize,
     /// Unfinished datagrams (default 256).
@@ -100,6 +110,7 @@ impl Default for Limits {
             echo_flows: 256,
             forwarded_udp: 4_096,
             ring_len: 256 * 1024,
+            bulk_flows: 256,
             reassembly_bytes: 4 * 1024 * 1024,
             reassembly_datagrams: 256,
             dns_queries: 512,

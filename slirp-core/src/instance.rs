@@ -36,21 +36,55 @@ use tokio::task::JoinSet;
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
+pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
+use crate::host::link::Link;
+pub use crate::host::mailbox::FlowPage;
 use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
-use crate::host::tap::Tap;
+use crate::host::recording::Recording;
 use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
 use crate::stats::Stats;
+use crate::sys::calls::SystemCall;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
 pub const MTU_MAX: u16 = 65_521;
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "tokio on the control thread";
+    SYS_epoll_ctl => "tokio on the control thread";
+    SYS_epoll_pwait => "tokio on the control thread";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "tokio on the control thread";
+    SYS_eventfd2 => "tokio on the control thread";
+    SYS_socketpair if crate::sys::calls::UNIX => "tokio's signals";
+}
+
+/// Every system call that an instance makes once it is started, for
+/// [`seccomp::apply`](crate::sandbox::seccomp::apply).
+pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    [
+        crate::host::tap::SYSTEM_CALLS,
+        crate::host::tcp::SYSTEM_CALLS,
+        crate::host::datagram::SYSTEM_CALLS,
+        crate::host::sockets::SYSTEM_CALLS,
+        crate::host::forward::SYSTEM_CALLS,
+        crate::host::reactor::SYSTEM_CALLS,
+        dns::SYSTEM_CALLS,
+        crate::control::server::SYSTEM_CALLS,
+        crate::sys::remover::SYSTEM_CALLS,
+        crate::sys::alloc::SYSTEM_CALLS,
+        SYSTEM_CALLS,
+    ]
+    .into_iter()
+    .flatten()
+}
 
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +118,9 @@ pub enum RunError {
     /// namespace is gone.
     #[error("the TAP device is gone")]
     TapGone(#[source] io::Error),
+    /// The other end of the socket that carried the guest's frames was closed.
+    #[error("the other end of the guest's socket has hung up")]
+    PeerGone,
     /// The poller failed.
     #[error("the event loop failed")]
     Poller(#[source] io::Error),
@@ -92,10 +129,22 @@ pub enum RunError {
     Panicked,
 }
 
+impl RunError {
+    /// What the loss of the guest's link means.
+    pub(crate) fn of_link(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::PeerGone
+        } else {
+            Self::TapGone(error)
+        }
+    }
+}
+
 /// How an instance is to be.
 #[derive(Debug)]
 pub struct Builder {
-    tap: Tap,
+    link: Link,
+    recording: Option<Recording>,
     config: StackConfig,
     dns: DnsConfig,
     outbound: OutboundAddresses,
@@ -103,11 +152,14 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An instance on `tap` with the defaults of [`StackConfig`] and [`DnsConfig`].
-    pub fn new(tap: Tap) -> Self {
+    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap) or a
+    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), with the defaults of [`StackConfig`]
+    /// and [`DnsConfig`].
+    pub fn new(link: impl Into<Link>) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self {
-            tap,
+            link: link.into(),
+            recording: None,
             config: StackConfig { seed, ..StackConfig::default() },
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
@@ -185,6 +237,13 @@ impl Builder {
         self
     }
 
+    /// Records every frame that crosses the guest's link (default none).
+    #[must_use]
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self
+    }
+
     /// Seed of everything random (default from the operating system).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -197,7 +256,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { tap, mut config, mut dns, outbound, api } = self;
+        let Self { link, recording, mut config, mut dns, outbound, api } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -207,13 +266,17 @@ impl Builder {
         }
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
-        config.offload = tap.offload();
+        config.offload = link.offload();
+        let recorder = recording
+            .map(|recording| recording.start(config.offload.vnet_header))
+            .transpose()
+            .map_err(StartError::Thread)?;
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
         let stack = Stack::new(config);
         let (mut reactor, mailbox) =
-            Reactor::new(tap, stack, outbound, ask).map_err(StartError::Poller)?;
+            Reactor::new(link, recorder, stack, outbound, ask).map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -349,8 +412,7 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.add_forwards(vec![forward]).await
     }
 
     /// The same as [`add_forward`](Self::add_forward), blocking.
@@ -358,7 +420,25 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForward { forward, reply });
+        self.blocking_add_forwards(vec![forward])
+    }
+
+    /// Opens several ports, or none when one of them cannot be opened. Returns the name of the first
+    /// rule; those of the others are the numbers behind it. With no rules at all nothing happens.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// The same as [`add_forwards`](Self::add_forwards), blocking.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn blocking_add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
     }
 
@@ -368,8 +448,7 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+        self.remove_forwards(id, id).await
     }
 
     /// The same as [`remove_forward`](Self::remove_forward), blocking.
@@ -377,8 +456,33 @@ impl Handle {
     /// # Errors
     /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
     pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForward { id, reply });
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: id.0..=id.0, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the ports of the rules from `first` to `last`, or none when one of them does not exist.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forwards(
+        &self,
+        first: ForwardId,
+        last: ForwardId,
+    ) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: first.0..=last.0, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning), as
+    /// a future of any runtime; `None` when the instance has ended. A part takes a fraction of a
+    /// millisecond, however many flows there are; flows that come and go between two may be missed.
+    pub async fn flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
+    }
+
+    /// The same as [`flows`](Self::flows), blocking.
+    pub fn blocking_flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.blocking_recv().ok()
     }
 
     /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.

@@ -31,7 +31,7 @@ pub mod time;
 pub mod timer;
 pub mod wire;
 
-pub use flow::{HostStream, Transfer};
+pub use flow::{FlowState, FlowSummary, HostStream, Traffic, Transfer};
 #[cfg(feature = "host")]
 pub use sys::{
     LargeAlloc, ProcessFd, close_descriptors_on_exec, inherited_fd, receive_fd, reset_signals,

@@ -57,6 +57,11 @@ impl TimerHeap {
         if self.heap.peek()?.0.at > now {
             return None;
         }
+        self.pop()
+    }
+
+    /// Takes the earliest hint.
+    pub fn pop(&mut self) -> Option<TimerOwner> {
         self.heap.pop().map(|Reverse(entry)| entry.owner)
     }
 

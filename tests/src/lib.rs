@@ -14,6 +14,7 @@
 //! * The binary under test is `SLIRP_TEST_BINARY` where set, otherwise the workspace's own build
 //!   (see [`binary_under_test`]).
 //! * `SLIRP_TEST_OPTIONS` holds options for every start, such as `--enable-sandbox --enable-seccomp`.
+//! * A [`Session`] is a login of an ordinary user in the middle one, for programs that run the binary themselves.
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
 //!   (see [`world!`]).
 //!
@@ -29,12 +30,15 @@ mod dns;
 mod frame;
 mod namespace;
 mod payload;
+mod podman;
 mod process;
 mod requirement;
 mod server;
+mod session;
 pub mod sim;
 mod slirp;
 mod tcp;
+mod visitor;
 mod wait;
 mod world;
 
@@ -46,11 +50,14 @@ pub use dns::{CannedDns, Dnsmasq};
 pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
 pub use payload::{receive_exact, send_exact, verify_exact};
-pub use process::ProcessFacts;
-pub use requirement::{Missing, skip};
+pub use podman::{Podman, WHO};
+pub use process::{ProcessFacts, output_within};
+pub use requirement::{Missing, is_installed, say_skipped, skip};
 pub use server::{TcpServer, UdpServer};
+pub use session::{Session, SessionProcess};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
 pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
+pub use visitor::{ask_tcp, ask_udp, web_server};
 pub use wait::wait_until;
 pub use world::{
     FAR, FAR_V6, GATEWAY, GUEST, HOST, NAMESERVER, REMOTE, REMOTE_2, REMOTE_V6, World,

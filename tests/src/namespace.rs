@@ -221,7 +221,11 @@ impl Background {
         wait_until(EXEC_LIMIT, &what, || !facts.is_alive());
         let status = self.child.wait().expect("the child is ours");
         let text = |thread: Option<JoinHandle<String>>| {
-            thread.map_or_else(String::new, |thread| thread.join().unwrap_or_default())
+            let Some(thread) = thread else { return String::new() };
+            // What it started and left running may hold the pipe.
+            let what = format!("end of the output of `{}`", self.what);
+            wait_until(EXEC_LIMIT, &what, || thread.is_finished());
+            thread.join().unwrap_or_default()
         };
         Output { status, stdout: text(self.stdout.take()), stderr: text(self.stderr.take()) }
     }

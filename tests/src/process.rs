@@ -1,9 +1,34 @@
 //! Facts about a running process, read from `/proc`.
 
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::slirp::send_signal;
 
 /// Kernel ticks per second in `/proc/PID/stat`: USER_HZ is 100 on every architecture that Linux runs Rust on.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// Runs `command` to its end, with nothing on its standard input.
+///
+/// # Panics
+/// When it takes longer than `limit`; it is ended then.
+pub fn output_within(limit: Duration, command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    let pid = child.id();
+    let (sender, ended) = std::sync::mpsc::channel();
+    // The receiver may have given up.
+    let waiting = std::thread::spawn(move || drop(sender.send(child.wait_with_output())));
+    let output = ended.recv_timeout(limit);
+    if output.is_err() {
+        send_signal(pid, Signal::SIGKILL);
+    }
+    waiting.join().expect("waiting does not panic");
+    let output = output.unwrap_or_else(|_| panic!("{command:?} ran longer than {limit:?}"));
+    output.expect("the child is ours")
+}
 
 /// A process known by its id. All questions answer 0 once the process is gone.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,23 @@ use std::sync::OnceLock;
 
 /// Programs that the harness and the tests run; all are Debian packages listed in `.ci/run`.
 const PROGRAMS: &[&str] = &[
-    "busybox", "curl", "dig", "dnsmasq", "ip", "mount", "nft", "nsenter", "ping", "prlimit",
-    "python3", "setpriv", "ss", "tcpdump", "unshare",
+    "busybox",
+    "curl",
+    "dig",
+    "dnsmasq",
+    "ip",
+    "mount",
+    "nft",
+    "nsenter",
+    "ping",
+    "prlimit",
+    "python3",
+    "setpriv",
+    "socat",
+    "ss",
+    "tcpdump",
+    "traceroute",
+    "unshare",
 ];
 
 /// Why this machine cannot run a namespace test.
@@ -24,17 +39,26 @@ fn look() -> Result<(), Missing> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Missing("the harness needs root to build its namespaces".to_owned()));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
     for program in PROGRAMS {
-        let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
-        if !found {
-            return Err(Missing(format!("{program} is not installed")));
-        }
+        is_installed(program)?;
     }
     if !Path::new("/sys/class/misc/tun").exists() {
         return Err(Missing("the kernel has no TUN driver (try modprobe tun)".to_owned()));
     }
     Ok(())
+}
+
+/// Looks for a program.
+///
+/// # Errors
+/// [`Missing`], when no folder of `PATH` has it.
+pub fn is_installed(program: &str) -> Result<(), Missing> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(program).exists()) {
+        Ok(())
+    } else {
+        Err(Missing(format!("{program} is not installed")))
+    }
 }
 
 /// Says that a test is skipped, past the capture of the test runner.
@@ -44,6 +68,11 @@ fn look() -> Result<(), Missing> {
 pub fn skip(missing: &Missing) {
     let required = std::env::var_os("SLIRP_REQUIRE_NETNS").is_some_and(|value| value == "1");
     assert!(!required, "SLIRP_REQUIRE_NETNS=1 and {}", missing.0);
+    say_skipped(missing);
+}
+
+/// Says that a test is skipped, whatever is required.
+pub fn say_skipped(missing: &Missing) {
     // A line that cannot be written is a closed stderr: nobody is there to read it.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {}", missing.0);
 }

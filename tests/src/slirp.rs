@@ -115,22 +115,13 @@ impl<'w> SlirpBuilder<'w> {
         command.args(["sh", "-c", LAUNCH, "sh"]).args([&out, &err]).args(&self.prefix);
         let binary: OsString = match self.account {
             Account::Root => binary_under_test().into(),
-            Account::Ordinary => self.reachable_binary().into(),
+            Account::Ordinary => self.world.reachable_binary().into(),
         };
         command.arg(binary).args(&self.extra).args(&self.options).args(&self.positionals);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("nsenter runs");
         let exit_fd = child.stdin.take();
         Slirp { child: Some(child), exit_fd, out, err }
-    }
-
-    /// An ordinary user may be unable to walk to the build folder: it gets a copy in the test's own.
-    fn reachable_binary(&self) -> PathBuf {
-        let copy = self.world.folder().join("slirp4netns");
-        if !copy.exists() {
-            std::fs::copy(binary_under_test(), &copy).expect("the binary can be copied");
-        }
-        copy
     }
 }
 

@@ -5,8 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::binary::binary_under_test;
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
 use crate::requirement::{Missing, check};
@@ -84,6 +86,26 @@ impl World {
     /// A folder of this test's own, removed with the world. Everybody may write to it.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// A copy of the binary under test for everybody, the only file of its folder: an ordinary user may be unable to
+    /// walk to the build folder.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn reachable_binary(&self) -> PathBuf {
+        let copy = self.folder.join("bin/slirp4netns");
+        if !copy.exists() {
+            // By another process: a descriptor of ours that writes to it could be inherited by a child of another
+            // thread, and nobody can run a file that is being written.
+            let status = Command::new("install")
+                .args(["-D", "--mode=0755"])
+                .arg(binary_under_test())
+                .arg(&copy)
+                .status();
+            assert!(status.is_ok_and(|status| status.success()), "the binary can be copied");
+        }
+        copy
     }
 
     /// Who owns the guest.

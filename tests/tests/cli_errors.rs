@@ -1,16 +1,16 @@
 //! What the command line refuses, in words and exit codes that scripts and clients match on.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use slirp_tests::*;
 
+/// How long a command line that ends by itself may take on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Runs the binary with arguments that end it before it needs any privilege.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(binary_under_test())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs");
+    let output = output_within(LIMIT, Command::new(binary_under_test()).args(arguments));
     (
         output.status.code(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -94,12 +94,9 @@ fn version_has_the_lines_that_clients_parse() {
 fn reader_that_leaves_early_causes_no_complaint() {
     let script = "\"$1\" --help 2>\"$2\" | head -c1 >/dev/null; cat \"$2\"";
     let file = std::env::temp_dir().join(format!("slirp-test-epipe-{}", std::process::id()));
-    let output = Command::new("sh")
-        .args(["-c", script, "sh"])
-        .arg(binary_under_test())
-        .arg(&file)
-        .output()
-        .unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(binary_under_test()).arg(&file);
+    let output = output_within(LIMIT, &mut command);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }

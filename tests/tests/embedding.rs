@@ -5,11 +5,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use slirp_core::host::frame_socket::FrameSocket;
+use slirp_core::host::recording::Recording;
 use slirp_core::instance::{
     Builder, Instance, OutboundAddresses, OutboundError, RunError, StartError,
 };
@@ -213,7 +217,9 @@ fn twenty_instances_with_open_connections_leave_nothing_behind() {
     for round in 0..20 {
         let instance = embed(&world, &world.guest, Policy::default());
         let stream = echo(&world.guest, server.address());
-        assert_eq!(instance_threads(), 2);
+        // A thread gives itself its name, and one that has been joined may be listed for a moment
+        // longer.
+        wait_until(LIMIT, "two threads", || instance_threads() == 2);
         if round % 2 == 0 {
             instance.handle().shutdown();
             instance.wait().expect("a clean end");
@@ -246,4 +252,52 @@ fn deleted_device_ends_the_instance_with_an_error() {
     world.guest.script("ip link delete tap0");
     let error = instance.wait().expect_err("the device is gone");
     assert!(matches!(error, RunError::TapGone(_)), "{error}");
+}
+
+#[test]
+fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
+    let _turn = turn();
+    let world = world!();
+    let files = open_files();
+    let (here, there) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .expect("a pair of sockets");
+    let file = world.folder().join("embedded.pcap");
+    let instance = world.host.enter(|| {
+        let link = FrameSocket::adopt(here).expect("one end of a pair");
+        let recording = Recording::create(&file).expect("a new file");
+        Builder::new(link).recording(recording).spawn().expect("the instance starts")
+    });
+    // A thread gives itself its name.
+    wait_until(LIMIT, "the third thread", || instance_threads() == 3);
+    // Who has 10.0.2.2?
+    let question = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\0\x01\x08\0\x06\x04\0\x01\
+        \x02\0\0\0\0\x01\x0a\0\x02\x64\0\0\0\0\0\0\x0a\0\x02\x02";
+    send(there.as_raw_fd(), question, MsgFlags::empty()).expect("the instance listens");
+    wait_until(LIMIT, "the answer", || {
+        let stats = instance.handle().blocking_stats().expect("the instance runs");
+        stats.frames_to_guest == 1
+    });
+    drop(there);
+    let error = instance.wait().expect_err("the guest has gone");
+    assert!(matches!(error, RunError::PeerGone), "{error}");
+    // Header, question and answer, whole by now.
+    let len = std::fs::metadata(&file).expect("the recording is there").len();
+    assert_eq!(len, 24 + 16 + 42 + 16 + 42);
+    wait_until(LIMIT, "the end of all threads", || instance_threads() == 0);
+    wait_until(LIMIT, "closed descriptors", || open_files() <= files);
+}
+
+#[test]
+fn end_of_a_target_is_told() {
+    let _turn = turn();
+    let mut world = world!();
+    let pid = i32::try_from(world.guest.pid()).expect("process ids fit");
+    let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
+    let watch = target.watch().expect("the kernel has descriptors of processes");
+    assert!(!watch.is_gone());
+    world.guest.kill_holder();
+    assert!(watch.is_gone());
+    let late = target.watch().expect_err("it is gone").to_string();
+    assert_eq!(late, format!("cannot watch process {pid}: it is gone"));
 }

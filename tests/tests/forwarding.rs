@@ -260,6 +260,70 @@ fn ipv6_is_forwarded_like_ipv4() {
 }
 
 #[test]
+fn ipv6_datagrams_are_answered_from_the_address_that_was_asked() {
+    let world = world!();
+    world.host.script("ip addr add 2001:db8:1::77/64 dev h0 nodad");
+    let (_slirp, api) = start(&world, &["--enable-ipv6"]);
+    world.guest.script("ip addr add fd00::100/64 dev tap0 nodad");
+    wait_until(IO_LIMIT, "a way back from the router advertisement", || {
+        world.guest.script("ip -6 route show default").contains("via fe80::2")
+    });
+    let server = udp(&world.guest, SocketAddr::new("fd00::100".parse().unwrap(), 0));
+    let port = server.local_addr().unwrap().port();
+    api.forward(&format!("{{\"proto\":\"udp6\",\"host_port\":5353,\"guest_port\":{port}}}"));
+    for host in ["2001:db8:1::1", "2001:db8:1::77"] {
+        let asked = SocketAddr::new(host.parse().unwrap(), 5353);
+        let client = udp(&world.remote, (REMOTE_V6, 0).into());
+        client.send_to(b"ask", asked).unwrap();
+        let mut buffer = [0; 16];
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, client.local_addr().unwrap());
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).unwrap().1, asked);
+    }
+}
+
+#[test]
+fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
+    let world = world!();
+    let (_slirp, api) = start(&world, &[]);
+    world.guest.script("ip addr del 10.0.2.100/24 dev tap0");
+    let _capture = world.capture();
+    api.forward("{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":53}");
+    let client = udp(&world.remote, (REMOTE, 0).into());
+    client.send_to(b"lost", (HOST, 5353)).unwrap();
+    wait_until(IO_LIMIT, "the datagram to be given up", || {
+        api.ask("{\"execute\":\"info\"}").contains("\"guest_not_found\":1")
+    });
+    let server = udp(&world.guest, (ANY, 53).into());
+    world.guest.script("ip addr add 10.0.2.100/24 dev tap0");
+    client.send_to(b"early", (HOST, 5353)).unwrap();
+    let mut buffer = [0; 16];
+    let (len, from) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..len], from), (&b"early"[..], client.local_addr().unwrap()));
+}
+
+#[test]
+fn removed_datagram_rule_gives_its_port_back_and_leaves_the_others() {
+    let world = world!();
+    let (_slirp, api) = start(&world, &[]);
+    let server = udp(&world.guest, (ANY, 0).into());
+    let port = server.local_addr().unwrap().port();
+    let rule = |host_port: u16| {
+        format!("{{\"proto\":\"udp\",\"host_port\":{host_port},\"guest_port\":{port}}}")
+    };
+    let gone = api.forward(&rule(5353));
+    api.forward(&rule(5354));
+    api.ask(&format!("{{\"execute\":\"remove_hostfwd\",\"arguments\":{{\"id\":{gone}}}}}"));
+    let _free_again = udp(&world.host, (ANY, 5353).into());
+    let client = udp(&world.remote, (REMOTE, 0).into());
+    client.send_to(b"ask", (HOST, 5354)).unwrap();
+    let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+    server.send_to(b"answer", from).unwrap();
+    assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, SocketAddr::new(HOST, 5354));
+}
+
+#[test]
 fn published_ports_are_open_when_the_network_is_ready() {
     let world = world!();
     let (slirp, _) = start(&world, &["--publish=8080-8081:80", "--publish=udp:5353:53"]);

@@ -177,17 +177,12 @@ fn deleted_tap_ends_it_with_a_line_and_without_a_spin() {
     let world = world!();
     let slirp = world.slirp().start();
     world.guest.script("ip link del tap0");
-    let facts = slirp.facts();
-    let ended = std::time::Instant::now();
-    while facts.is_alive() && ended.elapsed() < Duration::from_secs(3) {
-        assert!(facts.cpu_time() < Duration::from_secs(1), "it spins");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(!facts.is_alive(), "it runs on without a tap");
     let exit = slirp.wait();
-    assert!(exit.code.is_some(), "{exit:?}");
+    assert_eq!(exit.code, Some(1), "{exit:?}");
     let lines = exit.stderr.lines().count();
-    assert!((3..20).contains(&lines), "{lines} lines: {}", exit.stderr);
+    // The two about the tap, and one.
+    assert_eq!(lines, 3, "{}", exit.stderr);
+    assert!(exit.stderr.ends_with("the TAP device is gone\n"), "{}", exit.stderr);
 }
 
 #[test]
@@ -229,6 +224,179 @@ fn idle_process_is_small_and_sleeps() {
     let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
     assert!(spent <= Duration::from_millis(20), "{spent:?}");
     assert!(slirp.facts().open_files() < 40);
+}
+
+const WATCH: &str = "--exit-with-netns";
+const CONFINED: [&str; 2] = ["--enable-sandbox", "--enable-seccomp"];
+
+#[test]
+fn end_of_the_process_ends_it_where_that_is_asked_for() {
+    for (account, options) in
+        [(Account::Root, &[][..]), (Account::Root, &CONFINED), (Account::Ordinary, &CONFINED)]
+    {
+        let mut world = world!(account);
+        let slirp = world.slirp().options(&[WATCH]).options(options).start();
+        transfer(&world);
+        let gone = format!("process {} is gone\n", world.guest.pid());
+        world.guest.kill_holder();
+        let exit = slirp.wait();
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(exit.stderr.ends_with(&gone), "{}", exit.stderr);
+        assert_eq!(exit.stderr.lines().count(), 3, "{}", exit.stderr);
+    }
+}
+
+#[test]
+fn path_of_a_process_is_watched_as_the_process() {
+    let mut world = world!(Account::Ordinary);
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
+    let userns = format!("--userns-path={}", path("user"));
+    let slirp = world
+        .slirp()
+        .options(&[WATCH, "--netns-type=path", &userns])
+        .options(&CONFINED)
+        .positionals(&[&path("net"), "tap0"])
+        .start();
+    world.guest.kill_holder();
+    assert_eq!(slirp.wait().code, Some(0));
+}
+
+/// A name for the guest's network namespace, as `ip netns attach` makes it, in the host's mounts.
+fn bind_namespace(world: &World) -> String {
+    let name = format!("{}/netns", world.folder().display());
+    world
+        .host
+        .script(&format!("touch {name}; mount --bind /proc/{}/ns/net {name}", world.guest.pid()));
+    name
+}
+
+#[test]
+fn end_of_the_name_ends_it_where_that_is_asked_for() {
+    let other = "mount --bind /proc/self/ns/net NAME";
+    for (end, options) in [
+        ("umount NAME", &[][..]),
+        ("umount NAME", &CONFINED),
+        ("umount --lazy NAME; rm NAME", &CONFINED),
+        (other, &CONFINED),
+    ] {
+        let world = world!();
+        let name = bind_namespace(&world);
+        let slirp = world
+            .slirp()
+            .options(&[WATCH, "--netns-type=path"])
+            .options(options)
+            .positionals(&[&name, "tap0"])
+            .start();
+        // What happens beside it is none of our concern.
+        world.host.script(&format!(
+            "touch {name}.other; mv {name}.other {name}.else; rm {name}.else
+            mkdir {name}.folder; mount -t tmpfs tmpfs {name}.folder; umount {name}.folder"
+        ));
+        transfer(&world);
+        assert!(slirp.facts().is_alive(), "{}", slirp.stderr());
+        world.host.script(&end.replace("NAME", &name));
+        let exit = slirp.wait();
+        assert_eq!(exit.code, Some(0), "{end}: {exit:?}");
+        assert!(exit.stderr.ends_with(&format!("{name} is gone\n")), "{end}: {}", exit.stderr);
+    }
+}
+
+#[test]
+fn name_that_is_removed_elsewhere_counts_as_gone() {
+    let world = world!();
+    let name = bind_namespace(&world);
+    let slirp = world
+        .slirp()
+        .options(&[WATCH, "--netns-type=path", "--enable-sandbox"])
+        .positionals(&[&name, "tap0"])
+        .start();
+    // In the mount namespace of the test nothing is mounted on the file, so it can go.
+    std::fs::remove_file(&name).unwrap();
+    let exit = slirp.wait();
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+}
+
+#[test]
+fn what_cannot_be_watched_is_refused() {
+    let world = world!();
+    let exit = world
+        .slirp()
+        .options(&[WATCH, "--netns-type=path"])
+        .positionals(&["/proc/self/ns/net", "tap0"])
+        .run();
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    let reason = "--exit-with-netns: cannot watch /proc/self/ns/net: give a PID, ";
+    assert!(exit.stderr.starts_with(reason), "{}", exit.stderr);
+}
+
+#[test]
+fn without_being_asked_it_outlives_the_process() {
+    let mut world = world!();
+    let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
+    world.guest.kill_holder();
+    slirp.close_exit_fd();
+    let exit = slirp.wait();
+    assert!(exit.stderr.ends_with("exitfd event\ndo_slirp is exiting\n"), "{}", exit.stderr);
+}
+
+/// The one child of a process.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// A container of the ordinary user whose root is yet another user of the host, as newuidmap(1) makes
+/// it for a runtime that maps subordinate ids only.
+fn container_of_subordinate_ids(world: &World) -> Background {
+    let holder = world.host.spawn(&[
+        "setpriv",
+        "--reuid=1500",
+        "--regid=1500",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--",
+        "unshare",
+        "--user",
+        "--net",
+        "--mount",
+        "--",
+        "cat",
+    ]);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let pid = holder.pid().to_string();
+    let before = namespace(&world.host.pid().to_string());
+    wait_until(Duration::from_secs(10), "its namespaces", || {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name == "cat\n" && namespace(&pid) != before
+    });
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{pid}/{map}"), "0 100000 65536").unwrap();
+    }
+    holder
+}
+
+#[test]
+fn death_of_the_parent_ends_it_where_the_caller_wants_that() {
+    // The shell lets go of the ready-fd, which it would hold open otherwise.
+    let script = "setpriv --pdeathsig TERM -- \"$@\" & exec 3>&-; wait";
+    for (account, options) in
+        [(Account::Root, &[][..]), (Account::Root, &CONFINED), (Account::Ordinary, &CONFINED)]
+    {
+        let world = world!(account);
+        let other = container_of_subordinate_ids(&world);
+        for pid in [world.guest.pid(), other.pid()] {
+            let caller = world
+                .slirp()
+                .options(options)
+                .positionals(&[&pid.to_string(), "tap0"])
+                .behind(&["sh", "-c", script, "sh"])
+                .start();
+            let slirp = ProcessFacts(child_of(caller.pid()).expect("the shell has started it"));
+            assert!(slirp.is_alive());
+            caller.signal(Signal::SIGKILL);
+            wait_until(Duration::from_secs(10), "it follows its parent", || !slirp.is_alive());
+        }
+    }
 }
 
 #[test]

@@ -127,6 +127,19 @@ fn nothing_in_the_sandbox_can_be_written() {
 }
 
 #[test]
+fn what_the_host_mounts_later_comes_and_goes_inside_too() {
+    let world = world!();
+    // A folder of this test's own, shared as /run is on a host with systemd.
+    world.host.script("mount -t tmpfs tmpfs /run; mount --make-shared /run; mkdir /run/later");
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    let inside = std::path::PathBuf::from(format!("/proc/{}/root/run/later/file", slirp.pid()));
+    world.host.script("mount -t tmpfs tmpfs /run/later; touch /run/later/file");
+    assert!(inside.exists());
+    world.host.script("umount /run/later; rmdir /run/later");
+    assert!(!inside.exists());
+}
+
+#[test]
 fn ordinary_user_becomes_root_of_the_guest_only() {
     let world = world!(Account::Ordinary);
     let slirp = world.slirp().options(&[SANDBOX]).start();
@@ -264,4 +277,120 @@ fn old_name_of_the_sandbox_warns_and_works() {
     let slirp = world.slirp().options(&["--create-sandbox"]).start();
     assert!(slirp.stdout().contains("WARNING: --create-sandbox is deprecated"));
     assert_confined(&slirp);
+}
+
+/// The helper that removes the API socket's file, as a process.
+fn remover(slirp: &Slirp) -> u32 {
+    let children = fact(slirp, &format!("task/{}/children", slirp.pid()));
+    let mut children = children.split_whitespace();
+    let only = children.next().expect("there is a helper").parse().unwrap();
+    assert_eq!(children.next(), None, "there is one");
+    only
+}
+
+#[test]
+fn api_socket_is_removed_from_outside_however_it_ends() {
+    for account in [Account::Root, Account::Ordinary] {
+        let world = world!(account);
+        let api = Api::new(&world);
+        for end in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGKILL] {
+            let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
+            assert!(api.path().exists());
+            let helper = ProcessFacts(remover(&slirp));
+            // It holds its end of a pair, and neither the device nor any pipe of our caller's.
+            wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 1);
+            slirp.signal(end);
+            assert_eq!(slirp.wait().signal, Some(end as i32));
+            if end == Signal::SIGKILL {
+                // Nobody has waited for the helper.
+                wait_until(Duration::from_secs(5), "the file is gone", || !api.path().exists());
+            }
+            assert!(!api.path().exists(), "{end}");
+            wait_until(Duration::from_secs(5), "the helper is gone", || !helper.is_alive());
+            world.guest.script("! ip link show tap0 2>/dev/null || ip link del tap0");
+        }
+        let mut slirp =
+            world.slirp().options(&[SANDBOX, SECCOMP, &api.option(), "--exit-fd=4"]).start();
+        slirp.close_exit_fd();
+        assert_eq!(slirp.wait().code, Some(0));
+        assert!(!api.path().exists());
+    }
+}
+
+#[test]
+fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
+    let world = world!();
+    let api = Api::new(&world);
+    let slirp = world.slirp().options(&[SANDBOX, &api.option()]).start();
+    let helper = ProcessFacts(remover(&slirp));
+    std::fs::rename(api.path(), api.path().with_extension("moved")).unwrap();
+    std::fs::write(api.path(), "somebody else's").unwrap();
+    slirp.signal(Signal::SIGTERM);
+    slirp.wait();
+    wait_until(Duration::from_secs(5), "the helper is gone", || !helper.is_alive());
+    assert_eq!(std::fs::read_to_string(api.path()).unwrap(), "somebody else's");
+}
+
+#[test]
+fn without_an_api_socket_there_is_no_helper() {
+    let world = world!();
+    let slirp = world.slirp().options(&[SANDBOX, SECCOMP]).start();
+    assert_eq!(fact(&slirp, &format!("task/{}/children", slirp.pid())), "");
+}
+
+#[test]
+fn root_may_give_both_namespaces_by_path() {
+    let world = world!();
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
+    let userns = format!("--userns-path={}", path("user"));
+    let slirp = world
+        .slirp()
+        .options(&[SANDBOX, SECCOMP, "--netns-type=path", &userns])
+        .positionals(&[&path("net"), "tap0"])
+        .start();
+    assert_confined(&slirp);
+    transfer(&world);
+}
+
+#[test]
+fn network_namespace_of_a_user_without_the_right_to_it_is_refused() {
+    // The guest is root's: an ordinary user cannot enter its user namespace.
+    let world = world!();
+    let exit = world.slirp().options(&[SANDBOX]).account(Account::Ordinary).run();
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("/ns/net: Permission denied"), "{}", exit.stderr);
+}
+
+#[test]
+fn memory_is_not_read_by_the_guests_owner() {
+    let world = world!(Account::Ordinary);
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    // Root of the user namespace that the process lives in, with every capability there.
+    let read = format!("dd if=/proc/{}/mem bs=1 count=1 of=/dev/null", slirp.pid());
+    let output = world.guest.exec(&["sh", "-c", &read]);
+    assert!(!output.status.success(), "{}", output.stderr);
+    assert!(output.stderr.contains("Permission denied"), "{}", output.stderr);
+}
+
+#[test]
+fn forwarded_ports_work_under_both() {
+    let world = world!();
+    let api = Api::new(&world);
+    let _slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
+    // Below 1024: that is what the one capability is kept for.
+    api.forward("{\"proto\":\"tcp\",\"host_port\":80,\"guest_port\":8080}");
+    let listener = world.guest.enter(|| TcpListener::bind("0.0.0.0:8080")).unwrap();
+    let client = connect(&world.remote, (HOST, 80).into()).unwrap();
+    let (_, from) = listener.accept().unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    api.forward("{\"proto\":\"udp\",\"host_port\":53,\"guest_port\":5353}");
+    let server = world.guest.enter(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
+    let client = world.remote.enter(|| UdpSocket::bind((REMOTE, 0))).unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
+    }
+    client.send_to(b"ask", (HOST, 53)).unwrap();
+    let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+    server.send_to(b"answer", from).unwrap();
+    assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, SocketAddr::from((HOST, 53)));
 }

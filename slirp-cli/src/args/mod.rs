@@ -56,6 +56,9 @@ pub(crate) enum Warning {
     /// `--enable-seccomp`.
     #[error("WARNING: Support for seccomp is experimental")]
     SeccompExperimental,
+    /// `--target-type=bess`.
+    #[error("WARNING: BESS mode is experimental")]
+    BessExperimental,
     /// `--outbound-addr`.
     #[error("WARNING: Support for --outbound-addr is experimental")]
     OutboundAddrExperimental,
@@ -87,8 +90,6 @@ pub(crate) struct Parsed {
 pub(crate) enum ArgumentError {
     /// A violation of the grammar; the text begins with the name of the program.
     Grammar(GrammarError),
-    /// An option or a value that is known but does not work yet.
-    Missing(String),
     /// An operand is missing. Only the usage is shown.
     OperandMissing,
     /// `--mtu`.
@@ -109,6 +110,10 @@ pub(crate) enum ArgumentError {
     NetnsPath(Errno),
     /// The operand of `--netns-type=tapfd`.
     TapFd,
+    /// Two options, or an option and a value, that exclude each other.
+    Conflict(&'static str, &'static str),
+    /// More operands than `--target-type=bess` takes.
+    TooManyArguments,
     /// `--cidr6` without `--enable-ipv6`.
     Cidr6WithoutIpv6,
     /// A value that is refused without showing the usage.
@@ -121,9 +126,6 @@ impl ArgumentError {
         let with_program = |text: &[u8]| [program.as_bytes(), b": ", text].concat();
         Some(match self {
             Self::Grammar(error) => with_program(&error.text()),
-            Self::Missing(option) => with_program(
-                format!("option '{option}' is not supported yet by this version").as_bytes(),
-            ),
             Self::OperandMissing => return None,
             Self::Mtu => b"MTU must be a positive integer (< 65522)".to_vec(),
             Self::ExitFd => b"exit-fd must be a non-negative integer".to_vec(),
@@ -144,6 +146,10 @@ impl ArgumentError {
                     .into_bytes()
             }
             Self::TapFd => b"TAPFD must a file descriptor".to_vec(),
+            Self::Conflict(option, other) => {
+                format!("{option} conflicts with {other}").into_bytes()
+            }
+            Self::TooManyArguments => b"too many arguments".to_vec(),
             Self::Value(error) => error.to_string().into_bytes(),
         })
     }
@@ -155,7 +161,7 @@ impl ArgumentError {
 
     /// Whether the usage follows on stdout.
     pub(crate) const fn shows_usage(&self) -> bool {
-        !matches!(self, Self::Missing(_) | Self::Value(_))
+        !matches!(self, Self::Value(_))
     }
 }
 
@@ -220,10 +226,13 @@ struct Line {
     outbound_addr: Option<OsString>,
     outbound_addr6: Option<OsString>,
     publish: Vec<Publish>,
+    is_bess: bool,
+    netns_type: Option<NetnsType>,
+    pcap: Option<PathBuf>,
+    exit_with_netns: bool,
     dns: Vec<SocketAddr>,
     search_domains: Vec<String>,
     log_level: Option<LevelFilter>,
-    netns_type: NetnsType,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
     disable_host_loopback: bool,
@@ -287,12 +296,12 @@ impl Line {
                 self.warnings.push(Warning::SeccompExperimental);
             }
             OptionId::NetnsType => {
-                self.netns_type = match value.as_bytes() {
+                self.netns_type = Some(match value.as_bytes() {
                     b"pid" => NetnsType::Pid,
                     b"tapfd" => NetnsType::TapFd,
                     // Whatever else it says: it has always meant a path.
                     _ => NetnsType::Path,
-                };
+                });
             }
             OptionId::UsernsPath => {
                 let path = PathBuf::from(value);
@@ -315,10 +324,13 @@ impl Line {
             }
             OptionId::MacAddress => self.mac = Some(value),
             OptionId::TargetType => match value.as_bytes() {
-                b"netns" => {}
-                b"bess" => return Err(ArgumentError::Missing("--target-type=bess".to_owned())),
+                b"netns" => self.is_bess = false,
+                b"bess" => self.is_bess = true,
                 _ => return Err(ArgumentError::TargetType),
             },
+            OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
+            OptionId::Pcap => self.pcap = Some(PathBuf::from(value)),
+            OptionId::ExitWithNetns => self.exit_with_netns = true,
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             OptionId::OutboundAddr => {
@@ -360,6 +372,8 @@ impl Line {
             target,
             api_socket: self.api_socket.take(),
             publish: std::mem::take(&mut self.publish),
+            pcap: self.pcap.take(),
+            exit_with_netns: self.exit_with_netns,
             outbound,
             dns: std::mem::take(&mut self.dns),
             search_domains: std::mem::take(&mut self.search_domains),
@@ -376,6 +390,28 @@ impl Line {
         })
     }
 
+    /// The one operand of `--target-type=bess`.
+    fn bess(&mut self) -> Result<Target, ArgumentError> {
+        const BESS: &str = "--target-type=bess";
+        let mut operands = std::mem::take(&mut self.operands).into_iter();
+        let path = operands.next().ok_or(ArgumentError::OperandMissing)?;
+        if operands.len() > 0 {
+            return Err(ArgumentError::TooManyArguments);
+        }
+        for (is_given, option) in [
+            (self.configure, "--configure"),
+            (self.netns_type.is_some(), "--netns-type"),
+            (self.userns_path.is_some(), "--userns-path"),
+            (self.exit_with_netns, "--exit-with-netns"),
+        ] {
+            if is_given {
+                return Err(ArgumentError::Conflict(option, BESS));
+            }
+        }
+        self.warnings.push(Warning::BessExperimental);
+        Ok(Target::Bess(path.into()))
+    }
+
     fn outbound(&self) -> Result<OutboundAddresses, ValueError> {
         let mut outbound = OutboundAddresses::default();
         if let Some(text) = &self.outbound_addr {
@@ -389,9 +425,16 @@ impl Line {
     }
 
     fn target(&mut self) -> Result<Target, ArgumentError> {
+        if self.is_bess {
+            return self.bess();
+        }
+        let netns_type = self.netns_type.unwrap_or_default();
         let mut operands = std::mem::take(&mut self.operands).into_iter();
         let first = operands.next().ok_or(ArgumentError::OperandMissing)?;
-        if self.netns_type == NetnsType::TapFd {
+        if netns_type == NetnsType::TapFd {
+            if self.exit_with_netns {
+                return Err(ArgumentError::Conflict("--exit-with-netns", "--netns-type=tapfd"));
+            }
             let fd = options::descriptor(&first).ok_or(ArgumentError::TapFd)?;
             // A name for the device is one word too many, but harmless.
             if operands.len() > 1 {
@@ -403,7 +446,7 @@ impl Line {
             return Ok(Target::TapFd(fd));
         }
         let name = operands.next().ok_or(ArgumentError::OperandMissing)?;
-        let located = if self.netns_type == NetnsType::Pid {
+        let located = if netns_type == NetnsType::Pid {
             Located::Process(options::pid(&first).ok_or(ArgumentError::Pid)?)
         } else {
             let netns = PathBuf::from(first);

@@ -26,6 +26,7 @@ pub(crate) enum OptionId {
     EnableSandbox,
     EnableSeccomp,
     ExitFd,
+    ExitWithNetns,
     Help,
     LogLevel,
     MacAddress,
@@ -34,6 +35,7 @@ pub(crate) enum OptionId {
     NoHostLoopback,
     OutboundAddr,
     OutboundAddr6,
+    Pcap,
     Publish,
     ReadyFd,
     SearchDomain,
@@ -47,7 +49,7 @@ pub(crate) enum OptionId {
 pub(crate) enum Support {
     /// Works and is listed by `--help` with this description.
     Listed(&'static str),
-    /// Works but is not listed: an old name, or an option with only one useful value.
+    /// Works but is not listed: an old name.
     Unlisted,
 }
 
@@ -233,7 +235,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             19,
             Listed("MAC address of the tap (only with -c)"),
         ),
-        option(Id::TargetType, None, "target-type", Some("TYPE"), 20, Unlisted),
+        option(
+            Id::TargetType,
+            None,
+            "target-type",
+            Some("TYPE"),
+            20,
+            Listed("what the guest is connected by ([netns|bess], default=netns)"),
+        ),
         option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
         option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
         ours(
@@ -265,6 +274,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             "log-level",
             Some("LEVEL"),
             "log error, warn (default), info, debug or trace and above on stderr",
+        ),
+        ours(
+            Id::Pcap,
+            "pcap",
+            Some("FILE"),
+            "record the guest's frames in a file or FIFO, for Wireshark or tcpdump",
+        ),
+        ours(
+            Id::ExitWithNetns,
+            "exit-with-netns",
+            None,
+            "exit when the process PID has ended, or PATH is gone",
         ),
     ]
 };
@@ -374,7 +395,10 @@ mod tests {
             ("cid", "cidr"),
             ("dns", "dns"),
             ("dn", "dns"),
-            ("p", "publish"),
+            ("pu", "publish"),
+            ("pc", "pcap"),
+            ("exit-w", "exit-with-netns"),
+            ("exit", "exit-fd"),
             ("s", "search-domain"),
             ("l", "log-level"),
             ("outbound-addr", "outbound-addr"),

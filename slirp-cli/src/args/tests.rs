@@ -58,6 +58,9 @@ fn command_lines_of_known_callers_are_understood() {
         ("42 tap0 --configure --mtu 65520", (pid("tap0"), true, 65_520, None, None)),
         ("42 -c6m1400 tap11", (pid("tap11"), true, 1400, None, None)),
         ("--target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
+        // User Mode Linux
+        ("--target-type=bess /run/s", (Target::Bess("/run/s".into()), false, 1500, None, None)),
+        ("--target-type=bess --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
     ] {
         let read = options(&line.split_whitespace().collect::<Vec<_>>());
@@ -103,6 +106,17 @@ fn sandbox_and_seccomp_are_asked_for_by_name() {
 }
 
 #[test]
+fn recording_and_watching_are_asked_for_by_name() {
+    let plain = options(&["42", "tap0"]);
+    assert_eq!((plain.pcap, plain.exit_with_netns), (None, false));
+    let both = options(&["--pcap", "/tmp/x", "--exit-with-netns", "42", "tap0"]);
+    assert_eq!((both.pcap, both.exit_with_netns), (Some("/tmp/x".into()), true));
+    let (text, usage) = refusal(&["--pcap=-", "42", "tap0"]);
+    assert!(text.unwrap().starts_with("invalid --pcap: - (stdout "));
+    assert!(!usage);
+}
+
+#[test]
 fn refusals_have_the_texts_that_callers_know() {
     const MTU: &str = "MTU must be a positive integer (< 65522)";
     const EXIT_FD: &str = "exit-fd must be a non-negative integer";
@@ -138,6 +152,25 @@ fn refusals_have_the_texts_that_callers_know() {
             "--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified",
         ),
         (&["--target-type=foo"], "--target-type must be either \"netns\" or \"bess\""),
+        (&["--target-type=bess", "/s", "tap0"], "too many arguments"),
+        (&["--target-type=bess", "-c", "/s"], "--configure conflicts with --target-type=bess"),
+        (&["--target-type=bess", "-c", "/s", "tap0"], "too many arguments"),
+        (
+            &["--netns-type=pid", "/s", "--target-type=bess"],
+            "--netns-type conflicts with --target-type=bess",
+        ),
+        (
+            &["--target-type=bess", "--userns-path=/dev/null", "/s"],
+            "--userns-path conflicts with --target-type=bess",
+        ),
+        (
+            &["--target-type=bess", "--exit-with-netns", "/s"],
+            "--exit-with-netns conflicts with --target-type=bess",
+        ),
+        (
+            &["--netns-type=tapfd", "--exit-with-netns", "5"],
+            "--exit-with-netns conflicts with --netns-type=tapfd",
+        ),
         (&["--nope"], "PROGRAM: unrecognized option '--nope'"),
     ] {
         assert_eq!(refusal(line), (Some(text.to_owned()), true), "{line:?}");
@@ -153,6 +186,7 @@ fn without_operands_only_the_usage_is_shown() {
         &["--cidr", "bad"],
         &["--netns-type=path", "/nonexistent"],
         &["--netns-type=tapfd"],
+        &["--target-type=bess", "-c"],
         &["--", "-c"],
         &["-"],
     ] {
@@ -268,12 +302,6 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
 }
 
 #[test]
-fn options_to_come_are_refused_by_name() {
-    let text = "PROGRAM: option '--target-type=bess' is not supported yet by this version";
-    assert_eq!(refusal(&["--target-type=bess", "/s"]), (Some(text.to_owned()), false));
-}
-
-#[test]
 fn help_and_version_act_when_they_are_reached() {
     for (line, command) in [
         (&["--help"][..], Command::Help),
@@ -291,9 +319,9 @@ fn help_and_version_act_when_they_are_reached() {
 #[test]
 fn warnings_come_in_the_order_of_their_causes() {
     use Warning::{
-        ConfigureWithTapFd, CreateSandboxDeprecated, DnsDisabled, Ipv6Experimental,
-        NoHostLoopbackDeprecated, OutboundAddr6Experimental, OutboundAddrExperimental,
-        SeccompExperimental, TooManyArguments,
+        BessExperimental, ConfigureWithTapFd, CreateSandboxDeprecated, DnsDisabled,
+        Ipv6Experimental, NoHostLoopbackDeprecated, OutboundAddr6Experimental,
+        OutboundAddrExperimental, SeccompExperimental, TooManyArguments,
     };
     for (line, warnings) in [
         (&["42", "tap0"][..], &[][..]),
@@ -318,6 +346,7 @@ fn warnings_come_in_the_order_of_their_causes() {
         (&["--netns-type=tapfd", "5", "tap0"], &[]),
         (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
         (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),
+        (&["--target-type=bess", "-6", "/s"], &[Ipv6Experimental, BessExperimental]),
     ] {
         assert_eq!(read(line).warnings, warnings, "{line:?}");
     }

@@ -1,39 +1,49 @@
-//! The language of the API socket: JSON requests and the bytes that answer them.
+//! The language of the API socket: JSON requests, and why they are refused.
 //!
-//! Owns the reading of requests, the wording of refusals and the shapes of replies, all of which
-//! clients compare byte for byte. Knows no socket. The contract is the section "API SOCKET" of
-//! slirp4netns(1); where its text and its program differ (`list_hostfwd`), replies satisfy readers
-//! of either. IPv6 follows the names that its clients know: `tcp6`, `udp6`, `host_addr6`,
-//! `guest_addr6`.
+//! Owns the reading of requests and the wording of refusals, which clients compare byte for byte;
+//! other replies are in [`reply`](super::reply). Knows no socket. The contract is the section "API
+//! SOCKET" of slirp4netns(1). IPv6 follows the names that its clients know: `tcp6`, `udp6`,
+//! `host_addr6`, `guest_addr6`. Our own arguments have names that no request of its clients has, and
+//! ports are ranges only with one of them.
 
-use std::fmt::Write as _;
+use core::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::event::ForwardId;
 use crate::host::forward::{Forward, ForwardProtocol};
 use crate::plan::AddressPlan;
-use crate::stats::Stats;
 
 /// A request of this many bytes is too large.
 pub const REQUEST_CAP: usize = 4096;
+
+/// Flows in one reply to `list_flows` at most, unless fewer are asked for (about 250 bytes each).
+pub const FLOWS_CAP: usize = 1000;
 
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// `add_hostfwd`
     AddForward(Forward),
-    /// `remove_hostfwd`
-    RemoveForward(ForwardId),
+    /// `add_hostfwd` with `host_port_end`: several ports, all of them or none. Our own extension.
+    AddForwards(Vec<Forward>),
+    /// `remove_hostfwd`; more than one rule with `id_end`, which is our own extension.
+    RemoveForwards(RangeInclusive<u64>),
     /// `list_hostfwd`
     ListForwards,
+    /// `list_flows`: our own extension.
+    ListFlows {
+        /// Where the part that is asked for begins.
+        from: u32,
+        /// How many flows at most, 1..=[`FLOWS_CAP`].
+        limit: usize,
+    },
     /// `info`: our own extension.
     Info,
 }
 
 /// Why a request is refused; the text is the `desc` of the reply behind `bad request: `.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// [`REQUEST_CAP`] bytes or more.
     #[error("too large message")]
@@ -53,15 +63,24 @@ pub enum Refusal {
     /// An argument of `add_hostfwd` is missing or out of range.
     #[error("add_hostfwd: bad arguments.{0}")]
     AddArgument(&'static str),
-    /// The port could not be opened.
+    /// The port could not be opened. Why is in the log; clients know this text.
     #[error("add_hostfwd: slirp_add_hostfwd failed")]
     AddFailed,
+    /// A port of a range could not be opened, and so none was; here is which and why.
+    #[error("add_hostfwd: slirp_add_hostfwd failed: {0}")]
+    AddRangeFailed(String),
     /// The id of `remove_hostfwd` is missing or names no rule.
     #[error("remove_hostfwd: bad arguments.id")]
     RemoveId,
+    /// The other end of a range of ids is no number, or names no rule.
+    #[error("remove_hostfwd: bad arguments.id_end")]
+    RemoveIdEnd,
     /// The rule could not be removed because the instance is ending.
     #[error("remove_hostfwd: slirp_remove_hostfwd failed")]
     RemoveFailed,
+    /// An argument of `list_flows` is out of range.
+    #[error("list_flows: bad arguments.{0}")]
+    FlowsArgument(&'static str),
     /// The instance is ending.
     #[error("the network is ending")]
     Ended,
@@ -69,8 +88,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// The reply.
-    pub fn reply(self) -> String {
-        format!("{{\"error\":{{\"desc\":\"bad request: {self}\"}}}}")
+    pub fn reply(&self) -> String {
+        let desc = Value::String(format!("bad request: {self}"));
+        format!("{{\"error\":{{\"desc\":{desc}}}}}")
     }
 }
 
@@ -93,15 +113,58 @@ fn request(value: &Value, plan: &AddressPlan) -> Result<Request, Refusal> {
     let execute = object.get("execute").and_then(Value::as_str).ok_or(Refusal::NoExecute)?;
     let arguments = object.get("arguments").unwrap_or(&Value::Null);
     match execute {
-        "add_hostfwd" => add_forward(arguments, plan).map(Request::AddForward),
-        "remove_hostfwd" => {
-            let id = arguments.get("id").and_then(number).ok_or(Refusal::RemoveId)?;
-            Ok(Request::RemoveForward(ForwardId(id)))
-        }
+        "add_hostfwd" => add_forwards(arguments, plan),
+        "remove_hostfwd" => remove_forwards(arguments),
         "list_hostfwd" => Ok(Request::ListForwards),
+        "list_flows" => list_flows(arguments),
         "info" => Ok(Request::Info),
         _ => Err(Refusal::UnknownExecute),
     }
+}
+
+fn remove_forwards(arguments: &Value) -> Result<Request, Refusal> {
+    let first = arguments.get("id").and_then(number).ok_or(Refusal::RemoveId)?;
+    let last = match optional(arguments, "id_end") {
+        Some(end) => number(end).filter(|&end| end >= first).ok_or(Refusal::RemoveIdEnd)?,
+        None => first,
+    };
+    Ok(Request::RemoveForwards(first..=last))
+}
+
+fn list_flows(arguments: &Value) -> Result<Request, Refusal> {
+    let from = match optional(arguments, "from") {
+        Some(from) => number(from)
+            .and_then(|from| u32::try_from(from).ok())
+            .ok_or(Refusal::FlowsArgument("from"))?,
+        None => 0,
+    };
+    let limit = match optional(arguments, "limit") {
+        Some(limit) => number(limit)
+            .and_then(|limit| usize::try_from(limit).ok())
+            .filter(|limit| (1..=FLOWS_CAP).contains(limit))
+            .ok_or(Refusal::FlowsArgument("limit"))?,
+        None => FLOWS_CAP,
+    };
+    Ok(Request::ListFlows { from, limit })
+}
+
+/// One rule, or with `host_port_end` one for each port up to that one, which lead to as many ports
+/// of the guest from `guest_port` on.
+fn add_forwards(arguments: &Value, plan: &AddressPlan) -> Result<Request, Refusal> {
+    let forward = add_forward(arguments, plan)?;
+    let Some(end) = optional(arguments, "host_port_end") else {
+        return Ok(Request::AddForward(forward));
+    };
+    let (host, guest) = (forward.host.port(), forward.guest.port());
+    let end = number(end).and_then(|end| u16::try_from(end).ok()).filter(|&end| end >= host);
+    let end = end.ok_or(Refusal::AddArgument("host_port_end"))?;
+    let guest_end = guest.checked_add(end - host).ok_or(Refusal::AddArgument("guest_port"))?;
+    let rule = |(host_port, guest_port)| Forward {
+        protocol: forward.protocol,
+        host: SocketAddr::new(forward.host.ip(), host_port),
+        guest: SocketAddr::new(forward.guest.ip(), guest_port),
+    };
+    Ok(Request::AddForwards((host..=end).zip(guest..=guest_end).map(rule).collect()))
 }
 
 /// The arguments are looked at in this order, so that a request with several mistakes is told of
@@ -136,8 +199,11 @@ fn add_forward(arguments: &Value, plan: &AddressPlan) -> Result<Forward, Refusal
     };
     let everywhere: IpAddr =
         if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    // Where an IPv6 guest is, it decides itself: there is nothing to assume.
-    let recommended = (!is_ipv6).then_some(IpAddr::V4(plan.recommended_guest()));
+    let recommended = if is_ipv6 {
+        plan.ipv6().map(|ipv6| IpAddr::V6(ipv6.recommended_guest()))
+    } else {
+        Some(IpAddr::V4(plan.recommended_guest()))
+    };
     let host = address(host_name, Some(everywhere))?;
     let host = SocketAddr::new(host, port("host_port")?);
     let guest = address(guest_name, recommended)?;
@@ -150,6 +216,11 @@ fn text<'v>(arguments: &'v Value, name: &str) -> Option<&'v str> {
     arguments.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
+/// An argument of our own extensions; `null` says the same as nothing.
+fn optional<'v>(arguments: &'v Value, name: &str) -> Option<&'v Value> {
+    arguments.get(name).filter(|value| !value.is_null())
+}
+
 /// A number, its fraction cut off.
 #[expect(
     clippy::cast_possible_truncation,
@@ -159,100 +230,6 @@ fn text<'v>(arguments: &'v Value, name: &str) -> Option<&'v str> {
 fn number(value: &Value) -> Option<u64> {
     let number = value.as_f64()?;
     (0.0..=9e15).contains(&number).then_some(number as u64)
-}
-
-/// The reply to `add_hostfwd`.
-pub fn added(id: ForwardId) -> String {
-    format!("{{\"return\":{{\"id\":{}}}}}", id.0)
-}
-
-/// The reply to `remove_hostfwd`.
-pub fn removed() -> String {
-    "{\"return\":{}}".to_owned()
-}
-
-/// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
-/// sends `entries`, so some clients read the one and some the other.
-pub fn listed(forwards: &[(ForwardId, Forward)]) -> String {
-    let mut entries = String::from("[");
-    for (index, (id, forward)) in forwards.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let proto = match forward.protocol {
-            ForwardProtocol::Tcp => "tcp",
-            ForwardProtocol::Udp => "udp",
-        };
-        let six = if forward.host.is_ipv6() { "6" } else { "" };
-        let (host, guest) = (forward.host, forward.guest);
-        // Writing to a string cannot fail.
-        let _ = write!(
-            entries,
-            "{comma}{{\"id\":{},\"proto\":\"{proto}{six}\",\"host_addr{six}\":\"{}\",\
-             \"host_port\":{},\"guest_addr{six}\":\"{}\",\"guest_port\":{}}}",
-            id.0,
-            host.ip(),
-            host.port(),
-            guest.ip(),
-            guest.port(),
-        );
-    }
-    entries.push(']');
-    format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
-}
-
-/// The reply to `info`.
-pub fn info(plan: &AddressPlan, stats: &Stats) -> String {
-    let mut reply = format!(
-        "{{\"return\":{{\"version\":\"{}\",\"network\":\"{}/{}\",\"gateway\":\"{}\",\"dns\":\"{}\",\
-         \"recommended_ip\":\"{}\"",
-        env!("CARGO_PKG_VERSION"),
-        plan.network(),
-        plan.prefix_len(),
-        plan.gateway(),
-        plan.dns(),
-        plan.recommended_guest(),
-    );
-    if let Some(ipv6) = plan.ipv6() {
-        let _ = write!(
-            reply,
-            ",\"network6\":\"{}/{}\",\"gateway6\":\"{}\",\"dns6\":\"{}\"",
-            ipv6.prefix(),
-            crate::plan::Ipv6Plan::PREFIX_LEN,
-            ipv6.gateway(),
-            ipv6.dns(),
-        );
-    }
-    let counters = [
-        ("frames_from_guest", stats.frames_from_guest),
-        ("frames_to_guest", stats.frames_to_guest),
-        ("bytes_from_guest", stats.bytes_from_guest),
-        ("bytes_to_guest", stats.bytes_to_guest),
-        ("tcp_opened", stats.tcp_opened),
-        ("tcp_failed", stats.tcp_failed),
-        ("tcp_accepted", stats.tcp_accepted),
-        ("tcp_parked", stats.tcp_parked),
-        ("tcp_unparked", stats.tcp_unparked),
-        ("udp_opened", stats.udp_opened),
-        ("udp_accepted", stats.udp_accepted),
-        ("echo_opened", stats.echo_opened),
-        ("dns_queries", stats.dns_queries),
-        ("flows", stats.flows),
-    ];
-    reply.push_str(",\"counters\":{");
-    push_counters(&mut reply, counters.into_iter());
-    reply.push_str("},\"discards\":{");
-    push_counters(
-        &mut reply,
-        stats.discards.iter().map(|(reason, count)| (reason.as_str(), count)),
-    );
-    reply.push_str("}}}");
-    reply
-}
-
-fn push_counters<'n>(reply: &mut String, counters: impl Iterator<Item = (&'n str, u64)>) {
-    for (index, (name, count)) in counters.enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(reply, "{comma}\"{name}\":{count}");
-    }
 }
 
 #[cfg(test)]

@@ -6,23 +6,31 @@
 //! connection is a task, so a client that says nothing delays nobody. It is closed after
 //! [`REQUEST_TIMEOUT`], or when [`CONNECTIONS_CAP`] is reached and it is the oldest.
 //!
-//! The file is removed when the server ends, unless somebody has put another one in its place.
+//! The file is removed when the server ends, unless somebody has put another one in its place. From
+//! inside a sandbox it cannot be reached; a helper process outside does it then
+//! ([`ApiSocket::remove_from_outside`]).
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::protocol::{self, REQUEST_CAP, Refusal, Request};
-use crate::host::forward::ForwardError;
+use super::reply;
+use crate::event::ForwardId;
+use crate::host::forward::{Forward, ForwardError};
 use crate::instance::Handle;
 use crate::plan::AddressPlan;
+use crate::sys::remover::{Identity, Remover};
 
 /// Connections at one time (one descriptor and about 6 KiB each).
 pub const CONNECTIONS_CAP: usize = 256;
@@ -34,13 +42,29 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Reads of what a client sent behind its request, before the connection is closed (arbitrary).
 const LEFTOVERS_CAP: usize = 16;
 
+crate::sys::calls::system_calls! {
+    SYS_accept4 => "clients";
+    SYS_recvfrom => "requests";
+    SYS_sendto => "replies";
+    SYS_shutdown => "the end of a reply";
+    SYS_getsockopt => "a client that has gone";
+    SYS_getsockname => "the listening socket";
+    SYS_newfstatat => "whether the file is still ours";
+    SYS_statx => "whether the file is still ours";
+    SYS_unlinkat if crate::sys::calls::BY_NAME => "the file at the end";
+    #[cfg(target_arch = "x86_64")]
+    SYS_unlink => "the file at the end";
+}
+
 /// A bound API socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct ApiSocket {
     listener: Option<std::os::unix::net::UnixListener>,
     path: PathBuf,
     /// Device and inode of our file.
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
+    /// Who removes the file, if not we.
+    remover: Option<Remover>,
 }
 
 impl ApiSocket {
@@ -57,7 +81,22 @@ impl ApiSocket {
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: Some(listener), path: path.to_owned(), identity: identity(path) })
+        let identity = identity(path);
+        Ok(Self { listener: Some(listener), path: path.to_owned(), identity, remover: None })
+    }
+
+    /// Has a helper process remove the file at the end, for a process that is about to enter a
+    /// [`Sandbox`](crate::sandbox::Sandbox), from where the file is out of reach. The helper waits
+    /// outside for the end of this process, however that comes, and holds nothing else of it.
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and fork(2). The socket serves nevertheless.
+    pub fn remove_from_outside(&mut self) -> io::Result<()> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        // Such a path could not have been bound.
+        let path = CString::new(self.path.as_os_str().as_bytes())?;
+        self.remover = Some(Remover::start(path, identity)?);
+        Ok(())
     }
 
     /// Serves until it is dropped.
@@ -66,6 +105,7 @@ impl ApiSocket {
             tracing::error!("the API socket is not usable");
             return;
         };
+        let shared = Arc::new(Shared { handle, plan, started_at: Instant::now() });
         let mut tasks = JoinSet::new();
         let mut order: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -84,7 +124,7 @@ impl ApiSocket {
             {
                 oldest.abort();
             }
-            let serving = serve_client(stream, handle.clone(), plan);
+            let serving = serve_client(stream, Arc::clone(&shared));
             order.push_back(tasks.spawn(async move {
                 if tokio::time::timeout(REQUEST_TIMEOUT, serving).await.is_err() {
                     tracing::debug!("an API client took too long");
@@ -94,19 +134,29 @@ impl ApiSocket {
     }
 }
 
+/// What the answers of all connections are made of.
+struct Shared {
+    handle: Handle,
+    plan: AddressPlan,
+    started_at: Instant,
+}
+
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if self.remover.is_none()
+            && self.identity.is_some()
+            && identity(&self.path) == self.identity
+        {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<Identity> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-async fn serve_client(mut stream: UnixStream, handle: Handle, plan: AddressPlan) {
+async fn serve_client(mut stream: UnixStream, shared: Arc<Shared>) {
     let mut buffer = [0; REQUEST_CAP];
     let mut len = 0;
     let request = loop {
@@ -114,12 +164,15 @@ async fn serve_client(mut stream: UnixStream, handle: Handle, plan: AddressPlan)
             return;
         };
         len += count;
-        if let Some(request) = protocol::parse(&buffer[..len], count == 0, &plan) {
+        if let Some(request) = protocol::parse(&buffer[..len], count == 0, &shared.plan) {
             break request;
         }
     };
     let reply = match request {
-        Ok(request) => perform(request, &handle, &plan).await.unwrap_or_else(Refusal::reply),
+        Ok(request) => {
+            let outcome = perform(request, &shared).await;
+            outcome.unwrap_or_else(|refusal| refusal.reply())
+        }
         Err(refusal) => {
             if refusal == Refusal::TooLarge {
                 tracing::warn!("api_handler: too large message (>= {REQUEST_CAP} bytes)");
@@ -139,29 +192,62 @@ async fn serve_client(mut stream: UnixStream, handle: Handle, plan: AddressPlan)
     }
 }
 
-async fn perform(request: Request, handle: &Handle, plan: &AddressPlan) -> Result<String, Refusal> {
+async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
+    let Shared { handle, plan, started_at } = shared;
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
-            Ok(id) => Ok(protocol::added(id)),
-            Err(error) => Err(if matches!(error, ForwardError::GuestAddress(_)) {
-                let is_ipv6 = forward.guest.is_ipv6();
-                Refusal::AddArgument(if is_ipv6 { "guest_addr6" } else { "guest_addr" })
-            } else {
-                Refusal::AddFailed
-            }),
+            Ok(id) => Ok(reply::added(id)),
+            Err(error) => Err(invalid_guest(&error, &forward).unwrap_or(Refusal::AddFailed)),
         },
-        Request::RemoveForward(id) => match handle.remove_forward(id).await {
-            Ok(()) => Ok(protocol::removed()),
-            Err(ForwardError::Unknown(_)) => Err(Refusal::RemoveId),
-            Err(_) => Err(Refusal::RemoveFailed),
-        },
+        Request::AddForwards(forwards) => {
+            let (count, sample) = (forwards.len(), forwards.first().copied());
+            match handle.add_forwards(forwards).await {
+                Ok(first) => Ok(reply::added_range(first, count)),
+                Err(error) => Err(sample
+                    .and_then(|forward| invalid_guest(&error, &forward))
+                    .unwrap_or_else(|| Refusal::AddRangeFailed(error.to_string()))),
+            }
+        }
+        Request::RemoveForwards(ids) => {
+            let (first, last) = (ForwardId(*ids.start()), ForwardId(*ids.end()));
+            match handle.remove_forwards(first, last).await {
+                Ok(()) => Ok(reply::removed()),
+                Err(ForwardError::Unknown(id)) if id == first => Err(Refusal::RemoveId),
+                Err(ForwardError::Unknown(_)) => Err(Refusal::RemoveIdEnd),
+                Err(_) => Err(Refusal::RemoveFailed),
+            }
+        }
         Request::ListForwards => {
             let forwards = handle.list_forwards().await.ok_or(Refusal::Ended)?;
-            Ok(protocol::listed(&forwards))
+            Ok(reply::forwards(&forwards))
         }
+        Request::ListFlows { from, limit } => list_flows(handle, from, limit).await,
         Request::Info => {
             let stats = handle.stats().await.ok_or(Refusal::Ended)?;
-            Ok(protocol::info(plan, &stats))
+            Ok(reply::info(plan, &stats, started_at.elapsed()))
         }
     }
+}
+
+fn invalid_guest(error: &ForwardError, forward: &Forward) -> Option<Refusal> {
+    let name = if forward.guest.is_ipv6() { "guest_addr6" } else { "guest_addr" };
+    matches!(error, ForwardError::GuestAddress(_)).then_some(Refusal::AddArgument(name))
+}
+
+/// Gathers parts of the list until there are `limit` flows or no more.
+async fn list_flows(handle: &Handle, from: u32, limit: usize) -> Result<String, Refusal> {
+    let mut flows = Vec::new();
+    let mut next = Some(from);
+    while let Some(first) = next
+        && flows.len() < limit
+    {
+        let page = handle.flows(first).await.ok_or(Refusal::Ended)?;
+        flows.extend(page.flows);
+        next = page.next;
+    }
+    if let Some(beyond) = flows.get(limit) {
+        next = Some(beyond.id.index);
+        flows.truncate(limit);
+    }
+    Ok(reply::flows(&flows, next))
 }

@@ -13,11 +13,13 @@ use crate::time::Instant;
 pub(crate) struct EchoFlow {
     guest: GuestSide,
     expires_at: Instant,
+    /// Whom the guest has addressed last.
+    latest: IpAddr,
 }
 
 impl EchoFlow {
     pub(crate) const fn new(guest: GuestSide, now: Instant) -> Self {
-        Self { guest, expires_at: now }
+        Self { guest, expires_at: now, latest: guest.address.ip() }
     }
 
     pub(crate) const fn guest(&self) -> GuestSide {
@@ -28,9 +30,21 @@ impl EchoFlow {
         self.expires_at
     }
 
-    /// Notes a request of the guest.
-    pub(crate) fn on_request(&mut self, guest: GuestSide, timeouts: &Timeouts, now: Instant) {
+    /// The remote that the guest has addressed last.
+    pub(crate) const fn latest(&self) -> IpAddr {
+        self.latest
+    }
+
+    /// Notes a request of the guest to `remote`.
+    pub(crate) fn on_request(
+        &mut self,
+        guest: GuestSide,
+        remote: IpAddr,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) {
         self.guest = guest;
+        self.latest = remote;
         self.expires_at = now + timeouts.echo;
     }
 

@@ -6,10 +6,12 @@
 
 pub(crate) mod echo;
 pub(crate) mod forward;
+pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
+pub use summary::{FlowState, FlowSummary, Traffic};
 pub use tcp::{HostStream, Transfer};
 
 use core::net::SocketAddr;

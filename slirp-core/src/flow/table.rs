@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use super::summary::Traffic;
 use super::{Flow, FlowKey};
 use crate::discard::DiscardReason;
 use crate::event::FlowId;
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) id: FlowId,
     pub(crate) key: FlowKey,
     pub(crate) flow: Flow,
+    pub(crate) created_at: Instant,
+    pub(crate) traffic: Traffic,
     /// The earliest hint for this flow in the timer heap.
     pub(crate) hinted_at: Option<Instant>,
     /// Whether the flow stands in the queue of flows that are to be pumped.
@@ -62,7 +65,12 @@ impl FlowTable {
     ///
     /// # Errors
     /// [`DiscardReason::FlowTableFull`].
-    pub(crate) fn insert(&mut self, key: FlowKey, flow: Flow) -> Result<FlowId, DiscardReason> {
+    pub(crate) fn insert(
+        &mut self,
+        key: FlowKey,
+        flow: Flow,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
         if self.entries.len() >= self.cap {
             return Err(DiscardReason::FlowTableFull);
         }
@@ -71,7 +79,10 @@ impl FlowTable {
         let index = u32::try_from(slot.key()).map_err(|_| DiscardReason::FlowTableFull)?;
         self.generation = self.generation.wrapping_add(1);
         let id = FlowId { index, generation: self.generation };
-        slot.insert(Entry { id, key, flow, hinted_at: None, is_ready: false });
+        let traffic = Traffic::default();
+        let entry =
+            Entry { id, key, flow, created_at: now, traffic, hinted_at: None, is_ready: false };
+        slot.insert(entry);
         self.by_key.insert(key, index);
         Ok(id)
     }
@@ -95,6 +106,20 @@ impl FlowTable {
         self.by_key.remove(&entry.key);
         self.give_memory_back();
         Some(entry)
+    }
+
+    /// The flows in the slots of `range`, and the slot to go on from; `None` at the end.
+    ///
+    /// Costs as much as there are slots in the range, whether or not they are in use.
+    pub(crate) fn in_slots(
+        &self,
+        first: u32,
+        count: u32,
+    ) -> (impl Iterator<Item = &Entry>, Option<u32>) {
+        let end = first.saturating_add(count);
+        let has_more = slot(end) < self.entries.capacity();
+        let entries = (first..end).filter_map(|index| self.entries.get(slot(index)));
+        (entries, has_more.then_some(end))
     }
 
     /// After a burst the table shrinks to what is in use; a slab can only do that from its end.
@@ -135,21 +160,21 @@ mod tests {
     #[test]
     fn full_table_refuses_and_keeps_what_it_has() {
         let mut table = FlowTable::new(2, 7);
-        let first = table.insert(key(1), flow(1)).unwrap();
-        table.insert(key(2), flow(2)).unwrap();
-        assert_eq!(table.insert(key(3), flow(3)), Err(DiscardReason::FlowTableFull));
+        let first = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
+        table.insert(key(2), flow(2), Instant::ZERO).unwrap();
+        assert_eq!(table.insert(key(3), flow(3), Instant::ZERO), Err(DiscardReason::FlowTableFull));
         assert_eq!(table.lookup(&key(1)), Some(first));
         table.remove(first);
-        assert!(table.insert(key(3), flow(3)).is_ok());
+        assert!(table.insert(key(3), flow(3), Instant::ZERO).is_ok());
         assert_eq!(table.len(), 2);
     }
 
     #[test]
     fn old_name_does_not_find_the_next_user_of_its_slot() {
         let mut table = FlowTable::new(2, 7);
-        let old = table.insert(key(1), flow(1)).unwrap();
+        let old = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
         table.remove(old);
-        let new = table.insert(key(1), flow(1)).unwrap();
+        let new = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
         assert_eq!(old.index, new.index);
         assert!(table.entry(old).is_none());
         assert!(table.entry_mut(old).is_none());

@@ -29,7 +29,8 @@
 //! section 4.2.3.2, whose limit is 500 ms).
 //!
 //! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), allocated when the
-//! handshake starts; none while connecting or parked.
+//! handshake starts; none while connecting or parked. The one to the guest grows once a flow turns out
+//! to move bulk data: with a larger one the host is read while the guest works on what it got before.
 //!
 //! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
 
@@ -38,6 +39,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::GuestSide;
+use super::summary::{FlowState, Traffic};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
@@ -51,6 +53,9 @@ pub(crate) const ACK_HOLD: Duration = Duration::from_millis(5);
 /// [`QUICK_CAP`] (arbitrary; Linux starts with 16 as well).
 const QUICK_START: u16 = 16;
 const QUICK_CAP: u16 = 4096;
+/// A flow that has been given this many bytes in one go moves bulk data, and its ring to the guest grows
+/// (1 MiB: by then the few dozen microseconds that this takes are nothing).
+const GROW_AFTER: usize = 1024 * 1024;
 /// How soon an engine is looked at again that wants to be polled but has nothing to say.
 const ENGINE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -118,8 +123,10 @@ pub(crate) struct TcpFlow {
     /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
     /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
     is_lingering: bool,
-    /// Payload bytes that arrived since a segment left.
+    /// Sequence numbers (payload bytes, the end) that arrived since a segment left.
     unacknowledged: u32,
+    /// Bytes that the guest was given since the flow woke or tried to grow.
+    given: usize,
     /// Segments that are still to be acknowledged at once.
     quick: u16,
     quick_next: u16,
@@ -157,6 +164,7 @@ impl TcpFlow {
             is_aborted: false,
             is_lingering: false,
             unacknowledged: 0,
+            given: 0,
             quick: 0,
             quick_next: QUICK_START,
             opened_at: now,
@@ -221,6 +229,30 @@ impl TcpFlow {
             | State::Parked(_)
             | State::Broken => self.state = State::Broken,
         }
+    }
+
+    /// Where the flow stands.
+    pub(crate) fn state(&self) -> FlowState {
+        match &self.state {
+            State::Connecting { .. } => FlowState::Connecting,
+            State::Locating { .. } => FlowState::Locating,
+            State::Awake(connection) if connection.is_handshaking() => FlowState::Handshaking,
+            State::Awake(connection) if connection.is_open_both_ways() && !self.is_host_ended => {
+                FlowState::Open
+            }
+            State::Parked(_) => FlowState::Parked,
+            State::Awake(_) | State::Broken => FlowState::Closing,
+        }
+    }
+
+    /// Whether the remote opened the connection.
+    pub(crate) const fn is_inbound(&self) -> bool {
+        self.is_inbound
+    }
+
+    /// When something was heard of or said by either side last.
+    pub(crate) const fn active_at(&self) -> Instant {
+        self.active_at
     }
 
     pub(crate) const fn guest(&self) -> GuestSide {
@@ -295,7 +327,8 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return Err(DiscardReason::TcpNoFlow);
         };
-        self.unacknowledged = self.unacknowledged.saturating_add(segment.payload_len);
+        let taken = segment.payload_len.saturating_add(u32::from(segment.is_fin()));
+        self.unacknowledged = self.unacknowledged.saturating_add(taken);
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
@@ -306,8 +339,14 @@ impl TcpFlow {
         outcome
     }
 
-    /// Moves bytes between the guest's rings and its host.
-    pub(crate) fn pump(&mut self, host: &mut impl HostStream, engine: &mut Engine, now: Instant) {
+    /// Moves bytes between the guest's rings and its host; `traffic` counts them.
+    pub(crate) fn pump(
+        &mut self,
+        host: &mut impl HostStream,
+        engine: &mut Engine,
+        traffic: &mut Traffic,
+        now: Instant,
+    ) {
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
             return;
@@ -317,6 +356,7 @@ impl TcpFlow {
         // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
         if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
             let (bytes, outcome) = drain_to_host(connection, host);
+            traffic.add_from_guest(bytes);
             moved += bytes;
             is_failed |= outcome == Transfer::Failed;
         }
@@ -328,8 +368,20 @@ impl TcpFlow {
             host.shutdown_write();
         }
         if !self.is_host_ended && !is_failed && !connection.is_handshaking() {
-            let (bytes, outcome) = fill_from_host(connection, host);
+            let wants_growth = self.given >= GROW_AFTER && engine.may_grow(connection);
+            if wants_growth && connection.queued_to_guest() == 0 {
+                self.given = 0;
+                engine.grow(connection, now);
+            }
+            // A flow that is to grow lets its ring run empty, once.
+            let (bytes, outcome) = if wants_growth && self.given > 0 {
+                (0, Transfer::Blocked)
+            } else {
+                fill_from_host(connection, host)
+            };
+            traffic.add_to_guest(bytes);
             moved += bytes;
+            self.given = self.given.saturating_add(bytes);
             is_failed |= outcome == Transfer::Failed;
             self.is_host_ended |= outcome == Transfer::Ended;
         }
@@ -381,8 +433,8 @@ impl TcpFlow {
         Ok(frame)
     }
 
-    /// Whether the only thing to say is the acknowledgement of a small segment, and an answer that
-    /// could carry it is likely.
+    /// Whether the only thing to say is the acknowledgement of a small segment or of the guest's end,
+    /// and an answer that could carry it (the remote's end in the latter case) is likely.
     fn may_hold_acknowledgement(&self) -> bool {
         let State::Awake(connection) = &self.state else {
             return false;
@@ -391,7 +443,7 @@ impl TcpFlow {
             && self.quick == 0
             && self.unacknowledged <= u32::from(connection.guest_mss())
             && !self.is_host_ended
-            && connection.is_open_both_ways()
+            && (connection.is_open_both_ways() || connection.is_ended_by_guest())
             && connection.queued_to_guest() == 0
             && connection.queued_to_host() == 0
     }
@@ -513,6 +565,7 @@ impl TcpFlow {
             return;
         };
         self.state = engine.unpark(parked, now).map_or(State::Broken, State::Awake);
+        self.given = 0;
         self.active_at = now;
         self.unparked += 1;
     }

@@ -22,13 +22,16 @@ pub(crate) struct UdpFlow {
     guest: GuestSide,
     expires_at: Instant,
     is_dns_only: bool,
+    /// Whom the guest has addressed last.
+    latest: SocketAddr,
     /// `(as the host sees it, as the guest wrote it)` where the two differ.
     aliases: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl UdpFlow {
     pub(crate) const fn new(guest: GuestSide, now: Instant) -> Self {
-        Self { guest, expires_at: now, is_dns_only: true, aliases: Vec::new() }
+        let latest = SocketAddr::new(guest.address.ip(), 0);
+        Self { guest, expires_at: now, is_dns_only: true, latest, aliases: Vec::new() }
     }
 
     pub(crate) const fn guest(&self) -> GuestSide {
@@ -37,6 +40,16 @@ impl UdpFlow {
 
     pub(crate) const fn expires_at(&self) -> Instant {
         self.expires_at
+    }
+
+    /// The remote that the guest has addressed last, as it wrote it.
+    pub(crate) const fn latest(&self) -> SocketAddr {
+        self.latest
+    }
+
+    /// How long the mapping lives without traffic.
+    pub(crate) const fn idle_timeout(&self, timeouts: &Timeouts) -> Duration {
+        if self.is_dns_only { timeouts.udp_dns } else { timeouts.udp }
     }
 
     /// Notes a datagram of the guest to `written`, which the host reaches as `reached`.
@@ -49,6 +62,7 @@ impl UdpFlow {
         now: Instant,
     ) {
         self.guest = guest;
+        self.latest = written;
         self.is_dns_only &= written.port() == 53;
         self.extend(timeouts, now);
         let known = self.aliases.iter().position(|&(host, _)| host == reached);
@@ -97,8 +111,7 @@ impl UdpFlow {
     }
 
     fn extend(&mut self, timeouts: &Timeouts, now: Instant) {
-        let idle: Duration = if self.is_dns_only { timeouts.udp_dns } else { timeouts.udp };
-        self.expires_at = now + idle;
+        self.expires_at = now + self.idle_timeout(timeouts);
     }
 }
 

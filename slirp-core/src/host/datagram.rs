@@ -29,6 +29,15 @@ use crate::event::HostError;
 /// a time; more can only arrive while the call runs. Arbitrary.
 const PENDING_ERRORS_CAP: usize = 8;
 
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "the remotes of a flow";
+    SYS_setsockopt => "hop limit, error queue, coalescing, filter of a raw socket";
+    SYS_getsockopt => "what the kernel offers";
+    SYS_bind => "outbound addresses, forwarded ports";
+    SYS_sendmsg => "datagrams with their source and segment size";
+    SYS_recvmsg => "datagrams with their addresses, and the error queue";
+}
+
 /// Why a datagram was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SendError {

@@ -7,9 +7,11 @@
 //! Sockets are edge-triggered, so a rule that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -32,6 +34,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Tokens of rules start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "forwarded ports";
+    SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
+    SYS_bind => "forwarded ports";
+    SYS_listen => "forwarded ports";
+    SYS_accept4 => "connections to forwarded ports";
+    SYS_epoll_ctl => "the poller is told of a port";
+}
+
 /// What a rule forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardProtocol {
@@ -39,6 +50,15 @@ pub enum ForwardProtocol {
     Tcp,
     /// Datagrams.
     Udp,
+}
+
+impl fmt::Display for ForwardProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
 }
 
 /// One rule: what arrives at `host` goes to `guest`.
@@ -66,7 +86,7 @@ pub enum ForwardError {
     #[error("{0} is no address that the guest can have")]
     GuestAddress(IpAddr),
     /// The host does not let us listen there.
-    #[error("cannot listen on {} for {:?}: {source}{}", .forward.host, .forward.protocol, hint(.source, .forward))]
+    #[error("cannot listen on {} for {}: {source}{}", .forward.host, .forward.protocol, hint(.source))]
     Bind {
         /// The rule.
         forward: Forward,
@@ -84,11 +104,10 @@ pub enum ForwardError {
     Ended,
 }
 
-fn hint(error: &io::Error, forward: &Forward) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EACCES) if forward.host.port() < 1024 => {
-            " (see the sysctl net.ipv4.ip_unprivileged_port_start)"
-        }
+        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set there.
+        Some(libc::EACCES) => " (see the sysctl net.ipv4.ip_unprivileged_port_start)",
         Some(libc::EADDRNOTAVAIL) => " (no interface of the host has this address)",
         Some(_) | None => "",
     }
@@ -179,13 +198,51 @@ impl Forwards {
         Ok(socket)
     }
 
-    /// Removes a rule and closes its port; connections that were accepted live on.
+    /// Adds all of the rules, under names that follow each other, or none; returns the first name.
     ///
     /// # Errors
-    /// [`ForwardError::Unknown`].
-    pub(crate) fn remove(&mut self, id: ForwardId) -> Result<(), ForwardError> {
-        // Closing the socket also ends its registration.
-        self.rules.remove(&id).map(drop).ok_or(ForwardError::Unknown(id))
+    /// Those of [`add`](Self::add), for the first rule that cannot be added.
+    pub(crate) fn add_all(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+        let first = ForwardId(self.last_id + 1);
+        for &forward in forwards {
+            if let Err(error) = self.add(forward) {
+                self.rules.split_off(&first);
+                return Err(error);
+            }
+        }
+        Ok(first)
+    }
+
+    /// Removes all of the rules or none, and closes their ports; connections that were accepted
+    /// live on. Returns what was removed.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] for the first that does not exist.
+    pub(crate) fn remove_all(
+        &mut self,
+        ids: RangeInclusive<u64>,
+    ) -> Result<Vec<ForwardId>, ForwardError> {
+        let unknown = |id| ForwardError::Unknown(ForwardId(id));
+        let (first, last) = (*ids.start(), *ids.end());
+        // No more than FORWARDS_CAP, however long the range is.
+        let known: Vec<ForwardId> = self
+            .rules
+            .range(ForwardId(first)..)
+            .map(|(&id, _)| id)
+            .take_while(|id| id.0 <= last)
+            .collect();
+        let missing = (first..=last).zip(&known).find(|(id, known)| known.0 != *id);
+        if let Some((id, _)) = missing {
+            return Err(unknown(id));
+        }
+        if known.last().is_none_or(|id| id.0 != last) {
+            return Err(unknown(known.last().map_or(first, |id| id.0 + 1)));
+        }
+        for id in &known {
+            // Closing the socket also ends its registration.
+            self.rules.remove(id);
+        }
+        Ok(known)
     }
 
     pub(crate) fn list(&self) -> Vec<(ForwardId, Forward)> {

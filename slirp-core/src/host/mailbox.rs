@@ -3,6 +3,7 @@
 //! Owns the channel and the waking: a message is never left lying, because sending one always wakes
 //! the event loop. The data thread never waits for whoever sends.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
 use crate::event::{DnsQueryId, ForwardId};
+use crate::flow::FlowSummary;
 use crate::stats::Stats;
 
 /// What the data thread can be told.
@@ -25,24 +27,41 @@ pub(crate) enum Message {
     },
     /// Somebody wants the counters.
     Stats(oneshot::Sender<Stats>),
-    /// A port of the host is to lead to the guest.
-    AddForward {
-        /// The rule.
-        forward: Forward,
-        /// Where its name goes.
+    /// Ports of the host are to lead to the guest, all of them or none.
+    AddForwards {
+        /// The rules; at least one.
+        forwards: Vec<Forward>,
+        /// Where the name of the first goes; the others follow it.
         reply: oneshot::Sender<Result<ForwardId, ForwardError>>,
     },
-    /// A forward rule is to end.
-    RemoveForward {
+    /// Forward rules are to end, all of them or none.
+    RemoveForwards {
         /// Which.
-        id: ForwardId,
+        ids: RangeInclusive<u64>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), ForwardError>>,
+    },
+    /// Somebody wants some of the flows.
+    ListFlows {
+        /// The slot of the flow table to begin with.
+        first: u32,
+        /// Where they go, with the slot to go on from.
+        reply: oneshot::Sender<FlowPage>,
     },
     /// Somebody wants the forward rules.
     ListForwards(oneshot::Sender<Vec<(ForwardId, Forward)>>),
     /// The instance is to end.
     Shutdown,
+}
+
+/// A part of the list of flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct FlowPage {
+    /// The flows.
+    pub flows: Vec<FlowSummary>,
+    /// Where the next part begins; `None` at the end.
+    pub next: Option<u32>,
 }
 
 /// The sending end; clones share it.

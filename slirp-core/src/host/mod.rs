@@ -1,6 +1,6 @@
 //! The host side: everything that touches the kernel.
 //!
-//! Owns the event loop of the data thread, the TAP device, the host sockets of the flows and, on
+//! Owns the event loop of the data thread, the guest's link, the host sockets of the flows and, on
 //! the control thread, the exchange with the host's resolvers. What to do with a packet is decided
 //! on the pure side.
 
@@ -12,9 +12,12 @@ pub mod echo;
 pub mod errno;
 pub mod error_queue;
 pub mod forward;
+pub mod frame_socket;
+pub mod link;
 pub(crate) mod mailbox;
 pub mod outbound;
 pub(crate) mod reactor;
+pub mod recording;
 pub(crate) mod sockets;
 pub mod tap;
 pub mod tcp;

@@ -9,41 +9,43 @@
 //! then, flow by flow, move bytes between its host socket and its rings and write its frames. One
 //! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
 //!
-//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The TAP
-//! device is level-triggered: it hands out one frame a call, so "drained" costs a call that says
+//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The guest's
+//! link is level-triggered: it hands out one frame a call, so "drained" costs a call that says
 //! so; instead the loop reads as many frames as the last turns had, and the poller says whether
-//! there are more. mio offers edges only, so the device is put into mio's own epoll instance with
-//! epoll_ctl(2) directly.
+//! there are more. A link that takes no more frames (a socket whose peer reads slowly) ends the
+//! writing until it does: flows are not served and datagrams stay in the host's kernel meanwhile.
 //!
 //! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
 //! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
 //! round trip of a small request.
 //!
-//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the device or of the
+//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the link or of the
 //! poller ends the loop.
 //!
 //! *Limits.* [`BATCH_CAP`] frames and [`DATAGRAMS_CAP`] datagrams of one socket a turn, so that no
 //! source of traffic starves the others.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::dns::Query;
 use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
-use super::mailbox::{Mailbox, Message};
+use super::link::{Link, LinkPort};
+use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
+use super::recording::Recorder;
 use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
-use super::tap::Tap;
 use super::tcp::Connecting;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
+use crate::flow::FlowSummary;
 use crate::host::datagram::SendError;
 use crate::instance::RunError;
 use crate::stack::Stack;
@@ -57,6 +59,9 @@ const DATAGRAMS_CAP: usize = 64;
 const ACCEPTS_CAP: usize = 64;
 /// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
 const ERRORS_CAP: usize = 16;
+/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
+/// each, together a fraction of a millisecond.
+const FLOW_PAGE: u32 = 256;
 /// Events that one wait reports at most (arbitrary).
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
@@ -64,16 +69,25 @@ const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
 
-const TAP: Token = Token(usize::MAX - 1);
+const LINK: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 const TIMER: Token = Token(usize::MAX - 3);
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "the event loop";
+    SYS_epoll_ctl => "the event loop";
+    SYS_epoll_pwait => "the event loop";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "the event loop";
+    SYS_eventfd2 => "the mailbox wakes the event loop";
+    SYS_timerfd_create => "deadlines";
+    SYS_timerfd_settime => "deadlines";
+}
 
 /// See the [module](self).
 pub(crate) struct Reactor {
     poll: Poll,
-    /// mio's epoll instance, for the one registration that mio does not offer.
-    _epoll: Epoll,
-    tap: Tap,
+    link: LinkPort,
     stack: Stack,
     sockets: SocketTable,
     forwards: Forwards,
@@ -97,14 +111,16 @@ pub(crate) struct Reactor {
 /// What one wait has found.
 #[derive(Default)]
 struct Found {
-    is_tap_ready: bool,
+    is_link_ready: bool,
+    is_link_writable: bool,
     is_woken: bool,
 }
 
 impl Reactor {
-    /// A loop around `tap` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
+    /// A loop around `link` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
     pub(crate) fn new(
-        tap: Tap,
+        link: Link,
+        recorder: Option<Recorder>,
         stack: Stack,
         outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
@@ -112,9 +128,8 @@ impl Reactor {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (mailbox, inbox) = Mailbox::new(waker);
-        let epoll = Epoll(std::os::fd::AsFd::as_fd(poll.registry()).try_clone_to_owned()?);
-        let token = u64::try_from(TAP.0).unwrap_or(u64::MAX);
-        epoll.add(&tap, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        let coalesce_udp = link.offload().udp_segmentation;
+        let link = LinkPort::new(link, recorder, poll.registry(), LINK)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
@@ -122,13 +137,11 @@ impl Reactor {
         let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
         // Edge-triggered, so that nobody has to read how often it went off.
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
-        let coalesce_udp = tap.offload().udp_segmentation;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
         let reactor = Self {
             poll,
-            _epoll: epoll,
-            tap,
+            link,
             stack,
             sockets,
             forwards,
@@ -163,9 +176,12 @@ impl Reactor {
             }
             let now = self.now();
             let found = self.note_events(&events, now);
+            if found.is_link_writable {
+                self.resume(now)?;
+            }
             self.serve_backlog(now)?;
             self.serve_forwards(now)?;
-            if found.is_tap_ready {
+            if found.is_link_ready {
                 self.read_frames(now)?;
             } else {
                 self.is_batch_spent = false;
@@ -188,7 +204,9 @@ impl Reactor {
     /// How long the next wait may take: not at all while there is work, else until something
     /// happens, which may be the timer.
     fn patience(&mut self) -> Option<Duration> {
-        if self.stack.has_work() || !self.backlog.is_empty() {
+        let has_work = self.stack.has_work() || !self.backlog.is_empty();
+        // What there is to do for the guest has to wait for a full link.
+        if has_work && !self.link.is_full() {
             return Some(Duration::ZERO);
         }
         let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
@@ -216,7 +234,10 @@ impl Reactor {
         }
         for event in events {
             match event.token() {
-                TAP => found.is_tap_ready = true,
+                LINK => {
+                    found.is_link_ready = true;
+                    found.is_link_writable = event.is_writable();
+                }
                 WAKER => found.is_woken = true,
                 TIMER => self.timer_at = None,
                 token if self.forwards.on_event(token) => {}
@@ -273,14 +294,14 @@ impl Reactor {
         }
         self.is_batch_spent = false;
         for count in 0..self.batch {
-            match self.tap.read(&mut self.frame) {
+            match self.link.read(&mut self.frame) {
                 Ok(len) => self.on_frame(len, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.batch = count.max(1);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(RunError::TapGone(error)),
+                Err(error) => return Err(RunError::of_link(error)),
             }
         }
         self.is_batch_spent = true;
@@ -317,11 +338,15 @@ impl Reactor {
             while let Some(action) = self.stack.poll_action() {
                 self.perform(action, now);
             }
+            if self.link.is_full() {
+                return Ok(());
+            }
             let Some(flow) = self.stack.poll_ready(now) else {
                 break;
             };
             if let Some(HostSocket::Tcp(host)) = self.sockets.of(flow) {
                 self.stack.pump(flow, host, now);
+                self.sockets.watch_room(flow);
             }
             self.write_frames(now)?;
         }
@@ -329,22 +354,37 @@ impl Reactor {
     }
 
     fn write_frames(&mut self, now: Instant) -> Result<(), RunError> {
-        while let Some(frame) = self.stack.poll_frame(now) {
-            match self.tap.write(frame) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-                    return Err(RunError::TapGone(error));
-                }
-                // The interface is down (EIO), or the kernel does not like the frame or has no
-                // memory: lost, as it may be on any link.
-                Err(error) => {
-                    self.stack.note_discard(DiscardReason::TapWriteFailed);
-                    if !self.is_tap_failure_logged {
-                        self.is_tap_failure_logged = true;
-                        tracing::debug!(%error, "a frame was lost (further ones only counted)");
-                    }
-                }
+        while !self.link.is_full()
+            && let Some(frame) = self.stack.poll_frame(now)
+        {
+            if let Err(error) = self.link.write(frame) {
+                self.on_write_error(error)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Goes on where a full link made us stop: with the frame that it did not take, and with the
+    /// flow whose frame that was.
+    fn resume(&mut self, now: Instant) -> Result<(), RunError> {
+        if let Err(error) = self.link.flush() {
+            self.on_write_error(error)?;
+        }
+        self.write_frames(now)
+    }
+
+    fn on_write_error(&mut self, error: io::Error) -> Result<(), RunError> {
+        let is_gone = error.raw_os_error() == Some(libc::EBADFD)
+            || error.kind() == io::ErrorKind::UnexpectedEof;
+        if is_gone {
+            return Err(RunError::of_link(error));
+        }
+        // The interface is down (EIO), or the kernel does not like the frame or has no memory:
+        // lost, as it may be on any link.
+        self.stack.note_discard(DiscardReason::TapWriteFailed);
+        if !self.is_tap_failure_logged {
+            self.is_tap_failure_logged = true;
+            tracing::debug!(%error, "a frame was lost (further ones only counted)");
         }
         Ok(())
     }
@@ -387,6 +427,10 @@ impl Reactor {
 
     /// Receives from datagram sockets that have something, each at most its share.
     fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
+        if self.link.is_full() {
+            // The host's kernel holds them as long.
+            return Ok(());
+        }
         for flow in std::mem::take(&mut self.backlog) {
             let is_drained = match self.sockets.of(flow) {
                 Some(HostSocket::Udp(_)) => self.receive_udp(flow, now)?,
@@ -476,19 +520,37 @@ impl Reactor {
         Ok(false)
     }
 
-    fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        if !self.stack.is_forwardable(forward.guest) {
-            return Err(ForwardError::GuestAddress(forward.guest.ip()));
-        }
-        let added = self.forwards.add(forward);
+    /// Adds all of the rules or none; returns the name of the first.
+    fn add_forwards(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+        let stack = &self.stack;
+        let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
+        let added = match invalid {
+            Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
+            None => self.forwards.add_all(forwards),
+        };
         match &added {
-            Ok(id) => {
-                let Forward { protocol, host, .. } = forward;
-                tracing::info!(id = id.0, ?protocol, %host, "forward added");
-            }
-            Err(error) => tracing::warn!(%error, "forward refused"),
+            Ok(id) => tracing::info!(id = id.0, ?forwards, "forward added"),
+            Err(error) => tracing::warn!("forward refused: {error}"),
         }
         added
+    }
+
+    fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
+        for id in self.forwards.remove_all(ids)? {
+            tracing::info!(id = id.0, "forward removed");
+            self.stack.handle_forward_removed(id);
+        }
+        Ok(())
+    }
+
+    /// A part of the list of flows, small enough to hold up no packet.
+    fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
+        let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
+        let with_local = |mut flow: FlowSummary| {
+            flow.local = self.sockets.local_address(flow.id);
+            flow
+        };
+        FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
     /// Serves forward rules that have something, each at most its share.
@@ -549,16 +611,14 @@ impl Reactor {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.stack.stats().clone());
                 }
-                Message::AddForward { forward, reply } => {
-                    let _ = reply.send(self.add_forward(forward));
+                Message::AddForwards { forwards, reply } => {
+                    let _ = reply.send(self.add_forwards(&forwards));
                 }
-                Message::RemoveForward { id, reply } => {
-                    let removed = self.forwards.remove(id);
-                    if removed.is_ok() {
-                        tracing::info!(id = id.0, "forward removed");
-                        self.stack.handle_forward_removed(id);
-                    }
-                    let _ = reply.send(removed);
+                Message::RemoveForwards { ids, reply } => {
+                    let _ = reply.send(self.remove_forwards(ids));
+                }
+                Message::ListFlows { first, reply } => {
+                    let _ = reply.send(self.list_flows(first, now));
                 }
                 Message::ListForwards(reply) => {
                     let _ = reply.send(self.forwards.list());

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use smoltcp::wire::IpVersion;
+use socket2::SockRef;
 
 use super::echo::{EchoOpenError, EchoSocket};
 use super::outbound::OutboundAddresses;
@@ -18,6 +19,11 @@ use super::tcp::{self, Connecting, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_ctl => "the poller is told of a socket";
+    SYS_getsockname => "the host's side of a flow, for the list of flows";
+}
 
 /// A host socket with its state.
 #[derive(Debug)]
@@ -76,7 +82,15 @@ impl SocketTable {
             HostSocket::Echo(socket) => socket.as_raw_fd(),
         };
         let index = slot(flow.index);
-        self.register(fd, index, matches!(socket, HostSocket::Connecting(_) | HostSocket::Tcp(_)))?;
+        // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
+        // writable. A connected one is writable, and to say so would cost each flow a wake-up: see
+        // `watch_room`. Urgent data is what a stream's reads stop at.
+        let interest = match &socket {
+            HostSocket::Connecting(_) => STREAM_INTEREST.add(Interest::WRITABLE),
+            HostSocket::Tcp(_) => STREAM_INTEREST,
+            HostSocket::Udp(_) | HostSocket::Echo(_) => Interest::READABLE,
+        };
+        self.registry.register(&mut SourceFd(&fd), Token(index), interest)?;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
@@ -84,20 +98,46 @@ impl SocketTable {
         Ok(())
     }
 
-    fn register(&self, fd: RawFd, index: usize, is_stream: bool) -> io::Result<()> {
-        // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
-        // writable. Urgent data is what a stream's reads stop at.
-        let interest = if is_stream {
-            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
-        } else {
-            Interest::READABLE
+    /// Has the poller say when there is room again in the socket of `flow`, if anybody waits for it.
+    pub(crate) fn watch_room(&mut self, flow: FlowId) {
+        let Some(entry) = self.slots.get_mut(slot(flow.index)).and_then(Option::as_mut) else {
+            return;
         };
-        self.registry.register(&mut SourceFd(&fd), Token(index), interest)
+        let HostSocket::Tcp(host) = &mut entry.socket else {
+            return;
+        };
+        if entry.flow != flow || !host.wants_to_write || host.is_room_watched {
+            return;
+        }
+        // Should there be room by now, this reports it: a change arms the edge anew.
+        let interest = STREAM_INTEREST.add(Interest::WRITABLE);
+        let fd = host.stream.as_raw_fd();
+        match self.registry.reregister(&mut SourceFd(&fd), Token(slot(flow.index)), interest) {
+            Ok(()) => host.is_room_watched = true,
+            Err(error) => {
+                // Nobody would ever hear of the room. The end of both directions is heard of, and
+                // ends the flow.
+                tracing::warn!(%error, "a connection was lost");
+                host.stream.shutdown_both();
+            }
+        }
     }
 
     /// The socket in slot `index`, whoever's it is.
     pub(crate) fn at(&mut self, index: usize) -> Option<(FlowId, &mut HostSocket)> {
         self.slots.get_mut(index)?.as_mut().map(|slot| (slot.flow, &mut slot.socket))
+    }
+
+    /// The host's side of the socket of `flow`, where it has one that is open.
+    pub(crate) fn local_address(&self, flow: FlowId) -> Option<SocketAddr> {
+        let entry = self.slots.get(slot(flow.index))?.as_ref().filter(|slot| slot.flow == flow)?;
+        let fd = match &entry.socket {
+            HostSocket::Connecting(stream) => stream.as_fd(),
+            HostSocket::Tcp(host) => host.stream.as_fd(),
+            HostSocket::Udp(socket) => socket.as_fd(),
+            HostSocket::Echo(socket) => socket.as_fd(),
+        };
+        SockRef::from(&fd).local_addr().ok()?.as_socket()
     }
 
     /// Notes whether `flow` stands in a queue of its owner's; returns whether that is news.
@@ -115,7 +155,9 @@ impl SocketTable {
         let entry = self.slots.get_mut(slot(flow.index))?;
         let taken = entry.take()?;
         let socket = match taken.socket {
-            HostSocket::Connecting(stream) => HostSocket::Tcp(TcpHost::new(stream)),
+            HostSocket::Connecting(stream) => {
+                HostSocket::Tcp(TcpHost { is_room_watched: true, ..TcpHost::new(stream) })
+            }
             other @ (HostSocket::Tcp(_) | HostSocket::Udp(_) | HostSocket::Echo(_)) => other,
         };
         match &mut entry.insert(Slot { socket, ..taken }).socket {
@@ -190,6 +232,9 @@ impl SocketTable {
     }
 }
 
+/// What the poller is asked to say about every TCP socket.
+const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::PRIORITY);
+
 fn slot(index: u32) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
 }
@@ -214,6 +259,10 @@ pub(crate) struct TcpHost {
     /// (tcp(7)), so only one that finds nothing is the last.
     is_urgent: bool,
     wants_to_write: bool,
+    /// Whether the poller says when there is room to write.
+    is_room_watched: bool,
+    /// The kernel has reported the end of the connection: there is nothing left to reset.
+    is_broken: bool,
 }
 
 impl TcpHost {
@@ -225,6 +274,8 @@ impl TcpHost {
             is_ending: false,
             is_urgent: false,
             wants_to_write: false,
+            is_room_watched: false,
+            is_broken: false,
         }
     }
 
@@ -244,7 +295,15 @@ impl TcpHost {
 
     /// Closes the socket so that the remote sees a reset.
     pub(crate) fn reset(self) {
-        self.stream.reset();
+        if !self.is_broken {
+            self.stream.reset();
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) -> Transfer {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
+        self.is_broken = matches!(error.kind(), ConnectionReset | BrokenPipe | TimedOut);
+        Transfer::Failed
     }
 }
 
@@ -266,7 +325,7 @@ impl HostStream for TcpHost {
             }
             // A signal came in between; the next event or turn tries again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Blocked,
-            Err(_) => Transfer::Failed,
+            Err(error) => self.fail(&error),
         }
     }
 
@@ -289,7 +348,7 @@ impl HostStream for TcpHost {
                 Transfer::Blocked
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Blocked,
-            Err(_) => Transfer::Failed,
+            Err(error) => self.fail(&error),
         }
     }
 

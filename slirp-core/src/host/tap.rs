@@ -185,6 +185,11 @@ fn negotiate(
     Ok(Offload { vnet_header, ..Offload::default() })
 }
 
+crate::sys::calls::system_calls! {
+    SYS_read => "frames of the guest";
+    SYS_write => "frames to the guest";
+}
+
 /// The header's length as the kernel is told.
 const HEADER_LEN: u8 = {
     assert!(VNET_HEADER_LEN == 10, "the kernel's virtio_net_hdr without num_buffers");

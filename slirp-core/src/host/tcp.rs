@@ -15,6 +15,17 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::outbound;
 use crate::event::HostError;
 
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "the remote of a flow";
+    SYS_setsockopt => "no delay, urgent data in line, reset instead of an orderly end";
+    SYS_bind => "outbound addresses";
+    SYS_connect => "the remote of a flow";
+    SYS_getsockopt => "the outcome of a connect";
+    SYS_sendto => "bytes of the guest";
+    SYS_recvfrom => "bytes for the guest";
+    SYS_shutdown => "the end of the guest's direction";
+}
+
 /// A socket whose connect has been started.
 #[derive(Debug)]
 pub enum Connecting {
@@ -123,6 +134,13 @@ impl TcpStream {
     /// The connection is over already (`ENOTCONN`).
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Ends both directions; the poller reports that as an end and an error.
+    pub(super) fn shutdown_both(&self) {
+        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "shutdown");
+        }
     }
 
     /// Closes the socket so that the remote sees a reset (RST), discarding what is unsent.

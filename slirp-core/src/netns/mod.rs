@@ -7,22 +7,35 @@
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 
 mod error;
+mod process;
+mod watch;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fs::File;
 use std::io;
+<<<<<<< HEAD
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+=======
+use std::os::fd::{AsFd, OwnedFd};
+>>>>>>> main
 use std::path::{Path, PathBuf};
 
 pub use error::AttachError;
+pub use watch::{TargetWatch, WatchError};
+
+use process::{Process, in_proc};
 
 use crate::host::tap::{OffloadCeiling, Tap};
 use crate::plan::{AddressPlan, Ipv6Plan};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
+<<<<<<< HEAD
 use crate::sys::nsfs;
+=======
+use crate::sys::owner_of;
+>>>>>>> main
 use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -30,30 +43,66 @@ use crate::wire::MacAddr;
 pub struct NamespaceTarget {
     net: OwnedFd,
     user: Option<OwnedFd>,
+    path: PathBuf,
+    /// The process that the network namespace was taken from.
+    process: Option<Process>,
 }
 
 impl NamespaceTarget {
-    /// The network and user namespace of the process `pid`.
+    /// The network namespace of the process `pid` and the user namespace that goes with it, both of
+    /// one and the same process, even when it ends meanwhile and another one gets its number.
+    ///
+    /// The user namespace is the one that owns the network namespace, where this process may know
+    /// it, and else the process's own. They differ when the process has entered a further user
+    /// namespace since, as those of bubblewrap do: nobody gets from there into a network namespace
+    /// of the outer one.
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] when there is no such process or it may not be looked into.
     pub fn of_pid(pid: i32) -> Result<Self, AttachError> {
         let path = |kind: &str| PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
-        Self::from_paths(&path("net"), Some(&path("user")))
+        let mut target = Self::from_paths(&path("net"), Some(&path("user")))?;
+        if let Ok(owner) = owner_of(target.net.as_fd()) {
+            target.user = Some(owner);
+        }
+        Ok(target)
     }
 
     /// The network namespace at `net` and, if it is to be joined first, the user namespace at
-    /// `user`.
+    /// `user`. Paths of one process below `/proc` are as good as [`of_pid`](Self::of_pid).
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] when either cannot be opened.
     pub fn from_paths(net: &Path, user: Option<&Path>) -> Result<Self, AttachError> {
+        let error = |path: &Path, source| AttachError::OpenNamespace { path: path.into(), source };
+        let process = in_proc(net)
+            .map(|(pid, _)| Process::open(pid))
+            .transpose()
+            .map_err(|errno| error(net, errno.into()))?;
         let open = |path: &Path| {
-            File::open(path)
-                .map(OwnedFd::from)
-                .map_err(|source| AttachError::OpenNamespace { path: path.to_owned(), source })
+            match (in_proc(path), &process) {
+                (Some((pid, rest)), Some(process)) if pid == process.pid => {
+                    process.file(rest).map_err(io::Error::from)
+                }
+                _ => File::open(path).map(OwnedFd::from),
+            }
+            .map_err(|source| error(path, source))
         };
-        Ok(Self { net: open(net)?, user: user.map(open).transpose()? })
+        let (net_fd, user) = (open(net)?, user.map(open).transpose()?);
+        Ok(Self { net: net_fd, user, path: net.to_owned(), process })
+    }
+
+    /// Watches for the end of the target: see [`TargetWatch`].
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub fn watch(&self) -> Result<TargetWatch, WatchError> {
+        match (&self.process, in_proc(&self.path)) {
+            (Some(process), Some((_, rest))) if rest == Path::new("ns/net") => {
+                TargetWatch::of_process(process)
+            }
+            _ => TargetWatch::of_name(&self.path, &self.net),
+        }
     }
 
     /// The network namespace at `net`, wherever that is, and the user namespace that owns it, unless

@@ -110,7 +110,7 @@ impl Stack {
         let side = GuestSide { address: guest, mac: mac.unwrap_or_default() };
         let link = LinkAddresses { guest: side.mac, ours: self.outbox.our_mac(guest.ip()) };
         let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
-        let id = self.insert_flow(key, Flow::Tcp(Box::new(flow)))?;
+        let id = self.insert_flow(key, Flow::Tcp(Box::new(flow)), now)?;
         self.note_half_open(id);
         self.stats.tcp_accepted += 1;
         if let Err(reason) = self.await_answer(guest.ip(), id, now) {
@@ -175,7 +175,7 @@ impl Stack {
                 let mac = self.neighbors.lookup(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = ForwardedUdp::new(side, origin, &self.config.timeouts, now);
-                let id = self.insert_flow(key, Flow::Forwarded(flow))?;
+                let id = self.insert_flow(key, Flow::Forwarded(flow), now)?;
                 self.forwarding.udp_flows += 1;
                 self.forwarding.order.push_back(id);
                 self.stats.udp_accepted += 1;
@@ -189,6 +189,7 @@ impl Stack {
             return Err(DiscardReason::HostDatagramNoFlow);
         };
         flow.on_datagram(&self.config.timeouts, now);
+        entry.traffic.add_to_guest(payload.len());
         if flow.guest().mac == MacAddr::default()
             && let Some(mac) = self.neighbors.lookup(guest.ip())
         {
@@ -209,6 +210,7 @@ impl Stack {
         &mut self,
         guest: GuestSide,
         written: SocketAddr,
+        payload_len: usize,
         now: Instant,
     ) -> Option<(FlowId, Origin)> {
         if self.forwarding.udp_flows == 0 {
@@ -216,9 +218,11 @@ impl Stack {
         }
         let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: written };
         let id = self.flows.lookup(&key)?;
-        let Flow::Forwarded(flow) = &mut self.flows.entry_mut(id)?.flow else {
+        let entry = self.flows.entry_mut(id)?;
+        let Flow::Forwarded(flow) = &mut entry.flow else {
             return None;
         };
+        entry.traffic.add_from_guest(payload_len);
         flow.locate(guest.mac);
         flow.on_datagram(&self.config.timeouts, now);
         Some((id, flow.origin()))

@@ -260,7 +260,7 @@ impl Stack {
         let written = SocketAddr::new(arrival.ip.destination, destination_port);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
-        if let Some((id, origin)) = self.forwarded_udp(guest, written, now) {
+        if let Some((id, origin)) = self.forwarded_udp(guest, written, payload.len(), now) {
             let hop_limit = self.next_hop_limit(arrival)?;
             let segment_len = segment_len_of(arrival, payload.len());
             let kind = LentKind::Forwarded { origin, segment_len };
@@ -298,7 +298,7 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                let id = self.insert_flow(key, Flow::Udp(UdpFlow::new(guest, now)))?;
+                let id = self.insert_flow(key, Flow::Udp(UdpFlow::new(guest, now)), now)?;
                 self.stats.udp_opened += 1;
                 id
             }
@@ -307,6 +307,7 @@ impl Stack {
             && let Flow::Udp(flow) = &mut entry.flow
         {
             flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
+            entry.traffic.add_from_guest(payload.len());
         }
         self.schedule(id);
         let kind = LentKind::Udp { remote: reached, segment_len };
@@ -360,19 +361,20 @@ impl Stack {
                 if self.echo_flows >= self.config.limits.echo_flows {
                     return Err(DiscardReason::FlowTableFull);
                 }
-                let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)))?;
+                let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)), now)?;
                 self.echo_flows += 1;
                 self.stats.echo_opened += 1;
                 id
             }
         };
+        let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Echo(flow) = &mut entry.flow
         {
-            flow.on_request(guest, &self.config.timeouts, now);
+            flow.on_request(guest, remote, &self.config.timeouts, now);
+            entry.traffic.add_from_guest(payload.len());
         }
         self.schedule(id);
-        let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
         let kind = LentKind::Echo { remote, ident, sequence };
         Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
     }

@@ -42,7 +42,7 @@ impl Stack {
             return;
         };
         if flow.on_connected(&mut self.engine, now) {
-            self.wake_flow(id);
+            self.wake_flow_first(id);
         } else {
             self.stats.discards.count(DiscardReason::TcpEngineFailed);
             self.remove_flow(id, true);
@@ -97,6 +97,7 @@ impl Stack {
         };
         let timeouts = &self.config.timeouts;
         let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
+        entry.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let udp = UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };
         if let Err(reason) = self.outbox.push_udp(udp) {
@@ -169,7 +170,7 @@ impl Stack {
         payload: &[u8],
         hop_limit: Option<u8>,
     ) {
-        let Some(entry) = self.flows.entry(id) else {
+        let Some(entry) = self.flows.entry_mut(id) else {
             self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
             return;
         };
@@ -181,6 +182,7 @@ impl Stack {
             self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
             return;
         }
+        entry.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let (to, ident) = (guest.address.ip(), guest.address.port());
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
@@ -315,7 +317,7 @@ impl Stack {
             return;
         };
         if let Flow::Tcp(flow) = &mut entry.flow {
-            flow.pump(stream, &mut self.engine, now);
+            flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
         }
         for message in stream.take_messages() {
             match self.dns.handle_query(Asker::Tcp { flow: id }, &message, now) {

@@ -55,7 +55,7 @@ use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
-use crate::flow::{Flow, HostStream};
+use crate::flow::{Flow, FlowSummary, HostStream};
 use crate::rng::Rng;
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
@@ -115,6 +115,7 @@ impl Stack {
             mtu: config.mtu,
             offload: config.offload,
             ring_len: config.limits.ring_len,
+            bulk_flows: config.limits.bulk_flows,
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
@@ -151,6 +152,22 @@ impl Stack {
     /// The counters so far.
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The flows in `count` slots of the table from slot `first` on, and the slot to go on from;
+    /// `None` when there are no more. Flows that come and go meanwhile may be missed.
+    ///
+    /// Costs as much as there are slots asked for, so that a long list can be read in pieces.
+    pub fn flows(
+        &self,
+        first: u32,
+        count: u32,
+        now: Instant,
+    ) -> (impl Iterator<Item = FlowSummary>, Option<u32>) {
+        let (entries, next) = self.flows.in_slots(first, count);
+        let timeouts = &self.config.timeouts;
+        let flows = entries.map(move |entry| FlowSummary::of(entry, timeouts, now));
+        (flows, next)
     }
 
     /// Counts a discard that happened on the host side.
@@ -194,12 +211,23 @@ impl Stack {
         }
     }
 
+    /// The same, ahead of everything else that is ready: the guest is waiting for this one to open,
+    /// and nobody waits for the end of an old one.
+    fn wake_flow_first(&mut self, id: FlowId) {
+        if let Some(entry) = self.flows.entry_mut(id)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push_front(id);
+        }
+    }
+
     /// Moves bytes between the guest's side of a TCP flow and its host socket.
     pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow
         {
-            flow.pump(host, &mut self.engine, now);
+            flow.pump(host, &mut self.engine, &mut entry.traffic, now);
         }
     }
 
@@ -243,8 +271,24 @@ impl Stack {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
-    pub fn poll_timeout(&self) -> Option<(Instant, TimerOwner)> {
-        self.timers.next()
+    ///
+    /// Forgets the hints of flows that are gone, so that the caller's timer is not set for nobody. A
+    /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
+    /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
+        while let Some((at, owner)) = self.timers.next() {
+            match owner {
+                TimerOwner::Flow(id) if self.flows.entry(id).is_none() => {
+                    self.timers.pop();
+                }
+                TimerOwner::Flow(_)
+                | TimerOwner::Reassembly
+                | TimerOwner::Dns
+                | TimerOwner::Forwarding
+                | TimerOwner::RouterAdvertisement => return Some((at, owner)),
+            }
+        }
+        None
     }
 
     /// Looks at everything whose deadline has passed.
@@ -353,8 +397,9 @@ impl Stack {
         &mut self,
         key: crate::flow::FlowKey,
         flow: Flow,
+        now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        let id = self.flows.insert(key, flow)?;
+        let id = self.flows.insert(key, flow, now)?;
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)

@@ -98,7 +98,7 @@ impl Stack {
         let mut bare = *segment;
         let _ = bare.truncate(&mut syn, 0);
         let flow = TcpFlow::connecting(guest, link, segment.seq, &syn, &self.config.timeouts, now);
-        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow))) {
+        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow)), now) {
             Ok(id) => id,
             Err(reason) => {
                 self.reset_guest(segment, guest.mac)?;

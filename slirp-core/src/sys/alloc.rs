@@ -13,6 +13,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use nix::errno::Errno;
 
+super::calls::system_calls! {
+    SYS_mmap if super::calls::WITHOUT_EXEC => "blocks of the size of rings";
+    SYS_munmap => "blocks of the size of rings";
+    SYS_mremap => "blocks of the size of rings";
+    SYS_madvise => "pages that go back to the kernel";
+}
+
 /// Blocks of at least this size are mapped: glibc's initial `M_MMAP_THRESHOLD`.
 const LARGE: usize = 128 * 1024;
 
@@ -34,9 +41,9 @@ pub struct LargeAlloc;
 /// Length of the blocks that are kept for reuse: the smallest power of two above [`LARGE`], and that
 /// of a TCP flow's rings. Smaller blocks get as much.
 const KEPT_LEN: usize = 2 * LARGE;
-/// Blocks that are kept (16; address space only, their pages have gone back): as many as eight flows
-/// need, so that flows which come and go one after the other cost no mapping each.
-const KEPT_CAP: usize = 16;
+/// Blocks that are kept (64, with a page each at most 256 KiB): as many as 32 flows need, so that flows
+/// which come and go one after the other cost neither a mapping nor a page fault each.
+const KEPT_CAP: usize = 64;
 
 static KEPT: [AtomicPtr<u8>; KEPT_CAP] = [const { AtomicPtr::new(ptr::null_mut()) }; KEPT_CAP];
 
@@ -142,22 +149,40 @@ fn take_kept() -> Option<*mut u8> {
         .find(|block| !block.is_null())
 }
 
-/// Keeps `block` without its pages, if there is a place for it.
+/// Keeps `block`, if there is a place for it. It reads as zeros from here on.
 ///
 /// # Safety
-/// `block` is [`KEPT_LEN`] bytes long, and nobody uses it any longer.
+/// `block` is [`KEPT_LEN`] bytes long and page-aligned, and nobody uses it any longer.
 unsafe fn keep(block: *mut u8) -> bool {
     if KEPT.iter().all(|slot| !slot.load(Ordering::Relaxed).is_null()) {
         return false;
     }
-    // SAFETY: as promised by the caller. Pages of an anonymous private mapping that are given back
-    // read as zeros afterwards (madvise(2)).
-    if unsafe { libc::madvise(block.cast(), KEPT_LEN, libc::MADV_DONTNEED) } != 0 {
+    // SAFETY: as promised by the caller.
+    if !unsafe { clear(block) } {
         return false;
     }
     KEPT.iter().any(|slot| {
         slot.compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed).is_ok()
     })
+}
+
+/// Makes `block` read as zeros. Its first page stays, because the next flow will need it and
+/// overwriting it costs less than giving it back and taking another; the others go back.
+///
+/// # Safety
+/// As for [`keep`].
+unsafe fn clear(block: *mut u8) -> bool {
+    // SAFETY: it only asks for a constant of the system.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(KEPT_LEN);
+    if page >= KEPT_LEN {
+        return false;
+    }
+    // SAFETY: the block belongs to the caller alone and is longer than a page. Pages of an anonymous
+    // private mapping that are given back read as zeros afterwards (madvise(2)).
+    unsafe {
+        block.write_bytes(0, page);
+        libc::madvise(block.add(page).cast(), KEPT_LEN - page, libc::MADV_DONTNEED) == 0
+    }
 }
 
 /// # Safety

@@ -13,6 +13,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -37,7 +38,7 @@ pub(crate) struct Connection {
     guest_mss: u16,
     /// Bytes of the largest segment that the engine sends.
     segment_len: usize,
-    ring_len: usize,
+    rings: Rings,
     /// What is added to the engine's sequence numbers to get the guest's.
     offset: u32,
     /// First sequence number of the guest that it may not send yet; known once something was sent.
@@ -61,6 +62,24 @@ pub(crate) struct Connection {
     /// The guest's sequence number behind its FIN, once that was taken.
     guest_fin_end: Option<u32>,
     is_killed: bool,
+}
+
+/// Sizes of a connection's two rings in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Rings {
+    /// The one from the guest; it decides the scale of our windows.
+    pub(super) receive: usize,
+    /// The one to the guest.
+    pub(super) send: usize,
+    /// Held by a connection whose ring to the guest is larger than others'.
+    pub(super) lease: Option<Arc<()>>,
+}
+
+impl Rings {
+    /// Two of the same size, as every connection starts.
+    pub(super) const fn equal(len: usize) -> Self {
+        Self { receive: len, send: len, lease: None }
+    }
 }
 
 /// All there is to know about an established connection with nothing queued or in flight.
@@ -89,12 +108,12 @@ impl Connection {
         syn: &Segment,
         options: SynOptions,
         (guest_mss, engine_mss): (u16, u16),
-        ring_len: usize,
+        rings: Rings,
     ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, ring_len);
-        let mut socket = new_socket(segment_len, ring_len);
+        let segment_len = usize::from(engine_mss).clamp(1, rings.send);
+        let mut socket = new_socket(segment_len, &rings);
         socket.listen(endpoint(syn.destination)).ok()?;
-        let connection = Self::around(socket, syn.source, syn.destination, ring_len);
+        let connection = Self::around(socket, syn.source, syn.destination, rings);
         Some(Self {
             isn: syn.seq,
             options,
@@ -113,12 +132,12 @@ impl Connection {
         context: &mut Context,
         (guest, remote): (SocketAddr, SocketAddr),
         (guest_mss, engine_mss): (u16, u16),
-        ring_len: usize,
+        rings: Rings,
     ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, ring_len);
-        let mut socket = new_socket(segment_len, ring_len);
+        let segment_len = usize::from(engine_mss).clamp(1, rings.send);
+        let mut socket = new_socket(segment_len, &rings);
         socket.connect(context, (guest.ip(), guest.port()), endpoint(remote)).ok()?;
-        let connection = Self::around(socket, guest, remote, ring_len);
+        let connection = Self::around(socket, guest, remote, rings);
         Some(Self { guest_mss, segment_len, ..connection })
     }
 
@@ -126,7 +145,7 @@ impl Connection {
         socket: Socket<'static>,
         guest: SocketAddr,
         remote: SocketAddr,
-        ring_len: usize,
+        rings: Rings,
     ) -> Self {
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
@@ -139,7 +158,7 @@ impl Connection {
             options: SynOptions::default(),
             guest_mss: 1,
             segment_len: 1,
-            ring_len,
+            rings,
             offset: 0,
             edge: None,
             is_edge_exact: false,
@@ -178,7 +197,7 @@ impl Connection {
         self.segment_len = usize::from(engine_mss).clamp(1, self.socket().send_capacity());
         self.guest_next = answer.seq.wrapping_add(1);
         self.guest_end = self.guest_next;
-        let window = u32::try_from(self.ring_len).unwrap_or(u32::MAX).min(u16::MAX.into());
+        let window = u32::try_from(self.rings.receive).unwrap_or(u32::MAX).min(u16::MAX.into());
         self.edge = Some(self.guest_next.wrapping_add(window));
         self.is_edge_exact = false;
     }
@@ -350,7 +369,7 @@ impl Connection {
         if self.options.window_scale.is_none() {
             return 0;
         }
-        (usize::BITS - self.ring_len.leading_zeros()).saturating_sub(16)
+        (usize::BITS - self.rings.receive.leading_zeros()).saturating_sub(16)
     }
 
     /// All there is to know, if nothing is queued, in flight, missing or half-closed.
@@ -388,6 +407,11 @@ impl Connection {
         self.is_edge_exact = false;
         self.empty_segments = 0;
         self.socket().state() == State::Established
+    }
+
+    /// Whether the ring to the guest has its larger size.
+    pub(crate) const fn is_grown(&self) -> bool {
+        self.rings.lease.is_some()
     }
 
     /// Takes bytes of the guest: `take` sees the next contiguous ones and says how many it took.
@@ -467,6 +491,11 @@ impl Connection {
         self.socket().state() == State::Established
     }
 
+    /// Whether the guest has ended its direction and the remote has not.
+    pub(crate) fn is_ended_by_guest(&self) -> bool {
+        self.socket().state() == State::CloseWait
+    }
+
     /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
     /// before it may still be queued.
     pub(crate) const fn is_guest_finished(&self) -> bool {
@@ -506,10 +535,10 @@ impl Connection {
 
 /// A socket with its rings. smoltcp cuts segments out of contiguous bytes: a ring that holds whole
 /// ones does not end in a runt each time around.
-fn new_socket(segment_len: usize, ring_len: usize) -> Socket<'static> {
+fn new_socket(segment_len: usize, rings: &Rings) -> Socket<'static> {
     let mut socket = Socket::new(
-        SocketBuffer::new(vec![0; ring_len]),
-        SocketBuffer::new(vec![0; ring_len / segment_len * segment_len]),
+        SocketBuffer::new(vec![0; rings.receive]),
+        SocketBuffer::new(vec![0; rings.send / segment_len * segment_len]),
     );
     // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
     // hold everything below 64 KiB back.

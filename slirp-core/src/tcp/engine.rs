@@ -7,12 +7,13 @@
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
 
 use super::clock;
-use super::connection::{Connection, Parked};
+use super::connection::{Connection, Parked, Rings};
 use super::device::Slot;
 use super::segment::{self, Segment, SynOptions};
 use crate::config::Offload;
@@ -34,6 +35,9 @@ const TCP_HEADER_LEN: usize = 20;
 /// RFC 9293 section 3.7.1: the MSS of a peer that names none; also the smallest one for which
 /// super-segments are built, so that a guest cannot make its own kernel cut 64 KiB into crumbs.
 const DEFAULT_MSS: u16 = 536;
+/// How much larger the ring to the guest is in a connection that moves bulk data: then the host can be
+/// read while the guest still works on what it got before (measured; more gains nothing).
+const BULK_FACTOR: usize = 4;
 /// Empty segments in a row that a connection may emit without having received anything. An honest
 /// one emits a window update each time the window has doubled, at most one per bit of the ring;
 /// defect B3 emits them for ever.
@@ -45,6 +49,7 @@ pub(crate) struct EngineConfig {
     pub(crate) mtu: u16,
     pub(crate) offload: Offload,
     pub(crate) ring_len: usize,
+    pub(crate) bulk_flows: usize,
     pub(crate) seed: u64,
 }
 
@@ -62,6 +67,8 @@ pub(crate) struct Engine {
     rng: Rng,
     frame: Box<[u8]>,
     mtu: usize,
+    /// Counts the connections that have a larger ring, by its clones.
+    leases: Arc<()>,
 }
 
 impl Engine {
@@ -71,7 +78,7 @@ impl Engine {
         let mut rng = Rng::new(config.seed);
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
-        Self { interface, config, rng, frame, mtu }
+        Self { interface, config, rng, frame, mtu, leases: Arc::new(()) }
     }
 
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
@@ -97,7 +104,7 @@ impl Engine {
             &segment,
             options,
             (guest_mss, engine_mss),
-            self.config.ring_len,
+            Rings::equal(self.config.ring_len),
         )?;
         self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
@@ -107,7 +114,8 @@ impl Engine {
     pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
         let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
         let context = self.interface.context();
-        Connection::connecting(context, (guest, remote), sizes, self.config.ring_len)
+        let rings = Rings::equal(self.config.ring_len);
+        Connection::connecting(context, (guest, remote), sizes, rings)
     }
 
     /// The guest's true MSS and the one that the engine is told.
@@ -223,6 +231,30 @@ impl Engine {
 
     /// Wakes a parked connection: a new socket is led through a handshake with itself.
     pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
+        self.resume(parked, Rings::equal(self.config.ring_len), now)
+    }
+
+    /// Whether a connection has a small ring to the guest and not too many have a large one.
+    pub(crate) fn may_grow(&self, connection: &Connection) -> bool {
+        !connection.is_grown() && Arc::strong_count(&self.leases) <= self.config.bulk_flows
+    }
+
+    /// Gives a connection a larger ring to the guest, if it is quiet at this moment. To the guest
+    /// nothing changes.
+    pub(crate) fn grow(&mut self, connection: &mut Connection, now: Instant) {
+        let Some(parked) = self.park(connection, now) else {
+            return;
+        };
+        let receive = self.config.ring_len;
+        let lease = Some(Arc::clone(&self.leases));
+        let rings = Rings { receive, send: BULK_FACTOR * receive, lease };
+        if let Some(grown) = self.resume(&parked, rings, now) {
+            *connection = grown;
+        }
+    }
+
+    /// A new socket is led through a handshake with itself, to where `parked` was left.
+    fn resume(&mut self, parked: &Parked, rings: Rings, now: Instant) -> Option<Connection> {
         let (_, engine_mss) = self.segment_sizes(&parked.options, parked.remote.ip());
         let engine_mss = engine_mss.min(parked.engine_mss_cap());
         let syn = segment::emit_syn(
@@ -234,12 +266,8 @@ impl Engine {
         );
         let ip = IpHeader::parse(&syn).ok()?;
         let opening = Segment::parse(&ip, &syn).ok()?;
-        let mut connection = Connection::listening(
-            &opening,
-            parked.options,
-            (parked.guest_mss, engine_mss),
-            self.config.ring_len,
-        )?;
+        let mut connection =
+            Connection::listening(&opening, parked.options, (parked.guest_mss, engine_mss), rings)?;
         self.ingress(&mut connection, &syn, now)?;
         let len = self.egress(&mut connection, now)??;
         let answer = &self.frame[HEADROOM..HEADROOM + len];

@@ -149,7 +149,7 @@ impl Sim {
     }
 
     /// Where everything stands that is not finished, for a failure's message.
-    pub fn standing(&self) -> String {
+    pub fn standing(&mut self) -> String {
         let timer = self.stack.poll_timeout();
         let stats = self.stack.stats();
         let discards: Vec<_> = stats.discards.iter().filter(|&(_, count)| count > 0).collect();
@@ -162,7 +162,7 @@ impl Sim {
     }
 
     /// Whether the stack waits for nothing but its own router advertisements.
-    pub fn is_stack_idle(&self) -> bool {
+    pub fn is_stack_idle(&mut self) -> bool {
         !self.stack.has_work()
             && self
                 .stack

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::options::Options;
-use crate::stack::{self, Stack};
+use crate::stack::{self, Stack, StackKind};
 use crate::worker::{self, EXEC, EXEC_IN_GUEST, Reply, Side, Worker};
 
 /// The address at which the guest reaches the host's loopback, with every stack.
@@ -32,6 +32,7 @@ pub(crate) struct Arena {
     // Dropped in this order: the stack first, so that it never sees its namespace vanish.
     stack: Program,
     holder: Worker,
+    api_socket: PathBuf,
 }
 
 /// A foreign program that this tool started; dropping it ends it.
@@ -46,8 +47,35 @@ impl Drop for Program {
 impl Arena {
     /// Makes the namespaces, starts the stack in them and waits for the guest's default route.
     pub(crate) fn open(options: &Options, stack: &Stack, mtu: u32) -> anyhow::Result<Self> {
+        Self::open_as(options, stack, mtu, false)
+    }
+
+    /// The same with an API socket, for stacks that have one.
+    pub(crate) fn open_with_api(
+        options: &Options,
+        stack: &Stack,
+        mtu: u32,
+    ) -> anyhow::Result<Self> {
+        Self::open_as(options, stack, mtu, true)
+    }
+
+    fn open_as(options: &Options, stack: &Stack, mtu: u32, has_api: bool) -> anyhow::Result<Self> {
         let holder = Worker::hold()?;
-        let args = stack.args(holder.pid(), mtu);
+        let mut args = stack.args(holder.pid(), mtu);
+        let api_socket = options.out.join("api.sock");
+        if has_api {
+            // What an earlier stack left behind must not be taken for this one's.
+            match fs::remove_file(&api_socket) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context("cannot remove an old API socket");
+                }
+                Ok(()) | Err(_) => {}
+            }
+            args.insert(0, format!("--api-socket={}", api_socket.display()));
+        }
+        if stack.kind == StackKind::Ours {
+            args.splice(0..0, options.ours_args.iter().cloned());
+        }
         let log_path = options.out.join(format!("{}.log", stack.kind.label()));
         let mut log = File::create(&log_path)
             .with_context(|| format!("cannot create {}", log_path.display()))?;
@@ -64,7 +92,7 @@ impl Arena {
             .stderr(log)
             .spawn()
             .context("cannot start the stack")?;
-        let mut arena = Self { stack: Program(child), holder };
+        let mut arena = Self { stack: Program(child), holder, api_socket };
         arena.wait_until_configured().with_context(|| last_words(&log_path))?;
         Ok(arena)
     }
@@ -84,6 +112,11 @@ impl Arena {
             std::thread::sleep(POLL_EVERY);
         }
         bail!("no default route in the guest within {} s", START_WITHIN.as_secs())
+    }
+
+    /// Where a stack that was opened with one has its API socket.
+    pub(crate) fn api_socket(&self) -> &Path {
+        &self.api_socket
     }
 
     /// Starts a worker on the host.

@@ -42,10 +42,18 @@ pub(crate) fn facts(stacks: &[Stack]) -> String {
     fact("memory", &memory_total());
     fact("user", if nix::unistd::geteuid().is_root() { "root" } else { "ordinary user" });
     fact("open files", &file_limit().to_string());
+    // What the guest's and the host's kernels send with.
+    fact("TCP", &congestion_control());
     for stack in stacks {
         fact(stack.kind.label(), &format!("{} ({})", stack.version, stack.path.display()));
     }
     text
+}
+
+fn congestion_control() -> String {
+    let read = |name| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap_or_default();
+    let (control, queue) = (read("ipv4/tcp_congestion_control"), read("core/default_qdisc"));
+    format!("{}, queueing discipline {}", control.trim(), queue.trim())
 }
 
 fn memory_total() -> String {

@@ -95,7 +95,9 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
         for case in cases.iter().filter(|case| round < case.rounds_cap()) {
             for turn in 0..stacks.len() {
                 let at = (turn + usize::try_from(round).unwrap_or_default()) % stacks.len();
-                let Some(stack) = stacks.get(at) else { continue };
+                let Some(stack) = stacks.get(at).filter(|stack| case.is_for(stack)) else {
+                    continue;
+                };
                 eprintln!(
                     "[{:>5.0} s] round {}/{}  {}  {}",
                     started_at.elapsed().as_secs_f64(),

@@ -18,9 +18,10 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   --seconds S       measured window of each rate (default 3)
   --quick           one round, short windows, little data: a trial of the pipeline, not a result
   --only NAME,..    only measurements whose name contains one of these words
-                    (tcp, latency, connect, udp, memory, crowd, iperf)
+                    (tcp, latency, connect, udp, forward, memory, crowd, iperf)
   --peers NAME,..   peers to run (default slirp4netns,pasta)
   --ours PATH       our binary (default: release/slirp4netns in the target directory)
+  --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) peers: Vec<StackKind>,
     pub(crate) with_ours: bool,
     pub(crate) ours: Option<PathBuf>,
+    /// Further arguments for our binary.
+    pub(crate) ours_args: Vec<String>,
     pub(crate) build: bool,
     pub(crate) iperf: bool,
     pub(crate) out: PathBuf,
@@ -69,6 +72,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         peers: vec![StackKind::Slirp4netns, StackKind::Pasta],
         with_ours: true,
         ours: None,
+        ours_args: Vec::new(),
         build: true,
         iperf: false,
         out: target_dir()?.join("bench"),
@@ -82,6 +86,10 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
             Long("only") => options.only = words(&parser.value()?.string()?),
             Long("peers") => options.peers = peers(&parser.value()?.string()?)?,
             Long("ours") => options.ours = Some(parser.value()?.into()),
+            Long("ours-args") => {
+                let list = parser.value()?.string()?;
+                options.ours_args = list.split_whitespace().map(str::to_owned).collect();
+            }
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
             Long("iperf") => options.iperf = true,

@@ -128,41 +128,102 @@ fn ipv6_is_meant_by_the_protocol_or_by_the_arguments() {
 }
 
 #[test]
-fn replies_are_exact() {
-    assert_eq!(added(ForwardId(1)), "{\"return\":{\"id\":1}}");
-    assert_eq!(removed(), "{\"return\":{}}");
+fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
+    let plan = AddressPlan::default().with_ipv6(crate::plan::Ipv6Plan::default());
+    for arguments in [
+        "{\"proto\":\"tcp6\",\"host_port\":80,\"guest_port\":8080}",
+        "{\"proto\":\"tcp\",\"host_addr6\":\"::\",\"host_port\":80,\"guest_port\":8080}",
+        "{\"proto\":\"tcp6\",\"host_port\":80,\"guest_addr6\":\"\",\"guest_port\":8080}",
+    ] {
+        let request = format!("{{\"execute\":\"add_hostfwd\",\"arguments\":{arguments}}}");
+        let Some(Ok(Request::AddForward(forward))) = parse(request.as_bytes(), true, &plan) else {
+            panic!("{arguments}");
+        };
+        assert_eq!(forward.host, "[::]:80".parse().unwrap());
+        assert_eq!(forward.guest, "[fd00::100]:8080".parse().unwrap());
+    }
+}
+
+#[test]
+fn keys_that_nobody_knows_do_not_matter() {
+    let forward = added_as(
+        "{\"proto\":\"tcp\",\"host_port\":80,\"guest_port\":80,\"colour\":[1,{}],\"host_port_end\":null}",
+    );
+    assert!(forward.is_ok(), "{forward:?}");
+    assert_eq!(
+        parsed(b"{\"arguments\":7,\"execute\":\"list_hostfwd\",\"id\":null}"),
+        Some(Ok(Request::ListForwards))
+    );
+}
+
+fn range_as(arguments: &str) -> Result<Vec<(u16, u16)>, String> {
+    let request = format!("{{\"execute\":\"add_hostfwd\",\"arguments\":{arguments}}}");
+    match parsed(request.as_bytes()) {
+        Some(Ok(Request::AddForwards(forwards))) => {
+            Ok(forwards.iter().map(|rule| (rule.host.port(), rule.guest.port())).collect())
+        }
+        Some(Err(refusal)) => Err(refusal.to_string()),
+        other => panic!("{arguments}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_range_is_as_many_ports_of_the_guest() {
+    let range = |end: &str, guest: &str| {
+        range_as(&format!(
+            "{{\"proto\":\"udp\",\"host_port\":8000,\"host_port_end\":{end},\"guest_port\":{guest}}}"
+        ))
+    };
+    assert_eq!(range("8002", "80"), Ok(vec![(8000, 80), (8001, 81), (8002, 82)]));
+    assert_eq!(range("8000", "80"), Ok(vec![(8000, 80)]));
+    assert_eq!(range("65535", "8000").map(|rules| rules.len()), Ok(57_536));
+    let bad = |name: &str| Err(format!("add_hostfwd: bad arguments.{name}"));
+    for end in ["7999", "0", "-1", "65536", "\"8002\"", "[]"] {
+        assert_eq!(range(end, "80"), bad("host_port_end"), "{end}");
+    }
+    assert_eq!(range("8002", "65534"), bad("guest_port"));
+}
+
+#[test]
+fn several_rules_are_removed_by_their_first_and_last_id() {
+    let remove = |arguments: &str| {
+        parsed(format!("{{\"execute\":\"remove_hostfwd\",\"arguments\":{arguments}}}").as_bytes())
+    };
+    assert_eq!(remove("{\"id\":3}"), Some(Ok(Request::RemoveForwards(3..=3))));
+    assert_eq!(remove("{\"id\":3,\"id_end\":5}"), Some(Ok(Request::RemoveForwards(3..=5))));
+    for arguments in ["{\"id\":3,\"id_end\":2}", "{\"id\":3,\"id_end\":\"5\"}"] {
+        assert_eq!(remove(arguments), Some(Err(Refusal::RemoveIdEnd)), "{arguments}");
+    }
+}
+
+#[test]
+fn a_part_of_the_flows_is_asked_for_by_where_it_begins() {
+    let flows = |arguments: &str| {
+        parsed(format!("{{\"execute\":\"list_flows\",\"arguments\":{arguments}}}").as_bytes())
+    };
+    let part = |from, limit| Some(Ok(Request::ListFlows { from, limit }));
+    assert_eq!(parsed(b"{\"execute\":\"list_flows\"}"), part(0, FLOWS_CAP));
+    assert_eq!(flows("{\"from\":512,\"limit\":2}"), part(512, 2));
+    assert_eq!(flows("{\"from\":null,\"limit\":1000}"), part(0, 1000));
+    for (arguments, name) in [
+        ("{\"from\":-1}", "from"),
+        ("{\"from\":\"1\"}", "from"),
+        ("{\"from\":4294967296}", "from"),
+        ("{\"limit\":0}", "limit"),
+        ("{\"limit\":1001}", "limit"),
+    ] {
+        assert_eq!(flows(arguments), Some(Err(Refusal::FlowsArgument(name))), "{arguments}");
+    }
+}
+
+#[test]
+fn refusals_are_exact_json() {
     assert_eq!(
         Refusal::AddFailed.reply(),
         "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed\"}}"
     );
-    assert_eq!(listed(&[]), "{\"return\":{\"entries\":[]},\"entries\":[]}");
-    let v4 = Forward {
-        protocol: ForwardProtocol::Tcp,
-        host: "0.0.0.0:8080".parse().unwrap(),
-        guest: "10.0.2.100:80".parse().unwrap(),
-    };
-    let v6 = Forward {
-        protocol: ForwardProtocol::Udp,
-        host: "[::1]:53".parse().unwrap(),
-        guest: "[fd00::64]:53".parse().unwrap(),
-    };
-    let entries = "[{\"id\":1,\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\
-                   \"guest_addr\":\"10.0.2.100\",\"guest_port\":80},\
-                   {\"id\":3,\"proto\":\"udp6\",\"host_addr6\":\"::1\",\"host_port\":53,\
-                   \"guest_addr6\":\"fd00::64\",\"guest_port\":53}]";
     assert_eq!(
-        listed(&[(ForwardId(1), v4), (ForwardId(3), v6)]),
-        format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
+        Refusal::AddRangeFailed("a \"quoted\" word".to_owned()).reply(),
+        "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: a \\\"quoted\\\" word\"}}"
     );
-}
-
-#[test]
-fn info_is_json_and_has_every_discard_reason() {
-    let plan = AddressPlan::default().with_ipv6(crate::plan::Ipv6Plan::default());
-    let reply: Value = serde_json::from_str(&info(&plan, &Stats::default())).unwrap();
-    assert_eq!(reply["return"]["gateway"], "10.0.2.2");
-    assert_eq!(reply["return"]["dns6"], "fd00::3");
-    for reason in crate::discard::DiscardReason::ALL {
-        assert_eq!(reply["return"]["discards"][reason.as_str()], 0);
-    }
 }

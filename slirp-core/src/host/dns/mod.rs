@@ -56,8 +56,48 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
+use crate::sys::calls::{Arguments, IP, UNIX, system_calls, word};
 use exchange::Outgoing;
 use upstream::Upstream;
+
+/// `SIOCGIFINDEX` (netdevice(7)).
+const INTERFACE_INDEX: Arguments = Arguments::OneOf(1, &[0x8933]);
+
+/// Reading a file that exists.
+const READ_ONLY: Arguments = Arguments::Bits(&[
+    (0, 0xffff_ffff, word(libc::AT_FDCWD)),
+    (
+        2,
+        word(
+            libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY,
+        ),
+        0,
+    ),
+]);
+
+system_calls! {
+    SYS_openat if READ_ONLY => "resolv.conf";
+    SYS_read => "resolv.conf";
+    SYS_lseek => "resolv.conf";
+    SYS_fstat => "resolv.conf";
+    SYS_newfstatat => "whether resolv.conf has changed";
+    SYS_statx => "whether resolv.conf has changed";
+    SYS_socket if IP => "resolvers";
+    SYS_bind => "source ports of queries";
+    SYS_setsockopt => "source ports of queries";
+    SYS_getsockopt => "the outcome of a connect";
+    SYS_connect => "resolvers";
+    SYS_getsockname => "resolvers";
+    SYS_getpeername => "resolvers";
+    SYS_sendto => "queries";
+    SYS_recvfrom => "answers";
+    SYS_sendmsg => "queries";
+    SYS_recvmsg => "answers";
+    SYS_shutdown => "the end of a connection to a resolver";
+    SYS_getrandom => "message ids";
+    SYS_socket if UNIX => "the scope of an IPv6 resolver (if_nametoindex)";
+    SYS_ioctl if INTERFACE_INDEX => "the scope of an IPv6 resolver (if_nametoindex)";
+}
 
 /// How the host's resolvers are found and asked.
 #[derive(Clone, Debug)]

@@ -1,11 +1,14 @@
 //! The system calls that a running network makes; all others end the process.
 //!
-//! Owns the list, as data: each call beside whoever needs it. seccomp(2).
+//! Owns the way from declarations to a filter in the kernel. Which calls there are is written where
+//! they are made: every module that asks something of the kernel once the network runs has its
+//! `SYSTEM_CALLS`, [`instance::system_calls`](crate::instance::system_calls) gathers them, programs add
+//! their own, and `runtime` has what any program needs. seccomp(2).
 //!
 //! # Theory of operation
 //! [`apply`] filters the calling thread and all that it starts, so it is called after everything
 //! was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). A call that is not
-//! listed, or listed and made with other arguments, kills the process with `SIGSYS`: it can only
+//! declared, or declared and made with other arguments, kills the process with `SIGSYS`: it can only
 //! come from code that is not ours. So does a call by another ABI of the machine (32-bit, x32).
 //!
 //! Arguments are looked at where that closes a door at no cost: no executable memory, no new
@@ -19,7 +22,11 @@
 use std::io;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
-mod list;
+mod program;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod runtime;
+
+pub use crate::sys::calls::SystemCall;
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +43,15 @@ pub enum SeccompError {
     Kernel(#[source] io::Error),
 }
 
-/// Allows only the listed system calls from here on, to this thread and those that it starts.
-/// Sets no_new_privs as well.
+/// Allows only `calls`, and what any program needs, from here on, to this thread and those that it
+/// starts. Sets no_new_privs as well.
 ///
 /// # Errors
 /// See [`SeccompError`].
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
-pub fn apply() -> Result<(), SeccompError> {
-    for program in list::programs().map_err(SeccompError::List)? {
+pub fn apply<'c>(calls: impl IntoIterator<Item = &'c SystemCall>) -> Result<(), SeccompError> {
+    let calls = calls.into_iter().chain(runtime::SYSTEM_CALLS);
+    for program in program::compile(calls).map_err(SeccompError::List)? {
         seccompiler::apply_filter(&program).map_err(|error| match error {
             seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
                 SeccompError::Kernel(error)
@@ -56,11 +64,72 @@ pub fn apply() -> Result<(), SeccompError> {
     Ok(())
 }
 
-/// Allows only the listed system calls from here on; there is no list for this architecture.
+/// There is no list for this architecture.
 ///
 /// # Errors
 /// [`SeccompError::Architecture`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-pub fn apply() -> Result<(), SeccompError> {
+pub fn apply<'c>(_calls: impl IntoIterator<Item = &'c SystemCall>) -> Result<(), SeccompError> {
     Err(SeccompError::Architecture)
+}
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod tests {
+    use super::*;
+    use crate::sys::calls::Arguments;
+
+    fn calls() -> Vec<&'static SystemCall> {
+        crate::instance::system_calls().chain(runtime::SYSTEM_CALLS).collect()
+    }
+
+    #[test]
+    fn each_call_has_a_reason() {
+        assert!(calls().iter().all(|call| !call.reason().is_empty()));
+    }
+
+    #[test]
+    fn nothing_that_starts_programs_or_leaves_the_sandbox_is_declared() {
+        for forbidden in [
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_mount,
+            libc::SYS_setns,
+            libc::SYS_unshare,
+            libc::SYS_chroot,
+            libc::SYS_bpf,
+            libc::SYS_io_uring_setup,
+            libc::SYS_kill,
+            libc::SYS_process_vm_readv,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_openat2,
+        ] {
+            assert!(calls().iter().all(|call| call.number() != forbidden), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn no_declaration_widens_what_another_keeps_narrow() {
+        for narrow in [
+            libc::SYS_clone,
+            libc::SYS_openat,
+            libc::SYS_socket,
+            libc::SYS_mmap,
+            libc::SYS_mprotect,
+            libc::SYS_prctl,
+            libc::SYS_ioctl,
+            libc::SYS_tgkill,
+            libc::SYS_unlinkat,
+        ] {
+            let mut found = calls().into_iter().filter(|call| call.number() == narrow).peekable();
+            assert!(found.peek().is_some(), "{narrow} is declared");
+            assert!(found.all(|call| call.arguments != Arguments::Any), "{narrow}");
+        }
+    }
+
+    #[test]
+    fn the_declarations_compile() {
+        let programs = program::compile(calls().into_iter()).unwrap();
+        assert!(programs.iter().all(|program| !program.is_empty()));
+    }
 }

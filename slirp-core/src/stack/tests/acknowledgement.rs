@@ -1,7 +1,7 @@
 //! When acknowledgements leave: with data, alone after a while, or at once.
 
 use super::*;
-use crate::tcp::tests::packet::PSH;
+use crate::tcp::tests::packet::{FIN, PSH};
 
 #[test]
 fn answer_carries_the_acknowledgement_of_its_request() {
@@ -47,6 +47,38 @@ fn held_acknowledgement_leaves_alone_after_5_ms_and_then_at_once_for_a_while() {
         again += 1;
     }
     assert!(again > at_once, "{again} after {at_once}");
+}
+
+#[test]
+fn remotes_end_carries_the_acknowledgement_of_the_guests() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    assert!(talk.say(&mut ladder, ACK | FIN, &[]).is_empty());
+    assert!(ladder.hosts[&talk.flow].is_shut, "the remote hears of it at once");
+    let heard = ladder.host(talk.flow, |host| host.is_ended = true);
+    assert!(only(&heard).has(FIN));
+    assert_eq!(only(&heard).ack, talk.seq);
+}
+
+#[test]
+fn guest_that_takes_bulk_data_gets_more_at_once() {
+    const BULK: usize = 1024 * 1024;
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let data = stream(4 * BULK);
+    let mut taken = Vec::new();
+    let mut heard = ladder.host(talk.flow, |host| host.to_guest.extend(&data));
+    let mut rounds = Vec::new();
+    while taken.len() < data.len() {
+        let bytes = talk.take(&heard);
+        assert!(!bytes.is_empty(), "{} of {}", taken.len(), data.len());
+        rounds.push(bytes.len());
+        taken.extend(bytes);
+        heard = talk.acknowledge(&mut ladder);
+    }
+    assert!(taken == data);
+    assert!(rounds[0] <= BULK / 4, "{rounds:?}");
+    assert!(rounds.iter().any(|&len| len > BULK / 2), "{rounds:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! without the fence around it.
 
 mod by_construction;
+mod growth;
 mod guards;
 pub(crate) mod packet;
 
@@ -87,6 +88,7 @@ impl Peer {
             mtu: 1500,
             offload: opening.offload,
             ring_len: opening.ring_len,
+            bulk_flows: 1,
             seed: 42,
         });
         let (from, to) = if opening.is_ipv6 {

@@ -21,6 +21,8 @@ pub(crate) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Servers bind here: the host's loopback, any free port.
 pub(crate) const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+/// Servers in the guest that are reached through its TAP device bind here.
+pub(crate) const EVERYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// Runs the worker described by `PLACE LOAD ARGS...`.
 pub(crate) fn work(args: impl Iterator<Item = String>) -> anyhow::Result<()> {
@@ -42,7 +44,7 @@ fn dispatch(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
     worker::die_with_parent()?;
     match load.as_str() {
         tcp_stream::LOAD => tcp_stream::work(&args),
-        round_trip::SERVER => round_trip::serve(),
+        round_trip::SERVER => round_trip::serve(&args),
         round_trip::CLIENT => round_trip::call(&args),
         connect::SERVER => connect::serve(),
         connect::CLIENT => connect::call(&args),

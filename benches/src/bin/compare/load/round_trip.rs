@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::{ANY_PORT, EXCHANGE_TIMEOUT, arg, nanos, operand};
+use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg, nanos, operand};
 use crate::worker::{self, Reply};
 
 pub(crate) const SERVER: &str = "round-trip-server";
@@ -19,8 +19,10 @@ pub(crate) const CLIENT: &str = "round-trip-client";
 /// At most this many round trips are kept: 8 MB of samples, far above what a window holds.
 const SAMPLES_CAP: usize = 1_000_000;
 
-pub(crate) fn serve() -> anyhow::Result<()> {
-    let listener = TcpListener::bind(ANY_PORT).context("bind")?;
+/// Serves on the loopback, or with the argument `all` on every address.
+pub(crate) fn serve(args: &[String]) -> anyhow::Result<()> {
+    let own = if args.iter().any(|arg| arg == "all") { EVERYWHERE } else { ANY_PORT };
+    let listener = TcpListener::bind(own).context("bind")?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {

@@ -4,7 +4,7 @@
 //! as they are read and reported with the clock of the same instant, so a rate is the difference of two
 //! `mark`s at the receiver.
 //!
-//! Arguments: `listen|ADDRESS:PORT send|receive STREAMS`. Questions: `mark`, `pause`, `resume`.
+//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS`. Questions: `mark`, `pause`, `resume`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{ANY_PORT, EXCHANGE_TIMEOUT, arg, nanos};
+use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg, nanos};
 use crate::worker::{self, Reply};
 
 pub(crate) const LOAD: &str = "tcp-stream";
@@ -47,8 +47,9 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
     let progress = Arc::new(Progress { bytes: AtomicU64::new(0), paused: AtomicBool::new(true) });
     let mut ready = Reply::default();
     match arg(args, 0)? {
-        "listen" => {
-            let listener = TcpListener::bind(ANY_PORT).context("bind")?;
+        place @ ("listen" | "listen-all") => {
+            let own = if place == "listen" { ANY_PORT } else { EVERYWHERE };
+            let listener = TcpListener::bind(own).context("bind")?;
             ready = ready.with("port", listener.local_addr()?.port().into());
             let progress = Arc::clone(&progress);
             thread::spawn(move || {

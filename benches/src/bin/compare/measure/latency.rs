@@ -5,7 +5,7 @@ use crate::arena::Arena;
 use crate::load::round_trip::{CLIENT, SERVER};
 use crate::options::Options;
 use crate::stack::Stack;
-use crate::worker::PATIENCE;
+use crate::worker::{PATIENCE, Reply};
 
 pub(crate) const ROW: &str = "latency of 1 byte there and back";
 
@@ -16,11 +16,16 @@ pub(crate) fn measure(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sa
     client.ask(&format!("run {}", millis(options.warm_up)), options.warm_up + PATIENCE)?;
     let question = format!("run {}", millis(options.window));
     let answer = client.ask(&question, options.window + PATIENCE)?;
+    samples(ROW, &answer)
+}
+
+/// What a client's answer says.
+pub(crate) fn samples(row: &str, answer: &Reply) -> anyhow::Result<Vec<Sample>> {
     let seconds = answer.number("nanos")? as f64 / 1e9;
     let micros = |nanos: u64| nanos as f64 / 1e3;
     Ok(vec![
-        Sample::new(ROW, Metric::LatencyMedian, micros(answer.number("p50")?)),
-        Sample::new(ROW, Metric::LatencyTail, micros(answer.number("p99")?)),
-        Sample::new(ROW, Metric::RoundTrips, answer.number("count")? as f64 / seconds),
+        Sample::new(row, Metric::LatencyMedian, micros(answer.number("p50")?)),
+        Sample::new(row, Metric::LatencyTail, micros(answer.number("p99")?)),
+        Sample::new(row, Metric::RoundTrips, answer.number("count")? as f64 / seconds),
     ])
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod crowd;
+pub(crate) mod forward;
 pub(crate) mod iperf;
 pub(crate) mod latency;
 pub(crate) mod memory;
@@ -134,6 +135,8 @@ pub(crate) enum Case {
     MemoryOfFlows,
     MemoryAfterBulk { direction: Direction },
     Crowd { direction: Direction },
+    Forward { direction: Direction, mtu: u32 },
+    ForwardLatency,
 }
 
 impl Case {
@@ -147,6 +150,8 @@ impl Case {
             Self::MemoryOfFlows => memory::FLOWS_ROW.to_owned(),
             Self::MemoryAfterBulk { direction } => memory::bulk_row(direction),
             Self::Crowd { direction } => crowd::name(direction),
+            Self::Forward { direction, mtu } => forward::row(direction, mtu),
+            Self::ForwardLatency => forward::LATENCY_ROW.to_owned(),
         }
     }
 
@@ -159,7 +164,24 @@ impl Case {
             | Self::Latency
             | Self::Connect { .. }
             | Self::Udp { .. }
-            | Self::Crowd { .. } => u32::MAX,
+            | Self::Crowd { .. }
+            | Self::Forward { .. }
+            | Self::ForwardLatency => u32::MAX,
+        }
+    }
+
+    /// Whether `stack` can take part.
+    pub(crate) fn is_for(self, stack: &Stack) -> bool {
+        match self {
+            Self::Forward { .. } | Self::ForwardLatency => forward::is_supported(stack),
+            Self::Tcp { .. }
+            | Self::Iperf { .. }
+            | Self::Latency
+            | Self::Connect { .. }
+            | Self::Udp { .. }
+            | Self::MemoryOfFlows
+            | Self::MemoryAfterBulk { .. }
+            | Self::Crowd { .. } => true,
         }
     }
 
@@ -177,6 +199,8 @@ impl Case {
             Self::MemoryOfFlows => memory::measure_flows(options, stack),
             Self::MemoryAfterBulk { direction } => memory::measure_bulk(options, stack, direction),
             Self::Crowd { direction } => crowd::measure(options, stack, direction),
+            Self::Forward { direction, mtu } => forward::measure(options, stack, direction, mtu),
+            Self::ForwardLatency => forward::measure_latency(options, stack),
         }
     }
 }
@@ -199,6 +223,10 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
     for gso in [false, true] {
         cases.extend(Direction::BOTH.map(|direction| Case::Udp { direction, gso }));
     }
+    for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+        cases.extend(Direction::BOTH.map(|direction| Case::Forward { direction, mtu }));
+    }
+    cases.push(Case::ForwardLatency);
     cases.push(Case::MemoryOfFlows);
     cases.extend(Direction::BOTH.map(|direction| Case::MemoryAfterBulk { direction }));
     cases.extend(Direction::BOTH.map(|direction| Case::Crowd { direction }));

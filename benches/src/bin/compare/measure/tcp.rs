@@ -81,6 +81,15 @@ impl Stream {
             arena.host(LOAD, &["listen".into(), host_role.into(), streams.clone()])?;
         let address = through_gateway(ready.number("port")?);
         let (guest, _) = arena.guest(LOAD, &[address, guest_role.into(), streams])?;
+        Self::between(guest, host, direction)
+    }
+
+    /// Lets the sender of two connected workers go.
+    pub(crate) fn between(
+        guest: Worker,
+        host: Worker,
+        direction: Direction,
+    ) -> anyhow::Result<Self> {
         let mut stream = Self { guest, host, direction };
         stream.resume()?;
         Ok(stream)

@@ -5,7 +5,7 @@
 
 use super::{Results, short};
 use crate::measure::{
-    Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect, crowd, latency, memory, tcp,
+    Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect, crowd, forward, latency, memory, tcp,
 };
 use crate::stack::StackKind;
 
@@ -54,6 +54,14 @@ fn bars() -> Vec<Bar> {
         let row = connect::row(clients);
         bar(row, Metric::Connections, Base::Slirp4netns, Bound::AtLeast(1.3));
     }
+    for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+        for direction in Direction::BOTH {
+            let row = forward::row(direction, mtu);
+            bar(row, Metric::Rate, Base::Slirp4netns, Bound::AtLeast(2.0));
+        }
+    }
+    let row = forward::LATENCY_ROW.into();
+    bar(row, Metric::LatencyMedian, Base::Slirp4netns, Bound::AtMost(1.0));
     for direction in Direction::BOTH {
         let own = Base::Own(crowd::row(direction, 0));
         bar(crowd::row(direction, 10_000), Metric::Rate, own, Bound::AtLeast(0.9));

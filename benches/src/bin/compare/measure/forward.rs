@@ -1,0 +1,109 @@
+//! A port of the host that leads to a server in the guest: throughput in both directions, and latency.
+//!
+//! Owns the request on the stack's API socket that opens the port. pasta has no such socket, and its own way
+//! for ports of the loopback goes around its TAP device: it does not take part.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::{Direction, MTU_ETHERNET, Metric, Sample, latency, millis, tcp};
+use crate::arena::Arena;
+use crate::load::{EXCHANGE_TIMEOUT, round_trip, tcp_stream};
+use crate::options::Options;
+use crate::stack::{Stack, StackKind};
+use crate::worker::PATIENCE;
+
+/// Where the guest's server is reached from the TAP device.
+const GUEST: &str = "10.0.2.100";
+
+/// How often the API socket is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+pub(crate) const LATENCY_ROW: &str = "forward latency of 1 byte there and back";
+
+pub(crate) fn row(direction: Direction, mtu: u32) -> String {
+    let direction = match direction {
+        Direction::Up => "out of the guest",
+        Direction::Down => "into the guest",
+    };
+    format!("forward {direction} mtu {mtu}")
+}
+
+/// Whether `stack` has an API socket.
+pub(crate) const fn is_supported(stack: &Stack) -> bool {
+    matches!(stack.kind, StackKind::Ours | StackKind::Slirp4netns)
+}
+
+pub(crate) fn measure(
+    options: &Options,
+    stack: &Stack,
+    direction: Direction,
+    mtu: u32,
+) -> anyhow::Result<Vec<Sample>> {
+    let arena = Arena::open_with_api(options, stack, mtu)?;
+    let (guest_role, host_role) = direction.roles();
+    let arguments = ["listen-all", guest_role, "1"].map(str::to_owned);
+    let (guest, ready) = arena.guest(tcp_stream::LOAD, &arguments)?;
+    let address = open_port(arena.api_socket(), ready.number("port")?)?;
+    let arguments = [address.as_str(), host_role, "1"].map(str::to_owned);
+    let (host, _) = arena.host(tcp_stream::LOAD, &arguments)?;
+    let mut stream = tcp::Stream::between(guest, host, direction)?;
+    thread::sleep(options.warm_up);
+    let window = stream.window(&arena, options.window)?;
+    let row = row(direction, mtu);
+    Ok(vec![
+        Sample::new(row.clone(), Metric::Rate, window.gigabits_per_second()),
+        Sample::new(row, Metric::CpuPerGigabyte, window.cpu_per_gigabyte()),
+    ])
+}
+
+pub(crate) fn measure_latency(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
+    let arena = Arena::open_with_api(options, stack, MTU_ETHERNET)?;
+    let (_server, ready) = arena.guest(round_trip::SERVER, &["all".to_owned()])?;
+    let address = open_port(arena.api_socket(), ready.number("port")?)?;
+    let (mut client, _) = arena.host(round_trip::CLIENT, &[address])?;
+    client.ask(&format!("run {}", millis(options.warm_up)), options.warm_up + PATIENCE)?;
+    let question = format!("run {}", millis(options.window));
+    let answer = client.ask(&question, options.window + PATIENCE)?;
+    latency::samples(LATENCY_ROW, &answer)
+}
+
+/// The socket is there some time after the guest is configured.
+fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
+    let started_at = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Ok(stream),
+            Err(_) if started_at.elapsed() < EXCHANGE_TIMEOUT => thread::sleep(LOOK_EVERY),
+            Err(error) => {
+                let place = socket.display();
+                return Err(error).with_context(|| format!("cannot connect to {place}"));
+            }
+        }
+    }
+}
+
+/// Has the stack lead a free port of the host's loopback to `guest_port`; returns its address.
+fn open_port(socket: &Path, guest_port: u64) -> anyhow::Result<String> {
+    // Free at this moment; nobody else on this machine is expected to want it.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let request = format!(
+        r#"{{"execute":"add_hostfwd","arguments":{{"proto":"tcp","host_addr":"127.0.0.1","host_port":{port},"guest_addr":"{GUEST}","guest_port":{guest_port}}}}}"#
+    );
+    let mut stream = connect(socket)?;
+    stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).context("no reply on the API socket")?;
+    if !reply.contains("\"return\"") {
+        bail!("the stack refused to open a port: {reply}");
+    }
+    Ok(format!("127.0.0.1:{port}"))
+}

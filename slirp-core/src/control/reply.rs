@@ -1,0 +1,176 @@
+//! The replies of the API socket, as bytes.
+//!
+//! Owns their shapes, which clients compare byte for byte where slirp4netns has them, and which are
+//! ours alone otherwise (`info`, `list_flows`). Refusals are worded in [`protocol`](super::protocol).
+
+use core::fmt::Write as _;
+use core::time::Duration;
+
+use crate::event::ForwardId;
+use crate::flow::FlowSummary;
+use crate::host::forward::{Forward, ForwardProtocol};
+use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::policy::Protocol;
+use crate::stats::Stats;
+
+/// The reply to `add_hostfwd`.
+pub fn added(id: ForwardId) -> String {
+    format!("{{\"return\":{{\"id\":{}}}}}", id.0)
+}
+
+/// The reply to `add_hostfwd` of `count` ports, whose rules have numbers that follow each other.
+pub fn added_range(first: ForwardId, count: usize) -> String {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let last = first.0.saturating_add(count.saturating_sub(1));
+    format!("{{\"return\":{{\"id\":{},\"id_end\":{last}}}}}", first.0)
+}
+
+/// The reply to `remove_hostfwd`.
+pub fn removed() -> String {
+    "{\"return\":{}}".to_owned()
+}
+
+/// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
+/// sends `entries`, so some clients read the one and some the other.
+pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
+    let mut entries = String::from("[");
+    for (index, (id, forward)) in forwards.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let proto = match forward.protocol {
+            ForwardProtocol::Tcp => "tcp",
+            ForwardProtocol::Udp => "udp",
+        };
+        let six = if forward.host.is_ipv6() { "6" } else { "" };
+        let (host, guest) = (forward.host, forward.guest);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            entries,
+            "{comma}{{\"id\":{},\"proto\":\"{proto}{six}\",\"host_addr{six}\":\"{}\",\
+             \"host_port\":{},\"guest_addr{six}\":\"{}\",\"guest_port\":{}}}",
+            id.0,
+            host.ip(),
+            host.port(),
+            guest.ip(),
+            guest.port(),
+        );
+    }
+    entries.push(']');
+    format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
+}
+
+/// The reply to `list_flows`: a part of the list, and where the next part begins.
+pub fn flows(flows: &[FlowSummary], next: Option<u32>) -> String {
+    let mut reply = String::from("{\"return\":{\"flows\":[");
+    for (index, flow) in flows.iter().enumerate() {
+        reply.push_str(if index == 0 { "" } else { "," });
+        push_flow(&mut reply, flow);
+    }
+    let _ = match next {
+        Some(next) => write!(reply, "],\"next\":{next}}}}}"),
+        None => write!(reply, "],\"next\":null}}}}"),
+    };
+    reply
+}
+
+fn push_flow(reply: &mut String, flow: &FlowSummary) {
+    let proto = match flow.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Echo => "icmp",
+    };
+    let six = if flow.guest.is_ipv6() { "6" } else { "" };
+    let opened_by = if flow.is_inbound { "remote" } else { "guest" };
+    let _ = write!(
+        reply,
+        "{{\"proto\":\"{proto}{six}\",\"opened_by\":\"{opened_by}\",\"state\":\"{}\",\
+         \"guest_addr\":\"{}\",\"guest_port\":{},\"remote_addr\":\"{}\",\"remote_port\":{}",
+        flow.state.as_str(),
+        flow.guest.ip(),
+        flow.guest.port(),
+        flow.remote.ip(),
+        flow.remote.port(),
+    );
+    if let Some(local) = flow.local {
+        let _ = write!(reply, ",\"host_addr\":\"{}\",\"host_port\":{}", local.ip(), local.port());
+    }
+    let _ = write!(
+        reply,
+        ",\"age_ms\":{},\"idle_ms\":{},\"bytes_from_guest\":{},\"bytes_to_guest\":{}}}",
+        flow.age.as_millis(),
+        flow.idle.as_millis(),
+        flow.traffic.from_guest,
+        flow.traffic.to_guest,
+    );
+}
+
+/// The reply to `info`.
+pub fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
+    let mut reply = format!(
+        "{{\"return\":{{\"version\":\"{}\",\"uptime_ms\":{},",
+        env!("CARGO_PKG_VERSION"),
+        uptime.as_millis()
+    );
+    push_plan(&mut reply, plan);
+    let counters = [
+        ("frames_from_guest", stats.frames_from_guest),
+        ("frames_to_guest", stats.frames_to_guest),
+        ("bytes_from_guest", stats.bytes_from_guest),
+        ("bytes_to_guest", stats.bytes_to_guest),
+        ("tcp_opened", stats.tcp_opened),
+        ("tcp_failed", stats.tcp_failed),
+        ("tcp_accepted", stats.tcp_accepted),
+        ("tcp_parked", stats.tcp_parked),
+        ("tcp_unparked", stats.tcp_unparked),
+        ("udp_opened", stats.udp_opened),
+        ("udp_accepted", stats.udp_accepted),
+        ("echo_opened", stats.echo_opened),
+        ("dns_queries", stats.dns_queries),
+        ("flows", stats.flows),
+    ];
+    reply.push_str(",\"counters\":{");
+    push_counters(&mut reply, counters.into_iter());
+    reply.push_str("},\"discards\":{");
+    push_counters(
+        &mut reply,
+        stats.discards.iter().map(|(reason, count)| (reason.as_str(), count)),
+    );
+    reply.push_str("}}}");
+    reply
+}
+
+fn push_plan(reply: &mut String, plan: &AddressPlan) {
+    let _ = write!(
+        reply,
+        "\"network\":\"{}/{}\",\"netmask\":\"{}\",\"gateway\":\"{}\",\"dns\":\"{}\",\
+         \"dhcp_begin\":\"{}\",\"dhcp_end\":\"{}\",\"recommended_ip\":\"{}\"",
+        plan.network(),
+        plan.prefix_len(),
+        plan.netmask(),
+        plan.gateway(),
+        plan.dns(),
+        plan.dhcp_begin(),
+        plan.dhcp_end(),
+        plan.recommended_guest(),
+    );
+    if let Some(ipv6) = plan.ipv6() {
+        let _ = write!(
+            reply,
+            ",\"network6\":\"{}/{}\",\"gateway6\":\"{}\",\"dns6\":\"{}\",\"recommended_ip6\":\"{}\"",
+            ipv6.prefix(),
+            Ipv6Plan::PREFIX_LEN,
+            ipv6.gateway(),
+            ipv6.dns(),
+            ipv6.recommended_guest(),
+        );
+    }
+}
+
+fn push_counters<'n>(reply: &mut String, counters: impl Iterator<Item = (&'n str, u64)>) {
+    for (index, (name, count)) in counters.enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(reply, "{comma}\"{name}\":{count}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

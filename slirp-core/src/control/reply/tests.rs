@@ -1,0 +1,124 @@
+//! The bytes of every reply.
+
+use serde_json::Value;
+
+use super::*;
+use crate::event::FlowId;
+use crate::flow::{FlowState, Traffic};
+
+#[test]
+fn replies_that_clients_know_are_exact() {
+    assert_eq!(added(ForwardId(1)), "{\"return\":{\"id\":1}}");
+    assert_eq!(removed(), "{\"return\":{}}");
+    assert_eq!(forwards(&[]), "{\"return\":{\"entries\":[]},\"entries\":[]}");
+    let v4 = Forward {
+        protocol: ForwardProtocol::Tcp,
+        host: "0.0.0.0:8080".parse().unwrap(),
+        guest: "10.0.2.100:80".parse().unwrap(),
+    };
+    let v6 = Forward {
+        protocol: ForwardProtocol::Udp,
+        host: "[::1]:53".parse().unwrap(),
+        guest: "[fd00::64]:53".parse().unwrap(),
+    };
+    let entries = "[{\"id\":1,\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\
+                   \"guest_addr\":\"10.0.2.100\",\"guest_port\":80},\
+                   {\"id\":3,\"proto\":\"udp6\",\"host_addr6\":\"::1\",\"host_port\":53,\
+                   \"guest_addr6\":\"fd00::64\",\"guest_port\":53}]";
+    assert_eq!(
+        forwards(&[(ForwardId(1), v4), (ForwardId(3), v6)]),
+        format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
+    );
+}
+
+#[test]
+fn a_range_has_the_ids_of_its_first_and_last_port() {
+    assert_eq!(added_range(ForwardId(5), 3), "{\"return\":{\"id\":5,\"id_end\":7}}");
+    assert_eq!(added_range(ForwardId(5), 1), "{\"return\":{\"id\":5,\"id_end\":5}}");
+}
+
+#[test]
+fn flows_are_json_with_all_that_is_known_of_each() {
+    let flow = FlowSummary {
+        id: FlowId { index: 3, generation: 9 },
+        protocol: Protocol::Tcp,
+        guest: "10.0.2.100:5000".parse().unwrap(),
+        remote: "192.0.2.1:443".parse().unwrap(),
+        local: Some("198.51.100.1:6000".parse().unwrap()),
+        is_inbound: false,
+        state: FlowState::Open,
+        age: Duration::from_millis(1500),
+        idle: Duration::from_micros(2999),
+        traffic: Traffic { from_guest: 1, to_guest: u64::MAX },
+    };
+    let six = FlowSummary {
+        protocol: Protocol::Echo,
+        guest: "[fd00::64]:7".parse().unwrap(),
+        remote: "[2001:db8::1]:0".parse().unwrap(),
+        local: None,
+        is_inbound: true,
+        state: FlowState::Parked,
+        ..flow
+    };
+    assert_eq!(
+        flows(&[flow, six], Some(4)),
+        "{\"return\":{\"flows\":[\
+         {\"proto\":\"tcp\",\"opened_by\":\"guest\",\"state\":\"open\",\
+         \"guest_addr\":\"10.0.2.100\",\"guest_port\":5000,\
+         \"remote_addr\":\"192.0.2.1\",\"remote_port\":443,\
+         \"host_addr\":\"198.51.100.1\",\"host_port\":6000,\
+         \"age_ms\":1500,\"idle_ms\":2,\
+         \"bytes_from_guest\":1,\"bytes_to_guest\":18446744073709551615},\
+         {\"proto\":\"icmp6\",\"opened_by\":\"remote\",\"state\":\"parked\",\
+         \"guest_addr\":\"fd00::64\",\"guest_port\":7,\
+         \"remote_addr\":\"2001:db8::1\",\"remote_port\":0,\
+         \"age_ms\":1500,\"idle_ms\":2,\
+         \"bytes_from_guest\":1,\"bytes_to_guest\":18446744073709551615}],\"next\":4}}"
+    );
+    assert_eq!(flows(&[], None), "{\"return\":{\"flows\":[],\"next\":null}}");
+}
+
+#[test]
+fn info_is_json_with_the_plan_every_counter_and_every_discard_reason() {
+    let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
+    let reply = info(&plan, &Stats::default(), Duration::from_millis(1234));
+    let reply: Value = serde_json::from_str(&reply).unwrap();
+    let reply = &reply["return"];
+    assert_eq!(reply["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(reply["uptime_ms"], 1234);
+    for (name, value) in [
+        ("network", "10.0.2.0/24"),
+        ("netmask", "255.255.255.0"),
+        ("gateway", "10.0.2.2"),
+        ("dns", "10.0.2.3"),
+        ("dhcp_begin", "10.0.2.15"),
+        ("dhcp_end", "10.0.2.30"),
+        ("recommended_ip", "10.0.2.100"),
+        ("network6", "fd00::/64"),
+        ("gateway6", "fd00::2"),
+        ("dns6", "fd00::3"),
+        ("recommended_ip6", "fd00::100"),
+    ] {
+        assert_eq!(reply[name], value, "{name}");
+    }
+    // Every field but the last, which are the discards. Its Debug form names them all.
+    let shown = format!("{:?}", Stats::default());
+    let (_, fields) = shown.split_once('{').unwrap();
+    let (counters, _) = fields.split_once(", discards").unwrap();
+    let names: Vec<_> =
+        counters.split(',').map(|field| field.split_once(':').unwrap().0.trim()).collect();
+    for name in &names {
+        assert_eq!(reply["counters"][name], 0, "{name}");
+    }
+    assert_eq!(reply["counters"].as_object().unwrap().len(), names.len());
+    for reason in crate::discard::DiscardReason::ALL {
+        assert_eq!(reply["discards"][reason.as_str()], 0);
+    }
+}
+
+#[test]
+fn info_of_an_ipv4_network_has_no_ipv6_addresses() {
+    let reply = info(&AddressPlan::default(), &Stats::default(), Duration::ZERO);
+    let reply: Value = serde_json::from_str(&reply).unwrap();
+    assert_eq!(reply["return"].get("gateway6"), None);
+}

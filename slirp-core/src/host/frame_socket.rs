@@ -1,0 +1,349 @@
+//! A Unix socket in the place of a TAP device: one Ethernet frame a packet.
+//!
+//! Owns the connection ([`FrameSocket`]) and the waiting for one ([`FrameListener`]). Virtual
+//! machines speak this: User Mode Linux as `vec0:transport=bess,dst=PATH`, and whoever else holds
+//! one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and nothing
+//! is left to the other side: every checksum is there, and no frame of ours exceeds the MTU.
+//!
+//! *The end.* recv(2) says 0 for an empty packet and for a peer that has gone. The two are told apart
+//! by poll(2): a socket that hung up says so. What was still queued behind an empty packet at that
+//! moment is lost with the peer.
+//!
+//! *Back-pressure.* A peer that reads slowly makes send(2) say `EAGAIN`; the event loop keeps that
+//! frame, stops making new ones and waits until the socket takes it. Nothing is lost on the way.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    MsgFlags, SockType, UnixAddr, getpeername, getsockname, getsockopt, recv, send, sockopt,
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Why there is no socket to carry frames.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameSocketError {
+    /// The path and its final NUL are longer than 108 bytes (unix(7)).
+    #[error("the path of the socket is too long (>= 108)")]
+    PathTooLong,
+    /// The descriptor is not a socket of the Unix family.
+    #[error("the file descriptor is not a Unix socket")]
+    NotUnix,
+    /// Its packets have no boundaries, or no connection stands behind them.
+    #[error("the Unix socket is not of the type SOCK_SEQPACKET")]
+    NotSeqpacket,
+    /// Nobody is at the other end.
+    #[error("the Unix socket is not connected")]
+    NotConnected,
+    /// A system call failed.
+    #[error("{call}: {}", text_of(source))]
+    Call {
+        /// Which one.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl FrameSocketError {
+    fn call(call: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Call { call, source }
+    }
+}
+
+/// The kernel's words alone.
+fn text_of(error: &io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().to_owned())
+}
+
+/// A connected `SOCK_SEQPACKET` socket, non-blocking and close-on-exec.
+#[derive(Debug)]
+pub struct FrameSocket {
+    fd: OwnedFd,
+}
+
+impl FrameSocket {
+    /// Takes over one end of a connection, such as one of a socketpair(2).
+    ///
+    /// # Errors
+    /// [`FrameSocketError`] when it is something else.
+    pub fn adopt(fd: OwnedFd) -> Result<Self, FrameSocketError> {
+        let kind = getsockopt(&fd, sockopt::SockType).map_err(|_| FrameSocketError::NotUnix)?;
+        getsockname::<UnixAddr>(fd.as_raw_fd()).map_err(|_| FrameSocketError::NotUnix)?;
+        if kind != SockType::SeqPacket {
+            return Err(FrameSocketError::NotSeqpacket);
+        }
+        getpeername::<UnixAddr>(fd.as_raw_fd()).map_err(|_| FrameSocketError::NotConnected)?;
+        make_ours(&fd).map_err(|errno| FrameSocketError::call("fcntl")(errno.into()))?;
+        Ok(Self { fd })
+    }
+
+    /// Connects to whoever listens at `path`. A path that begins with a NUL byte names an abstract
+    /// socket.
+    ///
+    /// # Errors
+    /// [`FrameSocketError::PathTooLong`], and those of socket(2) and connect(2): `ENOENT` for a path
+    /// that is not there, `ECONNREFUSED` when nobody listens, `EPROTOTYPE` for a socket of another
+    /// type, `EAGAIN` for a listener that accepts nothing.
+    pub fn connect(path: &Path) -> Result<Self, FrameSocketError> {
+        let address = address_of(path)?;
+        let socket = new_socket()?;
+        socket.connect(&address).map_err(FrameSocketError::call("connect"))?;
+        Ok(Self { fd: socket.into() })
+    }
+
+    /// Reads one frame; 0 for an empty packet. A frame longer than `buf` loses its end.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is none, [`io::ErrorKind::UnexpectedEof`] when the peer has gone.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match recv(self.fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) if self.is_hung_up() => Err(gone()),
+            // What we sent was not read to its end.
+            Err(Errno::ECONNRESET | Errno::ENOTCONN) => Err(gone()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Writes one frame.
+    ///
+    /// # Errors
+    /// `EAGAIN` while the peer has too much unread, `EMSGSIZE` for a frame above the socket's send
+    /// buffer, [`io::ErrorKind::UnexpectedEof`] when the peer has gone.
+    pub fn write(&self, frame: &[u8]) -> io::Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(self.fd.as_raw_fd(), frame, flags) {
+            Ok(_) => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Err(gone()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let half = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut polled = [PollFd::new(self.fd.as_fd(), half)];
+        // Nothing is asked for but the end, so any answer is the end; an error of the call itself
+        // leaves no more to hope for.
+        poll(&mut polled, PollTimeout::ZERO) != Ok(0)
+    }
+}
+
+impl AsFd for FrameSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A bound socket that waits for the one peer it is there for. Dropping it removes its file, unless
+/// somebody has put another one in its place.
+#[derive(Debug)]
+pub struct FrameListener {
+    socket: Socket,
+    path: PathBuf,
+    /// Device and inode of our file.
+    identity: Option<(u64, u64)>,
+}
+
+impl FrameListener {
+    /// Binds `path`, in place of whatever socket is there. A path that begins with a NUL byte names
+    /// an abstract socket.
+    ///
+    /// # Errors
+    /// [`FrameSocketError::PathTooLong`], and those of socket(2), bind(2) and listen(2):
+    /// `EADDRINUSE` when something other than a socket has this name.
+    pub fn bind(path: &Path) -> Result<Self, FrameSocketError> {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let address = address_of(path)?;
+        // A file that somebody keeps there by mistake is not ours to remove.
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            // The bind says what is wrong, if anything is.
+            let _ = fs::remove_file(path);
+        }
+        let socket = new_socket()?;
+        socket.bind(&address).map_err(FrameSocketError::call("bind"))?;
+        socket.listen(1).map_err(FrameSocketError::call("listen"))?;
+        Ok(Self { socket, path: path.to_owned(), identity: identity(path) })
+    }
+
+    /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is one.
+    ///
+    /// # Errors
+    /// Those of accept(2); `EAGAIN` when there is none.
+    pub fn accept(&self) -> io::Result<FrameSocket> {
+        let (socket, _) = self.socket.accept()?;
+        socket.set_nonblocking(true)?;
+        Ok(FrameSocket { fd: socket.into() })
+    }
+}
+
+impl AsFd for FrameListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for FrameListener {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // It is gone already, or out of reach; either way nothing is left to do.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+fn new_socket() -> Result<Socket, FrameSocketError> {
+    let kind = Type::SEQPACKET.cloexec().nonblocking();
+    Socket::new(Domain::UNIX, kind, None).map_err(FrameSocketError::call("socket"))
+}
+
+fn address_of(path: &Path) -> Result<SockAddr, FrameSocketError> {
+    /// Size of `sun_path`, which ends with a NUL.
+    const PATH_CAP: usize = 108;
+    if path.as_os_str().as_bytes().len() >= PATH_CAP {
+        return Err(FrameSocketError::PathTooLong);
+    }
+    SockAddr::unix(path).map_err(FrameSocketError::call("socket address"))
+}
+
+fn make_ours(fd: &OwnedFd) -> Result<(), Errno> {
+    let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, shutdown, socketpair};
+
+    use super::*;
+
+    fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
+    fn kind_of(result: io::Result<usize>) -> io::ErrorKind {
+        result.unwrap_err().kind()
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("slirp-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn empty_packet_is_no_end_and_a_hang_up_is() {
+        let (ours, theirs) = pair(SockType::SeqPacket);
+        let socket = FrameSocket::adopt(ours).unwrap();
+        let mut buf = [0; 64];
+        assert_eq!(kind_of(socket.read(&mut buf)), io::ErrorKind::WouldBlock);
+        send(theirs.as_raw_fd(), b"", MsgFlags::empty()).unwrap();
+        send(theirs.as_raw_fd(), b"frame", MsgFlags::empty()).unwrap();
+        assert_eq!(socket.read(&mut buf).unwrap(), 0);
+        assert_eq!(socket.read(&mut buf).unwrap(), 5);
+        drop(theirs);
+        assert_eq!(kind_of(socket.read(&mut buf)), io::ErrorKind::UnexpectedEof);
+        let refused = socket.write(b"frame").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn every_way_to_leave_is_a_hang_up() {
+        let (ours, theirs) = pair(SockType::SeqPacket);
+        let socket = FrameSocket::adopt(ours).unwrap();
+        socket.write(b"never read").unwrap();
+        drop(theirs);
+        assert_eq!(kind_of(socket.read(&mut [0; 64])), io::ErrorKind::UnexpectedEof);
+
+        let (ours, theirs) = pair(SockType::SeqPacket);
+        let socket = FrameSocket::adopt(ours).unwrap();
+        shutdown(theirs.as_raw_fd(), Shutdown::Write).unwrap();
+        assert_eq!(kind_of(socket.read(&mut [0; 64])), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn full_peer_would_block() {
+        let (ours, _theirs) = pair(SockType::SeqPacket);
+        let socket = FrameSocket::adopt(ours).unwrap();
+        let error = (0..100_000).find_map(|_| socket.write(&[0; 1514]).err()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn other_descriptors_are_refused() {
+        let file = fs::File::open("/dev/null").unwrap();
+        let refused = FrameSocket::adopt(file.into()).unwrap_err();
+        assert!(matches!(refused, FrameSocketError::NotUnix), "{refused}");
+        let (stream, _other) = pair(SockType::Stream);
+        let refused = FrameSocket::adopt(stream).unwrap_err();
+        assert!(matches!(refused, FrameSocketError::NotSeqpacket), "{refused}");
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let refused = FrameSocket::adopt(udp.into()).unwrap_err();
+        assert!(matches!(refused, FrameSocketError::NotUnix), "{refused}");
+        let refused = FrameSocket::adopt(new_socket().unwrap().into()).unwrap_err();
+        assert!(matches!(refused, FrameSocketError::NotConnected), "{refused}");
+    }
+
+    #[test]
+    fn peers_meet_at_a_path_which_is_removed_afterwards() {
+        let folder = folder("frame-listener");
+        for path in [folder.join("socket"), PathBuf::from("\0slirp-frame-socket-test")] {
+            let listener = FrameListener::bind(&path).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let there = FrameSocket::connect(&path).unwrap();
+            let here = listener.accept().unwrap();
+            drop(listener);
+            assert!(!path.exists());
+            here.write(b"frame").unwrap();
+            assert_eq!(there.read(&mut [0; 64]).unwrap(), 5);
+        }
+        fs::remove_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere_say_why() {
+        let folder = folder("frame-paths");
+        let text = |result: Result<FrameSocket, FrameSocketError>| result.unwrap_err().to_string();
+        let path = folder.join("socket");
+        assert_eq!(text(FrameSocket::connect(&path)), "connect: No such file or directory");
+        // The file of a listener that has ended.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert_eq!(text(FrameSocket::connect(&path)), "connect: Connection refused");
+        // It does not stand in the way of the next one.
+        drop(FrameListener::bind(&path).unwrap());
+        let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let wrong = text(FrameSocket::connect(&path));
+        assert_eq!(wrong, "connect: Protocol wrong type for socket");
+        let long = folder.join("x".repeat(108));
+        assert!(matches!(FrameSocket::connect(&long), Err(FrameSocketError::PathTooLong)));
+        assert!(matches!(FrameListener::bind(&long), Err(FrameSocketError::PathTooLong)));
+        let file = folder.join("file");
+        fs::write(&file, "precious").unwrap();
+        let error = FrameListener::bind(&file).unwrap_err().to_string();
+        assert_eq!(error, "bind: Address already in use");
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

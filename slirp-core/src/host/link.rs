@@ -1,0 +1,149 @@
+//! The guest's link: whatever Ethernet frames come from and go to.
+//!
+//! Owns [`Link`], which is a TAP device or a socket, and what the event loop does with either of
+//! them: its place in the poller, the one frame that waits for a link that is full, and the
+//! recording of everything that crosses it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use mio::{Registry, Token};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::frame_socket::FrameSocket;
+use super::recording::Recorder;
+use super::tap::Tap;
+use crate::config::Offload;
+
+/// What connects the guest.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Link {
+    /// A TAP device, usually in the guest's network namespace.
+    Tap(Tap),
+    /// A socket that carries one frame a packet, usually to a virtual machine.
+    Socket(FrameSocket),
+}
+
+impl From<Tap> for Link {
+    fn from(tap: Tap) -> Self {
+        Self::Tap(tap)
+    }
+}
+
+impl From<FrameSocket> for Link {
+    fn from(socket: FrameSocket) -> Self {
+        Self::Socket(socket)
+    }
+}
+
+impl Link {
+    /// What the link does for us.
+    pub const fn offload(&self) -> Offload {
+        match self {
+            Self::Tap(tap) => tap.offload(),
+            Self::Socket(_) => Offload::NOTHING,
+        }
+    }
+
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tap(tap) => tap.read(buf),
+            Self::Socket(socket) => socket.read(buf),
+        }
+    }
+
+    fn write(&self, frame: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tap(tap) => tap.write(frame),
+            Self::Socket(socket) => socket.write(frame),
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tap(tap) => tap.as_fd(),
+            Self::Socket(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A link in an event loop.
+///
+/// It is level-triggered, which mio does not offer: it is put into mio's own epoll instance.
+#[derive(Debug)]
+pub(crate) struct LinkPort {
+    link: Link,
+    epoll: Epoll,
+    token: u64,
+    /// The frame that the link has not taken yet. No other is written before it.
+    waiting: Option<Vec<u8>>,
+    recorder: Option<Recorder>,
+}
+
+impl LinkPort {
+    /// Puts `link` into the poller behind `registry`, where it is reported as `token`.
+    pub(crate) fn new(
+        link: Link,
+        recorder: Option<Recorder>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let epoll = Epoll(registry.as_fd().try_clone_to_owned()?);
+        let token = u64::try_from(token.0).unwrap_or(u64::MAX);
+        epoll.add(&link, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(Self { link, epoll, token, waiting: None, recorder })
+    }
+
+    /// Reads one frame, with its virtio-net header where there is one; `EAGAIN` when there is none.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.link.read(buf)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&buf[..len]);
+        }
+        Ok(len)
+    }
+
+    /// Writes one frame, or keeps it until the link takes it.
+    ///
+    /// Nothing may be written while a frame [waits](Self::is_full).
+    pub(crate) fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self.link.write(frame) {
+            Ok(()) => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.record(frame);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_for(EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT)?;
+                self.waiting = Some(frame.to_vec());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a frame waits, so that no other can be written.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Tries again to write the frame that waits. A frame that is refused is lost.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let Some(frame) = self.waiting.take() else {
+            return Ok(());
+        };
+        let written = self.write(&frame);
+        if self.waiting.is_none() {
+            self.wait_for(EpollFlags::EPOLLIN)?;
+        }
+        written
+    }
+
+    fn wait_for(&self, events: EpollFlags) -> io::Result<()> {
+        Ok(self.epoll.modify(&self.link, &mut EpollEvent::new(events, self.token))?)
+    }
+}

@@ -1,0 +1,184 @@
+//! The end of a target.
+//!
+//! Owns [`TargetWatch`]. A network namespace itself cannot be watched: it lives as long as anything
+//! holds it, and our own TAP device does. So what is watched is what the target was named by.
+//!
+//! * A process, or `/proc/PID/ns/net`: that process (pidfd_open(2)). Other processes may live on in
+//!   its namespace.
+//! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. It is gone when it was
+//!   unmounted, removed, renamed or means another namespace. Seen through our own mount namespace:
+//!   what happens in others counts only if it reaches ours (mount_namespaces(7)). Of a symbolic link,
+//!   the file that it led to at the start is watched.
+//!
+//! Everything is open when [`NamespaceTarget::watch`](super::NamespaceTarget::watch) returns, so a
+//! sandbox or a filter of system calls that is entered later is no obstacle.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+
+use super::process::Process;
+
+/// Why the end of a target cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The process ended while it was looked up.
+    #[error("cannot watch process {0}: it is gone")]
+    ProcessGone(i32),
+    /// The kernel has no descriptors of processes.
+    #[error("cannot watch a process: the kernel lacks pidfd_open(2) (Linux 5.3)")]
+    Kernel,
+    /// A descriptor of the process cannot be had.
+    #[error("cannot watch process {pid}: {}", errno.desc())]
+    Process {
+        /// Its number.
+        pid: i32,
+        /// What pidfd_open(2) or epoll_ctl(2) said.
+        errno: Errno,
+    },
+    /// The name does not stay: other files of `/proc` and of our own descriptors.
+    #[error("cannot watch {}: give a PID, /proc/PID/ns/net or a path outside of /proc", .0.display())]
+    Unwatchable(PathBuf),
+    /// The path or its folder cannot be watched.
+    #[error("cannot watch {}: {}", path.display(), errno.desc())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system call said.
+        errno: Errno,
+    },
+}
+
+/// Tells when a target is gone. The descriptor ([`AsFd`]) becomes readable when
+/// [`is_gone`](Self::is_gone) should be asked.
+#[derive(Debug)]
+pub struct TargetWatch {
+    epoll: Epoll,
+    watched: Watched,
+}
+
+#[derive(Debug)]
+enum Watched {
+    Process {
+        pid: i32,
+        descriptor: OwnedFd,
+    },
+    Name {
+        path: PathBuf,
+        folder: OwnedFd,
+        name: OsString,
+        /// Device and inode of the namespace.
+        identity: (u64, u64),
+        changes: Inotify,
+        /// `/proc/self/mountinfo`, which is never read: the kernel reports changes of it.
+        _mounts: File,
+    },
+}
+
+impl TargetWatch {
+    pub(super) fn of_process(process: &Process) -> Result<Self, WatchError> {
+        let pid = process.pid;
+        let descriptor = process.descriptor().map_err(|errno| {
+            if matches!(errno, Errno::ESRCH | Errno::ENOENT) {
+                WatchError::ProcessGone(pid)
+            } else if errno == Errno::ENOSYS {
+                WatchError::Kernel
+            } else {
+                WatchError::Process { pid, errno }
+            }
+        })?;
+        let failed = |errno| WatchError::Process { pid, errno };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        epoll.add(&descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
+        Ok(Self { epoll, watched: Watched::Process { pid, descriptor } })
+    }
+
+    /// Watches the name `path` of the namespace `net`.
+    pub(super) fn of_name(path: &Path, net: &OwnedFd) -> Result<Self, WatchError> {
+        let failed = |errno| WatchError::Path { path: path.to_owned(), errno };
+        let failed_io =
+            |error: io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or_default()));
+        let unwatchable = || WatchError::Unwatchable(path.to_owned());
+        // A link in `/proc` leads to no name, but straight to the file.
+        let is_link = fs::symlink_metadata(path).map_err(failed_io)?.is_symlink();
+        let real = if is_link { fs::canonicalize(path) } else { std::path::absolute(path) };
+        let real = real.map_err(|_| unwatchable())?;
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(unwatchable());
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open(parent, flags, Mode::empty()).map_err(failed)?;
+        let changes =
+            Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(failed)?;
+        let of_interest = AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        changes.add_watch(parent, of_interest).map_err(failed)?;
+        let mounts = File::open("/proc/self/mountinfo").map_err(failed_io)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        epoll.add(&changes, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
+        epoll.add(&mounts, EpollEvent::new(EpollFlags::EPOLLPRI, 0)).map_err(failed)?;
+        let identity = identity(&fstat(net).map_err(failed)?);
+        if name_means(&folder, name) != Ok(identity) {
+            return Err(unwatchable());
+        }
+        let name = name.to_owned();
+        let path = path.to_owned();
+        let watched = Watched::Name { path, folder, name, identity, changes, _mounts: mounts };
+        Ok(Self { epoll, watched })
+    }
+
+    /// Whether the target is gone by now. Never waits.
+    pub fn is_gone(&self) -> bool {
+        // Takes note of what has happened; what it was does not matter.
+        let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
+        match &self.watched {
+            Watched::Process { descriptor, .. } => {
+                use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+                let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+                matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1..))
+            }
+            Watched::Name { folder, name, identity, changes, .. } => {
+                while changes.read_events().is_ok_and(|events| !events.is_empty()) {}
+                match name_means(folder, name) {
+                    Ok(now) => now != *identity,
+                    // A folder that may not be looked into any more says nothing.
+                    Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE),
+                }
+            }
+        }
+    }
+
+    /// What is watched, in words.
+    pub fn what(&self) -> String {
+        match &self.watched {
+            Watched::Process { pid, .. } => format!("process {pid}"),
+            Watched::Name { path, .. } => path.display().to_string(),
+        }
+    }
+}
+
+impl AsFd for TargetWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+fn name_means(folder: &OwnedFd, name: &OsStr) -> Result<(u64, u64), Errno> {
+    fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|found| identity(&found))
+}
+
+const fn identity(file: &FileStat) -> (u64, u64) {
+    (file.st_dev, file.st_ino)
+}

@@ -1,0 +1,164 @@
+//! Rootless Podman in a [`Session`], with the binary under test as its network.
+//!
+//! Owns the settings, which are those of an ordinary user but for what keeps it off the machine: no cgroups, no journal,
+//! plain folders as storage. Its image holds nothing but the way into the host's `/usr`, which every container mounts, so
+//! that containers run the host's own programs.
+
+use crate::namespace::{Background, Output};
+use crate::requirement::Missing;
+use crate::session::Session;
+
+/// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT…`. It tells every client how it sees
+/// it, as `tcp 192.0.2.1` or `udp 192.0.2.1`, and says `serving` once it listens.
+pub const WHO: &str = "/who.py";
+
+/// Ends by itself long after every test.
+const WHO_SCRIPT: &str = "import selectors, signal, socket, sys
+signal.alarm(120)
+address = sys.argv[1]
+family = socket.AF_INET6 if ':' in address else socket.AF_INET
+ready = selectors.DefaultSelector()
+for port in map(int, sys.argv[2:]):
+    for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+        server = socket.socket(family, kind)
+        server.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            server.listen(64)
+        ready.register(server, selectors.EVENT_READ)
+print('serving', flush=True)
+while True:
+    for key, _ in ready.select():
+        server = key.fileobj
+        if server.type == socket.SOCK_STREAM:
+            client, source = server.accept()
+            client.sendall(b'tcp ' + source[0].encode())
+            client.close()
+        else:
+            _, source = server.recvfrom(65536)
+            server.sendto(b'udp ' + source[0].encode(), source)
+";
+
+/// Everything in it is the host's, but for one program that needs no libraries.
+const IMAGE_SCRIPT: &str = "umask 022; rm -rf image; mkdir image image/etc image/usr image/tmp
+    for folder in bin sbin lib lib64; do ln -s usr/$folder image/$folder; done
+    cp who.py \"$(command -v busybox)\" image/; tar -C image -cf image.tar .";
+
+/// The programs that [`Podman`] needs.
+const PROGRAMS: &[&str] = &["podman", "conmon", "runc", "newuidmap", "tar"];
+
+/// Podman, and an image called `box`.
+#[derive(Debug)]
+pub struct Podman {
+    /// Whose Podman it is.
+    pub session: Session,
+}
+
+impl Podman {
+    /// Writes its settings and imports the image.
+    ///
+    /// # Errors
+    /// [`Missing`], when this machine lacks a program or what a [`Session`] takes.
+    ///
+    /// # Panics
+    /// When Podman does not work at all.
+    pub fn build() -> Result<Self, Missing> {
+        let session = Session::open(PROGRAMS)?;
+        session.write_image();
+        session.write_settings();
+        let this = Self { session };
+        this.succeed(&["import", "--quiet", "image.tar", "box"]);
+        Ok(this)
+    }
+
+    /// Runs `podman` with these arguments to its end.
+    pub fn exec(&self, arguments: &[&str]) -> Output {
+        self.session.exec(&[&["podman"], arguments].concat())
+    }
+
+    /// The same for arguments that must succeed; hands back standard output.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        self.session.succeed(&[&["podman"], arguments].concat())
+    }
+
+    /// Runs a shell script in a new container on this network, to its end.
+    pub fn run(&self, network: &str, script: &str) -> Output {
+        let run = ["run", "--rm", "--volume=/usr:/usr:ro", "--network", network, "box"];
+        self.exec(&[run.as_slice(), &["sh", "-euc", script]].concat())
+    }
+
+    /// The same for a script that must succeed; hands back standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn script(&self, network: &str, script: &str) -> String {
+        let output = self.run(network, script);
+        assert!(output.status.success(), "`{script}` on {network}: {}", output.stderr);
+        output.stdout
+    }
+
+    /// Starts [`WHO`] in a new container and returns once it serves.
+    ///
+    /// # Panics
+    /// When it does not get that far.
+    pub fn serve(&self, name: &str, options: &[&str], address: &str, ports: &[&str]) {
+        let run = ["run", "--detach", "--volume=/usr:/usr:ro", "--name", name];
+        let server = ["box", "/usr/bin/python3", WHO, address];
+        self.succeed(&[run.as_slice(), options, &server, ports].concat());
+        self.wait_for(name, "serving\n");
+    }
+
+    /// Waits until a container has printed a text.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_for(&self, name: &str, text: &str) {
+        crate::wait_until(crate::IO_LIMIT, &format!("{name} says {text:?}"), || {
+            self.succeed(&["logs", name]).contains(text)
+        });
+    }
+
+    /// Starts `podman` with these arguments and leaves it running.
+    pub fn spawn(&self, arguments: &[&str]) -> Background {
+        self.session.spawn(&[&["podman"], arguments].concat())
+    }
+}
+
+impl Session {
+    /// Makes `image.tar` in the home, and `who.py` beside it.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn write_image(&self) {
+        std::fs::write(self.home().join("who.py"), WHO_SCRIPT).expect("the home is writable");
+        self.succeed(&["sh", "-euc", IMAGE_SCRIPT]);
+    }
+
+    /// Writes the settings that Podman and Buildah share.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn write_settings(&self) {
+        let settings = format!(
+            "[engine]\nnetwork_cmd_path = \"{}\"\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
+             events_logger = \"file\"\n[containers]\nlog_driver = \"k8s-file\"\n",
+            self.world.reachable_binary().display()
+        );
+        let folder = self.home().join(".config/containers");
+        std::fs::create_dir_all(&folder).expect("the home is writable");
+        std::fs::write(folder.join("containers.conf"), settings).expect("the home is writable");
+        std::fs::write(folder.join("storage.conf"), "[storage]\ndriver = \"vfs\"\n")
+            .expect("the home is writable");
+        self.world.host.script(&format!("chown -R 1500:1500 {}/.config", self.home().display()));
+    }
+}
+
+/// Builds a [`Podman`], or skips the calling test.
+#[macro_export]
+macro_rules! podman {
+    () => {
+        match $crate::Podman::build() {
+            Ok(podman) => podman,
+            Err(missing) => return $crate::skip(&missing),
+        }
+    };
+}

@@ -1,0 +1,232 @@
+//! What the routers between host and remote say, as the guest hears it: hop limits and MTUs.
+//!
+//! The world gets two more namespaces behind the remote, which becomes the first of two routers:
+//!
+//! ```text
+//!  guest === slirp4netns (host) --- remote --- middle --- end
+//!  10.0.2.2  198.51.100.1       .2  192.0.2.1  .2 .5      .6
+//!  fd00::2   2001:db8:1::1     ::2  2001:db8:10::1  ::2   2001:db8:11::2
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use slirp_tests::*;
+
+const END: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 6));
+const END_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x11, 0, 0, 0, 0, 2));
+/// The way there from the guest, hop by hop.
+const HOPS: [&str; 4] = ["10.0.2.2", "198.51.100.2", "192.0.2.2", "192.0.2.6"];
+const HOPS_V6: [&str; 4] = ["fd00::2", "2001:db8:1::2", "2001:db8:10::2", "2001:db8:11::2"];
+
+/// Settings of a router that answers every probe.
+const ROUTER: &str = "echo 1 > /proc/sys/net/ipv4/ip_forward
+    echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+    echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+    echo 0 > /proc/sys/net/ipv6/icmp/ratelimit";
+
+/// The two namespaces behind the remote.
+struct Chain {
+    middle: Namespace,
+    end: Namespace,
+}
+
+impl Chain {
+    fn behind(world: &World) -> Self {
+        let (middle, end) = (Namespace::plain(), Namespace::plain());
+        world.remote.script(&format!(
+            "ip link add m0 type veth peer name m1 netns {}
+            ip addr add 192.0.2.1/30 dev m0
+            ip addr add 2001:db8:10::1/64 dev m0 nodad
+            ip link set m0 up
+            ip route add 192.0.2.4/30 via 192.0.2.2
+            ip route add 2001:db8:11::/64 via 2001:db8:10::2",
+            middle.pid()
+        ));
+        middle.script(&format!(
+            "ip link set lo up
+            ip link add e0 type veth peer name e1 netns {}
+            ip addr add 192.0.2.2/30 dev m1
+            ip addr add 2001:db8:10::2/64 dev m1 nodad
+            ip addr add 192.0.2.5/30 dev e0
+            ip addr add 2001:db8:11::1/64 dev e0 nodad
+            ip link set m1 up
+            ip link set e0 up
+            ip route add default via 192.0.2.1
+            ip route add default via 2001:db8:10::1
+            {ROUTER}",
+            end.pid()
+        ));
+        end.script(&format!(
+            "ip link set lo up
+            ip addr add 192.0.2.6/30 dev e1
+            ip addr add 2001:db8:11::2/64 dev e1 nodad
+            ip link set e1 up
+            ip route add default via 192.0.2.5
+            ip route add default via 2001:db8:11::1
+            {ROUTER}"
+        ));
+        // Links come up one by one; no probe is to be lost to that.
+        for end in ["192.0.2.6", "2001:db8:11::2"] {
+            wait_until(Duration::from_secs(15), "the end of the chain", || {
+                world.host.exec(&["ping", "-n", "-c", "1", "-W", "1", end]).status.success()
+            });
+        }
+        Self { middle, end }
+    }
+
+    /// Makes the last link narrower than all before it.
+    fn narrow(&self, mtu: u16) {
+        self.middle.script(&format!("ip link set e0 mtu {mtu}"));
+        self.end.script(&format!("ip link set e1 mtu {mtu}"));
+    }
+}
+
+fn start(world: &World) -> Slirp {
+    let slirp = world.slirp().options(&["--enable-ipv6"]).start();
+    wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
+        let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
+        text.contains("inet6 fd00:")
+    });
+    slirp
+}
+
+/// Who answered the probes of a traceroute, by hop.
+fn trace(world: &World, options: &[&str], to: IpAddr) -> Vec<String> {
+    let to = to.to_string();
+    let mut argv = vec!["traceroute", "-n", "-q", "1", "-w", "5", "-m", "8"];
+    argv.extend(options);
+    argv.push(&to);
+    let output = world.guest.exec(&argv);
+    assert!(output.status.success(), "{argv:?}: {}{}", output.stdout, output.stderr);
+    let hops = output.stdout.lines().skip(1);
+    hops.map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn traceroute_with_datagrams_names_every_router() {
+    let world = world!(Account::Ordinary);
+    let _chain = Chain::behind(&world);
+    let _slirp = start(&world);
+    let _capture = world.capture();
+    assert_eq!(trace(&world, &[], END), HOPS);
+    assert_eq!(trace(&world, &["-6"], END_V6), HOPS_V6);
+}
+
+#[test]
+fn traceroute_with_echo_requests_names_every_router() {
+    let world = world!();
+    world.let_root_ping();
+    let _chain = Chain::behind(&world);
+    let _slirp = start(&world);
+    let _capture = world.capture();
+    assert_eq!(trace(&world, &["-I"], END), HOPS);
+    assert_eq!(trace(&world, &["-6", "-I"], END_V6), HOPS_V6);
+}
+
+#[test]
+fn traceroute_with_echo_requests_works_over_an_ordinary_users_ping_sockets() {
+    let world = world!(Account::Ordinary);
+    world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
+    let _chain = Chain::behind(&world);
+    let _slirp = start(&world);
+    let _capture = world.capture();
+    assert_eq!(trace(&world, &["-I"], END), HOPS);
+    assert_eq!(trace(&world, &["-6", "-I"], END_V6), HOPS_V6);
+}
+
+#[test]
+fn unreachable_told_by_a_router_far_away_comes_from_that_router() {
+    let world = world!();
+    let chain = Chain::behind(&world);
+    chain.middle.script("ip route add unreachable 192.0.2.6/32");
+    let _slirp = start(&world);
+    let capture = world.capture();
+    let guest = world.guest.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    guest.send_to(b"anybody?", (END, 9)).unwrap();
+    wait_until(Duration::from_secs(10), "the router's message", || {
+        !capture.packets("icmp[0] == 3 and icmp[1] == 1 and src host 192.0.2.2").is_empty()
+    });
+}
+
+/// What the guest's kernel believes the path's MTU to be.
+fn path_mtu(world: &World, to: IpAddr) -> Option<u16> {
+    let route = world.guest.script(&format!("ip route get {to}"));
+    let mut words = route.split_whitespace();
+    words.find(|&word| word == "mtu")?;
+    words.next()?.parse().ok()
+}
+
+fn assert_learns_the_mtu(world: &World, chain: &Chain, to: IpAddr, any: IpAddr, headers: usize) {
+    const MTU: u16 = 1400;
+    let largest = usize::from(MTU) - headers;
+    let server = UdpServer::echo(&chain.end, (to, 0).into());
+    let guest = world.guest.enter(|| UdpSocket::bind((any, 0))).unwrap();
+    guest.set_read_timeout(Some(IO_LIMIT)).unwrap();
+    guest.connect(server.address()).unwrap();
+    let mut buffer = vec![0; 2000];
+    let mut echo = |len: usize| {
+        guest.send(&vec![7; len]).unwrap();
+        assert_eq!(guest.recv(&mut buffer).unwrap(), len);
+    };
+    echo(largest);
+    assert_eq!(path_mtu(world, to), None, "nobody has said anything yet");
+    // Fits the guest's link, so its kernel forbids to fragment it.
+    guest.send(&vec![7; 1500 - headers]).unwrap();
+    wait_until(Duration::from_secs(10), "the router's MTU in the guest", || {
+        path_mtu(world, to) == Some(MTU)
+    });
+    // The application hears of it as on any network, and from now on the guest's kernel cuts what
+    // is too large.
+    let error = guest.take_error().unwrap().unwrap();
+    assert_eq!(error.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+    echo(1500 - headers);
+    echo(largest);
+    let from: SocketAddr = guest.peer_addr().unwrap();
+    assert_eq!(from, server.address());
+}
+
+#[test]
+fn guest_learns_the_mtu_of_a_narrow_link_behind_the_host() {
+    let world = world!();
+    let chain = Chain::behind(&world);
+    chain.narrow(1400);
+    let _slirp = start(&world);
+    let capture = world.capture();
+    assert_learns_the_mtu(&world, &chain, END, Ipv4Addr::UNSPECIFIED.into(), 28);
+    let told = capture.packets("icmp[0] == 3 and icmp[1] == 4 and src host 192.0.2.2");
+    assert!(!told.is_empty(), "the router itself says so");
+}
+
+#[test]
+fn guest_learns_the_mtu_of_a_narrow_ipv6_link_behind_the_host() {
+    let world = world!();
+    let chain = Chain::behind(&world);
+    chain.narrow(1400);
+    let _slirp = start(&world);
+    let capture = world.capture();
+    assert_learns_the_mtu(&world, &chain, END_V6, Ipv6Addr::UNSPECIFIED.into(), 48);
+    let told = capture.packets("icmp6 and ip6[40] == 2 and src host 2001:db8:10::2");
+    assert!(!told.is_empty(), "the router itself says so");
+}
+
+#[test]
+fn tcp_passes_a_narrow_link_behind_the_host() {
+    const LEN: usize = 4 << 20;
+    let world = world!();
+    let chain = Chain::behind(&world);
+    chain.narrow(1280);
+    let _slirp = start(&world);
+    for to in [END, END_V6] {
+        let server = TcpServer::echo(&chain.end, (to, 0).into());
+        let stream = connect(&world.guest, server.address()).unwrap();
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| send_exact(&stream, 3, LEN));
+            receive_exact(&stream, 3, LEN).unwrap();
+            sent.join().unwrap().unwrap();
+        });
+    }
+}
