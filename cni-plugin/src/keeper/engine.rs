@@ -13,14 +13,16 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup2_stdin;
 use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::Tap;
-use slirp_core::instance::{Builder, Handle, Instance, RunError};
-use slirp_core::sandbox::{Sandbox, seccomp};
+use slirp_core::instance::{self, Builder, Handle, Instance, RunError};
+use slirp_core::sandbox::Sandbox;
+use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::{inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
@@ -29,6 +31,19 @@ use crate::attachment::error::Error;
 use crate::attachment::frame;
 use crate::attachment::ports;
 use crate::attachment::request::Request;
+
+/// What this module asks of the kernel once it is confined.
+const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_pipe2, "the end of the instance"),
+    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_poll, "the wait for the end"),
+    SystemCall::new(libc::SYS_read, "the keeper's orders"),
+    SystemCall::new(libc::SYS_recvfrom, "the keeper's orders"),
+    SystemCall::new(libc::SYS_write, "answers to the keeper, log lines"),
+    SystemCall::new(libc::SYS_sendto, "answers to the keeper"),
+    SystemCall::new(libc::SYS_shutdown, "our end, told to the keeper"),
+];
 
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds, and the keeper waits longer).
@@ -101,7 +116,9 @@ fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
     Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
         Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
     })?;
-    seccomp::apply().map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
+    let calls = instance::system_calls().chain(SYSTEM_CALLS);
+    seccomp::apply(calls)
+        .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
 }
 
 /// Opens the host's ports, all of them or, by ending, none.

@@ -13,12 +13,8 @@ mod watch;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fs::File;
 use std::io;
-<<<<<<< HEAD
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-=======
-use std::os::fd::{AsFd, OwnedFd};
->>>>>>> main
 use std::path::{Path, PathBuf};
 
 pub use error::AttachError;
@@ -31,11 +27,7 @@ use crate::plan::{AddressPlan, Ipv6Plan};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
-<<<<<<< HEAD
 use crate::sys::nsfs;
-=======
-use crate::sys::owner_of;
->>>>>>> main
 use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -62,7 +54,7 @@ impl NamespaceTarget {
     pub fn of_pid(pid: i32) -> Result<Self, AttachError> {
         let path = |kind: &str| PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
         let mut target = Self::from_paths(&path("net"), Some(&path("user")))?;
-        if let Ok(owner) = owner_of(target.net.as_fd()) {
+        if let Ok(owner) = nsfs::owner(target.net.as_fd()) {
             target.user = Some(owner);
         }
         Ok(target)

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Processes by descriptor (pidfd_open(2)), and a clean start for long-lived ones.
 //!
 //! Owns [`ProcessFd`], which names a process as long as it is held, whatever becomes of its number,
@@ -61,6 +60,12 @@ impl ProcessFd {
                 other => return Ok(other? > 0),
             }
         }
+    }
+}
+
+impl From<ProcessFd> for OwnedFd {
+    fn from(process: ProcessFd) -> Self {
+        process.0
     }
 }
 
@@ -133,25 +138,4 @@ mod tests {
     fn number_of_nobody_is_refused() {
         assert_eq!(ProcessFd::open(999_999_999).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
-=======
-//! Descriptors that stand for a process (pidfd_open(2)).
-
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-
-use nix::errno::Errno;
-
-/// A descriptor of the process that has the number `pid` now; it becomes readable when that process
-/// has ended, whoever gets the number next. Close-on-exec.
-///
-/// # Errors
-/// `ESRCH` when there is no such process, `EINVAL` or `ENOENT` for a thread that leads no process,
-/// `ENOSYS` before Linux 5.3.
-pub(crate) fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
-    const NO_FLAGS: libc::c_uint = 0;
-    // SAFETY: pidfd_open(2) takes two numbers and makes a new descriptor.
-    let opened = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, NO_FLAGS) })?;
-    let number = RawFd::try_from(opened).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
->>>>>>> main
 }
