@@ -87,6 +87,10 @@ fn result_has_the_shape_of_the_configurations_version() {
 fn ipv6_is_static_exact_and_usable_at_once() {
     for account in ACCOUNTS {
         let world = world!(account);
+        // The link behind the host needs longer than ours.
+        wait_until(std::time::Duration::from_secs(10), "the host reaches the remote", || {
+            world.host.exec(&["ping", "-6", "-c1", "-W1", &FAR_V6.to_string()]).status.success()
+        });
         let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
         let result = cni.add().unwrap();
         assert_eq!(result["ips"][1]["address"], "fd00::100/64");

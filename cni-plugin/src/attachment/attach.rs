@@ -17,7 +17,7 @@ use super::error::{Error, Kind};
 use super::frame;
 use super::request::Request;
 use super::stop::{KEEPER_ARGUMENT, is_served, stop};
-use super::store::{Candidates, Lock};
+use super::store::{Candidates, Files, Lock};
 
 /// How long the network may take to come up (arbitrary; it takes some 50 ms).
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -75,17 +75,18 @@ pub(crate) fn find_namespace(path: &Path, may_be_own: bool) -> Result<NamespaceI
 
 /// What the failure of opening a namespace means.
 pub(crate) fn of_namespace(error: &AttachError) -> Error {
-    let kind = match error {
-        AttachError::OpenNamespace { source, .. }
-            if matches!(
-                source.raw_os_error(),
-                Some(nix::libc::ENOENT | nix::libc::ESRCH | nix::libc::ENOTDIR)
-            ) =>
-        {
-            Kind::ContainerGone
-        }
-        AttachError::NotNetwork(_) => Kind::NotNamespace,
-        _ => Kind::Failed,
+    let is_gone = |source: &io::Error| {
+        use nix::libc::{ENOENT, ENOTDIR, ESRCH};
+        matches!(source.raw_os_error(), Some(ENOENT | ESRCH | ENOTDIR))
+    };
+    let kind = if let AttachError::OpenNamespace { source, .. } = error
+        && is_gone(source)
+    {
+        Kind::ContainerGone
+    } else if matches!(error, AttachError::NotNetwork(_)) {
+        Kind::NotNamespace
+    } else {
+        Kind::Failed
     };
     Error::new(kind, error.to_string()).with_hint(error.hint())
 }
@@ -114,7 +115,7 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
         stop(&files)?;
         files.remove();
     }
-    match start(request, files.folder(), files.stem()) {
+    match start(request, &files) {
         Ok((keeper, stream, report)) => {
             let mac = report["mac"].as_str().unwrap_or_default().to_owned();
             Ok(Pending { keeper, stream, mac, _lock: lock })
@@ -128,17 +129,13 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
 }
 
 /// Starts the keeper and waits until the network works.
-fn start(
-    request: &Request,
-    folder: &Path,
-    stem: &str,
-) -> Result<(Child, UnixStream, Value), Error> {
+fn start(request: &Request, files: &Files) -> Result<(Child, UnixStream, Value), Error> {
     let failed = |error: io::Error| Error::failed(format!("cannot start {OURSELVES}: {error}"));
     let (stream, theirs) = UnixStream::pair().map_err(failed)?;
     stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
     let mut keeper = Command::new(OURSELVES)
-        .args([KEEPER_ARGUMENT, stem])
-        .arg(folder)
+        .args([KEEPER_ARGUMENT, files.stem(), files.scope()])
+        .arg(files.folder())
         .env_clear()
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())

@@ -7,7 +7,6 @@
 //! this returns when interface and ports are free.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use nix::poll::PollTimeout;
@@ -20,8 +19,8 @@ use super::error::Error;
 use super::identity::{ProcessIdentity, is_running};
 use super::store::Files;
 
-/// The argument by which our executable is told to be a keeper; the stem of the attachment's files
-/// comes behind it.
+/// The argument by which our executable is told to be a keeper; stem and scope of the attachment's
+/// files come behind it.
 pub(crate) const KEEPER_ARGUMENT: &str = "keep-attachment";
 /// The same for the engine.
 pub(crate) const ENGINE_ARGUMENT: &str = "run-attachment";
@@ -53,21 +52,17 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends processes that serve the attachment with this stem though nothing is written down about
-/// them any more. Says whether there were any.
+/// Ends processes that serve the attachment with this stem and scope though nothing is written down
+/// about them any more.
 ///
 /// # Errors
 /// When one of them outlives SIGKILL.
-pub(crate) fn stop_unrecorded(stem: &str) -> Result<bool, Error> {
-    let found = processes_of(stem);
-    for process in &found {
-        end(process)?;
-    }
-    Ok(!found.is_empty())
+pub(crate) fn stop_unrecorded(stem: &str, scope: &str) -> Result<(), Error> {
+    processes_of(stem, scope).iter().try_for_each(end)
 }
 
 /// Processes of this user that were started for the attachment, keepers before engines.
-fn processes_of(stem: &str) -> Vec<ProcessFd> {
+fn processes_of(stem: &str, scope: &str) -> Vec<ProcessFd> {
     let mut found = Vec::new();
     for role in [KEEPER_ARGUMENT, ENGINE_ARGUMENT] {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -76,7 +71,7 @@ fn processes_of(stem: &str) -> Vec<ProcessFd> {
             };
             let Ok(process) = ProcessFd::open(pid) else { continue };
             // Asked after the number was pinned down.
-            if is_ours(pid, role, stem) && is_running(&process) {
+            if is_ours(pid, [role, stem, scope]) && is_running(&process) {
                 found.push(process);
             }
         }
@@ -84,14 +79,15 @@ fn processes_of(stem: &str) -> Vec<ProcessFd> {
     found
 }
 
-fn is_ours(pid: i32, role: &str, stem: &str) -> bool {
-    let path = format!("/proc/{pid}");
-    // The files of a process that may not be traced belong to root; an engine is one.
-    let owner = fs::metadata(format!("{path}/task")).map(|meta| meta.uid());
-    let is_owner = owner.is_ok_and(|owner| owner == geteuid().as_raw() || owner == 0);
-    let command = fs::read(format!("{path}/cmdline")).unwrap_or_default();
-    let mut words = command.split(|&byte| byte == 0).skip(1);
-    is_owner && words.next() == Some(role.as_bytes()) && words.next() == Some(stem.as_bytes())
+/// Whether a process is of this user and was started with these arguments first.
+fn is_ours(pid: i32, words: [&str; 3]) -> bool {
+    // The owner of the files of a process that may not be traced is root; this is the true one.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let user = user.and_then(|ids| ids.split_whitespace().next()?.parse::<u32>().ok());
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let given = command.split(|&byte| byte == 0).skip(1).take(words.len());
+    user == Some(geteuid().as_raw()) && given.eq(words.iter().map(|word| word.as_bytes()))
 }
 
 /// SIGTERM, then SIGKILL.

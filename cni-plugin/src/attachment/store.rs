@@ -35,12 +35,15 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the lock is tried (arbitrary).
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// The scope of attachments whose folder nobody has chosen.
+const USUAL_SCOPE: &str = "-";
+
 /// Folders that may hold attachments, in the order in which they are tried.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
     folders: Vec<PathBuf>,
-    /// Whether the first one was asked for by name, so that another one will not do.
-    is_first_chosen: bool,
+    /// The first one, where it was asked for by name, so that another one will not do.
+    chosen: Option<PathBuf>,
 }
 
 impl Candidates {
@@ -69,7 +72,7 @@ impl Candidates {
                 unique.push(folder);
             }
         }
-        Self { folders: unique, is_first_chosen: chosen.is_some() }
+        Self { folders: unique, chosen: chosen.map(Path::to_owned) }
     }
 
     /// The first that can be written to, made if need be.
@@ -78,9 +81,9 @@ impl Candidates {
     /// When none can, with the reason for each.
     pub(crate) fn create(&self) -> Result<Store, Error> {
         let mut reasons = Vec::new();
-        let tried = if self.is_first_chosen { 1 } else { self.folders.len() };
+        let tried = if self.chosen.is_some() { 1 } else { self.folders.len() };
         for folder in self.folders.iter().take(tried) {
-            match Store::create(folder) {
+            match Store::create(folder, self.scope()) {
                 Ok(store) => return Ok(store),
                 Err(error) => reasons.push(format!("{}: {error}", folder.display())),
             }
@@ -91,7 +94,14 @@ impl Candidates {
 
     /// Those that exist.
     pub(crate) fn existing(&self) -> impl Iterator<Item = Store> + '_ {
-        self.folders.iter().filter_map(|folder| Store::open(folder).ok())
+        self.folders.iter().filter_map(|folder| Store::open(folder, self.scope()).ok())
+    }
+
+    /// What tells attachments of the same name apart: those in a folder of somebody's choice are
+    /// nobody else's.
+    pub(crate) fn scope(&self) -> String {
+        let chosen = self.chosen.as_ref();
+        chosen.map_or_else(|| USUAL_SCOPE.to_owned(), |path| path.display().to_string())
     }
 }
 
@@ -99,10 +109,11 @@ impl Candidates {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Store {
     folder: PathBuf,
+    scope: String,
 }
 
 impl Store {
-    fn create(folder: &Path) -> io::Result<Self> {
+    fn create(folder: &Path, scope: String) -> io::Result<Self> {
         let longest = folder.join(format!("{:032}.sock", 0));
         if longest.as_os_str().len() > SOCKET_PATH_CAP {
             return Err(io::Error::new(
@@ -116,13 +127,13 @@ impl Store {
         {
             return Err(error);
         }
-        let store = Self::open(folder)?;
+        let store = Self::open(folder, scope)?;
         nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK)?;
         Ok(store)
     }
 
     /// The folder, if it exists and can be trusted.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    fn open(folder: &Path, scope: String) -> io::Result<Self> {
         let meta = fs::symlink_metadata(folder)?;
         let problem = if !meta.is_dir() {
             "not a folder"
@@ -131,14 +142,14 @@ impl Store {
         } else if meta.mode() & 0o022 != 0 {
             "others may write to it"
         } else {
-            return Ok(Self { folder: folder.to_owned() });
+            return Ok(Self { folder: folder.to_owned(), scope });
         };
         Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
     }
 
     /// The files of an attachment.
     pub(crate) fn files(&self, key: &Key) -> Files {
-        Files { folder: self.folder.clone(), stem: key.file_stem() }
+        Files::new(self.folder.clone(), key.file_stem(), self.scope.clone())
     }
 
     /// All records that can be read.
@@ -156,12 +167,13 @@ impl Store {
 pub(crate) struct Files {
     folder: PathBuf,
     stem: String,
+    scope: String,
 }
 
 impl Files {
     /// Those of the attachment with this stem.
-    pub(crate) fn new(folder: PathBuf, stem: String) -> Self {
-        Self { folder, stem }
+    pub(crate) fn new(folder: PathBuf, stem: String, scope: String) -> Self {
+        Self { folder, stem, scope }
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -182,6 +194,11 @@ impl Files {
 
     pub(crate) fn stem(&self) -> &str {
         &self.stem
+    }
+
+    /// See [`Candidates::scope`].
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
     }
 
     /// Whether there is anything of this attachment.

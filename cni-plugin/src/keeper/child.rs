@@ -5,9 +5,9 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use nix::poll::PollTimeout;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use slirp_core::host::tap::Tap;
 use slirp_core::{ProcessFd, send_fd};
@@ -19,11 +19,11 @@ use crate::attachment::stop::ENGINE_ARGUMENT;
 use crate::attachment::store::Files;
 
 /// How long an engine may take to start (arbitrary; it takes some 10 ms).
-const START_TIMEOUT: Duration = Duration::from_secs(15);
+const START_TIMEOUT_MS: u16 = 15_000;
 /// How long an engine may take to end before it is killed (arbitrary; it takes milliseconds).
 const END_TIMEOUT_MS: u16 = 5_000;
 
-/// A running engine. Dropping it ends it.
+/// A running engine. Dropping it kills it, unless it has ended.
 #[derive(Debug)]
 pub(super) struct Engine {
     child: Child,
@@ -42,12 +42,12 @@ impl Engine {
         user_namespace: Option<BorrowedFd<'_>>,
         request: &Request,
         files: &Files,
+        caller: &UnixStream,
     ) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::failed(format!("cannot start the engine: {error}"));
         let (stream, theirs) = UnixStream::pair().map_err(failed)?;
-        stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
         let child = Command::new("/proc/self/exe")
-            .args([ENGINE_ARGUMENT, files.stem()])
+            .args([ENGINE_ARGUMENT, files.stem(), files.scope()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
@@ -59,11 +59,12 @@ impl Engine {
             "apiSocket": files.api_socket().display().to_string(),
             "userNamespace": user_namespace.is_some(),
         });
-        let answer = frame::send(&stream, &order)
+        frame::send(&stream, &order)
             .and_then(|()| send_fd(stream.as_fd(), tap.as_fd()))
             .and_then(|()| user_namespace.map_or(Ok(()), |fd| send_fd(stream.as_fd(), fd)))
-            .and_then(|()| frame::receive(&stream));
-        match answer {
+            .map_err(failed)?;
+        await_answer(stream.as_fd(), caller, START_TIMEOUT_MS)?;
+        match frame::receive(&stream) {
             Ok(report) if report["error"].is_null() => Ok(engine),
             Ok(report) => Err(Error::from_json(&report["error"])),
             Err(error) => Err(failed(error)),
@@ -111,8 +112,35 @@ impl AsFd for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.lifeline.is_some() {
-            self.end();
+            // Our own child, not waited for yet, so its number is still its own.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
+    }
+}
+
+/// Waits until there is something to read from `answer`, as long as the caller waits for it.
+///
+/// # Errors
+/// After the timeout, or when the caller has gone.
+pub(super) fn await_answer(
+    answer: BorrowedFd<'_>,
+    caller: &UnixStream,
+    timeout_ms: u16,
+) -> Result<(), Error> {
+    let mut polled =
+        [PollFd::new(answer, PollFlags::POLLIN), PollFd::new(caller.as_fd(), PollFlags::POLLIN)];
+    let count = loop {
+        match poll(&mut polled, PollTimeout::from(timeout_ms)) {
+            Err(Errno::EINTR) => {}
+            other => break other.map_err(|errno| Error::failed(errno.desc()))?,
+        }
+    };
+    match (count, polled) {
+        (0, _) => Err(Error::failed("timeout")),
+        // The caller says nothing before it has heard something.
+        (_, [answer, _]) if answer.any() != Some(true) => Err(Error::failed("the caller has gone")),
+        _ => Ok(()),
     }
 }
 

@@ -36,7 +36,7 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use serde_json::{Value, json};
-use slirp_core::netns::{AttachError, NamespaceTarget, TapRequest, create_tap};
+use slirp_core::netns::{AttachError, AttachStep, NamespaceTarget, TapRequest, create_tap};
 use slirp_core::{close_descriptors_on_exec, inherited_fd, reset_signals};
 
 use crate::attachment::attach::of_namespace;
@@ -54,21 +54,21 @@ use watch::Watch;
 /// plugin a minute or more, and it prints one object).
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs as a keeper. The arguments are the stem and the folder of the attachment's files; the request
+/// Runs as a keeper. The arguments are stem, scope and folder of the attachment's files; the request
 /// comes over standard input, which is a socket.
 pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let stem = arguments.next().and_then(|stem| stem.into_string().ok());
-    let (Some(stem), Some(folder)) = (stem, arguments.next()) else {
+    let mut text = || arguments.next().and_then(|argument| argument.into_string().ok());
+    let (Some(stem), Some(scope), Some(folder)) = (text(), text(), text()) else {
         return ExitCode::FAILURE;
     };
     let Ok(caller) = detach_from_caller() else { return ExitCode::FAILURE };
-    let files = Files::new(PathBuf::from(folder), stem);
+    let files = Files::new(PathBuf::from(folder), stem, scope);
     let request = match frame::receive(&caller) {
         Ok(value) => Request::from_json(&value),
         Err(_) => return ExitCode::FAILURE,
     };
     let started = match request {
-        Some(request) => start(request, &files),
+        Some(request) => start(request, &files, &caller),
         None => Err(Error::failed("the request cannot be read")),
     };
     let (mut keeper, mac) = match started {
@@ -119,7 +119,7 @@ fn detach_from_caller() -> io::Result<UnixStream> {
 }
 
 /// Brings the network up.
-fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
+fn start(request: Request, files: &Files, caller: &UnixStream) -> Result<(Keeper, String), Error> {
     log::start(request.log_file.as_deref())?;
     let failed =
         |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
@@ -133,7 +133,7 @@ fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
         .map_err(failed("cannot watch the container"))?
         .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?;
     let (engine, mac) = match &request.program {
-        Some(program) => program::start(program, &request, &target, files)?,
+        Some(program) => program::start(program, &request, &target, files, caller)?,
         None => {
             let tap = TapRequest {
                 name: request.key.ifname.clone(),
@@ -141,7 +141,7 @@ fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
             };
             let tap = create_tap(&target, &tap).map_err(|error| of_tap(&error, &request))?;
             let mac = tap.mac().ok().flatten().or(request.mac);
-            let engine = Engine::start(&tap, target.user(), &request, files)?;
+            let engine = Engine::start(&tap, target.user(), &request, files, caller)?;
             (engine, mac)
         }
     };
@@ -160,14 +160,11 @@ fn start(request: Request, files: &Files) -> Result<(Keeper, String), Error> {
 
 /// What the failure of opening the device means.
 fn of_tap(error: &AttachError, request: &Request) -> Error {
-    use slirp_core::netns::AttachStep;
-    match error {
-        AttachError::Step { step: AttachStep::CheckName, source }
-            if source.raw_os_error() == Some(nix::libc::EEXIST) =>
-        {
-            let (ifname, netns) = (&request.key.ifname, request.netns.display());
-            Error::failed(format!("interface {ifname} exists already in {netns}"))
-        }
-        _ => Error::failed(error.to_string()).with_hint(error.hint()),
+    if let AttachError::Step { step: AttachStep::CheckName, source } = error
+        && source.raw_os_error() == Some(nix::libc::EEXIST)
+    {
+        let (ifname, netns) = (&request.key.ifname, request.netns.display());
+        return Error::failed(format!("interface {ifname} exists already in {netns}"));
     }
+    Error::failed(error.to_string()).with_hint(error.hint())
 }

@@ -12,13 +12,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use slirp_core::instance::{Forward, ForwardProtocol};
 use slirp_core::netns::{AttachError, NamespaceTarget, interface_mac};
 use slirp_core::wire::MacAddr;
 
-use super::child::Engine;
+use super::child::{Engine, await_answer};
 use crate::attachment::error::{Error, Kind};
 use crate::attachment::ports;
 use crate::attachment::request::Request;
@@ -38,6 +37,7 @@ pub(super) fn start(
     request: &Request,
     target: &NamespaceTarget,
     files: &Files,
+    caller: &UnixStream,
 ) -> Result<(Engine, Option<MacAddr>), Error> {
     refuse_what_it_cannot_do(request)?;
     let of_interface = |error: AttachError| Error::failed(error.to_string());
@@ -66,7 +66,7 @@ pub(super) fn start(
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(failed)?;
     drop((at_ready, exit));
     let engine = Engine::adopt(child, at_exit.into()).map_err(failed)?;
-    await_ready(ready)?;
+    await_ready(ready, caller)?;
     for forward in &request.ports {
         forward_port(&files.api_socket(), forward)?;
     }
@@ -120,15 +120,11 @@ fn arguments(request: &Request, ready: &OwnedFd, exit: &OwnedFd) -> Vec<String> 
     arguments
 }
 
-fn await_ready(mut ready: io::PipeReader) -> Result<(), Error> {
+fn await_ready(mut ready: io::PipeReader, caller: &UnixStream) -> Result<(), Error> {
     let failed =
         |what: &str| Error::failed(format!("await ready message from slirp4netns: {what}"));
-    let mut polled = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut polled, PollTimeout::from(READY_TIMEOUT_MS)) {
-        Ok(0) => return Err(failed("timeout")),
-        Ok(_) => {}
-        Err(errno) => return Err(failed(errno.desc())),
-    }
+    await_answer(ready.as_fd(), caller, READY_TIMEOUT_MS)
+        .map_err(|error| failed(&error.message))?;
     let mut byte = [0];
     match ready.read(&mut byte) {
         Ok(1) if byte == *b"1" => Ok(()),

@@ -205,7 +205,7 @@ pub(crate) fn interface_mac(
         [FOUND, FOUND, a, b, c, d, e, f] => Ok(Some(MacAddr([a, b, c, d, e, f]))),
         report => match decode(report) {
             Failure::Step(AttachStep::CheckName, Errno::ENODEV) => Ok(None),
-            failure => Err(failure),
+            failure @ (Failure::Step(..) | Failure::Helper(_)) => Err(failure),
         },
     }
 }
