@@ -267,14 +267,42 @@ impl Oci {
         }
     }
 
-    /// The signal mask of a process of the session, in the form of `/proc/PID/status`.
-    pub fn blocked_signals(&self, process: &SessionProcess) -> String {
+    /// Signals that a process of the session blocks, as a bit set: bit 0 is signal 1.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn blocked_signals(&self, process: &SessionProcess) -> u64 {
         let status = self.session.proc(&format!("{}/status", process.pid));
         let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        line.unwrap_or_default().trim().to_owned()
+        let digits = line.expect("the process runs").trim();
+        u64::from_str_radix(digits, 16).expect("a mask is hexadecimal")
     }
 
-    /// Whether nothing of the test's own runs or is written down any more.
+    /// What a descriptor of a process of the session leads to.
+    ///
+    /// # Panics
+    /// When there is no such descriptor.
+    pub fn descriptor(&self, process: &SessionProcess, number: u32) -> String {
+        let path = format!("/proc/{}/fd/{number}", process.pid);
+        self.succeed_as(Account::Root, &["readlink", &path]).trim().to_owned()
+    }
+
+    /// Sends SIGKILL to a process of the session.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn kill(&self, pid: u32) {
+        self.succeed_as(Account::Root, &["kill", "-9", &pid.to_string()]);
+    }
+
+    /// What hooks wrote to their log.
+    pub fn log(&self) -> String {
+        let path = "/run/slirp/oci-hook.log /run/user/1500/slirp/oci-hook.log";
+        let script = format!("for file in {path}; do if test -e $file; then cat $file; fi; done");
+        self.succeed_as(Account::Root, &["sh", "-euc", &script])
+    }
+
+    /// Whether no network runs and none is written down.
     pub fn is_clean(&self) -> bool {
         self.networks().is_empty() && self.attachments().is_empty()
     }
