@@ -104,7 +104,7 @@ impl Oci {
         self.session.home().join(id)
     }
 
-    /// Makes a bundle.
+    /// Makes a bundle, in the place of an older one of this name.
     ///
     /// # Panics
     /// When the runtime's own example of a configuration is not as expected.
@@ -112,7 +112,7 @@ impl Oci {
         let bundle = self.bundle(id);
         let rootless = if self.account == Account::Root { "" } else { "--rootless" };
         self.script(&format!(
-            "mkdir -p {bundle}/rootfs/bin; cd {bundle}/rootfs; mkdir proc sys dev tmp etc
+            "rm -rf {bundle}; mkdir -p {bundle}/rootfs/bin; cd {bundle}/rootfs; mkdir proc sys dev tmp etc
             cp \"$(command -v busybox)\" bin/busybox
             for applet in {APPLETS}; do ln -s busybox bin/$applet; done
             cd {bundle}; runc spec {rootless}",

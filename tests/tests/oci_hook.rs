@@ -65,7 +65,7 @@ fn port_of_the_host_leads_into_the_container_by_annotation() {
         let oci = oci!(account, runtime);
         let setup = Setup {
             annotations: json!({ "org.slirp.ports": "18081:80/tcp, 127.0.0.1:18082:80" }),
-            process: vec!["nc", "-lk", "-p", "80", "-e", "echo", "hello"],
+            process: vec!["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
             ..Setup::default()
         };
         oci.run("c8179", &setup).unwrap();
@@ -107,7 +107,10 @@ fn arguments_say_what_the_network_is_like() {
     let port = server.address().port().to_string();
     let reached = oci.call(&["exec", "c", "nc", "-w", "5", "10.77.0.2", &port]);
     assert!(!reached.status.success(), "the host's loopback is closed");
+    oci.run("open", &Setup::default()).unwrap();
+    oci.exec("open", &["nc", "-w", "5", "10.0.2.2", &port]);
     oci.delete("c");
+    oci.delete("open");
     assert!(oci.is_clean());
 }
 
@@ -151,7 +154,6 @@ fn failing_hook_is_an_error_with_a_reason_and_leaves_nothing() {
             ("org.slirp.port", "1:2", "annotation org.slirp.port is not known"),
         ] {
             let setup = Setup { annotations: json!({ annotation: value }), ..Setup::default() };
-            oci.script("rm -rf ~/c");
             let said = oci.run("c", &setup).unwrap_err();
             let escaped = reason.replace('"', "\\\"");
             // crun throws away what a hook says.
