@@ -61,11 +61,7 @@ fn main() -> ExitCode {
 fn plugin(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> ExitCode {
     // Kernels before 5.11 lack it; what we were started with stays open in our children there.
     let _ = close_descriptors_on_exec();
-    let answer = panic::catch_unwind(answer).unwrap_or_else(|_| {
-        let error = CniError::internal("the plugin panicked; please report this");
-        Answer::Failure(Version::NEWEST, error)
-    });
-    match answer {
+    match guarded(answer) {
         Answer::Nothing => ExitCode::SUCCESS,
         Answer::Object(object) => status(print(&object).is_ok()),
         Answer::Attached(object, pending) => match print(&object) {
@@ -94,6 +90,14 @@ fn plugin(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> ExitCode {
     }
 }
 
+/// The answer, or that there is none because of a defect of ours.
+fn guarded(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> Answer {
+    panic::catch_unwind(answer).unwrap_or_else(|_| {
+        let error = CniError::internal("the plugin panicked; please report this");
+        Answer::Failure(Version::NEWEST, error)
+    })
+}
+
 fn status(is_success: bool) -> ExitCode {
     if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -108,4 +112,18 @@ fn print(object: &Value) -> io::Result<()> {
 fn complain(text: &str) {
     // There is nobody to tell if nobody reads it.
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panic_is_answered_with_an_error_object() {
+        let answer = guarded(|| panic!("a defect"));
+        let Answer::Failure(version, error) = answer else { panic!("{answer:?}") };
+        let object = error.object(version);
+        assert_eq!(object["code"], 999);
+        assert_eq!(object["msg"], "the plugin panicked; please report this");
+    }
 }

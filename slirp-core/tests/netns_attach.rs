@@ -14,8 +14,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slirp_core::config::Offload;
 use slirp_core::host::tap::{OffloadCeiling, Tap};
-use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap, open_tap_up_to};
-use slirp_core::plan::AddressPlan;
+use slirp_core::netns::{
+    AttachError, Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, create_tap,
+    interface_mac, open_tap, open_tap_up_to,
+};
+use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::wire::MacAddr;
 
 /// Set in the copy of this test that runs as an ordinary user.
@@ -239,5 +242,46 @@ fn hundred_devices_leave_no_descriptor_and_no_zombie() {
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let (state, parent) = (fields.next(), fields.next());
         assert!(state != Some("Z") || parent != Some(own.as_str()), "a zombie: {stat}");
+    }
+}
+
+#[test]
+fn namespace_by_path_is_entered_by_its_owner_and_an_interface_is_created_once() {
+    let Some(guest) = Guest::start() else { return };
+    let path = format!("/proc/{}/ns/net", guest.process.id());
+    let target = NamespaceTarget::of_path(path.as_ref()).unwrap();
+    assert!(target.user().is_some(), "the guest has a user namespace of its own");
+    guest.run("ip tuntap add name tap7 mode tap");
+    let taken = TapRequest { name: "tap7".into(), configure: None };
+    let error = create_tap(&target, &taken).unwrap_err();
+    assert_eq!(error.to_string(), "interface name: File exists");
+
+    let mut configuration = Configuration::for_plan(&AddressPlan::default(), 1500);
+    configuration.metric = Some(77);
+    configuration.ipv6 = Some(Ipv6Configuration::for_plan(&Ipv6Plan::default()));
+    let request = TapRequest { name: "tap8".into(), configure: Some(configuration) };
+    let tap = create_tap(&target, &request).unwrap();
+    let shown = guest.run("ip -4 route; ip -6 route; ip -6 addr show tap8");
+    for line in [
+        "default via 10.0.2.2 dev tap8 metric 77",
+        "default via fd00::2 dev tap8 metric 77",
+        "fd00::100/64",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    assert_eq!(interface_mac(&target, "tap8").unwrap(), tap.mac().unwrap());
+    assert_eq!(interface_mac(&target, "tap9").unwrap(), None);
+}
+
+#[test]
+fn path_that_is_no_network_namespace_is_refused() {
+    for path in ["/proc/self/status", "/proc/self/ns/user"] {
+        let error = NamespaceTarget::of_path(path.as_ref()).unwrap_err();
+        assert!(matches!(error, AttachError::NotNetwork(_)), "{error}");
+    }
+    // In some containers our own network namespace belongs to an outer user namespace.
+    match NamespaceTarget::of_path("/proc/self/ns/net".as_ref()) {
+        Ok(own) => assert!(own.user().is_none(), "it belongs to our user namespace"),
+        Err(error) => assert!(matches!(error, AttachError::ForeignOwner(_)), "{error}"),
     }
 }

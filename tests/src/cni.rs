@@ -6,12 +6,13 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
 use crate::binary::plugin_under_test;
-use crate::namespace::{Account, Background, Output};
+use crate::namespace::{Account, Background, Namespace, Output};
 use crate::world::World;
 
 /// What a plugin's error object says.
@@ -28,7 +29,7 @@ pub struct CniFailure {
 /// A runtime with one container on one network.
 #[derive(Debug)]
 pub struct MiniCni<'w> {
-    world: &'w World,
+    runtime: &'w Namespace,
     account: Account,
     config: Map<String, Value>,
     container: String,
@@ -38,17 +39,21 @@ pub struct MiniCni<'w> {
     arguments: String,
     variables: Vec<(String, String)>,
     behind: Vec<String>,
+    folder: PathBuf,
+    is_logged: bool,
     cached: RefCell<Option<Value>>,
 }
 
 impl<'w> MiniCni<'w> {
     /// The world's container `c1`, interface `eth0`, on the network that `config` describes; its name
-    /// is `slirp`, its version 1.1.0 and its `stateDir` in the world's folder unless it says so.
+    /// is `slirp`, its version 1.1.0, and `stateDir` and `logFile` are in the world's folder unless it
+    /// says so; null leaves a member out. The log is printed when the test fails.
     ///
     /// # Panics
     /// When `config` is no object.
     pub fn new(world: &'w World, config: &Value) -> Self {
         let mut config = config.as_object().expect("a configuration is an object").clone();
+        let is_logged = !config.contains_key("logFile");
         let state_dir = world.folder().join("state").display().to_string();
         for (name, value) in [
             ("name", json!("slirp")),
@@ -58,10 +63,9 @@ impl<'w> MiniCni<'w> {
         ] {
             config.entry(name).or_insert(value);
         }
-        // A member that is to be absent.
         config.retain(|_, value| !value.is_null());
         Self {
-            world,
+            runtime: &world.host,
             account: world.account(),
             config,
             container: "c1".to_owned(),
@@ -71,6 +75,8 @@ impl<'w> MiniCni<'w> {
             arguments: String::new(),
             variables: Vec::new(),
             behind: Vec::new(),
+            folder: world.folder().to_owned(),
+            is_logged,
             cached: RefCell::new(None),
         }
     }
@@ -93,6 +99,14 @@ impl<'w> MiniCni<'w> {
     #[must_use]
     pub fn netns(mut self, path: &str) -> Self {
         self.netns = path.to_owned();
+        self
+    }
+
+    /// The runtime itself lives in a container, as root there.
+    #[must_use]
+    pub fn inside(mut self, outer: &'w Namespace) -> Self {
+        self.runtime = outer;
+        self.account = Account::Root;
         self
     }
 
@@ -265,7 +279,7 @@ impl<'w> MiniCni<'w> {
         words.extend(self.behind.iter().map(String::as_str));
         let plugin = plugin_under_test().to_str().expect("the build folder is UTF-8");
         words.push(plugin);
-        self.world.host.command(&words)
+        self.runtime.command(&words)
     }
 
     /// What the plugin reads.
@@ -284,23 +298,32 @@ impl<'w> MiniCni<'w> {
         if !sent.is_empty() {
             config.insert("runtimeConfig".to_owned(), Value::Object(sent));
         }
+        if self.is_logged {
+            config.insert("logFile".to_owned(), json!(self.log().display().to_string()));
+        }
         for (name, value) in extra {
             config.insert((*name).to_owned(), value.clone());
         }
         Value::Object(config).to_string()
     }
 
+    /// Where the long-lived processes of this runtime's user say what happens.
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{:?}.log", self.account))
+    }
+
     /// Runs `slirp` by hand as this runtime's user, on the folder of this network.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When it cannot be started, or the network has no folder of its own.
     pub fn tool(&self, arguments: &[&str]) -> Output {
-        let state_dir = self.config.get("stateDir").and_then(Value::as_str).unwrap_or_default();
+        let state_dir = self.config.get("stateDir").and_then(Value::as_str);
+        let state_dir = state_dir.expect("the network has a folder of its own");
         let mut words = self.account.prefix().to_vec();
         words.push(plugin_under_test().to_str().expect("the build folder is UTF-8"));
         words.extend(arguments);
         words.extend(["--state-dir", state_dir]);
-        self.world.host.exec(&words)
+        self.runtime.exec(&words)
     }
 
     /// What `slirp ls --json` says about this runtime's attachments.
@@ -310,11 +333,7 @@ impl<'w> MiniCni<'w> {
     pub fn attachments(&self) -> Vec<Value> {
         let output = self.tool(&["ls", "--json"]);
         assert!(output.status.success(), "{}", output.stderr);
-        let mut list: Vec<Value> = serde_json::from_str(&output.stdout).expect("a list is printed");
-        let folder = self.config.get("stateDir").is_some();
-        // Without a folder of its own, it sees those of other tests, too.
-        list.retain(|one| folder || one["containerID"] == self.container.as_str());
-        list
+        serde_json::from_str(&output.stdout).expect("a list is printed")
     }
 
     /// The process that keeps this runtime's only attachment.
@@ -336,5 +355,15 @@ impl<'w> MiniCni<'w> {
         let path = format!("/proc/{keeper}/task/{keeper}/children");
         let children = std::fs::read_to_string(path).expect("the keeper runs");
         children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("it has a child")
+    }
+}
+
+impl Drop for MiniCni<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.is_logged {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            // Goes where the panic went.
+            let _ = writeln!(std::io::stderr(), "log of the attachments:\n{log}");
+        }
     }
 }

@@ -413,3 +413,26 @@ fn host_namespaces_of_two_containers_do_not_mix() {
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["containerID"], "c2");
 }
+
+#[test]
+fn runtime_in_a_container_attaches_containers_of_its_own() {
+    for account in ACCOUNTS {
+        let world = world!(account);
+        let outer = MiniCni::new(&world, &json!({ "name": "outer" })).ifname("cni0");
+        outer.add().unwrap();
+        let nested = Namespace::container(&world.guest, Account::Root);
+        let inner = MiniCni::new(&world, &json!({}))
+            .inside(&world.guest)
+            .container("nested")
+            .netns(&format!("/proc/{}/ns/net", nested.pid()));
+        inner.add().unwrap();
+        let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+        let stream = connect(&nested, server.address()).expect("the way out leads through both");
+        send_exact(&stream, 1, 1 << 16).unwrap();
+        receive_exact(&stream, 1, 1 << 16).unwrap();
+        inner.check().unwrap();
+        inner.del().unwrap();
+        assert!(!nested.exec(&["ip", "link", "show", "eth0"]).status.success());
+        outer.check().unwrap();
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -134,6 +135,7 @@ fn start(request: &Request, files: &Files) -> Result<(Child, UnixStream, Value),
     let (stream, theirs) = UnixStream::pair().map_err(failed)?;
     stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
     let mut keeper = Command::new(OURSELVES)
+        .arg0("slirp")
         .args([KEEPER_ARGUMENT, files.stem(), files.scope()])
         .arg(files.folder())
         .env_clear()

@@ -29,7 +29,7 @@ pub(crate) fn detach(key: &Key, candidates: &Candidates) -> Result<(), Error> {
         lock.remove();
     }
     if !was_written_down {
-        stop_unrecorded(&key.file_stem(), &candidates.scope())?;
+        stop_unrecorded(&key.file_stem(), candidates.scope())?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! # Theory of operation
 //! Runtimes add and delete with different environments (a hook with an empty one, a cleanup process
 //! of another service), so the folder has to be found without the environment's help. There is a
-//! list of candidates; adding writes to the first that can be used, everything else looks at all of
-//! them. A folder that others could write to, or that belongs to somebody else, is not used.
+//! list of usual folders; adding writes to the first that can be used, everything else looks at all of
+//! them. Where the configuration names one, it is that one for everything. A folder that others could write to, or that belongs to somebody else, is not used.
 //!
 //! Files of an attachment: `STEM.json` its record, `STEM.sock` the socket of its keeper, `STEM.api`
 //! slirp4netns's API socket, `STEM.lock` held while it is added, deleted or looked at.
@@ -42,37 +42,19 @@ const USUAL_SCOPE: &str = "-";
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
     folders: Vec<PathBuf>,
-    /// The first one, where it was asked for by name, so that another one will not do.
-    chosen: Option<PathBuf>,
+    /// See [`Candidates::scope`].
+    scope: String,
 }
 
 impl Candidates {
-    /// The usual ones, after the one that was asked for.
+    /// The one that was asked for, or else the usual ones.
     pub(crate) fn new(chosen: Option<&Path>) -> Self {
-        let user = geteuid();
-        let mut folders: Vec<PathBuf> = chosen.map(Path::to_owned).into_iter().collect();
-        let is_own = |path: &Path| {
-            fs::symlink_metadata(path)
-                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user.as_raw())
-        };
-        let mut parents = Vec::new();
-        if user.is_root() {
-            parents.push(PathBuf::from("/run"));
-        }
-        parents.push(PathBuf::from(format!("/run/user/{user}")));
-        parents.extend(env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()).map(PathBuf::from));
-        for parent in parents.into_iter().filter(|path| path.is_absolute() && is_own(path)) {
-            folders.push(parent.join("slirp"));
-        }
-        folders.push(format!("/dev/shm/slirp-{user}").into());
-        folders.push(format!("/tmp/slirp-{user}").into());
-        let mut unique: Vec<PathBuf> = Vec::new();
-        for folder in folders {
-            if !unique.contains(&folder) {
-                unique.push(folder);
+        match chosen {
+            Some(folder) => {
+                Self { folders: vec![folder.to_owned()], scope: folder.display().to_string() }
             }
+            None => Self { folders: usual_folders(), scope: USUAL_SCOPE.to_owned() },
         }
-        Self { folders: unique, chosen: chosen.map(Path::to_owned) }
     }
 
     /// The first that can be written to, made if need be.
@@ -81,9 +63,8 @@ impl Candidates {
     /// When none can, with the reason for each.
     pub(crate) fn create(&self) -> Result<Store, Error> {
         let mut reasons = Vec::new();
-        let tried = if self.chosen.is_some() { 1 } else { self.folders.len() };
-        for folder in self.folders.iter().take(tried) {
-            match Store::create(folder, self.scope()) {
+        for folder in &self.folders {
+            match Store::create(folder, self.scope.clone()) {
                 Ok(store) => return Ok(store),
                 Err(error) => reasons.push(format!("{}: {error}", folder.display())),
             }
@@ -94,15 +75,40 @@ impl Candidates {
 
     /// Those that exist.
     pub(crate) fn existing(&self) -> impl Iterator<Item = Store> + '_ {
-        self.folders.iter().filter_map(|folder| Store::open(folder, self.scope()).ok())
+        self.folders.iter().filter_map(|folder| Store::open(folder, self.scope.clone()).ok())
     }
 
     /// What tells attachments of the same name apart: those in a folder of somebody's choice are
     /// nobody else's.
-    pub(crate) fn scope(&self) -> String {
-        let chosen = self.chosen.as_ref();
-        chosen.map_or_else(|| USUAL_SCOPE.to_owned(), |path| path.display().to_string())
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
     }
+}
+
+/// Where to look when nobody has chosen a folder. `XDG_RUNTIME_DIR` comes late, since it is there in
+/// one call and not in the next.
+fn usual_folders() -> Vec<PathBuf> {
+    let user = geteuid();
+    let mut parents = Vec::new();
+    if user.is_root() {
+        parents.push(PathBuf::from("/run"));
+    }
+    parents.push(PathBuf::from(format!("/run/user/{user}")));
+    parents.extend(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+    let is_own = |path: &PathBuf| {
+        path.is_absolute()
+            && fs::symlink_metadata(path)
+                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user.as_raw())
+    };
+    let mut folders: Vec<PathBuf> = Vec::new();
+    let in_parents = parents.iter().filter(|path| is_own(path)).map(|path| path.join("slirp"));
+    let others = [format!("/dev/shm/slirp-{user}"), format!("/tmp/slirp-{user}")];
+    for folder in in_parents.chain(others.map(PathBuf::from)) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
 }
 
 /// A folder of attachments.

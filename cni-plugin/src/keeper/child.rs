@@ -4,6 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
@@ -47,6 +48,7 @@ impl Engine {
         let failed = |error: io::Error| Error::failed(format!("cannot start the engine: {error}"));
         let (stream, theirs) = UnixStream::pair().map_err(failed)?;
         let child = Command::new("/proc/self/exe")
+            .arg0("slirp")
             .args([ENGINE_ARGUMENT, files.stem(), files.scope()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -26,7 +26,7 @@ use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::{inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
-use super::log;
+use super::{log, name_process};
 use crate::attachment::error::Error;
 use crate::attachment::frame;
 use crate::attachment::ports;
@@ -70,6 +70,7 @@ pub(crate) fn run() -> ExitCode {
 
 fn take_over() -> io::Result<UnixStream> {
     reset_signals()?;
+    name_process(c"slirp-engine");
     let keeper = inherited_fd(0)?;
     dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok(keeper.into())
@@ -113,9 +114,16 @@ fn start(keeper: &UnixStream) -> Result<Running, Error> {
 
 fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
     let turn_off = "set \"sandbox\": false to run without";
-    Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
+    let entered = Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
         Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
     })?;
+    if let Some(path) = entered.outer_resolv_conf {
+        tracing::warn!(
+            path = %path.display(),
+            "/etc/resolv.conf is outside of /etc and /run: it is followed when it is rewritten, not \
+             when it is replaced by another file"
+        );
+    }
     let calls = instance::system_calls().chain(SYSTEM_CALLS);
     seccomp::apply(calls)
         .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))

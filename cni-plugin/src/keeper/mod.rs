@@ -25,7 +25,7 @@ pub(crate) mod program;
 mod serve;
 mod watch;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -108,6 +108,7 @@ fn detach_from_caller() -> io::Result<UnixStream> {
     let _ = close_descriptors_on_exec();
     let caller = inherited_fd(0)?;
     dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    name_process(c"slirp-keeper");
     // Each of these may be refused by an outer sandbox, and none is worth failing for.
     let _ = setsid();
     let _ = chdir("/");
@@ -116,6 +117,12 @@ fn detach_from_caller() -> io::Result<UnixStream> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     umask(Mode::from_bits_truncate(0o077));
     Ok(caller.into())
+}
+
+/// The name that ps(1) and top(1) show; without it that would be `exe`.
+fn name_process(name: &CStr) {
+    // It fails for no name.
+    let _ = prctl::set_name(name);
 }
 
 /// Brings the network up.
