@@ -128,16 +128,33 @@ fn second_container_shares_the_first_ones_network() {
             oci.delete("second");
             oci.exec("first", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
         }
-        let attach_anyway = vec!["hook".to_owned(), "--attach-shared".to_owned()];
-        let setup = Setup { joins, arguments: attach_anyway, ..Setup::default() };
-        oci.run("third", &setup).unwrap();
-        assert_eq!(oci.attachments().len(), 1, "a namespace is served once");
+        oci.run("second", &Setup { joins, ..Setup::default() }).unwrap();
         // The network outlives the one that it was made for while another needs it.
         oci.kill(joins);
-        oci.exec("third", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
-        oci.kill(oci.pid("third"));
+        oci.exec("second", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+        oci.kill(oci.pid("second"));
         assert_clean_soon(&oci);
     }
+}
+
+#[test]
+fn joined_namespace_gets_a_network_where_that_is_asked_for() {
+    let oci = oci!(Account::Ordinary, "runc");
+    oci.run("pause", &Setup { stages: vec![], ..Setup::default() }).unwrap();
+    let joins = oci.pid("pause");
+    let plain = Setup { joins, ..Setup::default() };
+    oci.run("left-alone", &plain).unwrap();
+    assert!(oci.is_clean());
+    let annotations = json!({ "org.slirp.attach-shared": "true" });
+    for id in ["first", "second"] {
+        oci.run(id, &Setup { annotations: annotations.clone(), ..plain.clone() }).unwrap();
+        oci.exec("pause", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+        assert_eq!(oci.attachments().len(), 1, "a namespace is served once");
+    }
+    oci.delete("second");
+    assert_eq!(oci.attachments().len(), 1, "it is the first one's");
+    oci.delete("first");
+    assert!(oci.is_clean());
 }
 
 #[test]

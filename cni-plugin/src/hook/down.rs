@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use slirp_core::netns::NamespaceId;
 
 use super::options::{Arguments, Direction};
-use super::state::State;
+use super::state::{Bundle, State};
 use super::{Failure, NETWORK};
 use crate::attachment::detach::detach;
 use crate::attachment::record::Record;
@@ -27,6 +27,9 @@ pub(super) fn down(
     arguments: &Arguments,
     candidates: &Candidates,
 ) -> Result<(), Failure> {
+    let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
+    // A joined namespace lives on, which says nothing about the container.
+    let is_certain = arguments.direction == Some(Direction::Down) || bundle.joined.is_some();
     let is_ours = |record: &Record| {
         record.request.network == NETWORK && record.request.key.container_id == state.id
     };
@@ -34,7 +37,7 @@ pub(super) fn down(
         candidates.existing().flat_map(|store| store.records()).filter(is_ours).collect();
     let mut failures = Vec::new();
     for record in records {
-        if arguments.direction != Some(Direction::Down) && is_in_use(&record) {
+        if !is_certain && is_in_use(&record) {
             continue;
         }
         if let Err(error) = detach(&record.request.key, candidates) {

@@ -41,7 +41,10 @@ pub(super) fn up(
     }
     let pid = state.pid.ok_or_else(|| Failure("the container has no process".to_owned()))?;
     validate_ifname(options.ifname())?;
-    let netns = format!("/proc/{pid}/ns/net");
+    // A joined one by the name that it was joined by, which says how long it lives.
+    let netns = bundle
+        .joined
+        .map_or_else(|| format!("/proc/{pid}/ns/net"), |path| path.display().to_string());
     wait_until_readable(Path::new(&netns), state.status == "running")?;
     let id = find_namespace(Path::new(&netns), false).map_err(|error| {
         match error.kind {
