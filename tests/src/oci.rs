@@ -100,6 +100,12 @@ impl Oci {
         self.hook.to_str().expect("temporary folders have plain names")
     }
 
+    /// Root's containers have their control groups below this one; the hierarchies are those of the machine.
+    fn cgroup(&self) -> &str {
+        let name = self.session.world.folder().file_name().and_then(|name| name.to_str());
+        name.expect("temporary folders have plain names")
+    }
+
     fn bundle(&self, id: &str) -> PathBuf {
         self.session.home().join(id)
     }
@@ -121,11 +127,11 @@ impl Oci {
         let file = bundle.join("config.json");
         let text = std::fs::read(&file).expect("runc spec writes a configuration");
         let mut config: Value = serde_json::from_slice(&text).expect("it is JSON");
-        self.edit(&mut config, setup);
+        self.edit(id, &mut config, setup);
         std::fs::write(&file, config.to_string()).expect("the bundle is writable");
     }
 
-    fn edit(&self, config: &mut Value, setup: &Setup) {
+    fn edit(&self, id: &str, config: &mut Value, setup: &Setup) {
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(setup.process);
         config["root"]["readonly"] = json!(false);
@@ -154,6 +160,9 @@ impl Oci {
             }
         } else if setup.has_network {
             namespaces.push(json!({ "type": "network" }));
+        }
+        if self.account == Account::Root {
+            config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup()));
         }
         // Of the host's, which differ from machine to machine.
         config["mounts"]
@@ -305,5 +314,24 @@ impl Oci {
     /// Whether no network runs and none is written down.
     pub fn is_clean(&self) -> bool {
         self.networks().is_empty() && self.attachments().is_empty()
+    }
+}
+
+impl Drop for Oci {
+    fn drop(&mut self) {
+        for process in self.session.processes() {
+            // It may have ended with another one of them.
+            let _ = self.session.exec_as(Account::Root, &["kill", "-9", &process.pid.to_string()]);
+        }
+        let script = format!(
+            "for try in $(seq 100); do
+                 folders=$(find /sys/fs/cgroup -depth -type d -path '*/{}*')
+                 test -n \"$folders\" || exit 0
+                 rmdir $folders 2>/dev/null || sleep 0.05
+             done",
+            self.cgroup()
+        );
+        // What is left here is empty, and a failing test says why it fails.
+        let _ = self.session.exec_as(Account::Root, &["sh", "-c", &script]);
     }
 }

@@ -1,7 +1,5 @@
 //! The OCI hook under the real runtimes, runc and crun, as root and as an ordinary user.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
