@@ -319,10 +319,11 @@ impl Oci {
 
 impl Drop for Oci {
     fn drop(&mut self) {
-        for process in self.session.processes() {
-            // It may have ended with another one of them.
-            let _ = self.session.exec_as(Account::Root, &["kill", "-9", &process.pid.to_string()]);
-        }
+        let mut words = vec!["kill".to_owned(), "-9".to_owned()];
+        words.extend(self.session.processes().iter().map(|process| process.pid.to_string()));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        // Some may have ended with others of them, and there may be none.
+        let _ = self.session.exec_as(Account::Root, &words);
         let script = format!(
             "for try in $(seq 100); do
                  folders=$(find /sys/fs/cgroup -depth -type d -path '*/{}*')
