@@ -18,6 +18,8 @@
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
 //!   (see [`world!`]).
 //!
+//! [`side_by_side()`] runs one script in two worlds, through Debian's slirp4netns and through the binary.
+//!
 //! [`sim`] is a world without any of these: the pure side alone, in virtual time.
 //!
 //! Leaves to others: what the product should do, which only the tests say.
@@ -26,6 +28,7 @@ mod api;
 mod binary;
 mod capture;
 mod cni;
+mod comparison;
 mod dns;
 mod frame;
 mod namespace;
@@ -47,6 +50,7 @@ pub use api::Api;
 pub use binary::{binary_under_test, plugin_under_test};
 pub use capture::Capture;
 pub use cni::{CniFailure, MiniCni};
+pub use comparison::{Difference, Seen, Side, side_by_side};
 pub use dns::{CannedDns, Dnsmasq};
 pub use frame::{raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};

@@ -18,6 +18,7 @@ const PROGRAMS: &[&str] = &[
     "prlimit",
     "python3",
     "setpriv",
+    "slirp4netns",
     "socat",
     "ss",
     "tcpdump",

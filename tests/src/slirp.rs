@@ -64,6 +64,13 @@ impl<'w> SlirpBuilder<'w> {
         self
     }
 
+    /// Drops the options of `SLIRP_TEST_OPTIONS`.
+    #[must_use]
+    pub fn without_extra_options(mut self) -> Self {
+        self.extra.clear();
+        self
+    }
+
     /// Replaces PID and TAPNAME.
     #[must_use]
     pub fn positionals(mut self, positionals: &[&str]) -> Self {

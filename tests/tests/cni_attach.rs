@@ -110,10 +110,7 @@ fn ipv6_is_static_exact_and_usable_at_once() {
 #[test]
 fn ipv6_comes_up_where_new_interfaces_have_it_disabled() {
     let world = world!();
-    world.guest.script(
-        "sysctl -qw net.ipv6.conf.default.disable_ipv6=1 2>/dev/null || \
-        echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6",
-    );
+    world.guest.script("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
     cni.add().unwrap();
     assert!(world.guest.script("ip -6 addr show eth0").contains("fd00::100/64"));
@@ -251,6 +248,18 @@ fn result_of_the_plugin_before_is_kept() {
     assert_eq!(result["interfaces"][0]["name"], "lo");
     assert_eq!(result["interfaces"][1]["name"], "eth0");
     assert_eq!(result["ips"][1]["interface"], 1);
+    cni.check_against(result).unwrap();
+}
+
+#[test]
+fn large_result_of_plugins_before_is_taken() {
+    let world = world!(Account::Ordinary);
+    let cni = MiniCni::new(&world, &json!({ "cniVersion": "1.1.0" }));
+    let many: Vec<Value> = (0..5_000).map(|n| json!({ "name": format!("if{n}") })).collect();
+    let before = json!({ "cniVersion": "1.1.0", "interfaces": many });
+    let result = cni.call("ADD", &[("prevResult", before)]).unwrap().unwrap();
+    assert_eq!(result["interfaces"].as_array().unwrap().len(), 5_001);
+    assert_eq!(result["ips"][0]["interface"], 5_000);
     cni.check_against(result).unwrap();
 }
 

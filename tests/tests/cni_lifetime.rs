@@ -366,6 +366,26 @@ fn addition_and_deletion_find_each_other_from_different_environments() {
 }
 
 #[test]
+fn deletion_works_from_a_pid_namespace_in_which_the_processes_cannot_be_seen() {
+    let world = world!();
+    let cni = MiniCni::new(&world, &json!({}));
+    cni.add().unwrap();
+    let keeper = cni.keeper();
+    let elsewhere = MiniCni::new(&world, &json!({})).behind(&[
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount",
+        "--mount-proc",
+        "--",
+    ]);
+    elsewhere.del().unwrap();
+    assert!(!has_interface(&world.guest, "eth0"));
+    await_end(keeper, "the keeper has ended");
+    assert_nothing_left(&world);
+}
+
+#[test]
 fn state_folder_that_cannot_be_trusted_is_not_used() {
     let world = world!(Account::Ordinary);
     let root = world.folder().display().to_string();

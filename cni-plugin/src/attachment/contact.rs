@@ -2,7 +2,7 @@
 //!
 //! Owns the client's side of its socket. The other side is in [`keeper`](crate::keeper).
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -24,8 +24,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub(crate) struct Contact {
     stream: UnixStream,
-    /// The keeper itself.
-    pub(crate) process: ProcessFd,
+    /// The keeper itself, if it can be seen from our PID namespace.
+    pub(crate) process: Option<ProcessFd>,
 }
 
 impl Contact {
@@ -39,7 +39,9 @@ impl Contact {
         if peer.uid() != geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let process = ProcessFd::open(peer.pid())?;
+        // Zero from where it cannot be seen (pid_namespaces(7)).
+        let pid = Some(peer.pid()).filter(|&pid| pid > 0);
+        let process = pid.map(ProcessFd::open).transpose()?;
         Ok(Self { stream, process })
     }
 
@@ -58,11 +60,18 @@ impl Contact {
         self.ask("info", ANSWER_TIMEOUT)
     }
 
-    /// Asks the keeper to end and waits until its engine has, and with it interface and ports.
+    /// Asks the keeper to end and waits until its engine has, and with it interface and ports, and
+    /// then until the keeper has.
     ///
     /// # Errors
-    /// When it does not answer in time.
+    /// When it does not end in time.
     pub(crate) fn end(&self) -> io::Result<()> {
-        self.ask("end", END_TIMEOUT).map(drop)
+        self.ask("end", END_TIMEOUT)?;
+        match (&self.stream).read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) => Err(error),
+        }
     }
 }

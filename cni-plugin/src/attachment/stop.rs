@@ -37,9 +37,21 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) fn stop(files: &Files) -> Result<(), Error> {
     let record = files.record();
     if let Ok(contact) = Contact::open(&files.socket()) {
-        // What it does not do by itself is done to it.
-        if contact.end().is_err() || !has_ended(&contact.process, KILL_TIMEOUT) {
-            end(&contact.process)?;
+        let ended = contact.end();
+        match (&contact.process, ended) {
+            // What it does not do by itself is done to it. Its socket is closed a moment before it
+            // has ended.
+            (Some(process), ended) => {
+                if ended.is_err() || !has_ended(process, KILL_TIMEOUT) {
+                    end(process)?;
+                }
+            }
+            (None, Ok(())) => {}
+            (None, Err(error)) => {
+                return Err(Error::failed(format!(
+                    "slirp did not terminate, and cannot be seen from this PID namespace: {error}"
+                )));
+            }
         }
     }
     // The engine ends with its keeper, however that ended; this waits until it has.

@@ -32,22 +32,19 @@ use crate::attachment::frame;
 use crate::attachment::ports;
 use crate::attachment::request::Request;
 
-/// What this module asks of the kernel once it is confined.
-const SYSTEM_CALLS: &[SystemCall] = &[
-    SystemCall::new(libc::SYS_pipe2, "the end of the instance"),
-    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
-    #[cfg(target_arch = "x86_64")]
-    SystemCall::new(libc::SYS_poll, "the wait for the end"),
-    SystemCall::new(libc::SYS_read, "the keeper's orders"),
-    SystemCall::new(libc::SYS_recvfrom, "the keeper's orders"),
-    SystemCall::new(libc::SYS_write, "answers to the keeper, log lines"),
-    SystemCall::new(libc::SYS_sendto, "answers to the keeper"),
-    SystemCall::new(libc::SYS_shutdown, "our end, told to the keeper"),
-];
-
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds, and the keeper waits longer).
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What this module asks of the kernel once the filter is in place.
+const SYSTEM_CALLS: &[SystemCall] = &[
+    SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
+    #[cfg(target_arch = "x86_64")]
+    SystemCall::new(libc::SYS_poll, "the wait for the end"),
+    SystemCall::new(libc::SYS_pipe2, "the end of the instance"),
+    SystemCall::new(libc::SYS_write, "what the keeper is told, log lines"),
+    SystemCall::new(libc::SYS_shutdown, "the keeper is told no more"),
+];
 
 /// Runs as an engine. What it is told comes over standard input, which is a socket.
 pub(crate) fn run() -> ExitCode {
@@ -124,8 +121,7 @@ fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
              when it is replaced by another file"
         );
     }
-    let calls = instance::system_calls().chain(SYSTEM_CALLS);
-    seccomp::apply(calls)
+    seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS))
         .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
 }
 

@@ -466,4 +466,6 @@ impl Line {
 }
 
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod tests;

@@ -67,6 +67,14 @@ pub(crate) struct OptionSpec {
     origin: Origin,
 }
 
+impl OptionSpec {
+    /// Whether slirp4netns does not have it.
+    #[cfg(test)]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.origin == Origin::Ours
+    }
+}
+
 /// Whose option it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Origin {
@@ -318,19 +326,24 @@ pub(crate) fn listing() -> String {
     let mut text = String::new();
     for option in OPTIONS {
         let Support::Listed(about) = option.support else { continue };
-        let mut left = String::new();
-        if let Some(short) = option.short {
-            left.extend(['-', char::from(short), ',', ' ']);
-        }
-        left.push_str("--");
-        left.push_str(option.long);
-        if let Some(value) = option.value {
-            left.push('=');
-            left.push_str(value);
-        }
-        text.push_str(&format!("{left:<LEFT_COLUMN$}{about}\n"));
+        text.push_str(&format!("{:<LEFT_COLUMN$}{about}\n", left_column(option)));
     }
     text
+}
+
+/// How an option is written: `-e, --exit-fd=FD`.
+pub(crate) fn left_column(option: &OptionSpec) -> String {
+    let mut left = String::new();
+    if let Some(short) = option.short {
+        left.extend(['-', char::from(short), ',', ' ']);
+    }
+    left.push_str("--");
+    left.push_str(option.long);
+    if let Some(value) = option.value {
+        left.push('=');
+        left.push_str(value);
+    }
+    left
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@
 //! source of traffic starves the others.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -36,20 +35,22 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::dns::Query;
-use super::forward::{Accepted, Forward, ForwardError, ForwardProtocol, Forwards};
+use super::forward::Forwards;
 use super::link::{Link, LinkPort};
 use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
-use super::sockets::{EchoFailure, HostSocket, SocketTable, TcpHost};
+use super::sockets::{HostSocket, SocketTable, TcpHost};
 use super::tcp::Connecting;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, DnsQueryId, FlowId, ForwardId, HostAction, HostError};
+use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::FlowSummary;
-use crate::host::datagram::SendError;
 use crate::instance::RunError;
 use crate::stack::Stack;
 use crate::time::Instant;
+
+mod datagrams;
+mod forwards;
 
 /// Frames that are read in one turn at most (measured: 4 to 16 are equally good).
 const BATCH_CAP: usize = 16;
@@ -309,26 +310,9 @@ impl Reactor {
     }
 
     fn on_frame(&mut self, len: usize, now: Instant) {
-        let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) else {
-            return;
-        };
-        match send(&mut self.sockets, &mut self.forwards, datagram) {
-            Ok(()) => {}
-            Err(Unsent::Forwarded) => self.stack.note_discard(DiscardReason::HostSendFailed),
-            Err(Unsent::Udp { flow, remote, error, quote, len }) => {
-                self.stack.handle_udp_failed(flow, remote, error, &quote, len);
-            }
-            Err(Unsent::Echo { flow, remote, sequence, error }) => {
-                self.stack.handle_echo_failed(flow, remote, sequence, error);
-            }
-            Err(Unsent::EchoNotPermitted { flow, error }) => {
-                if !self.is_echo_refusal_logged {
-                    self.is_echo_refusal_logged = true;
-                    tracing::warn!("guests cannot ping: {error}");
-                }
-                self.stack.handle_echo_not_permitted(flow);
-            }
-            Err(Unsent::BufferFull) => self.stack.note_discard(DiscardReason::HostBufferFull),
+        if let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) {
+            let sent = datagrams::send(&mut self.sockets, &mut self.forwards, datagram);
+            self.note_sent(sent);
         }
     }
 
@@ -425,124 +409,6 @@ impl Reactor {
         }
     }
 
-    /// Receives from datagram sockets that have something, each at most its share.
-    fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
-        if self.link.is_full() {
-            // The host's kernel holds them as long.
-            return Ok(());
-        }
-        for flow in std::mem::take(&mut self.backlog) {
-            let is_drained = match self.sockets.of(flow) {
-                Some(HostSocket::Udp(_)) => self.receive_udp(flow, now)?,
-                Some(HostSocket::Echo(_)) => self.receive_echo(flow, now)?,
-                Some(HostSocket::Connecting(_) | HostSocket::Tcp(_)) | None => true,
-            };
-            if is_drained {
-                self.sockets.set_queued(flow, false);
-            } else {
-                self.backlog.push(flow);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether everything was taken.
-    fn receive_udp(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..ERRORS_CAP {
-            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            let Some(error) = socket.take_error() else {
-                break;
-            };
-            // What the local kernel found too large was refused when it was sent, and said so then.
-            if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
-                self.stack.handle_udp_error(flow, &error, &[]);
-            }
-        }
-        for _ in 0..DATAGRAMS_CAP {
-            let Some(HostSocket::Udp(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            match socket.recv(&mut self.datagram) {
-                Ok(received) => self.stack.handle_udp_from_host(
-                    flow,
-                    received.from,
-                    received.payload,
-                    received.segment_len,
-                    now,
-                ),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_frames(now)?;
-                    return Ok(true);
-                }
-                Err(error) => tracing::debug!(%error, "receive"),
-            }
-            self.write_frames(now)?;
-        }
-        Ok(false)
-    }
-
-    /// Returns whether everything was taken.
-    fn receive_echo(&mut self, flow: FlowId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..ERRORS_CAP {
-            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            let Some(error) = socket.take_error() else {
-                break;
-            };
-            if let Some(sequence) = error.sequence {
-                self.stack.handle_echo_error(flow, &error.error, sequence);
-            }
-        }
-        for _ in 0..DATAGRAMS_CAP {
-            let Some(HostSocket::Echo(socket)) = self.sockets.of(flow) else {
-                return Ok(true);
-            };
-            match socket.recv(&mut self.datagram) {
-                Ok(Some(reply)) => self.stack.handle_echo_reply(
-                    flow,
-                    reply.from,
-                    reply.sequence,
-                    reply.payload,
-                    reply.hop_limit,
-                ),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_frames(now)?;
-                    return Ok(true);
-                }
-                Err(error) => tracing::debug!(%error, "receive"),
-            }
-            self.write_frames(now)?;
-        }
-        Ok(false)
-    }
-
-    /// Adds all of the rules or none; returns the name of the first.
-    fn add_forwards(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
-        let stack = &self.stack;
-        let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
-        let added = match invalid {
-            Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
-            None => self.forwards.add_all(forwards),
-        };
-        match &added {
-            Ok(id) => tracing::info!(id = id.0, ?forwards, "forward added"),
-            Err(error) => tracing::warn!("forward refused: {error}"),
-        }
-        added
-    }
-
-    fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
-        for id in self.forwards.remove_all(ids)? {
-            tracing::info!(id = id.0, "forward removed");
-            self.stack.handle_forward_removed(id);
-        }
-        Ok(())
-    }
-
     /// A part of the list of flows, small enough to hold up no packet.
     fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
         let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
@@ -551,56 +417,6 @@ impl Reactor {
             flow
         };
         FlowPage { flows: flows.map(with_local).collect(), next }
-    }
-
-    /// Serves forward rules that have something, each at most its share.
-    fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
-        for (id, protocol) in self.forwards.take_queue(now) {
-            let is_drained = match protocol {
-                ForwardProtocol::Tcp => self.accept(id, now),
-                ForwardProtocol::Udp => self.receive_forwarded(id, now)?,
-            };
-            if !is_drained {
-                self.forwards.queue(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether every connection was taken.
-    fn accept(&mut self, id: ForwardId, now: Instant) -> bool {
-        for _ in 0..ACCEPTS_CAP {
-            let (stream, remote, guest) = match self.forwards.accept(id, now) {
-                Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
-                Accepted::Lost => continue,
-                Accepted::Drained => return true,
-            };
-            match self.stack.handle_tcp_accepted(remote, guest, now) {
-                Ok(flow) => {
-                    let socket = HostSocket::Tcp(TcpHost::new(stream));
-                    if let Err(error) = self.sockets.insert(flow, socket) {
-                        tracing::debug!(%error, "an accepted connection was lost");
-                        self.stack.handle_remote_gone(flow);
-                    }
-                }
-                Err(_) => stream.reset(),
-            }
-        }
-        false
-    }
-
-    /// Returns whether every datagram was taken.
-    fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
-        for _ in 0..DATAGRAMS_CAP {
-            let Some((origin, guest, received)) = self.forwards.receive(id, &mut self.datagram)
-            else {
-                return Ok(true);
-            };
-            let (payload, segment_len) = (received.payload, received.segment_len);
-            self.stack.handle_udp_forwarded(origin, guest, payload, segment_len, now);
-            self.write_frames(now)?;
-        }
-        Ok(false)
     }
 
     fn read_mail(&mut self, now: Instant) -> Next {
@@ -638,52 +454,4 @@ impl Reactor {
 enum Next {
     GoOn,
     End,
-}
-
-/// A datagram that did not leave, with what the guest is told about it.
-enum Unsent {
-    Forwarded,
-    Udp { flow: FlowId, remote: std::net::SocketAddr, error: HostError, quote: Vec<u8>, len: usize },
-    Echo { flow: FlowId, remote: std::net::IpAddr, sequence: u16, error: HostError },
-    EchoNotPermitted { flow: FlowId, error: super::echo::EchoOpenError },
-    BufferFull,
-}
-
-fn send(
-    sockets: &mut SocketTable,
-    forwards: &mut Forwards,
-    datagram: Datagram<'_>,
-) -> Result<(), Unsent> {
-    match datagram {
-        Datagram::Udp { flow, remote, payload, segment_len, hop_limit } => {
-            let unsent = |error| {
-                let quote = payload[..payload.len().min(QUOTE_CAP)].to_vec();
-                Unsent::Udp { flow, remote, error, quote, len: payload.len() }
-            };
-            let socket = sockets.udp(flow, remote).map_err(unsent)?;
-            match socket.send(remote, payload, segment_len, hop_limit) {
-                Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
-                Err(SendError::Host(error)) => Err(unsent(error)),
-            }
-        }
-        Datagram::Forwarded { origin, payload, segment_len, hop_limit } => {
-            forwards.send(&origin, payload, segment_len, hop_limit).map_err(|error| match error {
-                SendError::WouldBlock => Unsent::BufferFull,
-                SendError::Host(_) => Unsent::Forwarded,
-            })
-        }
-        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit } => {
-            let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
-            let socket = sockets.echo(flow, remote, ident).map_err(|failure| match failure {
-                EchoFailure::NotPermitted(error) => Unsent::EchoNotPermitted { flow, error },
-                EchoFailure::Host(error) => unsent(error),
-            })?;
-            match socket.send(remote, sequence, payload, hop_limit) {
-                Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
-                Err(SendError::Host(error)) => Err(unsent(error)),
-            }
-        }
-    }
 }

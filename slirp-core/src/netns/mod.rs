@@ -27,7 +27,7 @@ use crate::plan::{AddressPlan, Ipv6Plan};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
-use crate::sys::nsfs;
+use crate::sys::{nsfs, owner_of};
 use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -54,7 +54,7 @@ impl NamespaceTarget {
     pub fn of_pid(pid: i32) -> Result<Self, AttachError> {
         let path = |kind: &str| PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
         let mut target = Self::from_paths(&path("net"), Some(&path("user")))?;
-        if let Ok(owner) = nsfs::owner(target.net.as_fd()) {
+        if let Ok(owner) = owner_of(target.net.as_fd()) {
             target.user = Some(owner);
         }
         Ok(target)
@@ -109,8 +109,8 @@ impl NamespaceTarget {
         if nsfs::kind(target.net.as_fd()) != Ok(libc::CLONE_NEWNET) {
             return Err(AttachError::NotNetwork(net.to_owned()));
         }
-        let owner = nsfs::owner(target.net.as_fd())
-            .map_err(|_| AttachError::ForeignOwner(net.to_owned()))?;
+        let owner =
+            owner_of(target.net.as_fd()).map_err(|_| AttachError::ForeignOwner(net.to_owned()))?;
         let failed = |source| AttachError::OpenNamespace { path: net.to_owned(), source };
         let ours = NamespaceId::of_path(Path::new("/proc/self/ns/user")).map_err(failed)?;
         let is_ours = NamespaceId::of_file(owner.as_fd()).map_err(failed)? == ours;

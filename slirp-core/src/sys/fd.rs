@@ -57,6 +57,18 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+/// The user namespace that a namespace of another kind belongs to (ioctl_ns(2), since Linux 4.9).
+///
+/// # Errors
+/// `EPERM` when it is neither this process's own nor below it, `ENOTTY` when `namespace` is none.
+pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: NS_GET_USERNS takes no argument and writes no memory.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    let owner = Errno::result(owner)?;
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
+}
+
 /// Receives one message of at most `record.len()` bytes and the descriptor that may come with it.
 ///
 /// Returns the length of the message; zero when the other side has gone.
@@ -185,6 +197,19 @@ mod tests {
         assert_eq!(adopted.as_raw_fd(), number);
         let second = inherited_fd(number).unwrap_err();
         assert_eq!(second.raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn namespace_has_an_owner_and_nothing_else_has() {
+        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        let open = |path: &str| OwnedFd::from(std::fs::File::open(path).unwrap());
+        let user = open("/proc/self/ns/user");
+        match owner_of(open("/proc/self/ns/net").as_fd()) {
+            Ok(owner) => assert_eq!(inode(&owner), inode(&user)),
+            // Whoever runs the tests in a user namespace of their own may keep the network of an outer one.
+            Err(errno) => assert_eq!(errno, Errno::EPERM),
+        }
+        assert_eq!(owner_of(open("/dev/null").as_fd()).unwrap_err(), Errno::ENOTTY);
     }
 
     #[test]

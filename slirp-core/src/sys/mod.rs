@@ -1,10 +1,10 @@
 //! Every `unsafe` line of the workspace.
 //!
 //! Owns what no safe crate offers: the ioctls of TUN/TAP devices ([`tun`]) and network interfaces
-//! ([`ifreq`], [`rtnetlink`]), questions to namespaces ([`nsfs`]), the adoption of file descriptors
+//! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
 //! ([`fd`]), the helper process that works inside somebody else's namespaces ([`fork`], and [`attach`]
 //! which is what it does there), the one that removes a file after us ([`remover`]), capabilities and
-//! sealed mounts ([`privilege`]), processes by descriptor ([`process`]), the allocator of the binaries
+//! sealed mounts ([`privilege`]), descriptors of processes ([`process`]), the allocator of the binaries
 //! ([`alloc`]), and system calls as data ([`calls`]). Each function offered here is safe to call; what
 //! makes it so is written beside its `unsafe` block. Decisions are left to the floors above.
 
@@ -18,11 +18,12 @@ pub(crate) mod fork;
 pub(crate) mod ifreq;
 pub(crate) mod nsfs;
 pub(crate) mod privilege;
-mod process;
+pub(crate) mod process;
 pub(crate) mod remover;
 mod rtnetlink;
 pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
+pub(crate) use fd::owner_of;
 pub use fd::{inherited_fd, receive_fd, send_fd};
 pub use process::{ProcessFd, close_descriptors_on_exec, reset_signals};

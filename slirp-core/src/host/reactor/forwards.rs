@@ -1,0 +1,88 @@
+//! Forward rules: adding and removing them, and what arrives on their sockets.
+//!
+//! Owns how much is taken from one rule in a turn. The sockets are `host::forward`'s, what the guest
+//! sees of them is the stack's.
+
+use std::ops::RangeInclusive;
+
+use super::{ACCEPTS_CAP, DATAGRAMS_CAP, Reactor};
+use crate::event::ForwardId;
+use crate::host::forward::{Accepted, Forward, ForwardError, ForwardProtocol};
+use crate::host::sockets::{HostSocket, TcpHost};
+use crate::instance::RunError;
+use crate::time::Instant;
+
+impl Reactor {
+    /// Adds all of the rules or none; returns the name of the first.
+    pub(super) fn add_forwards(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+        let stack = &self.stack;
+        let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
+        let added = match invalid {
+            Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
+            None => self.forwards.add_all(forwards),
+        };
+        match &added {
+            Ok(id) => tracing::info!(id = id.0, ?forwards, "forward added"),
+            Err(error) => tracing::warn!("forward refused: {error}"),
+        }
+        added
+    }
+
+    pub(super) fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
+        for id in self.forwards.remove_all(ids)? {
+            tracing::info!(id = id.0, "forward removed");
+            self.stack.handle_forward_removed(id);
+        }
+        Ok(())
+    }
+
+    /// Serves forward rules that have something, each at most its share.
+    pub(super) fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
+        for (id, protocol) in self.forwards.take_queue(now) {
+            let is_drained = match protocol {
+                ForwardProtocol::Tcp => self.accept(id, now),
+                ForwardProtocol::Udp => self.receive_forwarded(id, now)?,
+            };
+            if !is_drained {
+                self.forwards.queue(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether every connection was taken.
+    fn accept(&mut self, id: ForwardId, now: Instant) -> bool {
+        for _ in 0..ACCEPTS_CAP {
+            let (stream, remote, guest) = match self.forwards.accept(id, now) {
+                Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
+                Accepted::Lost => continue,
+                Accepted::Drained => return true,
+            };
+            match self.stack.handle_tcp_accepted(remote, guest, now) {
+                Ok(flow) => {
+                    let socket = HostSocket::Tcp(TcpHost::new(stream));
+                    if let Err(error) = self.sockets.insert(flow, socket) {
+                        tracing::debug!(%error, "an accepted connection was lost");
+                        self.stack.handle_remote_gone(flow);
+                    }
+                }
+                Err(_) => stream.reset(),
+            }
+        }
+        false
+    }
+
+    /// Returns whether every datagram was taken.
+    fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
+        for _ in 0..DATAGRAMS_CAP {
+            let Some((origin, guest, received)) = self.forwards.receive(id, &mut self.datagram)
+            else {
+                return Ok(true);
+            };
+            let (payload, segment_len) = (received.payload, received.segment_len);
+            self.stack.handle_udp_forwarded(origin, guest, payload, segment_len, now);
+            self.write_frames(now)?;
+        }
+        Ok(false)
+    }
+}
