@@ -1,6 +1,6 @@
 //! The network configuration that a runtime sends over standard input.
 //!
-//! Owns the way from its JSON to a [`Request`]: [`Header`] is what every command needs, so that
+//! Owns the way from its JSON to a [`Request`](crate::attachment::request::Request): [`Header`] is what every command needs, so that
 //! deleting works whatever the rest says; [`settings`] is the rest. What is declared and cannot be
 //! acted on is an error that names the key; what is not known is ignored, as the specification
 //! says.

@@ -2,28 +2,23 @@
 //!
 //! # Theory of operation
 //! Our TAP device keeps the network namespace alive, so the namespace itself never tells. What keeps
-//! it alive besides us is watched instead, one holder at a time: a process in it, by its descriptor,
-//! which is readable from the process's end on; or a file that it is bound to, by the events of the
-//! folder (inotify(7)) and of the mount table (`/proc/self/mountinfo`, proc_pid_mountinfo(5)). When
-//! a holder goes, another one is looked for: a second container may have joined the namespace of
-//! the first and outlive it. Only when there is none the container has ended.
+//! it alive besides us is watched instead ([`TargetWatch`]), one holder at a time: a process in it, or
+//! a file that it is bound to. When a holder goes, another one is looked for: a second container may
+//! have joined the namespace of the first and outlive it. Only when there is none the container has
+//! ended.
 //!
 //! An idle keeper never wakes up, but where inotify(7) has no instance left for us: there it looks
 //! once a second.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use slirp_core::ProcessFd;
-use slirp_core::netns::NamespaceId;
-
-use crate::attachment::identity::is_running;
+use slirp_core::netns::{NamespaceId, NamespaceTarget, TargetWatch};
 
 /// How often a file is looked at where nothing tells about it (pasta's interval).
 const LOOK_EVERY_MS: u16 = 1_000;
@@ -32,50 +27,33 @@ const LINKS_CAP: usize = 40;
 
 /// What keeps the namespace alive.
 #[derive(Debug)]
-enum Holder {
-    Process { pid: i32, process: ProcessFd },
-    File { path: PathBuf, folder: Option<Inotify>, mounts: Option<File> },
+struct Holder {
+    /// `/proc/PID/ns/net`, or a file that the namespace is bound to.
+    path: PathBuf,
+    /// Who tells about it; without one it is looked at.
+    watch: Option<TargetWatch>,
 }
 
 impl Holder {
-    fn process(pid: i32, id: NamespaceId) -> Option<Self> {
-        let process = ProcessFd::open(pid).ok()?;
-        let holder = Self::Process { pid, process };
-        // Asked after the number was pinned down.
-        holder.holds(id).then_some(holder)
-    }
-
-    fn file(path: PathBuf, id: NamespaceId) -> Option<Self> {
-        let mounts = File::open("/proc/self/mountinfo").ok();
-        let folder = path.parent().and_then(|folder| watch_folder(folder).ok());
-        let holder = Self::File { path, folder, mounts };
-        holder.holds(id).then_some(holder)
+    /// What is at `path`, if that is the namespace.
+    fn open(path: PathBuf, id: NamespaceId) -> Option<Self> {
+        let target = NamespaceTarget::from_paths(&path, None).ok()?;
+        (target.network_id().ok()? == id).then_some(())?;
+        let watch = target.watch();
+        if let Err(error) = &watch {
+            tracing::warn!(%error, "the container is looked at instead");
+        }
+        Some(Self { path, watch: watch.ok() })
     }
 
     fn holds(&self, id: NamespaceId) -> bool {
-        match self {
-            Self::Process { pid, process } => {
-                is_running(process) && namespace_of(*pid) == Some(id) && is_running(process)
-            }
-            Self::File { path, .. } => NamespaceId::of_path(path).is_ok_and(|found| found == id),
-        }
+        let is_gone = self.watch.as_ref().is_some_and(TargetWatch::is_gone);
+        !is_gone && NamespaceId::of_path(&self.path).is_ok_and(|found| found == id)
     }
 }
 
-fn watch_folder(folder: &Path) -> nix::Result<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let events = AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_MOVE
-        | AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_MOVE_SELF
-        | AddWatchFlags::IN_ONLYDIR;
-    inotify.add_watch(folder, events)?;
-    Ok(inotify)
-}
-
-fn namespace_of(pid: i32) -> Option<NamespaceId> {
-    NamespaceId::of_path(Path::new(&format!("/proc/{pid}/ns/net"))).ok()
+fn of_process(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
 }
 
 /// A watched network namespace.
@@ -92,42 +70,27 @@ impl Watch {
     /// Those of readlink(2).
     pub(super) fn start(path: &Path, id: NamespaceId) -> io::Result<Option<Self>> {
         let holder = match resolve(path)? {
-            Place::Process(pid) => Holder::process(pid, id),
-            Place::File(path) => Holder::file(path, id),
+            Place::Process(pid) => Holder::open(of_process(pid), id),
+            Place::File(path) => Holder::open(path, id),
         };
         Ok(holder.map(|holder| Self { id, holder }))
     }
 
     /// What to wait for.
-    pub(super) fn polled(&self) -> Vec<PollFd<'_>> {
-        match &self.holder {
-            Holder::Process { process, .. } => {
-                vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)]
-            }
-            Holder::File { folder, mounts, .. } => {
-                let folder = folder.iter().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN));
-                let mounts = mounts.iter().map(|m| PollFd::new(m.as_fd(), PollFlags::POLLPRI));
-                folder.chain(mounts).collect()
-            }
-        }
+    pub(super) fn polled(&self) -> Option<PollFd<'_>> {
+        self.holder.watch.as_ref().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN))
     }
 
     /// How long to wait for it.
     pub(super) fn timeout(&self) -> PollTimeout {
-        match &self.holder {
-            Holder::Process { .. } | Holder::File { folder: Some(_), mounts: Some(_), .. } => {
-                PollTimeout::NONE
-            }
-            Holder::File { .. } => PollTimeout::from(LOOK_EVERY_MS),
+        match &self.holder.watch {
+            Some(_) => PollTimeout::NONE,
+            None => PollTimeout::from(LOOK_EVERY_MS),
         }
     }
 
     /// Whether anything but us keeps the namespace alive. To be asked after each wait.
     pub(super) fn is_held(&mut self) -> bool {
-        if let Holder::File { folder: Some(folder), .. } = &self.holder {
-            // What they are does not matter: the file is looked at anyway.
-            while folder.read_events().is_ok_and(|events| !events.is_empty()) {}
-        }
         if self.holder.holds(self.id) {
             return true;
         }
@@ -145,13 +108,14 @@ impl Watch {
 /// A process in the namespace, or else a file that it is bound to.
 fn find_holder(id: NamespaceId) -> Option<Holder> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let process = pids.find_map(|pid| {
-        (namespace_of(pid) == Some(id)).then(|| Holder::process(pid, id)).flatten()
-    });
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut paths = pids.map(of_process);
+    // Most processes are somewhere else, and are not worth a descriptor.
+    let is_there = |path: &PathBuf| NamespaceId::of_path(path).is_ok_and(|found| found == id);
+    let process = paths.find_map(|path| is_there(&path).then(|| Holder::open(path, id)).flatten());
     process.or_else(|| {
         let mounts = fs::read("/proc/self/mountinfo").ok()?;
-        bound_to(&mounts, id.inode).into_iter().find_map(|path| Holder::file(path, id))
+        bound_to(&mounts, id.inode).into_iter().find_map(|path| Holder::open(path, id))
     })
 }
 
@@ -267,9 +231,9 @@ mod tests {
 
     #[test]
     fn own_process_holds_its_namespace_and_no_other() {
-        let pid = std::process::id().cast_signed();
-        let id = namespace_of(pid).unwrap();
-        assert!(Holder::process(pid, id).is_some());
-        assert!(Holder::process(pid, NamespaceId { inode: 1, ..id }).is_none());
+        let own = of_process(std::process::id().cast_signed());
+        let id = NamespaceId::of_path(&own).unwrap();
+        assert!(Holder::open(own.clone(), id).is_some_and(|holder| holder.holds(id)));
+        assert!(Holder::open(own, NamespaceId { inode: 1, ..id }).is_none());
     }
 }
