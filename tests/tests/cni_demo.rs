@@ -1,6 +1,8 @@
 //! The CNI demo: `runc spec --rootless`, a container that waits to be started, and the plugin called by hand, by
 //! environment variables, through the symbolic link that makes `ip netns` work.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde_json::{Value, json};
 use slirp_tests::*;
 
@@ -67,4 +69,29 @@ fn demo_with_rootless_runc_from_create_to_delete() {
     assert_eq!(call("DEL"), "", "and once more");
     oci.delete("demo");
     assert!(oci.is_clean());
+}
+
+#[test]
+fn two_terminals_an_unshared_shell_and_a_runtime_of_the_same_user() {
+    let world = world!(Account::Ordinary);
+    let cni = MiniCni::new(&world, &json!({ "name": "slirp", "mtu": 1500, "cniVersion": null }));
+    let page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into());
+    let _far = web_server(&world.remote, (FAR, 80).into());
+    let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
+    world.write_resolv_conf("nameserver 127.0.0.1\n");
+    let port = page.address().port();
+    for _ in 0..2 {
+        cni.add().expect("the network is added");
+        let shown = world.guest.script("ip addr show eth0");
+        assert!(shown.contains("mtu 1500") && shown.contains("10.0.2.100/24"), "{shown}");
+        let curl = "curl --silent --show-error --max-time 10";
+        let host = world.guest.script(&format!("{curl} http://10.0.2.2:{port}/"));
+        assert_eq!(host, "visitor 127.0.0.1\n");
+        assert_eq!(
+            world.guest.script(&format!("{curl} http://www.example.test")),
+            "visitor 198.51.100.1\n"
+        );
+        cni.del().expect("the network is removed");
+        assert!(!world.guest.exec(&["ip", "link", "show", "eth0"]).status.success());
+    }
 }

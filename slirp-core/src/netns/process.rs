@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use crate::sys::ProcessFd;
+use crate::sys::process::open_process;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -44,17 +44,12 @@ impl Process {
 
     /// A descriptor that becomes readable when it has ended.
     pub(super) fn descriptor(&self) -> Result<OwnedFd, Errno> {
-        let opened = ProcessFd::open(self.pid);
-        let descriptor = OwnedFd::from(opened.map_err(errno_of)?);
+        let descriptor = open_process(self.pid)?;
         // The number was still its own when the descriptor was made, because it is now.
         drop(self.file(Path::new("status"))?);
         // `/proc` may show the processes of an outer PID namespace, where numbers mean others.
         if number_of(&descriptor) == Some(self.pid) { Ok(descriptor) } else { Err(Errno::ESRCH) }
     }
-}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// The number that `/proc` has for the process behind a descriptor.

@@ -59,12 +59,6 @@ impl ProcessFd {
     }
 }
 
-impl From<ProcessFd> for OwnedFd {
-    fn from(process: ProcessFd) -> Self {
-        process.0
-    }
-}
-
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
