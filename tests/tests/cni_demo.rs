@@ -1,4 +1,4 @@
-//! The CNI demo: `runc spec --rootless`, a container that waits to be started, and the plugin called by hand, by
+//! The walks of two documents: the original plugin's two terminals, and the CNI demo: `runc spec --rootless`, a container that waits to be started, and the plugin called by hand, by
 //! environment variables, through the symbolic link that makes `ip netns` work.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -77,8 +77,8 @@ fn two_terminals_an_unshared_shell_and_a_runtime_of_the_same_user() {
     let cni = MiniCni::new(&world, &json!({ "name": "slirp", "mtu": 1500, "cniVersion": null }));
     let page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into());
     let _far = web_server(&world.remote, (FAR, 80).into());
-    let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::LOCALHOST), &[]);
-    world.write_resolv_conf("nameserver 127.0.0.1\n");
+    let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)), &[]);
+    world.write_resolv_conf("nameserver 127.0.0.54\n");
     let port = page.address().port();
     for _ in 0..2 {
         cni.add().expect("the network is added");
