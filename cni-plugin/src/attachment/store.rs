@@ -94,6 +94,11 @@ fn usual_folders() -> Vec<PathBuf> {
         parents.push(PathBuf::from("/run"));
     }
     parents.push(PathBuf::from(format!("/run/user/{user}")));
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if let Some(outer) = outer_user(&map, user.as_raw()) {
+        // Root of a rootless runtime's user namespace sees the folder of whoever made that.
+        parents.push(PathBuf::from(format!("/run/user/{outer}")));
+    }
     parents.extend(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
     let is_own = |path: &PathBuf| {
         path.is_absolute()
@@ -109,6 +114,17 @@ fn usual_folders() -> Vec<PathBuf> {
         }
     }
     folders
+}
+
+/// Who `user` is outside of our user namespace, from the text of `/proc/PID/uid_map`: lines of
+/// first user inside, first user outside, count (user_namespaces(7)).
+fn outer_user(map: &str, user: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let nth = user.checked_sub(inside).filter(|&nth| nth < count)?;
+        outside.checked_add(nth)
+    })
 }
 
 /// A folder of attachments.
@@ -303,4 +319,29 @@ impl Lock {
 fn read_record(path: &Path) -> Option<Record> {
     let bytes = fs::read(path).ok()?;
     Record::from_json(&serde_json::from_slice(&bytes).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_outside_follows_the_map() {
+        let rootless = "         0       1500          1\n         1     100000      65536\n";
+        assert_eq!(outer_user(rootless, 0), Some(1500));
+        assert_eq!(outer_user(rootless, 5), Some(100_004));
+        assert_eq!(outer_user(rootless, 70_000), None);
+        assert_eq!(outer_user("0 0 4294967295\n", 1500), Some(1500));
+        assert_eq!(outer_user("", 0), None);
+    }
+
+    #[test]
+    fn chosen_folder_is_the_only_one() {
+        let candidates = Candidates::new(Some(Path::new("/somewhere")));
+        assert_eq!(candidates.folders, [Path::new("/somewhere")]);
+        assert_eq!(candidates.scope(), "/somewhere");
+        let usual = Candidates::new(None);
+        assert!(usual.folders.len() >= 2, "{:?}", usual.folders);
+        assert_eq!(usual.scope(), USUAL_SCOPE);
+    }
 }
