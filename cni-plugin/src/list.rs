@@ -16,6 +16,7 @@ use crate::attachment::store::Candidates;
 const USAGE: &str = "\
 Usage: slirp ls [--json] [--state-dir DIR]
        slirp rm [--state-dir DIR] CONTAINER [IFNAME]
+       slirp oci-hook --help
 
 A CNI plugin of type \"slirp\". Container runtimes call it by the environment variable CNI_COMMAND;
 people can

@@ -1,11 +1,11 @@
 //! CNI plugin of type `slirp`.
 //!
 //! Gives containers a network without privileges, and is everything that it takes: the plugin that
-//! runtimes call ([`verbs`]), the long-lived processes behind an attachment ([`keeper`]), which are
+//! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes behind an attachment ([`keeper`]), which are
 //! this program again, and a tool for people ([`list`]).
 //!
 //! ```text
-//!  verbs  list     who asks: a CNI runtime, a person
+//!  verbs hook list  who asks: a CNI runtime, an OCI runtime, a person
 //!  config protocol what CNI says, and in which words
 //!  keeper          the processes that it takes
 //!  attachment      attach(request), detach(key), and where attachments are written down
@@ -13,6 +13,7 @@
 
 mod attachment;
 mod config;
+mod hook;
 mod keeper;
 mod list;
 mod protocol;
@@ -39,8 +40,18 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
         Some(KEEPER_ARGUMENT) => keeper::run(arguments),
         Some(ENGINE_ARGUMENT) => keeper::engine::run(),
+        Some(hook::WORD) => hook::run(arguments, None),
+        _ if hook::is_name(hook::program_name().as_deref()) => {
+            hook::run(env::args_os().skip(1), None)
+        }
         Some(word @ ("ls" | "rm" | "help" | "--help" | "-h" | "--version")) => {
             list::run(word, arguments)
+        }
+        None if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) => {
+            match hook::state_without_word() {
+                Some(state) => hook::run(core::iter::empty(), Some(state)),
+                None => plugin(|| verbs::answer(None)),
+            }
         }
         Some(_) | None => plugin(|| verbs::answer(env::var_os("CNI_COMMAND").as_deref())),
     }

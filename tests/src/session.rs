@@ -89,10 +89,15 @@ impl Session {
 
     /// A command that runs `argv` as the user, in the home, with the binary under test first in `PATH`.
     pub fn command(&self, argv: &[&str]) -> Command {
+        self.command_as(Account::Ordinary, argv)
+    }
+
+    /// The same as the user or as root, who has the user's environment.
+    pub fn command_as(&self, account: Account, argv: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.holder.id().to_string()).args(["--net", "--mount"]);
         command.arg(format!("--pid=/proc/{}/ns/pid_for_children", self.holder.id())).arg("--");
-        command.args(Account::Ordinary.prefix());
+        command.args(account.prefix());
         let binaries = self.world.reachable_binary();
         let binaries = binaries.parent().expect("a file is in a folder").display();
         command.arg("env").arg("-i").arg(format!("--chdir={}", self.home().display()));
@@ -110,7 +115,15 @@ impl Session {
     /// # Panics
     /// When it takes longer than 30 seconds.
     pub fn exec(&self, argv: &[&str]) -> Output {
-        self.spawn_with(argv, Stdio::null()).finish()
+        self.exec_as(Account::Ordinary, argv)
+    }
+
+    /// The same as the user or as root.
+    ///
+    /// # Panics
+    /// When it takes longer than 30 seconds.
+    pub fn exec_as(&self, account: Account, argv: &[&str]) -> Output {
+        self.spawn_with(account, argv, Stdio::null()).finish()
     }
 
     /// Runs a program that must succeed, and hands back its standard output.
@@ -131,12 +144,12 @@ impl Session {
 
     /// Starts a program that runs until its standard input closes, or at most as long as the session.
     pub fn spawn(&self, argv: &[&str]) -> Background {
-        self.spawn_with(argv, Stdio::piped())
+        self.spawn_with(Account::Ordinary, argv, Stdio::piped())
     }
 
-    fn spawn_with(&self, argv: &[&str], stdin: Stdio) -> Background {
+    fn spawn_with(&self, account: Account, argv: &[&str], stdin: Stdio) -> Background {
         let child = self
-            .command(argv)
+            .command_as(account, argv)
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -128,8 +128,14 @@ pub(crate) fn is_identifier(text: &str) -> bool {
     text.bytes().next().is_some_and(is_first) && text.bytes().all(is_other)
 }
 
-fn validate_ifname(name: &str) -> Result<(), CniError> {
-    let problem = if name.len() > IFNAME_CAP {
+/// Whether a text may name an interface.
+///
+/// # Errors
+/// With the reason why it may not.
+pub(crate) fn validate_ifname(name: &str) -> Result<(), CniError> {
+    let problem = if name.is_empty() {
+        "interface name is empty"
+    } else if name.len() > IFNAME_CAP {
         "interface name is too long"
     } else if name == "." || name == ".." {
         "interface name is . or .."

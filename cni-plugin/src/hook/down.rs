@@ -1,0 +1,63 @@
+//! A container loses its network.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use slirp_core::netns::NamespaceId;
+
+use super::options::{Arguments, Direction};
+use super::state::{Bundle, State};
+use super::{Failure, NETWORK};
+use crate::attachment::detach::detach;
+use crate::attachment::record::Record;
+use crate::attachment::store::Candidates;
+
+/// How long the container's process may take to end (arbitrary; it has been killed).
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked at (arbitrary).
+const END_PAUSE: Duration = Duration::from_millis(5);
+
+/// Detaches every interface that hooks gave to the container. That there is none is no error.
+///
+/// Two containers of one user may have the same id, with different runtimes or root folders. When the
+/// second one fails to come up because of that, its runtime calls us as well, so an attachment whose
+/// container still lives is left alone, but where `down` says otherwise.
+pub(super) fn down(
+    state: &State,
+    arguments: &Arguments,
+    candidates: &Candidates,
+) -> Result<(), Failure> {
+    let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
+    // A joined namespace lives on, which says nothing about the container.
+    let is_certain = arguments.direction == Some(Direction::Down) || bundle.joined.is_some();
+    let is_ours = |record: &Record| {
+        record.request.network == NETWORK && record.request.key.container_id == state.id
+    };
+    let records: Vec<Record> =
+        candidates.existing().flat_map(|store| store.records()).filter(is_ours).collect();
+    let mut failures = Vec::new();
+    for record in records {
+        if !is_certain && is_in_use(&record) {
+            continue;
+        }
+        if let Err(error) = detach(&record.request.key, candidates) {
+            failures.push(format!("{}: {error}", record.request.key));
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure(failures.join("; "))) }
+}
+
+/// Whether the process that the network was made for is still there after a while.
+fn is_in_use(record: &Record) -> bool {
+    let request = &record.request;
+    let is_there =
+        || NamespaceId::of_path(&request.netns).is_ok_and(|found| found == request.netns_id);
+    let started_at = Instant::now();
+    while is_there() {
+        if started_at.elapsed() > END_TIMEOUT {
+            return true;
+        }
+        thread::sleep(END_PAUSE);
+    }
+    false
+}

@@ -1,0 +1,313 @@
+//! What the network is to be like: arguments of the command line and annotations of the container.
+//!
+//! Owns their names and their way to a configuration as CNI has it, which says what is valid.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::{Failure, NETWORK};
+
+/// What every annotation of ours begins with.
+pub(super) const ANNOTATION_PREFIX: &str = "org.slirp.";
+
+/// The interface's usual name.
+const IFNAME: &str = "eth0";
+
+pub(super) const USAGE: &str = "\
+Usage: slirp oci-hook [up|down] [OPTION]...
+
+A hook for OCI runtimes (createRuntime, prestart, poststart, poststop). Reads the container's state
+from standard input: a container with a process gets a network, one without loses it. A program name
+that ends with \"hook\" stands for the word oci-hook.
+
+  --ports [IP:]PORT:PORT[/PROTOCOL],...  ports of the host that lead into the container
+  --mtu BYTES                  MTU, 1500 to 65521 (default 1500)
+  --cidr NETWORK               IPv4 network (default 10.0.2.0/24)
+  --ipv6[=BOOL]                IPv6 as well (default false)
+  --ifname NAME                interface (default eth0)
+  --dns[=BOOL]                 the DNS service, 10.0.2.3 (default true)
+  --mac ADDRESS                the interface's Ethernet address
+  --disable-host-loopback[=BOOL]  the gateway's address does not lead to the host (default false)
+  --attach-shared[=BOOL]       a network even if the network namespace is joined by path
+  --sandbox[=BOOL]             confine the process that carries the traffic (default true)
+  --log-file FILE              where hook and network say what happens
+  --state-dir DIR              where attachments are written down
+
+All but the last three are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win.
+";
+
+/// Options that are annotations, too.
+const NAMES: [&str; 9] = [
+    "ports",
+    "mtu",
+    "cidr",
+    "ipv6",
+    "ifname",
+    "dns",
+    "mac",
+    "disable-host-loopback",
+    "attach-shared",
+];
+
+/// Options that need no value; alone they mean yes.
+const FLAGS: [&str; 5] = ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox"];
+
+/// Whether a network comes or goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+/// What the command line says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Arguments {
+    /// Told by word instead of by the state.
+    pub(super) direction: Option<Direction>,
+    pub(super) wants_help: bool,
+    pub(super) log_file: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
+    options: BTreeMap<String, String>,
+}
+
+impl Arguments {
+    /// Reads the command line behind the word.
+    ///
+    /// # Errors
+    /// For an option that does not exist, or lacks its value.
+    pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
+        let mut arguments = arguments.map(|argument| {
+            argument.into_string().map_err(|_| Failure("an argument is not UTF-8".to_owned()))
+        });
+        let mut parsed = Self::default();
+        while let Some(argument) = arguments.next().transpose()? {
+            let Some(option) = argument.strip_prefix("--") else {
+                parsed.direction = Some(match argument.as_str() {
+                    "up" => Direction::Up,
+                    "down" => Direction::Down,
+                    _ => return Err(Failure(format!("unknown argument {argument} (try --help)"))),
+                });
+                continue;
+            };
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (option, None),
+            };
+            if name == "help" {
+                parsed.wants_help = true;
+                continue;
+            }
+            let is_flag = FLAGS.contains(&name);
+            if !is_flag && !NAMES.contains(&name) && !["log-file", "state-dir"].contains(&name) {
+                return Err(Failure(format!("unknown option --{name} (try --help)")));
+            }
+            let value = match value {
+                Some(value) => value,
+                None if is_flag => "true".to_owned(),
+                None => arguments
+                    .next()
+                    .transpose()?
+                    .ok_or_else(|| Failure(format!("option --{name} needs a value")))?,
+            };
+            parsed.keep(name, value)?;
+        }
+        Ok(parsed)
+    }
+
+    fn keep(&mut self, name: &str, value: String) -> Result<(), Failure> {
+        let absolute = |value: &str| {
+            let path = PathBuf::from(value);
+            path.is_absolute().then_some(path).ok_or_else(|| {
+                // A hook's working folder is the bundle, which its author may not think of.
+                Failure(format!("--{name}: {value} is not an absolute path"))
+            })
+        };
+        match name {
+            "log-file" => self.log_file = Some(absolute(&value)?),
+            "state-dir" => self.state_dir = Some(absolute(&value)?),
+            // Repeated, it adds ports.
+            "ports" => {
+                let ports = self.options.entry(name.to_owned()).or_default();
+                if !ports.is_empty() {
+                    ports.push(',');
+                }
+                ports.push_str(&value);
+            }
+            _ => {
+                self.options.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Arguments and annotations together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Options {
+    values: BTreeMap<String, String>,
+    log_file: Option<PathBuf>,
+}
+
+impl Options {
+    /// Arguments win over annotations.
+    ///
+    /// # Errors
+    /// For an annotation of ours that does not exist.
+    pub(super) fn new(
+        arguments: &Arguments,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Self, Failure> {
+        let mut values = BTreeMap::new();
+        for (key, value) in annotations {
+            let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) else { continue };
+            if !NAMES.contains(&name) {
+                return Err(Failure(format!("annotation {key} is not known")));
+            }
+            values.insert(name.to_owned(), value.clone());
+        }
+        values.extend(arguments.options.clone());
+        Ok(Self { values, log_file: arguments.log_file.clone() })
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
+        match self.text(name) {
+            None => Ok(default),
+            Some("true" | "1" | "yes" | "on") => Ok(true),
+            Some("false" | "0" | "no" | "off") => Ok(false),
+            Some(value) => Err(Failure(format!("{name}: {value:?} is neither true nor false"))),
+        }
+    }
+
+    pub(super) fn ifname(&self) -> &str {
+        self.text("ifname").unwrap_or(IFNAME)
+    }
+
+    pub(super) fn attaches_shared(&self) -> Result<bool, Failure> {
+        self.flag("attach-shared", false)
+    }
+
+    /// The same as a configuration of CNI.
+    ///
+    /// # Errors
+    /// For what cannot be read.
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
+        let mut object = Map::new();
+        let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+        set("name", json!(NETWORK));
+        if let Some(text) = self.text("mtu") {
+            let mtu: i64 = text
+                .parse()
+                .map_err(|_| Failure(format!("mtu: {text:?} is not a number of bytes")))?;
+            set("mtu", json!(mtu));
+        }
+        for name in ["cidr", "mac"] {
+            if let Some(text) = self.text(name) {
+                set(name, json!(text));
+            }
+        }
+        if let Some(text) = self.text("ports") {
+            set("portMappings", ports(text)?);
+        }
+        set("enableIPv6", json!(self.flag("ipv6", false)?));
+        set("disableDNS", json!(!self.flag("dns", true)?));
+        set("disableHostLoopback", json!(self.flag("disable-host-loopback", false)?));
+        set("sandbox", json!(self.flag("sandbox", true)?));
+        if let Some(file) = &self.log_file {
+            set("logFile", json!(file.display().to_string()));
+        }
+        Ok(object)
+    }
+}
+
+/// Reads `[IP:]PORT:PORT[/PROTOCOL],...`.
+fn ports(text: &str) -> Result<Value, Failure> {
+    let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty());
+    rules.map(port).collect::<Result<Vec<_>, _>>().map(Value::Array)
+}
+
+fn port(rule: &str) -> Result<Value, Failure> {
+    let invalid = || {
+        Failure(format!(
+            "ports: {rule:?} is not of the form [IP:]PORT:PORT[/PROTOCOL], such as 8080:80/tcp"
+        ))
+    };
+    let (ports, protocol) = rule.split_once('/').unwrap_or((rule, "tcp"));
+    let (host, guest_port) = ports.rsplit_once(':').ok_or_else(invalid)?;
+    let (ip, host_port) = host.rsplit_once(':').unwrap_or(("", host));
+    // IPv6 addresses are in brackets, as in URLs (RFC 3986 section 3.2.2).
+    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    let number = |text: &str| text.parse::<u16>().map_err(|_| invalid());
+    Ok(json!({
+        "hostIP": ip,
+        "hostPort": number(host_port)?,
+        "containerPort": number(guest_port)?,
+        "protocol": protocol,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(words: &[&str]) -> Result<Arguments, Failure> {
+        Arguments::parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn arguments_win_over_annotations() {
+        let arguments =
+            arguments(&["up", "--mtu=9000", "--ports", "1:2", "--ports=3:4/udp", "--ipv6"])
+                .unwrap();
+        assert_eq!(arguments.direction, Some(Direction::Up));
+        let annotations = [("org.slirp.mtu", "1600"), ("org.slirp.ifname", "net1"), ("other", "x")];
+        let annotations = annotations.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let options = Options::new(&arguments, &annotations).unwrap();
+        assert_eq!(options.ifname(), "net1");
+        let object = options.configuration().unwrap();
+        assert_eq!(object["mtu"], 9000);
+        assert_eq!(object["enableIPv6"], true);
+        assert_eq!(object["portMappings"][1]["protocol"], "udp");
+    }
+
+    #[test]
+    fn ports_have_an_address_of_the_host_or_none() {
+        for (rule, ip, host, guest, protocol) in [
+            ("18081:80/tcp", "", 18081, 80, "tcp"),
+            ("127.0.0.1:53:5353/udp", "127.0.0.1", 53, 5353, "udp"),
+            ("[::1]:1:2", "::1", 1, 2, "tcp"),
+        ] {
+            let expected = json!([{
+                "hostIP": ip, "hostPort": host, "containerPort": guest, "protocol": protocol,
+            }]);
+            assert_eq!(ports(rule), Ok(expected));
+        }
+        for rule in ["80", "80:", ":80", "a:80", "80:65536", "80:80:80:"] {
+            assert!(ports(rule).unwrap_err().to_string().contains("[IP:]PORT:PORT"), "{rule}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for (words, message) in [
+            (&["--wrong"][..], "unknown option --wrong (try --help)"),
+            (&["sideways"], "unknown argument sideways (try --help)"),
+            (&["--mtu"], "option --mtu needs a value"),
+            (&["--log-file=here"], "--log-file: here is not an absolute path"),
+        ] {
+            assert_eq!(arguments(words).unwrap_err().to_string(), message);
+        }
+        let annotations = [("org.slirp.mtv".to_owned(), "1".to_owned())].into();
+        let failure = Options::new(&Arguments::default(), &annotations).unwrap_err();
+        assert_eq!(failure.to_string(), "annotation org.slirp.mtv is not known");
+        let wrong = Options::new(&arguments(&["--ipv6=maybe"]).unwrap(), &BTreeMap::new()).unwrap();
+        let failure = wrong.configuration().unwrap_err();
+        assert_eq!(failure.to_string(), "ipv6: \"maybe\" is neither true nor false");
+    }
+}

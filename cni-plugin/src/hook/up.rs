@@ -1,0 +1,114 @@
+//! A container gets its network.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use slirp_core::netns::NamespaceId;
+
+use super::options::{Arguments, Options};
+use super::state::{Bundle, State};
+use super::{Failure, log};
+use crate::attachment::attach::{attach, find_namespace};
+use crate::attachment::error::Kind;
+use crate::attachment::store::Candidates;
+use crate::config::Header;
+use crate::config::settings::settings;
+use crate::protocol::environment::{Environment, validate_ifname};
+use crate::protocol::version::Version;
+
+/// How long the program of a running container may take to be started after its runtime let it
+/// (arbitrary; it is one execve(2)).
+const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked at (arbitrary).
+const EXEC_PAUSE: Duration = Duration::from_millis(5);
+
+/// Attaches the container, if that is our business.
+pub(super) fn up(
+    state: &State,
+    arguments: &Arguments,
+    candidates: &Candidates,
+) -> Result<(), Failure> {
+    let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
+    let has_annotations = !state.annotations.is_empty();
+    let annotations = if has_annotations { &state.annotations } else { &bundle.annotations };
+    let options = Options::new(arguments, annotations)?;
+    if bundle.joined.is_some() && !options.attaches_shared()? {
+        // Whoever made the namespace has given it a network, or wants none.
+        return Ok(());
+    }
+    let pid = state.pid.ok_or_else(|| Failure("the container has no process".to_owned()))?;
+    validate_ifname(options.ifname())?;
+    // A joined one by the name that it was joined by, which says how long it lives.
+    let netns = bundle
+        .joined
+        .map_or_else(|| format!("/proc/{pid}/ns/net"), |path| path.display().to_string());
+    wait_until_readable(Path::new(&netns), state.status == "running")?;
+    let id = find_namespace(Path::new(&netns), false).map_err(|error| {
+        match error.kind {
+        Kind::OwnNamespace => Failure(
+            "the container has no network namespace of its own, and that of the host is left alone \
+             (add {\"type\": \"network\"} to linux.namespaces of config.json)"
+                .to_owned(),
+        ),
+        Kind::ContainerGone
+        | Kind::NotNamespace
+        | Kind::Busy
+        | Kind::Unsupported
+        | Kind::Failed => error.into(),
+    }
+    })?;
+    if is_served(candidates, id) {
+        return Ok(());
+    }
+    let header = Header {
+        version: Version::NEWEST,
+        name: super::NETWORK.to_owned(),
+        state_dir: arguments.state_dir.clone(),
+        object: options.configuration()?,
+    };
+    let environment = Environment {
+        container_id: state.id.clone(),
+        netns,
+        ifname: options.ifname().to_owned(),
+        ..Environment::default()
+    };
+    let settings = settings(&header, &environment, id)?;
+    attach(&settings.request, candidates)?.commit()?;
+    log::note(&settings.request);
+    Ok(())
+}
+
+/// Whether this namespace has a network of ours: a second hook of the same container, or a container
+/// that joined another's.
+fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
+    candidates
+        .existing()
+        .flat_map(|store| store.records())
+        .any(|record| record.request.netns_id == id && record.is_alive())
+}
+
+/// Looks whether we may enter the namespace. A process that its runtime made unreadable (crun:
+/// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program.
+fn wait_until_readable(netns: &Path, is_running: bool) -> Result<(), Failure> {
+    let started_at = Instant::now();
+    loop {
+        let is_denied =
+            File::open(netns).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        if !is_denied {
+            // What else may be wrong with it is told by who opens it next.
+            return Ok(());
+        }
+        if !is_running || started_at.elapsed() > EXEC_TIMEOUT {
+            return Err(Failure(format!(
+                "{}: permission denied: the runtime protects the container's process from its own \
+                 user (use this hook as \"poststart\" instead, as rootless crun needs it, or give \
+                 the path of an existing network namespace)",
+                netns.display()
+            )));
+        }
+        thread::sleep(EXEC_PAUSE);
+    }
+}
