@@ -85,6 +85,10 @@ impl Policy {
                     Target::Refused(DiscardReason::DestinationUnroutable)
                 }
             },
+            // To the host's kernel this means its loopback, but no TCP segment can come from it.
+            ip if ip.is_unspecified() && protocol == Protocol::Tcp && self.allow_host_loopback => {
+                Target::Refused(DiscardReason::DestinationUnroutable)
+            }
             IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.as_written(destination),
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => {
                 self.as_written(destination)
@@ -237,6 +241,12 @@ mod tests {
             target(OPEN, Protocol::Tcp, "224.0.0.1:80"),
             Target::Refused(DiscardReason::DestinationUnroutable)
         );
+        for nobody in ["0.0.0.0:80", "[::]:80"] {
+            assert_eq!(
+                target(OPEN, Protocol::Tcp, nobody),
+                Target::Refused(DiscardReason::DestinationUnroutable)
+            );
+        }
         assert_eq!(
             target(OPEN, Protocol::Udp, "[fe80::99]:80"),
             Target::Refused(DiscardReason::DestinationNotAllowed)
