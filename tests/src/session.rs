@@ -103,6 +103,8 @@ impl Session {
         command.arg("env").arg("-i").arg(format!("--chdir={}", self.home().display()));
         command.arg(format!("HOME={}", self.home().display()));
         command.arg(format!("XDG_RUNTIME_DIR={RUNTIME}"));
+        // What killed programs leave behind goes with the home.
+        command.arg(format!("TMPDIR={}", self.home().display()));
         // The test's own path last, for programs that are only unpacked.
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg(format!("PATH={binaries}:/usr/sbin:/usr/bin:/sbin:/bin:{path}"));
