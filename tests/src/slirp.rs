@@ -119,7 +119,11 @@ impl<'w> SlirpBuilder<'w> {
         let out = self.world.folder().join(format!("slirp-{number}.out"));
         let err = self.world.folder().join(format!("slirp-{number}.err"));
         let mut command = self.world.host.command(self.account.prefix());
-        command.args(["sh", "-c", LAUNCH, "sh"]).args([&out, &err]).args(&self.prefix);
+        // Tests that a shell runs in the background start with SIGINT ignored, which is inherited.
+        command
+            .args(["env", "--default-signal", "sh", "-c", LAUNCH, "sh"])
+            .args([&out, &err])
+            .args(&self.prefix);
         let binary: OsString = match self.account {
             Account::Root => binary_under_test().into(),
             Account::Ordinary => self.world.reachable_binary().into(),
