@@ -9,10 +9,11 @@ pub(crate) mod forward;
 pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod tcp;
+mod transfer;
 pub(crate) mod udp;
 
 pub use summary::{FlowState, FlowSummary, Traffic};
-pub use tcp::{HostStream, Transfer};
+pub use transfer::{HostStream, Transfer};
 
 use core::net::SocketAddr;
 

@@ -40,6 +40,7 @@ use core::time::Duration;
 
 use super::GuestSide;
 use super::summary::{FlowState, Traffic};
+use super::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
@@ -58,31 +59,6 @@ const QUICK_CAP: u16 = 4096;
 const GROW_AFTER: usize = 1024 * 1024;
 /// How soon an engine is looked at again that wants to be polled but has nothing to say.
 const ENGINE_PAUSE: Duration = Duration::from_millis(10);
-
-/// The host's end of a TCP flow, as far as the pure side needs it.
-///
-/// The product implements it over a non-blocking socket, simulators over a script.
-pub trait HostStream {
-    /// Takes bytes of the guest, as many as it can.
-    fn send(&mut self, data: &[u8]) -> Transfer;
-    /// Fills `room` with bytes for the guest, as far as they are there.
-    fn recv(&mut self, room: &mut [u8]) -> Transfer;
-    /// The guest will send nothing more.
-    fn shutdown_write(&mut self);
-}
-
-/// What came of one transfer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transfer {
-    /// This many bytes were moved; at least one.
-    Moved(usize),
-    /// Nothing can be moved now; the stack is told by `wake_flow` when it can.
-    Blocked,
-    /// The remote has ended its direction.
-    Ended,
-    /// The connection is broken.
-    Failed,
-}
 
 /// How a flow ended, for its host socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -568,44 +544,5 @@ impl TcpFlow {
         self.given = 0;
         self.active_at = now;
         self.unparked += 1;
-    }
-}
-
-fn drain_to_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {
-    let mut moved = 0;
-    loop {
-        let mut outcome = Transfer::Blocked;
-        let taken = connection.lend_data(|data| {
-            outcome = host.send(data);
-            match outcome {
-                Transfer::Moved(bytes) => bytes,
-                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
-            }
-        });
-        moved += taken;
-        if taken == 0 {
-            return (moved, outcome);
-        }
-    }
-}
-
-fn fill_from_host(connection: &mut Connection, host: &mut impl HostStream) -> (usize, Transfer) {
-    let mut moved = 0;
-    loop {
-        let mut outcome = Transfer::Blocked;
-        if !connection.has_room() {
-            return (moved, outcome);
-        }
-        let filled = connection.lend_room(|room| {
-            outcome = host.recv(room);
-            match outcome {
-                Transfer::Moved(bytes) => bytes,
-                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
-            }
-        });
-        moved += filled;
-        if filled == 0 {
-            return (moved, outcome);
-        }
     }
 }

@@ -1,0 +1,79 @@
+//! Bytes between a connection's rings and its host.
+//!
+//! Owns the words in which the host's end of a TCP flow is spoken of, and the two loops that lend the
+//! rings to it. When bytes are to be moved is the flow's business.
+
+use crate::tcp::Connection;
+
+/// The host's end of a TCP flow, as far as the pure side needs it.
+///
+/// The product implements it over a non-blocking socket, simulators over a script.
+pub trait HostStream {
+    /// Takes bytes of the guest, as many as it can.
+    fn send(&mut self, data: &[u8]) -> Transfer;
+    /// Fills `room` with bytes for the guest, as far as they are there.
+    fn recv(&mut self, room: &mut [u8]) -> Transfer;
+    /// The guest will send nothing more.
+    fn shutdown_write(&mut self);
+}
+
+/// What came of one transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transfer {
+    /// This many bytes were moved; at least one.
+    Moved(usize),
+    /// Nothing can be moved now; the stack is told by `wake_flow` when it can.
+    Blocked,
+    /// The remote has ended its direction.
+    Ended,
+    /// The connection is broken.
+    Failed,
+}
+
+/// Gives the host what the guest has sent, as far as it takes it; says how much that was, and why it
+/// was no more.
+pub(super) fn drain_to_host(
+    connection: &mut Connection,
+    host: &mut impl HostStream,
+) -> (usize, Transfer) {
+    let mut moved = 0;
+    loop {
+        let mut outcome = Transfer::Blocked;
+        let taken = connection.lend_data(|data| {
+            outcome = host.send(data);
+            match outcome {
+                Transfer::Moved(bytes) => bytes,
+                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
+            }
+        });
+        moved += taken;
+        if taken == 0 {
+            return (moved, outcome);
+        }
+    }
+}
+
+/// Takes from the host what the guest has room for; says how much that was, and why it was no more.
+pub(super) fn fill_from_host(
+    connection: &mut Connection,
+    host: &mut impl HostStream,
+) -> (usize, Transfer) {
+    let mut moved = 0;
+    loop {
+        let mut outcome = Transfer::Blocked;
+        if !connection.has_room() {
+            return (moved, outcome);
+        }
+        let filled = connection.lend_room(|room| {
+            outcome = host.recv(room);
+            match outcome {
+                Transfer::Moved(bytes) => bytes,
+                Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,
+            }
+        });
+        moved += filled;
+        if filled == 0 {
+            return (moved, outcome);
+        }
+    }
+}
