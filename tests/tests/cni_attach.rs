@@ -87,7 +87,6 @@ fn result_has_the_shape_of_the_configurations_version() {
 fn ipv6_is_static_exact_and_usable_at_once() {
     for account in ACCOUNTS {
         let world = world!(account);
-        world.await_ipv6();
         let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
         let result = cni.add().unwrap();
         assert_eq!(result["ips"][1]["address"], "fd00::100/64");

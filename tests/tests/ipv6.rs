@@ -201,7 +201,6 @@ fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
 #[test]
 fn a_fixed_address_of_the_chosen_network_works() {
     let world = world!();
-    world.await_ipv6();
     let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
     let options = [
         "--enable-ipv6",

@@ -38,7 +38,7 @@ impl Chain {
     fn behind(world: &World) -> Self {
         let (middle, end) = (Namespace::plain(), Namespace::plain());
         world.remote.script(&format!(
-            "ip link add m0 type veth peer name m1 netns {}
+            "ip link add m0 index 11 type veth peer name m1 index 12 netns {}
             ip addr add 192.0.2.1/30 dev m0
             ip addr add 2001:db8:10::1/64 dev m0 nodad
             ip link set m0 up
@@ -48,7 +48,7 @@ impl Chain {
         ));
         middle.script(&format!(
             "ip link set lo up
-            ip link add e0 type veth peer name e1 netns {}
+            ip link add e0 index 13 type veth peer name e1 index 14 netns {}
             ip addr add 192.0.2.2/30 dev m1
             ip addr add 2001:db8:10::2/64 dev m1 nodad
             ip addr add 192.0.2.5/30 dev e0
