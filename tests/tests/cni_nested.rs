@@ -2,7 +2,6 @@
 //! containers on the plugin's network and on a bridge, which reach each other and the world.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use slirp_tests::*;
@@ -41,7 +40,7 @@ impl Outer {
             for folder in lib lib64 sbin; do ln -s usr/$folder $folder; done",
         );
         let this = Self { oci };
-        this.edit("outer", |config| {
+        this.oci.edit("outer", |config| {
             let all: Vec<String> =
                 CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}")).collect();
             for set in ["bounding", "effective", "permitted"] {
@@ -68,18 +67,6 @@ impl Outer {
         Ok(this)
     }
 
-    fn bundle(&self, id: &str) -> PathBuf {
-        self.oci.session.home().join(id)
-    }
-
-    fn edit(&self, id: &str, edit: impl FnOnce(&mut Value)) {
-        let file = self.bundle(id).join("config.json");
-        let text = std::fs::read(&file).expect("the bundle has a configuration");
-        let mut config: Value = serde_json::from_slice(&text).expect("it is JSON");
-        edit(&mut config);
-        std::fs::write(&file, config.to_string()).expect("the bundle is writable");
-    }
-
     /// Calls the plugin for the outer container.
     fn attach(&self, command: &str, netns: &str) -> String {
         let plugin = self.oci.session.world.folder().join("tools/cni/slirp");
@@ -98,7 +85,7 @@ impl Outer {
     /// Starts a container in the outer one, without any network yet.
     fn create(&self, id: &str, process: &[&str]) {
         self.oci.prepare(id, &Setup { stages: vec![], ..Setup::default() });
-        self.edit(id, |config| {
+        self.oci.edit(id, |config| {
             config["process"]["args"] = json!(process);
             for mappings in ["uidMappings", "gidMappings"] {
                 config["linux"][mappings] = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
