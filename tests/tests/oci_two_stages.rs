@@ -301,3 +301,42 @@ fn second_stage_finds_its_work_done_where_the_container_has_other_users() {
         assert!(oci.is_clean());
     }
 }
+
+#[test]
+fn second_stage_is_known_without_a_pid_namespace_too() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        oci.prepare("c", &two_stages());
+        oci.edit("c", |config| {
+            let namespaces =
+                config["linux"]["namespaces"].as_array_mut().expect("namespaces are listed");
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+            // A new /proc is that of a PID namespace of one's own.
+            let proc = config["mounts"].as_array_mut().and_then(|mounts| mounts.first_mut());
+            *proc.expect("mounts are listed") = json!({
+                "source": "/proc", "destination": "/proc", "type": "bind", "options": ["rbind"],
+            });
+        });
+        oci.start("c").unwrap();
+        assert_connected(&oci, "c");
+        assert_eq!(oci.attachments().len(), 1);
+        // Without that namespace, and without a control group, crun does not end what runs.
+        oci.kill(oci.pid("c"));
+        oci.delete("c");
+        assert_clean_soon(&oci);
+    }
+}
+
+#[test]
+fn log_file_says_once_that_the_network_is_up() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        let log = oci.bundle("c.log");
+        let words = ["slirp-hook".to_owned(), format!("--log-file={}", log.display())];
+        oci.run("c", &Setup { arguments: words.to_vec(), ..two_stages() }).unwrap();
+        let text = std::fs::read_to_string(&log).expect("the home can be read");
+        assert_eq!(text.matches("slirp oci-hook: c eth0: up").count(), 1, "{text}");
+        oci.delete("c");
+        assert!(oci.is_clean());
+    }
+}
