@@ -35,6 +35,7 @@ pub(crate) const THEMES: &[&str] = &[
     "output",
     "stdout",
     "refused",
+    "start",
     "help",
     "end",
     "device",
