@@ -54,7 +54,7 @@ pub use cni::{CniFailure, MiniCni};
 pub use comparison::{Difference, Seen, Side, side_by_side};
 pub use dns::{CannedDns, Dnsmasq};
 pub use file_watch::FileWatch;
-pub use frame::{raw_ipv4_socket, syn_packet};
+pub use frame::{inject, raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
 pub use oci::{Oci, Setup};
 pub use payload::{receive_exact, send_exact, verify_exact};

@@ -164,38 +164,6 @@ fn guest_that_opens_all_it_can_leaves_descriptors_to_the_host() {
     assert!(open() < 256, "{}", open());
 }
 
-/// Injects frames through a packet socket on the guest's tap: `body` is Python with `send(frame, header)`, where
-/// `header` is a virtio-net header or nothing, and the seeded generator `rng`.
-fn inject(world: &World, body: &str) {
-    let program = format!(
-        "import errno, random, socket, struct, sys
-rng = random.Random(20240607)
-plain = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-plain.bind(('tap0', 0))
-vnet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-vnet.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
-vnet.bind(('tap0', 0))
-sent = 0
-def send(frame, header=b''):
-    global sent
-    try:
-        (vnet if header else plain).send(header + frame)
-        sent += 1
-    except OSError as error:
-        # The kernel refuses the worst by itself; a tap that is gone is another matter.
-        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENETDOWN):
-            sys.exit(f'after {{sent}} frames: {{error}}')
-ethernet = bytes.fromhex('52550a000202 020000000001 0800'.replace(' ', ''))
-{body}
-print(sent)
-"
-    );
-    let output = world.guest.exec(&["/usr/bin/python3", "-c", &program]);
-    assert!(output.status.success(), "{}", output.stderr);
-    let sent: u32 = output.stdout.trim().parse().unwrap();
-    assert!(sent > 100, "only {sent} frames were taken");
-}
-
 #[test]
 fn hostile_offload_headers_are_survived() {
     let world = world!();
@@ -234,10 +202,6 @@ fn loopback_spelled_in_raw_frames_is_refused_when_disabled() {
     inject(
         &world,
         "
-def checksum(data):
-    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
-    total = (total & 0xffff) + (total >> 16)
-    return ((total & 0xffff) + (total >> 16)) ^ 0xffff
 def syn(source, destination, port):
     tcp = struct.pack('!HHIIBBHHH', port, 7777, 1, 0, 0x50, 2, 65535, 0, 0)
     total = checksum(source + destination + struct.pack('!HH', 6, len(tcp)) + tcp)
@@ -247,15 +211,12 @@ for round in range(20):
     for text in '127.0.0.1 127.9.9.9 0.0.0.0 10.0.2.2'.split():
         port += 1
         source, destination = socket.inet_aton('10.0.2.100'), socket.inet_aton(text)
-        ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 40, 1, 0, 64, 6, 0, source, destination)
-        ip = ip[:10] + struct.pack('!H', checksum(ip)) + ip[12:]
-        send(ethernet + ip + syn(source, destination, port))
+        send(ipv4(source, destination, 6, syn(source, destination, port)))
     for text in '::1 :: ::ffff:127.0.0.1 ::127.0.0.1 fd00::2 fd00::99'.split():
         port += 1
         source = socket.inet_pton(socket.AF_INET6, 'fd00::1234')
         destination = socket.inet_pton(socket.AF_INET6, text)
-        ip = struct.pack('!IHBB', 0x60000000, 20, 6, 64) + source + destination
-        send(ethernet[:12] + b'\\x86\\xdd' + ip + syn(source, destination, port))
+        send(ipv6(source, destination, 6, syn(source, destination, port)))
 ",
     );
     // Whoever has read this connection's SYN has read those before it.
