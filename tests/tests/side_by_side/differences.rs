@@ -508,6 +508,29 @@ pub(crate) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        topic: "Text about a --cidr that is no network",
+        theirs: "always the same example",
+        ours: "the network that was meant, and what was given",
+        seen: &[seen(
+            "refused: slirp4netns --cidr=192.168.5.7/24 1 tap0: stderr",
+            "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24",
+            "CIDR needs to be a network address like 192.168.5.0/24, not like 192.168.5.7/24",
+        )],
+    },
+    Row {
+        topic: "PID or descriptor beyond 31 bits",
+        theirs: "is cut, and may be another one",
+        ours: "is refused",
+        seen: &[
+            seen(
+                "refused: slirp4netns 9999999999 tap0: stderr",
+                "/proc/1410065407/ns/net: No such file or directory",
+                "PID must be a positive integer",
+            ),
+            seen("refused: slirp4netns 9999999999 tap0: usages on stdout", "0", "1"),
+        ],
+    },
+    Row {
         topic: "PID in a further user namespace than its network",
         theirs: "is refused by the kernel",
         ours: "is served: the user namespace that owns the network is entered",

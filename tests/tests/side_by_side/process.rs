@@ -127,6 +127,13 @@ const REFUSED: &[&[&str]] = &[
     &["--cidr=10.0.2.100/24", "1", "tap0"],
     &["--cidr=10.0.2.100/26", "1", "tap0"],
     &["--cidr=fd00::/64", "1", "tap0"],
+    &["--cidr=192.168.5.7/24", "1", "tap0"],
+    &["--target-type=other", "--target-type=netns", "99999999", "tap0"],
+    &["--target-type=other", "--macaddress=02::1", "1", "tap0"],
+    &["--target-type=other", "-x", "1", "tap0"],
+    &["9999999999", "tap0"],
+    &["12x", "tap0", "more"],
+    &["--netns-type=path", "/nonexistent", "tap0", "more"],
     &["-c", "99999999", "tap0"],
 ];
 
@@ -142,6 +149,8 @@ fn refusals() {
             let head = |line: &&str| line.starts_with("Usage: slirp4netns ");
             let usages = exit.stdout.lines().filter(head).count();
             seen.note(format!("{what}: usages on stdout"), usages);
+            let warnings = exit.stdout.lines().any(|line| line == "WARNING: too many arguments");
+            seen.note(format!("{what}: too many arguments"), warnings);
             assert_eq!(exit.stderr.lines().filter(head).count(), 0);
         }
     });
