@@ -60,7 +60,7 @@ pub use oci::{Oci, Setup};
 pub use payload::{receive_exact, send_exact, verify_exact};
 pub use podman::{Podman, WHO};
 pub use process::{ProcessFacts, output_within};
-pub use requirement::{Missing, is_installed, say_skipped, skip};
+pub use requirement::{Missing, is_installed, is_there, say_skipped, skip};
 pub use server::{TcpServer, UdpServer};
 pub use session::{Session, SessionProcess};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
