@@ -23,7 +23,7 @@ use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
-    drop_extension_headers, is_transport_checksum_valid,
+    check_offload, drop_extension_headers, is_transport_checksum_valid,
 };
 use crate::wire::icmp::{IcmpError, emit_error, may_report};
 use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
@@ -474,29 +474,6 @@ impl Stack {
             IpAddr::V4(_) => Some(IpAddr::V4(self.config.plan.gateway())),
             IpAddr::V6(_) => self.config.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
         }
-    }
-}
-
-/// Checks a virtio-net header against the frame behind it.
-fn check_offload(
-    vnet: Option<&VnetHeader>,
-    ip: &IpHeader,
-    packet: &[u8],
-) -> Result<(), DiscardReason> {
-    let Some(vnet) = vnet else {
-        return Ok(());
-    };
-    let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
-    let rest = packet.len() - ip.header_len;
-    if ip.protocol == IpProtocol::Tcp {
-        let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
-        vnet.validate(transport_at, 16, gso, rest)
-    } else if ip.protocol == IpProtocol::Udp {
-        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
-    } else if vnet.gso == Gso::None {
-        Ok(())
-    } else {
-        Err(DiscardReason::VnetHeaderInvalid)
     }
 }
 

@@ -45,6 +45,7 @@ mod forward;
 mod from_guest;
 mod from_host;
 mod link_service;
+mod members;
 mod outbox;
 mod tcp_from_guest;
 

@@ -1,0 +1,48 @@
+//! Members of a shared network, as far as the stack knows of them.
+//!
+//! Owns what begins and ends with a member: its DHCP reservation, its names, its place among the
+//! neighbours, its flows. Which packets of which member get here is decided by the
+//! [`switch`](crate::switch).
+
+use super::Stack;
+use crate::member::{Member, MemberId};
+use crate::switch::Released;
+
+impl Stack {
+    /// A member has come. Whatever others have begun with its addresses before ends.
+    pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
+        let released = Released { macs: vec![member.mac], addresses: member.addresses().collect() };
+        self.forget_guest(&released);
+        self.dhcp.reserve(member.mac, member.address);
+        self.dns.names.add(id, member);
+        for address in member.addresses() {
+            self.neighbors.learn(address, member.mac);
+        }
+    }
+
+    /// A member has gone, and with it everything that it was known by: `released`.
+    pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
+        self.dhcp.release(member.mac);
+        self.dns.names.remove(id);
+        self.forget_guest(released);
+    }
+
+    /// Ends all flows of a guest; their remotes see a reset.
+    fn forget_guest(&mut self, released: &Released) {
+        self.neighbors.forget(|address, mac| {
+            released.macs.contains(&mac) || released.addresses.contains(&address)
+        });
+        let is_its = |entry: &&crate::flow::table::Entry| {
+            let guest = entry.flow.guest();
+            released.macs.contains(&guest.mac) || released.addresses.contains(&guest.address.ip())
+        };
+        let flows: Vec<_> = self.flows.iter().filter(is_its).map(|entry| entry.id).collect();
+        for id in flows {
+            self.remove_flow(id, true);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/members.rs"]
+mod tests;
