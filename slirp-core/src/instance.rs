@@ -91,6 +91,12 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     .flatten()
 }
 
+/// What a program needs besides [`system_calls`] that is given members' devices over a socket, adopts them
+/// and adds them, all of it under the filter.
+pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    crate::host::switchboard::adoption::SYSTEM_CALLS.iter()
+}
+
 /// Why an instance could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

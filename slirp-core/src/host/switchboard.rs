@@ -54,6 +54,27 @@ crate::sys::calls::system_calls! {
     SYS_write => "frames to members";
 }
 
+/// What a program asks of the kernel that is given members' devices over a socket once the filter is in
+/// place, and adopts them.
+pub(crate) mod adoption {
+    use crate::sys::calls::{Arguments, system_calls};
+
+    /// `TUNGETIFF`, `TUNSETOFFLOAD`, `TUNSETVNETHDRSZ`, `TUNSETVNETLE`, `TUNSETVNETBE`: `linux/if_tun.h`.
+    const DEVICE: Arguments =
+        Arguments::OneOf(1, &[0x8004_54d2, 0x4004_54d0, 0x4004_54d8, 0x4004_54dc, 0x4004_54de]);
+
+    system_calls! {
+        SYS_ioctl if DEVICE => "a member's device and its offloads";
+        SYS_recvmsg => "a member's device arrives";
+        SYS_accept4 => "a member's keeper connects";
+        SYS_getsockopt => "who connects";
+        SYS_geteuid => "whether that is our user";
+        SYS_setsockopt => "how long it may take";
+        SYS_sendto => "what a member's keeper is told";
+        SYS_pipe2 => "the end of a membership";
+    }
+}
+
 /// A member that is to join, with its device.
 #[derive(Debug)]
 pub struct NewMember {
