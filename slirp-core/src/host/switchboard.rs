@@ -11,8 +11,8 @@
 //! virtio-net header, so that 64 KiB of TCP cross in one call each way, whatever the MTU. A device that
 //! lacks an offload gets the packets that the frame stands for instead.
 //!
-//! *Fairness.* A device is read until it has had [`SHARE`] frames, then the next one is. A frame to a
-//! group costs as much as the frames that it becomes. After [`PASSED_CAP`] frames the stack gets its
+//! *Fairness.* A device is read until it has had [`SHARE`] frames, then whoever else has something by now
+//! is. A frame to a group costs as much as the frames that it becomes. After [`PASSED_CAP`] frames the stack gets its
 //! turn. A device takes every frame or says at once that it does not; then the frame is lost, as on any
 //! link, and nobody waits.
 //!
@@ -94,6 +94,8 @@ struct Port {
     tap: Tap,
     /// How much it may still pass on before others get their turn.
     share: usize,
+    /// Whether it stands in the queue of those who have something.
+    is_queued: bool,
     is_lost: bool,
     _guard: Option<OwnedFd>,
 }
@@ -156,7 +158,8 @@ impl Switchboard {
         self.last_id += 1;
         let id = MemberId(self.last_id);
         let announcements = announcements(&member);
-        let port = Port { id, member, tap, share: SHARE, is_lost: false, _guard: guard };
+        let port =
+            Port { id, member, tap, share: SHARE, is_queued: false, is_lost: false, _guard: guard };
         if self.ports.len() <= index {
             self.ports.resize_with(index + 1, || None);
         }
@@ -214,16 +217,27 @@ impl Switchboard {
                 self.ready.pop_front();
                 continue;
             };
+            if port.share == 0 {
+                port.share = SHARE;
+                // Those who became ready meanwhile come before it.
+                self.find_ready()?;
+                self.ready.rotate_left(1);
+                continue;
+            }
             match port.read(buf) {
                 Ok(len) => {
                     let (is_for_stack, cost) = self.pass(index, &buf[..len]);
                     passed += cost;
-                    self.charge(index, cost);
+                    if let Some(port) = self.ports.get_mut(index).and_then(Option::as_mut) {
+                        port.share = port.share.saturating_sub(cost);
+                    }
                     if is_for_stack {
                         return Ok(len);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    port.is_queued = false;
+                    port.share = SHARE;
                     self.ready.pop_front();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -246,8 +260,15 @@ impl Switchboard {
     fn find_ready(&mut self) -> io::Result<bool> {
         let mut events = [EpollEvent::empty(); EVENTS_CAP];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
-        let indices = events[..count].iter().filter_map(|event| usize::try_from(event.data()).ok());
-        self.ready.extend(indices);
+        for event in &events[..count] {
+            let Ok(index) = usize::try_from(event.data()) else { continue };
+            if let Some(port) = self.ports.get_mut(index).and_then(Option::as_mut)
+                && !port.is_queued
+            {
+                port.is_queued = true;
+                self.ready.push_back(index);
+            }
+        }
         Ok(count > 0)
     }
 
@@ -266,20 +287,6 @@ impl Switchboard {
             Err(reason) => {
                 self.discards.count(reason);
                 (false, 1)
-            }
-        }
-    }
-
-    /// Takes what a port's frames have cost from its share; one that has had it stands back.
-    fn charge(&mut self, index: PortIndex, cost: usize) {
-        let Some(port) = self.ports.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        port.share = port.share.saturating_sub(cost);
-        if port.share == 0 {
-            port.share = SHARE;
-            if self.ready.front() == Some(&index) {
-                self.ready.rotate_left(1);
             }
         }
     }

@@ -9,6 +9,7 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
+use super::quota::Kind;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
@@ -358,11 +359,16 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                if self.echo_flows >= self.config.limits.echo_flows {
+                if self.echo_flows >= self.config.limits.echo_flows
+                    || !self.has_quota(guest.address.ip(), Kind::Echo)
+                {
                     return Err(DiscardReason::FlowTableFull);
                 }
                 let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)), now)?;
                 self.echo_flows += 1;
+                if let Some(quotas) = &mut self.quotas {
+                    quotas.add(guest.address.ip(), Kind::Echo);
+                }
                 self.stats.echo_opened += 1;
                 id
             }
@@ -407,6 +413,9 @@ impl Stack {
         message: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
+        if !self.has_dns_quota(&asker) {
+            return Err(DiscardReason::DnsQueriesExhausted);
+        }
         self.dns.handle_query(asker, message, now)?;
         self.stats.dns_queries += 1;
         Ok(())

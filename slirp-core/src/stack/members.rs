@@ -1,11 +1,13 @@
 //! Members of a shared network, as far as the stack knows of them.
 //!
 //! Owns what begins and ends with a member: its DHCP reservation, its names, its place among the
-//! neighbours, its flows. Which packets of which member get here is decided by the
+//! neighbours, its quota, its flows. Which packets of which member get here is decided by the
 //! [`switch`](crate::switch).
 
 use super::Stack;
+use super::quota::PARTS;
 use crate::member::{Member, MemberId};
+use crate::service::dns::Asker;
 use crate::switch::Released;
 
 impl Stack {
@@ -15,6 +17,9 @@ impl Stack {
         self.forget_guest(&released);
         self.dhcp.reserve(member.mac, member.address);
         self.dns.names.add(id, member);
+        if let Some(quotas) = &mut self.quotas {
+            quotas.assign(id, member.addresses());
+        }
         for address in member.addresses() {
             self.neighbors.learn(address, member.mac);
         }
@@ -25,6 +30,22 @@ impl Stack {
         self.dhcp.release(member.mac);
         self.dns.names.remove(id);
         self.forget_guest(released);
+        if let Some(quotas) = &mut self.quotas {
+            quotas.unassign(id);
+        }
+    }
+
+    /// Whether a member may have one more DNS query in flight; always so where there are no members.
+    pub(super) fn has_dns_quota(&self, asker: &Asker) -> bool {
+        let Some(quotas) = &self.quotas else { return true };
+        let guest_of = |asker: &Asker| match *asker {
+            Asker::Udp { guest, .. } => Some(guest.ip()),
+            Asker::Tcp { flow } => self.flows.entry(flow).map(|entry| entry.key.guest.ip()),
+        };
+        let holder_of = |asker: &Asker| guest_of(asker).and_then(|guest| quotas.holder(guest));
+        let holder = holder_of(asker);
+        let count = self.dns.askers().filter(|other| holder_of(other) == holder).count();
+        count < (self.config.limits.dns_queries / PARTS).max(1)
     }
 
     /// Ends all flows of a guest; their remotes see a reset.

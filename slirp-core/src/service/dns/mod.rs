@@ -213,6 +213,11 @@ impl DnsService {
         self.made_here.pop_front()
     }
 
+    /// Who waits for an answer.
+    pub fn askers(&self) -> impl Iterator<Item = &Asker> {
+        self.in_flight.values().map(|query| &query.asker)
+    }
+
     /// Queries in flight.
     pub fn len(&self) -> usize {
         self.in_flight.len()

@@ -93,6 +93,46 @@ fn addresses_of_members_are_not_looked_for_outside() {
 }
 
 #[test]
+fn member_that_opens_all_it_can_leaves_the_others_theirs() {
+    let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
+    config.policy.is_shared = true;
+    config.limits.flows = 40;
+    config.limits.dns_queries = 8;
+    let mut stack = Stack::new(config);
+    stack.handle_member_added(MemberId(1), &member(100, "web"));
+    stack.handle_member_added(MemberId(2), &member(101, "db"));
+    let datagram = |stack: &mut Stack, last: u8, port: u16, to: &str, payload: &[u8]| {
+        let from = SocketAddr::from(([10, 0, 2, last], port));
+        let mut frame = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
+        frame.extend_from_slice(&[8, 0]);
+        emit_datagram(&mut frame, from, to.parse().unwrap(), 64, 0, payload).unwrap();
+        stack.handle_frame(&mut frame, NOW).is_some()
+    };
+    let opened = (1..=40).filter(|&port| datagram(&mut stack, 100, port, "192.0.2.1:9", b"x"));
+    let opened = opened.count();
+    assert_eq!(opened, 10, "a quarter");
+    assert!(datagram(&mut stack, 101, 1, "192.0.2.1:9", b"x"));
+    let query = |id: u8| {
+        let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7];
+        query.extend_from_slice(b"outside\0\0\x01\0\x01");
+        query
+    };
+    for id in 0..8 {
+        datagram(&mut stack, 100, 500, "10.0.2.3:53", &query(id));
+    }
+    datagram(&mut stack, 101, 500, "10.0.2.3:53", &query(9));
+    let mut asked = 0;
+    while let Some(action) = stack.poll_action() {
+        asked += usize::from(matches!(action, HostAction::QueryDns { .. }));
+    }
+    assert_eq!(asked, 2 + 1);
+    // What it had is free again with it.
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    stack.handle_member_added(MemberId(3), &member(100, "web"));
+    assert!(datagram(&mut stack, 100, 1, "192.0.2.1:9", b"x"));
+}
+
+#[test]
 fn address_of_a_newcomer_is_looked_for_where_it_is() {
     let mut stack = stack();
     let guest = SocketAddr::from(([10, 0, 2, 100], 80));
