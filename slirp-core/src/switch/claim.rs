@@ -15,6 +15,10 @@ use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader,
     IPV6_HEADER_LEN, IpHeader, check_offload,
 };
+use crate::wire::ip::{
+    DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_UDP, ROUTING,
+};
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 
 /// Length of an Ethernet/IPv4 ARP packet (RFC 826).
@@ -35,6 +39,7 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
+const NDP: core::ops::RangeInclusive<u8> = ROUTER_SOLICITATION..=REDIRECT;
 /// Options "source link-layer address" and "target link-layer address" (RFC 4861 section 4.6.1).
 const LINK_LAYER_OPTIONS: core::ops::RangeInclusive<u8> = 1..=2;
 
@@ -132,13 +137,15 @@ impl Claim {
             self.addresses[0] = Some(single(plan, ip.source)?);
         }
         let transport = packet.get(ip.header_len..).unwrap_or_default();
-        if ip.protocol == IpProtocol::Udp && !ip.is_fragment {
+        if ip.is_fragment {
+            self.read_fragment(packet)?;
+        } else if ip.protocol == IpProtocol::Udp {
             self.read_udp(transport)?;
-        } else if ip.protocol == IpProtocol::Icmp && !ip.is_fragment {
+        } else if ip.protocol == IpProtocol::Icmp {
             if transport.first() == Some(&ICMPV4_REDIRECT) {
                 return Err(DiscardReason::MemberRoleForbidden);
             }
-        } else if ip.protocol == IpProtocol::Icmpv6 && ip.source.is_ipv6() && !ip.is_fragment {
+        } else if ip.protocol == IpProtocol::Icmpv6 && ip.source.is_ipv6() {
             self.read_icmpv6(plan, ip, transport)?;
         }
         // Without an address a host speaks to DHCP servers, and in IPv6 to its neighbours.
@@ -146,6 +153,31 @@ impl Claim {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         Ok(self)
+    }
+
+    /// Only the first fragment says what it is all about, and all of its headers are to be there (RFC 7112).
+    fn read_fragment(&mut self, packet: &[u8]) -> Result<(), DiscardReason> {
+        let located = Located::parse(packet)?;
+        if located.fragment.is_some_and(|fragment| fragment.offset != 0) {
+            return Ok(());
+        }
+        let first = located.payload().first();
+        match located.protocol {
+            PROTOCOL_UDP => self.read_udp(located.payload()),
+            PROTOCOL_ICMP if first == Some(&ICMPV4_REDIRECT) => {
+                Err(DiscardReason::MemberRoleForbidden)
+            }
+            // Neighbour discovery is never fragmented (RFC 6980).
+            PROTOCOL_ICMPV6 if first.is_some_and(|kind| NDP.contains(kind)) => {
+                Err(DiscardReason::NdpInvalid)
+            }
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+                if matches!(located.pair, IpPair::V6(..)) =>
+            {
+                Err(DiscardReason::ExtensionHeaderInvalid)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read_udp(&mut self, udp: &[u8]) -> Result<(), DiscardReason> {

@@ -286,6 +286,33 @@ fn no_member_is_a_router_or_a_dhcp_server() {
 }
 
 #[test]
+fn fragments_hide_no_role() {
+    let mut switch = switch();
+    // A fragment header in front of an ICMPv6 message: offset 0, more fragments follow.
+    let fragmented = |mut frame: Vec<u8>, next: u8| {
+        frame[10 + 14 + 6] = 44;
+        let len = u16::from_be_bytes([frame[28], frame[29]]) + 8;
+        frame[28..30].copy_from_slice(&len.to_be_bytes());
+        let header = [next, 0, 0, 1, 0, 0, 0, 9];
+        frame.splice(64..64, header);
+        frame
+    };
+    for kind in [134, 135, 136, 137] {
+        let frame = fragmented(icmpv6(kind, &[], 0), 58);
+        assert_eq!(switch.handle_frame(0, &frame), Err(DiscardReason::NdpInvalid), "{kind}");
+    }
+    let chained = fragmented(icmpv6(134, &[], 8), 60);
+    let refused = Err(DiscardReason::ExtensionHeaderInvalid);
+    assert_eq!(switch.handle_frame(0, &chained), refused);
+    let to_all = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+    let offer = datagram(mac(100), to_all, "[fe80::9]:547", "[ff02::1]:546");
+    let forbidden = Err(DiscardReason::MemberRoleForbidden);
+    assert_eq!(switch.handle_frame(0, &fragmented(offer, 17)), forbidden);
+    let plain = datagram(mac(100), mac(101), "[fd00::64]:5", "[fd00::65]:9");
+    assert_eq!(switch.handle_frame(0, &fragmented(plain, 17)), to_port(1));
+}
+
+#[test]
 fn question_for_an_address_goes_to_the_stack_alone() {
     let mut switch = switch();
     let discover = datagram(mac(100), MacAddr::BROADCAST, "0.0.0.0:68", "255.255.255.255:67");
