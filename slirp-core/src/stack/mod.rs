@@ -77,6 +77,9 @@ use quota::{Kind, Quotas};
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
 /// frames is four, one of MTU-sized ones 180.
 const FLOW_FRAMES_CAP: u32 = 64;
+/// Hints in the timer heap beyond two a flow before those are cleared away that an earlier one of their
+/// owner has overtaken: 32 bytes each (arbitrary).
+const OVERTAKEN_HINTS_CAP: usize = 1024;
 
 /// See the [module](self).
 pub struct Stack {
@@ -278,28 +281,37 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
     ///
-    /// Forgets the hints of flows that are gone, so that the caller's timer is not set for nobody. A
+    /// Forgets hints that nobody waits for any more, so that the caller's timer is not set for them. A
     /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
     /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
-        while let Some((at, owner)) = self.timers.next() {
-            match owner {
-                TimerOwner::Flow(id) if self.flows.entry(id).is_none() => {
-                    self.timers.pop();
-                }
-                TimerOwner::Flow(_)
-                | TimerOwner::Reassembly
-                | TimerOwner::Dns
-                | TimerOwner::Forwarding
-                | TimerOwner::RouterAdvertisement => return Some((at, owner)),
+        loop {
+            let (at, owner) = self.timers.next()?;
+            if self.is_awaited(at, owner) {
+                return Some((at, owner));
             }
+            self.timers.pop();
         }
-        None
+    }
+
+    /// Whether this is the earliest hint of its owner, and not one that an earlier one has overtaken.
+    fn is_awaited(&self, at: Instant, owner: TimerOwner) -> bool {
+        let hinted_at = match owner {
+            TimerOwner::Flow(id) => self.flows.entry(id).and_then(|entry| entry.hinted_at),
+            TimerOwner::Reassembly => self.reassembly_hinted_at,
+            TimerOwner::Dns => self.dns_hinted_at,
+            TimerOwner::Forwarding => self.forwarding.ask_at,
+            TimerOwner::RouterAdvertisement => self.advertiser_hinted_at,
+        };
+        hinted_at == Some(at)
     }
 
     /// Looks at everything whose deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(owner) = self.timers.pop_due(now) {
+        while let Some((at, owner)) = self.timers.pop_due(now) {
+            if !self.is_awaited(at, owner) {
+                continue;
+            }
             match owner {
                 TimerOwner::Flow(id) => self.on_flow_timer(id, now),
                 TimerOwner::Reassembly => self.on_reassembly_timer(now),
@@ -307,6 +319,11 @@ impl Stack {
                 TimerOwner::Forwarding => self.on_forwarding_timer(now),
                 TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
             }
+        }
+        if self.timers.len() > 2 * self.flows.len() + OVERTAKEN_HINTS_CAP {
+            let mut timers = core::mem::take(&mut self.timers);
+            timers.retain(|at, owner| self.is_awaited(at, owner));
+            self.timers = timers;
         }
         self.timers.shrink();
     }
