@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -197,6 +198,32 @@ fn addition_that_fails_leaves_nothing_behind() {
     assert_eq!(other.cni.attachments().len(), 1);
     let next = Container::join(&world, "c", &json!({})).unwrap();
     assert_eq!(next.address(), Ipv4Addr::new(10, 0, 2, 101), "no address was lost");
+}
+
+#[test]
+fn result_that_nobody_reads_leaves_nothing_behind() {
+    let world = world!(Account::Ordinary);
+    let other = Container::join(&world, "b", &json!({})).unwrap();
+    let namespace = Container::alone(&world, Account::Ordinary);
+    let runtime = Container::runtime(&world, &namespace, "a", &json!({}));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = runtime
+        .command("ADD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(writer))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, runtime.input(&[]).as_bytes()).unwrap();
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(!has_interface(&namespace));
+    assert_eq!(other.cni.attachments().len(), 1);
+    other.cni.check().unwrap();
+    let next = Container::join(&world, "c", &json!({})).unwrap();
+    assert_eq!(next.address(), Ipv4Addr::new(10, 0, 2, 101), "its address is free");
 }
 
 #[test]

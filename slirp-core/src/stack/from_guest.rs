@@ -152,7 +152,7 @@ impl Stack {
         }
         let packet = &mut packet[..ip.packet_len];
         if ip.is_fragment {
-            return self.on_fragment(packet, ethernet.source, now);
+            return self.on_fragment(packet, ip.source, ethernet.source, now);
         }
         let (moved, lent) = self.on_packet(packet, ip, ethernet.source, vnet, now)?;
         Ok(lent.map(|lent| (Carrier::Frame(at + moved), lent)))
@@ -161,10 +161,13 @@ impl Stack {
     fn on_fragment(
         &mut self,
         packet: &[u8],
+        source: IpAddr,
         mac: MacAddr,
         now: Instant,
     ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
-        let whole = self.reassembler.handle_fragment(packet, now);
+        let member = self.quotas.as_ref().and_then(|quotas| quotas.holder(source));
+        let owner = member.map_or(0, |member| member.0);
+        let whole = self.reassembler.handle_fragment_of(owner, packet, now);
         for _ in 0..self.reassembler.take_evicted() {
             self.stats.discards.count(DiscardReason::FragmentMemoryExhausted);
         }
