@@ -26,6 +26,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
+mod members;
+
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::thread::JoinHandle;
@@ -37,6 +39,7 @@ use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
+use crate::host::descriptors;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::link::Link;
@@ -45,6 +48,8 @@ use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
 use crate::host::recording::Recording;
+pub use crate::host::switchboard::{NewMember, Switchboard};
+pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
@@ -71,6 +76,7 @@ crate::sys::calls::system_calls! {
 pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     [
         crate::host::tap::SYSTEM_CALLS,
+        crate::host::switchboard::SYSTEM_CALLS,
         crate::host::tcp::SYSTEM_CALLS,
         crate::host::datagram::SYSTEM_CALLS,
         crate::host::sockets::SYSTEM_CALLS,
@@ -84,6 +90,12 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// What a program needs besides [`system_calls`] that is given members' devices over a socket, adopts them
+/// and adds them, all of it under the filter.
+pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    crate::host::switchboard::adoption::SYSTEM_CALLS.iter()
 }
 
 /// Why an instance could not be started.
@@ -149,12 +161,19 @@ pub struct Builder {
     dns: DnsConfig,
     outbound: OutboundAddresses,
     api: Option<ApiSocket>,
+    /// How many descriptors the process may have. Asked for before a filter of system calls may
+    /// forbid to ask.
+    descriptors: Option<usize>,
 }
 
 impl Builder {
-    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap) or a
-    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), with the defaults of [`StackConfig`]
+    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap), a
+    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several guests, with the defaults of [`StackConfig`]
     /// and [`DnsConfig`].
+    ///
+    /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
+    /// one, and there are no more flows than leave enough of them to everything else (a quarter of
+    /// the limit, at most 1,024).
     pub fn new(link: impl Into<Link>) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self {
@@ -164,6 +183,7 @@ impl Builder {
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
             api: None,
+            descriptors: descriptors::limit(),
         }
     }
 
@@ -237,7 +257,8 @@ impl Builder {
         self
     }
 
-    /// Records every frame that crosses the guest's link (default none).
+    /// Records every frame that crosses the guest's link (default none). Of a shared network that is what
+    /// its members exchange with us, not with each other.
     #[must_use]
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);
@@ -256,7 +277,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { link, recording, mut config, mut dns, outbound, api } = self;
+        let Self { link, recording, mut config, mut dns, outbound, api, descriptors } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -264,9 +285,11 @@ impl Builder {
         if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
             return Err(StartError::RingLength(ring_len));
         }
+        config.limits.flows = descriptors::flows_within(descriptors, config.limits.flows);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
         config.offload = link.offload();
+        config.policy.is_shared = matches!(link, Link::Members(_));
         let recorder = recording
             .map(|recording| recording.start(config.offload.vnet_header))
             .transpose()

@@ -422,7 +422,10 @@ fn missing_device_is_named_and_status_says_it_first() {
     world.host.script("rm /dev/net/tun");
     let cni = MiniCni::new(&world, &json!({}));
     let failure = cni.add().unwrap_err();
-    assert_eq!(failure.message, "add slirp eth0: /dev/net/tun: No such file or directory");
+    assert_eq!(
+        failure.message,
+        "add slirp eth0: open(\"/dev/net/tun\"): No such file or directory"
+    );
     assert!(failure.details.contains("tun module"), "{failure:?}");
     let failure = cni.status().unwrap_err();
     assert!(failure.code == 50 && failure.message.contains("/dev/net/tun"), "{failure:?}");

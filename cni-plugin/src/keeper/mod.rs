@@ -7,6 +7,9 @@
 //! before the first packet. Each ends with the other: the keeper waits for the engine, the engine
 //! reads a socket whose other end the keeper has.
 //!
+//! On a shared network all keepers have one process in place of their engines ([`network`]); each gives
+//! it the device of its container ([`membership`]).
+//!
 //! Life of a keeper:
 //!
 //! | state | what ends it |
@@ -22,7 +25,10 @@
 mod child;
 pub(crate) mod engine;
 mod log;
+mod membership;
+pub(crate) mod network;
 pub(crate) mod program;
+mod roster;
 mod serve;
 mod waiting;
 mod watch;
@@ -39,9 +45,11 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use serde_json::{Value, json};
+use slirp_core::host::tap::Tap;
 use slirp_core::netns::{
     AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
 };
+use slirp_core::wire::MacAddr;
 use slirp_core::{ProcessFd, close_descriptors_on_exec, inherited_fd, reset_signals};
 
 use crate::attachment::attach::of_namespace;
@@ -50,9 +58,11 @@ use crate::attachment::frame;
 use crate::attachment::identity::ProcessIdentity;
 use crate::attachment::record::Record;
 use crate::attachment::request::{AWAITED, Request};
+use crate::attachment::shared::seat_to_json;
 use crate::attachment::store::Files;
 use child::Engine;
-use serve::Keeper;
+use membership::Membership;
+use serve::{Carrier, Keeper};
 use watch::Watch;
 
 /// How long the caller may take to say that the attachment is to stay (arbitrary; runtimes give a
@@ -98,7 +108,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if hand_over(&caller, &mac).is_ok() {
+    if hand_over(&caller, &keeper, &mac).is_ok() {
         drop(caller);
         tracing::info!("serving");
         keeper.serve();
@@ -113,9 +123,12 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Says that the network works and waits for the word that it is to stay.
-fn hand_over(caller: &UnixStream, mac: &str) -> io::Result<()> {
+fn hand_over(caller: &UnixStream, keeper: &Keeper, mac: &str) -> io::Result<()> {
     caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
-    frame::send(caller, &json!({ "mac": mac }))?;
+    let (address, address6) = keeper.addresses();
+    let mut report = seat_to_json(address, address6);
+    report["mac"] = json!(mac);
+    frame::send(caller, &report)?;
     let _commit: Value = frame::receive(caller)?;
     frame::send(caller, &json!("kept"))
 }
@@ -198,30 +211,44 @@ fn start(
 ) -> Result<(Keeper, String), Error> {
     log::start(request.log_file.as_deref())?;
     let (target, watch) = place.open(&mut request)?;
-    let (engine, mac) = match &request.program {
-        Some(program) => program::start(program, &request, &target, files, caller)?,
+    let (carrier, mac) = match &request.program {
+        Some(program) => {
+            let (engine, mac) = program::start(program, &request, &target, files, caller)?;
+            (Carrier::Engine(engine), mac)
+        }
+        None if request.shared.is_some() => {
+            let membership = Membership::take(&request, files, caller)?;
+            request = request.seated(membership.address, membership.address6);
+            let (tap, mac) = make_tap(&target, &request)?;
+            membership.give(&tap, mac, caller)?;
+            (Carrier::Network(membership), mac)
+        }
         None => {
-            let tap = TapRequest {
-                name: request.key.ifname.clone(),
-                configure: Some(request.configuration()),
-            };
-            let tap = create_tap(&target, &tap).map_err(|error| of_tap(&error, &request))?;
-            let mac = tap.mac().ok().flatten().or(request.mac);
+            let (tap, mac) = make_tap(&target, &request)?;
             let engine = Engine::start(&tap, target.user(), &request, files, caller)?;
-            (engine, mac)
+            (Carrier::Engine(engine), mac)
         }
     };
     let mac = mac.map_or_else(String::new, |mac| mac.to_string());
     let record = Record {
         keeper: ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or_else(|| Error::failed("/proc is not readable"))?,
-        engine: ProcessIdentity::of_pid(engine.pid()),
+        engine: carrier.pid().and_then(ProcessIdentity::of_pid),
         request,
         mac: mac.clone(),
     };
-    let keeper = Keeper::new(record, files.clone(), engine, watch)
+    let keeper = Keeper::new(record, files.clone(), carrier, watch)
         .map_err(|error| Error::failed(format!("{}: {error}", files.socket().display())))?;
     Ok((keeper, mac))
+}
+
+/// Opens the container's device; returns its Ethernet address, too.
+fn make_tap(target: &NamespaceTarget, request: &Request) -> Result<(Tap, Option<MacAddr>), Error> {
+    let tap =
+        TapRequest { name: request.key.ifname.clone(), configure: Some(request.configuration()) };
+    let tap = create_tap(target, &tap).map_err(|error| of_tap(&error, request))?;
+    let mac = tap.mac().ok().flatten().or(request.mac);
+    Ok((tap, mac))
 }
 
 /// What the failure of opening the device means.

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
 pub mod datagram;
+pub(crate) mod descriptors;
 pub mod dns;
 pub mod echo;
 pub mod errno;
@@ -19,6 +20,7 @@ pub mod outbound;
 pub(crate) mod reactor;
 pub mod recording;
 pub(crate) mod sockets;
+pub mod switchboard;
 pub mod tap;
 pub mod tcp;
 pub mod udp;

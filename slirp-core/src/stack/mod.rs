@@ -45,7 +45,9 @@ mod forward;
 mod from_guest;
 mod from_host;
 mod link_service;
+mod members;
 mod outbox;
+mod quota;
 mod tcp_from_guest;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -70,6 +72,7 @@ use crate::wire::reassembly::Reassembler;
 use dns_stream::DnsStream;
 use forward::Forwarding;
 use outbox::Outbox;
+use quota::{Kind, Quotas};
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
 /// frames is four, one of MTU-sized ones 180.
@@ -108,6 +111,8 @@ pub struct Stack {
     dns_streams: BTreeMap<u32, DnsStream>,
     advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
+    /// On a shared network: what each member uses.
+    quotas: Option<Box<Quotas>>,
 }
 
 impl Stack {
@@ -147,6 +152,7 @@ impl Stack {
             dns_streams: BTreeMap::new(),
             advertiser,
             advertiser_hinted_at: None,
+            quotas: config.policy.is_shared.then(|| Box::new(Quotas::new(&config.limits))),
             config,
         };
         stack.hint_services();
@@ -372,6 +378,9 @@ impl Stack {
         if flow.is_counted_half_open && !flow.is_half_open() {
             flow.is_counted_half_open = false;
             self.half_open -= 1;
+            if let Some(quotas) = &mut self.quotas {
+                quotas.remove(entry.key.guest.ip(), Kind::HalfOpen);
+            }
         }
         if let Some(ending) = flow.ending() {
             self.remove_flow(id, ending == Ending::Reset);
@@ -411,6 +420,17 @@ impl Stack {
             Flow::Forwarded(_) => self.forwarding.udp_flows -= 1,
             Flow::Udp(_) => {}
         }
+        if let Some(quotas) = &mut self.quotas {
+            let guest = entry.key.guest.ip();
+            quotas.remove(guest, Kind::Flow);
+            match &entry.flow {
+                Flow::Tcp(flow) if flow.is_counted_half_open => {
+                    quotas.remove(guest, Kind::HalfOpen);
+                }
+                Flow::Echo(_) => quotas.remove(guest, Kind::Echo),
+                Flow::Tcp(_) | Flow::Udp(_) | Flow::Forwarded(_) => {}
+            }
+        }
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset });
     }
@@ -422,10 +442,21 @@ impl Stack {
         flow: Flow,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
+        if !self.has_quota(key.guest.ip(), Kind::Flow) {
+            return Err(DiscardReason::FlowTableFull);
+        }
         let id = self.flows.insert(key, flow, now)?;
+        if let Some(quotas) = &mut self.quotas {
+            quotas.add(key.guest.ip(), Kind::Flow);
+        }
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)
+    }
+
+    /// Whether a guest's member may have one more of these; always so where there are no members.
+    fn has_quota(&self, guest: core::net::IpAddr, kind: Kind) -> bool {
+        self.quotas.as_ref().is_none_or(|quotas| quotas.has_room(guest, kind))
     }
 
     /// Leaves hints for the services that have deadlines of their own.
