@@ -1,9 +1,10 @@
 //! The process of a shared network.
 //!
 //! # Theory of operation
-//! The first keeper of a network starts it and is its first client; later ones connect to its socket.
-//! It makes its sockets, enters a sandbox of its own, no member's, and serves until its last client has
-//! gone. A client is a connection, and whatever ends the connection ends the membership:
+//! The first keeper of a network starts it and is its first client; later ones connect to its
+//! socket. It makes its sockets, enters a sandbox of its own, no member's, and serves until its
+//! last client has gone. A client is a connection, and whatever ends the connection ends the
+//! membership:
 //!
 //! | state | next |
 //! | --- | --- |
@@ -11,15 +12,15 @@
 //! | seated | its device and Ethernet address make it a member, with its ports |
 //! | member | nothing: it stays until it hangs up or its device is gone |
 //!
-//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle* means
-//! that whoever hung up before has left nothing behind.
+//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle*
+//! means that whoever hung up before has left nothing behind.
 //!
 //! The end: when no client is left and none waits to be accepted, the listener is closed, then the
-//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is hung
-//! up on before an answer, and starts the network anew.
+//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is
+//! hung up on before an answer, and starts the network anew.
 //!
-//! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops in
-//! the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
+//! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
+//! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -55,8 +56,8 @@ const FLOWS_MIN: usize = 256;
 /// Clients at one time: all members, and as many who are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
-/// Runs as the process of a network. What it is told comes over standard input, which is a socket, and
-/// stays its first client.
+/// Runs as the process of a network. What it is told comes over standard input, which is a socket,
+/// and stays its first client.
 pub(crate) fn run() -> ExitCode {
     let Ok(starter) = engine::take_over(c"slirp-network") else { return ExitCode::FAILURE };
     // The one who starts us is not the one whom we end with.
@@ -198,7 +199,8 @@ impl Network {
         polled.first().and_then(PollFd::revents).is_none_or(|events| events.is_empty())
     }
 
-    /// Ends the memberships of those who have hung up or lost their device. Returns their connections.
+    /// Ends the memberships of those who have hung up or lost their device. Returns their
+    /// connections.
     fn remove_gone(&mut self) -> Vec<UnixStream> {
         let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
             let mut polled = [PollFd::new(fd.as_fd(), flags)];

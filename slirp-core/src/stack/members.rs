@@ -35,7 +35,8 @@ impl Stack {
         }
     }
 
-    /// Whether a member may have one more DNS query in flight; always so where there are no members.
+    /// Whether a member may have one more DNS query in flight; always so where there are no
+    /// members.
     pub(super) fn has_dns_quota(&self, asker: &Asker) -> bool {
         let Some(quotas) = &self.quotas else { return true };
         let guest_of = |asker: &Asker| match *asker {
