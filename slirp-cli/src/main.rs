@@ -7,6 +7,7 @@ mod address;
 mod args;
 mod banner;
 mod console;
+mod failure;
 mod inherited;
 mod lifetime;
 mod options;

@@ -17,7 +17,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -30,29 +30,28 @@ use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
 use slirp_core::host::link::Link;
-use slirp_core::host::recording::{Recording, RecordingError};
-use slirp_core::host::tap::{Tap, TapError};
+use slirp_core::host::recording::Recording;
+use slirp_core::host::tap::Tap;
 use slirp_core::inherited_fd;
-use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError, StartError};
-use slirp_core::netns::{
-    AttachError, Configuration, NamespaceTarget, TapRequest, TargetWatch, WatchError, open_tap,
-};
-use slirp_core::sandbox::seccomp::{self, SeccompError, SystemCall};
-use slirp_core::sandbox::{Sandbox, SandboxError};
+use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError};
+use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::sandbox::Sandbox;
+use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::wire::MacAddr;
 
 use crate::banner;
 use crate::console::{complain, say};
+use crate::failure::RunFailure;
 use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
 
 /// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
 /// (RFC 791, section 3.2).
-const MIN_MTU: u16 = 68;
+pub(crate) const MIN_MTU: u16 = 68;
 
 /// Size of a Unix socket's path with its final NUL (unix(7)).
-const MAX_API_PATH: usize = 108;
+pub(crate) const MAX_API_PATH: usize = 108;
 
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
@@ -61,70 +60,12 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What this module asks of the kernel once the network runs.
 const SYSTEM_CALLS: &[SystemCall] = &[SystemCall::new(SYS_pipe2, "the end of the instance")];
 
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-enum RunFailure {
-    #[error("the MTU is {0}, but the smallest that works is {MIN_MTU}")]
-    MtuTooSmall(u16),
-    #[error("descriptor {0} is given for two purposes")]
-    DescriptorTwice(i32),
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    #[error("TAPFD {0} is not open: {1}")]
-    TapFdClosed(i32, #[source] io::Error),
-    #[error("TAPFD {0}: {1}")]
-    TapFd(i32, #[source] TapError),
-    #[error("the specified BESS socket path is too long (>= {MAX_API_PATH})")]
-    BessPathTooLong,
-    #[error("child_bess: {0}")]
-    Bess(#[source] FrameSocketError),
-    #[error("cannot take the peer of {path}: {source}", path = .0.display(), source = .1)]
-    BessPeer(PathBuf, #[source] io::Error),
-    #[error("--exit-with-netns: {0}")]
-    TargetWatch(#[from] WatchError),
-    #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
-    Recording(PathBuf, #[source] RecordingError),
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    #[error(transparent)]
-    Seccomp(#[from] SeccompError),
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
-    ApiPathTooLong,
-    #[error("api_bindlisten: bind: {}", text_of(.0))]
-    ApiBind(io::Error),
-    #[error("cannot prepare for signals: {0}")]
-    Signals(#[source] io::Error),
-    #[error("cannot watch the network: {0}")]
-    Watch(#[source] io::Error),
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
-
 /// Carries `options` out and returns when the run is over.
 pub(crate) fn run(options: &Options) -> ExitCode {
     match connect(options) {
         Ok(code) => code,
         Err(failure) => {
-            complain(&failure);
-            if let RunFailure::Attach(error) = &failure
-                && let Some(hint) = error.hint()
-            {
-                complain(format_args!("hint: {hint}"));
-            }
-            if is_of_the_link(&failure) {
-                // The helper that works inside the namespaces has exited with 1.
-                complain("child failed(1)");
-            }
-            if let RunFailure::Sandbox(error) = &failure {
-                if let Some(hint) = error.hint() {
-                    complain(format_args!("hint: {hint}"));
-                }
-                complain("parent failed");
-            }
+            failure.tell();
             ExitCode::FAILURE
         }
     }
@@ -144,12 +85,6 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         // We are about to close it ourselves.
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
-
-    if let Some(path) = &options.api_socket
-        && path.as_os_str().len() >= MAX_API_PATH
-    {
-        return Err(RunFailure::ApiPathTooLong);
-    }
 
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
@@ -227,11 +162,6 @@ fn leave(end: End, signals: Signals) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whether slirp4netns(1) would have failed in its helper process.
-const fn is_of_the_link(failure: &RunFailure) -> bool {
-    matches!(failure, RunFailure::Attach(_) | RunFailure::BessPathTooLong | RunFailure::Bess(_))
-}
-
 /// The network as the options describe it.
 fn builder(options: &Options, link: Link) -> Builder {
     let mut dns = DnsConfig::default();
@@ -247,19 +177,14 @@ fn builder(options: &Options, link: Link) -> Builder {
 
 /// Binds the API socket, and sees to it that its file is removed at the end.
 fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
+    if path.as_os_str().len() >= MAX_API_PATH {
+        return Err(RunFailure::ApiPathTooLong);
+    }
     let mut socket = ApiSocket::bind(path).map_err(RunFailure::ApiBind)?;
     if is_sandboxed && let Err(error) = socket.remove_from_outside() {
         tracing::warn!("the API socket's file will stay behind at the end: {error}");
     }
     Ok(socket)
-}
-
-/// The kernel's words alone.
-fn text_of(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(
-        || error.to_string(),
-        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
-    )
 }
 
 /// Gives up what a running network does not need, as far as that is asked for.

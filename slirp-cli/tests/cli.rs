@@ -7,7 +7,9 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -103,6 +105,30 @@ fn help_lists_what_works_and_nothing_else() {
             "--exit-with-netns",
         ]
     );
+}
+
+#[test]
+fn help_and_version_are_one_write_each() {
+    for argument in ["--help", "--version"] {
+        // A datagram is what one call has written.
+        let (reader, writer) = UnixDatagram::pair().unwrap();
+        let mut command = program();
+        let child = command
+            .arg(argument)
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = finish(child, &command);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+        reader.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 1 << 16];
+        let len = reader.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..len], run(&[argument]).stdout);
+        // The command holds the other end of the pair: nothing more is an error, not an end.
+        let error = reader.recv(&mut buffer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{argument}");
+    }
 }
 
 #[test]

@@ -13,7 +13,9 @@
 )]
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, PipeWriter, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -75,7 +77,7 @@ struct Run {
     /// Everything on stdout up to the ready message.
     said: String,
     /// Held open: the program lives until this is dropped.
-    exit: Option<PipeWriter>,
+    exit: Option<OwnedFd>,
     limit: TimeLimit,
 }
 
@@ -103,6 +105,11 @@ impl TimeLimit {
 impl Run {
     fn start(guest: &Guest, arguments: &[&str]) -> Self {
         let (exit_end, exit) = io::pipe().unwrap();
+        Self::start_until(guest, arguments, exit_end.into(), exit.into())
+    }
+
+    /// With `exit_end` as its exit descriptor, whose other end is `exit`.
+    fn start_until(guest: &Guest, arguments: &[&str], exit_end: OwnedFd, exit: OwnedFd) -> Self {
         // Whoever runs the tests may ignore signals, as nohup(1) does, and that is inherited.
         let mut child = Command::new("env")
             .args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_slirp4netns")])
@@ -154,6 +161,17 @@ fn a_closed_exit_descriptor_ends_the_run_with_success() {
 }
 
 #[test]
+fn a_writing_end_whose_reader_has_gone_ends_the_run_with_success() {
+    let Some(guest) = Guest::start() else { return };
+    let (reader, exit_end) = io::pipe().unwrap();
+    let mut run = Run::start_until(&guest, &[], exit_end.into(), reader.into());
+    run.exit = None;
+    let (status, complaints) = run.end();
+    assert_eq!(status.code(), Some(0), "{complaints}");
+    assert!(complaints.ends_with("exitfd event\ndo_slirp is exiting\n"), "{complaints}");
+}
+
+#[test]
 fn an_exit_descriptor_that_was_never_open_ends_the_run_after_ready() {
     let Some(guest) = Guest::start() else { return };
     let run = Run::start(&guest, &["-e", "77"]);
@@ -181,8 +199,6 @@ fn a_ready_descriptor_that_is_not_open_is_no_error() {
 
 #[test]
 fn a_signal_ends_the_run_as_it_would_end_any_program() {
-    use std::os::unix::process::ExitStatusExt as _;
-
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let Some(guest) = Guest::start() else { return };
         let run = Run::start(&guest, &[]);

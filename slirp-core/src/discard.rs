@@ -92,6 +92,9 @@ reasons! {
     TcpBeyondWindow => "tcp_beyond_window",
     /// An acknowledgement of data that was never sent.
     TcpAckUnsent => "tcp_ack_unsent",
+    /// The rings of all TCP connections hold as much memory as they may; the one that asked for more was
+    /// ended.
+    RingMemoryExhausted => "ring_memory_exhausted",
     /// The TCP engine span without progress and the flow was ended.
     TcpEngineStuck => "tcp_engine_stuck",
     /// The TCP engine panicked and the flow was ended.

@@ -39,6 +39,7 @@ use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
+use crate::host::descriptors;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::link::Link;
@@ -160,12 +161,19 @@ pub struct Builder {
     dns: DnsConfig,
     outbound: OutboundAddresses,
     api: Option<ApiSocket>,
+    /// How many descriptors the process may have. Asked for before a filter of system calls may
+    /// forbid to ask.
+    descriptors: Option<usize>,
 }
 
 impl Builder {
     /// An instance on `link`, a [`Tap`](crate::host::tap::Tap), a
     /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several
     /// guests, with the defaults of [`StackConfig`] and [`DnsConfig`].
+    ///
+    /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
+    /// one, and there are no more flows than leave enough of them to everything else (a quarter of
+    /// the limit, at most 1,024).
     pub fn new(link: impl Into<Link>) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self {
@@ -175,6 +183,7 @@ impl Builder {
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
             api: None,
+            descriptors: descriptors::limit(),
         }
     }
 
@@ -268,7 +277,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self { link, recording, mut config, mut dns, outbound, api } = self;
+        let Self { link, recording, mut config, mut dns, outbound, api, descriptors } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -276,6 +285,7 @@ impl Builder {
         if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
             return Err(StartError::RingLength(ring_len));
         }
+        config.limits.flows = descriptors::flows_within(descriptors, config.limits.flows);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
         config.offload = link.offload();

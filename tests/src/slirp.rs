@@ -1,7 +1,7 @@
 //! The binary under test as a process: how it is started, watched and ended.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -198,6 +198,15 @@ impl Slirp {
                 Ok(len) => written.extend_from_slice(&buffer[..len]),
             }
         }
+    }
+
+    /// Writes to the other end of its exit-fd.
+    ///
+    /// # Panics
+    /// When it is closed.
+    pub fn write_exit_fd(&mut self, bytes: &[u8]) {
+        let exit_fd = self.exit_fd.as_mut().expect("the exit-fd is open");
+        exit_fd.write_all(bytes).expect("the bytes fit the pipe");
     }
 
     /// Closes the other end of its exit-fd, which is descriptor 4.

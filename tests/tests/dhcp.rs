@@ -1,5 +1,5 @@
-//! Services of the link: a real DHCP client gets its lease, frames equal those of slirp4netns,
-//! DHCPv6 and TFTP.
+//! Services of the link: real DHCP and DHCPv6 clients get what they ask for, frames equal those of
+//! slirp4netns, and TFTP.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -201,15 +201,71 @@ fn file_transfer_is_refused_at_once() {
     }
 }
 
+/// Waits until the guest may send from the address that it asks by.
+fn await_link_local(world: &World) {
+    wait_until(Duration::from_secs(15), "a link-local address", || {
+        let text = world.guest.script("ip -6 addr show dev tap0 scope link -tentative");
+        text.contains("inet6 fe80:")
+    });
+}
+
+/// What `dhclient -6 -S` tells its script, or nothing where nobody answers it.
+fn dhclient(world: &World, seconds: &str) -> BTreeMap<String, String> {
+    let file = |name: &str| world.folder().join(name).to_str().unwrap().to_owned();
+    // A copy: distributions confine the program at its own path to scripts of their own.
+    let copy = "install -m 0755 \"$(PATH=$PATH:/usr/sbin:/sbin command -v dhclient)\" \"$0\"";
+    let copied = world.host.exec(&["sh", "-euc", copy, &file("dhclient")]);
+    assert!(copied.status.success(), "{}", copied.stderr);
+    let script = "#!/bin/sh\nenv | sed -n 's/^new_dhcp6_//p'\n";
+    std::fs::write(file("script"), script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(file("script"), mode).unwrap();
+    let (client, script, pid) = (file("dhclient"), file("script"), file("pid"));
+    let client = [client.as_str(), "-6", "-S", "-1", "-d", "-cf", "/dev/null", "-lf", "/dev/null"];
+    let files = ["-sf", script.as_str(), "-pf", pid.as_str(), "tap0"];
+    // It asks for two minutes before it gives up.
+    let output = world.guest.exec(&[&["timeout", seconds], &client[..], &files].concat());
+    let answers: BTreeMap<String, String> = output
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(output.status.success(), !answers.is_empty(), "{}", output.stderr);
+    answers
+}
+
+#[test]
+fn dhclient_gets_the_ipv6_nameserver_and_the_search_domains() {
+    if lacks("dhclient") {
+        return;
+    }
+    let world = world!(Account::Ordinary);
+    let options = ["-6", "--search-domain=example.org", "--search-domain=b.example.test"];
+    let slirp = world.slirp().options(&options).start();
+    await_link_local(&world);
+    let capture = world.capture();
+    let answers = dhclient(&world, "20");
+    for (name, value) in [
+        ("name_servers", "fd00::3"),
+        ("domain_search", "example.org. b.example.test."),
+        ("server_id", "0:3:0:1:52:56:0:0:0:2"),
+    ] {
+        assert_eq!(answers.get(name).map(String::as_str), Some(value), "{name} in {answers:?}");
+    }
+    drop((capture, slirp));
+    // The same client is not answered where IPv6 is not offered.
+    let _slirp = world.slirp().start();
+    await_link_local(&world);
+    assert_eq!(dhclient(&world, "3"), BTreeMap::new());
+}
+
 #[test]
 fn stateless_dhcpv6_tells_the_dns_address_and_the_search_domains() {
     let world = world!();
     let options = ["--enable-ipv6", "--cidr6=fd77::/64", "--search-domain=example.org"];
     let _slirp = world.slirp().options(&options).start();
-    wait_until(Duration::from_secs(15), "a link-local address", || {
-        let text = world.guest.script("ip -6 addr show dev tap0 scope link -tentative");
-        text.contains("inet6 fe80:")
-    });
+    await_link_local(&world);
     let _capture = world.capture();
     let (socket, scope) = world.guest.enter(|| {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 546)).unwrap();

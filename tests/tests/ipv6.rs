@@ -43,6 +43,44 @@ fn guest_configures_itself_from_the_router_advertisement() {
 }
 
 #[test]
+fn rdisc6_is_told_the_prefix_the_nameserver_and_the_search_domains() {
+    if let Err(missing) = is_installed("rdisc6") {
+        return skip(&missing);
+    }
+    let world = world!(Account::Ordinary);
+    let options = ["--mtu=9000", "--cidr6=fd77::/64", "--search-domain=example.org"];
+    let _slirp = start_within(&world, "fd77:", &options);
+    let _capture = world.capture();
+    let output = world.guest.exec(&["rdisc6", "-1", "tap0"]);
+    assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
+    // "Name  :  value (in hexadecimal) unit"
+    let told: Vec<(&str, &str)> = output
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim(), value.split(" (").next().unwrap_or(value).trim()))
+        .collect();
+    for fact in [
+        ("Hop limit", "64"),
+        ("Stateful address conf.", "No"),
+        ("Stateful other conf.", "No"),
+        ("Router lifetime", "1800"),
+        ("MTU", "9000 bytes"),
+        ("Prefix", "fd77::/64"),
+        ("Autonomous address conf.", "Yes"),
+        ("Valid time", "86400"),
+        ("Pref. time", "14400"),
+        ("Recursive DNS server", "fd77::3"),
+        ("DNS server lifetime", "1800"),
+        ("DNS search list", "example.org"),
+        ("Source link-layer address", "52:56:00:00:00:02"),
+    ] {
+        assert!(told.contains(&fact), "{fact:?} in {}", output.stdout);
+    }
+    assert!(output.stdout.ends_with(" from fe80::2\n"), "{}", output.stdout);
+}
+
+#[test]
 fn tcp_reaches_host_loopback_and_a_remote() {
     let world = world!(Account::Ordinary);
     let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());

@@ -133,6 +133,22 @@ fn closing_the_exit_fd_ends_it_with_success() {
 }
 
 #[test]
+fn data_on_the_exit_fd_or_a_file_as_exit_fd_ends_nothing() {
+    let world = world!();
+    // 4 is a pipe, 0 is /dev/null.
+    for option in ["--exit-fd=4", "--exit-fd=0"] {
+        let mut slirp = world.slirp().options(&[option]).start();
+        slirp.write_exit_fd(b"data");
+        // Time enough to end by mistake.
+        transfer(&world);
+        slirp.signal(Signal::SIGTERM);
+        let exit = slirp.wait();
+        assert_eq!(exit.signal, Some(Signal::SIGTERM as i32), "{option}: {}", exit.stderr);
+        assert!(!exit.stderr.contains("exitfd event"), "{option}: {}", exit.stderr);
+    }
+}
+
+#[test]
 fn exit_fd_that_is_not_open_ends_it_with_success() {
     let world = world!();
     let exit = world.slirp().options(&["--exit-fd=77"]).run();

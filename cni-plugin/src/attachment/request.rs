@@ -17,6 +17,10 @@ use super::key::Key;
 use super::ports;
 use super::shared::Membership;
 
+/// Stands for a namespace that nobody outside of the container can look at yet; the container will
+/// say which one it is. No file has the inode 0.
+pub(crate) const AWAITED: NamespaceId = NamespaceId { device: 0, inode: 0 };
+
 /// An attachment, wished for.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Request {
@@ -25,7 +29,7 @@ pub(crate) struct Request {
     pub(crate) network: String,
     /// Path of the network namespace, absolute.
     pub(crate) netns: PathBuf,
-    /// Which namespace that was when the request was made.
+    /// Which namespace that was when the request was made, or [`AWAITED`].
     pub(crate) netns_id: NamespaceId,
     /// MTU in bytes, 1500..=65521.
     pub(crate) mtu: u16,

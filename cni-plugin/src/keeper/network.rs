@@ -34,7 +34,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{geteuid, setsid};
 use serde_json::{Value, json};
-use slirp_core::config::Limits;
 use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
     Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard, member_system_calls,
@@ -51,8 +50,6 @@ use crate::attachment::shared::{Terms, seat_to_json};
 
 /// How long a client may take over a message that it has begun (arbitrary; clients are keepers).
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Flows that a network has, however few descriptors there are (arbitrary).
-const FLOWS_MIN: usize = 256;
 /// Clients at one time: all members, and as many who are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
@@ -131,14 +128,11 @@ impl Network {
         let listener = UnixListener::bind(path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let api = engine::api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
-        // No member's flows are to take the descriptors that others need.
-        let mut limits = Limits::default();
-        let descriptors = engine::raise_descriptor_limit().saturating_sub(2 * CLIENTS_CAP);
-        limits.flows = limits.flows.min(descriptors.max(FLOWS_MIN));
+        engine::raise_descriptor_limit();
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
-        let builder = builder.limits(limits).api_socket(api);
+        let builder = builder.api_socket(api);
         if request.sandbox {
             // Not in the user namespace of a member, whose root would be root over us.
             engine::confine(None, member_system_calls())?;

@@ -1,8 +1,9 @@
-//! What is written about the options says the same as the table: manual pages and completions.
+//! What is written about the options says the same as the table: manual pages, README and completions.
 
 use super::table::{OPTIONS, OptionSpec, Support, left_column};
 
 const PAGE: &str = include_str!("../../man/slirp4netns.1");
+const README: &str = include_str!("../../../README.md");
 const EXTENSIONS: &str = include_str!("../../man/slirp4netns-extensions.7");
 
 /// The entries of a page's section as `--help` writes them: `-e, --exit-fd=FD`.
@@ -31,6 +32,26 @@ fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
     let (listed, others): (Vec<_>, Vec<_>) = OPTIONS.iter().partition(|option| is_listed(option));
     let expected: Vec<_> = listed.into_iter().chain(others).map(left_column).collect();
     assert_eq!(documented(PAGE, "OPTIONS"), expected);
+}
+
+#[test]
+fn readme_has_the_options_of_help_in_the_same_order() {
+    let section = README.split("\n## Options\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = section.unwrap().lines().filter(|line| line.starts_with("| `-"));
+    let first_cells = rows.map(|row| row.replace("\\|", "/").split('|').nth(1).unwrap().to_owned());
+    let cells = first_cells.collect::<String>();
+    // Every second piece stands between backticks; a short form belongs to what follows it.
+    let words: Vec<_> = cells.split('`').skip(1).step_by(2).collect();
+    let mut written = String::new();
+    for word in words {
+        let name = word.split('=').next().unwrap();
+        written.push_str(name);
+        written.push_str(if name.starts_with("--") { "\n" } else { ", " });
+    }
+    let listed = OPTIONS.iter().filter(|option| is_listed(option)).map(left_column);
+    let names: String =
+        listed.map(|left| format!("{}\n", left.split('=').next().unwrap())).collect();
+    assert_eq!(written, names);
 }
 
 #[test]

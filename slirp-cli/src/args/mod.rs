@@ -5,9 +5,10 @@
 //! in [`table`], the reading of values in [`options`].
 //!
 //! A value is checked when its option is reached, and `--help` and `--version` act when they are
-//! reached, so what stands further right is never looked at. Three things wait until the whole
-//! line was read: whether options come with those that they need, the operands, and then the values
-//! of `--cidr`, `--outbound-addr`, `--outbound-addr6` and `--macaddress`.
+//! reached, so what stands further right is never looked at. Four things wait until the whole line
+//! was read: whether options come with those that they need, the last value of `--target-type`, the
+//! operands, and then the values of `--cidr`, `--outbound-addr`, `--outbound-addr6` and
+//! `--macaddress`.
 
 mod getopt;
 mod table;
@@ -226,7 +227,7 @@ struct Line {
     outbound_addr: Option<OsString>,
     outbound_addr6: Option<OsString>,
     publish: Vec<Publish>,
-    is_bess: bool,
+    target_type: Option<OsString>,
     netns_type: Option<NetnsType>,
     pcap: Option<PathBuf>,
     exit_with_netns: bool,
@@ -323,11 +324,7 @@ impl Line {
                 self.publish.push(publish);
             }
             OptionId::MacAddress => self.mac = Some(value),
-            OptionId::TargetType => match value.as_bytes() {
-                b"netns" => self.is_bess = false,
-                b"bess" => self.is_bess = true,
-                _ => return Err(ArgumentError::TargetType),
-            },
+            OptionId::TargetType => self.target_type = Some(value),
             OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
             OptionId::Pcap => self.pcap = Some(PathBuf::from(value)),
             OptionId::ExitWithNetns => self.exit_with_netns = true,
@@ -425,8 +422,10 @@ impl Line {
     }
 
     fn target(&mut self) -> Result<Target, ArgumentError> {
-        if self.is_bess {
-            return self.bess();
+        match self.target_type.as_ref().map(|text| text.as_bytes()) {
+            None | Some(b"netns") => {}
+            Some(b"bess") => return self.bess(),
+            Some(_) => return Err(ArgumentError::TargetType),
         }
         let netns_type = self.netns_type.unwrap_or_default();
         let mut operands = std::mem::take(&mut self.operands).into_iter();
@@ -435,17 +434,20 @@ impl Line {
             if self.exit_with_netns {
                 return Err(ArgumentError::Conflict("--exit-with-netns", "--netns-type=tapfd"));
             }
-            let fd = options::descriptor(&first).ok_or(ArgumentError::TapFd)?;
             // A name for the device is one word too many, but harmless.
             if operands.len() > 1 {
                 self.warnings.push(Warning::TooManyArguments);
             }
+            let fd = options::descriptor(&first).ok_or(ArgumentError::TapFd)?;
             if self.configure {
                 self.warnings.push(Warning::ConfigureWithTapFd);
             }
             return Ok(Target::TapFd(fd));
         }
         let name = operands.next().ok_or(ArgumentError::OperandMissing)?;
+        if operands.len() > 0 {
+            self.warnings.push(Warning::TooManyArguments);
+        }
         let located = if netns_type == NetnsType::Pid {
             Located::Process(options::pid(&first).ok_or(ArgumentError::Pid)?)
         } else {
@@ -453,9 +455,6 @@ impl Line {
             access(&netns, AccessFlags::F_OK).map_err(ArgumentError::NetnsPath)?;
             Located::Netns(netns)
         };
-        if operands.len() > 0 {
-            self.warnings.push(Warning::TooManyArguments);
-        }
         let tap = options::tap_name(&name)?;
         let userns = self.userns_path.take();
         Ok(match located {

@@ -61,6 +61,7 @@ fn command_lines_of_known_callers_are_understood() {
         // User Mode Linux
         ("--target-type=bess /run/s", (Target::Bess("/run/s".into()), false, 1500, None, None)),
         ("--target-type=bess --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
+        ("--target-type=foo --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
     ] {
         let read = options(&line.split_whitespace().collect::<Vec<_>>());
@@ -122,6 +123,7 @@ fn refusals_have_the_texts_that_callers_know() {
     const EXIT_FD: &str = "exit-fd must be a non-negative integer";
     const READY_FD: &str = "ready-fd must be a non-negative integer";
     const PID: &str = "PID must be a positive integer";
+    const TARGET_TYPE: &str = "--target-type must be either \"netns\" or \"bess\"";
     const MAC: &str = "--macaddr cannot be specified when --configure or -c is not specified";
     for (line, text) in [
         (&["-m", "0"][..], MTU),
@@ -151,7 +153,11 @@ fn refusals_have_the_texts_that_callers_know() {
             &["--cidr6=fd01::/64", "42", "tap0"],
             "--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified",
         ),
-        (&["--target-type=foo"], "--target-type must be either \"netns\" or \"bess\""),
+        (&["--target-type=foo"], TARGET_TYPE),
+        (&["--target-type=netns", "--target-type=", "abc"], TARGET_TYPE),
+        // What else is wrong comes first, wherever it stands.
+        (&["--target-type=foo", "-m", "0"], MTU),
+        (&["--target-type=foo", "--macaddress=1"], MAC),
         (&["--target-type=bess", "/s", "tap0"], "too many arguments"),
         (&["--target-type=bess", "-c", "/s"], "--configure conflicts with --target-type=bess"),
         (&["--target-type=bess", "-c", "/s", "tap0"], "too many arguments"),
@@ -310,6 +316,7 @@ fn help_and_version_act_when_they_are_reached() {
         (&["-c", "-v", "--nope"], Command::Version),
         (&["--vers"], Command::Version),
         (&["--cidr", "bad", "-v"], Command::Version),
+        (&["--target-type=foo", "-v"], Command::Version),
         (&["abc", "tap0", "--help"], Command::Help),
     ] {
         assert_eq!(read(line).command, Ok(command), "{line:?}");
@@ -326,6 +333,8 @@ fn warnings_come_in_the_order_of_their_causes() {
     for (line, warnings) in [
         (&["42", "tap0"][..], &[][..]),
         (&["42", "tap0", "more", "words"], &[TooManyArguments]),
+        (&["no number", "tap0", "more"], &[TooManyArguments]),
+        (&["--netns-type=path", "/nonexistent", "tap0", "more"], &[TooManyArguments]),
         (
             &["-6", "--no-host-loopback", "42", "tap0", "more"],
             &[Ipv6Experimental, NoHostLoopbackDeprecated, TooManyArguments],

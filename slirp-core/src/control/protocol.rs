@@ -100,6 +100,8 @@ pub fn parse(bytes: &[u8], is_ended: bool, plan: &AddressPlan) -> Option<Result<
     if bytes.len() >= REQUEST_CAP {
         return Some(Err(Refusal::TooLarge));
     }
+    // Other writers of JSON may put a byte order mark in front (RFC 8259 section 8.1).
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let first = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next();
     match first {
         Some(Ok(value)) => Some(request(&value, plan)),

@@ -31,6 +31,8 @@ pub const FORWARDS_CAP: usize = 4096;
 const BACKLOG: i32 = 1024;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines about that (arbitrary).
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Tokens of rules start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
@@ -135,6 +137,8 @@ pub(crate) struct Forwards {
     last_id: u64,
     queue: Vec<ForwardId>,
     paused_until: Option<Instant>,
+    /// When a line about that was logged for the last time.
+    warned_at: Option<Instant>,
 }
 
 /// What accepting came to.
@@ -156,6 +160,7 @@ impl Forwards {
             last_id: 0,
             queue: Vec::new(),
             paused_until: None,
+            warned_at: None,
         }
     }
 
@@ -312,7 +317,9 @@ impl Forwards {
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Drained,
             Err(error) if HostError::from_io(&error) == HostError::Exhausted => {
-                if self.paused_until.is_none() {
+                let is_news = |at: Instant| now.saturating_since(at) >= WARNING_INTERVAL;
+                if self.warned_at.is_none_or(is_news) {
+                    self.warned_at = Some(now);
                     tracing::warn!(%error, host = %forward.host, "cannot accept a connection");
                 }
                 self.paused_until = Some(now + PAUSE);

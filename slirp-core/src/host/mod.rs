@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
 pub mod datagram;
+pub(crate) mod descriptors;
 pub mod dns;
 pub mod echo;
 pub mod errno;

@@ -140,8 +140,8 @@ mod tests {
         use AttachStep as Step;
         for (step, number, text) in [
             (Step::EnterNetwork, Errno::EPERM, "setns(CLONE_NEWNET): Operation not permitted"),
-            (Step::OpenTun, Errno::ENOENT, "/dev/net/tun: No such file or directory"),
-            (Step::OpenTun, Errno::EACCES, "/dev/net/tun: Permission denied"),
+            (Step::OpenTun, Errno::ENOENT, "open(\"/dev/net/tun\"): No such file or directory"),
+            (Step::OpenTun, Errno::EACCES, "open(\"/dev/net/tun\"): Permission denied"),
             (Step::CreateTap, Errno::EBUSY, "ioctl(TUNSETIFF): Device or resource busy"),
             (Step::SetUp, Errno::EPERM, "cannot set device up: Operation not permitted"),
             (Step::SetMtu, Errno::EINVAL, "cannot set MTU: Invalid argument"),

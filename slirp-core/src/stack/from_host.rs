@@ -317,7 +317,10 @@ impl Stack {
             return;
         };
         if let Flow::Tcp(flow) = &mut entry.flow {
-            flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
+            let pumped = flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
+            if let Err(reason) = pumped {
+                self.stats.discards.count(reason);
+            }
         }
         for message in stream.take_messages() {
             if let Err(reason) = self.ask_dns(Asker::Tcp { flow: id }, &message, now) {

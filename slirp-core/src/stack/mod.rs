@@ -124,6 +124,7 @@ impl Stack {
             offload: config.offload,
             ring_len: config.limits.ring_len,
             bulk_flows: config.limits.bulk_flows,
+            ring_memory: config.limits.ring_memory,
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
@@ -236,7 +237,10 @@ impl Stack {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow
         {
-            flow.pump(host, &mut self.engine, &mut entry.traffic, now);
+            let pumped = flow.pump(host, &mut self.engine, &mut entry.traffic, now);
+            if let Err(reason) = pumped {
+                self.stats.discards.count(reason);
+            }
         }
     }
 
@@ -382,7 +386,9 @@ impl Stack {
             self.remove_flow(id, ending == Ending::Reset);
             return;
         }
+        let was_parked = flow.is_parked();
         flow.settle(&mut self.engine, &self.config.timeouts, now);
+        self.stats.tcp_parked += u64::from(flow.is_parked() && !was_parked);
         self.schedule(id);
     }
 

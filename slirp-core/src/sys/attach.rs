@@ -85,7 +85,7 @@ impl fmt::Display for AttachStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::EnterNetwork => "setns(CLONE_NEWNET)",
-            Self::OpenTun => "/dev/net/tun",
+            Self::OpenTun => "open(\"/dev/net/tun\")",
             Self::CreateTap => "ioctl(TUNSETIFF)",
             Self::OpenSocket => "cannot create socket",
             Self::SetUp => "cannot set device up",

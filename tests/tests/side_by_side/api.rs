@@ -75,6 +75,12 @@ const REQUESTS: &[(&str, &str)] = &[
         "add {\"proto\":\"tcp\",\"host_port\":8085,\
                                      \"guest_port\":65617}",
     ),
+    ("byte order mark", "\u{feff}{\"execute\":\"quit\"}"),
+    (
+        "guest address that is the gateway's",
+        "add {\"proto\":\"tcp\",\"host_port\":8086,\"guest_addr\":\"10.0.2.2\",\
+              \"guest_port\":80}",
+    ),
 ];
 
 fn full(request: &str) -> String {

@@ -70,6 +70,19 @@ fn names() {
     });
 }
 
+/// Gives the host another resolv.conf and waits until the program has read it. Both look at the file when
+/// queries arrive, once a second at most: what is answered until then is not compared.
+fn follow(world: &World, resolv_conf: &str) {
+    let watch = FileWatch::start(&world.host, "/etc", "resolv.conf");
+    world.replace_resolv_conf(resolv_conf);
+    let guest = udp(&world.guest, (ANY, 0));
+    wait_until(Duration::from_secs(15), "resolv.conf is read", || {
+        // Any query makes them look; this one asks for the root's name.
+        guest.send_to(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01", (NAMESERVER, 53)).unwrap();
+        watch.has_been_read()
+    });
+}
+
 #[test]
 fn resolvers() {
     run("resolver", |side, seen| {
@@ -85,9 +98,7 @@ fn resolvers() {
             ("none named", "# nothing\n"),
             ("working again", "nameserver 127.0.0.53\n"),
         ] {
-            world.replace_resolv_conf(resolv_conf);
-            // The file is looked at once a second: what is answered until then is not compared.
-            std::thread::sleep(Duration::from_millis(1100));
+            follow(world, resolv_conf);
             seen.note(what, summary(&dig(world, &question)));
             seen.note(format!("{what}, TCP"), summary(&dig(world, &by_tcp)));
         }

@@ -127,6 +127,13 @@ const REFUSED: &[&[&str]] = &[
     &["--cidr=10.0.2.100/24", "1", "tap0"],
     &["--cidr=10.0.2.100/26", "1", "tap0"],
     &["--cidr=fd00::/64", "1", "tap0"],
+    &["--cidr=192.168.5.7/24", "1", "tap0"],
+    &["--target-type=other", "--target-type=netns", "99999999", "tap0"],
+    &["--target-type=other", "--macaddress=02::1", "1", "tap0"],
+    &["--target-type=other", "-x", "1", "tap0"],
+    &["9999999999", "tap0"],
+    &["12x", "tap0", "more"],
+    &["--netns-type=path", "/nonexistent", "tap0", "more"],
     &["-c", "99999999", "tap0"],
 ];
 
@@ -142,8 +149,42 @@ fn refusals() {
             let head = |line: &&str| line.starts_with("Usage: slirp4netns ");
             let usages = exit.stdout.lines().filter(head).count();
             seen.note(format!("{what}: usages on stdout"), usages);
+            let warnings = exit.stdout.lines().any(|line| line == "WARNING: too many arguments");
+            seen.note(format!("{what}: too many arguments"), warnings);
             assert_eq!(exit.stderr.lines().filter(head).count(), 0);
         }
+    });
+}
+
+/// Notes how a start in a world of its own fails, but for the hints, which are ours alone.
+fn failing(side: &Side, seen: &mut Seen, what: &str, slirp: SlirpBuilder<'_>) {
+    let exit = slirp.run();
+    seen.note(format!("{what}: status"), format!("{:?}", exit.code));
+    let said = stable(&exit.stderr, &side.world);
+    let said: Vec<_> = said.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    seen.note(format!("{what}: stderr"), said.join("\n"));
+    side.world.guest.script("! ip link show tap0 2>/dev/null || ip link del tap0");
+}
+
+#[test]
+fn failing_starts() {
+    run("start", |side, seen| {
+        let pid = side.world.guest.pid().to_string();
+        let multicast = side.slirp().options(&["--macaddress=01:00:5e:00:00:01"]);
+        failing(side, seen, "multicast MAC address", multicast);
+        let no_namespace = side.slirp().options(&["--netns-type=path"]);
+        let no_namespace = no_namespace.positionals(&["/dev/null", "tap0"]);
+        failing(side, seen, "path that is no namespace", no_namespace);
+        let folder = side.slirp().options(&["--api-socket=/nonexistent/api.sock"]);
+        failing(side, seen, "API socket in no folder", folder);
+        let long = format!("--api-socket=/tmp/{}", "x".repeat(108));
+        failing(side, seen, "API socket with a long name", side.slirp().options(&[&long]));
+        let foreign = side.slirp().account(Account::Ordinary);
+        failing(side, seen, "somebody else's container", foreign);
+        let name = side.slirp().positionals(&[&pid, "lo"]);
+        failing(side, seen, "name of another device", name);
+        side.world.host.script("mount -t tmpfs tmpfs /dev/net");
+        failing(side, seen, "no driver", side.slirp());
     });
 }
 

@@ -37,6 +37,8 @@ fn requests_that_are_no_commands_are_refused_in_the_known_words() {
         ("{}", "no execute found"),
         ("{\"execute\":7}", "no execute found"),
         ("{\"execute\":\"reboot\"}", "unknown execute"),
+        ("\u{feff}{\"execute\":\"reboot\"}", "unknown execute"),
+        ("\u{feff}", "cannot parse JSON"),
         ("{\"execute\":\"remove_hostfwd\"}", "remove_hostfwd: bad arguments.id"),
         (
             "{\"execute\":\"remove_hostfwd\",\"arguments\":{\"id\":\"1\"}}",

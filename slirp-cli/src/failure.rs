@@ -1,0 +1,124 @@
+//! Why a run failed, in words.
+//!
+//! Owns [`RunFailure`] and what is said of it on stderr. When what can fail is written in
+//! [`run`](crate::run).
+
+use std::io;
+use std::path::PathBuf;
+
+use slirp_core::host::frame_socket::FrameSocketError;
+use slirp_core::host::recording::RecordingError;
+use slirp_core::host::tap::TapError;
+use slirp_core::instance::{ForwardError, RunError, StartError};
+use slirp_core::netns::{AttachError, WatchError};
+use slirp_core::sandbox::SandboxError;
+use slirp_core::sandbox::seccomp::SeccompError;
+
+use crate::console::complain;
+use crate::run::{MAX_API_PATH, MIN_MTU};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunFailure {
+    #[error("the MTU is {0}, but the smallest that works is {MIN_MTU}")]
+    MtuTooSmall(u16),
+    #[error("descriptor {0} is given for two purposes")]
+    DescriptorTwice(i32),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error("TAPFD {0} is not open: {1}")]
+    TapFdClosed(i32, #[source] io::Error),
+    #[error("TAPFD {0}: {1}")]
+    TapFd(i32, #[source] TapError),
+    #[error("the specified BESS socket path is too long (>= {MAX_API_PATH})")]
+    BessPathTooLong,
+    #[error("child_bess: {0}")]
+    Bess(#[source] FrameSocketError),
+    #[error("cannot take the peer of {path}: {source}", path = .0.display(), source = .1)]
+    BessPeer(PathBuf, #[source] io::Error),
+    #[error("--exit-with-netns: {0}")]
+    TargetWatch(#[from] WatchError),
+    #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
+    Recording(PathBuf, #[source] RecordingError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
+    ApiPathTooLong,
+    #[error("api_bindlisten: bind: {}", text_of(.0))]
+    ApiBind(io::Error),
+    #[error("cannot prepare for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot watch the network: {0}")]
+    Watch(#[source] io::Error),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl RunFailure {
+    /// Says it on stderr, in the lines that readers of slirp4netns(1) know, with a hint where there is one.
+    pub(crate) fn tell(&self) {
+        complain(self);
+        let hint = if let Self::Attach(error) = self {
+            error.hint()
+        } else if let Self::Sandbox(error) = self {
+            error.hint()
+        } else {
+            None
+        };
+        if let Some(hint) = hint {
+            complain(format_args!("hint: {hint}"));
+        }
+        for line in self.known_end() {
+            complain(line);
+        }
+    }
+
+    /// The lines by which slirp4netns(1) ends such a start: its helper process opens the device, and
+    /// what comes after that is the parent's.
+    const fn known_end(&self) -> &'static [&'static str] {
+        match self {
+            Self::Attach(_) | Self::BessPathTooLong | Self::Bess(_) => &["child failed(1)"],
+            Self::ApiPathTooLong | Self::ApiBind(_) => {
+                &["do_slirp is exiting", "do_slirp failed", "parent failed"]
+            }
+            Self::Sandbox(_) => &[
+                "create_sandbox failed",
+                "do_slirp is exiting",
+                "do_slirp failed",
+                "parent failed",
+            ],
+            Self::Seccomp(_) => &[
+                "enable_seccomp failed",
+                "do_slirp is exiting",
+                "do_slirp failed",
+                "parent failed",
+            ],
+            Self::MtuTooSmall(_)
+            | Self::DescriptorTwice(_)
+            | Self::TapFdClosed(..)
+            | Self::TapFd(..)
+            | Self::BessPeer(..)
+            | Self::TargetWatch(_)
+            | Self::Recording(..)
+            | Self::Start(_)
+            | Self::Signals(_)
+            | Self::Watch(_)
+            | Self::Forward(_)
+            | Self::Run(_) => &[],
+        }
+    }
+}
+
+/// The kernel's words alone.
+fn text_of(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
+    )
+}
