@@ -55,8 +55,8 @@ impl Stack {
         count < (self.config.limits.dns_queries / PARTS).max(1)
     }
 
-    /// While the rings' memory is tight no member may hold more than its part of it: the connections
-    /// that hold most are reset until it does not. Nothing where there are no members.
+    /// While the rings' memory is tight no member may hold more than its part of it: the
+    /// connections that hold most are reset until it does not. Nothing where there are no members.
     pub(super) fn relieve_memory(&mut self, now: Instant) {
         let Some(quotas) = &mut self.quotas else { return };
         if !self.engine.is_memory_tight() || !quotas.is_time_to_look(now) {

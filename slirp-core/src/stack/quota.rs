@@ -17,8 +17,8 @@ use crate::time::Instant;
 /// cannot leave a fourth one without).
 pub(super) const PARTS: usize = 4;
 
-/// How often it is looked who holds the rings' memory while that is tight (arbitrary: 65,536 flows take a
-/// millisecond).
+/// How often it is looked who holds the rings' memory while that is tight (arbitrary: 65,536 flows
+/// take a millisecond).
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is counted.
