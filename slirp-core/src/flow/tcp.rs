@@ -196,17 +196,6 @@ impl TcpFlow {
         }
     }
 
-    /// Bytes of memory that its rings hold.
-    pub(crate) fn held(&self) -> usize {
-        match &self.state {
-            State::Awake(connection) => connection.held(),
-            State::Locating { .. }
-            | State::Connecting { .. }
-            | State::Parked(_)
-            | State::Broken => 0,
-        }
-    }
-
     /// The remote has gone.
     pub(crate) fn abort(&mut self) {
         self.is_aborted = true;

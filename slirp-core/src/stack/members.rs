@@ -4,17 +4,11 @@
 //! neighbours, its quota, its flows. Which packets of which member get here is decided by the
 //! [`switch`](crate::switch).
 
-use std::collections::BTreeMap;
-
 use super::Stack;
 use super::quota::PARTS;
-use crate::discard::DiscardReason;
-use crate::event::FlowId;
-use crate::flow::Flow;
 use crate::member::{Member, MemberId};
 use crate::service::dns::Asker;
 use crate::switch::Released;
-use crate::time::Instant;
 
 impl Stack {
     /// A member has come. Whatever others have begun with its addresses before ends.
@@ -55,39 +49,6 @@ impl Stack {
         let holder = holder_of(asker);
         let count = self.dns.askers().filter(|other| holder_of(other) == holder).count();
         count < (self.config.limits.dns_queries / PARTS).max(1)
-    }
-
-    /// While the rings' memory is tight no member may hold more than its part of it: the
-    /// connections that hold most are reset until it does not. Nothing where there are no members.
-    pub(super) fn relieve_memory(&mut self, now: Instant) {
-        let Some(quotas) = &mut self.quotas else { return };
-        if !self.engine.is_memory_tight() || !quotas.is_time_to_look(now) {
-            return;
-        }
-        let part = self.config.limits.ring_memory / PARTS;
-        let mut holders: BTreeMap<Option<MemberId>, Vec<(usize, FlowId)>> = BTreeMap::new();
-        for entry in self.flows.iter() {
-            if let Flow::Tcp(flow) = &entry.flow {
-                let holder = quotas.holder(entry.key.guest.ip());
-                holders.entry(holder).or_default().push((flow.held(), entry.id));
-            }
-        }
-        for mut flows in holders.into_values() {
-            let mut held: usize = flows.iter().map(|(held, _)| held).sum();
-            flows.sort_unstable();
-            while held > part
-                && let Some((most, id)) = flows.pop()
-            {
-                held -= most;
-                self.stats.discards.count(DiscardReason::RingMemoryExhausted);
-                if let Some(entry) = self.flows.entry_mut(id)
-                    && let Flow::Tcp(flow) = &mut entry.flow
-                {
-                    flow.abort();
-                }
-                self.wake_flow(id);
-            }
-        }
     }
 
     /// Ends all flows of a guest; their remotes see a reset.

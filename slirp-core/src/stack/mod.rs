@@ -391,7 +391,6 @@ impl Stack {
         flow.settle(&mut self.engine, &self.config.timeouts, now);
         self.stats.tcp_parked += u64::from(flow.is_parked() && !was_parked);
         self.schedule(id);
-        self.relieve_memory(now);
     }
 
     /// Leaves a hint for the flow's deadline, unless an earlier one is there already.

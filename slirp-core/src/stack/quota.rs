@@ -6,20 +6,14 @@
 //! behind members) count as one more member.
 
 use core::net::IpAddr;
-use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::config::Limits;
 use crate::member::MemberId;
-use crate::time::Instant;
 
 /// One member may use this part of a cap (arbitrary: enough for a busy container, and three of them
 /// cannot leave a fourth one without).
 pub(super) const PARTS: usize = 4;
-
-/// How often it is looked who holds the rings' memory while that is tight (arbitrary: 65,536 flows
-/// take a millisecond).
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,8 +49,6 @@ pub(super) struct Quotas {
     cap: Used,
     members: BTreeMap<IpAddr, MemberId>,
     used: BTreeMap<Option<MemberId>, Used>,
-    /// When it was looked last who holds the rings' memory.
-    looked_at: Option<Instant>,
 }
 
 impl Quotas {
@@ -67,7 +59,7 @@ impl Quotas {
             half_open: part(limits.half_open),
             echo: part(limits.echo_flows),
         };
-        Self { cap, members: BTreeMap::new(), used: BTreeMap::new(), looked_at: None }
+        Self { cap, members: BTreeMap::new(), used: BTreeMap::new() }
     }
 
     /// Counts flows of these addresses as those of `id`. There are none yet.
@@ -84,15 +76,6 @@ impl Quotas {
     /// Whose flows those of `guest` are.
     pub(super) fn holder(&self, guest: IpAddr) -> Option<MemberId> {
         self.members.get(&guest).copied()
-    }
-
-    /// Whether to look now who holds the rings' memory.
-    pub(super) fn is_time_to_look(&mut self, now: Instant) -> bool {
-        let is_due = self.looked_at.is_none_or(|at| now >= at + LOOK_EVERY);
-        if is_due {
-            self.looked_at = Some(now);
-        }
-        is_due
     }
 
     pub(super) fn has_room(&self, guest: IpAddr, kind: Kind) -> bool {
