@@ -110,7 +110,10 @@ impl Stack {
         match remote {
             Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
             None => {
-                self.dns_streams.insert(id.index, DnsStream::new());
+                if self.dns_streams.len() >= self.config.limits.dns_connections {
+                    self.evict_dns_stream();
+                }
+                self.dns_streams.insert(id.index, DnsStream::new(id, now));
                 self.handle_tcp_connected(id, Ok(()), now);
             }
         }
@@ -137,6 +140,19 @@ impl Stack {
                 self.remove_flow(id, true);
                 return;
             }
+        }
+    }
+
+    /// Makes room among the connections to the DNS service: the one that was asked for first is reset.
+    /// A resolver of the guest's that still uses it opens another.
+    fn evict_dns_stream(&mut self) {
+        let oldest = self.dns_streams.values().min_by_key(|stream| stream.opened_at);
+        let Some(id) = oldest.map(|stream| stream.flow) else { return };
+        self.dns_streams.remove(&id.index);
+        self.stats.discards.count(DiscardReason::DnsConnectionLimit);
+        if let Some(Flow::Tcp(flow)) = self.flows.entry_mut(id).map(|entry| &mut entry.flow) {
+            flow.abort();
+            self.wake_flow(id);
         }
     }
 
