@@ -114,6 +114,7 @@ fn object(record: &Record) -> Value {
         "containerID": request.key.container_id,
         "ifname": request.key.ifname,
         "network": request.network,
+        "shared": request.shared.is_some(),
         "netns": request.netns.display().to_string(),
         "address": request.address.to_string(),
         "address6": request.address6.map(|address| address.to_string()),

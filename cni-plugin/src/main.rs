@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use slirp_core::{LargeAlloc, close_descriptors_on_exec};
 
+use attachment::shared::NETWORK_ARGUMENT;
 use attachment::stop::{ENGINE_ARGUMENT, KEEPER_ARGUMENT};
 use protocol::error::CniError;
 use protocol::version::Version;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
         Some(KEEPER_ARGUMENT) => keeper::run(arguments),
         Some(ENGINE_ARGUMENT) => keeper::engine::run(),
+        Some(NETWORK_ARGUMENT) => keeper::network::run(),
         Some(hook::WORD) => hook::run(arguments, None),
         _ if hook::is_name(hook::program_name().as_deref()) => {
             hook::run(env::args_os().skip(1), None)

@@ -94,6 +94,10 @@ pub struct Limits {
     /// TCP flows whose ring to the guest grows to four times [`ring_len`](Self::ring_len) once they have
     /// received as much in one go (default 256, hence at most 256 MiB).
     pub bulk_flows: usize,
+    /// Bytes that the rings of all TCP flows hold (default 1 GiB: both rings of 2,048 flows, all full).
+    /// From half of it on quiet flows are parked at once and hosts are read in smaller pieces; beyond it
+    /// the flow that asks for more is reset.
+    pub ring_memory: usize,
     /// Bytes held in unfinished datagrams (default 4 MiB, what Linux calls `ipfrag_high_thresh`).
     pub reassembly_bytes: usize,
     /// Unfinished datagrams (default 256).
@@ -115,6 +119,7 @@ impl Default for Limits {
             forwarded_udp: 4_096,
             ring_len: 256 * 1024,
             bulk_flows: 256,
+            ring_memory: 1024 * 1024 * 1024,
             reassembly_bytes: 4 * 1024 * 1024,
             reassembly_datagrams: 256,
             dns_queries: 512,

@@ -92,6 +92,9 @@ reasons! {
     TcpBeyondWindow => "tcp_beyond_window",
     /// An acknowledgement of data that was never sent.
     TcpAckUnsent => "tcp_ack_unsent",
+    /// The rings of all TCP connections hold as much memory as they may; the one that asked for more was
+    /// ended.
+    RingMemoryExhausted => "ring_memory_exhausted",
     /// The TCP engine span without progress and the flow was ended.
     TcpEngineStuck => "tcp_engine_stuck",
     /// The TCP engine panicked and the flow was ended.
@@ -137,6 +140,19 @@ reasons! {
     HostDatagramTooLarge => "host_datagram_too_large",
     /// The TAP device did not take the frame.
     TapWriteFailed => "tap_write_failed",
+    /// A member of a shared network used an Ethernet address that is another member's or ours.
+    MemberMacForeign => "member_mac_foreign",
+    /// A member of a shared network used or announced an IP address that is another member's or
+    /// ours, or one of the network that it was not assigned.
+    MemberAddressForeign => "member_address_foreign",
+    /// A member of a shared network used more addresses than one may.
+    MemberAddressesExhausted => "member_addresses_exhausted",
+    /// A member of a shared network spoke as a router or as a DHCP server.
+    MemberRoleForbidden => "member_role_forbidden",
+    /// A frame on a shared network for an Ethernet address that nobody has.
+    MemberUnknown => "member_unknown",
+    /// A frame for a member that would stand for more packets than we cut one into.
+    MemberSegmentsExhausted => "member_segments_exhausted",
 }
 
 /// One counter per [`DiscardReason`].
@@ -158,6 +174,13 @@ impl DiscardCounters {
     /// Every reason with its counter.
     pub fn iter(&self) -> impl Iterator<Item = (DiscardReason, u64)> + '_ {
         DiscardReason::ALL.iter().map(|&reason| (reason, self.value(reason)))
+    }
+
+    /// Adds everything that `other` has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (own, more) in self.0.iter_mut().zip(other.0) {
+            *own = own.wrapping_add(more);
+        }
     }
 
     /// Sum of all counters.

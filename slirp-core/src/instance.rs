@@ -26,6 +26,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
+mod members;
+
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::thread::JoinHandle;
@@ -46,6 +48,8 @@ use crate::host::mailbox::{Mailbox, Message};
 pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::Reactor;
 use crate::host::recording::Recording;
+pub use crate::host::switchboard::{NewMember, Switchboard};
+pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::AddressPlan;
 use crate::policy::Policy;
 use crate::stack::Stack;
@@ -72,6 +76,7 @@ crate::sys::calls::system_calls! {
 pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     [
         crate::host::tap::SYSTEM_CALLS,
+        crate::host::switchboard::SYSTEM_CALLS,
         crate::host::tcp::SYSTEM_CALLS,
         crate::host::datagram::SYSTEM_CALLS,
         crate::host::sockets::SYSTEM_CALLS,
@@ -85,6 +90,12 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// What a program needs besides [`system_calls`] that is given members' devices over a socket, adopts them
+/// and adds them, all of it under the filter.
+pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
+    crate::host::switchboard::adoption::SYSTEM_CALLS.iter()
 }
 
 /// Why an instance could not be started.
@@ -156,8 +167,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap) or a
-    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), with the defaults of [`StackConfig`]
+    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap), a
+    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several guests, with the defaults of [`StackConfig`]
     /// and [`DnsConfig`].
     ///
     /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
@@ -246,7 +257,8 @@ impl Builder {
         self
     }
 
-    /// Records every frame that crosses the guest's link (default none).
+    /// Records every frame that crosses the guest's link (default none). Of a shared network that is what
+    /// its members exchange with us, not with each other.
     #[must_use]
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);
@@ -277,6 +289,7 @@ impl Builder {
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
         config.offload = link.offload();
+        config.policy.is_shared = matches!(link, Link::Members(_));
         let recorder = recording
             .map(|recording| recording.start(config.offload.vnet_header))
             .transpose()

@@ -14,6 +14,7 @@ mod flow;
 pub mod host;
 #[cfg(feature = "host")]
 pub mod instance;
+pub mod member;
 #[cfg(feature = "host")]
 pub mod netns;
 pub mod plan;
@@ -24,6 +25,7 @@ pub mod sandbox;
 pub mod service;
 pub mod stack;
 pub mod stats;
+pub mod switch;
 #[cfg(feature = "host")]
 mod sys;
 mod tcp;

@@ -21,11 +21,14 @@ pub struct Policy {
     pub allow_host_loopback: bool,
     /// Whether the DNS address answers queries (default true).
     pub dns_service: bool,
+    /// Whether the network has several members, so that its addresses are theirs and never the
+    /// host's or a remote's (default false; an instance for members sets it).
+    pub is_shared: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow_host_loopback: true, dns_service: true }
+        Self { allow_host_loopback: true, dns_service: true, is_shared: false }
     }
 }
 
@@ -89,6 +92,10 @@ impl Policy {
             ip if ip.is_unspecified() && protocol == Protocol::Tcp && self.allow_host_loopback => {
                 Target::Refused(DiscardReason::DestinationUnroutable)
             }
+            // Members are reached directly. What comes to the gateway instead is for nobody who is there.
+            IpAddr::V4(v4) if self.is_shared && plan.contains(v4) => {
+                Target::Refused(DiscardReason::DestinationNotAllowed)
+            }
             IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.as_written(destination),
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => {
                 self.as_written(destination)
@@ -100,6 +107,9 @@ impl Policy {
                 Target::Refused(DiscardReason::DestinationNotAllowed)
             }
             IpAddr::V6(v6) if plan.ipv6().is_some_and(|p| p.contains(v6)) => {
+                if self.is_shared {
+                    return Target::Refused(DiscardReason::DestinationNotAllowed);
+                }
                 self.loopback(destination)
             }
             ip if ip.is_multicast() && protocol == Protocol::Tcp => {
@@ -143,8 +153,8 @@ mod tests {
     use super::*;
     use crate::plan::Ipv6Plan;
 
-    const OPEN: Policy = Policy { allow_host_loopback: true, dns_service: true };
-    const CLOSED: Policy = Policy { allow_host_loopback: false, dns_service: true };
+    const OPEN: Policy = Policy { allow_host_loopback: true, dns_service: true, is_shared: false };
+    const CLOSED: Policy = Policy { allow_host_loopback: false, ..OPEN };
 
     fn target(policy: Policy, protocol: Protocol, destination: &str) -> Target {
         let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
@@ -195,6 +205,22 @@ mod tests {
             target(CLOSED, Protocol::Echo, "127.0.0.1:0"),
             Target::Refused(DiscardReason::DestinationNotAllowed)
         );
+    }
+
+    #[test]
+    fn addresses_of_a_shared_network_are_never_the_hosts() {
+        let shared = Policy { is_shared: true, ..OPEN };
+        for destination in ["10.0.2.101:80", "10.0.2.255:80", "[fd00::101]:80"] {
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Echo] {
+                let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+                assert_eq!(target(shared, protocol, destination), refused, "{destination}");
+            }
+        }
+        assert_eq!(target(shared, Protocol::Tcp, "10.0.2.2:80"), host("127.0.0.1:80"));
+        assert_eq!(target(shared, Protocol::Tcp, "192.0.2.1:80"), host("192.0.2.1:80"));
+        let closed = Policy { dns_service: false, ..shared };
+        let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+        assert_eq!(target(closed, Protocol::Udp, "10.0.2.3:53"), refused);
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub struct Stats {
     pub dns_queries: u64,
     /// Flows that exist at this moment.
     pub flows: u64,
+    /// Frames from member to member of a shared network.
+    pub frames_between_members: u64,
+    /// Bytes of these frames, link header included.
+    pub bytes_between_members: u64,
     /// Discards by reason.
     pub discards: DiscardCounters,
 }

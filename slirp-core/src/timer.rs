@@ -1,8 +1,9 @@
 //! Deadlines with the names of their owners.
 //!
 //! Owns a binary heap with lazy deletion: an entry is only a hint that its owner wanted to be
-//! looked at. The owner keeps its true deadline, so a stale hint costs one comparison and a
-//! moved deadline costs nothing until the old hint fires. Entries of equal time fire in the order
+//! looked at. The owner keeps its true deadline and the time of its earliest hint: one that stands for
+//! another time has been overtaken, and is dropped. So a moved deadline costs nothing until the old
+//! hint fires, and an owner leaves at most one hint behind for each time that it fires. Entries of equal time fire in the order
 //! in which they were added, so that runs repeat byte for byte.
 
 use core::cmp::Reverse;
@@ -53,7 +54,7 @@ impl TimerHeap {
     }
 
     /// Takes the earliest hint that is due at `now`.
-    pub fn pop_due(&mut self, now: Instant) -> Option<TimerOwner> {
+    pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, TimerOwner)> {
         if self.heap.peek()?.0.at > now {
             return None;
         }
@@ -61,8 +62,13 @@ impl TimerHeap {
     }
 
     /// Takes the earliest hint.
-    pub fn pop(&mut self) -> Option<TimerOwner> {
-        self.heap.pop().map(|Reverse(entry)| entry.owner)
+    pub fn pop(&mut self) -> Option<(Instant, TimerOwner)> {
+        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.owner))
+    }
+
+    /// Keeps the hints of which `is_awaited` says so.
+    pub fn retain(&mut self, is_awaited: impl Fn(Instant, TimerOwner) -> bool) {
+        self.heap.retain(|Reverse(entry)| is_awaited(entry.at, entry.owner));
     }
 
     /// How many hints are held, stale ones included.
@@ -117,10 +123,10 @@ mod tests {
         heap.push(at(10), TimerOwner::RouterAdvertisement);
         assert_eq!(heap.next(), Some((at(10), TimerOwner::Reassembly)));
         assert_eq!(heap.pop_due(at(9)), None);
-        assert_eq!(heap.pop_due(at(10)), Some(TimerOwner::Reassembly));
-        assert_eq!(heap.pop_due(at(10)), Some(TimerOwner::RouterAdvertisement));
+        assert_eq!(heap.pop_due(at(10)), Some((at(10), TimerOwner::Reassembly)));
+        assert_eq!(heap.pop_due(at(10)), Some((at(10), TimerOwner::RouterAdvertisement)));
         assert_eq!(heap.pop_due(at(10)), None);
-        assert_eq!(heap.pop_due(at(30)), Some(TimerOwner::Dns));
+        assert_eq!(heap.pop_due(at(30)), Some((at(20), TimerOwner::Dns)));
         assert!(heap.is_empty());
     }
 }

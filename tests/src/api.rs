@@ -20,6 +20,11 @@ impl Api {
         Self { path: world.folder().join("api.sock") }
     }
 
+    /// Any other one.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// The option for the binary.
     pub fn option(&self) -> String {
         format!("--api-socket={}", self.path.display())

@@ -11,6 +11,8 @@ use crate::binary::plugin_under_test;
 use crate::namespace::{Account, Output};
 use crate::requirement::Missing;
 use crate::session::{Session, SessionProcess};
+use crate::tcp::IO_LIMIT;
+use crate::wait::wait_until;
 
 /// A `/run` and a mount table as runtimes expect them. crun does not take a machine with both versions of cgroups.
 const SESSION_SCRIPT: &str = "mount -t tmpfs tmpfs /run
@@ -106,7 +108,8 @@ impl Oci {
         name.expect("temporary folders have plain names")
     }
 
-    fn bundle(&self, id: &str) -> PathBuf {
+    /// The folder of a bundle.
+    pub fn bundle(&self, id: &str) -> PathBuf {
         self.session.home().join(id)
     }
 
@@ -124,14 +127,22 @@ impl Oci {
             cd {bundle}; runc spec {rootless}",
             bundle = bundle.display(),
         ));
-        let file = bundle.join("config.json");
-        let text = std::fs::read(&file).expect("runc spec writes a configuration");
+        self.edit(id, |config| self.apply(id, config, setup));
+    }
+
+    /// Changes the configuration of a bundle.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn edit(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.bundle(id).join("config.json");
+        let text = std::fs::read(&file).expect("the bundle has a configuration");
         let mut config: Value = serde_json::from_slice(&text).expect("it is JSON");
-        self.edit(id, &mut config, setup);
+        change(&mut config);
         std::fs::write(&file, config.to_string()).expect("the bundle is writable");
     }
 
-    fn edit(&self, id: &str, config: &mut Value, setup: &Setup) {
+    fn apply(&self, id: &str, config: &mut Value, setup: &Setup) {
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(setup.process);
         config["root"]["readonly"] = json!(false);
@@ -194,11 +205,35 @@ impl Oci {
     ///
     /// # Errors
     /// What the runtime said.
+    ///
+    /// # Panics
+    /// When its program does not start in time.
     pub fn start(&self, id: &str) -> Result<(), String> {
+        self.make(id, "run --detach")?;
+        // The runtime returns when it has let the container's process go, which runs its own program a moment later
+        // and cannot be looked into until then.
+        let pid = self.pid(id);
+        wait_until(IO_LIMIT, "the container's program runs", || {
+            let line = self.session.proc(&format!("{pid}/cmdline"));
+            let program = line.split('\0').next().unwrap_or_default();
+            !["runc", "crun"].iter().any(|runtime| program.ends_with(runtime))
+        });
+        Ok(())
+    }
+
+    /// Makes the container of a bundle, which waits for `start`.
+    ///
+    /// # Errors
+    /// What the runtime said.
+    pub fn create(&self, id: &str) -> Result<(), String> {
+        self.make(id, "create")
+    }
+
+    fn make(&self, id: &str, verb: &str) -> Result<(), String> {
         let bundle = self.bundle(id);
         // The container has its runtime's output, and would hold a pipe.
         let script = format!(
-            "exec {} run --detach --bundle {} {id} </dev/null >{}/said 2>&1",
+            "exec {} {verb} --bundle {} {id} </dev/null >{}/said 2>&1",
             self.runtime,
             bundle.display(),
             bundle.display()
@@ -313,7 +348,18 @@ impl Oci {
 
     /// Whether no network runs and none is written down.
     pub fn is_clean(&self) -> bool {
-        self.networks().is_empty() && self.attachments().is_empty()
+        self.networks().is_empty() && self.attachments().is_empty() && self.files().is_empty()
+    }
+
+    /// What is in the folders of attachments, but for the hooks' log.
+    pub fn files(&self) -> String {
+        let folders = "/run/slirp /run/user/1500/slirp";
+        let script = format!(
+            "for folder in {folders}; do if test -e $folder; then
+                 find $folder -mindepth 1 -not -name oci-hook.log
+             fi; done"
+        );
+        self.succeed_as(Account::Root, &["sh", "-euc", &script])
     }
 }
 
@@ -326,11 +372,11 @@ impl Drop for Oci {
         let _ = self.session.exec_as(Account::Root, &words);
         let script = format!(
             "for try in $(seq 100); do
-                 folders=$(find /sys/fs/cgroup -depth -type d -path '*/{}*')
+                 folders=$(find /sys/fs/cgroup -depth -type d '(' -path '*/{name}' -o -path '*/{name}/*' ')')
                  test -n \"$folders\" || exit 0
                  rmdir $folders 2>/dev/null || sleep 0.05
              done",
-            self.cgroup()
+            name = self.cgroup()
         );
         // What is left here is empty, and a failing test says why it fails.
         let _ = self.session.exec_as(Account::Root, &["sh", "-c", &script]);

@@ -1,11 +1,12 @@
-//! Rootless Podman in a [`Session`], with the binary under test as its network.
+//! Podman in a [`Session`], with the binary or the plugin under test as its network.
 //!
-//! Owns the settings, which are those of an ordinary user but for what keeps it off the machine: no cgroups, no journal,
-//! plain folders as storage. Its image holds nothing but the way into the host's `/usr`, which every container mounts, so
-//! that containers run the host's own programs.
+//! Owns the settings, which are those of an ordinary user or of root but for what keeps it off the machine: no cgroups, no
+//! journal, plain folders as storage. Its image holds nothing but the way into the host's `/usr`, which every container
+//! mounts, so that containers run the host's own programs.
 
-use crate::namespace::{Background, Output};
-use crate::requirement::Missing;
+use crate::binary::plugin_under_test;
+use crate::namespace::{Account, Background, Output};
+use crate::requirement::{Missing, is_there};
 use crate::session::Session;
 
 /// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT…`. It tells every client how it sees
@@ -38,6 +39,10 @@ while True:
             server.sendto(b'udp ' + source[0].encode(), source)
 ";
 
+/// The network that containers ask for by its name.
+const SLIRPNET: &str = r#"{"cniVersion":"1.0.0","name":"slirpnet","plugins":[{"type":"slirp","capabilities":
+    {"portMappings":true,"ips":true,"mac":true,"dns":true}}]}"#;
+
 /// Everything in it is the host's, but for one program that needs no libraries.
 const IMAGE_SCRIPT: &str = "umask 022; rm -rf image; mkdir image image/etc image/usr image/tmp
     for folder in bin sbin lib lib64; do ln -s usr/$folder image/$folder; done
@@ -46,11 +51,28 @@ const IMAGE_SCRIPT: &str = "umask 022; rm -rf image; mkdir image image/etc image
 /// The programs that [`Podman`] needs.
 const PROGRAMS: &[&str] = &["podman", "conmon", "runc", "newuidmap", "tar"];
 
+/// The same where the network is made by plugins.
+const CNI_PROGRAMS: &[&str] =
+    &["podman", "conmon", "runc", "crun", "newuidmap", "tar", "mountpoint"];
+
+/// A helper of Debian's, of which Podman wants the folder.
+const CNI_FOLDER: &str = "/usr/lib/cni";
+
+/// What root's Podman writes to besides `/etc`, hidden behind folders of the session's own; and a mount table that crun
+/// takes, as root's containers can do without cgroups only there.
+const CNI_SESSION_SCRIPT: &str = "for folder in /run /var/lib /var/cache /dev/shm; do
+        mount -t tmpfs -o mode=1777 tmpfs $folder
+    done
+    chmod 0755 /run
+    if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi";
+
 /// Podman, and an image called `box`.
 #[derive(Debug)]
 pub struct Podman {
-    /// Whose Podman it is.
+    /// Where it runs.
     pub session: Session,
+    /// Whose Podman it is.
+    pub account: Account,
 }
 
 impl Podman {
@@ -65,19 +87,50 @@ impl Podman {
         let session = Session::open(PROGRAMS)?;
         session.write_image();
         session.write_settings();
-        let this = Self { session };
+        let this = Self { session, account: Account::Ordinary };
+        this.succeed(&["import", "--quiet", "image.tar", "box"]);
+        Ok(this)
+    }
+
+    /// The same with the plugin under test as the CNI network `slirpnet`; what `engine` says about Podman goes into the
+    /// section of that name.
+    ///
+    /// # Errors
+    /// [`Missing`], when this machine lacks a program or what a [`Session`] takes.
+    ///
+    /// # Panics
+    /// When Podman does not work at all.
+    pub fn with_plugin(account: Account, engine: &str) -> Result<Self, Missing> {
+        is_there(CNI_FOLDER)?;
+        let session = Session::open(CNI_PROGRAMS)?;
+        session.write_image();
+        let this = Self { session, account };
+        let prepared = this.session.exec_as(Account::Root, &["sh", "-euc", CNI_SESSION_SCRIPT]);
+        assert!(prepared.status.success(), "{}", prepared.stderr);
+        this.session.write_plugin_settings(account, engine);
         this.succeed(&["import", "--quiet", "image.tar", "box"]);
         Ok(this)
     }
 
     /// Runs `podman` with these arguments to its end.
     pub fn exec(&self, arguments: &[&str]) -> Output {
-        self.session.exec(&[&["podman"], arguments].concat())
+        self.session.exec_as(self.account, &[&["podman"], arguments].concat())
     }
 
     /// The same for arguments that must succeed; hands back standard output.
+    ///
+    /// # Panics
+    /// When it fails.
     pub fn succeed(&self, arguments: &[&str]) -> String {
-        self.session.succeed(&[&["podman"], arguments].concat())
+        let output = self.exec(arguments);
+        assert!(
+            output.status.success(),
+            "podman {arguments:?}: {:?}\n{}\n{}",
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+        output.stdout
     }
 
     /// Runs a shell script in a new container on this network, to its end.
@@ -149,6 +202,51 @@ impl Session {
         std::fs::write(folder.join("storage.conf"), "[storage]\ndriver = \"vfs\"\n")
             .expect("the home is writable");
         self.world.host.script(&format!("chown -R 1500:1500 {}/.config", self.home().display()));
+    }
+
+    /// Writes settings of Podman's CNI backend where Podman looks for those of this account, and the network beside them.
+    fn write_plugin_settings(&self, account: Account, engine: &str) {
+        let home = self.home().join(".config");
+        let plugins = self.world.folder().join("cni");
+        let (settings, networks, runtime, cgroups, folders) = match account {
+            // Only crun does without cgroups for root, who must say where things are.
+            Account::Root => (
+                "/etc/containers".into(),
+                "/etc/cni/net.d".into(),
+                "crun",
+                "cgroups = \"disabled\"",
+                "runroot = \"/run/containers\"\ngraphroot = \"/var/lib/containers\"",
+            ),
+            Account::Ordinary => (home.join("containers"), home.join("cni/net.d"), "runc", "", ""),
+        };
+        let containers_conf = format!(
+            "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{plugins}\", \"{CNI_FOLDER}\"]\n\
+             [engine]\nnetwork_cmd_path = \"{binary}\"\nruntime = \"{runtime}\"\ncgroup_manager = \"cgroupfs\"\n\
+             events_logger = \"file\"\n{engine}\n[containers]\n{cgroups}\nlog_driver = \"k8s-file\"\n",
+            plugins = plugins.display(),
+            binary = self.world.reachable_binary().display(),
+        );
+        let script = format!(
+            "mkdir -p {home} {settings} {networks}
+            install -D --mode=0755 {plugin} {plugins}/slirp
+            cat > {settings}/containers.conf <<END
+{containers_conf}
+END
+            cat > {settings}/storage.conf <<END
+[storage]
+driver = \"vfs\"
+{folders}
+END
+            echo '{SLIRPNET}' > {networks}/slirpnet.conflist
+            chown -R 1500:1500 {home}",
+            home = home.display(),
+            settings = settings.display(),
+            networks = networks.display(),
+            plugin = plugin_under_test().display(),
+            plugins = plugins.display(),
+        );
+        let written = self.exec_as(Account::Root, &["sh", "-euc", &script]);
+        assert!(written.status.success(), "{}", written.stderr);
     }
 }
 

@@ -62,6 +62,14 @@ pub fn is_installed(program: &str) -> Result<(), Missing> {
     }
 }
 
+/// Looks for a file that no folder of `PATH` has.
+///
+/// # Errors
+/// [`Missing`], when it is not there.
+pub fn is_there(path: &str) -> Result<(), Missing> {
+    if Path::new(path).exists() { Ok(()) } else { Err(Missing(format!("{path} does not exist"))) }
+}
+
 /// Says that a test is skipped, past the capture of the test runner.
 ///
 /// # Panics

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -43,7 +44,10 @@ fn processes_of(world: &World) -> Vec<u32> {
     pids.filter(|pid: &u32| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).into_owned();
-        command.contains("keep-attachment") && command.contains(&folder)
+        // Its stem and its scope, which is that folder, follow the word.
+        let is_ours =
+            ["keep-attachment", "run-attachment"].iter().any(|word| command.contains(word));
+        is_ours && command.contains(&folder)
     })
     .collect()
 }
@@ -185,7 +189,7 @@ fn stale_record_of_a_killed_keeper_makes_way_for_an_addition() {
     send(cni.keeper(), Signal::SIGKILL);
     cni.add().unwrap();
     cni.check().unwrap();
-    assert_eq!(processes_of(&world).len(), 1);
+    assert_eq!(processes_of(&world).len(), 2, "a keeper and an engine");
 }
 
 #[test]
@@ -435,9 +439,11 @@ fn many_containers_come_and_go_in_parallel() {
     let world = world!();
     let containers: Vec<Namespace> =
         (0..COUNT).map(|_| Namespace::container(&world.host, Account::Root)).collect();
+    // Additions overlap each other, and so do deletions.
+    let all_are_added = std::sync::Barrier::new(COUNT);
     std::thread::scope(|scope| {
         for (number, container) in containers.iter().enumerate() {
-            let world = &world;
+            let (world, all_are_added) = (&world, &all_are_added);
             scope.spawn(move || {
                 let config = json!({ "portMappings": [
                     { "hostPort": 20_000 + number, "containerPort": 80 },
@@ -445,10 +451,18 @@ fn many_containers_come_and_go_in_parallel() {
                 let cni = MiniCni::new(world, &config)
                     .container(&format!("c{number}"))
                     .netns(&format!("/proc/{}/ns/net", container.pid()));
-                cni.add().unwrap();
+                let added = cni.add();
+                let running = all_are_added.wait().is_leader().then(|| processes_of(world).len());
+                all_are_added.wait();
+                added.unwrap();
+                if let Some(running) = running {
+                    assert_eq!(running, 2 * COUNT, "keepers and engines");
+                }
                 cni.check().unwrap();
                 cni.del().unwrap();
                 assert!(!has_interface(container, "eth0"));
+                let port = (Ipv4Addr::UNSPECIFIED, 20_000 + u16::try_from(number).unwrap());
+                drop(world.host.enter(|| TcpListener::bind(port)).expect("the port is free again"));
             });
         }
     });

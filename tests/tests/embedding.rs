@@ -87,7 +87,7 @@ fn children() -> Vec<String> {
     children
 }
 
-fn build_example() -> PathBuf {
+fn build_example(example: &str) -> PathBuf {
     // <target>/<profile folder>/deps/<test binary>
     let test = std::env::current_exe().expect("a running program has a path");
     let folder = test.ancestors().nth(2).expect("test binaries live in <target>/<profile>/deps");
@@ -95,14 +95,14 @@ fn build_example() -> PathBuf {
     let profile = if name == "debug" { "dev" } else { name };
     let target = folder.parent().expect("the profile folder has a parent");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--workspace", "--example", "embed"])
+        .args(["build", "--quiet", "--workspace", "--example", example])
         .args(["--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo runs");
     assert!(status.success(), "building the example failed");
-    folder.join("examples").join("embed")
+    folder.join("examples").join(example)
 }
 
 fn run_example(world: &World, program: &Path) -> String {
@@ -126,10 +126,18 @@ fn run_example(world: &World, program: &Path) -> String {
 }
 
 #[test]
+fn example_puts_two_containers_on_one_network_and_ends_cleanly() {
+    let _turn = turn();
+    let world = world!();
+    let said = run_example(&world, &build_example("members"));
+    assert_eq!(said, "web says: listening\nclient says: hello from web\nstill there: 1\nbye\n");
+}
+
+#[test]
 fn example_serves_two_containers_and_ends_cleanly() {
     let _turn = turn();
     let world = world!();
-    let said = run_example(&world, &build_example());
+    let said = run_example(&world, &build_example("embed"));
     for name in ["first", "second"] {
         assert!(said.contains(&format!("{name} container said: hello from the host\n")), "{said}");
         let counted = format!("{name} network: ");

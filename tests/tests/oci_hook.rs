@@ -232,7 +232,9 @@ fn rootless_crun_says_what_to_do_and_that_works() {
     let oci = oci!(Account::Ordinary, "crun");
     oci.run("c", &Setup::default()).unwrap_err();
     let log = oci.log();
-    assert!(log.contains("use this hook as \"poststart\" instead"), "{log}");
+    for part in ["use this hook as \"createContainer\" as well", "or as \"poststart\" instead"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
     assert!(oci.is_clean());
     oci.run("d", &Setup { stages: vec!["poststart", "poststop"], ..Setup::default() }).unwrap();
     oci.exec("d", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);

@@ -5,6 +5,7 @@
 //! stay. Whatever ends the caller in between, the network ends with it.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -17,6 +18,7 @@ use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
 use super::error::{Error, Kind};
 use super::frame;
 use super::request::Request;
+use super::shared::seat_from_json;
 use super::stop::{KEEPER_ARGUMENT, is_served, stop};
 use super::store::{Candidates, Files, Lock};
 
@@ -33,6 +35,9 @@ pub(crate) struct Pending {
     stream: UnixStream,
     /// The interface's Ethernet address.
     pub(crate) mac: String,
+    /// The container's addresses: those of the request, or what a shared network has given.
+    pub(crate) address: Ipv4Addr,
+    pub(crate) address6: Option<Ipv6Addr>,
     _lock: Lock,
 }
 
@@ -119,7 +124,9 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
     match start(request, &files) {
         Ok((keeper, stream, report)) => {
             let mac = report["mac"].as_str().unwrap_or_default().to_owned();
-            Ok(Pending { keeper, stream, mac, _lock: lock })
+            let given = seat_from_json(&report);
+            let (address, address6) = given.unwrap_or((request.address, request.address6));
+            Ok(Pending { keeper, stream, mac, address, address6, _lock: lock })
         }
         Err(error) => {
             files.remove();

@@ -3,7 +3,7 @@
 //! Owns the client's side of its socket. The other side is in [`keeper`](crate::keeper).
 
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -11,12 +11,14 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use slirp_core::ProcessFd;
+use slirp_core::{ProcessFd, send_fd};
 
 use super::frame;
 
 /// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a keeper may take to bring the network up (arbitrary; it takes some 50 ms).
+const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a keeper may take to end: its engine has a time limit of its own, which this exceeds.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -58,6 +60,24 @@ impl Contact {
     /// When it does not answer in time.
     pub(crate) fn info(&self) -> io::Result<Value> {
         self.ask("info", ANSWER_TIMEOUT)
+    }
+
+    /// Gives the container's network namespace to a keeper that waits for it. The network works when
+    /// this returns; what it returns has a member `error` otherwise.
+    ///
+    /// # Errors
+    /// When the keeper does not answer in time.
+    pub(crate) fn enter(&self, namespace: BorrowedFd<'_>) -> io::Result<Value> {
+        self.stream.set_read_timeout(Some(ENTER_TIMEOUT))?;
+        self.stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        frame::send(&self.stream, &json!({ "execute": "enter" }))?;
+        send_fd(self.stream.as_fd(), namespace)?;
+        let report = frame::receive(&self.stream)?;
+        if report["error"].is_null() && report["waiting"].is_null() {
+            frame::send(&self.stream, &json!("commit"))?;
+            frame::receive(&self.stream)?;
+        }
+        Ok(report)
     }
 
     /// Asks the keeper to end and waits until its engine has, and with it interface and ports, and

@@ -72,10 +72,20 @@ pub(crate) fn is_running(process: &ProcessFd) -> bool {
 }
 
 fn start_time(pid: i32) -> Option<u64> {
+    field(pid, 22)?.parse().ok()
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    field(pid, 4)?.parse().ok().filter(|&parent| parent > 0)
+}
+
+/// A field of `/proc/PID/stat`, numbered as in proc_pid_stat(5), from 3 on.
+fn field(pid: i32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the start time is the 20th field behind it.
+    // The name in parentheses, which is field 2, may hold anything.
     let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_whitespace().nth(19)?.parse().ok()
+    behind.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }
 
 fn boot_id() -> String {

@@ -14,14 +14,18 @@ impl Key {
     /// (unix(7)) and the id of a container may have more. Whoever finds a file by it compares the
     /// key itself.
     pub(crate) fn file_stem(&self) -> String {
-        /// FNV-1a with 128 bits (draft-eastlake-fnv-17 section 5).
-        const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-        let bytes = self.container_id.bytes().chain([0]).chain(self.ifname.bytes());
-        let hash =
-            bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
-        format!("{hash:032x}")
+        hash(self.container_id.bytes().chain([0]).chain(self.ifname.bytes()))
     }
+}
+
+/// 32 hexadecimal digits that stand for these bytes: FNV-1a with 128 bits (draft-eastlake-fnv-17 section
+/// 5).
+pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
+    const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let step = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(PRIME);
+    let hash = bytes.into_iter().fold(OFFSET_BASIS, step);
+    format!("{hash:032x}")
 }
 
 impl fmt::Display for Key {

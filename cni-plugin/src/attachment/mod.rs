@@ -15,5 +15,6 @@ pub(crate) mod key;
 pub(crate) mod ports;
 pub(crate) mod record;
 pub(crate) mod request;
+pub(crate) mod shared;
 pub(crate) mod stop;
 pub(crate) mod store;

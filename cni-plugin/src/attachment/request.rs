@@ -3,7 +3,7 @@
 //! Owns [`Request`], the only thing that the long-lived processes are told, and its form as JSON, in
 //! which it reaches them and in which it is written down.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -15,6 +15,11 @@ use slirp_core::wire::MacAddr;
 
 use super::key::Key;
 use super::ports;
+use super::shared::Membership;
+
+/// Stands for a namespace that nobody outside of the container can look at yet; the container will
+/// say which one it is. No file has the inode 0.
+pub(crate) const AWAITED: NamespaceId = NamespaceId { device: 0, inode: 0 };
 
 /// An attachment, wished for.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,7 +29,7 @@ pub(crate) struct Request {
     pub(crate) network: String,
     /// Path of the network namespace, absolute.
     pub(crate) netns: PathBuf,
-    /// Which namespace that was when the request was made.
+    /// Which namespace that was when the request was made, or [`AWAITED`].
     pub(crate) netns_id: NamespaceId,
     /// MTU in bytes, 1500..=65521.
     pub(crate) mtu: u16,
@@ -46,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) log_file: Option<PathBuf>,
     /// A program with slirp4netns's command line that is to be the engine.
     pub(crate) program: Option<PathBuf>,
+    /// There where the network is shared with other containers.
+    pub(crate) shared: Option<Membership>,
 }
 
 impl Request {
@@ -61,6 +68,22 @@ impl Request {
             }),
             ..Configuration::for_plan(&self.plan, self.mtu)
         }
+    }
+
+    /// The same with the addresses that a shared network has given to the container; its ports lead
+    /// there.
+    pub(crate) fn seated(self, address: Ipv4Addr, address6: Option<Ipv6Addr>) -> Self {
+        let ports = self.ports.into_iter().map(|mut forward| {
+            let own = match forward.guest.ip() {
+                IpAddr::V4(_) => Some(IpAddr::V4(address)),
+                IpAddr::V6(_) => address6.map(IpAddr::V6),
+            };
+            if let Some(own) = own {
+                forward.guest.set_ip(own);
+            }
+            forward
+        });
+        Self { ports: ports.collect(), address, address6, ..self }
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -91,6 +114,7 @@ impl Request {
             "sandbox": self.sandbox,
             "logFile": path(&self.log_file),
             "program": path(&self.program),
+            "shared": self.shared.as_ref().map(Membership::to_json),
         })
     }
 
@@ -135,6 +159,10 @@ impl Request {
             sandbox: object.flag("sandbox")?,
             log_file: object.text("logFile").map(PathBuf::from),
             program: object.text("program").map(PathBuf::from),
+            shared: match object.0.get("shared") {
+                None | Some(Value::Null) => None,
+                Some(value) => Some(Membership::from_json(value)?),
+            },
         })
     }
 }
@@ -207,6 +235,7 @@ pub(crate) mod tests {
             sandbox: true,
             log_file: Some("/var/log/slirp".into()),
             program: None,
+            shared: Some(Membership { names: vec!["c1".to_owned()], ..Membership::default() }),
         }
     }
 
@@ -222,11 +251,21 @@ pub(crate) mod tests {
             ports: Vec::new(),
             log_file: None,
             program: Some("/usr/bin/slirp4netns".into()),
+            shared: None,
             ..example()
         };
         for request in [full, bare] {
             assert_eq!(Request::from_json(&request.to_json()), Some(request));
         }
+    }
+
+    #[test]
+    fn ports_lead_to_the_address_that_was_given() {
+        let request =
+            example().seated(Ipv4Addr::new(10, 9, 0, 8), Some("fd00::8".parse().unwrap()));
+        assert_eq!(request.address, Ipv4Addr::new(10, 9, 0, 8));
+        assert_eq!(request.ports[0].guest.to_string(), "[fd00::8]:53");
+        assert_eq!(request.configuration().ipv6.unwrap().address.to_string(), "fd00::8");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use slirp_core::ProcessFd;
 use super::contact::Contact;
 use super::error::Error;
 use super::identity::{ProcessIdentity, is_running};
+use super::shared::{network_files, settle};
 use super::store::Files;
 
 /// The argument by which our executable is told to be a keeper; stem and scope of the attachment's
@@ -60,6 +61,12 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
         if let Some(process) = identity.find() {
             end(&process)?;
         }
+    }
+    // The process of a shared network hears of its keeper's end, and this waits until it has.
+    if let Some(record) = record
+        && record.request.shared.is_some()
+    {
+        settle(&network_files(files, &record.request.network));
     }
     Ok(())
 }

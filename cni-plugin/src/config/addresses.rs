@@ -48,12 +48,12 @@ pub(super) fn plan(header: &Header) -> Result<AddressPlan, CniError> {
     Ok(plan)
 }
 
-/// The guest's addresses: those that the runtime asks for, otherwise the usual ones.
-pub(super) fn guest(
+/// The guest's addresses, as far as the runtime asks for some.
+pub(super) fn chosen(
     header: &Header,
     environment: &Environment,
     plan: &AddressPlan,
-) -> Result<(Ipv4Addr, Option<Ipv6Addr>), CniError> {
+) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), CniError> {
     let mut address = None;
     let mut address6 = None;
     for text in wanted(header, environment)? {
@@ -75,8 +75,7 @@ pub(super) fn guest(
             return Err(invalid(format!("the prefix of the network is /{network}")));
         }
     }
-    let usual6 = plan.ipv6().map(Ipv6Plan::recommended_guest);
-    Ok((address.unwrap_or_else(|| plan.recommended_guest()), address6.or(usual6)))
+    Ok((address, address6))
 }
 
 /// The prefix length of the network in which a guest may have this address.

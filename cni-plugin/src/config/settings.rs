@@ -1,15 +1,20 @@
 //! What the attachment is to be like, according to configuration, capabilities and arguments.
 
 use std::env;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use slirp_core::instance::MemberName;
+use slirp_core::member::{MemberNameError, NAMES_CAP};
 use slirp_core::netns::NamespaceId;
+use slirp_core::plan::Ipv6Plan;
 use slirp_core::policy::Policy;
 
 use super::{Header, addresses, path, port_mappings};
 use crate::attachment::key::Key;
 use crate::attachment::request::Request;
+use crate::attachment::shared::Membership;
 use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
 use crate::protocol::field;
@@ -21,6 +26,14 @@ const MTU_MAX: u16 = 65_521;
 
 /// Capabilities that we act on; others are an error, so that nobody believes that they work.
 const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];
+/// The one that only a shared network has a use for.
+const ALIASES: &str = "aliases";
+
+/// Length of what runtimes show of a container's id.
+const SHORT_ID_LEN: usize = 12;
+/// The `CNI_ARGS` by which runtimes tell what a container calls itself: nerdctl its host name; Podman,
+/// CRI-O and containerd its name or that of its pod.
+const HOSTNAME_ARGUMENTS: [&str; 2] = ["NERDCTL_CNI_DHCP_HOSTNAME", "K8S_POD_NAME"];
 
 /// The variable that names another program as the engine.
 const PROGRAM_VARIABLE: &str = "SLIRP4NETNS";
@@ -44,7 +57,16 @@ pub(crate) fn settings(
 ) -> Result<Settings, CniError> {
     refuse_unsupported(header)?;
     let plan = addresses::plan(header)?;
-    let (address, address6) = addresses::guest(header, environment, &plan)?;
+    let chosen = addresses::chosen(header, environment, &plan)?;
+    let address = chosen.0.unwrap_or_else(|| plan.recommended_guest());
+    let address6 = chosen.1.or_else(|| plan.ipv6().map(Ipv6Plan::recommended_guest));
+    let shared = flag(header, "shared", false)?.then(|| membership(header, environment, chosen));
+    let shared = shared.transpose()?;
+    let program = program()?;
+    if shared.is_some() && program.is_some() {
+        let message = format!("shared: true is not supported with {PROGRAM_VARIABLE}");
+        return Err(CniError::unsupported(message));
+    }
     let mut policy = Policy::default();
     policy.allow_host_loopback = !flag(header, "disableHostLoopback", false)?;
     policy.dns_service = !flag(header, "disableDNS", false)?;
@@ -86,7 +108,8 @@ pub(crate) fn settings(
         ports,
         sandbox: flag(header, "sandbox", true)?,
         log_file: path(&header.object, "logFile")?,
-        program: program()?,
+        program,
+        shared,
     };
     Ok(Settings { request, dns })
 }
@@ -136,21 +159,72 @@ fn refuse_unsupported(header: &Header) -> Result<(), CniError> {
     {
         return Err(CniError::config("ipam plugin not supported within slirp"));
     }
-    if flag(header, "shared", false)? {
-        return Err(CniError::unsupported("shared: true is not supported"));
-    }
+    let is_shared = flag(header, "shared", false)?;
     let Some(config) = header.find("runtimeConfig") else { return Ok(()) };
     let config = config
         .as_object()
         .ok_or_else(|| CniError::config(format!("runtimeConfig: {config} is not an object")))?;
     for (name, value) in config {
-        let is_known = CAPABILITIES.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let is_known = CAPABILITIES.iter().any(|known| known.eq_ignore_ascii_case(name))
+            || (is_shared && name.eq_ignore_ascii_case(ALIASES));
         if !is_known && !field::is_empty(value) {
             let message = format!("capability {name} is not supported (its value is {value})");
             return Err(CniError::unsupported(message));
         }
     }
     Ok(())
+}
+
+/// What a container is on a shared network.
+fn membership(
+    header: &Header,
+    environment: &Environment,
+    chosen: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+) -> Result<Membership, CniError> {
+    let id = &environment.container_id;
+    // What is no name of a host (an id with a dot) cannot be asked for.
+    let is_name = |text: &str| text.parse::<MemberName>().is_ok();
+    let short = id.get(..SHORT_ID_LEN).filter(|short| short.len() < id.len());
+    let names = [Some(id.as_str()), short].into_iter().flatten().filter(|name| is_name(name));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let mut aliases = Vec::new();
+    let told = HOSTNAME_ARGUMENTS.iter().filter_map(|name| environment.argument(name));
+    for alias in told.filter(|name| is_name(name)).map(str::to_owned).chain(wanted_aliases(header)?)
+    {
+        if !aliases.contains(&alias) && !names.contains(&alias) {
+            aliases.push(alias);
+        }
+    }
+    if names.len() + aliases.len() > NAMES_CAP {
+        let message = format!("aliases: a container has at most {NAMES_CAP} names");
+        return Err(CniError::config(message));
+    }
+    Ok(Membership {
+        is_address_chosen: chosen.0.is_some(),
+        is_address6_chosen: chosen.1.is_some(),
+        names,
+        aliases,
+    })
+}
+
+/// The capability `aliases`: a list of names, or such lists by network, of which ours counts.
+fn wanted_aliases(header: &Header) -> Result<Vec<String>, CniError> {
+    let config = header.find("runtimeConfig");
+    let Some(value) = config.and_then(|config| field::of(config, ALIASES)) else {
+        return Ok(Vec::new());
+    };
+    let list = if value.is_object() { field::of(value, &header.name) } else { Some(value) };
+    let Some(list) = list.filter(|list| !field::is_empty(list)) else { return Ok(Vec::new()) };
+    let invalid = |what: &Value| {
+        CniError::config(format!("aliases: {what} is no name of a container ({MemberNameError})"))
+    };
+    let entries = list.as_array().ok_or_else(|| invalid(list))?.iter();
+    entries
+        .map(|entry| {
+            let name = entry.as_str().and_then(|text| text.parse::<MemberName>().ok());
+            name.map(|name| name.as_str().to_owned()).ok_or_else(|| invalid(entry))
+        })
+        .collect()
 }
 
 /// `dns` of the configuration, its lists replaced by those of the capability.
@@ -303,7 +377,17 @@ mod tests {
             (json!({ "metric": -1 }), 7, "metric: -1"),
             (json!({ "logFile": "here" }), 7, "logFile: \"here\" is not an absolute path"),
             (json!({ "mac": "01:00:00:00:00:01" }), 7, "MAC address 01:00:00:00:00:01"),
-            (json!({ "shared": true }), 2, "shared: true"),
+            (json!({ "shared": "yes" }), 7, "shared: \"yes\" is neither true nor false"),
+            (
+                json!({ "shared": true, "runtimeConfig": { "aliases": ["a.b"] } }),
+                7,
+                "aliases: \"a.b\" is no name of a container",
+            ),
+            (
+                json!({ "runtimeConfig": { "aliases": ["web"] } }),
+                2,
+                "capability aliases is not supported",
+            ),
             (
                 json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1 } } }),
                 2,
@@ -319,6 +403,28 @@ mod tests {
         }
         let (_, message) = refusal(json!({}), &[("IP", "10.0.2.7/16")]);
         assert_eq!(message, "IP address 10.0.2.7/16: the prefix of the network is /24");
+    }
+
+    #[test]
+    fn names_of_a_member_are_what_the_runtime_tells() {
+        let shared = |config: Value, args: &[(&str, &str)]| {
+            read(config, args).unwrap().request.shared.unwrap()
+        };
+        let args = [("K8S_POD_NAME", "Web"), ("NERDCTL_CNI_DHCP_HOSTNAME", "not.one")];
+        let membership = shared(json!({ "shared": true }), &args);
+        assert_eq!(membership.names, ["c"]);
+        assert_eq!(membership.aliases, ["Web"]);
+        assert!(!membership.is_address_chosen);
+        let membership = shared(
+            json!({ "shared": true, "runtimeConfig": { "ips": ["10.0.2.7"], "aliases": ["DB", "db"] } }),
+            &[],
+        );
+        assert_eq!(membership.aliases, ["db"]);
+        assert!(membership.is_address_chosen && !membership.is_address6_chosen);
+        let by_network = json!({ "net": ["a"], "other": ["b"] });
+        let config = json!({ "shared": true, "runtimeConfig": { "aliases": by_network } });
+        assert_eq!(shared(config, &[]).aliases, ["a"]);
+        assert_eq!(read(json!({}), &args).unwrap().request.shared, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A container loses its network.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use super::state::{Bundle, State};
 use super::{Failure, NETWORK};
 use crate::attachment::detach::detach;
 use crate::attachment::record::Record;
+use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 
 /// How long the container's process may take to end (arbitrary; it has been killed).
@@ -50,8 +52,14 @@ pub(super) fn down(
 /// Whether the process that the network was made for is still there after a while.
 fn is_in_use(record: &Record) -> bool {
     let request = &record.request;
-    let is_there =
-        || NamespaceId::of_path(&request.netns).is_ok_and(|found| found == request.netns_id);
+    let is_there = || match NamespaceId::of_path(&request.netns) {
+        Ok(found) => found == request.netns_id,
+        // Hidden by its runtime, as long as it does not run the container's program; then there is a
+        // process.
+        Err(error) => {
+            request.netns_id != AWAITED && error.kind() == io::ErrorKind::PermissionDenied
+        }
+    };
     let started_at = Instant::now();
     while is_there() {
         if started_at.elapsed() > END_TIMEOUT {

@@ -7,6 +7,11 @@
 //! `poststart` and `poststop`, and needs no argument. Options come by arguments, then by
 //! annotations.
 //!
+//! `createContainer` is different: there the hook runs in the container's namespaces ([`inside`]). crun
+//! hides the container's process from its own user until the program runs, so for an ordinary user
+//! `createRuntime` starts a process that waits, and `createContainer` tells it which namespace it is.
+//! Everywhere else that stage finds its work done.
+//!
 //! Nothing is done, successfully, where a network is somebody else's business: the configuration
 //! joins a namespace by path, or the namespace has a network of ours already.
 //!
@@ -17,11 +22,13 @@
 //!
 //! | status in the state | process | what happens |
 //! | --- | --- | --- |
+//! | any but `stopped`, in the container's namespaces | any | up, second stage |
 //! | `creating`, `created`, `running` | yes | up |
 //! | any | no | down |
 //! | `stopped` | any | down |
 
 mod down;
+mod inside;
 mod log;
 mod options;
 mod state;
@@ -122,8 +129,13 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>, input: Option<Vec<u
         Ok(state) => state,
         Err(failure) => return fail("", &failure),
     };
+    let is_inside =
+        arguments.direction != Some(Direction::Down) && inside::is_inside(&state, &candidates);
     let direction = arguments.direction.unwrap_or_else(|| state.direction());
     let done = match direction {
+        Direction::Up | Direction::Down if is_inside => {
+            up::second_stage(&state, &arguments, &candidates)
+        }
         Direction::Up => up::up(&state, &arguments, &candidates),
         Direction::Down => down::down(&state, &arguments, &candidates),
     };

@@ -19,9 +19,10 @@ const IFNAME: &str = "eth0";
 pub(super) const USAGE: &str = "\
 Usage: slirp oci-hook [up|down] [OPTION]...
 
-A hook for OCI runtimes (createRuntime, prestart, poststart, poststop). Reads the container's state
-from standard input: a container with a process gets a network, one without loses it. A program name
-that ends with \"hook\" stands for the word oci-hook.
+A hook for OCI runtimes (createRuntime or prestart, createContainer, poststart, poststop). Reads the
+container's state from standard input: a container with a process gets a network, one without loses
+it. For rootless crun both createRuntime and createContainer are needed; elsewhere the latter finds
+its work done. A program name that ends with \"hook\" stands for the word oci-hook.
 
   --ports [IP:]PORT:PORT[/PROTOCOL],...  ports of the host that lead into the container
   --mtu BYTES                  MTU, 1500 to 65521 (default 1500)

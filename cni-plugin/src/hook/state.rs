@@ -63,6 +63,8 @@ pub(super) struct Bundle {
     /// The network namespace that the container joins.
     pub(super) joined: Option<PathBuf>,
     pub(super) annotations: BTreeMap<String, String>,
+    /// Programs of the `createContainer` hooks.
+    pub(super) inner_hooks: Vec<PathBuf>,
 }
 
 impl Bundle {
@@ -76,7 +78,10 @@ impl Bundle {
         let namespaces = config["linux"]["namespaces"].as_array().into_iter().flatten();
         let mut network = namespaces.filter(|namespace| namespace["type"] == "network");
         let path = network.find_map(|namespace| namespace["path"].as_str());
+        let inner_hooks = config["hooks"]["createContainer"].as_array().into_iter().flatten();
+        let inner_hooks = inner_hooks.filter_map(|hook| hook["path"].as_str());
         Self {
+            inner_hooks: inner_hooks.map(PathBuf::from).collect(),
             joined: path.filter(|path| !path.is_empty()).map(PathBuf::from),
             annotations: annotations(config.get("annotations")),
         }
@@ -128,5 +133,13 @@ mod tests {
         let path = "/run/netns/a";
         assert_eq!(config(json!({ "type": "network", "path": path })), Some(path.into()));
         assert_eq!(Bundle::parse(&json!([])), Bundle::default());
+    }
+
+    #[test]
+    fn inner_hooks_are_those_of_create_container() {
+        let hooks = json!({ "createContainer": [{ "path": "/a" }, {}, { "path": "/b" }],
+            "createRuntime": [{ "path": "/c" }] });
+        let bundle = Bundle::parse(&json!({ "hooks": hooks }));
+        assert_eq!(bundle.inner_hooks, [PathBuf::from("/a"), PathBuf::from("/b")]);
     }
 }

@@ -1,7 +1,8 @@
 //! A container gets its network.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use slirp_core::netns::NamespaceId;
 
 use super::options::{Arguments, Options};
 use super::state::{Bundle, State};
-use super::{Failure, log};
+use super::{Failure, inside, log};
 use crate::attachment::attach::{attach, find_namespace};
-use crate::attachment::error::Kind;
+use crate::attachment::error::{Error, Kind};
+use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 use crate::config::Header;
 use crate::config::settings::settings;
@@ -31,10 +33,7 @@ pub(super) fn up(
     arguments: &Arguments,
     candidates: &Candidates,
 ) -> Result<(), Failure> {
-    let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
-    let has_annotations = !state.annotations.is_empty();
-    let annotations = if has_annotations { &state.annotations } else { &bundle.annotations };
-    let options = Options::new(arguments, annotations)?;
+    let (bundle, options) = read(state, arguments)?;
     if bundle.joined.is_some() && !options.attaches_shared()? {
         // Whoever made the namespace has given it a network, or wants none.
         return Ok(());
@@ -44,25 +43,23 @@ pub(super) fn up(
     // A joined one by the name that it was joined by, which says how long it lives.
     let netns = bundle
         .joined
+        .as_deref()
         .map_or_else(|| format!("/proc/{pid}/ns/net"), |path| path.display().to_string());
-    wait_until_readable(Path::new(&netns), state.status == "running")?;
-    let id = find_namespace(Path::new(&netns), false).map_err(|error| {
-        match error.kind {
-        Kind::OwnNamespace => Failure(
-            "the container has no network namespace of its own, and that of the host is left alone \
-             (add {\"type\": \"network\"} to linux.namespaces of config.json)"
-                .to_owned(),
-        ),
-        Kind::ContainerGone
-        | Kind::NotNamespace
-        | Kind::Busy
-        | Kind::Unsupported
-        | Kind::Failed => error.into(),
-    }
-    })?;
-    if is_served(candidates, id) {
-        return Ok(());
-    }
+    let id = if is_readable(Path::new(&netns), state.status == "running") {
+        let id = find_namespace(Path::new(&netns), false).map_err(of_namespace)?;
+        if is_served(candidates, id) {
+            return Ok(());
+        }
+        id
+    } else if bundle.joined.is_none() && has_second_stage(&bundle) {
+        AWAITED
+    } else {
+        return Err(Failure(format!(
+            "{netns}: permission denied: the runtime protects the container's process from its own \
+             user (use this hook as \"createContainer\" as well, as rootless crun needs it, or as \
+             \"poststart\" instead, or give the path of an existing network namespace)"
+        )));
+    };
     let header = Header {
         version: Version::NEWEST,
         name: super::NETWORK.to_owned(),
@@ -81,6 +78,54 @@ pub(super) fn up(
     Ok(())
 }
 
+/// What is to be done in the container's own namespaces, if that is our business.
+pub(super) fn second_stage(
+    state: &State,
+    arguments: &Arguments,
+    candidates: &Candidates,
+) -> Result<(), Failure> {
+    let (bundle, options) = read(state, arguments)?;
+    if bundle.joined.is_some() {
+        // It could be looked into by the first stage.
+        return Ok(());
+    }
+    inside::enter(state, &options, candidates)
+}
+
+/// What there is to know about the container, and what its network is to be like.
+fn read(state: &State, arguments: &Arguments) -> Result<(Bundle, Options), Failure> {
+    let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
+    let has_annotations = !state.annotations.is_empty();
+    let annotations = if has_annotations { &state.annotations } else { &bundle.annotations };
+    let options = Options::new(arguments, annotations)?;
+    Ok((bundle, options))
+}
+
+fn of_namespace(error: Error) -> Failure {
+    match error.kind {
+        Kind::OwnNamespace => Failure(
+            "the container has no network namespace of its own, and that of the host is left alone \
+             (add {\"type\": \"network\"} to linux.namespaces of config.json)"
+                .to_owned(),
+        ),
+        Kind::ContainerGone
+        | Kind::NotNamespace
+        | Kind::Busy
+        | Kind::Unsupported
+        | Kind::Failed => error.into(),
+    }
+}
+
+/// Whether this program is also to be called in the container's own namespaces.
+fn has_second_stage(bundle: &Bundle) -> bool {
+    let file = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    let own = file(Path::new("/proc/self/exe"));
+    own.is_some() && bundle.inner_hooks.iter().any(|path| file(path) == own)
+}
+
 /// Whether this namespace has a network of ours: a second hook of the same container, or a container
 /// that joined another's.
 fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
@@ -91,24 +136,18 @@ fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
 }
 
 /// Looks whether we may enter the namespace. A process that its runtime made unreadable (crun:
-/// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program.
-fn wait_until_readable(netns: &Path, is_running: bool) -> Result<(), Failure> {
+/// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program, which is
+/// waited for where that is about to happen. What else may be wrong with the namespace is told by who
+/// opens it next.
+fn is_readable(netns: &Path, is_running: bool) -> bool {
     let started_at = Instant::now();
-    loop {
-        let is_denied =
-            File::open(netns).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-        if !is_denied {
-            // What else may be wrong with it is told by who opens it next.
-            return Ok(());
-        }
+    let is_denied =
+        || File::open(netns).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    while is_denied() {
         if !is_running || started_at.elapsed() > EXEC_TIMEOUT {
-            return Err(Failure(format!(
-                "{}: permission denied: the runtime protects the container's process from its own \
-                 user (use this hook as \"poststart\" instead, as rootless crun needs it, or give \
-                 the path of an existing network namespace)",
-                netns.display()
-            )));
+            return false;
         }
         thread::sleep(EXEC_PAUSE);
     }
+    true
 }

@@ -3,6 +3,7 @@
 //! Owns its start: what it is told and given by its keeper, what has to be opened by name, the way
 //! into the sandbox, the host's ports. Everything else is slirp-core's. It ends when its keeper does.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -48,7 +49,7 @@ const SYSTEM_CALLS: &[SystemCall] = &[
 
 /// Runs as an engine. What it is told comes over standard input, which is a socket.
 pub(crate) fn run() -> ExitCode {
-    let Ok(keeper) = take_over() else { return ExitCode::FAILURE };
+    let Ok(keeper) = take_over(c"slirp-engine") else { return ExitCode::FAILURE };
     let running = match start(&keeper) {
         Ok(running) => running,
         Err(error) => {
@@ -65,9 +66,10 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn take_over() -> io::Result<UnixStream> {
+/// Takes over the socket to the keeper, and the name that ps(1) shows.
+pub(super) fn take_over(name: &CStr) -> io::Result<UnixStream> {
     reset_signals()?;
-    name_process(c"slirp-engine");
+    name_process(name);
     let keeper = inherited_fd(0)?;
     dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok(keeper.into())
@@ -87,29 +89,43 @@ fn start(keeper: &UnixStream) -> Result<Running, Error> {
         Some(true) => Some(receive_fd(keeper.as_fd()).map_err(untold)?),
         Some(false) | None => None,
     };
-    let path = order["apiSocket"].as_str().unwrap_or_default();
-    let api = ApiSocket::bind(Path::new(path))
-        .map_err(|error| Error::failed(format!("{path}: {error}")))?;
+    let api = api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
     raise_descriptor_limit();
-    let builder = Builder::new(tap)
+    let builder = configured(Builder::new(tap), &request).api_socket(api);
+    // After everything that is opened by name, before the first thread and the first packet.
+    if request.sandbox {
+        confine(user_namespace, core::iter::empty())?;
+    }
+    let running = spawn(builder)?;
+    publish(&request, &running.handle)?;
+    Ok(running)
+}
+
+pub(super) fn api_socket(path: &Path) -> Result<ApiSocket, Error> {
+    ApiSocket::bind(path).map_err(|error| Error::failed(format!("{}: {error}", path.display())))
+}
+
+/// What a request says about an instance.
+pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
+    builder
         .plan(request.plan)
         .mtu(request.mtu)
         .policy(request.policy)
         .outbound(request.outbound)
         .search_domains(request.search_domains.iter().cloned())
-        .api_socket(api);
-    // After everything that is opened by name, before the first thread and the first packet.
-    if request.sandbox {
-        confine(user_namespace)?;
-    }
-    let instance = builder.spawn().map_err(|error| Error::failed(error.to_string()))?;
-    let running = Running::start(instance)
-        .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))?;
-    publish(&request, &running.handle)?;
-    Ok(running)
 }
 
-fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
+pub(super) fn spawn(builder: Builder) -> Result<Running, Error> {
+    let instance = builder.spawn().map_err(|error| Error::failed(error.to_string()))?;
+    Running::start(instance)
+        .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))
+}
+
+/// Enters the sandbox, in which `more` is allowed besides what every engine needs.
+pub(super) fn confine(
+    user_namespace: Option<OwnedFd>,
+    more: impl Iterator<Item = &'static SystemCall>,
+) -> Result<(), Error> {
     let turn_off = "set \"sandbox\": false to run without";
     let entered = Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
         Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
@@ -121,12 +137,12 @@ fn confine(user_namespace: Option<OwnedFd>) -> Result<(), Error> {
              when it is replaced by another file"
         );
     }
-    seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS))
+    seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS).chain(more))
         .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
 }
 
 /// Opens the host's ports, all of them or, by ending, none.
-fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
+pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
     for forward in &request.ports {
         handle.blocking_add_forward(*forward).map_err(|error| {
             Error::failed(format!("port mapping {}: {error}", ports::shown(forward)))
@@ -136,20 +152,22 @@ fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+/// Returns how many there can be.
+pub(super) fn raise_descriptor_limit() -> usize {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limits.and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(errno) = raised {
         tracing::warn!(%errno, "cannot raise the limit of open descriptors");
     }
+    limits.map_or(0, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
 /// A started instance and the thread that waits for its end.
-struct Running {
-    handle: Handle,
+pub(super) struct Running {
+    pub(super) handle: Handle,
     result: mpsc::Receiver<Result<(), RunError>>,
     /// Hangs up when the instance has ended.
-    end: io::PipeReader,
+    pub(super) end: io::PipeReader,
 }
 
 impl Running {
@@ -175,7 +193,8 @@ impl Running {
         hang_up(keeper);
     }
 
-    fn stop(&self) {
+    /// Ends the instance, in a bounded time.
+    pub(super) fn stop(&self) {
         self.handle.shutdown();
         match self.result.recv_timeout(END_TIMEOUT) {
             Ok(Ok(())) => {}

@@ -7,11 +7,15 @@
 //! before the first packet. Each ends with the other: the keeper waits for the engine, the engine
 //! reads a socket whose other end the keeper has.
 //!
+//! On a shared network all keepers have one process in place of their engines ([`network`]); each gives
+//! it the device of its container ([`membership`]).
+//!
 //! Life of a keeper:
 //!
 //! | state | what ends it |
 //! | --- | --- |
 //! | starting | anything that fails, which the caller is told |
+//! | waiting for the container to say which namespace it is in ([`waiting`]) | the container's end, a request, a signal, time |
 //! | uncommitted: the network works, the caller does not know yet what becomes of it | the caller's end |
 //! | serving | a request, a signal, the end of the container, the end of the engine |
 //!
@@ -21,14 +25,19 @@
 mod child;
 pub(crate) mod engine;
 mod log;
+mod membership;
+pub(crate) mod network;
 pub(crate) mod program;
+mod roster;
 mod serve;
+mod waiting;
 mod watch;
 
 use std::ffi::{CStr, OsString};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,18 +45,24 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use serde_json::{Value, json};
-use slirp_core::netns::{AttachError, AttachStep, NamespaceTarget, TapRequest, create_tap};
-use slirp_core::{close_descriptors_on_exec, inherited_fd, reset_signals};
+use slirp_core::host::tap::Tap;
+use slirp_core::netns::{
+    AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
+};
+use slirp_core::wire::MacAddr;
+use slirp_core::{ProcessFd, close_descriptors_on_exec, inherited_fd, reset_signals};
 
 use crate::attachment::attach::of_namespace;
 use crate::attachment::error::{Error, Kind};
 use crate::attachment::frame;
 use crate::attachment::identity::ProcessIdentity;
 use crate::attachment::record::Record;
-use crate::attachment::request::Request;
+use crate::attachment::request::{AWAITED, Request};
+use crate::attachment::shared::seat_to_json;
 use crate::attachment::store::Files;
 use child::Engine;
-use serve::Keeper;
+use membership::Membership;
+use serve::{Carrier, Keeper};
 use watch::Watch;
 
 /// How long the caller may take to say that the attachment is to stay (arbitrary; runtimes give a
@@ -61,40 +76,59 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(stem), Some(scope), Some(folder)) = (text(), text(), text()) else {
         return ExitCode::FAILURE;
     };
-    let Ok(caller) = detach_from_caller() else { return ExitCode::FAILURE };
+    let Ok(mut caller) = detach_from_caller() else { return ExitCode::FAILURE };
     let files = Files::new(PathBuf::from(folder), stem, scope);
     let request = match frame::receive(&caller) {
         Ok(value) => Request::from_json(&value),
         Err(_) => return ExitCode::FAILURE,
     };
+    let is_awaited = request.as_ref().is_some_and(|request| request.netns_id == AWAITED);
     let started = match request {
-        Some(request) => start(request, &files, &caller),
+        Some(request) if is_awaited => match waiting::wait(&request, &files, &caller) {
+            Ok(Some(entered)) => {
+                caller = entered.hook;
+                let place = Place::Entered(entered.namespace, entered.process);
+                start(request, &files, &caller, place)
+            }
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) => Err(error),
+        },
+        Some(request) => start(request, &files, &caller, Place::Named),
         None => Err(Error::failed("the request cannot be read")),
     };
     let (mut keeper, mac) = match started {
         Ok(started) => started,
         Err(error) => {
             files.remove();
+            if is_awaited {
+                waiting::forget(&files);
+            }
             // The caller may have gone.
             let _ = frame::send(&caller, &json!({ "error": error.to_json() }));
             return ExitCode::FAILURE;
         }
     };
-    if hand_over(&caller, &mac).is_ok() {
+    if hand_over(&caller, &keeper, &mac).is_ok() {
         drop(caller);
         tracing::info!("serving");
         keeper.serve();
     } else {
         tracing::info!("the caller has gone before the attachment was committed");
         keeper.end();
+        if is_awaited {
+            waiting::forget(&files);
+        }
     }
     ExitCode::SUCCESS
 }
 
 /// Says that the network works and waits for the word that it is to stay.
-fn hand_over(caller: &UnixStream, mac: &str) -> io::Result<()> {
+fn hand_over(caller: &UnixStream, keeper: &Keeper, mac: &str) -> io::Result<()> {
     caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
-    frame::send(caller, &json!({ "mac": mac }))?;
+    let (address, address6) = keeper.addresses();
+    let mut report = seat_to_json(address, address6);
+    report["mac"] = json!(mac);
+    frame::send(caller, &report)?;
     let _commit: Value = frame::receive(caller)?;
     frame::send(caller, &json!("kept"))
 }
@@ -125,44 +159,96 @@ fn name_process(name: &CStr) {
     let _ = prctl::set_name(name);
 }
 
-/// Brings the network up.
-fn start(request: Request, files: &Files, caller: &UnixStream) -> Result<(Keeper, String), Error> {
-    log::start(request.log_file.as_deref())?;
-    let failed =
-        |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
-    let target = NamespaceTarget::of_path(&request.netns).map_err(|error| of_namespace(&error))?;
-    let id = target.network_id().map_err(failed("cannot look at the network namespace"))?;
-    if id != request.netns_id {
-        let message = format!("{} is another namespace by now", request.netns.display());
-        return Err(Error::new(Kind::ContainerGone, message));
+/// Where the container's network namespace is.
+enum Place {
+    /// At the path of the request.
+    Named,
+    /// In our hands, and the container's process, which cannot be looked into yet, keeps it alive.
+    Entered(OwnedFd, ProcessFd),
+}
+
+impl Place {
+    /// Opens the namespace and watches it. The request says which one it is from then on.
+    fn open(self, request: &mut Request) -> Result<(NamespaceTarget, Watch), Error> {
+        let failed =
+            |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
+        let path = match &self {
+            Self::Named => request.netns.clone(),
+            Self::Entered(namespace, _) => {
+                format!("/proc/self/fd/{}", namespace.as_raw_fd()).into()
+            }
+        };
+        let target = NamespaceTarget::of_path(&path).map_err(|error| of_namespace(&error))?;
+        let id = target.network_id().map_err(failed("cannot look at the network namespace"))?;
+        let watch = match self {
+            Self::Entered(_, process) => {
+                let own = NamespaceId::of_path(Path::new("/proc/self/ns/net"));
+                if own.is_ok_and(|own| own == id) {
+                    let message = "the container has no network namespace of its own";
+                    return Err(Error::new(Kind::OwnNamespace, message));
+                }
+                request.netns_id = id;
+                Watch::of_hidden_process(&request.netns, process, id)
+            }
+            Self::Named if id != request.netns_id => {
+                let message = format!("{} is another namespace by now", request.netns.display());
+                return Err(Error::new(Kind::ContainerGone, message));
+            }
+            Self::Named => Watch::start(&request.netns, id)
+                .map_err(failed("cannot watch the container"))?
+                .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?,
+        };
+        Ok((target, watch))
     }
-    let watch = Watch::start(&request.netns, id)
-        .map_err(failed("cannot watch the container"))?
-        .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?;
-    let (engine, mac) = match &request.program {
-        Some(program) => program::start(program, &request, &target, files, caller)?,
+}
+
+/// Brings the network up.
+fn start(
+    mut request: Request,
+    files: &Files,
+    caller: &UnixStream,
+    place: Place,
+) -> Result<(Keeper, String), Error> {
+    log::start(request.log_file.as_deref())?;
+    let (target, watch) = place.open(&mut request)?;
+    let (carrier, mac) = match &request.program {
+        Some(program) => {
+            let (engine, mac) = program::start(program, &request, &target, files, caller)?;
+            (Carrier::Engine(engine), mac)
+        }
+        None if request.shared.is_some() => {
+            let membership = Membership::take(&request, files, caller)?;
+            request = request.seated(membership.address, membership.address6);
+            let (tap, mac) = make_tap(&target, &request)?;
+            membership.give(&tap, mac, caller)?;
+            (Carrier::Network(membership), mac)
+        }
         None => {
-            let tap = TapRequest {
-                name: request.key.ifname.clone(),
-                configure: Some(request.configuration()),
-            };
-            let tap = create_tap(&target, &tap).map_err(|error| of_tap(&error, &request))?;
-            let mac = tap.mac().ok().flatten().or(request.mac);
+            let (tap, mac) = make_tap(&target, &request)?;
             let engine = Engine::start(&tap, target.user(), &request, files, caller)?;
-            (engine, mac)
+            (Carrier::Engine(engine), mac)
         }
     };
     let mac = mac.map_or_else(String::new, |mac| mac.to_string());
     let record = Record {
         keeper: ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or_else(|| Error::failed("/proc is not readable"))?,
-        engine: ProcessIdentity::of_pid(engine.pid()),
+        engine: carrier.pid().and_then(ProcessIdentity::of_pid),
         request,
         mac: mac.clone(),
     };
-    let keeper = Keeper::new(record, files.clone(), engine, watch)
+    let keeper = Keeper::new(record, files.clone(), carrier, watch)
         .map_err(|error| Error::failed(format!("{}: {error}", files.socket().display())))?;
     Ok((keeper, mac))
+}
+
+/// Opens the container's device; returns its Ethernet address, too.
+fn make_tap(target: &NamespaceTarget, request: &Request) -> Result<(Tap, Option<MacAddr>), Error> {
+    let tap =
+        TapRequest { name: request.key.ifname.clone(), configure: Some(request.configuration()) };
+    let tap = create_tap(target, &tap).map_err(|error| of_tap(&error, request))?;
+    let mac = tap.mac().ok().flatten().or(request.mac);
+    Ok((tap, mac))
 }
 
 /// What the failure of opening the device means.

@@ -3,7 +3,8 @@
 //! Owns its socket, its wait and its end.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::child::{Engine, hang_up};
+use super::membership::Membership;
 use super::watch::Watch;
 use crate::attachment::frame;
 use crate::attachment::record::Record;
@@ -34,8 +36,45 @@ pub(super) struct Keeper {
     files: Files,
     listener: UnixListener,
     signals: SignalFd,
-    engine: Engine,
+    carrier: Carrier,
     watch: Watch,
+}
+
+/// What carries the attachment's traffic.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// A process of its own.
+    Engine(Engine),
+    /// That of a shared network.
+    Network(Membership),
+}
+
+impl Carrier {
+    /// The process that is to be gone with the attachment.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Engine(engine) => Some(engine.pid()),
+            Self::Network(_) => None,
+        }
+    }
+
+    /// Ends it, and returns when interface and host ports are gone.
+    fn end(&mut self) {
+        match self {
+            Self::Engine(engine) => engine.end(),
+            Self::Network(membership) => membership.end(),
+        }
+    }
+}
+
+impl AsFd for Carrier {
+    /// Readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Engine(engine) => engine.as_fd(),
+            Self::Network(membership) => membership.as_fd(),
+        }
+    }
 }
 
 /// What happened.
@@ -52,7 +91,7 @@ impl Keeper {
     pub(super) fn new(
         record: Record,
         files: Files,
-        engine: Engine,
+        carrier: Carrier,
         watch: Watch,
     ) -> io::Result<Self> {
         let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
@@ -63,7 +102,12 @@ impl Keeper {
         let listener = UnixListener::bind(files.socket())?;
         listener.set_nonblocking(true)?;
         files.write_record(&record)?;
-        Ok(Self { record, files, listener, signals, engine, watch })
+        Ok(Self { record, files, listener, signals, carrier, watch })
+    }
+
+    /// The container's addresses.
+    pub(super) const fn addresses(&self) -> (Ipv4Addr, Option<Ipv6Addr>) {
+        (self.record.request.address, self.record.request.address6)
     }
 
     /// Serves until there is a reason to end, and ends.
@@ -95,13 +139,13 @@ impl Keeper {
 
     /// Ends the engine, and with it interface and host ports, and removes what is written down.
     pub(super) fn end(&mut self) {
-        self.engine.end();
+        self.carrier.end();
         self.files.remove();
     }
 
     /// The same where nobody asked for it, so that nobody removes the lock.
     fn end_alone(&mut self) {
-        self.engine.end();
+        self.carrier.end();
         // Whoever has the lock is about to remove everything, after we have ended.
         if let Ok(Some(lock)) = self.files.try_lock() {
             self.files.remove();
@@ -114,7 +158,7 @@ impl Keeper {
             let mut polled = vec![
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.engine.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.carrier.as_fd(), PollFlags::POLLIN),
             ];
             polled.extend(self.watch.polled());
             match poll(&mut polled, self.watch.timeout()) {

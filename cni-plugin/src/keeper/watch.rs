@@ -7,17 +7,21 @@
 //! have joined the namespace of the first and outlive it. Only when there is none the container has
 //! ended.
 //!
+//! A process that its runtime hides (see [`waiting`](super::waiting)) is known by its descriptor
+//! alone until it can be looked into.
+//!
 //! An idle keeper never wakes up, but where inotify(7) has no instance left for us: there it looks
 //! once a second.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use slirp_core::ProcessFd;
 use slirp_core::netns::{NamespaceId, NamespaceTarget, TargetWatch};
 
 /// How often a file is looked at where nothing tells about it (pasta's interval).
@@ -30,8 +34,35 @@ const LINKS_CAP: usize = 40;
 struct Holder {
     /// `/proc/PID/ns/net`, or a file that the namespace is bound to.
     path: PathBuf,
-    /// Who tells about it; without one it is looked at.
-    watch: Option<TargetWatch>,
+    teller: Teller,
+}
+
+/// Who tells about the end of a holder.
+#[derive(Debug)]
+enum Teller {
+    Watch(TargetWatch),
+    /// The process itself, which nobody may look into for the time being.
+    HiddenProcess(ProcessFd),
+    /// Nobody: it is looked at.
+    Nobody,
+}
+
+impl Teller {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Watch(watch) => watch.is_gone(),
+            Self::HiddenProcess(process) => process.wait(PollTimeout::ZERO).unwrap_or(true),
+            Self::Nobody => false,
+        }
+    }
+
+    fn polled(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Watch(watch) => Some(watch.as_fd()),
+            Self::HiddenProcess(process) => Some(process.as_fd()),
+            Self::Nobody => None,
+        }
+    }
 }
 
 impl Holder {
@@ -43,12 +74,19 @@ impl Holder {
         if let Err(error) = &watch {
             tracing::warn!(%error, "the container is looked at instead");
         }
-        Some(Self { path, watch: watch.ok() })
+        Some(Self { path, teller: watch.map_or(Teller::Nobody, Teller::Watch) })
     }
 
     fn holds(&self, id: NamespaceId) -> bool {
-        let is_gone = self.watch.as_ref().is_some_and(TargetWatch::is_gone);
-        !is_gone && NamespaceId::of_path(&self.path).is_ok_and(|found| found == id)
+        !self.teller.is_gone()
+            && match NamespaceId::of_path(&self.path) {
+                Ok(found) => found == id,
+                Err(error) => {
+                    // It was in the namespace when it was hidden, and is what it was.
+                    error.kind() == io::ErrorKind::PermissionDenied
+                        && matches!(self.teller, Teller::HiddenProcess(_))
+                }
+            }
     }
 }
 
@@ -76,16 +114,22 @@ impl Watch {
         Ok(holder.map(|holder| Self { id, holder }))
     }
 
+    /// Watches a process in the namespace that cannot be looked into, at `/proc/PID/ns/net`.
+    pub(super) fn of_hidden_process(path: &Path, process: ProcessFd, id: NamespaceId) -> Self {
+        let teller = Teller::HiddenProcess(process);
+        Self { id, holder: Holder { path: path.to_owned(), teller } }
+    }
+
     /// What to wait for.
     pub(super) fn polled(&self) -> Option<PollFd<'_>> {
-        self.holder.watch.as_ref().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN))
+        self.holder.teller.polled().map(|fd| PollFd::new(fd, PollFlags::POLLIN))
     }
 
     /// How long to wait for it.
     pub(super) fn timeout(&self) -> PollTimeout {
-        match &self.holder.watch {
-            Some(_) => PollTimeout::NONE,
-            None => PollTimeout::from(LOOK_EVERY_MS),
+        match &self.holder.teller {
+            Teller::Watch(_) | Teller::HiddenProcess(_) => PollTimeout::NONE,
+            Teller::Nobody => PollTimeout::from(LOOK_EVERY_MS),
         }
     }
 
@@ -178,7 +222,7 @@ fn resolve(path: &Path) -> io::Result<Place> {
 }
 
 /// The process of `/proc/PID/ns/net` and `/proc/PID/task/TID/ns/net`.
-fn process_of(path: &Path) -> Option<i32> {
+pub(super) fn process_of(path: &Path) -> Option<i32> {
     let mut parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.as_bytes()),
         Component::RootDir | Component::CurDir | Component::ParentDir | Component::Prefix(_) => {

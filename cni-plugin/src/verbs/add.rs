@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Answer;
-use crate::attachment::attach::{attach, find_namespace};
+use crate::attachment::attach::{Pending, attach, find_namespace};
 use crate::attachment::store::Candidates;
 use crate::config::Header;
 use crate::config::settings::{Settings, settings};
@@ -31,16 +31,16 @@ fn try_add(header: &Header, environment: &Environment) -> Result<Answer, CniErro
     };
     let candidates = Candidates::new(header.state_dir.as_deref());
     let pending = attach(&settings.request, &candidates)?;
-    result.append(ours(&settings, environment, &pending.mac));
+    result.append(ours(&settings, environment, &pending));
     Ok(Answer::Attached(result.object(header.version), pending))
 }
 
 /// Our part of the result.
-fn ours(settings: &Settings, environment: &Environment, mac: &str) -> AttachmentResult {
+fn ours(settings: &Settings, environment: &Environment, pending: &Pending) -> AttachmentResult {
     let request = &settings.request;
     let plan = &request.plan;
     let mut ips = vec![IpEntry {
-        address: format!("{}/{}", request.address, plan.prefix_len()),
+        address: format!("{}/{}", pending.address, plan.prefix_len()),
         gateway: Some(plan.gateway().to_string()),
         interface: Some(0),
     }];
@@ -52,7 +52,7 @@ fn ours(settings: &Settings, environment: &Environment, mac: &str) -> Attachment
         route
     };
     let mut routes: Vec<Value> = vec![route("0.0.0.0/0", plan.gateway().to_string())];
-    if let (Some(plan), Some(address)) = (plan.ipv6(), request.address6) {
+    if let (Some(plan), Some(address)) = (plan.ipv6(), pending.address6) {
         ips.push(IpEntry {
             address: format!("{address}/{}", slirp_core::plan::Ipv6Plan::PREFIX_LEN),
             gateway: Some(plan.gateway().to_string()),
@@ -63,7 +63,7 @@ fn ours(settings: &Settings, environment: &Environment, mac: &str) -> Attachment
     AttachmentResult {
         interfaces: vec![json!({
             "name": environment.ifname,
-            "mac": mac,
+            "mac": pending.mac,
             "mtu": request.mtu,
             "sandbox": environment.netns,
         })],

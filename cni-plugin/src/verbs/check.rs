@@ -16,6 +16,7 @@ use slirp_core::netns::{NamespaceId, NamespaceTarget};
 
 use crate::attachment::attach::{find_namespace, of_namespace};
 use crate::attachment::contact::Contact;
+use crate::attachment::shared::network_files;
 use crate::attachment::store::{Candidates, Files};
 use crate::config::Header;
 use crate::config::settings::{key, settings};
@@ -108,13 +109,17 @@ fn check_processes(files: &Files, id: NamespaceId) -> Result<(), CniError> {
 
 /// The engine still forwards every port.
 fn check_ports(files: &Files, wanted: &[slirp_core::instance::Forward]) -> Result<(), CniError> {
-    let is_external = files.record().is_some_and(|record| record.request.program.is_some());
+    let record = files.record();
+    let is_external = record.as_ref().is_some_and(|record| record.request.program.is_some());
     if is_external && wanted.is_empty() {
         // It was started without an API socket.
         return Ok(());
     }
     let list = serde_json::json!({ "execute": "list_hostfwd" });
-    let reply = program::ask(&files.api_socket(), &list)
+    let shared = record.filter(|record| record.request.shared.is_some());
+    let network = shared.map(|record| network_files(files, &record.request.network));
+    let socket = network.as_ref().unwrap_or(files).api_socket();
+    let reply = program::ask(&socket, &list)
         .map_err(|error| CniError::internal(format!("the engine does not answer: {error}")))?;
     let entries = reply["entries"].as_array().or_else(|| reply["return"]["entries"].as_array());
     let listed: BTreeSet<(bool, u16)> = entries

@@ -126,6 +126,8 @@ pub fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
         ("echo_opened", stats.echo_opened),
         ("dns_queries", stats.dns_queries),
         ("flows", stats.flows),
+        ("frames_between_members", stats.frames_between_members),
+        ("bytes_between_members", stats.bytes_between_members),
     ];
     reply.push_str(",\"counters\":{");
     push_counters(&mut reply, counters.into_iter());

@@ -51,6 +51,16 @@ pub(crate) enum Flow {
 }
 
 impl Flow {
+    /// The guest's side of it.
+    pub(crate) fn guest(&self) -> GuestSide {
+        match self {
+            Self::Tcp(flow) => flow.guest(),
+            Self::Udp(flow) => flow.guest(),
+            Self::Echo(flow) => flow.guest(),
+            Self::Forwarded(flow) => flow.guest(),
+        }
+    }
+
     /// When the flow wants to be looked at.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         match self {

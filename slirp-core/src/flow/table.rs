@@ -108,6 +108,11 @@ impl FlowTable {
         Some(entry)
     }
 
+    /// Every flow.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+
     /// The flows in the slots of `range`, and the slot to go on from; `None` at the end.
     ///
     /// Costs as much as there are slots in the range, whether or not they are in use.

@@ -31,6 +31,7 @@
 //! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), allocated when the
 //! handshake starts; none while connecting or parked. The one to the guest grows once a flow turns out
 //! to move bulk data: with a larger one the host is read while the guest works on what it got before.
+//! What all rings hold together is bounded by [`Limits::ring_memory`](crate::config::Limits::ring_memory).
 //!
 //! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
 
@@ -43,7 +44,7 @@ use super::summary::{FlowState, Traffic};
 use super::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
-use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment};
+use crate::tcp::{Connection, Engine, LinkAddresses, Parked, Segment, TIGHT_LEN};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
@@ -308,6 +309,7 @@ impl TcpFlow {
         self.quick =
             if segment.payload_len > 0 { self.quick.saturating_sub(1) } else { self.quick };
         let outcome = engine.handle_segment(connection, segment, packet, self.link, now);
+        self.is_aborted |= matches!(outcome, Err(DiscardReason::RingMemoryExhausted));
         if matches!(outcome, Ok(Some(_))) {
             // The answer carried an acknowledgement; what comes next is not to be held for it.
             self.unacknowledged = 0;
@@ -316,17 +318,21 @@ impl TcpFlow {
     }
 
     /// Moves bytes between the guest's rings and its host; `traffic` counts them.
+    ///
+    /// # Errors
+    /// Why the connection is dead now.
     pub(crate) fn pump(
         &mut self,
         host: &mut impl HostStream,
         engine: &mut Engine,
         traffic: &mut Traffic,
         now: Instant,
-    ) {
+    ) -> Result<(), DiscardReason> {
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
-            return;
+            return Ok(());
         };
+        let before = connection.held();
         let mut moved = 0;
         let mut is_failed = false;
         // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
@@ -349,12 +355,18 @@ impl TcpFlow {
                 self.given = 0;
                 engine.grow(connection, now);
             }
-            // A flow that is to grow lets its ring run empty, once.
-            let (bytes, outcome) = if wants_growth && self.given > 0 {
-                (0, Transfer::Blocked)
-            } else {
-                fill_from_host(connection, host)
+            // A flow that is to grow lets its ring run empty, once. While memory is tight all do, and go
+            // on with new ones: the guest's acknowledgement has them looked at again.
+            engine.renew_early(connection, now);
+            let is_tight = engine.is_memory_tight();
+            let is_to_run_empty =
+                (wants_growth && self.given > 0) || (is_tight && connection.queued_to_guest() > 0);
+            let limit = match (is_to_run_empty, is_tight) {
+                (true, _) => 0,
+                (false, true) => TIGHT_LEN,
+                (false, false) => usize::MAX,
             };
+            let (bytes, outcome) = fill_from_host(connection, host, limit);
             traffic.add_to_guest(bytes);
             moved += bytes;
             self.given = self.given.saturating_add(bytes);
@@ -368,13 +380,15 @@ impl TcpFlow {
             self.is_host_end_relayed = true;
             connection.close();
         }
-        if is_failed {
-            self.is_aborted = true;
-            connection.abort();
-        }
         if moved > 0 {
             self.active_at = now;
         }
+        let is_exhausted = engine.is_memory_exhausted(connection, before);
+        if is_failed || is_exhausted {
+            self.is_aborted = true;
+            connection.abort();
+        }
+        if is_exhausted { Err(DiscardReason::RingMemoryExhausted) } else { Ok(()) }
     }
 
     /// The next frame to the guest.
@@ -430,6 +444,13 @@ impl TcpFlow {
         let State::Awake(connection) = &mut self.state else {
             return;
         };
+        if self.ack_at.is_none()
+            && !self.is_host_ended
+            && let Some(parked) = engine.park_early(connection, now)
+        {
+            self.park(parked);
+            return;
+        }
         engine.revive(connection, now);
         self.engine_at = if self.ack_at.is_some() || self.is_lingering {
             // The engine would want to acknowledge at once, or is not to be polled any more.
@@ -508,9 +529,7 @@ impl TcpFlow {
                     && !self.is_host_ended
                     && let Some(parked) = engine.park(connection, now)
                 {
-                    self.state = State::Parked(parked);
-                    self.engine_at = None;
-                    self.wake_at = None;
+                    self.park(parked);
                 }
             }
             State::Parked(_) | State::Broken => self.wake_at = None,
@@ -534,6 +553,12 @@ impl TcpFlow {
         }
         // The end is told only behind the last byte.
         self.is_guest_end_relayed.then_some(Ending::Orderly)
+    }
+
+    fn park(&mut self, parked: Parked) {
+        self.state = State::Parked(parked);
+        self.engine_at = None;
+        self.wake_at = None;
     }
 
     fn wake(&mut self, engine: &mut Engine, now: Instant) {

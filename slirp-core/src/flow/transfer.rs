@@ -53,19 +53,22 @@ pub(super) fn drain_to_host(
     }
 }
 
-/// Takes from the host what the guest has room for; says how much that was, and why it was no more.
+/// Takes from the host what the guest has room for, up to `limit` bytes; says how much that was, and why
+/// it was no more.
 pub(super) fn fill_from_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
+    limit: usize,
 ) -> (usize, Transfer) {
     let mut moved = 0;
     loop {
         let mut outcome = Transfer::Blocked;
-        if !connection.has_room() {
+        if !connection.has_room() || moved >= limit {
             return (moved, outcome);
         }
         let filled = connection.lend_room(|room| {
-            outcome = host.recv(room);
+            let len = room.len().min(limit - moved);
+            outcome = host.recv(&mut room[..len]);
             match outcome {
                 Transfer::Moved(bytes) => bytes,
                 Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,

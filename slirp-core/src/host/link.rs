@@ -1,6 +1,6 @@
 //! The guest's link: whatever Ethernet frames come from and go to.
 //!
-//! Owns [`Link`], which is a TAP device or a socket, and what the event loop does with either of
+//! Owns [`Link`], which is a TAP device, a socket or the devices of several members, and what the event loop does with either of
 //! them: its place in the poller, the one frame that waits for a link that is full, and the
 //! recording of everything that crosses it.
 
@@ -12,6 +12,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::frame_socket::FrameSocket;
 use super::recording::Recorder;
+use super::switchboard::Switchboard;
 use super::tap::Tap;
 use crate::config::Offload;
 
@@ -23,6 +24,8 @@ pub enum Link {
     Tap(Tap),
     /// A socket that carries one frame a packet, usually to a virtual machine.
     Socket(FrameSocket),
+    /// The devices of several guests on one network.
+    Members(Box<Switchboard>),
 }
 
 impl From<Tap> for Link {
@@ -37,26 +40,39 @@ impl From<FrameSocket> for Link {
     }
 }
 
+impl From<Switchboard> for Link {
+    fn from(board: Switchboard) -> Self {
+        Self::Members(Box::new(board))
+    }
+}
+
 impl Link {
     /// What the link does for us.
     pub const fn offload(&self) -> Offload {
         match self {
             Self::Tap(tap) => tap.offload(),
             Self::Socket(_) => Offload::NOTHING,
+            // What a member's device lacks is done for it.
+            Self::Members(_) => Offload::FULL,
         }
     }
 
-    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tap(tap) => tap.read(buf),
             Self::Socket(socket) => socket.read(buf),
+            Self::Members(board) => board.read(buf),
         }
     }
 
-    fn write(&self, frame: &[u8]) -> io::Result<()> {
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
         match self {
             Self::Tap(tap) => tap.write(frame),
             Self::Socket(socket) => socket.write(frame),
+            Self::Members(board) => {
+                board.write(frame);
+                Ok(())
+            }
         }
     }
 }
@@ -66,6 +82,7 @@ impl AsFd for Link {
         match self {
             Self::Tap(tap) => tap.as_fd(),
             Self::Socket(socket) => socket.as_fd(),
+            Self::Members(board) => board.as_fd(),
         }
     }
 }
@@ -95,6 +112,14 @@ impl LinkPort {
         let token = u64::try_from(token.0).unwrap_or(u64::MAX);
         epoll.add(&link, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
         Ok(Self { link, epoll, token, waiting: None, recorder })
+    }
+
+    /// The members' devices, where there are members.
+    pub(crate) fn switchboard(&mut self) -> Option<&mut Switchboard> {
+        match &mut self.link {
+            Link::Members(board) => Some(board),
+            Link::Tap(_) | Link::Socket(_) => None,
+        }
     }
 
     /// Reads one frame, with its virtio-net header where there is one; `EAGAIN` when there is none.

@@ -11,8 +11,10 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
+use super::switchboard::NewMember;
 use crate::event::{DnsQueryId, ForwardId};
 use crate::flow::FlowSummary;
+use crate::member::{Member, MemberError, MemberId};
 use crate::stats::Stats;
 
 /// What the data thread can be told.
@@ -50,6 +52,24 @@ pub(crate) enum Message {
     },
     /// Somebody wants the forward rules.
     ListForwards(oneshot::Sender<Vec<(ForwardId, Forward)>>),
+    /// Somebody joins a shared network.
+    AddMember {
+        /// Who.
+        member: Box<NewMember>,
+        /// Where its name goes.
+        reply: oneshot::Sender<Result<MemberId, MemberError>>,
+    },
+    /// A member is to leave.
+    RemoveMember {
+        /// Which.
+        id: MemberId,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), MemberError>>,
+    },
+    /// Somebody wants the members.
+    ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
+    /// The device of a member is gone.
+    MemberLost(MemberId),
     /// The instance is to end.
     Shutdown,
 }

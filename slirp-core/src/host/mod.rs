@@ -20,6 +20,7 @@ pub mod outbound;
 pub(crate) mod reactor;
 pub mod recording;
 pub(crate) mod sockets;
+pub mod switchboard;
 pub mod tap;
 pub mod tcp;
 pub mod udp;

@@ -51,6 +51,7 @@ use crate::time::Instant;
 
 mod datagrams;
 mod forwards;
+mod members;
 
 /// Frames that are read in one turn at most (measured: 4 to 16 are equally good).
 const BATCH_CAP: usize = 16;
@@ -120,7 +121,7 @@ struct Found {
 impl Reactor {
     /// A loop around `link` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
     pub(crate) fn new(
-        link: Link,
+        mut link: Link,
         recorder: Option<Recorder>,
         stack: Stack,
         outbound: OutboundAddresses,
@@ -129,6 +130,9 @@ impl Reactor {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (mailbox, inbox) = Mailbox::new(waker);
+        if let Link::Members(board) = &mut link {
+            board.start(stack.config().plan, mailbox.clone());
+        }
         let coalesce_udp = link.offload().udp_segmentation;
         let link = LinkPort::new(link, recorder, poll.registry(), LINK)?;
         let timer = TimerFd::new(
@@ -424,8 +428,12 @@ impl Reactor {
             match message {
                 Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
                 Message::Stats(reply) => {
+                    let mut stats = self.stack.stats().clone();
+                    if let Some(board) = self.link.switchboard() {
+                        board.add_to(&mut stats);
+                    }
                     // Whoever asked may have gone.
-                    let _ = reply.send(self.stack.stats().clone());
+                    let _ = reply.send(stats);
                 }
                 Message::AddForwards { forwards, reply } => {
                     let _ = reply.send(self.add_forwards(&forwards));
@@ -438,6 +446,23 @@ impl Reactor {
                 }
                 Message::ListForwards(reply) => {
                     let _ = reply.send(self.forwards.list());
+                }
+                Message::AddMember { member, reply } => {
+                    let added = self.add_member(*member);
+                    if let Err(Ok(id)) = reply.send(added) {
+                        // Nobody waits for it any more, so nobody would ever remove it.
+                        let _ = self.remove_member(id);
+                    }
+                }
+                Message::RemoveMember { id, reply } => {
+                    let _ = reply.send(self.remove_member(id));
+                }
+                Message::ListMembers(reply) => {
+                    let _ = reply.send(self.members());
+                }
+                Message::MemberLost(id) => {
+                    // It may have been removed meanwhile.
+                    let _ = self.remove_member(id);
                 }
                 Message::Shutdown => return Next::End,
             }

@@ -147,6 +147,19 @@ pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
     })
 }
 
+/// A packet in which whoever has `mac` tells all nodes that `address` is its own from now on (RFC 4861
+/// section 7.2.6).
+pub fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
+    let mut icmp = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAG_OVERRIDE, 0, 0, 0];
+    icmp.extend_from_slice(&address.octets());
+    push_link_layer(&mut icmp, TARGET_LINK_LAYER, mac);
+    NdpPacket {
+        destination_mac: multicast_mac(ALL_NODES),
+        source_mac: mac,
+        packet: icmpv6_packet(address, ALL_NODES, &icmp),
+    }
+}
+
 fn advertisement(target: Ipv6Addr, asker: Ipv6Addr, asker_mac: MacAddr) -> NdpPacket {
     let source_mac = AddressPlan::mac_of(IpAddr::V6(target));
     // Who has no address yet is told through the group of all nodes (RFC 4861 section 7.2.4).

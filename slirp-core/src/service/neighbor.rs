@@ -41,6 +41,11 @@ impl NeighborTable {
         }
     }
 
+    /// Forgets everything for which `is_gone` says so.
+    pub fn forget(&mut self, is_gone: impl Fn(IpAddr, MacAddr) -> bool) {
+        self.entries.retain(|&address, neighbor| !is_gone(address, neighbor.mac));
+    }
+
     /// Where `address` was last heard.
     pub fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
         self.entries.get(&address).map(|neighbor| neighbor.mac)

@@ -65,7 +65,7 @@ struct Held {
 pub(super) struct Forwarding {
     inquiries: BTreeMap<IpAddr, Inquiry>,
     held: usize,
-    ask_at: Option<Instant>,
+    pub(super) ask_at: Option<Instant>,
     /// UDP flows in the order in which they were made; those that are gone are skipped.
     order: VecDeque<FlowId>,
     /// UDP flows that exist.

@@ -9,6 +9,7 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
+use super::quota::Kind;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
@@ -23,7 +24,7 @@ use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
-    drop_extension_headers, is_transport_checksum_valid,
+    check_offload, drop_extension_headers, is_transport_checksum_valid,
 };
 use crate::wire::icmp::{IcmpError, emit_error, may_report};
 use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
@@ -151,7 +152,7 @@ impl Stack {
         }
         let packet = &mut packet[..ip.packet_len];
         if ip.is_fragment {
-            return self.on_fragment(packet, ethernet.source, now);
+            return self.on_fragment(packet, ip.source, ethernet.source, now);
         }
         let (moved, lent) = self.on_packet(packet, ip, ethernet.source, vnet, now)?;
         Ok(lent.map(|lent| (Carrier::Frame(at + moved), lent)))
@@ -160,10 +161,13 @@ impl Stack {
     fn on_fragment(
         &mut self,
         packet: &[u8],
+        source: IpAddr,
         mac: MacAddr,
         now: Instant,
     ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
-        let whole = self.reassembler.handle_fragment(packet, now);
+        let member = self.quotas.as_ref().and_then(|quotas| quotas.holder(source));
+        let owner = member.map_or(0, |member| member.0);
+        let whole = self.reassembler.handle_fragment_of(owner, packet, now);
         for _ in 0..self.reassembler.take_evicted() {
             self.stats.discards.count(DiscardReason::FragmentMemoryExhausted);
         }
@@ -358,11 +362,16 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                if self.echo_flows >= self.config.limits.echo_flows {
+                if self.echo_flows >= self.config.limits.echo_flows
+                    || !self.has_quota(guest.address.ip(), Kind::Echo)
+                {
                     return Err(DiscardReason::FlowTableFull);
                 }
                 let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)), now)?;
                 self.echo_flows += 1;
+                if let Some(quotas) = &mut self.quotas {
+                    quotas.add(guest.address.ip(), Kind::Echo);
+                }
                 self.stats.echo_opened += 1;
                 id
             }
@@ -407,6 +416,9 @@ impl Stack {
         message: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
+        if !self.has_dns_quota(&asker) {
+            return Err(DiscardReason::DnsQueriesExhausted);
+        }
         self.dns.handle_query(asker, message, now)?;
         self.stats.dns_queries += 1;
         Ok(())
@@ -474,29 +486,6 @@ impl Stack {
             IpAddr::V4(_) => Some(IpAddr::V4(self.config.plan.gateway())),
             IpAddr::V6(_) => self.config.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
         }
-    }
-}
-
-/// Checks a virtio-net header against the frame behind it.
-fn check_offload(
-    vnet: Option<&VnetHeader>,
-    ip: &IpHeader,
-    packet: &[u8],
-) -> Result<(), DiscardReason> {
-    let Some(vnet) = vnet else {
-        return Ok(());
-    };
-    let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
-    let rest = packet.len() - ip.header_len;
-    if ip.protocol == IpProtocol::Tcp {
-        let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
-        vnet.validate(transport_at, 16, gso, rest)
-    } else if ip.protocol == IpProtocol::Udp {
-        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
-    } else if vnet.gso == Gso::None {
-        Ok(())
-    } else {
-        Err(DiscardReason::VnetHeaderInvalid)
     }
 }
 

@@ -317,14 +317,16 @@ impl Stack {
             return;
         };
         if let Flow::Tcp(flow) = &mut entry.flow {
-            flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
+            let pumped = flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
+            if let Err(reason) = pumped {
+                self.stats.discards.count(reason);
+            }
         }
         for message in stream.take_messages() {
-            match self.dns.handle_query(Asker::Tcp { flow: id }, &message, now) {
-                Ok(_) => self.stats.dns_queries += 1,
-                Err(reason) => {
+            if let Err(reason) = self.ask_dns(Asker::Tcp { flow: id }, &message, now) {
+                self.stats.discards.count(reason);
+                if let Some(stream) = self.dns_streams.get_mut(&id.index) {
                     stream.handle_discard();
-                    self.stats.discards.count(reason);
                 }
             }
         }

@@ -50,11 +50,14 @@ impl Stack {
         }
         match service {
             LinkService::Dhcp => {
-                let outcome = self.dhcp.handle_message(payload)?;
+                let outcome = self.dhcp.handle_message(guest.mac, payload)?;
                 if let Some((address, client)) = outcome.leased {
                     self.on_neighbor(IpAddr::V4(address), client);
                 }
-                self.outbox.push_packet(&outcome.packet, MacAddr::BROADCAST)
+                // Other members have no business with it.
+                let is_private = self.dhcp.has_reservations();
+                let to = if is_private { guest.mac } else { MacAddr::BROADCAST };
+                self.outbox.push_packet(&outcome.packet, to)
             }
             LinkService::Dhcpv6 => {
                 let reply = self.dhcpv6.handle_message(guest.address, written, payload)?;

@@ -45,7 +45,9 @@ mod forward;
 mod from_guest;
 mod from_host;
 mod link_service;
+mod members;
 mod outbox;
+mod quota;
 mod tcp_from_guest;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -70,10 +72,14 @@ use crate::wire::reassembly::Reassembler;
 use dns_stream::DnsStream;
 use forward::Forwarding;
 use outbox::Outbox;
+use quota::{Kind, Quotas};
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
 /// frames is four, one of MTU-sized ones 180.
 const FLOW_FRAMES_CAP: u32 = 64;
+/// Hints in the timer heap beyond two a flow before those are cleared away that an earlier one of their
+/// owner has overtaken: 32 bytes each (arbitrary).
+const OVERTAKEN_HINTS_CAP: usize = 1024;
 
 /// See the [module](self).
 pub struct Stack {
@@ -105,6 +111,8 @@ pub struct Stack {
     dns_streams: BTreeMap<u32, DnsStream>,
     advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
+    /// On a shared network: what each member uses.
+    quotas: Option<Box<Quotas>>,
 }
 
 impl Stack {
@@ -116,6 +124,7 @@ impl Stack {
             offload: config.offload,
             ring_len: config.limits.ring_len,
             bulk_flows: config.limits.bulk_flows,
+            ring_memory: config.limits.ring_memory,
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
@@ -143,6 +152,7 @@ impl Stack {
             dns_streams: BTreeMap::new(),
             advertiser,
             advertiser_hinted_at: None,
+            quotas: config.policy.is_shared.then(|| Box::new(Quotas::new(&config.limits))),
             config,
         };
         stack.hint_services();
@@ -227,7 +237,10 @@ impl Stack {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow
         {
-            flow.pump(host, &mut self.engine, &mut entry.traffic, now);
+            let pumped = flow.pump(host, &mut self.engine, &mut entry.traffic, now);
+            if let Err(reason) = pumped {
+                self.stats.discards.count(reason);
+            }
         }
     }
 
@@ -272,28 +285,37 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
     ///
-    /// Forgets the hints of flows that are gone, so that the caller's timer is not set for nobody. A
+    /// Forgets hints that nobody waits for any more, so that the caller's timer is not set for them. A
     /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
     /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
-        while let Some((at, owner)) = self.timers.next() {
-            match owner {
-                TimerOwner::Flow(id) if self.flows.entry(id).is_none() => {
-                    self.timers.pop();
-                }
-                TimerOwner::Flow(_)
-                | TimerOwner::Reassembly
-                | TimerOwner::Dns
-                | TimerOwner::Forwarding
-                | TimerOwner::RouterAdvertisement => return Some((at, owner)),
+        loop {
+            let (at, owner) = self.timers.next()?;
+            if self.is_awaited(at, owner) {
+                return Some((at, owner));
             }
+            self.timers.pop();
         }
-        None
+    }
+
+    /// Whether this is the earliest hint of its owner, and not one that an earlier one has overtaken.
+    fn is_awaited(&self, at: Instant, owner: TimerOwner) -> bool {
+        let hinted_at = match owner {
+            TimerOwner::Flow(id) => self.flows.entry(id).and_then(|entry| entry.hinted_at),
+            TimerOwner::Reassembly => self.reassembly_hinted_at,
+            TimerOwner::Dns => self.dns_hinted_at,
+            TimerOwner::Forwarding => self.forwarding.ask_at,
+            TimerOwner::RouterAdvertisement => self.advertiser_hinted_at,
+        };
+        hinted_at == Some(at)
     }
 
     /// Looks at everything whose deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(owner) = self.timers.pop_due(now) {
+        while let Some((at, owner)) = self.timers.pop_due(now) {
+            if !self.is_awaited(at, owner) {
+                continue;
+            }
             match owner {
                 TimerOwner::Flow(id) => self.on_flow_timer(id, now),
                 TimerOwner::Reassembly => self.on_reassembly_timer(now),
@@ -301,6 +323,11 @@ impl Stack {
                 TimerOwner::Forwarding => self.on_forwarding_timer(now),
                 TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
             }
+        }
+        if self.timers.len() > 2 * self.flows.len() + OVERTAKEN_HINTS_CAP {
+            let mut timers = core::mem::take(&mut self.timers);
+            timers.retain(|at, owner| self.is_awaited(at, owner));
+            self.timers = timers;
         }
         self.timers.shrink();
     }
@@ -351,12 +378,17 @@ impl Stack {
         if flow.is_counted_half_open && !flow.is_half_open() {
             flow.is_counted_half_open = false;
             self.half_open -= 1;
+            if let Some(quotas) = &mut self.quotas {
+                quotas.remove(entry.key.guest.ip(), Kind::HalfOpen);
+            }
         }
         if let Some(ending) = flow.ending() {
             self.remove_flow(id, ending == Ending::Reset);
             return;
         }
+        let was_parked = flow.is_parked();
         flow.settle(&mut self.engine, &self.config.timeouts, now);
+        self.stats.tcp_parked += u64::from(flow.is_parked() && !was_parked);
         self.schedule(id);
     }
 
@@ -388,6 +420,17 @@ impl Stack {
             Flow::Forwarded(_) => self.forwarding.udp_flows -= 1,
             Flow::Udp(_) => {}
         }
+        if let Some(quotas) = &mut self.quotas {
+            let guest = entry.key.guest.ip();
+            quotas.remove(guest, Kind::Flow);
+            match &entry.flow {
+                Flow::Tcp(flow) if flow.is_counted_half_open => {
+                    quotas.remove(guest, Kind::HalfOpen);
+                }
+                Flow::Echo(_) => quotas.remove(guest, Kind::Echo),
+                Flow::Tcp(_) | Flow::Udp(_) | Flow::Forwarded(_) => {}
+            }
+        }
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset });
     }
@@ -399,10 +442,21 @@ impl Stack {
         flow: Flow,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
+        if !self.has_quota(key.guest.ip(), Kind::Flow) {
+            return Err(DiscardReason::FlowTableFull);
+        }
         let id = self.flows.insert(key, flow, now)?;
+        if let Some(quotas) = &mut self.quotas {
+            quotas.add(key.guest.ip(), Kind::Flow);
+        }
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)
+    }
+
+    /// Whether a guest's member may have one more of these; always so where there are no members.
+    fn has_quota(&self, guest: core::net::IpAddr, kind: Kind) -> bool {
+        self.quotas.as_ref().is_none_or(|quotas| quotas.has_room(guest, kind))
     }
 
     /// Leaves hints for the services that have deadlines of their own.

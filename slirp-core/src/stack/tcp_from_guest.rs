@@ -6,6 +6,7 @@
 use super::Stack;
 use super::dns_stream::DnsStream;
 use super::from_guest::Arrival;
+use super::quota::Kind;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::table::FlowTable;
@@ -88,6 +89,9 @@ impl Stack {
             Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
             Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
+        if !self.has_quota(guest.address.ip(), Kind::HalfOpen) {
+            return Err(DiscardReason::HalfOpenLimit);
+        }
         if self.half_open >= self.config.limits.half_open {
             self.evict_half_open();
         }
@@ -123,6 +127,11 @@ impl Stack {
     /// Keeps the order in which flows began to open.
     pub(super) fn note_half_open(&mut self, id: FlowId) {
         self.half_open += 1;
+        if let Some(quotas) = &mut self.quotas
+            && let Some(entry) = self.flows.entry(id)
+        {
+            quotas.add(entry.key.guest.ip(), Kind::HalfOpen);
+        }
         self.half_open_order.push_back(id);
         if self.half_open_order.len() > 2 * self.config.limits.half_open {
             let flows = &self.flows;

@@ -19,6 +19,7 @@ use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
+use super::memory::RingShare;
 use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
 use crate::time::Instant;
@@ -51,6 +52,10 @@ pub(crate) struct Connection {
     guest_next: u32,
     /// The guest's sequence number behind everything that it sent.
     guest_end: u32,
+    /// The guest's sequence number at the start of the ring.
+    guest_start: u32,
+    /// Bytes that were put into the ring to the guest.
+    given: usize,
     /// The window field that the guest sent last.
     guest_window: u16,
     /// The engine's sequence number behind everything that the guest has acknowledged.
@@ -64,8 +69,8 @@ pub(crate) struct Connection {
     is_killed: bool,
 }
 
-/// Sizes of a connection's two rings in bytes.
-#[derive(Clone, Debug)]
+/// A connection's two rings: their sizes in bytes, and what they hold of the machine's memory.
+#[derive(Debug)]
 pub(super) struct Rings {
     /// The one from the guest; it decides the scale of our windows.
     pub(super) receive: usize,
@@ -73,12 +78,13 @@ pub(super) struct Rings {
     pub(super) send: usize,
     /// Held by a connection whose ring to the guest is larger than others'.
     pub(super) lease: Option<Arc<()>>,
+    pub(super) share: RingShare,
 }
 
 impl Rings {
     /// Two of the same size, as every connection starts.
-    pub(super) const fn equal(len: usize) -> Self {
-        Self { receive: len, send: len, lease: None }
+    pub(super) const fn equal(len: usize, share: RingShare) -> Self {
+        Self { receive: len, send: len, lease: None, share }
     }
 }
 
@@ -121,6 +127,7 @@ impl Connection {
             segment_len,
             guest_next: syn.seq.wrapping_add(1),
             guest_end: syn.seq.wrapping_add(1),
+            guest_start: syn.seq.wrapping_add(1),
             guest_window: syn.window,
             ..connection
         })
@@ -165,6 +172,8 @@ impl Connection {
             sent_end: None,
             guest_next: 0,
             guest_end: 0,
+            guest_start: 0,
+            given: 0,
             guest_window: 0,
             acked_end: None,
             progress: None,
@@ -197,6 +206,7 @@ impl Connection {
         self.segment_len = usize::from(engine_mss).clamp(1, self.socket().send_capacity());
         self.guest_next = answer.seq.wrapping_add(1);
         self.guest_end = self.guest_next;
+        self.guest_start = self.guest_next;
         let window = u32::try_from(self.rings.receive).unwrap_or(u32::MAX).min(u16::MAX.into());
         self.edge = Some(self.guest_next.wrapping_add(window));
         self.is_edge_exact = false;
@@ -282,10 +292,14 @@ impl Connection {
     }
 
     /// Keeps book of a segment that goes into the engine.
-    pub(super) const fn note_received(&mut self, segment: &Segment) {
+    pub(super) fn note_received(&mut self, segment: &Segment) {
         self.empty_segments = 0;
         if is_before(self.guest_end, segment.end()) {
             self.guest_end = segment.end();
+            // Once around, all of the ring is counted, and a difference that has wrapped adds nothing.
+            let written = self.guest_end.wrapping_sub(self.guest_start);
+            let written = usize::try_from(written).unwrap_or(usize::MAX).min(self.rings.receive);
+            self.rings.share.note_from_guest(written);
         }
         if segment.is_ack() {
             // The window of a SYN|ACK is not scaled (RFC 7323 section 2.2); all later ones are.
@@ -401,6 +415,7 @@ impl Connection {
         self.acked_end = Some(engine_next);
         self.guest_next = parked.guest_next;
         self.guest_end = parked.guest_next;
+        self.guest_start = parked.guest_next;
         self.guest_window = parked.window;
         self.edge = Some(parked.edge);
         // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest knows.
@@ -430,12 +445,21 @@ impl Connection {
 
     /// Gives bytes to the guest: `fill` sees contiguous room and says how much it filled.
     pub(crate) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        self.socket_mut()
+        let filled = self
+            .socket_mut()
             .send(|room| {
                 let filled = fill(room).min(room.len());
                 (filled, filled)
             })
-            .unwrap_or(0)
+            .unwrap_or(0);
+        self.given = self.given.saturating_add(filled);
+        self.rings.share.note_to_guest(self.given.min(self.rings.send));
+        filled
+    }
+
+    /// Bytes of memory that the rings hold.
+    pub(crate) const fn held(&self) -> usize {
+        self.rings.share.held()
     }
 
     /// Bytes of the guest that wait for the host.

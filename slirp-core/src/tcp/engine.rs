@@ -15,6 +15,7 @@ use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
 use super::clock;
 use super::connection::{Connection, Parked, Rings};
 use super::device::Slot;
+use super::memory::{LEAST, RingMemory};
 use super::segment::{self, Segment, SynOptions};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
@@ -51,6 +52,7 @@ pub(crate) struct EngineConfig {
     pub(crate) offload: Offload,
     pub(crate) ring_len: usize,
     pub(crate) bulk_flows: usize,
+    pub(crate) ring_memory: usize,
     pub(crate) seed: u64,
 }
 
@@ -70,6 +72,7 @@ pub(crate) struct Engine {
     mtu: usize,
     /// Counts the connections that have a larger ring, by its clones.
     leases: Arc<()>,
+    memory: RingMemory,
 }
 
 impl Engine {
@@ -79,7 +82,8 @@ impl Engine {
         let mut rng = Rng::new(config.seed);
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
-        Self { interface, config, rng, frame, mtu, leases: Arc::new(()) }
+        let memory = RingMemory::new(config.ring_memory);
+        Self { interface, config, rng, frame, mtu, leases: Arc::new(()), memory }
     }
 
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
@@ -101,12 +105,8 @@ impl Engine {
             segment.window,
             &options.emit(told),
         );
-        let mut connection = Connection::listening(
-            &segment,
-            options,
-            (guest_mss, engine_mss),
-            Rings::equal(self.config.ring_len),
-        )?;
+        let mut connection =
+            Connection::listening(&segment, options, (guest_mss, engine_mss), self.rings())?;
         self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
@@ -114,8 +114,8 @@ impl Engine {
     /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
     pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
         let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
+        let rings = self.rings();
         let context = self.interface.context();
-        let rings = Rings::equal(self.config.ring_len);
         Connection::connecting(context, (guest, remote), sizes, rings)
     }
 
@@ -137,7 +137,8 @@ impl Engine {
     /// it is changed. Returns where the frame lies that answers it at once, if there is one.
     ///
     /// # Errors
-    /// The reason why the segment did not reach the engine, or why the connection is dead now.
+    /// The reason why the segment did not reach the engine, or why the connection is dead now. With
+    /// [`DiscardReason::RingMemoryExhausted`] a reset is still to be polled.
     pub(crate) fn handle_segment(
         &mut self,
         connection: &mut Connection,
@@ -162,7 +163,12 @@ impl Engine {
             return Ok(None);
         }
         let packet = connection.guard(&mut segment, packet)?;
+        let before = connection.held();
         connection.note_received(&segment);
+        if self.is_memory_exhausted(connection, before) {
+            connection.abort();
+            return Err(DiscardReason::RingMemoryExhausted);
+        }
         let written = self.ingress(connection, packet, now);
         let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
         connection.note_state(&segment);
@@ -232,7 +238,7 @@ impl Engine {
 
     /// Wakes a parked connection: a new socket is led through a handshake with itself.
     pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
-        self.resume(parked, Rings::equal(self.config.ring_len), now)
+        self.resume(parked, self.rings(), now)
     }
 
     /// Whether a connection has a small ring to the guest and not too many have a large one.
@@ -248,10 +254,41 @@ impl Engine {
         };
         let receive = self.config.ring_len;
         let lease = Some(Arc::clone(&self.leases));
-        let rings = Rings { receive, send: BULK_FACTOR * receive, lease };
+        let share = self.memory.share();
+        let rings = Rings { receive, send: BULK_FACTOR * receive, lease, share };
         if let Some(grown) = self.resume(&parked, rings, now) {
             *connection = grown;
         }
+    }
+
+    /// Exchanges the rings of a connection that is quiet at this moment for new ones, if memory is tight
+    /// and that would help. To the guest nothing changes.
+    pub(crate) fn renew_early(&mut self, connection: &mut Connection, now: Instant) {
+        if let Some(parked) = self.park_early(connection, now)
+            && let Some(renewed) = self.unpark(&parked, now)
+        {
+            *connection = renewed;
+        }
+    }
+
+    fn rings(&self) -> Rings {
+        Rings::equal(self.config.ring_len, self.memory.share())
+    }
+
+    /// Whether connections had better hold less memory than they might.
+    pub(crate) fn is_memory_tight(&self) -> bool {
+        self.memory.is_tight()
+    }
+
+    /// Whether `connection` has come to hold more memory than `before`, and there is none to be had.
+    pub(crate) fn is_memory_exhausted(&self, connection: &Connection, before: usize) -> bool {
+        connection.held() > before && self.memory.is_exhausted()
+    }
+
+    /// [`park`](Self::park)s a connection before its time if memory is tight and that would help.
+    pub(crate) fn park_early(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
+        let is_worth_it = self.memory.is_tight() && connection.held() > LEAST;
+        if is_worth_it { self.park(connection, now) } else { None }
     }
 
     /// A new socket is led through a handshake with itself, to where `parked` was left.

@@ -41,16 +41,20 @@
 //! itself; the engine's sequence numbers are then a constant away from the guest's, and the fence
 //! adds that constant in both directions.
 //!
+//! *Memory.* What all rings together hold is counted and capped: see [`memory`].
+//!
 //! *Time.* See [`clock`].
 
 mod clock;
 mod connection;
 mod device;
 mod engine;
+mod memory;
 mod segment;
 
 pub(crate) use connection::{Connection, Parked};
 pub(crate) use engine::{Engine, EngineConfig, LinkAddresses, checksum_and_segment};
+pub(crate) use memory::TIGHT_LEN;
 pub(crate) use segment::{Segment, emit_reset};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use smoltcp::wire::{IpProtocol, checksum};
 
 use crate::discard::DiscardReason;
 use crate::wire::MacAddr;
+use crate::wire::vnet::{Gso, VnetHeader};
 
 /// Length of an Ethernet II header in bytes.
 pub const ETHERNET_HEADER_LEN: usize = 14;
@@ -23,6 +24,9 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// Ethernet type of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// Length of a UDP header in bytes (RFC 768).
+const UDP_HEADER_LEN: usize = 8;
 
 /// Extension headers that one packet may carry (arbitrary; a real stack sends at most three).
 const EXTENSION_HEADER_CAP: usize = 8;
@@ -205,6 +209,32 @@ pub fn drop_extension_headers(packet: &mut [u8], header: &mut IpHeader) -> usize
     let payload_len = u16::try_from(header.packet_len - IPV6_HEADER_LEN).unwrap_or(0);
     packet[moved + 4..moved + 6].copy_from_slice(&payload_len.to_be_bytes());
     moved
+}
+
+/// Checks a virtio-net header against the frame behind it, whose IP packet is `packet`.
+///
+/// # Errors
+/// [`DiscardReason::VnetHeaderInvalid`].
+pub fn check_offload(
+    vnet: Option<&VnetHeader>,
+    ip: &IpHeader,
+    packet: &[u8],
+) -> Result<(), DiscardReason> {
+    let Some(vnet) = vnet else {
+        return Ok(());
+    };
+    let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
+    let rest = packet.len() - ip.header_len;
+    if ip.protocol == IpProtocol::Tcp {
+        let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
+        vnet.validate(transport_at, 16, gso, rest)
+    } else if ip.protocol == IpProtocol::Udp {
+        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
+    } else if vnet.gso == Gso::None {
+        Ok(())
+    } else {
+        Err(DiscardReason::VnetHeaderInvalid)
+    }
 }
 
 /// Whether the transport checksum over `segment` (transport header and payload) is right.

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod icmp;
 pub mod ip;
 pub mod reassembly;
+pub mod segmentation;
 pub mod udp;
 pub mod vnet;
 
@@ -21,7 +22,12 @@ impl MacAddr {
 
     /// Whether frames may come from this address: neither a group address nor all zero.
     pub fn is_valid_source(self) -> bool {
-        self.0[0] & 1 == 0 && self.0 != [0; 6]
+        !self.is_group() && self.0 != [0; 6]
+    }
+
+    /// Whether it stands for several stations (IEEE 802: the first bit on the wire).
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
     }
 }
 

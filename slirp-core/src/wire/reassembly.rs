@@ -4,7 +4,8 @@
 //! Fragments may arrive in any order; an exact repetition is ignored; any other overlap ends the
 //! whole datagram, fragments that are yet to come included (RFC 5722, for IPv4 as well, like
 //! Linux). Bounded in datagrams, in bytes as they are really allocated, and in time; what is oldest
-//! makes room. Reporting and counting are left to the caller.
+//! makes room, and where fragments have several owners, the oldest of the one that has most.
+//! Reporting and counting are left to the caller.
 
 use core::mem::size_of;
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ type Range = (u16, u16);
 struct Unfinished {
     /// Order of arrival; the key of the other map.
     order: u64,
+    /// Whose it is.
+    owner: u64,
     expires_at: Instant,
     /// A fragment contradicted another: everything of this datagram is discarded until it expires.
     is_ruined: bool,
@@ -71,9 +74,10 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    const fn new(order: u64, expires_at: Instant) -> Self {
+    const fn new(order: u64, owner: u64, expires_at: Instant) -> Self {
         Self {
             order,
+            owner,
             expires_at,
             is_ruined: false,
             header: Vec::new(),
@@ -212,6 +216,8 @@ pub struct Reassembler {
     datagrams_cap: usize,
     lifetime: core::time::Duration,
     evicted: u64,
+    /// Whether fragments of more than the one nameless owner have been seen.
+    has_owners: bool,
 }
 
 impl Reassembler {
@@ -227,6 +233,7 @@ impl Reassembler {
             datagrams_cap: limits.reassembly_datagrams,
             lifetime: timeouts.reassembly,
             evicted: 0,
+            has_owners: false,
         }
     }
 
@@ -242,13 +249,27 @@ impl Reassembler {
         packet: &[u8],
         now: Instant,
     ) -> Result<Option<Vec<u8>>, DiscardReason> {
+        self.handle_fragment_of(0, packet, now)
+    }
+
+    /// The same for a packet of `owner`, one of several guests.
+    ///
+    /// # Errors
+    /// Those of [`handle_fragment`](Self::handle_fragment).
+    pub fn handle_fragment_of(
+        &mut self,
+        owner: u64,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<Option<Vec<u8>>, DiscardReason> {
+        self.has_owners |= owner != 0;
         let located = Located::parse(packet)?;
         let Some(FragmentInfo { offset, more, ident }) = located.fragment else {
             return Ok(Some(located.packet.to_vec()));
         };
         let key = Key::new(&located, ident);
         if offset == 0 && !more {
-            let mut whole = Unfinished::new(0, now);
+            let mut whole = Unfinished::new(0, owner, now);
             whole.insert(&located, (0, length_of(&located)?), false);
             return whole.assemble(key.is_ipv6).map(Some).ok_or(DiscardReason::FragmentInvalid);
         }
@@ -260,7 +281,7 @@ impl Reassembler {
         let bound = |at: usize| u16::try_from(at).map_err(|_| DiscardReason::FragmentInvalid);
         let range = (bound(offset)?, bound(end)?);
 
-        let mut unfinished = self.take(&key, now);
+        let mut unfinished = self.take(&key, owner, now);
         if unfinished.is_ruined {
             self.put(key, unfinished);
             return Err(DiscardReason::FragmentInvalid);
@@ -337,7 +358,7 @@ impl Reassembler {
 
     /// Takes the datagram out of the books, or starts it. What has expired but was not yet
     /// collected by [`handle_timeout`](Self::handle_timeout) may still be completed.
-    fn take(&mut self, key: &Key, now: Instant) -> Unfinished {
+    fn take(&mut self, key: &Key, owner: u64, now: Instant) -> Unfinished {
         if let Some(unfinished) = self.datagrams.remove(key) {
             self.order.remove(&unfinished.order);
             self.bytes -= unfinished.cost();
@@ -345,7 +366,7 @@ impl Reassembler {
         }
         let order = self.next_order;
         self.next_order += 1;
-        Unfinished::new(order, now + self.lifetime)
+        Unfinished::new(order, owner, now + self.lifetime)
     }
 
     fn put(&mut self, key: Key, unfinished: Unfinished) {
@@ -355,19 +376,43 @@ impl Reassembler {
     }
 
     fn take_oldest(&mut self) -> Option<Unfinished> {
-        let (_, key) = self.order.pop_first()?;
+        let (&order, _) = self.order.first_key_value()?;
+        self.take_at(order)
+    }
+
+    /// The oldest datagram of whoever has the most of what there is too much of.
+    fn take_of_heaviest(&mut self, weight: impl Fn(&Unfinished) -> usize) -> Option<Unfinished> {
+        let mut weights: BTreeMap<u64, usize> = BTreeMap::new();
+        for unfinished in self.datagrams.values() {
+            *weights.entry(unfinished.owner).or_default() += weight(unfinished);
+        }
+        let (&heaviest, _) = weights.iter().max_by_key(|&(_, weight)| weight)?;
+        let is_its = |key: &Key| self.datagrams.get(key).is_some_and(|d| d.owner == heaviest);
+        let (&order, _) = self.order.iter().find(|(_, key)| is_its(key))?;
+        self.take_at(order)
+    }
+
+    fn take_at(&mut self, order: u64) -> Option<Unfinished> {
+        let key = self.order.remove(&order)?;
         let unfinished = self.datagrams.remove(&key)?;
         self.bytes -= unfinished.cost();
         Some(unfinished)
     }
 
-    /// Evicts the oldest until one more datagram of `cost` bytes fits; whether it does.
+    /// Evicts the oldest of the heaviest owner until one more datagram of `cost` bytes fits; whether it does.
     fn make_room(&mut self, cost: usize) -> bool {
         if cost > self.bytes_cap || self.datagrams_cap == 0 {
             return false;
         }
         while self.bytes + cost > self.bytes_cap || self.datagrams.len() >= self.datagrams_cap {
-            match self.take_oldest() {
+            let evicted = if !self.has_owners {
+                self.take_oldest()
+            } else if self.bytes + cost > self.bytes_cap {
+                self.take_of_heaviest(Unfinished::cost)
+            } else {
+                self.take_of_heaviest(|_| 1)
+            };
+            match evicted {
                 Some(unfinished) if !unfinished.is_ruined => self.evicted += 1,
                 Some(_) => {}
                 None => break,

@@ -30,6 +30,7 @@ mod message;
 mod tests;
 
 use core::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
@@ -85,6 +86,8 @@ pub struct DhcpServer {
     announces_dns: bool,
     search: Vec<SearchDomain>,
     pool: LeasePool,
+    /// On a shared network: the address that each member was assigned. There is no pool then.
+    reservations: Option<BTreeMap<[u8; 6], Ipv4Addr>>,
 }
 
 impl DhcpServer {
@@ -100,6 +103,26 @@ impl DhcpServer {
                 .filter_map(|text| SearchDomain::new(text))
                 .collect(),
             pool: LeasePool::new(&config.plan),
+            reservations: config.policy.is_shared.then(BTreeMap::new),
+        }
+    }
+
+    /// Whether each client has an address of its own, told by [`reserve`](Self::reserve).
+    pub const fn has_reservations(&self) -> bool {
+        self.reservations.is_some()
+    }
+
+    /// Gives `address` to whoever asks from `client`; nothing where there is a pool.
+    pub fn reserve(&mut self, client: MacAddr, address: Ipv4Addr) {
+        if let Some(reservations) = &mut self.reservations {
+            reservations.insert(client.0, address);
+        }
+    }
+
+    /// Takes the reservation for `client` back.
+    pub fn release(&mut self, client: MacAddr) {
+        if let Some(reservations) = &mut self.reservations {
+            reservations.remove(&client.0);
         }
     }
 
@@ -110,12 +133,18 @@ impl DhcpServer {
         v4.port() == SERVER_PORT && is_ours
     }
 
-    /// Takes the payload of a datagram that is [for us](Self::is_for_us).
+    /// Takes the payload of a datagram that is [for us](Self::is_for_us) and came from the Ethernet
+    /// address `sender`. Only where there are reservations it matters whose address that is: there a
+    /// client asks for itself, and gets what it was assigned or nothing.
     ///
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and
     /// [`DiscardReason::DhcpPoolExhausted`] when there is no address left for the client.
-    pub fn handle_message(&mut self, message: &[u8]) -> Result<DhcpOutcome, DiscardReason> {
+    pub fn handle_message(
+        &mut self,
+        sender: MacAddr,
+        message: &[u8],
+    ) -> Result<DhcpOutcome, DiscardReason> {
         let request = Request::parse(message)?;
         let gateway = self.plan.gateway();
         let is_for_another = request.server.is_some_and(|server| server != gateway);
@@ -123,13 +152,23 @@ impl DhcpServer {
             return Err(DiscardReason::DhcpNotAnswered);
         }
         let client = request.client;
-        let claimed = request.requested.and_then(|wanted| self.pool.try_claim(client, wanted));
+        let reserved = match &self.reservations {
+            Some(reservations) => {
+                let own = reservations.get(&sender.0).filter(|_| client == sender);
+                Some(*own.ok_or(DiscardReason::DhcpNotAnswered)?)
+            }
+            None => None,
+        };
+        let claimed = request.requested.and_then(|wanted| match reserved {
+            Some(own) => (own == wanted).then_some(own),
+            None => self.pool.try_claim(client, wanted),
+        });
         let is_request = request.kind == RequestKind::Request;
         let (kind, address) = if is_request && request.requested.is_some() && claimed.is_none() {
             (ReplyKind::Nak, Ipv4Addr::UNSPECIFIED)
         } else {
             let kind = if is_request { ReplyKind::Ack } else { ReplyKind::Offer };
-            let address = claimed.or_else(|| self.pool.try_allocate(client));
+            let address = claimed.or(reserved).or_else(|| self.pool.try_allocate(client));
             (kind, address.ok_or(DiscardReason::DhcpPoolExhausted)?)
         };
         tracing::debug!(%client, %address, ?kind, "dhcp");

@@ -42,6 +42,8 @@ const FLAG_CHECKING_DISABLED: u8 = 0x10;
 /// Response codes of answers that are made here (RFC 1035 section 4.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ResponseCode {
+    /// There are records, or there is none of this type.
+    NoError = 0,
     /// The query makes no sense.
     FormatError = 1,
     /// No upstream resolver answered.
@@ -117,6 +119,17 @@ pub(super) fn read_query(message: &[u8]) -> Option<QueryShape> {
 /// An answer to `query` that says `code` and nothing else. `shape` is missing when the query could
 /// not be read; its question is not echoed then.
 pub(super) fn make_answer(query: &[u8], shape: Option<&QueryShape>, code: ResponseCode) -> Vec<u8> {
+    make_answer_with(query, shape, code, 0, &[])
+}
+
+/// The same with `count` records in its answer section, which may point to the question's name.
+pub(super) fn make_answer_with(
+    query: &[u8],
+    shape: Option<&QueryShape>,
+    code: ResponseCode,
+    count: u16,
+    records: &[u8],
+) -> Vec<u8> {
     let mut answer = vec![0; HEADER_LEN];
     if let Some(header) = query.get(..HEADER_LEN) {
         answer[..2].copy_from_slice(&header[..2]);
@@ -131,6 +144,8 @@ pub(super) fn make_answer(query: &[u8], shape: Option<&QueryShape>, code: Respon
         answer[4..6].copy_from_slice(&query[4..6]);
         answer.extend_from_slice(questions);
     }
+    answer[6..8].copy_from_slice(&count.to_be_bytes());
+    answer.extend_from_slice(records);
     if let Some(edns) = shape.edns {
         answer[11] = 1;
         answer.push(0);

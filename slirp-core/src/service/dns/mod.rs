@@ -19,6 +19,8 @@
 //! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
 //!
+//! On a shared network a question about a member is answered here ([`MemberNames`]) and never passed on.
+//!
 //! Deliberately omitted: caching, search domains, rewriting of EDNS options, and zone transfers,
 //! which span several messages.
 //!
@@ -26,6 +28,7 @@
 
 mod framer;
 mod message;
+mod names;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +44,7 @@ use crate::wire::MacAddr;
 
 pub use framer::{DnsTcpFramer, QUERIES_PER_CONNECTION_CAP};
 use message::{QueryShape, ResponseCode};
+pub use names::MemberNames;
 
 /// Who asked, and so whom to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +82,8 @@ pub struct DnsService {
     to_host: VecDeque<HostAction>,
     /// Answers that were made here.
     made_here: VecDeque<(Asker, Vec<u8>)>,
+    /// Names that are answered here.
+    pub names: MemberNames,
 }
 
 #[derive(Debug)]
@@ -90,7 +96,7 @@ struct InFlight {
 
 impl DnsService {
     /// A service without queries, with [`Limits::dns_queries`] and [`Timeouts::dns`].
-    pub const fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+    pub fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
         Self {
             cap: limits.dns_queries,
             timeout: timeouts.dns,
@@ -99,6 +105,7 @@ impl DnsService {
             udp: BTreeMap::new(),
             to_host: VecDeque::new(),
             made_here: VecDeque::new(),
+            names: MemberNames::default(),
         }
     }
 
@@ -135,6 +142,13 @@ impl DnsService {
             self.made_here.push_back((asker, answer));
             return Ok(DnsQueryId(id));
         };
+        if let Some(mut answer) = self.names.answer(message, &shape) {
+            if let Asker::Udp { .. } = asker {
+                answer = message::truncate_answer(answer, shape.udp_answer_cap());
+            }
+            self.made_here.push_back((asker, answer));
+            return Ok(DnsQueryId(id));
+        }
         let transport = match asker {
             Asker::Udp { .. } => DnsTransport::Udp,
             Asker::Tcp { .. } => DnsTransport::Tcp,
@@ -197,6 +211,11 @@ impl DnsService {
     /// The next answer that was made without the host side.
     pub fn poll_answer(&mut self) -> Option<(Asker, Vec<u8>)> {
         self.made_here.pop_front()
+    }
+
+    /// Who waits for an answer.
+    pub fn askers(&self) -> impl Iterator<Item = &Asker> {
+        self.in_flight.values().map(|query| &query.asker)
     }
 
     /// Queries in flight.

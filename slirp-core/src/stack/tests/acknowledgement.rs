@@ -19,6 +19,43 @@ fn answer_carries_the_acknowledgement_of_its_request() {
     }
 }
 
+/// Each request moves the deadline of its flow to and fro between the held acknowledgement's, the
+/// retransmission's and the next parking's.
+#[test]
+fn flows_that_talk_steadily_wake_the_timer_as_rarely_as_they_hold_acknowledgements() {
+    const FLOWS: u16 = 40;
+    let mut ladder = Ladder::new();
+    let mut talks: Vec<_> = (0..FLOWS)
+        .map(|index| {
+            let syn = Talk::syn(false, LINUX_OPTIONS);
+            let from = SocketAddr::new(syn.from.ip(), 30_000 + index);
+            Talk::open_with(&mut ladder, &Draft { from, ..syn })
+        })
+        .collect();
+    let started_at = ladder.now;
+    let mut timeouts: u64 = 0;
+    let mut hints = 0;
+    while ladder.now < started_at + Duration::from_secs(3) {
+        for talk in &mut talks {
+            assert!(talk.say(&mut ladder, ACK | PSH, b"request").is_empty());
+        }
+        for talk in &mut talks {
+            ladder.now = ladder.now + Duration::from_micros(5);
+            let heard = ladder.host(talk.flow, |host| host.to_guest.extend(b"answer"));
+            talk.take(&heard);
+            if ladder.stack.poll_timeout().is_some_and(|(at, _)| at <= ladder.now) {
+                timeouts += 1;
+                ladder.stack.handle_timeout(ladder.now);
+                assert!(ladder.turn().is_empty(), "nothing is sent in vain");
+            }
+        }
+        hints = hints.max(ladder.stack.timers.len());
+    }
+    let holds = ladder.now.saturating_since(started_at).as_millis() / 5;
+    assert!(u128::from(timeouts) <= 2 * u128::from(FLOWS) * holds, "{timeouts} in {holds} holds");
+    assert!(hints <= 2 * usize::from(FLOWS) + 1024 + usize::from(FLOWS), "{hints}");
+}
+
 #[test]
 fn held_acknowledgement_leaves_alone_after_5_ms_and_then_at_once_for_a_while() {
     let mut ladder = Ladder::new();

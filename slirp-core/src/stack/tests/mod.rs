@@ -6,6 +6,7 @@
 mod acknowledgement;
 mod closing;
 mod hostile;
+mod memory;
 mod opening;
 mod segmentation;
 mod window;

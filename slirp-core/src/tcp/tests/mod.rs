@@ -89,6 +89,7 @@ impl Peer {
             offload: opening.offload,
             ring_len: opening.ring_len,
             bulk_flows: 1,
+            ring_memory: usize::MAX,
             seed: 42,
         });
         let (from, to) = if opening.is_ipv6 {

@@ -138,6 +138,23 @@ fn expired_datagram_gives_its_first_fragment_back() {
 }
 
 #[test]
+fn owner_of_most_datagrams_makes_room_and_the_others_keep_theirs() {
+    let mut reassembler = reassembler();
+    let (whole, of_other) = pieces(false, 4000, 60_000);
+    reassembler.handle_fragment_of(2, &of_other[0], NOW).unwrap();
+    for ident in 0..1000 {
+        let (_, pieces) = pieces(false, 4000, ident);
+        reassembler.handle_fragment_of(1, &pieces[0], NOW).unwrap();
+    }
+    assert_eq!(reassembler.len(), Limits::default().reassembly_datagrams);
+    let mut last = None;
+    for piece in &of_other[1..] {
+        last = reassembler.handle_fragment_of(2, piece, NOW).unwrap();
+    }
+    assert_eq!(last, Some(whole));
+}
+
+#[test]
 fn oldest_makes_room_at_the_cap_of_datagrams() {
     let mut reassembler = reassembler();
     for ident in 0..257 {

@@ -50,7 +50,7 @@ pub(super) fn message(outcome: &DhcpOutcome) -> &[u8] {
 
 /// Type of a reply and `yiaddr`.
 pub(super) fn answer(server: &mut DhcpServer, message: &[u8]) -> Option<(u8, Ipv4Addr)> {
-    let outcome = server.handle_message(message).ok()?;
+    let outcome = server.handle_message(MacAddr::default(), message).ok()?;
     let reply = self::message(&outcome);
     assert_eq!(reply[240..242], [53, 1]);
     Some((reply[242], Ipv4Addr::new(reply[16], reply[17], reply[18], reply[19])))

@@ -79,7 +79,7 @@ fn everything_else_gets_none() {
         ("another server", request(REQUEST, 1, &[54, 4, 10, 0, 2, 4]), DhcpNotAnswered),
     ] {
         let mut server = server();
-        assert_eq!(server.handle_message(&message), Err(expected), "{name}");
+        assert_eq!(server.handle_message(MacAddr::default(), &message), Err(expected), "{name}");
         let next = answer(&mut server, &request(DISCOVER, 9, &[]));
         assert_eq!(next, Some((OFFER, pool(15))), "{name} took an address");
     }
@@ -109,7 +109,7 @@ fn full_pool_refuses_newcomers_and_keeps_its_clients() {
         assert_eq!(offer, Some((OFFER, pool(15 + last))));
     }
     for message in [request(DISCOVER, 99, &[]), request(REQUEST, 99, &[]), bootp(99)] {
-        assert_eq!(server.handle_message(&message), Err(DhcpPoolExhausted));
+        assert_eq!(server.handle_message(MacAddr::default(), &message), Err(DhcpPoolExhausted));
     }
     let wants = [50, 4, 10, 0, 2, 20];
     let refused = answer(&mut server, &request(REQUEST, 99, &wants));
@@ -137,8 +137,8 @@ proptest::proptest! {
     fn no_message_panics(rest: Vec<u8>, len in 0_usize..400) {
         let mut message = [&request(DISCOVER, 1, &[])[..240], &rest[..]].concat();
         message.truncate(len);
-        let _ = server().handle_message(&message);
-        let _ = server().handle_message(&rest);
+        let _ = server().handle_message(MacAddr::default(), &message);
+        let _ = server().handle_message(MacAddr::default(), &rest);
     }
 
     #[test]
@@ -148,10 +148,10 @@ proptest::proptest! {
         let search_domains = vec!["a".repeat(63); 9];
         let config = StackConfig { search_domains, ..StackConfig::default() };
         let mut server = DhcpServer::new(&config);
-        let mut leases = std::collections::BTreeMap::new();
+        let mut leases = BTreeMap::new();
         for (kind, last, wanted, asked) in requests {
             let options = [50, 4, 10, 0, 2, wanted, 55, 4, 119, 15, 26, asked];
-            let Ok(outcome) = server.handle_message(&request(kind, last, &options)) else {
+            let Ok(outcome) = server.handle_message(MacAddr::default(), &request(kind, last, &options)) else {
                 continue;
             };
             assert_eq!(message(&outcome).len(), 548);
@@ -166,4 +166,31 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn member_of_a_shared_network_gets_its_own_address_and_nobody_elses() {
+    let mut config = StackConfig::default();
+    config.policy.is_shared = true;
+    let mut server = DhcpServer::new(&config);
+    let mac = |last: u8| MacAddr([2, 0, 0, 0, 0, last]);
+    server.reserve(mac(1), Ipv4Addr::new(10, 0, 2, 101));
+    server.reserve(mac(2), Ipv4Addr::new(10, 0, 2, 102));
+    let offered = |outcome: DhcpOutcome| message(&outcome)[16..20].to_vec();
+    for kind in [DISCOVER, REQUEST] {
+        let outcome = server.handle_message(mac(2), &request(kind, 2, &[])).unwrap();
+        assert_eq!(offered(outcome), [10, 0, 2, 102]);
+    }
+    let wish = request(REQUEST, 2, &[50, 4, 10, 0, 2, 102]);
+    assert!(server.handle_message(mac(2), &wish).unwrap().leased.is_some());
+    // The other's address is refused, another client is not spoken for, and there is no pool.
+    let greed = request(REQUEST, 2, &[50, 4, 10, 0, 2, 101]);
+    assert_eq!(server.handle_message(mac(2), &greed).unwrap().leased, None);
+    for (sender, client) in [(1, 2), (3, 3)] {
+        let outcome = server.handle_message(mac(sender), &request(DISCOVER, client, &[]));
+        assert_eq!(outcome, Err(DhcpNotAnswered));
+    }
+    server.release(mac(2));
+    let outcome = server.handle_message(mac(2), &request(DISCOVER, 2, &[]));
+    assert_eq!(outcome, Err(DhcpNotAnswered));
 }

@@ -1,6 +1,7 @@
 //! Scenario and property tests of the DNS service.
 
 mod framing;
+mod names;
 mod relay;
 
 use core::net::SocketAddr;

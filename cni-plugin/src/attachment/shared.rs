@@ -1,0 +1,191 @@
+//! Attachments to a shared network: one process serves all containers of one network name.
+//!
+//! Owns [`Membership`], what such an attachment is besides an ordinary one; [`Terms`], what all members
+//! of a network have to agree on; where the files of a network are; and the question to its process
+//! whether those who have gone have really gone.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::frame;
+use super::request::Request;
+use super::store::Files;
+
+/// The argument by which our executable is told to be the process of a network.
+pub(crate) const NETWORK_ARGUMENT: &str = "run-network";
+
+/// How long the process of a network may take to answer (arbitrary; it takes microseconds).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an attachment to a shared network is besides.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Membership {
+    /// Whether the runtime has chosen the address; otherwise the network does.
+    pub(crate) is_address_chosen: bool,
+    /// The same of the IPv6 address.
+    pub(crate) is_address6_chosen: bool,
+    /// Names that mean this container alone.
+    pub(crate) names: Vec<String>,
+    /// Names that several containers may have.
+    pub(crate) aliases: Vec<String>,
+}
+
+impl Membership {
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "addressChosen": self.is_address_chosen,
+            "address6Chosen": self.is_address6_chosen,
+            "names": self.names,
+            "aliases": self.aliases,
+        })
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        let texts = |name: &str| -> Option<Vec<String>> {
+            let list = value[name].as_array()?.iter();
+            list.map(|text| text.as_str().map(str::to_owned)).collect()
+        };
+        Some(Self {
+            is_address_chosen: value["addressChosen"].as_bool()?,
+            is_address6_chosen: value["address6Chosen"].as_bool()?,
+            names: texts("names")?,
+            aliases: texts("aliases")?,
+        })
+    }
+}
+
+/// What the members of a network agree on, by the keys of the configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Terms(Map<String, Value>);
+
+impl Terms {
+    pub(crate) fn of(request: &Request) -> Self {
+        let plan = &request.plan;
+        let shown = |value: Option<String>| value.map_or(Value::Null, Value::String);
+        let pairs = [
+            ("mtu", json!(request.mtu)),
+            ("cidr", json!(format!("{}/{}", plan.network(), plan.prefix_len()))),
+            ("cidr6", shown(plan.ipv6().map(|plan| format!("{}/64", plan.prefix())))),
+            ("disableHostLoopback", json!(!request.policy.allow_host_loopback)),
+            ("disableDNS", json!(!request.policy.dns_service)),
+            ("outboundAddr", shown(request.outbound.ipv4.map(|address| address.to_string()))),
+            ("outboundAddr6", shown(request.outbound.ipv6.map(|address| address.to_string()))),
+            ("sandbox", json!(request.sandbox)),
+        ];
+        Self(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// In which keys `other` differs, for a person; `None` where it does not.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let shown = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => "none".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        let differing = self.0.iter().filter(|(key, value)| other.0.get(*key) != Some(*value));
+        let words: Vec<String> = differing
+            .map(|(key, value)| {
+                format!("{key} is {}, not {}", shown(Some(value)), shown(other.0.get(key)))
+            })
+            .collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+/// The files of the network `name` in the folder of these: `STEM.sock` is where members join, `STEM.api`
+/// the API socket, `STEM.lock` held while somebody joins.
+pub(crate) fn network_files(files: &Files, name: &str) -> Files {
+    Files::new(files.folder().to_owned(), stem(name), files.scope().to_owned())
+}
+
+/// The name of a network's files: no attachment has it, since no container's id is empty.
+fn stem(name: &str) -> String {
+    super::key::hash([&[0], name.as_bytes(), &[0]].concat())
+}
+
+/// Waits until the members of a network whose keepers have ended are gone, and with them their
+/// interfaces and ports; and removes the network's files when nobody is left.
+pub(crate) fn settle(network: &Files) {
+    if let Ok(stream) = UnixStream::connect(network.socket())
+        // An end instead of an answer says the same.
+        && let Err(error) = ask_to_settle(&stream)
+    {
+        tracing::debug!(%error, "the network has ended");
+    }
+    sweep(network);
+}
+
+fn ask_to_settle(stream: &UnixStream) -> io::Result<Value> {
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    frame::send(stream, &json!({ "execute": "settle" }))?;
+    frame::receive(stream)
+}
+
+/// Removes the files of a network that has no process, unless somebody is at work on them.
+pub(crate) fn sweep(network: &Files) {
+    if !network.exist() {
+        return;
+    }
+    if let Ok(Some(lock)) = network.try_lock()
+        && UnixStream::connect(network.socket()).is_err()
+    {
+        network.remove();
+        lock.remove();
+    }
+}
+
+/// The addresses that a network has given to a member, as they go from process to process.
+pub(crate) fn seat_to_json(address: Ipv4Addr, address6: Option<Ipv6Addr>) -> Value {
+    json!({ "address": address.to_string(), "address6": address6.map(|a| a.to_string()) })
+}
+
+/// Reads what [`seat_to_json`] wrote.
+pub(crate) fn seat_from_json(value: &Value) -> Option<(Ipv4Addr, Option<Ipv6Addr>)> {
+    let address = value["address"].as_str()?.parse().ok()?;
+    let address6 = value["address6"].as_str().and_then(|text| text.parse().ok());
+    Some((address, address6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attachment::request::tests::example;
+
+    #[test]
+    fn membership_survives_the_way_between_processes() {
+        let membership = Membership {
+            is_address_chosen: true,
+            is_address6_chosen: false,
+            names: vec!["a".to_owned(), "b".to_owned()],
+            aliases: vec!["c".to_owned()],
+        };
+        assert_eq!(Membership::from_json(&membership.to_json()), Some(membership));
+        assert_eq!(Membership::from_json(&json!({ "names": [] })), None);
+    }
+
+    #[test]
+    fn difference_names_the_keys_and_both_values() {
+        let terms = Terms::of(&example());
+        assert_eq!(terms.difference(&terms), None);
+        let mut other = example();
+        other.mtu = 9000;
+        other.outbound.ipv4 = None;
+        other.ports = Vec::new();
+        assert_eq!(
+            terms.difference(&Terms::of(&other)).unwrap(),
+            "mtu is 1500, not 9000; outboundAddr is 192.0.2.1, not none"
+        );
+    }
+
+    #[test]
+    fn files_of_a_network_are_nobody_elses() {
+        let files = Files::new("/x".into(), "0".to_owned(), "-".to_owned());
+        assert_ne!(network_files(&files, "a").stem(), network_files(&files, "b").stem());
+        assert_eq!(network_files(&files, "a").stem().len(), 32);
+    }
+}

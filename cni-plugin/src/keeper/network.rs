@@ -1,0 +1,363 @@
+//! The process of a shared network.
+//!
+//! # Theory of operation
+//! The first keeper of a network starts it and is its first client; later ones connect to its socket.
+//! It makes its sockets, enters a sandbox of its own, no member's, and serves until its last client has
+//! gone. A client is a connection, and whatever ends the connection ends the membership:
+//!
+//! | state | next |
+//! | --- | --- |
+//! | new | *join* gets it addresses, if it agrees with the network; *settle* is answered and ends it |
+//! | seated | its device and Ethernet address make it a member, with its ports |
+//! | member | nothing: it stays until it hangs up or its device is gone |
+//!
+//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle* means
+//! that whoever hung up before has left nothing behind.
+//!
+//! The end: when no client is left and none waits to be accepted, the listener is closed, then the
+//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is hung
+//! up on before an answer, and starts the network anew.
+//!
+//! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops in
+//! the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::{geteuid, setsid};
+use serde_json::{Value, json};
+use slirp_core::config::Limits;
+use slirp_core::host::tap::Tap;
+use slirp_core::instance::{
+    Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard, member_system_calls,
+};
+use slirp_core::receive_fd;
+
+use super::engine::{self, Running};
+use super::log;
+use super::roster::Roster;
+use crate::attachment::error::{Error, Kind};
+use crate::attachment::frame;
+use crate::attachment::request::{Request, parse_mac};
+use crate::attachment::shared::{Terms, seat_to_json};
+
+/// How long a client may take over a message that it has begun (arbitrary; clients are keepers).
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Flows that a network has, however few descriptors there are (arbitrary).
+const FLOWS_MIN: usize = 256;
+/// Clients at one time: all members, and as many who are about to join.
+const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
+
+/// Runs as the process of a network. What it is told comes over standard input, which is a socket, and
+/// stays its first client.
+pub(crate) fn run() -> ExitCode {
+    let Ok(starter) = engine::take_over(c"slirp-network") else { return ExitCode::FAILURE };
+    // The one who starts us is not the one whom we end with.
+    let _ = setsid();
+    let network = match Network::start(&starter) {
+        Ok(network) => network,
+        Err(error) => {
+            tracing::error!(%error, "the network cannot start");
+            // The keeper may have gone.
+            let _ = frame::send(&starter, &json!({ "error": error.to_json() }));
+            return ExitCode::FAILURE;
+        }
+    };
+    if frame::send(&starter, &json!({})).is_ok() {
+        network.serve(starter);
+    }
+    ExitCode::SUCCESS
+}
+
+/// A client.
+#[derive(Debug)]
+struct Client {
+    number: u64,
+    stream: UnixStream,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    Seated(Box<Request>),
+    /// `end` hangs up when the membership ends.
+    Member {
+        id: MemberId,
+        end: io::PipeReader,
+    },
+}
+
+/// What becomes of a client after a message.
+enum Next {
+    Stay(State),
+    Leave,
+}
+
+/// See the [module](self).
+struct Network {
+    terms: Terms,
+    host: Value,
+    name: String,
+    roster: Roster,
+    listener: UnixListener,
+    running: Running,
+    clients: Vec<Client>,
+    last_number: u64,
+}
+
+impl Network {
+    fn start(starter: &UnixStream) -> Result<Self, Error> {
+        let untold =
+            |error: io::Error| Error::failed(format!("the network was told nothing: {error}"));
+        let order = frame::receive(starter).map_err(untold)?;
+        let request = Request::from_json(&order["request"])
+            .ok_or_else(|| Error::failed("the request cannot be read"))?;
+        if request.log_file.is_some() {
+            log::to_stderr();
+        }
+        let path = order["socket"].as_str().unwrap_or_default();
+        let failed = |error: io::Error| Error::failed(format!("{path}: {error}"));
+        // Whoever starts us holds the lock, and has seen that nobody listens.
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let api = engine::api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
+        // No member's flows are to take the descriptors that others need.
+        let mut limits = Limits::default();
+        let descriptors = engine::raise_descriptor_limit().saturating_sub(2 * CLIENTS_CAP);
+        limits.flows = limits.flows.min(descriptors.max(FLOWS_MIN));
+        let board = Switchboard::new()
+            .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
+        let builder = engine::configured(Builder::new(board), &request);
+        let builder = builder.limits(limits).api_socket(api);
+        if request.sandbox {
+            // Not in the user namespace of a member, whose root would be root over us.
+            engine::confine(None, member_system_calls())?;
+        }
+        let running = engine::spawn(builder)?;
+        Ok(Self {
+            terms: Terms::of(&request),
+            host: order["hostNetns"].clone(),
+            roster: Roster::new(&request.network, request.plan),
+            name: request.network,
+            listener,
+            running,
+            clients: Vec::new(),
+            last_number: 0,
+        })
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.running.handle
+    }
+
+    /// Serves until the last client has gone, or the instance has.
+    fn serve(mut self, starter: UnixStream) {
+        tracing::info!(network = %self.name, "serving a shared network");
+        self.add_client(starter);
+        let mut gone = Vec::new();
+        while !self.clients.is_empty() {
+            if !self.wait() {
+                break;
+            }
+            gone = self.remove_gone();
+            self.serve_messages();
+            self.accept();
+            if !self.clients.is_empty() {
+                gone.clear();
+            }
+        }
+        drop(self.listener);
+        self.running.stop();
+        // Their keepers hear of their end now that everything has.
+        drop(gone);
+        tracing::info!(network = %self.name, "the network has ended");
+    }
+
+    /// Waits until there is something to do; not when the instance has ended.
+    fn wait(&self) -> bool {
+        let mut polled = vec![
+            PollFd::new(self.running.end.as_fd(), PollFlags::empty()),
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+        ];
+        for client in &self.clients {
+            polled.push(PollFd::new(client.stream.as_fd(), PollFlags::POLLIN));
+            if let State::Member { end, .. } = &client.state {
+                polled.push(PollFd::new(end.as_fd(), PollFlags::empty()));
+            }
+        }
+        while let Err(Errno::EINTR) = poll(&mut polled, PollTimeout::NONE) {}
+        polled.first().and_then(PollFd::revents).is_none_or(|events| events.is_empty())
+    }
+
+    /// Ends the memberships of those who have hung up or lost their device. Returns their connections.
+    fn remove_gone(&mut self) -> Vec<UnixStream> {
+        let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
+            let mut polled = [PollFd::new(fd.as_fd(), flags)];
+            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        };
+        let is_gone = |client: &Client| match &client.state {
+            // A member says nothing, so what there is to read is the end.
+            State::Member { end, .. } => {
+                has_event(&client.stream, PollFlags::POLLIN) || has_event(end, PollFlags::empty())
+            }
+            State::New | State::Seated(_) => has_event(&client.stream, PollFlags::empty()),
+        };
+        let (gone, staying) = std::mem::take(&mut self.clients).into_iter().partition(is_gone);
+        self.clients = staying;
+        let end = |client: Client| {
+            self.roster.leave(client.number);
+            if let State::Member { id, .. } = client.state {
+                // Where its device was lost it is removed already.
+                let _ = self.running.handle.blocking_remove_member(id);
+            }
+            client.stream
+        };
+        Vec::into_iter(gone).map(end).collect()
+    }
+
+    fn serve_messages(&mut self) {
+        for mut client in std::mem::take(&mut self.clients) {
+            if matches!(client.state, State::Member { .. }) || !is_readable(&client.stream) {
+                self.clients.push(client);
+                continue;
+            }
+            let state = std::mem::replace(&mut client.state, State::New);
+            match self.serve_message(client.number, &client.stream, state) {
+                Ok(Next::Stay(state)) => {
+                    client.state = state;
+                    self.clients.push(client);
+                }
+                Ok(Next::Leave) => self.roster.leave(client.number),
+                Err(error) => {
+                    self.roster.leave(client.number);
+                    // The keeper may have gone.
+                    let _ = frame::send(&client.stream, &json!({ "error": error.to_json() }));
+                }
+            }
+        }
+    }
+
+    /// Reads and answers one message.
+    fn serve_message(
+        &mut self,
+        number: u64,
+        stream: &UnixStream,
+        state: State,
+    ) -> Result<Next, Error> {
+        let Ok(message) = frame::receive(stream) else { return Ok(Next::Leave) };
+        let (next, answer) = match state {
+            State::New => match message["execute"].as_str() {
+                Some("settle") => (Next::Leave, json!({})),
+                Some("join") => {
+                    let (request, seat) = self.seat(number, &message)?;
+                    (Next::Stay(State::Seated(Box::new(request))), seat)
+                }
+                Some(_) | None => return Err(Error::failed("unknown request")),
+            },
+            State::Seated(request) => {
+                let member = self.admit(number, stream, &message, &request)?;
+                (Next::Stay(member), json!({}))
+            }
+            State::Member { .. } => return Ok(Next::Leave),
+        };
+        // One that has gone is noticed in the next turn.
+        let _ = frame::send(stream, &answer);
+        Ok(next)
+    }
+
+    /// Gives a keeper addresses for its container.
+    fn seat(&mut self, number: u64, message: &Value) -> Result<(Request, Value), Error> {
+        let request = Request::from_json(&message["request"])
+            .ok_or_else(|| Error::failed("the request cannot be read"))?;
+        let of_network = |what: String| {
+            Error::new(Kind::Unsupported, format!("the network {} {what}", self.name))
+        };
+        if message["hostNetns"] != self.host {
+            let what = "is served from another network namespace of the host";
+            return Err(of_network(what.to_owned()));
+        }
+        if let Some(difference) = self.terms.difference(&Terms::of(&request)) {
+            return Err(of_network(format!("is in use with another configuration: {difference}"))
+                .with_hint(Some("all containers of a shared network agree on these keys")));
+        }
+        let (address, address6) = self.roster.take(number, &request)?;
+        Ok((request.seated(address, address6), seat_to_json(address, address6)))
+    }
+
+    /// Makes a member of a keeper's container.
+    fn admit(
+        &mut self,
+        number: u64,
+        stream: &UnixStream,
+        message: &Value,
+        request: &Request,
+    ) -> Result<State, Error> {
+        let failed = |error: io::Error| Error::failed(format!("no device was given: {error}"));
+        let tap = receive_fd(stream.as_fd()).map_err(failed)?;
+        let tap = Tap::adopt(tap).map_err(|error| Error::failed(error.to_string()))?;
+        let mac = message["mac"].as_str().and_then(parse_mac);
+        let mac = mac.ok_or_else(|| Error::failed("the interface has no Ethernet address"))?;
+        self.roster.note_mac(number, mac)?;
+        let membership = request.shared.clone().unwrap_or_default();
+        let parsed = |names: &[String]| -> Vec<MemberName> {
+            names.iter().filter_map(|name| name.parse().ok()).collect()
+        };
+        let member = Member {
+            mac,
+            address: request.address,
+            address6: request.address6,
+            names: parsed(&membership.names),
+            aliases: parsed(&membership.aliases),
+        };
+        let (end, guard) = io::pipe().map_err(failed)?;
+        let new = NewMember { tap, member, guard: Some(OwnedFd::from(guard)) };
+        let id = self
+            .handle()
+            .blocking_add_member(new)
+            .map_err(|error| Error::failed(error.to_string()))?;
+        if let Err(error) = engine::publish(request, self.handle()) {
+            // All of its ports or none.
+            let _ = self.handle().blocking_remove_member(id);
+            return Err(error);
+        }
+        tracing::info!(container = %request.key, address = %request.address, "a container has joined");
+        Ok(State::Member { id, end })
+    }
+
+    /// Takes new clients, all that are there.
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            let is_own = getsockopt(&stream.as_fd(), PeerCredentials)
+                .is_ok_and(|peer| peer.uid() == geteuid().as_raw());
+            if is_own && self.clients.len() < CLIENTS_CAP {
+                self.add_client(stream);
+            }
+        }
+    }
+
+    fn add_client(&mut self, stream: UnixStream) {
+        let is_bounded = stream
+            .set_read_timeout(Some(CLIENT_TIMEOUT))
+            .and_then(|()| stream.set_write_timeout(Some(CLIENT_TIMEOUT)));
+        if let Err(error) = is_bounded {
+            tracing::warn!(%error, "a client is refused");
+            return;
+        }
+        self.last_number += 1;
+        self.clients.push(Client { number: self.last_number, stream, state: State::New });
+    }
+}
+
+fn is_readable(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}

@@ -1,0 +1,209 @@
+//! The addresses of a shared network's members: who has which, and which is the next.
+//!
+//! Owns their assignment. One that the runtime has chosen is given if nobody has it; otherwise it is the
+//! lowest free one from the plan's recommended address on (`.100`, `::100`). The same requests in the same
+//! order get the same addresses. An address is free again when its member has gone.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::wire::MacAddr;
+
+use crate::attachment::error::Error;
+use crate::attachment::key::Key;
+use crate::attachment::request::Request;
+
+/// A member's place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Seat {
+    number: u64,
+    key: Key,
+    address: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
+    mac: Option<MacAddr>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Roster {
+    network: String,
+    plan: AddressPlan,
+    seats: Vec<Seat>,
+}
+
+impl Roster {
+    pub(super) fn new(network: &str, plan: AddressPlan) -> Self {
+        Self { network: network.to_owned(), plan, seats: Vec::new() }
+    }
+
+    /// Gives addresses to the member `number` that makes this request.
+    ///
+    /// # Errors
+    /// When somebody has the one that it wants, with that container; when there is none left.
+    pub(super) fn take(
+        &mut self,
+        number: u64,
+        request: &Request,
+    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), Error> {
+        let membership = request.shared.clone().unwrap_or_default();
+        let address = if membership.is_address_chosen {
+            self.refuse_if_taken(IpAddr::V4(request.address))?;
+            request.address
+        } else {
+            self.free_address()?
+        };
+        let address6 = match (self.plan.ipv6(), request.address6) {
+            (Some(_), Some(chosen)) if membership.is_address6_chosen => {
+                self.refuse_if_taken(IpAddr::V6(chosen))?;
+                Some(chosen)
+            }
+            (Some(plan), _) => self.free_address6(plan),
+            (None, _) => None,
+        };
+        let key = request.key.clone();
+        self.seats.push(Seat { number, key, address, address6, mac: None });
+        Ok((address, address6))
+    }
+
+    /// Notes the Ethernet address of a member.
+    ///
+    /// # Errors
+    /// When another member has it, with that container.
+    pub(super) fn note_mac(&mut self, number: u64, mac: MacAddr) -> Result<(), Error> {
+        if let Some(holder) = self.seats.iter().find(|seat| seat.mac == Some(mac)) {
+            let message = format!("the Ethernet address {mac} is that of {}", shown(&holder.key));
+            return Err(Error::failed(message));
+        }
+        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.number == number) {
+            seat.mac = Some(mac);
+        }
+        Ok(())
+    }
+
+    /// Takes the place of a member back.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.seats.retain(|seat| seat.number != number);
+    }
+
+    fn holder(&self, address: IpAddr) -> Option<&Seat> {
+        self.seats.iter().find(|seat| {
+            IpAddr::V4(seat.address) == address || seat.address6.map(IpAddr::V6) == Some(address)
+        })
+    }
+
+    fn refuse_if_taken(&self, address: IpAddr) -> Result<(), Error> {
+        match self.holder(address) {
+            None => Ok(()),
+            Some(holder) => {
+                let message = format!("the IP address {address} is that of {}", shown(&holder.key));
+                Err(Error::failed(message))
+            }
+        }
+    }
+
+    fn free_address(&self) -> Result<Ipv4Addr, Error> {
+        let (first, end) = (self.plan.recommended_guest(), self.plan.broadcast());
+        let mut all = (first.to_bits()..end.to_bits()).map(Ipv4Addr::from_bits);
+        all.find(|&address| self.holder(IpAddr::V4(address)).is_none()).ok_or_else(|| {
+            let last = Ipv4Addr::from_bits(end.to_bits() - 1);
+            Error::failed(format!(
+                "the network {} has no address left: its {} containers have all from {first} to {last}",
+                self.network,
+                self.seats.len()
+            ))
+            .with_hint(Some("remove containers, or choose a larger network with cidr"))
+        })
+    }
+
+    fn free_address6(&self, plan: &Ipv6Plan) -> Option<Ipv6Addr> {
+        let first = plan.recommended_guest().to_bits();
+        // There are more of them than there can be members.
+        let mut all = (first..first + 0x1_0000).map(Ipv6Addr::from_bits);
+        all.find(|&address| self.holder(IpAddr::V6(address)).is_none())
+    }
+}
+
+fn shown(key: &Key) -> String {
+    format!("container {} ({})", key.container_id, key.ifname)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attachment::request::tests::example;
+    use crate::attachment::shared::Membership;
+
+    fn request(container: &str, address: Option<&str>) -> Request {
+        let mut request = example();
+        request.key.container_id = container.to_owned();
+        request.plan = AddressPlan::new(Ipv4Addr::new(10, 0, 2, 128), 25)
+            .unwrap()
+            .with_ipv6(Ipv6Plan::default());
+        request.address6 = None;
+        request.shared =
+            Some(Membership { is_address_chosen: address.is_some(), ..Membership::default() });
+        if let Some(address) = address {
+            request.address = address.parse().unwrap();
+        }
+        request
+    }
+
+    fn roster() -> Roster {
+        Roster::new("net", request("a", None).plan)
+    }
+
+    fn last(taken: Result<(Ipv4Addr, Option<Ipv6Addr>), Error>) -> u8 {
+        taken.unwrap().0.octets()[3]
+    }
+
+    #[test]
+    fn lowest_free_address_is_next() {
+        let mut roster = roster();
+        assert_eq!(last(roster.take(1, &request("a", None))), 228);
+        assert_eq!(last(roster.take(2, &request("b", Some("10.0.2.229")))), 229);
+        let (address, address6) = roster.take(3, &request("c", None)).unwrap();
+        assert_eq!(address.octets()[3], 230);
+        assert_eq!(address6.unwrap().to_string(), "fd00::102");
+        roster.leave(1);
+        assert_eq!(last(roster.take(4, &request("d", None))), 228, "free with its member");
+    }
+
+    #[test]
+    fn address_of_another_is_refused_with_its_holder() {
+        let mut roster = roster();
+        roster.take(1, &request("a", None)).unwrap();
+        let error = roster.take(2, &request("b", Some("10.0.2.228"))).unwrap_err();
+        assert_eq!(error.message, "the IP address 10.0.2.228 is that of container a (eth0)");
+        roster.leave(1);
+        assert_eq!(last(roster.take(2, &request("b", Some("10.0.2.228")))), 228);
+    }
+
+    #[test]
+    fn full_network_says_so() {
+        let mut roster = roster();
+        for number in 0..27 {
+            roster.take(number, &request("a", None)).unwrap();
+        }
+        let error = roster.take(27, &request("b", None)).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the network net has no address left: its 27 containers have all from 10.0.2.228 to \
+             10.0.2.254"
+        );
+        assert_eq!(last(roster.take(28, &request("c", Some("10.0.2.140")))), 140, "below .100");
+    }
+
+    #[test]
+    fn ethernet_address_of_another_is_refused_with_its_holder() {
+        let mut roster = roster();
+        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        roster.take(1, &request("a", None)).unwrap();
+        roster.take(2, &request("b", None)).unwrap();
+        roster.note_mac(1, mac).unwrap();
+        let error = roster.note_mac(2, mac).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the Ethernet address 02:00:00:00:00:09 is that of container a (eth0)"
+        );
+    }
+}

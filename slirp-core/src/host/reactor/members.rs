@@ -1,0 +1,42 @@
+//! Members of a shared network: coming, going, and what goes with them.
+
+use super::Reactor;
+use crate::event::ForwardId;
+use crate::host::switchboard::NewMember;
+use crate::member::{Member, MemberError, MemberId};
+
+impl Reactor {
+    pub(super) fn add_member(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
+        let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
+        let member = new.member.clone();
+        let id = board.add(new)?;
+        self.stack.handle_member_added(id, &member);
+        tracing::info!(member = id.0, "member added");
+        Ok(id)
+    }
+
+    /// Removes a member with its forward rules, its flows and its names.
+    pub(super) fn remove_member(&mut self, id: MemberId) -> Result<(), MemberError> {
+        let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
+        let member = board.member(id).ok_or(MemberError::Unknown)?.clone();
+        for ForwardId(rule) in self.rules_of(&member) {
+            // It was listed this moment.
+            let _ = self.remove_forwards(rule..=rule);
+        }
+        let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
+        let (member, released) = board.remove(id).ok_or(MemberError::Unknown)?;
+        self.stack.handle_member_removed(id, &member, &released);
+        tracing::info!(member = id.0, "member removed");
+        Ok(())
+    }
+
+    pub(super) fn members(&mut self) -> Vec<(MemberId, Member)> {
+        self.link.switchboard().map(|board| board.members()).unwrap_or_default()
+    }
+
+    fn rules_of(&self, member: &Member) -> Vec<ForwardId> {
+        let is_its = |address| member.addresses().any(|own| own == address);
+        let rules = self.forwards.list().into_iter();
+        rules.filter(|(_, rule)| is_its(rule.guest.ip())).map(|(id, _)| id).collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! What begins and ends in the stack with a member of a shared network.
+
+use core::net::SocketAddr;
+
+use crate::config::StackConfig;
+use crate::event::{Datagram, HostAction};
+use crate::member::{Member, MemberId};
+use crate::plan::AddressPlan;
+use crate::stack::Stack;
+use crate::switch::Released;
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use crate::wire::udp::emit_datagram;
+
+const NOW: Instant = Instant::ZERO;
+
+fn mac(last: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, last])
+}
+
+fn member(last: u8, name: &str) -> Member {
+    Member {
+        mac: mac(last),
+        address: [10, 0, 2, last].into(),
+        address6: None,
+        names: vec![name.parse().unwrap()],
+        aliases: Vec::new(),
+    }
+}
+
+fn released(last: u8) -> Released {
+    Released { macs: vec![mac(last)], addresses: vec![[10, 0, 2, last].into()] }
+}
+
+fn stack() -> Stack {
+    let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
+    config.policy.is_shared = true;
+    let mut stack = Stack::new(config);
+    stack.handle_member_added(MemberId(1), &member(100, "web"));
+    stack.handle_member_added(MemberId(2), &member(101, "db"));
+    stack
+}
+
+fn send(stack: &mut Stack, last: u8, to: &str, payload: &[u8]) -> bool {
+    let from = SocketAddr::from(([10, 0, 2, last], 5000));
+    let mut frame = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
+    frame.extend_from_slice(&[8, 0]);
+    emit_datagram(&mut frame, from, to.parse().unwrap(), 64, 0, payload).unwrap();
+    matches!(stack.handle_frame(&mut frame, NOW), Some(Datagram::Udp { .. }))
+}
+
+fn ask(stack: &mut Stack, name: &str) -> bool {
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(name.len()).unwrap()];
+    query.extend_from_slice(name.as_bytes());
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    assert!(!send(stack, 101, "10.0.2.3:53", &query));
+    let is_asked_outside = matches!(stack.poll_action(), Some(HostAction::QueryDns { .. }));
+    let answer = stack.poll_frame(NOW).map(<[u8]>::to_vec);
+    assert_ne!(is_asked_outside, answer.is_some());
+    !is_asked_outside
+}
+
+#[test]
+fn end_of_a_member_ends_its_flows_alone() {
+    let mut stack = stack();
+    assert!(send(&mut stack, 100, "192.0.2.1:9", b"a"));
+    assert!(send(&mut stack, 101, "192.0.2.1:9", b"b"));
+    assert_eq!(stack.stats().flows, 2);
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    assert_eq!(stack.stats().flows, 1);
+    assert!(matches!(stack.poll_action(), Some(HostAction::Close { .. })));
+    assert_eq!(stack.poll_action(), None);
+    assert!(send(&mut stack, 101, "192.0.2.1:9", b"b"));
+    assert_eq!(stack.stats().flows, 1, "the other's goes on");
+}
+
+#[test]
+fn name_is_answered_as_long_as_its_member_is_there() {
+    let mut stack = stack();
+    assert!(ask(&mut stack, "web") && ask(&mut stack, "db"));
+    assert!(!ask(&mut stack, "other"));
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    assert!(!ask(&mut stack, "web"));
+    assert!(ask(&mut stack, "db"));
+}
+
+#[test]
+fn addresses_of_members_are_not_looked_for_outside() {
+    let mut stack = stack();
+    assert!(!send(&mut stack, 101, "10.0.2.100:9", b"by way of the gateway"));
+    let refusal = stack.poll_frame(NOW).map(<[u8]>::to_vec).unwrap();
+    assert_eq!(refusal[34..36], [3, 0], "network unreachable");
+}
+
+#[test]
+fn member_that_opens_all_it_can_leaves_the_others_theirs() {
+    let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
+    config.policy.is_shared = true;
+    config.limits.flows = 40;
+    config.limits.dns_queries = 8;
+    let mut stack = Stack::new(config);
+    stack.handle_member_added(MemberId(1), &member(100, "web"));
+    stack.handle_member_added(MemberId(2), &member(101, "db"));
+    let datagram = |stack: &mut Stack, last: u8, port: u16, to: &str, payload: &[u8]| {
+        let from = SocketAddr::from(([10, 0, 2, last], port));
+        let mut frame = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
+        frame.extend_from_slice(&[8, 0]);
+        emit_datagram(&mut frame, from, to.parse().unwrap(), 64, 0, payload).unwrap();
+        stack.handle_frame(&mut frame, NOW).is_some()
+    };
+    let opened = (1..=40).filter(|&port| datagram(&mut stack, 100, port, "192.0.2.1:9", b"x"));
+    let opened = opened.count();
+    assert_eq!(opened, 10, "a quarter");
+    assert!(datagram(&mut stack, 101, 1, "192.0.2.1:9", b"x"));
+    let query = |id: u8| {
+        let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7];
+        query.extend_from_slice(b"outside\0\0\x01\0\x01");
+        query
+    };
+    for id in 0..8 {
+        datagram(&mut stack, 100, 500, "10.0.2.3:53", &query(id));
+    }
+    datagram(&mut stack, 101, 500, "10.0.2.3:53", &query(9));
+    let mut asked = 0;
+    while let Some(action) = stack.poll_action() {
+        asked += usize::from(matches!(action, HostAction::QueryDns { .. }));
+    }
+    assert_eq!(asked, 2 + 1);
+    // What it had is free again with it.
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    stack.handle_member_added(MemberId(3), &member(100, "web"));
+    assert!(datagram(&mut stack, 100, 1, "192.0.2.1:9", b"x"));
+}
+
+#[test]
+fn address_of_a_newcomer_is_looked_for_where_it_is() {
+    let mut stack = stack();
+    let guest = SocketAddr::from(([10, 0, 2, 100], 80));
+    let frame_to = |stack: &mut Stack| {
+        stack.handle_tcp_accepted("192.0.2.1:7".parse().unwrap(), guest, NOW).unwrap();
+        while stack.poll_ready(NOW).is_some() {
+            if let Some(frame) = stack.poll_frame(NOW) {
+                return frame[..6].to_vec();
+            }
+        }
+        panic!("nothing is sent");
+    };
+    assert_eq!(frame_to(&mut stack), mac(100).0);
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    let next = Member { mac: mac(77), ..member(100, "web") };
+    stack.handle_member_added(MemberId(3), &next);
+    assert_eq!(frame_to(&mut stack), mac(77).0);
+}

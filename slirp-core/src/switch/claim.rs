@@ -1,0 +1,290 @@
+//! What a frame of a member says about its sender, and for whom it can be.
+//!
+//! Owns the reading of one frame: virtio-net header, Ethernet, ARP, IP, neighbour discovery, as far as
+//! senders name themselves there; and the roles that no member has. Whether the sender may call
+//! itself so is decided in [`tenure`](super::tenure).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smoltcp::wire::IpProtocol;
+
+use crate::discard::DiscardReason;
+use crate::plan::AddressPlan;
+use crate::wire::MacAddr;
+use crate::wire::frame::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader,
+    IPV6_HEADER_LEN, IpHeader, check_offload,
+};
+use crate::wire::ip::{
+    DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_UDP, ROUTING,
+};
+use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
+
+/// Length of an Ethernet/IPv4 ARP packet (RFC 826).
+const ARP_LEN: usize = 28;
+/// Ethernet, IPv4, and their address lengths.
+const ARP_PREFIX: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+const ARP_REQUEST: u8 = 1;
+const ARP_REPLY: u8 = 2;
+
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+const DHCPV6_CLIENT: u16 = 546;
+const DHCPV6_SERVER: u16 = 547;
+
+const ICMPV4_REDIRECT: u8 = 5;
+const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOR_SOLICITATION: u8 = 135;
+const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+const NDP: core::ops::RangeInclusive<u8> = ROUTER_SOLICITATION..=REDIRECT;
+/// Options "source link-layer address" and "target link-layer address" (RFC 4861 section 4.6.1).
+const LINK_LAYER_OPTIONS: core::ops::RangeInclusive<u8> = 1..=2;
+
+/// Who a frame can be for, its Ethernet destination aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Audience {
+    /// The stack alone: a service that only it offers.
+    Stack,
+    /// Whoever has the destination; of a group, other members alone.
+    Members,
+    /// Whoever has the destination; of a group, other members and the stack.
+    Everybody,
+}
+
+/// What a frame says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Claim {
+    pub(super) source: MacAddr,
+    pub(super) destination: MacAddr,
+    /// Ethernet addresses that the sender calls its own inside the frame.
+    pub(super) macs: [Option<MacAddr>; 2],
+    /// IP addresses that the sender calls its own.
+    pub(super) addresses: [Option<IpAddr>; 2],
+    pub(super) audience: Audience,
+}
+
+impl Claim {
+    /// Reads a frame with its virtio-net header.
+    pub(super) fn read(plan: &AddressPlan, frame: &[u8]) -> Result<Self, DiscardReason> {
+        let bytes = frame.first_chunk().ok_or(DiscardReason::FrameTruncated)?;
+        let vnet = VnetHeader::parse(bytes)?;
+        let frame = &frame[VNET_HEADER_LEN..];
+        let ethernet = EthernetHeader::parse(frame)?;
+        let claim = Self {
+            source: ethernet.source,
+            destination: ethernet.destination,
+            macs: [None; 2],
+            addresses: [None; 2],
+            audience: Audience::Everybody,
+        };
+        let payload = &frame[ETHERNET_HEADER_LEN..];
+        match ethernet.ethertype {
+            ETHERTYPE_ARP => {
+                refuse_offload(&vnet)?;
+                claim.read_arp(plan, payload)
+            }
+            ETHERTYPE_IPV6 if plan.ipv6().is_none() => Err(DiscardReason::Ipv6Disabled),
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
+                let ip = IpHeader::parse(payload)?;
+                if ip.source.is_ipv4() != (ethernet.ethertype == ETHERTYPE_IPV4) {
+                    return Err(DiscardReason::IpHeaderInvalid);
+                }
+                let packet = &payload[..ip.packet_len];
+                if ip.is_fragment {
+                    refuse_offload(&vnet)?;
+                } else {
+                    check_offload(Some(&vnet), &ip, packet)?;
+                }
+                claim.read_ip(plan, &ip, packet)
+            }
+            _ => Err(DiscardReason::EtherTypeUnsupported),
+        }
+    }
+
+    fn read_arp(mut self, plan: &AddressPlan, arp: &[u8]) -> Result<Self, DiscardReason> {
+        let arp = arp.first_chunk::<ARP_LEN>().ok_or(DiscardReason::ArpInvalid)?;
+        if arp[..6] != ARP_PREFIX || arp[6] != 0 || !matches!(arp[7], ARP_REQUEST | ARP_REPLY) {
+            return Err(DiscardReason::ArpInvalid);
+        }
+        let address = |at: usize| Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]);
+        let (sender, target) = (address(14), address(24));
+        self.macs[0] = Some(mac_at(arp, 8));
+        // A probe (RFC 5227) says nothing about its sender.
+        if !sender.is_unspecified() {
+            self.addresses[0] = Some(single(plan, IpAddr::V4(sender))?);
+        }
+        let is_request = arp[7] == ARP_REQUEST;
+        self.audience = if is_request && plan.virtual_host(IpAddr::V4(target)).is_some() {
+            Audience::Stack
+        } else if is_request && sender != target {
+            Audience::Members
+        } else {
+            Audience::Everybody
+        };
+        Ok(self)
+    }
+
+    fn read_ip(
+        mut self,
+        plan: &AddressPlan,
+        ip: &IpHeader,
+        packet: &[u8],
+    ) -> Result<Self, DiscardReason> {
+        if !ip.source.is_unspecified() {
+            self.addresses[0] = Some(single(plan, ip.source)?);
+        }
+        let transport = packet.get(ip.header_len..).unwrap_or_default();
+        if ip.is_fragment {
+            self.read_fragment(packet)?;
+        } else if ip.protocol == IpProtocol::Udp {
+            self.read_udp(transport)?;
+        } else if ip.protocol == IpProtocol::Icmp {
+            if transport.first() == Some(&ICMPV4_REDIRECT) {
+                return Err(DiscardReason::MemberRoleForbidden);
+            }
+        } else if ip.protocol == IpProtocol::Icmpv6 && ip.source.is_ipv6() {
+            self.read_icmpv6(plan, ip, transport)?;
+        }
+        // Without an address a host speaks to DHCP servers, and in IPv6 to its neighbours.
+        if ip.source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && self.audience != Audience::Stack {
+            return Err(DiscardReason::SourceAddressInvalid);
+        }
+        Ok(self)
+    }
+
+    /// Only the first fragment says what it is all about, and all of its headers are to be there (RFC 7112).
+    fn read_fragment(&mut self, packet: &[u8]) -> Result<(), DiscardReason> {
+        let located = Located::parse(packet)?;
+        if located.fragment.is_some_and(|fragment| fragment.offset != 0) {
+            return Ok(());
+        }
+        let first = located.payload().first();
+        match located.protocol {
+            PROTOCOL_UDP => self.read_udp(located.payload()),
+            PROTOCOL_ICMP if first == Some(&ICMPV4_REDIRECT) => {
+                Err(DiscardReason::MemberRoleForbidden)
+            }
+            // Neighbour discovery is never fragmented (RFC 6980).
+            PROTOCOL_ICMPV6 if first.is_some_and(|kind| NDP.contains(kind)) => {
+                Err(DiscardReason::NdpInvalid)
+            }
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+                if matches!(located.pair, IpPair::V6(..)) =>
+            {
+                Err(DiscardReason::ExtensionHeaderInvalid)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_udp(&mut self, udp: &[u8]) -> Result<(), DiscardReason> {
+        let Some(&[s0, s1, d0, d1]) = udp.first_chunk() else {
+            return Err(DiscardReason::TransportHeaderInvalid);
+        };
+        let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+        if matches!(
+            (source, destination),
+            (DHCP_SERVER, DHCP_CLIENT) | (DHCPV6_SERVER, DHCPV6_CLIENT)
+        ) {
+            return Err(DiscardReason::MemberRoleForbidden);
+        }
+        let is_for_server = matches!(destination, DHCP_SERVER | DHCPV6_SERVER);
+        if is_for_server && self.destination.is_group() {
+            self.audience = Audience::Stack;
+        }
+        Ok(())
+    }
+
+    fn read_icmpv6(
+        &mut self,
+        plan: &AddressPlan,
+        ip: &IpHeader,
+        icmp: &[u8],
+    ) -> Result<(), DiscardReason> {
+        let kind = *icmp.first().ok_or(DiscardReason::TransportHeaderInvalid)?;
+        let body_len = match kind {
+            ROUTER_ADVERTISEMENT | REDIRECT => return Err(DiscardReason::MemberRoleForbidden),
+            ROUTER_SOLICITATION => 8,
+            NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT => 24,
+            _ => return Ok(()),
+        };
+        // No extension header has a use here, and none is to hide anything (RFC 6980).
+        if ip.header_len != IPV6_HEADER_LEN || icmp.len() < body_len {
+            return Err(DiscardReason::NdpInvalid);
+        }
+        self.macs = link_layer_addresses(&icmp[body_len..])?;
+        if kind == ROUTER_SOLICITATION {
+            self.audience = Audience::Stack;
+            return Ok(());
+        }
+        let mut target = [0; 16];
+        target.copy_from_slice(&icmp[8..24]);
+        let target = IpAddr::V6(Ipv6Addr::from(target));
+        if kind == NEIGHBOR_ADVERTISEMENT {
+            self.addresses[1] = Some(single(plan, target)?);
+        } else if plan.virtual_host(target).is_some() {
+            self.audience = Audience::Stack;
+        } else {
+            self.audience = Audience::Members;
+        }
+        Ok(())
+    }
+}
+
+/// The Ethernet addresses in the options of a neighbour discovery message.
+fn link_layer_addresses(mut options: &[u8]) -> Result<[Option<MacAddr>; 2], DiscardReason> {
+    let mut macs = [None; 2];
+    while let Some(&[kind, len]) = options.first_chunk() {
+        let len = usize::from(len) * 8;
+        if len == 0 || len > options.len() {
+            return Err(DiscardReason::NdpInvalid);
+        }
+        if LINK_LAYER_OPTIONS.contains(&kind)
+            && let Some(place) = macs.get_mut(usize::from(kind - 1))
+        {
+            // A second one could say something else to its reader.
+            if place.is_some() {
+                return Err(DiscardReason::NdpInvalid);
+            }
+            *place = Some(mac_at(options, 2));
+        }
+        options = &options[len..];
+    }
+    Ok(macs)
+}
+
+/// An address that a single sender can have.
+fn single(plan: &AddressPlan, address: IpAddr) -> Result<IpAddr, DiscardReason> {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    if is_broadcast
+        || is_mapped
+        || address.is_multicast()
+        || address.is_loopback()
+        || address.is_unspecified()
+    {
+        return Err(DiscardReason::SourceAddressInvalid);
+    }
+    if plan.virtual_host(address).is_some() {
+        return Err(DiscardReason::MemberAddressForeign);
+    }
+    Ok(address)
+}
+
+/// A frame that leaves nothing to the other side.
+fn refuse_offload(vnet: &VnetHeader) -> Result<(), DiscardReason> {
+    if vnet.gso == Gso::None && vnet.flags & FLAG_NEEDS_CSUM == 0 {
+        Ok(())
+    } else {
+        Err(DiscardReason::VnetHeaderInvalid)
+    }
+}
+
+/// Six bytes at `at`; the callers have seen that they are there.
+fn mac_at(bytes: &[u8], at: usize) -> MacAddr {
+    let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.map(|&mac| MacAddr(mac)).unwrap_or_default()
+}

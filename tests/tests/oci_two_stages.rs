@@ -1,0 +1,254 @@
+//! The OCI hook in two stages, `createRuntime` and `createContainer`: what rootless crun needs, which hides the container's
+//! process from its user, and what does no harm elsewhere.
+
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
+use serde_json::json;
+use slirp_tests::*;
+
+/// Both runtimes, both kinds of user.
+const RUNTIMES: [(Account, &str); 4] = [
+    (Account::Ordinary, "crun"),
+    (Account::Root, "crun"),
+    (Account::Ordinary, "runc"),
+    (Account::Root, "runc"),
+];
+
+macro_rules! oci {
+    ($account:expr, $runtime:expr) => {
+        match Oci::open($account, $runtime) {
+            Ok(oci) => oci,
+            Err(missing) => return skip(&missing),
+        }
+    };
+}
+
+fn two_stages() -> Setup {
+    Setup { stages: vec!["createRuntime", "createContainer", "poststop"], ..Setup::default() }
+}
+
+fn assert_clean_soon(oci: &Oci) {
+    wait_until(IO_LIMIT, "nothing is left behind", || oci.is_clean());
+}
+
+fn assert_connected(oci: &Oci, id: &str) {
+    oci.exec(id, &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+}
+
+/// The same from outside, for containers in which rootless crun runs nothing: those that wait for their start, and those
+/// that joined a user namespace.
+fn assert_pings(oci: &Oci, pid: u32) {
+    let net = format!("--net=/proc/{pid}/ns/net");
+    let ping = ["nsenter", &net, "ping", "-c", "1", "-W", "5", "10.0.2.2"];
+    let output = oci.session.exec_as(Account::Root, &ping);
+    assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn same_configuration_works_for_both_runtimes_as_root_and_as_an_ordinary_user() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        let setup = Setup {
+            annotations: json!({ "org.slirp.ports": "18081:80" }),
+            process: vec!["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
+            ..two_stages()
+        };
+        for _ in 0..2 {
+            oci.run("c", &setup).unwrap();
+            let shown = oci.exec("c", &["ip", "addr", "show", "eth0"]);
+            assert!(shown.contains("inet 10.0.2.100/24"), "{shown}");
+            let routes = oci.exec("c", &["ip", "route"]);
+            assert!(routes.contains("default via 10.0.2.2 dev eth0"), "{routes}");
+            assert_connected(&oci, "c");
+            wait_until(IO_LIMIT, "the container answers", || {
+                let address = (IpAddr::V4(Ipv4Addr::LOCALHOST), 18081).into();
+                let stream = connect(&oci.session.world.host, address);
+                let mut said = String::new();
+                // Refused or reset until the container's program listens.
+                let is_read = stream.is_ok_and(|mut s| s.read_to_string(&mut said).is_ok());
+                is_read && said == "hello\n"
+            });
+            assert_eq!(oci.networks().len(), 2, "a keeper and an engine");
+            oci.delete("c");
+            assert!(oci.is_clean(), "{:?} {:?}", oci.networks(), oci.attachments());
+        }
+    }
+}
+
+#[test]
+fn engine_of_a_hidden_container_runs_in_the_sandbox() {
+    let oci = oci!(Account::Ordinary, "crun");
+    oci.run("c", &two_stages()).unwrap();
+    let networks = oci.networks();
+    let engine = networks.iter().find(|process| process.arguments[1].starts_with("run-")).unwrap();
+    let status = oci.session.proc(&format!("{}/status", engine.pid));
+    for line in ["CapEff:\t0000000000000400", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.lines().any(|said| said == line), "{line} in {status}");
+    }
+    oci.delete("c");
+    assert!(oci.is_clean());
+}
+
+#[test]
+fn network_is_there_before_the_program_and_ends_with_the_last_container_in_it() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        oci.prepare("c", &two_stages());
+        oci.create("c").unwrap();
+        let joins = oci.pid("c");
+        assert_pings(&oci, joins);
+        let started = oci.call(&["start", "c"]);
+        assert!(started.status.success(), "{}", started.stderr);
+        assert_connected(&oci, "c");
+        oci.run("joined", &Setup { joins, ..two_stages() }).unwrap();
+        let joined = oci.pid("joined");
+        oci.kill(joins);
+        assert_pings(&oci, joined);
+        oci.kill(joined);
+        assert_clean_soon(&oci);
+    }
+}
+
+#[test]
+fn container_that_is_killed_before_its_program_starts_leaves_nothing() {
+    let oci = oci!(Account::Ordinary, "crun");
+    oci.prepare("c", &two_stages());
+    oci.create("c").unwrap();
+    assert_eq!(oci.networks().len(), 2);
+    oci.kill(oci.pid("c"));
+    assert_clean_soon(&oci);
+}
+
+#[test]
+fn container_that_never_reaches_the_second_stage_leaves_nothing() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        for stage in ["createRuntime", "createContainer"] {
+            // Without poststop, nobody tells who waits.
+            for stages in [two_stages().stages, vec!["createRuntime", "createContainer"]] {
+                oci.prepare("c", &Setup { stages, ..Setup::default() });
+                oci.edit("c", |config| {
+                    let hooks = config["hooks"][stage].as_array_mut().expect("hooks are listed");
+                    let fails = json!({ "path": "/bin/false" });
+                    hooks.insert(usize::from(stage == "createRuntime"), fails);
+                });
+                oci.start("c").unwrap_err();
+                assert_clean_soon(&oci);
+            }
+        }
+    }
+}
+
+#[test]
+fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
+    let oci = oci!(Account::Ordinary, "crun");
+    let taken =
+        oci.session.world.host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 18083))).unwrap();
+    let annotations = json!({ "org.slirp.ports": "127.0.0.1:18083:80" });
+    let setup = Setup { annotations, ..two_stages() };
+    oci.run("c", &setup).unwrap_err();
+    let log = oci.log();
+    let reason = "slirp oci-hook: c: port mapping 127.0.0.1:18083->80/tcp: cannot listen on";
+    assert!(log.contains(reason), "{log}");
+    assert_clean_soon(&oci);
+    drop(taken);
+    oci.run("c", &setup).unwrap();
+    assert_connected(&oci, "c");
+    oci.delete("c");
+    assert!(oci.is_clean());
+}
+
+#[test]
+fn hook_that_is_no_ones_second_stage_says_so_and_touches_nothing() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        oci.run("c", &Setup { stages: vec!["createContainer"], ..Setup::default() }).unwrap_err();
+        let log = oci.log();
+        assert!(log.contains("this stage is the second of two"), "{log}");
+        let links = oci.session.world.host.script("ip -brief link");
+        assert!(!links.contains("eth0"), "the host's own network is left alone: {links}");
+        assert!(oci.is_clean());
+    }
+}
+
+#[test]
+fn hooks_at_every_stage_and_at_some_twice_do_no_harm() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        let stages = vec!["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+        oci.prepare("c", &Setup { stages, ..Setup::default() });
+        oci.edit("c", |config| {
+            for stage in ["createRuntime", "createContainer"] {
+                let hooks = config["hooks"][stage].as_array_mut().expect("hooks are listed");
+                hooks.push(hooks[0].clone());
+            }
+        });
+        oci.start("c").unwrap();
+        assert_connected(&oci, "c");
+        assert_eq!(oci.attachments().len(), 1);
+        oci.delete("c");
+        assert!(oci.is_clean());
+    }
+}
+
+#[test]
+fn namespace_is_taken_from_nobody_but_the_container() {
+    let oci = oci!(Account::Ordinary, "crun");
+    oci.prepare("c", &two_stages());
+    oci.edit("c", |config| {
+        // Holds the runtime up between the stages.
+        let script = "cat > state; while test -e state; do sleep 0.02; done";
+        let holds = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+        config["hooks"]["createRuntime"].as_array_mut().expect("hooks are listed").push(holds);
+    });
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| oci.start("c"));
+        let state = oci.bundle("c").join("state");
+        wait_until(IO_LIMIT, "the container is between the stages", || {
+            std::fs::read_to_string(&state).is_ok_and(|text| text.ends_with('}'))
+        });
+        assert_eq!(oci.networks().len(), 1, "a keeper that waits");
+        assert_eq!(oci.attachments().len(), 1);
+        // Of the same user, with the same state, in another network namespace.
+        oci.script(&format!(
+            "cd c; {hook} < state; unshare --user --map-root-user --net {hook} < state
+            ! unshare --user --map-root-user --net --pid --fork {hook} < state",
+            hook = oci.hook()
+        ));
+        let log = oci.log();
+        assert!(log.contains("this is not the container that the process"), "{log}");
+        assert_eq!(oci.networks().len(), 1, "it still waits");
+        std::fs::remove_file(&state).expect("the bundle is writable");
+        running.join().expect("the runtime is run").expect("the container starts");
+    });
+    assert_connected(&oci, "c");
+    oci.delete("c");
+    assert!(oci.is_clean());
+}
+
+#[test]
+fn container_that_ends_between_the_stages_takes_who_waits_along() {
+    let oci = oci!(Account::Ordinary, "crun");
+    oci.prepare("c", &Setup { stages: vec!["createRuntime", "createContainer"], ..two_stages() });
+    oci.edit("c", |config| {
+        let script = "cat > state; while test -e state; do sleep 0.02; done";
+        let holds = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+        config["hooks"]["createRuntime"].as_array_mut().expect("hooks are listed").push(holds);
+    });
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| oci.start("c"));
+        let state = oci.bundle("c").join("state");
+        wait_until(IO_LIMIT, "the container is between the stages", || {
+            std::fs::read_to_string(&state).is_ok_and(|text| text.ends_with('}'))
+        });
+        let text = std::fs::read(&state).expect("it is there");
+        let value: serde_json::Value = serde_json::from_slice(&text).expect("a state is JSON");
+        let pid = value["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a process id");
+        oci.kill(pid);
+        assert_clean_soon(&oci);
+        std::fs::remove_file(&state).expect("the bundle is writable");
+        running.join().expect("the runtime is run").expect_err("there is no container");
+    });
+    assert_clean_soon(&oci);
+}
