@@ -4,6 +4,8 @@
 //! [`DnsService`](crate::service::dns::DnsService), which knows the queries. Framing and back-pressure are
 //! those of [`DnsTcpFramer`] (RFC 7766).
 
+use core::net::IpAddr;
+
 use crate::event::FlowId;
 use crate::flow::{HostStream, Transfer};
 use crate::service::dns::DnsTcpFramer;
@@ -18,6 +20,8 @@ const ANSWERS_CAP: usize = 256 * 1024;
 pub(crate) struct DnsStream {
     /// Whose it is.
     pub(crate) flow: FlowId,
+    /// The address that the guest, or one of several, asked from.
+    pub(crate) asker: IpAddr,
     /// When the guest asked for it.
     pub(crate) opened_at: Instant,
     framer: DnsTcpFramer,
@@ -27,9 +31,10 @@ pub(crate) struct DnsStream {
 }
 
 impl DnsStream {
-    pub(crate) const fn new(flow: FlowId, now: Instant) -> Self {
+    pub(crate) const fn new(flow: FlowId, asker: IpAddr, now: Instant) -> Self {
         Self {
             flow,
+            asker,
             opened_at: now,
             framer: DnsTcpFramer::new(),
             messages: Vec::new(),
@@ -94,7 +99,8 @@ mod tests {
     use super::*;
 
     fn stream() -> DnsStream {
-        DnsStream::new(FlowId { index: 1, generation: 1 }, Instant::from_micros(0))
+        let asker = "10.0.2.100".parse().unwrap();
+        DnsStream::new(FlowId { index: 1, generation: 1 }, asker, Instant::from_micros(0))
     }
 
     #[test]

@@ -242,15 +242,15 @@ fn replies_go_where_the_flow_comes_from() {
 }
 
 #[test]
-fn dns_connection_beyond_the_cap_resets_the_oldest() {
+fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
     let mut config = config();
-    config.limits.dns_connections = 2;
+    config.limits.dns_connections = 3;
     let mut ladder = Ladder::with(config);
     let dns: SocketAddr = "10.0.2.3:53".parse().unwrap();
     let mut talks = Vec::new();
-    for number in 0..3 {
+    for from in ["10.0.2.101:1024", "10.0.2.100:1024", "10.0.2.100:1025", "10.0.2.100:1026"] {
         ladder.pass(Duration::from_millis(1));
-        let from = SocketAddr::new("10.0.2.100".parse().unwrap(), 40_000 + number);
+        let from = from.parse().unwrap();
         let syn = Draft { seq: ISN, flags: SYN, options: vec![], ..Draft::new(from, dns) };
         let heard = ladder.guest(&syn);
         let segments: Vec<_> = heard.iter().filter_map(|heard| heard.tcp.clone()).collect();
@@ -262,17 +262,17 @@ fn dns_connection_beyond_the_cap_resets_the_oldest() {
         };
         ladder.guest(&draft);
         // Half of a message, which waits for the rest.
-        ladder.guest(&Draft { flags: ACK, payload: vec![0, 99, 1], ..draft.clone() });
-        talks.push(draft);
+        ladder.guest(&Draft { payload: vec![0, 99, 1], ..draft.clone() });
         let resets = segments.iter().filter(|seen| seen.has(RST)).count();
-        assert_eq!((resets, segments.len()), if number < 2 { (0, 1) } else { (1, 2) });
+        assert_eq!((resets, segments.len()), if talks.len() < 3 { (0, 1) } else { (1, 2) });
+        talks.push(draft);
     }
     assert_eq!(ladder.discards(DiscardReason::DnsConnectionLimit), 1);
-    assert_eq!(ladder.stack.stats().flows, 2);
-    // The first one is gone, the second one lives.
+    assert_eq!(ladder.stack.stats().flows, 3);
+    // The second one is gone; the first one, which is older and alone, lives.
     let more = |talk: &Draft| Draft { seq: ISN.wrapping_add(4), payload: vec![1], ..talk.clone() };
-    assert!(only(&ladder.guest(&more(&talks[0]))).has(RST));
-    assert!(ladder.guest(&more(&talks[1])).is_empty());
+    assert!(only(&ladder.guest(&more(&talks[1]))).has(RST));
+    assert!(ladder.guest(&more(&talks[0])).is_empty());
     let heard = ladder.pass(Duration::from_millis(10));
     assert!(heard.iter().all(|heard| heard.tcp.as_ref().is_some_and(|seen| seen.flags == ACK)));
     let ack = |heard: &Heard| heard.tcp.as_ref().map(|seen| seen.ack);
