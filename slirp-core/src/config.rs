@@ -104,6 +104,10 @@ pub struct Limits {
     pub reassembly_datagrams: usize,
     /// DNS queries in flight (default 512; at most 64 KiB each, typically 100 bytes).
     pub dns_queries: usize,
+    /// TCP connections to the DNS service (default 256; besides its rings each holds at most a
+    /// message of 64 KiB that is not whole, and 256 KiB of answers). They need no host socket, so
+    /// the host does not bound them.
+    pub dns_connections: usize,
 }
 
 impl Default for Limits {
@@ -119,6 +123,7 @@ impl Default for Limits {
             reassembly_bytes: 4 * 1024 * 1024,
             reassembly_datagrams: 256,
             dns_queries: 512,
+            dns_connections: 256,
         }
     }
 }

@@ -122,6 +122,8 @@ reasons! {
     DnsMessageInvalid => "dns_message_invalid",
     /// Too many DNS queries are in flight.
     DnsQueriesExhausted => "dns_queries_exhausted",
+    /// The oldest TCP connection to the DNS service was reset to make room for another.
+    DnsConnectionLimit => "dns_connection_limit",
     /// No upstream resolver answered in time.
     DnsTimedOut => "dns_timed_out",
     /// A DHCP or DHCPv6 message that is too short, overruns itself, or that no client sends.

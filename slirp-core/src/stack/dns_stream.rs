@@ -4,8 +4,12 @@
 //! [`DnsService`](crate::service::dns::DnsService), which knows the queries. Framing and back-pressure are
 //! those of [`DnsTcpFramer`] (RFC 7766).
 
+use core::net::IpAddr;
+
+use crate::event::FlowId;
 use crate::flow::{HostStream, Transfer};
 use crate::service::dns::DnsTcpFramer;
+use crate::time::Instant;
 
 /// Bytes of answers that may wait for the guest to take them. Beyond that nothing is read from the
 /// guest, so that one which asks and never listens holds at most this and its queries in flight.
@@ -14,6 +18,12 @@ const ANSWERS_CAP: usize = 256 * 1024;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct DnsStream {
+    /// Whose it is.
+    pub(crate) flow: FlowId,
+    /// The address that the guest, or one of several, asked from.
+    pub(crate) asker: IpAddr,
+    /// When the guest asked for it.
+    pub(crate) opened_at: Instant,
     framer: DnsTcpFramer,
     messages: Vec<Vec<u8>>,
     answers: Vec<u8>,
@@ -21,8 +31,11 @@ pub(crate) struct DnsStream {
 }
 
 impl DnsStream {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(flow: FlowId, asker: IpAddr, now: Instant) -> Self {
         Self {
+            flow,
+            asker,
+            opened_at: now,
             framer: DnsTcpFramer::new(),
             messages: Vec::new(),
             answers: Vec::new(),
@@ -85,9 +98,14 @@ impl HostStream for DnsStream {
 mod tests {
     use super::*;
 
+    fn stream() -> DnsStream {
+        let asker = "10.0.2.100".parse().unwrap();
+        DnsStream::new(FlowId { index: 1, generation: 1 }, asker, Instant::from_micros(0))
+    }
+
     #[test]
     fn answers_follow_queries_and_the_stream_ends_after_the_last() {
-        let mut stream = DnsStream::new();
+        let mut stream = stream();
         assert_eq!(stream.send(&[0, 2, b'a']), Transfer::Moved(3));
         assert!(stream.take_messages().is_empty());
         assert_eq!(stream.send(b"b"), Transfer::Moved(1));
@@ -103,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_never_listens_is_not_read_any_more() {
-        let mut stream = DnsStream::new();
+        let mut stream = stream();
         for _ in 0..5 {
             stream.handle_answer(&[0; 65_000]);
         }

@@ -1,7 +1,11 @@
 //! TCP segments of the guest: to their flow, or a new flow for the first of them.
 //!
-//! Owns the opening of TCP flows and the cap on those that are half open (RFC 9293 section 3.10.7,
-//! RFC 4987 section 3). What a flow makes of a segment is its own business.
+//! Owns the opening of TCP flows, the cap on those that are half open (RFC 9293 section 3.10.7,
+//! RFC 4987 section 3) and that on those to the DNS service. What a flow makes of a segment is its own business.
+
+use core::cmp::Reverse;
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use super::Stack;
 use super::dns_stream::DnsStream;
@@ -114,7 +118,10 @@ impl Stack {
         match remote {
             Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
             None => {
-                self.dns_streams.insert(id.index, DnsStream::new());
+                if self.dns_streams.len() >= self.config.limits.dns_connections {
+                    self.evict_dns_stream();
+                }
+                self.dns_streams.insert(id.index, DnsStream::new(id, key.guest.ip(), now));
                 self.handle_tcp_connected(id, Ok(()), now);
             }
         }
@@ -146,6 +153,25 @@ impl Stack {
                 self.remove_flow(id, true);
                 return;
             }
+        }
+    }
+
+    /// Makes room among the connections to the DNS service: of those of the address that has most of
+    /// them, the one that was asked for first is reset, so that members of a shared network push
+    /// out their own. A resolver that still uses it opens another.
+    fn evict_dns_stream(&mut self) {
+        let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for stream in self.dns_streams.values() {
+            *held.entry(stream.asker).or_default() += 1;
+        }
+        let rank = |stream: &&DnsStream| (Reverse(held.get(&stream.asker)), stream.opened_at);
+        let first = self.dns_streams.values().min_by_key(rank);
+        let Some(id) = first.map(|stream| stream.flow) else { return };
+        self.dns_streams.remove(&id.index);
+        self.stats.discards.count(DiscardReason::DnsConnectionLimit);
+        if let Some(Flow::Tcp(flow)) = self.flows.entry_mut(id).map(|entry| &mut entry.flow) {
+            flow.abort();
+            self.wake_flow(id);
         }
     }
 

@@ -240,3 +240,41 @@ fn replies_go_where_the_flow_comes_from() {
     let icmp_target = frame_around(&Talk::syn(false, NO_OPTIONS).packet(), MAC);
     assert_eq!(icmp_target[6..12], MAC.0);
 }
+
+#[test]
+fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
+    let mut config = config();
+    config.limits.dns_connections = 3;
+    let mut ladder = Ladder::with(config);
+    let dns: SocketAddr = "10.0.2.3:53".parse().unwrap();
+    let mut talks = Vec::new();
+    for from in ["10.0.2.101:1024", "10.0.2.100:1024", "10.0.2.100:1025", "10.0.2.100:1026"] {
+        ladder.pass(Duration::from_millis(1));
+        let from = from.parse().unwrap();
+        let syn = Draft { seq: ISN, flags: SYN, options: vec![], ..Draft::new(from, dns) };
+        let heard = ladder.guest(&syn);
+        let segments: Vec<_> = heard.iter().filter_map(|heard| heard.tcp.clone()).collect();
+        let answer = segments.iter().find(|seen| seen.has(SYN | ACK)).unwrap();
+        let draft = Draft {
+            seq: ISN.wrapping_add(1),
+            ack: answer.seq.wrapping_add(1),
+            ..Draft::new(from, dns)
+        };
+        ladder.guest(&draft);
+        // Half of a message, which waits for the rest.
+        ladder.guest(&Draft { payload: vec![0, 99, 1], ..draft.clone() });
+        let resets = segments.iter().filter(|seen| seen.has(RST)).count();
+        assert_eq!((resets, segments.len()), if talks.len() < 3 { (0, 1) } else { (1, 2) });
+        talks.push(draft);
+    }
+    assert_eq!(ladder.discards(DiscardReason::DnsConnectionLimit), 1);
+    assert_eq!(ladder.stack.stats().flows, 3);
+    // The second one is gone; the first one, which is older and alone, lives.
+    let more = |talk: &Draft| Draft { seq: ISN.wrapping_add(4), payload: vec![1], ..talk.clone() };
+    assert!(only(&ladder.guest(&more(&talks[1]))).has(RST));
+    assert!(ladder.guest(&more(&talks[0])).is_empty());
+    let heard = ladder.pass(Duration::from_millis(10));
+    assert!(heard.iter().all(|heard| heard.tcp.as_ref().is_some_and(|seen| seen.flags == ACK)));
+    let ack = |heard: &Heard| heard.tcp.as_ref().map(|seen| seen.ack);
+    assert!(heard.iter().any(|heard| ack(heard) == Some(ISN.wrapping_add(5))), "{heard:?}");
+}
