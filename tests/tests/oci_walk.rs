@@ -104,7 +104,10 @@ fn container_that_joins_has_the_same_interface_routes_and_ports() {
         for stages in [vec![], vec!["prestart"]] {
             let joins = oci.pid("c8179");
             oci.run("joined", &Setup { joins, stages, ..Setup::default() }).unwrap();
-            for words in [&["ip", "address", "show", "eth0"][..], &["route"]] {
+            // The link-local address is tentative for a second.
+            for words in
+                [&["ip", "-4", "address", "show", "eth0"][..], &["ip", "link", "show"], &["route"]]
+            {
                 assert_eq!(oci.exec("joined", words), oci.exec("c8179", words));
             }
             let fetch = "until wget -q -O - http://127.0.0.1:8100/page; do sleep 0.05; done";
