@@ -11,6 +11,7 @@ use crate::attachment::detach::detach;
 use crate::attachment::key::Key;
 use crate::attachment::ports;
 use crate::attachment::record::Record;
+use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 
 const USAGE: &str = "\
@@ -105,7 +106,12 @@ fn list(options: &Options) -> ExitCode {
 }
 
 fn state(record: &Record) -> &'static str {
-    if record.is_alive() { "running" } else { "dead" }
+    match record.is_alive() {
+        // For the second hook of a container that its runtime hides.
+        true if record.request.netns_id == AWAITED => "waiting",
+        true => "running",
+        false => "dead",
+    }
 }
 
 fn object(record: &Record) -> Value {

@@ -1,15 +1,15 @@
 //! Puts two containers on one network: they reach each other by name, through this process.
 //!
 //! Owns a container `web` with a small server and a container `client` that fetches
-//! `http://web:8000/`. Both are members of one instance, added from an async runtime. Nobody needs a
-//! bridge, or privileges.
+//! `http://web:8000/`. Both are members of one instance, added from an async runtime. Nobody needs
+//! a bridge, or privileges.
 //!
 //! ```text
 //! cargo run -p slirp-core --example members
 //! ```
 //!
-//! Needs unshare(1), mount(8), curl(1), python3, a kernel that lets the user make user namespaces, and
-//! `/dev/net/tun` that the user may open.
+//! Needs unshare(1), mount(8), curl(1), python3, a kernel that lets the user make user namespaces,
+//! and `/dev/net/tun` that the user may open.
 
 #![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 #![expect(clippy::disallowed_methods, reason = "an embedding program lives on the host side")]

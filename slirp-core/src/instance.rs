@@ -92,8 +92,8 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     .flatten()
 }
 
-/// What a program needs besides [`system_calls`] that is given members' devices over a socket, adopts them
-/// and adds them, all of it under the filter.
+/// What a program needs besides [`system_calls`] that is given members' devices over a socket,
+/// adopts them and adds them, all of it under the filter.
 pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
     crate::host::switchboard::adoption::SYSTEM_CALLS.iter()
 }
@@ -168,8 +168,8 @@ pub struct Builder {
 
 impl Builder {
     /// An instance on `link`, a [`Tap`](crate::host::tap::Tap), a
-    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several guests, with the defaults of [`StackConfig`]
-    /// and [`DnsConfig`].
+    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several
+    /// guests, with the defaults of [`StackConfig`] and [`DnsConfig`].
     ///
     /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
     /// one, and there are no more flows than leave enough of them to everything else (a quarter of
@@ -257,8 +257,8 @@ impl Builder {
         self
     }
 
-    /// Records every frame that crosses the guest's link (default none). Of a shared network that is what
-    /// its members exchange with us, not with each other.
+    /// Records every frame that crosses the guest's link (default none). Of a shared network that
+    /// is what its members exchange with us, not with each other.
     #[must_use]
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);

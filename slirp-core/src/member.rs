@@ -11,8 +11,8 @@ use core::str::FromStr;
 use crate::plan::AddressPlan;
 use crate::wire::MacAddr;
 
-/// Members of one network at one time (arbitrary; each costs its link's descriptor and some 100 bytes,
-/// and a group frame is written once for each).
+/// Members of one network at one time (arbitrary; each costs its link's descriptor and some 100
+/// bytes, and a group frame is written once for each).
 pub const MEMBERS_CAP: usize = 256;
 /// Names of one member, of both kinds (arbitrary; some 100 bytes each).
 pub const NAMES_CAP: usize = 16;

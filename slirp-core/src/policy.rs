@@ -92,7 +92,8 @@ impl Policy {
             ip if ip.is_unspecified() && protocol == Protocol::Tcp && self.allow_host_loopback => {
                 Target::Refused(DiscardReason::DestinationUnroutable)
             }
-            // Members are reached directly. What comes to the gateway instead is for nobody who is there.
+            // Members are reached directly. What comes to the gateway instead is for nobody who is
+            // there.
             IpAddr::V4(v4) if self.is_shared && plan.contains(v4) => {
                 Target::Refused(DiscardReason::DestinationNotAllowed)
             }

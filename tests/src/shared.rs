@@ -20,8 +20,8 @@ pub struct Container<'w> {
 }
 
 impl<'w> Container<'w> {
-    /// A container with the id `id` of the world's account, on the network that `config` describes besides
-    /// `shared`.
+    /// A container with the id `id` of the world's account, on the network that `config` describes
+    /// besides `shared`.
     ///
     /// # Errors
     /// What the plugin's error object says.

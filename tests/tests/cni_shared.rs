@@ -1,4 +1,5 @@
-//! Containers of one shared network reach each other, the host and the world; addresses, names and ports.
+//! Containers of one shared network reach each other, the host and the world; addresses, names and
+//! ports.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -260,7 +261,8 @@ fn newcomer_with_an_old_address_is_reached_at_once() {
         known.push(server.mac().to_owned());
         for address in [IpAddr::V4(server.address()), IpAddr::V6(server.address6())] {
             let echo = TcpServer::echo(&server.namespace, (address, 0).into());
-            // The client knows the address from before, with the Ethernet address of another container.
+            // The client knows the address from before, with the Ethernet address of another
+            // container.
             let started_at = std::time::Instant::now();
             assert_echo(&client.namespace, echo.address(), 1000);
             assert!(started_at.elapsed().as_secs() < 3, "it was looked for where it had been");

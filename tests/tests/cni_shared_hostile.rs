@@ -1,4 +1,5 @@
-//! A hostile member of a shared network: what it claims, what it sends, and what others notice of it.
+//! A hostile member of a shared network: what it claims, what it sends, and what others notice of
+//! it.
 //!
 //! It is root in a container of its own and sends whatever frames it likes through a packet socket.
 
@@ -39,8 +40,8 @@ impl<'w> Scene<'w> {
         find(&reply, name).unwrap_or_default()
     }
 
-    /// A Python program of the attacker: `send(frame, header)`, where `header` is a virtio-net header or
-    /// nothing, and the addresses of all by name.
+    /// A Python program of the attacker: `send(frame, header)`, where `header` is a virtio-net
+    /// header or nothing, and the addresses of all by name.
     fn program(&self, body: &str) -> String {
         let of = |name: &str, container: &Container<'_>| {
             format!(

@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slirp_tests::*;
 
 /// Both runtimes, both kinds of user.
@@ -192,24 +192,43 @@ fn hooks_at_every_stage_and_at_some_twice_do_no_harm() {
     }
 }
 
-#[test]
-fn namespace_is_taken_from_nobody_but_the_container() {
-    let oci = oci!(Account::Ordinary, "crun");
-    oci.prepare("c", &two_stages());
+/// Holds the runtime up between the stages, until the file `state` in the bundle is removed.
+fn prepare_held(oci: &Oci, setup: &Setup) {
+    oci.prepare("c", setup);
     oci.edit("c", |config| {
-        // Holds the runtime up between the stages.
         let script = "cat > state; while test -e state; do sleep 0.02; done";
         let holds = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
         config["hooks"]["createRuntime"].as_array_mut().expect("hooks are listed").push(holds);
     });
+}
+
+/// Does `work` between the stages, with the state that the first one was given; hands back how the start ended.
+fn between_the_stages(oci: &Oci, work: impl FnOnce(&Value)) -> Result<(), String> {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| oci.start("c"));
-        let state = oci.bundle("c").join("state");
+        let file = oci.bundle("c").join("state");
+        let mut state = Value::Null;
         wait_until(IO_LIMIT, "the container is between the stages", || {
-            std::fs::read_to_string(&state).is_ok_and(|text| text.ends_with('}'))
+            state = std::fs::read(&file)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+                .unwrap_or_default();
+            !state.is_null()
         });
         assert_eq!(oci.networks().len(), 1, "a keeper that waits");
-        assert_eq!(oci.attachments().len(), 1);
+        let list = oci.attachments();
+        assert_eq!((list.len(), &list[0]["state"]), (1, &json!("waiting")), "{list:?}");
+        work(&state);
+        std::fs::remove_file(&file).expect("the bundle is writable");
+        running.join().expect("the runtime is run")
+    })
+}
+
+#[test]
+fn namespace_is_taken_from_nobody_but_the_container() {
+    let oci = oci!(Account::Ordinary, "crun");
+    prepare_held(&oci, &two_stages());
+    let started = between_the_stages(&oci, |_| {
         // Of the same user, with the same state, in another network namespace.
         oci.script(&format!(
             "cd c; {hook} < state; unshare --user --map-root-user --net {hook} < state
@@ -219,9 +238,8 @@ fn namespace_is_taken_from_nobody_but_the_container() {
         let log = oci.log();
         assert!(log.contains("this is not the container that the process"), "{log}");
         assert_eq!(oci.networks().len(), 1, "it still waits");
-        std::fs::remove_file(&state).expect("the bundle is writable");
-        running.join().expect("the runtime is run").expect("the container starts");
     });
+    started.unwrap();
     assert_connected(&oci, "c");
     oci.delete("c");
     assert!(oci.is_clean());
@@ -230,25 +248,95 @@ fn namespace_is_taken_from_nobody_but_the_container() {
 #[test]
 fn container_that_ends_between_the_stages_takes_who_waits_along() {
     let oci = oci!(Account::Ordinary, "crun");
-    oci.prepare("c", &Setup { stages: vec!["createRuntime", "createContainer"], ..two_stages() });
-    oci.edit("c", |config| {
-        let script = "cat > state; while test -e state; do sleep 0.02; done";
-        let holds = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
-        config["hooks"]["createRuntime"].as_array_mut().expect("hooks are listed").push(holds);
-    });
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| oci.start("c"));
-        let state = oci.bundle("c").join("state");
-        wait_until(IO_LIMIT, "the container is between the stages", || {
-            std::fs::read_to_string(&state).is_ok_and(|text| text.ends_with('}'))
-        });
-        let text = std::fs::read(&state).expect("it is there");
-        let value: serde_json::Value = serde_json::from_slice(&text).expect("a state is JSON");
-        let pid = value["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a process id");
+    prepare_held(&oci, &Setup { stages: vec!["createRuntime", "createContainer"], ..two_stages() });
+    let started = between_the_stages(&oci, |state| {
+        let pid = state["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a process id");
         oci.kill(pid);
         assert_clean_soon(&oci);
-        std::fs::remove_file(&state).expect("the bundle is writable");
-        running.join().expect("the runtime is run").expect_err("there is no container");
     });
+    started.expect_err("there is no container");
     assert_clean_soon(&oci);
+}
+
+#[test]
+fn who_waits_can_be_told_to_end_and_the_second_stage_notices() {
+    for by_signal in [true, false] {
+        let oci = oci!(Account::Ordinary, "crun");
+        prepare_held(&oci, &two_stages());
+        let started = between_the_stages(&oci, |_| {
+            if by_signal {
+                oci.script(&format!("kill {}", oci.networks()[0].pid));
+            } else {
+                oci.script(&format!("ln -s {} slirp; ./slirp rm c", oci.hook()));
+            }
+            assert_clean_soon(&oci);
+        });
+        started.expect_err("a container without its network does not start");
+        assert!(oci.log().contains("nobody waits to make one"), "{}", oci.log());
+        assert_clean_soon(&oci);
+    }
+}
+
+#[test]
+fn second_stage_finds_its_work_done_where_the_container_has_other_users() {
+    for runtime in ["runc", "crun"] {
+        let oci = oci!(Account::Root, runtime);
+        oci.prepare("c", &two_stages());
+        let rootfs = oci.bundle("c").join("rootfs");
+        oci.script(&format!("chown -R 100000:100000 {}", rootfs.display()));
+        oci.edit("c", |config| {
+            let linux = &mut config["linux"];
+            let user = json!({ "type": "user" });
+            linux["namespaces"].as_array_mut().expect("namespaces are listed").push(user);
+            for mappings in ["uidMappings", "gidMappings"] {
+                linux[mappings] = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+            }
+        });
+        oci.start("c").unwrap();
+        let net = format!("--net=/proc/{}/ns/net", oci.pid("c"));
+        let shown = oci.script(&format!("nsenter {net} ip address show eth0"));
+        assert!(shown.contains("inet 10.0.2.100/24"), "{shown}");
+        assert_connected(&oci, "c");
+        oci.delete("c");
+        assert!(oci.is_clean());
+    }
+}
+
+#[test]
+fn second_stage_is_known_without_a_pid_namespace_too() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        oci.prepare("c", &two_stages());
+        oci.edit("c", |config| {
+            let namespaces =
+                config["linux"]["namespaces"].as_array_mut().expect("namespaces are listed");
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+            // A new /proc is that of a PID namespace of one's own.
+            let proc = config["mounts"].as_array_mut().and_then(|mounts| mounts.first_mut());
+            *proc.expect("mounts are listed") = json!({
+                "source": "/proc", "destination": "/proc", "type": "bind", "options": ["rbind"],
+            });
+        });
+        oci.start("c").unwrap();
+        assert_connected(&oci, "c");
+        assert_eq!(oci.attachments().len(), 1);
+        // Without that namespace, and without a control group, crun does not end what runs.
+        oci.kill(oci.pid("c"));
+        oci.delete("c");
+        assert_clean_soon(&oci);
+    }
+}
+
+#[test]
+fn log_file_says_once_that_the_network_is_up() {
+    for (account, runtime) in RUNTIMES {
+        let oci = oci!(account, runtime);
+        let log = oci.bundle("c.log");
+        let words = ["slirp-hook".to_owned(), format!("--log-file={}", log.display())];
+        oci.run("c", &Setup { arguments: words.to_vec(), ..two_stages() }).unwrap();
+        let text = std::fs::read_to_string(&log).expect("the home can be read");
+        assert_eq!(text.matches("slirp oci-hook: c eth0: up").count(), 1, "{text}");
+        oci.delete("c");
+        assert!(oci.is_clean());
+    }
 }

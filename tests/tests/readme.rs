@@ -95,6 +95,25 @@ fn cni_network_forwards_a_port() {
 }
 
 #[test]
+fn shared_network_has_addresses_in_order_and_names() {
+    let world = world!(Account::Ordinary);
+    let section = README.split("\n### Containers that reach each other\n").nth(1);
+    let shown = section.and_then(|text| text.split("\n```json\n").nth(1)?.split("\n```\n").next());
+    let network: Value = serde_json::from_str(shown.expect("a network")).expect("it is JSON");
+    let mut plugin = network["plugins"][0].clone();
+    for inherited in ["cniVersion", "name"] {
+        plugin[inherited] = network[inherited].clone();
+    }
+    let first = Container::join(&world, "web", &plugin).expect("the first is added");
+    let second = Container::join(&world, "client", &plugin).expect("the second is added");
+    let said = (first.address().to_string(), second.address().to_string());
+    assert_eq!(said, ("10.0.2.100".to_owned(), "10.0.2.101".to_owned()));
+    let _server = web_server(&first.namespace, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
+    let page = second.namespace.script("curl --silent --max-time 10 http://web/");
+    assert_eq!(page, "visitor 10.0.2.101\n");
+}
+
+#[test]
 fn oci_hook_forwards_the_ports_of_its_annotation() {
     let oci = match Oci::open(Account::Root, "runc") {
         Ok(oci) => oci,

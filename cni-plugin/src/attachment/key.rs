@@ -18,8 +18,8 @@ impl Key {
     }
 }
 
-/// 32 hexadecimal digits that stand for these bytes: FNV-1a with 128 bits (draft-eastlake-fnv-17 section
-/// 5).
+/// 32 hexadecimal digits that stand for these bytes: FNV-1a with 128 bits (draft-eastlake-fnv-17
+/// section 5).
 pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
     const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

@@ -1,8 +1,8 @@
 //! Attachments to a shared network: one process serves all containers of one network name.
 //!
-//! Owns [`Membership`], what such an attachment is besides an ordinary one; [`Terms`], what all members
-//! of a network have to agree on; where the files of a network are; and the question to its process
-//! whether those who have gone have really gone.
+//! Owns [`Membership`], what such an attachment is besides an ordinary one; [`Terms`], what all
+//! members of a network have to agree on; where the files of a network are; and the question to its
+//! process whether those who have gone have really gone.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -96,8 +96,8 @@ impl Terms {
     }
 }
 
-/// The files of the network `name` in the folder of these: `STEM.sock` is where members join, `STEM.api`
-/// the API socket, `STEM.lock` held while somebody joins.
+/// The files of the network `name` in the folder of these: `STEM.sock` is where members join,
+/// `STEM.api` the API socket, `STEM.lock` held while somebody joins.
 pub(crate) fn network_files(files: &Files, name: &str) -> Files {
     Files::new(files.folder().to_owned(), stem(name), files.scope().to_owned())
 }

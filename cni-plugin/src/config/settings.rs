@@ -31,8 +31,8 @@ const ALIASES: &str = "aliases";
 
 /// Length of what runtimes show of a container's id.
 const SHORT_ID_LEN: usize = 12;
-/// The `CNI_ARGS` by which runtimes tell what a container calls itself: nerdctl its host name; Podman,
-/// CRI-O and containerd its name or that of its pod.
+/// The `CNI_ARGS` by which runtimes tell what a container calls itself: nerdctl its host name;
+/// Podman, CRI-O and containerd its name or that of its pod.
 const HOSTNAME_ARGUMENTS: [&str; 2] = ["NERDCTL_CNI_DHCP_HOSTNAME", "K8S_POD_NAME"];
 
 /// The variable that names another program as the engine.

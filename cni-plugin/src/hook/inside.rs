@@ -15,7 +15,7 @@ use slirp_core::netns::NamespaceId;
 
 use super::options::Options;
 use super::state::State;
-use super::{Failure, NETWORK};
+use super::{Failure, NETWORK, log};
 use crate::attachment::contact::Contact;
 use crate::attachment::error::Error;
 use crate::attachment::key::Key;
@@ -76,7 +76,11 @@ pub(super) fn enter(
         if !report["error"].is_null() {
             return Err(Error::from_json(&report["error"]).into());
         }
-        if !report["waiting"].is_null() && is_in_inner_pid_namespace() {
+        if report["waiting"].is_null() {
+            if let Some(record) = files.record() {
+                log::note(&record.request);
+            }
+        } else if is_in_inner_pid_namespace() {
             let message = "this is not the container that the process of the network waits for";
             return Err(Failure(message.to_owned()));
         }

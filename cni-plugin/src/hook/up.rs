@@ -74,7 +74,9 @@ pub(super) fn up(
     };
     let settings = settings(&header, &environment, id)?;
     attach(&settings.request, candidates)?.commit()?;
-    log::note(&settings.request);
+    if id != AWAITED {
+        log::note(&settings.request);
+    }
     Ok(())
 }
 

@@ -152,14 +152,12 @@ pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.
-/// Returns how many there can be.
-pub(super) fn raise_descriptor_limit() -> usize {
-    let limits = getrlimit(Resource::RLIMIT_NOFILE);
-    let raised = limits.and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+pub(super) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(errno) = raised {
         tracing::warn!(%errno, "cannot raise the limit of open descriptors");
     }
-    limits.map_or(0, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
 /// A started instance and the thread that waits for its end.

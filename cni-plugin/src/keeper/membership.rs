@@ -30,8 +30,8 @@ use crate::attachment::store::Files;
 const ANSWER_TIMEOUT_MS: u16 = 15_000;
 /// How long it may take to let a member go (arbitrary; it takes milliseconds).
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often joining is tried while one process ends and the next one starts (arbitrary: the next one is
-/// started by whoever tries, so twice is enough).
+/// How often joining is tried while one process ends and the next one starts (arbitrary: the next
+/// one is started by whoever tries, so twice is enough).
 const ATTEMPTS: usize = 5;
 
 /// A place on a network. Dropping it gives it back.

@@ -7,8 +7,8 @@
 //! before the first packet. Each ends with the other: the keeper waits for the engine, the engine
 //! reads a socket whose other end the keeper has.
 //!
-//! On a shared network all keepers have one process in place of their engines ([`network`]); each gives
-//! it the device of its container ([`membership`]).
+//! On a shared network all keepers have one process in place of their engines ([`network`]); each
+//! gives it the device of its container ([`membership`]).
 //!
 //! Life of a keeper:
 //!

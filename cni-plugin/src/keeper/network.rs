@@ -1,9 +1,10 @@
 //! The process of a shared network.
 //!
 //! # Theory of operation
-//! The first keeper of a network starts it and is its first client; later ones connect to its socket.
-//! It makes its sockets, enters a sandbox of its own, no member's, and serves until its last client has
-//! gone. A client is a connection, and whatever ends the connection ends the membership:
+//! The first keeper of a network starts it and is its first client; later ones connect to its
+//! socket. It makes its sockets, enters a sandbox of its own, no member's, and serves until its
+//! last client has gone. A client is a connection, and whatever ends the connection ends the
+//! membership:
 //!
 //! | state | next |
 //! | --- | --- |
@@ -11,15 +12,15 @@
 //! | seated | its device and Ethernet address make it a member, with its ports |
 //! | member | nothing: it stays until it hangs up or its device is gone |
 //!
-//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle* means
-//! that whoever hung up before has left nothing behind.
+//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle*
+//! means that whoever hung up before has left nothing behind.
 //!
 //! The end: when no client is left and none waits to be accepted, the listener is closed, then the
-//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is hung
-//! up on before an answer, and starts the network anew.
+//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is
+//! hung up on before an answer, and starts the network anew.
 //!
-//! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops in
-//! the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
+//! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
+//! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -33,7 +34,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{geteuid, setsid};
 use serde_json::{Value, json};
-use slirp_core::config::Limits;
 use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
     Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard, member_system_calls,
@@ -50,13 +50,11 @@ use crate::attachment::shared::{Terms, seat_to_json};
 
 /// How long a client may take over a message that it has begun (arbitrary; clients are keepers).
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Flows that a network has, however few descriptors there are (arbitrary).
-const FLOWS_MIN: usize = 256;
 /// Clients at one time: all members, and as many who are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
-/// Runs as the process of a network. What it is told comes over standard input, which is a socket, and
-/// stays its first client.
+/// Runs as the process of a network. What it is told comes over standard input, which is a socket,
+/// and stays its first client.
 pub(crate) fn run() -> ExitCode {
     let Ok(starter) = engine::take_over(c"slirp-network") else { return ExitCode::FAILURE };
     // The one who starts us is not the one whom we end with.
@@ -130,14 +128,11 @@ impl Network {
         let listener = UnixListener::bind(path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let api = engine::api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
-        // No member's flows are to take the descriptors that others need.
-        let mut limits = Limits::default();
-        let descriptors = engine::raise_descriptor_limit().saturating_sub(2 * CLIENTS_CAP);
-        limits.flows = limits.flows.min(descriptors.max(FLOWS_MIN));
+        engine::raise_descriptor_limit();
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
-        let builder = builder.limits(limits).api_socket(api);
+        let builder = builder.api_socket(api);
         if request.sandbox {
             // Not in the user namespace of a member, whose root would be root over us.
             engine::confine(None, member_system_calls())?;
@@ -198,7 +193,8 @@ impl Network {
         polled.first().and_then(PollFd::revents).is_none_or(|events| events.is_empty())
     }
 
-    /// Ends the memberships of those who have hung up or lost their device. Returns their connections.
+    /// Ends the memberships of those who have hung up or lost their device. Returns their
+    /// connections.
     fn remove_gone(&mut self) -> Vec<UnixStream> {
         let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
             let mut polled = [PollFd::new(fd.as_fd(), flags)];

@@ -1,8 +1,9 @@
 //! The addresses of a shared network's members: who has which, and which is the next.
 //!
-//! Owns their assignment. One that the runtime has chosen is given if nobody has it; otherwise it is the
-//! lowest free one from the plan's recommended address on (`.100`, `::100`). The same requests in the same
-//! order get the same addresses. An address is free again when its member has gone.
+//! Owns their assignment. One that the runtime has chosen is given if nobody has it; otherwise it
+//! is the lowest free one from the plan's recommended address on (`.100`, `::100`). The same
+//! requests in the same order get the same addresses. An address is free again when its member has
+//! gone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -358,7 +358,7 @@ impl TcpFlow {
             // A flow that is to grow lets its ring run empty, once. While memory is tight all do, and go
             // on with new ones: the guest's acknowledgement has them looked at again.
             engine.renew_early(connection, now);
-            let is_tight = engine.is_memory_tight();
+            let is_tight = connection.is_memory_tight();
             let is_to_run_empty =
                 (wants_growth && self.given > 0) || (is_tight && connection.queued_to_guest() > 0);
             let limit = match (is_to_run_empty, is_tight) {
@@ -383,7 +383,7 @@ impl TcpFlow {
         if moved > 0 {
             self.active_at = now;
         }
-        let is_exhausted = engine.is_memory_exhausted(connection, before);
+        let is_exhausted = connection.is_memory_exhausted(before);
         if is_failed || is_exhausted {
             self.is_aborted = true;
             connection.abort();

@@ -1,8 +1,8 @@
 //! The guest's link: whatever Ethernet frames come from and go to.
 //!
-//! Owns [`Link`], which is a TAP device, a socket or the devices of several members, and what the event loop does with either of
-//! them: its place in the poller, the one frame that waits for a link that is full, and the
-//! recording of everything that crosses it.
+//! Owns [`Link`], which is a TAP device, a socket or the devices of several members, and what the
+//! event loop does with either of them: its place in the poller, the one frame that waits for a
+//! link that is full, and the recording of everything that crosses it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

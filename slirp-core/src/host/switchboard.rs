@@ -1,23 +1,23 @@
 //! The members' devices of a shared network, which together are one link to the stack.
 //!
-//! Owns the devices, their poller, the passing of frames between them, and the share of time that each
-//! of them gets. Which frame goes to whom is decided by the [`Switch`].
+//! Owns the devices, their poller, the passing of frames between them, and the share of time that
+//! each of them gets. Which frame goes to whom is decided by the [`Switch`].
 //!
 //! # Theory of operation
 //!
-//! The devices are watched by an epoll instance of their own, which is what the event loop watches: it
-//! is readable while any device is, so that the loop need not know how many there are. Reading hands out
-//! the frames that are for the stack; those from member to member are passed on inside, with their
-//! virtio-net header, so that 64 KiB of TCP cross in one call each way, whatever the MTU. A device that
-//! lacks an offload gets the packets that the frame stands for instead.
+//! The devices are watched by an epoll instance of their own, which is what the event loop watches:
+//! it is readable while any device is, so that the loop need not know how many there are. Reading
+//! hands out the frames that are for the stack; those from member to member are passed on inside,
+//! with their virtio-net header, so that 64 KiB of TCP cross in one call each way, whatever the
+//! MTU. A device that lacks an offload gets the packets that the frame stands for instead.
 //!
-//! *Fairness.* A device is read until it has had [`SHARE`] frames, then whoever else has something by now
-//! is. A frame to a group costs as much as the frames that it becomes. After [`PASSED_CAP`] frames the stack gets its
-//! turn. A device takes every frame or says at once that it does not; then the frame is lost, as on any
-//! link, and nobody waits.
+//! *Fairness.* A device is read until it has had `SHARE` frames, then whoever else has something by
+//! now is. A frame to a group costs as much as the frames that it becomes. After `PASSED_CAP`
+//! frames the stack gets its turn. A device takes every frame or says at once that it does not;
+//! then the frame is lost, as on any link, and nobody waits.
 //!
-//! *Loss of a device* is the end of one member: it is reported through the mailbox, and the loop ends
-//! everything that belongs to it.
+//! *Loss of a device* is the end of one member: it is reported through the mailbox, and the loop
+//! ends everything that belongs to it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,8 +39,8 @@ use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 /// Frames that one device may have passed on before the next one is read (arbitrary).
 const SHARE: usize = 16;
-/// Frames that are passed on before the event loop does something else (arbitrary: below a millisecond
-/// for the largest ones).
+/// Frames that are passed on before the event loop does something else (arbitrary: below a
+/// millisecond for the largest ones).
 const PASSED_CAP: usize = 64;
 /// Devices that one wait reports at most; the others come next time.
 const EVENTS_CAP: usize = 64;
@@ -54,12 +54,13 @@ crate::sys::calls::system_calls! {
     SYS_write => "frames to members";
 }
 
-/// What a program asks of the kernel that is given members' devices over a socket once the filter is in
-/// place, and adopts them.
+/// What a program asks of the kernel that is given members' devices over a socket once the filter
+/// is in place, and adopts them.
 pub(crate) mod adoption {
     use crate::sys::calls::{Arguments, system_calls};
 
-    /// `TUNGETIFF`, `TUNSETOFFLOAD`, `TUNSETVNETHDRSZ`, `TUNSETVNETLE`, `TUNSETVNETBE`: `linux/if_tun.h`.
+    /// `TUNGETIFF`, `TUNSETOFFLOAD`, `TUNSETVNETHDRSZ`, `TUNSETVNETLE`, `TUNSETVNETBE`:
+    /// `linux/if_tun.h`.
     const DEVICE: Arguments =
         Arguments::OneOf(1, &[0x8004_54d2, 0x4004_54d0, 0x4004_54d8, 0x4004_54dc, 0x4004_54de]);
 
@@ -82,8 +83,8 @@ pub struct NewMember {
     pub tap: Tap,
     /// What it is known by.
     pub member: Member,
-    /// Closed when the membership ends, whatever ends it; who holds the other end of a pipe or socket
-    /// notices.
+    /// Closed when the membership ends, whatever ends it; who holds the other end of a pipe or
+    /// socket notices.
     pub guard: Option<OwnedFd>,
 }
 
@@ -100,8 +101,9 @@ struct Port {
     _guard: Option<OwnedFd>,
 }
 
-/// See the [module](self). Given to [`Builder::new`](crate::instance::Builder::new), it makes an instance
-/// whose members come and go by [`Handle::add_member`](crate::instance::Handle::add_member).
+/// See the [module](self). Given to [`Builder::new`](crate::instance::Builder::new), it makes an
+/// instance whose members come and go by
+/// [`Handle::add_member`](crate::instance::Handle::add_member).
 #[derive(Debug)]
 pub struct Switchboard {
     switch: Switch,
@@ -144,8 +146,8 @@ impl Switchboard {
         self.reporter = Some(reporter);
     }
 
-    /// Connects a member, and tells the others of its addresses, which may have been somebody else's
-    /// a moment ago.
+    /// Connects a member, and tells the others of its addresses, which may have been somebody
+    /// else's a moment ago.
     pub(super) fn add(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
         let NewMember { tap, member, guard } = new;
         let index = self.switch.connect(&member)?;
@@ -199,8 +201,8 @@ impl Switchboard {
         stats.bytes_between_members += self.bytes;
     }
 
-    /// Reads the next frame that is for the stack, and passes on those before it that are not. `EAGAIN`
-    /// when there is none for now.
+    /// Reads the next frame that is for the stack, and passes on those before it that are not.
+    /// `EAGAIN` when there is none for now.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut has_waited = false;
         let mut passed = 0;
@@ -272,8 +274,8 @@ impl Switchboard {
         Ok(count > 0)
     }
 
-    /// Decides about a frame of a member and passes it on. Returns whether it is for the stack, too,
-    /// and how many frames it was.
+    /// Decides about a frame of a member and passes it on. Returns whether it is for the stack,
+    /// too, and how many frames it was.
     fn pass(&mut self, from: PortIndex, frame: &[u8]) -> (bool, usize) {
         match self.switch.handle_frame(from, frame) {
             Ok(route) => {

@@ -9,8 +9,8 @@ impl Handle {
     /// Connects a member to the network, as a future of any runtime. It is on the network when this
     /// returns; forward rules to its address may be added from then on, and end with it.
     ///
-    /// The membership ends by [`remove_member`](Self::remove_member), when its device is gone, or with
-    /// the instance.
+    /// The membership ends by [`remove_member`](Self::remove_member), when its device is gone, or
+    /// with the instance.
     ///
     /// # Errors
     /// See [`MemberError`]; the device is closed.
@@ -28,8 +28,8 @@ impl Handle {
         answer.ok_or(MemberError::Ended)?.blocking_recv().unwrap_or(Err(MemberError::Ended))
     }
 
-    /// Disconnects a member, as a future of any runtime. Its device, its forward rules and its names
-    /// are gone and its connections reset when this returns.
+    /// Disconnects a member, as a future of any runtime. Its device, its forward rules and its
+    /// names are gone and its connections reset when this returns.
     ///
     /// # Errors
     /// [`MemberError::NotShared`], [`MemberError::Unknown`] and [`MemberError::Ended`].

@@ -67,8 +67,8 @@ pub fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     emit(REQUEST, gateway, (MacAddr([0; 6]), target), MacAddr::BROADCAST)
 }
 
-/// A frame in which whoever has `mac` tells everyone that `address` is its own from now on (RFC 5227
-/// section 3).
+/// A frame in which whoever has `mac` tells everyone that `address` is its own from now on (RFC
+/// 5227 section 3).
 pub fn announcement(mac: MacAddr, address: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     emit(REQUEST, (mac, address), (MacAddr([0; 6]), address), MacAddr::BROADCAST)
 }

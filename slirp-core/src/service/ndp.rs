@@ -147,8 +147,8 @@ pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
     })
 }
 
-/// A packet in which whoever has `mac` tells all nodes that `address` is its own from now on (RFC 4861
-/// section 7.2.6).
+/// A packet in which whoever has `mac` tells all nodes that `address` is its own from now on (RFC
+/// 4861 section 7.2.6).
 pub fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
     let mut icmp = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAG_OVERRIDE, 0, 0, 0];
     icmp.extend_from_slice(&address.octets());

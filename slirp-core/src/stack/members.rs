@@ -20,6 +20,7 @@ impl Stack {
         if let Some(quotas) = &mut self.quotas {
             quotas.assign(id, member.addresses());
         }
+        self.engine.handle_member_added(member.addresses());
         for address in member.addresses() {
             self.neighbors.learn(address, member.mac);
         }
@@ -33,9 +34,11 @@ impl Stack {
         if let Some(quotas) = &mut self.quotas {
             quotas.unassign(id);
         }
+        self.engine.handle_member_removed(member.addresses());
     }
 
-    /// Whether a member may have one more DNS query in flight; always so where there are no members.
+    /// Whether a member may have one more DNS query in flight; always so where there are no
+    /// members.
     pub(super) fn has_dns_quota(&self, asker: &Asker) -> bool {
         let Some(quotas) = &self.quotas else { return true };
         let guest_of = |asker: &Asker| match *asker {

@@ -72,7 +72,7 @@ use crate::wire::reassembly::Reassembler;
 use dns_stream::DnsStream;
 use forward::Forwarding;
 use outbox::Outbox;
-use quota::{Kind, Quotas};
+use quota::{Kind, PARTS, Quotas};
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
 /// frames is four, one of MTU-sized ones 180.
@@ -125,6 +125,7 @@ impl Stack {
             ring_len: config.limits.ring_len,
             bulk_flows: config.limits.bulk_flows,
             ring_memory: config.limits.ring_memory,
+            parts: if config.policy.is_shared { PARTS } else { 1 },
             seed: rng.next_u64(),
         });
         let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);

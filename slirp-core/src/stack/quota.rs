@@ -1,9 +1,9 @@
 //! How much of the stack's caps one member of a shared network may use.
 //!
-//! Owns the count of flows by member. A single guest that fills a table hurts itself; on a shared network it
-//! would hurt the others, so that each member gets a part of every cap. A flow belongs to whoever was
-//! assigned its guest's address; those of all other addresses (networks nested behind members) count as
-//! one more member.
+//! Owns the count of flows by member. A single guest that fills a table hurts itself; on a shared
+//! network it would hurt the others, so that each member gets a part of every cap. A flow belongs
+//! to whoever was assigned its guest's address; those of all other addresses (networks nested
+//! behind members) count as one more member.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use crate::config::Limits;
 use crate::member::MemberId;
 
-/// One member may use this part of a cap (arbitrary: enough for a busy container, and three of them cannot
-/// leave a fourth one without).
+/// One member may use this part of a cap (arbitrary: enough for a busy container, and three of them
+/// cannot leave a fourth one without).
 pub(super) const PARTS: usize = 4;
 
 /// What is counted.

@@ -1,7 +1,7 @@
 //! What a frame of a member says about its sender, and for whom it can be.
 //!
-//! Owns the reading of one frame: virtio-net header, Ethernet, ARP, IP, neighbour discovery, as far as
-//! senders name themselves there; and the roles that no member has. Whether the sender may call
+//! Owns the reading of one frame: virtio-net header, Ethernet, ARP, IP, neighbour discovery, as far
+//! as senders name themselves there; and the roles that no member has. Whether the sender may call
 //! itself so is decided in [`tenure`](super::tenure).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -155,7 +155,8 @@ impl Claim {
         Ok(self)
     }
 
-    /// Only the first fragment says what it is all about, and all of its headers are to be there (RFC 7112).
+    /// Only the first fragment says what it is all about, and all of its headers are to be there
+    /// (RFC 7112).
     fn read_fragment(&mut self, packet: &[u8]) -> Result<(), DiscardReason> {
         let located = Located::parse(packet)?;
         if located.fragment.is_some_and(|fragment| fragment.offset != 0) {

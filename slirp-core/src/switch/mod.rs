@@ -2,16 +2,16 @@
 //!
 //! Owns the ports of the members, who may use which Ethernet and IP address, and the decision about
 //! each frame. What a frame claims is read in `claim`, who holds what is kept in `tenure`. Reading
-//! and writing frames is left to the host side, everything that is for the gateway or the DNS server
-//! to the [`stack`](crate::stack). IEEE 802.1D (learning), RFC 826, RFC 4861, RFC 6105 and RFC 7610
-//! (what a port may not say).
+//! and writing frames is left to the host side, everything that is for the gateway or the DNS
+//! server to the [`stack`](crate::stack). IEEE 802.1D (learning), RFC 826, RFC 4861, RFC 6105 and
+//! RFC 7610 (what a port may not say).
 //!
 //! # Theory of operation
 //!
 //! *Goals.* Members reach each other as stations of one Ethernet. A hostile member can neither take
 //! traffic of others nor speak for them, for the gateway or for the DNS server. The stack need not
-//! know of ports: an address or MAC address of a packet that reaches it belongs to one member only, so
-//! replies to it leave through that member's port.
+//! know of ports: an address or MAC address of a packet that reaches it belongs to one member only,
+//! so replies to it leave through that member's port.
 //!
 //! *Who holds an address.*
 //!
@@ -27,12 +27,13 @@
 //! (router, DHCP server) are discarded. Then its Ethernet destination decides. One that nobody is
 //! known to have is discarded and not flooded: every address here was told by its holder first.
 //!
-//! *Limits.* [`MEMBERS_CAP`] ports; [`MACS_CAP`] and [`ADDRESSES_CAP`] per port, beyond which a member's
-//! new addresses are refused. Nothing that one member does makes another one's entry go away.
+//! *Limits.* [`MEMBERS_CAP`] ports; [`MACS_CAP`] and [`ADDRESSES_CAP`] per port, beyond which a
+//! member's new addresses are refused. Nothing that one member does makes another one's entry go
+//! away.
 //!
-//! *Deliberate omissions.* Entries do not age: links are not moved from port to port here. There is no
-//! spanning tree, so a member that bridges two of its own interfaces to this network makes a loop, but
-//! its copies of other members' frames are discarded as spoofed.
+//! *Deliberate omissions.* Entries do not age: links are not moved from port to port here. There is
+//! no spanning tree, so a member that bridges two of its own interfaces to this network makes a
+//! loop, but its copies of other members' frames are discarded as spoofed.
 
 mod claim;
 mod tenure;
@@ -102,8 +103,8 @@ impl Switch {
     /// Connects a member. What others have used of its addresses is theirs no more.
     ///
     /// # Errors
-    /// Those of [`Member::validate`]; [`MemberError::AddressTaken`] and [`MemberError::MacTaken`] when
-    /// another member was assigned the same; [`MemberError::TooMany`].
+    /// Those of [`Member::validate`]; [`MemberError::AddressTaken`] and [`MemberError::MacTaken`]
+    /// when another member was assigned the same; [`MemberError::TooMany`].
     pub fn connect(&mut self, member: &Member) -> Result<PortIndex, MemberError> {
         member.validate(&self.plan)?;
         let free = self.ports.iter().position(|is_used| !is_used);
@@ -165,7 +166,8 @@ impl Switch {
         }
     }
 
-    /// Who gets a frame of the stack, which begins with a virtio-net header. `Others` are all members.
+    /// Who gets a frame of the stack, which begins with a virtio-net header. `Others` are all
+    /// members.
     ///
     /// # Errors
     /// [`DiscardReason::MemberUnknown`] when its destination is nobody's (any more).

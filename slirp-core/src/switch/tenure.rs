@@ -12,11 +12,11 @@ use crate::member::{Member, MemberError};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::wire::MacAddr;
 
-/// Ethernet addresses of one member, its own included (arbitrary: stations that it bridges here; some
-/// 40 bytes each).
+/// Ethernet addresses of one member, its own included (arbitrary: stations that it bridges here;
+/// some 40 bytes each).
 pub const MACS_CAP: usize = 64;
-/// IP addresses of one member, its own included (arbitrary: hosts of networks nested behind it; some
-/// 60 bytes each).
+/// IP addresses of one member, its own included (arbitrary: hosts of networks nested behind it;
+/// some 60 bytes each).
 pub const ADDRESSES_CAP: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -425,6 +425,26 @@ fn full_switch_refuses_and_a_free_port_is_used_again() {
     assert_eq!(switch.connect(&nth(7)), Ok(7));
 }
 
+/// No sender that the frame names is another member or one of us.
+fn assert_speaks_for_itself(frame: &[u8]) {
+    let frame = &frame[10..];
+    let of_others = [mac(101), mac(102), GATEWAY, MacAddr([0x52, 0x55, 10, 0, 2, 3])];
+    let is_others = |bytes: &[u8]| of_others.iter().any(|mac| mac.0 == *bytes);
+    assert!(!is_others(&frame[6..12]), "Ethernet source");
+    let sender = match frame[12..14] {
+        [8, 6] => {
+            assert!(!is_others(&frame[22..28]), "ARP sender");
+            &frame[28..32]
+        }
+        [8, 0] => &frame[26..30],
+        _ => &frame[22..38],
+    };
+    for last in [101, 102, 2, 3] {
+        assert_ne!(sender, &[10, 0, 2, last][..], "IPv4 sender");
+        assert_ne!(sender, &v6(last).octets()[..], "IPv6 sender");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_frame_is_routed_or_discarded(bytes: Vec<u8>, at in 0_usize..60) {
@@ -439,7 +459,9 @@ proptest::proptest! {
             for (to, from) in frame.iter_mut().skip(at).zip(&bytes) {
                 *to = *from;
             }
-            let _ = switch.handle_frame(0, &frame);
+            if switch.handle_frame(0, &frame).is_ok() {
+                assert_speaks_for_itself(&frame);
+            }
         }
     }
 }

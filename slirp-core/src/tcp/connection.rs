@@ -462,6 +462,16 @@ impl Connection {
         self.rings.share.held()
     }
 
+    /// Whether the guest's connections had better hold less memory than they might.
+    pub(crate) fn is_memory_tight(&self) -> bool {
+        self.rings.share.is_tight()
+    }
+
+    /// Whether more memory is held than `before`, and the guest's connections hold too much.
+    pub(crate) fn is_memory_exhausted(&self, before: usize) -> bool {
+        self.held() > before && self.rings.share.is_exhausted()
+    }
+
     /// Bytes of the guest that wait for the host.
     pub(crate) fn queued_to_host(&self) -> usize {
         self.socket().recv_queue()

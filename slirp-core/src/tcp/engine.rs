@@ -53,6 +53,8 @@ pub(crate) struct EngineConfig {
     pub(crate) ring_len: usize,
     pub(crate) bulk_flows: usize,
     pub(crate) ring_memory: usize,
+    /// Into how many parts, one for a member, that is split; 1 where there is one guest.
+    pub(crate) parts: usize,
     pub(crate) seed: u64,
 }
 
@@ -82,7 +84,7 @@ impl Engine {
         let mut rng = Rng::new(config.seed);
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
-        let memory = RingMemory::new(config.ring_memory);
+        let memory = RingMemory::new(config.ring_memory, config.parts);
         Self { interface, config, rng, frame, mtu, leases: Arc::new(()), memory }
     }
 
@@ -105,8 +107,12 @@ impl Engine {
             segment.window,
             &options.emit(told),
         );
-        let mut connection =
-            Connection::listening(&segment, options, (guest_mss, engine_mss), self.rings())?;
+        let mut connection = Connection::listening(
+            &segment,
+            options,
+            (guest_mss, engine_mss),
+            self.rings(segment.source),
+        )?;
         self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
@@ -114,7 +120,7 @@ impl Engine {
     /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
     pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
         let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
-        let rings = self.rings();
+        let rings = self.rings(guest);
         let context = self.interface.context();
         Connection::connecting(context, (guest, remote), sizes, rings)
     }
@@ -165,7 +171,7 @@ impl Engine {
         let packet = connection.guard(&mut segment, packet)?;
         let before = connection.held();
         connection.note_received(&segment);
-        if self.is_memory_exhausted(connection, before) {
+        if connection.is_memory_exhausted(before) {
             connection.abort();
             return Err(DiscardReason::RingMemoryExhausted);
         }
@@ -238,7 +244,7 @@ impl Engine {
 
     /// Wakes a parked connection: a new socket is led through a handshake with itself.
     pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
-        self.resume(parked, self.rings(), now)
+        self.resume(parked, self.rings(parked.guest), now)
     }
 
     /// Whether a connection has a small ring to the guest and not too many have a large one.
@@ -254,7 +260,7 @@ impl Engine {
         };
         let receive = self.config.ring_len;
         let lease = Some(Arc::clone(&self.leases));
-        let share = self.memory.share();
+        let share = self.memory.share(parked.guest.ip());
         let rings = Rings { receive, send: BULK_FACTOR * receive, lease, share };
         if let Some(grown) = self.resume(&parked, rings, now) {
             *connection = grown;
@@ -271,23 +277,23 @@ impl Engine {
         }
     }
 
-    fn rings(&self) -> Rings {
-        Rings::equal(self.config.ring_len, self.memory.share())
+    fn rings(&self, guest: SocketAddr) -> Rings {
+        Rings::equal(self.config.ring_len, self.memory.share(guest.ip()))
     }
 
-    /// Whether connections had better hold less memory than they might.
-    pub(crate) fn is_memory_tight(&self) -> bool {
-        self.memory.is_tight()
+    /// A member of a shared network has come: it has its own part of the memory.
+    pub(crate) fn handle_member_added(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        self.memory.assign(addresses);
     }
 
-    /// Whether `connection` has come to hold more memory than `before`, and there is none to be had.
-    pub(crate) fn is_memory_exhausted(&self, connection: &Connection, before: usize) -> bool {
-        connection.held() > before && self.memory.is_exhausted()
+    /// It has gone.
+    pub(crate) fn handle_member_removed(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        self.memory.unassign(addresses);
     }
 
     /// [`park`](Self::park)s a connection before its time if memory is tight and that would help.
     pub(crate) fn park_early(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
-        let is_worth_it = self.memory.is_tight() && connection.held() > LEAST;
+        let is_worth_it = connection.is_memory_tight() && connection.held() > LEAST;
         if is_worth_it { self.park(connection, now) } else { None }
     }
 

@@ -11,8 +11,11 @@
 //! | exhausted | the connection that asks for another page is reset |
 //!
 //! An honest guest does not get there. A hostile one that opens connections to a remote which does not
-//! read, and fills the window of each, could otherwise have us hold `flows` times both rings.
+//! read, and fills the window of each, could otherwise have us hold `flows` times both rings. Each member of
+//! a shared network has a part of the cap, so that it hurts only itself.
 
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,36 +27,86 @@ pub(crate) const TIGHT_LEN: usize = 64 * 1024;
 /// What a connection may hold for its next bytes however tight memory is: a page of each ring.
 pub(super) const LEAST: usize = 2 * PAGE;
 
-/// The count of all connections.
+/// A count with its cap, and the larger one that it is a part of.
+#[derive(Debug)]
+struct Pool {
+    used: AtomicUsize,
+    cap: usize,
+    whole: Option<Arc<Self>>,
+}
+
+impl Pool {
+    fn is_any(&self, is_so: impl Fn(usize, usize) -> bool) -> bool {
+        let is_so_of = |pool: &Self| is_so(pool.used.load(Ordering::Relaxed), pool.cap);
+        is_so_of(self) || self.whole.as_deref().is_some_and(is_so_of)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.add(bytes);
+        }
+    }
+
+    fn take(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.take(bytes);
+        }
+    }
+}
+
+/// The counts of all connections.
 #[derive(Debug)]
 pub(super) struct RingMemory {
-    used: Arc<AtomicUsize>,
-    cap: usize,
+    whole: Arc<Pool>,
+    /// The part of guests who have none of their own.
+    others: Arc<Pool>,
+    members: BTreeMap<IpAddr, Arc<Pool>>,
+    parts: usize,
 }
 
 impl RingMemory {
-    pub(super) fn new(cap: usize) -> Self {
-        Self { used: Arc::default(), cap }
+    /// At most `cap` bytes, of which each guest who is [`assign`](Self::assign)ed a part, and all others
+    /// together, may hold one in `parts`.
+    pub(super) fn new(cap: usize, parts: usize) -> Self {
+        let whole = Arc::new(Pool { used: AtomicUsize::new(0), cap, whole: None });
+        let others = part(&whole, parts);
+        Self { whole, others, members: BTreeMap::new(), parts }
     }
 
-    /// A connection's part of it: nothing yet.
-    pub(super) fn share(&self) -> RingShare {
-        RingShare { used: Arc::clone(&self.used), from_guest: 0, to_guest: 0 }
+    /// Gives one guest, who has these addresses, a part of its own.
+    pub(super) fn assign(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        let own = part(&self.whole, self.parts);
+        self.members.extend(addresses.map(|address| (address, Arc::clone(&own))));
     }
 
-    pub(super) fn is_tight(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.cap / 2
+    /// Forgets that guest. What its connections hold is given back as they are dropped.
+    pub(super) fn unassign(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            self.members.remove(&address);
+        }
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.cap
+    /// The share of a connection of `guest`: nothing yet.
+    pub(super) fn share(&self, guest: IpAddr) -> RingShare {
+        let pool = Arc::clone(self.members.get(&guest).unwrap_or(&self.others));
+        RingShare { pool, from_guest: 0, to_guest: 0 }
     }
+}
+
+fn part(whole: &Arc<Pool>, parts: usize) -> Arc<Pool> {
+    if parts <= 1 {
+        return Arc::clone(whole);
+    }
+    let whole = Arc::clone(whole);
+    Arc::new(Pool { used: AtomicUsize::new(0), cap: whole.cap / parts, whole: Some(whole) })
 }
 
 /// What one connection holds; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct RingShare {
-    used: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
     from_guest: usize,
     to_guest: usize,
 }
@@ -61,30 +114,40 @@ pub(super) struct RingShare {
 impl RingShare {
     /// The ring from the guest was written to as far as `len`, counted from its start.
     pub(super) fn note_from_guest(&mut self, len: usize) {
-        raise(&self.used, &mut self.from_guest, len);
+        raise(&self.pool, &mut self.from_guest, len);
     }
 
     /// The same of the ring to the guest.
     pub(super) fn note_to_guest(&mut self, len: usize) {
-        raise(&self.used, &mut self.to_guest, len);
+        raise(&self.pool, &mut self.to_guest, len);
     }
 
     /// Bytes of both rings, in whole pages.
     pub(super) const fn held(&self) -> usize {
         self.from_guest + self.to_guest
     }
+
+    /// Whether the guest's connections had better hold less.
+    pub(super) fn is_tight(&self) -> bool {
+        self.pool.is_any(|used, cap| used > cap / 2)
+    }
+
+    /// Whether the guest's connections hold more than they may.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.pool.is_any(|used, cap| used > cap)
+    }
 }
 
 impl Drop for RingShare {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.held(), Ordering::Relaxed);
+        self.pool.take(self.held());
     }
 }
 
-fn raise(used: &AtomicUsize, held: &mut usize, len: usize) {
+fn raise(pool: &Pool, held: &mut usize, len: usize) {
     let pages = len.next_multiple_of(PAGE);
     if pages > *held {
-        used.fetch_add(pages - *held, Ordering::Relaxed);
+        pool.add(pages - *held);
         *held = pages;
     }
 }
@@ -93,10 +156,13 @@ fn raise(used: &AtomicUsize, held: &mut usize, len: usize) {
 mod tests {
     use super::*;
 
+    const GUEST: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 100));
+    const OTHER: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 101));
+
     #[test]
     fn pages_are_counted_once_and_given_back() {
-        let memory = RingMemory::new(8 * PAGE);
-        let mut first = memory.share();
+        let memory = RingMemory::new(8 * PAGE, 1);
+        let mut first = memory.share(GUEST);
         first.note_from_guest(1);
         first.note_from_guest(PAGE);
         first.note_to_guest(PAGE - 1);
@@ -104,15 +170,35 @@ mod tests {
         first.note_to_guest(3 * PAGE);
         first.note_to_guest(2 * PAGE);
         assert_eq!(first.held(), 4 * PAGE);
-        assert!(!memory.is_tight());
-        let mut second = memory.share();
+        assert!(!first.is_tight());
+        let mut second = memory.share(OTHER);
         second.note_from_guest(4 * PAGE);
-        assert!(memory.is_tight() && !memory.is_exhausted());
+        assert!(second.is_tight() && !second.is_exhausted());
         second.note_from_guest(4 * PAGE + 1);
-        assert!(memory.is_exhausted());
+        assert!(second.is_exhausted() && first.is_exhausted());
         drop(first);
-        assert!(memory.is_tight() && !memory.is_exhausted());
+        assert!(second.is_tight() && !second.is_exhausted());
         drop(second);
-        assert!(!memory.is_tight());
+        assert!(!memory.share(GUEST).is_tight());
+    }
+
+    #[test]
+    fn member_that_has_used_up_its_part_leaves_the_others_theirs() {
+        let mut memory = RingMemory::new(32 * PAGE, 4);
+        memory.assign([GUEST].into_iter());
+        memory.assign([OTHER].into_iter());
+        let mut hostile = memory.share(GUEST);
+        hostile.note_from_guest(9 * PAGE);
+        assert!(hostile.is_exhausted() && memory.share(GUEST).is_exhausted());
+        let mut other = memory.share(OTHER);
+        other.note_to_guest(3 * PAGE);
+        assert!(!other.is_exhausted() && !other.is_tight());
+        let nested = memory.share(IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9)));
+        assert!(!nested.is_exhausted());
+        // Connections outlive their member for a moment.
+        memory.unassign([GUEST].into_iter());
+        drop(hostile);
+        memory.assign([GUEST].into_iter());
+        assert!(!memory.share(GUEST).is_tight());
     }
 }

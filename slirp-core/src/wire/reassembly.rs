@@ -399,7 +399,8 @@ impl Reassembler {
         Some(unfinished)
     }
 
-    /// Evicts the oldest of the heaviest owner until one more datagram of `cost` bytes fits; whether it does.
+    /// Evicts the oldest of the heaviest owner until one more datagram of `cost` bytes fits;
+    /// whether it does.
     fn make_room(&mut self, cost: usize) -> bool {
         if cost > self.bytes_cap || self.datagrams_cap == 0 {
             return false;

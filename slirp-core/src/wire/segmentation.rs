@@ -1,8 +1,8 @@
 //! Doing by hand what a frame leaves to its device: checksums, and the cutting into packets.
 //!
-//! Owns the way from a frame with a virtio-net header to the packets that it stands for, for a device
-//! that lacks an offload which the frame's sender had (virtio 1.2 section 5.1.6.2; RFC 9293, RFC 768).
-//! The frame and its header have been checked against each other before
+//! Owns the way from a frame with a virtio-net header to the packets that it stands for, for a
+//! device that lacks an offload which the frame's sender had (virtio 1.2 section 5.1.6.2; RFC 9293,
+//! RFC 768). The frame and its header have been checked against each other before
 //! ([`check_offload`](super::frame::check_offload)).
 
 use smoltcp::wire::checksum;
@@ -37,8 +37,8 @@ pub const fn is_covered(vnet: &VnetHeader, offload: Offload) -> bool {
     offload.vnet_header && has_checksum && is_cut
 }
 
-/// Hands every packet that `frame` (from its Ethernet header on) stands for to `each`, complete with
-/// checksums and Ethernet header. `room` is where they are put together.
+/// Hands every packet that `frame` (from its Ethernet header on) stands for to `each`, complete
+/// with checksums and Ethernet header. `room` is where they are put together.
 ///
 /// # Errors
 /// [`DiscardReason::MemberSegmentsExhausted`] for more than [`SEGMENTS_CAP`], and what

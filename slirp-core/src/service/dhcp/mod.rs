@@ -134,8 +134,8 @@ impl DhcpServer {
     }
 
     /// Takes the payload of a datagram that is [for us](Self::is_for_us) and came from the Ethernet
-    /// address `sender`. Only where there are reservations it matters whose address that is: there a
-    /// client asks for itself, and gets what it was assigned or nothing.
+    /// address `sender`. Only where there are reservations it matters whose address that is: there
+    /// a client asks for itself, and gets what it was assigned or nothing.
     ///
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and

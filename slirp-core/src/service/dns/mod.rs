@@ -19,7 +19,8 @@
 //! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
 //!
-//! On a shared network a question about a member is answered here ([`MemberNames`]) and never passed on.
+//! On a shared network a question about a member is answered here ([`MemberNames`]) and never
+//! passed on.
 //!
 //! Deliberately omitted: caching, search domains, rewriting of EDNS options, and zone transfers,
 //! which span several messages.

@@ -1,9 +1,9 @@
 //! The names of a shared network's members, answered here and asked nowhere else.
 //!
-//! Owns who has which name, and answers about it: A and AAAA, nothing for other types (RFC 2308 section
-//! 2.2), and PTR for members' addresses. Their time to live is zero, since members come and go. A
-//! member's own name hides aliases of others; an alias that several members have stands for all of
-//! them. RFC 1035, RFC 3596 section 2.5.
+//! Owns who has which name, and answers about it: A and AAAA, nothing for other types (RFC 2308
+//! section 2.2), and PTR for members' addresses. Their time to live is zero, since members come and
+//! go. A member's own name hides aliases of others; an alias that several members have stands for
+//! all of them. RFC 1035, RFC 3596 section 2.5.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ const CLASS_ANY: u16 = 255;
 const QUESTION_NAME: [u8; 2] = [0xc0, 12];
 /// Labels of the longest name that is looked at: 32 nibbles and `ip6.arpa`.
 const LABELS_CAP: usize = 34;
-/// Members that one answer lists (arbitrary): their addresses of either family fit into a message of
-/// 1,232 bytes.
+/// Members that one answer lists (arbitrary): their addresses of either family fit into a message
+/// of 1,232 bytes.
 const ANSWERS_CAP: usize = 16;
 
-/// See the [module](self).
+/// Who has which name: see the top of this file.
 #[derive(Debug, Default)]
 pub struct MemberNames {
     names: BTreeMap<String, Vec<MemberId>>,

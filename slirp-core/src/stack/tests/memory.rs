@@ -1,6 +1,7 @@
 //! What all rings together may hold, and what happens when they do.
 
 use super::*;
+use crate::member::{Member, MemberId};
 use crate::tcp::tests::packet::{PSH, RST};
 
 const KIB: usize = 1024;
@@ -57,6 +58,45 @@ fn guest_that_fills_every_window_is_reset_at_the_cap_and_keeps_what_it_had() {
     assert_eq!(ladder.stack.stats().tcp_parked, 4);
     let mut again = Talk::open(&mut ladder);
     assert!(!fill_window(&mut ladder, &mut again, FULL));
+}
+
+#[test]
+fn member_that_fills_every_window_pays_for_it_alone() {
+    let mut config = config();
+    config.policy.is_shared = true;
+    config.limits.ring_memory = 1024 * KIB;
+    let mut ladder = Ladder::with(config);
+    for last in [100, 101] {
+        let member = Member {
+            mac: MAC,
+            address: [10, 0, 2, last].into(),
+            address6: None,
+            names: Vec::new(),
+            aliases: Vec::new(),
+        };
+        ladder.stack.handle_member_added(MemberId(u64::from(last)), &member);
+    }
+    let syn = Talk::syn(false, LINUX_OPTIONS);
+    assert_eq!(syn.from.ip().to_string(), "10.0.2.100");
+    let from = SocketAddr::from(([10, 0, 2, 101], 7));
+    let mut other = Talk::open_with(&mut ladder, &Draft { from, ..syn });
+    ladder.host(other.flow, |host| host.room = 0);
+    let mut flood = talks(&mut ladder, 12);
+    let data = stream(240 * KIB);
+    let mut is_reset = false;
+    for (index, talk) in flood.iter_mut().enumerate() {
+        fill_window(&mut ladder, talk, 240 * KIB);
+        ladder.pass(Duration::from_millis(200));
+        // Meanwhile the other one gets its own across, a piece at a time.
+        let piece = &data[index * 20 * KIB..][..20 * KIB];
+        let heard = other.say(&mut ladder, ACK | PSH, piece);
+        is_reset |= heard.iter().any(|heard| heard.tcp.as_ref().unwrap().has(RST));
+    }
+    assert!(!is_reset, "the other member has done nothing");
+    assert!(ladder.closes.iter().all(|&(flow, _)| flow != other.flow));
+    assert!(ladder.closes.len() >= 9, "{} of twelve", ladder.closes.len());
+    ladder.host(other.flow, |host| host.room = usize::MAX);
+    assert!(ladder.taken(other.flow) == data, "nothing of it is lost");
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Peer {
             ring_len: opening.ring_len,
             bulk_flows: 1,
             ring_memory: usize::MAX,
+            parts: 1,
             seed: 42,
         });
         let (from, to) = if opening.is_ipv6 {
