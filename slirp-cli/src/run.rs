@@ -19,11 +19,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
-use nix::libc::SYS_pipe2;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use slirp_core::control::server::ApiSocket;
@@ -33,10 +30,10 @@ use slirp_core::host::link::Link;
 use slirp_core::host::recording::Recording;
 use slirp_core::host::tap::Tap;
 use slirp_core::inherited_fd;
-use slirp_core::instance::{self, Builder, ForwardError, Handle, Instance, RunError};
+use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
 use slirp_core::sandbox::Sandbox;
-use slirp_core::sandbox::seccomp::{self, SystemCall};
+use slirp_core::sandbox::seccomp;
 use slirp_core::wire::MacAddr;
 
 use crate::banner;
@@ -56,9 +53,6 @@ pub(crate) const MAX_API_PATH: usize = 108;
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What this module asks of the kernel once the network runs.
-const SYSTEM_CALLS: &[SystemCall] = &[SystemCall::new(SYS_pipe2, "the end of the instance")];
 
 /// Carries `options` out and returns when the run is over.
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -111,9 +105,9 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
     confine(options, opened.userns)?;
-    let running = Running::start(builder.spawn()?).map_err(RunFailure::Watch)?;
-    if let Err(error) = publish(options, &running.handle) {
-        running.stop()?;
+    let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
+    if let Err(error) = publish(options, running.handle()) {
+        outcome(running.stop(SHUTDOWN_TIMEOUT))?;
         return Err(error.into());
     }
     if let Some(ready) = ready {
@@ -122,11 +116,11 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     tracing::info!("ready");
 
     let sources = Sources { target: opened.watch.as_ref(), ..sources };
-    let end = lifetime::wait(sources, running.end.as_fd()).map_err(RunFailure::Watch)?;
+    let end = lifetime::wait(sources, running.as_fd()).map_err(RunFailure::Watch)?;
     announce(end, opened.watch.as_ref());
     let result = match end {
-        End::Awaited => running.result(),
-        End::ExitFd | End::Target | End::Signal(_) => running.stop(),
+        End::Awaited => outcome(running.outcome(SHUTDOWN_TIMEOUT)),
+        End::ExitFd | End::Target | End::Signal(_) => outcome(running.stop(SHUTDOWN_TIMEOUT)),
     };
     match (result, &options.target) {
         // That is how the life of a virtual machine ends.
@@ -200,7 +194,7 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         }
     }
     if options.seccomp {
-        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS).chain(SYSTEM_CALLS);
+        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS);
         seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())
@@ -306,39 +300,10 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// A started instance and the thread that waits for its end.
-struct Running {
-    handle: Handle,
-    result: mpsc::Receiver<Result<(), RunError>>,
-    /// Hangs up when the instance has ended.
-    end: io::PipeReader,
-}
-
-impl Running {
-    fn start(instance: Instance) -> io::Result<Self> {
-        let handle = instance.handle();
-        let (end, at_end) = io::pipe()?;
-        let (sender, result) = mpsc::sync_channel(1);
-        thread::Builder::new().name("instance-wait".to_owned()).spawn(move || {
-            let _ = sender.send(instance.wait());
-            drop(at_end);
-        })?;
-        Ok(Self { handle, result, end })
-    }
-
-    /// Asks the instance to end and waits until it has.
-    fn stop(&self) -> Result<(), RunError> {
-        self.handle.shutdown();
-        self.result()
-    }
-
-    fn result(&self) -> Result<(), RunError> {
-        match self.result.recv_timeout(SHUTDOWN_TIMEOUT) {
-            Ok(result) => result,
-            Err(error) => {
-                tracing::warn!(%error, "the network did not end in time");
-                Ok(())
-            }
-        }
-    }
+/// How the engine has ended, which takes it a bounded time.
+fn outcome(outcome: Option<Result<(), RunError>>) -> Result<(), RunError> {
+    outcome.unwrap_or_else(|| {
+        tracing::warn!("the network did not end in time");
+        Ok(())
+    })
 }

@@ -26,6 +26,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
+mod background;
 mod members;
 
 use std::hash::{BuildHasher, Hasher};
@@ -37,6 +38,8 @@ use tokio::task::JoinSet;
 
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
+pub use background::BackgroundInstance;
+
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::descriptors;
@@ -86,6 +89,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::control::server::SYSTEM_CALLS,
         crate::sys::remover::SYSTEM_CALLS,
         crate::sys::alloc::SYSTEM_CALLS,
+        background::SYSTEM_CALLS,
         SYSTEM_CALLS,
     ]
     .into_iter()

@@ -5,12 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use slirp_core::host::frame_socket::FrameSocket;
 use slirp_core::host::recording::Recording;
@@ -308,4 +309,29 @@ fn end_of_a_target_is_told() {
     assert!(watch.is_gone());
     let late = target.watch().expect_err("it is gone").to_string();
     assert_eq!(late, format!("cannot watch process {pid}: it is gone"));
+}
+
+#[test]
+fn end_of_an_instance_can_be_polled_for() {
+    let _turn = turn();
+    let world = world!();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let (files, threads) = (open_files(), instance_threads());
+    let network = embed(&world, &world.guest, Policy::default()).into_background().unwrap();
+    drop(echo(&world.guest, server.address()));
+    let has_ended = |timeout: u16| {
+        let mut polled = [PollFd::new(network.as_fd(), PollFlags::empty())];
+        poll(&mut polled, PollTimeout::from(timeout)).expect("a descriptor can be polled") == 1
+    };
+    assert!(!has_ended(0), "it runs");
+    assert!(network.outcome(Duration::ZERO).is_none());
+    network.handle().shutdown();
+    assert!(has_ended(15_000), "it tells by itself");
+    assert!(matches!(network.stop(LIMIT), Some(Ok(()))), "and how");
+    drop(network);
+    let dropped = embed(&world, &world.guest, Policy::default()).into_background().unwrap();
+    drop(dropped);
+    wait_until(LIMIT, "nothing is left of either", || {
+        instance_threads() <= threads && open_files() <= files
+    });
 }

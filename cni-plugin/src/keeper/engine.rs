@@ -9,8 +9,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,7 +19,7 @@ use nix::unistd::dup2_stdin;
 use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::Tap;
-use slirp_core::instance::{self, Builder, Handle, Instance, RunError};
+use slirp_core::instance::{self, BackgroundInstance, Builder, Handle};
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::{inherited_fd, receive_fd, reset_signals};
@@ -42,7 +40,6 @@ const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
     #[cfg(target_arch = "x86_64")]
     SystemCall::new(libc::SYS_poll, "the wait for the end"),
-    SystemCall::new(libc::SYS_pipe2, "the end of the instance"),
     SystemCall::new(libc::SYS_write, "what the keeper is told, log lines"),
     SystemCall::new(libc::SYS_shutdown, "the keeper is told no more"),
 ];
@@ -60,9 +57,9 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     if frame::send(&keeper, &json!({})).is_ok() {
-        running.wait_for(&keeper);
+        wait_for(&running, &keeper);
     }
-    running.stop();
+    stop(&running);
     ExitCode::SUCCESS
 }
 
@@ -75,7 +72,7 @@ pub(super) fn take_over(name: &CStr) -> io::Result<UnixStream> {
     Ok(keeper.into())
 }
 
-fn start(keeper: &UnixStream) -> Result<Running, Error> {
+fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     let untold = |error: io::Error| Error::failed(format!("the engine was told nothing: {error}"));
     let order = frame::receive(keeper).map_err(untold)?;
     let request = Request::from_json(&order["request"])
@@ -97,7 +94,7 @@ fn start(keeper: &UnixStream) -> Result<Running, Error> {
         confine(user_namespace, core::iter::empty())?;
     }
     let running = spawn(builder)?;
-    publish(&request, &running.handle)?;
+    publish(&request, running.handle())?;
     Ok(running)
 }
 
@@ -115,9 +112,10 @@ pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
         .search_domains(request.search_domains.iter().cloned())
 }
 
-pub(super) fn spawn(builder: Builder) -> Result<Running, Error> {
+pub(super) fn spawn(builder: Builder) -> Result<BackgroundInstance, Error> {
     let instance = builder.spawn().map_err(|error| Error::failed(error.to_string()))?;
-    Running::start(instance)
+    instance
+        .into_background()
         .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))
 }
 
@@ -160,44 +158,21 @@ pub(super) fn raise_descriptor_limit() {
     }
 }
 
-/// A started instance and the thread that waits for its end.
-pub(super) struct Running {
-    pub(super) handle: Handle,
-    result: mpsc::Receiver<Result<(), RunError>>,
-    /// Hangs up when the instance has ended.
-    pub(super) end: io::PipeReader,
+/// Waits until the keeper or the network has ended.
+fn wait_for(network: &BackgroundInstance, keeper: &UnixStream) {
+    let mut polled = [
+        PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
+        PollFd::new(network.as_fd(), PollFlags::empty()),
+    ];
+    while let Err(Errno::EINTR) = poll(&mut polled, PollTimeout::NONE) {}
+    hang_up(keeper);
 }
 
-impl Running {
-    fn start(instance: Instance) -> io::Result<Self> {
-        let handle = instance.handle();
-        let (end, at_end) = io::pipe()?;
-        let (sender, result) = mpsc::sync_channel(1);
-        thread::Builder::new().name("instance-wait".to_owned()).spawn(move || {
-            // Nobody waits where the start failed.
-            let _ = sender.send(instance.wait());
-            drop(at_end);
-        })?;
-        Ok(Self { handle, result, end })
-    }
-
-    /// Waits until the keeper or the instance has ended.
-    fn wait_for(&self, keeper: &UnixStream) {
-        let mut polled = [
-            PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.end.as_fd(), PollFlags::empty()),
-        ];
-        while let Err(Errno::EINTR) = poll(&mut polled, PollTimeout::NONE) {}
-        hang_up(keeper);
-    }
-
-    /// Ends the instance, in a bounded time.
-    pub(super) fn stop(&self) {
-        self.handle.shutdown();
-        match self.result.recv_timeout(END_TIMEOUT) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the network has ended"),
-            Err(error) => tracing::warn!(%error, "the network did not end in time"),
-        }
+/// Ends the network, in a bounded time.
+pub(super) fn stop(network: &BackgroundInstance) {
+    match network.stop(END_TIMEOUT) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::error!(%error, "the network has ended"),
+        None => tracing::warn!("the network did not end in time"),
     }
 }

@@ -36,11 +36,12 @@ use nix::unistd::{geteuid, setsid};
 use serde_json::{Value, json};
 use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
-    Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard, member_system_calls,
+    BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
+    member_system_calls,
 };
 use slirp_core::receive_fd;
 
-use super::engine::{self, Running};
+use super::engine;
 use super::log;
 use super::roster::Roster;
 use crate::attachment::error::{Error, Kind};
@@ -106,7 +107,7 @@ struct Network {
     name: String,
     roster: Roster,
     listener: UnixListener,
-    running: Running,
+    running: BackgroundInstance,
     clients: Vec<Client>,
     last_number: u64,
 }
@@ -151,7 +152,7 @@ impl Network {
     }
 
     fn handle(&self) -> &Handle {
-        &self.running.handle
+        self.running.handle()
     }
 
     /// Serves until the last client has gone, or the instance has.
@@ -171,7 +172,7 @@ impl Network {
             }
         }
         drop(self.listener);
-        self.running.stop();
+        engine::stop(&self.running);
         // Their keepers hear of their end now that everything has.
         drop(gone);
         tracing::info!(network = %self.name, "the network has ended");
@@ -180,7 +181,7 @@ impl Network {
     /// Waits until there is something to do; not when the instance has ended.
     fn wait(&self) -> bool {
         let mut polled = vec![
-            PollFd::new(self.running.end.as_fd(), PollFlags::empty()),
+            PollFd::new(self.running.as_fd(), PollFlags::empty()),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
         ];
         for client in &self.clients {
@@ -213,7 +214,7 @@ impl Network {
             self.roster.leave(client.number);
             if let State::Member { id, .. } = client.state {
                 // Where its device was lost it is removed already.
-                let _ = self.running.handle.blocking_remove_member(id);
+                let _ = self.running.handle().blocking_remove_member(id);
             }
             client.stream
         };

@@ -1,0 +1,92 @@
+//! An instance whose end is one thing of several that a program waits for.
+//!
+//! Owns the thread that waits for it, and the descriptor that tells.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::{Handle, Instance, RunError};
+
+crate::sys::calls::system_calls! {
+    SYS_pipe2 => "the end of the instance";
+}
+
+/// A running stack that somebody else waits for. Its descriptor ([`AsFd`]) hangs up, in the sense of
+/// poll(2), once the stack has ended. Dropping it shuts the stack down and waits for nothing.
+///
+/// ```no_run
+/// # fn example(instance: slirp_core::instance::Instance) -> std::io::Result<()> {
+/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+/// use std::os::fd::AsFd as _;
+/// use std::time::Duration;
+///
+/// let network = instance.into_background()?;
+/// let stdin = std::io::stdin();
+/// let mut polled = [
+///     PollFd::new(network.as_fd(), PollFlags::empty()),
+///     PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+/// ];
+/// poll(&mut polled, PollTimeout::NONE)?;
+/// println!("{:?}", network.stop(Duration::from_secs(3)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BackgroundInstance {
+    handle: Handle,
+    outcome: mpsc::Receiver<Result<(), RunError>>,
+    /// Hangs up when the instance has ended.
+    end: io::PipeReader,
+}
+
+impl Instance {
+    /// Leaves the waiting to a thread of its own.
+    ///
+    /// # Errors
+    /// Those of pipe(2) and of starting a thread; the instance has ended then.
+    pub fn into_background(self) -> io::Result<BackgroundInstance> {
+        let handle = self.handle();
+        let (end, at_end) = io::pipe()?;
+        let (sender, outcome) = mpsc::sync_channel(1);
+        thread::Builder::new().name("slirp-wait".to_owned()).spawn(move || {
+            // Whoever is not interested in the outcome has gone.
+            let _ = sender.send(self.wait());
+            drop(at_end);
+        })?;
+        Ok(BackgroundInstance { handle, outcome, end })
+    }
+}
+
+impl BackgroundInstance {
+    /// A handle, which may go to any thread or task.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// How the instance has ended; `None` when it has not within `timeout`, and when that was told
+    /// before.
+    pub fn outcome(&self, timeout: Duration) -> Option<Result<(), RunError>> {
+        self.outcome.recv_timeout(timeout).ok()
+    }
+
+    /// Asks the instance to end, and tells [how it has](Self::outcome).
+    pub fn stop(&self, timeout: Duration) -> Option<Result<(), RunError>> {
+        self.handle.shutdown();
+        self.outcome(timeout)
+    }
+}
+
+impl AsFd for BackgroundInstance {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
+
+impl Drop for BackgroundInstance {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+    }
+}
