@@ -192,6 +192,13 @@ fn addition_that_fails_leaves_nothing_behind() {
     let failure = runtime.add().unwrap_err();
     assert!(failure.message.contains("interface eth0 exists already"), "{failure:?}");
     assert_nothing_left(&world);
+    // The network refuses what cannot be: nobody is on it then either.
+    let busy = world.host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))).unwrap();
+    let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
+    let failure = Container::join(&world, "p", &config).unwrap_err();
+    assert!(failure.message.contains("port mapping 0.0.0.0:8080->80/tcp"), "{failure:?}");
+    assert_nothing_left(&world);
+    drop(busy);
     // The same while others are there: they do not notice.
     let other = Container::join(&world, "b", &json!({})).unwrap();
     runtime.add().unwrap_err();

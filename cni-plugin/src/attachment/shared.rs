@@ -21,6 +21,10 @@ pub(crate) const NETWORK_ARGUMENT: &str = "run-network";
 /// How long the process of a network may take to answer (arbitrary; it takes microseconds).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long somebody who leaves waits for others at work on the network's files (arbitrary: joining
+/// holds their lock for some 50 ms at the longest).
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What an attachment to a shared network is besides.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Membership {
@@ -126,12 +130,14 @@ fn ask_to_settle(stream: &UnixStream) -> io::Result<Value> {
     frame::receive(stream)
 }
 
-/// Removes the files of a network that has no process, unless somebody is at work on them.
+/// Removes the files of a network that has no process, unless somebody is at work on them for long.
 pub(crate) fn sweep(network: &Files) {
     if !network.exist() {
         return;
     }
-    if let Ok(Some(lock)) = network.try_lock()
+    // Not at the first try alone: those who leave at the same moment look one after the other, and
+    // only the last of them finds nobody.
+    if let Ok(lock) = network.lock_within(SWEEP_TIMEOUT)
         && UnixStream::connect(network.socket()).is_err()
     {
         network.remove();

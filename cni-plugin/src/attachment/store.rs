@@ -258,11 +258,19 @@ impl Files {
     /// # Errors
     /// [`Kind::Busy`] when somebody holds it for long; [`Kind::Failed`] when it cannot be made.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        self.lock_within(LOCK_TIMEOUT)
+    }
+
+    /// Waits for the lock for a time.
+    ///
+    /// # Errors
+    /// Those of [`lock`](Self::lock).
+    pub(crate) fn lock_within(&self, timeout: Duration) -> Result<Lock, Error> {
         let started_at = Instant::now();
         loop {
             match self.try_lock() {
                 Ok(Some(lock)) => return Ok(lock),
-                Ok(None) if started_at.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_PAUSE),
+                Ok(None) if started_at.elapsed() < timeout => thread::sleep(LOCK_PAUSE),
                 Ok(None) => {
                     let message = "another process is at work on this attachment";
                     return Err(Error::new(Kind::Busy, message));

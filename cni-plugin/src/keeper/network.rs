@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! The first keeper of a network starts it and is its first client; later ones connect to its
 //! socket. It makes its sockets, enters a sandbox of its own, no member's, and serves until its
-//! last client has gone. A client is a connection, and whatever ends the connection ends the
+//! last member has gone. A client is a connection, and whatever ends the connection ends the
 //! membership:
 //!
 //! | state | next |
@@ -15,9 +15,9 @@
 //! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle*
 //! means that whoever hung up before has left nothing behind.
 //!
-//! The end: when no client is left and none waits to be accepted, the listener is closed, then the
-//! instance ends, then the last connection, which tells its keeper. Whoever connected in between is
-//! hung up on before an answer, and starts the network anew.
+//! The end: when no client has a seat any more, the listener is closed, then the instance ends, then
+//! the last connection, which tells its keeper. Whoever has connected and is not seated yet is hung
+//! up on before an answer, and starts the network anew.
 //!
 //! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
 //! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
@@ -74,6 +74,9 @@ pub(crate) fn run() -> ExitCode {
     }
     ExitCode::SUCCESS
 }
+
+/// The number of the client that started us.
+const STARTER: u64 = 1;
 
 /// A client.
 #[derive(Debug)]
@@ -160,14 +163,14 @@ impl Network {
         tracing::info!(network = %self.name, "serving a shared network");
         self.add_client(starter);
         let mut gone = Vec::new();
-        while !self.clients.is_empty() {
+        while self.is_needed() {
             if !self.wait() {
                 break;
             }
             gone = self.remove_gone();
-            self.serve_messages();
+            gone.extend(self.serve_messages());
             self.accept();
-            if !self.clients.is_empty() {
+            if self.is_needed() {
                 gone.clear();
             }
         }
@@ -176,6 +179,15 @@ impl Network {
         // Their keepers hear of their end now that everything has.
         drop(gone);
         tracing::info!(network = %self.name, "the network has ended");
+    }
+
+    /// Whether there is somebody to serve: a member, or somebody about to be one. Who has only
+    /// connected is none, or whoever looks whether we are still there would keep us there.
+    fn is_needed(&self) -> bool {
+        self.clients.iter().any(|client| match client.state {
+            State::Seated(_) | State::Member { .. } => true,
+            State::New => client.number == STARTER,
+        })
     }
 
     /// Waits until there is something to do; not when the instance has ended.
@@ -221,7 +233,10 @@ impl Network {
         Vec::into_iter(gone).map(end).collect()
     }
 
-    fn serve_messages(&mut self) {
+    /// Reads what clients say and answers. Returns the connections of those who have nothing more to
+    /// say.
+    fn serve_messages(&mut self) -> Vec<UnixStream> {
+        let mut leaving = Vec::new();
         for mut client in std::mem::take(&mut self.clients) {
             if matches!(client.state, State::Member { .. }) || !is_readable(&client.stream) {
                 self.clients.push(client);
@@ -233,14 +248,19 @@ impl Network {
                     client.state = state;
                     self.clients.push(client);
                 }
-                Ok(Next::Leave) => self.roster.leave(client.number),
+                Ok(Next::Leave) => {
+                    self.roster.leave(client.number);
+                    leaving.push(client.stream);
+                }
                 Err(error) => {
                     self.roster.leave(client.number);
                     // The keeper may have gone.
                     let _ = frame::send(&client.stream, &json!({ "error": error.to_json() }));
+                    leaving.push(client.stream);
                 }
             }
         }
+        leaving
     }
 
     /// Reads and answers one message.
