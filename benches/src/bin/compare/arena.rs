@@ -62,23 +62,21 @@ impl Arena {
     fn open_as(options: &Options, stack: &Stack, mtu: u32, has_api: bool) -> anyhow::Result<Self> {
         let holder = Worker::hold()?;
         let mut args = stack.args(holder.pid(), mtu);
-        let api_socket = options.out.join("api.sock");
+        let api_socket = options.out.join(format!("{}.sock", stack.kind.label()));
         if has_api {
-            // What an earlier stack left behind must not be taken for this one's.
-            match fs::remove_file(&api_socket) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context("cannot remove an old API socket");
-                }
-                Ok(()) | Err(_) => {}
-            }
+            // What an earlier one left behind must not be taken for this one's.
+            remove(&api_socket)?;
             args.insert(0, format!("--api-socket={}", api_socket.display()));
         }
         if stack.kind == StackKind::Ours {
             args.splice(0..0, options.ours_args.iter().cloned());
         }
-        let log_path = options.out.join(format!("{}.log", stack.kind.label()));
-        let mut log = File::create(&log_path)
-            .with_context(|| format!("cannot create {}", log_path.display()))?;
+        let log_path = log_path(options, stack.kind);
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .with_context(|| format!("cannot open {}", log_path.display()))?;
         std::io::Write::write_all(
             &mut log,
             format!("{} {}\n", stack.path.display(), args.join(" ")).as_bytes(),
@@ -159,6 +157,24 @@ impl Arena {
     /// Proportional memory of the stack in KiB, where readable.
     pub(crate) fn proportional_kib(&self) -> Option<f64> {
         stack::proportional_kib(self.stack.0.id())
+    }
+}
+
+fn log_path(options: &Options, kind: StackKind) -> PathBuf {
+    options.out.join(format!("{}.log", kind.label()))
+}
+
+/// Begins the log of a stack anew; each start of it adds its command line and what it says.
+pub(crate) fn clear_log(options: &Options, kind: StackKind) -> anyhow::Result<()> {
+    remove(&log_path(options, kind))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `compare`: our stack beside slirp4netns and pasta, in the same run on the same machine.
 //!
-//! Owns the order of a run: rounds outside, measurements inside, and within a measurement one stack after
-//! the other (rotated from round to round), each in a fresh namespace. How a stack is started is `arena`'s
+//! Owns the order of a run: rounds outside, measurements inside, and within a measurement all stacks side by
+//! side, each in a fresh namespace, working in turns. How a stack is started is `arena`'s
 //! and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s (this binary re-executes
 //! itself inside the namespace), what comes out is `report`'s.
 #![expect(
@@ -26,7 +26,7 @@ use anyhow::{Context, bail};
 
 use measure::Case;
 use options::{Invocation, Options};
-use report::Results;
+use report::{At, Results};
 use stack::{Stack, StackKind};
 
 fn main() -> ExitCode {
@@ -68,6 +68,9 @@ fn run() -> anyhow::Result<bool> {
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot create {}", options.out.display()))?;
 
+    for stack in &stacks {
+        arena::clear_log(&options, stack.kind)?;
+    }
     let facts = machine::facts(&stacks);
     print!("{facts}");
     let results = measure_all(&options, &cases, &stacks);
@@ -93,31 +96,51 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
     let mut results = Results::new(stacks.iter().map(|stack| stack.kind).collect());
     for round in 0..options.rounds {
         for case in cases.iter().filter(|case| round < case.rounds_cap()) {
-            for turn in 0..stacks.len() {
-                let at = (turn + usize::try_from(round).unwrap_or_default()) % stacks.len();
-                let Some(stack) = stacks.get(at).filter(|stack| case.is_for(stack)) else {
-                    continue;
-                };
-                eprintln!(
-                    "[{:>5.0} s] round {}/{}  {}  {}",
-                    started_at.elapsed().as_secs_f64(),
-                    round + 1,
-                    options.rounds,
-                    case.name(),
-                    stack.kind.label(),
-                );
-                match case.run(options, stack) {
-                    Ok(samples) => results.record(round, stack.kind, samples),
-                    Err(error) => {
-                        let failure = format!("{}, {}: {error:#}", case.name(), stack.kind.label());
-                        eprintln!("          {failure}");
-                        results.record_failure(failure);
-                    }
-                }
-            }
+            eprintln!(
+                "[{:>5.0} s] round {}/{}  {}",
+                started_at.elapsed().as_secs_f64(),
+                round + 1,
+                options.rounds,
+                case.name(),
+            );
+            measure(options, *case, round, stacks, &mut results);
         }
     }
     results
+}
+
+/// One round of one case: every stack is set up, then they take turns.
+fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results: &mut Results) {
+    let mut trials = Vec::new();
+    for stack in stacks.iter().filter(|stack| case.is_for(stack)) {
+        match case.open(options, stack) {
+            Ok(trial) => trials.push((stack.kind, trial)),
+            Err(error) => fail(results, case, stack.kind, &error),
+        }
+    }
+    for window in 0..case.windows(options) {
+        // Who comes first in one window comes last in the next.
+        let mut failed = Vec::new();
+        for turn in 0..trials.len() {
+            let is_forward = (round + window).is_multiple_of(2);
+            let at = if is_forward { turn } else { trials.len() - 1 - turn };
+            let (kind, trial) = &mut trials[at];
+            match trial.window(options) {
+                Ok(samples) => results.record(At { round, window }, *kind, samples),
+                Err(error) => {
+                    fail(results, case, *kind, &error);
+                    failed.push(*kind);
+                }
+            }
+        }
+        trials.retain(|(kind, _)| !failed.contains(kind));
+    }
+}
+
+fn fail(results: &mut Results, case: Case, kind: StackKind, error: &anyhow::Error) {
+    let failure = format!("{}, {}: {error:#}", case.name(), kind.label());
+    eprintln!("          {failure}");
+    results.record_failure(failure);
 }
 
 /// Ours (built unless told otherwise) and those peers that are installed.

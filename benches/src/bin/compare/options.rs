@@ -15,7 +15,8 @@ Usage: compare [OPTION]...
 Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
 
   --rounds N        rounds; medians are printed (default 3)
-  --seconds S       measured window of each rate (default 3)
+  --seconds S       measured time of each rate in a round, in windows of 0.4 s between which the
+                    stacks take turns (default 3)
   --quick           one round, short windows, little data: a trial of the pipeline, not a result
   --only NAME,..    only measurements whose name contains one of these words
                     (tcp, latency, connect, udp, forward, memory, crowd, iperf)
@@ -39,8 +40,8 @@ pub(crate) enum Invocation {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) rounds: u32,
-    /// The window in which a rate is measured.
-    pub(crate) window: Duration,
+    /// How long a rate is measured in a round.
+    pub(crate) measured: Duration,
     /// Traffic before the window: slow start, first touches of memory.
     pub(crate) warm_up: Duration,
     /// Bytes that one flow moves before its memory is looked at.
@@ -58,13 +59,29 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
 }
 
+/// About how long a stack works until it is the next one's turn: much shorter than the seconds for which a
+/// core keeps its speed (measured), long enough for thousands of round trips.
+const TURN: Duration = Duration::from_millis(400);
+
+impl Options {
+    /// Into how many windows the measured time of a round is split.
+    pub(crate) fn windows(&self) -> u32 {
+        let turns = (self.measured + TURN / 2).as_nanos() / TURN.as_nanos();
+        u32::try_from(turns).unwrap_or(u32::MAX).max(1)
+    }
+
+    pub(crate) fn window_len(&self) -> Duration {
+        self.measured / self.windows()
+    }
+}
+
 pub(crate) fn parse() -> anyhow::Result<Invocation> {
     let mut rounds = None;
     let mut seconds: Option<f64> = None;
     let mut quick = false;
     let mut options = Options {
         rounds: 3,
-        window: Duration::from_secs(3),
+        measured: Duration::from_secs(3),
         warm_up: Duration::from_secs(1),
         bulk_bytes: 2 << 30,
         idle_for: Duration::from_secs(5),
@@ -100,7 +117,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
     }
     if quick {
         options.rounds = 1;
-        options.window = Duration::from_secs(1);
+        options.measured = Duration::from_secs(1);
         options.warm_up = Duration::from_millis(300);
         options.bulk_bytes = 128 << 20;
         options.idle_for = Duration::from_secs(1);
@@ -109,9 +126,9 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         options.rounds = rounds;
     }
     if let Some(seconds) = seconds {
-        options.window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+        options.measured = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     }
-    if options.rounds == 0 || options.window.is_zero() {
+    if options.rounds == 0 || options.measured.is_zero() {
         bail!("--rounds and --seconds must be above zero");
     }
     Ok(Invocation::Measure(options))

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context;
-use nix::unistd::{SysconfVar, sysconf};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +29,7 @@ impl StackKind {
 }
 
 /// A program that can be run.
+#[derive(Clone, Debug)]
 pub(crate) struct Stack {
     pub(crate) kind: StackKind,
     pub(crate) path: PathBuf,
@@ -109,23 +109,23 @@ fn debian_version(package: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Processor seconds (user and system, all threads, living children) that `pid` has used: proc(5), `stat`.
+/// Processor seconds (user and system, all threads, living children) that `pid` has used: the first number
+/// of `schedstat` in proc(5), in nanoseconds; `stat` counts in hundredths of a second, too coarse for a window.
 pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let mut ticks = 0_u64;
+    let mut nanos = 0_u64;
     for pid in family(pid) {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
             .with_context(|| format!("process {pid} is gone"))?;
-        // The command name may hold anything but ends at the last parenthesis; utime and stime are the
-        // 12th and 13th field after it.
-        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        for index in [11, 12] {
-            let field = fields.get(index).context("short /proc/PID/stat")?;
-            ticks += field.parse::<u64>().context("odd /proc/PID/stat")?;
+        for thread in threads {
+            // A thread that has just ended has no file any more.
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue;
+            };
+            let first = text.split_whitespace().next().context("short schedstat")?;
+            nanos += first.parse::<u64>().context("odd schedstat")?;
         }
     }
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(ticks as f64 / per_second as f64)
+    Ok(nanos as f64 / 1e9)
 }
 
 /// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5), which counts

@@ -4,6 +4,7 @@
 //! generator stays well ahead of what it measures; each answers questions over `worker`'s line protocol.
 
 pub(crate) mod connect;
+mod gate;
 pub(crate) mod idle;
 pub(crate) mod round_trip;
 pub(crate) mod tcp_stream;

@@ -9,31 +9,23 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg, nanos};
+use super::gate::Progress;
+use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg};
 use crate::worker::{self, Reply};
 
 pub(crate) const LOAD: &str = "tcp-stream";
 
 /// Bytes per call of a stream; large enough that the generator's own system calls do not count.
 const CHUNK: usize = 256 << 10;
-/// How often a paused sender looks whether it may go on.
-const PAUSE_STEP: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy)]
 enum Role {
     Send,
     Receive,
-}
-
-struct Progress {
-    bytes: AtomicU64,
-    paused: AtomicBool,
 }
 
 pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
@@ -43,8 +35,7 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
         other => bail!("unknown role {other}"),
     };
     let streams: u32 = arg(args, 2)?.parse().context("odd number of streams")?;
-    // A sender starts paused, so that all streams are connected before the first one fills the queues.
-    let progress = Arc::new(Progress { bytes: AtomicU64::new(0), paused: AtomicBool::new(true) });
+    let progress = Arc::new(Progress::new());
     let mut ready = Reply::default();
     match arg(args, 0)? {
         place @ ("listen" | "listen-all") => {
@@ -67,17 +58,7 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
             }
         }
     }
-    let started_at = Instant::now();
-    worker::serve(&ready, |question| {
-        match question {
-            "mark" => {}
-            "pause" => progress.paused.store(true, Ordering::Relaxed),
-            "resume" => progress.paused.store(false, Ordering::Relaxed),
-            other => bail!("unknown question {other}"),
-        }
-        let bytes = progress.bytes.load(Ordering::Relaxed);
-        Ok(Reply::default().with("bytes", bytes).with("nanos", nanos(started_at.elapsed())))
-    })
+    worker::serve(&ready, |question| progress.answer(question))
 }
 
 /// One thread per stream, until the peer or this process ends.
@@ -86,20 +67,17 @@ fn move_bytes(mut stream: TcpStream, role: Role, progress: &Arc<Progress>) {
     thread::spawn(move || {
         let mut chunk = vec![0_u8; CHUNK];
         loop {
-            if progress.paused.load(Ordering::Relaxed) && matches!(role, Role::Send) {
-                thread::sleep(PAUSE_STEP);
-                continue;
-            }
             let moved = match role {
-                Role::Send => stream.write(&chunk),
+                Role::Send => {
+                    progress.pass();
+                    stream.write(&chunk)
+                }
                 Role::Receive => stream.read(&mut chunk),
             };
             match moved {
                 // The count is all that is reported: a stream that ends early shows as a low rate.
                 Ok(0) | Err(_) => return,
-                Ok(len) => {
-                    progress.bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
-                }
+                Ok(len) => progress.add(len),
             }
         }
     });

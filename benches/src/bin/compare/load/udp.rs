@@ -8,15 +8,14 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 
-use super::{ANY_PORT, arg, nanos};
+use super::gate::Progress;
+use super::{ANY_PORT, arg};
 use crate::worker::{self, Reply};
 
 pub(crate) const LOAD: &str = "udp";
@@ -27,17 +26,10 @@ const DATAGRAM: i32 = 1400;
 const BATCH: usize = 45;
 /// Asked of the kernel for the receiver; it grants `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// How often a paused sender looks whether it may go on.
-const PAUSE_STEP: Duration = Duration::from_millis(1);
-
-struct Progress {
-    bytes: AtomicU64,
-    paused: AtomicBool,
-}
 
 pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
     let gso = arg(args, 2)? == "gso";
-    let progress = Arc::new(Progress { bytes: AtomicU64::new(0), paused: AtomicBool::new(true) });
+    let progress = Arc::new(Progress::new());
     let mut ready = Reply::default();
     let (socket, speaks_first) = match arg(args, 0)? {
         "listen" => {
@@ -64,17 +56,7 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
         }
         other => bail!("unknown role {other}"),
     }
-    let started_at = Instant::now();
-    worker::serve(&ready, |question| {
-        match question {
-            "mark" => {}
-            "pause" => progress.paused.store(true, Ordering::Relaxed),
-            "resume" => progress.paused.store(false, Ordering::Relaxed),
-            other => bail!("unknown question {other}"),
-        }
-        let bytes = progress.bytes.load(Ordering::Relaxed);
-        Ok(Reply::default().with("bytes", bytes).with("nanos", nanos(started_at.elapsed())))
-    })
+    worker::serve(&ready, |question| progress.answer(question))
 }
 
 fn receive(socket: &UdpSocket, progress: &Progress) {
@@ -82,7 +64,7 @@ fn receive(socket: &UdpSocket, progress: &Progress) {
     loop {
         // An error here is an ICMP message about an earlier datagram: data for the count, not an end.
         if let Ok(len) = socket.recv(&mut datagram) {
-            progress.bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
+            progress.add(len);
         }
     }
 }
@@ -103,13 +85,10 @@ fn send(
     }
     let payload = vec![0_u8; usize::try_from(DATAGRAM)? * datagrams];
     loop {
-        if progress.paused.load(Ordering::Relaxed) {
-            thread::sleep(PAUSE_STEP);
-            continue;
-        }
+        progress.pass();
         // A full queue or a late ICMP message costs this datagram only: the receiver's count tells.
         if let Ok(len) = socket.send(&payload) {
-            progress.bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
+            progress.add(len);
         }
     }
 }

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{Direction, MTU_ETHERNET, Metric, Sample, latency, millis, tcp};
+use super::{Asked, Direction, MTU_ETHERNET, Sample, Trial, latency, tcp};
 use crate::arena::Arena;
 use crate::load::{EXCHANGE_TIMEOUT, round_trip, tcp_stream};
 use crate::options::Options;
 use crate::stack::{Stack, StackKind};
-use crate::worker::PATIENCE;
+use crate::worker::Reply;
 
 /// Where the guest's server is reached from the TAP device.
 const GUEST: &str = "10.0.2.100";
@@ -40,38 +40,46 @@ pub(crate) const fn is_supported(stack: &Stack) -> bool {
     matches!(stack.kind, StackKind::Ours | StackKind::Slirp4netns)
 }
 
-pub(crate) fn measure(
-    options: &Options,
-    stack: &Stack,
-    direction: Direction,
-    mtu: u32,
-) -> anyhow::Result<Vec<Sample>> {
-    let arena = Arena::open_with_api(options, stack, mtu)?;
-    let (guest_role, host_role) = direction.roles();
-    let arguments = ["listen-all", guest_role, "1"].map(str::to_owned);
-    let (guest, ready) = arena.guest(tcp_stream::LOAD, &arguments)?;
-    let address = open_port(arena.api_socket(), ready.number("port")?)?;
-    let arguments = [address.as_str(), host_role, "1"].map(str::to_owned);
-    let (host, _) = arena.host(tcp_stream::LOAD, &arguments)?;
-    let mut stream = tcp::Stream::between(guest, host, direction)?;
-    thread::sleep(options.warm_up);
-    let window = stream.window(&arena, options.window)?;
-    let row = row(direction, mtu);
-    Ok(vec![
-        Sample::new(row.clone(), Metric::Rate, window.gigabits_per_second()),
-        Sample::new(row, Metric::CpuPerGigabyte, window.cpu_per_gigabyte()),
-    ])
+/// One stream through a port.
+pub(crate) struct Forwarded {
+    row: String,
+    stream: tcp::Stream,
+    arena: Arena,
 }
 
-pub(crate) fn measure_latency(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
+impl Forwarded {
+    pub(crate) fn open(
+        options: &Options,
+        stack: &Stack,
+        direction: Direction,
+        mtu: u32,
+    ) -> anyhow::Result<Self> {
+        let arena = Arena::open_with_api(options, stack, mtu)?;
+        let (guest_role, host_role) = direction.roles();
+        let arguments = ["listen-all", guest_role, "1"].map(str::to_owned);
+        let (guest, ready) = arena.guest(tcp_stream::LOAD, &arguments)?;
+        let address = open_port(arena.api_socket(), ready.number("port")?)?;
+        let arguments = [address.as_str(), host_role, "1"].map(str::to_owned);
+        let (host, _) = arena.host(tcp_stream::LOAD, &arguments)?;
+        let mut stream = tcp::Stream::between(guest, host, direction);
+        stream.warm_up(options)?;
+        Ok(Self { row: row(direction, mtu), stream, arena })
+    }
+}
+
+impl Trial for Forwarded {
+    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+        Ok(self.stream.turn(&self.arena, options)?.samples(&self.row))
+    }
+}
+
+pub(crate) fn open_latency(options: &Options, stack: &Stack) -> anyhow::Result<Asked> {
     let arena = Arena::open_with_api(options, stack, MTU_ETHERNET)?;
-    let (_server, ready) = arena.guest(round_trip::SERVER, &["all".to_owned()])?;
+    let (server, ready) = arena.guest(round_trip::SERVER, &["all".to_owned()])?;
     let address = open_port(arena.api_socket(), ready.number("port")?)?;
-    let (mut client, _) = arena.host(round_trip::CLIENT, &[address])?;
-    client.ask(&format!("run {}", millis(options.warm_up)), options.warm_up + PATIENCE)?;
-    let question = format!("run {}", millis(options.window));
-    let answer = client.ask(&question, options.window + PATIENCE)?;
-    latency::samples(LATENCY_ROW, &answer)
+    let (client, _) = arena.host(round_trip::CLIENT, &[address])?;
+    let read = |answer: &Reply| latency::samples(LATENCY_ROW, answer);
+    Asked::new(options, client, server, arena, Box::new(read))
 }
 
 /// The socket is there some time after the guest is configured.

@@ -43,7 +43,7 @@ pub(crate) fn measure(
     let mut server = Program(server);
     wait_until_listening(&mut server, &port)?;
 
-    let seconds = options.window.as_secs_f64().ceil();
+    let seconds = options.measured.as_secs_f64().ceil();
     let mut args = vec!["--client".to_owned(), GATEWAY.to_owned(), "--port".to_owned(), port];
     args.extend(["--time", &seconds.to_string(), "--omit", "1", "--json"].map(str::to_owned));
     args.extend(["--connect-timeout".to_owned(), "5000".to_owned()]);
@@ -55,7 +55,7 @@ pub(crate) fn measure(
     let output =
         File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut client = arena.guest_program("iperf3", &args, output)?;
-    wait_until_over(&mut client, options.window + PATIENCE)?;
+    wait_until_over(&mut client, options.measured + PATIENCE)?;
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path)?).context("iperf3 sent no JSON report")?;
     if let Some(error) = report.get("error").and_then(serde_json::Value::as_str) {

@@ -1,22 +1,19 @@
 //! Latency of one-byte requests on an otherwise quiet connection.
 
-use super::{MTU_ETHERNET, Metric, Sample, millis, through_gateway};
+use super::{Asked, MTU_ETHERNET, Metric, Sample, through_gateway};
 use crate::arena::Arena;
 use crate::load::round_trip::{CLIENT, SERVER};
 use crate::options::Options;
 use crate::stack::Stack;
-use crate::worker::{PATIENCE, Reply};
+use crate::worker::Reply;
 
 pub(crate) const ROW: &str = "latency of 1 byte there and back";
 
-pub(crate) fn measure(options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
+pub(crate) fn open(options: &Options, stack: &Stack) -> anyhow::Result<Asked> {
     let arena = Arena::open(options, stack, MTU_ETHERNET)?;
-    let (_server, ready) = arena.host(SERVER, &[])?;
-    let (mut client, _) = arena.guest(CLIENT, &[through_gateway(ready.number("port")?)])?;
-    client.ask(&format!("run {}", millis(options.warm_up)), options.warm_up + PATIENCE)?;
-    let question = format!("run {}", millis(options.window));
-    let answer = client.ask(&question, options.window + PATIENCE)?;
-    samples(ROW, &answer)
+    let (server, ready) = arena.host(SERVER, &[])?;
+    let (client, _) = arena.guest(CLIENT, &[through_gateway(ready.number("port")?)])?;
+    Asked::new(options, client, server, arena, Box::new(|answer| samples(ROW, answer)))
 }
 
 /// What a client's answer says.

@@ -62,6 +62,7 @@ pub(crate) fn measure_bulk(
     thread::sleep(SETTLE);
     let before = arena.resident_kib()?;
     let mut stream = Stream::open(&arena, direction, 1)?;
+    stream.resume()?;
     let started_at = Instant::now();
     while stream.arrived()? < options.bulk_bytes && started_at.elapsed() < BULK_WITHIN {
         thread::sleep(PROGRESS_STEP);

@@ -1,7 +1,10 @@
 //! What is measured: the table of cases and the metrics they yield.
 //!
-//! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer to. Each case opens its own arena, so nothing
-//! a stack did before weighs on it.
+//! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer to, and the
+//! order within a case: it is set up with every stack, and then they take turns in short windows. A core of a
+//! machine that others share may run at half its speed for seconds and then at full speed again; windows that
+//! stand side by side had the same core. Each case has arenas of its own, so nothing a stack did before weighs
+//! on it.
 
 pub(crate) mod connect;
 pub(crate) mod crowd;
@@ -14,8 +17,13 @@ pub(crate) mod udp;
 
 use std::time::Duration;
 
+use crate::arena::Arena;
 use crate::options::Options;
 use crate::stack::Stack;
+use crate::worker::{PATIENCE, Reply, Worker};
+
+/// Traffic before each window: caches, congestion windows. Arbitrary.
+pub(crate) const SETTLE: Duration = Duration::from_millis(150);
 
 /// The MTU of ordinary containers.
 pub(crate) const MTU_ETHERNET: u32 = 1500;
@@ -124,10 +132,62 @@ impl Sample {
     }
 }
 
+/// A case that has been set up with one stack and does nothing until its turn.
+pub(crate) trait Trial {
+    /// Has it work for one window of time.
+    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>>;
+}
+
+/// What an answer says.
+type Reading = Box<dyn Fn(&Reply) -> anyhow::Result<Vec<Sample>>>;
+
+/// A client that is asked to work for a while, and what its answer means.
+pub(crate) struct Asked {
+    client: Worker,
+    _server: Worker,
+    _arena: Arena,
+    read: Reading,
+}
+
+impl Asked {
+    pub(crate) fn new(
+        options: &Options,
+        client: Worker,
+        server: Worker,
+        arena: Arena,
+        read: Reading,
+    ) -> anyhow::Result<Self> {
+        let mut trial = Self { client, _server: server, _arena: arena, read };
+        trial.ask(options.warm_up)?;
+        Ok(trial)
+    }
+
+    fn ask(&mut self, window: Duration) -> anyhow::Result<Reply> {
+        self.client.ask(&format!("run {}", window.as_millis()), window + PATIENCE)
+    }
+}
+
+impl Trial for Asked {
+    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+        self.ask(SETTLE)?;
+        let answer = self.ask(options.window_len())?;
+        (self.read)(&answer)
+    }
+}
+
+/// A case that does all of its work in its only window.
+struct Whole<F>(F);
+
+impl<F: Fn(&Options) -> anyhow::Result<Vec<Sample>>> Trial for Whole<F> {
+    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+        (self.0)(options)
+    }
+}
+
 /// One thing to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Case {
-    Tcp { direction: Direction, streams: u32, mtu: u32 },
+    Tcp { direction: Direction, mtu: u32 },
     Iperf { direction: Direction, streams: u32, mtu: u32 },
     Latency,
     Connect { clients: u32 },
@@ -142,7 +202,7 @@ pub(crate) enum Case {
 impl Case {
     pub(crate) fn name(self) -> String {
         match self {
-            Self::Tcp { direction, streams, mtu } => tcp::row(direction, streams, mtu),
+            Self::Tcp { direction, mtu } => tcp::name(direction, mtu),
             Self::Iperf { direction, streams, mtu } => iperf::row(direction, streams, mtu),
             Self::Latency => latency::ROW.to_owned(),
             Self::Connect { clients } => connect::row(clients),
@@ -155,23 +215,27 @@ impl Case {
         }
     }
 
-    /// Rounds beyond this add time but no knowledge: memory hardly varies.
-    pub(crate) fn rounds_cap(self) -> u32 {
-        match self {
-            Self::MemoryOfFlows | Self::MemoryAfterBulk { .. } => 2,
-            Self::Tcp { .. }
-            | Self::Iperf { .. }
-            | Self::Latency
-            | Self::Connect { .. }
-            | Self::Udp { .. }
-            | Self::Crowd { .. }
-            | Self::Forward { .. }
-            | Self::ForwardLatency => u32::MAX,
+    /// Whether it measures no time; memory hardly varies.
+    const fn is_of_memory(self) -> bool {
+        matches!(self, Self::MemoryOfFlows | Self::MemoryAfterBulk { .. })
+    }
+
+    /// Further rounds would add time but no knowledge.
+    pub(crate) const fn rounds_cap(self) -> u32 {
+        if self.is_of_memory() { 2 } else { u32::MAX }
+    }
+
+    /// Into how many windows a round of it is split.
+    pub(crate) fn windows(self, options: &Options) -> u32 {
+        if self.is_of_memory() || matches!(self, Self::Iperf { .. }) {
+            1
+        } else {
+            options.windows()
         }
     }
 
     /// Whether `stack` can take part.
-    pub(crate) fn is_for(self, stack: &Stack) -> bool {
+    pub(crate) const fn is_for(self, stack: &Stack) -> bool {
         match self {
             Self::Forward { .. } | Self::ForwardLatency => forward::is_supported(stack),
             Self::Tcp { .. }
@@ -185,23 +249,33 @@ impl Case {
         }
     }
 
-    pub(crate) fn run(self, options: &Options, stack: &Stack) -> anyhow::Result<Vec<Sample>> {
-        match self {
-            Self::Tcp { direction, streams, mtu } => {
-                tcp::measure(options, stack, direction, streams, mtu)
+    /// Sets it up with `stack`.
+    pub(crate) fn open(self, options: &Options, stack: &Stack) -> anyhow::Result<Box<dyn Trial>> {
+        let owned = stack.clone();
+        Ok(match self {
+            Self::Tcp { direction, mtu } => {
+                Box::new(tcp::Bulk::open(options, stack, direction, mtu)?)
             }
-            Self::Iperf { direction, streams, mtu } => {
-                iperf::measure(options, stack, direction, streams, mtu)
+            Self::Iperf { direction, streams, mtu } => Box::new(Whole(move |options: &Options| {
+                iperf::measure(options, &owned, direction, streams, mtu)
+            })),
+            Self::Latency => Box::new(latency::open(options, stack)?),
+            Self::Connect { clients } => Box::new(connect::open(options, stack, clients)?),
+            Self::Udp { direction, gso } => {
+                Box::new(udp::Flood::open(options, stack, direction, gso)?)
             }
-            Self::Latency => latency::measure(options, stack),
-            Self::Connect { clients } => connect::measure(options, stack, clients),
-            Self::Udp { direction, gso } => udp::measure(options, stack, direction, gso),
-            Self::MemoryOfFlows => memory::measure_flows(options, stack),
-            Self::MemoryAfterBulk { direction } => memory::measure_bulk(options, stack, direction),
-            Self::Crowd { direction } => crowd::measure(options, stack, direction),
-            Self::Forward { direction, mtu } => forward::measure(options, stack, direction, mtu),
-            Self::ForwardLatency => forward::measure_latency(options, stack),
-        }
+            Self::MemoryOfFlows => {
+                Box::new(Whole(move |options: &Options| memory::measure_flows(options, &owned)))
+            }
+            Self::MemoryAfterBulk { direction } => Box::new(Whole(move |options: &Options| {
+                memory::measure_bulk(options, &owned, direction)
+            })),
+            Self::Crowd { direction } => Box::new(crowd::Crowds::open(options, stack, direction)?),
+            Self::Forward { direction, mtu } => {
+                Box::new(forward::Forwarded::open(options, stack, direction, mtu)?)
+            }
+            Self::ForwardLatency => Box::new(forward::open_latency(options, stack)?),
+        })
     }
 }
 
@@ -209,12 +283,10 @@ impl Case {
 pub(crate) fn cases(options: &Options) -> Vec<Case> {
     let mut cases = Vec::new();
     for mtu in [MTU_ETHERNET, MTU_JUMBO] {
-        for streams in [1, 8] {
-            for direction in Direction::BOTH {
-                cases.push(Case::Tcp { direction, streams, mtu });
-                if options.iperf {
-                    cases.push(Case::Iperf { direction, streams, mtu });
-                }
+        for direction in Direction::BOTH {
+            cases.push(Case::Tcp { direction, mtu });
+            if options.iperf {
+                cases.extend([1, 8].map(|streams| Case::Iperf { direction, streams, mtu }));
             }
         }
     }
@@ -234,11 +306,6 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         cases.retain(|case| options.only.iter().any(|word| case.name().contains(word.as_str())));
     }
     cases
-}
-
-/// Whole milliseconds for a worker's question.
-pub(crate) fn millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
 }
 
 /// `ADDRESS:PORT` at which the guest reaches a server of the host.

@@ -1,14 +1,15 @@
 //! TCP throughput, and the processor time the stack spends on it.
 //!
-//! Owns the measured window: warm-up, two marks at the receiver, the stack's processor time between the same
-//! two moments. `crowd` and `memory` reuse the stream.
+//! Owns the measured window: two marks at the receiver, the stack's processor time between the same two
+//! moments. One stream and eight share an arena and take turns, since one is held against the other. `crowd`,
+//! `forward` and `memory` reuse the stream.
 
 use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
 
-use super::{Direction, Metric, Sample, through_gateway};
+use super::{Direction, Metric, SETTLE, Sample, Trial, through_gateway};
 use crate::arena::Arena;
 use crate::load::tcp_stream::LOAD;
 use crate::options::Options;
@@ -21,21 +22,45 @@ pub(crate) fn row(direction: Direction, streams: u32, mtu: u32) -> String {
     format!("tcp {direction} {streams} stream{plural} mtu {mtu}")
 }
 
-pub(crate) fn measure(
-    options: &Options,
-    stack: &Stack,
-    direction: Direction,
-    streams: u32,
-    mtu: u32,
-) -> anyhow::Result<Vec<Sample>> {
-    let arena = Arena::open(options, stack, mtu)?;
-    let mut stream = Stream::open(&arena, direction, streams)?;
-    thread::sleep(options.warm_up);
-    let window = stream.window(&arena, options.window)?;
-    let row = row(direction, streams, mtu);
-    let mut samples = vec![Sample::new(row.clone(), Metric::Rate, window.gigabits_per_second())];
-    samples.push(Sample::new(row, Metric::CpuPerGigabyte, window.cpu_per_gigabyte()));
-    Ok(samples)
+/// Numbers of streams that are measured.
+const STREAMS: [u32; 2] = [1, 8];
+
+pub(crate) fn name(direction: Direction, mtu: u32) -> String {
+    format!("tcp {} mtu {mtu}", direction.label())
+}
+
+/// One stream and eight.
+pub(crate) struct Bulk {
+    streams: Vec<(String, Stream)>,
+    arena: Arena,
+}
+
+impl Bulk {
+    pub(crate) fn open(
+        options: &Options,
+        stack: &Stack,
+        direction: Direction,
+        mtu: u32,
+    ) -> anyhow::Result<Self> {
+        let arena = Arena::open(options, stack, mtu)?;
+        let mut streams = Vec::new();
+        for count in STREAMS {
+            let mut stream = Stream::open(&arena, direction, count)?;
+            stream.warm_up(options)?;
+            streams.push((row(direction, count, mtu), stream));
+        }
+        Ok(Self { streams, arena })
+    }
+}
+
+impl Trial for Bulk {
+    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        for (row, stream) in &mut self.streams {
+            samples.extend(stream.turn(&self.arena, options)?.samples(row));
+        }
+        Ok(samples)
+    }
 }
 
 /// What went through in a window of time.
@@ -46,12 +71,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// What lies between two marks; an error if nothing arrived.
+    /// What lies between two marks.
     pub(crate) fn between(before: &Reply, after: &Reply, cpu_seconds: f64) -> anyhow::Result<Self> {
         let bytes = after.number("bytes")? - before.number("bytes")?;
         let nanos = after.number("nanos")? - before.number("nanos")?;
-        if bytes == 0 || nanos == 0 {
-            bail!("nothing arrived in the window");
+        if nanos == 0 {
+            bail!("the clock stands still");
         }
         Ok(Self { bytes: bytes as f64, seconds: nanos as f64 / 1e9, cpu_seconds })
     }
@@ -60,8 +85,14 @@ impl Window {
         self.bytes * 8.0 / 1e9 / self.seconds
     }
 
-    pub(crate) fn cpu_per_gigabyte(&self) -> f64 {
-        self.cpu_seconds / (self.bytes / 1e9)
+    /// The rate; and what it cost, unless nothing arrived at all.
+    pub(crate) fn samples(&self, row: &str) -> Vec<Sample> {
+        let mut samples = vec![Sample::new(row, Metric::Rate, self.gigabits_per_second())];
+        if self.bytes > 0.0 {
+            let cost = self.cpu_seconds / (self.bytes / 1e9);
+            samples.push(Sample::new(row, Metric::CpuPerGigabyte, cost));
+        }
+        samples
     }
 }
 
@@ -73,7 +104,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Connects every stream, then lets the sender go.
+    /// Connects every stream; the sender is paused.
     pub(crate) fn open(arena: &Arena, direction: Direction, streams: u32) -> anyhow::Result<Self> {
         let (guest_role, host_role) = direction.roles();
         let streams = streams.to_string();
@@ -81,22 +112,31 @@ impl Stream {
             arena.host(LOAD, &["listen".into(), host_role.into(), streams.clone()])?;
         let address = through_gateway(ready.number("port")?);
         let (guest, _) = arena.guest(LOAD, &[address, guest_role.into(), streams])?;
-        Self::between(guest, host, direction)
+        Ok(Self::between(guest, host, direction))
     }
 
-    /// Lets the sender of two connected workers go.
-    pub(crate) fn between(
-        guest: Worker,
-        host: Worker,
-        direction: Direction,
-    ) -> anyhow::Result<Self> {
-        let mut stream = Self { guest, host, direction };
-        stream.resume()?;
-        Ok(stream)
+    /// Two connected workers, of whom the sender is paused.
+    pub(crate) const fn between(guest: Worker, host: Worker, direction: Direction) -> Self {
+        Self { guest, host, direction }
     }
 
-    /// Measures for `window` at the receiver.
-    pub(crate) fn window(&mut self, arena: &Arena, window: Duration) -> anyhow::Result<Window> {
+    /// Lets the sender go for the first time: slow start, first touches of memory.
+    pub(crate) fn warm_up(&mut self, options: &Options) -> anyhow::Result<()> {
+        self.resume()?;
+        thread::sleep(options.warm_up);
+        self.pause()
+    }
+
+    /// Lets the sender go for one window and measures at the receiver.
+    pub(crate) fn turn(&mut self, arena: &Arena, options: &Options) -> anyhow::Result<Window> {
+        self.resume()?;
+        thread::sleep(SETTLE);
+        let window = self.measure(arena, options.window_len());
+        self.pause()?;
+        window
+    }
+
+    fn measure(&mut self, arena: &Arena, window: Duration) -> anyhow::Result<Window> {
         let cpu_before = arena.cpu_seconds()?;
         let before = self.receiver().ask("mark", PATIENCE)?;
         thread::sleep(window);

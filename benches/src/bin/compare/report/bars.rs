@@ -9,11 +9,11 @@ use crate::measure::{
 };
 use crate::stack::StackKind;
 
-/// Against what our median is held.
+/// Against what we are held.
 enum Base {
-    /// slirp4netns' median of the same row.
+    /// slirp4netns in the same row.
     Slirp4netns,
-    /// Our own median of another row.
+    /// Ourselves in another row.
     Own(String),
     /// Nothing: the median itself, in its unit.
     Absolute,
@@ -82,14 +82,9 @@ pub(crate) fn verdicts(results: &Results) -> String {
     let mut text = String::new();
     let mut unmeasured = 0;
     for bar in bars() {
-        let Some(measured) = measured(results, &bar) else {
+        let Some((measured, words)) = measured(results, &bar) else {
             unmeasured += 1;
             continue;
-        };
-        let unit = match bar.base {
-            Base::Slirp4netns => "x slirp4netns".to_owned(),
-            Base::Own(ref row) => format!("x of \"{row}\""),
-            Base::Absolute => format!(" {}", bar.metric.unit()),
         };
         let (holds, relation, limit) = match bar.bound {
             Bound::AtLeast(limit) => (measured >= limit, ">=", limit),
@@ -97,10 +92,9 @@ pub(crate) fn verdicts(results: &Results) -> String {
         };
         let verdict = if holds { "PASS" } else { "FAIL" };
         text.push_str(&format!(
-            "{verdict}  {}: {}  measured {}{unit}, bar {relation} {}\n",
+            "{verdict}  {}: {}  measured {words}, bar {relation} {}\n",
             bar.row,
             bar.metric.label(),
-            short(measured),
             short(limit),
         ));
     }
@@ -110,14 +104,25 @@ pub(crate) fn verdicts(results: &Results) -> String {
     text
 }
 
-fn measured(results: &Results, bar: &Bar) -> Option<f64> {
+/// What is held against the bar, as a number and in words.
+fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
     let row = results.row(&bar.row, bar.metric)?;
-    match &bar.base {
-        Base::Slirp4netns => row.ratio(StackKind::Ours, StackKind::Slirp4netns),
-        Base::Own(other) => {
-            let own = results.row(other, bar.metric)?.median(StackKind::Ours)?;
-            (own > 0.0).then(|| row.median(StackKind::Ours).map(|value| value / own)).flatten()
+    let (ratio, of) = match &bar.base {
+        Base::Slirp4netns => {
+            (row.ratio(StackKind::Ours, StackKind::Slirp4netns)?, "slirp4netns".to_owned())
         }
-        Base::Absolute => row.median(StackKind::Ours),
-    }
+        Base::Own(other) => {
+            let base = results.row(other, bar.metric)?;
+            let ratio = row.ratio_to(StackKind::Ours, base, StackKind::Ours)?;
+            (ratio, format!("\"{other}\""))
+        }
+        Base::Absolute => {
+            let median = row.median(StackKind::Ours)?;
+            return Some((median, format!("{} {}", short(median), bar.metric.unit())));
+        }
+    };
+    let (lower, upper) = (short(ratio.lower), short(ratio.upper));
+    let count = ratio.count;
+    let spread = format!("half of {count} windows {lower} to {upper}");
+    Some((ratio.median, format!("{}x {of} ({spread})", short(ratio.median))))
 }

@@ -8,15 +8,16 @@ pub(crate) fn render(facts: &str, results: &Results) -> String {
     for fact in facts.lines() {
         text.push_str(&format!("# {fact}\n"));
     }
-    text.push_str("measurement,metric,unit,stack,round,value\n");
+    text.push_str("measurement,metric,unit,stack,round,window,value\n");
     for row in results.rows() {
         let prefix = format!("\"{}\",{},{}", row.name, row.metric.label(), row.metric.unit());
-        for (round, stack, value) in &row.samples {
-            text.push_str(&format!("{prefix},{},{},{value}\n", stack.label(), round + 1));
+        for (at, stack, value) in &row.samples {
+            let (round, window) = (at.round + 1, at.window + 1);
+            text.push_str(&format!("{prefix},{},{round},{window},{value}\n", stack.label()));
         }
         for stack in results.stacks() {
             if let Some(median) = row.median(*stack) {
-                text.push_str(&format!("{prefix},{},median,{median}\n", stack.label()));
+                text.push_str(&format!("{prefix},{},median,,{median}\n", stack.label()));
             }
         }
     }

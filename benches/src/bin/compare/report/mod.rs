@@ -1,7 +1,9 @@
-//! What comes out of a run: samples by row and stack, and their medians.
+//! What comes out of a run: samples by row and stack, their medians, and how stacks compare.
 //!
-//! Owns the collected numbers; how they look is `text`'s, `csv`'s and `svg`'s, what they mean against the
-//! promises is `bars`'.
+//! Owns the collected numbers, and that things are compared window by window: a ratio is the median of the
+//! ratios between samples of the same window, so that a core which changes its speed between windows does not
+//! decide it. How numbers look is `text`'s, `csv`'s and `svg`'s, what they mean against the promises is
+//! `bars`'.
 
 pub(crate) mod bars;
 pub(crate) mod csv;
@@ -18,36 +20,82 @@ pub(crate) struct Results {
     failures: Vec<String>,
 }
 
+/// When a sample was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) round: u32,
+    /// Within the round.
+    pub(crate) window: u32,
+}
+
 /// One line of the report.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) metric: Metric,
-    /// Round, stack, value; in the order measured.
-    pub(crate) samples: Vec<(u32, StackKind, f64)>,
+    /// In the order measured; at most one for each window and stack.
+    pub(crate) samples: Vec<(At, StackKind, f64)>,
+}
+
+/// How two things compare: the quartiles of their ratios.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    /// Half of the ratios lie between these two.
+    pub(crate) lower: f64,
+    pub(crate) upper: f64,
+    pub(crate) count: usize,
 }
 
 impl Row {
-    /// The median over the rounds of `stack`.
-    pub(crate) fn median(&self, stack: StackKind) -> Option<f64> {
-        let mut values: Vec<f64> = self
-            .samples
+    fn of(&self, stack: StackKind) -> impl Iterator<Item = (At, f64)> {
+        self.samples
             .iter()
-            .filter(|(_, measured, _)| *measured == stack)
-            .map(|(_, _, value)| *value)
-            .collect();
+            .filter(move |(_, measured, _)| *measured == stack)
+            .map(|(at, _, value)| (*at, *value))
+    }
+
+    /// The median over all windows of `stack`.
+    pub(crate) fn median(&self, stack: StackKind) -> Option<f64> {
+        let mut values: Vec<f64> = self.of(stack).map(|(_, value)| value).collect();
         values.sort_unstable_by(f64::total_cmp);
-        let upper = *values.get(values.len() / 2)?;
-        if values.len() % 2 == 1 {
-            return Some(upper);
-        }
-        values.get(values.len() / 2 - 1).map(|lower| f64::midpoint(*lower, upper))
+        quartile(&values, 2)
     }
 
     /// `stack` as a multiple of `base`; nothing where either is missing or the base is not above zero.
-    pub(crate) fn ratio(&self, stack: StackKind, base: StackKind) -> Option<f64> {
-        let base = self.median(base)?;
-        (base > 0.0).then(|| self.median(stack).map(|value| value / base)).flatten()
+    pub(crate) fn ratio(&self, stack: StackKind, base: StackKind) -> Option<Ratio> {
+        self.ratio_to(stack, self, base)
     }
+
+    /// The same with the base from another row.
+    pub(crate) fn ratio_to(
+        &self,
+        stack: StackKind,
+        other: &Self,
+        base: StackKind,
+    ) -> Option<Ratio> {
+        let mut ratios: Vec<f64> = self
+            .of(stack)
+            .filter_map(|(at, value)| {
+                let (_, base) = other.of(base).find(|(other, _)| *other == at)?;
+                (base > 0.0).then_some(value / base)
+            })
+            .collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        Some(Ratio {
+            median: quartile(&ratios, 2)?,
+            lower: quartile(&ratios, 1)?,
+            upper: quartile(&ratios, 3)?,
+            count: ratios.len(),
+        })
+    }
+}
+
+/// The value below which that many quarters of the sorted values lie, between two of them in proportion.
+fn quartile(sorted: &[f64], quarters: usize) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let (below, rest) = (quarters * last / 4, quarters * last % 4);
+    let (low, high) = (sorted.get(below)?, sorted.get((below + 1).min(last))?);
+    Some(low + (high - low) * rest as f64 / 4.0)
 }
 
 impl Results {
@@ -55,18 +103,18 @@ impl Results {
         Self { stacks, rows: Vec::new(), failures: Vec::new() }
     }
 
-    pub(crate) fn record(&mut self, round: u32, stack: StackKind, samples: Vec<Sample>) {
+    pub(crate) fn record(&mut self, at: At, stack: StackKind, samples: Vec<Sample>) {
         for sample in samples {
             let known = self
                 .rows
                 .iter_mut()
                 .find(|row| row.name == sample.row && row.metric == sample.metric);
             match known {
-                Some(row) => row.samples.push((round, stack, sample.value)),
+                Some(row) => row.samples.push((at, stack, sample.value)),
                 None => self.rows.push(Row {
                     name: sample.row,
                     metric: sample.metric,
-                    samples: vec![(round, stack, sample.value)],
+                    samples: vec![(at, stack, sample.value)],
                 }),
             }
         }
@@ -109,25 +157,47 @@ pub(crate) fn short(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn row(values: &[f64]) -> Row {
-        let samples = values.iter().map(|value| (0, StackKind::Ours, *value)).collect();
+    fn row(ours: &[f64], theirs: &[f64]) -> Row {
+        let of = |stack, values: &[f64]| -> Vec<(At, StackKind, f64)> {
+            let number = |(window, value): (usize, &f64)| {
+                (At { round: 0, window: u32::try_from(window).unwrap() }, stack, *value)
+            };
+            values.iter().enumerate().map(number).collect()
+        };
+        let mut samples = of(StackKind::Ours, ours);
+        samples.extend(of(StackKind::Slirp4netns, theirs));
         Row { name: "row".into(), metric: Metric::Rate, samples }
     }
 
     #[test]
     fn median_is_the_middle_or_the_mean_of_both_middles() {
-        assert_eq!(row(&[9.0, 1.0, 5.0]).median(StackKind::Ours), Some(5.0));
-        assert_eq!(row(&[4.0, 1.0, 9.0, 2.0]).median(StackKind::Ours), Some(3.0));
-        assert_eq!(row(&[1.0]).median(StackKind::Pasta), None);
+        assert_eq!(row(&[9.0, 1.0, 5.0], &[]).median(StackKind::Ours), Some(5.0));
+        assert_eq!(row(&[4.0, 1.0, 9.0, 2.0], &[]).median(StackKind::Ours), Some(3.0));
+        assert_eq!(row(&[1.0], &[]).median(StackKind::Pasta), None);
     }
 
     #[test]
     fn ratio_needs_a_base_above_zero() {
-        let mut row = row(&[6.0]);
-        assert_eq!(row.ratio(StackKind::Ours, StackKind::Slirp4netns), None);
-        row.samples.push((0, StackKind::Slirp4netns, 0.0));
-        assert_eq!(row.ratio(StackKind::Ours, StackKind::Slirp4netns), None);
-        row.samples.push((1, StackKind::Slirp4netns, 4.0));
-        assert_eq!(row.ratio(StackKind::Ours, StackKind::Slirp4netns), Some(3.0));
+        let of = |row: Row| row.ratio(StackKind::Ours, StackKind::Slirp4netns);
+        assert_eq!(of(row(&[6.0], &[])), None);
+        assert_eq!(of(row(&[6.0], &[0.0])), None);
+        let ratio = of(row(&[6.0, 6.0], &[0.0, 4.0])).unwrap();
+        assert!((ratio.median, ratio.count) == (1.5, 1));
+    }
+
+    #[test]
+    fn what_was_measured_side_by_side_is_compared() {
+        // The core of three windows is twice as fast: by the medians of either, 20 to 10.
+        let row = row(&[20.0, 10.0, 20.0, 10.0, 20.0], &[16.0, 8.0, 10.0, 8.0, 16.0]);
+        let ratio = row.ratio(StackKind::Ours, StackKind::Slirp4netns).unwrap();
+        let expected = Ratio { median: 1.25, lower: 1.25, upper: 1.25, count: 5 };
+        assert_eq!(ratio, expected);
+    }
+
+    #[test]
+    fn half_of_the_ratios_lie_between_the_quartiles() {
+        let row = row(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[1.0; 6]);
+        let ratio = row.ratio(StackKind::Ours, StackKind::Slirp4netns).unwrap();
+        assert_eq!((ratio.lower, ratio.median, ratio.upper), (2.25, 3.5, 4.75));
     }
 }

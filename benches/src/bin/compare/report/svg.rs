@@ -82,7 +82,8 @@ fn draw_row(row: &Row, stacks: &[StackKind], base: StackKind, axis: &Axis, top: 
 }
 
 fn positive_ratio(row: &Row, stack: StackKind, base: StackKind) -> Option<f64> {
-    row.ratio(stack, base).filter(|ratio| *ratio > 0.0 && ratio.is_finite())
+    let ratio = row.ratio(stack, base)?.median;
+    (ratio > 0.0 && ratio.is_finite()).then_some(ratio)
 }
 
 /// Decades from left to right.

@@ -1,4 +1,4 @@
-//! The table for people: medians, and ratios to slirp4netns.
+//! The table for people: medians over all windows, and ratios to slirp4netns in the same window.
 
 use super::{Results, short};
 use crate::stack::StackKind;
@@ -24,7 +24,7 @@ pub(crate) fn table(results: &Results) -> String {
         );
         line.extend(compared.iter().map(|stack| {
             row.ratio(*stack, StackKind::Slirp4netns)
-                .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio)))
+                .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio.median)))
         }));
         lines.push(line);
     }
