@@ -53,8 +53,10 @@ mod datagrams;
 mod forwards;
 mod members;
 
-/// Frames that are read in one turn at most (measured: 4 to 16 are equally good).
-const BATCH_CAP: usize = 16;
+/// Frames that are read in one turn at most. With eight streams up, 64 instead of 16 moved an eighth more, since
+/// each flow's bytes are then sent in one piece (measured; one stream does not care). It is a millisecond's work
+/// at worst.
+const BATCH_CAP: usize = 64;
 /// Datagrams that are taken from one socket in one turn at most (arbitrary).
 const DATAGRAMS_CAP: usize = 64;
 /// Connections that are accepted on one rule in one turn at most (arbitrary).
