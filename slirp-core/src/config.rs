@@ -91,8 +91,8 @@ pub struct Limits {
     /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
     /// product of the way behind the host is held by the host's own sockets).
     pub ring_len: usize,
-    /// TCP flows whose ring to the guest grows to four times [`ring_len`](Self::ring_len) once they have
-    /// received as much in one go (default 256, hence at most 256 MiB).
+    /// TCP flows whose ring to the guest grows to eight times [`ring_len`](Self::ring_len) once they have
+    /// received 1 MiB in one go (default 128, hence at most 256 MiB).
     pub bulk_flows: usize,
     /// Bytes that the rings of all TCP flows hold (default 1 GiB: both rings of 2,048 flows, all full).
     /// From half of it on quiet flows are parked at once and hosts are read in smaller pieces; beyond it
@@ -118,7 +118,7 @@ impl Default for Limits {
             echo_flows: 256,
             forwarded_udp: 4_096,
             ring_len: 256 * 1024,
-            bulk_flows: 256,
+            bulk_flows: 128,
             ring_memory: 1024 * 1024 * 1024,
             reassembly_bytes: 4 * 1024 * 1024,
             reassembly_datagrams: 256,

@@ -15,7 +15,8 @@ pub(crate) mod memory;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
 use crate::options::Options;
@@ -130,6 +131,28 @@ impl Sample {
     pub(crate) fn new(row: impl Into<String>, metric: Metric, value: f64) -> Self {
         Self { row: row.into(), metric, value }
     }
+}
+
+/// Longest wait for what is under way when a sender pauses; a connection of pasta's that waits for its
+/// retransmission timer takes longer, and costs nobody anything meanwhile. Arbitrary.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+/// What has not moved for this long has come to rest. Arbitrary.
+const AT_REST: Duration = Duration::from_millis(40);
+
+/// Pauses `sender` and waits until `receiver` has got what is in the queues between them: a stack that still
+/// works on it would weigh on the next one's window.
+pub(crate) fn pause(sender: &mut Worker, receiver: &mut Worker) -> anyhow::Result<()> {
+    sender.ask("pause", PATIENCE)?;
+    let started_at = Instant::now();
+    let mut arrived = None;
+    while started_at.elapsed() < DRAIN_WITHIN {
+        let now = receiver.ask("mark", PATIENCE)?.number("bytes")?;
+        if arrived.replace(now) == Some(now) {
+            break;
+        }
+        thread::sleep(AT_REST);
+    }
+    Ok(())
 }
 
 /// A case that has been set up with one stack and does nothing until its turn.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::{Direction, Metric, SETTLE, Sample, Trial, through_gateway};
+use super::{Direction, Metric, SETTLE, Sample, Trial, pause, through_gateway};
 use crate::arena::Arena;
 use crate::load::tcp_stream::LOAD;
 use crate::options::Options;
@@ -149,9 +149,13 @@ impl Stream {
         self.receiver().ask("mark", PATIENCE)?.number("bytes")
     }
 
-    /// Stops the sender; what is under way still arrives, the connection stays.
+    /// Stops the sender, and waits for what is under way; the connection stays.
     pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
-        self.sender().ask("pause", PATIENCE).map(drop)
+        let (sender, receiver) = match self.direction {
+            Direction::Up => (&mut self.guest, &mut self.host),
+            Direction::Down => (&mut self.host, &mut self.guest),
+        };
+        pause(sender, receiver)
     }
 
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::tcp::Window;
-use super::{Direction, MTU_ETHERNET, Metric, SETTLE, Sample, Trial, through_gateway};
+use super::{Direction, MTU_ETHERNET, Metric, SETTLE, Sample, Trial, pause, through_gateway};
 use crate::arena::Arena;
 use crate::load::udp::LOAD;
 use crate::options::Options;
@@ -42,13 +42,13 @@ impl Flood {
         let (host, ready) = arena.host(LOAD, &["listen".into(), host_role.into(), style.into()])?;
         let address = through_gateway(ready.number("port")?);
         let (guest, _) = arena.guest(LOAD, &[address, guest_role.into(), style.into()])?;
-        let (mut sender, receiver) = match direction {
+        let (mut sender, mut receiver) = match direction {
             Direction::Up => (guest, host),
             Direction::Down => (host, guest),
         };
         sender.ask("resume", PATIENCE)?;
         thread::sleep(options.warm_up);
-        sender.ask("pause", PATIENCE)?;
+        pause(&mut sender, &mut receiver)?;
         Ok(Self { row: row(direction, gso), sender, receiver, arena })
     }
 
@@ -77,7 +77,7 @@ impl Trial for Flood {
         self.sender.ask("resume", PATIENCE)?;
         thread::sleep(SETTLE);
         let samples = self.measure(options.window_len());
-        self.sender.ask("pause", PATIENCE)?;
+        pause(&mut self.sender, &mut self.receiver)?;
         samples
     }
 }
