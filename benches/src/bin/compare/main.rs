@@ -1,7 +1,7 @@
 //! `compare`: our stack beside slirp4netns and pasta, in the same run on the same machine.
 //!
-//! Owns the order of a run: rounds outside, measurements inside, and within a measurement all stacks side by
-//! side, each in a fresh namespace, working in turns. How a stack is started is `arena`'s
+//! Owns the order of a run: rounds outside, measurements inside, and within a measurement ours and
+//! slirp4netns side by side, each in a fresh namespace, working in turns. How a stack is started is `arena`'s
 //! and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s (this binary re-executes
 //! itself inside the namespace), what comes out is `report`'s.
 #![expect(
@@ -109,23 +109,45 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
     results
 }
 
-/// One round of one case: every stack is set up, then they take turns.
+/// One round of one case: those who take turns are set up and do so, then each of the others has its window.
 fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results: &mut Results) {
+    let (together, alone): (Vec<&Stack>, Vec<&Stack>) = stacks
+        .iter()
+        .filter(|stack| case.is_for(stack))
+        .partition(|stack| stack.kind.takes_turns() && !case.is_whole());
+    measure_together(options, case, round, &together, results);
+    for stack in alone {
+        let samples =
+            case.open(options, stack).and_then(|mut trial| trial.window(options.measured));
+        match samples {
+            Ok(samples) => results.record(At { round, window: 0 }, stack.kind, samples),
+            Err(error) => fail(results, case, stack.kind, &error),
+        }
+    }
+}
+
+fn measure_together(
+    options: &Options,
+    case: Case,
+    round: u32,
+    stacks: &[&Stack],
+    results: &mut Results,
+) {
     let mut trials = Vec::new();
-    for stack in stacks.iter().filter(|stack| case.is_for(stack)) {
+    for stack in stacks {
         match case.open(options, stack) {
             Ok(trial) => trials.push((stack.kind, trial)),
             Err(error) => fail(results, case, stack.kind, &error),
         }
     }
-    for window in 0..case.windows(options) {
+    for window in 0..options.windows() {
         // Who comes first in one window comes last in the next.
+        let is_forward = (round + window).is_multiple_of(2);
         let mut failed = Vec::new();
         for turn in 0..trials.len() {
-            let is_forward = (round + window).is_multiple_of(2);
             let at = if is_forward { turn } else { trials.len() - 1 - turn };
             let (kind, trial) = &mut trials[at];
-            match trial.window(options) {
+            match trial.window(options.window_len()) {
                 Ok(samples) => results.record(At { round, window }, *kind, samples),
                 Err(error) => {
                     fail(results, case, *kind, &error);

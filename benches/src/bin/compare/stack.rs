@@ -19,6 +19,15 @@ pub(crate) enum StackKind {
 }
 
 impl StackKind {
+    /// Whether it works in turns with others, in short windows. pasta is measured by itself: a connection of its
+    /// that has lost frames waits for a timer that has been backed off, for longer than a window.
+    pub(crate) const fn takes_turns(self) -> bool {
+        match self {
+            Self::Ours | Self::Slirp4netns => true,
+            Self::Pasta => false,
+        }
+    }
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Ours => "ours",

@@ -72,10 +72,10 @@ impl Crowds {
 }
 
 impl Trial for Crowds {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for crowd in &mut self.0 {
-            samples.extend(crowd.stream.turn(&crowd.arena, options)?.samples(&crowd.row));
+            samples.extend(crowd.stream.turn(&crowd.arena, len)?.samples(&crowd.row));
         }
         Ok(samples)
     }

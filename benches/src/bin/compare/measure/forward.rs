@@ -68,8 +68,8 @@ impl Forwarded {
 }
 
 impl Trial for Forwarded {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
-        Ok(self.stream.turn(&self.arena, options)?.samples(&self.row))
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>> {
+        Ok(self.stream.turn(&self.arena, len)?.samples(&self.row))
     }
 }
 

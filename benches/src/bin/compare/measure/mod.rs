@@ -157,8 +157,8 @@ pub(crate) fn pause(sender: &mut Worker, receiver: &mut Worker) -> anyhow::Resul
 
 /// A case that has been set up with one stack and does nothing until its turn.
 pub(crate) trait Trial {
-    /// Has it work for one window of time.
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>>;
+    /// Has it work for one window of time, of length `len` where that can be chosen.
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>>;
 }
 
 /// What an answer says.
@@ -191,9 +191,9 @@ impl Asked {
 }
 
 impl Trial for Asked {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>> {
         self.ask(SETTLE)?;
-        let answer = self.ask(options.window_len())?;
+        let answer = self.ask(len)?;
         (self.read)(&answer)
     }
 }
@@ -201,9 +201,9 @@ impl Trial for Asked {
 /// A case that does all of its work in its only window.
 struct Whole<F>(F);
 
-impl<F: Fn(&Options) -> anyhow::Result<Vec<Sample>>> Trial for Whole<F> {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
-        (self.0)(options)
+impl<F: Fn() -> anyhow::Result<Vec<Sample>>> Trial for Whole<F> {
+    fn window(&mut self, _: Duration) -> anyhow::Result<Vec<Sample>> {
+        (self.0)()
     }
 }
 
@@ -248,13 +248,9 @@ impl Case {
         if self.is_of_memory() { 2 } else { u32::MAX }
     }
 
-    /// Into how many windows a round of it is split.
-    pub(crate) fn windows(self, options: &Options) -> u32 {
-        if self.is_of_memory() || matches!(self, Self::Iperf { .. }) {
-            1
-        } else {
-            options.windows()
-        }
+    /// Whether all is done in one window.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.is_of_memory() || matches!(self, Self::Iperf { .. })
     }
 
     /// Whether `stack` can take part.
@@ -274,13 +270,13 @@ impl Case {
 
     /// Sets it up with `stack`.
     pub(crate) fn open(self, options: &Options, stack: &Stack) -> anyhow::Result<Box<dyn Trial>> {
-        let owned = stack.clone();
+        let (owned_options, owned) = (options.clone(), stack.clone());
         Ok(match self {
             Self::Tcp { direction, mtu } => {
                 Box::new(tcp::Bulk::open(options, stack, direction, mtu)?)
             }
-            Self::Iperf { direction, streams, mtu } => Box::new(Whole(move |options: &Options| {
-                iperf::measure(options, &owned, direction, streams, mtu)
+            Self::Iperf { direction, streams, mtu } => Box::new(Whole(move || {
+                iperf::measure(&owned_options, &owned, direction, streams, mtu)
             })),
             Self::Latency => Box::new(latency::open(options, stack)?),
             Self::Connect { clients } => Box::new(connect::open(options, stack, clients)?),
@@ -288,11 +284,11 @@ impl Case {
                 Box::new(udp::Flood::open(options, stack, direction, gso)?)
             }
             Self::MemoryOfFlows => {
-                Box::new(Whole(move |options: &Options| memory::measure_flows(options, &owned)))
+                Box::new(Whole(move || memory::measure_flows(&owned_options, &owned)))
             }
-            Self::MemoryAfterBulk { direction } => Box::new(Whole(move |options: &Options| {
-                memory::measure_bulk(options, &owned, direction)
-            })),
+            Self::MemoryAfterBulk { direction } => {
+                Box::new(Whole(move || memory::measure_bulk(&owned_options, &owned, direction)))
+            }
             Self::Crowd { direction } => Box::new(crowd::Crowds::open(options, stack, direction)?),
             Self::Forward { direction, mtu } => {
                 Box::new(forward::Forwarded::open(options, stack, direction, mtu)?)

@@ -54,10 +54,10 @@ impl Bulk {
 }
 
 impl Trial for Bulk {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for (row, stream) in &mut self.streams {
-            samples.extend(stream.turn(&self.arena, options)?.samples(row));
+            samples.extend(stream.turn(&self.arena, len)?.samples(row));
         }
         Ok(samples)
     }
@@ -128,10 +128,10 @@ impl Stream {
     }
 
     /// Lets the sender go for one window and measures at the receiver.
-    pub(crate) fn turn(&mut self, arena: &Arena, options: &Options) -> anyhow::Result<Window> {
+    pub(crate) fn turn(&mut self, arena: &Arena, len: Duration) -> anyhow::Result<Window> {
         self.resume()?;
         thread::sleep(SETTLE);
-        let window = self.measure(arena, options.window_len());
+        let window = self.measure(arena, len);
         self.pause()?;
         window
     }

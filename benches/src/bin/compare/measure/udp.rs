@@ -73,10 +73,10 @@ impl Flood {
 }
 
 impl Trial for Flood {
-    fn window(&mut self, options: &Options) -> anyhow::Result<Vec<Sample>> {
+    fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>> {
         self.sender.ask("resume", PATIENCE)?;
         thread::sleep(SETTLE);
-        let samples = self.measure(options.window_len());
+        let samples = self.measure(len);
         pause(&mut self.sender, &mut self.receiver)?;
         samples
     }

@@ -109,7 +109,7 @@ fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
     let row = results.row(&bar.row, bar.metric)?;
     let (ratio, of) = match &bar.base {
         Base::Slirp4netns => {
-            (row.ratio(StackKind::Ours, StackKind::Slirp4netns)?, "slirp4netns".to_owned())
+            (row.ratio_to(StackKind::Ours, row, StackKind::Slirp4netns)?, "slirp4netns".to_owned())
         }
         Base::Own(other) => {
             let base = results.row(other, bar.metric)?;

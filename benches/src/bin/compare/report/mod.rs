@@ -1,6 +1,6 @@
 //! What comes out of a run: samples by row and stack, their medians, and how stacks compare.
 //!
-//! Owns the collected numbers, and that things are compared window by window: a ratio is the median of the
+//! Owns the collected numbers, and that what took turns is compared window by window: a ratio is the median of the
 //! ratios between samples of the same window, so that a core which changes its speed between windows does not
 //! decide it. How numbers look is `text`'s, `csv`'s and `svg`'s, what they mean against the promises is
 //! `bars`'.
@@ -61,12 +61,17 @@ impl Row {
         quartile(&values, 2)
     }
 
-    /// `stack` as a multiple of `base`; nothing where either is missing or the base is not above zero.
-    pub(crate) fn ratio(&self, stack: StackKind, base: StackKind) -> Option<Ratio> {
-        self.ratio_to(stack, self, base)
+    /// `stack` as a multiple of `base`: window by window where both took turns, else by the medians. Nothing
+    /// where either is missing or the base is not above zero.
+    pub(crate) fn multiple(&self, stack: StackKind, base: StackKind) -> Option<f64> {
+        if stack.takes_turns() && base.takes_turns() {
+            return Some(self.ratio_to(stack, self, base)?.median);
+        }
+        let base = self.median(base).filter(|base| *base > 0.0)?;
+        Some(self.median(stack)? / base)
     }
 
-    /// The same with the base from another row.
+    /// `stack` as a multiple of `base` in another row, which may be this one, window by window.
     pub(crate) fn ratio_to(
         &self,
         stack: StackKind,
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn ratio_needs_a_base_above_zero() {
-        let of = |row: Row| row.ratio(StackKind::Ours, StackKind::Slirp4netns);
+        let of = |row: Row| row.ratio_to(StackKind::Ours, &row, StackKind::Slirp4netns);
         assert_eq!(of(row(&[6.0], &[])), None);
         assert_eq!(of(row(&[6.0], &[0.0])), None);
         let ratio = of(row(&[6.0, 6.0], &[0.0, 4.0])).unwrap();
@@ -189,15 +194,23 @@ mod tests {
     fn what_was_measured_side_by_side_is_compared() {
         // The core of three windows is twice as fast: by the medians of either, 20 to 10.
         let row = row(&[20.0, 10.0, 20.0, 10.0, 20.0], &[16.0, 8.0, 10.0, 8.0, 16.0]);
-        let ratio = row.ratio(StackKind::Ours, StackKind::Slirp4netns).unwrap();
+        let ratio = row.ratio_to(StackKind::Ours, &row, StackKind::Slirp4netns).unwrap();
         let expected = Ratio { median: 1.25, lower: 1.25, upper: 1.25, count: 5 };
         assert_eq!(ratio, expected);
     }
 
     #[test]
+    fn what_was_measured_by_itself_is_compared_by_medians() {
+        let mut row = row(&[], &[8.0, 12.0, 10.0]);
+        row.samples.push((At { round: 0, window: 0 }, StackKind::Pasta, 4.0));
+        assert_eq!(row.multiple(StackKind::Pasta, StackKind::Slirp4netns), Some(0.4));
+        assert_eq!(row.multiple(StackKind::Ours, StackKind::Slirp4netns), None);
+    }
+
+    #[test]
     fn half_of_the_ratios_lie_between_the_quartiles() {
         let row = row(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[1.0; 6]);
-        let ratio = row.ratio(StackKind::Ours, StackKind::Slirp4netns).unwrap();
+        let ratio = row.ratio_to(StackKind::Ours, &row, StackKind::Slirp4netns).unwrap();
         assert_eq!((ratio.lower, ratio.median, ratio.upper), (2.25, 3.5, 4.75));
     }
 }

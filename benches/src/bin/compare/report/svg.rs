@@ -82,7 +82,7 @@ fn draw_row(row: &Row, stacks: &[StackKind], base: StackKind, axis: &Axis, top: 
 }
 
 fn positive_ratio(row: &Row, stack: StackKind, base: StackKind) -> Option<f64> {
-    let ratio = row.ratio(stack, base)?.median;
+    let ratio = row.multiple(stack, base)?;
     (ratio > 0.0 && ratio.is_finite()).then_some(ratio)
 }
 

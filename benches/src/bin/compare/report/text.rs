@@ -1,4 +1,4 @@
-//! The table for people: medians over all windows, and ratios to slirp4netns in the same window.
+//! The table for people: medians over all windows, and ratios to slirp4netns.
 
 use super::{Results, short};
 use crate::stack::StackKind;
@@ -23,8 +23,8 @@ pub(crate) fn table(results: &Results) -> String {
             stacks.iter().map(|stack| row.median(*stack).map_or_else(|| "-".to_owned(), short)),
         );
         line.extend(compared.iter().map(|stack| {
-            row.ratio(*stack, StackKind::Slirp4netns)
-                .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio.median)))
+            row.multiple(*stack, StackKind::Slirp4netns)
+                .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio)))
         }));
         lines.push(line);
     }
