@@ -11,6 +11,7 @@ const PROGRAMS: &[&str] = &[
     "dig",
     "dnsmasq",
     "ip",
+    "iperf3",
     "mount",
     "nft",
     "nsenter",

@@ -109,13 +109,17 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
     results
 }
 
-/// One round of one case: those who take turns are set up and do so, then each of the others has its window.
+/// One round of one case: those who take turns are set up and do so, once or several times, then each of the
+/// others has its window.
 fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results: &mut Results) {
     let (together, alone): (Vec<&Stack>, Vec<&Stack>) = stacks
         .iter()
         .filter(|stack| case.is_for(stack))
         .partition(|stack| stack.kind.takes_turns() && !case.is_whole());
-    measure_together(options, case, round, &together, results);
+    let windows: Vec<u32> = (0..options.windows()).collect();
+    for windows in windows.chunks(case.windows_at_once(windows.len())) {
+        measure_together(options, case, round, windows, &together, results);
+    }
     for stack in alone {
         let samples =
             case.open(options, stack).and_then(|mut trial| trial.window(options.measured));
@@ -130,6 +134,7 @@ fn measure_together(
     options: &Options,
     case: Case,
     round: u32,
+    windows: &[u32],
     stacks: &[&Stack],
     results: &mut Results,
 ) {
@@ -140,7 +145,7 @@ fn measure_together(
             Err(error) => fail(results, case, stack.kind, &error),
         }
     }
-    for window in 0..options.windows() {
+    for &window in windows {
         // Who comes first in one window comes last in the next.
         let is_forward = (round + window).is_multiple_of(2);
         let mut failed = Vec::new();

@@ -253,6 +253,21 @@ impl Case {
         self.is_of_memory() || matches!(self, Self::Iperf { .. })
     }
 
+    /// After how many of a round's windows it is set up anew. Where threads wake each other for every byte, it
+    /// matters which of them the kernel has put on the same core, and they tend to stay where they are.
+    pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
+        match self {
+            Self::Latency | Self::ForwardLatency | Self::Connect { .. } => 2,
+            Self::Tcp { .. }
+            | Self::Iperf { .. }
+            | Self::Udp { .. }
+            | Self::MemoryOfFlows
+            | Self::MemoryAfterBulk { .. }
+            | Self::Crowd { .. }
+            | Self::Forward { .. } => windows,
+        }
+    }
+
     /// Whether `stack` can take part.
     pub(crate) const fn is_for(self, stack: &Stack) -> bool {
         match self {
