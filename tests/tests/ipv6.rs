@@ -19,10 +19,7 @@ fn start(world: &World, options: &[&str]) -> Slirp {
 /// The same, whose address begins with `prefix`.
 fn start_within(world: &World, prefix: &str, options: &[&str]) -> Slirp {
     let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
-    wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
-        let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
-        text.contains(&format!("inet6 {prefix}"))
-    });
+    world.wait_for_ipv6(prefix);
     slirp
 }
 

@@ -39,10 +39,7 @@ fn add_addresses(world: &World) {
 
 fn start(world: &World, options: &[&str]) -> Slirp {
     let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
-    wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
-        let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
-        text.contains("inet6 fd00:")
-    });
+    world.wait_for_ipv6("fd00:");
     slirp
 }
 

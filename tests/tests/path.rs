@@ -87,10 +87,7 @@ impl Chain {
 
 fn start(world: &World) -> Slirp {
     let slirp = world.slirp().options(&["--enable-ipv6"]).start();
-    wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
-        let text = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
-        text.contains("inet6 fd00:")
-    });
+    world.wait_for_ipv6("fd00:");
     slirp
 }
 
