@@ -12,6 +12,7 @@ _slirp4netns_value() {
     --netns-type) _slirp4netns_candidates -W "pid path tapfd" ;;
     --target-type) _slirp4netns_candidates -W "netns bess" ;;
     --log-level) _slirp4netns_candidates -W "error warn info debug trace" ;;
+    --busy-poll) _slirp4netns_candidates -W "0 20" ;;
     -m | --mtu) _slirp4netns_candidates -W "1500 65520" ;;
     --outbound-addr | --outbound-addr6)
         _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)"
@@ -41,7 +42,7 @@ _slirp4netns() {
             -a --api-socket= --cidr= --disable-host-loopback --netns-type= --userns-path=
             --enable-sandbox --enable-seccomp --outbound-addr= --outbound-addr6= --disable-dns
             --macaddress= --target-type= --cidr6= --publish= --dns= --search-domain= --log-level=
-            --pcap= --exit-with-netns
+            --pcap= --exit-with-netns --busy-poll=
             -h --help -v --version"
         [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
         return

@@ -35,5 +35,6 @@ complete -c slirp4netns -l search-domain -x -d 'Where the guest looks up short n
 complete -c slirp4netns -l log-level -x -a 'error warn info debug trace' -d 'What is logged'
 complete -c slirp4netns -l pcap -r -F -d 'Record the frames in this file or FIFO'
 complete -c slirp4netns -l exit-with-netns -d 'Exit when PID has ended or PATH is gone'
+complete -c slirp4netns -l busy-poll -x -a '0 20' -d 'Look for events so long before sleeping'
 complete -c slirp4netns -s h -l help -d 'Print the options'
 complete -c slirp4netns -s v -l version -d 'Print the version'

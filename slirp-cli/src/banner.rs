@@ -72,6 +72,7 @@ mod tests {
             log_level: None,
             pcap: None,
             exit_with_netns: false,
+            busy_poll: slirp_core::instance::BUSY_POLL,
             ready_fd: None,
             exit_fd: None,
             sandbox: false,

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use slirp_core::instance::OutboundAddresses;
 use slirp_core::plan::{AddressPlan, Ipv6Plan, PlanError};
@@ -19,6 +20,10 @@ use crate::publish::Publish;
 
 /// Largest MTU that the command line takes: 65535 less the Ethernet header.
 const MAX_MTU: i64 = 65_521;
+
+/// Longest time that the command line takes for `--busy-poll`, in microseconds (arbitrary: what takes longer
+/// than a millisecond does not care for the few microseconds that could be saved).
+const MAX_BUSY_POLL: u16 = 1000;
 
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its final NUL).
 const MAX_TAP_NAME_LEN: usize = 15;
@@ -54,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) pcap: Option<PathBuf>,
     /// Whether the end of the target ends the run.
     pub(crate) exit_with_netns: bool,
+    /// For how long to look for events before sleeping.
+    pub(crate) busy_poll: Duration,
     /// Number of the descriptor that is told that the network is ready.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
@@ -124,6 +131,9 @@ pub(crate) enum ValueError {
     /// The value of `--log-level`.
     #[error("invalid --log-level: {0} (expected error, warn, info, debug or trace)")]
     LogLevel(String),
+    /// The value of `--busy-poll`.
+    #[error("invalid --busy-poll: {0} (expected microseconds, 0 to {MAX_BUSY_POLL})")]
+    BusyPoll(String),
     /// Not of the form that `--publish` takes.
     #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
     Publish(String),
@@ -219,6 +229,15 @@ pub(crate) fn log_level(text: &OsStr) -> Result<LevelFilter, ValueError> {
         b"trace" => LevelFilter::TRACE,
         _ => return Err(ValueError::LogLevel(text.display().to_string())),
     })
+}
+
+/// Microseconds, 0..=1000.
+pub(crate) fn busy_poll(text: &OsStr) -> Result<Duration, ValueError> {
+    let micros = text.to_str().filter(|text| is_digits(text, 4)).and_then(|text| text.parse().ok());
+    micros
+        .filter(|&micros: &u16| micros <= MAX_BUSY_POLL)
+        .map(|micros| Duration::from_micros(micros.into()))
+        .ok_or_else(|| ValueError::BusyPoll(text.display().to_string()))
 }
 
 /// A MAC address of up to six hexadecimal bytes with `:` between them; missing ones are 0.

@@ -167,6 +167,7 @@ fn builder(options: &Options, link: Link) -> Builder {
         .outbound(options.outbound)
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
+        .busy_poll(options.busy_poll)
 }
 
 /// Binds the API socket, and sees to it that its file is removed at the end.

@@ -103,6 +103,7 @@ fn help_lists_what_works_and_nothing_else() {
             "--log-level=LEVEL",
             "--pcap=FILE",
             "--exit-with-netns",
+            "--busy-poll=USEC",
         ]
     );
 }

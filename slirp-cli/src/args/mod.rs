@@ -17,10 +17,11 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use slirp_core::instance::OutboundAddresses;
+use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::policy::Policy;
 use tracing_subscriber::filter::LevelFilter;
@@ -231,6 +232,7 @@ struct Line {
     netns_type: Option<NetnsType>,
     pcap: Option<PathBuf>,
     exit_with_netns: bool,
+    busy_poll: Option<Duration>,
     dns: Vec<SocketAddr>,
     search_domains: Vec<String>,
     log_level: Option<LevelFilter>,
@@ -328,6 +330,7 @@ impl Line {
             OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
             OptionId::Pcap => self.pcap = Some(PathBuf::from(value)),
             OptionId::ExitWithNetns => self.exit_with_netns = true,
+            OptionId::BusyPoll => self.busy_poll = Some(options::busy_poll(&value)?),
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             OptionId::OutboundAddr => {
@@ -371,6 +374,7 @@ impl Line {
             publish: std::mem::take(&mut self.publish),
             pcap: self.pcap.take(),
             exit_with_netns: self.exit_with_netns,
+            busy_poll: self.busy_poll.unwrap_or(BUSY_POLL),
             outbound,
             dns: std::mem::take(&mut self.dns),
             search_domains: std::mem::take(&mut self.search_domains),

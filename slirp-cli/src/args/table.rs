@@ -15,6 +15,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OptionId {
     ApiSocket,
+    BusyPoll,
     Cidr,
     Cidr6,
     Configure,
@@ -295,6 +296,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             None,
             "exit when the process PID has ended, or PATH is gone",
         ),
+        ours(
+            Id::BusyPoll,
+            "busy-poll",
+            Some("USEC"),
+            "look for events so long before sleeping (default=20, max=1000, 0: never)",
+        ),
     ]
 };
 
@@ -414,6 +421,7 @@ mod tests {
             ("exit", "exit-fd"),
             ("s", "search-domain"),
             ("l", "log-level"),
+            ("b", "busy-poll"),
             ("outbound-addr", "outbound-addr"),
         ] {
             assert_eq!(found(name), [long], "--{name}");

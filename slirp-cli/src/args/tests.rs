@@ -258,6 +258,9 @@ fn bad_addresses_names_and_levels_are_refused_without_the_usage() {
             &["--log-level=loud"],
             "invalid --log-level: loud (expected error, warn, info, debug or trace)",
         ),
+        (&["--busy-poll=1001"], "invalid --busy-poll: 1001 (expected microseconds, 0 to 1000)"),
+        (&["--busy-poll=1ms"], "invalid --busy-poll: 1ms (expected microseconds, 0 to 1000)"),
+        (&["--busy-poll="], "invalid --busy-poll:  (expected microseconds, 0 to 1000)"),
     ] {
         let line = [line, &["42", "tap0"]].concat();
         assert_eq!(refusal(&line), (Some(text.to_owned()), false), "{line:?}");
@@ -282,6 +285,7 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
     let plain = options(&["42", "tap0"]);
     assert_eq!(plain.outbound, OutboundAddresses::default());
     assert_eq!((plain.dns, plain.search_domains, plain.log_level), (vec![], vec![], None));
+    assert_eq!(plain.busy_poll, Duration::from_micros(20));
 
     let all = options(&[
         "-6",
@@ -295,6 +299,8 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
         "--search=example.test",
         "--log-level=error",
         "--log=debug",
+        "--busy-poll=1000",
+        "--busy=0",
         "42",
         "tap0",
     ]);
@@ -305,6 +311,7 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
     assert_eq!(all.dns, dns);
     assert_eq!(all.search_domains, ["example.org", "example.test"]);
     assert_eq!(all.log_level, Some(LevelFilter::DEBUG));
+    assert_eq!(all.busy_poll, Duration::ZERO);
 }
 
 #[test]
@@ -384,6 +391,7 @@ fn no_bytes_make_the_parser_panic() {
         "--dns",
         "--search-domain",
         "--log-level",
+        "--busy-poll",
         "--publish",
         "--target-type",
         "--",

@@ -15,6 +15,9 @@
 //! there are more. A link that takes no more frames (a socket whose peer reads slowly) ends the
 //! writing until it does: flows are not served and datagrams stay in the host's kernel meanwhile.
 //!
+//! *Sleep.* Where small requests follow each other closely, the loop looks for events for some
+//! microseconds before it sleeps ([`busy_poll`]): an interrupt to wake it would cost more.
+//!
 //! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
 //! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
 //! round trip of a small request.
@@ -34,6 +37,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+pub(crate) use busy_poll::BusyPoll;
+
 use super::dns::Query;
 use super::forward::Forwards;
 use super::link::{Link, LinkPort};
@@ -49,6 +54,7 @@ use crate::instance::RunError;
 use crate::stack::Stack;
 use crate::time::Instant;
 
+mod busy_poll;
 mod datagrams;
 mod forwards;
 mod members;
@@ -70,6 +76,9 @@ const FLOW_PAGE: u32 = 256;
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
 const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
+/// Length of a frame that tells of more to come (arbitrary: more than a request in one segment of the
+/// usual MTU).
+const BULK_FRAME: usize = 4096;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
 
@@ -108,6 +117,9 @@ pub(crate) struct Reactor {
     backlog: Vec<FlowId>,
     frame: Box<[u8]>,
     datagram: Box<[u8]>,
+    busy_poll: BusyPoll,
+    /// Whether this turn has read a frame that is part of much.
+    is_bulk: bool,
     is_echo_refusal_logged: bool,
     is_tap_failure_logged: bool,
 }
@@ -121,13 +133,15 @@ struct Found {
 }
 
 impl Reactor {
-    /// A loop around `link` and `stack` that sends from `outbound` and asks `queries` for DNS answers.
+    /// A loop around `link` and `stack` that sends from `outbound`, asks `queries` for DNS answers and
+    /// waits as `busy_poll` says.
     pub(crate) fn new(
         mut link: Link,
         recorder: Option<Recorder>,
         stack: Stack,
         outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
+        busy_poll: BusyPoll,
     ) -> io::Result<(Self, Mailbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -162,6 +176,8 @@ impl Reactor {
             backlog: Vec::new(),
             frame: vec![0; FRAME_CAP].into_boxed_slice(),
             datagram: vec![0; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            busy_poll,
+            is_bulk: false,
             is_echo_refusal_logged: false,
             is_tap_failure_logged: false,
         };
@@ -175,13 +191,7 @@ impl Reactor {
     pub(crate) fn run(&mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(EVENTS_CAP);
         loop {
-            let patience = self.patience();
-            match self.poll.poll(&mut events, patience) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-                Err(error) => return Err(RunError::Poller(error)),
-            }
-            let now = self.now();
+            let now = self.wait(&mut events)?;
             let found = self.note_events(&events, now);
             if found.is_link_writable {
                 self.resume(now)?;
@@ -200,6 +210,52 @@ impl Reactor {
                 self.stack.handle_timeout(now);
             }
             self.turn(now)?;
+        }
+    }
+
+    /// Waits until something has happened or there is something to do. Returns when that was.
+    fn wait(&mut self, events: &mut Events) -> Result<Instant, RunError> {
+        let patience = self.patience();
+        if patience == Some(Duration::ZERO) {
+            self.poll(events, patience)?;
+            return Ok(self.now());
+        }
+        if std::mem::take(&mut self.is_bulk) {
+            // More of it gathers while the thread sleeps, and is cheaper in one piece.
+            self.poll(events, patience)?;
+            return Ok(self.now());
+        }
+        let began_at = self.now();
+        if let Some(span) = self.busy_poll.span() {
+            loop {
+                self.poll(events, Some(Duration::ZERO))?;
+                let now = self.now();
+                if !events.is_empty() {
+                    self.busy_poll.note_found();
+                    return Ok(now);
+                }
+                if now >= began_at + span {
+                    break;
+                }
+            }
+            self.busy_poll.note_missed();
+            self.poll(events, patience)?;
+            return Ok(self.now());
+        }
+        self.poll(events, patience)?;
+        let now = self.now();
+        self.busy_poll.note_slept(now.saturating_since(began_at));
+        Ok(now)
+    }
+
+    fn poll(&mut self, events: &mut Events, patience: Option<Duration>) -> Result<(), RunError> {
+        match self.poll.poll(events, patience) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            Err(error) => Err(RunError::Poller(error)),
         }
     }
 
@@ -302,7 +358,10 @@ impl Reactor {
         self.is_batch_spent = false;
         for count in 0..self.batch {
             match self.link.read(&mut self.frame) {
-                Ok(len) => self.on_frame(len, now),
+                Ok(len) => {
+                    self.is_bulk |= len >= BULK_FRAME;
+                    self.on_frame(len, now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.batch = count.max(1);
                     return Ok(());
@@ -482,3 +541,6 @@ enum Next {
     GoOn,
     End,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! The wait of the loop, with a real poller and a guest behind a socket.
+
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use std::os::fd::AsRawFd as _;
+
+use super::*;
+use crate::config::StackConfig;
+use crate::host::frame_socket::FrameSocket;
+
+/// When the guest says something; long enough for a thread that sleeps to be asleep then.
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn reactor(busy_poll: BusyPoll) -> (Reactor, OwnedFd) {
+    let kind = SockType::SeqPacket;
+    let (ours, guest) =
+        socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let link = FrameSocket::adopt(ours).unwrap().into();
+    let stack = Stack::new(StackConfig::default());
+    let (queries, _) = tokio::sync::mpsc::channel(1);
+    let outbound = OutboundAddresses::default();
+    let (reactor, _) = Reactor::new(link, None, stack, outbound, queries, busy_poll).unwrap();
+    (reactor, guest)
+}
+
+/// One that has seen enough short waits to look for up to `limit`.
+fn looking(limit: Duration) -> BusyPoll {
+    let mut busy_poll = BusyPoll::new(limit, 2);
+    while busy_poll.span().is_none() {
+        busy_poll.note_slept(Duration::ZERO);
+    }
+    busy_poll
+}
+
+/// Waits for a frame that comes after [`PAUSE`]. Returns how often the thread slept.
+fn sleeps(reactor: &mut Reactor, guest: OwnedFd) -> i64 {
+    let mut events = Events::with_capacity(8);
+    let sleeps_so_far = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().voluntary_context_switches();
+    let speaking = thread::spawn(move || {
+        thread::sleep(PAUSE);
+        send(guest.as_raw_fd(), &[0; 60], MsgFlags::empty()).unwrap();
+        guest
+    });
+    let before = sleeps_so_far();
+    reactor.wait(&mut events).unwrap();
+    let slept = sleeps_so_far() - before;
+    assert!(events.iter().any(|event| event.token() == LINK && event.is_readable()));
+    drop(speaking.join().unwrap());
+    slept
+}
+
+#[test]
+fn thread_that_looks_does_not_sleep() {
+    let (mut reactor, guest) = reactor(looking(Duration::from_secs(60)));
+    assert_eq!(sleeps(&mut reactor, guest), 0);
+}
+
+#[test]
+fn thread_that_looked_in_vain_sleeps_and_misses_nothing() {
+    let (mut reactor, guest) = reactor(looking(Duration::from_millis(1)));
+    assert!(sleeps(&mut reactor, guest) > 0);
+}
+
+#[test]
+fn thread_sleeps_amid_bulk_traffic() {
+    let (mut reactor, guest) = reactor(looking(Duration::from_secs(60)));
+    reactor.is_bulk = true;
+    assert!(sleeps(&mut reactor, guest) > 0);
+}
+
+#[test]
+fn thread_that_must_not_look_sleeps() {
+    let (mut reactor, guest) = reactor(BusyPoll::new(Duration::ZERO, 2));
+    assert!(sleeps(&mut reactor, guest) > 0);
+}
