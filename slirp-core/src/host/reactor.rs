@@ -118,8 +118,9 @@ pub(crate) struct Reactor {
     frame: Box<[u8]>,
     datagram: Box<[u8]>,
     busy_poll: BusyPoll,
-    /// Whether this turn has read a frame that is part of much.
-    is_bulk: bool,
+    /// Whether more gathers while the thread sleeps, to be handled at once: this turn found several
+    /// things to do, or read a frame that is part of much.
+    is_gathering: bool,
     is_echo_refusal_logged: bool,
     is_tap_failure_logged: bool,
 }
@@ -177,7 +178,7 @@ impl Reactor {
             frame: vec![0; FRAME_CAP].into_boxed_slice(),
             datagram: vec![0; usize::from(u16::MAX) + 1].into_boxed_slice(),
             busy_poll,
-            is_bulk: false,
+            is_gathering: false,
             is_echo_refusal_logged: false,
             is_tap_failure_logged: false,
         };
@@ -220,8 +221,7 @@ impl Reactor {
             self.poll(events, patience)?;
             return Ok(self.now());
         }
-        if std::mem::take(&mut self.is_bulk) {
-            // More of it gathers while the thread sleeps, and is cheaper in one piece.
+        if std::mem::take(&mut self.is_gathering) {
             self.poll(events, patience)?;
             return Ok(self.now());
         }
@@ -295,6 +295,7 @@ impl Reactor {
         if self.timer_at.is_some_and(|at| at <= now) {
             self.timer_at = None;
         }
+        self.is_gathering |= events.iter().nth(1).is_some();
         for event in events {
             match event.token() {
                 LINK => {
@@ -359,7 +360,7 @@ impl Reactor {
         for count in 0..self.batch {
             match self.link.read(&mut self.frame) {
                 Ok(len) => {
-                    self.is_bulk |= len >= BULK_FRAME;
+                    self.is_gathering |= len >= BULK_FRAME;
                     self.on_frame(len, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

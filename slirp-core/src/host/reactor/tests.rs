@@ -65,10 +65,26 @@ fn thread_that_looked_in_vain_sleeps_and_misses_nothing() {
 }
 
 #[test]
-fn thread_sleeps_amid_bulk_traffic() {
-    let (mut reactor, guest) = reactor(looking(Duration::from_secs(60)));
-    reactor.is_bulk = true;
-    assert!(sleeps(&mut reactor, guest) > 0);
+fn thread_sleeps_where_much_gathers() {
+    let busy_poll = || looking(Duration::from_secs(60));
+    let (mut bulk, guest) = reactor(busy_poll());
+    send(guest.as_raw_fd(), &[0; BULK_FRAME], MsgFlags::empty()).unwrap();
+    bulk.read_frames(Instant::ZERO).unwrap();
+    assert!(sleeps(&mut bulk, guest) > 0);
+
+    let (mut crowded, guest) = reactor(busy_poll());
+    crowded
+        .timer
+        .set(Expiration::OneShot(TimeSpec::new(0, 1)), TimerSetTimeFlags::empty())
+        .unwrap();
+    send(guest.as_raw_fd(), &[0; 60], MsgFlags::empty()).unwrap();
+    let mut events = Events::with_capacity(8);
+    while events.iter().count() < 2 {
+        crowded.wait(&mut events).unwrap();
+    }
+    crowded.note_events(&events, Instant::ZERO);
+    crowded.read_frames(Instant::ZERO).unwrap();
+    assert!(sleeps(&mut crowded, guest) > 0);
 }
 
 #[test]
