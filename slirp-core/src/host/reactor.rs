@@ -217,11 +217,7 @@ impl Reactor {
     /// Waits until something has happened or there is something to do. Returns when that was.
     fn wait(&mut self, events: &mut Events) -> Result<Instant, RunError> {
         let patience = self.patience();
-        if patience == Some(Duration::ZERO) {
-            self.poll(events, patience)?;
-            return Ok(self.now());
-        }
-        if std::mem::take(&mut self.is_gathering) {
+        if std::mem::take(&mut self.is_gathering) || patience == Some(Duration::ZERO) {
             self.poll(events, patience)?;
             return Ok(self.now());
         }

@@ -2,8 +2,8 @@
 //!
 //! A thread that sleeps is woken by an interrupt to its processor, and a small request with its answer
 //! crosses the data thread twice: a good part of a round trip is spent on waking us. Whoever looks instead
-//! of sleeping is told at once, and keeps a processor busy meanwhile. So it is done only
-//! where it pays, which the waits themselves tell.
+//! of sleeping is told at once, and keeps a processor busy meanwhile. So it is done only where it pays,
+//! which the waits themselves tell.
 //!
 //! | mode | a wait | next |
 //! | --- | --- | --- |
@@ -85,7 +85,7 @@ impl BusyPoll {
     pub(super) fn note_slept(&mut self, waited: Duration) {
         if let Mode::Sleeping { short } = &mut self.mode {
             // It takes the kernel some time to wake a sleeper, which a look would not have to wait for.
-            if waited <= 2 * self.limit {
+            if waited <= self.limit.saturating_mul(2) {
                 *short += 1;
             } else {
                 *short = short.saturating_sub(2);
@@ -128,6 +128,13 @@ mod tests {
         let mut busy_poll = BusyPoll::new(LIMIT, 2);
         sleep(&mut busy_poll, NEEDED.0, SHORT);
         assert_eq!(busy_poll.span(), Some(LIMIT));
+    }
+
+    #[test]
+    fn limit_may_be_as_long_as_it_likes() {
+        let mut busy_poll = BusyPoll::new(Duration::MAX, 2);
+        sleep(&mut busy_poll, NEEDED.0, LONG);
+        assert_eq!(busy_poll.span(), Some(Duration::MAX));
     }
 
     #[test]
