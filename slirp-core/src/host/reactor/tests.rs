@@ -1,11 +1,10 @@
 //! The wait of the loop, with a real poller and a guest behind a socket.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
-use std::os::fd::AsRawFd as _;
 
 use super::*;
 use crate::config::StackConfig;
