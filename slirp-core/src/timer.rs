@@ -25,6 +25,8 @@ pub enum TimerOwner {
     Forwarding,
     /// The router advertiser.
     RouterAdvertisement,
+    /// The TCP engine: memory that no connection needs any more.
+    Engine,
 }
 
 /// A heap of hints, earliest first.

@@ -86,6 +86,7 @@ pub struct Stack {
     config: StackConfig,
     stats: Stats,
     engine: Engine,
+    engine_hinted_at: Option<Instant>,
     flows: FlowTable,
     half_open: usize,
     /// Flows in the order in which they began to open; those that are open by now are skipped.
@@ -132,6 +133,7 @@ impl Stack {
         let mut stack = Self {
             stats: Stats::default(),
             engine,
+            engine_hinted_at: None,
             flows: FlowTable::new(config.limits.flows, rng.next_u64()),
             half_open: 0,
             half_open_order: VecDeque::new(),
@@ -307,6 +309,7 @@ impl Stack {
             TimerOwner::Dns => self.dns_hinted_at,
             TimerOwner::Forwarding => self.forwarding.ask_at,
             TimerOwner::RouterAdvertisement => self.advertiser_hinted_at,
+            TimerOwner::Engine => self.engine_hinted_at,
         };
         hinted_at == Some(at)
     }
@@ -323,6 +326,7 @@ impl Stack {
                 TimerOwner::Dns => self.on_dns_timer(now),
                 TimerOwner::Forwarding => self.on_forwarding_timer(now),
                 TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
+                TimerOwner::Engine => self.on_engine_timer(now),
             }
         }
         if self.timers.len() > 2 * self.flows.len() + OVERTAKEN_HINTS_CAP {
@@ -367,6 +371,21 @@ impl Stack {
         }
     }
 
+    fn on_engine_timer(&mut self, now: Instant) {
+        self.engine_hinted_at = None;
+        self.engine.handle_timeout(now);
+        self.hint_engine();
+    }
+
+    fn hint_engine(&mut self) {
+        if self.engine_hinted_at.is_none()
+            && let Some(at) = self.engine.poll_timeout()
+        {
+            self.engine_hinted_at = Some(at);
+            self.timers.push(at, TimerOwner::Engine);
+        }
+    }
+
     /// Works out what becomes of a flow that has nothing more to say for now.
     fn settle(&mut self, id: FlowId, now: Instant) {
         let Some(entry) = self.flows.entry_mut(id) else {
@@ -395,6 +414,7 @@ impl Stack {
 
     /// Leaves a hint for the flow's deadline, unless an earlier one is there already.
     fn schedule(&mut self, id: FlowId) {
+        self.hint_engine();
         let Some(entry) = self.flows.entry_mut(id) else {
             return;
         };

@@ -8,7 +8,6 @@
 //! then on they come from a heap that hardly ever shrinks.
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use nix::errno::Errno;
@@ -37,20 +36,6 @@ const PAGE: usize = 4096;
 /// share one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LargeAlloc;
-
-/// Length of the blocks that are kept for reuse: the smallest power of two above [`LARGE`], and that
-/// of a TCP flow's rings. Smaller blocks get as much.
-const KEPT_LEN: usize = 2 * LARGE;
-/// Blocks that are kept (64, with a page each at most 256 KiB): as many as 32 flows need, so that flows
-/// which come and go one after the other cost neither a mapping nor a page fault each.
-const KEPT_CAP: usize = 64;
-
-static KEPT: [AtomicPtr<u8>; KEPT_CAP] = [const { AtomicPtr::new(ptr::null_mut()) }; KEPT_CAP];
-
-/// What a block of `size` bytes takes up.
-const fn mapped_len(size: usize) -> usize {
-    if size <= KEPT_LEN { KEPT_LEN } else { size }
-}
 
 const fn is_mapped(layout: Layout) -> bool {
     layout.size() >= LARGE && layout.align() <= PAGE
@@ -113,12 +98,6 @@ unsafe impl GlobalAlloc for LargeAlloc {
 }
 
 fn map(size: usize) -> *mut u8 {
-    let size = mapped_len(size);
-    if size == KEPT_LEN
-        && let Some(block) = take_kept()
-    {
-        return block;
-    }
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing
     // that exists.
     let block = unsafe {
@@ -142,57 +121,9 @@ fn map(size: usize) -> *mut u8 {
     block.cast()
 }
 
-/// A block that was kept; it reads as zeros.
-fn take_kept() -> Option<*mut u8> {
-    KEPT.iter()
-        .map(|slot| slot.swap(ptr::null_mut(), Ordering::Acquire))
-        .find(|block| !block.is_null())
-}
-
-/// Keeps `block`, if there is a place for it. It reads as zeros from here on.
-///
-/// # Safety
-/// `block` is [`KEPT_LEN`] bytes long and page-aligned, and nobody uses it any longer.
-unsafe fn keep(block: *mut u8) -> bool {
-    if KEPT.iter().all(|slot| !slot.load(Ordering::Relaxed).is_null()) {
-        return false;
-    }
-    // SAFETY: as promised by the caller.
-    if !unsafe { clear(block) } {
-        return false;
-    }
-    KEPT.iter().any(|slot| {
-        slot.compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed).is_ok()
-    })
-}
-
-/// Makes `block` read as zeros. Its first page stays, because the next flow will need it and
-/// overwriting it costs less than giving it back and taking another; the others go back.
-///
-/// # Safety
-/// As for [`keep`].
-unsafe fn clear(block: *mut u8) -> bool {
-    // SAFETY: it only asks for a constant of the system.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(KEPT_LEN);
-    if page >= KEPT_LEN {
-        return false;
-    }
-    // SAFETY: the block belongs to the caller alone and is longer than a page. Pages of an anonymous
-    // private mapping that are given back read as zeros afterwards (madvise(2)).
-    unsafe {
-        block.write_bytes(0, page);
-        libc::madvise(block.add(page).cast(), KEPT_LEN - page, libc::MADV_DONTNEED) == 0
-    }
-}
-
 /// # Safety
 /// `block` came from [`map`] or [`remap`] with `size`, and nobody uses it any longer.
 unsafe fn unmap(block: *mut u8, size: usize) {
-    let size = mapped_len(size);
-    // SAFETY: as promised by the caller.
-    if size == KEPT_LEN && unsafe { keep(block) } {
-        return;
-    }
     // SAFETY: as promised by the caller; whole pages belong to this block alone.
     let done = unsafe { libc::munmap(block.cast(), size) };
     if done != 0 {
@@ -208,7 +139,6 @@ unsafe fn unmap(block: *mut u8, size: usize) {
 /// `block` came from [`map`] or [`remap`] with `old_size`, and the caller uses only the result
 /// unless that is null.
 unsafe fn remap(block: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
-    let (old_size, new_size) = (mapped_len(old_size), mapped_len(new_size));
     // SAFETY: as promised by the caller. Both lengths are rounded up to whole pages, which belong
     // to this block alone; on failure the old mapping stays as it was (mremap(2)).
     let moved = unsafe { libc::mremap(block.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };

@@ -13,13 +13,12 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::sync::Arc;
 
-use smoltcp::iface::{Context, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::iface::{Context, SocketSet};
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::memory::RingShare;
+use super::rings::{RingedSocket, Rings};
 use super::segment::{Segment, SynOptions, emit_ack, is_before};
 use crate::discard::DiscardReason;
 use crate::time::Instant;
@@ -30,8 +29,7 @@ const STALL: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 pub(crate) struct Connection {
-    set: SocketSet<'static>,
-    handle: SocketHandle,
+    socket: RingedSocket,
     guest: SocketAddr,
     remote: SocketAddr,
     isn: u32,
@@ -39,7 +37,6 @@ pub(crate) struct Connection {
     guest_mss: u16,
     /// Bytes of the largest segment that the engine sends.
     segment_len: usize,
-    rings: Rings,
     /// What is added to the engine's sequence numbers to get the guest's.
     offset: u32,
     /// First sequence number of the guest that it may not send yet; known once something was sent.
@@ -67,25 +64,6 @@ pub(crate) struct Connection {
     /// The guest's sequence number behind its FIN, once that was taken.
     guest_fin_end: Option<u32>,
     is_killed: bool,
-}
-
-/// A connection's two rings: their sizes in bytes, and what they hold of the machine's memory.
-#[derive(Debug)]
-pub(super) struct Rings {
-    /// The one from the guest; it decides the scale of our windows.
-    pub(super) receive: usize,
-    /// The one to the guest.
-    pub(super) send: usize,
-    /// Held by a connection whose ring to the guest is larger than others'.
-    pub(super) lease: Option<Arc<()>>,
-    pub(super) share: RingShare,
-}
-
-impl Rings {
-    /// Two of the same size, as every connection starts.
-    pub(super) const fn equal(len: usize, share: RingShare) -> Self {
-        Self { receive: len, send: len, lease: None, share }
-    }
 }
 
 /// All there is to know about an established connection with nothing queued or in flight.
@@ -116,15 +94,13 @@ impl Connection {
         (guest_mss, engine_mss): (u16, u16),
         rings: Rings,
     ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, rings.send);
-        let mut socket = new_socket(segment_len, &rings);
-        socket.listen(endpoint(syn.destination)).ok()?;
-        let connection = Self::around(socket, syn.source, syn.destination, rings);
+        let segment_len = usize::from(engine_mss).clamp(1, rings.send_len());
+        let mut connection = Self::closed(syn.source, syn.destination, rings, segment_len);
+        connection.with_socket_mut(|socket| socket.listen(endpoint(syn.destination))).ok()?;
         Some(Self {
             isn: syn.seq,
             options,
             guest_mss,
-            segment_len,
             guest_next: syn.seq.wrapping_add(1),
             guest_end: syn.seq.wrapping_add(1),
             guest_start: syn.seq.wrapping_add(1),
@@ -141,31 +117,25 @@ impl Connection {
         (guest_mss, engine_mss): (u16, u16),
         rings: Rings,
     ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, rings.send);
-        let mut socket = new_socket(segment_len, &rings);
-        socket.connect(context, (guest.ip(), guest.port()), endpoint(remote)).ok()?;
-        let connection = Self::around(socket, guest, remote, rings);
-        Some(Self { guest_mss, segment_len, ..connection })
+        let segment_len = usize::from(engine_mss).clamp(1, rings.send_len());
+        let mut connection = Self::closed(guest, remote, rings, segment_len);
+        connection
+            .with_socket_mut(|socket| {
+                socket.connect(context, (guest.ip(), guest.port()), endpoint(remote))
+            })
+            .ok()?;
+        Some(Self { guest_mss, ..connection })
     }
 
-    fn around(
-        socket: Socket<'static>,
-        guest: SocketAddr,
-        remote: SocketAddr,
-        rings: Rings,
-    ) -> Self {
-        let mut set = SocketSet::new(Vec::with_capacity(1));
-        let handle = set.add(socket);
+    fn closed(guest: SocketAddr, remote: SocketAddr, rings: Rings, segment_len: usize) -> Self {
         Self {
-            set,
-            handle,
+            socket: RingedSocket::closed(rings, segment_len),
             guest,
             remote,
             isn: 0,
             options: SynOptions::default(),
             guest_mss: 1,
-            segment_len: 1,
-            rings,
+            segment_len,
             offset: 0,
             edge: None,
             is_edge_exact: false,
@@ -203,21 +173,25 @@ impl Connection {
         self.isn = answer.seq;
         self.options = options;
         self.guest_mss = guest_mss;
-        self.segment_len = usize::from(engine_mss).clamp(1, self.socket().send_capacity());
+        self.segment_len =
+            usize::from(engine_mss).clamp(1, self.with_socket(|socket| socket.send_capacity()));
         self.guest_next = answer.seq.wrapping_add(1);
         self.guest_end = self.guest_next;
         self.guest_start = self.guest_next;
-        let window = u32::try_from(self.rings.receive).unwrap_or(u32::MAX).min(u16::MAX.into());
+        let window =
+            u32::try_from(self.rings().receive_len()).unwrap_or(u32::MAX).min(u16::MAX.into());
         self.edge = Some(self.guest_next.wrapping_add(window));
         self.is_edge_exact = false;
     }
 
-    pub(super) const fn set(&self) -> &SocketSet<'static> {
-        &self.set
+    /// Shows the set that holds nothing but the connection's socket.
+    pub(super) fn with_set<R>(&self, look: impl FnOnce(&SocketSet<'_>) -> R) -> R {
+        self.socket.with_dependent(|_, one| look(&one.set))
     }
 
-    pub(super) const fn set_mut(&mut self) -> &mut SocketSet<'static> {
-        &mut self.set
+    /// The same, to be worked on.
+    pub(super) fn with_set_mut<R>(&mut self, work: impl FnOnce(&mut SocketSet<'_>) -> R) -> R {
+        self.socket.with_dependent_mut(|_, one| work(&mut one.set))
     }
 
     /// The largest segment that the guest takes.
@@ -232,7 +206,7 @@ impl Connection {
             && segment.is_empty()
             && segment.seq == self.guest_next
             && !self.is_handshaking()
-            && self.socket().send_queue() == 0
+            && self.queued_to_guest() == 0
             && self
                 .sent_end
                 .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
@@ -298,8 +272,9 @@ impl Connection {
             self.guest_end = segment.end();
             // Once around, all of the ring is counted, and a difference that has wrapped adds nothing.
             let written = self.guest_end.wrapping_sub(self.guest_start);
-            let written = usize::try_from(written).unwrap_or(usize::MAX).min(self.rings.receive);
-            self.rings.share.note_from_guest(written);
+            let written = usize::try_from(written).unwrap_or(usize::MAX);
+            let rings = self.rings();
+            rings.share().note_from_guest(written.min(rings.receive_len()));
         }
         if segment.is_ack() {
             // The window of a SYN|ACK is not scaled (RFC 7323 section 2.2); all later ones are.
@@ -379,19 +354,18 @@ impl Connection {
 
     /// The shift of our windows: none unless the guest offered one (RFC 7323 section 2.2), else
     /// what smoltcp derives from the ring, the bits beyond the sixteen of the window field.
-    const fn window_shift(&self) -> u32 {
+    fn window_shift(&self) -> u32 {
         if self.options.window_scale.is_none() {
             return 0;
         }
-        (usize::BITS - self.rings.receive.leading_zeros()).saturating_sub(16)
+        (usize::BITS - self.rings().receive_len().leading_zeros()).saturating_sub(16)
     }
 
     /// All there is to know, if nothing is queued, in flight, missing or half-closed.
     pub(super) fn parked(&self) -> Option<Parked> {
-        let socket = self.socket();
-        let is_quiet = socket.state() == State::Established
-            && socket.send_queue() == 0
-            && socket.recv_queue() == 0
+        let is_quiet = self.state() == State::Established
+            && self.queued_to_guest() == 0
+            && self.queued_to_host() == 0
             && self.guest_end == self.guest_next;
         if !is_quiet {
             return None;
@@ -421,83 +395,88 @@ impl Connection {
         // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest knows.
         self.is_edge_exact = false;
         self.empty_segments = 0;
-        self.socket().state() == State::Established
+        self.state() == State::Established
     }
 
     /// Whether the ring to the guest has its larger size.
-    pub(crate) const fn is_grown(&self) -> bool {
-        self.rings.lease.is_some()
+    pub(crate) fn is_grown(&self) -> bool {
+        self.rings().is_grown()
     }
 
     /// Takes bytes of the guest: `take` sees the next contiguous ones and says how many it took.
     pub(crate) fn lend_data(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        let socket = self.socket_mut();
-        if socket.recv_queue() == 0 {
-            return 0;
-        }
-        socket
-            .recv(|data| {
-                let taken = take(data).min(data.len());
-                (taken, taken)
-            })
-            .unwrap_or(0)
+        self.with_socket_mut(|socket| {
+            if socket.recv_queue() == 0 {
+                return 0;
+            }
+            socket
+                .recv(|data| {
+                    let taken = take(data).min(data.len());
+                    (taken, taken)
+                })
+                .unwrap_or(0)
+        })
     }
 
     /// Gives bytes to the guest: `fill` sees contiguous room and says how much it filled.
     pub(crate) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        let filled = self
-            .socket_mut()
-            .send(|room| {
-                let filled = fill(room).min(room.len());
-                (filled, filled)
-            })
-            .unwrap_or(0);
+        let filled = self.with_socket_mut(|socket| {
+            socket
+                .send(|room| {
+                    let filled = fill(room).min(room.len());
+                    (filled, filled)
+                })
+                .unwrap_or(0)
+        });
         self.given = self.given.saturating_add(filled);
-        self.rings.share.note_to_guest(self.given.min(self.rings.send));
+        let rings = self.rings();
+        rings.share().note_to_guest(self.given.min(rings.send_len()));
         filled
     }
 
     /// Bytes of memory that the rings hold.
-    pub(crate) const fn held(&self) -> usize {
-        self.rings.share.held()
+    pub(crate) fn held(&self) -> usize {
+        self.rings().share().held()
     }
 
     /// Whether the guest's connections had better hold less memory than they might.
     pub(crate) fn is_memory_tight(&self) -> bool {
-        self.rings.share.is_tight()
+        self.rings().share().is_tight()
     }
 
     /// Whether more memory is held than `before`, and the guest's connections hold too much.
     pub(crate) fn is_memory_exhausted(&self, before: usize) -> bool {
-        self.held() > before && self.rings.share.is_exhausted()
+        self.held() > before && self.rings().share().is_exhausted()
     }
 
     /// Bytes of the guest that wait for the host.
     pub(crate) fn queued_to_host(&self) -> usize {
-        self.socket().recv_queue()
+        self.with_socket(|socket| socket.recv_queue())
     }
 
     /// Bytes for the guest that are unsent or unacknowledged.
     pub(crate) fn queued_to_guest(&self) -> usize {
-        self.socket().send_queue()
+        self.with_socket(|socket| socket.send_queue())
     }
 
     /// Whether bytes to the guest are welcome: its direction is open, and there is room for a
     /// whole segment. What fits only in part waits for the acknowledgement that is on its way.
     pub(crate) fn has_room(&self) -> bool {
-        let socket = self.socket();
-        let queued = socket.send_queue();
-        socket.may_send() && (queued == 0 || socket.send_capacity() - queued >= self.segment_len)
+        self.with_socket(|socket| {
+            let queued = socket.send_queue();
+            let is_enough = queued == 0 || socket.send_capacity() - queued >= self.segment_len;
+            socket.may_send() && is_enough
+        })
     }
 
     /// Ends our direction behind what is queued.
     pub(crate) fn close(&mut self) {
-        self.socket_mut().close();
+        self.with_socket_mut(|socket| socket.close());
     }
 
     /// Resets the connection; the reset leaves with the next segment.
     pub(crate) fn abort(&mut self) {
-        self.socket_mut().abort();
+        self.with_socket_mut(|socket| socket.abort());
     }
 
     /// Forgets the connection without a word to the guest.
@@ -507,27 +486,27 @@ impl Connection {
 
     /// Whether the guest has not finished the handshake.
     pub(crate) fn is_handshaking(&self) -> bool {
-        matches!(self.socket().state(), State::SynReceived | State::SynSent)
+        matches!(self.state(), State::SynReceived | State::SynSent)
     }
 
     /// Whether our SYN waits for the guest's answer.
     pub(crate) fn is_opening(&self) -> bool {
-        self.socket().state() == State::SynSent
+        self.state() == State::SynSent
     }
 
     /// Whether the handshake is not finished and was opened by a SYN with this sequence number.
     pub(crate) fn is_handshaking_with(&self, seq: u32) -> bool {
-        self.socket().state() == State::SynReceived && self.isn == seq
+        self.state() == State::SynReceived && self.isn == seq
     }
 
     /// Whether bytes flow in both directions.
     pub(crate) fn is_open_both_ways(&self) -> bool {
-        self.socket().state() == State::Established
+        self.state() == State::Established
     }
 
     /// Whether the guest has ended its direction and the remote has not.
     pub(crate) fn is_ended_by_guest(&self) -> bool {
-        self.socket().state() == State::CloseWait
+        self.state() == State::CloseWait
     }
 
     /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
@@ -539,7 +518,7 @@ impl Connection {
     /// Remembers the guest's FIN beyond the states that tell of it; `segment` was taken last.
     pub(super) fn note_state(&mut self, segment: &Segment) {
         let is_finished = matches!(
-            self.socket().state(),
+            self.state(),
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait
         );
         if is_finished && self.guest_fin_end.is_none() {
@@ -549,36 +528,30 @@ impl Connection {
 
     /// Whether both directions have ended in order.
     pub(crate) fn is_time_wait(&self) -> bool {
-        self.socket().state() == State::TimeWait
+        self.state() == State::TimeWait
     }
 
     /// Whether nothing can come of the connection any more: reset, closed, or a handshake that a
     /// reset has put back to listening.
     pub(crate) fn is_dead(&self) -> bool {
-        self.is_killed || matches!(self.socket().state(), State::Closed | State::Listen)
+        self.is_killed || matches!(self.state(), State::Closed | State::Listen)
     }
 
-    fn socket(&self) -> &Socket<'static> {
-        self.set.get(self.handle)
+    fn state(&self) -> State {
+        self.with_socket(|socket| socket.state())
     }
 
-    fn socket_mut(&mut self) -> &mut Socket<'static> {
-        self.set.get_mut(self.handle)
+    fn rings(&self) -> &Rings {
+        self.socket.borrow_owner()
     }
-}
 
-/// A socket with its rings. smoltcp cuts segments out of contiguous bytes: a ring that holds whole
-/// ones does not end in a runt each time around.
-fn new_socket(segment_len: usize, rings: &Rings) -> Socket<'static> {
-    let mut socket = Socket::new(
-        SocketBuffer::new(vec![0; rings.receive]),
-        SocketBuffer::new(vec![0; rings.send / segment_len * segment_len]),
-    );
-    // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
-    // hold everything below 64 KiB back.
-    socket.set_ack_delay(None);
-    socket.set_nagle_enabled(false);
-    socket
+    fn with_socket<R>(&self, look: impl FnOnce(&Socket<'_>) -> R) -> R {
+        self.socket.with_dependent(|_, one| look(one.get()))
+    }
+
+    fn with_socket_mut<R>(&mut self, work: impl FnOnce(&mut Socket<'_>) -> R) -> R {
+        self.socket.with_dependent_mut(|_, one| work(one.get_mut()))
+    }
 }
 
 fn endpoint(address: SocketAddr) -> IpListenEndpoint {

@@ -6,6 +6,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
+use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
 
 use super::clock;
-use super::connection::{Connection, Parked, Rings};
+use super::connection::{Connection, Parked};
 use super::device::Slot;
 use super::memory::{LEAST, RingMemory};
+use super::rings::{RingSupply, Rings};
 use super::segment::{self, Segment, SynOptions};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
@@ -44,6 +46,10 @@ const BULK_FACTOR: usize = 8;
 /// one emits a window update each time the window has doubled, at most one per bit of the ring;
 /// defect B3 emits them for ever.
 const EMPTY_SEGMENT_CAP: u8 = 32;
+
+/// How often rings that wait are looked at: those that no connection has needed for so long are given up
+/// (arbitrary; the pages of what has become idle are to be back within seconds).
+const SPARE_FOR: Duration = Duration::from_secs(2);
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +81,8 @@ pub(crate) struct Engine {
     /// Counts the connections that have a larger ring, by its clones.
     leases: Arc<()>,
     memory: RingMemory,
+    pub(super) supply: Arc<RingSupply>,
+    release_at: Option<Instant>,
 }
 
 impl Engine {
@@ -85,7 +93,9 @@ impl Engine {
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
         let memory = RingMemory::new(config.ring_memory, config.parts);
-        Self { interface, config, rng, frame, mtu, leases: Arc::new(()), memory }
+        let supply = RingSupply::new(config.ring_len, BULK_FACTOR * config.ring_len);
+        let leases = Arc::new(());
+        Self { interface, config, rng, frame, mtu, leases, memory, supply, release_at: None }
     }
 
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
@@ -107,12 +117,9 @@ impl Engine {
             segment.window,
             &options.emit(told),
         );
-        let mut connection = Connection::listening(
-            &segment,
-            options,
-            (guest_mss, engine_mss),
-            self.rings(segment.source),
-        )?;
+        let rings = self.rings(segment.source);
+        let sizes = (guest_mss, engine_mss);
+        let mut connection = Connection::listening(&segment, options, sizes, rings)?;
         self.ingress(&mut connection, &syn, now)?;
         connection.is_handshaking().then_some(connection)
     }
@@ -206,7 +213,8 @@ impl Engine {
 
     /// When the engine wants to be polled for `connection`; [`Instant::ZERO`] means at once.
     pub(crate) fn poll_at(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
-        self.interface.poll_at(clock::to_engine(now), connection.set()).map(clock::from_engine)
+        let now = clock::to_engine(now);
+        connection.with_set(|set| self.interface.poll_at(now, set)).map(clock::from_engine)
     }
 
     /// Gets a connection going again that has data and does nothing about it.
@@ -244,7 +252,8 @@ impl Engine {
 
     /// Wakes a parked connection: a new socket is led through a handshake with itself.
     pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
-        self.resume(parked, self.rings(parked.guest), now)
+        let rings = self.rings(parked.guest);
+        self.resume(parked, rings, now)
     }
 
     /// Whether a connection has a small ring to the guest and not too many have a large one.
@@ -258,10 +267,9 @@ impl Engine {
         let Some(parked) = self.park(connection, now) else {
             return;
         };
-        let receive = self.config.ring_len;
-        let lease = Some(Arc::clone(&self.leases));
         let share = self.memory.share(parked.guest.ip());
-        let rings = Rings { receive, send: BULK_FACTOR * receive, lease, share };
+        let lease = Arc::clone(&self.leases);
+        let rings = self.supply.grown_rings(lease, share);
         if let Some(grown) = self.resume(&parked, rings, now) {
             *connection = grown;
         }
@@ -278,7 +286,17 @@ impl Engine {
     }
 
     fn rings(&self, guest: SocketAddr) -> Rings {
-        Rings::equal(self.config.ring_len, self.memory.share(guest.ip()))
+        self.supply.rings(self.memory.share(guest.ip()))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.release_at
+    }
+
+    /// Gives up rings that nobody needs any more.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.release_at = self.supply.release_unused().then(|| now + SPARE_FOR);
     }
 
     /// A member of a shared network has come: it has its own part of the memory.
@@ -338,7 +356,7 @@ impl Engine {
         packet: &[u8],
         now: Instant,
     ) -> Option<Option<usize>> {
-        self.fenced(connection, Some(packet), |interface, slot, set| {
+        self.fenced(connection, Some(packet), now, |interface, slot, set| {
             interface.poll_ingress_single(clock::to_engine(now), slot, set);
         })
     }
@@ -353,7 +371,7 @@ impl Engine {
         connection: &mut Connection,
         now: Instant,
     ) -> Option<Option<usize>> {
-        self.fenced(connection, None, |interface, slot, set| {
+        self.fenced(connection, None, now, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })
     }
@@ -366,13 +384,15 @@ impl Engine {
         &mut self,
         connection: &mut Connection,
         packet: Option<&[u8]>,
-        call: impl FnOnce(&mut Interface, &mut Slot<'_>, &mut SocketSet<'static>),
+        now: Instant,
+        call: impl FnOnce(&mut Interface, &mut Slot<'_>, &mut SocketSet<'_>),
     ) -> Option<Option<usize>> {
+        self.release_at.get_or_insert(now + SPARE_FOR);
         let mut slot =
             Slot { packet, out: &mut self.frame[HEADROOM..], written: None, mtu: self.mtu };
         let interface = &mut self.interface;
-        let set = connection.set_mut();
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(interface, &mut slot, set)));
+        let outcome = connection
+            .with_set_mut(|set| catch_unwind(AssertUnwindSafe(|| call(interface, &mut slot, set))));
         let written = slot.written;
         if outcome.is_err() {
             // A panic is a defect that the guard does not know. It must not take the other flows

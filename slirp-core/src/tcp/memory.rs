@@ -14,6 +14,7 @@
 //! read, and fills the window of each, could otherwise have us hold `flows` times both rings. Each member of
 //! a shared network has a part of the cap, so that it hurts only itself.
 
+use core::cell::Cell;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl RingMemory {
     /// The share of a connection of `guest`: nothing yet.
     pub(super) fn share(&self, guest: IpAddr) -> RingShare {
         let pool = Arc::clone(self.members.get(&guest).unwrap_or(&self.others));
-        RingShare { pool, from_guest: 0, to_guest: 0 }
+        RingShare { pool, from_guest: Cell::new(0), to_guest: Cell::new(0) }
     }
 }
 
@@ -107,24 +108,30 @@ fn part(whole: &Arc<Pool>, parts: usize) -> Arc<Pool> {
 #[derive(Debug)]
 pub(super) struct RingShare {
     pool: Arc<Pool>,
-    from_guest: usize,
-    to_guest: usize,
+    from_guest: Cell<usize>,
+    to_guest: Cell<usize>,
 }
 
 impl RingShare {
     /// The ring from the guest was written to as far as `len`, counted from its start.
-    pub(super) fn note_from_guest(&mut self, len: usize) {
-        raise(&self.pool, &mut self.from_guest, len);
+    pub(super) fn note_from_guest(&self, len: usize) {
+        raise(&self.pool, &self.from_guest, len);
     }
 
     /// The same of the ring to the guest.
-    pub(super) fn note_to_guest(&mut self, len: usize) {
-        raise(&self.pool, &mut self.to_guest, len);
+    pub(super) fn note_to_guest(&self, len: usize) {
+        raise(&self.pool, &self.to_guest, len);
+    }
+
+    /// How far the ring from the guest and the one to it were written to.
+    pub(super) const fn written(&self) -> (usize, usize) {
+        (self.from_guest.get(), self.to_guest.get())
     }
 
     /// Bytes of both rings, in whole pages.
     pub(super) const fn held(&self) -> usize {
-        self.from_guest + self.to_guest
+        let (from_guest, to_guest) = self.written();
+        in_pages(from_guest) + in_pages(to_guest)
     }
 
     /// Whether the guest's connections had better hold less.
@@ -144,11 +151,20 @@ impl Drop for RingShare {
     }
 }
 
-fn raise(pool: &Pool, held: &mut usize, len: usize) {
-    let pages = len.next_multiple_of(PAGE);
-    if pages > *held {
-        pool.add(pages - *held);
-        *held = pages;
+/// `len` bytes in whole pages.
+pub(super) const fn in_pages(len: usize) -> usize {
+    len.next_multiple_of(PAGE)
+}
+
+fn raise(pool: &Pool, written: &Cell<usize>, len: usize) {
+    let before = written.get();
+    if len <= before {
+        return;
+    }
+    written.set(len);
+    let more = in_pages(len) - in_pages(before);
+    if more > 0 {
+        pool.add(more);
     }
 }
 
@@ -162,7 +178,7 @@ mod tests {
     #[test]
     fn pages_are_counted_once_and_given_back() {
         let memory = RingMemory::new(8 * PAGE, 1);
-        let mut first = memory.share(GUEST);
+        let first = memory.share(GUEST);
         first.note_from_guest(1);
         first.note_from_guest(PAGE);
         first.note_to_guest(PAGE - 1);
@@ -171,7 +187,7 @@ mod tests {
         first.note_to_guest(2 * PAGE);
         assert_eq!(first.held(), 4 * PAGE);
         assert!(!first.is_tight());
-        let mut second = memory.share(OTHER);
+        let second = memory.share(OTHER);
         second.note_from_guest(4 * PAGE);
         assert!(second.is_tight() && !second.is_exhausted());
         second.note_from_guest(4 * PAGE + 1);
@@ -187,10 +203,10 @@ mod tests {
         let mut memory = RingMemory::new(32 * PAGE, 4);
         memory.assign([GUEST].into_iter());
         memory.assign([OTHER].into_iter());
-        let mut hostile = memory.share(GUEST);
+        let hostile = memory.share(GUEST);
         hostile.note_from_guest(9 * PAGE);
         assert!(hostile.is_exhausted() && memory.share(GUEST).is_exhausted());
-        let mut other = memory.share(OTHER);
+        let other = memory.share(OTHER);
         other.note_to_guest(3 * PAGE);
         assert!(!other.is_exhausted() && !other.is_tight());
         let nested = memory.share(IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9)));

@@ -50,6 +50,7 @@ mod connection;
 mod device;
 mod engine;
 mod memory;
+mod rings;
 mod segment;
 
 pub(crate) use connection::{Connection, Parked};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::member::{Member, MemberId};
 use crate::tcp::tests::packet::{PSH, RST};
+use crate::timer::TimerOwner;
 
 const KIB: usize = 1024;
 
@@ -124,4 +125,28 @@ fn many_downloads_in_little_memory_all_arrive_and_none_is_reset() {
     assert!(taken.iter().all(|taken| *taken == data));
     assert_eq!(ladder.discards(DiscardReason::RingMemoryExhausted), 0);
     assert!(ladder.closes.is_empty());
+}
+
+#[test]
+fn engine_is_looked_at_while_there_are_connections_and_then_no_more() {
+    let mut ladder = Ladder::new();
+    let owners = |ladder: &mut Ladder| {
+        let mut owners = Vec::new();
+        for _ in 0..20 {
+            let Some((at, owner)) = ladder.stack.poll_timeout() else { break };
+            owners.push(owner);
+            ladder.now = ladder.now.max(at);
+            ladder.stack.handle_timeout(ladder.now);
+            ladder.turn();
+        }
+        owners
+    };
+    assert!(!owners(&mut ladder).contains(&TimerOwner::Engine));
+    let mut talk = Talk::open(&mut ladder);
+    talk.say(&mut ladder, ACK, b"request");
+    assert!(owners(&mut ladder).contains(&TimerOwner::Engine));
+    talk.say(&mut ladder, RST | ACK, &[]);
+    assert_eq!(ladder.closes.len(), 1);
+    ladder.pass(Duration::from_secs(8));
+    assert!(!owners(&mut ladder).contains(&TimerOwner::Engine));
 }

@@ -7,6 +7,7 @@ mod by_construction;
 mod growth;
 mod guards;
 pub(crate) mod packet;
+mod rings;
 
 use core::net::SocketAddr;
 use core::time::Duration;
