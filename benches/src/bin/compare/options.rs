@@ -19,7 +19,7 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
                     stacks take turns (default 3)
   --quick           one round, short windows, little data: a trial of the pipeline, not a result
   --only NAME,..    only measurements whose name contains one of these words
-                    (tcp, latency, connect, udp, forward, memory, crowd, iperf)
+                    (tcp, latency, connect, fetch, udp, forward, memory, crowd, iperf)
   --peers NAME,..   peers to run (default slirp4netns,pasta)
   --ours PATH       our binary (default: release/slirp4netns in the target directory)
   --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'

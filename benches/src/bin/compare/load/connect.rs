@@ -1,4 +1,4 @@
-//! Connect, exchange one byte, close: as often as time allows.
+//! Connect, ask with one byte, take the answer, close: as often as time allows.
 //!
 //! Owns both ends. Ephemeral ports must not be what is measured: the server closes with a reset, so that no
 //! TIME-WAIT stays on the host's side of the stack; it listens on several ports, and the guest's namespace
@@ -25,28 +25,30 @@ const PORTS: usize = 16;
 /// A client thread stops after this many connections, whatever time is left.
 const CONNECTIONS_CAP: u64 = 100_000;
 
-pub(crate) fn serve() -> anyhow::Result<()> {
+pub(crate) fn serve(args: &[String]) -> anyhow::Result<()> {
+    let answer_len: usize = arg(args, 0)?.parse().context("odd length of an answer")?;
     let mut ready = Reply::default();
     for _ in 0..PORTS {
         let listener = TcpListener::bind(ANY_PORT).context("bind")?;
         ready = ready.with("port", listener.local_addr()?.port().into());
         thread::spawn(move || {
+            let text = vec![7_u8; answer_len];
             for stream in listener.incoming().map_while(Result::ok) {
                 // A client that failed counts on its own side.
-                let _ = answer(stream);
+                let _ = answer(stream, &text);
             }
         });
     }
     worker::serve(&ready, |_| Ok(Reply::default()))
 }
 
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, text: &[u8]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     let mut byte = [0_u8];
     stream.read_exact(&mut byte)?;
-    stream.write_all(&byte)?;
+    stream.write_all(text)?;
     // The client closes first; then closing here resets and leaves nothing behind.
     stream.read(&mut byte).map(drop)
 }
@@ -54,8 +56,9 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 pub(crate) fn call(args: &[String]) -> anyhow::Result<()> {
     let gateway: IpAddr = arg(args, 0)?.parse().context("odd address")?;
     let clients: usize = arg(args, 1)?.parse().context("odd number of clients")?;
+    let answer_len: usize = arg(args, 2)?.parse().context("odd length of an answer")?;
     let mut servers = Vec::new();
-    for port in args.get(2..).unwrap_or_default() {
+    for port in args.get(3..).unwrap_or_default() {
         servers.push(SocketAddr::new(gateway, port.parse().context("odd port")?));
     }
     if clients == 0 || clients > servers.len() {
@@ -71,7 +74,7 @@ pub(crate) fn call(args: &[String]) -> anyhow::Result<()> {
             .map(|client| {
                 // Each client owns its ports, so no server thread ever serves two at once.
                 let own: Vec<_> = servers.iter().skip(client).step_by(clients).copied().collect();
-                thread::spawn(move || connect_for(&own, started_at, window))
+                thread::spawn(move || connect_for(&own, answer_len, started_at, window))
             })
             .collect();
         let mut count = 0;
@@ -86,10 +89,12 @@ pub(crate) fn call(args: &[String]) -> anyhow::Result<()> {
 
 fn connect_for(
     servers: &[SocketAddr],
+    answer_len: usize,
     started_at: Instant,
     window: Duration,
 ) -> anyhow::Result<u64> {
     let mut count = 0;
+    let mut answer = vec![0; answer_len];
     for server in servers.iter().cycle() {
         if started_at.elapsed() >= window || count >= CONNECTIONS_CAP {
             break;
@@ -97,9 +102,8 @@ fn connect_for(
         let mut stream = TcpStream::connect_timeout(server, EXCHANGE_TIMEOUT).context("connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
-        let mut byte = [7_u8];
-        stream.write_all(&byte).context("request")?;
-        stream.read_exact(&mut byte).context("response")?;
+        stream.write_all(&[7]).context("request")?;
+        stream.read_exact(&mut answer).context("response")?;
         count += 1;
     }
     Ok(count)

@@ -18,6 +18,7 @@ pub(crate) mod udp;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::connect::Errand;
 use crate::arena::Arena;
 use crate::options::Options;
 use crate::stack::Stack;
@@ -213,7 +214,7 @@ pub(crate) enum Case {
     Tcp { direction: Direction, mtu: u32 },
     Iperf { direction: Direction, streams: u32, mtu: u32 },
     Latency,
-    Connect { clients: u32 },
+    Connect(Errand),
     Udp { direction: Direction, gso: bool },
     MemoryOfFlows,
     MemoryAfterBulk { direction: Direction },
@@ -228,7 +229,7 @@ impl Case {
             Self::Tcp { direction, mtu } => tcp::name(direction, mtu),
             Self::Iperf { direction, streams, mtu } => iperf::row(direction, streams, mtu),
             Self::Latency => latency::ROW.to_owned(),
-            Self::Connect { clients } => connect::row(clients),
+            Self::Connect(errand) => errand.row(),
             Self::Udp { direction, gso } => udp::row(direction, gso),
             Self::MemoryOfFlows => memory::FLOWS_ROW.to_owned(),
             Self::MemoryAfterBulk { direction } => memory::bulk_row(direction),
@@ -257,7 +258,7 @@ impl Case {
     /// matters which of them the kernel has put on the same core, and they tend to stay where they are.
     pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
         match self {
-            Self::Latency | Self::ForwardLatency | Self::Connect { .. } => 2,
+            Self::Latency | Self::ForwardLatency | Self::Connect(_) => 2,
             Self::Tcp { .. }
             | Self::Iperf { .. }
             | Self::Udp { .. }
@@ -275,7 +276,7 @@ impl Case {
             Self::Tcp { .. }
             | Self::Iperf { .. }
             | Self::Latency
-            | Self::Connect { .. }
+            | Self::Connect(_)
             | Self::Udp { .. }
             | Self::MemoryOfFlows
             | Self::MemoryAfterBulk { .. }
@@ -294,7 +295,7 @@ impl Case {
                 iperf::measure(&owned_options, &owned, direction, streams, mtu)
             })),
             Self::Latency => Box::new(latency::open(options, stack)?),
-            Self::Connect { clients } => Box::new(connect::open(options, stack, clients)?),
+            Self::Connect(errand) => Box::new(connect::open(options, stack, errand)?),
             Self::Udp { direction, gso } => {
                 Box::new(udp::Flood::open(options, stack, direction, gso)?)
             }
@@ -325,7 +326,7 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
         }
     }
     cases.push(Case::Latency);
-    cases.extend([1, 8].map(|clients| Case::Connect { clients }));
+    cases.extend(Errand::PLAIN.into_iter().chain(Errand::FETCHES).map(Case::Connect));
     for gso in [false, true] {
         cases.extend(Direction::BOTH.map(|direction| Case::Udp { direction, gso }));
     }

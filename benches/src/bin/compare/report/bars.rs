@@ -5,7 +5,8 @@
 
 use super::{Results, short};
 use crate::measure::{
-    Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect, crowd, forward, latency, memory, tcp,
+    Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect::Errand, crowd, forward, latency, memory,
+    tcp,
 };
 use crate::stack::StackKind;
 
@@ -50,9 +51,8 @@ fn bars() -> Vec<Bar> {
         }
     }
     bar(latency::ROW.into(), Metric::LatencyMedian, Base::Slirp4netns, Bound::AtMost(1.0));
-    for clients in [1, 8] {
-        let row = connect::row(clients);
-        bar(row, Metric::Connections, Base::Slirp4netns, Bound::AtLeast(1.3));
+    for errand in Errand::PLAIN {
+        bar(errand.row(), Metric::Connections, Base::Slirp4netns, Bound::AtLeast(1.3));
     }
     for mtu in [MTU_ETHERNET, MTU_JUMBO] {
         for direction in Direction::BOTH {
