@@ -1,8 +1,9 @@
 //! What the rings of all connections hold of the machine's memory.
 //!
-//! Owns the count and its cap. A ring costs only the pages that were written to since its connection
-//! began or woke, so these are counted, not what was allocated: a connection that carried one request
-//! holds two pages, one that moved bulk data up to both of its rings.
+//! Owns the count and its cap. A ring costs only the pages that were written to, so these are counted, not
+//! what was allocated: a connection that carried one request holds two pages, one that moved bulk data up to
+//! both of its rings. What another connection wrote to a ring before counts as well; while memory is tight,
+//! connections get new ones.
 //!
 //! | state of the count | what follows |
 //! | --- | --- |
@@ -92,7 +93,7 @@ impl RingMemory {
     /// The share of a connection of `guest`: nothing yet.
     pub(super) fn share(&self, guest: IpAddr) -> RingShare {
         let pool = Arc::clone(self.members.get(&guest).unwrap_or(&self.others));
-        RingShare { pool, from_guest: Cell::new(0), to_guest: Cell::new(0) }
+        RingShare { pool, from_guest: Extent::default(), to_guest: Extent::default() }
     }
 }
 
@@ -108,30 +109,61 @@ fn part(whole: &Arc<Pool>, parts: usize) -> Arc<Pool> {
 #[derive(Debug)]
 pub(super) struct RingShare {
     pool: Arc<Pool>,
-    from_guest: Cell<usize>,
-    to_guest: Cell<usize>,
+    from_guest: Extent,
+    to_guest: Extent,
+}
+
+/// How far one ring was written to.
+#[derive(Debug, Default)]
+struct Extent {
+    /// By this connection.
+    written: Cell<usize>,
+    /// By whomever, in whole pages.
+    held: Cell<usize>,
+}
+
+impl Extent {
+    fn note_written(&self, len: usize, pool: &Pool) {
+        if len > self.written.get() {
+            self.written.set(len);
+            self.note_held(in_pages(len), pool);
+        }
+    }
+
+    fn note_held(&self, pages: usize, pool: &Pool) {
+        let before = self.held.get();
+        if pages > before {
+            self.held.set(pages);
+            pool.add(pages - before);
+        }
+    }
 }
 
 impl RingShare {
     /// The ring from the guest was written to as far as `len`, counted from its start.
     pub(super) fn note_from_guest(&self, len: usize) {
-        raise(&self.pool, &self.from_guest, len);
+        self.from_guest.note_written(len, &self.pool);
     }
 
     /// The same of the ring to the guest.
     pub(super) fn note_to_guest(&self, len: usize) {
-        raise(&self.pool, &self.to_guest, len);
+        self.to_guest.note_written(len, &self.pool);
     }
 
-    /// How far the ring from the guest and the one to it were written to.
+    /// The rings, that from the guest and that to it, were written to so far before.
+    pub(super) fn note_touched(&self, from_guest: usize, to_guest: usize) {
+        self.from_guest.note_held(in_pages(from_guest), &self.pool);
+        self.to_guest.note_held(in_pages(to_guest), &self.pool);
+    }
+
+    /// How far this connection has written to the ring from the guest and to the one to it.
     pub(super) const fn written(&self) -> (usize, usize) {
-        (self.from_guest.get(), self.to_guest.get())
+        (self.from_guest.written.get(), self.to_guest.written.get())
     }
 
     /// Bytes of both rings, in whole pages.
     pub(super) const fn held(&self) -> usize {
-        let (from_guest, to_guest) = self.written();
-        in_pages(from_guest) + in_pages(to_guest)
+        self.from_guest.held.get() + self.to_guest.held.get()
     }
 
     /// Whether the guest's connections had better hold less.
@@ -154,18 +186,6 @@ impl Drop for RingShare {
 /// `len` bytes in whole pages.
 pub(super) const fn in_pages(len: usize) -> usize {
     len.next_multiple_of(PAGE)
-}
-
-fn raise(pool: &Pool, written: &Cell<usize>, len: usize) {
-    let before = written.get();
-    if len <= before {
-        return;
-    }
-    written.set(len);
-    let more = in_pages(len) - in_pages(before);
-    if more > 0 {
-        pool.add(more);
-    }
 }
 
 #[cfg(test)]
@@ -195,7 +215,13 @@ mod tests {
         drop(first);
         assert!(second.is_tight() && !second.is_exhausted());
         drop(second);
-        assert!(!memory.share(GUEST).is_tight());
+        let third = memory.share(GUEST);
+        assert!(!third.is_tight());
+        third.note_touched(PAGE + 1, 3 * PAGE);
+        third.note_from_guest(2 * PAGE);
+        assert_eq!((third.held(), third.written()), (5 * PAGE, (2 * PAGE, 0)));
+        third.note_to_guest(4 * PAGE);
+        assert_eq!(third.held(), 6 * PAGE);
     }
 
     #[test]

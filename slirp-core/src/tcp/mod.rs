@@ -37,11 +37,12 @@
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one
-//! gives its socket and rings back. It wakes as a new socket that is led through a handshake with
+//! gives its socket up and its rings back. It wakes as a new socket that is led through a handshake with
 //! itself; the engine's sequence numbers are then a constant away from the guest's, and the fence
 //! adds that constant in both directions.
 //!
-//! *Memory.* What all rings together hold is counted and capped: see [`memory`].
+//! *Memory.* What all rings together hold is counted and capped: see [`memory`]. They outlive their socket and
+//! serve the next one: see [`rings`].
 //!
 //! *Time.* See [`clock`].
 

@@ -7,7 +7,7 @@
 //! answers of 30 kB: a fifth of all processor time that a connection costs).
 //!
 //! A ring that waits reads as zeros. How far it was written to is known, because that is counted as
-//! [memory](super::memory) that is held.
+//! [memory](super::memory) that is held. While that is tight nothing waits: a new ring holds less.
 
 use core::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +69,10 @@ impl Shelf {
         Self { len, cap, rings: Vec::new(), held: 0, least: 0 }
     }
 
-    fn take(&mut self) -> Ring {
+    fn take(&mut self, is_tight: bool) -> Ring {
+        if is_tight {
+            self.clear();
+        }
         let Some(ring) = self.rings.pop() else {
             return Ring::new(self.len);
         };
@@ -86,6 +89,11 @@ impl Shelf {
             self.held += ring.held();
             self.rings.push(ring);
         }
+    }
+
+    fn clear(&mut self) {
+        self.rings.clear();
+        (self.held, self.least) = (0, 0);
     }
 
     /// Gives up the rings that waited all the time since the last call. Returns whether others wait.
@@ -107,16 +115,17 @@ impl RingSupply {
 
     /// Two rings of the usual length for a connection.
     pub(super) fn rings(self: &Arc<Self>, share: RingShare) -> Rings {
-        let (receive, send) = {
-            let mut usual = lock(&self.usual);
-            (usual.take(), usual.take())
-        };
+        let is_tight = share.is_tight();
+        let mut usual = lock(&self.usual);
+        let (receive, send) = (usual.take(is_tight), usual.take(is_tight));
+        drop(usual);
         Rings::new(Buffers { receive, send }, None, share, Arc::clone(self))
     }
 
     /// The same with a larger ring to the guest. The lease is given back with the rings.
     pub(super) fn grown_rings(self: &Arc<Self>, lease: Arc<()>, share: RingShare) -> Rings {
-        let (receive, send) = (lock(&self.usual).take(), lock(&self.grown).take());
+        let is_tight = share.is_tight();
+        let (receive, send) = (lock(&self.usual).take(is_tight), lock(&self.grown).take(is_tight));
         Rings::new(Buffers { receive, send }, Some(lease), share, Arc::clone(self))
     }
 
@@ -157,6 +166,7 @@ impl Rings {
         supply: Arc<RingSupply>,
     ) -> Self {
         let (receive_len, send_len) = (buffers.receive.bytes.len(), buffers.send.bytes.len());
+        share.note_touched(buffers.receive.touched, buffers.send.touched);
         let buffers = MutBorrow::new(buffers);
         Self { buffers, receive_len, send_len, lease, share, supply }
     }
@@ -183,6 +193,9 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
+        if self.share.is_tight() {
+            return;
+        }
         let (from_guest, to_guest) = self.share.written();
         let buffers = mem::replace(&mut self.buffers, MutBorrow::new(Buffers::default()));
         let Buffers { receive, send } = buffers.into_inner();
@@ -261,7 +274,7 @@ mod tests {
     const LEN: usize = 256 * 1024;
 
     fn used(shelf: &mut Shelf, written: usize) -> Ring {
-        let mut ring = shelf.take();
+        let mut ring = shelf.take(false);
         ring.bytes[..written].fill(1);
         ring
     }

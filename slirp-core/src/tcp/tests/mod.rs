@@ -27,6 +27,7 @@ const ISN: u32 = 0xffff_f000;
 #[derive(Clone, Debug)]
 struct Opening {
     ring_len: usize,
+    ring_memory: usize,
     offload: Offload,
     window: u16,
     options: Vec<u8>,
@@ -39,6 +40,7 @@ impl Default for Opening {
     fn default() -> Self {
         Self {
             ring_len: 128 * 1024,
+            ring_memory: usize::MAX,
             offload: Offload::default(),
             window: 65_535,
             options: packet::LINUX_OPTIONS.to_vec(),
@@ -90,7 +92,7 @@ impl Peer {
             offload: opening.offload,
             ring_len: opening.ring_len,
             bulk_flows: 1,
-            ring_memory: usize::MAX,
+            ring_memory: opening.ring_memory,
             parts: 1,
             seed: 42,
         });

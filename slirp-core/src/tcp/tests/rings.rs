@@ -11,6 +11,11 @@ fn opening() -> Opening {
     Opening { ring_len: RING_LEN, ..Opening::default() }
 }
 
+fn syn(peer: &Peer) -> Vec<u8> {
+    let options = packet::LINUX_OPTIONS.to_vec();
+    Draft { seq: ISN, flags: SYN, options, ..Draft::new(peer.from, peer.to) }.packet()
+}
+
 /// Makes the guest's connection end, and has the engine make another for it.
 fn end(peer: Peer) -> Engine {
     let Peer { engine, connection, .. } = peer;
@@ -68,16 +73,10 @@ fn rings_that_wait_read_as_zeros_whatever_the_connection_did_with_them() {
 fn next_connection_gets_the_rings_of_the_last_one() {
     let mut peer = Peer::open(&opening());
     peer.send(ACK, 0, 0, b"of the first");
-    let (from, to, now) = (peer.from, peer.to, peer.now);
+    let (syn, now) = (syn(&peer), peer.now);
     let mut engine = end(peer);
     assert_eq!(engine.supply.waiting().len(), 2);
-    let syn = Draft {
-        seq: ISN,
-        flags: SYN,
-        options: packet::LINUX_OPTIONS.to_vec(),
-        ..Draft::new(from, to)
-    };
-    let connection = engine.accept(&syn.packet(), now).unwrap();
+    let connection = engine.accept(&syn, now).unwrap();
     assert!(engine.supply.waiting().is_empty());
     drop(connection);
     assert_eq!(engine.supply.waiting().len(), 2);
@@ -97,22 +96,44 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
     };
     assert_eq!(lens(&peer.engine), [RING_LEN; 2]);
     assert!(peer.queue(&vec![7; 8 * RING_LEN]) > RING_LEN);
-    let (from, to) = (peer.from, peer.to);
+    let syn = syn(&peer);
     let mut engine = end(peer);
     let [usual @ .., grown] = &lens(&engine)[..] else {
         panic!("no rings wait");
     };
     assert_eq!((usual, *grown), (&[RING_LEN; 3][..], 8 * RING_LEN));
 
-    let syn = Draft {
-        seq: ISN,
-        flags: SYN,
-        options: packet::LINUX_OPTIONS.to_vec(),
-        ..Draft::new(from, to)
-    };
-    let connection = engine.accept(&syn.packet(), now).unwrap();
+    let connection = engine.accept(&syn, now).unwrap();
     assert!(!connection.is_grown());
     assert_eq!(lens(&engine), [RING_LEN, 8 * RING_LEN], "it begins with rings of the usual length");
+}
+
+/// A guest could otherwise hold far more memory than is counted, by connections that come and go.
+#[test]
+fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_memory_is_tight() {
+    const WRITTEN: usize = 60 * 1024;
+    let fill = |peer: &mut Peer| {
+        let data = vec![1; WRITTEN];
+        for (at, piece) in data.chunks(1000).enumerate() {
+            peer.send(ACK, u32::try_from(1000 * at).unwrap(), 0, piece);
+        }
+        assert_eq!(peer.connection.held(), WRITTEN);
+    };
+    for (ring_memory, is_tight) in [(usize::MAX, false), (2 * WRITTEN - 1, true)] {
+        let mut peer = Peer::open(&Opening { ring_memory, ..opening() });
+        let (syn, now) = (syn(&peer), peer.now);
+        drop([peer.engine.accept(&syn, now), peer.engine.accept(&syn, now)]);
+        assert_eq!(peer.engine.supply.waiting().len(), 4);
+        fill(&mut peer);
+        let other = peer.engine.accept(&syn, now).unwrap();
+        assert_eq!(peer.engine.supply.waiting().len(), if is_tight { 0 } else { 2 });
+        drop(other);
+        assert_eq!(peer.engine.supply.waiting().is_empty(), is_tight);
+        let mut engine = end(peer);
+        assert_eq!(engine.supply.waiting().is_empty(), is_tight);
+        let next = engine.accept(&syn, now).unwrap();
+        assert_eq!(next.held(), if is_tight { 0 } else { WRITTEN });
+    }
 }
 
 #[test]
