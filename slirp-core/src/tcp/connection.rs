@@ -439,6 +439,11 @@ impl Connection {
         self.rings().share().held()
     }
 
+    /// Whether it has held a good deal more than it needs for a while, because others did before it.
+    pub(super) fn is_excessive(&self) -> bool {
+        self.rings().are_excessive()
+    }
+
     /// Whether the guest's connections had better hold less memory than they might.
     pub(crate) fn is_memory_tight(&self) -> bool {
         self.rings().share().is_tight()

@@ -276,11 +276,18 @@ impl Engine {
     }
 
     /// Exchanges the rings of a connection that is quiet at this moment for new ones, if memory is tight
-    /// and that would help. To the guest nothing changes.
+    /// and that would help, or if the connection has no need of what it holds. To the guest nothing changes.
     pub(crate) fn renew_early(&mut self, connection: &mut Connection, now: Instant) {
-        if let Some(parked) = self.park_early(connection, now)
-            && let Some(renewed) = self.unpark(&parked, now)
-        {
+        let parked = if connection.is_excessive() {
+            self.park(connection, now)
+        } else {
+            self.park_early(connection, now)
+        };
+        let Some(parked) = parked else {
+            return;
+        };
+        let rings = self.supply.new_rings(self.memory.share(parked.guest.ip()));
+        if let Some(renewed) = self.resume(&parked, rings, now) {
             *connection = renewed;
         }
     }
@@ -294,7 +301,7 @@ impl Engine {
         self.release_at
     }
 
-    /// Gives up rings that nobody needs any more.
+    /// Gives up rings that nobody needs any more. It is due every two seconds while there are connections.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.release_at = self.supply.release_unused().then(|| now + SPARE_FOR);
     }

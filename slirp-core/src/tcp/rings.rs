@@ -7,9 +7,12 @@
 //! answers of 30 kB: a fifth of all processor time that a connection costs).
 //!
 //! A ring that waits reads as zeros. How far it was written to is known, because that is counted as
-//! [memory](super::memory) that is held. While that is tight nothing waits: a new ring holds less.
+//! [memory](super::memory) that is held. While that is tight nothing waits: a new ring holds less. A connection
+//! that stays and does not need what it was given exchanges it for new rings, or else all that ever were in use
+//! would be written to in the end.
 
 use core::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self_cell::{MutBorrow, self_cell};
@@ -23,12 +26,17 @@ use super::memory::{RingShare, in_pages};
 const SPARE_CAP: usize = 4 * 1024 * 1024;
 /// The same of the larger rings to the guest: four.
 const SPARE_GROWN_CAP: usize = 8 * 1024 * 1024;
+/// Bytes that a connection may hold beyond what it has written itself once it has outlived this many calls of
+/// [`RingSupply::release_unused`] (both arbitrary: little beside its rings, and long beside a short connection).
+const EXCESS: usize = 64 * 1024;
+const EXCESS_LOOKS: u64 = 2;
 
 /// Makes rings of two lengths, and keeps those that are no longer in use.
 #[derive(Debug)]
 pub(super) struct RingSupply {
     usual: Mutex<Shelf>,
     grown: Mutex<Shelf>,
+    looks: AtomicU64,
 }
 
 /// The rings of one length that wait.
@@ -110,7 +118,7 @@ impl RingSupply {
     pub(super) fn new(len: usize, grown_len: usize) -> Arc<Self> {
         let usual = Mutex::new(Shelf::new(len, SPARE_CAP));
         let grown = Mutex::new(Shelf::new(grown_len, SPARE_GROWN_CAP));
-        Arc::new(Self { usual, grown })
+        Arc::new(Self { usual, grown, looks: AtomicU64::new(0) })
     }
 
     /// Two rings of the usual length for a connection.
@@ -122,7 +130,14 @@ impl RingSupply {
         Rings::new(Buffers { receive, send }, None, share, Arc::clone(self))
     }
 
-    /// The same with a larger ring to the guest. The lease is given back with the rings.
+    /// The same, but rings that nobody has written to.
+    pub(super) fn new_rings(self: &Arc<Self>, share: RingShare) -> Rings {
+        let len = lock(&self.usual).len;
+        let buffers = Buffers { receive: Ring::new(len), send: Ring::new(len) };
+        Rings::new(buffers, None, share, Arc::clone(self))
+    }
+
+    /// The same as [`rings`](Self::rings) with a larger ring to the guest. The lease is given back with the rings.
     pub(super) fn grown_rings(self: &Arc<Self>, lease: Arc<()>, share: RingShare) -> Rings {
         let is_tight = share.is_tight();
         let (receive, send) = (lock(&self.usual).take(is_tight), lock(&self.grown).take(is_tight));
@@ -132,6 +147,7 @@ impl RingSupply {
     /// Gives up the rings that waited all the time since the last call. Returns whether there may be some to
     /// give up later.
     pub(super) fn release_unused(self: &Arc<Self>) -> bool {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let do_wait = [&self.usual, &self.grown].map(|shelf| lock(shelf).release_unused());
         let is_used = Arc::strong_count(self) > 1;
         is_used || do_wait.contains(&true)
@@ -156,6 +172,8 @@ pub(super) struct Rings {
     lease: Option<Arc<()>>,
     share: RingShare,
     supply: Arc<RingSupply>,
+    /// The supply's number of looks when the connection got them.
+    since: u64,
 }
 
 impl Rings {
@@ -168,7 +186,8 @@ impl Rings {
         let (receive_len, send_len) = (buffers.receive.bytes.len(), buffers.send.bytes.len());
         share.note_touched(buffers.receive.touched, buffers.send.touched);
         let buffers = MutBorrow::new(buffers);
-        Self { buffers, receive_len, send_len, lease, share, supply }
+        let since = supply.looks.load(Ordering::Relaxed);
+        Self { buffers, receive_len, send_len, lease, share, supply, since }
     }
 
     /// Bytes of the one from the guest; it decides the scale of our windows.
@@ -184,6 +203,14 @@ impl Rings {
     /// Whether the ring to the guest is larger than others'.
     pub(super) const fn is_grown(&self) -> bool {
         self.lease.is_some()
+    }
+
+    /// Whether new rings would hold a good deal less, and the connection has stayed long enough for that.
+    pub(super) fn are_excessive(&self) -> bool {
+        let (from_guest, to_guest) = self.share.written();
+        let needed = in_pages(from_guest) + in_pages(to_guest);
+        self.share.held() > needed + EXCESS
+            && self.supply.looks.load(Ordering::Relaxed) >= self.since + EXCESS_LOOKS
     }
 
     pub(super) const fn share(&self) -> &RingShare {

@@ -50,6 +50,18 @@ impl Default for Opening {
     }
 }
 
+fn engine(opening: &Opening) -> Engine {
+    Engine::new(EngineConfig {
+        mtu: 1500,
+        offload: opening.offload,
+        ring_len: opening.ring_len,
+        bulk_flows: 1,
+        ring_memory: opening.ring_memory,
+        parts: 1,
+        seed: 42,
+    })
+}
+
 /// See the [module](self).
 struct Peer {
     engine: Engine,
@@ -78,7 +90,12 @@ struct Peer {
 impl Peer {
     /// A guest whose handshake is done.
     fn open(opening: &Opening) -> Self {
-        let (mut peer, syn_ack) = Self::half_open(opening);
+        Self::open_with(engine(opening), opening)
+    }
+
+    /// The same with an engine that has served others.
+    fn open_with(engine: Engine, opening: &Opening) -> Self {
+        let (mut peer, syn_ack) = Self::half_open_with(engine, opening);
         assert!(syn_ack.has(SYN | ACK));
         assert!(peer.send(ACK, 0, 0, &[]).is_none());
         assert!(peer.connection.is_open_both_ways());
@@ -87,15 +104,10 @@ impl Peer {
 
     /// A guest that has seen the SYN|ACK and not answered yet.
     fn half_open(opening: &Opening) -> (Self, Seen) {
-        let mut engine = Engine::new(EngineConfig {
-            mtu: 1500,
-            offload: opening.offload,
-            ring_len: opening.ring_len,
-            bulk_flows: 1,
-            ring_memory: opening.ring_memory,
-            parts: 1,
-            seed: 42,
-        });
+        Self::half_open_with(engine(opening), opening)
+    }
+
+    fn half_open_with(mut engine: Engine, opening: &Opening) -> (Self, Seen) {
         let (from, to) = if opening.is_ipv6 {
             ("[fd00::64]:40000", "[2001:db8::1]:80")
         } else {

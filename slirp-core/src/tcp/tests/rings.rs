@@ -16,7 +16,7 @@ fn syn(peer: &Peer) -> Vec<u8> {
     Draft { seq: ISN, flags: SYN, options, ..Draft::new(peer.from, peer.to) }.packet()
 }
 
-/// Makes the guest's connection end, and has the engine make another for it.
+/// Ends the guest's connection; what is left is the engine.
 fn end(peer: Peer) -> Engine {
     let Peer { engine, connection, .. } = peer;
     drop(connection);
@@ -134,6 +134,39 @@ fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_me
         let next = engine.accept(&syn, now).unwrap();
         assert_eq!(next.held(), if is_tight { 0 } else { WRITTEN });
     }
+}
+
+#[test]
+fn connection_that_stays_exchanges_what_it_does_not_need_for_new_rings() {
+    const WRITTEN: usize = 100 * 1024;
+    let mut bulk = Peer::open(&opening());
+    assert_eq!(bulk.queue(&[1; WRITTEN]), WRITTEN);
+    let mut peer = Peer::open_with(end(bulk), &opening());
+    peer.send(ACK, 0, 0, b"request");
+    peer.drain(&mut Vec::new());
+    peer.queue(b"answer");
+    assert!(peer.poll().is_some());
+    assert_eq!(peer.connection.held(), WRITTEN + 4096);
+
+    let mut at = peer.now;
+    for looks in 0..4 {
+        let is_quiet = looks == 3;
+        if is_quiet {
+            assert!(peer.send(ACK, 7, 6, &[]).is_none());
+        }
+        peer.engine.renew_early(&mut peer.connection, at);
+        let is_renewed = peer.connection.held() == 0;
+        assert_eq!(is_renewed, is_quiet, "after {looks} looks");
+        at = peer.engine.poll_timeout().unwrap();
+        peer.engine.handle_timeout(at);
+    }
+    peer.now = at;
+    peer.send(ACK, 7, 6, b"again");
+    let mut taken = Vec::new();
+    peer.drain(&mut taken);
+    assert_eq!(taken, b"again");
+    peer.queue(b"and back");
+    assert_eq!(&peer.poll().unwrap().payload[..], b"and back");
 }
 
 #[test]
