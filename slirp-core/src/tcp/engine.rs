@@ -49,7 +49,7 @@ const EMPTY_SEGMENT_CAP: u8 = 32;
 
 /// How often rings that wait are looked at: those that no connection has needed for so long are given up
 /// (arbitrary; the pages of what has become idle are to be back within seconds).
-const SPARE_FOR: Duration = Duration::from_secs(2);
+const SPARE_FOR: Duration = Duration::from_secs(1);
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -301,7 +301,7 @@ impl Engine {
         self.release_at
     }
 
-    /// Gives up rings that nobody needs any more. It is due every two seconds while there are connections.
+    /// Gives up rings that nobody needs any more. It is due every second while there are connections.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.release_at = self.supply.release_unused().then(|| now + SPARE_FOR);
     }

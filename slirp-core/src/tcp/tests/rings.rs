@@ -184,5 +184,5 @@ fn rings_that_nobody_needs_are_given_up_within_seconds_and_then_the_engine_rests
         engine.handle_timeout(at);
     }
     assert!(engine.supply.waiting().is_empty());
-    assert!(at <= start + Duration::from_secs(8));
+    assert!(at <= start + Duration::from_secs(4));
 }
