@@ -484,8 +484,9 @@ impl Connection {
         self.with_socket_mut(|socket| socket.abort());
     }
 
-    /// Forgets the connection without a word to the guest.
-    pub(super) const fn kill(&mut self) {
+    /// Forgets the connection without a word to the guest: the engine has failed it.
+    pub(super) fn kill(&mut self) {
+        self.rings().spoil();
         self.is_killed = true;
     }
 

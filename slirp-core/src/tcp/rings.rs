@@ -11,6 +11,7 @@
 //! that stays and does not need what it was given exchanges it for new rings, or else all that ever were in use
 //! would be written to in the end.
 
+use core::cell::Cell;
 use core::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -174,6 +175,7 @@ pub(super) struct Rings {
     supply: Arc<RingSupply>,
     /// The supply's number of looks when the connection got them.
     since: u64,
+    is_spoilt: Cell<bool>,
 }
 
 impl Rings {
@@ -187,7 +189,8 @@ impl Rings {
         share.note_touched(buffers.receive.touched, buffers.send.touched);
         let buffers = MutBorrow::new(buffers);
         let since = supply.looks.load(Ordering::Relaxed);
-        Self { buffers, receive_len, send_len, lease, share, supply, since }
+        let is_spoilt = Cell::new(false);
+        Self { buffers, receive_len, send_len, lease, share, supply, since, is_spoilt }
     }
 
     /// Bytes of the one from the guest; it decides the scale of our windows.
@@ -213,6 +216,11 @@ impl Rings {
             && self.supply.looks.load(Ordering::Relaxed) >= self.since + EXCESS_LOOKS
     }
 
+    /// Nobody is sure any more what was written to them: they are not to be used again.
+    pub(super) fn spoil(&self) {
+        self.is_spoilt.set(true);
+    }
+
     pub(super) const fn share(&self) -> &RingShare {
         &self.share
     }
@@ -220,7 +228,7 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
-        if self.share.is_tight() {
+        if self.is_spoilt.get() || self.share.is_tight() {
             return;
         }
         let (from_guest, to_guest) = self.share.written();

@@ -108,6 +108,13 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
     assert_eq!(lens(&engine), [RING_LEN, 8 * RING_LEN], "it begins with rings of the usual length");
 }
 
+#[test]
+fn rings_of_a_connection_that_the_engine_failed_are_not_used_again() {
+    let mut peer = Peer::open(&opening());
+    peer.connection.kill();
+    assert!(end(peer).supply.waiting().is_empty());
+}
+
 /// A guest could otherwise hold far more memory than is counted, by connections that come and go.
 #[test]
 fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_memory_is_tight() {
