@@ -68,9 +68,12 @@ impl Arena {
             remove(&api_socket)?;
             args.insert(0, format!("--api-socket={}", api_socket.display()));
         }
-        if stack.kind == StackKind::Ours {
-            args.splice(0..0, options.ours_args.iter().cloned());
-        }
+        let further: &[String] = match stack.kind {
+            StackKind::Ours => &options.ours_args,
+            StackKind::Slirp4netns => &options.slirp4netns_args,
+            StackKind::Pasta => &[],
+        };
+        args.splice(0..0, further.iter().cloned());
         let log_path = log_path(options, stack.kind);
         let mut log = File::options()
             .create(true)

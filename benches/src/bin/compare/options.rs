@@ -23,6 +23,8 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   --peers NAME,..   peers to run (default slirp4netns,pasta)
   --ours PATH       our binary (default: release/slirp4netns in the target directory)
   --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'
+  --slirp4netns-args LIST
+                    further arguments for slirp4netns
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
@@ -33,7 +35,7 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
 /// What the command line asks for.
 pub(crate) enum Invocation {
     Help,
-    Measure(Options),
+    Measure(Box<Options>),
 }
 
 /// A run, as asked for.
@@ -54,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) ours: Option<PathBuf>,
     /// Further arguments for our binary.
     pub(crate) ours_args: Vec<String>,
+    /// Further arguments for slirp4netns.
+    pub(crate) slirp4netns_args: Vec<String>,
     pub(crate) build: bool,
     pub(crate) iperf: bool,
     pub(crate) out: PathBuf,
@@ -90,6 +94,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         with_ours: true,
         ours: None,
         ours_args: Vec::new(),
+        slirp4netns_args: Vec::new(),
         build: true,
         iperf: false,
         out: target_dir()?.join("bench"),
@@ -103,9 +108,9 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
             Long("only") => options.only = words(&parser.value()?.string()?),
             Long("peers") => options.peers = peers(&parser.value()?.string()?)?,
             Long("ours") => options.ours = Some(parser.value()?.into()),
-            Long("ours-args") => {
-                let list = parser.value()?.string()?;
-                options.ours_args = list.split_whitespace().map(str::to_owned).collect();
+            Long("ours-args") => options.ours_args = arguments(&parser.value()?.string()?),
+            Long("slirp4netns-args") => {
+                options.slirp4netns_args = arguments(&parser.value()?.string()?);
             }
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
@@ -131,7 +136,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
     if options.rounds == 0 || options.measured.is_zero() {
         bail!("--rounds and --seconds must be above zero");
     }
-    Ok(Invocation::Measure(options))
+    Ok(Invocation::Measure(Box::new(options)))
 }
 
 /// `slirp4netns` of the release profile in the target directory that this executable came from.
@@ -144,6 +149,10 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
     let executable = std::env::current_exe().context("cannot find this executable")?;
     let target = executable.ancestors().nth(2).context("executable outside a target directory")?;
     Ok(target.to_owned())
+}
+
+fn arguments(list: &str) -> Vec<String> {
+    list.split_whitespace().map(str::to_owned).collect()
 }
 
 fn words(list: &str) -> Vec<String> {
