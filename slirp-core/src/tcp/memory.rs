@@ -2,8 +2,8 @@
 //!
 //! Owns the count and its cap. A ring costs only the pages that were written to, so these are counted, not
 //! what was allocated: a connection that carried one request holds two pages, one that moved bulk data up to
-//! both of its rings. What another connection wrote to a ring before counts as well; while memory is tight,
-//! connections get new ones.
+//! both of its rings. What another connection wrote to a ring before counts as well; beyond an eighth of the
+//! cap, connections get new ones.
 //!
 //! | state of the count | what follows |
 //! | --- | --- |
@@ -169,6 +169,12 @@ impl RingShare {
     /// Whether the guest's connections had better hold less.
     pub(super) fn is_tight(&self) -> bool {
         self.pool.is_any(|used, cap| used > cap / 2)
+    }
+
+    /// Whether they hold so little that pages which others wrote to may count as theirs. On a shared network that
+    /// is all that one member's bytes can take of another's part.
+    pub(super) fn is_roomy(&self) -> bool {
+        !self.pool.is_any(|used, cap| used > cap / 8)
     }
 
     /// Whether the guest's connections hold more than they may.

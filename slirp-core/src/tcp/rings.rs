@@ -7,7 +7,8 @@
 //! answers of 30 kB: a fifth of all processor time that a connection costs).
 //!
 //! A ring that waits reads as zeros. How far it was written to is known, because that is counted as
-//! [memory](super::memory) that is held. While that is tight nothing waits: a new ring holds less. A connection
+//! [memory](super::memory) that is held. Who holds much of that gets new rings, which hold less, and while it is
+//! tight nothing waits. A connection
 //! that stays and does not need what it was given exchanges it for new rings, or else all that ever were in use
 //! would be written to in the end.
 
@@ -78,9 +79,12 @@ impl Shelf {
         Self { len, cap, rings: Vec::new(), held: 0, least: 0 }
     }
 
-    fn take(&mut self, is_tight: bool) -> Ring {
-        if is_tight {
+    fn take(&mut self, share: &RingShare) -> Ring {
+        if share.is_tight() {
             self.clear();
+        }
+        if !share.is_roomy() {
+            return Ring::new(self.len);
         }
         let Some(ring) = self.rings.pop() else {
             return Ring::new(self.len);
@@ -124,9 +128,8 @@ impl RingSupply {
 
     /// Two rings of the usual length for a connection.
     pub(super) fn rings(self: &Arc<Self>, share: RingShare) -> Rings {
-        let is_tight = share.is_tight();
         let mut usual = lock(&self.usual);
-        let (receive, send) = (usual.take(is_tight), usual.take(is_tight));
+        let (receive, send) = (usual.take(&share), usual.take(&share));
         drop(usual);
         Rings::new(Buffers { receive, send }, None, share, Arc::clone(self))
     }
@@ -140,8 +143,7 @@ impl RingSupply {
 
     /// The same as [`rings`](Self::rings) with a larger ring to the guest. The lease is given back with the rings.
     pub(super) fn grown_rings(self: &Arc<Self>, lease: Arc<()>, share: RingShare) -> Rings {
-        let is_tight = share.is_tight();
-        let (receive, send) = (lock(&self.usual).take(is_tight), lock(&self.grown).take(is_tight));
+        let (receive, send) = (lock(&self.usual).take(&share), lock(&self.grown).take(&share));
         Rings::new(Buffers { receive, send }, Some(lease), share, Arc::clone(self))
     }
 
@@ -304,12 +306,14 @@ impl RingSupply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::RingMemory;
     use super::*;
 
     const LEN: usize = 256 * 1024;
 
     fn used(shelf: &mut Shelf, written: usize) -> Ring {
-        let mut ring = shelf.take(false);
+        let share = RingMemory::new(usize::MAX, 1).share([10, 0, 2, 100].into());
+        let mut ring = shelf.take(&share);
         ring.bytes[..written].fill(1);
         ring
     }

@@ -143,6 +143,25 @@ fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_me
     }
 }
 
+/// What one member of a shared network wrote must not use up another's part.
+#[test]
+fn guest_that_holds_an_eighth_of_its_memory_gets_rings_that_nobody_wrote_to() {
+    const WRITTEN: usize = 60 * 1024;
+    for (ring_memory, is_roomy) in [(8 * WRITTEN, true), (8 * WRITTEN - 8, false)] {
+        let opening = Opening { ring_memory, ..opening() };
+        let mut first = Peer::open(&opening);
+        assert_eq!(first.queue(&[1; WRITTEN]), WRITTEN);
+        let Peer { engine, connection: first, .. } = first;
+        let mut second = Peer::open_with(engine, &opening);
+        assert_eq!(second.queue(&[1; WRITTEN]), WRITTEN);
+        drop(first);
+        assert_eq!(second.engine.supply.waiting().len(), 2);
+        let third = second.engine.accept(&syn(&second), second.now).unwrap();
+        assert_eq!(third.held(), if is_roomy { WRITTEN } else { 0 });
+        assert_eq!(second.engine.supply.waiting().len(), if is_roomy { 0 } else { 2 });
+    }
+}
+
 #[test]
 fn connection_that_stays_exchanges_what_it_does_not_need_for_new_rings() {
     const WRITTEN: usize = 100 * 1024;
