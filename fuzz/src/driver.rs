@@ -249,7 +249,7 @@ impl Driver {
     fn take_actions(&mut self, origin: Option<u32>) {
         while let Some(action) = self.stack.poll_action() {
             match action {
-                HostAction::ConnectTcp { flow, remote } => {
+                HostAction::ConnectTcp { flow, remote, .. } => {
                     assert_ne!(remote.port(), 0);
                     self.connect(flow, origin);
                 }

@@ -43,6 +43,10 @@ pub enum HostAction {
         flow: FlowId,
         /// Where to.
         remote: SocketAddr,
+        /// Whether the guest is likely to speak first, and at once: the acknowledgement of the
+        /// remote's SYN may wait for its bytes, until
+        /// [`HostStream::acknowledge`](crate::HostStream::acknowledge).
+        is_guest_eager: bool,
     },
     /// The flow is gone: close its socket, whatever its protocol.
     Close {

@@ -4,6 +4,7 @@
 //! conversation and decides what is said there; its host socket lives on the other side of the
 //! wall, in an array with the same index.
 
+pub(crate) mod eager;
 pub(crate) mod echo;
 pub(crate) mod forward;
 pub(crate) mod summary;

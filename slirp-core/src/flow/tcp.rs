@@ -26,7 +26,8 @@
 //! and the answer carries the acknowledgement. So that of a small segment is held for
 //! [`ACK_HOLD`]. When the time passes without an answer, the flow acknowledges at once for a
 //! while, longer each time, as the guest might be waiting for it (Nagle's algorithm against RFC 1122
-//! section 4.2.3.2, whose limit is 500 ms).
+//! section 4.2.3.2, whose limit is 500 ms). The one that completes the handshake with the remote may
+//! be held as well: see [`eager`](super::eager).
 //!
 //! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), allocated when the
 //! handshake starts; none while connecting or parked. The one to the guest grows once a flow turns out
@@ -40,6 +41,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::GuestSide;
+use super::eager::FirstWord;
 use super::summary::{FlowState, Traffic};
 use super::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
 use crate::config::Timeouts;
@@ -114,6 +116,8 @@ pub(crate) struct TcpFlow {
     engine_at: Option<Instant>,
     ack_at: Option<Instant>,
     wake_at: Option<Instant>,
+    /// Who spoke first; taken by the stack for its memory of remotes.
+    pub(crate) first_word: FirstWord,
     /// Whether the stack counts this flow as half open.
     pub(crate) is_counted_half_open: bool,
     /// How often the flow was taken up again; taken by the stack for its counter.
@@ -121,12 +125,13 @@ pub(crate) struct TcpFlow {
 }
 
 impl TcpFlow {
-    /// A flow that waits for the host; `syn` is the guest's IP packet.
+    /// A flow that waits for the host; `syn` is the guest's IP packet. `is_guest_eager` says whether
+    /// the host was told so.
     pub(crate) fn connecting(
         guest: GuestSide,
         link: LinkAddresses,
-        isn: u32,
-        syn: &[u8],
+        (isn, syn): (u32, &[u8]),
+        is_guest_eager: bool,
         timeouts: &Timeouts,
         now: Instant,
     ) -> Self {
@@ -150,6 +155,7 @@ impl TcpFlow {
             engine_at: None,
             ack_at: None,
             wake_at: Some(now + timeouts.host_connect),
+            first_word: FirstWord::Awaited { is_ack_held: is_guest_eager },
             is_counted_half_open: true,
             unparked: 0,
         }
@@ -164,10 +170,11 @@ impl TcpFlow {
         timeouts: &Timeouts,
         now: Instant,
     ) -> Self {
-        let flow = Self::connecting(guest, link, 0, &[], timeouts, now);
+        let flow = Self::connecting(guest, link, (0, &[]), false, timeouts, now);
         Self {
             state: State::Locating { remote },
             is_inbound: true,
+            first_word: FirstWord::Told,
             wake_at: Some(now + timeouts.guest_connect),
             ..flow
         }
@@ -333,6 +340,7 @@ impl TcpFlow {
             return Ok(());
         };
         let before = connection.held();
+        let is_late = now >= self.opened_at + ACK_HOLD;
         let mut moved = 0;
         let mut is_failed = false;
         // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
@@ -340,6 +348,9 @@ impl TcpFlow {
             let (bytes, outcome) = drain_to_host(connection, host);
             traffic.add_from_guest(bytes);
             moved += bytes;
+            if bytes > 0 {
+                self.first_word.heard(!is_late);
+            }
             is_failed |= outcome == Transfer::Failed;
         }
         if connection.is_guest_finished()
@@ -347,6 +358,7 @@ impl TcpFlow {
             && !self.is_guest_end_relayed
         {
             self.is_guest_end_relayed = true;
+            self.first_word.heard(false);
             host.shutdown_write();
         }
         if !self.is_host_ended && !is_failed && !connection.is_handshaking() {
@@ -369,9 +381,16 @@ impl TcpFlow {
             let (bytes, outcome) = fill_from_host(connection, host, limit);
             traffic.add_to_guest(bytes);
             moved += bytes;
+            if bytes > 0 {
+                self.first_word.heard(false);
+            }
             self.given = self.given.saturating_add(bytes);
             is_failed |= outcome == Transfer::Failed;
             self.is_host_ended |= outcome == Transfer::Ended;
+        }
+        if is_late && self.first_word.is_ack_held() {
+            self.first_word.heard(false);
+            host.acknowledge();
         }
         // Once both directions are closing (LAST-ACK) the engine is deaf to window updates (defect
         // B15): it is told of the second end when the guest has acknowledged everything before.
@@ -474,8 +493,11 @@ impl TcpFlow {
             if idle_at > now { idle_at } else { now + timeouts.tcp_park }
         });
         let stalled_at = connection.stalled_at();
-        self.wake_at =
-            [self.engine_at, self.ack_at, limit, park_at, stalled_at].into_iter().flatten().min();
+        let speak_at = self.first_word.is_ack_held().then(|| self.opened_at + ACK_HOLD);
+        self.wake_at = [self.engine_at, self.ack_at, speak_at, limit, park_at, stalled_at]
+            .into_iter()
+            .flatten()
+            .min();
     }
 
     const fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {

@@ -15,6 +15,10 @@ pub trait HostStream {
     fn recv(&mut self, room: &mut [u8]) -> Transfer;
     /// The guest will send nothing more.
     fn shutdown_write(&mut self);
+    /// The guest has said nothing yet: the acknowledgement of the remote's SYN, held because of
+    /// [`ConnectTcp::is_guest_eager`](crate::event::HostAction::ConnectTcp::is_guest_eager), waits no
+    /// longer. Does nothing by default, for hosts that hold none.
+    fn acknowledge(&mut self) {}
 }
 
 /// What came of one transfer.

@@ -46,7 +46,7 @@ use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
 use super::sockets::{HostSocket, SocketTable, TcpHost};
-use super::tcp::Connecting;
+use super::tcp::{Connecting, SynAck};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::FlowSummary;
@@ -437,8 +437,9 @@ impl Reactor {
 
     fn perform(&mut self, action: HostAction, now: Instant) {
         match action {
-            HostAction::ConnectTcp { flow, remote } => {
-                let connected = self.sockets.connect(remote).and_then(|connecting| {
+            HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
+                let ack = if is_guest_eager { SynAck::WithData } else { SynAck::AtOnce };
+                let connected = self.sockets.connect(remote, ack).and_then(|connecting| {
                     let (socket, is_done) = match connecting {
                         Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),
                         Connecting::InProgress(stream) => (HostSocket::Connecting(stream), false),

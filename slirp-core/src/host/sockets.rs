@@ -15,7 +15,7 @@ use socket2::SockRef;
 
 use super::echo::{EchoOpenError, EchoSocket};
 use super::outbound::OutboundAddresses;
-use super::tcp::{self, Connecting, TcpStream};
+use super::tcp::{self, Connecting, SynAck, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
@@ -69,8 +69,8 @@ impl SocketTable {
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
-    pub(crate) fn connect(&self, remote: SocketAddr) -> Result<Connecting, HostError> {
-        tcp::connect(remote, self.outbound.source_for(remote.ip()))
+    pub(crate) fn connect(&self, remote: SocketAddr, ack: SynAck) -> Result<Connecting, HostError> {
+        tcp::connect(remote, self.outbound.source_for(remote.ip()), ack)
     }
 
     /// Registers `socket` for `flow` and keeps it.
@@ -357,5 +357,9 @@ impl HostStream for TcpHost {
             // The connection is over already; the next receive says how.
             tracing::debug!(%error, "shutdown");
         }
+    }
+
+    fn acknowledge(&mut self) {
+        self.stream.acknowledge();
     }
 }

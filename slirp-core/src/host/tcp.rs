@@ -17,7 +17,7 @@ use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "no delay, urgent data in line, reset instead of an orderly end";
+    SYS_setsockopt => "when to send and to acknowledge, urgent data in line, reset instead of an orderly end";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";
@@ -35,30 +35,65 @@ pub enum Connecting {
     InProgress(TcpStream),
 }
 
+/// When the remote hears that its SYN has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SynAck {
+    /// As soon as it has.
+    AtOnce,
+    /// With the first bytes or the end of our direction, with [`TcpStream::acknowledge`], or after the
+    /// kernel's longest delay of an acknowledgement (200 ms). A server on Linux knows of no connection before.
+    WithData,
+}
+
 /// A TCP socket, non-blocking and close-on-exec.
+///
+/// Sends without delay (`TCP_NODELAY`), because the guest's own stack has already decided how to cut
+/// its stream.
 #[derive(Debug)]
 pub struct TcpStream {
     socket: Socket,
+    delay: Delay,
+}
+
+/// Whether the kernel would hold back a small segment (RFC 9293 section 3.7.4, Nagle's algorithm).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delay {
+    /// Nothing was sent yet. What is sent first is never held back, since nothing waits to be
+    /// acknowledged; most connections send once, and are spared a call.
+    Unused,
+    /// Something was sent: the next segment might be.
+    Possible,
+    Off,
 }
 
 /// Starts to connect to `remote`, from `source` where one is given (of the same IP version,
 /// with port 0 for one of the kernel's choice).
 ///
-/// The socket has `TCP_NODELAY`, because the guest's own stack has already decided how to cut its
-/// stream, and `SO_OOBINLINE`, so that urgent data arrives in its place in the stream
+/// The socket has `SO_OOBINLINE`, so that urgent data arrives in its place in the stream
 /// (RFC 6093 section 2.1 wants just that).
 ///
 /// # Errors
 /// What the kernel said, when it knows at once.
-pub fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
-    try_connect(remote, source).map_err(|error| HostError::from_io(&error))
+pub fn connect(
+    remote: SocketAddr,
+    source: Option<SocketAddr>,
+    ack: SynAck,
+) -> Result<Connecting, HostError> {
+    try_connect(remote, source, ack).map_err(|error| HostError::from_io(&error))
 }
 
-fn try_connect(remote: SocketAddr, source: Option<SocketAddr>) -> io::Result<Connecting> {
+fn try_connect(
+    remote: SocketAddr,
+    source: Option<SocketAddr>,
+    ack: SynAck,
+) -> io::Result<Connecting> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(remote), kind, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
+    if ack == SynAck::WithData {
+        // Not permanent (tcp(7)): the kernel acknowledges the bytes that follow as it always does.
+        socket.set_tcp_quickack(false)?;
+    }
     if let Some(source) = source {
         // Without this the port is chosen before the remote is known, and 28,000 connections from
         // one source are all there can be, instead of as many to each remote (ip(7)).
@@ -66,7 +101,7 @@ fn try_connect(remote: SocketAddr, source: Option<SocketAddr>) -> io::Result<Con
         outbound::bind(&socket, source)?;
     }
     match socket.connect(&SockAddr::from(remote)) {
-        Ok(()) => return Ok(Connecting::Done(TcpStream { socket })),
+        Ok(()) => return Ok(Connecting::Done(TcpStream::new(socket))),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
@@ -74,25 +109,28 @@ fn try_connect(remote: SocketAddr, source: Option<SocketAddr>) -> io::Result<Con
     // flow a turn of the event loop.
     if remote.ip().is_loopback() {
         if socket.peer_addr().is_ok() {
-            return Ok(Connecting::Done(TcpStream { socket }));
+            return Ok(Connecting::Done(TcpStream::new(socket)));
         }
         if let Some(error) = socket.take_error()? {
             return Err(error);
         }
     }
-    Ok(Connecting::InProgress(TcpStream { socket }))
+    Ok(Connecting::InProgress(TcpStream::new(socket)))
 }
 
 impl TcpStream {
+    const fn new(socket: Socket) -> Self {
+        Self { socket, delay: Delay::Unused }
+    }
+
     /// A connection that a listener has accepted, set up like one that was connected.
     ///
     /// # Errors
     /// Those of fcntl(2) and setsockopt(2).
     pub(super) fn accepted(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
         socket.set_out_of_band_inline(true)?;
-        Ok(Self { socket })
+        Ok(Self::new(socket))
     }
 
     /// How the connect went; to be called when the poller reports the socket writable or failed.
@@ -116,8 +154,16 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing; otherwise the connection is over. Raises no signal.
-    pub fn send(&self, data: &[u8]) -> io::Result<usize> {
-        self.socket.send_with_flags(data, libc::MSG_NOSIGNAL)
+    pub fn send(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.delay == Delay::Possible {
+            self.socket.set_tcp_nodelay(true)?;
+            self.delay = Delay::Off;
+        }
+        let sent = self.socket.send_with_flags(data, libc::MSG_NOSIGNAL)?;
+        if self.delay == Delay::Unused {
+            self.delay = Delay::Possible;
+        }
+        Ok(sent)
     }
 
     /// Receives what has arrived into `buf`; 0 is the end of the remote's direction.
@@ -134,6 +180,13 @@ impl TcpStream {
     /// The connection is over already (`ENOTCONN`).
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Has the kernel send an acknowledgement that it holds, such as one of [`SynAck::WithData`].
+    pub fn acknowledge(&self) {
+        if let Err(error) = self.socket.set_tcp_quickack(true) {
+            tracing::debug!(%error, "an acknowledgement is late");
+        }
     }
 
     /// Ends both directions; the poller reports that as an end and an error.

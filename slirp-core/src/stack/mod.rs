@@ -55,6 +55,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
+use crate::flow::eager::EagerRemotes;
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, FlowSummary, HostStream};
@@ -88,6 +89,7 @@ pub struct Stack {
     engine: Engine,
     engine_hinted_at: Option<Instant>,
     flows: FlowTable,
+    eager_remotes: EagerRemotes,
     half_open: usize,
     /// Flows in the order in which they began to open; those that are open by now are skipped.
     half_open_order: VecDeque<FlowId>,
@@ -155,6 +157,7 @@ impl Stack {
             dns_streams: BTreeMap::new(),
             advertiser,
             advertiser_hinted_at: None,
+            eager_remotes: EagerRemotes::new(rng.next_u64()),
             quotas: config.policy.is_shared.then(|| Box::new(Quotas::new(&config.limits))),
             config,
         };
@@ -241,6 +244,9 @@ impl Stack {
             && let Flow::Tcp(flow) = &mut entry.flow
         {
             let pumped = flow.pump(host, &mut self.engine, &mut entry.traffic, now);
+            if let Some(is_eager) = flow.first_word.take_news() {
+                self.eager_remotes.note(entry.key.remote, is_eager);
+            }
             if let Err(reason) = pumped {
                 self.stats.discards.count(reason);
             }

@@ -105,7 +105,15 @@ impl Stack {
         let mut syn = packet[..headers].to_vec();
         let mut bare = *segment;
         let _ = bare.truncate(&mut syn, 0);
-        let flow = TcpFlow::connecting(guest, link, segment.seq, &syn, &self.config.timeouts, now);
+        let is_guest_eager = remote.is_some() && self.eager_remotes.contains(key.remote);
+        let flow = TcpFlow::connecting(
+            guest,
+            link,
+            (segment.seq, &syn),
+            is_guest_eager,
+            &self.config.timeouts,
+            now,
+        );
         let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow)), now) {
             Ok(id) => id,
             Err(reason) => {
@@ -116,7 +124,9 @@ impl Stack {
         self.note_half_open(id);
         self.stats.tcp_opened += 1;
         match remote {
-            Some(remote) => self.actions.push_back(HostAction::ConnectTcp { flow: id, remote }),
+            Some(remote) => {
+                self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
+            }
             None => {
                 if self.dns_streams.len() >= self.config.limits.dns_connections {
                     self.evict_dns_stream();

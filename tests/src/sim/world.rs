@@ -76,6 +76,8 @@ struct Host {
     rng: Rng,
     budget: usize,
     is_blocked: bool,
+    /// The acknowledgement of its SYN is held, so it knows of no connection yet.
+    is_unaware: bool,
 }
 
 impl World {
@@ -111,7 +113,7 @@ impl World {
 
     pub(super) fn handle_action(&mut self, action: HostAction, now: Instant) {
         match action {
-            HostAction::ConnectTcp { flow, remote } => {
+            HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
                 self.connects += 1;
                 let script = self.remotes.get(&remote).cloned().unwrap_or(Remote::Refuses);
                 let later = now + Duration::from_micros(self.rng.next_u64() % 50_000);
@@ -129,7 +131,8 @@ impl World {
                     | Remote::Source(_)
                     | Remote::Caller(_)
                     | Remote::ResetAfter(_)) => {
-                        let host = Host::new(remote, script, self.rng.next_u64());
+                        let mut host = Host::new(remote, script, self.rng.next_u64());
+                        host.is_unaware = is_guest_eager;
                         self.hosts.insert(flow, host);
                         self.plan(later, Item::Connected(flow, Ok(())));
                     }
@@ -218,7 +221,17 @@ impl Host {
         }
         let rng = Rng::new(seed);
         let visit = Visit::default();
-        Self { remote, script, outbox, unsaid, visit, rng, budget, is_blocked: false }
+        Self {
+            remote,
+            script,
+            outbox,
+            unsaid,
+            visit,
+            rng,
+            budget,
+            is_blocked: false,
+            is_unaware: false,
+        }
     }
 
     fn utterances(&mut self) -> Vec<(Duration, Vec<u8>)> {
@@ -243,6 +256,7 @@ impl HostStream for Host {
             self.is_blocked = true;
             return Transfer::Blocked;
         }
+        self.is_unaware = false;
         self.budget = self.budget.saturating_sub(len);
         self.visit.received.extend_from_slice(&data[..len]);
         if let Remote::ResetAfter(limit) = self.script
@@ -257,6 +271,9 @@ impl HostStream for Host {
     }
 
     fn recv(&mut self, room: &mut [u8]) -> Transfer {
+        if self.is_unaware {
+            return Transfer::Blocked;
+        }
         if self.outbox.is_empty() {
             let is_over = match self.script {
                 Remote::Source(_) => true,
@@ -284,5 +301,12 @@ impl HostStream for Host {
 
     fn shutdown_write(&mut self) {
         self.visit.ends += 1;
+        self.is_unaware = false;
+    }
+
+    fn acknowledge(&mut self) {
+        self.is_unaware = false;
+        // Looked at again: what it had to say can be had now.
+        self.is_blocked = true;
     }
 }

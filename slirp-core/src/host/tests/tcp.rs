@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -11,7 +12,12 @@ use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream as _, Transfer};
 use crate::host::outbound::OutboundAddresses;
 use crate::host::sockets::{HostSocket, SocketTable, TcpHost};
-use crate::host::tcp::{Connecting, TcpStream, connect};
+use crate::host::tcp;
+use crate::host::tcp::{Connecting, SynAck, TcpStream};
+
+fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
+    tcp::connect(remote, source, SynAck::AtOnce)
+}
 
 fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
     match connecting {
@@ -49,7 +55,7 @@ fn closed_port(listen: &str) -> (Socket, SocketAddr) {
 #[test]
 fn bytes_go_both_ways() {
     for listen in [V4, V6] {
-        let (stream, mut remote) = pair(listen);
+        let (mut stream, mut remote) = pair(listen);
         assert_eq!(stream.send(b"question").unwrap(), 8);
         let mut buf = [0; 16];
         remote.read_exact(&mut buf[..8]).unwrap();
@@ -61,14 +67,70 @@ fn bytes_go_both_ways() {
 }
 
 #[test]
-fn socket_is_non_blocking_without_delay_and_not_inherited() {
+fn socket_is_non_blocking_and_not_inherited() {
     let (stream, _remote) = pair(V4);
     let socket = SockRef::from(&stream);
     assert!(socket.nonblocking().unwrap());
-    assert!(socket.tcp_nodelay().unwrap());
     let flags = nix::fcntl::fcntl(&stream, nix::fcntl::FcntlArg::F_GETFD).unwrap();
     assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     assert_eq!(stream.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn kernel_holds_nothing_back() {
+    let (mut stream, mut remote) = pair(V4);
+    for (number, is_delay_off) in [(1, false), (2, true), (3, true)] {
+        stream.send(b"x").unwrap();
+        assert_eq!(SockRef::from(&stream).tcp_nodelay().unwrap(), is_delay_off, "send {number}");
+    }
+    remote.read_exact(&mut [0; 3]).unwrap();
+}
+
+/// A connection whose remote has not heard that its SYN arrived, with the listener.
+fn unaware() -> (TcpStream, TcpListener) {
+    let listener = TcpListener::bind(V4).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let remote = listener.local_addr().unwrap();
+    loop {
+        let began_at = Instant::now();
+        let stream = tcp::connect(remote, None, SynAck::WithData).and_then(finish).unwrap();
+        let accepted = listener.accept();
+        // The kernel's own delay is 200 ms: a slow machine proves nothing.
+        if began_at.elapsed() < Duration::from_millis(100) {
+            assert_eq!(accepted.unwrap_err().kind(), ErrorKind::WouldBlock, "it has heard");
+            return (stream, listener);
+        }
+    }
+}
+
+#[test]
+fn remote_hears_of_the_connection_with_the_first_bytes() {
+    let (mut stream, listener) = unaware();
+    stream.send(b"request").unwrap();
+    let (mut remote, _) = listener.accept().expect("on loopback it has arrived by now");
+    remote.set_nonblocking(true).unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(remote.read(&mut buf).unwrap(), 7, "both came at once");
+    assert_eq!(&buf[..7], b"request");
+}
+
+#[test]
+fn remote_hears_of_the_connection_with_the_end_of_our_direction() {
+    let (stream, listener) = unaware();
+    stream.shutdown_write().unwrap();
+    let (mut remote, _) = listener.accept().expect("on loopback it has arrived by now");
+    assert_eq!(remote.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn remote_hears_of_the_connection_when_we_say_so() {
+    let (stream, listener) = unaware();
+    stream.acknowledge();
+    let (mut remote, _) = listener.accept().expect("on loopback it has arrived by now");
+    remote.write_all(b"greeting").unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(recv(&stream, &mut buf).unwrap(), 8);
+    assert_eq!(&buf, b"greeting");
 }
 
 #[test]
@@ -133,7 +195,7 @@ fn urgent_byte_stays_in_line() {
 
 #[test]
 fn shutdown_ends_one_direction_only() {
-    let (stream, mut remote) = pair(V4);
+    let (mut stream, mut remote) = pair(V4);
     stream.send(b"last").unwrap();
     stream.shutdown_write().unwrap();
     let mut all = Vec::new();
@@ -155,8 +217,8 @@ fn reset_is_what_the_remote_sees() {
 
 #[test]
 fn sending_into_a_reset_connection_is_an_error_and_no_signal() {
-    let (stream, remote) = pair(V4);
-    SockRef::from(&remote).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    let (mut stream, remote) = pair(V4);
+    SockRef::from(&remote).set_linger(Some(Duration::ZERO)).unwrap();
     drop(remote);
     wait(&stream, PollFlags::POLLIN);
     assert_eq!(HostError::from_io(&stream.send(b"x").unwrap_err()), HostError::Reset);
@@ -165,7 +227,7 @@ fn sending_into_a_reset_connection_is_an_error_and_no_signal() {
 
 #[test]
 fn a_full_send_buffer_would_block() {
-    let (stream, _remote) = pair(V4);
+    let (mut stream, _remote) = pair(V4);
     let chunk = vec![0; 1 << 20];
     let error = loop {
         if let Err(error) = stream.send(&chunk) {

@@ -5,6 +5,7 @@
 
 mod acknowledgement;
 mod closing;
+mod eager;
 mod hostile;
 mod memory;
 mod opening;
@@ -44,6 +45,8 @@ struct Script {
     room: usize,
     taken: Vec<u8>,
     is_shut: bool,
+    /// How often it was told to wait for the guest no longer.
+    acknowledged: u32,
 }
 
 impl HostStream for Script {
@@ -79,6 +82,10 @@ impl HostStream for Script {
         assert!(!self.is_shut, "the end is told once");
         self.is_shut = true;
     }
+
+    fn acknowledge(&mut self) {
+        self.acknowledged += 1;
+    }
 }
 
 /// A frame that the guest has received.
@@ -98,6 +105,8 @@ struct Ladder {
     mac: MacAddr,
     hosts: BTreeMap<FlowId, Script>,
     connects: Vec<(FlowId, SocketAddr)>,
+    /// Whether the guest was said to be eager at the last of them.
+    is_guest_eager: bool,
     closes: Vec<(FlowId, bool)>,
     /// Frames of the last turn may not be more than this.
     most_frames: usize,
@@ -122,6 +131,7 @@ impl Ladder {
             mac: MAC,
             hosts: BTreeMap::new(),
             connects: Vec::new(),
+            is_guest_eager: false,
             closes: Vec::new(),
             most_frames: usize::MAX,
         }
@@ -186,7 +196,10 @@ impl Ladder {
         loop {
             while let Some(action) = self.stack.poll_action() {
                 match action {
-                    HostAction::ConnectTcp { flow, remote } => self.connects.push((flow, remote)),
+                    HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
+                        self.connects.push((flow, remote));
+                        self.is_guest_eager = is_guest_eager;
+                    }
                     HostAction::Close { flow, reset } => self.closes.push((flow, reset)),
                     HostAction::QueryDns { .. } => {}
                 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
+mod flow_control;
+mod handshake;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -28,22 +31,6 @@ fn pair(world: &World) -> (TcpStream, TcpStream) {
     let guest = connect(&world.guest, listener.local_addr().unwrap()).expect("it connects");
     (guest, accept(&listener))
 }
-
-/// Keeps the kernel's own buffers of new TCP sockets at 1 MiB each, so that what is in flight says how much we hold. By
-/// default a receive buffer may grow to 32 MiB (tcp(7), `tcp_rmem`), even one that nobody reads: frames out of order
-/// are enough.
-fn bound_kernel_buffers(world: &World) {
-    for namespace in [&world.guest, &world.host, &world.remote] {
-        namespace.script(
-            "echo 4096 131072 1048576 >/proc/sys/net/ipv4/tcp_rmem
-             echo 4096 16384 1048576 >/proc/sys/net/ipv4/tcp_wmem",
-        );
-    }
-}
-
-/// The most that [`bound_kernel_buffers`] and we may hold of one stream: four buffers of the kernel's, a ring of 2 MiB,
-/// and 2 MiB more for what a socket takes beyond its limit.
-const IN_FLIGHT_MAX: usize = 8 << 20;
 
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -169,22 +156,6 @@ fn silent_neighbour_is_unreachable_when_the_host_gives_up() {
 }
 
 #[test]
-fn connect_is_not_answered_before_the_host_has_an_answer() {
-    let world = world!();
-    world.remote.script("ip route add blackhole 192.0.2.0/24");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
-    let error = world
-        .guest
-        .enter(|| {
-            let to = SocketAddr::from(([192, 0, 2, 1], 80));
-            TcpStream::connect_timeout(&to, Duration::from_millis(1500))
-        })
-        .expect_err("nobody answers");
-    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
-}
-
-#[test]
 fn data_flows_to_the_guest_after_the_guest_half_closes() {
     let world = world!();
     let _slirp = world.slirp().start();
@@ -295,90 +266,6 @@ fn transfers_are_byte_exact_at_every_mtu() {
 }
 
 #[test]
-fn slow_reader_stalls_the_sender_and_loses_nothing() {
-    const LEN: usize = 16 << 20;
-    let world = world!();
-    bound_kernel_buffers(&world);
-    let _slirp = world.slirp().start();
-    for guest_sends in [true, false] {
-        let (guest, remote) = pair(&world);
-        let (sender, receiver) = if guest_sends { (guest, remote) } else { (remote, guest) };
-        // The stall is seen, not timed: nothing more is taken for a while.
-        sender.set_write_timeout(Some(Duration::from_millis(700))).unwrap();
-        let mut sent = 0;
-        let mut chunk = vec![0; 65536];
-        let stalled = loop {
-            let len = chunk.len().min(LEN - sent);
-            send_exact(&mut chunk[..len], 77 + sent, len).unwrap();
-            match (&sender).write(&chunk[..len]) {
-                Ok(count) => sent += count,
-                Err(error) => break error,
-            }
-            assert!(
-                sent <= IN_FLIGHT_MAX,
-                "{sent} bytes vanished into buffers: nothing pushes back"
-            );
-        };
-        assert_eq!(stalled.kind(), std::io::ErrorKind::WouldBlock);
-        sender.set_write_timeout(Some(IO_LIMIT)).unwrap();
-        std::thread::scope(|scope| {
-            let rest = scope.spawn(|| send_exact(&sender, 77 + sent, LEN - sent));
-            receive_exact(&receiver, 77, LEN).unwrap();
-            rest.join().unwrap().unwrap();
-        });
-    }
-}
-
-#[test]
-fn bytes_before_the_guests_end_survive_a_slow_remote_that_ended_first() {
-    let world = world!();
-    bound_kernel_buffers(&world);
-    let slirp = world.slirp().start();
-    let (guest, remote) = pair(&world);
-    remote.shutdown(Shutdown::Write).unwrap();
-    assert_eq!((&guest).read(&mut [0; 1]).unwrap(), 0);
-    guest.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut sent = 0;
-    let mut chunk = vec![0; 65536];
-    loop {
-        send_exact(&mut chunk[..], 9 + sent, 65536).unwrap();
-        match (&guest).write(&chunk) {
-            Ok(count) => sent += count,
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-                break;
-            }
-        }
-        assert!(sent <= IN_FLIGHT_MAX, "{sent} bytes vanished into buffers: nothing pushes back");
-    }
-    drop(guest);
-    // Longer than any TIME-WAIT of ours; the process has nothing to do meanwhile.
-    let spent = slirp.facts().cpu_time_during(Duration::from_secs(3));
-    assert!(spent < Duration::from_millis(100), "it spins while the remote is slow: {spent:?}");
-    receive_exact(&remote, 9, sent).unwrap();
-    assert_eq!((&remote).read(&mut [0; 1]).unwrap(), 0);
-}
-
-#[test]
-fn tiny_receive_window_of_the_guest_is_respected() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let listener = listen(&world.remote, FAR);
-    let to = listener.local_addr().unwrap();
-    let guest = world.guest.enter(|| {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect_timeout(&to.into(), IO_LIMIT).unwrap();
-        bounded(TcpStream::from(socket))
-    });
-    let remote = accept(&listener);
-    let sent = std::thread::spawn(move || send_exact(&remote, 9, 1_000_000));
-    receive_exact(&guest, 9, 1_000_000).unwrap();
-    sent.join().unwrap().unwrap();
-}
-
-#[test]
 fn urgent_data_arrives_in_line_both_ways() {
     let world = world!();
     let _slirp = world.slirp().start();
@@ -437,77 +324,6 @@ fn hundred_connections_at_once_keep_their_bytes_apart() {
             });
         }
     });
-}
-
-#[test]
-fn new_connection_on_a_reset_tuple_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
-    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
-    for round in 0_u8..5 {
-        let mut stream = connect_from(&world.guest, 40000, server.address()).unwrap();
-        stream.write_all(&[round]).unwrap();
-        let mut back = [0];
-        stream.read_exact(&mut back).unwrap();
-        assert_eq!(back, [round]);
-        reset(stream);
-    }
-}
-
-#[test]
-fn new_connection_on_a_tuple_that_the_remote_closed_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
-    let listener = listen(&world.remote, FAR);
-    for _ in 0..3 {
-        let mut guest = connect_from(&world.guest, 40001, listener.local_addr().unwrap()).unwrap();
-        // The remote closes first, so that TIME-WAIT is not the guest's.
-        accept(&listener).write_all(b"bye").unwrap();
-        let mut text = String::new();
-        guest.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "bye");
-        drop(guest);
-        wait_until(Duration::from_secs(5), "the guest's socket is gone", || {
-            world.guest.script("ss -tanH sport = 40001").trim().is_empty()
-        });
-    }
-}
-
-#[test]
-fn new_syn_of_a_guest_that_forgot_its_connection_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
-    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
-    // The first connection is made and forgotten without a word on the wire: the tap drops the reset.
-    let stream = connect_from(&world.guest, 40002, server.address()).unwrap();
-    world.guest.script(
-        "nft add table t; nft add chain t o '{ type filter hook output priority 0; }'
-        nft add rule t o tcp sport 40002 drop",
-    );
-    reset(stream);
-    world.guest.script("nft delete table t");
-    let mut again = connect_from(&world.guest, 40002, server.address()).unwrap();
-    again.write_all(b"again").unwrap();
-    let mut back = [0; 5];
-    again.read_exact(&mut back).unwrap();
-    assert_eq!(&back, b"again");
-}
-
-#[test]
-fn window_scaling_is_negotiated() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let capture = world.capture();
-    let (_guest, _remote) = pair(&world);
-    let filter = "tcp[tcpflags] & (tcp-syn|tcp-ack) == (tcp-syn|tcp-ack)";
-    wait_until(Duration::from_secs(5), "the SYN|ACK is recorded", || {
-        !capture.packets(filter).is_empty()
-    });
-    let syn_ack = &capture.packets(filter)[0];
-    assert!(syn_ack.contains("wscale"), "{syn_ack}");
 }
 
 #[test]
