@@ -16,7 +16,7 @@ use slirp_core::service::search_domain::SearchDomain;
 use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::publish::Publish;
+use crate::publish::{Publish, PublishError};
 
 /// Largest MTU that the command line takes: 65535 less the Ethernet header.
 const MAX_MTU: i64 = 65_521;
@@ -134,9 +134,9 @@ pub(crate) enum ValueError {
     /// The value of `--busy-poll`.
     #[error("invalid --busy-poll: {0} (expected microseconds, 0 to {MAX_BUSY_POLL})")]
     BusyPoll(String),
-    /// Not of the form that `--publish` takes.
-    #[error("invalid --publish: {0} (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)")]
-    Publish(String),
+    /// The value of `--publish`.
+    #[error("invalid --publish: {0} ({1})")]
+    Publish(String, PublishError),
     /// Standard output is taken.
     #[error("invalid --pcap: - (stdout is taken by messages; give a file or a FIFO)")]
     PcapStdout,

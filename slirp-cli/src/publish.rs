@@ -18,9 +18,39 @@ pub(crate) struct Publish {
     guest_port: u16,
 }
 
+/// Why a value is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    #[error("expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT")]
+    Form,
+    #[error("the guest has no ports beyond 65535 for the rest of the range")]
+    Range,
+    #[error("ADDR and GUEST need to be both IPv4 or both IPv6")]
+    Versions,
+    #[error("name the guest's IPv6 address as well: [{0}]:PORT:[GUEST]:PORT")]
+    GuestMissing(Ipv6Addr),
+}
+
 impl Publish {
-    /// Reads a value; `None` when it is not of that form.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Reads a value.
+    pub(crate) fn parse(text: &str) -> Result<Self, PublishError> {
+        let publish = Self::of_form(text).ok_or(PublishError::Form)?;
+        let Self { host, ref host_ports, guest, guest_port, .. } = publish;
+        if guest_port.checked_add(host_ports.end() - host_ports.start()).is_none() {
+            return Err(PublishError::Range);
+        }
+        // What is left out is IPv4, unless the other side says otherwise; where an IPv6 guest is
+        // must be said.
+        match (host, guest) {
+            (Some(IpAddr::V6(host)), None) => Err(PublishError::GuestMissing(host)),
+            (Some(host), Some(guest)) if host.is_ipv4() != guest.is_ipv4() => {
+                Err(PublishError::Versions)
+            }
+            (Some(_) | None, Some(_) | None) => Ok(publish),
+        }
+    }
+
+    fn of_form(text: &str) -> Option<Self> {
         let mut parts = split(text);
         let protocol = match parts.first() {
             Some(&"udp") => ForwardProtocol::Udp,
@@ -41,17 +71,6 @@ impl Publish {
             _ => return None,
         };
         let guest_port = port(guest_port)?;
-        guest_port.checked_add(host_ports.end() - host_ports.start())?;
-        // What is left out is IPv4, unless the other side says otherwise; where an IPv6 guest is
-        // must be said.
-        if let (Some(host), Some(guest)) = (host, guest)
-            && host.is_ipv4() != guest.is_ipv4()
-        {
-            return None;
-        }
-        if guest.is_none() && host.is_some_and(|host| host.is_ipv6()) {
-            return None;
-        }
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
@@ -110,7 +129,7 @@ mod tests {
     use super::*;
 
     fn rules(text: &str) -> Vec<String> {
-        let publish = Publish::parse(text).unwrap_or_else(|| panic!("{text} is refused"));
+        let publish = Publish::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let guest = Ipv4Addr::new(10, 0, 2, 100);
         publish
             .forwards(guest)
@@ -162,14 +181,19 @@ mod tests {
             "a:80:80",
             "sctp:80:80",
             "90-80:80",
-            "80-82:65534",
-            "[::1]:80:80",
-            "127.0.0.1:80:[fd00::64]:80",
             "1:2:3:4:5",
             "[::1:80:80",
             "80:fd00::64:80",
         ] {
-            assert_eq!(Publish::parse(text), None, "{text}");
+            assert_eq!(Publish::parse(text), Err(PublishError::Form), "{text}");
+        }
+        for (text, error) in [
+            ("80-82:65534", PublishError::Range),
+            ("127.0.0.1:80:[fd00::64]:80", PublishError::Versions),
+            ("[::1]:80:10.0.2.15:80", PublishError::Versions),
+            ("[::1]:80:80", PublishError::GuestMissing(Ipv6Addr::LOCALHOST)),
+        ] {
+            assert_eq!(Publish::parse(text), Err(error), "{text}");
         }
     }
 }

@@ -262,6 +262,11 @@ fn refused_values_show_the_reason_alone() {
             &["--publish=80", "42", "tap0"],
             "invalid --publish: 80 (expected [PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT)\n",
         ),
+        (
+            &["--publish=[::1]:80:80", "42", "tap0"],
+            "invalid --publish: [::1]:80:80 (name the guest's IPv6 address as well: \
+             [::1]:PORT:[GUEST]:PORT)\n",
+        ),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

@@ -320,9 +320,9 @@ impl Line {
             }
             OptionId::LogLevel => self.log_level = Some(options::log_level(&value)?),
             OptionId::Publish => {
-                let publish = value.to_str().and_then(Publish::parse);
-                let publish =
-                    publish.ok_or_else(|| ValueError::Publish(value.display().to_string()))?;
+                // What is no text is no address either.
+                let publish = Publish::parse(&value.to_string_lossy())
+                    .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
                 self.publish.push(publish);
             }
             OptionId::MacAddress => self.mac = Some(value),
