@@ -307,6 +307,42 @@ fn idle_flows_sleep_and_wake_over_bad_links() {
     over_seeds(12, |seed| chat(seed, any_circumstances(seed).1));
 }
 
+/// Remotes that the guest spoke to first, and that then speak first themselves.
+#[test]
+fn remotes_are_heard_whoever_spoke_first_before() {
+    over_seeds(20, |seed| {
+        let (config, _) = any_circumstances(seed);
+        let mut sim = Sim::new(config, Weather::FAIR);
+        let (question, greeting) = (stream(seed, 700), stream(seed + 1, 5000));
+        for round in 0..3 {
+            sim.add(at(1), Remote::Echo);
+            for number in [4 * round, 4 * round + 1] {
+                sim.run(Program::new(at(1), question.clone()));
+                assert!(sim.finish(PATIENCE), "stalled at {}", sim.standing());
+                same(&sim.fate(number).received, &question, "echo");
+            }
+            assert_eq!(
+                sim.unaware(),
+                2 * round as u64 + 1,
+                "the second one came to an eager guest's"
+            );
+            let speakers = [
+                Remote::Source(greeting.clone()),
+                Remote::Caller(vec![(SECOND, greeting.clone())]),
+            ];
+            let number = 4 * round + 2;
+            sim.add(at(1), speakers[round % 2].clone());
+            for number in [number, number + 1] {
+                sim.run(Program { closes_last: true, ..Program::new(at(1), Vec::new()) });
+                assert!(sim.finish(PATIENCE), "stalled at {}", sim.standing());
+                same(&sim.fate(number).received, &greeting, "greeting");
+            }
+            assert_eq!(sim.unaware(), 2 * round as u64 + 2, "it was not taken for one again");
+        }
+        assert_forgotten(&mut sim);
+    });
+}
+
 #[test]
 fn datagrams_are_answered_from_where_they_went_and_mappings_expire() {
     over_seeds(4, |seed| {

@@ -123,10 +123,10 @@ mod tests {
         let mut remotes = EagerRemotes::new(1);
         let mine = remote(1, 80);
         remotes.note(mine, true);
-        let slot = remotes.place(mine).0;
+        let (slot, mark) = remotes.place(mine);
         let other = (1..=u16::MAX)
             .map(|port| remote(2, port))
-            .find(|&other| remotes.place(other).0 == slot && remotes.place(other).1 != 0)
+            .find(|&other| remotes.place(other).0 == slot && remotes.place(other).1 != mark)
             .unwrap();
         remotes.note(other, false);
         assert!(remotes.contains(mine), "news of others take nothing away");

@@ -46,7 +46,7 @@ use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
 use super::sockets::{HostSocket, SocketTable, TcpHost};
-use super::tcp::{Connecting, SynAck};
+use super::tcp::{Connecting, HandshakeAck};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::FlowSummary;
@@ -438,7 +438,8 @@ impl Reactor {
     fn perform(&mut self, action: HostAction, now: Instant) {
         match action {
             HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
-                let ack = if is_guest_eager { SynAck::WithData } else { SynAck::AtOnce };
+                let ack =
+                    if is_guest_eager { HandshakeAck::WithData } else { HandshakeAck::AtOnce };
                 let connected = self.sockets.connect(remote, ack).and_then(|connecting| {
                     let (socket, is_done) = match connecting {
                         Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),

@@ -15,7 +15,7 @@ use socket2::SockRef;
 
 use super::echo::{EchoOpenError, EchoSocket};
 use super::outbound::OutboundAddresses;
-use super::tcp::{self, Connecting, SynAck, TcpStream};
+use super::tcp::{self, Connecting, HandshakeAck, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
@@ -69,7 +69,11 @@ impl SocketTable {
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
-    pub(crate) fn connect(&self, remote: SocketAddr, ack: SynAck) -> Result<Connecting, HostError> {
+    pub(crate) fn connect(
+        &self,
+        remote: SocketAddr,
+        ack: HandshakeAck,
+    ) -> Result<Connecting, HostError> {
         tcp::connect(remote, self.outbound.source_for(remote.ip()), ack)
     }
 

@@ -17,7 +17,7 @@ use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "when to send and to acknowledge, urgent data in line, reset instead of an orderly end";
+    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, resets";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";
@@ -37,7 +37,7 @@ pub enum Connecting {
 
 /// When the remote hears that its SYN has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SynAck {
+pub enum HandshakeAck {
     /// As soon as it has.
     AtOnce,
     /// With the first bytes or the end of our direction, with [`TcpStream::acknowledge`], or after the
@@ -58,8 +58,9 @@ pub struct TcpStream {
 /// Whether the kernel would hold back a small segment (RFC 9293 section 3.7.4, Nagle's algorithm).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Delay {
-    /// Nothing was sent yet. What is sent first is never held back, since nothing waits to be
-    /// acknowledged; most connections send once, and are spared a call.
+    /// Nothing was sent yet. What is sent first leaves as a whole, since Linux holds a small segment back
+    /// only while an earlier small one is unacknowledged (Minshall's variant, `tcp_nagle_check`). Most
+    /// connections send once, and are spared a call.
     Unused,
     /// Something was sent: the next segment might be.
     Possible,
@@ -77,7 +78,7 @@ enum Delay {
 pub fn connect(
     remote: SocketAddr,
     source: Option<SocketAddr>,
-    ack: SynAck,
+    ack: HandshakeAck,
 ) -> Result<Connecting, HostError> {
     try_connect(remote, source, ack).map_err(|error| HostError::from_io(&error))
 }
@@ -85,12 +86,12 @@ pub fn connect(
 fn try_connect(
     remote: SocketAddr,
     source: Option<SocketAddr>,
-    ack: SynAck,
+    ack: HandshakeAck,
 ) -> io::Result<Connecting> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(remote), kind, Some(Protocol::TCP))?;
     socket.set_out_of_band_inline(true)?;
-    if ack == SynAck::WithData {
+    if ack == HandshakeAck::WithData {
         // Not permanent (tcp(7)): the kernel acknowledges the bytes that follow as it always does.
         socket.set_tcp_quickack(false)?;
     }
@@ -182,7 +183,7 @@ impl TcpStream {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Has the kernel send an acknowledgement that it holds, such as one of [`SynAck::WithData`].
+    /// Has the kernel send an acknowledgement that it holds, such as one of [`HandshakeAck::WithData`].
     pub fn acknowledge(&self) {
         if let Err(error) = self.socket.set_tcp_quickack(true) {
             tracing::debug!(%error, "an acknowledgement is late");

@@ -91,6 +91,11 @@ impl Sim {
         self.world.connects
     }
 
+    /// How many of them left the remote unaware until the guest spoke, or was given up on.
+    pub const fn unaware(&self) -> u64 {
+        self.world.unaware
+    }
+
     /// Sends a UDP datagram of the guest.
     pub fn send_udp(&mut self, from_port: u16, to: SocketAddr, payload: &[u8]) {
         self.guest.send_udp(from_port, to, payload);

@@ -56,6 +56,8 @@ pub(super) struct World {
     agenda: BTreeMap<(Instant, u64), Item>,
     planned: u64,
     pub(super) connects: u64,
+    /// How many of them were to wait for the guest's first bytes.
+    pub(super) unaware: u64,
 }
 
 enum Item {
@@ -90,6 +92,7 @@ impl World {
             agenda: BTreeMap::new(),
             planned: 0,
             connects: 0,
+            unaware: 0,
         }
     }
 
@@ -115,6 +118,7 @@ impl World {
         match action {
             HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
                 self.connects += 1;
+                self.unaware += u64::from(is_guest_eager);
                 let script = self.remotes.get(&remote).cloned().unwrap_or(Remote::Refuses);
                 let later = now + Duration::from_micros(self.rng.next_u64() % 50_000);
                 match script {

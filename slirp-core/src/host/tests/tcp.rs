@@ -13,10 +13,10 @@ use crate::flow::{HostStream as _, Transfer};
 use crate::host::outbound::OutboundAddresses;
 use crate::host::sockets::{HostSocket, SocketTable, TcpHost};
 use crate::host::tcp;
-use crate::host::tcp::{Connecting, SynAck, TcpStream};
+use crate::host::tcp::{Connecting, HandshakeAck, TcpStream};
 
 fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
-    tcp::connect(remote, source, SynAck::AtOnce)
+    tcp::connect(remote, source, HandshakeAck::AtOnce)
 }
 
 fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
@@ -93,7 +93,7 @@ fn unaware() -> (TcpStream, TcpListener) {
         listener.set_nonblocking(true).unwrap();
         let remote = listener.local_addr().unwrap();
         let began_at = Instant::now();
-        let stream = tcp::connect(remote, None, SynAck::WithData).and_then(finish).unwrap();
+        let stream = tcp::connect(remote, None, HandshakeAck::WithData).and_then(finish).unwrap();
         let accepted = listener.accept();
         // The kernel's own delay is 200 ms: a slow machine proves nothing.
         if began_at.elapsed() < Duration::from_millis(100) {
