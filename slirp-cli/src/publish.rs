@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use slirp_core::instance::{Forward, ForwardProtocol};
+use slirp_core::plan::AssumedGuest;
 
 /// One `--publish`, read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +28,6 @@ pub(crate) enum PublishError {
     Range,
     #[error("ADDR and GUEST need to be both IPv4 or both IPv6")]
     Versions,
-    #[error("name the guest's IPv6 address as well: [{0}]:PORT:[GUEST]:PORT")]
-    GuestMissing(Ipv6Addr),
 }
 
 impl Publish {
@@ -39,15 +38,17 @@ impl Publish {
         if guest_port.checked_add(host_ports.end() - host_ports.start()).is_none() {
             return Err(PublishError::Range);
         }
-        // What is left out is IPv4, unless the other side says otherwise; where an IPv6 guest is
-        // must be said.
         match (host, guest) {
-            (Some(IpAddr::V6(host)), None) => Err(PublishError::GuestMissing(host)),
             (Some(host), Some(guest)) if host.is_ipv4() != guest.is_ipv4() => {
                 Err(PublishError::Versions)
             }
             (Some(_) | None, Some(_) | None) => Ok(publish),
         }
+    }
+
+    /// Whether the ports are IPv6 ones. What is left out is IPv4, unless the other side says otherwise.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.host.or(self.guest).is_some_and(|address| address.is_ipv6())
     }
 
     fn of_form(text: &str) -> Option<Self> {
@@ -74,9 +75,16 @@ impl Publish {
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
-    /// The rules that it stands for; `guest` is meant where it names none.
-    pub(crate) fn forwards(&self, guest: Ipv4Addr) -> impl Iterator<Item = Forward> + '_ {
-        let guest = self.guest.unwrap_or(IpAddr::V4(guest));
+    /// The rules that it stands for; `assumed` is meant where it names no guest. There are none of IPv6
+    /// for a guest without.
+    pub(crate) fn forwards(&self, assumed: AssumedGuest) -> impl Iterator<Item = Forward> + '_ {
+        let assumed =
+            if self.is_ipv6() { assumed.ipv6.map(IpAddr::V6) } else { Some(assumed.ipv4.into()) };
+        let guest = self.guest.or(assumed);
+        guest.into_iter().flat_map(|guest| self.forwards_to(guest))
+    }
+
+    fn forwards_to(&self, guest: IpAddr) -> impl Iterator<Item = Forward> + '_ {
         let everywhere: IpAddr = match guest {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -130,9 +138,9 @@ mod tests {
 
     fn rules(text: &str) -> Vec<String> {
         let publish = Publish::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let guest = Ipv4Addr::new(10, 0, 2, 100);
+        let ipv6 = Some("fd00::5054:ff:fe12:3456".parse().unwrap());
         publish
-            .forwards(guest)
+            .forwards(AssumedGuest { ipv4: Ipv4Addr::new(10, 0, 2, 100), ipv6 })
             .map(|rule| format!("{:?} {} {}", rule.protocol, rule.host, rule.guest))
             .collect()
     }
@@ -146,6 +154,8 @@ mod tests {
             ("8080:10.0.2.15:80", "Tcp 0.0.0.0:8080 10.0.2.15:80"),
             ("tcp:127.0.0.1:8080:10.0.2.15:80", "Tcp 127.0.0.1:8080 10.0.2.15:80"),
             ("8080:[fd00::64]:80", "Tcp [::]:8080 [fd00::64]:80"),
+            ("[::1]:8080:80", "Tcp [::1]:8080 [fd00::5054:ff:fe12:3456]:80"),
+            ("udp:[::]:53:53", "Udp [::]:53 [fd00::5054:ff:fe12:3456]:53"),
             ("udp:[::1]:8080:[fd00::64]:80", "Udp [::1]:8080 [fd00::64]:80"),
         ] {
             assert_eq!(rules(text), [rule], "{text}");
@@ -191,7 +201,6 @@ mod tests {
             ("80-82:65534", PublishError::Range),
             ("127.0.0.1:80:[fd00::64]:80", PublishError::Versions),
             ("[::1]:80:10.0.2.15:80", PublishError::Versions),
-            ("[::1]:80:80", PublishError::GuestMissing(Ipv6Addr::LOCALHOST)),
         ] {
             assert_eq!(Publish::parse(text), Err(error), "{text}");
         }

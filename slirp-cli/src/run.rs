@@ -32,6 +32,7 @@ use slirp_core::host::tap::Tap;
 use slirp_core::inherited_fd;
 use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp;
 use slirp_core::wire::MacAddr;
@@ -93,7 +94,8 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         say(line);
     }
     raise_descriptor_limit();
-    let mut builder = builder(options, opened.link);
+    let guest = AssumedGuest::new(&options.plan, opened.mac);
+    let mut builder = builder(options, opened.link).assumed_guest(guest);
     if let Some(path) = &options.pcap {
         let recording =
             Recording::create(path).map_err(|error| RunFailure::Recording(path.clone(), error))?;
@@ -106,7 +108,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     // the first packet.
     confine(options, opened.userns)?;
     let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
-    if let Err(error) = publish(options, running.handle()) {
+    if let Err(error) = publish(options, guest, running.handle()) {
         outcome(running.stop(SHUTDOWN_TIMEOUT))?;
         return Err(error.into());
     }
@@ -284,8 +286,7 @@ fn open(options: &Options, sources: Sources<'_>) -> Result<Result<Opened, End>, 
 }
 
 /// Opens the ports that are to lead to the guest from the start.
-fn publish(options: &Options, handle: &Handle) -> Result<(), ForwardError> {
-    let guest = options.plan.recommended_guest();
+fn publish(options: &Options, guest: AssumedGuest, handle: &Handle) -> Result<(), ForwardError> {
     for forward in options.publish.iter().flat_map(|publish| publish.forwards(guest)) {
         handle.blocking_add_forward(forward)?;
     }

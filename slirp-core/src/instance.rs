@@ -55,7 +55,7 @@ use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::recording::Recording;
 pub use crate::host::switchboard::{NewMember, Switchboard};
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
 use crate::stack::Stack;
 use crate::stats::Stats;
@@ -171,6 +171,7 @@ pub struct Builder {
     dns: DnsConfig,
     outbound: OutboundAddresses,
     api: Option<ApiSocket>,
+    assumed_guest: Option<AssumedGuest>,
     /// How many descriptors the process may have. Asked for before a filter of system calls may
     /// forbid to ask.
     descriptors: Option<usize>,
@@ -196,6 +197,7 @@ impl Builder {
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
             api: None,
+            assumed_guest: None,
             descriptors: descriptors::limit(),
             processors: std::thread::available_parallelism().map_or(1, NonZero::get),
             busy_poll: BUSY_POLL,
@@ -272,6 +274,14 @@ impl Builder {
         self
     }
 
+    /// Where the guest is taken to be by a request to the API socket that opens a port and does not say
+    /// (default the recommended addresses of the plan).
+    #[must_use]
+    pub fn assumed_guest(mut self, guest: AssumedGuest) -> Self {
+        self.assumed_guest = Some(guest);
+        self
+    }
+
     /// Records every frame that crosses the guest's link (default none). Of a shared network that
     /// is what its members exchange with us, not with each other.
     #[must_use]
@@ -309,6 +319,7 @@ impl Builder {
             mut dns,
             outbound,
             api,
+            assumed_guest,
             descriptors,
             processors,
             busy_poll,
@@ -332,6 +343,7 @@ impl Builder {
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
+        let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(&plan, None));
         let stack = Stack::new(config);
         let busy_poll = BusyPoll::new(busy_poll, processors);
         let (mut reactor, mailbox) = Reactor::new(link, recorder, stack, outbound, ask, busy_poll)
@@ -357,7 +369,7 @@ impl Builder {
                 // Ends when the data thread has gone and the channel of queries with it.
                 runtime.block_on(async move {
                     let mut serving = JoinSet::new();
-                    serving.spawn(api.serve(handle, plan));
+                    serving.spawn(api.serve(handle, plan, assumed));
                     resolving.await;
                     serving.shutdown().await;
                 });

@@ -106,6 +106,25 @@ impl Ipv6Plan {
         self.host(0x100)
     }
 
+    /// The address that a guest with this Ethernet address makes for itself from our router
+    /// advertisements, unless it was told to hide the Ethernet address (RFC 4862 section 5.5.3 with the
+    /// modified EUI-64 of RFC 4291 appendix A; Linux' `addr_gen_mode` 0, which new namespaces have).
+    pub const fn address_made_from(&self, mac: MacAddr) -> Ipv6Addr {
+        const UNIVERSAL: u8 = 0x02;
+        let s = self.prefix.segments();
+        let MacAddr([a, b, c, d, e, f]) = mac;
+        Ipv6Addr::new(
+            s[0],
+            s[1],
+            s[2],
+            s[3],
+            u16::from_be_bytes([a ^ UNIVERSAL, b]),
+            u16::from_be_bytes([c, 0xff]),
+            u16::from_be_bytes([0xfe, d]),
+            u16::from_be_bytes([e, f]),
+        )
+    }
+
     /// Whether `address` lies in the virtual network.
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         address.segments()[..4] == self.prefix.segments()[..4]
@@ -296,6 +315,27 @@ impl Default for AddressPlan {
     }
 }
 
+/// Where a guest is taken to be by a rule that leads a port of the host to it and does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssumedGuest {
+    /// Its IPv4 address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address, where the plan has IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl AssumedGuest {
+    /// The recommended IPv4 address, as slirp4netns(1) has it. In IPv6 the one that a guest makes for
+    /// itself from the Ethernet address `mac` of its interface, or the recommended one where that is unknown.
+    pub fn new(plan: &AddressPlan, mac: Option<MacAddr>) -> Self {
+        let made = |ipv6: &Ipv6Plan| match mac {
+            Some(mac) => ipv6.address_made_from(mac),
+            None => ipv6.recommended_guest(),
+        };
+        Self { ipv4: plan.recommended_guest(), ipv6: plan.ipv6().map(made) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +376,21 @@ mod tests {
         for good in ["2001:db8::/64", "fec0::/64", "64:ff9b::/064"] {
             assert!(good.parse::<Ipv6Plan>().is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn an_address_that_a_guest_makes_itself_is_known_beforehand() {
+        // The example of RFC 4291 appendix A, in a network of ours.
+        let mac = MacAddr([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
+        let made = Ipv6Plan::default().address_made_from(mac);
+        assert_eq!(made, "fd00::3656:78ff:fe9a:bcde".parse::<Ipv6Addr>().unwrap());
+
+        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
+        let recommended = Some("fd00::100".parse().unwrap());
+        assert_eq!(AssumedGuest::new(&plan, Some(mac)).ipv6, Some(made));
+        assert_eq!(AssumedGuest::new(&plan, None).ipv6, recommended);
+        let without = AssumedGuest::new(&AddressPlan::default(), Some(mac));
+        assert_eq!((without.ipv4, without.ipv6), (Ipv4Addr::new(10, 0, 2, 100), None));
     }
 
     #[test]

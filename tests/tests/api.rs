@@ -236,15 +236,17 @@ fn refused_port_is_explained_in_the_log() {
 }
 
 #[test]
-fn ipv6_guest_is_assumed_like_the_ipv4_one() {
+fn ipv6_guest_is_assumed_where_it_makes_its_address_from_the_mac() {
     let world = world!();
     let api = Api::new(&world);
-    let _slirp = world.slirp().options(&[&api.option(), "--enable-ipv6"]).start();
+    let mac = "--macaddress=52:54:00:12:34:56";
+    let _slirp = world.slirp().options(&[&api.option(), "--enable-ipv6", mac]).start();
     for arguments in ["\"proto\":\"tcp6\"", "\"proto\":\"udp\",\"host_addr6\":\"::1\""] {
         api.forward(&format!("{{{arguments},\"host_port\":8080,\"guest_port\":80}}"));
     }
     let listed = api.ask(LIST);
-    assert_eq!(listed.matches("\"guest_addr6\":\"fd00::100\"").count(), 4, "{listed}");
+    let guest = "\"guest_addr6\":\"fd00::5054:ff:fe12:3456\"";
+    assert_eq!(listed.matches(guest).count(), 4, "{listed}");
 }
 
 fn flows(api: &Api, arguments: &str) -> String {

@@ -224,6 +224,15 @@ fn datagrams_of_host_loopback_are_answered_though_it_is_disabled() {
     assert_eq!((&buffer[..len], from), (&b"answer"[..], (LOOPBACK, 5353).into()));
 }
 
+/// Waits until the guest has made itself an address and has a way back, from the router advertisement.
+fn await_ipv6(world: &World) {
+    wait_until(IO_LIMIT, "an address from the router advertisement", || {
+        let addresses = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
+        let routes = world.guest.script("ip -6 route show default");
+        addresses.contains("fd00::") && routes.contains("via fe80::2")
+    });
+}
+
 #[test]
 fn ipv6_is_forwarded_like_ipv4() {
     let world = world!();
@@ -264,11 +273,9 @@ fn ipv6_datagrams_are_answered_from_the_address_that_was_asked() {
     let world = world!();
     world.host.script("ip addr add 2001:db8:1::77/64 dev h0 nodad");
     let (_slirp, api) = start(&world, &["--enable-ipv6"]);
-    world.guest.script("ip addr add fd00::100/64 dev tap0 nodad");
-    wait_until(IO_LIMIT, "a way back from the router advertisement", || {
-        world.guest.script("ip -6 route show default").contains("via fe80::2")
-    });
-    let server = udp(&world.guest, SocketAddr::new("fd00::100".parse().unwrap(), 0));
+    await_ipv6(&world);
+    // Neither its address nor the guest's is named: the one that the guest has made is meant.
+    let server = udp(&world.guest, (Ipv6Addr::UNSPECIFIED, 0).into());
     let port = server.local_addr().unwrap().port();
     api.forward(&format!("{{\"proto\":\"udp6\",\"host_port\":5353,\"guest_port\":{port}}}"));
     for host in ["2001:db8:1::1", "2001:db8:1::77"] {
@@ -336,4 +343,17 @@ fn published_ports_are_open_when_the_network_is_ready() {
     let exit = world.slirp().options(&["--publish=8080:80"]).run();
     assert_eq!(exit.code, Some(1));
     assert!(exit.stderr.contains("cannot listen on 0.0.0.0:8080"), "{}", exit.stderr);
+}
+
+#[test]
+fn published_ipv6_ports_find_the_guest_by_themselves() {
+    let world = world!();
+    let (_slirp, _) = start(&world, &["--enable-ipv6", "--publish=[::]:8080:80"]);
+    await_ipv6(&world);
+    let _capture = world.capture();
+    let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let listener = world.guest.enter(|| TcpListener::bind((any, 80))).unwrap();
+    let host = "2001:db8:1::1".parse().unwrap();
+    let client = connect(&world.remote, SocketAddr::new(host, 8080)).unwrap();
+    assert_eq!(accept(&listener).1, client.local_addr().unwrap());
 }

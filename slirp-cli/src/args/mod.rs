@@ -116,8 +116,8 @@ pub(crate) enum ArgumentError {
     Conflict(&'static str, &'static str),
     /// More operands than `--target-type=bess` takes.
     TooManyArguments,
-    /// `--cidr6` without `--enable-ipv6`.
-    Cidr6WithoutIpv6,
+    /// An option that is about IPv6 without `--enable-ipv6`.
+    WithoutIpv6(&'static str),
     /// A value that is refused without showing the usage.
     Value(ValueError),
 }
@@ -139,8 +139,9 @@ impl ArgumentError {
             Self::MacWithoutConfigure => {
                 b"--macaddr cannot be specified when --configure or -c is not specified".to_vec()
             }
-            Self::Cidr6WithoutIpv6 => {
-                b"--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified".to_vec()
+            Self::WithoutIpv6(option) => {
+                format!("{option} cannot be specified when --enable-ipv6 or -6 is not specified")
+                    .into_bytes()
             }
             Self::Pid => b"PID must be a positive integer".to_vec(),
             Self::NetnsPath(errno) => {
@@ -350,7 +351,10 @@ impl Line {
             return Err(ArgumentError::MacWithoutConfigure);
         }
         if self.cidr6.is_some() && !self.enable_ipv6 {
-            return Err(ArgumentError::Cidr6WithoutIpv6);
+            return Err(ArgumentError::WithoutIpv6("--cidr6"));
+        }
+        if self.publish.iter().any(Publish::is_ipv6) && !self.enable_ipv6 {
+            return Err(ArgumentError::WithoutIpv6("--publish with an IPv6 address"));
         }
         let target = self.target()?;
         let mut plan = match &self.cidr {

@@ -153,6 +153,10 @@ fn refusals_have_the_texts_that_callers_know() {
             &["--cidr6=fd01::/64", "42", "tap0"],
             "--cidr6 cannot be specified when --enable-ipv6 or -6 is not specified",
         ),
+        (
+            &["--publish=80:80", "--publish=[::1]:80:80", "42", "tap0"],
+            "--publish with an IPv6 address cannot be specified when --enable-ipv6 or -6 is not specified",
+        ),
         (&["--target-type=foo"], TARGET_TYPE),
         (&["--target-type=netns", "--target-type=", "abc"], TARGET_TYPE),
         // What else is wrong comes first, wherever it stands.

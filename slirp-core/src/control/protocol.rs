@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde_json::Value;
 
 use crate::host::forward::{Forward, ForwardProtocol};
-use crate::plan::AddressPlan;
+use crate::plan::AssumedGuest;
 
 /// A request of this many bytes is too large.
 pub const REQUEST_CAP: usize = 4096;
@@ -95,8 +95,13 @@ impl Refusal {
 }
 
 /// Reads the first JSON value of `bytes`; what comes after it does not matter. `None` when it is
-/// not complete and the client may still send the rest.
-pub fn parse(bytes: &[u8], is_ended: bool, plan: &AddressPlan) -> Option<Result<Request, Refusal>> {
+/// not complete and the client may still send the rest. A rule that does not say where the guest is
+/// leads to `assumed`.
+pub fn parse(
+    bytes: &[u8],
+    is_ended: bool,
+    assumed: AssumedGuest,
+) -> Option<Result<Request, Refusal>> {
     if bytes.len() >= REQUEST_CAP {
         return Some(Err(Refusal::TooLarge));
     }
@@ -104,18 +109,18 @@ pub fn parse(bytes: &[u8], is_ended: bool, plan: &AddressPlan) -> Option<Result<
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let first = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next();
     match first {
-        Some(Ok(value)) => Some(request(&value, plan)),
+        Some(Ok(value)) => Some(request(&value, assumed)),
         Some(Err(error)) if !error.is_eof() => Some(Err(Refusal::NotJson)),
         Some(Err(_)) | None => is_ended.then_some(Err(Refusal::NotJson)),
     }
 }
 
-fn request(value: &Value, plan: &AddressPlan) -> Result<Request, Refusal> {
+fn request(value: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
     let object = value.as_object().ok_or(Refusal::NotObject)?;
     let execute = object.get("execute").and_then(Value::as_str).ok_or(Refusal::NoExecute)?;
     let arguments = object.get("arguments").unwrap_or(&Value::Null);
     match execute {
-        "add_hostfwd" => add_forwards(arguments, plan),
+        "add_hostfwd" => add_forwards(arguments, assumed),
         "remove_hostfwd" => remove_forwards(arguments),
         "list_hostfwd" => Ok(Request::ListForwards),
         "list_flows" => list_flows(arguments),
@@ -152,8 +157,8 @@ fn list_flows(arguments: &Value) -> Result<Request, Refusal> {
 
 /// One rule, or with `host_port_end` one for each port up to that one, which lead to as many ports
 /// of the guest from `guest_port` on.
-fn add_forwards(arguments: &Value, plan: &AddressPlan) -> Result<Request, Refusal> {
-    let forward = add_forward(arguments, plan)?;
+fn add_forwards(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
+    let forward = add_forward(arguments, assumed)?;
     let Some(end) = optional(arguments, "host_port_end") else {
         return Ok(Request::AddForward(forward));
     };
@@ -171,7 +176,7 @@ fn add_forwards(arguments: &Value, plan: &AddressPlan) -> Result<Request, Refusa
 
 /// The arguments are looked at in this order, so that a request with several mistakes is told of
 /// the same one as by slirp4netns.
-fn add_forward(arguments: &Value, plan: &AddressPlan) -> Result<Forward, Refusal> {
+fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refusal> {
     let has = |name| text(arguments, name).is_some();
     let is_v6_named =
         (has("host_addr6") || has("guest_addr6")) && !has("host_addr") && !has("guest_addr");
@@ -201,14 +206,11 @@ fn add_forward(arguments: &Value, plan: &AddressPlan) -> Result<Forward, Refusal
     };
     let everywhere: IpAddr =
         if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    let recommended = if is_ipv6 {
-        plan.ipv6().map(|ipv6| IpAddr::V6(ipv6.recommended_guest()))
-    } else {
-        Some(IpAddr::V4(plan.recommended_guest()))
-    };
+    let default =
+        if is_ipv6 { assumed.ipv6.map(IpAddr::V6) } else { Some(IpAddr::V4(assumed.ipv4)) };
     let host = address(host_name, Some(everywhere))?;
     let host = SocketAddr::new(host, port("host_port")?);
-    let guest = address(guest_name, recommended)?;
+    let guest = address(guest_name, default)?;
     let guest = SocketAddr::new(guest, port("guest_port")?);
     Ok(Forward { protocol, host, guest })
 }

@@ -29,7 +29,7 @@ use super::reply;
 use crate::event::ForwardId;
 use crate::host::forward::{Forward, ForwardError};
 use crate::instance::Handle;
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, AssumedGuest};
 use crate::sys::remover::{Identity, Remover};
 
 /// Connections at one time (one descriptor and about 6 KiB each).
@@ -100,12 +100,12 @@ impl ApiSocket {
     }
 
     /// Serves until it is dropped.
-    pub(crate) async fn serve(mut self, handle: Handle, plan: AddressPlan) {
+    pub(crate) async fn serve(mut self, handle: Handle, plan: AddressPlan, assumed: AssumedGuest) {
         let Some(Ok(listener)) = self.listener.take().map(UnixListener::from_std) else {
             tracing::error!("the API socket is not usable");
             return;
         };
-        let shared = Arc::new(Shared { handle, plan, started_at: Instant::now() });
+        let shared = Arc::new(Shared { handle, plan, assumed, started_at: Instant::now() });
         let mut tasks = JoinSet::new();
         let mut order: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -138,6 +138,7 @@ impl ApiSocket {
 struct Shared {
     handle: Handle,
     plan: AddressPlan,
+    assumed: AssumedGuest,
     started_at: Instant,
 }
 
@@ -164,7 +165,7 @@ async fn serve_client(mut stream: UnixStream, shared: Arc<Shared>) {
             return;
         };
         len += count;
-        if let Some(request) = protocol::parse(&buffer[..len], count == 0, &shared.plan) {
+        if let Some(request) = protocol::parse(&buffer[..len], count == 0, shared.assumed) {
             break request;
         }
     };
@@ -193,7 +194,7 @@ async fn serve_client(mut stream: UnixStream, shared: Arc<Shared>) {
 }
 
 async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
-    let Shared { handle, plan, started_at } = shared;
+    let Shared { handle, plan, started_at, .. } = shared;
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
             Ok(id) => Ok(reply::added(id)),

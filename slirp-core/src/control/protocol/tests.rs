@@ -1,9 +1,10 @@
 //! Every row of the contract.
 
 use super::*;
+use crate::plan::AddressPlan;
 
 fn parsed(bytes: &[u8]) -> Option<Result<Request, Refusal>> {
-    parse(bytes, true, &AddressPlan::default())
+    parse(bytes, true, AssumedGuest::new(&AddressPlan::default(), None))
 }
 
 fn refused(request: &str) -> String {
@@ -61,13 +62,13 @@ fn a_message_of_4096_bytes_is_too_large_and_one_less_is_not() {
 
 #[test]
 fn the_first_complete_value_is_the_request_and_what_follows_does_not_matter() {
-    let plan = AddressPlan::default();
+    let assumed = AssumedGuest::new(&AddressPlan::default(), None);
     let whole = b"{\"execute\":\"list_hostfwd\"} and more";
     for len in 0..25 {
-        assert_eq!(parse(&whole[..len], false, &plan), None, "{len}");
+        assert_eq!(parse(&whole[..len], false, assumed), None, "{len}");
     }
     for len in 26..=whole.len() {
-        assert_eq!(parse(&whole[..len], false, &plan), Some(Ok(Request::ListForwards)), "{len}");
+        assert_eq!(parse(&whole[..len], false, assumed), Some(Ok(Request::ListForwards)), "{len}");
     }
 }
 
@@ -132,13 +133,15 @@ fn ipv6_is_meant_by_the_protocol_or_by_the_arguments() {
 #[test]
 fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
     let plan = AddressPlan::default().with_ipv6(crate::plan::Ipv6Plan::default());
+    let assumed = AssumedGuest::new(&plan, None);
     for arguments in [
         "{\"proto\":\"tcp6\",\"host_port\":80,\"guest_port\":8080}",
         "{\"proto\":\"tcp\",\"host_addr6\":\"::\",\"host_port\":80,\"guest_port\":8080}",
         "{\"proto\":\"tcp6\",\"host_port\":80,\"guest_addr6\":\"\",\"guest_port\":8080}",
     ] {
         let request = format!("{{\"execute\":\"add_hostfwd\",\"arguments\":{arguments}}}");
-        let Some(Ok(Request::AddForward(forward))) = parse(request.as_bytes(), true, &plan) else {
+        let Some(Ok(Request::AddForward(forward))) = parse(request.as_bytes(), true, assumed)
+        else {
             panic!("{arguments}");
         };
         assert_eq!(forward.host, "[::]:80".parse().unwrap());
