@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::unistd::setsid;
 
 use crate::{arena, worker};
 
@@ -43,6 +44,9 @@ fn dispatch(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
         arena::enter(place.parse().context("odd holder")?)?;
     }
     worker::die_with_parent()?;
+    // As in life, where a container, its network and the servers of the host do not share a session: the
+    // scheduler divides a core among sessions first (sched(7), autogroups).
+    setsid().context("setsid")?;
     match load.as_str() {
         tcp_stream::LOAD => tcp_stream::work(&args),
         round_trip::SERVER => round_trip::serve(&args),
