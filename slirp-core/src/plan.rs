@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn an_address_that_a_guest_makes_itself_is_known_beforehand() {
-        // The example of RFC 4291 appendix A, in a network of ours.
+        // The example of RFC 2464 section 4, in a network of ours.
         let mac = MacAddr([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
         let made = Ipv6Plan::default().address_made_from(mac);
         assert_eq!(made, "fd00::3656:78ff:fe9a:bcde".parse::<Ipv6Addr>().unwrap());
