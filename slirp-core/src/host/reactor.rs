@@ -15,8 +15,8 @@
 //! there are more. A link that takes no more frames (a socket whose peer reads slowly) ends the
 //! writing until it does: flows are not served and datagrams stay in the host's kernel meanwhile.
 //!
-//! *Sleep.* Where small requests follow each other closely, the loop looks for events for some
-//! microseconds before it sleeps ([`busy_poll`]): an interrupt to wake it would cost more.
+//! *Sleep.* Where small requests follow each other closely, and where turns are quicker that way, the loop
+//! looks for events for some microseconds before it sleeps ([`busy_poll`]).
 //!
 //! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
 //! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
@@ -219,29 +219,32 @@ impl Reactor {
         let patience = self.patience();
         if std::mem::take(&mut self.is_gathering) || patience == Some(Duration::ZERO) {
             self.poll(events, patience)?;
-            return Ok(self.now());
+            let now = self.now();
+            self.busy_poll.note_gathered(now);
+            return Ok(now);
         }
-        let began_at = self.now();
-        if let Some(span) = self.busy_poll.span() {
-            loop {
-                self.poll(events, Some(Duration::ZERO))?;
-                let now = self.now();
-                if !events.is_empty() {
-                    self.busy_poll.note_found();
-                    return Ok(now);
-                }
-                if now >= began_at + span {
-                    break;
-                }
-            }
-            self.busy_poll.note_missed();
+        let span = self.busy_poll.span();
+        let is_found = match span {
+            Some(span) => self.look(events, span)?,
+            None => false,
+        };
+        if !is_found {
             self.poll(events, patience)?;
-            return Ok(self.now());
         }
-        self.poll(events, patience)?;
         let now = self.now();
-        self.busy_poll.note_slept(now.saturating_since(began_at));
+        self.busy_poll.note_turn(span.is_some() && !is_found, now);
         Ok(now)
+    }
+
+    /// Looks for events for up to `span`, without sleep. Returns whether there are any.
+    fn look(&mut self, events: &mut Events, span: Duration) -> Result<bool, RunError> {
+        let until = self.now() + span;
+        loop {
+            self.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() || self.now() >= until {
+                return Ok(!events.is_empty());
+            }
+        }
     }
 
     fn poll(&mut self, events: &mut Events, patience: Option<Duration>) -> Result<(), RunError> {

@@ -1,99 +1,149 @@
 //! Whether to look for events for a moment before the thread sleeps.
 //!
-//! A thread that sleeps is woken by an interrupt to its processor, and a small request with its answer
-//! crosses the data thread twice: a good part of a round trip is spent on waking us. Whoever looks instead
-//! of sleeping is told at once, and keeps a processor busy meanwhile. So it is done only where it pays,
-//! which the waits themselves tell.
+//! A small request with its answer crosses the data thread twice, and the thread is woken each time. What
+//! that costs depends on the machine: 2 us on one, 20 us on another, where a good part of a round trip
+//! is spent on it. A thread that looks for events instead of sleeping need not be woken, but it keeps a
+//! processor busy meanwhile, and where the answer takes longer than the look, the look only adds to it.
+//! So both ways are timed while they are in use, and the quicker one is kept.
 //!
-//! | mode | a wait | next |
+//! | phase | which way | left |
 //! | --- | --- | --- |
-//! | sleeping | was short | looking, after [`needed`](BusyPoll::needed) of them |
-//! | sleeping | was long | counts against two short ones |
-//! | looking | something was found | stays; a run of finds makes `needed` small again |
-//! | looking | nothing was found in time | sleeping, after a few of them; `needed` is doubled |
+//! | settled | the one that is preferred | after a number of turns, sooner where looks are in vain |
+//! | defence | the one that is preferred, timed | after [`TRIAL`] turns |
+//! | challenge | the other one, timed | after [`TRIAL`] turns: the quicker one is preferred, and settled on |
 //!
-//! Where nobody answers soon, nobody looks. Where all processors have work, whoever is to answer waits for ours:
-//! nothing is found, and the doubling makes the attempts rare. On a single processor there are none.
+//! What is timed is a whole turn of the loop, from one wait's end to the next one's, since a look takes its
+//! processor from somebody, who may be the one that is to answer. Only turns that follow each other
+//! closely are timed and looked in: where events are rare, sleep costs nothing that anybody would notice.
+//! A verdict that is confirmed holds twice as long as the last one, so that trials become rare. On a
+//! single processor there is no looking.
 
 use std::time::Duration;
 
-/// Short waits after which looking is tried, at least and at most (arbitrary; the latter is a tenth of a
-/// second of small requests).
-const NEEDED: (u32, u32) = (16, 4096);
-/// What looking begins with, what a find adds and a miss takes, and the most there can be: it goes on
-/// while four of five looks find something (arbitrary; a find saves about half of what a miss costs).
-const SCORE_START: u32 = 8;
-const SCORE_CAP: u32 = 16;
-const FIND: u32 = 1;
-const MISS: u32 = 4;
-/// Finds without having given up in between, after which it was right to begin (arbitrary).
-const PROVEN: u32 = 64;
+use crate::time::Instant;
+
+/// Longest turn that follows its predecessor closely (arbitrary: twenty times what a request of one small
+/// segment and its answer take over loopback, and far below what anybody would notice).
+const CLOSE: Duration = Duration::from_micros(500);
+/// Close turns in a row after which there may be looks and trials (arbitrary).
+const RUN: u32 = 16;
+/// Turns of a trial (arbitrary: a few milliseconds, and enough for one late turn not to decide it).
+const TRIAL: u32 = 64;
+/// Turns that a verdict holds, at first and at most (arbitrary). In the end less than one turn in two hundred is
+/// spent on trying the other way, so that not even the 99th percentile of a round trip knows of it.
+const HOLD: (u32, u32) = (256, 16_384);
+/// A look in vain counts for so many turns of a verdict (arbitrary): what has become wrong is found out soon.
+const MISS: u32 = 16;
+/// Tenths of the time of a turn with sleep that one with a look may take to be preferred. It costs
+/// processor time (a tenth to a third more of it, measured), so it has to be worth something.
+const WORTH: u32 = 9;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
     limit: Duration,
-    needed: u32,
-    mode: Mode,
+    /// Close turns in a row, up to [`RUN`].
+    run: u32,
+    is_looking_preferred: bool,
+    phase: Phase,
+    /// Turns that the next verdict holds if it confirms the last one.
+    hold: u32,
+    turned_at: Instant,
 }
 
 #[derive(Debug)]
-enum Mode {
-    Sleeping { short: u32 },
-    Looking { score: u32, found: u32 },
+enum Phase {
+    Settled { left: u32 },
+    Defence(Trial),
+    Challenge { trial: Trial, defence: Duration },
+}
+
+#[derive(Debug, Default)]
+struct Trial {
+    turns: u32,
+    took: Duration,
+}
+
+impl Trial {
+    /// The time of all turns, when this one is the last.
+    fn note(&mut self, took: Duration) -> Option<Duration> {
+        self.turns += 1;
+        self.took += took;
+        (self.turns == TRIAL).then_some(self.took)
+    }
 }
 
 impl BusyPoll {
     /// Looks for up to `limit` (zero: never) where there are several `processors`.
     pub(crate) const fn new(limit: Duration, processors: usize) -> Self {
-        let limit = if processors > 1 { limit } else { Duration::ZERO };
-        Self { limit, needed: NEEDED.0, mode: Mode::Sleeping { short: 0 } }
+        Self {
+            limit: if processors > 1 { limit } else { Duration::ZERO },
+            run: 0,
+            is_looking_preferred: false,
+            phase: Phase::Settled { left: 1 },
+            hold: HOLD.0,
+            turned_at: Instant::ZERO,
+        }
     }
 
     /// For how long to look before the next sleep, if at all.
-    pub(super) const fn span(&self) -> Option<Duration> {
-        match self.mode {
-            Mode::Looking { .. } if !self.limit.is_zero() => Some(self.limit),
-            Mode::Looking { .. } | Mode::Sleeping { .. } => None,
+    pub(super) fn span(&self) -> Option<Duration> {
+        let is_looking = match self.phase {
+            Phase::Settled { .. } | Phase::Defence(_) => self.is_looking_preferred,
+            Phase::Challenge { .. } => !self.is_looking_preferred,
+        };
+        (is_looking && self.run == RUN && !self.limit.is_zero()).then_some(self.limit)
+    }
+
+    /// A wait has ended that neither looked nor slept, because there was more to do.
+    pub(super) const fn note_gathered(&mut self, now: Instant) {
+        self.turned_at = now;
+    }
+
+    /// A wait has ended, after a look in vain if `is_missed`.
+    pub(super) fn note_turn(&mut self, is_missed: bool, now: Instant) {
+        let took = now.saturating_since(self.turned_at);
+        self.turned_at = now;
+        if took > CLOSE {
+            self.run = 0;
+            return;
+        }
+        if self.run < RUN {
+            self.run += 1;
+            return;
+        }
+        match &mut self.phase {
+            Phase::Settled { left } => {
+                *left = left.saturating_sub(if is_missed { MISS } else { 1 });
+                if *left == 0 {
+                    self.phase = Phase::Defence(Trial::default());
+                }
+            }
+            Phase::Defence(trial) => {
+                if let Some(defence) = trial.note(took) {
+                    self.phase = Phase::Challenge { trial: Trial::default(), defence };
+                }
+            }
+            Phase::Challenge { trial, defence } => {
+                let defence = *defence;
+                if let Some(challenge) = trial.note(took) {
+                    self.decide(defence, challenge);
+                }
+            }
         }
     }
 
-    /// A look has found something.
-    pub(super) fn note_found(&mut self) {
-        if let Mode::Looking { score, found } = &mut self.mode {
-            *score = (*score + FIND).min(SCORE_CAP);
-            *found += 1;
-            if *found == PROVEN {
-                *found = 0;
-                self.needed = NEEDED.0;
-            }
-        }
-    }
-
-    /// A look has found nothing.
-    pub(super) fn note_missed(&mut self) {
-        if let Mode::Looking { score, .. } = &mut self.mode {
-            *score = score.saturating_sub(MISS);
-            if *score == 0 {
-                self.needed = (self.needed * 2).min(NEEDED.1);
-                self.mode = Mode::Sleeping { short: 0 };
-            }
-        }
-    }
-
-    /// The thread has slept this long without having looked.
-    pub(super) fn note_slept(&mut self, waited: Duration) {
-        if let Mode::Sleeping { short } = &mut self.mode {
-            // It takes the kernel some time to wake a sleeper, which a look would not have to wait for.
-            if waited <= self.limit.saturating_mul(2) {
-                *short += 1;
-            } else {
-                *short = short.saturating_sub(2);
-            }
-            if *short >= self.needed {
-                self.mode = Mode::Looking { score: SCORE_START, found: 0 };
-            }
-        }
+    fn decide(&mut self, defence: Duration, challenge: Duration) {
+        let (looking, sleeping) =
+            if self.is_looking_preferred { (defence, challenge) } else { (challenge, defence) };
+        let is_looking_better = looking * 10 <= sleeping * WORTH;
+        self.hold = if is_looking_better == self.is_looking_preferred {
+            (self.hold * 2).min(HOLD.1)
+        } else {
+            HOLD.0
+        };
+        self.is_looking_preferred = is_looking_better;
+        self.phase = Phase::Settled { left: self.hold };
     }
 }
 
@@ -102,90 +152,100 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_micros(20);
-    const SHORT: Duration = Duration::from_micros(30);
-    const LONG: Duration = Duration::from_micros(41);
 
-    fn sleep(busy_poll: &mut BusyPoll, waits: u32, waited: Duration) {
-        for _ in 0..waits {
-            assert_eq!(busy_poll.span(), None);
-            busy_poll.note_slept(waited);
+    /// A loop whose turns take as long as it is told, and what it has done so far.
+    struct Loop {
+        busy_poll: BusyPoll,
+        now: Instant,
+        looks: u32,
+    }
+
+    impl Loop {
+        fn new(limit: Duration, processors: usize) -> Self {
+            let busy_poll = BusyPoll::new(limit, processors);
+            // The first turn comes long after the start, as the first packet does.
+            Self { busy_poll, now: Instant::ZERO + Duration::from_secs(1), looks: 0 }
+        }
+
+        /// Makes `turns` of them. Returns in how many it looked.
+        fn turn(&mut self, turns: u32, sleeping: u64, looking: u64, is_missed: bool) -> u32 {
+            let before = self.looks;
+            for _ in 0..turns {
+                let is_looking = self.busy_poll.span().is_some();
+                self.looks += u32::from(is_looking);
+                let took = if is_looking { looking } else { sleeping };
+                self.now = self.now + Duration::from_micros(took);
+                self.busy_poll.note_turn(is_looking && is_missed, self.now);
+            }
+            self.looks - before
         }
     }
 
-    /// How many short waits it takes until it looks.
-    fn patience(busy_poll: &mut BusyPoll) -> u32 {
-        (0..)
-            .find(|_| {
-                let is_looking = busy_poll.span().is_some();
-                busy_poll.note_slept(SHORT);
-                is_looking
-            })
-            .unwrap()
+    #[test]
+    fn quicker_way_is_taken_and_kept() {
+        let mut quick_to_wake = Loop::new(LIMIT, 2);
+        quick_to_wake.turn(1000, 12, 32, true);
+        // No more looks than those of the trials: as a rule one turn in two hundred at most.
+        let looks = quick_to_wake.turn(100_000, 12, 32, true);
+        assert!((1..=700).contains(&looks), "{looks}");
+
+        let mut slow_to_wake = Loop::new(LIMIT, 2);
+        slow_to_wake.turn(1000, 30, 22, false);
+        let sleeps = 100_000 - slow_to_wake.turn(100_000, 30, 22, false);
+        assert!((1..=700).contains(&sleeps), "{sleeps}");
     }
 
     #[test]
-    fn looks_after_a_run_of_short_waits() {
-        let mut busy_poll = BusyPoll::new(LIMIT, 2);
-        sleep(&mut busy_poll, NEEDED.0, SHORT);
-        assert_eq!(busy_poll.span(), Some(LIMIT));
+    fn look_that_gains_next_to_nothing_is_not_worth_its_processor() {
+        let mut turns = Loop::new(LIMIT, 2);
+        turns.turn(1000, 100, 95, false);
+        let looks = turns.turn(100_000, 100, 95, false);
+        assert!(looks <= 700, "{looks}");
+    }
+
+    #[test]
+    fn looks_end_soon_when_they_become_vain_and_come_back_when_they_pay_again() {
+        let mut turns = Loop::new(LIMIT, 2);
+        turns.turn(100_000, 30, 22, false);
+        turns.turn(HOLD.1 / MISS + 2 * TRIAL, 30, 50, true);
+        assert!(turns.turn(200, 30, 50, true) <= TRIAL);
+        turns.turn(4 * HOLD.1, 30, 22, false);
+        assert!(turns.turn(1000, 30, 22, false) >= 1000 - TRIAL);
+    }
+
+    #[test]
+    fn rare_events_are_slept_for() {
+        let mut turns = Loop::new(LIMIT, 2);
+        turns.turn(100_000, 30, 22, false);
+        let looks: u32 = (0..1000)
+            .map(|_| turns.turn(1, 501, 501, true) + turns.turn(RUN - 1, 30, 22, false))
+            .sum();
+        // The very first pause ends a run that was looked in.
+        assert_eq!(looks, 1);
+    }
+
+    #[test]
+    fn turns_with_much_to_do_are_not_timed() {
+        let mut turns = Loop::new(LIMIT, 2);
+        for _ in 0..10_000 {
+            turns.turn(1, 30, 22, false);
+            turns.now = turns.now + Duration::from_millis(1);
+            turns.busy_poll.note_gathered(turns.now);
+        }
+        assert!(turns.looks > 5000, "{}", turns.looks);
     }
 
     #[test]
     fn limit_may_be_as_long_as_it_likes() {
-        let mut busy_poll = BusyPoll::new(Duration::MAX, 2);
-        sleep(&mut busy_poll, NEEDED.0, LONG);
-        assert_eq!(busy_poll.span(), Some(Duration::MAX));
-    }
-
-    #[test]
-    fn short_waits_among_long_ones_are_none() {
-        let mut busy_poll = BusyPoll::new(LIMIT, 2);
-        for _ in 0..1000 {
-            sleep(&mut busy_poll, 2, SHORT);
-            sleep(&mut busy_poll, 1, LONG);
-        }
-    }
-
-    #[test]
-    fn goes_on_while_four_of_five_looks_find_something() {
-        let mut busy_poll = BusyPoll::new(LIMIT, 2);
-        patience(&mut busy_poll);
-        for _ in 0..1000 {
-            (0..4).for_each(|_| busy_poll.note_found());
-            busy_poll.note_missed();
-            assert_eq!(busy_poll.span(), Some(LIMIT));
-        }
-        for _ in 0..20 {
-            (0..3).for_each(|_| busy_poll.note_found());
-            busy_poll.note_missed();
-        }
-        assert_eq!(busy_poll.span(), None);
-    }
-
-    #[test]
-    fn attempts_in_vain_become_rare_and_a_proven_one_makes_up_for_them() {
-        let mut busy_poll = BusyPoll::new(LIMIT, 2);
-        let mut needed = Vec::new();
-        for _ in 0..11 {
-            needed.push(patience(&mut busy_poll));
-            while busy_poll.span().is_some() {
-                busy_poll.note_missed();
-            }
-        }
-        assert_eq!(needed, [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096]);
-        patience(&mut busy_poll);
-        (0..PROVEN).for_each(|_| busy_poll.note_found());
-        while busy_poll.span().is_some() {
-            busy_poll.note_missed();
-        }
-        assert_eq!(patience(&mut busy_poll), 2 * NEEDED.0);
+        let mut turns = Loop::new(Duration::MAX, 2);
+        turns.turn(1000, 30, 22, false);
+        assert_eq!(turns.busy_poll.span(), Some(Duration::MAX));
     }
 
     #[test]
     fn never_looks_on_one_processor_or_without_a_limit() {
-        for mut busy_poll in [BusyPoll::new(LIMIT, 1), BusyPoll::new(Duration::ZERO, 8)] {
-            sleep(&mut busy_poll, 10_000, Duration::from_micros(1));
-            sleep(&mut busy_poll, 10_000, Duration::ZERO);
+        for mut turns in [Loop::new(LIMIT, 1), Loop::new(Duration::ZERO, 8)] {
+            assert_eq!(turns.turn(10_000, 30, 1, false), 0);
         }
     }
 }

@@ -25,11 +25,11 @@ fn reactor(busy_poll: BusyPoll) -> (Reactor, OwnedFd) {
     (reactor, guest)
 }
 
-/// One that has seen enough short waits to look for up to `limit`.
+/// One that has seen enough close turns to look for up to `limit`.
 fn looking(limit: Duration) -> BusyPoll {
     let mut busy_poll = BusyPoll::new(limit, 2);
     while busy_poll.span().is_none() {
-        busy_poll.note_slept(Duration::ZERO);
+        busy_poll.note_turn(false, Instant::ZERO);
     }
     busy_poll
 }
