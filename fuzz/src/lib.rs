@@ -19,10 +19,12 @@ mod driver;
 mod flow_script;
 mod frame;
 mod guest;
+pub mod members;
 pub mod packet;
 
 pub use flow_script::{Op, flow_script};
 pub use frame::{FIX_CHECKSUMS, STEP_TIME, frame};
+pub use members::members;
 
 /// Bytes of an input that are looked at; the rest is ignored.
 pub const INPUT_CAP: usize = 8 * 1024;

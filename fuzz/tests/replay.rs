@@ -113,6 +113,11 @@ fn every_script_of_the_corpus_keeps_the_promises() {
 }
 
 #[test]
+fn every_shared_network_of_the_corpus_keeps_the_promises() {
+    replay("members", slirp_fuzz::members);
+}
+
+#[test]
 fn random_frames_keep_the_promises() {
     explore("frame", slirp_fuzz::frame);
 }
@@ -120,4 +125,9 @@ fn random_frames_keep_the_promises() {
 #[test]
 fn random_scripts_keep_the_promises() {
     explore("flow_script", slirp_fuzz::flow_script);
+}
+
+#[test]
+fn random_shared_networks_keep_the_promises() {
+    explore("members", slirp_fuzz::members);
 }

@@ -3,6 +3,8 @@
 //! Owns the seeds only; what fuzzing adds to the corpus is kept beside them. Run from the root of the
 //! workspace: `cargo run -p slirp-fuzz --bin seeds`.
 
+mod members;
+
 use core::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -20,7 +22,8 @@ const PLAIN: u8 = 3;
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (folder, seeds) in [("frame", frames()), ("flow_script", scripts())] {
+    let targets = [("frame", frames()), ("flow_script", scripts()), ("members", members::seeds())];
+    for (folder, seeds) in targets {
         let folder = corpus.join(folder);
         std::fs::create_dir_all(&folder)?;
         for (name, choice, body) in seeds {
