@@ -89,6 +89,20 @@ fn one_client_port_to_two_rules_of_one_service_makes_two_connections() {
 }
 
 #[test]
+fn clients_port_that_comes_round_again_is_served_at_once() {
+    let world = world!();
+    let (_slirp, api) = start(&world, &[]);
+    let _capture = world.capture();
+    let (listener, _) = published(&world, &api, 8080);
+    for round in 0..30 {
+        let mut client = connect_from(&world.remote, 5000, (HOST, 8080).into()).unwrap();
+        // The guest closes first, and so it is the guest that remembers the connection for a minute.
+        drop(accept(&listener));
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "round {round}");
+    }
+}
+
+#[test]
 fn client_of_a_closed_guest_port_is_reset() {
     let world = world!();
     let (_slirp, api) = start(&world, &[]);

@@ -27,6 +27,10 @@ use crate::time::Instant;
 /// due after 200 ms; this is for when it has lost it.
 const STALL: Duration = Duration::from_secs(1);
 
+/// How often a SYN is sent anew because the guest answers it from an older connection. The first reset ends
+/// that one; two more are for resets that were lost.
+const REOPENINGS: u8 = 3;
+
 /// See the [module](self).
 pub(crate) struct Connection {
     socket: RingedSocket,
@@ -39,6 +43,9 @@ pub(crate) struct Connection {
     segment_len: usize,
     /// What is added to the engine's sequence numbers to get the guest's.
     offset: u32,
+    /// The sequence number that the guest sees first.
+    our_isn: u32,
+    reopenings_left: u8,
     /// First sequence number of the guest that it may not send yet; known once something was sent.
     edge: Option<u32>,
     /// Whether the engine takes the window to end where the guest was told (defect B1).
@@ -137,6 +144,8 @@ impl Connection {
             guest_mss: 1,
             segment_len,
             offset: 0,
+            our_isn: 0,
+            reopenings_left: REOPENINGS,
             edge: None,
             is_edge_exact: false,
             sent_end: None,
@@ -159,7 +168,36 @@ impl Connection {
         self.is_opening()
             && segment.is_syn()
             && segment.is_ack()
-            && self.sent_end == Some(segment.ack)
+            && self.sent_end == Some(segment.ack.wrapping_sub(self.offset))
+    }
+
+    /// Whether `segment` answers our SYN from an older connection: it acknowledges something else.
+    pub(super) fn is_forgotten_by(&self, segment: &Segment) -> bool {
+        self.is_opening()
+            && segment.is_ack()
+            && !segment.is_rst()
+            && self.sent_end.is_some_and(|end| segment.ack.wrapping_sub(self.offset) != end)
+    }
+
+    /// This connection, which takes the place of `former`, unless that has happened too often.
+    pub(super) fn after(self, former: &Self) -> Option<Self> {
+        let reopenings_left = former.reopenings_left.checked_sub(1)?;
+        Some(Self { reopenings_left, ..self })
+    }
+
+    /// The guest's end and the remote's.
+    pub(super) const fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.guest, self.remote)
+    }
+
+    /// Whether nothing has been sent to the guest.
+    pub(super) const fn is_unheard(&self) -> bool {
+        self.sent_end.is_none()
+    }
+
+    /// The sequence number that the guest is to see first, whatever the engine begins with.
+    pub(super) const fn begin_at(&mut self, isn: u32) {
+        self.our_isn = isn;
     }
 
     /// The guest has answered our SYN: from here on its sequence numbers, segment sizes and shift
@@ -335,6 +373,9 @@ impl Connection {
 
     /// Keeps book of a segment that leaves the engine and translates it for the guest.
     pub(super) fn note_emitted(&mut self, segment: &mut Segment, packet: &mut [u8]) {
+        if self.is_unheard() {
+            self.offset = self.our_isn.wrapping_sub(segment.seq);
+        }
         if segment.is_empty() {
             self.empty_segments = self.empty_segments.saturating_add(1);
         } else {

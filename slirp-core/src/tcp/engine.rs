@@ -4,12 +4,14 @@
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
 //! offload on the way out.
 
+use core::hash::BuildHasher as _;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
 
@@ -76,6 +78,8 @@ pub(crate) struct Engine {
     interface: Interface,
     config: EngineConfig,
     rng: Rng,
+    /// Keys the offsets of initial sequence numbers.
+    sequences: FixedState,
     frame: Box<[u8]>,
     mtu: usize,
     /// Counts the connections that have a larger ring, by its clones.
@@ -90,12 +94,24 @@ impl Engine {
         let mtu =
             if config.offload.tcp_segmentation { PACKET_CAP } else { usize::from(config.mtu) };
         let mut rng = Rng::new(config.seed);
+        let sequences = FixedState::with_seed(rng.next_u64());
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
         let memory = RingMemory::new(config.ring_memory, config.parts);
         let supply = RingSupply::new(config.ring_len, BULK_FACTOR * config.ring_len);
         let leases = Arc::new(());
-        Self { interface, config, rng, frame, mtu, leases, memory, supply, release_at: None }
+        Self {
+            interface,
+            config,
+            rng,
+            sequences,
+            frame,
+            mtu,
+            leases,
+            memory,
+            supply,
+            release_at: None,
+        }
     }
 
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
@@ -171,6 +187,9 @@ impl Engine {
             packet = &mut answer;
             connection.note_answer(&segment, options, sizes);
         }
+        if connection.is_forgotten_by(&segment) {
+            return self.reopen(connection, &segment, link).map(Some);
+        }
         if connection.is_fin_missed(&segment) {
             connection.note_received(&segment);
             return Ok(None);
@@ -185,7 +204,31 @@ impl Engine {
         let written = self.ingress(connection, packet, now);
         let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
         connection.note_state(&segment);
-        Ok(written.map(|len| self.finish(connection, len, link)))
+        Ok(written.map(|len| self.finish(connection, len, link, now)))
+    }
+
+    /// The guest has answered our SYN from an older connection between the same ports, which it has not
+    /// finished with (TIME-WAIT) or has not heard the end of. The reset that ends it is returned (RFC 9293
+    /// section 3.10.7.3), and a new SYN leaves with the next poll, unless that has happened too often.
+    fn reopen(
+        &mut self,
+        connection: &mut Connection,
+        segment: &Segment,
+        link: LinkAddresses,
+    ) -> Result<Range<usize>, DiscardReason> {
+        let (guest, remote) = connection.ends();
+        let reset = segment::emit_reset(segment).ok_or(DiscardReason::TcpAckUnsent)?;
+        let ip = IpHeader::parse(&reset)?;
+        if let Some(again) = self.connect(guest, remote).and_then(|again| again.after(connection)) {
+            *connection = again;
+        }
+        let reset_segment = Segment::parse(&ip, &reset)?;
+        let frame = &mut self.frame[..HEADROOM + reset.len()];
+        let packet = &mut frame[HEADROOM..];
+        packet.copy_from_slice(&reset);
+        let offload = self.config.offload;
+        let vnet = checksum_and_segment(&ip, &reset_segment, u16::MAX, packet, offload);
+        Ok(seal(frame, vnet, link, offload))
     }
 
     /// The bytes of the frame that was built last.
@@ -208,7 +251,7 @@ impl Engine {
             return Err(DiscardReason::TcpEngineStuck);
         }
         let written = self.egress(connection, now).ok_or(DiscardReason::TcpEngineFailed)?;
-        Ok(written.map(|len| self.finish(connection, len, link)))
+        Ok(written.map(|len| self.finish(connection, len, link, now)))
     }
 
     /// When the engine wants to be polled for `connection`; [`Instant::ZERO`] means at once.
@@ -417,10 +460,25 @@ impl Engine {
         connection: &mut Connection,
         len: usize,
         link: LinkAddresses,
+        now: Instant,
     ) -> Range<usize> {
+        if connection.is_unheard() {
+            connection.begin_at(self.initial_sequence(connection, now));
+        }
         let packet = &mut self.frame[HEADROOM..HEADROOM + len];
         let vnet = finish_packet(connection, packet, self.config.offload);
         seal(&mut self.frame[..HEADROOM + len], vnet, link, self.config.offload)
+    }
+
+    /// The sequence number that a connection begins with: a clock of 4 us, and an offset for each pair of ends
+    /// (RFC 9293 section 3.4.1, RFC 6528 section 3). So the next connection between the same ports begins
+    /// above where the last one ended, which a guest in TIME-WAIT asks for. The hash need not be more than
+    /// seeded: nobody but the guest and we are on this link.
+    fn initial_sequence(&self, connection: &Connection, now: Instant) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+        let (ticks, offset) =
+            ((now.as_micros() / 4) as u32, self.sequences.hash_one(connection.ends()) as u32);
+        ticks.wrapping_add(offset)
     }
 }
 

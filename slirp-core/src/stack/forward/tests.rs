@@ -269,6 +269,67 @@ fn reset_that_acknowledges_something_else_is_no_refusal() {
 }
 
 #[test]
+fn guest_that_answers_from_an_older_connection_is_reset_and_asked_anew() {
+    for flags in ["an acknowledgement", "data", "a SYN|ACK"] {
+        let mut scene = Scene::new(|_| {});
+        scene.tell_mac();
+        let flow = scene.accept("198.51.100.2:5000").unwrap();
+        let (remote, old) = (([198, 51, 100, 2], 5000), 77_777);
+        let answer = match flags {
+            "a SYN|ACK" => built(segment(remote, 1000).syn().ack(old), &[]),
+            "data" => built(segment(remote, 1000).ack(old).psh(), b"what was left"),
+            _ => built(segment(remote, 1000).ack(old), &[]),
+        };
+        // Three times: resets may be lost.
+        for _ in 0..3 {
+            scene.segments();
+            scene.feed(answer.clone());
+            let segments = scene.segments();
+            let [(_, reset, 0), (_, syn, 0)] = &segments[..] else { panic!("{segments:?}") };
+            assert!(reset.rst && !reset.ack && reset.sequence_number == old, "{flags}");
+            assert!(syn.syn && !syn.ack, "{flags}");
+        }
+        // A guest that goes on like that gets one answer for each, and may still come round.
+        scene.feed(answer.clone());
+        let segments = scene.segments();
+        assert!(matches!(&segments[..], [(_, reset, 0)] if reset.rst), "{flags}: {segments:?}");
+        scene.advance(Duration::from_secs(2));
+        let segments = scene.segments();
+        let (_, syn, _) = segments.last().unwrap();
+        let answer = segment(remote, 1000).syn().ack(syn.sequence_number.wrapping_add(1));
+        scene.feed(built(answer.options_raw(&OPTIONS).unwrap(), &[]));
+        assert_eq!(scene.actions, []);
+        assert!(!scene.segments().is_empty(), "the handshake is completed");
+        scene.client.outgoing = b"question".to_vec();
+        scene.stack.wake_flow(flow);
+        scene.turn();
+        assert_eq!(scene.segments()[0].2, 8);
+    }
+}
+
+#[test]
+fn later_connection_between_the_same_ports_begins_above() {
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    let mut first_sequence = || {
+        scene.segments();
+        let flow = scene.accept("198.51.100.2:5000").unwrap();
+        let sequence = scene.segments()[0].1.sequence_number;
+        scene.stack.handle_remote_gone(flow);
+        scene.turn();
+        scene.advance(Duration::from_secs(1));
+        sequence
+    };
+    let (first, second) = (first_sequence(), first_sequence());
+    // A clock of 4 us.
+    assert_eq!(second.wrapping_sub(first), 250_000);
+    scene.segments();
+    scene.accept("198.51.100.2:5001").unwrap();
+    let other = scene.segments()[0].1.sequence_number;
+    assert!(other.wrapping_sub(second) > 500_000, "other ports begin elsewhere");
+}
+
+#[test]
 fn client_that_goes_before_the_guest_answers_ends_the_flow() {
     for is_found in [false, true] {
         let mut scene = Scene::new(|_| {});
