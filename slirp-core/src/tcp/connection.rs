@@ -371,6 +371,22 @@ impl Connection {
         (self.queued_to_guest() > 0).then(|| self.progress_at + STALL)
     }
 
+    /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). What lies wholly
+    /// beyond is cut to one byte, which a closed window may be probed with (RFC 9293 section 3.8.6.1).
+    /// Returns the length of the packet.
+    pub(super) fn keep_within_window(&self, segment: &mut Segment, packet: &mut [u8]) -> usize {
+        let Some(acked_end) = self.acked_end.filter(|_| segment.payload_len > 1) else {
+            return packet.len();
+        };
+        let shift = u32::from(self.options.window_scale.unwrap_or(0));
+        let edge = acked_end.wrapping_add(u32::from(self.guest_window) << shift);
+        if !is_before(edge, segment.seq.wrapping_add(segment.payload_len)) {
+            return packet.len();
+        }
+        let keep = if is_before(segment.seq, edge) { edge.wrapping_sub(segment.seq) } else { 1 };
+        segment.truncate(packet, keep)
+    }
+
     /// Keeps book of a segment that leaves the engine and translates it for the guest.
     pub(super) fn note_emitted(&mut self, segment: &mut Segment, packet: &mut [u8]) {
         if self.is_unheard() {

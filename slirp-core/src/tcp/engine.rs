@@ -270,12 +270,15 @@ impl Engine {
         if connection.queued_to_guest() == 0 || connection.is_dead() {
             return;
         }
-        let nudges = if connection.is_stalled(now) {
-            connection.duplicate_acks()
-        } else if self.poll_at(connection, now).is_none() {
-            connection.repeated_ack().into_iter().collect()
-        } else {
+        let is_stalled = connection.is_stalled(now);
+        if self.poll_at(connection, now).is_some() {
+            // It has a timer of its own, which backs off (RFC 6298 section 5.5).
             return;
+        }
+        let nudges = if is_stalled {
+            connection.duplicate_acks()
+        } else {
+            connection.repeated_ack().into_iter().collect()
         };
         for nudge in nudges {
             if self.ingress(connection, &nudge, now).is_none() {
@@ -466,7 +469,7 @@ impl Engine {
             connection.begin_at(self.initial_sequence(connection, now));
         }
         let packet = &mut self.frame[HEADROOM..HEADROOM + len];
-        let vnet = finish_packet(connection, packet, self.config.offload);
+        let (vnet, len) = finish_packet(connection, packet, self.config.offload);
         seal(&mut self.frame[..HEADROOM + len], vnet, link, self.config.offload)
     }
 
@@ -504,15 +507,22 @@ const fn ip_header_len(address: IpAddr) -> usize {
     }
 }
 
-/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum.
-fn finish_packet(connection: &mut Connection, packet: &mut [u8], offload: Offload) -> VnetHeader {
+/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum. The packet
+/// may become shorter: returns its length as well.
+fn finish_packet(
+    connection: &mut Connection,
+    packet: &mut [u8],
+    offload: Offload,
+) -> (VnetHeader, usize) {
     let parsed = IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
     let Ok((ip, mut segment)) = parsed else {
         // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at worst.
-        return VnetHeader::default();
+        return (VnetHeader::default(), packet.len());
     };
+    let len = connection.keep_within_window(&mut segment, packet);
+    let packet = &mut packet[..len];
     connection.note_emitted(&mut segment, packet);
-    checksum_and_segment(&ip, &segment, connection.guest_mss(), packet, offload)
+    (checksum_and_segment(&ip, &segment, connection.guest_mss(), packet, offload), len)
 }
 
 /// Fills in the TCP checksum, or leaves it to the device, and says how the frame is segmented.

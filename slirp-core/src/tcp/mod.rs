@@ -34,6 +34,7 @@
 //! | B13: bytes behind the guest's own FIN are still taken | they do not reach the engine (RFC 9293 section 3.10.7.4) |
 //! | B14: a window that shuts and opens again while data is in flight takes the retransmission timer away | data that stays unacknowledged is sent again by way of duplicate acknowledgements |
 //! | B15: in LAST-ACK a window update that acknowledges nothing new is ignored | the flow closes behind a guest that has ended only when everything is acknowledged |
+//! | B16: a fast retransmission is a whole segment, whatever the guest's window | segments are cut at the edge of the window, those wholly beyond it to one byte |
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one

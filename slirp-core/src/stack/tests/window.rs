@@ -118,3 +118,43 @@ fn data_beyond_the_advertised_edge_is_not_taken() {
     assert_eq!(ladder.taken(talk.flow), &data[..sent]);
     assert_eq!(ladder.discards(DiscardReason::TcpEngineFailed), 0);
 }
+
+#[test]
+fn nothing_is_sent_beyond_a_window_that_is_smaller_than_a_segment_and_repeats_back_off() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open_with(&mut ladder, &Talk::syn(false, &[2, 4, 0x05, 0xb4]));
+    talk.window = 100;
+    talk.acknowledge(&mut ladder);
+    let data = stream(30_000);
+    let heard = ladder.host(talk.flow, |host| host.to_guest.extend(&data));
+    assert_eq!(only(&heard).payload, &data[..100]);
+    // The guest shuts its window and opens it by one byte, and acknowledges nothing: twice three times, as
+    // one does that misses a segment.
+    for window in [0, 1] {
+        talk.window = window;
+        for _ in 0..4 {
+            talk.acknowledge(&mut ladder);
+        }
+    }
+    let mut repeated_at = Vec::new();
+    for second in 0..60 {
+        let heard = ladder.pass(Duration::from_secs(1));
+        let segments = heard.iter().filter_map(|heard| heard.tcp.as_ref());
+        for seen in segments.filter(|seen| !seen.payload.is_empty()) {
+            assert_eq!((seen.seq, &seen.payload[..]), (talk.ack, &data[..1]));
+            repeated_at.push(second);
+        }
+    }
+    assert!((3..=20).contains(&repeated_at.len()), "{repeated_at:?}");
+    let gaps: Vec<u32> = repeated_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.last() > gaps.first(), "{repeated_at:?}");
+    // All of it arrives once the guest takes it.
+    talk.window = 60_000;
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        let mut heard = talk.acknowledge(&mut ladder);
+        heard.append(&mut ladder.pass(Duration::from_secs(1)));
+        got.extend_from_slice(&talk.take(&heard));
+    }
+    assert!(got == data, "{} bytes", got.len());
+}
