@@ -77,13 +77,18 @@ impl Offload {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Flows of all kinds at one time (default 65,536). A sleeping TCP flow costs about 0.5 KiB,
+    /// Flows of all kinds at one time (default 65,536). Remotes may open half of them. A sleeping TCP flow costs about 0.5 KiB,
     /// an active one about 9 KiB and, while it moves bulk data, up to both of its rings.
     pub flows: usize,
-    /// TCP flows that are still being opened, on either side (default 4,096; about 1 KiB each).
+    /// TCP flows that the guest is opening, and as many more that remotes are opening to it (default
+    /// 4,096; about 1 KiB each). At most three quarters of what either may open.
     pub half_open: usize,
     /// ICMP echo flows (default 256; one host socket each).
     pub echo_flows: usize,
+    /// UDP mappings, one for each address and port that the guest sends from (default 14,116, half of
+    /// the ports that Linux hands out; about 200 bytes and a host socket each). An instance has no
+    /// more than half of the host's `ip_local_port_range`, so that the host keeps some for itself.
+    pub udp_mappings: usize,
     /// UDP conversations that remotes began by way of forward rules (default 4,096; about 200 bytes
     /// each).
     pub forwarded_udp: usize,
@@ -116,6 +121,7 @@ impl Default for Limits {
             flows: 65_536,
             half_open: 4_096,
             echo_flows: 256,
+            udp_mappings: 14_116,
             forwarded_udp: 4_096,
             ring_len: 256 * 1024,
             bulk_flows: 128,

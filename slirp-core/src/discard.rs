@@ -72,10 +72,12 @@ reasons! {
     DestinationUnroutable => "destination_unroutable",
     /// A service that does not exist on a virtual address.
     ServiceUnavailable => "service_unavailable",
-    /// The flow table is full.
+    /// The flow table is full, and no flow in it can make room.
     FlowTableFull => "flow_table_full",
-    /// Too many TCP connections are still being opened.
+    /// A TCP connection that was still being opened, the oldest, was evicted to make room.
     HalfOpenLimit => "half_open_limit",
+    /// A UDP or echo mapping, or a UDP conversation of a remote, was evicted to make room.
+    MappingEvicted => "mapping_evicted",
     /// The host has no file descriptor or memory for another socket.
     HostResourcesExhausted => "host_resources_exhausted",
     /// The host refused to send the datagram.

@@ -431,13 +431,18 @@ fn full_flow_table_refuses_new_flows_and_keeps_old_ones() {
     assert_eq!(sim.stats().flows, 3);
     sim.add(at(8), Remote::Echo);
     let refused = sim.run(Program::new(at(8), data.clone()));
-    sim.pass(SECOND);
-    assert!(sim.fate(refused).is_reset && !sim.fate(refused).is_connected);
-    assert_eq!(sim.stats().discards.value(DiscardReason::FlowTableFull), 1);
+    sim.pass(SECOND / 2);
+    // Not by a reset, which would be the remote's word.
+    assert!(!sim.fate(refused).is_reset && !sim.fate(refused).is_connected);
+    let letters = sim.take_letters();
+    assert!(letters.iter().all(|letter| letter.body[..2] == [3, 13]), "{letters:?}");
+    let refusals = sim.stats().discards.value(DiscardReason::FlowTableFull);
+    assert_eq!((letters.len() as u64, refusals), (1, 1));
     sim.send_udp(5000, at(2), &[1]);
     sim.pass(Duration::from_millis(100));
     assert_eq!(sim.stats().discards.value(DiscardReason::FlowTableFull), 2);
     assert!(sim.finish(PATIENCE));
+    same(&sim.fate(refused).received, &data, "the refused one, whose guest went on asking");
     for number in 0..3 {
         let twice = [&data[..], &data].concat();
         same(&sim.fate(number).received, &twice, "an old flow");

@@ -9,20 +9,17 @@
 //! *Life cycle.* `insert` gives a flow a [`FlowId`]: a slot that is reused and a generation that is
 //! not. `remove` frees the slot. The host side keeps its sockets in an array indexed by the slot.
 //!
-//! *Limits.* [`Limits::flows`](crate::config::Limits::flows) of all kinds together. A full table
-//! refuses; nothing old is thrown out, so a flood cannot end conversations that were there before.
-//!
-//! *Deliberate omissions.* No least-recently-used eviction; idle UDP and echo flows expire by their
-//! own timers, and idle TCP flows cost little because they are parked.
+//! *Limits.* None of its own: each entry holds a [`Permit`] of `stack::admission`, which bounds how
+//! many there are.
 
 use std::collections::HashMap;
 
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use super::permit::Permit;
 use super::summary::Traffic;
 use super::{Flow, FlowKey};
-use crate::discard::DiscardReason;
 use crate::event::FlowId;
 use crate::time::Instant;
 
@@ -31,6 +28,7 @@ pub(crate) struct Entry {
     pub(crate) id: FlowId,
     pub(crate) key: FlowKey,
     pub(crate) flow: Flow,
+    pub(crate) permit: Permit,
     pub(crate) created_at: Instant,
     pub(crate) traffic: Traffic,
     /// The earliest hint for this flow in the timer heap.
@@ -44,16 +42,14 @@ pub(crate) struct FlowTable {
     by_key: HashMap<FlowKey, u32, FixedState>,
     entries: Slab<Entry>,
     generation: u32,
-    cap: usize,
 }
 
 impl FlowTable {
-    pub(crate) fn new(cap: usize, seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             by_key: HashMap::with_hasher(FixedState::with_seed(seed)),
             entries: Slab::new(),
             generation: 0,
-            cap: cap.min(usize::try_from(u32::MAX).unwrap_or(usize::MAX)),
         }
     }
 
@@ -61,30 +57,31 @@ impl FlowTable {
         self.entries.len()
     }
 
-    /// Adds a flow.
-    ///
-    /// # Errors
-    /// [`DiscardReason::FlowTableFull`].
+    /// Adds a flow, with the permit that `permit` issues for it.
     pub(crate) fn insert(
         &mut self,
         key: FlowKey,
         flow: Flow,
+        permit: impl FnOnce(FlowId) -> Permit,
         now: Instant,
-    ) -> Result<FlowId, DiscardReason> {
-        if self.entries.len() >= self.cap {
-            return Err(DiscardReason::FlowTableFull);
-        }
+    ) -> FlowId {
         let slot = self.entries.vacant_entry();
-        // The cap fits 32 bits, and slots are handed out densely.
-        let index = u32::try_from(slot.key()).map_err(|_| DiscardReason::FlowTableFull)?;
+        // Slots are handed out densely, and memory ends long before 32 bits do.
+        let index = u32::try_from(slot.key()).unwrap_or(u32::MAX);
         self.generation = self.generation.wrapping_add(1);
         let id = FlowId { index, generation: self.generation };
-        let traffic = Traffic::default();
-        let entry =
-            Entry { id, key, flow, created_at: now, traffic, hinted_at: None, is_ready: false };
-        slot.insert(entry);
+        slot.insert(Entry {
+            id,
+            key,
+            flow,
+            permit: permit(id),
+            created_at: now,
+            traffic: Traffic::default(),
+            hinted_at: None,
+            is_ready: false,
+        });
         self.by_key.insert(key, index);
-        Ok(id)
+        id
     }
 
     pub(crate) fn lookup(&self, key: &FlowKey) -> Option<FlowId> {
@@ -144,6 +141,7 @@ fn slot(index: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::permit::Kind;
     use crate::flow::{GuestSide, echo::EchoFlow};
     use crate::policy::Protocol;
     use crate::wire::MacAddr;
@@ -162,24 +160,17 @@ mod tests {
         Flow::Echo(EchoFlow::new(guest, Instant::ZERO))
     }
 
-    #[test]
-    fn full_table_refuses_and_keeps_what_it_has() {
-        let mut table = FlowTable::new(2, 7);
-        let first = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
-        table.insert(key(2), flow(2), Instant::ZERO).unwrap();
-        assert_eq!(table.insert(key(3), flow(3), Instant::ZERO), Err(DiscardReason::FlowTableFull));
-        assert_eq!(table.lookup(&key(1)), Some(first));
-        table.remove(first);
-        assert!(table.insert(key(3), flow(3), Instant::ZERO).is_ok());
-        assert_eq!(table.len(), 2);
+    fn insert(table: &mut FlowTable, port: u16) -> FlowId {
+        let permit = |_| Permit::new(Kind::Echo, None, Instant::ZERO);
+        table.insert(key(port), flow(port), permit, Instant::ZERO)
     }
 
     #[test]
     fn old_name_does_not_find_the_next_user_of_its_slot() {
-        let mut table = FlowTable::new(2, 7);
-        let old = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
+        let mut table = FlowTable::new(7);
+        let old = insert(&mut table, 1);
         table.remove(old);
-        let new = table.insert(key(1), flow(1), Instant::ZERO).unwrap();
+        let new = insert(&mut table, 1);
         assert_eq!(old.index, new.index);
         assert!(table.entry(old).is_none());
         assert!(table.entry_mut(old).is_none());

@@ -118,8 +118,6 @@ pub(crate) struct TcpFlow {
     wake_at: Option<Instant>,
     /// Who spoke first; taken by the stack for its memory of remotes.
     pub(crate) first_word: FirstWord,
-    /// Whether the stack counts this flow as half open.
-    pub(crate) is_counted_half_open: bool,
     /// How often the flow was taken up again; taken by the stack for its counter.
     pub(crate) unparked: u32,
 }
@@ -156,7 +154,6 @@ impl TcpFlow {
             ack_at: None,
             wake_at: Some(now + timeouts.host_connect),
             first_word: FirstWord::Awaited { is_ack_held: is_guest_eager },
-            is_counted_half_open: true,
             unparked: 0,
         }
     }

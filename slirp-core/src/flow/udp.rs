@@ -16,12 +16,18 @@ use crate::time::Instant;
 /// Remotes of one flow whose address the guest writes differently from the host; the oldest is
 /// forgotten (arbitrary: a program that uses more loopback services from one port is not known).
 const ALIAS_CAP: usize = 8;
+/// Datagrams of the guest in one exchange of a request and its answer: two questions, as a resolver
+/// asks for IPv4 and IPv6, and each of them repeated (arbitrary).
+const EXCHANGE_CAP: u8 = 4;
 
 /// See the [module](self).
 pub(crate) struct UdpFlow {
     guest: GuestSide,
     expires_at: Instant,
     is_dns_only: bool,
+    /// Datagrams of the guest, counted up to one more than [`EXCHANGE_CAP`].
+    sent: u8,
+    is_answered: bool,
     /// Whom the guest has addressed last.
     latest: SocketAddr,
     /// `(as the host sees it, as the guest wrote it)` where the two differ.
@@ -31,7 +37,15 @@ pub(crate) struct UdpFlow {
 impl UdpFlow {
     pub(crate) const fn new(guest: GuestSide, now: Instant) -> Self {
         let latest = SocketAddr::new(guest.address.ip(), 0);
-        Self { guest, expires_at: now, is_dns_only: true, latest, aliases: Vec::new() }
+        Self {
+            guest,
+            expires_at: now,
+            is_dns_only: true,
+            sent: 0,
+            is_answered: false,
+            latest,
+            aliases: Vec::new(),
+        }
     }
 
     pub(crate) const fn guest(&self) -> GuestSide {
@@ -45,6 +59,12 @@ impl UdpFlow {
     /// The remote that the guest has addressed last, as it wrote it.
     pub(crate) const fn latest(&self) -> SocketAddr {
         self.latest
+    }
+
+    /// Whether this is a conversation that either side may want to go on with, not a request that
+    /// has or has not been answered.
+    pub(crate) const fn is_lasting(&self) -> bool {
+        self.is_answered && self.sent > EXCHANGE_CAP
     }
 
     /// How long the mapping lives without traffic.
@@ -63,6 +83,7 @@ impl UdpFlow {
     ) {
         self.guest = guest;
         self.latest = written;
+        self.sent = self.sent.saturating_add(1).min(EXCHANGE_CAP + 1);
         self.is_dns_only &= written.port() == 53;
         self.extend(timeouts, now);
         let known = self.aliases.iter().position(|&(host, _)| host == reached);
@@ -90,6 +111,7 @@ impl UdpFlow {
         timeouts: &Timeouts,
         now: Instant,
     ) -> SocketAddr {
+        self.is_answered = true;
         self.extend(timeouts, now);
         self.known_as(remote, plan)
     }

@@ -15,6 +15,7 @@ use super::recording::Recorder;
 use super::switchboard::Switchboard;
 use super::tap::Tap;
 use crate::config::Offload;
+use crate::member::MemberId;
 
 /// What connects the guest.
 #[derive(Debug)]
@@ -129,6 +130,14 @@ impl LinkPort {
             recorder.record(&buf[..len]);
         }
         Ok(len)
+    }
+
+    /// The member whose frame was read last, where there are members.
+    pub(crate) const fn sender(&self) -> Option<MemberId> {
+        match &self.link {
+            Link::Members(board) => board.sender(),
+            Link::Tap(_) | Link::Socket(_) => None,
+        }
     }
 
     /// Writes one frame, or keeps it until the link takes it.

@@ -375,7 +375,9 @@ impl Reactor {
     }
 
     fn on_frame(&mut self, len: usize, now: Instant) {
-        if let Some(datagram) = self.stack.handle_frame(&mut self.frame[..len], now) {
+        let sender = self.link.sender();
+        let frame = &mut self.frame[..len];
+        if let Some(datagram) = self.stack.handle_frame_of(sender, frame, now) {
             let sent = datagrams::send(&mut self.sockets, &mut self.forwards, datagram);
             self.note_sent(sent);
         }
@@ -384,9 +386,7 @@ impl Reactor {
     /// Serves flow after flow until none has anything to do.
     fn turn(&mut self, now: Instant) -> Result<(), RunError> {
         loop {
-            while let Some(action) = self.stack.poll_action() {
-                self.perform(action, now);
-            }
+            self.perform_all(now);
             if self.link.is_full() {
                 return Ok(());
             }
@@ -400,6 +400,13 @@ impl Reactor {
             self.write_frames(now)?;
         }
         self.write_frames(now)
+    }
+
+    /// Does what the stack asks for.
+    fn perform_all(&mut self, now: Instant) {
+        while let Some(action) = self.stack.poll_action() {
+            self.perform(action, now);
+        }
     }
 
     fn write_frames(&mut self, now: Instant) -> Result<(), RunError> {

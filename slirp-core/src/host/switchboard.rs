@@ -118,6 +118,8 @@ pub struct Switchboard {
     discards: DiscardCounters,
     frames: u64,
     bytes: u64,
+    /// The member whose frame was read last.
+    sender: Option<MemberId>,
 }
 
 impl Switchboard {
@@ -137,6 +139,7 @@ impl Switchboard {
             discards: DiscardCounters::default(),
             frames: 0,
             bytes: 0,
+            sender: None,
         })
     }
 
@@ -232,6 +235,7 @@ impl Switchboard {
                     passed += cost;
                     if let Some(port) = self.ports.get_mut(index).and_then(Option::as_mut) {
                         port.share = port.share.saturating_sub(cost);
+                        self.sender = Some(port.id);
                     }
                     if is_for_stack {
                         return Ok(len);
@@ -247,6 +251,11 @@ impl Switchboard {
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// The member whose frame was read last.
+    pub(super) const fn sender(&self) -> Option<MemberId> {
+        self.sender
     }
 
     /// Writes a frame of the stack to whom it is for.

@@ -17,13 +17,14 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::Stack;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, ForwardId};
 use crate::flow::forward::{ForwardedUdp, Origin};
+use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::Protocol;
@@ -66,10 +67,6 @@ pub(super) struct Forwarding {
     inquiries: BTreeMap<IpAddr, Inquiry>,
     held: usize,
     pub(super) ask_at: Option<Instant>,
-    /// UDP flows in the order in which they were made; those that are gone are skipped.
-    order: VecDeque<FlowId>,
-    /// UDP flows that exist.
-    pub(super) udp_flows: usize,
 }
 
 impl Stack {
@@ -103,15 +100,13 @@ impl Stack {
             .keys(Protocol::Tcp, guest, shown)
             .find(|key| self.flows.lookup(key).is_none())
             .ok_or(DiscardReason::ForwardAddressInvalid)?;
-        if self.half_open >= self.config.limits.half_open {
-            self.evict_half_open();
-        }
+        // Asked before another flow makes room for one that could not wait for the guest.
+        self.check_inquiry(guest.ip())?;
         let mac = self.neighbors.lookup(guest.ip());
         let side = GuestSide { address: guest, mac: mac.unwrap_or_default() };
         let link = LinkAddresses { guest: side.mac, ours: self.outbox.our_mac(guest.ip()) };
         let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
-        let id = self.insert_flow(key, Flow::Tcp(Box::new(flow)), now)?;
-        self.note_half_open(id);
+        let id = self.insert_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
         self.stats.tcp_accepted += 1;
         if let Err(reason) = self.await_answer(guest.ip(), id, now) {
             self.remove_flow(id, true);
@@ -171,13 +166,11 @@ impl Stack {
         let id = match known {
             Some(id) => id,
             None => {
-                self.make_room_for_udp();
                 let mac = self.neighbors.lookup(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = ForwardedUdp::new(side, origin, &self.config.timeouts, now);
-                let id = self.insert_flow(key, Flow::Forwarded(flow), now)?;
-                self.forwarding.udp_flows += 1;
-                self.forwarding.order.push_back(id);
+                let flow = Flow::Forwarded(flow);
+                let id = self.insert_flow(Kind::InboundUdp, key, flow, now)?;
                 self.stats.udp_accepted += 1;
                 id
             }
@@ -189,6 +182,7 @@ impl Stack {
             return Err(DiscardReason::HostDatagramNoFlow);
         };
         flow.on_datagram(&self.config.timeouts, now);
+        entry.permit.note_traffic(false, now);
         entry.traffic.add_to_guest(payload.len());
         if flow.guest().mac == MacAddr::default()
             && let Some(mac) = self.neighbors.lookup(guest.ip())
@@ -213,7 +207,7 @@ impl Stack {
         payload_len: usize,
         now: Instant,
     ) -> Option<(FlowId, Origin)> {
-        if self.forwarding.udp_flows == 0 {
+        if self.admission.count(Kind::InboundUdp) == 0 {
             return None;
         }
         let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: written };
@@ -225,23 +219,23 @@ impl Stack {
         entry.traffic.add_from_guest(payload_len);
         flow.locate(guest.mac);
         flow.on_datagram(&self.config.timeouts, now);
+        // Answered: this one outlives those that are not.
+        entry.permit.note_traffic(true, now);
         Some((id, flow.origin()))
     }
 
     /// The rule is gone, and its socket with it: so are the flows of its datagrams.
     pub fn handle_forward_removed(&mut self, rule: ForwardId) {
-        let order = core::mem::take(&mut self.forwarding.order);
-        for &id in &order {
-            let is_its = self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+        let is_its = |id: &FlowId| {
+            self.flows.entry(*id).is_some_and(|entry| match &entry.flow {
                 Flow::Forwarded(flow) => flow.origin().rule == rule,
                 Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
-            });
-            if is_its {
-                self.remove_flow(id, false);
-            }
+            })
+        };
+        let flows: Vec<_> = self.admission.flows_of(Kind::InboundUdp).filter(is_its).collect();
+        for id in flows {
+            self.remove_flow(id, false);
         }
-        self.forwarding.order = order;
-        self.forget_old_order();
     }
 
     /// Whether connections and datagrams can be forwarded to `guest`.
@@ -310,31 +304,18 @@ impl Stack {
         })
     }
 
-    /// At the cap the oldest goes: a flood of made-up sources pushes itself out, not the guest's own
-    /// flows.
-    fn make_room_for_udp(&mut self) {
-        while self.forwarding.udp_flows >= self.config.limits.forwarded_udp.max(1) {
-            let Some(id) = self.forwarding.order.pop_front() else {
-                return;
-            };
-            self.remove_flow(id, false);
+    /// Whether something can wait for `guest`.
+    fn check_inquiry(&self, guest: IpAddr) -> Result<(), DiscardReason> {
+        let inquiries = &self.forwarding.inquiries;
+        if inquiries.len() >= INQUIRIES_CAP && !inquiries.contains_key(&guest) {
+            return Err(DiscardReason::GuestQueueFull);
         }
-        self.forget_old_order();
-    }
-
-    fn forget_old_order(&mut self) {
-        if self.forwarding.order.len() > 2 * self.config.limits.forwarded_udp {
-            let flows = &self.flows;
-            self.forwarding.order.retain(|&id| flows.entry(id).is_some());
-        }
+        Ok(())
     }
 
     fn inquiry(&mut self, guest: IpAddr, now: Instant) -> Result<&mut Inquiry, DiscardReason> {
+        self.check_inquiry(guest)?;
         let forwarding = &mut self.forwarding;
-        if forwarding.inquiries.len() >= INQUIRIES_CAP && !forwarding.inquiries.contains_key(&guest)
-        {
-            return Err(DiscardReason::GuestQueueFull);
-        }
         if forwarding.ask_at.is_none() {
             let at = now + ASK_INTERVAL;
             forwarding.ask_at = Some(at);

@@ -9,12 +9,13 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
-use super::quota::Kind;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
+use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::member::MemberId;
 use crate::policy::{Protocol, Target};
 use crate::service::arp::handle_arp;
 use crate::service::dns::Asker;
@@ -85,9 +86,20 @@ impl Stack {
         frame: &'a mut [u8],
         now: Instant,
     ) -> Option<Datagram<'a>> {
+        self.handle_frame_of(None, frame, now)
+    }
+
+    /// The same, of one `member` of a shared network. What it sends from addresses of networks that
+    /// are nested behind it counts as its own.
+    pub fn handle_frame_of<'a>(
+        &'a mut self,
+        member: Option<MemberId>,
+        frame: &'a mut [u8],
+        now: Instant,
+    ) -> Option<Datagram<'a>> {
         self.stats.frames_from_guest += 1;
         self.stats.bytes_from_guest += frame.len() as u64;
-        match self.on_frame(frame, now) {
+        match self.on_frame(member, frame, now) {
             Ok(None) => None,
             Ok(Some((carrier, lent))) => {
                 let packet = match carrier {
@@ -117,6 +129,7 @@ impl Stack {
 
     fn on_frame(
         &mut self,
+        member: Option<MemberId>,
         frame: &mut [u8],
         now: Instant,
     ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
@@ -150,6 +163,11 @@ impl Stack {
         if ip.source.is_ipv4() != (ethernet.ethertype == ETHERTYPE_IPV4) {
             return Err(DiscardReason::IpHeaderInvalid);
         }
+        if let Some(member) = member
+            && self.admission.learn(member, ip.source)
+        {
+            self.engine.handle_member(member, core::iter::once(ip.source));
+        }
         let packet = &mut packet[..ip.packet_len];
         if ip.is_fragment {
             return self.on_fragment(packet, ip.source, ethernet.source, now);
@@ -165,8 +183,7 @@ impl Stack {
         mac: MacAddr,
         now: Instant,
     ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
-        let member = self.quotas.as_ref().and_then(|quotas| quotas.holder(source));
-        let owner = member.map_or(0, |member| member.0);
+        let owner = self.admission.holder(source).map_or(0, |member| member.0);
         let whole = self.reassembler.handle_fragment_of(owner, packet, now);
         for _ in 0..self.reassembler.take_evicted() {
             self.stats.discards.count(DiscardReason::FragmentMemoryExhausted);
@@ -302,7 +319,8 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                let id = self.insert_flow(key, Flow::Udp(UdpFlow::new(guest, now)), now)?;
+                let flow = Flow::Udp(UdpFlow::new(guest, now));
+                let id = self.insert_flow(Kind::Udp, key, flow, now)?;
                 self.stats.udp_opened += 1;
                 id
             }
@@ -311,6 +329,7 @@ impl Stack {
             && let Flow::Udp(flow) = &mut entry.flow
         {
             flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
+            entry.permit.note_traffic(flow.is_lasting(), now);
             entry.traffic.add_from_guest(payload.len());
         }
         self.schedule(id);
@@ -362,16 +381,8 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                if self.echo_flows >= self.config.limits.echo_flows
-                    || !self.has_quota(guest.address.ip(), Kind::Echo)
-                {
-                    return Err(DiscardReason::FlowTableFull);
-                }
-                let id = self.insert_flow(key, Flow::Echo(EchoFlow::new(guest, now)), now)?;
-                self.echo_flows += 1;
-                if let Some(quotas) = &mut self.quotas {
-                    quotas.add(guest.address.ip(), Kind::Echo);
-                }
+                let flow = Flow::Echo(EchoFlow::new(guest, now));
+                let id = self.insert_flow(Kind::Echo, key, flow, now)?;
                 self.stats.echo_opened += 1;
                 id
             }
@@ -381,6 +392,7 @@ impl Stack {
             && let Flow::Echo(flow) = &mut entry.flow
         {
             flow.on_request(guest, remote, &self.config.timeouts, now);
+            entry.permit.note_traffic(false, now);
             entry.traffic.add_from_guest(payload.len());
         }
         self.schedule(id);

@@ -97,6 +97,7 @@ impl Stack {
         };
         let timeouts = &self.config.timeouts;
         let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
+        entry.permit.note_traffic(flow.is_lasting(), now);
         entry.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let udp = UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };

@@ -5,7 +5,7 @@
 //! [`switch`](crate::switch).
 
 use super::Stack;
-use super::quota::PARTS;
+use super::admission::PARTS;
 use crate::member::{Member, MemberId};
 use crate::service::dns::Asker;
 use crate::switch::Released;
@@ -17,10 +17,8 @@ impl Stack {
         self.forget_guest(&released);
         self.dhcp.reserve(member.mac, member.address);
         self.dns.names.add(id, member);
-        if let Some(quotas) = &mut self.quotas {
-            quotas.assign(id, member.addresses());
-        }
-        self.engine.handle_member_added(member.addresses());
+        self.admission.assign(id, member.addresses());
+        self.engine.handle_member(id, member.addresses());
         for address in member.addresses() {
             self.neighbors.learn(address, member.mac);
         }
@@ -31,21 +29,22 @@ impl Stack {
         self.dhcp.release(member.mac);
         self.dns.names.remove(id);
         self.forget_guest(released);
-        if let Some(quotas) = &mut self.quotas {
-            quotas.unassign(id);
-        }
-        self.engine.handle_member_removed(member.addresses());
+        self.admission.unassign(id);
+        self.engine.handle_member_removed(id);
     }
 
     /// Whether a member may have one more DNS query in flight; always so where there are no
     /// members.
     pub(super) fn has_dns_quota(&self, asker: &Asker) -> bool {
-        let Some(quotas) = &self.quotas else { return true };
+        if !self.config.policy.is_shared {
+            return true;
+        }
         let guest_of = |asker: &Asker| match *asker {
             Asker::Udp { guest, .. } => Some(guest.ip()),
             Asker::Tcp { flow } => self.flows.entry(flow).map(|entry| entry.key.guest.ip()),
         };
-        let holder_of = |asker: &Asker| guest_of(asker).and_then(|guest| quotas.holder(guest));
+        let admission = &self.admission;
+        let holder_of = |asker: &Asker| guest_of(asker).and_then(|guest| admission.holder(guest));
         let holder = holder_of(asker);
         let count = self.dns.askers().filter(|other| holder_of(other) == holder).count();
         count < (self.config.limits.dns_queries / PARTS).max(1)

@@ -40,6 +40,7 @@
 //! assert_eq!(&reply[22..28], &[0x52, 0x55, 10, 0, 2, 2]);
 //! ```
 
+mod admission;
 mod dns_stream;
 mod forward;
 mod from_guest;
@@ -47,7 +48,6 @@ mod from_host;
 mod link_service;
 mod members;
 mod outbox;
-mod quota;
 mod tcp_from_guest;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -56,9 +56,10 @@ use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::eager::EagerRemotes;
+use crate::flow::permit::Kind;
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
-use crate::flow::{Flow, FlowSummary, HostStream};
+use crate::flow::{Flow, FlowKey, FlowSummary, HostStream};
 use crate::rng::Rng;
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
@@ -70,10 +71,10 @@ use crate::tcp::{Engine, EngineConfig};
 use crate::time::Instant;
 use crate::timer::{TimerHeap, TimerOwner};
 use crate::wire::reassembly::Reassembler;
+use admission::{Admission, PARTS};
 use dns_stream::DnsStream;
 use forward::Forwarding;
 use outbox::Outbox;
-use quota::{Kind, PARTS, Quotas};
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
 /// frames is four, one of MTU-sized ones 180.
@@ -89,11 +90,8 @@ pub struct Stack {
     engine: Engine,
     engine_hinted_at: Option<Instant>,
     flows: FlowTable,
+    admission: Admission,
     eager_remotes: EagerRemotes,
-    half_open: usize,
-    /// Flows in the order in which they began to open; those that are open by now are skipped.
-    half_open_order: VecDeque<FlowId>,
-    echo_flows: usize,
     timers: TimerHeap,
     ready: VecDeque<FlowId>,
     /// The flow that `poll_ready` named last and how many frames it has sent since.
@@ -114,8 +112,6 @@ pub struct Stack {
     dns_streams: BTreeMap<u32, DnsStream>,
     advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
-    /// On a shared network: what each member uses.
-    quotas: Option<Box<Quotas>>,
 }
 
 impl Stack {
@@ -136,10 +132,8 @@ impl Stack {
             stats: Stats::default(),
             engine,
             engine_hinted_at: None,
-            flows: FlowTable::new(config.limits.flows, rng.next_u64()),
-            half_open: 0,
-            half_open_order: VecDeque::new(),
-            echo_flows: 0,
+            flows: FlowTable::new(rng.next_u64()),
+            admission: Admission::new(&config.limits, config.policy.is_shared),
             timers: TimerHeap::default(),
             ready: VecDeque::new(),
             speaking: None,
@@ -158,7 +152,6 @@ impl Stack {
             advertiser,
             advertiser_hinted_at: None,
             eager_remotes: EagerRemotes::new(rng.next_u64()),
-            quotas: config.policy.is_shared.then(|| Box::new(Quotas::new(&config.limits))),
             config,
         };
         stack.hint_services();
@@ -401,12 +394,8 @@ impl Stack {
             return;
         };
         self.stats.tcp_unparked += u64::from(core::mem::take(&mut flow.unparked));
-        if flow.is_counted_half_open && !flow.is_half_open() {
-            flow.is_counted_half_open = false;
-            self.half_open -= 1;
-            if let Some(quotas) = &mut self.quotas {
-                quotas.remove(entry.key.guest.ip(), Kind::HalfOpen);
-            }
+        if !flow.is_half_open() {
+            self.admission.note_open(&mut entry.permit, id);
         }
         if let Some(ending) = flow.ending() {
             self.remove_flow(id, ending == Ending::Reset);
@@ -438,52 +427,46 @@ impl Stack {
         let Some(entry) = self.flows.remove(id) else {
             return;
         };
-        match &entry.flow {
-            Flow::Tcp(flow) => {
-                self.half_open -= usize::from(flow.is_counted_half_open);
-                self.dns_streams.remove(&id.index);
-            }
-            Flow::Echo(_) => self.echo_flows -= 1,
-            Flow::Forwarded(_) => self.forwarding.udp_flows -= 1,
-            Flow::Udp(_) => {}
-        }
-        if let Some(quotas) = &mut self.quotas {
-            let guest = entry.key.guest.ip();
-            quotas.remove(guest, Kind::Flow);
-            match &entry.flow {
-                Flow::Tcp(flow) if flow.is_counted_half_open => {
-                    quotas.remove(guest, Kind::HalfOpen);
-                }
-                Flow::Echo(_) => quotas.remove(guest, Kind::Echo),
-                Flow::Tcp(_) | Flow::Udp(_) | Flow::Forwarded(_) => {}
-            }
-        }
+        self.admission.release(&entry.permit, id);
+        self.dns_streams.remove(&id.index);
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset });
     }
 
-    /// Adds a flow of any kind and starts its clock.
+    /// Adds a flow as one of `kind` and starts its clock. Others may have to make room for it.
+    ///
+    /// # Errors
+    /// [`DiscardReason::FlowTableFull`], and then none of them has.
     fn insert_flow(
         &mut self,
-        key: crate::flow::FlowKey,
+        kind: Kind,
+        key: FlowKey,
         flow: Flow,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        if !self.has_quota(key.guest.ip(), Kind::Flow) {
-            return Err(DiscardReason::FlowTableFull);
+        let guest = key.guest.ip();
+        for evicted in self.admission.make_room(&mut self.flows, kind, guest, now)? {
+            self.evict(evicted);
         }
-        let id = self.flows.insert(key, flow, now)?;
-        if let Some(quotas) = &mut self.quotas {
-            quotas.add(key.guest.ip(), Kind::Flow);
-        }
+        let permit = |id| self.admission.admit(kind, guest, id, now);
+        let id = self.flows.insert(key, flow, permit, now);
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)
     }
 
-    /// Whether a guest's member may have one more of these; always so where there are no members.
-    fn has_quota(&self, guest: core::net::IpAddr, kind: Kind) -> bool {
-        self.quotas.as_ref().is_none_or(|quotas| quotas.has_room(guest, kind))
+    /// Removes a flow that is to make room for another one.
+    fn evict(&mut self, id: FlowId) {
+        let is_tcp = self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+            Flow::Tcp(_) => true,
+            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+        });
+        self.stats.discards.count(if is_tcp {
+            DiscardReason::HalfOpenLimit
+        } else {
+            DiscardReason::MappingEvicted
+        });
+        self.remove_flow(id, is_tcp);
     }
 
     /// Leaves hints for the services that have deadlines of their own.

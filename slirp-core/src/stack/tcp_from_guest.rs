@@ -1,7 +1,6 @@
 //! TCP segments of the guest: to their flow, or a new flow for the first of them.
 //!
-//! Owns the opening of TCP flows, the cap on those that are half open (RFC 9293 section 3.10.7,
-//! RFC 4987 section 3) and that on those to the DNS service. What a flow makes of a segment is its own business.
+//! Owns the opening of TCP flows (RFC 9293 section 3.10.7) and the cap on those to the DNS service. What a flow makes of a segment is its own business.
 
 use core::cmp::Reverse;
 use core::net::IpAddr;
@@ -10,10 +9,9 @@ use std::collections::BTreeMap;
 use super::Stack;
 use super::dns_stream::DnsStream;
 use super::from_guest::Arrival;
-use super::quota::Kind;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
-use crate::flow::table::FlowTable;
+use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::{Protocol, Target};
@@ -21,6 +19,7 @@ use crate::tcp::{LinkAddresses, Segment, checksum_and_segment, emit_reset};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::IpHeader;
+use crate::wire::icmp::IcmpError;
 
 impl Stack {
     pub(super) fn on_tcp(
@@ -93,12 +92,6 @@ impl Stack {
             Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
             Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
-        if !self.has_quota(guest.address.ip(), Kind::HalfOpen) {
-            return Err(DiscardReason::HalfOpenLimit);
-        }
-        if self.half_open >= self.config.limits.half_open {
-            self.evict_half_open();
-        }
         let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
         // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
         let headers = segment.at + segment.header_len;
@@ -114,14 +107,14 @@ impl Stack {
             &self.config.timeouts,
             now,
         );
-        let id = match self.insert_flow(key, Flow::Tcp(Box::new(flow)), now) {
+        let id = match self.insert_flow(Kind::Opening, key, Flow::Tcp(Box::new(flow)), now) {
             Ok(id) => id,
             Err(reason) => {
-                self.reset_guest(segment, guest.mac)?;
+                // Not a reset, which would be the remote's word.
+                self.report(IcmpError::AdministrativelyProhibited, packet, guest.mac)?;
                 return Err(reason);
             }
         };
-        self.note_half_open(id);
         self.stats.tcp_opened += 1;
         match remote {
             Some(remote) => {
@@ -136,34 +129,6 @@ impl Stack {
             }
         }
         Ok(())
-    }
-
-    /// Keeps the order in which flows began to open.
-    pub(super) fn note_half_open(&mut self, id: FlowId) {
-        self.half_open += 1;
-        if let Some(quotas) = &mut self.quotas
-            && let Some(entry) = self.flows.entry(id)
-        {
-            quotas.add(entry.key.guest.ip(), Kind::HalfOpen);
-        }
-        self.half_open_order.push_back(id);
-        if self.half_open_order.len() > 2 * self.config.limits.half_open {
-            let flows = &self.flows;
-            self.half_open_order.retain(|&id| is_half_open(flows, id));
-        }
-    }
-
-    /// Makes room among the flows that are being opened: the oldest goes. A flood of SYNs pushes
-    /// its own out that way, while a connection that opens within its turn gets through, and one
-    /// that was pushed out is tried again by the guest's retransmission.
-    pub(super) fn evict_half_open(&mut self) {
-        while let Some(id) = self.half_open_order.pop_front() {
-            if is_half_open(&self.flows, id) {
-                self.stats.discards.count(DiscardReason::HalfOpenLimit);
-                self.remove_flow(id, true);
-                return;
-            }
-        }
     }
 
     /// Makes room among the connections to the DNS service: of those of the address that has most of
@@ -200,11 +165,4 @@ impl Stack {
         checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
         self.outbox.push_packet(&packet, mac)
     }
-}
-
-fn is_half_open(flows: &FlowTable, id: FlowId) -> bool {
-    flows.entry(id).is_some_and(|entry| match &entry.flow {
-        Flow::Tcp(flow) => flow.is_counted_half_open,
-        Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-    })
 }

@@ -23,6 +23,7 @@ use super::rings::{RingSupply, Rings};
 use super::segment::{self, Segment, SynOptions};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
+use crate::member::MemberId;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::MacAddr;
@@ -352,14 +353,15 @@ impl Engine {
         self.release_at = self.supply.release_unused().then(|| now + SPARE_FOR);
     }
 
-    /// A member of a shared network has come: it has its own part of the memory.
-    pub(crate) fn handle_member_added(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.memory.assign(addresses);
+    /// A member of a shared network has come, or is known by more addresses: it has its own part of
+    /// the memory.
+    pub(crate) fn handle_member(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
+        self.memory.assign(id, addresses);
     }
 
     /// It has gone.
-    pub(crate) fn handle_member_removed(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        self.memory.unassign(addresses);
+    pub(crate) fn handle_member_removed(&mut self, id: MemberId) {
+        self.memory.unassign(id);
     }
 
     /// [`park`](Self::park)s a connection before its time if memory is tight and that would help.

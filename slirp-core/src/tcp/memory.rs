@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::member::MemberId;
+
 /// The smallest page of any machine that Linux runs on; larger ones are counted too low.
 const PAGE: usize = 4096;
 /// What is taken from the host for a connection at a time while memory is tight (arbitrary: the largest
@@ -64,7 +66,8 @@ pub(super) struct RingMemory {
     whole: Arc<Pool>,
     /// The part of guests who have none of their own.
     others: Arc<Pool>,
-    members: BTreeMap<IpAddr, Arc<Pool>>,
+    members: BTreeMap<MemberId, Arc<Pool>>,
+    addresses: BTreeMap<IpAddr, MemberId>,
     parts: usize,
 }
 
@@ -74,25 +77,26 @@ impl RingMemory {
     pub(super) fn new(cap: usize, parts: usize) -> Self {
         let whole = Arc::new(Pool { used: AtomicUsize::new(0), cap, whole: None });
         let others = part(&whole, parts);
-        Self { whole, others, members: BTreeMap::new(), parts }
+        let (members, addresses) = (BTreeMap::new(), BTreeMap::new());
+        Self { whole, others, members, addresses, parts }
     }
 
-    /// Gives one guest, who has these addresses, a part of its own.
-    pub(super) fn assign(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        let own = part(&self.whole, self.parts);
-        self.members.extend(addresses.map(|address| (address, Arc::clone(&own))));
+    /// Gives the guest `id`, who has these addresses among others, a part of its own.
+    pub(super) fn assign(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
+        self.members.entry(id).or_insert_with(|| part(&self.whole, self.parts));
+        self.addresses.extend(addresses.map(|address| (address, id)));
     }
 
     /// Forgets that guest. What its connections hold is given back as they are dropped.
-    pub(super) fn unassign(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        for address in addresses {
-            self.members.remove(&address);
-        }
+    pub(super) fn unassign(&mut self, id: MemberId) {
+        self.members.remove(&id);
+        self.addresses.retain(|_, &mut member| member != id);
     }
 
     /// The share of a connection of `guest`: nothing yet.
     pub(super) fn share(&self, guest: IpAddr) -> RingShare {
-        let pool = Arc::clone(self.members.get(&guest).unwrap_or(&self.others));
+        let own = self.addresses.get(&guest).and_then(|id| self.members.get(id));
+        let pool = Arc::clone(own.unwrap_or(&self.others));
         RingShare { pool, from_guest: Extent::default(), to_guest: Extent::default() }
     }
 }
@@ -233,20 +237,24 @@ mod tests {
     #[test]
     fn member_that_has_used_up_its_part_leaves_the_others_theirs() {
         let mut memory = RingMemory::new(32 * PAGE, 4);
-        memory.assign([GUEST].into_iter());
-        memory.assign([OTHER].into_iter());
+        memory.assign(MemberId(1), [GUEST].into_iter());
+        memory.assign(MemberId(2), [OTHER].into_iter());
         let hostile = memory.share(GUEST);
         hostile.note_from_guest(9 * PAGE);
         assert!(hostile.is_exhausted() && memory.share(GUEST).is_exhausted());
         let other = memory.share(OTHER);
         other.note_to_guest(3 * PAGE);
         assert!(!other.is_exhausted() && !other.is_tight());
-        let nested = memory.share(IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9)));
-        assert!(!nested.is_exhausted());
+        let nested = IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9));
+        assert!(!memory.share(nested).is_exhausted());
+        // An address behind it is one of its own.
+        memory.assign(MemberId(1), [nested].into_iter());
+        assert!(memory.share(nested).is_exhausted() && !memory.share(OTHER).is_exhausted());
         // Connections outlive their member for a moment.
-        memory.unassign([GUEST].into_iter());
+        memory.unassign(MemberId(1));
         drop(hostile);
-        memory.assign([GUEST].into_iter());
+        memory.assign(MemberId(3), [GUEST].into_iter());
+        assert!(!memory.share(nested).is_tight());
         assert!(!memory.share(GUEST).is_tight());
     }
 }

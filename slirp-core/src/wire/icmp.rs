@@ -66,8 +66,11 @@ impl GuestSignal {
                 };
                 Self::Icmp(IcmpError::TooBig { mtu })
             }
-            // A program that is told at once can act; one whose SYNs vanish hangs for minutes.
-            (HostError::Exhausted, Protocol::Tcp) => Self::TcpReset,
+            // A program that is told at once can act; one whose SYNs vanish hangs for minutes. A
+            // reset would be the remote's word, and it did not refuse.
+            (HostError::Exhausted, Protocol::Tcp) => {
+                Self::Icmp(IcmpError::AdministrativelyProhibited)
+            }
             (HostError::Exhausted, Protocol::Udp | Protocol::Echo) => Self::Silence,
         }
     }

@@ -60,6 +60,8 @@ impl Reactor {
             };
             match self.stack.handle_tcp_accepted(remote, guest, now) {
                 Ok(flow) => {
+                    // The socket of a flow that made room for it is reset before its slot is used.
+                    self.perform_all(now);
                     let socket = HostSocket::Tcp(TcpHost::new(stream));
                     if let Err(error) = self.sockets.insert(flow, socket) {
                         tracing::debug!(%error, "an accepted connection was lost");

@@ -449,5 +449,5 @@ fn flood_of_sources_pushes_its_own_oldest_out() {
     assert_eq!(scene.stack.stats().flows, 4);
     scene.advance(Duration::from_secs(301));
     assert_eq!(scene.stack.stats().flows, 0);
-    assert_eq!(scene.stack.forwarding.udp_flows, 0);
+    assert_eq!(scene.stack.admission.count(Kind::InboundUdp), 0);
 }

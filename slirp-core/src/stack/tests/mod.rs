@@ -4,6 +4,7 @@
 //! connection of the guest, segment by segment.
 
 mod acknowledgement;
+mod admission;
 mod closing;
 mod eager;
 mod hostile;

@@ -1,6 +1,7 @@
 //! How connections are opened, and how they fail to open.
 
 use super::*;
+use crate::flow::permit::Kind;
 use crate::tcp::tests::packet::{RST, URG};
 
 const NO_OPTIONS: &[u8] = &[];
@@ -143,7 +144,7 @@ fn guest_that_never_finishes_the_handshake_is_given_up() {
     assert!(heard.last().unwrap().tcp.as_ref().unwrap().has(RST));
     assert_eq!(ladder.discards(DiscardReason::TcpHandshakeTimedOut), 1);
     assert_eq!(ladder.closes, [(flow, true)]);
-    assert!(ladder.stack.flows.len() == 0 && ladder.stack.half_open == 0);
+    assert!(ladder.stack.flows.len() == 0 && ladder.stack.admission.count(Kind::Opening) == 0);
 }
 
 #[test]

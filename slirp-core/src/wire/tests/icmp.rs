@@ -47,7 +47,8 @@ rows! {
         HostError::TooLarge(None), Udp => GuestSignal::Icmp(IcmpError::TooBig { mtu: 0 });
     too_large_tcp_gets_no_mtu:
         HostError::TooLarge(Some(1400)), Tcp => GuestSignal::Icmp(IcmpError::NetworkUnreachable);
-    exhausted_host_resets_tcp: HostError::Exhausted, Tcp => GuestSignal::TcpReset;
+    exhausted_host_is_no_refusal_to_tcp:
+        HostError::Exhausted, Tcp => GuestSignal::Icmp(IcmpError::AdministrativelyProhibited);
     exhausted_host_is_silent_to_udp: HostError::Exhausted, Udp => GuestSignal::Silence;
 }
 
