@@ -44,7 +44,6 @@ pub use background::BackgroundInstance;
 
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
-use crate::host::descriptors;
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::link::Link;
@@ -54,6 +53,7 @@ pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::recording::Recording;
 pub use crate::host::switchboard::{NewMember, Switchboard};
+use crate::host::{descriptors, ports};
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
@@ -175,6 +175,8 @@ pub struct Builder {
     /// How many descriptors the process may have. Asked for before a filter of system calls may
     /// forbid to ask.
     descriptors: Option<usize>,
+    /// How many UDP ports the host hands out. Asked for then as well.
+    udp_ports: Option<usize>,
     /// How many processors it may use. Asked for then as well.
     processors: usize,
     busy_poll: Duration,
@@ -199,6 +201,7 @@ impl Builder {
             api: None,
             assumed_guest: None,
             descriptors: descriptors::limit(),
+            udp_ports: ports::handed_out(),
             processors: std::thread::available_parallelism().map_or(1, NonZero::get),
             busy_poll: BUSY_POLL,
         }
@@ -321,6 +324,7 @@ impl Builder {
             api,
             assumed_guest,
             descriptors,
+            udp_ports,
             processors,
             busy_poll,
         } = self;
@@ -332,6 +336,7 @@ impl Builder {
             return Err(StartError::RingLength(ring_len));
         }
         config.limits.flows = descriptors::flows_within(descriptors, config.limits.flows);
+        config.limits.udp_mappings = ports::mappings_within(udp_ports, config.limits.udp_mappings);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
         config.offload = link.offload();

@@ -17,6 +17,7 @@ pub mod frame_socket;
 pub mod link;
 pub(crate) mod mailbox;
 pub mod outbound;
+pub(crate) mod ports;
 pub(crate) mod reactor;
 pub mod recording;
 pub(crate) mod sockets;
