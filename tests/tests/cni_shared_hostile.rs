@@ -291,6 +291,76 @@ while time.time() < end:
 }
 
 #[test]
+fn networks_behind_a_member_use_its_own_part() {
+    let world = world!(Account::Ordinary);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asked_too = Arc::clone(&asked);
+    // It answers nobody, so that queries stay in flight.
+    let _resolver = UdpServer::start(&world.remote, (FAR, 53).into(), move |_, query, _| {
+        asked_too.fetch_add(
+            usize::from(query.ends_with(b"\x07example\0\0\x01\0\x01")),
+            Ordering::Relaxed,
+        );
+    });
+    world.write_resolv_conf(&format!("nameserver {FAR}\n"));
+    let scene = Scene::new(&world);
+    let questions = |who: &str, network: u8, count: usize| {
+        format!(
+            "
+for number in range({count}):
+    query = struct.pack('!HHHHHH', number, 0x100, 1, 0, 0, 0)
+    query += b'\\x06{network:02}%04d\\x07example\\0\\0\\1\\0\\1' % number
+    source = socket.inet_aton(f'172.{network}.0.{{number % 250 + 1}}')
+    send(udp({who}_mac, dns_mac, source, dns, (4000, 53), query))
+"
+        )
+    };
+    scene.attack(&questions("own", 16, 600));
+    wait_until(LIMIT, "the attacker has its part", || scene.counter("dns_queries_exhausted") > 0);
+    let before = asked.load(Ordering::Relaxed);
+    assert!(before < 512 / 2, "{before} queries of one member, of 512");
+    let program = scene.program(&questions("victim", 17, 20));
+    let output = scene.victim.namespace.exec(&["/usr/bin/python3", "-c", &program]);
+    assert!(output.status.success(), "{}", output.stderr);
+    wait_until(LIMIT, "a network behind another member is served", || {
+        asked.load(Ordering::Relaxed) >= before + 20
+    });
+}
+
+#[test]
+fn clients_of_one_member_do_not_push_out_those_of_another() {
+    let world = world!(Account::Ordinary);
+    let join = |id: &str, port: u16| {
+        let mapping = json!({ "hostPort": port, "containerPort": 80, "protocol": "udp" });
+        Container::join(&world, id, &json!({ "portMappings": [mapping] })).unwrap()
+    };
+    let (victim, attacker) = (join("victim", 8081), join("attacker", 8082));
+    let (at, other) = (victim.at(80), attacker.at(80));
+    let service = victim.namespace.enter(|| UdpSocket::bind(at)).unwrap();
+    service.set_read_timeout(Some(LIMIT)).unwrap();
+    let client = world.remote.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 16];
+    client.send_to(b"hello", (HOST, 8081)).unwrap();
+    let (_, peer) = service.recv_from(&mut buffer).unwrap();
+    service.send_to(b"first", peer).unwrap();
+    client.recv_from(&mut buffer).unwrap();
+    // An accomplice of the other member comes from all the ports that it has.
+    let heard = attacker.namespace.enter(|| UdpSocket::bind(other)).unwrap();
+    heard.set_read_timeout(Some(LIMIT)).unwrap();
+    world.remote.enter(|| {
+        for port in 20_000..26_000 {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+            socket.send_to(b"x", (HOST, 8082)).unwrap();
+            heard.recv_from(&mut buffer).unwrap();
+        }
+    });
+    service.send_to(b"second", peer).unwrap();
+    let (len, from) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..len], from), (&b"second"[..], (HOST, 8081).into()));
+}
+
+#[test]
 fn address_that_was_used_before_its_time_goes_to_who_is_assigned_it() {
     let world = world!(Account::Ordinary);
     let scene = Scene::new(&world);

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use slirp_tests::*;
 
 const RECOVERY: Duration = Duration::from_secs(45);
@@ -114,6 +115,8 @@ fn exhausted_descriptors_refuse_new_flows_and_keep_old_ones() {
             Ok(stream) => more.push(stream),
             Err(failure) => {
                 assert!(failure.after < Duration::from_secs(5), "{failure:?}");
+                // Not ECONNREFUSED: the remote refuses nobody.
+                assert_eq!(failure.errno, Errno::EHOSTUNREACH);
                 refused += 1;
             }
         }
@@ -159,9 +162,79 @@ fn guest_that_opens_all_it_can_leaves_descriptors_to_the_host() {
     assert_eq!(api.ask(add), "{\"return\":{\"id\":1}}");
     let info = api.ask("{\"execute\":\"info\"}");
     assert!(info.contains("\"flows\":192"), "{info}");
-    let refused = "\"flow_table_full\":0";
-    assert!(!info.contains(refused), "{info}");
+    let evicted = "\"mapping_evicted\":0";
+    assert!(!info.contains(evicted), "{info}");
     assert!(open() < 256, "{}", open());
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    assert_serves(&world, &server);
+}
+
+/// Asks `server` from so many new ports of the guest, one after the other, as a resolver does.
+fn ask_from_new_ports(world: &World, server: &UdpServer, questions: usize) {
+    world.guest.enter(|| {
+        for number in 0..questions {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.send_to(b"who", server.address()).unwrap();
+            let mut answer = [0; 3];
+            let heard = socket.recv(&mut answer);
+            assert!(heard.is_ok(), "question {number}: {heard:?}");
+        }
+    });
+}
+
+#[test]
+fn guest_that_asks_from_new_ports_all_the_time_keeps_connecting() {
+    for descriptors in [1_024, 4_096] {
+        let world = world!();
+        let names = UdpServer::echo(&world.remote, (FAR, 0).into());
+        let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+        let limit = format!("--nofile={descriptors}:{descriptors}");
+        let slirp = world.slirp().behind(&["prlimit", &limit]).start();
+        let mut old = connect(&world.guest, server.address()).unwrap();
+        for _ in 0..10 {
+            ask_from_new_ports(&world, &names, descriptors / 8);
+            assert_serves(&world, &server);
+        }
+        assert!(slirp.facts().open_files() > descriptors / 2, "the table is full of mappings");
+        echo(&mut old);
+    }
+}
+
+#[test]
+fn guest_that_sends_from_every_port_leaves_ports_to_the_host() {
+    let world = world!();
+    world.host.script("echo 40000 40199 > /proc/sys/net/ipv4/ip_local_port_range");
+    let names = UdpServer::echo(&world.remote, (FAR, 0).into());
+    let _slirp = world.slirp().start();
+    ask_from_new_ports(&world, &names, 400);
+    let own = world.host.enter(|| {
+        (0..90).map(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).collect::<Result<Vec<_>, _>>()
+    });
+    assert!(own.is_ok(), "{own:?}");
+    // And no more than half for the guest, which goes on.
+    ask_from_new_ports(&world, &names, 200);
+}
+
+#[test]
+fn remotes_leave_the_guest_half_of_its_flows() {
+    let world = world!();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let api = Api::new(&world);
+    let slirp =
+        world.slirp().options(&[&api.option()]).behind(&["prlimit", "--nofile=256:256"]).start();
+    // Nobody is there, so none of these connections is ever answered.
+    api.forward(
+        "{\"proto\":\"tcp\",\"host_port\":8080,\"guest_addr\":\"10.0.2.150\",\"guest_port\":80}",
+    );
+    let remotes: Vec<_> =
+        (0..300).map(|_| connect(&world.remote, (HOST, 8080).into()).unwrap()).collect();
+    wait_until(RECOVERY, "the oldest make room", || {
+        !api.ask("{\"execute\":\"info\"}").contains("\"half_open_limit\":0")
+    });
+    let own: Vec<_> = (0..90).map(|_| connect(&world.guest, server.address()).unwrap()).collect();
+    assert!(slirp.facts().open_files() < 256);
+    drop((remotes, own));
 }
 
 #[test]
