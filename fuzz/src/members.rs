@@ -371,12 +371,12 @@ impl Network {
             cut_for_plain_devices(&frame);
         }
         if route.to_stack {
-            self.to_stack(&mut frame, flags & ANSWERED != 0);
+            self.hand_to_stack(port, &mut frame, flags & ANSWERED != 0);
         }
     }
 
-    fn to_stack(&mut self, frame: &mut [u8], is_answered: bool) {
-        match self.stack.handle_frame(frame, self.now) {
+    fn hand_to_stack(&mut self, port: usize, frame: &mut [u8], is_answered: bool) {
+        match self.stack.handle_frame_of(Some(self.ids[port]), frame, self.now) {
             Some(Datagram::Udp { flow, remote, payload, segment_len, .. }) => {
                 let payload = payload.to_vec();
                 self.seen.push(flow);
@@ -459,6 +459,9 @@ impl Network {
         );
         let guests = self.flows();
         assert!(guests.len() <= FLOWS_CAP, "{} flows", guests.len());
+        // Every address is a member's, those of networks that are nested behind it included.
+        let parts = usize::from(MEMBERS) * (FLOWS_CAP / 4);
+        assert!(guests.len() <= parts, "{} flows of members", guests.len());
         for port in 0..usize::from(MEMBERS) {
             let member = member(port);
             let own = guests.iter().filter(|&&guest| member.addresses().any(|own| own == guest));
