@@ -285,3 +285,17 @@ fn path_that_is_no_network_namespace_is_refused() {
         Err(error) => assert!(matches!(error, AttachError::ForeignOwner(_)), "{error}"),
     }
 }
+
+#[test]
+fn own_network_namespace_is_refused_unless_that_is_meant() {
+    let target = || NamespaceTarget::from_paths("/proc/self/ns/net".as_ref(), None).unwrap();
+    for error in [
+        open_tap(&target(), &bare("tap0")).unwrap_err(),
+        create_tap(&target(), &bare("tap0")).unwrap_err(),
+    ] {
+        assert!(matches!(error, AttachError::OwnNamespace(_)), "{error}");
+    }
+    // That interface exists, so none is made.
+    let taken = create_tap(&target().even_our_own(), &bare("lo")).unwrap_err();
+    assert!(!matches!(taken, AttachError::OwnNamespace(_)), "{taken}");
+}

@@ -134,6 +134,37 @@ fn somebody_elses_container_is_refused() {
 }
 
 #[test]
+fn own_network_namespace_is_refused_before_it_is_changed() {
+    let world = world!();
+    let host = world.host.pid().to_string();
+    let before = world.host.script("ip -o link; ip route");
+    for (options, netns) in [
+        (&[][..], host.as_str()),
+        (&["--netns-type=path"], "/proc/self/ns/net"),
+        (&["--netns-type=path"], &format!("/proc/{host}/ns/net")),
+    ] {
+        let exit = world.slirp().options(options).positionals(&[netns, "tap0"]).run();
+        assert_eq!(exit.code, Some(1), "{netns}: {}", exit.stderr);
+        let text = "is the network namespace that we run in ourselves\nhint: ";
+        assert!(exit.stderr.contains(text), "{netns}: {}", exit.stderr);
+        assert_eq!(world.host.script("ip -o link; ip route"), before, "{netns}");
+    }
+}
+
+#[test]
+fn fifo_in_place_of_a_namespace_holds_nobody_up() {
+    let world = world!();
+    let fifo = format!("{}/fifo", world.folder().display());
+    world.host.script(&format!("mkfifo {fifo}"));
+    let exit = world.slirp().options(&["--netns-type=path"]).positionals(&[&fifo, "tap0"]).run();
+    assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    let text = "setns(CLONE_NEWNET): Invalid argument\nhint: the path is not that of a network";
+    assert!(exit.stderr.contains(text), "{}", exit.stderr);
+    // Root gets into the network namespace without the user namespace.
+    drop(world.slirp().options(&[&format!("--userns-path={fifo}")]).start());
+}
+
+#[test]
 fn missing_tun_device_is_named() {
     let world = world!();
     world.host.script("mount -t tmpfs tmpfs /dev/net");

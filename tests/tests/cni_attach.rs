@@ -288,11 +288,14 @@ fn what_is_no_container_is_refused() {
     std::fs::write(world.folder().join("file"), "").unwrap();
     let user = format!("/proc/{}/ns/user", world.guest.pid());
     let missing = format!("{folder}/missing");
+    world.host.script(&format!("mkfifo -m 0666 {folder}/fifo"));
     for (netns, code, part) in [
         (format!("/proc/{}/ns/net", world.host.pid()), 999, "Permission denied"),
         ("/proc/self/ns/net".to_owned(), 8, "netns from CNI_NETNS should not be the same"),
         (user, 4, "is not a network namespace"),
         (format!("{folder}/file"), 4, "is not a network namespace"),
+        (format!("{folder}/fifo"), 4, "is not a network namespace"),
+        ("/dev/null".to_owned(), 4, "is not a network namespace"),
         (missing, 3, "No such file or directory"),
         ("/proc/999999999/ns/net".to_owned(), 3, "No such file or directory"),
     ] {

@@ -198,7 +198,8 @@ impl Place {
                 .map_err(failed("cannot watch the container"))?
                 .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?,
         };
-        Ok((target, watch))
+        // Whether it may be our own has been asked before.
+        Ok((target.even_our_own(), watch))
     }
 }
 

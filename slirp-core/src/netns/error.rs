@@ -25,6 +25,9 @@ pub enum AttachError {
         /// What open(2) said.
         source: io::Error,
     },
+    /// The network namespace is the one that we run in ourselves.
+    #[error("{} is the network namespace that we run in ourselves", .0.display())]
+    OwnNamespace(PathBuf),
     /// The path is not that of a network namespace.
     #[error("{} is not a network namespace", .0.display())]
     NotNetwork(PathBuf),
@@ -63,6 +66,12 @@ impl AttachError {
                     .then_some("only the owner of a process or root can attach to it");
             }
             Self::ForeignOwner(_) => return Some("run as the owner of the container, or as root"),
+            Self::OwnNamespace(_) => {
+                return Some(
+                    "a network there would take away ours: give a process or a path of another \
+                     network namespace, such as unshare --net makes",
+                );
+            }
             Self::NotNetwork(_)
             | Self::HelperNotStarted(_)
             | Self::HelperKilled(_)
@@ -83,6 +92,9 @@ impl AttachError {
                 "the network namespace belongs to a user namespace that is not ours to enter; give \
                  the path of that user namespace, too",
             ),
+            (AttachStep::EnterNetwork, Errno::EINVAL) => {
+                Some("the path is not that of a network namespace")
+            }
             (AttachStep::CreateTap, Errno::EBUSY) => {
                 Some("another process is attached to the interface of this name")
             }

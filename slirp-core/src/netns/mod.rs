@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 pub use error::AttachError;
 pub use watch::{TargetWatch, WatchError};
 
-use process::{Process, in_proc};
+use nix::fcntl::AT_FDCWD;
+
+use process::{Process, in_proc, open_file};
 
 use crate::host::tap::{OffloadCeiling, Tap};
 use crate::plan::{AddressPlan, Ipv6Plan};
@@ -38,6 +40,8 @@ pub struct NamespaceTarget {
     path: PathBuf,
     /// The process that the network namespace was taken from.
     process: Option<Process>,
+    /// Whether the network namespace may be the one that we run in ourselves.
+    may_be_own: bool,
 }
 
 impl NamespaceTarget {
@@ -73,15 +77,32 @@ impl NamespaceTarget {
             .map_err(|errno| error(net, errno.into()))?;
         let open = |path: &Path| {
             match (in_proc(path), &process) {
-                (Some((pid, rest)), Some(process)) if pid == process.pid => {
-                    process.file(rest).map_err(io::Error::from)
-                }
-                _ => File::open(path).map(OwnedFd::from),
+                (Some((pid, rest)), Some(process)) if pid == process.pid => process.file(rest),
+                _ => open_file(AT_FDCWD, path),
             }
-            .map_err(|source| error(path, source))
+            .map_err(|errno| error(path, errno.into()))
         };
         let (net_fd, user) = (open(net)?, user.map(open).transpose()?);
-        Ok(Self { net: net_fd, user, path: net.to_owned(), process })
+        Ok(Self { net: net_fd, user, path: net.to_owned(), process, may_be_own: false })
+    }
+
+    /// Lets the target be the network namespace that the caller runs in itself. A device there with
+    /// a default route takes the caller's own network away.
+    #[must_use]
+    pub fn even_our_own(mut self) -> Self {
+        self.may_be_own = true;
+        self
+    }
+
+    fn refuse_our_own(&self) -> Result<(), AttachError> {
+        let failed = |source| AttachError::OpenNamespace { path: self.path.clone(), source };
+        // Without /proc it cannot be told.
+        match NamespaceId::of_path(Path::new("/proc/thread-self/ns/net")) {
+            Ok(own) if !self.may_be_own && self.network_id().map_err(failed)? == own => {
+                Err(AttachError::OwnNamespace(self.path.clone()))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Watches for the end of the target: see [`TargetWatch`].
@@ -299,6 +320,7 @@ fn open(
     ceiling: OffloadCeiling,
     exclusive: bool,
 ) -> Result<Tap, AttachError> {
+    target.refuse_our_own()?;
     let order = Order {
         exclusive,
         net: target.net.as_fd(),

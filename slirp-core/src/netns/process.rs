@@ -5,7 +5,7 @@
 //! the number has been given to another one meanwhile (proc(5)).
 
 use std::fs;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -39,7 +39,7 @@ impl Process {
 
     /// Opens a file below its folder; `ESRCH` or `ENOENT` when it has ended.
     pub(super) fn file(&self, name: &Path) -> Result<OwnedFd, Errno> {
-        openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        open_file(&self.folder, name)
     }
 
     /// A descriptor that becomes readable when it has ended.
@@ -50,6 +50,12 @@ impl Process {
         // `/proc` may show the processes of an outer PID namespace, where numbers mean others.
         if number_of(&descriptor) == Some(self.pid) { Ok(descriptor) } else { Err(Errno::ESRCH) }
     }
+}
+
+/// Opens a file that may turn out to be no namespace: of a FIFO, open(2) would wait for the writer.
+pub(super) fn open_file(folder: impl AsFd, name: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    openat(folder, name, flags, Mode::empty())
 }
 
 /// The number that `/proc` has for the process behind a descriptor.
@@ -71,7 +77,6 @@ mod tests {
     }
 
     fn is_ended(descriptor: &OwnedFd) -> bool {
-        use std::os::fd::AsFd as _;
         let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
         poll(&mut polled, PollTimeout::ZERO).unwrap() == 1
     }

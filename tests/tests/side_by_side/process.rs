@@ -185,6 +185,10 @@ fn failing_starts() {
         failing(side, seen, "name of another device", name);
         side.world.host.script("mount -t tmpfs tmpfs /dev/net");
         failing(side, seen, "no driver", side.slirp());
+        // Without the device, the host keeps its network on either side.
+        let own = side.slirp().options(&["--netns-type=path"]);
+        let own = own.positionals(&["/proc/self/ns/net", "tap0"]);
+        failing(side, seen, "own network namespace", own);
     });
 }
 

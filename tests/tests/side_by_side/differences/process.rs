@@ -195,6 +195,16 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        topic: "PID or path of the network namespace that the program runs in itself",
+        theirs: "is served: the host loses its network",
+        ours: "is refused before anything is changed",
+        seen: &[seen(
+            "start: own network namespace: stderr",
+            "open(\"/dev/net/tun\"): No such file or directory\nchild failed(1)",
+            "/proc/self/ns/net is the network namespace that we run in ourselves\nchild failed(1)",
+        )],
+    },
+    Row {
         topic: "PID in a further user namespace than its network",
         theirs: "is refused by the kernel",
         ours: "is served: the user namespace that owns the network is entered",
