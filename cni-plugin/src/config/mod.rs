@@ -3,11 +3,12 @@
 //! Owns the way from its JSON to a [`Request`](crate::attachment::request::Request): [`Header`] is what every command needs, so that
 //! deleting works whatever the rest says; [`settings`] is the rest. What is declared and cannot be
 //! acted on is an error that names the key; what is not known is ignored, as the specification
-//! says.
+//! says, unless it is almost a key that closes something ([`spelling`]).
 
 pub(crate) mod addresses;
 pub(crate) mod port_mappings;
 pub(crate) mod settings;
+mod spelling;
 
 use std::path::PathBuf;
 

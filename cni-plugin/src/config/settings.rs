@@ -11,6 +11,7 @@ use slirp_core::netns::NamespaceId;
 use slirp_core::plan::Ipv6Plan;
 use slirp_core::policy::Policy;
 
+use super::spelling::refuse_misspelt;
 use super::{Header, addresses, path, port_mappings};
 use crate::attachment::key::Key;
 use crate::attachment::request::Request;
@@ -56,6 +57,7 @@ pub(crate) fn settings(
     netns_id: NamespaceId,
 ) -> Result<Settings, CniError> {
     refuse_unsupported(header)?;
+    refuse_misspelt(&header.object)?;
     let plan = addresses::plan(header)?;
     let chosen = addresses::chosen(header, environment, &plan)?;
     let address = chosen.0.unwrap_or_else(|| plan.recommended_guest());

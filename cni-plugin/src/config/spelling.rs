@@ -1,0 +1,86 @@
+//! Keys that are almost ours.
+//!
+//! Unknown keys are ignored, as the specification says. One that is a slip of the pen away from a key
+//! which closes something would leave that open without a word, so it is an error.
+
+use serde_json::{Map, Value};
+
+use crate::protocol::error::CniError;
+
+/// Keys whose loss opens what was to be closed, or joins what was to be apart.
+const GUARDED: [&str; 6] =
+    ["disableHostLoopback", "disableDNS", "sandbox", "shared", "outboundAddr", "outboundAddr6"];
+
+/// Length from which two slips make a word no other word (arbitrary).
+const LONG: usize = 9;
+
+/// Refuses keys that are almost those of the list.
+///
+/// # Errors
+/// With the key that was probably meant.
+pub(super) fn refuse_misspelt(object: &Map<String, Value>) -> Result<(), CniError> {
+    let is_known = |key: &str| GUARDED.iter().any(|known| known.eq_ignore_ascii_case(key));
+    for key in object.keys().filter(|key| !is_known(key)) {
+        let plain: Vec<u8> = key.bytes().filter(u8::is_ascii_alphanumeric).collect();
+        let plain = plain.to_ascii_lowercase();
+        let is_meant = |known: &&&str| {
+            let slips = if known.len() < LONG { 1 } else { 2 };
+            // No slip makes a word so much longer or shorter; nor does a long key cost us time.
+            plain.len().abs_diff(known.len()) <= slips
+                && distance(&plain, known.to_ascii_lowercase().as_bytes()) <= slips
+        };
+        if let Some(known) = GUARDED.iter().find(is_meant) {
+            return Err(CniError::config(format!("{key}: unknown key; {known} is meant?")));
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes have to be added, removed or replaced (Levenshtein).
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, byte) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, wanted) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(byte != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn slips_are_errors_and_other_keys_are_not() {
+        let read = |key: &str| refuse_misspelt(json!({ key: true }).as_object().unwrap());
+        for (key, meant) in [
+            ("disableHostLoopbak", "disableHostLoopback"),
+            ("disable_host_loopback", "disableHostLoopback"),
+            ("disabelHostLoopback", "disableHostLoopback"),
+            ("disableDSN", "disableDNS"),
+            ("sandboxed", ""),
+            ("sandbx", "sandbox"),
+            ("share", "shared"),
+            ("outboundAdr", "outboundAddr"),
+        ] {
+            match read(key) {
+                Ok(()) => assert_eq!(meant, "", "{key}"),
+                Err(error) => {
+                    let text = format!("{key}: unknown key; {meant} is meant?");
+                    assert_eq!((error.code, error.message), (7, text));
+                }
+            }
+        }
+        for key in ["SANDBOX", "disablehostloopback", "outboundAddr6", "name", "type", "mtu", "dns"]
+        {
+            assert!(read(key).is_ok(), "{key}");
+        }
+    }
+}
