@@ -8,7 +8,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::wire::MacAddr;
 
 /// Members of one network at one time (arbitrary; each costs its link's descriptor and some 100
@@ -75,6 +75,16 @@ impl Member {
     /// Its addresses of either family.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         core::iter::once(IpAddr::V4(self.address)).chain(self.address6.map(IpAddr::V6))
+    }
+
+    /// All addresses that are its alone from the start: the assigned ones, and those that its
+    /// interface makes from its Ethernet address (RFC 4862), which others would know beforehand.
+    pub fn own_addresses(&self, plan: &AddressPlan) -> impl Iterator<Item = IpAddr> {
+        let mac = self.mac;
+        let made = plan.ipv6().map(|plan| {
+            [Ipv6Plan::link_local_made_from(mac), plan.address_made_from(mac)].map(IpAddr::V6)
+        });
+        self.addresses().chain(made.into_iter().flatten())
     }
 }
 

@@ -110,19 +110,16 @@ impl Ipv6Plan {
     /// advertisements, unless it was told to hide the Ethernet address (RFC 4862 section 5.5.3 with the
     /// modified EUI-64 of RFC 4291 appendix A; Linux' `addr_gen_mode` 0, which new namespaces have).
     pub const fn address_made_from(&self, mac: MacAddr) -> Ipv6Addr {
-        const UNIVERSAL: u8 = 0x02;
         let s = self.prefix.segments();
-        let MacAddr([a, b, c, d, e, f]) = mac;
-        Ipv6Addr::new(
-            s[0],
-            s[1],
-            s[2],
-            s[3],
-            u16::from_be_bytes([a ^ UNIVERSAL, b]),
-            u16::from_be_bytes([c, 0xff]),
-            u16::from_be_bytes([0xfe, d]),
-            u16::from_be_bytes([e, f]),
-        )
+        let [i0, i1, i2, i3] = interface_identifier(mac);
+        Ipv6Addr::new(s[0], s[1], s[2], s[3], i0, i1, i2, i3)
+    }
+
+    /// The link-local address that a guest with this Ethernet address makes for itself in the same
+    /// way (RFC 4291 section 2.5.6).
+    pub const fn link_local_made_from(mac: MacAddr) -> Ipv6Addr {
+        let [i0, i1, i2, i3] = interface_identifier(mac);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, i0, i1, i2, i3)
     }
 
     /// Whether `address` lies in the virtual network.
@@ -313,6 +310,18 @@ impl Default for AddressPlan {
     fn default() -> Self {
         Self { network: Ipv4Addr::new(10, 0, 2, 0), prefix_len: 24, ipv6: None }
     }
+}
+
+/// The modified EUI-64 of RFC 4291 appendix A.
+const fn interface_identifier(mac: MacAddr) -> [u16; 4] {
+    const UNIVERSAL: u8 = 0x02;
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    [
+        u16::from_be_bytes([a ^ UNIVERSAL, b]),
+        u16::from_be_bytes([c, 0xff]),
+        u16::from_be_bytes([0xfe, d]),
+        u16::from_be_bytes([e, f]),
+    ]
 }
 
 /// Where a guest is taken to be by a rule that leads a port of the host to it and does not say.

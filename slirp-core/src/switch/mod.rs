@@ -18,9 +18,10 @@
 //! | address | holder |
 //! | --- | --- |
 //! | a member's own (assigned) MAC, IPv4 and IPv6 address | the member, for as long as it is one |
+//! | the IPv6 addresses made from its MAC address (RFC 4862): link-local, in the prefix | the same |
 //! | the virtual MAC and IP addresses | nobody |
 //! | other IPv4 addresses of the network | nobody |
-//! | any other (networks nested behind a member, link-local addresses) | who used it first, for as long as it is a member |
+//! | any other (networks nested behind a member, addresses made in other ways) | who used it first, for as long as it is a member |
 //!
 //! *Each frame* is checked from the outside in: virtio-net header, Ethernet source, then what ARP,
 //! neighbour discovery or the IP header say about the sender. Messages of roles that no member has

@@ -68,13 +68,14 @@ impl Tenure {
 
     /// Gives `port` what its member was assigned, all of it or nothing.
     pub(super) fn assign(&mut self, port: PortIndex, member: &Member) -> Result<(), MemberError> {
+        let plan = self.plan;
         if self.is_virtual_mac(member.mac) {
             return Err(MemberError::Mac(member.mac));
         }
         if self.macs.get(&member.mac.0).is_some_and(|holding| holding.is_assigned) {
             return Err(MemberError::MacTaken(member.mac));
         }
-        for address in member.addresses() {
+        for address in member.own_addresses(&plan) {
             if self.addresses.get(&address).is_some_and(|holding| holding.is_assigned) {
                 return Err(MemberError::AddressTaken(address));
             }
@@ -84,7 +85,7 @@ impl Tenure {
             self.count(old.port).macs -= 1;
         }
         self.count(port).macs += 1;
-        for address in member.addresses() {
+        for address in member.own_addresses(&plan) {
             if let Some(old) = self.addresses.insert(address, holding) {
                 self.count(old.port).addresses -= 1;
             }

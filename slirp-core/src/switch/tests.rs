@@ -148,6 +148,28 @@ fn nobody_uses_the_ethernet_address_of_others_or_ours() {
 }
 
 #[test]
+fn addresses_made_from_a_members_ethernet_address_are_its_alone_from_the_start() {
+    let mut switch = Switch::new(plan());
+    switch.connect(&member(100)).unwrap();
+    // Whoever took them beforehand has them no longer.
+    let made = ["fe80::ff:fe00:65", "fd00::ff:fe00:65"];
+    let speak = |last: u8, source: &str| {
+        datagram(mac(last), mac(100 + (101 - last)), &format!("[{source}]:5"), "[fe80::1:6]:9")
+    };
+    assert_eq!(switch.handle_frame(0, &speak(100, made[0])), Err(DiscardReason::MemberUnknown));
+    switch.connect(&member(101)).unwrap();
+    for source in made {
+        let refused = Err(DiscardReason::MemberAddressForeign);
+        assert_eq!(switch.handle_frame(0, &speak(100, source)), refused, "{source}");
+        assert_eq!(switch.handle_frame(1, &speak(101, source)), to_port(0), "{source}");
+    }
+    let released = switch.disconnect(1);
+    for source in made {
+        assert!(released.addresses.contains(&source.parse().unwrap()), "{source}");
+    }
+}
+
+#[test]
 fn ethernet_address_stays_with_who_used_it_first() {
     let mut switch = switch();
     let extra = mac(9);
@@ -365,8 +387,8 @@ fn flood_of_addresses_hurts_only_its_member() {
     for index in 0..2000_u16 {
         let source = format!("172.16.{}.{}:5", index >> 8, index & 0xff);
         let frame = datagram(mac(100), GATEWAY, &source, "192.0.2.1:9");
-        // Its own two count as well.
-        let expected = if usize::from(index) < ADDRESSES_CAP - 2 { TO_STACK } else { exhausted };
+        // Its own four count as well.
+        let expected = if usize::from(index) < ADDRESSES_CAP - 4 { TO_STACK } else { exhausted };
         assert_eq!(switch.handle_frame(0, &frame), expected, "{source}");
     }
     let own = datagram(mac(100), mac(101), "10.0.2.100:5", "10.0.2.101:9");
