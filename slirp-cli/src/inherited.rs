@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::{libc, unistd};
 
@@ -48,6 +48,11 @@ impl ReadyFd {
             None
         };
         Some(Self { file, standard })
+    }
+
+    /// Where it is written.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Reports that the network is ready and closes the descriptor. Errors are nobody's concern:

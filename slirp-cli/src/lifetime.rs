@@ -79,6 +79,24 @@ impl Signals {
         let _ = raise(signal);
     }
 
+    /// Waits until `fd` can be written to; not so if a signal comes first, which is still to be taken.
+    ///
+    /// # Errors
+    /// Those of poll(2), except `EINTR`.
+    pub(crate) fn allow_write(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        loop {
+            let mut polled = [
+                PollFd::new(fd, PollFlags::POLLOUT),
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => return Ok(polled[0].any() != Some(false)),
+            }
+        }
+    }
+
     fn next(&self) -> Option<Signal> {
         let info = self.fd.read_signal().ok()??;
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()

@@ -25,7 +25,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{ArgumentError, Command};
-use crate::console::{complain, complain_bytes, print, say};
+use crate::console::{Log, complain, complain_bytes, print, say};
 use slirp_core::LargeAlloc;
 
 #[global_allocator]
@@ -45,8 +45,11 @@ fn main() -> ExitCode {
         Ok(Command::Help) => finish(&args::usage(&program)),
         Ok(Command::Version) => finish(version::TEXT.as_bytes()),
         Ok(Command::Run(options)) => {
+            console::prepare(options.ready_fd);
             start_log(options.log_level);
-            run::run(&options)
+            let code = run::run(&options);
+            console::settle();
+            code
         }
         Err(error) => refuse(&program, &error),
     }
@@ -88,9 +91,8 @@ fn start_log(level: Option<LevelFilter>) {
         Some(Err(error)) => (default, Some(error)),
         None => (default, None),
     };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(|| Log).with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(lines).init();
     if let Some(error) = error {
         tracing::warn!(%error, "{LOG_VARIABLE} is not understood");

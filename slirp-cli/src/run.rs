@@ -38,7 +38,7 @@ use slirp_core::sandbox::seccomp;
 use slirp_core::wire::MacAddr;
 
 use crate::banner;
-use crate::console::{complain, say};
+use crate::console::{self, complain, say};
 use crate::failure::RunFailure;
 use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
@@ -113,7 +113,10 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         return Err(error.into());
     }
     if let Some(ready) = ready {
-        ready.tell();
+        // A full pipe that nobody reads must not keep a signal from ending the run.
+        if signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? {
+            ready.tell();
+        }
     }
     tracing::info!("ready");
 
@@ -153,6 +156,7 @@ fn announce(end: End, watch: Option<&TargetWatch>) {
 /// The status of a run that is over, unless a signal takes the process away.
 fn leave(end: End, signals: Signals) -> ExitCode {
     if let End::Signal(signal) = end {
+        console::settle();
         signals.release(signal);
     }
     ExitCode::SUCCESS
@@ -197,7 +201,8 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         }
     }
     if options.seccomp {
-        let ours = lifetime::SYSTEM_CALLS.iter().chain(inherited::SYSTEM_CALLS);
+        let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
+        let ours = ours.into_iter().flatten();
         seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())

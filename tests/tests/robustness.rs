@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -379,4 +380,78 @@ fn hundreds_of_stalled_readers_do_not_stall_the_next_connection() {
     }
     drop(stalled);
     assert_recovers(&slirp, 60 * 1024);
+}
+
+/// Both streams are one pipe that is full and that nobody reads, as is what readiness goes to.
+#[test]
+fn unread_output_stops_neither_network_nor_signals() {
+    let world = world!();
+    let path = world.folder().join("unread");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut unread = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&path)
+        .unwrap();
+    while unread.write(&[b'.'; 4096]).is_ok() {}
+    let redirect = format!("exec 1<>{0} 2<>{0} \"$@\"", path.display());
+    let slirp = world
+        .slirp()
+        .options(&["--log-level=trace"])
+        .behind(&["bash", "-c", &redirect, "bash"])
+        .start();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    for _ in 0..100 {
+        assert_serves(&world, &server);
+    }
+    // Room for some lines: what comes next says how many are missing.
+    unread.read_exact(&mut [0; 32 * 4096]).unwrap_or_default();
+    assert_serves(&world, &server);
+    slirp.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(slirp.wait().signal, Some(nix::sys::signal::Signal::SIGTERM as i32));
+    let mut text = Vec::new();
+    let _ = unread.read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains(" lines were lost: nobody read them\n"), "{text}");
+}
+
+/// The pipe that readiness goes to is full: the caller can still end the run.
+#[test]
+fn full_ready_pipe_does_not_keep_a_signal_from_ending_it() {
+    let world = world!();
+    let path = world.folder().join("full");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut full = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&path)
+        .unwrap();
+    while full.write(&[b'.'; 4096]).is_ok() {}
+    let redirect = format!("exec 9<>{} \"$@\"", path.display());
+    let slirp =
+        world.slirp().options(&["--ready-fd=9"]).behind(&["bash", "-c", &redirect, "bash"]).spawn();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    wait_until(Duration::from_secs(10), "the network works", || {
+        connect(&world.guest, server.address()).is_ok()
+    });
+    slirp.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(slirp.wait().signal, Some(nix::sys::signal::Signal::SIGTERM as i32));
+}
+
+/// A log line that cannot be written because its reader has gone ends nothing.
+#[test]
+fn reader_of_the_log_that_has_gone_ends_nothing() {
+    let world = world!();
+    let slirp = world
+        .slirp()
+        .options(&["--log-level=trace"])
+        .behind(&["bash", "-c", "exec 2> >(exec head -c1 >/dev/null) \"$@\"", "bash"])
+        .start();
+    let server = TcpServer::echo(&world.remote, (FAR, 0).into());
+    for _ in 0..20 {
+        assert_serves(&world, &server);
+    }
+    assert!(slirp.facts().is_alive());
 }

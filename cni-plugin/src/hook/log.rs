@@ -69,7 +69,8 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         .truncate(is_full)
         .create(true)
         .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
+        // A FIFO that nobody reads does not stop the hook.
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
         .open(path)?
         .write_all(line.as_bytes())
 }

@@ -22,7 +22,8 @@ pub(super) fn start(file: Option<&Path>) -> Result<(), Error> {
         .append(true)
         .create(true)
         .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
+        // A FIFO that nobody reads stops neither the attachment nor its traffic.
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
         .open(path);
     let shown = |error: io::Error| Error::failed(format!("logFile {}: {error}", path.display()));
     dup2_stderr(opened.map_err(shown)?).map_err(|errno| shown(errno.into()))?;
