@@ -77,7 +77,7 @@ crate::sys::calls::system_calls! {
     #[cfg(target_arch = "x86_64")]
     SYS_epoll_wait => "tokio on the control thread";
     SYS_eventfd2 => "tokio on the control thread";
-    SYS_socketpair if crate::sys::calls::UNIX => "tokio's signals";
+    SYS_socketpair if crate::sys::calls::STREAM_PAIR => "tokio's signals";
 }
 
 /// Every system call that an instance makes once it is started, for

@@ -12,7 +12,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
 
 /// Set in a copy: what it tries under the filter.
 const TRIAL: &str = "SLIRP_TEST_TRIAL";
@@ -42,6 +42,47 @@ fn copy_tries_what_it_is_told() {
             std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             drop(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         }
+        "stream pair" => {
+            let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty());
+            drop(pair.unwrap());
+        }
+        "datagram pair" => {
+            drop(socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::empty()));
+        }
+        "packet pair" => {
+            drop(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()));
+        }
+        "unix stream" => {
+            drop(socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None));
+        }
+        "unix datagram" => {
+            drop(socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None));
+        }
+        "packet" => drop(socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)),
+        "vsock" => drop(socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)),
+        "setns" => {
+            let own = std::fs::File::open("/proc/self/ns/net").unwrap();
+            drop(nix::sched::setns(own, nix::sched::CloneFlags::empty()));
+        }
+        "truncate" => {
+            // Opening for reading, but not only.
+            let flags = nix::fcntl::OFlag::O_TRUNC;
+            drop(nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty()));
+        }
+        "create" => {
+            let flags = nix::fcntl::OFlag::O_CREAT;
+            drop(nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty()));
+        }
+        "by descriptor" => {
+            let root = std::fs::File::open("/").unwrap();
+            let flags = nix::fcntl::OFlag::O_RDONLY;
+            drop(nix::fcntl::openat(&root, "etc", flags, nix::sys::stat::Mode::empty()));
+        }
+        "dumpable" => drop(nix::sys::prctl::set_dumpable(true)),
+        "mount" => {
+            let none = None::<&str>;
+            drop(nix::mount::mount(none, "/", none, nix::mount::MsFlags::MS_SLAVE, none));
+        }
         "write" => drop(OpenOptions::new().write(true).open("/dev/null")),
         "exec" => drop(Command::new("/bin/true").exec()),
         "fork" => drop(Command::new("/bin/true").status()),
@@ -63,7 +104,7 @@ fn copy_tries_what_it_is_told() {
 
 #[test]
 fn what_the_network_needs_passes() {
-    for trial in ["nothing", "thread", "read", "sockets"] {
+    for trial in ["nothing", "thread", "read", "sockets", "stream pair"] {
         let status = outcome(trial);
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{trial}");
     }
@@ -71,7 +112,28 @@ fn what_the_network_needs_passes() {
 
 #[test]
 fn anything_else_kills_the_process() {
-    for trial in ["write", "exec", "fork", "thread exec", "netlink", "unshare", "kill", "chroot"] {
+    for trial in [
+        "write",
+        "truncate",
+        "create",
+        "by descriptor",
+        "exec",
+        "fork",
+        "thread exec",
+        "unix stream",
+        "unix datagram",
+        "datagram pair",
+        "packet pair",
+        "netlink",
+        "packet",
+        "vsock",
+        "unshare",
+        "setns",
+        "mount",
+        "kill",
+        "chroot",
+        "dumpable",
+    ] {
         let status = outcome(trial);
         assert_eq!(status.signal(), Some(Signal::SIGSYS as i32), "{trial}: {status}");
     }

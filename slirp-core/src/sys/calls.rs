@@ -61,8 +61,10 @@ pub(crate) const fn word(number: c_int) -> u64 {
 /// A socket of IP.
 pub(crate) const IP: Arguments = Arguments::OneOf(0, &[word(libc::AF_INET), word(libc::AF_INET6)]);
 
-/// A socket that does not leave this machine.
-pub(crate) const UNIX: Arguments = Arguments::OneOf(0, &[word(libc::AF_UNIX)]);
+/// A pair of stream sockets, which cannot be connected elsewhere afterwards, as datagram sockets
+/// can. The mask is `SOCK_TYPE_MASK` of `linux/net.h`: flags may be there.
+pub(crate) const STREAM_PAIR: Arguments =
+    Arguments::Bits(&[(0, 0xffff_ffff, word(libc::AF_UNIX)), (1, 0xf, word(libc::SOCK_STREAM))]);
 
 /// By name, not relative to a descriptor that may lead out of the root.
 pub(crate) const BY_NAME: Arguments = Arguments::Bits(&[(0, 0xffff_ffff, word(libc::AT_FDCWD))]);

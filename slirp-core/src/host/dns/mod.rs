@@ -56,7 +56,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
-use crate::sys::calls::{Arguments, IP, UNIX, system_calls, word};
+use crate::sys::calls::{Arguments, IP, system_calls, word};
 use exchange::Outgoing;
 use upstream::Upstream;
 
@@ -95,8 +95,7 @@ system_calls! {
     SYS_recvmsg => "answers";
     SYS_shutdown => "the end of a connection to a resolver";
     SYS_getrandom => "message ids";
-    SYS_socket if UNIX => "the scope of an IPv6 resolver (if_nametoindex)";
-    SYS_ioctl if INTERFACE_INDEX => "the scope of an IPv6 resolver (if_nametoindex)";
+    SYS_ioctl if INTERFACE_INDEX => "the scope of an IPv6 resolver";
 }
 
 /// How the host's resolvers are found and asked.

@@ -10,12 +10,16 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::resolv_conf::{Config, ParseError, ScopedIp};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::time::Instant;
+
+use crate::sys::ifreq::{self, InterfaceRequest};
 
 /// Longest file that is read, in bytes (arbitrary; ordinary ones have a few hundred).
 const FILE_CAP: u64 = 64 * 1024;
@@ -186,9 +190,17 @@ fn address_of(nameserver: &ScopedIp, port: u16) -> Option<SocketAddr> {
         ScopedIp::V6(ip, Some(scope)) => {
             let index = match scope.parse() {
                 Ok(index) => index,
-                Err(_) => nix::net::if_::if_nametoindex(scope.as_str()).ok()?,
+                Err(_) => interface_index(scope.as_str())?,
             };
             Some(SocketAddr::V6(SocketAddrV6::new(*ip, port, 0, index)))
         }
     }
+}
+
+/// The number of an interface. Over a socket of IP and not of UNIX, which if_nametoindex(3) takes:
+/// the filter of system calls allows no socket that reaches other processes' UNIX sockets.
+fn interface_index(name: &str) -> Option<u32> {
+    let kind = SockType::Datagram;
+    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    ifreq::index(socket.as_fd(), InterfaceRequest::new(name.as_bytes())).ok()
 }

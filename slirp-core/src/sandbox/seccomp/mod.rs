@@ -12,8 +12,8 @@
 //! come from code that is not ours. So does a call by another ABI of the machine (32-bit, x32).
 //!
 //! Arguments are looked at where that closes a door at no cost: no executable memory, no new
-//! process (only threads), no file but for reading, sockets of IP and UNIX only, signals only to
-//! ourselves. Two calls pass their arguments in memory, where a filter cannot see them: clone3(2)
+//! process (only threads), no file but for reading, sockets of IP only and pairs of streams, signals
+//! only to ourselves. Two calls pass their arguments in memory, where a filter cannot see them: clone3(2)
 //! fails with `ENOSYS`, upon which C libraries fall back to clone(2).
 //!
 //! Linux keeps for each filter which calls pass whatever their arguments are (5.11 and newer), so
@@ -114,6 +114,7 @@ mod tests {
             libc::SYS_clone,
             libc::SYS_openat,
             libc::SYS_socket,
+            libc::SYS_socketpair,
             libc::SYS_mmap,
             libc::SYS_mprotect,
             libc::SYS_prctl,
