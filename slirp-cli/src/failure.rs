@@ -40,6 +40,8 @@ pub(crate) enum RunFailure {
     TargetWatch(#[from] WatchError),
     #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
     Recording(PathBuf, #[source] RecordingError),
+    #[error("cannot close the descriptors that the caller left open: {0}")]
+    Inherited(#[source] io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
@@ -106,6 +108,7 @@ impl RunFailure {
             | Self::BessPeer(..)
             | Self::TargetWatch(_)
             | Self::Recording(..)
+            | Self::Inherited(_)
             | Self::Start(_)
             | Self::Signals(_)
             | Self::Watch(_)

@@ -8,7 +8,7 @@
 //! 2. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`, `received tapfd`)
 //! 3. print the summary
 //! 4. allow as many descriptors as the hard limit does, open the recording, bind the API socket
-//! 5. enter the sandbox, then filter system calls, both while there is a single thread: whatever
+//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there is a single thread: whatever
 //!    has to be opened by name is open by now
 //! 6. start the engine, open the published ports
 //! 7. tell the ready descriptor
@@ -29,13 +29,13 @@ use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
 use slirp_core::host::link::Link;
 use slirp_core::host::recording::Recording;
 use slirp_core::host::tap::Tap;
-use slirp_core::inherited_fd;
 use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp;
 use slirp_core::wire::MacAddr;
+use slirp_core::{close_inherited_fds, inherited_fd};
 
 use crate::banner;
 use crate::console::{self, complain, say};
@@ -190,6 +190,10 @@ fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
 
 /// Gives up what a running network does not need, as far as that is asked for.
 fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure> {
+    if options.sandbox || options.seccomp {
+        // What was named through one of them (/proc/self/fd/N) is open by now.
+        close_inherited_fds().map_err(RunFailure::Inherited)?;
+    }
     if options.sandbox {
         let entered = Sandbox::new().user_namespace(userns).enter()?;
         if let Some(path) = entered.outer_resolv_conf.filter(|_| options.dns.is_empty()) {

@@ -36,6 +36,6 @@ pub mod wire;
 pub use flow::{FlowState, FlowSummary, HostStream, Traffic, Transfer};
 #[cfg(feature = "host")]
 pub use sys::{
-    LargeAlloc, ProcessFd, close_descriptors_on_exec, inherited_fd, receive_fd, reset_signals,
-    send_fd,
+    LargeAlloc, ProcessFd, close_descriptors_on_exec, close_inherited_fds, inherited_fd,
+    receive_fd, reset_signals, send_fd,
 };

@@ -394,3 +394,26 @@ fn forwarded_ports_work_under_both() {
     server.send_to(b"answer", from).unwrap();
     assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, SocketAddr::from((HOST, 53)));
 }
+
+#[test]
+fn descriptors_that_the_caller_left_open_are_closed() {
+    let world = world!();
+    let api = Api::new(&world);
+    let options: [&[&str]; 3] = [&[SANDBOX], &[SECCOMP], &[SANDBOX, SECCOMP]];
+    for options in options {
+        let leave = "exec 77</etc/passwd 10</etc 11<&0 \"$@\"";
+        let slirp = world
+            .slirp()
+            .options(options)
+            .options(&[&api.option()])
+            .behind(&["bash", "-c", leave, "bash"])
+            .start();
+        let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", slirp.pid()))
+            .unwrap()
+            .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap())
+            .collect();
+        assert!(open.iter().all(|path| !path.starts_with("/etc")), "{options:?}: {open:?}");
+        drop(slirp);
+        world.guest.script("! ip link show tap0 2>/dev/null || ip link del tap0");
+    }
+}

@@ -22,7 +22,7 @@ use slirp_core::host::tap::Tap;
 use slirp_core::instance::{self, BackgroundInstance, Builder, Handle};
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::{self, SystemCall};
-use slirp_core::{inherited_fd, receive_fd, reset_signals};
+use slirp_core::{close_inherited_fds, inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
 use super::{log, name_process};
@@ -125,6 +125,10 @@ pub(super) fn confine(
     more: impl Iterator<Item = &'static SystemCall>,
 ) -> Result<(), Error> {
     let turn_off = "set \"sandbox\": false to run without";
+    close_inherited_fds().map_err(|error| {
+        Error::failed(format!("cannot close inherited descriptors: {error}"))
+            .with_hint(Some(turn_off))
+    })?;
     let entered = Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
         Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
     })?;

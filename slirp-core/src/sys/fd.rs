@@ -40,6 +40,28 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(taken) })
 }
 
+/// Closes every descriptor that this process was started with and has not taken over, but for the
+/// standard streams: those without a close-on-exec mark, see [`inherited_fd`].
+///
+/// For programs that own all of their process: whoever embeds this library may hold descriptors
+/// without that mark, which would be closed under it.
+///
+/// # Errors
+/// When `/proc/self/fd` cannot be read.
+#[expect(clippy::disallowed_methods, reason = "the table of descriptors is a folder")]
+pub fn close_inherited_fds() -> io::Result<()> {
+    let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers {
+        // A standard stream would come as a duplicate and stay open.
+        if number > 2 {
+            drop(inherited_fd(number));
+        }
+    }
+    Ok(())
+}
+
 /// Sends a descriptor over a UNIX socket, with one byte to carry it.
 ///
 /// # Errors

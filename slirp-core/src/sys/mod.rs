@@ -25,5 +25,5 @@ pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
 pub(crate) use fd::owner_of;
-pub use fd::{inherited_fd, receive_fd, send_fd};
+pub use fd::{close_inherited_fds, inherited_fd, receive_fd, send_fd};
 pub use process::{ProcessFd, close_descriptors_on_exec, reset_signals};
