@@ -198,8 +198,8 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         let entered = Sandbox::new().user_namespace(userns).enter()?;
         if let Some(path) = entered.outer_resolv_conf.filter(|_| options.dns.is_empty()) {
             complain(format_args!(
-                "sandbox: /etc/resolv.conf is {}, outside of /etc and /run: it is followed when it \
-                 is rewritten, not when it is replaced by another file",
+                "sandbox: /etc/resolv.conf is {}, neither in /etc nor in a folder below /run: it is \
+                 followed when it is rewritten, not when it is replaced by another file",
                 path.display()
             ));
         }

@@ -96,11 +96,11 @@ fn assert_followed(world: &World, last: u8) {
 }
 
 #[test]
-fn root_keeps_one_capability_and_two_folders() {
+fn root_keeps_one_capability_and_one_folder() {
     let world = world!();
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert_eq!(root_folder(&slirp), ["etc"]);
     assert_eq!(status_line(&slirp, "Uid"), "0\t0\t0\t0");
     let namespace =
         |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
@@ -110,10 +110,51 @@ fn root_keeps_one_capability_and_two_folders() {
     transfer(&world);
 }
 
+/// Has resolv.conf in `folder`, and `/etc/resolv.conf` lead there.
+fn in_run(world: &World, folder: &str) {
+    world.host.script(&format!(
+        "mkdir -p {folder}; cp /etc/resolv.conf {folder}/stub; ln -sf ..{folder}/stub /etc/resolv.conf"
+    ));
+}
+
+#[test]
+fn of_run_only_the_folder_of_resolv_conf_is_there_and_it_is_followed() {
+    let world = world!();
+    world.host.script("mount -t tmpfs tmpfs /run; mkdir -p /run/user/1000 /run/systemd/private");
+    in_run(&world, "/run/systemd/resolve");
+    let socket = |path: &str| {
+        let path = format!("/proc/{}/root{path}", world.host.pid());
+        std::os::unix::net::UnixListener::bind(path).unwrap()
+    };
+    let _services = [socket("/run/docker.sock"), socket("/run/user/1000/bus")];
+    let _first = nameserver(&world, STUB, 1);
+    let _second = nameserver(&world, "127.0.0.54", 2);
+    let _third = nameserver(&world, "127.0.0.55", 3);
+    let slirp = world.slirp().options(&[SANDBOX]).start();
+    assert!(!slirp.stderr().contains("sandbox:"), "{}", slirp.stderr());
+    let root = format!("/proc/{}/root", slirp.pid());
+    let inside = |path: &str| std::fs::symlink_metadata(format!("{root}{path}")).is_ok();
+    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert!(inside("/run/systemd/resolve/stub"));
+    for path in ["/run/user", "/run/docker.sock", "/run/systemd/private", "/proc", "/home", "/dev"]
+    {
+        assert!(!inside(path), "{path}");
+    }
+    assert_followed(&world, 1);
+    world.write_resolv_conf("nameserver 127.0.0.54\n");
+    assert_followed(&world, 2);
+    world.host.script("cd /run/systemd/resolve; echo 'nameserver 127.0.0.55' > new; mv new stub");
+    assert_followed(&world, 3);
+    // The link gives way to a file.
+    world.replace_resolv_conf("nameserver 127.0.0.53\n");
+    assert_followed(&world, 1);
+}
+
 #[test]
 fn nothing_in_the_sandbox_can_be_written() {
     let world = world!();
-    world.host.script("mkdir -p /run/below; mount -t tmpfs tmpfs /run/below");
+    in_run(&world, "/run/names");
+    world.host.script("mkdir -p /run/names/below; mount -t tmpfs tmpfs /run/names/below");
     let slirp = world.slirp().options(&[SANDBOX]).start();
     let mounts = fact(&slirp, "mountinfo");
     assert!(mounts.lines().count() >= 4, "{mounts}");
@@ -123,19 +164,22 @@ fn nothing_in_the_sandbox_can_be_written() {
             assert!(flags.split(',').any(|has| has == flag), "{flag} in {line}");
         }
     }
-    world.host.script("umount /run/below; rmdir /run/below");
+    world.host.script("umount /run/names/below; rmdir /run/names/below");
 }
 
 #[test]
 fn what_the_host_mounts_later_comes_and_goes_inside_too() {
     let world = world!();
     // A folder of this test's own, shared as /run is on a host with systemd.
-    world.host.script("mount -t tmpfs tmpfs /run; mount --make-shared /run; mkdir /run/later");
+    world.host.script("mount -t tmpfs tmpfs /run; mount --make-shared /run");
+    in_run(&world, "/run/names");
+    world.host.script("mkdir /run/names/later");
     let slirp = world.slirp().options(&[SANDBOX]).start();
-    let inside = std::path::PathBuf::from(format!("/proc/{}/root/run/later/file", slirp.pid()));
-    world.host.script("mount -t tmpfs tmpfs /run/later; touch /run/later/file");
+    let inside =
+        std::path::PathBuf::from(format!("/proc/{}/root/run/names/later/file", slirp.pid()));
+    world.host.script("mount -t tmpfs tmpfs /run/names/later; touch /run/names/later/file");
     assert!(inside.exists());
-    world.host.script("umount /run/later; rmdir /run/later");
+    world.host.script("umount /run/names/later; rmdir /run/names/later");
     assert!(!inside.exists());
 }
 
@@ -144,7 +188,7 @@ fn ordinary_user_becomes_root_of_the_guest_only() {
     let world = world!(Account::Ordinary);
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert_eq!(root_folder(&slirp), ["etc"]);
     assert_eq!(status_line(&slirp, "Uid"), "1500\t1500\t1500\t1500");
     assert_eq!(status_line(&slirp, "Groups"), "");
     let namespace =
@@ -201,7 +245,7 @@ fn resolv_conf_outside_the_kept_folders_comes_along_with_a_notice() {
             .any(|line| line.starts_with("sandbox: ") && line.contains(" /mnt/wsl/resolv.conf,")),
         "{stderr}"
     );
-    assert_eq!(root_folder(&slirp), ["etc", "mnt", "run"]);
+    assert_eq!(root_folder(&slirp), ["etc", "mnt"]);
     assert_followed(&world, 2);
     world.write_resolv_conf("nameserver 127.0.0.53\n");
     assert_followed(&world, 1);
@@ -230,7 +274,7 @@ fn root_is_moved_where_pivot_root_is_refused() {
     );
     let slirp = world.slirp().options(&[SANDBOX]).behind(&["chroot", "/srv/root"]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc", "run"]);
+    assert_eq!(root_folder(&slirp), ["etc"]);
     transfer(&world);
 }
 

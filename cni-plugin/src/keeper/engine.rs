@@ -135,8 +135,8 @@ pub(super) fn confine(
     if let Some(path) = entered.outer_resolv_conf {
         tracing::warn!(
             path = %path.display(),
-            "/etc/resolv.conf is outside of /etc and /run: it is followed when it is rewritten, not \
-             when it is replaced by another file"
+            "/etc/resolv.conf is neither in /etc nor in a folder below /run: it is followed when it \
+             is rewritten, not when it is replaced by another file"
         );
     }
     seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS).chain(more))

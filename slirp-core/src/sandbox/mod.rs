@@ -12,9 +12,11 @@
 //!
 //! 1. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
 //!    capabilities are worth nothing outside
-//! 2. mount namespace: a read-only root with `/etc` and `/run`
+//! 2. mount namespace: a read-only root with `/etc` and the folder below `/run` that resolv.conf is in
 //! 3. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
-//! 4. memory: neither core files nor ptrace(2)
+//! 4. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
+//!    network namespace. landlock(7)
+//! 5. memory: neither core files nor ptrace(2)
 //!
 //! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
 //! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited, which
@@ -45,6 +47,8 @@ use nix::sys::prctl;
 use nix::sys::signal::raise;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
 
+use crate::sys::privilege::scope_abstract_sockets;
+
 /// A step on the way into the sandbox. Its text is the system call or what it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -63,7 +67,7 @@ pub enum SandboxStep {
     DetachMounts,
     /// Making the new root.
     MakeRoot,
-    /// Binding `/etc`, `/run` or resolv.conf into it.
+    /// Binding `/etc`, a folder below `/run` or resolv.conf into it.
     BindFolder,
     /// Making those read-only.
     SealFolder,
@@ -95,8 +99,8 @@ impl fmt::Display for SandboxStep {
             Self::UnshareMounts => "unshare(CLONE_NEWNS)",
             Self::DetachMounts => "cannot make the mounts slaves",
             Self::MakeRoot => "cannot make a root directory",
-            Self::BindFolder => "cannot bind /etc and /run",
-            Self::SealFolder => "cannot make /etc and /run read-only",
+            Self::BindFolder => "cannot bind /etc and the folder of resolv.conf",
+            Self::SealFolder => "cannot make /etc and the folder of resolv.conf read-only",
             Self::SwitchRoot => "cannot switch to the new root directory",
             Self::LeaveOldRoot => "cannot unmount the old root directory",
             Self::DropBoundingSet => "prctl(PR_CAPBSET_DROP)",
@@ -187,8 +191,8 @@ fn errno_of(error: &io::Error) -> Errno {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Entered {
-    /// The file behind `/etc/resolv.conf` when it is outside `/etc` and `/run`. It is followed when
-    /// it is rewritten in place, but not when it is replaced.
+    /// The file behind `/etc/resolv.conf` when it is in neither `/etc` nor a folder below
+    /// `/run`. It is followed when it is rewritten in place, but not when it is replaced.
     pub outer_resolv_conf: Option<PathBuf>,
 }
 
@@ -227,6 +231,8 @@ impl Sandbox {
         }
         let layout = mounts::enter_minimal_root(!is_root)?;
         capabilities::drop_all_but_net_bind_service()?;
+        // Best effort: older kernels have no such thing, and the filter does the same.
+        let _may_be_absent = scope_abstract_sockets();
         capabilities::forbid_memory_dumps()?;
         Ok(Entered { outer_resolv_conf: layout.resolv_conf })
     }

@@ -1,18 +1,19 @@
-//! The file system of the sandbox: a read-only root with `/etc` and `/run`.
+//! The file system of the sandbox: a read-only root with `/etc` and the folder of resolv.conf.
 //!
 //! Owns the layout of the new root and the way into it. pivot_root(2), mount_namespaces(7).
 //!
 //! # Theory of operation
-//! The name servers change while we run, and `/etc/resolv.conf` is often a symbolic link into
-//! `/run`. So both folders are bound into the new root with everything that is mounted below them,
-//! and as slaves, so that what the host mounts there later shows up here, too. Everything of them
-//! is read-only, without devices, programs and set-user-ID bits.
+//! The name servers change while we run, and `/etc/resolv.conf` is often a symbolic link into a
+//! folder below `/run`. So `/etc` and that folder, and no other of `/run`, where the sockets of
+//! services are, are bound into the new root with everything that is mounted below them, and as
+//! slaves, so that what the host mounts there later shows up here, too. Everything of them is
+//! read-only, without devices, programs and set-user-ID bits.
 //!
 //! A link may lead elsewhere (WSL: `/mnt/wsl/resolv.conf`) or take a way through elsewhere
-//! (`/var/run -> /run`). The links on the way are made again in the new root. A file outside both
-//! folders is bound by itself, not with its folder, which could be somebody's home: it is followed
-//! when it is rewritten in place, not when another file takes its name. [`Layout::resolv_conf`]
-//! names it, so that a person can be told.
+//! (`/var/run -> /run`). The links on the way are made again in the new root. A file that is neither
+//! in `/etc` nor in a folder below `/run` is bound by itself, not with its folder, which could be
+//! somebody's home: it is followed when it is rewritten in place, not when another file takes its
+//! name. [`Layout::resolv_conf`] names it, so that a person can be told.
 //!
 //! The new root is made on top of a folder that exists everywhere, entered by pivot_root(2), and
 //! the old one is unmounted. Where the kernel or a security module refuses that call (a root on the
@@ -36,8 +37,11 @@ use nix::unistd::{chdir, chroot, pivot_root};
 use super::SandboxStep as Step;
 use crate::sys::privilege::seal_mount_tree;
 
-/// The folders that are kept.
-const KEPT: [&str; 2] = ["/etc", "/run"];
+/// The folder that is kept whatever the way to resolv.conf is.
+const KEPT: &str = "/etc";
+
+/// The folder of which those on the way to resolv.conf are kept, but not itself.
+const KEPT_IN_PART: &str = "/run";
 
 /// The file that they are kept for.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -56,9 +60,11 @@ const ROOT_OPTIONS: &str = "size=64k,mode=0755";
 const SEALED: MsFlags =
     MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-/// What to make in the new root beside the kept folders.
+/// What to make in the new root.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Layout {
+    /// The folders that are kept.
+    kept: Vec<PathBuf>,
     /// Links outside the kept folders, with what they say.
     links: Vec<(PathBuf, PathBuf)>,
     /// The file that holds the name servers, if it is outside the kept folders.
@@ -66,11 +72,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Follows `file` link by link. A link that leads nowhere ends the search: the file may come to
-    /// exist, and the links lead to it if it does so in a kept folder.
-    fn of(file: &Path, kept: &[PathBuf]) -> Self {
-        let is_kept = |path: &Path| kept.iter().any(|folder| path.starts_with(folder));
-        let mut layout = Self::default();
+    /// Follows `file` link by link. `kept` is kept, and what the way meets in folders of `in_part`.
+    /// A link that leads nowhere ends the search: the file may come to exist, and the links lead to
+    /// it if it does so in a kept folder.
+    fn of(file: &Path, kept: &Path, in_part: &Path) -> Self {
+        let mut layout = Self { kept: vec![kept.to_owned()], ..Self::default() };
         let mut links = 0;
         let mut walked = PathBuf::from("/");
         let mut ahead = parts(file);
@@ -83,14 +89,12 @@ impl Layout {
             let Ok(target) = fs::read_link(&walked) else { continue };
             links += 1;
             if links > LINKS_CAP {
-                return layout;
+                break;
             }
-            // The kept folders themselves are bound through whatever link they are.
-            if !is_kept(&walked) {
-                let link = (walked.clone(), target.clone());
-                if !layout.links.contains(&link) {
-                    layout.links.push(link);
-                }
+            layout.keep_folder_of(&walked, in_part);
+            let link = (walked.clone(), target.clone());
+            if !layout.links.contains(&link) {
+                layout.links.push(link);
             }
             if target.is_absolute() {
                 walked = PathBuf::from("/");
@@ -99,10 +103,30 @@ impl Layout {
             }
             ahead.extend(parts(&target));
         }
-        if !is_kept(&walked) && fs::metadata(&walked).is_ok_and(|file| file.is_file()) {
-            layout.resolv_conf = Some(walked);
+        if links <= LINKS_CAP {
+            layout.keep_folder_of(&walked, in_part);
+            if !layout.keeps(&walked) && fs::metadata(&walked).is_ok_and(|file| file.is_file()) {
+                layout.resolv_conf = Some(walked);
+            }
         }
+        // The kept folders themselves are bound through whatever link they are.
+        let links = core::mem::take(&mut layout.links);
+        layout.links = links.into_iter().filter(|(at, _)| !layout.keeps(at)).collect();
         layout
+    }
+
+    /// Keeps the folder that `path` is in, if that is a folder below `in_part`.
+    fn keep_folder_of(&mut self, path: &Path, in_part: &Path) {
+        let Some(folder) = path.parent() else { return };
+        let is_part = folder != in_part && folder.starts_with(in_part);
+        if is_part && folder.is_dir() && !self.keeps(folder) {
+            self.kept.retain(|inner| !inner.starts_with(folder));
+            self.kept.push(folder.to_owned());
+        }
+    }
+
+    fn keeps(&self, path: &Path) -> bool {
+        self.kept.iter().any(|folder| path.starts_with(folder))
     }
 
     /// Whether something of the layout is at or below `folder`.
@@ -111,6 +135,7 @@ impl Layout {
             .iter()
             .map(|(at, _)| at)
             .chain(&self.resolv_conf)
+            .chain(&self.kept)
             .any(|at| at.starts_with(folder))
     }
 }
@@ -131,7 +156,7 @@ type StepResult<T> = Result<T, (Step, Errno)>;
 /// Moves this process into a mount namespace of its own with nothing but the new root.
 /// `is_ours` says that the user namespace was entered only now: all mounts are slaves there.
 pub(super) fn enter_minimal_root(is_ours: bool) -> StepResult<Layout> {
-    let layout = Layout::of(Path::new(RESOLV_CONF), &KEPT.map(PathBuf::from));
+    let layout = Layout::of(RESOLV_CONF.as_ref(), KEPT.as_ref(), KEPT_IN_PART.as_ref());
     unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::UnshareMounts))?;
     // From here on nothing that we mount is seen by anybody else.
     match set_flags("/", MsFlags::MS_SLAVE | MsFlags::MS_REC) {
@@ -161,11 +186,11 @@ pub(super) fn enter_minimal_root(is_ours: bool) -> StepResult<Layout> {
 /// Fills the new root at `base`.
 fn populate(base: &Path, layout: &Layout) -> StepResult<()> {
     let inside = |path: &Path| base.join(path.strip_prefix("/").unwrap_or(path));
-    for folder in KEPT.map(Path::new) {
+    for folder in &layout.kept {
         if !folder.is_dir() {
             continue;
         }
-        fs::create_dir(inside(folder)).map_err(io_at(Step::MakeRoot))?;
+        fs::create_dir_all(inside(folder)).map_err(io_at(Step::MakeRoot))?;
         bind(folder, &inside(folder))?;
     }
     for (path, target) in &layout.links {
@@ -229,7 +254,7 @@ fn io_at(step: Step) -> impl FnOnce(io::Error) -> (Step, Errno) {
 mod tests {
     use super::*;
 
-    /// A folder that holds `kept/` and whatever the test makes; removed at the end.
+    /// A folder that holds `kept/`, perhaps `run/`, and whatever the test makes; removed at the end.
     struct Tree(PathBuf);
 
     impl Tree {
@@ -251,7 +276,14 @@ mod tests {
         }
 
         fn layout(&self) -> Layout {
-            Layout::of(&self.0.join("kept/resolv.conf"), &[self.0.join("kept")])
+            let kept = self.0.join("kept");
+            Layout::of(&kept.join("resolv.conf"), &kept, &self.0.join("run"))
+        }
+
+        /// Nothing but these folders.
+        fn only(&self, kept: &[&str]) -> Layout {
+            let kept = kept.iter().map(|folder| self.0.join(folder)).collect();
+            Layout { kept, ..Layout::default() }
         }
     }
 
@@ -265,7 +297,7 @@ mod tests {
     fn file_in_a_kept_folder_needs_nothing_else() {
         let tree = Tree::new("plain");
         tree.file("kept/resolv.conf");
-        assert_eq!(tree.layout(), Layout::default());
+        assert_eq!(tree.layout(), tree.only(&["kept"]));
     }
 
     #[test]
@@ -273,7 +305,7 @@ mod tests {
         let tree = Tree::new("inner");
         tree.file("kept/systemd/stub");
         tree.link("kept/resolv.conf", "../kept/systemd/stub");
-        assert_eq!(tree.layout(), Layout::default());
+        assert_eq!(tree.layout(), tree.only(&["kept"]));
     }
 
     #[test]
@@ -284,7 +316,33 @@ mod tests {
         let layout = tree.layout();
         assert_eq!(layout.resolv_conf, Some(tree.0.join("wsl/resolv.conf")));
         assert_eq!(layout.links, []);
-        assert!(layout.touches(&tree.0) && !layout.touches(&tree.0.join("kept")));
+        assert!(layout.touches(&tree.0) && !layout.touches(&tree.0.join("other")));
+    }
+
+    #[test]
+    fn of_run_only_the_folders_on_the_way_are_kept() {
+        let tree = Tree::new("parts");
+        tree.file("run/user/1000/bus");
+        tree.file("run/resolve/stub");
+        tree.file("run/manager/other");
+        tree.link("kept/resolv.conf", "../run/resolve/link");
+        tree.link("run/resolve/link", "stub");
+        assert_eq!(tree.layout(), tree.only(&["kept", "run/resolve"]));
+        // The file may come to exist.
+        fs::remove_file(tree.0.join("run/resolve/link")).unwrap();
+        assert_eq!(tree.layout(), tree.only(&["kept", "run/resolve"]));
+        tree.link("run/resolve/link", "../manager/other");
+        assert_eq!(tree.layout(), tree.only(&["kept", "run/resolve", "run/manager"]));
+    }
+
+    #[test]
+    fn file_in_run_itself_comes_alone() {
+        let tree = Tree::new("bare");
+        tree.file("run/resolv.conf");
+        tree.link("kept/resolv.conf", "../run/resolv.conf");
+        let layout = tree.layout();
+        assert_eq!(layout.kept, tree.only(&["kept"]).kept);
+        assert_eq!(layout.resolv_conf, Some(tree.0.join("run/resolv.conf")));
     }
 
     #[test]
@@ -303,7 +361,7 @@ mod tests {
     fn dangling_and_endless_links_end_the_search() {
         let tree = Tree::new("dangling");
         tree.link("kept/resolv.conf", "../nowhere/resolv.conf");
-        assert_eq!(tree.layout(), Layout::default());
+        assert_eq!(tree.layout(), tree.only(&["kept"]));
         let tree = Tree::new("endless");
         tree.link("kept/resolv.conf", "../loop");
         tree.link("loop", "kept/resolv.conf");

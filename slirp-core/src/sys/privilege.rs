@@ -1,9 +1,11 @@
 //! Capabilities and the attributes of mount trees: calls that no safe crate wraps.
 //!
-//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and mount_setattr(2). Which of them to
+//! Owns prctl(2) and capset(2) as far as capabilities(7) go, mount_setattr(2), and landlock(7) as far
+//! as abstract UNIX sockets go. Which of them to
 //! call, and in what order, is decided in [`sandbox`](crate::sandbox).
 
 use core::ffi::{CStr, c_int, c_long, c_ulong};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -118,4 +120,70 @@ pub(crate) fn seal_mount_tree(path: &CStr) -> Result<(), Errno> {
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// Takes from the calling thread, and from those that it starts, the way to abstract UNIX sockets of
+/// anybody else. Wants no_new_privs.
+///
+/// # Errors
+/// Before Linux 6.12 (ABI 6 of Landlock): `E2BIG`, `EINVAL`, `ENOSYS` or `EOPNOTSUPP`.
+pub(crate) fn scope_abstract_sockets() -> Result<(), Errno> {
+    /// `struct landlock_ruleset_attr` of Linux 6.12 (`linux/landlock.h`).
+    #[repr(C)]
+    struct RulesetAttributes {
+        handled_files: u64,
+        handled_network: u64,
+        scoped: u64,
+    }
+    /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
+    const ABSTRACT_UNIX_SOCKET: u64 = 1;
+    const NO_FLAGS: c_long = 0;
+    let attributes =
+        RulesetAttributes { handled_files: 0, handled_network: 0, scoped: ABSTRACT_UNIX_SOCKET };
+    // SAFETY: the kernel reads a structure of the length that is given with it, and makes a
+    // descriptor.
+    let made = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attributes,
+            size_of::<RulesetAttributes>(),
+            NO_FLAGS,
+        )
+    })?;
+    let number = RawFd::try_from(made).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(number) };
+    // SAFETY: landlock_restrict_self(2) takes a descriptor and flags, and touches no memory.
+    let done = unsafe {
+        libc::syscall(libc::SYS_landlock_restrict_self, c_long::from(ruleset.as_raw_fd()), NO_FLAGS)
+    };
+    Errno::result(done).map(drop)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a thread gives up its way to sockets")]
+#[expect(clippy::print_stderr, reason = "what is not tested here is said")]
+mod tests {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn abstract_sockets_of_others_are_out_of_reach() {
+        let name = format!("slirp-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let _host = UnixListener::bind_addr(&address).unwrap();
+        let confined = std::thread::spawn(move || {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            scope_abstract_sockets().map(|()| {
+                UnixStream::pair().expect("pairs are not concerned");
+                UnixStream::connect_addr(&address).unwrap_err().raw_os_error()
+            })
+        });
+        match confined.join().unwrap() {
+            Ok(refused) => assert_eq!(refused, Some(libc::EPERM)),
+            Err(errno) => eprintln!("SKIPPED: this kernel scopes no sockets: {errno}"),
+        }
+    }
 }
