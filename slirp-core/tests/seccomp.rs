@@ -62,7 +62,7 @@ fn copy_tries_what_it_is_told() {
         "vsock" => drop(socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)),
         "setns" => {
             let own = std::fs::File::open("/proc/self/ns/net").unwrap();
-            drop(nix::sched::setns(own, nix::sched::CloneFlags::empty()));
+            let _killed = nix::sched::setns(own, nix::sched::CloneFlags::empty());
         }
         "truncate" => {
             // Opening for reading, but not only.
@@ -81,7 +81,7 @@ fn copy_tries_what_it_is_told() {
         "dumpable" => drop(nix::sys::prctl::set_dumpable(true)),
         "mount" => {
             let none = None::<&str>;
-            drop(nix::mount::mount(none, "/", none, nix::mount::MsFlags::MS_SLAVE, none));
+            let _killed = nix::mount::mount(none, "/", none, nix::mount::MsFlags::MS_SLAVE, none);
         }
         "write" => drop(OpenOptions::new().write(true).open("/dev/null")),
         "exec" => drop(Command::new("/bin/true").exec()),

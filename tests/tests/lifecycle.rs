@@ -138,7 +138,10 @@ fn data_on_the_exit_fd_or_a_file_as_exit_fd_ends_nothing() {
     // 4 is a pipe, 0 is /dev/null.
     for option in ["--exit-fd=4", "--exit-fd=0"] {
         let mut slirp = world.slirp().options(&[option]).start();
-        slirp.write_exit_fd(b"data");
+        if option == "--exit-fd=4" {
+            // Unnamed, the pipe is closed by a process that is confined.
+            slirp.write_exit_fd(b"data");
+        }
         // Time enough to end by mistake.
         transfer(&world);
         slirp.signal(Signal::SIGTERM);
