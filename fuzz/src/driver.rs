@@ -135,15 +135,15 @@ impl Driver {
     pub(crate) fn handle_frame(&mut self, frame: &mut [u8], origin: Option<u32>) {
         let mut echoed = None;
         match self.stack.handle_frame(frame, self.now) {
-            Some(Datagram::Udp { flow, remote, payload, segment_len, hop_limit }) => {
-                assert_ne!(hop_limit, 0);
+            Some(Datagram::Udp { flow, remote, payload, segment_len, envelope }) => {
+                assert_ne!(envelope.hop_limit, 0);
                 assert_ne!(remote.port(), 0);
                 assert!(segment_len.is_none_or(|len| len != 0 && usize::from(len) < payload.len()));
                 echoed = Some((flow, remote, payload.to_vec(), segment_len));
                 self.datagrams.push((flow, remote));
             }
-            Some(Datagram::Echo { flow, remote, sequence, payload, hop_limit, .. }) => {
-                assert_ne!(hop_limit, 0);
+            Some(Datagram::Echo { flow, remote, sequence, payload, envelope, .. }) => {
+                assert_ne!(envelope.hop_limit, 0);
                 self.echoes.push((flow, remote, sequence));
                 if self.world == World::Echoing {
                     let payload = payload.to_vec();
@@ -156,7 +156,7 @@ impl Driver {
         if self.world == World::Echoing
             && let Some((flow, remote, payload, segment_len)) = echoed
         {
-            self.stack.handle_udp_from_host(flow, remote, &payload, segment_len, self.now);
+            self.stack.handle_udp_from_host(flow, remote, &payload, segment_len, 0, self.now);
         }
         self.turn(origin);
     }

@@ -302,7 +302,7 @@ impl Play {
         let segment_len = Some(u16::from(a & 0x7f) * 8).filter(|&len| len != 0);
         let payload = vec![a; len];
         let now = self.driver.now;
-        self.driver.stack.handle_udp_from_host(flow, remote, &payload, segment_len, now);
+        self.driver.stack.handle_udp_from_host(flow, remote, &payload, segment_len, 0, now);
         self.driver.turn(None);
     }
 
@@ -313,7 +313,7 @@ impl Play {
         };
         let payload = [a; 40];
         if a & 0x80 == 0 {
-            self.driver.stack.handle_udp_failed(flow, remote, error(a), &payload, 1400);
+            self.driver.stack.handle_udp_failed(flow, remote, error(a), &payload, 1400, 1);
         } else {
             self.driver.stack.handle_udp_error(flow, &datagram_error(remote, a), &payload);
         }

@@ -66,6 +66,18 @@ pub enum HostAction {
     },
 }
 
+/// What the IP header around a datagram of the guest says, as it is to be on the host's side too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    /// TTL or hop limit to send with.
+    pub hop_limit: u8,
+    /// TOS or traffic class: DSCP and ECN (RFC 2474, RFC 3168).
+    pub traffic_class: u8,
+    /// Whether nobody may cut the datagram on its way: what is too large is refused, and the guest
+    /// is told (RFC 1191, RFC 8201).
+    pub dont_fragment: bool,
+}
+
 /// A datagram of the guest, lent out of the frame that carried it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Datagram<'a> {
@@ -79,19 +91,21 @@ pub enum Datagram<'a> {
         payload: &'a [u8],
         /// Length of each datagram when `payload` holds several (`UDP_SEGMENT`).
         segment_len: Option<u16>,
-        /// TTL or hop limit to send with.
-        hop_limit: u8,
+        /// What its IP header says.
+        envelope: Envelope,
     },
     /// Send over the socket of a forward rule: the guest answers a remote.
     Forwarded {
+        /// The flow.
+        flow: FlowId,
         /// The rule, the remote, and the host's address to send from.
         origin: Origin,
         /// One datagram, or several of `segment_len` bytes each (the last may be shorter).
         payload: &'a [u8],
         /// Length of each datagram when `payload` holds several (`UDP_SEGMENT`).
         segment_len: Option<u16>,
-        /// TTL or hop limit to send with.
-        hop_limit: u8,
+        /// What its IP header says.
+        envelope: Envelope,
     },
     /// Send an echo request over the ping or raw socket of `flow`, which is opened by the first.
     Echo {
@@ -105,8 +119,8 @@ pub enum Datagram<'a> {
         sequence: u16,
         /// Echo data.
         payload: &'a [u8],
-        /// TTL or hop limit to send with.
-        hop_limit: u8,
+        /// What its IP header says.
+        envelope: Envelope,
     },
 }
 

@@ -1,7 +1,7 @@
 //! What UDP and echo sockets have in common.
 //!
-//! Owns how such a socket is opened (non-blocking, close-on-exec, error queue on), how its hop limit
-//! is kept up to date, and the rule that an error which belongs to an earlier datagram neither loses
+//! Owns how such a socket is opened (non-blocking, close-on-exec, error queue on), how the options
+//! that stand for the guest's IP header are kept up to date, and the rule that an error which belongs to an earlier datagram neither loses
 //! the present one nor hides data that has arrived. Leaves headers and segmentation to
 //! [`udp`](super::udp) and [`echo`](super::echo).
 //!
@@ -9,6 +9,7 @@
 //! queue, and it sets a pending error that the next call on the socket returns, whatever that call
 //! wanted (ip(7)). The details are all we need, so the pending error is swallowed here.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -23,15 +24,20 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::error_queue::{self, QueuedError};
 use super::outbound;
-use crate::event::HostError;
+use crate::event::{Envelope, HostError};
+use crate::sys::mtu_discovery::set_dont_fragment;
 
 /// How many pending errors of earlier datagrams one receive call swallows. There is at most one at
 /// a time; more can only arrive while the call runs. Arbitrary.
 const PENDING_ERRORS_CAP: usize = 8;
 
+/// Errors of other datagrams that are kept while the MTU that one exceeds is looked for (arbitrary;
+/// those beyond it are lost, as ICMP messages may be).
+const SET_ASIDE_CAP: usize = 16;
+
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remotes of a flow";
-    SYS_setsockopt => "hop limit, error queue, coalescing, filter of a raw socket";
+    SYS_setsockopt => "hop limit, traffic class, fragmentation, error queue, coalescing, filter";
     SYS_getsockopt => "what the kernel offers";
     SYS_bind => "outbound addresses, forwarded ports";
     SYS_sendmsg => "datagrams with their source and segment size";
@@ -45,8 +51,7 @@ pub enum SendError {
     /// is lost, as it may be on any network.
     #[error("the send buffer is full")]
     WouldBlock,
-    /// The kernel refused; the guest is told. For [`HostError::TooLarge`] the error queue has the
-    /// MTU as well, in an entry without an offender.
+    /// The kernel refused; the guest is told.
     #[error("the host refused to send: {0:?}")]
     Host(HostError),
 }
@@ -65,8 +70,20 @@ impl From<Errno> for SendError {
 pub(super) struct DatagramSocket {
     socket: Socket,
     version: IpVersion,
-    /// The hop limit that the socket was last told; `None` while it has the system's default.
+    told: Told,
+    /// Entries of the error queue that were found while another was looked for, oldest first.
+    set_aside: VecDeque<QueuedError>,
+}
+
+/// What the socket was last told to send with.
+#[derive(Debug, Default)]
+struct Told {
+    /// `None` while it has the system's default.
     hop_limit: Option<u8>,
+    /// The same towards groups.
+    group_hop_limit: Option<u8>,
+    traffic_class: u8,
+    dont_fragment: bool,
 }
 
 /// What one receive call returned.
@@ -83,6 +100,8 @@ pub(super) struct Message {
     pub(super) local: Option<IpAddr>,
     /// TTL or hop limit on arrival, when the socket was told to report it.
     pub(super) hop_limit: Option<u8>,
+    /// TOS or traffic class on arrival; 0 unless the socket was told to report it.
+    pub(super) traffic_class: u8,
 }
 
 impl DatagramSocket {
@@ -97,7 +116,7 @@ impl DatagramSocket {
             IpVersion::Ipv4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
             IpVersion::Ipv6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
         }
-        Ok(Self { socket, version, hop_limit: None })
+        Ok(Self { socket, version, told: Told::default(), set_aside: VecDeque::new() })
     }
 
     /// Fixes the source of everything that is sent; port 0 is one of the kernel's choice.
@@ -125,17 +144,14 @@ impl DatagramSocket {
     }
 
     /// Sends one message, repeating it once if the first answer may belong to an earlier datagram.
-    ///
-    /// A hop limit of 0 is sent as 1: such a datagram should have died on the pure side, and the
-    /// kernel knows no way to send it.
     pub(super) fn send(
         &mut self,
         parts: &[IoSlice<'_>],
         control: &[ControlMessage<'_>],
         remote: SocketAddr,
-        hop_limit: u8,
+        envelope: Envelope,
     ) -> Result<(), Errno> {
-        self.set_hop_limit(hop_limit.max(1))?;
+        self.tell(remote.ip().is_multicast(), envelope)?;
         let remote = SockaddrStorage::from(remote);
         let send = || {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
@@ -149,15 +165,78 @@ impl DatagramSocket {
         }
     }
 
-    fn set_hop_limit(&mut self, hop_limit: u8) -> Result<(), Errno> {
-        if self.hop_limit == Some(hop_limit) {
-            return Ok(());
+    /// Why a datagram was not sent: what [`send`](Self::send) has returned, with the MTU that it
+    /// exceeds, which the kernel has put on the error queue.
+    pub(super) fn explain(&mut self, errno: Errno) -> SendError {
+        if errno != Errno::EMSGSIZE {
+            return errno.into();
         }
+        let mut mtu = None;
+        for _ in 0..error_queue::SKIP_CAP {
+            let Some(entry) = error_queue::take(self.socket.as_fd()) else {
+                break;
+            };
+            if let (None, HostError::TooLarge(known)) = (entry.error.offender, entry.error.error) {
+                mtu = known.or(mtu);
+            } else if self.set_aside.len() < SET_ASIDE_CAP {
+                self.set_aside.push_back(entry);
+            }
+        }
+        SendError::Host(HostError::TooLarge(mtu))
+    }
+
+    /// Sets the options that differ from what the socket was last told.
+    ///
+    /// A hop limit of 0 is sent as 1: such a datagram should have died on the pure side, and the
+    /// kernel knows no way to send it.
+    fn tell(&mut self, is_group: bool, envelope: Envelope) -> Result<(), Errno> {
+        let Envelope { hop_limit, traffic_class, dont_fragment } = envelope;
+        let hop_limit = hop_limit.max(1);
+        let (socket, told) = (&self.socket, &mut self.told);
+        let hops = if is_group { &mut told.group_hop_limit } else { &mut told.hop_limit };
+        if *hops != Some(hop_limit) {
+            match (self.version, is_group) {
+                (IpVersion::Ipv4, false) => {
+                    setsockopt(socket, sockopt::Ipv4Ttl, &hop_limit.into())?;
+                }
+                (IpVersion::Ipv4, true) => {
+                    setsockopt(socket, sockopt::IpMulticastTtl, &hop_limit)?;
+                }
+                (IpVersion::Ipv6, false) => {
+                    setsockopt(socket, sockopt::Ipv6Ttl, &hop_limit.into())?;
+                }
+                (IpVersion::Ipv6, true) => {
+                    setsockopt(socket, sockopt::Ipv6MulticastHops, &hop_limit.into())?;
+                }
+            }
+            *hops = Some(hop_limit);
+        }
+        if told.traffic_class != traffic_class {
+            let set = match self.version {
+                IpVersion::Ipv4 => setsockopt(socket, sockopt::Ipv4Tos, &traffic_class.into()),
+                IpVersion::Ipv6 => setsockopt(socket, sockopt::Ipv6TClass, &traffic_class.into()),
+            };
+            if let Err(errno) = set {
+                tracing::debug!(%errno, traffic_class, "the host does not mark datagrams so");
+            }
+            told.traffic_class = traffic_class;
+        }
+        if told.dont_fragment != dont_fragment {
+            let is_ipv6 = self.version == IpVersion::Ipv6;
+            if let Err(error) = set_dont_fragment(socket.as_fd(), is_ipv6, dont_fragment) {
+                tracing::debug!(%error, "path MTU discovery stays as it is");
+            }
+            told.dont_fragment = dont_fragment;
+        }
+        Ok(())
+    }
+
+    /// Has the kernel report the TOS or traffic class of what arrives.
+    pub(super) fn report_traffic_class(&self) -> io::Result<()> {
         match self.version {
-            IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::Ipv4Ttl, &hop_limit.into())?,
-            IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6Ttl, &hop_limit.into())?,
+            IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::IpRecvTos, &true)?,
+            IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6RecvTClass, &true)?,
         }
-        self.hop_limit = Some(hop_limit);
         Ok(())
     }
 
@@ -178,8 +257,8 @@ impl DatagramSocket {
     }
 
     /// The next entry of the error queue.
-    pub(super) fn take_error(&self) -> Option<QueuedError> {
-        error_queue::take(self.socket.as_fd())
+    pub(super) fn take_error(&mut self) -> Option<QueuedError> {
+        self.set_aside.pop_front().or_else(|| error_queue::take(self.socket.as_fd()))
     }
 }
 
@@ -198,6 +277,7 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
         segment_len: None,
         local: None,
         hop_limit: None,
+        traffic_class: 0,
     };
     for control_message in received.cmsgs()? {
         if let ControlMessageOwned::UdpGroSegments(len) = control_message {
@@ -206,6 +286,10 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
             control_message
         {
             message.hop_limit = u8::try_from(hops).ok();
+        } else if let ControlMessageOwned::Ipv4Tos(class) = control_message {
+            message.traffic_class = class;
+        } else if let ControlMessageOwned::Ipv6TClass(class) = control_message {
+            message.traffic_class = u8::try_from(class).unwrap_or(0);
         } else if let ControlMessageOwned::Ipv4PacketInfo(info) = control_message {
             message.local = Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()));
         } else if let ControlMessageOwned::Ipv6PacketInfo(info) = control_message {
@@ -217,8 +301,8 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
     Ok(message)
 }
 
-/// Room for the control messages that we ask for: one error report (60 bytes), a local
-/// address (40 bytes), a hop limit and a segment length (24 bytes each). Aligned as cmsg(3) demands.
+/// Room for the control messages that we ask for: one error report (64 bytes), a local
+/// address (40 bytes), a hop limit, a traffic class and a segment length (24 bytes each). Aligned as cmsg(3) demands.
 #[repr(align(8))]
 pub(super) struct ControlBuffer([u8; 192]);
 

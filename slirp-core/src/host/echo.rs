@@ -20,7 +20,7 @@ use socket2::{Protocol, SockFilter, Type};
 
 use super::datagram::{DatagramSocket, Message, SendError};
 use super::error_queue::{QueuedError, SKIP_CAP};
-use crate::event::{DatagramError, HostError};
+use crate::event::{DatagramError, Envelope, HostError};
 
 /// Length of type, code, checksum, identifier and sequence number.
 const HEADER_LEN: usize = 8;
@@ -140,7 +140,7 @@ impl EchoSocket {
         self.kind
     }
 
-    /// Sends an echo request to `remote` with TTL or hop limit `hop_limit`. Never blocks.
+    /// Sends an echo request to `remote` in `envelope`. Never blocks.
     ///
     /// # Errors
     /// Why it was not sent.
@@ -149,7 +149,7 @@ impl EchoSocket {
         remote: IpAddr,
         sequence: u16,
         payload: &[u8],
-        hop_limit: u8,
+        envelope: Envelope,
     ) -> Result<(), SendError> {
         let mut header = [0; HEADER_LEN];
         header[0] = request_type(self.socket.version());
@@ -161,7 +161,8 @@ impl EchoSocket {
             header[2..4].copy_from_slice(&(!sum).to_be_bytes());
         }
         let parts = [IoSlice::new(&header), IoSlice::new(payload)];
-        Ok(self.socket.send(&parts, &[], SocketAddr::new(remote, 0), hop_limit)?)
+        let sent = self.socket.send(&parts, &[], SocketAddr::new(remote, 0), envelope);
+        sent.map_err(|errno| self.socket.explain(errno))
     }
 
     /// Receives what the kernel has next, into `buf`: 64 KiB are enough for anything. `Ok(None)` is
@@ -198,7 +199,7 @@ impl EchoSocket {
     }
 
     /// The next error that a request has met on its way, oldest first; `None` when there is none.
-    pub fn take_error(&self) -> Option<EchoError> {
+    pub fn take_error(&mut self) -> Option<EchoError> {
         for _ in 0..SKIP_CAP {
             let entry = self.socket.take_error()?;
             if let Some(error) = self.own_error(&entry) {

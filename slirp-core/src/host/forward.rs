@@ -19,10 +19,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::datagram::SendError;
 use super::tcp::TcpStream;
-use super::udp::{Received, UdpSocket};
-use crate::event::{ForwardId, HostError, Origin};
+use super::udp::{NotSent, Received, UdpSocket};
+use crate::event::{Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
 /// Rules at one time (one descriptor each; a published port range is one rule per port).
@@ -333,11 +332,11 @@ impl Forwards {
 
     /// Takes the next datagram of a rule; `None` when there is none.
     pub(crate) fn receive<'b>(
-        &self,
+        &mut self,
         id: ForwardId,
         buffer: &'b mut [u8],
     ) -> Option<(Origin, SocketAddr, Received<'b>)> {
-        let Some(Rule { forward, socket: RuleSocket::Udp(socket), .. }) = self.rules.get(&id)
+        let Some(Rule { forward, socket: RuleSocket::Udp(socket), .. }) = self.rules.get_mut(&id)
         else {
             return None;
         };
@@ -361,14 +360,16 @@ impl Forwards {
         origin: &Origin,
         payload: &[u8],
         segment_len: Option<u16>,
-        hop_limit: u8,
-    ) -> Result<(), SendError> {
+        envelope: Envelope,
+    ) -> Result<(), NotSent> {
         match self.rules.get_mut(&origin.rule) {
             Some(Rule { socket: RuleSocket::Udp(socket), .. }) => {
                 let local = Some(origin.local).filter(|local| !local.is_unspecified());
-                socket.send_from(local, origin.client, payload, segment_len, hop_limit)
+                socket.send_from(local, origin.client, payload, segment_len, envelope)
             }
-            Some(_) | None => Err(SendError::Host(HostError::NetworkUnreachable)),
+            Some(_) | None => {
+                Err(NotSent::all(HostError::NetworkUnreachable, payload, segment_len))
+            }
         }
     }
 }

@@ -6,14 +6,15 @@
 //! to read.
 //!
 //! # Fragmentation
-//! The socket keeps the host's default for `IP_MTU_DISCOVER` and `IPV6_MTU_DISCOVER`
-//! (`IP_PMTUDISC_WANT` unless the administrator has set `ip_no_pmtu_disc`). A guest may send up to
-//! 64 KB, because its own device's MTU may be that large or because its fragments were reassembled
-//! here. With `WANT` the host's kernel fragments what exceeds the path MTU that it knows, so that
-//! nothing is refused for its size. What does fit leaves with "don't fragment" set, so that a
-//! router which cannot pass it says so; that answer comes back through the error queue with the MTU,
-//! and the guest's path MTU discovery (RFC 1191, RFC 8201, RFC 8899) works as on a real network. `DO`
-//! would refuse what the guest rightly expects to be fragmented, `DONT` would hide the path from it.
+//! What fits the path, as far as the host's kernel knows it, leaves with "don't fragment" set, so that
+//! a router which cannot pass it says so; that answer comes back through the error queue with the
+//! MTU, and the guest's path MTU discovery (RFC 1191, RFC 8201, RFC 8899) works as on a real network.
+//! What does not fit is refused where the guest forbids to fragment it (`IP_PMTUDISC_DO`), and the
+//! guest is told the MTU: a probe that was cut in two would have proved what is not so. Everything
+//! else is fragmented by the kernel (`IP_PMTUDISC_WANT`, its default unless the administrator has
+//! set `ip_no_pmtu_disc`): a guest may send up to 64 KB, because its own device's MTU may be that large
+//! or because its fragments were reassembled here. `IP_PMTUDISC_PROBE` would overlook the MTU that a
+//! route of the host's has been given; `DONT` would hide the path from the guest.
 //!
 //! # Segmentation
 //! Several datagrams of one length go out in one call (`UDP_SEGMENT`, Linux 4.18) and come in as one
@@ -22,6 +23,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
@@ -31,15 +33,15 @@ use socket2::{Protocol, Type};
 
 pub use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
-use crate::event::{DatagramError, HostError};
+use crate::event::{DatagramError, Envelope, HostError};
 
 /// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
 /// `UDP_SEGMENT` came; newer kernels take 128.
-const SEGMENTS_CAP: usize = 64;
+pub(super) const SEGMENTS_CAP: usize = 64;
 
 /// How many bytes one call may send: an IPv4 packet of 65,535 bytes without its headers. IPv6 would
 /// take 20 bytes more.
-const BATCH_LEN_CAP: usize = 65_535 - 20 - 8;
+pub(super) const BATCH_LEN_CAP: usize = 65_535 - 20 - 8;
 
 /// One unconnected UDP socket.
 #[derive(Debug)]
@@ -60,8 +62,30 @@ pub struct Received<'a> {
     pub segment_len: Option<u16>,
     /// Our address that it was sent to, on a socket that [`UdpSocket::listen`] has made.
     pub local: Option<IpAddr>,
+    /// TOS or traffic class on arrival, of each datagram where there are several.
+    pub traffic_class: u8,
     /// Whether the buffer was too short and the rest is lost.
     pub truncated: bool,
+}
+
+/// Some of the datagrams of one call were not sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotSent {
+    /// Why the first of them was not.
+    pub error: SendError,
+    /// Where that one lies in the payload.
+    pub first: Range<usize>,
+    /// How many were not.
+    pub count: u64,
+}
+
+impl NotSent {
+    /// There is no socket to send `payload` from, because of `error`.
+    pub(super) fn all(error: HostError, payload: &[u8], segment_len: Option<u16>) -> Self {
+        let len = segment_len.map_or(payload.len(), usize::from).clamp(1, payload.len().max(1));
+        let count = u64::try_from(payload.len().div_ceil(len)).unwrap_or(u64::MAX).max(1);
+        Self { error: SendError::Host(error), first: 0..len.min(payload.len()), count }
+    }
 }
 
 impl UdpSocket {
@@ -104,6 +128,9 @@ impl UdpSocket {
             IpVersion::Ipv4 => socket.socket().set_broadcast(true)?,
             IpVersion::Ipv6 => socket.socket().set_only_v6(true)?,
         }
+        if let Err(error) = socket.report_traffic_class() {
+            tracing::debug!(%error, "marks of datagrams from the network are not seen");
+        }
         if coalesce && let Err(errno) = setsockopt(socket.socket(), sockopt::UdpGroSegment, &true) {
             tracing::debug!(%errno, "kernel joins no UDP datagrams");
         }
@@ -114,21 +141,21 @@ impl UdpSocket {
     }
 
     /// Sends `payload` to `remote`: one datagram, or with `segment_len` as many of that length as it
-    /// takes (the last may be shorter), each with TTL or hop limit `hop_limit`.
+    /// takes (the last may be shorter), each in `envelope`.
     ///
     /// Never blocks. An error that an earlier datagram has caused stays on the error queue and
-    /// does not lose this one.
+    /// does not lose this one; nor does an error of one of several lose the others.
     ///
     /// # Errors
-    /// Why `payload`, or the rest of it when there are several datagrams, was not sent.
+    /// What was not sent.
     pub fn send(
         &mut self,
         remote: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
-        hop_limit: u8,
-    ) -> Result<(), SendError> {
-        self.send_from(None, remote, payload, segment_len, hop_limit)
+        envelope: Envelope,
+    ) -> Result<(), NotSent> {
+        self.send_from(None, remote, payload, segment_len, envelope)
     }
 
     /// The same, from our address `local` where one is given (`IP_PKTINFO`, ip(7)).
@@ -141,66 +168,83 @@ impl UdpSocket {
         remote: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
-        hop_limit: u8,
-    ) -> Result<(), SendError> {
+        envelope: Envelope,
+    ) -> Result<(), NotSent> {
+        let mut message = Outgoing { local, remote, envelope, not_sent: None };
         let segment_len = segment_len.map_or(0, usize::from);
         if segment_len == 0 || payload.len() <= segment_len {
-            return Ok(self.send_one(local, remote, payload, hop_limit)?);
+            self.send_one(&mut message, payload, 0..payload.len());
+        } else {
+            let segments = (BATCH_LEN_CAP / segment_len).clamp(1, SEGMENTS_CAP);
+            let mut start = 0;
+            for batch in payload.chunks(segment_len * segments) {
+                let end = start + batch.len();
+                self.send_batch(&mut message, payload, start..end, segment_len);
+                start = end;
+            }
         }
-        let segments = (BATCH_LEN_CAP / segment_len).clamp(1, SEGMENTS_CAP);
-        for batch in payload.chunks(segment_len * segments) {
-            self.send_batch(local, remote, batch, segment_len, hop_limit)?;
-        }
-        Ok(())
+        message.not_sent.map_or(Ok(()), Err)
     }
 
-    fn send_one(
-        &mut self,
-        local: Option<IpAddr>,
-        remote: SocketAddr,
-        payload: &[u8],
-        hop_limit: u8,
-    ) -> Result<(), Errno> {
-        let parts = [IoSlice::new(payload)];
-        match local.map(Source::new) {
-            None => self.socket.send(&parts, &[], remote, hop_limit),
-            Some(source) => self.socket.send(&parts, &[source.message()], remote, hop_limit),
+    fn send_one(&mut self, message: &mut Outgoing, payload: &[u8], range: Range<usize>) {
+        if let Err(errno) = self.try_send(message, &payload[range.clone()], None) {
+            let error = self.socket.explain(errno);
+            message.note(error, range, 1);
         }
     }
 
     fn send_batch(
         &mut self,
-        local: Option<IpAddr>,
-        remote: SocketAddr,
-        batch: &[u8],
+        message: &mut Outgoing,
+        payload: &[u8],
+        range: Range<usize>,
         segment_len: usize,
-        hop_limit: u8,
-    ) -> Result<(), SendError> {
+    ) {
         if self.segmentation
-            && batch.len() > segment_len
+            && range.len() > segment_len
             && let Ok(gso_size) = u16::try_from(segment_len)
         {
-            let parts = [IoSlice::new(batch)];
-            let segments = ControlMessage::UdpGsoSegments(&gso_size);
-            let sent = match local.map(Source::new) {
-                None => self.socket.send(&parts, &[segments], remote, hop_limit),
-                Some(source) => {
-                    self.socket.send(&parts, &[segments, source.message()], remote, hop_limit)
+            match self.try_send(message, &payload[range.clone()], Some(gso_size)) {
+                Ok(()) => return,
+                Err(full @ (Errno::EAGAIN | Errno::ENOBUFS)) => {
+                    let first = range.start..range.start + segment_len;
+                    let count = range.len().div_ceil(segment_len);
+                    message.note(full.into(), first, u64::try_from(count).unwrap_or(u64::MAX));
+                    return;
                 }
-            };
-            match sent {
-                Ok(()) => return Ok(()),
                 // The route's device cannot; it will not learn it while this socket lives.
                 Err(Errno::EIO) => self.segmentation = false,
-                // A segment exceeds the MTU (EMSGSIZE on newer kernels): true for this batch only.
-                Err(Errno::EINVAL | Errno::EMSGSIZE) => {}
-                Err(errno) => return Err(errno.into()),
+                // A segment exceeds the MTU (EINVAL or EMSGSIZE), or nothing gets there: true for
+                // this batch, and each of them hears of it.
+                Err(_) => {}
             }
         }
-        for segment in batch.chunks(segment_len) {
-            self.send_one(local, remote, segment, hop_limit)?;
+        for start in range.clone().step_by(segment_len) {
+            self.send_one(message, payload, start..range.end.min(start + segment_len));
         }
-        Ok(())
+    }
+
+    fn try_send(
+        &mut self,
+        message: &Outgoing,
+        payload: &[u8],
+        segment_len: Option<u16>,
+    ) -> Result<(), Errno> {
+        let parts = [IoSlice::new(payload)];
+        let source = message.local.map(Source::new);
+        let (remote, envelope) = (message.remote, message.envelope);
+        match (&source, &segment_len) {
+            (None, None) => self.socket.send(&parts, &[], remote, envelope),
+            (Some(source), None) => self.socket.send(&parts, &[source.message()], remote, envelope),
+            (None, Some(len)) => {
+                let control = [ControlMessage::UdpGsoSegments(len)];
+                self.socket.send(&parts, &control, remote, envelope)
+            }
+            (Some(source), Some(len)) => {
+                let control = [ControlMessage::UdpGsoSegments(len), source.message()];
+                self.socket.send(&parts, &control, remote, envelope)
+            }
+        }
     }
 
     /// Receives what the kernel has next, into `buf`: 64 KiB are enough for anything.
@@ -208,18 +252,32 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
     pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let Message { len, from, truncated, segment_len, local, hop_limit: _ } =
+        let Message { len, from, truncated, segment_len, local, traffic_class, hop_limit: _ } =
             self.socket.recv(buf)?;
         let payload = &buf[..len];
         let segment_len = segment_len.filter(|&segment_len| usize::from(segment_len) < len);
-        Ok(Received { from, payload, segment_len, local, truncated })
+        Ok(Received { from, payload, segment_len, local, traffic_class, truncated })
     }
 
     /// The next error that a datagram has met on its way, oldest first; `None` when there is none.
-    /// The error of an oversized datagram that [`Self::send`] has already returned appears here
-    /// again, without an offender and, for IPv4, without the remote's port.
-    pub fn take_error(&self) -> Option<DatagramError> {
+    /// That several datagrams of one call are too large may appear here as well as in the answer to
+    /// the call: without an offender and, for IPv4, without the remote's port.
+    pub fn take_error(&mut self) -> Option<DatagramError> {
         self.socket.take_error().map(|entry| entry.error)
+    }
+}
+
+/// What one call sends, and what became of it.
+struct Outgoing {
+    local: Option<IpAddr>,
+    remote: SocketAddr,
+    envelope: Envelope,
+    not_sent: Option<NotSent>,
+}
+
+impl Outgoing {
+    fn note(&mut self, error: SendError, first: Range<usize>, count: u64) {
+        self.not_sent.get_or_insert(NotSent { error, first, count: 0 }).count += count;
     }
 }
 

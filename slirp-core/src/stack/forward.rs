@@ -58,6 +58,7 @@ struct Held {
     flow: FlowId,
     payload: Vec<u8>,
     segment_len: Option<u16>,
+    traffic_class: u8,
     expires_at: Instant,
 }
 
@@ -132,16 +133,19 @@ impl Stack {
     }
 
     /// A datagram, or several of `segment_len` bytes each, has arrived on the socket of a forward
-    /// rule, from and to where `origin` says. Goes to `guest`.
+    /// rule, from and to where `origin` says, with TOS or traffic class `traffic_class`. Goes to
+    /// `guest`.
     pub fn handle_udp_forwarded(
         &mut self,
         origin: Origin,
         guest: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
+        traffic_class: u8,
         now: Instant,
     ) {
-        if let Err(reason) = self.forward_udp(origin, guest, payload, segment_len, now) {
+        let forwarded = self.forward_udp(origin, guest, payload, segment_len, traffic_class, now);
+        if let Err(reason) = forwarded {
             self.stats.discards.count(reason);
         }
     }
@@ -152,6 +156,7 @@ impl Stack {
         guest: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
+        traffic_class: u8,
         now: Instant,
     ) -> Result<(), DiscardReason> {
         let guest = SocketAddr::new(guest.ip(), guest.port());
@@ -191,12 +196,18 @@ impl Stack {
         }
         let side = flow.guest();
         self.schedule(id);
+        let udp = UdpToGuest {
+            from: key.remote,
+            to: guest,
+            mac: side.mac,
+            payload,
+            segment_len,
+            traffic_class,
+        };
         if side.mac != MacAddr::default() {
-            let udp =
-                UdpToGuest { from: key.remote, to: guest, mac: side.mac, payload, segment_len };
             return self.outbox.push_udp(udp);
         }
-        self.hold(id, guest.ip(), payload, segment_len, now)
+        self.hold(id, udp, now)
     }
 
     /// The conversation that a datagram from `guest` to `written` belongs to, if a remote began it.
@@ -339,17 +350,18 @@ impl Stack {
     fn hold(
         &mut self,
         flow: FlowId,
-        guest: IpAddr,
-        payload: &[u8],
-        segment_len: Option<u16>,
+        udp: UdpToGuest<'_>,
         now: Instant,
     ) -> Result<(), DiscardReason> {
         if self.forwarding.held >= HELD_CAP {
             return Err(DiscardReason::GuestQueueFull);
         }
+        let guest = udp.to.ip();
         let is_asked = self.forwarding.inquiries.contains_key(&guest);
         let expires_at = now + ASK_INTERVAL;
-        let held = Held { flow, payload: payload.to_vec(), segment_len, expires_at };
+        let UdpToGuest { payload, segment_len, traffic_class, .. } = udp;
+        let payload = payload.to_vec();
+        let held = Held { flow, payload, segment_len, traffic_class, expires_at };
         self.inquiry(guest, now)?.held.push(held);
         self.forwarding.held += 1;
         if !is_asked {
@@ -408,6 +420,7 @@ impl Stack {
                 mac,
                 payload: &datagram.payload,
                 segment_len: datagram.segment_len,
+                traffic_class: datagram.traffic_class,
             };
             if let Err(reason) = self.outbox.push_udp(udp) {
                 self.stats.discards.count(reason);

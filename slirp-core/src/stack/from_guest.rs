@@ -10,7 +10,7 @@ use smoltcp::wire::IpProtocol;
 
 use super::Stack;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, FlowId, Origin};
+use crate::event::{Datagram, Envelope, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
@@ -34,6 +34,10 @@ const UDP_HEADER_LEN: usize = 8;
 const ICMP_HEADER_LEN: usize = 8;
 const ICMPV4_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
+/// The longest IP packet whose "don't fragment" is believed: Ethernet's MTU (RFC 894). The MTU of our
+/// link may be 65,520 and is no path's; the guest's kernel forbids to fragment whatever fits it, so
+/// that of a longer packet this says nothing. Such packets are fragmented on the host's side.
+const DONT_FRAGMENT_CAP: usize = 1500;
 /// ICMPv6 types 133 to 137 are neighbour discovery (RFC 4861).
 const ICMPV6_NDP: core::ops::RangeInclusive<u8> = 133..=137;
 
@@ -42,7 +46,7 @@ struct Lent {
     flow: FlowId,
     kind: LentKind,
     payload: Range<usize>,
-    hop_limit: u8,
+    envelope: Envelope,
 }
 
 enum LentKind {
@@ -106,17 +110,17 @@ impl Stack {
                     Carrier::Frame(at) => &frame[at..],
                     Carrier::Reassembled(at) => &self.reassembled[at..],
                 };
-                let Lent { flow, kind, payload, hop_limit } = lent;
+                let Lent { flow, kind, payload, envelope } = lent;
                 let payload = &packet[payload];
                 Some(match kind {
                     LentKind::Udp { remote, segment_len } => {
-                        Datagram::Udp { flow, remote, payload, segment_len, hop_limit }
+                        Datagram::Udp { flow, remote, payload, segment_len, envelope }
                     }
                     LentKind::Forwarded { origin, segment_len } => {
-                        Datagram::Forwarded { origin, payload, segment_len, hop_limit }
+                        Datagram::Forwarded { flow, origin, payload, segment_len, envelope }
                     }
                     LentKind::Echo { remote, ident, sequence } => {
-                        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit }
+                        Datagram::Echo { flow, remote, ident, sequence, payload, envelope }
                     }
                 })
             }
@@ -192,7 +196,9 @@ impl Stack {
         let Some(mut whole) = whole? else {
             return Ok(None);
         };
-        let ip = IpHeader::parse(&whole)?;
+        let mut ip = IpHeader::parse(&whole)?;
+        // The guest has cut it itself.
+        ip.dont_fragment = false;
         if ip.is_fragment || ip.packet_len != whole.len() {
             return Err(DiscardReason::FragmentInvalid);
         }
@@ -282,10 +288,10 @@ impl Stack {
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
         if let Some((id, origin)) = self.forwarded_udp(guest, written, payload.len(), now) {
-            let hop_limit = self.next_hop_limit(arrival)?;
             let segment_len = segment_len_of(arrival, payload.len());
+            let envelope = self.envelope(arrival, payload.start, segment_len)?;
             let kind = LentKind::Forwarded { origin, segment_len };
-            return Ok(Some(Lent { flow: id, kind, payload, hop_limit }));
+            return Ok(Some(Lent { flow: id, kind, payload, envelope }));
         }
         if let Some(service) = self.link_service(written) {
             self.on_link_service(service, guest, written, &arrival.packet[payload])?;
@@ -309,8 +315,8 @@ impl Stack {
                 return Err(self.refuse(reason, arrival.packet, arrival.mac));
             }
         };
-        let hop_limit = self.next_hop_limit(arrival)?;
         let segment_len = segment_len_of(arrival, payload.len());
+        let envelope = self.envelope(arrival, payload.start, segment_len)?;
         let key = FlowKey {
             protocol: Protocol::Udp,
             guest: guest.address,
@@ -334,7 +340,7 @@ impl Stack {
         }
         self.schedule(id);
         let kind = LentKind::Udp { remote: reached, segment_len };
-        Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
+        Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
 
     fn on_icmp(
@@ -372,7 +378,7 @@ impl Stack {
         if remote.is_multicast() {
             return Err(DiscardReason::DestinationUnroutable);
         }
-        let hop_limit = self.next_hop_limit(arrival)?;
+        let envelope = self.envelope(arrival, 0, None)?;
         let key = FlowKey {
             protocol: Protocol::Echo,
             guest: guest.address,
@@ -397,7 +403,7 @@ impl Stack {
         }
         self.schedule(id);
         let kind = LentKind::Echo { remote, ident, sequence };
-        Ok(Some(Lent { flow: id, kind, payload, hop_limit }))
+        Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
 
     fn on_ndp(
@@ -448,8 +454,29 @@ impl Stack {
         self.outbox.push_frame(&frame)
     }
 
+    /// What a host socket is to say around a datagram that we, as a router, pass on. Where it is one
+    /// of several in a packet, `header_len` bytes stand before each.
+    fn envelope(
+        &mut self,
+        arrival: &Arrival<'_>,
+        header_len: usize,
+        segment_len: Option<u16>,
+    ) -> Result<Envelope, DiscardReason> {
+        let hop_limit = self.next_hop_limit(arrival)?;
+        let ip = &arrival.ip;
+        let len = segment_len.map_or(ip.packet_len, |len| header_len + usize::from(len));
+        let dont_fragment = ip.dont_fragment && len <= DONT_FRAGMENT_CAP;
+        Ok(Envelope { hop_limit, traffic_class: ip.traffic_class, dont_fragment })
+    }
+
     /// TTL or hop limit of a packet that we, as a router, pass on (RFC 1812 section 5.3.1).
+    ///
+    /// To a group it is passed on as it is: service discovery sends with 1, for its link, and for
+    /// groups the guest's link is the host's (as with a proxy of RFC 4605 that stands on both).
     fn next_hop_limit(&mut self, arrival: &Arrival<'_>) -> Result<u8, DiscardReason> {
+        if arrival.ip.destination.is_multicast() {
+            return Ok(arrival.ip.hop_limit.max(1));
+        }
         if arrival.ip.hop_limit > 1 {
             return Ok(arrival.ip.hop_limit - 1);
         }

@@ -78,13 +78,15 @@ impl Stack {
         self.remove_flow(id, true);
     }
 
-    /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow.
+    /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow, with
+    /// TOS or traffic class `traffic_class`.
     pub fn handle_udp_from_host(
         &mut self,
         id: FlowId,
         remote: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
+        traffic_class: u8,
         now: Instant,
     ) {
         let Some(entry) = self.flows.entry_mut(id) else {
@@ -100,14 +102,21 @@ impl Stack {
         entry.permit.note_traffic(flow.is_lasting(), now);
         entry.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
-        let udp = UdpToGuest { from, to: guest.address, mac: guest.mac, payload, segment_len };
+        let udp = UdpToGuest {
+            from,
+            to: guest.address,
+            mac: guest.mac,
+            payload,
+            segment_len,
+            traffic_class,
+        };
         if let Err(reason) = self.outbox.push_udp(udp) {
             self.stats.discards.count(reason);
         }
     }
 
-    /// The UDP socket of a flow could not be opened, or refused to send `payload_len` bytes, of
-    /// which `payload` is the start, to `remote`.
+    /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to `remote`:
+    /// the first had `payload_len` bytes, of which `payload` is the start.
     pub fn handle_udp_failed(
         &mut self,
         id: FlowId,
@@ -115,6 +124,7 @@ impl Stack {
         error: HostError,
         payload: &[u8],
         payload_len: usize,
+        count: u64,
     ) {
         let reason = match error {
             HostError::Exhausted => DiscardReason::HostResourcesExhausted,
@@ -125,7 +135,9 @@ impl Stack {
             | HostError::TimedOut
             | HostError::TooLarge(_) => DiscardReason::HostSendFailed,
         };
-        self.stats.discards.count(reason);
+        for _ in 0..count {
+            self.stats.discards.count(reason);
+        }
         let signal = GuestSignal::for_error(error, Protocol::Udp);
         self.tell_udp(id, remote, None, signal, payload, payload_len);
     }
@@ -149,11 +161,11 @@ impl Stack {
         let Some(entry) = self.flows.entry(id) else {
             return;
         };
-        let Flow::Udp(flow) = &entry.flow else {
-            return;
+        let (guest, written) = match &entry.flow {
+            Flow::Udp(flow) => (flow.guest(), flow.known_as(remote, &self.config.plan)),
+            Flow::Forwarded(flow) => (flow.guest(), entry.key.remote),
+            Flow::Tcp(_) | Flow::Echo(_) => return,
         };
-        let guest = flow.guest();
-        let written = flow.known_as(remote, &self.config.plan);
         let GuestSignal::Icmp(icmp) = signal else {
             return;
         };
@@ -293,6 +305,7 @@ impl Stack {
                     mac: guest_mac,
                     payload: answer,
                     segment_len: None,
+                    traffic_class: 0,
                 };
                 if let Err(reason) = self.outbox.push_udp(udp) {
                     self.stats.discards.count(reason);

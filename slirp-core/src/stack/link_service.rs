@@ -71,6 +71,7 @@ impl Stack {
                     mac: guest.mac,
                     payload,
                     segment_len: None,
+                    traffic_class: 0,
                 };
                 self.outbox.push_udp(udp)
             }

@@ -38,6 +38,8 @@ pub(super) struct UdpToGuest<'a> {
     pub(super) mac: MacAddr,
     pub(super) payload: &'a [u8],
     pub(super) segment_len: Option<u16>,
+    /// TOS or traffic class that it arrived with.
+    pub(super) traffic_class: u8,
 }
 
 /// See the [module](self).
@@ -165,7 +167,7 @@ impl Outbox {
         let fields = HeaderFields {
             protocol: u8::from(IpProtocol::Udp),
             hop_limit: HOP_LIMIT,
-            traffic_class: 0,
+            traffic_class: udp.traffic_class,
         };
         pair.emit_header(&mut packet, fields, udp_len);
         let at = packet.len();

@@ -4,7 +4,8 @@
 //! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
 //! ([`fd`]), the helper process that works inside somebody else's namespaces ([`fork`], and [`attach`]
 //! which is what it does there), the one that removes a file after us ([`remover`]), capabilities and
-//! sealed mounts ([`privilege`]), descriptors of processes ([`process`]), the allocator of the binaries
+//! sealed mounts ([`privilege`]), descriptors of processes ([`process`]), path MTU
+//! discovery of a socket ([`mtu_discovery`]), the allocator of the binaries
 //! ([`alloc`]), and system calls as data ([`calls`]). Each function offered here is safe to call; what
 //! makes it so is written beside its `unsafe` block. Decisions are left to the floors above.
 
@@ -16,6 +17,7 @@ pub(crate) mod calls;
 mod fd;
 pub(crate) mod fork;
 pub(crate) mod ifreq;
+pub(crate) mod mtu_discovery;
 pub(crate) mod nsfs;
 pub(crate) mod privilege;
 pub(crate) mod process;

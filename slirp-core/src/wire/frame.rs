@@ -81,6 +81,10 @@ pub struct IpHeader {
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub hop_limit: u8,
+    /// TOS or traffic class.
+    pub traffic_class: u8,
+    /// Whether routers may not fragment the packet; always so in IPv6 (RFC 8200 section 5).
+    pub dont_fragment: bool,
     /// Protocol of the transport header (IANA number).
     pub protocol: IpProtocol,
     /// Offset of the transport header from the start of the IP header.
@@ -120,16 +124,18 @@ impl IpHeader {
         if checksum::data(&packet[..header_len]) != !0 {
             return Err(DiscardReason::IpChecksumInvalid);
         }
-        // RFC 791: more-fragments bit and the 13-bit offset.
-        let is_fragment = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff != 0;
+        // RFC 791: "don't fragment", more-fragments bit and the 13-bit offset.
+        let place = u16::from_be_bytes([fixed[6], fixed[7]]);
         Ok(Self {
             source: IpAddr::V4(Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15])),
             destination: IpAddr::V4(Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19])),
             hop_limit: fixed[8],
+            traffic_class: fixed[1],
+            dont_fragment: place & 0x4000 != 0,
             protocol: IpProtocol::from(fixed[9]),
             header_len,
             packet_len,
-            is_fragment,
+            is_fragment: place & 0x3fff != 0,
         })
     }
 
@@ -149,6 +155,8 @@ impl IpHeader {
             source: address(8),
             destination: address(24),
             hop_limit: fixed[7],
+            traffic_class: fixed[0] << 4 | fixed[1] >> 4,
+            dont_fragment: true,
             protocol: IpProtocol::from(fixed[6]),
             header_len: IPV6_HEADER_LEN,
             packet_len,

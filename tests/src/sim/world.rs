@@ -184,7 +184,7 @@ impl World {
                     }
                 }
                 Item::Datagram { flow, remote, payload } => {
-                    stack.handle_udp_from_host(flow, remote, &payload, None, now);
+                    stack.handle_udp_from_host(flow, remote, &payload, None, 0, now);
                 }
             }
         }

@@ -8,11 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{DATAGRAMS_CAP, ERRORS_CAP, QUOTE_CAP, Reactor};
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, FlowId, HostError};
+use crate::event::{Datagram, FlowId, ForwardId, HostError};
 use crate::host::datagram::SendError;
 use crate::host::echo::EchoOpenError;
 use crate::host::forward::Forwards;
 use crate::host::sockets::{EchoFailure, HostSocket, SocketTable};
+use crate::host::udp::NotSent;
 use crate::instance::RunError;
 use crate::time::Instant;
 
@@ -21,9 +22,16 @@ impl Reactor {
     pub(super) fn note_sent(&mut self, sent: Result<(), Unsent>) {
         match sent {
             Ok(()) => {}
-            Err(Unsent::Forwarded) => self.stack.note_discard(DiscardReason::HostSendFailed),
-            Err(Unsent::Udp { flow, remote, error, quote, len }) => {
-                self.stack.handle_udp_failed(flow, remote, error, &quote, len);
+            Err(Unsent::Udp { flow, rule, remote, error, quote, len, count }) => {
+                if matches!(error, HostError::TooLarge(_)) {
+                    // Looking for the MTU may have turned up errors of other datagrams.
+                    match rule {
+                        Some(rule) => self.forwards.queue(rule),
+                        None if self.sockets.set_queued(flow, true) => self.backlog.push(flow),
+                        None => {}
+                    }
+                }
+                self.stack.handle_udp_failed(flow, remote, error, &quote, len, count);
             }
             Err(Unsent::Echo { flow, remote, sequence, error }) => {
                 self.stack.handle_echo_failed(flow, remote, sequence, error);
@@ -35,7 +43,11 @@ impl Reactor {
                 }
                 self.stack.handle_echo_not_permitted(flow);
             }
-            Err(Unsent::BufferFull) => self.stack.note_discard(DiscardReason::HostBufferFull),
+            Err(Unsent::BufferFull { count }) => {
+                for _ in 0..count {
+                    self.stack.note_discard(DiscardReason::HostBufferFull);
+                }
+            }
         }
     }
 
@@ -84,6 +96,7 @@ impl Reactor {
                     received.from,
                     received.payload,
                     received.segment_len,
+                    received.traffic_class,
                     now,
                 ),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -135,13 +148,32 @@ impl Reactor {
     }
 }
 
-/// A datagram that did not leave, with what the guest is told about it.
+/// Datagrams that did not leave, with what the guest is told about them.
 pub(super) enum Unsent {
-    Forwarded,
-    Udp { flow: FlowId, remote: SocketAddr, error: HostError, quote: Vec<u8>, len: usize },
-    Echo { flow: FlowId, remote: IpAddr, sequence: u16, error: HostError },
-    EchoNotPermitted { flow: FlowId, error: EchoOpenError },
-    BufferFull,
+    /// `count` of them, the first of which had `len` bytes and began with `quote`. They were those of a
+    /// flow that has a socket of its own, or of a rule's.
+    Udp {
+        flow: FlowId,
+        rule: Option<ForwardId>,
+        remote: SocketAddr,
+        error: HostError,
+        quote: Vec<u8>,
+        len: usize,
+        count: u64,
+    },
+    Echo {
+        flow: FlowId,
+        remote: IpAddr,
+        sequence: u16,
+        error: HostError,
+    },
+    EchoNotPermitted {
+        flow: FlowId,
+        error: EchoOpenError,
+    },
+    BufferFull {
+        count: u64,
+    },
 }
 
 /// Sends a datagram of the guest on the socket of its flow, which is opened if there is none yet.
@@ -151,35 +183,48 @@ pub(super) fn send(
     datagram: Datagram<'_>,
 ) -> Result<(), Unsent> {
     match datagram {
-        Datagram::Udp { flow, remote, payload, segment_len, hop_limit } => {
-            let unsent = |error| {
-                let quote = payload[..payload.len().min(QUOTE_CAP)].to_vec();
-                Unsent::Udp { flow, remote, error, quote, len: payload.len() }
+        Datagram::Udp { flow, remote, payload, segment_len, envelope } => {
+            let sent = match sockets.udp(flow, remote) {
+                Ok(socket) => socket.send(remote, payload, segment_len, envelope),
+                Err(error) => Err(NotSent::all(error, payload, segment_len)),
             };
-            let socket = sockets.udp(flow, remote).map_err(unsent)?;
-            match socket.send(remote, payload, segment_len, hop_limit) {
-                Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
-                Err(SendError::Host(error)) => Err(unsent(error)),
-            }
+            sent.map_err(|not_sent| unsent(flow, None, remote, payload, not_sent))
         }
-        Datagram::Forwarded { origin, payload, segment_len, hop_limit } => {
-            forwards.send(&origin, payload, segment_len, hop_limit).map_err(|error| match error {
-                SendError::WouldBlock => Unsent::BufferFull,
-                SendError::Host(_) => Unsent::Forwarded,
+        Datagram::Forwarded { flow, origin, payload, segment_len, envelope } => {
+            let sent = forwards.send(&origin, payload, segment_len, envelope);
+            sent.map_err(|not_sent| {
+                unsent(flow, Some(origin.rule), origin.client, payload, not_sent)
             })
         }
-        Datagram::Echo { flow, remote, ident, sequence, payload, hop_limit } => {
+        Datagram::Echo { flow, remote, ident, sequence, payload, envelope } => {
             let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
             let socket = sockets.echo(flow, remote, ident).map_err(|failure| match failure {
                 EchoFailure::NotPermitted(error) => Unsent::EchoNotPermitted { flow, error },
                 EchoFailure::Host(error) => unsent(error),
             })?;
-            match socket.send(remote, sequence, payload, hop_limit) {
+            match socket.send(remote, sequence, payload, envelope) {
                 Ok(()) => Ok(()),
-                Err(SendError::WouldBlock) => Err(Unsent::BufferFull),
+                Err(SendError::WouldBlock) => Err(Unsent::BufferFull { count: 1 }),
                 Err(SendError::Host(error)) => Err(unsent(error)),
             }
+        }
+    }
+}
+
+fn unsent(
+    flow: FlowId,
+    rule: Option<ForwardId>,
+    remote: SocketAddr,
+    payload: &[u8],
+    not_sent: NotSent,
+) -> Unsent {
+    let NotSent { error, first, count } = not_sent;
+    match error {
+        SendError::WouldBlock => Unsent::BufferFull { count },
+        SendError::Host(error) => {
+            let first = &payload[first];
+            let quote = first[..first.len().min(QUOTE_CAP)].to_vec();
+            Unsent::Udp { flow, rule, remote, error, quote, len: first.len(), count }
         }
     }
 }

@@ -81,8 +81,14 @@ impl Reactor {
             else {
                 return Ok(true);
             };
-            let (payload, segment_len) = (received.payload, received.segment_len);
-            self.stack.handle_udp_forwarded(origin, guest, payload, segment_len, now);
+            self.stack.handle_udp_forwarded(
+                origin,
+                guest,
+                received.payload,
+                received.segment_len,
+                received.traffic_class,
+                now,
+            );
             self.write_frames(now)?;
         }
         Ok(false)

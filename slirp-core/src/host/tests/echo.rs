@@ -7,11 +7,11 @@ use nix::poll::PollFlags;
 use smoltcp::wire::IpVersion;
 
 use super::{eventually, in_new_netns, silent_network, skip, wait};
-use crate::event::HostError;
+use crate::event::{Envelope, HostError};
 use crate::host::echo::{EchoError, EchoKind, EchoOpenError, EchoSocket};
 
 const IDENT: u16 = 0x1234;
-const TTL: u8 = 63;
+const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
 
 /// The environment variable that makes a test the one without privilege.
 const UNPRIVILEGED: &str = "SLIRP_TEST_WITHOUT_NET_RAW";
@@ -39,7 +39,7 @@ fn echo_comes_back(kind: EchoKind) {
         assert_eq!(socket.kind(), kind);
         for (sequence, len) in [(1, 0), (2, 56), (0xffff, 57), (3, 60_000)] {
             let payload = vec![0xa5; len];
-            socket.send(remote, sequence, &payload, TTL).unwrap();
+            socket.send(remote, sequence, &payload, PLAIN).unwrap();
             let mut buf = vec![0; 65_536];
             wait(&socket, PollFlags::POLLIN);
             let reply = socket.recv(&mut buf).unwrap().expect("ours");
@@ -55,9 +55,9 @@ fn absent_host_is_reported(kind: EchoKind) {
     let mut socket = EchoSocket::open(IpVersion::Ipv4, None, IDENT).unwrap();
     assert_eq!(socket.kind(), kind);
     let remote: IpAddr = "192.0.2.2".parse().unwrap();
-    socket.send(remote, 7, b"data", TTL).unwrap();
+    socket.send(remote, 7, b"data", PLAIN).unwrap();
     let EchoError { error, sequence } =
-        eventually(&socket, PollFlags::empty(), || socket.take_error());
+        eventually(&mut socket, PollFlags::empty(), EchoSocket::take_error);
     assert_eq!(sequence, Some(7));
     assert_eq!((error.remote.ip(), error.remote.port()), (remote, 0));
     assert_eq!((error.icmp_type, error.icmp_code), (3, 1));
@@ -92,12 +92,12 @@ fn raw_socket_is_not_woken_by_replies_to_others() {
         for (version, remote) in loopbacks() {
             let mut ours = EchoSocket::open(version, None, IDENT).unwrap();
             let mut other = EchoSocket::open(version, None, IDENT + 1).unwrap();
-            other.send(remote, 1, b"other", TTL).unwrap();
+            other.send(remote, 1, b"other", PLAIN).unwrap();
             wait(&other, PollFlags::POLLIN);
             let mut buf = [0; 256];
             let error = ours.recv(&mut buf).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-            ours.send(remote, 2, b"ours", TTL).unwrap();
+            ours.send(remote, 2, b"ours", PLAIN).unwrap();
             wait(&ours, PollFlags::POLLIN);
             assert_eq!(ours.recv(&mut buf).unwrap().unwrap().payload, b"ours");
         }
@@ -111,12 +111,12 @@ fn raw_socket_skips_errors_of_others() {
         let mut ours = EchoSocket::open(IpVersion::Ipv4, None, IDENT).unwrap();
         let mut other = EchoSocket::open(IpVersion::Ipv4, None, IDENT + 1).unwrap();
         let remote = "192.0.2.2".parse().unwrap();
-        other.send(remote, 1, b"other", TTL).unwrap();
-        eventually(&other, PollFlags::empty(), || other.take_error());
+        other.send(remote, 1, b"other", PLAIN).unwrap();
+        eventually(&mut other, PollFlags::empty(), EchoSocket::take_error);
         wait(&ours, PollFlags::empty());
         assert_eq!(ours.take_error(), None);
-        ours.send(remote, 2, b"ours", TTL).unwrap();
-        let error = eventually(&ours, PollFlags::empty(), || ours.take_error());
+        ours.send(remote, 2, b"ours", PLAIN).unwrap();
+        let error = eventually(&mut ours, PollFlags::empty(), EchoSocket::take_error);
         assert_eq!(error.sequence, Some(2));
     });
 }
@@ -126,7 +126,7 @@ fn reply_beyond_the_buffer_is_none() {
     with_raw(|| {
         let (version, remote) = loopbacks()[0];
         let mut socket = EchoSocket::open(version, None, IDENT).unwrap();
-        socket.send(remote, 1, &[0; 100], TTL).unwrap();
+        socket.send(remote, 1, &[0; 100], PLAIN).unwrap();
         wait(&socket, PollFlags::POLLIN);
         assert_eq!(socket.recv(&mut [0; 64]).unwrap(), None);
     });
@@ -141,7 +141,7 @@ fn source_address_is_the_one_asked_for() {
         let local = socket2::SockRef::from(&socket).local_addr().unwrap();
         assert_eq!(local.as_socket().unwrap().ip(), source);
         let mut socket = socket;
-        socket.send(remote, 1, b"x", TTL).unwrap();
+        socket.send(remote, 1, b"x", PLAIN).unwrap();
         wait(&socket, PollFlags::POLLIN);
         assert!(socket.recv(&mut [0; 64]).unwrap().is_some());
     });

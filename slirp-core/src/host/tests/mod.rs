@@ -34,11 +34,15 @@ fn wait(fd: &impl AsFd, events: PollFlags) -> PollFlags {
 }
 
 /// Repeats `attempt` on each event of `fd` until it succeeds.
-fn eventually<T>(fd: &impl AsFd, events: PollFlags, mut attempt: impl FnMut() -> Option<T>) -> T {
+fn eventually<S: AsFd, T>(
+    socket: &mut S,
+    events: PollFlags,
+    mut attempt: impl FnMut(&mut S) -> Option<T>,
+) -> T {
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
-        wait(fd, events);
-        if let Some(value) = attempt() {
+        wait(socket, events);
+        if let Some(value) = attempt(socket) {
             return value;
         }
     }

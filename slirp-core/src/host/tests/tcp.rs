@@ -22,9 +22,9 @@ fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting,
 fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
     match connecting {
         Connecting::Done(stream) => Ok(stream),
-        Connecting::InProgress(stream) => {
+        Connecting::InProgress(mut stream) => {
             let events = PollFlags::POLLOUT;
-            eventually(&stream, events, || match stream.finish_connect() {
+            eventually(&mut stream, events, |stream| match stream.finish_connect() {
                 Ok(done) => done.then_some(Ok(())),
                 Err(error) => Some(Err(error)),
             })?;

@@ -8,10 +8,10 @@ use smoltcp::wire::IpVersion;
 use socket2::SockRef;
 
 use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait};
-use crate::event::{DatagramError, HostError};
-use crate::host::udp::{SendError, UdpSocket};
+use crate::event::{DatagramError, Envelope, HostError};
+use crate::host::udp::{NotSent, SendError, UdpSocket};
 
-const TTL: u8 = 63;
+const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
 
 fn remote(listen: &str) -> (std::net::UdpSocket, SocketAddr) {
     let socket = std::net::UdpSocket::bind(listen).unwrap();
@@ -35,8 +35,13 @@ fn closed_port(listen: &str) -> (std::net::UdpSocket, SocketAddr) {
     (socket, at)
 }
 
-fn next_error(socket: &UdpSocket) -> DatagramError {
-    eventually(socket, PollFlags::empty(), || socket.take_error())
+fn next_error(socket: &mut UdpSocket) -> DatagramError {
+    eventually(socket, PollFlags::empty(), UdpSocket::take_error)
+}
+
+/// One datagram of `len` bytes was refused.
+fn not_sent(error: HostError, len: usize) -> NotSent {
+    NotSent { error: SendError::Host(error), first: 0..len, count: 1 }
 }
 
 /// `count` datagrams of `len` bytes, each filled with its own number.
@@ -57,7 +62,7 @@ fn any_remote_may_answer() {
     for (mut socket, listen) in both() {
         let (known, known_at) = remote(listen);
         let (stranger, stranger_at) = remote(listen);
-        socket.send(known_at, b"hello", None, TTL).unwrap();
+        socket.send(known_at, b"hello", None, PLAIN).unwrap();
         let (len, our_addr) = known.recv_from(&mut [0; 16]).unwrap();
         assert_eq!(len, 5);
         stranger.send_to(b"from elsewhere", our_addr).unwrap();
@@ -75,7 +80,7 @@ fn any_remote_may_answer() {
 fn one_socket_keeps_its_port_towards_all_remotes() {
     for (mut socket, listen) in both() {
         let ports = [remote(listen), remote(listen)].map(|(there, at)| {
-            socket.send(at, b"x", None, TTL).unwrap();
+            socket.send(at, b"x", None, PLAIN).unwrap();
             there.recv_from(&mut [0; 1]).unwrap().1.port()
         });
         assert_eq!(ports[0], ports[1]);
@@ -86,7 +91,7 @@ fn one_socket_keeps_its_port_towards_all_remotes() {
 fn an_empty_datagram_is_a_datagram() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, b"", None, TTL).unwrap();
+        socket.send(at, b"", None, PLAIN).unwrap();
         let (len, from) = there.recv_from(&mut [0; 1]).unwrap();
         assert_eq!(len, 0);
         there.send_to(b"", from).unwrap();
@@ -99,7 +104,7 @@ fn an_empty_datagram_is_a_datagram() {
 fn a_datagram_beyond_the_buffer_is_marked_truncated() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, b"x", None, TTL).unwrap();
+        socket.send(at, b"x", None, PLAIN).unwrap();
         let from = there.recv_from(&mut [0; 1]).unwrap().1;
         there.send_to(b"0123456789", from).unwrap();
         wait(&socket, PollFlags::POLLIN);
@@ -114,7 +119,7 @@ fn source_address_is_the_one_asked_for() {
     let source: IpAddr = "127.0.0.9".parse().unwrap();
     let mut socket = UdpSocket::open(IpVersion::Ipv4, Some((source, 0).into()), false).unwrap();
     let (there, at) = remote(V4);
-    socket.send(at, b"x", None, TTL).unwrap();
+    socket.send(at, b"x", None, PLAIN).unwrap();
     assert_eq!(there.recv_from(&mut [0; 1]).unwrap().1.ip(), source);
 }
 
@@ -125,7 +130,14 @@ fn hop_limit_of_each_datagram_reaches_the_wire() {
     setsockopt(&receiver, sockopt::Ipv4RecvTtl, &true).unwrap();
     let mut socket = open(IpVersion::Ipv4);
     for (asked, sent) in [(63, 63), (63, 63), (2, 2), (255, 255), (0, 1)] {
-        socket.send(receiver.local_addr().unwrap(), b"x", None, asked).unwrap();
+        socket
+            .send(
+                receiver.local_addr().unwrap(),
+                b"x",
+                None,
+                Envelope { hop_limit: asked, ..PLAIN },
+            )
+            .unwrap();
         wait(&receiver, PollFlags::POLLIN);
         assert_eq!(arrival_ttl(&receiver), sent);
     }
@@ -150,8 +162,8 @@ fn arrival_ttl(receiver: &std::net::UdpSocket) -> i32 {
 fn port_unreachable_names_the_original_destination_v4() {
     let mut socket = open(IpVersion::Ipv4);
     let (_closed, at) = closed_port(V4);
-    socket.send(at, b"anybody there?", None, TTL).unwrap();
-    let error = next_error(&socket);
+    socket.send(at, b"anybody there?", None, PLAIN).unwrap();
+    let error = next_error(&mut socket);
     assert_eq!(
         error,
         DatagramError {
@@ -170,8 +182,8 @@ fn port_unreachable_names_the_original_destination_v4() {
 fn port_unreachable_names_the_original_destination_v6() {
     let mut socket = open(IpVersion::Ipv6);
     let (_closed, at) = closed_port(V6);
-    socket.send(at, b"anybody there?", None, TTL).unwrap();
-    let error = next_error(&socket);
+    socket.send(at, b"anybody there?", None, PLAIN).unwrap();
+    let error = next_error(&mut socket);
     assert_eq!((error.remote, error.offender), (at, Some(at.ip())));
     assert_eq!((error.icmp_type, error.icmp_code), (1, 4));
     assert_eq!(error.error, HostError::Refused);
@@ -183,9 +195,9 @@ fn error_of_an_earlier_datagram_does_not_cost_the_next_one() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
         let (_closed, nowhere) = closed_port(listen);
-        socket.send(nowhere, b"lost", None, TTL).unwrap();
+        socket.send(nowhere, b"lost", None, PLAIN).unwrap();
         wait(&socket, PollFlags::empty());
-        socket.send(at, b"kept", None, TTL).unwrap();
+        socket.send(at, b"kept", None, PLAIN).unwrap();
         let mut buf = [0; 16];
         assert_eq!(there.recv(&mut buf).unwrap(), 4);
         assert_eq!(socket.take_error().unwrap().remote, nowhere);
@@ -196,10 +208,10 @@ fn error_of_an_earlier_datagram_does_not_cost_the_next_one() {
 fn error_of_an_earlier_datagram_does_not_hide_what_arrived() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, b"x", None, TTL).unwrap();
+        socket.send(at, b"x", None, PLAIN).unwrap();
         let from = there.recv_from(&mut [0; 1]).unwrap().1;
         let (_closed, nowhere) = closed_port(listen);
-        socket.send(nowhere, b"lost", None, TTL).unwrap();
+        socket.send(nowhere, b"lost", None, PLAIN).unwrap();
         wait(&socket, PollFlags::empty());
         there.send_to(b"answer", from).unwrap();
         assert_eq!(socket.recv(&mut [0; 16]).unwrap().payload, b"answer");
@@ -213,8 +225,8 @@ fn absent_host_is_reported_later() {
         silent_network(10);
         let mut socket = open(IpVersion::Ipv4);
         let at = addr("192.0.2.2:9");
-        socket.send(at, b"x", None, TTL).unwrap();
-        let error = next_error(&socket);
+        socket.send(at, b"x", None, PLAIN).unwrap();
+        let error = next_error(&mut socket);
         assert_eq!((error.remote, error.error), (at, HostError::HostUnreachable));
         assert_eq!((error.icmp_type, error.icmp_code), (3, 1));
     });
@@ -223,8 +235,8 @@ fn absent_host_is_reported_later() {
 #[test]
 fn missing_route_is_reported_at_once() {
     in_new_netns(|| {
-        let refused = open(IpVersion::Ipv4).send(addr("192.0.2.2:9"), b"x", None, TTL);
-        assert_eq!(refused, Err(SendError::Host(HostError::NetworkUnreachable)));
+        let refused = open(IpVersion::Ipv4).send(addr("192.0.2.2:9"), b"x", None, PLAIN);
+        assert_eq!(refused, Err(not_sent(HostError::NetworkUnreachable, 1)));
     });
 }
 
@@ -239,7 +251,7 @@ fn a_source_that_the_host_does_not_have_is_an_error() {
 fn ten_segments_arrive_as_ten_datagrams() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, &train(10, 1400), Some(1400), TTL).unwrap();
+        socket.send(at, &train(10, 1400), Some(1400), PLAIN).unwrap();
         assert_train_arrives(&there, 10, 1400);
     }
 }
@@ -248,10 +260,10 @@ fn ten_segments_arrive_as_ten_datagrams() {
 fn joined_datagrams_come_with_their_length() {
     for ((mut sender, listen), (mut receiver, _)) in both().into_iter().zip(both()) {
         let (there, at) = remote(listen);
-        receiver.send(at, b"x", None, TTL).unwrap();
+        receiver.send(at, b"x", None, PLAIN).unwrap();
         let our_port = there.recv_from(&mut [0; 1]).unwrap().1;
         let sent = [train(10, 1400), vec![99; 100]].concat();
-        sender.send(our_port, &sent, Some(1400), TTL).unwrap();
+        sender.send(our_port, &sent, Some(1400), PLAIN).unwrap();
         wait(&receiver, PollFlags::POLLIN);
         let mut buf = vec![0; 65_536];
         let received = receiver.recv(&mut buf).unwrap();
@@ -264,9 +276,9 @@ fn joined_datagrams_come_with_their_length() {
 fn without_coalescing_datagrams_come_one_by_one() {
     let mut receiver = UdpSocket::open(IpVersion::Ipv4, None, false).unwrap();
     let (there, at) = remote(V4);
-    receiver.send(at, b"x", None, TTL).unwrap();
+    receiver.send(at, b"x", None, PLAIN).unwrap();
     let our_port = there.recv_from(&mut [0; 1]).unwrap().1;
-    open(IpVersion::Ipv4).send(our_port, &train(2, 1000), Some(1000), TTL).unwrap();
+    open(IpVersion::Ipv4).send(our_port, &train(2, 1000), Some(1000), PLAIN).unwrap();
     for _ in 0..2 {
         wait(&receiver, PollFlags::POLLIN);
         let mut buf = vec![0; 65_536];
@@ -279,7 +291,7 @@ fn without_coalescing_datagrams_come_one_by_one() {
 fn more_segments_than_one_call_takes_all_arrive() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, &train(150, 100), Some(100), TTL).unwrap();
+        socket.send(at, &train(150, 100), Some(100), PLAIN).unwrap();
         assert_train_arrives(&there, 150, 100);
     }
 }
@@ -288,7 +300,7 @@ fn more_segments_than_one_call_takes_all_arrive() {
 fn a_batch_beyond_one_packet_is_split() {
     for (mut socket, listen) in both() {
         let (there, at) = remote(listen);
-        socket.send(at, &train(5, 30_000), Some(30_000), TTL).unwrap();
+        socket.send(at, &train(5, 30_000), Some(30_000), PLAIN).unwrap();
         assert_train_arrives(&there, 5, 30_000);
     }
 }
@@ -300,7 +312,7 @@ fn segments_that_the_kernel_will_not_cut_are_sent_one_by_one() {
         ip("link set lo mtu 1280");
         for (mut socket, listen) in both() {
             let (there, at) = remote(listen);
-            socket.send(at, &train(10, 1400), Some(1400), TTL).unwrap();
+            socket.send(at, &train(10, 1400), Some(1400), PLAIN).unwrap();
             assert_train_arrives(&there, 10, 1400);
         }
     });
@@ -312,7 +324,7 @@ fn a_datagram_beyond_the_mtu_is_fragmented_not_refused() {
         ip("link set lo mtu 1280");
         for (mut socket, listen) in both() {
             let (there, at) = remote(listen);
-            socket.send(at, &[7; 60_000], None, TTL).unwrap();
+            socket.send(at, &[7; 60_000], None, PLAIN).unwrap();
             assert_eq!(there.recv(&mut vec![0; 65_536]).unwrap(), 60_000);
         }
     });
@@ -321,8 +333,8 @@ fn a_datagram_beyond_the_mtu_is_fragmented_not_refused() {
 #[test]
 fn a_datagram_beyond_any_packet_is_too_large() {
     let (_there, at) = remote(V4);
-    let refused = open(IpVersion::Ipv4).send(at, &[0; 65_508], None, TTL);
-    assert_eq!(refused, Err(SendError::Host(HostError::TooLarge(None))));
+    let refused = open(IpVersion::Ipv4).send(at, &[0; 65_508], None, PLAIN);
+    assert_eq!(refused, Err(not_sent(HostError::TooLarge(Some(65_535)), 65_508)));
 }
 
 #[test]
@@ -330,15 +342,15 @@ fn a_router_with_a_smaller_mtu_is_reported_with_its_mtu() {
     in_new_netns(|| {
         let (_there, at) = remote(V4);
         let mut socket = open(IpVersion::Ipv4);
-        socket.send(at, &[0; 1400], None, TTL).unwrap();
+        socket.send(at, &[0; 1400], None, PLAIN).unwrap();
         let from = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
         send_fragmentation_needed(from.port(), at.port(), 900);
-        let error = next_error(&socket);
+        let error = next_error(&mut socket);
         assert_eq!((error.remote, error.offender), (at, Some(at.ip())));
         assert_eq!((error.icmp_type, error.icmp_code, error.info), (3, 4, 900));
         assert_eq!(error.error, HostError::TooLarge(Some(900)));
         // The same datagram again is fragmented by the host, not refused.
-        socket.send(at, &[0; 1400], None, TTL).unwrap();
+        socket.send(at, &[0; 1400], None, PLAIN).unwrap();
         assert_eq!(socket.take_error(), None);
     });
 }
@@ -369,8 +381,8 @@ fn a_full_send_buffer_would_block() {
         let mut socket = open(IpVersion::Ipv4);
         SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
         let at = addr("192.0.2.2:9");
-        let outcome = (0..100).find_map(|_| socket.send(at, &[0; 1000], None, TTL).err());
-        assert_eq!(outcome, Some(SendError::WouldBlock));
+        let outcome = (0..100).find_map(|_| socket.send(at, &[0; 1000], None, PLAIN).err());
+        assert_eq!(outcome.map(|not_sent| not_sent.error), Some(SendError::WouldBlock));
     });
 }
 
@@ -378,6 +390,99 @@ fn a_full_send_buffer_would_block() {
 fn directed_broadcast_is_permitted() {
     in_new_netns(|| {
         silent_network(10);
-        open(IpVersion::Ipv4).send(addr("192.0.2.255:9"), b"x", None, TTL).unwrap();
+        open(IpVersion::Ipv4).send(addr("192.0.2.255:9"), b"x", None, PLAIN).unwrap();
+    });
+}
+
+/// What must not be fragmented.
+const WHOLE: Envelope = Envelope { dont_fragment: true, ..PLAIN };
+
+#[test]
+fn what_must_not_be_fragmented_is_refused_with_the_mtu_and_the_next_one_is_not() {
+    in_new_netns(|| {
+        ip("link set lo mtu 1400");
+        for (mut socket, listen) in both() {
+            let (there, at) = remote(listen);
+            let headers = if at.is_ipv4() { 28 } else { 48 };
+            let too_long = 1401 - headers;
+            let refused = socket.send(at, &vec![7; too_long], None, WHOLE);
+            assert_eq!(refused, Err(not_sent(HostError::TooLarge(Some(1400)), too_long)));
+            assert_eq!(socket.take_error(), None, "it has been told");
+            for (len, envelope) in [(too_long - 1, WHOLE), (too_long, PLAIN), (9000, PLAIN)] {
+                socket.send(at, &vec![7; len], None, envelope).unwrap();
+                assert_eq!(there.recv(&mut [0; 9000]).unwrap(), len);
+            }
+        }
+    });
+}
+
+#[test]
+fn of_several_datagrams_that_are_too_large_the_first_is_told_and_all_are_counted() {
+    in_new_netns(|| {
+        ip("link set lo mtu 1300");
+        for (mut socket, listen) in both() {
+            let (there, at) = remote(listen);
+            let refused = socket.send(at, &train(5, 1400)[..6000], Some(1400), WHOLE);
+            let error = SendError::Host(HostError::TooLarge(Some(1300)));
+            assert_eq!(refused, Err(NotSent { error, first: 0..1400, count: 4 }));
+            // The last one is short enough.
+            assert_eq!(there.recv(&mut [0; 2000]).unwrap(), 400);
+        }
+    });
+}
+
+#[test]
+fn looking_for_the_mtu_loses_no_error_of_another_datagram() {
+    in_new_netns(|| {
+        ip("link set lo mtu 1400");
+        for (mut socket, listen) in both() {
+            let (_closed, nowhere) = closed_port(listen);
+            socket.send(nowhere, b"x", None, PLAIN).unwrap();
+            wait(&socket, PollFlags::empty());
+            let (_there, at) = remote(listen);
+            let refused = socket.send(at, &[0; 1400], None, WHOLE);
+            assert_eq!(refused, Err(not_sent(HostError::TooLarge(Some(1400)), 1400)));
+            let error = socket.take_error().unwrap();
+            assert_eq!((error.remote, error.error), (nowhere, HostError::Refused));
+        }
+    });
+}
+
+#[test]
+fn marks_of_the_ip_header_pass_both_ways() {
+    for ((mut sender, listen), (mut receiver, _)) in both().into_iter().zip(both()) {
+        let (there, at) = remote(listen);
+        receiver.send(at, b"x", None, PLAIN).unwrap();
+        let our_port = there.recv_from(&mut [0; 1]).unwrap().1;
+        // Expedited forwarding with ECT(0), its "congestion experienced", and nothing again.
+        for traffic_class in [0, 0xba, 0xbb, 0xbb, 0] {
+            let envelope = Envelope { traffic_class, ..PLAIN };
+            sender.send(our_port, b"marked", None, envelope).unwrap();
+            wait(&receiver, PollFlags::POLLIN);
+            let mut buf = [0; 16];
+            assert_eq!(receiver.recv(&mut buf).unwrap().traffic_class, traffic_class);
+        }
+    }
+}
+
+#[test]
+fn groups_have_a_hop_limit_of_their_own() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("route add 239.0.0.0/8 dev silent");
+        let group = addr("239.255.255.250:1900");
+        let mut socket =
+            UdpSocket::open(IpVersion::Ipv4, Some(addr("192.0.2.1:0")), false).unwrap();
+        let listener = std::net::UdpSocket::bind(group).unwrap();
+        let here = "192.0.2.1".parse().unwrap();
+        listener.join_multicast_v4(&"239.255.255.250".parse().unwrap(), &here).unwrap();
+        nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::Ipv4RecvTtl, &true)
+            .unwrap();
+        for hop_limit in [1, 4, 1] {
+            let envelope = Envelope { hop_limit, ..PLAIN };
+            socket.send(group, b"x", None, envelope).unwrap();
+            wait(&listener, PollFlags::POLLIN);
+            assert_eq!(arrival_ttl(&listener), i32::from(hop_limit));
+        }
     });
 }

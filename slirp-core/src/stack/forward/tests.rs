@@ -99,10 +99,14 @@ impl Scene {
     }
 
     fn tell_mac(&mut self) {
+        self.tell_mac_of(GUEST_MAC);
+    }
+
+    fn tell_mac_of(&mut self, mac: [u8; 6]) {
         let mut arp = GATEWAY_MAC.to_vec();
-        arp.extend_from_slice(&GUEST_MAC);
+        arp.extend_from_slice(&mac);
         arp.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-        arp.extend_from_slice(&GUEST_MAC);
+        arp.extend_from_slice(&mac);
         arp.extend_from_slice(&GUEST);
         arp.extend_from_slice(&GATEWAY_MAC);
         arp.extend_from_slice(&[10, 0, 2, 2]);
@@ -388,7 +392,7 @@ fn origin(port: u16) -> Origin {
 
 fn send_datagram(scene: &mut Scene, port: u16) {
     let guest = SocketAddr::from((GUEST, 80));
-    scene.stack.handle_udp_forwarded(origin(port), guest, b"ask", None, scene.now);
+    scene.stack.handle_udp_forwarded(origin(port), guest, b"ask", None, 0, scene.now);
     scene.turn();
 }
 

@@ -6,6 +6,7 @@
 mod acknowledgement;
 mod admission;
 mod closing;
+mod datagrams;
 mod eager;
 mod hostile;
 mod memory;

@@ -1,0 +1,34 @@
+//! Whether the kernel may fragment what a socket sends (`IP_MTU_DISCOVER`, ip(7);
+//! `IPV6_MTU_DISCOVER`, ipv6(7)).
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// Has a socket of IPv4 or IPv6 refuse what exceeds the path's MTU as far as the host knows it, or
+/// fragment it. Either way what fits is sent with "don't fragment".
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, is_ipv6: bool, on: bool) -> io::Result<()> {
+    let (level, name, mode) = match (is_ipv6, on) {
+        (false, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        (false, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
+        (true, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+        (true, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+    };
+    // SAFETY: both options take an int (ip(7), ipv6(7)); the kernel reads as many bytes as an int
+    // has from `mode`, which lives until the call returns.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(&mode).cast(),
+            const { size_of::<libc::c_int>() as libc::socklen_t },
+        )
+    };
+    Errno::result(set)?;
+    Ok(())
+}
