@@ -51,6 +51,14 @@ impl Reactor {
         }
     }
 
+    /// Sends what has been gathered.
+    pub(super) fn send_train(&mut self) {
+        if let Some(train) = self.train.take() {
+            let sent = send(&mut self.sockets, &mut self.forwards, train);
+            self.note_sent(sent);
+        }
+    }
+
     /// Receives from datagram sockets that have something, each at most its share.
     pub(super) fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
         if self.link.is_full() {
