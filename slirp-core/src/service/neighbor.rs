@@ -4,13 +4,19 @@
 //! address that was heard of longest ago makes room.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::time::Instant;
 use crate::wire::MacAddr;
 
 /// Guest addresses that are remembered (about 64 bytes each; libslirp remembers 16 per family,
 /// which networks nested behind the guest outgrow).
 pub const NEIGHBORS_CAP: usize = 256;
+
+/// How long an address is used without hearing from its owner before it is asked for again: as long as
+/// a neighbour that is spoken to may be silent (RFC 4861 section 10: `DELAY_FIRST_PROBE_TIME`).
+pub const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Guest addresses with their MAC addresses.
 #[derive(Debug, Default)]
@@ -23,6 +29,8 @@ pub struct NeighborTable {
 struct Neighbor {
     mac: MacAddr,
     heard: u64,
+    /// When it was first used since it was heard of, or asked for since.
+    used_at: Option<Instant>,
 }
 
 impl NeighborTable {
@@ -32,7 +40,7 @@ impl NeighborTable {
             return;
         }
         self.heard += 1;
-        let neighbor = Neighbor { mac, heard: self.heard };
+        let neighbor = Neighbor { mac, heard: self.heard, used_at: None };
         if self.entries.insert(address, neighbor).is_none() && self.entries.len() > NEIGHBORS_CAP {
             let oldest = self.entries.iter().min_by_key(|(_, neighbor)| neighbor.heard);
             if let Some(address) = oldest.map(|(&address, _)| address) {
@@ -49,6 +57,20 @@ impl NeighborTable {
     /// Where `address` was last heard.
     pub fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
         self.entries.get(&address).map(|neighbor| neighbor.mac)
+    }
+
+    /// Notes that `address` is used. Returns whether its owner is to be asked for again, because nothing
+    /// was heard of it for [`DOUBT_INTERVAL`] of use: it may have another MAC address by now.
+    pub fn is_doubtful(&mut self, address: IpAddr, now: Instant) -> bool {
+        let Some(neighbor) = self.entries.get_mut(&address) else {
+            return false;
+        };
+        let used_at = *neighbor.used_at.get_or_insert(now);
+        let is_doubtful = now.saturating_since(used_at) >= DOUBT_INTERVAL;
+        if is_doubtful {
+            neighbor.used_at = Some(now);
+        }
+        is_doubtful
     }
 
     /// How many addresses are remembered.

@@ -10,6 +10,11 @@
 //! that the guest takes for neighbours of its own. The port is the remote's too, unless the guest
 //! has a conversation with the same four numbers already.
 //!
+//! # Where the guest is
+//! At the MAC address that it told last, by ARP, neighbour discovery or a datagram of its own. A guest
+//! that only listens tells nothing, so it is asked again now and then
+//! ([`DOUBT_INTERVAL`](crate::service::neighbor::DOUBT_INTERVAL)).
+//!
 //! # Limits
 //! Connections count as half open until the guest answers. Datagrams wait for at most
 //! [`ASK_INTERVAL`] and no more than [`HELD_CAP`] of them; guests are asked for as long as something
@@ -189,13 +194,14 @@ impl Stack {
         flow.on_datagram(&self.config.timeouts, now);
         entry.permit.note_traffic(false, now);
         entry.traffic.add_to_guest(payload.len());
-        if flow.guest().mac == MacAddr::default()
-            && let Some(mac) = self.neighbors.lookup(guest.ip())
-        {
+        if let Some(mac) = self.neighbors.lookup(guest.ip()) {
             flow.locate(mac);
         }
         let side = flow.guest();
         self.schedule(id);
+        if self.neighbors.is_doubtful(guest.ip(), now) {
+            self.ask_for(guest.ip());
+        }
         let udp = UdpToGuest {
             from: key.remote,
             to: guest,
@@ -232,7 +238,11 @@ impl Stack {
         flow.on_datagram(&self.config.timeouts, now);
         // Answered: this one outlives those that are not.
         entry.permit.note_traffic(true, now);
-        Some((id, flow.origin()))
+        let origin = flow.origin();
+        if self.neighbors.lookup(guest.address.ip()) != Some(guest.mac) {
+            self.on_neighbor(guest.address.ip(), guest.mac);
+        }
+        Some((id, origin))
     }
 
     /// The rule is gone, and its socket with it: so are the flows of its datagrams.

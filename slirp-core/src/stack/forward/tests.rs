@@ -455,3 +455,49 @@ fn flood_of_sources_pushes_its_own_oldest_out() {
     assert_eq!(scene.stack.stats().flows, 0);
     assert_eq!(scene.stack.admission.count(Kind::InboundUdp), 0);
 }
+
+/// Where the only frame of a forwarded datagram went.
+fn destination_of_datagram(scene: &mut Scene) -> [u8; 6] {
+    scene.frames.clear();
+    send_datagram(scene, 5000);
+    let [frame] = &scene.frames[..] else { panic!("{:?}", scene.frames) };
+    frame[..6].try_into().unwrap()
+}
+
+#[test]
+fn guest_that_changes_its_mac_address_keeps_its_datagrams() {
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const THIRD: [u8; 6] = [2, 0, 0, 0, 0, 3];
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    assert_eq!(destination_of_datagram(&mut scene), GUEST_MAC);
+    scene.tell_mac_of(OTHER);
+    assert_eq!(destination_of_datagram(&mut scene), OTHER);
+    // An answer tells as well, and does so for other clients.
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(THIRD, GATEWAY_MAC)
+        .ipv4(GUEST, [198, 51, 100, 2], 64)
+        .udp(80, 5000)
+        .write(&mut frame, b"answer")
+        .unwrap();
+    assert!(scene.stack.handle_frame(&mut frame, scene.now).is_some());
+    assert_eq!(destination_of_datagram(&mut scene), THIRD);
+    scene.frames.clear();
+    send_datagram(&mut scene, 5001);
+    assert_eq!(scene.frames[0][..6], THIRD);
+}
+
+#[test]
+fn guest_that_only_listens_is_asked_again_now_and_then() {
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    let mut asked = 0;
+    for _ in 0..12 {
+        send_datagram(&mut scene, 5000);
+        asked += scene.arp_requests();
+        scene.advance(Duration::from_secs(1));
+    }
+    assert_eq!(asked, 2);
+    scene.tell_mac_of([2, 0, 0, 0, 0, 2]);
+    assert_eq!(destination_of_datagram(&mut scene), [2, 0, 0, 0, 0, 2]);
+}
