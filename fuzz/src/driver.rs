@@ -135,7 +135,7 @@ impl Driver {
     pub(crate) fn handle_frame(&mut self, frame: &mut [u8], origin: Option<u32>) {
         let mut echoed = None;
         match self.stack.handle_frame(frame, self.now) {
-            Some(Datagram::Udp { flow, remote, payload, segment_len, envelope }) => {
+            Some(Datagram::Udp { flow, remote, payload, segment_len, envelope, .. }) => {
                 assert_ne!(envelope.hop_limit, 0);
                 assert_ne!(remote.port(), 0);
                 assert!(segment_len.is_none_or(|len| len != 0 && usize::from(len) < payload.len()));

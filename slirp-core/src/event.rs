@@ -85,6 +85,9 @@ pub enum Datagram<'a> {
     Udp {
         /// The flow; one per guest address and port (RFC 4787 endpoint-independent mapping).
         flow: FlowId,
+        /// The guest's address and port. A forward rule that leads there is sent from instead, so
+        /// that remotes see the published port whoever speaks first.
+        guest: SocketAddr,
         /// Where to.
         remote: SocketAddr,
         /// One datagram, or several of `segment_len` bytes each (the last may be shorter).

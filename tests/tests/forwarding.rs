@@ -325,6 +325,63 @@ fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
 }
 
 #[test]
+fn guest_that_speaks_first_leaves_from_its_published_port() {
+    let world = world!();
+    let (_slirp, api) = start(&world, &[]);
+    let _capture = world.capture();
+    let service = udp(&world.guest, (ANY, 5060).into());
+    let to = |socket: &UdpSocket, to: SocketAddr| {
+        service.send_to(b"register", to).unwrap();
+        socket.recv_from(&mut [0; 16]).unwrap().1
+    };
+    let far = udp(&world.remote, (FAR, 5060).into());
+    let near = udp(&world.host, (LOOPBACK, 5060 + 1).into());
+    let far_at = far.local_addr().unwrap();
+    let near_at = SocketAddr::new(GATEWAY, near.local_addr().unwrap().port());
+    assert_ne!(to(&far, far_at).port(), 7060, "nothing is published yet");
+    let rule = |host: &str, port: u16| {
+        api.forward(&format!(
+            "{{\"proto\":\"udp\",\"host_addr\":\"{host}\",\"host_port\":{port},\"guest_port\":5060}}"
+        ))
+    };
+    // One that reaches loopback alone, and one for everybody else.
+    rule("127.0.0.1", 7061);
+    let everywhere = rule("0.0.0.0", 7060);
+    for round in 0..3 {
+        let seen = to(&far, far_at);
+        assert_eq!(seen, SocketAddr::new(HOST, 7060), "{round}");
+        let seen_near = to(&near, near_at);
+        assert_eq!(seen_near, SocketAddr::new(LOOPBACK, 7061), "{round}");
+        // Each answers, and is known by the address that the guest used.
+        for (socket, seen, known) in [(&far, seen, far_at), (&near, seen_near, near_at)] {
+            socket.send_to(b"answer", seen).unwrap();
+            assert_eq!(service.recv_from(&mut [0; 16]).unwrap().1, known);
+        }
+    }
+    let stranger = udp(&world.remote, (REMOTE, 0).into());
+    stranger.send_to(b"call", (HOST, 7060)).unwrap();
+    let (_, caller) = service.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(caller, stranger.local_addr().unwrap());
+    api.ask(&format!("{{\"execute\":\"remove_hostfwd\",\"arguments\":{{\"id\":{everywhere}}}}}"));
+    assert_ne!(to(&far, far_at).port(), 7060, "nothing is published any more");
+}
+
+#[test]
+fn guest_that_speaks_first_from_a_published_port_hears_of_errors() {
+    let world = world!();
+    let (_slirp, api) = start(&world, &[]);
+    let _capture = world.capture();
+    api.forward("{\"proto\":\"udp\",\"host_port\":7060,\"guest_port\":5060}");
+    for at in [SocketAddr::new(FAR, 9), SocketAddr::new(GATEWAY, 9)] {
+        let service = udp(&world.guest, (ANY, 5060).into());
+        service.connect(at).unwrap();
+        service.send(b"anybody?").unwrap();
+        let error = service.recv(&mut [0; 16]).expect_err("nobody is there");
+        assert_eq!(error.raw_os_error(), Some(Errno::ECONNREFUSED as i32), "{at}: {error}");
+    }
+}
+
+#[test]
 fn removed_datagram_rule_gives_its_port_back_and_leaves_the_others() {
     let world = world!();
     let (_slirp, api) = start(&world, &[]);

@@ -118,7 +118,7 @@ impl UdpFlow {
 
     /// The address that the guest knows `remote` by.
     pub(crate) fn known_as(&self, remote: SocketAddr, plan: &AddressPlan) -> SocketAddr {
-        if let Some(&(_, written)) = self.aliases.iter().find(|&&(host, _)| host == remote) {
+        if let Some(written) = self.alias_of(remote) {
             return written;
         }
         match (remote.ip(), plan.ipv6()) {
@@ -130,6 +130,11 @@ impl UdpFlow {
             }
             _ => remote,
         }
+    }
+
+    /// The address that the guest has written for `remote`, where that is remembered.
+    pub(crate) fn alias_of(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        self.aliases.iter().find(|&&(host, _)| host == remote).map(|&(_, written)| written)
     }
 
     fn extend(&mut self, timeouts: &Timeouts, now: Instant) {

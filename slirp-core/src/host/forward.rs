@@ -4,13 +4,16 @@
 //! What becomes of an accepted connection or a datagram is decided on the pure side; when to look
 //! at which socket is the reactor's business.
 //!
+//! A guest that speaks first from a published UDP port leaves from there as well, so that remotes see
+//! one port whoever began: [`Forwards::published`] finds the rule. Remotes answer to the rule's socket.
+//!
 //! Sockets are edge-triggered, so a rule that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::tcp::TcpStream;
 use super::udp::{NotSent, Received, UdpSocket};
-use crate::event::{Envelope, ForwardId, HostError, Origin};
+use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
 /// Rules at one time (one descriptor each; a published port range is one rule per port).
@@ -131,6 +134,8 @@ struct Rule {
 #[derive(Debug)]
 pub(crate) struct Forwards {
     rules: BTreeMap<ForwardId, Rule>,
+    /// UDP rules by the guest's address and port, the first added first.
+    published: BTreeSet<(SocketAddr, ForwardId)>,
     registry: Registry,
     coalesce_udp: bool,
     last_id: u64,
@@ -154,6 +159,7 @@ impl Forwards {
     pub(crate) const fn new(registry: Registry, coalesce_udp: bool) -> Self {
         Self {
             rules: BTreeMap::new(),
+            published: BTreeSet::new(),
             registry,
             coalesce_udp,
             last_id: 0,
@@ -181,6 +187,9 @@ impl Forwards {
         let socket =
             self.open(id, &forward).map_err(|source| ForwardError::Bind { forward, source })?;
         self.last_id = id.0;
+        if forward.protocol == ForwardProtocol::Udp {
+            self.published.insert((endpoint(forward.guest), id));
+        }
         self.rules.insert(id, Rule { forward, socket, is_queued: false });
         Ok(id)
     }
@@ -210,7 +219,9 @@ impl Forwards {
         let first = ForwardId(self.last_id + 1);
         for &forward in forwards {
             if let Err(error) = self.add(forward) {
-                self.rules.split_off(&first);
+                for (id, rule) in self.rules.split_off(&first) {
+                    self.published.remove(&(endpoint(rule.forward.guest), id));
+                }
                 return Err(error);
             }
         }
@@ -244,7 +255,9 @@ impl Forwards {
         }
         for id in &known {
             // Closing the socket also ends its registration.
-            self.rules.remove(id);
+            if let Some(rule) = self.rules.remove(id) {
+                self.published.remove(&(endpoint(rule.forward.guest), *id));
+            }
         }
         Ok(known)
     }
@@ -340,15 +353,39 @@ impl Forwards {
         else {
             return None;
         };
-        // Errors of earlier answers are of no interest, but a full queue would cost memory.
-        while socket.take_error().is_some() {}
         let received = socket.recv(buffer).ok()?;
         let unspecified = match forward.host {
-            SocketAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let local = received.local.unwrap_or(unspecified);
         Some((Origin { rule: id, client: received.from, local }, forward.guest, received))
+    }
+
+    /// The next error that a datagram sent from a rule's port has met, with the guest's address.
+    pub(crate) fn take_error(&mut self, id: ForwardId) -> Option<(SocketAddr, DatagramError)> {
+        let Rule { forward, socket: RuleSocket::Udp(socket), .. } = self.rules.get_mut(&id)? else {
+            return None;
+        };
+        socket.take_error().map(|error| (forward.guest, error))
+    }
+
+    /// The rule that `guest` sends to `remote` from, if it has published this port: the first whose
+    /// address on the host can reach there.
+    pub(crate) fn published(&self, guest: SocketAddr, remote: SocketAddr) -> Option<Origin> {
+        if self.published.is_empty() {
+            return None;
+        }
+        let guest = endpoint(guest);
+        let rules = self.published.range((guest, ForwardId(0))..=(guest, ForwardId(u64::MAX)));
+        let reaches = |rule: &Rule| can_reach(rule.forward.host.ip(), remote.ip());
+        let (_, rule) = rules.copied().find(|(_, id)| self.rules.get(id).is_some_and(reaches))?;
+        // The address that the rule listens at, or the kernel's choice, is right by itself.
+        let local = match remote {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Some(Origin { rule, client: remote, local })
     }
 
     /// Sends the guest's answer to whoever `origin` names.
@@ -371,6 +408,27 @@ impl Forwards {
                 Err(NotSent::all(HostError::NetworkUnreachable, payload, segment_len))
             }
         }
+    }
+}
+
+/// Address and port alone, without what an IPv6 socket address has besides.
+fn endpoint(guest: SocketAddr) -> SocketAddr {
+    SocketAddr::new(guest.ip(), guest.port())
+}
+
+/// Whether datagrams from `host`, an address of the host's or the unspecified one, reach `remote` and
+/// its answers find the way back: those of the loopback or of one link stay there.
+const fn can_reach(host: IpAddr, remote: IpAddr) -> bool {
+    match (host, remote) {
+        (IpAddr::V4(host), IpAddr::V4(remote)) => {
+            (!host.is_loopback() || remote.is_loopback())
+                && (!host.is_link_local() || remote.is_link_local())
+        }
+        (IpAddr::V6(host), IpAddr::V6(remote)) => {
+            (!host.is_loopback() || remote.is_loopback())
+                && (!host.is_unicast_link_local() || remote.is_unicast_link_local())
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 

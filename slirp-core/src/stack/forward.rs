@@ -25,9 +25,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::Stack;
+use super::from_guest::unspecified;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
-use crate::event::{FlowId, ForwardId};
+use crate::event::{DatagramError, FlowId, ForwardId};
 use crate::flow::forward::{ForwardedUdp, Origin};
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
@@ -165,7 +166,11 @@ impl Stack {
         now: Instant,
     ) -> Result<(), DiscardReason> {
         let guest = SocketAddr::new(guest.ip(), guest.port());
-        let shown = self.shown_as(origin.client, guest)?;
+        // The guest may have spoken to it first, and knows it by the address that it used.
+        let shown = match self.spoken_to(guest, origin.client) {
+            Some(written) => written,
+            None => self.shown_as(origin.client, guest)?,
+        };
         let (key, known) = self
             .keys(Protocol::Udp, guest, shown)
             .find_map(|key| match self.flows.lookup(&key) {
@@ -214,6 +219,33 @@ impl Stack {
             return self.outbox.push_udp(udp);
         }
         self.hold(id, udp, now)
+    }
+
+    /// The address by which `guest` has spoken to `remote`, where it differs.
+    fn spoken_to(&self, guest: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
+        match &self.flows.entry(self.mapping(guest)?)?.flow {
+            Flow::Udp(flow) => flow.alias_of(remote),
+            Flow::Tcp(_) | Flow::Echo(_) | Flow::Forwarded(_) => None,
+        }
+    }
+
+    /// The flow of what `guest` sends by itself.
+    fn mapping(&self, guest: SocketAddr) -> Option<FlowId> {
+        let guest = SocketAddr::new(guest.ip(), guest.port());
+        let remote = unspecified(guest);
+        self.flows.lookup(&FlowKey { protocol: Protocol::Udp, guest, remote })
+    }
+
+    /// The error queue of a forward rule's socket told about an earlier datagram of `guest`.
+    pub fn handle_udp_forward_error(&mut self, guest: SocketAddr, error: &DatagramError) {
+        let answered = self.shown_as(error.remote, guest).ok().and_then(|remote| {
+            let guest = SocketAddr::new(guest.ip(), guest.port());
+            self.flows.lookup(&FlowKey { protocol: Protocol::Udp, guest, remote })
+        });
+        // Who has not answered yet is known to the guest's own flow alone.
+        if let Some(id) = answered.or_else(|| self.mapping(guest)) {
+            self.handle_udp_error(id, error, &[]);
+        }
     }
 
     /// The conversation that a datagram from `guest` to `written` belongs to, if a remote began it.

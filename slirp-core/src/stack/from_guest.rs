@@ -50,7 +50,7 @@ struct Lent {
 }
 
 enum LentKind {
-    Udp { remote: SocketAddr, segment_len: Option<u16> },
+    Udp { guest: SocketAddr, remote: SocketAddr, segment_len: Option<u16> },
     Forwarded { origin: Origin, segment_len: Option<u16> },
     Echo { remote: IpAddr, ident: u16, sequence: u16 },
 }
@@ -113,8 +113,8 @@ impl Stack {
                 let Lent { flow, kind, payload, envelope } = lent;
                 let payload = &packet[payload];
                 Some(match kind {
-                    LentKind::Udp { remote, segment_len } => {
-                        Datagram::Udp { flow, remote, payload, segment_len, envelope }
+                    LentKind::Udp { guest, remote, segment_len } => {
+                        Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
                     }
                     LentKind::Forwarded { origin, segment_len } => {
                         Datagram::Forwarded { flow, origin, payload, segment_len, envelope }
@@ -339,7 +339,7 @@ impl Stack {
             entry.traffic.add_from_guest(payload.len());
         }
         self.schedule(id);
-        let kind = LentKind::Udp { remote: reached, segment_len };
+        let kind = LentKind::Udp { guest: guest.address, remote: reached, segment_len };
         Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
 
@@ -555,7 +555,7 @@ fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
 }
 
 /// The wildcard remote of a flow that is keyed by the guest's side alone.
-const fn unspecified(like: SocketAddr) -> SocketAddr {
+pub(super) const fn unspecified(like: SocketAddr) -> SocketAddr {
     match like {
         SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),

@@ -191,7 +191,13 @@ pub(super) fn send(
     datagram: Datagram<'_>,
 ) -> Result<(), Unsent> {
     match datagram {
-        Datagram::Udp { flow, remote, payload, segment_len, envelope } => {
+        Datagram::Udp { flow, guest, remote, payload, segment_len, envelope } => {
+            if let Some(origin) = forwards.published(guest, remote) {
+                let sent = forwards.send(&origin, payload, segment_len, envelope);
+                return sent.map_err(|not_sent| {
+                    unsent(flow, Some(origin.rule), remote, payload, not_sent)
+                });
+            }
             let sent = match sockets.udp(flow, remote) {
                 Ok(socket) => socket.send(remote, payload, segment_len, envelope),
                 Err(error) => Err(NotSent::all(error, payload, segment_len)),

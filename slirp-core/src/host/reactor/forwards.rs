@@ -5,8 +5,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::{ACCEPTS_CAP, DATAGRAMS_CAP, Reactor};
-use crate::event::ForwardId;
+use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
+use crate::event::{ForwardId, HostError};
 use crate::host::forward::{Accepted, Forward, ForwardError, ForwardProtocol};
 use crate::host::sockets::{HostSocket, TcpHost};
 use crate::instance::RunError;
@@ -76,6 +76,15 @@ impl Reactor {
 
     /// Returns whether every datagram was taken.
     fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
+        for _ in 0..ERRORS_CAP {
+            let Some((guest, error)) = self.forwards.take_error(id) else {
+                break;
+            };
+            // What the local kernel found too large was refused when it was sent, and said so then.
+            if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
+                self.stack.handle_udp_forward_error(guest, &error);
+            }
+        }
         for _ in 0..DATAGRAMS_CAP {
             let Some((origin, guest, received)) = self.forwards.receive(id, &mut self.datagram)
             else {

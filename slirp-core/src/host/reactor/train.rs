@@ -65,8 +65,8 @@ impl Train {
         let segment_len =
             (self.payload.len() > usize::from(self.segment_len)).then_some(self.segment_len);
         Some(match first {
-            Datagram::Udp { flow, remote, envelope, .. } => {
-                Datagram::Udp { flow, remote, payload: &self.payload, segment_len, envelope }
+            Datagram::Udp { flow, guest, remote, envelope, .. } => {
+                Datagram::Udp { flow, guest, remote, payload: &self.payload, segment_len, envelope }
             }
             Datagram::Forwarded { flow, origin, envelope, .. } => {
                 Datagram::Forwarded { flow, origin, payload: &self.payload, segment_len, envelope }
@@ -80,9 +80,10 @@ impl Train {
 /// datagrams already, and one without payload, which no segment can be.
 const fn split<'a>(datagram: &Datagram<'a>) -> Option<(Datagram<'static>, &'a [u8])> {
     let (way, payload) = match *datagram {
-        Datagram::Udp { flow, remote, payload, segment_len: None, envelope } => {
-            (Datagram::Udp { flow, remote, payload: &[], segment_len: None, envelope }, payload)
-        }
+        Datagram::Udp { flow, guest, remote, payload, segment_len: None, envelope } => (
+            Datagram::Udp { flow, guest, remote, payload: &[], segment_len: None, envelope },
+            payload,
+        ),
         Datagram::Forwarded { flow, origin, payload, segment_len: None, envelope } => {
             let way =
                 Datagram::Forwarded { flow, origin, payload: &[], segment_len: None, envelope };
@@ -103,7 +104,8 @@ mod tests {
     fn datagram(port: u16, payload: &[u8], envelope: Envelope) -> Datagram<'_> {
         let flow = FlowId { index: 0, generation: 1 };
         let remote = ([192, 0, 2, 1], port).into();
-        Datagram::Udp { flow, remote, payload, segment_len: None, envelope }
+        let guest = ([10, 0, 2, 100], 5000).into();
+        Datagram::Udp { flow, guest, remote, payload, segment_len: None, envelope }
     }
 
     fn plain(payload: &[u8]) -> Datagram<'_> {

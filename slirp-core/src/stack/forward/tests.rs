@@ -501,3 +501,30 @@ fn guest_that_only_listens_is_asked_again_now_and_then() {
     scene.tell_mac_of([2, 0, 0, 0, 0, 2]);
     assert_eq!(destination_of_datagram(&mut scene), [2, 0, 0, 0, 0, 2]);
 }
+
+#[test]
+fn remote_that_the_guest_spoke_to_first_answers_as_the_guest_knows_it() {
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    // Loopback spelled out, which a remote of the host's loopback would not be shown as.
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(GUEST_MAC, GATEWAY_MAC)
+        .ipv4(GUEST, [127, 0, 0, 1], 64)
+        .udp(80, 5000)
+        .write(&mut frame, b"hello")
+        .unwrap();
+    let guest = SocketAddr::from((GUEST, 80));
+    let reached = SocketAddr::from(([127, 0, 0, 1], 5000));
+    match scene.stack.handle_frame(&mut frame.clone(), scene.now) {
+        Some(Datagram::Udp { guest: from, remote, .. }) => {
+            assert_eq!((from, remote), (guest, reached));
+        }
+        other => panic!("{other:?}"),
+    }
+    let origin = Origin { rule: ForwardId(1), client: reached, local: reached.ip() };
+    scene.stack.handle_udp_forwarded(origin, guest, b"answer", None, 0, scene.now);
+    scene.turn();
+    assert_eq!(scene.frames.last().unwrap()[26..30], [127, 0, 0, 1]);
+    let sent = scene.stack.handle_frame(&mut frame, scene.now);
+    assert!(matches!(sent, Some(Datagram::Forwarded { .. })), "{sent:?}");
+}
