@@ -6,7 +6,7 @@
 use super::{Results, short};
 use crate::measure::{
     Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect::Errand, crowd, forward, latency, memory,
-    tcp,
+    tcp, udp,
 };
 use crate::stack::StackKind;
 
@@ -14,6 +14,8 @@ use crate::stack::StackKind;
 enum Base {
     /// slirp4netns in the same row.
     Slirp4netns,
+    /// pasta in the same row.
+    Pasta,
     /// Ourselves in another row.
     Own(String),
     /// Nothing: the median itself, in its unit.
@@ -60,6 +62,9 @@ fn bars() -> Vec<Bar> {
             bar(row, Metric::Rate, Base::Slirp4netns, Bound::AtLeast(2.0));
         }
     }
+    let row = udp::row(Direction::Up, false);
+    bar(row.clone(), Metric::Rate, Base::Slirp4netns, Bound::AtLeast(2.0));
+    bar(row, Metric::Rate, Base::Pasta, Bound::AtLeast(1.0));
     let row = forward::LATENCY_ROW.into();
     bar(row, Metric::LatencyMedian, Base::Slirp4netns, Bound::AtMost(1.0));
     for direction in Direction::BOTH {
@@ -111,6 +116,7 @@ fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
         Base::Slirp4netns => {
             (row.ratio_to(StackKind::Ours, row, StackKind::Slirp4netns)?, "slirp4netns".to_owned())
         }
+        Base::Pasta => (row.ratio_to(StackKind::Ours, row, StackKind::Pasta)?, "pasta".to_owned()),
         Base::Own(other) => {
             let base = results.row(other, bar.metric)?;
             let ratio = row.ratio_to(StackKind::Ours, base, StackKind::Ours)?;
