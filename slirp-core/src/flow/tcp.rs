@@ -16,6 +16,8 @@
 //! | awake | segments in and out, `pump` | both directions ended, a reset from either side, a time limit |
 //! | parked | none | any segment or host data: awake |
 //!
+//! A host that breaks ends both directions, but what it said before still reaches the guest, as it
+//! would from the guest's own kernel: the guest is reset behind the last byte that it acknowledges.
 //! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest has
 //! closed already, and a repeated FIN of its meets a reset that it no longer cares about.
 //!
@@ -97,6 +99,8 @@ pub(crate) struct TcpFlow {
     is_host_ended: bool,
     /// Whether the engine knows that the host has ended.
     is_host_end_relayed: bool,
+    /// Since when the host is known to be broken. What it had said goes to the guest, then a reset.
+    failed_at: Option<Instant>,
     /// Whether we have reset the connection: the host failed, or a time limit passed.
     is_aborted: bool,
     /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
@@ -141,6 +145,7 @@ impl TcpFlow {
             is_guest_end_relayed: false,
             is_host_ended: false,
             is_host_end_relayed: false,
+            failed_at: None,
             is_aborted: false,
             is_lingering: false,
             unacknowledged: 0,
@@ -218,7 +223,11 @@ impl TcpFlow {
             State::Connecting { .. } => FlowState::Connecting,
             State::Locating { .. } => FlowState::Locating,
             State::Awake(connection) if connection.is_handshaking() => FlowState::Handshaking,
-            State::Awake(connection) if connection.is_open_both_ways() && !self.is_host_ended => {
+            State::Awake(connection)
+                if connection.is_open_both_ways()
+                    && !self.is_host_ended
+                    && self.failed_at.is_none() =>
+            {
                 FlowState::Open
             }
             State::Parked(_) => FlowState::Parked,
@@ -339,18 +348,21 @@ impl TcpFlow {
         let before = connection.held();
         let is_late = now >= self.opened_at + ACK_HOLD;
         let mut moved = 0;
-        let mut is_failed = false;
         // What a guest sends behind its own end is nobody's (RFC 9293 section 3.10.7.4).
-        if connection.queued_to_host() > 0 && !self.is_guest_end_relayed {
+        if connection.queued_to_host() > 0 && !self.is_guest_end_relayed && self.failed_at.is_none()
+        {
             let (bytes, outcome) = drain_to_host(connection, host);
             traffic.add_from_guest(bytes);
             moved += bytes;
             if bytes > 0 {
                 self.first_word.heard(!is_late);
             }
-            is_failed |= outcome == Transfer::Failed;
+            if outcome == Transfer::Failed {
+                self.failed_at = Some(now);
+            }
         }
         if connection.is_guest_finished()
+            && self.failed_at.is_none()
             && connection.queued_to_host() == 0
             && !self.is_guest_end_relayed
         {
@@ -358,7 +370,8 @@ impl TcpFlow {
             self.first_word.heard(false);
             host.shutdown_write();
         }
-        if !self.is_host_ended && !is_failed && !connection.is_handshaking() {
+        let mut is_drained = self.is_host_ended;
+        if !self.is_host_ended && !connection.is_handshaking() {
             let wants_growth = self.given >= GROW_AFTER && engine.may_grow(connection);
             if wants_growth && connection.queued_to_guest() == 0 {
                 self.given = 0;
@@ -382,8 +395,12 @@ impl TcpFlow {
                 self.first_word.heard(false);
             }
             self.given = self.given.saturating_add(bytes);
-            is_failed |= outcome == Transfer::Failed;
-            self.is_host_ended |= outcome == Transfer::Ended;
+            if outcome == Some(Transfer::Failed) {
+                self.failed_at.get_or_insert(now);
+            }
+            is_drained = outcome.is_some();
+            // Behind a failed send the kernel speaks of a reset as of an end.
+            self.is_host_ended |= outcome == Some(Transfer::Ended) && self.failed_at.is_none();
         }
         if is_late && self.first_word.is_ack_held() {
             self.first_word.heard(false);
@@ -400,7 +417,8 @@ impl TcpFlow {
             self.active_at = now;
         }
         let is_exhausted = connection.is_memory_exhausted(before);
-        if is_failed || is_exhausted {
+        let is_told = is_drained && connection.queued_to_guest() == 0;
+        if (self.failed_at.is_some() && is_told) || is_exhausted {
             self.is_aborted = true;
             connection.abort();
         }
@@ -490,8 +508,9 @@ impl TcpFlow {
             if idle_at > now { idle_at } else { now + timeouts.tcp_park }
         });
         let stalled_at = connection.stalled_at();
+        let told_at = self.failed_at.map(|at| at + timeouts.guest_unresponsive);
         let speak_at = self.first_word.is_ack_held().then(|| self.opened_at + ACK_HOLD);
-        self.wake_at = [self.engine_at, self.ack_at, speak_at, limit, park_at, stalled_at]
+        self.wake_at = [self.engine_at, self.ack_at, speak_at, limit, park_at, stalled_at, told_at]
             .into_iter()
             .flatten()
             .min();
@@ -530,7 +549,8 @@ impl TcpFlow {
                     connection.abort();
                     return Err(DiscardReason::TcpHandshakeTimedOut);
                 }
-                let since = self.waiting_since;
+                // A guest that only shuts its window does not keep a broken host for ever.
+                let since = self.waiting_since.into_iter().chain(self.failed_at).min();
                 if since.is_some_and(|since| now >= since + timeouts.guest_unresponsive) {
                     self.is_aborted = true;
                     connection.abort();

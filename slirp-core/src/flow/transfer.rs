@@ -11,7 +11,8 @@ use crate::tcp::Connection;
 pub trait HostStream {
     /// Takes bytes of the guest, as many as it can.
     fn send(&mut self, data: &[u8]) -> Transfer;
-    /// Fills `room` with bytes for the guest, as far as they are there.
+    /// Fills `room` with bytes for the guest, as far as they are there. What arrived before the
+    /// connection broke is there still, even after a failed [`send`](Self::send).
     fn recv(&mut self, room: &mut [u8]) -> Transfer;
     /// The guest will send nothing more.
     fn shutdown_write(&mut self);
@@ -30,7 +31,7 @@ pub enum Transfer {
     Blocked,
     /// The remote has ended its direction.
     Ended,
-    /// The connection is broken.
+    /// The connection is broken, and there is nothing more to receive if this was said of that.
     Failed,
 }
 
@@ -58,18 +59,18 @@ pub(super) fn drain_to_host(
 }
 
 /// Takes from the host what the guest has room for, up to `limit` bytes; says how much that was, and why
-/// it was no more.
+/// it was no more: the host's reason, or none where there is no room.
 pub(super) fn fill_from_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
     limit: usize,
-) -> (usize, Transfer) {
+) -> (usize, Option<Transfer>) {
     let mut moved = 0;
     loop {
-        let mut outcome = Transfer::Blocked;
         if !connection.has_room() || moved >= limit {
-            return (moved, outcome);
+            return (moved, None);
         }
+        let mut outcome = Transfer::Blocked;
         let filled = connection.lend_room(|room| {
             let len = room.len().min(limit - moved);
             outcome = host.recv(&mut room[..len]);
@@ -80,7 +81,7 @@ pub(super) fn fill_from_host(
         });
         moved += filled;
         if filled == 0 {
-            return (moved, outcome);
+            return (moved, Some(outcome));
         }
     }
 }

@@ -319,7 +319,9 @@ impl Reactor {
                             if host.on_event(event) {
                                 self.stack.wake_flow(flow);
                             }
-                            if event.is_error() || event.is_write_closed() {
+                            let is_gone = event.is_error() || event.is_write_closed();
+                            // What the remote said before it went is for the guest all the same.
+                            if is_gone && self.stack.is_unanswered(flow) && !host.has_unread() {
                                 self.stack.handle_remote_gone(flow);
                             }
                         }

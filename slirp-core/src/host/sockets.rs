@@ -297,6 +297,11 @@ impl TcpHost {
         is_news
     }
 
+    /// Whether bytes of the remote wait.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.stream.has_unread()
+    }
+
     /// Closes the socket so that the remote sees a reset.
     pub(crate) fn reset(self) {
         if !self.is_broken {
@@ -307,6 +312,10 @@ impl TcpHost {
     fn fail(&mut self, error: &io::Error) -> Transfer {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
         self.is_broken = matches!(error.kind(), ConnectionReset | BrokenPipe | TimedOut);
+        // What had arrived before is still to be received (measured: a reset leaves the receive
+        // queue alone), whether or not the poller has said so yet.
+        self.is_readable = true;
+        self.is_ending = true;
         Transfer::Failed
     }
 }

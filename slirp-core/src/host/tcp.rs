@@ -5,6 +5,7 @@
 //! tcp(7), ip(7), connect(2); RFC 9293 section 3.10.5 for the abort.
 
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -101,22 +102,19 @@ fn try_connect(
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         outbound::bind(&socket, source)?;
     }
-    match socket.connect(&SockAddr::from(remote)) {
-        Ok(()) => return Ok(Connecting::Done(TcpStream::new(socket))),
+    let connected = socket.connect(&SockAddr::from(remote));
+    let stream = TcpStream::new(socket);
+    match connected {
+        Ok(()) => return Ok(Connecting::Done(stream)),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
     // On loopback the answer is usually processed before connect(2) returns: asking now saves the
     // flow a turn of the event loop.
-    if remote.ip().is_loopback() {
-        if socket.peer_addr().is_ok() {
-            return Ok(Connecting::Done(TcpStream::new(socket)));
-        }
-        if let Some(error) = socket.take_error()? {
-            return Err(error);
-        }
+    if remote.ip().is_loopback() && stream.is_connected()? {
+        return Ok(Connecting::Done(stream));
     }
-    Ok(Connecting::InProgress(TcpStream::new(socket)))
+    Ok(Connecting::InProgress(stream))
 }
 
 impl TcpStream {
@@ -140,15 +138,26 @@ impl TcpStream {
     /// # Errors
     /// Why there is no connection. The socket is of no further use.
     pub fn finish_connect(&self) -> Result<bool, HostError> {
+        self.is_connected().map_err(|error| HostError::from_io(&error))
+    }
+
+    fn is_connected(&self) -> io::Result<bool> {
         // Asked first because it answers the common case in one call, and because `SO_ERROR` alone
         // cannot tell a connection from an attempt.
         if self.socket.peer_addr().is_ok() {
             return Ok(true);
         }
-        match self.socket.take_error() {
-            Ok(None) => Ok(false),
-            Ok(Some(error)) | Err(error) => Err(HostError::from_io(&error)),
+        match self.socket.take_error()? {
+            None => Ok(false),
+            // The remote may have greeted before it reset the connection.
+            Some(_) if self.has_unread() => Ok(true),
+            Some(error) => Err(error),
         }
+    }
+
+    /// Whether bytes of the remote wait, as they may even behind a reset.
+    pub(super) fn has_unread(&self) -> bool {
+        self.socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|len| len > 0)
     }
 
     /// Sends as much of `data` as the kernel takes now; returns how much that was.

@@ -126,8 +126,17 @@ impl Stack {
         Ok(id)
     }
 
-    /// The host socket of a flow has failed, or its remote has gone entirely. Matters only while
-    /// the guest has not answered; later the flow finds out when it uses the socket.
+    /// Whether a remote waits for the guest's answer on this flow.
+    pub fn is_unanswered(&self, id: FlowId) -> bool {
+        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
+            Flow::Tcp(flow) => flow.is_unanswered(),
+            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+        })
+    }
+
+    /// The host socket of a flow has failed, or its remote has gone entirely, and has left nothing
+    /// for the guest. Matters only while the guest has not answered; later the flow finds out when
+    /// it uses the socket.
     pub fn handle_remote_gone(&mut self, id: FlowId) {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow

@@ -4,6 +4,7 @@
 
 mod flow_control;
 mod handshake;
+mod resets;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

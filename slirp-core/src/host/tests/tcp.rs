@@ -217,6 +217,42 @@ fn reset_is_what_the_remote_sees() {
 }
 
 #[test]
+fn what_arrived_before_a_reset_is_received_behind_a_failed_send() {
+    let (stream, mut remote) = pair(V4);
+    remote.write_all(b"answer").unwrap();
+    SockRef::from(&remote).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(remote);
+    wait(&stream, PollFlags::POLLIN);
+    // No event has been looked at yet.
+    let mut host = TcpHost::new(stream);
+    assert_eq!(host.send(b"request"), Transfer::Failed);
+    let mut room = [0; 16];
+    assert_eq!(host.recv(&mut room), Transfer::Moved(6));
+    assert_eq!(&room[..6], b"answer");
+    assert_eq!(host.recv(&mut room), Transfer::Ended);
+}
+
+#[test]
+fn remote_that_greets_and_resets_before_anybody_looks_was_connected_to() {
+    in_new_netns(|| {
+        // Not a loopback address, so that the connect is not looked at at once.
+        super::ip("addr add 192.0.2.1/32 dev lo");
+        let listener = TcpListener::bind("192.0.2.1:0").unwrap();
+        let remote = listener.local_addr().unwrap();
+        let Connecting::InProgress(stream) = connect(remote, None).unwrap() else {
+            panic!("looked at already");
+        };
+        let (mut remote, _) = listener.accept().unwrap();
+        remote.write_all(b"busy").unwrap();
+        SockRef::from(&remote).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(remote);
+        assert_eq!(stream.finish_connect(), Ok(true));
+        let mut room = [0; 16];
+        assert_eq!(stream.recv(&mut room).unwrap(), 4);
+    });
+}
+
+#[test]
 fn sending_into_a_reset_connection_is_an_error_and_no_signal() {
     let (mut stream, remote) = pair(V4);
     SockRef::from(&remote).set_linger(Some(Duration::ZERO)).unwrap();

@@ -147,6 +147,75 @@ fn failure_of_the_host_resets_the_guest() {
 }
 
 #[test]
+fn what_a_host_said_before_it_broke_reaches_the_guest_before_the_reset() {
+    let ring_len = config().limits.ring_len;
+    for (guest_speaks, len) in [(true, 4), (false, 4), (true, 2 * ring_len), (false, 2 * ring_len)]
+    {
+        let mut ladder = Ladder::new();
+        let mut talk = Talk::open(&mut ladder);
+        let host = ladder.hosts.get_mut(&talk.flow).unwrap();
+        let answer = stream(len);
+        host.to_guest.extend(&answer);
+        host.is_broken = true;
+        let mut heard = if guest_speaks {
+            talk.say(&mut ladder, ACK, b"more of the request")
+        } else {
+            ladder.host(talk.flow, |_| {})
+        };
+        let mut taken = Vec::new();
+        while taken.len() < len {
+            assert!(!heard.iter().any(|heard| heard.tcp.as_ref().unwrap().has(RST)));
+            assert!(ladder.closes.is_empty());
+            taken.extend(talk.take(&heard));
+            heard = talk.acknowledge(&mut ladder);
+        }
+        assert_eq!(taken, answer);
+        assert!(only(&heard).has(RST));
+        assert_eq!(only(&heard).seq, talk.ack);
+        assert_eq!(ladder.closes, [(talk.flow, true)]);
+        assert!(ladder.taken(talk.flow).is_empty() && !ladder.hosts[&talk.flow].is_shut);
+    }
+}
+
+#[test]
+fn guest_that_ends_while_it_hears_a_broken_host_out_is_reset() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let heard = ladder.host(talk.flow, |host| {
+        host.to_guest.extend(b"big");
+        host.is_broken = true;
+    });
+    assert!(talk.say(&mut ladder, ACK | FIN, b"rest").iter().all(|heard| {
+        let seen = heard.tcp.as_ref().unwrap();
+        !seen.has(RST)
+    }));
+    assert!(!ladder.hosts[&talk.flow].is_shut);
+    assert_eq!(talk.take(&heard), b"big");
+    assert!(only(&talk.acknowledge(&mut ladder)).has(RST));
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+}
+
+#[test]
+fn guest_that_does_not_take_what_a_broken_host_said_is_given_up() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    talk.window = 0;
+    talk.acknowledge(&mut ladder);
+    ladder.host(talk.flow, |host| {
+        host.to_guest.extend(b"big");
+        host.is_broken = true;
+    });
+    for _ in 0..119 {
+        ladder.pass(Duration::from_secs(1));
+        talk.acknowledge(&mut ladder);
+    }
+    assert!(ladder.closes.is_empty());
+    let heard = ladder.pass(Duration::from_secs(2));
+    assert!(heard.last().unwrap().tcp.as_ref().unwrap().has(RST));
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+}
+
+#[test]
 fn guest_that_stops_to_acknowledge_is_given_up() {
     let mut ladder = Ladder::new();
     let talk = Talk::open(&mut ladder);

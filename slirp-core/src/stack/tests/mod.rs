@@ -42,6 +42,7 @@ struct Script {
     to_guest: VecDeque<u8>,
     /// Whether it ends behind that.
     is_ended: bool,
+    /// Whether it breaks behind that; it takes nothing any more.
     is_broken: bool,
     /// How much more it takes.
     room: usize,
@@ -67,7 +68,7 @@ impl HostStream for Script {
     }
 
     fn recv(&mut self, room: &mut [u8]) -> Transfer {
-        if self.is_broken {
+        if self.to_guest.is_empty() && self.is_broken {
             return Transfer::Failed;
         }
         if self.to_guest.is_empty() {
