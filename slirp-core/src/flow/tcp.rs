@@ -36,7 +36,10 @@
 //! to move bulk data: with a larger one the host is read while the guest works on what it got before.
 //! What all rings hold together is bounded by [`Limits::ring_memory`](crate::config::Limits::ring_memory).
 //!
-//! *Deliberate omissions.* No keep-alive: an idle flow costs little, and ends with its host socket.
+//! *Keep-alive.* A guest's probes (RFC 1122 section 4.2.3.6) are answered here, which says nothing
+//! of the remote. So the first one has the host's kernel probe the remote after the same time of
+//! idleness; a remote that is gone breaks the host's socket, and that resets the guest. We send no
+//! probes of our own accord: an idle flow costs little, and ends with its host socket.
 
 use core::net::SocketAddr;
 use core::ops::Range;
@@ -64,6 +67,10 @@ const QUICK_CAP: u16 = 4096;
 const GROW_AFTER: usize = 1024 * 1024;
 /// How soon an engine is looked at again that wants to be polled but has nothing to say.
 const ENGINE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Idleness from which on a segment that repeats the last byte may be a keep-alive probe: the least
+/// that Linux lets a program ask for is 1 s (tcp(7)), and clocks differ.
+const KEEP_ALIVE_LEAST: Duration = Duration::from_millis(900);
 
 /// How a flow ended, for its host socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +120,10 @@ pub(crate) struct TcpFlow {
     /// Segments that are still to be acknowledged at once.
     quick: u16,
     quick_next: u16,
+    /// Seconds of idleness after which the guest probes, zero while it does not; and what the host
+    /// was told of that.
+    keep_alive: u64,
+    keep_alive_told: u64,
     opened_at: Instant,
     /// Since when the engine has waited for the guest without hearing of it.
     waiting_since: Option<Instant>,
@@ -152,6 +163,8 @@ impl TcpFlow {
             given: 0,
             quick: 0,
             quick_next: QUICK_START,
+            keep_alive: 0,
+            keep_alive_told: 0,
             opened_at: now,
             waiting_since: None,
             active_at: now,
@@ -312,11 +325,16 @@ impl TcpFlow {
         self.guest = guest;
         self.link.guest = guest.mac;
         self.waiting_since = None;
+        let idle_for = now.saturating_since(self.active_at);
         self.active_at = now;
         self.wake(engine, now);
         let State::Awake(connection) = &mut self.state else {
             return Err(DiscardReason::TcpNoFlow);
         };
+        if idle_for >= KEEP_ALIVE_LEAST && connection.is_probed_by(&segment) {
+            // To the nearest second, which is what the host's kernel counts in.
+            self.keep_alive = (idle_for + Duration::from_millis(500)).as_secs();
+        }
         let taken = segment.payload_len.saturating_add(u32::from(segment.is_fin()));
         self.unacknowledged = self.unacknowledged.saturating_add(taken);
         self.quick =
@@ -401,6 +419,10 @@ impl TcpFlow {
             is_drained = outcome.is_some();
             // Behind a failed send the kernel speaks of a reset as of an end.
             self.is_host_ended |= outcome == Some(Transfer::Ended) && self.failed_at.is_none();
+        }
+        if self.keep_alive != self.keep_alive_told {
+            self.keep_alive_told = self.keep_alive;
+            host.keep_alive(Duration::from_secs(self.keep_alive));
         }
         if is_late && self.first_word.is_ack_held() {
             self.first_word.heard(false);

@@ -3,6 +3,8 @@
 //! Owns the words in which the host's end of a TCP flow is spoken of, and the two loops that lend the
 //! rings to it. When bytes are to be moved is the flow's business.
 
+use core::time::Duration;
+
 use crate::tcp::Connection;
 
 /// The host's end of a TCP flow, as far as the pure side needs it.
@@ -20,6 +22,12 @@ pub trait HostStream {
     /// [`ConnectTcp::is_guest_eager`](crate::event::HostAction::ConnectTcp::is_guest_eager), waits no
     /// longer. Does nothing by default, for hosts that hold none.
     fn acknowledge(&mut self) {}
+    /// The guest probes the connection once it has been idle for so long, in whole seconds: the host
+    /// is to do the same, and fails with [`Transfer::Failed`] once the remote is gone. Does nothing
+    /// by default, for hosts whose remote cannot vanish.
+    fn keep_alive(&mut self, idle_for: Duration) {
+        let _ = idle_for;
+    }
 }
 
 /// What came of one transfer.

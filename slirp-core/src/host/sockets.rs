@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -374,5 +375,9 @@ impl HostStream for TcpHost {
 
     fn acknowledge(&mut self) {
         self.stream.acknowledge();
+    }
+
+    fn keep_alive(&mut self, idle_for: Duration) {
+        self.stream.keep_alive(idle_for);
     }
 }

@@ -11,14 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::outbound;
 use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, resets";
+    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, resets";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";
@@ -26,6 +26,12 @@ crate::sys::calls::system_calls! {
     SYS_recvfrom => "bytes for the guest";
     SYS_shutdown => "the end of the guest's direction";
 }
+
+/// The longest idleness that the kernel takes (`MAX_TCP_KEEPIDLE`, linux/tcp.h).
+const KEEP_ALIVE_MOST: Duration = Duration::from_secs(32_767);
+/// Time between probes that are not answered, which a guest whose own ones always are does not tell:
+/// Linux's default (tcp(7)), or the idleness where that is shorter, as most programs have it.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 /// A socket whose connect has been started.
 #[derive(Debug)]
@@ -196,6 +202,17 @@ impl TcpStream {
     pub fn acknowledge(&self) {
         if let Err(error) = self.socket.set_tcp_quickack(true) {
             tracing::debug!(%error, "an acknowledgement is late");
+        }
+    }
+
+    /// Has the kernel probe the remote when nothing has come from it for `idle_for`, and end the
+    /// connection (`ETIMEDOUT`) when it does not answer nine times in a row.
+    pub fn keep_alive(&self, idle_for: Duration) {
+        let idle_for = idle_for.min(KEEP_ALIVE_MOST);
+        let interval = idle_for.min(KEEP_ALIVE_INTERVAL);
+        let probes = TcpKeepalive::new().with_time(idle_for).with_interval(interval);
+        if let Err(error) = self.socket.set_tcp_keepalive(&probes) {
+            tracing::debug!(%error, "a remote is not probed");
         }
     }
 

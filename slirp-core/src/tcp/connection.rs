@@ -250,6 +250,17 @@ impl Connection {
                 .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
     }
 
+    /// Whether the segment asks if we are still there: it repeats the byte before the next one, or
+    /// only its number (RFC 1122 section 4.2.3.6).
+    pub(crate) fn is_probed_by(&self, segment: &Segment) -> bool {
+        segment.is_ack()
+            && !segment.is_rst()
+            && segment.sequence_len() == segment.payload_len
+            && segment.payload_len <= 1
+            && segment.seq == self.guest_next.wrapping_sub(1)
+            && !self.is_handshaking()
+    }
+
     /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7, B10
     /// and B13.
     /// Returns the packet, which may have become shorter.

@@ -1,6 +1,8 @@
-//! Connections that are reset while something is still on its way.
+//! Connections that are reset while something is still on its way, or because nobody is there.
 
 use nix::sys::signal::Signal;
+
+use socket2::TcpKeepalive;
 
 use super::*;
 
@@ -75,4 +77,26 @@ fn word_of_a_client_that_resets_before_the_guest_answers_reaches_the_guest() {
     assert_eq!(&word, b"word");
     let error = served.read(&mut word).expect_err("a reset is no end of stream");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn guest_that_probes_hears_of_remotes_that_vanished() {
+    let world = world!();
+    let _slirp = world.slirp().options(&["--publish=8080:80"]).start();
+    let _capture = world.capture();
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let listener = world.guest.enter(|| TcpListener::bind((any, 80))).unwrap();
+    let _client = connect(&world.remote, (HOST, 8080).into()).unwrap();
+    let served = accept(&listener);
+    let (guest, _remote) = pair(&world);
+    let second = Duration::from_secs(1);
+    for stream in [&served, &guest] {
+        let probes = TcpKeepalive::new().with_time(second).with_interval(second);
+        SockRef::from(stream).set_tcp_keepalive(&probes).unwrap();
+    }
+    world.remote.script("ip link set r0 down");
+    for mut stream in [served, guest] {
+        let error = stream.read(&mut [0]).expect_err("a remote that vanished is no end of stream");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }

@@ -208,6 +208,20 @@ fn shutdown_ends_one_direction_only() {
 }
 
 #[test]
+fn kernel_probes_a_remote_as_asked() {
+    let (stream, _remote) = pair(V4);
+    for (asked, idle, interval) in
+        [(1, 1, 1), (60, 60, 60), (7200, 7200, 75), (1 << 20, 32_767, 75)]
+    {
+        stream.keep_alive(Duration::from_secs(asked));
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(idle));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(interval));
+    }
+}
+
+#[test]
 fn reset_is_what_the_remote_sees() {
     for listen in [V4, V6] {
         let (stream, mut remote) = pair(listen);

@@ -159,3 +159,34 @@ fn parked_flow_wakes_from_either_side() {
     let seen = only(&ladder.guest(&probe)).clone();
     assert_eq!((seen.seq, seen.ack), (talk.ack, talk.seq));
 }
+
+#[test]
+fn host_probes_its_remote_as_often_as_the_guest_does() {
+    for garbage in [&b""[..], b"x"] {
+        let mut ladder = Ladder::new();
+        let mut talk = Talk::open(&mut ladder);
+        talk.say(&mut ladder, ACK, b"request");
+        let mut probe = talk.draft(ACK, garbage);
+        probe.seq = talk.seq.wrapping_sub(1);
+        for (idle, told) in [(15_020, 1), (15_020, 1), (3_990, 2), (500, 2), (4_010, 2)] {
+            ladder.pass(Duration::from_millis(idle));
+            let heard = ladder.guest(&probe);
+            assert_eq!(only(&heard).ack, talk.seq, "it is answered");
+            assert_eq!(ladder.hosts[&talk.flow].keep_alive.len(), told);
+        }
+        let seconds = [15, 4].map(Duration::from_secs);
+        assert_eq!(ladder.hosts[&talk.flow].keep_alive, seconds);
+    }
+}
+
+#[test]
+fn host_of_a_guest_that_does_not_probe_is_left_alone() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    for _ in 0..3 {
+        talk.say(&mut ladder, ACK, b"word");
+        ladder.pass(Duration::from_secs(15));
+        talk.acknowledge(&mut ladder);
+    }
+    assert!(ladder.hosts[&talk.flow].keep_alive.is_empty());
+}

@@ -50,6 +50,8 @@ struct Script {
     is_shut: bool,
     /// How often it was told to wait for the guest no longer.
     acknowledged: u32,
+    /// What it was told of the guest's probes.
+    keep_alive: Vec<Duration>,
 }
 
 impl HostStream for Script {
@@ -88,6 +90,10 @@ impl HostStream for Script {
 
     fn acknowledge(&mut self) {
         self.acknowledged += 1;
+    }
+
+    fn keep_alive(&mut self, idle_for: Duration) {
+        self.keep_alive.push(idle_for);
     }
 }
 
