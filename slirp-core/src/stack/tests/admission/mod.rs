@@ -83,7 +83,7 @@ impl Crowd {
     /// It sends one, and is answered.
     fn exchange(&mut self, from: &str) -> FlowId {
         let flow = self.send(from, REMOTE).unwrap();
-        self.stack.handle_udp_from_host(flow, address(REMOTE), b"answer", None, self.now);
+        self.stack.handle_udp_from_host(flow, address(REMOTE), b"answer", None, 0, self.now);
         assert_eq!(self.heard().len(), 1);
         flow
     }
@@ -177,7 +177,7 @@ impl Crowd {
         let local = IpAddr::from([198, 51, 100, 1]);
         let origin = Origin { rule: ForwardId(1), client, local };
         let guest = SocketAddr::from(([10, 0, 2, last], 80));
-        self.stack.handle_udp_forwarded(origin, guest, b"ask", None, self.now);
+        self.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, self.now);
         self.heard();
         self.has_client(port, last)
     }
@@ -282,7 +282,14 @@ fn counts_hold_whatever_comes_and_goes() {
             4 => drop(crowd.send(&format!("10.0.2.{last}:80"), &format!("198.51.100.2:{port}"))),
             5 => {
                 if let Some(flow) = crowd.send(&from, REMOTE) {
-                    crowd.stack.handle_udp_from_host(flow, address(REMOTE), b"a", None, crowd.now);
+                    crowd.stack.handle_udp_from_host(
+                        flow,
+                        address(REMOTE),
+                        b"a",
+                        None,
+                        0,
+                        crowd.now,
+                    );
                 }
             }
             6 => drop(crowd.send(&from, REMOTE)),
