@@ -162,7 +162,6 @@ pub(crate) fn scope_abstract_sockets() -> Result<(), Errno> {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a thread gives up its way to sockets")]
-#[expect(clippy::print_stderr, reason = "what is not tested here is said")]
 mod tests {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
