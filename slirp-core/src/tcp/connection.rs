@@ -171,12 +171,13 @@ impl Connection {
             && self.sent_end == Some(segment.ack.wrapping_sub(self.offset))
     }
 
-    /// Whether `segment` answers our SYN from an older connection: it acknowledges something else.
+    /// Whether `segment` is from an older connection: it acknowledges something other than our SYN, or comes
+    /// before that has left.
     pub(super) fn is_forgotten_by(&self, segment: &Segment) -> bool {
         self.is_opening()
             && segment.is_ack()
             && !segment.is_rst()
-            && self.sent_end.is_some_and(|end| segment.ack.wrapping_sub(self.offset) != end)
+            && self.sent_end.is_none_or(|end| segment.ack.wrapping_sub(self.offset) != end)
     }
 
     /// This connection, which takes the place of `former`, unless that has happened too often.
@@ -274,7 +275,7 @@ impl Connection {
     ) -> Result<&'p [u8], DiscardReason> {
         if segment.is_ack() {
             let ack = segment.ack.wrapping_sub(self.offset);
-            if self.sent_end.is_some_and(|end| is_before(end, ack)) && !segment.is_rst() {
+            if self.sent_end.is_none_or(|end| is_before(end, ack)) && !segment.is_rst() {
                 return Err(DiscardReason::TcpAckUnsent);
             }
             segment.set_ack(packet, ack);

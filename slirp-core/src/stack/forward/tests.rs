@@ -312,6 +312,33 @@ fn guest_that_answers_from_an_older_connection_is_reset_and_asked_anew() {
 }
 
 #[test]
+fn segment_of_an_older_connection_that_comes_before_our_syn_does_not_confuse_it() {
+    for flags in ["an acknowledgement", "data", "a SYN|ACK"] {
+        let mut scene = Scene::new(|_| {});
+        scene.tell_mac();
+        let (remote, old) = (([198, 51, 100, 2], 5000), 0x8000_0000);
+        // The guest's frame and the client come in one turn: the SYN has not left yet.
+        let guest = SocketAddr::from((GUEST, 80));
+        let client = SocketAddr::from(remote);
+        scene.stack.handle_tcp_accepted(client, guest, scene.now).unwrap();
+        scene.feed(match flags {
+            "a SYN|ACK" => built(segment(remote, 1000).syn().ack(old), &[]),
+            "data" => built(segment(remote, 1000).ack(old).psh(), b"what was left"),
+            _ => built(segment(remote, 1000).ack(old), &[]),
+        });
+        let segments = scene.segments();
+        let [(_, reset, 0), (_, syn, 0)] = &segments[..] else { panic!("{segments:?}") };
+        assert!(reset.rst && !reset.ack && reset.sequence_number == old, "{flags}");
+        assert!(syn.syn && !syn.ack, "{flags}");
+        let answer = segment(remote, 1000).syn().ack(syn.sequence_number.wrapping_add(1));
+        scene.feed(built(answer.options_raw(&OPTIONS).unwrap(), &[]));
+        let segments = scene.segments();
+        let [(_, ack, 0)] = &segments[..] else { panic!("{flags}: {segments:?}") };
+        assert!(ack.ack && !ack.rst && !ack.syn, "{flags}: the handshake is completed");
+    }
+}
+
+#[test]
 fn later_connection_between_the_same_ports_begins_above() {
     let mut scene = Scene::new(|_| {});
     scene.tell_mac();

@@ -5,8 +5,8 @@
 
 use core::time::Duration;
 
-use super::packet::{ACK, FIN, PSH, Seen, stream};
-use super::{Opening, Peer};
+use super::packet::{ACK, Draft, FIN, PSH, SYN, Seen, stream};
+use super::{ISN, Opening, Peer, engine};
 use crate::discard::DiscardReason;
 
 const SEGMENT_LEN: usize = 60_000;
@@ -186,6 +186,22 @@ fn acknowledgement_of_unsent_data_is_still_believed_by_an_unfenced_engine() {
         10_000,
         "smoltcp checks acknowledgements now: guard B6 may go"
     );
+}
+
+#[test]
+fn acknowledgement_that_comes_before_our_syn_ack_is_discarded() {
+    let mut peer = Peer::open(&Opening::default());
+    peer.engine = engine(&Opening::default());
+    let syn = Draft { seq: ISN, flags: SYN, ..Draft::new(peer.from, peer.to) };
+    peer.connection = peer.engine.accept(&syn.packet(), peer.now).unwrap();
+    peer.stack_start = 0x8000_0000;
+    assert!(peer.send(ACK, 0, 0, &[]).is_none());
+    assert_eq!(peer.reasons, [DiscardReason::TcpAckUnsent]);
+    let syn_ack = peer.poll().unwrap();
+    assert!(syn_ack.has(SYN | ACK));
+    peer.stack_start = syn_ack.seq.wrapping_add(1);
+    assert!(peer.send(ACK, 0, 0, &[]).is_none());
+    assert!(peer.connection.is_open_both_ways());
 }
 
 /// B7: a FIN that has not been sent is acknowledged, and the guest ends its own direction.
