@@ -97,7 +97,8 @@ pub struct Limits {
     /// product of the way behind the host is held by the host's own sockets).
     pub ring_len: usize,
     /// TCP flows whose ring to the guest grows to eight times [`ring_len`](Self::ring_len) once they have
-    /// received 1 MiB in one go (default 128, hence at most 256 MiB).
+    /// received 1 MiB in one go (default 128, hence at most 256 MiB). A member of a shared network may have a
+    /// quarter of them.
     pub bulk_flows: usize,
     /// Bytes that the rings of all TCP flows hold (default 1 GiB: both rings of 2,048 flows, all full).
     /// From half of it on quiet flows are parked at once and hosts are read in smaller pieces; beyond it

@@ -390,7 +390,7 @@ impl TcpFlow {
         }
         let mut is_drained = self.is_host_ended;
         if !self.is_host_ended && !connection.is_handshaking() {
-            let wants_growth = self.given >= GROW_AFTER && engine.may_grow(connection);
+            let wants_growth = self.given >= GROW_AFTER && connection.may_grow();
             if wants_growth && connection.queued_to_guest() == 0 {
                 self.given = 0;
                 engine.grow(connection, now);

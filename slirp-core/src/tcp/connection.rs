@@ -503,6 +503,11 @@ impl Connection {
         filled
     }
 
+    /// Whether the ring to the guest is small, and another of the guest's connections may have a large one.
+    pub(crate) fn may_grow(&self) -> bool {
+        !self.is_grown() && self.rings().share().may_grow()
+    }
+
     /// Bytes of memory that the rings hold.
     pub(crate) fn held(&self) -> usize {
         self.rings().share().held()

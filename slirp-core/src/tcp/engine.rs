@@ -62,7 +62,7 @@ pub(crate) struct EngineConfig {
     pub(crate) ring_len: usize,
     pub(crate) bulk_flows: usize,
     pub(crate) ring_memory: usize,
-    /// Into how many parts, one for a member, that is split; 1 where there is one guest.
+    /// Into how many parts, one for a member, both are split; 1 where there is one guest.
     pub(crate) parts: usize,
     pub(crate) seed: u64,
 }
@@ -83,8 +83,6 @@ pub(crate) struct Engine {
     sequences: FixedState,
     frame: Box<[u8]>,
     mtu: usize,
-    /// Counts the connections that have a larger ring, by its clones.
-    leases: Arc<()>,
     memory: RingMemory,
     pub(super) supply: Arc<RingSupply>,
     release_at: Option<Instant>,
@@ -98,21 +96,9 @@ impl Engine {
         let sequences = FixedState::with_seed(rng.next_u64());
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
-        let memory = RingMemory::new(config.ring_memory, config.parts);
+        let memory = RingMemory::new(config.ring_memory, config.bulk_flows, config.parts);
         let supply = RingSupply::new(config.ring_len, BULK_FACTOR * config.ring_len);
-        let leases = Arc::new(());
-        Self {
-            interface,
-            config,
-            rng,
-            sequences,
-            frame,
-            mtu,
-            leases,
-            memory,
-            supply,
-            release_at: None,
-        }
+        Self { interface, config, rng, sequences, frame, mtu, memory, supply, release_at: None }
     }
 
     /// A connection that has received `packet`, the guest's SYN, and will answer it.
@@ -303,11 +289,6 @@ impl Engine {
         self.resume(parked, rings, now)
     }
 
-    /// Whether a connection has a small ring to the guest and not too many have a large one.
-    pub(crate) fn may_grow(&self, connection: &Connection) -> bool {
-        !connection.is_grown() && Arc::strong_count(&self.leases) <= self.config.bulk_flows
-    }
-
     /// Gives a connection a larger ring to the guest, if it is quiet at this moment. To the guest
     /// nothing changes.
     pub(crate) fn grow(&mut self, connection: &mut Connection, now: Instant) {
@@ -315,8 +296,7 @@ impl Engine {
             return;
         };
         let share = self.memory.share(parked.guest.ip());
-        let lease = Arc::clone(&self.leases);
-        let rings = self.supply.grown_rings(lease, share);
+        let rings = self.supply.grown_rings(share);
         if let Some(grown) = self.resume(&parked, rings, now) {
             *connection = grown;
         }

@@ -11,6 +11,9 @@
 //! | tight | quiet connections are parked or get new rings at once, and the host is read in pieces of [`TIGHT_LEN`] |
 //! | exhausted | the connection that asks for another page is reset |
 //!
+//! Rings to the guest that have grown are counted by number as well: in one part and in the whole, no more than
+//! its cap.
+//!
 //! An honest guest does not get there. A hostile one that opens connections to a remote which does not
 //! read, and fills the window of each, could otherwise have us hold `flows` times both rings. Each member of
 //! a shared network has a part of the cap, so that it hurts only itself.
@@ -36,26 +39,36 @@ pub(super) const LEAST: usize = 2 * PAGE;
 struct Pool {
     used: AtomicUsize,
     cap: usize,
+    /// Connections whose ring to the guest has grown.
+    grown: AtomicUsize,
+    grown_cap: usize,
     whole: Option<Arc<Self>>,
 }
 
 impl Pool {
+    fn new(cap: usize, grown_cap: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
+        let (used, grown) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { used, cap, grown, grown_cap, whole })
+    }
+
+    /// This one and the one that it is a part of.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        core::iter::once(self).chain(self.whole.as_deref())
+    }
+
     fn is_any(&self, is_so: impl Fn(usize, usize) -> bool) -> bool {
-        let is_so_of = |pool: &Self| is_so(pool.used.load(Ordering::Relaxed), pool.cap);
-        is_so_of(self) || self.whole.as_deref().is_some_and(is_so_of)
+        self.chain().any(|pool| is_so(pool.used.load(Ordering::Relaxed), pool.cap))
     }
 
     fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.add(bytes);
+        for pool in self.chain() {
+            pool.used.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     fn take(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.take(bytes);
+        for pool in self.chain() {
+            pool.used.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -72,10 +85,10 @@ pub(super) struct RingMemory {
 }
 
 impl RingMemory {
-    /// At most `cap` bytes, of which each guest who is [`assign`](Self::assign)ed a part, and all others
-    /// together, may hold one in `parts`.
-    pub(super) fn new(cap: usize, parts: usize) -> Self {
-        let whole = Arc::new(Pool { used: AtomicUsize::new(0), cap, whole: None });
+    /// At most `cap` bytes and `grown_cap` rings that have grown, of which each guest who is
+    /// [`assign`](Self::assign)ed a part, and all others together, may hold one in `parts`.
+    pub(super) fn new(cap: usize, grown_cap: usize, parts: usize) -> Self {
+        let whole = Pool::new(cap, grown_cap, None);
         let others = part(&whole, parts);
         let (members, addresses) = (BTreeMap::new(), BTreeMap::new());
         Self { whole, others, members, addresses, parts }
@@ -97,7 +110,8 @@ impl RingMemory {
     pub(super) fn share(&self, guest: IpAddr) -> RingShare {
         let own = self.addresses.get(&guest).and_then(|id| self.members.get(id));
         let pool = Arc::clone(own.unwrap_or(&self.others));
-        RingShare { pool, from_guest: Extent::default(), to_guest: Extent::default() }
+        let (from_guest, to_guest) = (Extent::default(), Extent::default());
+        RingShare { pool, from_guest, to_guest, is_grown: Cell::new(false) }
     }
 }
 
@@ -105,8 +119,7 @@ fn part(whole: &Arc<Pool>, parts: usize) -> Arc<Pool> {
     if parts <= 1 {
         return Arc::clone(whole);
     }
-    let whole = Arc::clone(whole);
-    Arc::new(Pool { used: AtomicUsize::new(0), cap: whole.cap / parts, whole: Some(whole) })
+    Pool::new(whole.cap / parts, whole.grown_cap.div_ceil(parts), Some(Arc::clone(whole)))
 }
 
 /// What one connection holds; given back when it is dropped.
@@ -115,6 +128,7 @@ pub(super) struct RingShare {
     pool: Arc<Pool>,
     from_guest: Extent,
     to_guest: Extent,
+    is_grown: Cell<bool>,
 }
 
 /// How far one ring was written to.
@@ -170,6 +184,25 @@ impl RingShare {
         self.from_guest.held.get() + self.to_guest.held.get()
     }
 
+    /// The ring to the guest is a larger one.
+    pub(super) fn note_grown(&self) {
+        if !self.is_grown.replace(true) {
+            for pool in self.pool.chain() {
+                pool.grown.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the ring to the guest is a larger one.
+    pub(super) const fn is_grown(&self) -> bool {
+        self.is_grown.get()
+    }
+
+    /// Whether another of the guest's connections may have a larger ring.
+    pub(super) fn may_grow(&self) -> bool {
+        self.pool.chain().all(|pool| pool.grown.load(Ordering::Relaxed) < pool.grown_cap)
+    }
+
     /// Whether the guest's connections had better hold less.
     pub(super) fn is_tight(&self) -> bool {
         self.pool.is_any(|used, cap| used > cap / 2)
@@ -190,6 +223,11 @@ impl RingShare {
 impl Drop for RingShare {
     fn drop(&mut self) {
         self.pool.take(self.held());
+        if self.is_grown() {
+            for pool in self.pool.chain() {
+                pool.grown.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -207,7 +245,7 @@ mod tests {
 
     #[test]
     fn pages_are_counted_once_and_given_back() {
-        let memory = RingMemory::new(8 * PAGE, 1);
+        let memory = RingMemory::new(8 * PAGE, 0, 1);
         let first = memory.share(GUEST);
         first.note_from_guest(1);
         first.note_from_guest(PAGE);
@@ -235,8 +273,40 @@ mod tests {
     }
 
     #[test]
+    fn member_has_a_quarter_of_the_rings_that_may_grow() {
+        let mut memory = RingMemory::new(usize::MAX, 8, 4);
+        memory.assign(MemberId(1), [GUEST].into_iter());
+        memory.assign(MemberId(2), [OTHER].into_iter());
+        let grown = |memory: &RingMemory, guest| {
+            let share = memory.share(guest);
+            assert!(share.may_grow());
+            share.note_grown();
+            share
+        };
+        let first = grown(&memory, GUEST);
+        let second = grown(&memory, GUEST);
+        assert!(!memory.share(GUEST).may_grow(), "two of eight are a quarter");
+        let others = [grown(&memory, OTHER), grown(&memory, OTHER)];
+        drop(first);
+        let _third = grown(&memory, GUEST);
+        assert!(!memory.share(GUEST).may_grow() && !memory.share(OTHER).may_grow());
+        // Where there are more members than parts, the whole is the limit.
+        let mut rest = Vec::new();
+        for last in 102..104 {
+            let guest = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, last));
+            memory.assign(MemberId(last.into()), [guest].into_iter());
+            rest.extend([grown(&memory, guest), grown(&memory, guest)]);
+        }
+        drop(second);
+        let another = grown(&memory, GUEST);
+        assert!(!memory.share(IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 9))).may_grow());
+        drop((others, rest, another));
+        assert!(memory.share(OTHER).may_grow());
+    }
+
+    #[test]
     fn member_that_has_used_up_its_part_leaves_the_others_theirs() {
-        let mut memory = RingMemory::new(32 * PAGE, 4);
+        let mut memory = RingMemory::new(32 * PAGE, 0, 4);
         memory.assign(MemberId(1), [GUEST].into_iter());
         memory.assign(MemberId(2), [OTHER].into_iter());
         let hostile = memory.share(GUEST);

@@ -131,20 +131,21 @@ impl RingSupply {
         let mut usual = lock(&self.usual);
         let (receive, send) = (usual.take(&share), usual.take(&share));
         drop(usual);
-        Rings::new(Buffers { receive, send }, None, share, Arc::clone(self))
+        Rings::new(Buffers { receive, send }, share, Arc::clone(self))
     }
 
     /// The same, but rings that nobody has written to.
     pub(super) fn new_rings(self: &Arc<Self>, share: RingShare) -> Rings {
         let len = lock(&self.usual).len;
         let buffers = Buffers { receive: Ring::new(len), send: Ring::new(len) };
-        Rings::new(buffers, None, share, Arc::clone(self))
+        Rings::new(buffers, share, Arc::clone(self))
     }
 
-    /// The same as [`rings`](Self::rings) with a larger ring to the guest. The lease is given back with the rings.
-    pub(super) fn grown_rings(self: &Arc<Self>, lease: Arc<()>, share: RingShare) -> Rings {
+    /// The same as [`rings`](Self::rings) with a larger ring to the guest.
+    pub(super) fn grown_rings(self: &Arc<Self>, share: RingShare) -> Rings {
+        share.note_grown();
         let (receive, send) = (lock(&self.usual).take(&share), lock(&self.grown).take(&share));
-        Rings::new(Buffers { receive, send }, Some(lease), share, Arc::clone(self))
+        Rings::new(Buffers { receive, send }, share, Arc::clone(self))
     }
 
     /// Gives up the rings that waited all the time since the last call. Returns whether there may be some to
@@ -172,7 +173,6 @@ pub(super) struct Rings {
     buffers: MutBorrow<Buffers>,
     receive_len: usize,
     send_len: usize,
-    lease: Option<Arc<()>>,
     share: RingShare,
     supply: Arc<RingSupply>,
     /// The supply's number of looks when the connection got them.
@@ -181,18 +181,13 @@ pub(super) struct Rings {
 }
 
 impl Rings {
-    fn new(
-        buffers: Buffers,
-        lease: Option<Arc<()>>,
-        share: RingShare,
-        supply: Arc<RingSupply>,
-    ) -> Self {
+    fn new(buffers: Buffers, share: RingShare, supply: Arc<RingSupply>) -> Self {
         let (receive_len, send_len) = (buffers.receive.bytes.len(), buffers.send.bytes.len());
         share.note_touched(buffers.receive.touched, buffers.send.touched);
         let buffers = MutBorrow::new(buffers);
         let since = supply.looks.load(Ordering::Relaxed);
         let is_spoilt = Cell::new(false);
-        Self { buffers, receive_len, send_len, lease, share, supply, since, is_spoilt }
+        Self { buffers, receive_len, send_len, share, supply, since, is_spoilt }
     }
 
     /// Bytes of the one from the guest; it decides the scale of our windows.
@@ -207,7 +202,7 @@ impl Rings {
 
     /// Whether the ring to the guest is larger than others'.
     pub(super) const fn is_grown(&self) -> bool {
-        self.lease.is_some()
+        self.share.is_grown()
     }
 
     /// Whether new rings would hold a good deal less, and the connection has stayed long enough for that.
@@ -312,7 +307,7 @@ mod tests {
     const LEN: usize = 256 * 1024;
 
     fn used(shelf: &mut Shelf, written: usize) -> Ring {
-        let share = RingMemory::new(usize::MAX, 1).share([10, 0, 2, 100].into());
+        let share = RingMemory::new(usize::MAX, 0, 1).share([10, 0, 2, 100].into());
         let mut ring = shelf.take(&share);
         ring.bytes[..written].fill(1);
         ring

@@ -1,6 +1,7 @@
 //! A ring to the guest that grows under a connection.
 
 use super::*;
+use crate::member::MemberId;
 
 const RING_LEN: usize = 128 * 1024;
 
@@ -24,7 +25,7 @@ fn grown_connection_holds_more_and_the_guest_sees_one_stream() {
     assert!(peer.send(ACK, 0, 6, &[]).is_none());
 
     let now = peer.now;
-    assert!(peer.engine.may_grow(&peer.connection));
+    assert!(peer.connection.may_grow());
     peer.engine.grow(&mut peer.connection, now);
     assert!(peer.connection.is_grown());
 
@@ -67,11 +68,36 @@ fn no_more_connections_grow_than_are_allowed_to() {
     };
     let now = peer.now;
     let other = peer.engine.accept(&syn.packet(), now).unwrap();
-    assert!(peer.engine.may_grow(&other));
+    assert!(other.may_grow());
     peer.engine.grow(&mut peer.connection, now);
-    assert!(!peer.engine.may_grow(&other), "one is allowed");
+    assert!(!other.may_grow(), "one is allowed");
     let Peer { mut engine, connection, .. } = peer;
     drop(connection);
-    assert!(engine.may_grow(&other), "its place is free again");
+    assert!(other.may_grow(), "its place is free again");
     assert!(engine.accept(&syn.packet(), now).is_some());
+}
+
+#[test]
+fn member_that_moves_bulk_data_leaves_the_others_their_part() {
+    let engine = Engine::new(EngineConfig {
+        mtu: 1500,
+        offload: Offload::default(),
+        ring_len: RING_LEN,
+        bulk_flows: 4,
+        ring_memory: usize::MAX,
+        parts: 4,
+        seed: 42,
+    });
+    let mut peer = Peer::open_with(engine, &Opening { ring_len: RING_LEN, ..Opening::default() });
+    let now = peer.now;
+    peer.engine.handle_member(MemberId(1), [peer.from.ip()].into_iter());
+    peer.engine.grow(&mut peer.connection, now);
+    assert!(peer.connection.is_grown());
+    let mut accepted = |from: &str| {
+        let options = packet::LINUX_OPTIONS.to_vec();
+        let draft = Draft::new(from.parse().unwrap(), peer.to);
+        peer.engine.accept(&Draft { seq: ISN, flags: SYN, options, ..draft }.packet(), now).unwrap()
+    };
+    assert!(!accepted("10.0.2.100:40001").may_grow(), "one of four is a quarter");
+    assert!(accepted("10.0.2.101:40001").may_grow(), "the other member has none");
 }
