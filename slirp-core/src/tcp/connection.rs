@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     given: usize,
     /// The window field that the guest sent last.
     guest_window: u16,
+    /// Bytes that it may be sent beyond `acked_end`. After a SYN|ACK that need not be `guest_window` scaled.
+    guest_window_len: u32,
     /// The engine's sequence number behind everything that the guest has acknowledged.
     acked_end: Option<u32>,
     /// What `acked_end` was at `progress_at`, and has been since.
@@ -112,6 +114,7 @@ impl Connection {
             guest_end: syn.seq.wrapping_add(1),
             guest_start: syn.seq.wrapping_add(1),
             guest_window: syn.window,
+            guest_window_len: syn.window.into(),
             ..connection
         })
     }
@@ -154,6 +157,7 @@ impl Connection {
             guest_start: 0,
             given: 0,
             guest_window: 0,
+            guest_window_len: 0,
             acked_end: None,
             progress: None,
             progress_at: Instant::ZERO,
@@ -327,12 +331,14 @@ impl Connection {
             rings.share().note_from_guest(written.min(rings.receive_len()));
         }
         if segment.is_ack() {
+            let shift = self.guest_shift();
+            let window = u32::from(segment.window);
             // The window of a SYN|ACK is not scaled (RFC 7323 section 2.2); all later ones are.
-            let shift = match self.options.window_scale {
-                Some(shift) if segment.is_syn() => shift,
-                Some(_) | None => 0,
+            (self.guest_window, self.guest_window_len) = if segment.is_syn() {
+                (segment.window >> shift, window)
+            } else {
+                (segment.window, window << shift)
             };
-            self.guest_window = segment.window >> shift;
             match self.acked_end {
                 Some(end) if !is_before(end, segment.ack) => {}
                 Some(_) | None => self.acked_end = Some(segment.ack),
@@ -390,8 +396,7 @@ impl Connection {
         let Some(acked_end) = self.acked_end.filter(|_| segment.payload_len > 1) else {
             return packet.len();
         };
-        let shift = u32::from(self.options.window_scale.unwrap_or(0));
-        let edge = acked_end.wrapping_add(u32::from(self.guest_window) << shift);
+        let edge = acked_end.wrapping_add(self.guest_window_len);
         if !is_before(edge, segment.seq.wrapping_add(segment.payload_len)) {
             return packet.len();
         }
@@ -419,6 +424,11 @@ impl Connection {
             self.is_edge_exact |= !segment.is_syn();
         }
         segment.set_seq(packet, segment.seq.wrapping_add(self.offset));
+    }
+
+    /// The shift of the guest's windows, at most 14.
+    fn guest_shift(&self) -> u32 {
+        self.options.window_scale.unwrap_or(0).into()
     }
 
     /// The shift of our windows: none unless the guest offered one (RFC 7323 section 2.2), else
@@ -460,6 +470,7 @@ impl Connection {
         self.guest_end = parked.guest_next;
         self.guest_start = parked.guest_next;
         self.guest_window = parked.window;
+        self.guest_window_len = u32::from(parked.window) << self.guest_shift();
         self.edge = Some(parked.edge);
         // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest knows.
         self.is_edge_exact = false;

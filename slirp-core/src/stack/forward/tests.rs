@@ -251,6 +251,22 @@ fn guests_mss_in_the_answer_bounds_segments_and_the_device_cuts() {
 }
 
 #[test]
+fn window_of_the_guests_answer_is_used_to_its_last_byte() {
+    let mut scene = Scene::new(|_| {});
+    let (remote, next) = open(&mut scene);
+    scene.segments();
+    scene.client.outgoing = vec![7; 100_000];
+    scene.stack.wake_flow(FlowId { index: 0, generation: 1 });
+    scene.turn();
+    // The window field of a SYN|ACK is not scaled, and need not be a multiple of 128.
+    let sent: usize = scene.segments().iter().map(|(_, _, len)| len).sum();
+    assert_eq!(sent, 64_240);
+    scene.feed(built(segment(remote, 1001).ack(next.wrapping_add(64_240)), &[]));
+    let (_, rest, _) = &scene.segments()[0];
+    assert_eq!(rest.sequence_number, next.wrapping_add(64_240), "nothing is left out");
+}
+
+#[test]
 fn refusal_of_the_guest_resets_the_client() {
     let mut scene = Scene::new(|_| {});
     scene.tell_mac();
