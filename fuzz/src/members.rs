@@ -272,7 +272,7 @@ impl Network {
                 let segment_len = is_answered.then_some(u16::from(b0)).filter(|&len| len != 0);
                 let guest = SocketAddr::new(guest, 53);
                 let payload = vec![1; len];
-                self.stack.handle_udp_forwarded(origin, guest, &payload, segment_len, self.now);
+                self.stack.handle_udp_forwarded(origin, guest, &payload, segment_len, 0, self.now);
             }
             MemberOp::Answer => {
                 if let Some(query) = self.queries.pop() {
@@ -382,7 +382,7 @@ impl Network {
                 self.seen.push(flow);
                 if is_answered {
                     let now = self.now;
-                    self.stack.handle_udp_from_host(flow, remote, &payload, segment_len, now);
+                    self.stack.handle_udp_from_host(flow, remote, &payload, segment_len, 0, now);
                 } else {
                     let len = payload.len();
                     let error = HostError::TooLarge(Some(u16::try_from(len).unwrap_or(u16::MAX)));
