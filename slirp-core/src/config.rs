@@ -111,8 +111,8 @@ pub struct Limits {
     /// DNS queries in flight (default 512; at most 64 KiB each, typically 100 bytes).
     pub dns_queries: usize,
     /// TCP connections to the DNS service (default 256; besides its rings each holds at most a
-    /// message of 64 KiB that is not whole, and 256 KiB of answers). They need no host socket, so
-    /// the host does not bound them.
+    /// message of 64 KiB that is not whole, and all together as many times 256 KiB of answers).
+    /// They need no host socket, so the host does not bound them.
     pub dns_connections: usize,
 }
 

@@ -23,6 +23,7 @@ pub mod rng;
 #[cfg(feature = "host")]
 pub mod sandbox;
 pub mod service;
+mod share;
 pub mod stack;
 pub mod stats;
 pub mod switch;

@@ -1,57 +1,82 @@
 //! Which MAC address a guest address has.
 //!
-//! Owns a small table of both families. A guest can claim as many addresses as it likes, so the
-//! address that was heard of longest ago makes room.
+//! Owns a table of both families. A guest can claim as many addresses as it likes, so the address
+//! that was heard of longest ago makes room: of the guest itself, or on a shared network of the
+//! member that has a quarter of the table, or most of a full one.
 
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::share::{Holder, Shares};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
-/// Guest addresses that are remembered (about 64 bytes each; libslirp remembers 16 per family,
-/// which networks nested behind the guest outgrow).
-pub const NEIGHBORS_CAP: usize = 256;
+/// Guest addresses that are remembered: those of all members of a network
+/// ([`MEMBERS_CAP`](crate::member::MEMBERS_CAP)) in both families, and as many of networks nested
+/// behind guests (about 130 bytes each).
+pub const NEIGHBORS_CAP: usize = 1_024;
 
 /// How long an address is used without hearing from its owner before it is asked for again: as long as
 /// a neighbour that is spoken to may be silent (RFC 4861 section 10: `DELAY_FIRST_PROBE_TIME`).
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Guest addresses with their MAC addresses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NeighborTable {
     entries: BTreeMap<IpAddr, Neighbor>,
+    /// The addresses of each holder in the order in which they were heard of.
+    by_age: BTreeMap<(Holder, u64), IpAddr>,
+    shares: Shares,
     heard: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Neighbor {
     mac: MacAddr,
+    holder: Holder,
     heard: u64,
     /// When it was first used since it was heard of, or asked for since.
     used_at: Option<Instant>,
 }
 
 impl NeighborTable {
-    /// Remembers that `address` is at `mac`. What can belong to no single guest is ignored.
-    pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
+    /// An empty table, of which each member may have a part if the network `is_shared`.
+    pub fn new(is_shared: bool) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            shares: Shares::new(NEIGHBORS_CAP, is_shared),
+            heard: 0,
+        }
+    }
+
+    /// Remembers that `address`, which is `holder`'s, is at `mac`. What can belong to no single
+    /// guest is ignored.
+    pub fn learn(&mut self, address: IpAddr, mac: MacAddr, holder: Holder) {
         if !mac.is_valid_source() || !is_single_guest(address) {
             return;
         }
-        self.heard += 1;
-        let neighbor = Neighbor { mac, heard: self.heard, used_at: None };
-        if self.entries.insert(address, neighbor).is_none() && self.entries.len() > NEIGHBORS_CAP {
-            let oldest = self.entries.iter().min_by_key(|(_, neighbor)| neighbor.heard);
-            if let Some(address) = oldest.map(|(&address, _)| address) {
-                self.entries.remove(&address);
-            }
+        self.remove(address);
+        if let Some(crowder) = self.shares.crowded_by(holder, 1)
+            && let Some((_, &oldest)) = self.by_age.range((crowder, 0)..).next()
+        {
+            self.remove(oldest);
         }
+        self.heard += 1;
+        self.entries.insert(address, Neighbor { mac, holder, heard: self.heard, used_at: None });
+        self.by_age.insert((holder, self.heard), address);
+        self.shares.add(holder, 1);
     }
 
     /// Forgets everything for which `is_gone` says so.
     pub fn forget(&mut self, is_gone: impl Fn(IpAddr, MacAddr) -> bool) {
-        self.entries.retain(|&address, neighbor| !is_gone(address, neighbor.mac));
+        let is_gone = |&(&address, neighbor): &(&IpAddr, &Neighbor)| is_gone(address, neighbor.mac);
+        let gone: Vec<_> =
+            self.entries.iter().filter(is_gone).map(|(&address, _)| address).collect();
+        for address in gone {
+            self.remove(address);
+        }
     }
 
     /// Where `address` was last heard.
@@ -82,6 +107,13 @@ impl NeighborTable {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    fn remove(&mut self, address: IpAddr) {
+        if let Some(Neighbor { holder, heard, .. }) = self.entries.remove(&address) {
+            self.by_age.remove(&(holder, heard));
+            self.shares.remove(holder, 1);
+        }
+    }
 }
 
 /// Whether one guest can have `address`: neither unspecified, loopback, group nor broadcast.
@@ -93,6 +125,7 @@ pub(super) fn is_single_guest(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::member::{MEMBERS_CAP, MemberId};
     use core::net::Ipv4Addr;
 
     fn address(index: u32) -> IpAddr {
@@ -101,27 +134,53 @@ mod tests {
 
     #[test]
     fn full_table_forgets_what_was_heard_longest_ago() {
-        let mut table = NeighborTable::default();
+        let mut table = NeighborTable::new(false);
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        for index in 0..256 {
-            table.learn(address(index), mac);
+        for index in 0..1_024 {
+            table.learn(address(index), mac, None);
         }
-        table.learn(address(0), MacAddr([2, 0, 0, 0, 0, 2]));
-        table.learn(address(256), mac);
+        table.learn(address(0), MacAddr([2, 0, 0, 0, 0, 2]), None);
+        table.learn(address(1_024), mac, None);
         assert_eq!(table.len(), NEIGHBORS_CAP);
         assert_eq!(table.lookup(address(0)), Some(MacAddr([2, 0, 0, 0, 0, 2])));
         assert_eq!(table.lookup(address(1)), None);
-        assert_eq!(table.lookup(address(256)), Some(mac));
+        assert_eq!(table.lookup(address(1_024)), Some(mac));
+    }
+
+    #[test]
+    fn member_with_many_addresses_pushes_out_its_own() {
+        let mut table = NeighborTable::new(true);
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let holder = |id| Some(MemberId(id));
+        let members = u32::try_from(MEMBERS_CAP).unwrap();
+        for member in 0..members {
+            table.learn(address(member), mac, holder(u64::from(member)));
+        }
+        for index in 1_000..10_000 {
+            table.learn(address(index), mac, holder(7));
+        }
+        assert_eq!(table.len(), MEMBERS_CAP - 1 + NEIGHBORS_CAP / 4);
+        for member in (0..members).filter(|&member| member != 7) {
+            assert!(table.lookup(address(member)).is_some(), "{member}");
+        }
+        // Once members fill the table between them, those with most make room for the others.
+        for index in 10_000..20_000 {
+            table.learn(address(index), mac, holder(8 + u64::from(index) % 5));
+        }
+        assert_eq!(table.len(), NEIGHBORS_CAP);
+        assert!(table.lookup(address(200)).is_some());
+        table.forget(|_, _| true);
+        assert!(table.is_empty() && table.by_age.is_empty() && table.shares.total() == 0);
     }
 
     #[test]
     fn impossible_neighbors_are_never_learnt() {
-        let mut table = NeighborTable::default();
+        let mut table = NeighborTable::new(false);
         for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "ff02::1"] {
-            table.learn(address.parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 1]));
+            table.learn(address.parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 1]), None);
         }
-        table.learn(address(1), MacAddr::BROADCAST);
-        table.learn(address(1), MacAddr([0; 6]));
+        table.learn(address(1), MacAddr::BROADCAST, None);
+        table.learn(address(1), MacAddr([0; 6]), None);
         assert!(table.is_empty());
     }
 }

@@ -42,11 +42,9 @@ use crate::event::FlowId;
 use crate::flow::permit::{Kind, Permit, Place};
 use crate::flow::table::FlowTable;
 use crate::member::MemberId;
+use crate::share::PARTS;
 use crate::time::Instant;
 
-/// One member may use this part of a cap (arbitrary: enough for a busy container, and three of them
-/// cannot leave a fourth one without).
-pub(super) const PARTS: usize = 4;
 /// Remotes may open this part of the table (arbitrary: as much as the guest has to itself).
 const INBOUND_PART: usize = 2;
 /// A lasting conversation makes room for flows of other kinds once it has been idle for so long

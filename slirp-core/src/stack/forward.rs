@@ -18,11 +18,13 @@
 //! # Limits
 //! Connections count as half open until the guest answers. Datagrams wait for at most
 //! [`ASK_INTERVAL`] and no more than [`HELD_CAP`] of them; guests are asked for as long as something
-//! waits, [`INQUIRIES_CAP`] addresses at a time.
+//! waits, [`INQUIRIES_CAP`] addresses at a time. On a shared network a member that is silent has a
+//! part of both ([`Shares`]). What waits is told of the guest's place once for each time that the
+//! guest is asked, so that a guest that tells it a thousand times a second costs no more.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Stack;
 use super::from_guest::unspecified;
@@ -35,6 +37,7 @@ use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::Protocol;
 use crate::service::{arp, ndp};
+use crate::share::{Holder, Shares};
 use crate::tcp::LinkAddresses;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
@@ -42,8 +45,9 @@ use crate::wire::MacAddr;
 
 /// How often the guest is asked for its MAC address (RFC 4861 section 10: `RETRANS_TIMER`).
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Guest addresses that are asked for at one time (arbitrary: a guest has a handful).
-const INQUIRIES_CAP: usize = 64;
+/// Guest addresses that are asked for at one time: both addresses of all members of a network
+/// ([`MEMBERS_CAP`](crate::member::MEMBERS_CAP)), and as many others (about 150 bytes each).
+const INQUIRIES_CAP: usize = 1_024;
 /// Datagrams that wait for a MAC address (64 KiB each at most, typically 1 KiB).
 const HELD_CAP: usize = 64;
 /// Ports that are tried when the remote's own is taken (arbitrary).
@@ -55,12 +59,19 @@ const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
 /// What waits for one guest address.
 #[derive(Default)]
 struct Inquiry {
-    flows: Vec<FlowId>,
-    held: Vec<Held>,
+    holder: Holder,
+    /// Connections that are told as soon as the guest is found.
+    waiting: Vec<FlowId>,
+    /// Those that were told, until the guest is asked again: it might move once more.
+    told: Vec<FlowId>,
+    /// How many datagrams there are.
+    held: usize,
 }
 
 /// A datagram that waits.
 struct Held {
+    guest: IpAddr,
+    holder: Holder,
     flow: FlowId,
     payload: Vec<u8>,
     segment_len: Option<u16>,
@@ -69,11 +80,35 @@ struct Held {
 }
 
 /// The guests that are being asked for, and what the stack knows of forwarded datagrams.
-#[derive(Default)]
 pub(super) struct Forwarding {
     inquiries: BTreeMap<IpAddr, Inquiry>,
-    held: usize,
+    inquiry_shares: Shares,
+    /// Datagrams in the order in which they expire.
+    held: VecDeque<Held>,
+    held_shares: Shares,
     pub(super) ask_at: Option<Instant>,
+}
+
+impl Forwarding {
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self {
+            inquiries: BTreeMap::new(),
+            inquiry_shares: Shares::new(INQUIRIES_CAP, is_shared),
+            held: VecDeque::new(),
+            held_shares: Shares::new(HELD_CAP, is_shared),
+            ask_at: None,
+        }
+    }
+
+    /// Takes back a datagram that was held at `index`.
+    fn take_held(&mut self, index: usize) -> Option<Held> {
+        let held = self.held.remove(index)?;
+        self.held_shares.remove(held.holder, 1);
+        if let Some(inquiry) = self.inquiries.get_mut(&held.guest) {
+            inquiry.held -= 1;
+        }
+        Some(held)
+    }
 }
 
 impl Stack {
@@ -115,13 +150,22 @@ impl Stack {
         let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
         let id = self.insert_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
         self.stats.tcp_accepted += 1;
-        if let Err(reason) = self.await_answer(guest.ip(), id, now) {
-            self.remove_flow(id, true);
-            return Err(reason);
-        }
+        let inquiry = match self.inquiry(guest.ip(), now) {
+            Ok(inquiry) => inquiry,
+            Err(reason) => {
+                self.remove_flow(id, true);
+                return Err(reason);
+            }
+        };
         match mac {
-            Some(mac) => self.locate(id, mac),
-            None => self.ask_for(guest.ip()),
+            Some(mac) => {
+                inquiry.told.push(id);
+                self.locate(id, mac);
+            }
+            None => {
+                inquiry.waiting.push(id);
+                self.ask_for(guest.ip());
+            }
         }
         Ok(id)
     }
@@ -368,53 +412,59 @@ impl Stack {
 
     /// Whether something can wait for `guest`.
     fn check_inquiry(&self, guest: IpAddr) -> Result<(), DiscardReason> {
-        let inquiries = &self.forwarding.inquiries;
-        if inquiries.len() >= INQUIRIES_CAP && !inquiries.contains_key(&guest) {
+        let forwarding = &self.forwarding;
+        let holder = self.holder_of(guest, MacAddr::default());
+        if !forwarding.inquiries.contains_key(&guest)
+            && forwarding.inquiry_shares.crowded_by(holder, 1).is_some()
+        {
             return Err(DiscardReason::GuestQueueFull);
         }
         Ok(())
     }
 
+    /// What waits for `guest`, which is asked for until its connections are answered.
     fn inquiry(&mut self, guest: IpAddr, now: Instant) -> Result<&mut Inquiry, DiscardReason> {
         self.check_inquiry(guest)?;
+        let holder = self.holder_of(guest, MacAddr::default());
         let forwarding = &mut self.forwarding;
+        if !forwarding.inquiries.contains_key(&guest) {
+            forwarding.inquiry_shares.add(holder, 1);
+        }
         if forwarding.ask_at.is_none() {
             let at = now + ASK_INTERVAL;
             forwarding.ask_at = Some(at);
             self.timers.push(at, TimerOwner::Forwarding);
         }
-        Ok(forwarding.inquiries.entry(guest).or_default())
+        let new = || Inquiry { holder, ..Inquiry::default() };
+        Ok(forwarding.inquiries.entry(guest).or_insert_with(new))
     }
 
-    /// Keeps an eye on a connection until the guest has answered.
-    fn await_answer(
-        &mut self,
-        guest: IpAddr,
-        id: FlowId,
-        now: Instant,
-    ) -> Result<(), DiscardReason> {
-        self.inquiry(guest, now)?.flows.push(id);
-        Ok(())
-    }
-
-    /// Keeps a datagram until the guest's MAC address is known.
+    /// Keeps a datagram until the guest's MAC address is known. At the cap the oldest goes, of
+    /// those for the member that has most.
     fn hold(
         &mut self,
         flow: FlowId,
         udp: UdpToGuest<'_>,
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        if self.forwarding.held >= HELD_CAP {
-            return Err(DiscardReason::GuestQueueFull);
-        }
         let guest = udp.to.ip();
         let is_asked = self.forwarding.inquiries.contains_key(&guest);
+        let inquiry = self.inquiry(guest, now)?;
+        inquiry.held += 1;
+        let holder = inquiry.holder;
+        if let Some(crowder) = self.forwarding.held_shares.crowded_by(holder, 1)
+            && let Some(oldest) =
+                self.forwarding.held.iter().position(|held| held.holder == crowder)
+        {
+            self.forwarding.take_held(oldest);
+            self.stats.discards.count(DiscardReason::GuestQueueFull);
+        }
+        self.forwarding.held_shares.add(holder, 1);
         let expires_at = now + ASK_INTERVAL;
         let UdpToGuest { payload, segment_len, traffic_class, .. } = udp;
         let payload = payload.to_vec();
-        let held = Held { flow, payload, segment_len, traffic_class, expires_at };
-        self.inquiry(guest, now)?.held.push(held);
-        self.forwarding.held += 1;
+        let held = Held { guest, holder, flow, payload, segment_len, traffic_class, expires_at };
+        self.forwarding.held.push_back(held);
         if !is_asked {
             self.ask_for(guest);
         }
@@ -446,59 +496,67 @@ impl Stack {
 
     /// A guest has told where `address` is.
     pub(super) fn on_neighbor(&mut self, address: IpAddr, mac: MacAddr) {
-        self.neighbors.learn(address, mac);
+        self.neighbors.learn(address, mac, self.holder_of(address, mac));
         let Some(inquiry) = self.forwarding.inquiries.get_mut(&address) else {
             return;
         };
-        // Connections stay until they are answered: the guest might move once more.
-        let flows = inquiry.flows.clone();
-        let held = core::mem::take(&mut inquiry.held);
-        self.forwarding.held -= held.len();
-        for id in flows {
+        let waiting = core::mem::take(&mut inquiry.waiting);
+        inquiry.told.extend_from_slice(&waiting);
+        let mut held = inquiry.held;
+        for id in waiting {
             self.locate(id, mac);
         }
-        for datagram in held {
-            let Some(entry) = self.flows.entry_mut(datagram.flow) else {
-                continue;
-            };
-            let Flow::Forwarded(flow) = &mut entry.flow else {
-                continue;
-            };
-            flow.locate(mac);
-            let udp = UdpToGuest {
-                from: entry.key.remote,
-                to: entry.key.guest,
-                mac,
-                payload: &datagram.payload,
-                segment_len: datagram.segment_len,
-                traffic_class: datagram.traffic_class,
-            };
-            if let Err(reason) = self.outbox.push_udp(udp) {
-                self.stats.discards.count(reason);
+        let mut index = 0;
+        while held > 0 && index < self.forwarding.held.len() {
+            if self.forwarding.held[index].guest != address {
+                index += 1;
+            } else if let Some(datagram) = self.forwarding.take_held(index) {
+                held -= 1;
+                self.deliver_held(&datagram, mac);
             }
+        }
+    }
+
+    fn deliver_held(&mut self, datagram: &Held, mac: MacAddr) {
+        let Some(entry) = self.flows.entry_mut(datagram.flow) else {
+            return;
+        };
+        let Flow::Forwarded(flow) = &mut entry.flow else {
+            return;
+        };
+        flow.locate(mac);
+        let udp = UdpToGuest {
+            from: entry.key.remote,
+            to: entry.key.guest,
+            mac,
+            payload: &datagram.payload,
+            segment_len: datagram.segment_len,
+            traffic_class: datagram.traffic_class,
+        };
+        if let Err(reason) = self.outbox.push_udp(udp) {
+            self.stats.discards.count(reason);
         }
     }
 
     /// Asks again for guests that somebody waits for, and gives up datagrams that waited too long.
     pub(super) fn on_forwarding_timer(&mut self, now: Instant) {
         self.forwarding.ask_at = None;
+        while self.forwarding.held.front().is_some_and(|held| held.expires_at <= now) {
+            self.forwarding.take_held(0);
+            self.stats.discards.count(DiscardReason::GuestNotFound);
+        }
         let inquiries = core::mem::take(&mut self.forwarding.inquiries);
         for (guest, mut inquiry) in inquiries {
-            let before = inquiry.held.len();
-            inquiry.held.retain(|held| held.expires_at > now);
-            let expired = before - inquiry.held.len();
-            self.forwarding.held -= expired;
-            for _ in 0..expired {
-                self.stats.discards.count(DiscardReason::GuestNotFound);
-            }
+            inquiry.waiting.append(&mut inquiry.told);
             let flows = &self.flows;
-            inquiry.flows.retain(|&id| {
+            inquiry.waiting.retain(|&id| {
                 flows.entry(id).is_some_and(|entry| match &entry.flow {
                     Flow::Tcp(flow) => flow.is_unanswered(),
                     Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
                 })
             });
-            if inquiry.flows.is_empty() && inquiry.held.is_empty() {
+            if inquiry.waiting.is_empty() && inquiry.held == 0 {
+                self.forwarding.inquiry_shares.remove(inquiry.holder, 1);
                 continue;
             }
             self.ask_for(guest);

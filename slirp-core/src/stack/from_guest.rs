@@ -21,6 +21,7 @@ use crate::service::arp::handle_arp;
 use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
 use crate::service::ndp::{NdpPacket, handle_ndp};
+use crate::share::Holder;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{
@@ -306,7 +307,8 @@ impl Stack {
             Target::Dns => {
                 let asker =
                     Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
-                self.ask_dns(asker, &arrival.packet[payload], now)?;
+                let holder = self.holder_of(guest.address.ip(), guest.mac);
+                self.ask_dns(asker, holder, &arrival.packet[payload], now)?;
                 self.deliver_dns();
                 return Ok(None);
             }
@@ -431,13 +433,11 @@ impl Stack {
     pub(super) fn ask_dns(
         &mut self,
         asker: Asker,
+        holder: Holder,
         message: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        if !self.has_dns_quota(&asker) {
-            return Err(DiscardReason::DnsQueriesExhausted);
-        }
-        self.dns.handle_query(asker, message, now)?;
+        self.dns.handle_query(asker, holder, message, now)?;
         self.stats.dns_queries += 1;
         Ok(())
     }

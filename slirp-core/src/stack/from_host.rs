@@ -312,10 +312,19 @@ impl Stack {
                 }
             }
             Asker::Tcp { flow: id } => {
-                if self.flows.entry(id).is_some()
-                    && let Some(stream) = self.dns_streams.get_mut(&id.index)
+                let Some(holder) = self.dns_streams.get_mut(id).map(|stream| stream.holder) else {
+                    return;
+                };
+                while let Some(surplus) = self.dns_streams.surplus_of_answers(holder, answer.len())
                 {
+                    self.end_dns_stream(surplus);
+                    if surplus == id {
+                        return;
+                    }
+                }
+                if let Some(stream) = self.dns_streams.get_mut(id) {
                     stream.handle_answer(answer);
+                    self.dns_streams.recount(id);
                     self.wake_flow(id);
                 }
             }
@@ -324,7 +333,7 @@ impl Stack {
 
     /// Lets a TCP flow to the DNS service exchange bytes with it; nothing for other flows.
     pub(super) fn pump_dns(&mut self, id: FlowId, now: Instant) {
-        let Some(stream) = self.dns_streams.get_mut(&id.index) else {
+        let Some(stream) = self.dns_streams.get_mut(id) else {
             return;
         };
         let Some(entry) = self.flows.entry_mut(id) else {
@@ -336,10 +345,13 @@ impl Stack {
                 self.stats.discards.count(reason);
             }
         }
-        for message in stream.take_messages() {
-            if let Err(reason) = self.ask_dns(Asker::Tcp { flow: id }, &message, now) {
+        let holder = stream.holder;
+        let messages = stream.take_messages();
+        self.dns_streams.recount(id);
+        for message in messages {
+            if let Err(reason) = self.ask_dns(Asker::Tcp { flow: id }, holder, &message, now) {
                 self.stats.discards.count(reason);
-                if let Some(stream) = self.dns_streams.get_mut(&id.index) {
+                if let Some(stream) = self.dns_streams.get_mut(id) {
                     stream.handle_discard();
                 }
             }

@@ -4,23 +4,28 @@
 //! neighbours, its quota, its flows. Which packets of which member get here is decided by the
 //! [`switch`](crate::switch).
 
+use core::net::IpAddr;
+
 use super::Stack;
-use super::admission::PARTS;
 use crate::member::{Member, MemberId};
-use crate::service::dns::Asker;
+use crate::share::Holder;
 use crate::switch::Released;
+use crate::wire::MacAddr;
 
 impl Stack {
     /// A member has come. Whatever others have begun with its addresses before ends.
     pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
-        let released = Released { macs: vec![member.mac], addresses: member.addresses().collect() };
+        let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
+        let released = Released { macs: vec![member.mac], addresses: own };
         self.forget_guest(&released);
         self.dhcp.reserve(member.mac, member.address);
         self.dns.names.add(id, member);
-        self.admission.assign(id, member.addresses());
-        self.engine.handle_member(id, member.addresses());
+        let own = released.addresses.iter().copied();
+        self.admission.assign(id, own.clone());
+        self.member_macs.insert(member.mac.0, id);
+        self.engine.handle_member(id, own);
         for address in member.addresses() {
-            self.neighbors.learn(address, member.mac);
+            self.neighbors.learn(address, member.mac, Some(id));
         }
     }
 
@@ -30,24 +35,14 @@ impl Stack {
         self.dns.names.remove(id);
         self.forget_guest(released);
         self.admission.unassign(id);
+        self.member_macs.remove(&member.mac.0);
         self.engine.handle_member_removed(id);
     }
 
-    /// Whether a member may have one more DNS query in flight; always so where there are no
-    /// members.
-    pub(super) fn has_dns_quota(&self, asker: &Asker) -> bool {
-        if !self.config.policy.is_shared {
-            return true;
-        }
-        let guest_of = |asker: &Asker| match *asker {
-            Asker::Udp { guest, .. } => Some(guest.ip()),
-            Asker::Tcp { flow } => self.flows.entry(flow).map(|entry| entry.key.guest.ip()),
-        };
-        let admission = &self.admission;
-        let holder_of = |asker: &Asker| guest_of(asker).and_then(|guest| admission.holder(guest));
-        let holder = holder_of(asker);
-        let count = self.dns.askers().filter(|other| holder_of(other) == holder).count();
-        count < (self.config.limits.dns_queries / PARTS).max(1)
+    /// Whose entry of a table that of a guest with `address` is which was heard from `mac`: that of
+    /// the member that has the address, or else the MAC address.
+    pub(super) fn holder_of(&self, address: IpAddr, mac: MacAddr) -> Holder {
+        self.admission.holder(address).or_else(|| self.member_macs.get(&mac.0).copied())
     }
 
     /// Ends all flows of a guest; their remotes see a reset.

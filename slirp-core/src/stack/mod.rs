@@ -60,19 +60,21 @@ use crate::flow::permit::Kind;
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, FlowKey, FlowSummary, HostStream};
+use crate::member::MemberId;
 use crate::rng::Rng;
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
 use crate::service::dns::DnsService;
 use crate::service::neighbor::NeighborTable;
 use crate::service::router_advertisement::RouterAdvertiser;
+use crate::share::PARTS;
 use crate::stats::Stats;
 use crate::tcp::{Engine, EngineConfig};
 use crate::time::Instant;
 use crate::timer::{TimerHeap, TimerOwner};
 use crate::wire::reassembly::Reassembler;
-use admission::{Admission, PARTS};
-use dns_stream::DnsStream;
+use admission::Admission;
+use dns_stream::DnsStreams;
 use forward::Forwarding;
 use outbox::Outbox;
 
@@ -108,10 +110,12 @@ pub struct Stack {
     dhcpv6: Dhcpv6Server,
     dns: DnsService,
     dns_hinted_at: Option<Instant>,
-    /// The service's end of TCP flows to it, by the flow's slot.
-    dns_streams: BTreeMap<u32, DnsStream>,
+    /// The service's end of TCP flows to it.
+    dns_streams: DnsStreams,
     advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
+    /// On a shared network: whose the assigned Ethernet addresses are.
+    member_macs: BTreeMap<[u8; 6], MemberId>,
 }
 
 impl Stack {
@@ -142,16 +146,17 @@ impl Stack {
             reassembler: Reassembler::new(&config.limits, &config.timeouts),
             reassembly_hinted_at: None,
             reassembled: Vec::new(),
-            neighbors: NeighborTable::default(),
-            forwarding: Forwarding::default(),
+            neighbors: NeighborTable::new(config.policy.is_shared),
+            forwarding: Forwarding::new(config.policy.is_shared),
             dhcp: DhcpServer::new(&config),
             dhcpv6: Dhcpv6Server::new(&config),
-            dns: DnsService::new(&config.limits, &config.timeouts),
+            dns: DnsService::new(&config),
             dns_hinted_at: None,
-            dns_streams: BTreeMap::new(),
+            dns_streams: DnsStreams::new(config.limits.dns_connections, config.policy.is_shared),
             advertiser,
             advertiser_hinted_at: None,
             eager_remotes: EagerRemotes::new(rng.next_u64()),
+            member_macs: BTreeMap::new(),
             config,
         };
         stack.hint_services();
@@ -428,7 +433,7 @@ impl Stack {
             return;
         };
         self.admission.release(&entry.permit, id);
-        self.dns_streams.remove(&id.index);
+        self.dns_streams.remove(id);
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset });
     }

@@ -2,10 +2,6 @@
 //!
 //! Owns the opening of TCP flows (RFC 9293 section 3.10.7) and the cap on those to the DNS service. What a flow makes of a segment is its own business.
 
-use core::cmp::Reverse;
-use core::net::IpAddr;
-use std::collections::BTreeMap;
-
 use super::Stack;
 use super::dns_stream::DnsStream;
 use super::from_guest::Arrival;
@@ -121,28 +117,20 @@ impl Stack {
                 self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
             }
             None => {
-                if self.dns_streams.len() >= self.config.limits.dns_connections {
-                    self.evict_dns_stream();
+                let holder = self.holder_of(key.guest.ip(), guest.mac);
+                if let Some(surplus) = self.dns_streams.surplus(holder) {
+                    self.end_dns_stream(surplus);
                 }
-                self.dns_streams.insert(id.index, DnsStream::new(id, key.guest.ip(), now));
+                self.dns_streams.insert(DnsStream::new(id, holder, now));
                 self.handle_tcp_connected(id, Ok(()), now);
             }
         }
         Ok(())
     }
 
-    /// Makes room among the connections to the DNS service: of those of the address that has most of
-    /// them, the one that was asked for first is reset, so that members of a shared network push
-    /// out their own. A resolver that still uses it opens another.
-    fn evict_dns_stream(&mut self) {
-        let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for stream in self.dns_streams.values() {
-            *held.entry(stream.asker).or_default() += 1;
-        }
-        let rank = |stream: &&DnsStream| (Reverse(held.get(&stream.asker)), stream.opened_at);
-        let first = self.dns_streams.values().min_by_key(rank);
-        let Some(id) = first.map(|stream| stream.flow) else { return };
-        self.dns_streams.remove(&id.index);
+    /// Resets a connection to the DNS service, to make room for others.
+    pub(super) fn end_dns_stream(&mut self, id: FlowId) {
+        self.dns_streams.remove(id);
         self.stats.discards.count(DiscardReason::DnsConnectionLimit);
         if let Some(Flow::Tcp(flow)) = self.flows.entry_mut(id).map(|entry| &mut entry.flow) {
             flow.abort();

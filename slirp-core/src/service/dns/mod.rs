@@ -37,9 +37,11 @@ mod tests;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::config::{Limits, Timeouts};
+use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, DnsTransport, FlowId, HostAction};
+use crate::member::MemberId;
+use crate::share::{Holder, Shares};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
@@ -69,10 +71,13 @@ pub enum Asker {
 /// What tells a repeated UDP query from another one.
 type UdpKey = (SocketAddr, SocketAddr, u16);
 
-/// Queries in flight; at most [`Limits::dns_queries`], each with a copy of its message.
+/// Queries in flight; at most [`Limits::dns_queries`](crate::config::Limits::dns_queries), each
+/// with a copy of its message.
 #[derive(Debug)]
 pub struct DnsService {
     cap: usize,
+    /// How many each member has in flight.
+    shares: Shares,
     timeout: core::time::Duration,
     next_id: u64,
     /// Ordered by age, and so by deadline.
@@ -90,17 +95,20 @@ pub struct DnsService {
 #[derive(Debug)]
 struct InFlight {
     asker: Asker,
+    holder: Holder,
     message: Vec<u8>,
     shape: QueryShape,
     expires_at: Instant,
 }
 
 impl DnsService {
-    /// A service without queries, with [`Limits::dns_queries`] and [`Timeouts::dns`].
-    pub fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+    /// A service without queries, with the limits, timeouts and policy of `config`.
+    pub fn new(config: &StackConfig) -> Self {
+        let cap = config.limits.dns_queries;
         Self {
-            cap: limits.dns_queries,
-            timeout: timeouts.dns,
+            cap,
+            shares: Shares::new(cap, config.policy.is_shared),
+            timeout: config.timeouts.dns,
             next_id: 0,
             in_flight: BTreeMap::new(),
             udp: BTreeMap::new(),
@@ -110,17 +118,19 @@ impl DnsService {
         }
     }
 
-    /// Takes a query: one datagram, or one message of a TCP stream without its length prefix.
+    /// Takes a query: one datagram, or one message of a TCP stream without its length prefix. On a
+    /// shared network it counts for the member `holder`, or for all traffic that is no member's.
     /// Afterwards [`poll_action`](Self::poll_action) and [`poll_answer`](Self::poll_answer) may have
     /// something. Returns the name under which the query is in flight; that of the first one for
     /// a repeated query, and a name that is in flight no more for one that was answered at once.
     ///
     /// # Errors
     /// [`DiscardReason::DnsMessageInvalid`] when this is no query, and
-    /// [`DiscardReason::DnsQueriesExhausted`] at the cap.
+    /// [`DiscardReason::DnsQueriesExhausted`] at the cap, or at that of `holder`.
     pub fn handle_query(
         &mut self,
         asker: Asker,
+        holder: Option<MemberId>,
         message: &[u8],
         now: Instant,
     ) -> Result<DnsQueryId, DiscardReason> {
@@ -133,7 +143,9 @@ impl DnsService {
         {
             return Ok(DnsQueryId(*id));
         }
-        if self.in_flight.len() + self.made_here.len() >= self.cap {
+        if self.in_flight.len() + self.made_here.len() >= self.cap
+            || self.shares.crowded_by(holder, 1).is_some()
+        {
             return Err(DiscardReason::DnsQueriesExhausted);
         }
         let id = self.next_id;
@@ -161,7 +173,8 @@ impl DnsService {
             self.udp.insert(key, id);
         }
         let expires_at = now + self.timeout;
-        self.in_flight.insert(id, InFlight { asker, message, shape, expires_at });
+        self.in_flight.insert(id, InFlight { asker, holder, message, shape, expires_at });
+        self.shares.add(holder, 1);
         Ok(query)
     }
 
@@ -214,11 +227,6 @@ impl DnsService {
         self.made_here.pop_front()
     }
 
-    /// Who waits for an answer.
-    pub fn askers(&self) -> impl Iterator<Item = &Asker> {
-        self.in_flight.values().map(|query| &query.asker)
-    }
-
     /// Queries in flight.
     pub fn len(&self) -> usize {
         self.in_flight.len()
@@ -231,6 +239,7 @@ impl DnsService {
 
     fn take(&mut self, id: u64) -> Option<InFlight> {
         let done = self.in_flight.remove(&id)?;
+        self.shares.remove(done.holder, 1);
         if let Some(key) = udp_key(&done.asker, &done.message)
             && self.udp.get(&key) == Some(&id)
         {

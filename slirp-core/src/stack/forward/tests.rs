@@ -103,14 +103,7 @@ impl Scene {
     }
 
     fn tell_mac_of(&mut self, mac: [u8; 6]) {
-        let mut arp = GATEWAY_MAC.to_vec();
-        arp.extend_from_slice(&mac);
-        arp.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-        arp.extend_from_slice(&mac);
-        arp.extend_from_slice(&GUEST);
-        arp.extend_from_slice(&GATEWAY_MAC);
-        arp.extend_from_slice(&[10, 0, 2, 2]);
-        self.feed(arp);
+        self.feed(tell(mac));
     }
 
     /// The TCP headers of the frames so far, with their sources and payload lengths.
@@ -134,6 +127,18 @@ impl Scene {
     fn count(&self, reason: DiscardReason) -> u64 {
         self.stack.stats().discards.value(reason)
     }
+}
+
+/// The guest's answer to who it is.
+fn tell(mac: [u8; 6]) -> Vec<u8> {
+    let mut arp = GATEWAY_MAC.to_vec();
+    arp.extend_from_slice(&mac);
+    arp.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    arp.extend_from_slice(&mac);
+    arp.extend_from_slice(&GUEST);
+    arp.extend_from_slice(&GATEWAY_MAC);
+    arp.extend_from_slice(&[10, 0, 2, 2]);
+    arp
 }
 
 fn segment(to: ([u8; 4], u16), seq: u32) -> PacketBuilderStep<TcpHeader> {
@@ -199,6 +204,27 @@ fn syn_goes_out_once_the_guest_is_found_and_is_repeated() {
     scene.advance(Duration::from_secs(66));
     assert!(matches!(scene.actions[..], [HostAction::Close { reset: true, .. }]));
     assert_eq!(scene.count(DiscardReason::TcpHandshakeTimedOut), 1);
+}
+
+#[test]
+fn guest_that_tells_its_place_again_and_again_wakes_its_connections_once_a_question() {
+    let mut scene = Scene::new(|_| {});
+    for port in 1..=20 {
+        scene.accept(&format!("192.0.2.1:{port}")).unwrap();
+    }
+    let woken = |scene: &mut Scene| {
+        let mut arp = tell(GUEST_MAC);
+        assert!(scene.stack.handle_frame(&mut arp, scene.now).is_none());
+        core::iter::from_fn(|| scene.stack.poll_ready(scene.now)).count()
+    };
+    assert_eq!(woken(&mut scene), 20);
+    for _ in 0..3 {
+        assert_eq!(woken(&mut scene), 0, "it was heard before");
+    }
+    scene.advance(ASK_INTERVAL);
+    assert!(scene.arp_requests() > 0, "it may have moved");
+    assert_eq!(woken(&mut scene), 20);
+    assert_eq!(woken(&mut scene), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::config::StackConfig;
-use crate::event::{Datagram, HostAction};
+use crate::event::{Datagram, ForwardId, HostAction, Origin};
 use crate::member::{Member, MemberId};
 use crate::plan::AddressPlan;
 use crate::stack::Stack;
@@ -149,4 +149,63 @@ fn address_of_a_newcomer_is_looked_for_where_it_is() {
     let next = Member { mac: mac(77), ..member(100, "web") };
     stack.handle_member_added(MemberId(3), &next);
     assert_eq!(frame_to(&mut stack), mac(77).0);
+}
+
+/// A member tells that it has `address`.
+fn tell(stack: &mut Stack, last: u8, address: [u8; 4]) {
+    let mut arp = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
+    arp.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    arp.extend_from_slice(&mac(last).0);
+    arp.extend_from_slice(&address);
+    arp.extend_from_slice(&[0x52, 0x55, 10, 0, 2, 2, 10, 0, 2, 2]);
+    assert!(stack.handle_frame(&mut arp, NOW).is_none());
+}
+
+/// So many addresses that the stack forgets where the member's own one is.
+fn tell_of_many(stack: &mut Stack, last: u8) {
+    for index in 0..2_000_u16 {
+        let [high, low] = index.to_be_bytes();
+        tell(stack, last, [172, last, high, low]);
+    }
+}
+
+/// A remote sends to the published UDP port of a member. Returns how many datagrams leave for it.
+fn publish(stack: &mut Stack, last: u8, port: u16) -> usize {
+    let client = SocketAddr::from(([192, 0, 2, 1], port));
+    let local = client.ip();
+    let origin = Origin { rule: ForwardId(u64::from(last)), client, local };
+    let guest = SocketAddr::from(([10, 0, 2, last], 53));
+    stack.handle_udp_forwarded(origin, guest, b"question", None, 0, NOW);
+    datagrams_to(stack, last)
+}
+
+fn datagrams_to(stack: &mut Stack, last: u8) -> usize {
+    let mut count = 0;
+    while let Some(frame) = stack.poll_frame(NOW) {
+        count += usize::from(frame[..6] == mac(last).0 && frame[12..14] == [8, 0]);
+    }
+    count
+}
+
+#[test]
+fn member_that_makes_up_addresses_leaves_those_of_others_known() {
+    let mut stack = stack();
+    tell_of_many(&mut stack, 100);
+    assert_eq!(publish(&mut stack, 101, 7), 1, "it is not asked for again");
+    assert_eq!(publish(&mut stack, 100, 7), 0);
+}
+
+#[test]
+fn silent_member_leaves_the_others_room_for_datagrams_that_wait() {
+    let mut stack = stack();
+    tell_of_many(&mut stack, 100);
+    tell_of_many(&mut stack, 101);
+    for port in 1..=200 {
+        assert_eq!(publish(&mut stack, 100, port), 0);
+    }
+    assert_eq!(publish(&mut stack, 101, 7), 0);
+    tell(&mut stack, 101, [10, 0, 2, 101]);
+    assert_eq!(datagrams_to(&mut stack, 101), 1);
+    tell(&mut stack, 100, [10, 0, 2, 100]);
+    assert_eq!(datagrams_to(&mut stack, 100), 16, "a quarter");
 }

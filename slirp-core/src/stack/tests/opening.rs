@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::permit::Kind;
+use crate::member::{Member, MemberId};
 use crate::tcp::tests::packet::{RST, URG};
 
 const NO_OPTIONS: &[u8] = &[];
@@ -245,12 +246,28 @@ fn replies_go_where_the_flow_comes_from() {
 #[test]
 fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
     let mut config = config();
-    config.limits.dns_connections = 3;
+    config.policy.is_shared = true;
+    config.limits.dns_connections = 8;
     let mut ladder = Ladder::with(config);
+    let macs = [1, 2].map(|last| MacAddr([2, 0, 0, 0, 0, last]));
+    for (id, mac) in (1..).zip(macs) {
+        let address = [10, 0, 2, 99 + mac.0[5]].into();
+        let (names, aliases) = (Vec::new(), Vec::new());
+        let member = Member { mac, address, address6: None, names, aliases };
+        ladder.stack.handle_member_added(MemberId(id), &member);
+    }
     let dns: SocketAddr = "10.0.2.3:53".parse().unwrap();
     let mut talks = Vec::new();
-    for from in ["10.0.2.101:1024", "10.0.2.100:1024", "10.0.2.100:1025", "10.0.2.100:1026"] {
+    // One of the second member, then three of the first: from its own address, and from one behind
+    // it, which has the only connection of all to come from there.
+    for (mac, from) in [
+        (macs[1], "10.0.2.101:1024"),
+        (macs[0], "10.0.2.100:1024"),
+        (macs[0], "192.168.9.9:1025"),
+        (macs[0], "192.168.9.10:1026"),
+    ] {
         ladder.pass(Duration::from_millis(1));
+        ladder.mac = mac;
         let from = from.parse().unwrap();
         let syn = Draft { seq: ISN, flags: SYN, options: vec![], ..Draft::new(from, dns) };
         let heard = ladder.guest(&syn);
@@ -270,9 +287,10 @@ fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
     }
     assert_eq!(ladder.discards(DiscardReason::DnsConnectionLimit), 1);
     assert_eq!(ladder.stack.stats().flows, 3);
-    // The second one is gone; the first one, which is older and alone, lives.
+    // The second one is gone; the first one, which is older and the other member's, lives.
     let more = |talk: &Draft| Draft { seq: ISN.wrapping_add(4), payload: vec![1], ..talk.clone() };
     assert!(only(&ladder.guest(&more(&talks[1]))).has(RST));
+    ladder.mac = macs[1];
     assert!(ladder.guest(&more(&talks[0])).is_empty());
     let heard = ladder.pass(Duration::from_millis(10));
     assert!(heard.iter().all(|heard| heard.tcp.as_ref().is_some_and(|seen| seen.flags == ACK)));

@@ -1,7 +1,7 @@
 //! Names of members are answered here, everything else is passed on.
 
 use super::*;
-use crate::config::{Limits, Timeouts};
+use crate::config::StackConfig;
 use crate::member::{Member, MemberId};
 use crate::service::dns::{DnsService, message};
 use crate::time::Instant;
@@ -30,7 +30,7 @@ fn question(name: &str, kind: u16) -> Vec<u8> {
 }
 
 fn service() -> DnsService {
-    let mut service = DnsService::new(&Limits::default(), &Timeouts::default());
+    let mut service = DnsService::new(&StackConfig::default());
     service.names.add(MemberId(1), &member(100, &["web"], &["site"]));
     service.names.add(MemberId(2), &member(101, &["db"], &["site", "web"]));
     service
@@ -43,7 +43,7 @@ fn ask(service: &mut DnsService, query: &[u8]) -> Option<Vec<Vec<u8>>> {
         server: "10.0.2.3:53".parse().unwrap(),
         guest_mac: MacAddr([2, 0, 0, 0, 0, 100]),
     };
-    service.handle_query(asker, query, Instant::ZERO).unwrap();
+    service.handle_query(asker, None, query, Instant::ZERO).unwrap();
     if service.poll_action().is_some() {
         assert!(service.poll_answer().is_none());
         return None;
@@ -119,7 +119,7 @@ fn name_goes_with_its_member() {
 
 #[test]
 fn answer_of_many_members_fits_what_the_guest_takes() {
-    let mut service = DnsService::new(&Limits::default(), &Timeouts::default());
+    let mut service = DnsService::new(&StackConfig::default());
     for index in 0..100 {
         service.names.add(MemberId(u64::from(index)), &member(100 + index, &[], &["all"]));
     }
@@ -135,6 +135,6 @@ proptest::proptest! {
         query.truncate(HEADER);
         query.extend_from_slice(&bytes);
         let asker = Asker::Tcp { flow: FlowId { index: 0, generation: 0 } };
-        let _ = service.handle_query(asker, &query, Instant::ZERO);
+        let _ = service.handle_query(asker, None, &query, Instant::ZERO);
     }
 }

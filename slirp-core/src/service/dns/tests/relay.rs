@@ -3,25 +3,26 @@
 use proptest::prelude::*;
 
 use super::{answer, query, tcp_asker, udp_asker};
-use crate::config::{Limits, Timeouts};
+use crate::config::{StackConfig, Timeouts};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, DnsTransport, HostAction};
+use crate::member::MemberId;
 use crate::service::dns::DnsService;
 use crate::time::Instant;
 
 fn service() -> DnsService {
-    DnsService::new(&Limits::default(), &Timeouts::default())
+    DnsService::new(&StackConfig::default())
 }
 
 fn ask(service: &mut DnsService, port: u16, message: &[u8]) -> DnsQueryId {
-    service.handle_query(udp_asker(port), message, Instant::ZERO).unwrap()
+    service.handle_query(udp_asker(port), None, message, Instant::ZERO).unwrap()
 }
 
 #[test]
 fn query_reaches_the_host_side_as_it_came() {
     let mut service = service();
     let message = query(0x1234, Some((1400, true)));
-    let id = service.handle_query(tcp_asker(), &message, Instant::ZERO).unwrap();
+    let id = service.handle_query(tcp_asker(), None, &message, Instant::ZERO).unwrap();
     let action = HostAction::QueryDns { query: id, transport: DnsTransport::Tcp, message };
     assert_eq!(service.poll_action(), Some(action));
     assert_eq!(service.poll_action(), None);
@@ -89,7 +90,7 @@ fn long_answer_is_cut_to_what_the_guest_takes() {
 #[test]
 fn long_answer_over_tcp_is_not_cut() {
     let mut service = service();
-    let id = service.handle_query(tcp_asker(), &query(9, None), Instant::ZERO).unwrap();
+    let id = service.handle_query(tcp_asker(), None, &query(9, None), Instant::ZERO).unwrap();
     let (_, bytes) =
         service.handle_answer(id, Some(answer(1, 60_000, true)), Instant::ZERO).unwrap();
     assert_eq!(bytes, answer(9, 60_000, true));
@@ -152,7 +153,7 @@ fn message_that_is_no_query_is_discarded() {
     let mut service = service();
     let too_long = vec![0; 65_536];
     for message in [&[][..], &query(1, None)[..11], &answer(1, 4, false), &too_long] {
-        let result = service.handle_query(udp_asker(1), message, Instant::ZERO);
+        let result = service.handle_query(udp_asker(1), None, message, Instant::ZERO);
         assert_eq!(result, Err(DiscardReason::DnsMessageInvalid));
     }
     assert_eq!(service.poll_action(), None);
@@ -160,13 +161,14 @@ fn message_that_is_no_query_is_discarded() {
 
 #[test]
 fn cap_holds_and_an_answer_makes_room() {
-    let limits = Limits { dns_queries: 2, ..Limits::default() };
-    let mut service = DnsService::new(&limits, &Timeouts::default());
+    let mut config = StackConfig::default();
+    config.limits.dns_queries = 2;
+    let mut service = DnsService::new(&config);
     let first = ask(&mut service, 1, &query(1, None));
     // Answers that wait to be fetched count as well.
     let cut = query(7, None)[..20].to_vec();
     ask(&mut service, 2, &cut);
-    let refused = service.handle_query(udp_asker(3), &query(1, None), Instant::ZERO);
+    let refused = service.handle_query(udp_asker(3), None, &query(1, None), Instant::ZERO);
     assert_eq!(refused, Err(DiscardReason::DnsQueriesExhausted));
     // A retransmission is not a further query.
     assert_eq!(ask(&mut service, 1, &query(1, None)), first);
@@ -177,13 +179,35 @@ fn cap_holds_and_an_answer_makes_room() {
 }
 
 #[test]
+fn queries_count_for_the_member_that_asked_until_they_are_answered() {
+    let mut config = StackConfig::default();
+    config.limits.dns_queries = 8;
+    config.policy.is_shared = true;
+    let mut service = DnsService::new(&config);
+    let [a, b] = [1, 2].map(|id| Some(MemberId(id)));
+    let mut ask = |holder, id| {
+        let asked = service.handle_query(tcp_asker(), holder, &query(id, None), Instant::ZERO);
+        while service.poll_action().is_some() {}
+        asked
+    };
+    let first = ask(a, 1).unwrap();
+    ask(a, 2).unwrap();
+    // Whatever became of the connections that the first two came on.
+    assert_eq!(ask(a, 3), Err(DiscardReason::DnsQueriesExhausted));
+    ask(b, 4).unwrap();
+    ask(None, 5).unwrap();
+    service.handle_answer(first, None, Instant::ZERO).unwrap();
+    service.handle_query(tcp_asker(), a, &query(6, None), Instant::ZERO).unwrap();
+}
+
+#[test]
 fn query_without_answer_ends_in_servfail() {
     let mut service = service();
     let timeout = Timeouts::default().dns;
     let later = Instant::from_micros(1_000);
     assert_eq!(service.poll_timeout(), None);
     let first = ask(&mut service, 1, &query(1, None));
-    service.handle_query(udp_asker(2), &query(2, None), later).unwrap();
+    service.handle_query(udp_asker(2), None, &query(2, None), later).unwrap();
     assert_eq!(service.poll_timeout(), Some(Instant::ZERO + timeout));
     assert_eq!(service.handle_timeout(later), 0);
     assert_eq!(service.handle_timeout(Instant::ZERO + timeout), 1);
@@ -213,7 +237,7 @@ proptest! {
                 message[at] = count % 4;
             }
         }
-        if let Ok(id) = service.handle_query(udp_asker(9), &message, Instant::ZERO) {
+        if let Ok(id) = service.handle_query(udp_asker(9), None, &message, Instant::ZERO) {
             let told = service
                 .handle_answer(id, Some(reply), Instant::ZERO)
                 .or_else(|| service.poll_answer());
