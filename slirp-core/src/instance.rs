@@ -39,11 +39,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::{Limits, StackConfig, Timeouts};
-use crate::control::server::ApiSocket;
+use crate::control::server::{ApiSocket, CONNECTIONS_CAP};
 pub use background::BackgroundInstance;
 
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
+use crate::host::descriptors::{self, Allotment};
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
 use crate::host::link::Link;
@@ -53,7 +54,7 @@ pub use crate::host::outbound::{OutboundAddresses, OutboundError};
 use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::recording::Recording;
 pub use crate::host::switchboard::{NewMember, Switchboard};
-use crate::host::{descriptors, ports};
+use crate::host::ports;
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
@@ -189,7 +190,7 @@ impl Builder {
     ///
     /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
     /// one, and there are no more flows than leave enough of them to everything else (a quarter of
-    /// the limit, at most 1,024).
+    /// the limit, at most 1,048).
     pub fn new(link: impl Into<Link>) -> Self {
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self {
@@ -335,7 +336,15 @@ impl Builder {
         if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
             return Err(StartError::RingLength(ring_len));
         }
-        config.limits.flows = descriptors::flows_within(descriptors, config.limits.flows);
+        let allotment = Allotment {
+            flows: config.limits.flows,
+            dns_queries: config.limits.dns_queries.min(dns.queries_cap),
+            api_clients: CONNECTIONS_CAP,
+        };
+        let allotment = allotment.within(descriptors);
+        config.limits.flows = allotment.flows;
+        config.limits.dns_queries = allotment.dns_queries;
+        dns.queries_cap = allotment.dns_queries;
         config.limits.udp_mappings = ports::mappings_within(udp_ports, config.limits.udp_mappings);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
@@ -374,7 +383,7 @@ impl Builder {
                 // Ends when the data thread has gone and the channel of queries with it.
                 runtime.block_on(async move {
                     let mut serving = JoinSet::new();
-                    serving.spawn(api.serve(handle, plan, assumed));
+                    serving.spawn(api.serve(handle, plan, assumed, allotment.api_clients));
                     resolving.await;
                     serving.shutdown().await;
                 });

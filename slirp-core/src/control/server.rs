@@ -32,7 +32,7 @@ use crate::instance::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::sys::remover::{Identity, Remover};
 
-/// Connections at one time (one descriptor and about 6 KiB each).
+/// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.
 pub const CONNECTIONS_CAP: usize = 256;
 /// How long a client may take for its request and for taking the reply (arbitrary; clients write
 /// theirs in one go).
@@ -99,8 +99,14 @@ impl ApiSocket {
         Ok(())
     }
 
-    /// Serves until it is dropped.
-    pub(crate) async fn serve(mut self, handle: Handle, plan: AddressPlan, assumed: AssumedGuest) {
+    /// Serves up to `cap` clients at one time, until it is dropped.
+    pub(crate) async fn serve(
+        mut self,
+        handle: Handle,
+        plan: AddressPlan,
+        assumed: AssumedGuest,
+        cap: usize,
+    ) {
         let Some(Ok(listener)) = self.listener.take().map(UnixListener::from_std) else {
             tracing::error!("the API socket is not usable");
             return;
@@ -119,7 +125,7 @@ impl ApiSocket {
             };
             while tasks.try_join_next().is_some() {}
             order.retain(|task| !task.is_finished());
-            if order.len() >= CONNECTIONS_CAP
+            if order.len() >= cap
                 && let Some(oldest) = order.pop_front()
             {
                 oldest.abort();

@@ -30,8 +30,10 @@
 //! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452 section
 //! 9.2); a message on TCP is asked over TCP. A truncated answer is the guest's to follow up.
 //!
-//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with at most `upstream::RUNNING_CAP` sockets;
-//! beyond that queries stay in their bounded channel, which is for the sender to notice.
+//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with one socket; an eighth as many sockets more
+//! for further tries at the same time, at most `upstream::RUNNING_CAP` for one query. Without one
+//! the next resolver is asked in place of the silent one. Beyond that queries stay in their bounded
+//! channel, which is for the sender to notice.
 //!
 //! Deliberately omitted: caching, encrypted transports, connection reuse, and zone transfers over
 //! TCP, whose answers span several messages (answered with NOTIMP).

@@ -11,24 +11,28 @@
 //! | unreachable | failed, not asked again for this query | at once |
 //! | no socket | not judged, not asked again for this query | at once |
 //! | silence | failed | has begun long ago |
+//! | no socket for a second try beside it | failed | at once, in its place |
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::DnsConfig;
 use super::exchange::{self, ExchangeError, Outgoing, Verdict};
 use super::resolv_conf::{ResolvConf, Settings};
 use crate::event::DnsTransport;
+use crate::host::descriptors::QUERIES_PER_SPARE_SOCKET;
 use crate::host::outbound::OutboundAddresses;
 
-/// Exchanges that one query may have running; a further one replaces the oldest. With the defaults
-/// of resolv.conf two run at a time.
+/// Exchanges that one query may have running, as far as there are sockets for all but the first; a
+/// further one replaces the oldest. With the defaults of resolv.conf two run at a time.
 pub(super) const RUNNING_CAP: usize = 4;
 
 /// What is known about the resolvers.
@@ -39,6 +43,8 @@ pub(super) struct Upstream {
     resolv_conf: Option<ResolvConf>,
     servers: Vec<Server>,
     rotation: usize,
+    /// Sockets that all queries together may have besides one each.
+    spare_sockets: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +74,9 @@ impl Upstream {
         let resolv_conf = config.servers.is_empty().then(|| {
             ResolvConf::new(config.resolv_conf.clone(), config.port, config.recheck_every)
         });
-        Self { config, resolv_conf, servers: Vec::new(), rotation: 0 }
+        let spare = config.queries_cap.div_ceil(QUERIES_PER_SPARE_SOCKET);
+        let spare_sockets = Arc::new(Semaphore::new(spare));
+        Self { config, resolv_conf, servers: Vec::new(), rotation: 0, spare_sockets }
     }
 
     fn plan(&mut self, now: Instant) -> Plan {
@@ -181,6 +189,8 @@ struct Search<'a> {
 
 struct Try<'a> {
     server: SocketAddr,
+    /// Missing for the one socket that every query may have.
+    spare: Option<OwnedSemaphorePermit>,
     began_at: Instant,
     exchange: Pin<Box<dyn Future<Output = Result<Vec<u8>, ExchangeError>> + 'a>>,
 }
@@ -213,13 +223,31 @@ impl Search<'_> {
     }
 
     fn begin(&mut self, server: SocketAddr) {
-        if self.running.len() >= RUNNING_CAP {
-            self.running.remove(0);
-        }
+        let spare = self.make_room();
         let Plan { outbound, timeout, .. } = self.plan;
         let source = outbound.source_for_resolver(server.ip());
         let exchange = Box::pin(exchange::ask(server, source, self.transport, self.query, timeout));
-        self.running.push(Try { server, began_at: Instant::now(), exchange });
+        self.running.push(Try { server, spare, began_at: Instant::now(), exchange });
+    }
+
+    /// What another try needs for its socket besides those that are running. Where there is none
+    /// left, and at [`RUNNING_CAP`], the oldest try makes room: it has been silent for long.
+    fn make_room(&mut self) -> Option<OwnedSemaphorePermit> {
+        if self.running.iter().all(|running| running.spare.is_some()) {
+            return None;
+        }
+        if self.running.len() < RUNNING_CAP {
+            let spare_sockets = Arc::clone(&self.upstream.borrow().spare_sockets);
+            if let Ok(spare) = spare_sockets.try_acquire_owned() {
+                return Some(spare);
+            }
+        }
+        let oldest = self.running.remove(0);
+        if self.transport == DnsTransport::Udp {
+            let mut upstream = self.upstream.borrow_mut();
+            upstream.on_failed(oldest.server, oldest.began_at, Instant::now());
+        }
+        oldest.spare
     }
 
     fn on_ended(&mut self, ended: &Ended, result: Result<Vec<u8>, ExchangeError>) -> Step {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Scripted, answer, answer_with, closed_port, config_of, query, with_client};
+use super::{PATIENCE, Scripted, answer, answer_with, closed_port, config_of, query, with_client};
 use crate::event::DnsTransport;
 
 #[tokio::test]
@@ -174,6 +174,36 @@ async fn queries_beyond_the_cap_wait_in_the_channel() {
         let quick = client.send(DnsTransport::Udp, &query("quick")).await;
         assert_eq!(client.next_answer().await, (stuck, None));
         assert_eq!(client.next_answer().await.0, quick);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queries_to_silent_resolvers_have_a_socket_each_and_few_more_between_them() {
+    const QUERIES: usize = 16;
+    let mut first = Scripted::start(|_, _| vec![]).await;
+    let mut second = Scripted::start(|_, _| vec![]).await;
+    let mut config = config_of(&[first.address, second.address]);
+    config.queries_cap = QUERIES;
+    config.attempts = 1;
+    config.timeout = PATIENCE;
+    config.failover_after = Duration::from_millis(50);
+    config.total_timeout = PATIENCE;
+    with_client(config, async |mut client| {
+        for index in 0..QUERIES {
+            client.send(DnsTransport::Udp, &query(&format!("q{index}"))).await;
+        }
+        for _ in 0..QUERIES {
+            first.questions.recv().await.unwrap();
+            second.questions.recv().await.unwrap();
+        }
+        // Connected sockets of this process to either resolver.
+        let ports =
+            [first.address, second.address].map(|address| format!(":{:04X} 01", address.port()));
+        let table = std::fs::read_to_string("/proc/self/net/udp").unwrap();
+        let count =
+            table.lines().filter(|line| ports.iter().any(|port| line.contains(port))).count();
+        assert_eq!(count, QUERIES + QUERIES / 8, "{table}");
     })
     .await;
 }
