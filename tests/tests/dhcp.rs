@@ -135,6 +135,36 @@ fn dns_is_not_announced_where_it_is_disabled() {
     assert_eq!((lease["ip"].as_str(), lease.get("dns")), ("10.0.2.15", None));
 }
 
+/// Renews the lease of 10.0.2.15 from a socket that is bound to that address, as systemd-networkd
+/// and dhcpcd do.
+const RENEWAL: &str = r#"
+import fcntl, socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+SIOCGIFHWADDR = 0x8927
+mac = fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", b"tap0"))[18:24]
+own, none = socket.inet_aton("10.0.2.15"), bytes(4)
+fields = 1, 1, 6, 0, 0x1234, 0, 0, own, none, none, none, mac, b"", b"", 0x63825363
+request = struct.pack("!BBBBIHH4s4s4s4s16s64s128sI", *fields) + b"\x35\x01\x03\xff"
+s.bind(("10.0.2.15", 68))
+s.settimeout(10)
+s.sendto(request, ("10.0.2.2", 67))
+answer, server = s.recvfrom(2000)
+print(answer[242], socket.inet_ntoa(answer[16:20]), *server)
+"#;
+
+#[test]
+fn client_that_renews_its_lease_hears_the_answer_at_its_address() {
+    let world = world!();
+    let _slirp = start(&world, |slirp| slirp);
+    world.guest.script(
+        "ip addr flush dev tap0
+        ip addr add 10.0.2.15/24 dev tap0",
+    );
+    let _capture = world.capture();
+    let output = world.guest.exec(&["python3", "-c", RENEWAL]);
+    assert_eq!(output.stdout.trim(), "5 10.0.2.15 10.0.2.2 67", "{}", output.stderr);
+}
+
 /// A frame with a DHCP message that asks for nothing in particular.
 fn dhcp_frame(kind: u8, options: &[u8]) -> Vec<u8> {
     let mut message = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 0, 0x80, 0];

@@ -295,7 +295,7 @@ impl Stack {
             return Ok(Some(Lent { flow: id, kind, payload, envelope }));
         }
         if let Some(service) = self.link_service(written) {
-            self.on_link_service(service, guest, written, &arrival.packet[payload])?;
+            self.on_link_service(service, guest, written, &arrival.packet[payload], now)?;
             return Ok(None);
         }
         if guest.address.ip().is_unspecified() {

@@ -12,7 +12,7 @@ use crate::discard::DiscardReason;
 use crate::flow::GuestSide;
 use crate::plan::VirtualHost;
 use crate::service::tftp::{TFTP_PORT, handle_tftp};
-use crate::wire::MacAddr;
+use crate::time::Instant;
 
 /// A service of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,19 +44,20 @@ impl Stack {
         guest: GuestSide,
         written: SocketAddr,
         payload: &[u8],
+        now: Instant,
     ) -> Result<(), DiscardReason> {
         if guest.address.ip().is_unspecified() && service != LinkService::Dhcp {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         match service {
             LinkService::Dhcp => {
-                let outcome = self.dhcp.handle_message(guest.mac, payload)?;
+                let outcome = self.dhcp.handle_message(guest.mac, payload, now)?;
                 if let Some((address, client)) = outcome.leased {
                     self.on_neighbor(IpAddr::V4(address), client);
                 }
                 // Other members have no business with it.
                 let is_private = self.dhcp.has_reservations();
-                let to = if is_private { guest.mac } else { MacAddr::BROADCAST };
+                let to = if is_private { guest.mac } else { outcome.to };
                 self.outbox.push_packet(&outcome.packet, to)
             }
             LinkService::Dhcpv6 => {

@@ -64,6 +64,8 @@ pub(super) struct Request<'a> {
     pub(super) client: MacAddr,
     /// The address that the client asks for (option 50), or says that it has (`ciaddr`).
     pub(super) requested: Option<Ipv4Addr>,
+    /// The address at which the client can be spoken to (`ciaddr`).
+    pub(super) present: Option<Ipv4Addr>,
     /// The server that the client has chosen (option 54).
     pub(super) server: Option<Ipv4Addr>,
     /// Option numbers that the client wants to be told.
@@ -95,6 +97,8 @@ impl<'a> Request<'a> {
             xid: [x0, x1, x2, x3],
             client,
             requested: None,
+            present: Some(Ipv4Addr::new(c0, c1, c2, c3))
+                .filter(|present| !present.is_unspecified()),
             server: None,
             parameters: &[],
         };
@@ -102,9 +106,8 @@ impl<'a> Request<'a> {
         if let Some(options) = message[FIXED_LEN..].strip_prefix(&MAGIC_COOKIE) {
             request.read_options(options)?;
         }
-        let has_address = Ipv4Addr::new(c0, c1, c2, c3);
-        if request.kind == RequestKind::Request && !has_address.is_unspecified() {
-            request.requested = request.requested.or(Some(has_address));
+        if request.kind == RequestKind::Request {
+            request.requested = request.requested.or(request.present);
         }
         Ok(request)
     }

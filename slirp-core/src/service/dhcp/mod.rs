@@ -8,20 +8,24 @@
 //! | DISCOVER | OFFER: what was asked for if free, else what the client has, else the first free |
 //! | REQUEST or BOOTP for an address | ACK if it is in the pool and nobody else's, else NAK |
 //! | REQUEST or BOOTP for none | ACK: what the client has, else the first free one |
+//! | either in a full pool | what was offered and not asked for, else what has run out, else none |
 //! | any other; REQUEST to another server | none |
 //!
 //! Replies are broadcast, whatever the client's flags say: it has no address yet that could be
-//! spoken to, and the link has no other listeners.
+//! spoken to, and the link has no other listeners. A client that renews its lease has one
+//! (`ciaddr`) and may listen there alone, so that an ACK for this address goes there (RFC 2131
+//! section 4.1).
 //!
 //! We differ from RFC 2131 in taking an offered address for leased, in answering a client that we
 //! do not know (section 4.3.2 would have us stay silent, but here is no other server that could
 //! know it), and in ignoring RELEASE, DECLINE and INFORM. All of this is slirp4netns' behaviour.
 //!
-//! We differ from slirp4netns in leaving out the DNS option where the DNS service is disabled,
-//! because nobody answers there then; in giving back the address of a client that asks for another
-//! one; in ignoring requests to another server; in the fields and the server identifier of a NAK,
-//! which are those of RFC 2131 table 3; and in telling MTU, broadcast address and search domains to
-//! clients that ask for them.
+//! We differ from slirp4netns in answering a renewal at the client's address; in giving addresses
+//! that nobody uses to others where there are no more; in leaving out the DNS option where the DNS
+//! service is disabled, because nobody answers there then; in giving back the address of a client
+//! that asks for another one; in ignoring requests to another server; in the fields and the server
+//! identifier of a NAK, which are those of RFC 2131 table 3; and in telling MTU, broadcast address
+//! and search domains to clients that ask for them.
 
 mod lease;
 mod message;
@@ -36,6 +40,7 @@ use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::plan::AddressPlan;
 use crate::service::search_domain::{SearchDomain, encode_list};
+use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::udp::emit_datagram;
 use lease::LeasePool;
@@ -72,8 +77,10 @@ enum ReplyKind {
 /// What a request led to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DhcpOutcome {
-    /// The reply as an IP packet; it goes to the broadcast MAC address.
+    /// The reply as an IP packet.
     pub packet: Vec<u8>,
+    /// Where it goes: to the client, where it has the address, or to everybody.
+    pub to: MacAddr,
     /// The address that a client has from now on, and the client; not for a mere offer.
     pub leased: Option<(Ipv4Addr, MacAddr)>,
 }
@@ -133,9 +140,9 @@ impl DhcpServer {
         v4.port() == SERVER_PORT && is_ours
     }
 
-    /// Takes the payload of a datagram that is [for us](Self::is_for_us) and came from the Ethernet
-    /// address `sender`. Only where there are reservations it matters whose address that is: there
-    /// a client asks for itself, and gets what it was assigned or nothing.
+    /// At `now`, takes the payload of a datagram that is [for us](Self::is_for_us) and came from
+    /// the Ethernet address `sender`. Only where there are reservations it matters whose address
+    /// that is: there a client asks for itself, and gets what it was assigned or nothing.
     ///
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and
@@ -144,6 +151,7 @@ impl DhcpServer {
         &mut self,
         sender: MacAddr,
         message: &[u8],
+        now: Instant,
     ) -> Result<DhcpOutcome, DiscardReason> {
         let request = Request::parse(message)?;
         let gateway = self.plan.gateway();
@@ -159,24 +167,32 @@ impl DhcpServer {
             }
             None => None,
         };
+        let is_request = request.kind == RequestKind::Request;
         let claimed = request.requested.and_then(|wanted| match reserved {
             Some(own) => (own == wanted).then_some(own),
-            None => self.pool.try_claim(client, wanted),
+            None => self.pool.try_claim(client, wanted, is_request, now),
         });
-        let is_request = request.kind == RequestKind::Request;
         let (kind, address) = if is_request && request.requested.is_some() && claimed.is_none() {
             (ReplyKind::Nak, Ipv4Addr::UNSPECIFIED)
         } else {
             let kind = if is_request { ReplyKind::Ack } else { ReplyKind::Offer };
-            let address = claimed.or(reserved).or_else(|| self.pool.try_allocate(client));
+            let address =
+                claimed.or(reserved).or_else(|| self.pool.try_allocate(client, is_request, now));
             (kind, address.ok_or(DiscardReason::DhcpPoolExhausted)?)
         };
         tracing::debug!(%client, %address, ?kind, "dhcp");
         let reply = self.reply(&request, kind, address);
         let mut packet = Vec::new();
-        let (from, to) = ((gateway, SERVER_PORT), (Ipv4Addr::BROADCAST, CLIENT_PORT));
-        emit_datagram(&mut packet, from.into(), to.into(), HOP_LIMIT, TYPE_OF_SERVICE, &reply)?;
-        Ok(DhcpOutcome { packet, leased: (kind == ReplyKind::Ack).then_some((address, client)) })
+        let leased = (kind == ReplyKind::Ack).then_some((address, client));
+        // What the client calls its own is believed only where it is.
+        let (address, to) = match leased {
+            Some((address, client)) if request.present == Some(address) => (address, client),
+            Some(_) | None => (Ipv4Addr::BROADCAST, MacAddr::BROADCAST),
+        };
+        let (from, destination) = ((gateway, SERVER_PORT), (address, CLIENT_PORT));
+        let service = TYPE_OF_SERVICE;
+        emit_datagram(&mut packet, from.into(), destination.into(), HOP_LIMIT, service, &reply)?;
+        Ok(DhcpOutcome { packet, to, leased })
     }
 
     /// The whole message. `address` is unspecified in a NAK.

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Offload, StackConfig};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::time::Instant;
+use crate::wire::MacAddr;
 use crate::wire::frame::{IpHeader, is_transport_checksum_valid};
 use crate::wire::udp::emit_datagram;
 use crate::wire::vnet::VNET_HEADER_LEN;

@@ -41,16 +41,18 @@ pub(super) fn message(outcome: &DhcpOutcome) -> &[u8] {
     assert_eq!(packet.len(), 576);
     assert_eq!(packet[..2], [0x45, 0x10]);
     assert_eq!(packet[8..10], [64, 17]);
+    let [a, b, c, d] = packet[16..20] else { unreachable!("four bytes") };
     assert_eq!(
         packet[12..28],
-        [10, 0, 2, 2, 255, 255, 255, 255, 0, 67, 0, 68, 2, 44, packet[26], packet[27]]
+        [10, 0, 2, 2, a, b, c, d, 0, 67, 0, 68, 2, 44, packet[26], packet[27]]
     );
+    assert_eq!([a, b, c, d] == [255; 4], outcome.to == MacAddr::BROADCAST);
     &packet[28..]
 }
 
 /// Type of a reply and `yiaddr`.
 pub(super) fn answer(server: &mut DhcpServer, message: &[u8]) -> Option<(u8, Ipv4Addr)> {
-    let outcome = server.handle_message(MacAddr::default(), message).ok()?;
+    let outcome = server.handle_message(MacAddr::default(), message, Instant::ZERO).ok()?;
     let reply = self::message(&outcome);
     assert_eq!(reply[240..242], [53, 1]);
     Some((reply[242], Ipv4Addr::new(reply[16], reply[17], reply[18], reply[19])))

@@ -4,7 +4,7 @@ use super::*;
 
 /// The options of the reply to `request`, padding cut off.
 fn options(server: &mut DhcpServer, request: &[u8]) -> Vec<u8> {
-    let outcome = server.handle_message(MacAddr::default(), request).unwrap();
+    let outcome = server.handle_message(MacAddr::default(), request, Instant::ZERO).unwrap();
     let options = &message(&outcome)[240..];
     let end = options.iter().rposition(|&byte| byte != 0).unwrap();
     assert_eq!(options[end], 255);
@@ -13,7 +13,9 @@ fn options(server: &mut DhcpServer, request: &[u8]) -> Vec<u8> {
 
 #[test]
 fn offer_is_that_of_slirp4netns() {
-    let outcome = server().handle_message(MacAddr::default(), &request(DISCOVER, 1, &[])).unwrap();
+    let outcome = server()
+        .handle_message(MacAddr::default(), &request(DISCOVER, 1, &[]), Instant::ZERO)
+        .unwrap();
     let reply = message(&outcome);
     let mut expected = vec![
         2, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, // op, htype, hlen, hops, xid
@@ -33,7 +35,11 @@ fn offer_is_that_of_slirp4netns() {
 #[test]
 fn acknowledgement_leases_the_address() {
     let outcome = server()
-        .handle_message(MacAddr::default(), &request(REQUEST, 1, &[50, 4, 10, 0, 2, 20]))
+        .handle_message(
+            MacAddr::default(),
+            &request(REQUEST, 1, &[50, 4, 10, 0, 2, 20]),
+            Instant::ZERO,
+        )
         .unwrap();
     let reply = message(&outcome);
     assert_eq!((reply[242], &reply[16..20]), (5, &[10, 0, 2, 20][..]));
@@ -43,7 +49,11 @@ fn acknowledgement_leases_the_address() {
 #[test]
 fn refusal_says_why_and_offers_nothing() {
     let outcome = server()
-        .handle_message(MacAddr::default(), &request(REQUEST, 1, &[50, 4, 10, 0, 2, 100]))
+        .handle_message(
+            MacAddr::default(),
+            &request(REQUEST, 1, &[50, 4, 10, 0, 2, 100]),
+            Instant::ZERO,
+        )
         .unwrap();
     let reply = message(&outcome);
     assert_eq!(reply[12..28], [0; 16]);
@@ -57,7 +67,9 @@ fn refusal_says_why_and_offers_nothing() {
 #[test]
 fn checksums_are_complete() {
     use etherparse::{SlicedPacket, TransportSlice};
-    let outcome = server().handle_message(MacAddr::default(), &request(DISCOVER, 1, &[])).unwrap();
+    let outcome = server()
+        .handle_message(MacAddr::default(), &request(DISCOVER, 1, &[]), Instant::ZERO)
+        .unwrap();
     let sliced = SlicedPacket::from_ip(&outcome.packet).unwrap();
     let Some(TransportSlice::Udp(udp)) = sliced.transport else { panic!("{sliced:?}") };
     let header = udp.to_header();

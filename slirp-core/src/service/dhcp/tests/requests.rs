@@ -79,7 +79,11 @@ fn everything_else_gets_none() {
         ("another server", request(REQUEST, 1, &[54, 4, 10, 0, 2, 4]), DhcpNotAnswered),
     ] {
         let mut server = server();
-        assert_eq!(server.handle_message(MacAddr::default(), &message), Err(expected), "{name}");
+        assert_eq!(
+            server.handle_message(MacAddr::default(), &message, Instant::ZERO),
+            Err(expected),
+            "{name}"
+        );
         let next = answer(&mut server, &request(DISCOVER, 9, &[]));
         assert_eq!(next, Some((OFFER, pool(15))), "{name} took an address");
     }
@@ -105,16 +109,54 @@ fn second_discover_keeps_the_lease() {
 fn full_pool_refuses_newcomers_and_keeps_its_clients() {
     let mut server = server();
     for last in 0..16 {
-        let offer = answer(&mut server, &request(DISCOVER, last, &[]));
-        assert_eq!(offer, Some((OFFER, pool(15 + last))));
+        let lease = answer(&mut server, &request(REQUEST, last, &[]));
+        assert_eq!(lease, Some((ACK, pool(15 + last))));
     }
     for message in [request(DISCOVER, 99, &[]), request(REQUEST, 99, &[]), bootp(99)] {
-        assert_eq!(server.handle_message(MacAddr::default(), &message), Err(DhcpPoolExhausted));
+        assert_eq!(
+            server.handle_message(MacAddr::default(), &message, Instant::ZERO),
+            Err(DhcpPoolExhausted)
+        );
     }
     let wants = [50, 4, 10, 0, 2, 20];
     let refused = answer(&mut server, &request(REQUEST, 99, &wants));
     assert_eq!(refused, Some((NAK, Ipv4Addr::UNSPECIFIED)));
     assert_eq!(answer(&mut server, &request(REQUEST, 5, &wants)), Some((ACK, pool(20))));
+}
+
+#[test]
+fn client_beyond_those_that_never_took_their_offer_gets_an_address() {
+    let mut server = server();
+    for last in 0..16 {
+        answer(&mut server, &request(DISCOVER, last, &[]));
+    }
+    assert_eq!(answer(&mut server, &request(DISCOVER, 99, &[])), Some((OFFER, pool(15))));
+    assert_eq!(answer(&mut server, &request(REQUEST, 99, &[])), Some((ACK, pool(15))));
+    // The first one comes too late.
+    let wants = [50, 4, 10, 0, 2, 15];
+    let late = answer(&mut server, &request(REQUEST, 0, &wants));
+    assert_eq!(late, Some((NAK, Ipv4Addr::UNSPECIFIED)));
+}
+
+#[test]
+fn renewal_is_answered_at_the_address_that_is_renewed_and_nowhere_else() {
+    let client = MacAddr([2, 0, 0, 0, 0, 1]);
+    let own = [50, 4, 10, 0, 2, 15];
+    for (name, request, expected) in [
+        ("renewal", with_ciaddr(request(REQUEST, 1, &[]), 15), Some([10, 0, 2, 15])),
+        ("bootp", with_ciaddr(bootp(1), 15), Some([10, 0, 2, 15])),
+        ("discover", with_ciaddr(request(DISCOVER, 1, &[]), 15), None),
+        ("of the gateway's", with_ciaddr(request(REQUEST, 1, &[]), 2), None),
+        ("of another's", with_ciaddr(request(REQUEST, 1, &[]), 100), None),
+        ("of a free one, at another's", with_ciaddr(request(REQUEST, 1, &own), 100), None),
+        ("of a free one, at a group", with_ciaddr(request(REQUEST, 1, &own), 255), None),
+    ] {
+        let outcome = server().handle_message(MacAddr::default(), &request, Instant::ZERO).unwrap();
+        message(&outcome);
+        let to = expected.map_or(MacAddr::BROADCAST, |_| client);
+        assert_eq!(outcome.packet[16..20], expected.unwrap_or([255; 4]), "{name}");
+        assert_eq!(outcome.to, to, "{name}");
+    }
 }
 
 #[test]
@@ -137,8 +179,8 @@ proptest::proptest! {
     fn no_message_panics(rest: Vec<u8>, len in 0_usize..400) {
         let mut message = [&request(DISCOVER, 1, &[])[..240], &rest[..]].concat();
         message.truncate(len);
-        let _ = server().handle_message(MacAddr::default(), &message);
-        let _ = server().handle_message(MacAddr::default(), &rest);
+        let _ = server().handle_message(MacAddr::default(), &message, Instant::ZERO);
+        let _ = server().handle_message(MacAddr::default(), &rest, Instant::ZERO);
     }
 
     #[test]
@@ -151,7 +193,9 @@ proptest::proptest! {
         let mut leases = BTreeMap::new();
         for (kind, last, wanted, asked) in requests {
             let options = [50, 4, 10, 0, 2, wanted, 55, 4, 119, 15, 26, asked];
-            let Ok(outcome) = server.handle_message(MacAddr::default(), &request(kind, last, &options)) else {
+            let request = request(kind, last, &options);
+            let outcome = server.handle_message(MacAddr::default(), &request, Instant::ZERO);
+            let Ok(outcome) = outcome else {
                 continue;
             };
             assert_eq!(message(&outcome).len(), 548);
@@ -178,19 +222,20 @@ fn member_of_a_shared_network_gets_its_own_address_and_nobody_elses() {
     server.reserve(mac(2), Ipv4Addr::new(10, 0, 2, 102));
     let offered = |outcome: DhcpOutcome| message(&outcome)[16..20].to_vec();
     for kind in [DISCOVER, REQUEST] {
-        let outcome = server.handle_message(mac(2), &request(kind, 2, &[])).unwrap();
+        let outcome = server.handle_message(mac(2), &request(kind, 2, &[]), Instant::ZERO).unwrap();
         assert_eq!(offered(outcome), [10, 0, 2, 102]);
     }
     let wish = request(REQUEST, 2, &[50, 4, 10, 0, 2, 102]);
-    assert!(server.handle_message(mac(2), &wish).unwrap().leased.is_some());
+    assert!(server.handle_message(mac(2), &wish, Instant::ZERO).unwrap().leased.is_some());
     // The other's address is refused, another client is not spoken for, and there is no pool.
     let greed = request(REQUEST, 2, &[50, 4, 10, 0, 2, 101]);
-    assert_eq!(server.handle_message(mac(2), &greed).unwrap().leased, None);
+    assert_eq!(server.handle_message(mac(2), &greed, Instant::ZERO).unwrap().leased, None);
     for (sender, client) in [(1, 2), (3, 3)] {
-        let outcome = server.handle_message(mac(sender), &request(DISCOVER, client, &[]));
+        let outcome =
+            server.handle_message(mac(sender), &request(DISCOVER, client, &[]), Instant::ZERO);
         assert_eq!(outcome, Err(DhcpNotAnswered));
     }
     server.release(mac(2));
-    let outcome = server.handle_message(mac(2), &request(DISCOVER, 2, &[]));
+    let outcome = server.handle_message(mac(2), &request(DISCOVER, 2, &[]), Instant::ZERO);
     assert_eq!(outcome, Err(DhcpNotAnswered));
 }
