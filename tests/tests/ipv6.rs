@@ -260,6 +260,28 @@ fn a_fixed_address_of_the_chosen_network_works() {
 }
 
 #[test]
+fn default_route_stays_where_the_guest_forwards_packets() {
+    let world = world!();
+    let _slirp = start(&world, &[]);
+    let _capture = world.capture();
+    let route = || world.guest.script("ip -6 route show default");
+    let before = route();
+    assert!(before.contains("via fe80::2"), "{before}");
+    world.guest.script("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+    let after = route();
+    assert!(after.contains("via fe80::2"), "{after}");
+}
+
+#[test]
+fn advertisements_that_the_guest_does_not_listen_to_are_not_forced_on_it() {
+    let world = world!();
+    world.guest.script("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra");
+    let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
+    let setting = world.guest.script("cat /proc/sys/net/ipv6/conf/tap0/accept_ra");
+    assert_eq!(setting.trim(), "0");
+}
+
+#[test]
 fn host_loopback_is_unreachable_when_disabled() {
     let world = world!();
     let _loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());

@@ -214,6 +214,10 @@ pub struct Configuration {
     pub metric: Option<u32>,
     /// Ethernet address; a random one of the kernel's choice without it.
     pub mac: Option<MacAddr>,
+    /// Whether the guest's IPv6 comes from our router advertisements, unless it is static. Then
+    /// they are accepted even where the guest forwards packets, so far as `/proc/sys` is writable:
+    /// the default route of a guest that runs containers of its own would go otherwise.
+    pub advertised_ipv6: bool,
     /// Static IPv6: the address may be used at once and router advertisements are not listened to,
     /// so far as `/proc/sys` is writable.
     pub ipv6: Option<Ipv6Configuration>,
@@ -242,7 +246,8 @@ impl Ipv6Configuration {
 }
 
 impl Configuration {
-    /// What an address plan recommends to a guest in IPv4.
+    /// What an address plan recommends to a guest in IPv4, and router advertisements where it has
+    /// IPv6.
     pub fn for_plan(plan: &AddressPlan, mtu: u16) -> Self {
         Self {
             mtu,
@@ -251,6 +256,7 @@ impl Configuration {
             gateway: plan.gateway(),
             metric: None,
             mac: None,
+            advertised_ipv6: plan.ipv6().is_some(),
             ipv6: None,
         }
     }
@@ -265,6 +271,7 @@ impl Configuration {
             gateway: self.gateway,
             metric: self.metric,
             mac: self.mac,
+            advertised_ipv6: self.advertised_ipv6,
             ipv6: self.ipv6.map(|ipv6| Settings6 {
                 address: ipv6.address,
                 prefix_len: ipv6.prefix_len,

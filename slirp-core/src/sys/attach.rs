@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
-use nix::unistd::write;
+use nix::unistd::{read, write};
 
 use super::fork::{self, REPORT_LEN};
 use super::ifreq::{self, InterfaceRequest};
@@ -133,6 +133,8 @@ pub(crate) struct Settings {
     pub(crate) metric: Option<u32>,
     /// Ethernet address; the kernel's choice without one.
     pub(crate) mac: Option<MacAddr>,
+    /// Whether router advertisements are to be accepted where the guest forwards packets.
+    pub(crate) advertised_ipv6: bool,
     /// Static IPv6, if any.
     pub(crate) ipv6: Option<Settings6>,
 }
@@ -164,12 +166,19 @@ pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
     // open of a C string, socket, send) do the same. `encode` only moves numbers.
     let outcome = unsafe {
         fork::run(|| match attach(&order) {
-            Ok(device) => ([0; REPORT_LEN], Some(device)),
+            Ok((device, is_prepared)) => ([u8::from(is_prepared); REPORT_LEN], Some(device)),
             Err((step, errno)) => (encode(step, errno), None),
         })
     };
     match outcome {
-        Ok((_, Some(device))) => Ok(device),
+        Ok((report, Some(device))) => {
+            if report == [0; REPORT_LEN] {
+                tracing::debug!(
+                    "the guest's IPv6 loses its default route where it forwards packets"
+                );
+            }
+            Ok(device)
+        }
         Ok((report, None)) => Err(decode(report)),
         Err(failure) => Err(Failure::Helper(failure)),
     }
@@ -221,7 +230,8 @@ fn join(net: BorrowedFd<'_>, user: Option<BorrowedFd<'_>>) -> StepResult<()> {
     setns(net, CloneFlags::CLONE_NEWNET).map_err(|errno| (AttachStep::EnterNetwork, errno))
 }
 
-fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
+/// Opens the device; says whether IPv6 is as it should be.
+fn attach(order: &Order<'_>) -> StepResult<(OwnedFd, bool)> {
     use AttachStep as Step;
     join(order.net, order.user)?;
     if order.exclusive {
@@ -233,10 +243,11 @@ fn attach(order: &Order<'_>) -> StepResult<OwnedFd> {
             .map_err(|errno| (Step::OpenTun, errno))?;
     let (interface, vnet_header) =
         create(device.as_fd(), order).map_err(|errno| (Step::CreateTap, errno))?;
-    if let Some(settings) = &order.settings {
-        configure(interface, vnet_header, settings)?;
-    }
-    Ok(device)
+    let is_prepared = match &order.settings {
+        Some(settings) => configure(interface, vnet_header, settings)?,
+        None => true,
+    };
+    Ok((device, is_prepared))
 }
 
 /// Fails with `EEXIST` when there is an interface of this name. TUNSETIFF does not: it attaches to
@@ -284,7 +295,7 @@ fn configure(
     interface: InterfaceRequest,
     vnet_header: bool,
     settings: &Settings,
-) -> StepResult<()> {
+) -> StepResult<bool> {
     use AttachStep as Step;
     const UP: u16 = 0x1;
     let step = |step: Step| move |errno: Errno| (step, errno);
@@ -300,9 +311,12 @@ fn configure(
     }
     ifreq::set_address(control, interface, settings.address).map_err(step(Step::SetAddress))?;
     ifreq::set_netmask(control, interface, settings.netmask).map_err(step(Step::SetNetmask))?;
-    if settings.ipv6.is_some() {
+    let is_prepared = if settings.ipv6.is_some() {
         prepare_static_ipv6(&interface);
-    }
+        true
+    } else {
+        !settings.advertised_ipv6 || prepare_advertised_ipv6(&interface)
+    };
     // Last before the routes, which need it, so that the interface is never up half configured.
     ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
     let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
@@ -315,7 +329,10 @@ fn configure(
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err((Step::AddRoute, errno)),
     }
-    settings.ipv6.map_or(Ok(()), |ipv6| configure_ipv6(index, &ipv6, settings.metric))
+    if let Some(ipv6) = &settings.ipv6 {
+        configure_ipv6(index, ipv6, settings.metric)?;
+    }
+    Ok(is_prepared)
 }
 
 fn configure_ipv6(index: u32, settings: &Settings6, metric: Option<u32>) -> StepResult<()> {
@@ -339,18 +356,42 @@ const STATIC_IPV6: [(&str, &[u8]); 4] =
 /// second address from our advertisements; where IPv6 stays off, setting the address says so.
 fn prepare_static_ipv6(interface: &InterfaceRequest) {
     for (setting, value) in STATIC_IPV6 {
-        // The folder, an interface's name, a slash, the setting, a zero byte.
-        let mut path = [0_u8; 64];
-        let parts = [b"/proc/sys/net/ipv6/conf/", interface.name(), b"/", setting.as_bytes()];
-        let bytes = parts.iter().flat_map(|part| part.iter());
-        for (to, from) in path.iter_mut().take(63).zip(bytes) {
-            *to = *from;
-        }
-        let Ok(path) = core::ffi::CStr::from_bytes_until_nul(&path) else { continue };
-        if let Ok(file) = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        if let Ok(file) = open_ipv6_setting(interface, setting, OFlag::O_WRONLY) {
             let _unchanged = write(&file, value);
         }
     }
+}
+
+/// Has router advertisements accepted where the guest forwards packets, too (`accept_ra` 2), unless
+/// it was told not to listen to them. Says whether that went well.
+fn prepare_advertised_ipv6(interface: &InterfaceRequest) -> bool {
+    let accept = || {
+        let setting = |access| open_ipv6_setting(interface, "accept_ra", access);
+        let mut value = [0];
+        read(&setting(OFlag::O_RDONLY)?, &mut value)?;
+        // A write that does not begin at the start of the file is ignored (sysctl_writes_strict in
+        // proc(5)).
+        if value == *b"1" { write(&setting(OFlag::O_WRONLY)?, b"2").map(drop) } else { Ok(()) }
+    };
+    let outcome: Result<(), Errno> = accept();
+    outcome.is_ok()
+}
+
+/// A file of `/proc/sys` with a setting of one interface.
+fn open_ipv6_setting(
+    interface: &InterfaceRequest,
+    setting: &str,
+    access: OFlag,
+) -> Result<OwnedFd, Errno> {
+    // The folder, an interface's name, a slash, the setting, a zero byte.
+    let mut path = [0_u8; 64];
+    let parts = [b"/proc/sys/net/ipv6/conf/", interface.name(), b"/", setting.as_bytes()];
+    let bytes = parts.iter().flat_map(|part| part.iter());
+    for (to, from) in path.iter_mut().take(63).zip(bytes) {
+        *to = *from;
+    }
+    let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| Errno::ENAMETOOLONG)?;
+    open(path, access | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 fn encode(step: AttachStep, errno: Errno) -> [u8; REPORT_LEN] {
