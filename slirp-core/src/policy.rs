@@ -101,6 +101,19 @@ impl Policy {
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => {
                 self.as_written(destination)
             }
+            // Groups of the host's own link, or of its loopback even (RFC 5771 section 4; RFC 4291
+            // section 2.7): no router passes them on, and among their members are the host's own
+            // services.
+            IpAddr::V4(v4) if is_ipv4_link_group(v4) && protocol != Protocol::Tcp => {
+                self.as_written(destination)
+            }
+            IpAddr::V6(v6) if v6.is_multicast() && protocol != Protocol::Tcp => {
+                match group_scope(v6) {
+                    0..=SCOPE_INTERFACE => Target::Refused(DiscardReason::DestinationNotAllowed),
+                    SCOPE_LINK => self.as_written(destination),
+                    _ => Target::Host(destination),
+                }
+            }
             IpAddr::V6(v6) if is_ipv6_link_local(v6) || v6.to_ipv4_mapped().is_some() => {
                 // Without a scope the host could not say which link is meant; and a v4-mapped
                 // address never belongs on the wire (RFC 4942 section 2.2) but would reach IPv4
@@ -147,6 +160,19 @@ const fn is_ipv4_loopback(address: Ipv4Addr) -> bool {
 /// fe80::/10 (RFC 4291 section 2.5.6).
 const fn is_ipv6_link_local(address: Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+/// 224.0.0.0/24 (RFC 5771 section 4).
+const fn is_ipv4_link_group(address: Ipv4Addr) -> bool {
+    matches!(address.octets(), [224, 0, 0, _])
+}
+
+/// Scopes of IPv6 groups (RFC 4291 section 2.7). Zero is reserved.
+const SCOPE_INTERFACE: u16 = 1;
+const SCOPE_LINK: u16 = 2;
+
+const fn group_scope(address: Ipv6Addr) -> u16 {
+    address.segments()[0] & 0x000f
 }
 
 #[cfg(test)]
@@ -206,6 +232,35 @@ mod tests {
             target(CLOSED, Protocol::Echo, "127.0.0.1:0"),
             Target::Refused(DiscardReason::DestinationNotAllowed)
         );
+    }
+
+    #[test]
+    fn groups_of_the_hosts_link_are_as_closed_as_its_loopback() {
+        let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+        for (destination, is_open, is_closed_open) in [
+            ("[ff02::fb]:5353", true, false),
+            ("[ff12::1]:80", true, false),
+            ("224.0.0.251:5353", true, false),
+            ("224.0.0.1:80", true, false),
+            ("[ff01::1]:80", false, false),
+            ("[ff31::1]:80", false, false),
+            ("[ff00::1]:80", false, false),
+            ("[ff05::1:3]:547", true, true),
+            ("[ff0e::1]:80", true, true),
+            ("239.255.255.250:1900", true, true),
+            ("224.0.1.1:123", true, true),
+        ] {
+            for protocol in [Protocol::Udp, Protocol::Echo] {
+                for (policy, is_open) in [(OPEN, is_open), (CLOSED, is_closed_open)] {
+                    let expected = if is_open { host(destination) } else { refused };
+                    assert_eq!(target(policy, protocol, destination), expected, "{destination}");
+                }
+            }
+        }
+        for destination in ["[ff02::fb]:80", "[ff01::1]:80", "224.0.0.251:80"] {
+            let unroutable = Target::Refused(DiscardReason::DestinationUnroutable);
+            assert_eq!(target(CLOSED, Protocol::Tcp, destination), unroutable, "{destination}");
+        }
     }
 
     #[test]
