@@ -386,7 +386,7 @@ impl Network {
                 } else {
                     let len = payload.len();
                     let error = HostError::TooLarge(Some(u16::try_from(len).unwrap_or(u16::MAX)));
-                    self.stack.handle_udp_failed(flow, remote, error, &payload, len);
+                    self.stack.handle_udp_failed(flow, remote, error, &payload, len, 1);
                 }
             }
             Some(Datagram::Echo { flow, remote, sequence, payload, .. }) => {

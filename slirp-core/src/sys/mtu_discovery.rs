@@ -6,6 +6,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 
+/// Length of the options' value, an int, in bytes.
+const INT_LEN: libc::socklen_t = libc::c_int::BITS / 8;
+
 /// Has a socket of IPv4 or IPv6 refuse what exceeds the path's MTU as far as the host knows it, or
 /// fragment it. Either way what fits is sent with "don't fragment".
 ///
@@ -21,13 +24,7 @@ pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, is_ipv6: bool, on: bool)
     // SAFETY: both options take an int (ip(7), ipv6(7)); the kernel reads as many bytes as an int
     // has from `mode`, which lives until the call returns.
     let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(&mode).cast(),
-            const { size_of::<libc::c_int>() as libc::socklen_t },
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(&mode).cast(), INT_LEN)
     };
     Errno::result(set)?;
     Ok(())
