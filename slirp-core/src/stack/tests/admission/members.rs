@@ -93,11 +93,13 @@ fn nobody_makes_room_for_an_opening_that_is_refused() {
     assert_eq!(crowd.discards(DiscardReason::HalfOpenLimit), 0);
 
     // Nobody can be asked for any more guests, so the connection could not wait for this one.
-    let mut crowd = Crowd::new(|limits| limits.half_open = 64);
-    for last in 0..64 {
-        crowd.accept(5000, 100 + last).unwrap();
+    let asked_for = 1024;
+    let mut crowd = Crowd::new(|limits| limits.half_open = asked_for);
+    for number in 0..asked_for {
+        let [.., high, low] = number.to_be_bytes();
+        crowd.accept_for([172, 16, high, low]).unwrap();
     }
-    assert_eq!(crowd.accept(5000, 200), Err(DiscardReason::GuestQueueFull));
-    assert_eq!(crowd.count(Kind::InboundOpening), 64);
+    assert_eq!(crowd.accept_for([172, 17, 0, 1]), Err(DiscardReason::GuestQueueFull));
+    assert_eq!(crowd.count(Kind::InboundOpening), asked_for);
     assert_eq!(crowd.discards(DiscardReason::HalfOpenLimit), 0);
 }

@@ -156,6 +156,13 @@ impl Crowd {
         accepted
     }
 
+    /// A remote's connection to a guest that nobody has heard of.
+    fn accept_for(&mut self, guest: [u8; 4]) -> Result<FlowId, DiscardReason> {
+        let remote = SocketAddr::from(([198, 51, 100, 2], 5000));
+        let guest = SocketAddr::from((guest, 80));
+        self.stack.handle_tcp_accepted(remote, guest, self.now)
+    }
+
     /// The guest takes such a connection.
     fn take(&mut self, port: u16) -> FlowId {
         let mac = mac_of([10, 0, 2, 100].into());
