@@ -5,7 +5,7 @@
 //! at which socket is the reactor's business.
 //!
 //! A guest that speaks first from a published UDP port leaves from there as well, so that remotes see
-//! one port whoever began: [`Forwards::published`] finds the rule. Remotes answer to the rule's socket.
+//! one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's socket.
 //!
 //! Sockets are edge-triggered, so a rule that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
