@@ -99,6 +99,8 @@ fn clients_port_that_comes_round_again_is_served_at_once() {
         // The guest closes first, and so it is the guest that remembers the connection for a minute.
         drop(accept(&listener));
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "round {round}");
+        // Its close waits until its end is acknowledged: before that the port is not free (socket(7)).
+        socket2::SockRef::from(&client).set_linger(Some(Duration::from_secs(20))).unwrap();
     }
 }
 
