@@ -266,7 +266,7 @@ impl Network {
             }
             MemberOp::Forwarded => {
                 let rule = ForwardId(u64::from(flags & 3));
-                let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+                let local = (Ipv4Addr::LOCALHOST, 53).into();
                 let origin = Origin { rule, client: remote, local };
                 let len = if is_answered { 200 * usize::from(b1) } else { usize::from(b1) };
                 let segment_len = is_answered.then_some(u16::from(b0)).filter(|&len| len != 0);

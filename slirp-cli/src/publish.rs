@@ -75,28 +75,21 @@ impl Publish {
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
-    /// The rules that it stands for; `assumed` is meant where it names no guest. There are none of IPv6
+    /// The rule that it stands for; `assumed` is meant where it names no guest. There is none of IPv6
     /// for a guest without.
-    pub(crate) fn forwards(&self, assumed: AssumedGuest) -> impl Iterator<Item = Forward> + '_ {
+    pub(crate) fn forward(&self, assumed: AssumedGuest) -> Option<Forward> {
         let assumed =
             if self.is_ipv6() { assumed.ipv6.map(IpAddr::V6) } else { Some(assumed.ipv4.into()) };
-        let guest = self.guest.or(assumed);
-        guest.into_iter().flat_map(|guest| self.forwards_to(guest))
-    }
-
-    fn forwards_to(&self, guest: IpAddr) -> impl Iterator<Item = Forward> + '_ {
+        let guest = self.guest.or(assumed)?;
         let everywhere: IpAddr = match guest {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let host = self.host.unwrap_or(everywhere);
-        // The sum fits: it was looked at when the value was read.
-        let guest_ports = self.guest_port..=u16::MAX;
-        self.host_ports.clone().zip(guest_ports).map(move |(from, to)| Forward {
-            protocol: self.protocol,
-            host: SocketAddr::new(host, from),
-            guest: SocketAddr::new(guest, to),
-        })
+        let host = SocketAddr::new(self.host.unwrap_or(everywhere), *self.host_ports.start());
+        let guest = SocketAddr::new(guest, self.guest_port);
+        // Ports begin with 1, so that there are never more than fit the type.
+        let ports = (self.host_ports.end() - self.host_ports.start()).saturating_add(1);
+        Some(Forward { ports, ..Forward::new(self.protocol, host, guest) })
     }
 }
 
@@ -140,8 +133,9 @@ mod tests {
         let publish = Publish::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let ipv6 = Some("fd00::5054:ff:fe12:3456".parse().unwrap());
         publish
-            .forwards(AssumedGuest { ipv4: Ipv4Addr::new(10, 0, 2, 100), ipv6 })
-            .map(|rule| format!("{:?} {} {}", rule.protocol, rule.host, rule.guest))
+            .forward(AssumedGuest { ipv4: Ipv4Addr::new(10, 0, 2, 100), ipv6 })
+            .map(|rule| format!("{:?} {} {} {}", rule.protocol, rule.host, rule.guest, rule.ports))
+            .into_iter()
             .collect()
     }
 
@@ -158,21 +152,15 @@ mod tests {
             ("udp:[::]:53:53", "Udp [::]:53 [fd00::5054:ff:fe12:3456]:53"),
             ("udp:[::1]:8080:[fd00::64]:80", "Udp [::1]:8080 [fd00::64]:80"),
         ] {
-            assert_eq!(rules(text), [rule], "{text}");
+            assert_eq!(rules(text), [format!("{rule} 1")], "{text}");
         }
     }
 
     #[test]
     fn range_leads_to_as_many_ports() {
-        assert_eq!(
-            rules("8000-8002:80"),
-            [
-                "Tcp 0.0.0.0:8000 10.0.2.100:80",
-                "Tcp 0.0.0.0:8001 10.0.2.100:81",
-                "Tcp 0.0.0.0:8002 10.0.2.100:82"
-            ]
-        );
-        assert_eq!(rules("1-1:65535").len(), 1);
+        assert_eq!(rules("8000-8002:80"), ["Tcp 0.0.0.0:8000 10.0.2.100:80 3"]);
+        assert_eq!(rules("1-1:65535"), ["Tcp 0.0.0.0:1 10.0.2.100:65535 1"]);
+        assert_eq!(rules("1-65535:1"), ["Tcp 0.0.0.0:1 10.0.2.100:1 65535"]);
     }
 
     #[test]

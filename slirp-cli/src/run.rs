@@ -296,7 +296,7 @@ fn open(options: &Options, sources: Sources<'_>) -> Result<Result<Opened, End>, 
 
 /// Opens the ports that are to lead to the guest from the start.
 fn publish(options: &Options, guest: AssumedGuest, handle: &Handle) -> Result<(), ForwardError> {
-    for forward in options.publish.iter().flat_map(|publish| publish.forwards(guest)) {
+    for forward in options.publish.iter().filter_map(|publish| publish.forward(guest)) {
         handle.blocking_add_forward(forward)?;
     }
     Ok(())

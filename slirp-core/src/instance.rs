@@ -360,8 +360,9 @@ impl Builder {
         let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(&plan, None));
         let stack = Stack::new(config);
         let busy_poll = BusyPoll::new(busy_poll, processors);
-        let (mut reactor, mailbox) = Reactor::new(link, recorder, stack, outbound, ask, busy_poll)
-            .map_err(StartError::Poller)?;
+        let (mut reactor, mailbox) =
+            Reactor::new(link, recorder, stack, outbound, ask, busy_poll, descriptors)
+                .map_err(StartError::Poller)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

@@ -125,10 +125,10 @@ fn member_goes_with_its_ports_its_guard_and_its_device() {
     let other = join(&network, &second, 101, OffloadCeiling::default());
     let ids: Vec<MemberId> = handle.blocking_members().unwrap().into_iter().map(|m| m.0).collect();
     assert_eq!(ids, [id, other]);
-    let rule = |last| Forward {
-        protocol: ForwardProtocol::Tcp,
-        host: (Ipv4Addr::UNSPECIFIED, 8000 + u16::from(last)).into(),
-        guest: (Ipv4Addr::new(10, 0, 2, last), 80).into(),
+    let rule = |last| {
+        let host = (Ipv4Addr::UNSPECIFIED, 8000 + u16::from(last)).into();
+        let guest = (Ipv4Addr::new(10, 0, 2, last), 80).into();
+        Forward::new(ForwardProtocol::Tcp, host, guest)
     };
     handle.blocking_add_forwards(vec![rule(100), rule(101)]).unwrap();
     handle.blocking_remove_member(id).unwrap();

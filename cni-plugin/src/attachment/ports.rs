@@ -11,9 +11,15 @@ pub(crate) fn protocol(forward: &Forward) -> &'static str {
     }
 }
 
-/// A rule for a person: `0.0.0.0:8080->80/tcp`.
+/// A rule for a person: `0.0.0.0:8080->80/tcp`, `0.0.0.0:8000-8009->80-89/tcp`.
 pub(crate) fn shown(forward: &Forward) -> String {
-    format!("{}->{}/{}", forward.host, forward.guest.port(), protocol(forward))
+    let (first, last) = (forward.host.port(), forward.last_host_port());
+    let guest = forward.guest.port();
+    let (end, guest_end) = match forward.ports {
+        1 => (String::new(), String::new()),
+        _ => (format!("-{last}"), format!("-{}", guest.saturating_add(last - first))),
+    };
+    format!("{}{end}->{guest}{guest_end}/{}", forward.host, protocol(forward))
 }
 
 pub(crate) fn to_json(forward: &Forward) -> Value {
@@ -21,6 +27,7 @@ pub(crate) fn to_json(forward: &Forward) -> Value {
         "protocol": protocol(forward),
         "host": forward.host.to_string(),
         "guest": forward.guest.to_string(),
+        "ports": forward.ports,
     })
 }
 
@@ -31,5 +38,10 @@ pub(crate) fn from_json(value: &Value) -> Option<Forward> {
         _ => return None,
     };
     let address = |name: &str| value[name].as_str()?.parse().ok();
-    Some(Forward { protocol, host: address("host")?, guest: address("guest")? })
+    let ports = match value.get("ports") {
+        Some(ports) => u16::try_from(ports.as_u64()?).ok()?,
+        // A record of an earlier version.
+        None => 1,
+    };
+    Some(Forward { ports, ..Forward::new(protocol, address("host")?, address("guest")?) })
 }

@@ -228,9 +228,12 @@ pub(crate) mod tests {
                 ..OutboundAddresses::default()
             },
             ports: vec![Forward {
-                protocol: ForwardProtocol::Udp,
-                host: "[::]:53".parse().unwrap(),
-                guest: "[fd00::7]:53".parse().unwrap(),
+                ports: 3,
+                ..Forward::new(
+                    ForwardProtocol::Udp,
+                    "[::]:53".parse().unwrap(),
+                    "[fd00::7]:53".parse().unwrap(),
+                )
             }],
             sandbox: true,
             log_file: Some("/var/log/slirp".into()),

@@ -1,5 +1,6 @@
 //! Ports of the host that lead into the container: the key and the capability `portMappings`.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use slirp_core::instance::{Forward, ForwardProtocol};
 use crate::protocol::error::CniError;
 use crate::protocol::field;
 
-/// The rules of a list of mappings for a guest with these addresses. A mapping without an address of
+/// The rules of a list of mappings, one for each port, for a guest with these addresses. A mapping without an address of
 /// the host is one rule per IP version of the guest.
 ///
 /// # Errors
@@ -24,14 +25,32 @@ pub(super) fn parse(
         .ok_or_else(|| CniError::config(format!("portMappings: {value} is not a list")))?;
     let mut forwards = Vec::new();
     for mapping in list {
-        for forward in one(mapping, guest, guest6)? {
-            // The same mapping in configuration and capability is one.
-            if !forwards.contains(&forward) {
-                forwards.push(forward);
-            }
-        }
+        forwards.extend(one(mapping, guest, guest6)?);
     }
     Ok(forwards)
+}
+
+/// The same rules without repetition, as the same mapping in configuration and capability is one,
+/// and with one rule for ports in a row.
+pub(super) fn joined(forwards: Vec<Forward>) -> Vec<Forward> {
+    let mut seen = HashSet::new();
+    let mut joined: Vec<Forward> = Vec::new();
+    // Both versions of a mapping come in turns: the last rule of each is looked for.
+    let mut last: HashMap<(ForwardProtocol, IpAddr, IpAddr), usize> = HashMap::new();
+    for forward in forwards.into_iter().filter(|forward| seen.insert(*forward)) {
+        let kind = (forward.protocol, forward.host.ip(), forward.guest.ip());
+        let before = last.get(&kind).and_then(|&index| joined.get_mut(index));
+        if let Some(before) = before
+            && before.host.port().checked_add(before.ports) == Some(forward.host.port())
+            && before.guest.port().checked_add(before.ports) == Some(forward.guest.port())
+        {
+            before.ports += forward.ports;
+        } else {
+            last.insert(kind, joined.len());
+            joined.push(forward);
+        }
+    }
+    joined
 }
 
 fn one(
@@ -59,10 +78,8 @@ fn one(
             return Err(CniError::unsupported(message));
         }
     };
-    let rule = |host: IpAddr, guest: IpAddr| Forward {
-        protocol,
-        host: SocketAddr::new(host, host_port),
-        guest: SocketAddr::new(guest, guest_port),
+    let rule = |host: IpAddr, guest: IpAddr| {
+        Forward::new(protocol, SocketAddr::new(host, host_port), SocketAddr::new(guest, guest_port))
     };
     let host = field::of(mapping, "hostIP").and_then(Value::as_str).unwrap_or_default();
     if host.is_empty() {
@@ -94,7 +111,7 @@ mod tests {
     fn rules(value: &Value, guest6: Option<&str>) -> Result<Vec<String>, (u16, String)> {
         let guest6 = guest6.map(|text| text.parse().unwrap());
         match parse(value, GUEST, guest6) {
-            Ok(forwards) => Ok(forwards.iter().map(shown).collect()),
+            Ok(forwards) => Ok(joined(forwards).iter().map(shown).collect()),
             Err(error) => Err((error.code, error.message)),
         }
     }
@@ -121,6 +138,23 @@ mod tests {
         assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["127.0.0.1:1->2/tcp".to_owned()]));
         let value = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "::1" }]);
         assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["[::1]:1->2/tcp".to_owned()]));
+    }
+
+    #[test]
+    fn ports_in_a_row_are_one_rule_per_version() {
+        let mapping = |port: u16| json!({ "hostPort": port, "containerPort": port + 10 });
+        let list = |ports: &[u16]| Value::Array(ports.iter().map(|&port| mapping(port)).collect());
+        assert_eq!(
+            rules(&list(&[1, 2, 3, 2, 5]), Some("fd00::100")),
+            Ok([
+                "0.0.0.0:1-3->11-13/tcp",
+                "[::]:1-3->11-13/tcp",
+                "0.0.0.0:5->15/tcp",
+                "[::]:5->15/tcp"
+            ]
+            .map(str::to_owned)
+            .to_vec())
+        );
     }
 
     #[test]

@@ -75,12 +75,9 @@ pub(crate) fn settings(
     let capability = header.find("runtimeConfig").and_then(|c| field::of(c, "portMappings"));
     let mut ports = Vec::new();
     for value in [header.find("portMappings"), capability].into_iter().flatten() {
-        for forward in port_mappings::parse(value, address, address6)? {
-            if !ports.contains(&forward) {
-                ports.push(forward);
-            }
-        }
+        ports.extend(port_mappings::parse(value, address, address6)?);
     }
+    let ports = port_mappings::joined(ports);
     let mut dns = name_servers(header);
     let search_domains = dns.search.clone();
     if policy.dns_service {

@@ -67,8 +67,9 @@ pub(super) fn start(
     drop((at_ready, exit));
     let engine = Engine::adopt(child, at_exit.into()).map_err(failed)?;
     await_ready(ready, caller)?;
-    for forward in &request.ports {
-        forward_port(&files.api_socket(), forward)?;
+    // It may know nothing of ranges.
+    for forward in request.ports.iter().flat_map(Forward::each) {
+        forward_port(&files.api_socket(), &forward)?;
     }
     let mac = interface_mac(target, ifname).map_err(of_interface)?;
     Ok((engine, mac))

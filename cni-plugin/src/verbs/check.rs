@@ -126,13 +126,18 @@ fn check_ports(files: &Files, wanted: &[slirp_core::instance::Forward]) -> Resul
         .into_iter()
         .flatten()
         .filter_map(|entry| {
-            let port = entry["host_port"].as_u64().and_then(|port| u16::try_from(port).ok())?;
-            Some((entry["proto"].as_str()?.starts_with("udp"), port))
+            let port = |name: &str| entry[name].as_u64().and_then(|port| u16::try_from(port).ok());
+            let first = port("host_port")?;
+            let last = port("host_port_end").unwrap_or(first);
+            let is_udp = entry["proto"].as_str()?.starts_with("udp");
+            Some((first..=last).map(move |port| (is_udp, port)))
         })
+        .flatten()
         .collect();
     for forward in wanted {
         let is_udp = forward.protocol == slirp_core::instance::ForwardProtocol::Udp;
-        if !listed.contains(&(is_udp, forward.host.port())) {
+        let mut ports = forward.host.port()..=forward.last_host_port();
+        if !ports.all(|port| listed.contains(&(is_udp, port))) {
             let shown = crate::attachment::ports::shown(forward);
             return Err(CniError::internal(format!("port mapping {shown} is not there")));
         }

@@ -23,10 +23,8 @@ pub const FLOWS_CAP: usize = 1000;
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// `add_hostfwd`
+    /// `add_hostfwd`; a range of ports with `host_port_end`, which is our own extension.
     AddForward(Forward),
-    /// `add_hostfwd` with `host_port_end`: several ports, all of them or none. Our own extension.
-    AddForwards(Vec<Forward>),
     /// `remove_hostfwd`; more than one rule with `id_end`, which is our own extension.
     RemoveForwards(RangeInclusive<u64>),
     /// `list_hostfwd`
@@ -63,12 +61,10 @@ pub enum Refusal {
     /// An argument of `add_hostfwd` is missing or out of range.
     #[error("add_hostfwd: bad arguments.{0}")]
     AddArgument(&'static str),
-    /// The port could not be opened. Why is in the log; clients know this text.
-    #[error("add_hostfwd: slirp_add_hostfwd failed")]
-    AddFailed,
-    /// A port of a range could not be opened, and so none was; here is which and why.
+    /// The port, or one of a range, could not be opened. Clients know this text; here is why behind
+    /// it.
     #[error("add_hostfwd: slirp_add_hostfwd failed: {0}")]
-    AddRangeFailed(String),
+    AddFailed(String),
     /// The id of `remove_hostfwd` is missing or names no rule.
     #[error("remove_hostfwd: bad arguments.id")]
     RemoveId,
@@ -120,7 +116,7 @@ fn request(value: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
     let execute = object.get("execute").and_then(Value::as_str).ok_or(Refusal::NoExecute)?;
     let arguments = object.get("arguments").unwrap_or(&Value::Null);
     match execute {
-        "add_hostfwd" => add_forwards(arguments, assumed),
+        "add_hostfwd" => add_range(arguments, assumed),
         "remove_hostfwd" => remove_forwards(arguments),
         "list_hostfwd" => Ok(Request::ListForwards),
         "list_flows" => list_flows(arguments),
@@ -155,23 +151,19 @@ fn list_flows(arguments: &Value) -> Result<Request, Refusal> {
     Ok(Request::ListFlows { from, limit })
 }
 
-/// One rule, or with `host_port_end` one for each port up to that one, which lead to as many ports
-/// of the guest from `guest_port` on.
-fn add_forwards(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
-    let forward = add_forward(arguments, assumed)?;
-    let Some(end) = optional(arguments, "host_port_end") else {
-        return Ok(Request::AddForward(forward));
-    };
-    let (host, guest) = (forward.host.port(), forward.guest.port());
-    let end = number(end).and_then(|end| u16::try_from(end).ok()).filter(|&end| end >= host);
-    let end = end.ok_or(Refusal::AddArgument("host_port_end"))?;
-    let guest_end = guest.checked_add(end - host).ok_or(Refusal::AddArgument("guest_port"))?;
-    let rule = |(host_port, guest_port)| Forward {
-        protocol: forward.protocol,
-        host: SocketAddr::new(forward.host.ip(), host_port),
-        guest: SocketAddr::new(forward.guest.ip(), guest_port),
-    };
-    Ok(Request::AddForwards((host..=end).zip(guest..=guest_end).map(rule).collect()))
+/// One rule, with `host_port_end` for each port up to that one, which lead to as many ports of the
+/// guest from `guest_port` on.
+fn add_range(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
+    let mut forward = add_forward(arguments, assumed)?;
+    if let Some(end) = optional(arguments, "host_port_end") {
+        let end = number(end).and_then(|end| u16::try_from(end).ok());
+        let more = end.and_then(|end| end.checked_sub(forward.host.port()));
+        let more = more.ok_or(Refusal::AddArgument("host_port_end"))?;
+        forward.guest.port().checked_add(more).ok_or(Refusal::AddArgument("guest_port"))?;
+        // Ports begin with 1, so that there are never more than fit the type.
+        forward.ports = more.saturating_add(1);
+    }
+    Ok(Request::AddForward(forward))
 }
 
 /// The arguments are looked at in this order, so that a request with several mistakes is told of
@@ -212,7 +204,7 @@ fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refu
     let host = SocketAddr::new(host, port("host_port")?);
     let guest = address(guest_name, default)?;
     let guest = SocketAddr::new(guest, port("guest_port")?);
-    Ok(Forward { protocol, host, guest })
+    Ok(Forward::new(protocol, host, guest))
 }
 
 /// A string that says something: missing, empty and of another type are the same.

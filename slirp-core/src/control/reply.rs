@@ -18,20 +18,14 @@ pub fn added(id: ForwardId) -> String {
     format!("{{\"return\":{{\"id\":{}}}}}", id.0)
 }
 
-/// The reply to `add_hostfwd` of `count` ports, whose rules have numbers that follow each other.
-pub fn added_range(first: ForwardId, count: usize) -> String {
-    let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let last = first.0.saturating_add(count.saturating_sub(1));
-    format!("{{\"return\":{{\"id\":{},\"id_end\":{last}}}}}", first.0)
-}
-
 /// The reply to `remove_hostfwd`.
 pub fn removed() -> String {
     "{\"return\":{}}".to_owned()
 }
 
 /// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
-/// sends `entries`, so some clients read the one and some the other.
+/// sends `entries`, so some clients read the one and some the other. A rule of several ports has
+/// `host_port_end` as well, as in the request that made it.
 pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
     let mut entries = String::from("[");
     for (index, (id, forward)) in forwards.iter().enumerate() {
@@ -42,11 +36,15 @@ pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
         };
         let six = if forward.host.is_ipv6() { "6" } else { "" };
         let (host, guest) = (forward.host, forward.guest);
+        let end = match forward.ports {
+            1 => String::new(),
+            _ => format!(",\"host_port_end\":{}", forward.last_host_port()),
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             entries,
             "{comma}{{\"id\":{},\"proto\":\"{proto}{six}\",\"host_addr{six}\":\"{}\",\
-             \"host_port\":{},\"guest_addr{six}\":\"{}\",\"guest_port\":{}}}",
+             \"host_port\":{}{end},\"guest_addr{six}\":\"{}\",\"guest_port\":{}}}",
             id.0,
             host.ip(),
             host.port(),

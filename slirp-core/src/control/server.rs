@@ -27,7 +27,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::protocol::{self, REQUEST_CAP, Refusal, Request};
 use super::reply;
 use crate::event::ForwardId;
-use crate::host::forward::{Forward, ForwardError};
+use crate::host::forward::ForwardError;
 use crate::instance::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::sys::remover::{Identity, Remover};
@@ -204,17 +204,8 @@ async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
             Ok(id) => Ok(reply::added(id)),
-            Err(error) => Err(invalid_guest(&error, &forward).unwrap_or(Refusal::AddFailed)),
+            Err(error) => Err(add_refusal(&error)),
         },
-        Request::AddForwards(forwards) => {
-            let (count, sample) = (forwards.len(), forwards.first().copied());
-            match handle.add_forwards(forwards).await {
-                Ok(first) => Ok(reply::added_range(first, count)),
-                Err(error) => Err(sample
-                    .and_then(|forward| invalid_guest(&error, &forward))
-                    .unwrap_or_else(|| Refusal::AddRangeFailed(error.to_string()))),
-            }
-        }
         Request::RemoveForwards(ids) => {
             let (first, last) = (ForwardId(*ids.start()), ForwardId(*ids.end()));
             match handle.remove_forwards(first, last).await {
@@ -236,9 +227,11 @@ async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
     }
 }
 
-fn invalid_guest(error: &ForwardError, forward: &Forward) -> Option<Refusal> {
-    let name = if forward.guest.is_ipv6() { "guest_addr6" } else { "guest_addr" };
-    matches!(error, ForwardError::GuestAddress(_)).then_some(Refusal::AddArgument(name))
+fn add_refusal(error: &ForwardError) -> Refusal {
+    if let ForwardError::GuestAddress(address) = error {
+        return Refusal::AddArgument(if address.is_ipv6() { "guest_addr6" } else { "guest_addr" });
+    }
+    Refusal::AddFailed(error.to_string())
 }
 
 /// Gathers parts of the list until there are `limit` flows or no more.

@@ -4,7 +4,7 @@
 //! section 4.3). The key in the flow table is the guest's address and the remote as the guest sees
 //! it, so that an answer finds its rule before policy and the guest's own mappings are asked.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use super::GuestSide;
 use crate::config::Timeouts;
@@ -19,8 +19,8 @@ pub struct Origin {
     pub rule: ForwardId,
     /// The sender.
     pub client: SocketAddr,
-    /// The host's address that it was sent to; answers leave from there.
-    pub local: IpAddr,
+    /// The host's address and port that it was sent to; answers leave from there.
+    pub local: SocketAddr,
 }
 
 /// See the [module](self).

@@ -38,7 +38,7 @@ impl Allotment {
     /// As much of this as there are descriptors for. `limit` is that of the process.
     pub(crate) fn within(self, limit: Option<usize>) -> Self {
         let Some(limit) = limit else { return self };
-        let reserve = (limit / 4).clamp(RESERVE_MIN, RESERVE_CAP).min(limit / 2);
+        let reserve = reserve(limit);
         let spare = reserve.saturating_sub(IDLE);
         let dns_queries = self.dns_queries.min((spare / 2).max(1));
         let dns_sockets = dns_queries + dns_queries.div_ceil(QUERIES_PER_SPARE_SOCKET);
@@ -46,6 +46,15 @@ impl Allotment {
         let api_clients = self.api_clients.min((reserve / 4).min(left).max(1));
         Self { flows: self.flows.min(limit - reserve), dns_queries, api_clients }
     }
+}
+
+fn reserve(limit: usize) -> usize {
+    (limit / 4).clamp(RESERVE_MIN, RESERVE_CAP).min(limit / 2)
+}
+
+/// How many descriptors flows and forwarded ports may have.
+pub(crate) fn left_to_flows(limit: Option<usize>) -> usize {
+    limit.map_or(usize::MAX, |limit| limit - reserve(limit))
 }
 
 /// The process's limit as it is now; `None` where there is none, or it cannot be told.

@@ -1,13 +1,14 @@
 //! Forward rules: ports of the host that lead to the guest.
 //!
-//! Owns the rules, their listeners and UDP sockets, and which of these have something waiting.
+//! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A rule
+//! is a range of ports (often of one), with a socket for each.
 //! What becomes of an accepted connection or a datagram is decided on the pure side; when to look
 //! at which socket is the reactor's business.
 //!
 //! A guest that speaks first from a published UDP port leaves from there as well, so that remotes see
 //! one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's socket.
 //!
-//! Sockets are edge-triggered, so a rule that was not drained stays queued. When the process is
+//! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
 use core::fmt;
@@ -22,20 +23,22 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::descriptors;
 use super::tcp::TcpStream;
 use super::udp::{NotSent, Received, UdpSocket};
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
-/// Rules at one time (one descriptor each; a published port range is one rule per port).
-pub const FORWARDS_CAP: usize = 4096;
+/// Forwarded ports at one time (one descriptor and about 150 bytes each): every port of one protocol
+/// (RFC 9293 section 3.1, RFC 768). Where the process may open fewer descriptors, that many.
+pub const PORTS_CAP: usize = 65_535;
 /// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about that (arbitrary).
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Tokens of rules start here, far above those of flows.
+/// Tokens of ports start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
 crate::sys::calls::system_calls! {
@@ -48,7 +51,7 @@ crate::sys::calls::system_calls! {
 }
 
 /// What a rule forwards.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ForwardProtocol {
     /// Connections.
     Tcp,
@@ -65,15 +68,50 @@ impl fmt::Display for ForwardProtocol {
     }
 }
 
-/// One rule: what arrives at `host` goes to `guest`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// One rule: what arrives at `host` goes to `guest`, from one port or from several in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Forward {
     /// What is forwarded.
     pub protocol: ForwardProtocol,
-    /// Where the host listens; the unspecified address stands for all of this IP version.
+    /// Where the host listens, at the first port; the unspecified address stands for all of this IP
+    /// version.
     pub host: SocketAddr,
-    /// Where the guest listens.
+    /// Where the guest listens, at the port that the host's first port leads to.
     pub guest: SocketAddr,
+    /// How many ports there are: each port of the host leads to the port of the guest that is as far
+    /// behind the first.
+    pub ports: u16,
+}
+
+impl Forward {
+    /// A rule for one port.
+    pub const fn new(protocol: ForwardProtocol, host: SocketAddr, guest: SocketAddr) -> Self {
+        Self { protocol, host, guest, ports: 1 }
+    }
+
+    /// The last port of the host; equal to the first where there is one.
+    pub const fn last_host_port(&self) -> u16 {
+        self.host.port().saturating_add(self.ports.saturating_sub(1))
+    }
+
+    /// The rules of its ports, one by one.
+    pub fn each(&self) -> impl Iterator<Item = Self> + use<> {
+        let rule = *self;
+        (0..rule.ports).map(move |index| rule.port(index))
+    }
+
+    /// The rule of one of its ports, counted from 0.
+    fn port(&self, index: u16) -> Self {
+        let nth =
+            |first: SocketAddr| SocketAddr::new(first.ip(), first.port().saturating_add(index));
+        Self { host: nth(self.host), guest: nth(self.guest), ports: 1, ..*self }
+    }
+
+    /// Whether there is a port at all, and none beyond the last that exists.
+    fn is_in_range(&self) -> bool {
+        let fits = |first: u16| first.checked_add(self.ports.saturating_sub(1)).is_some();
+        self.ports != 0 && fits(self.host.port()) && fits(self.guest.port())
+    }
 }
 
 /// Why a rule could not be added or removed.
@@ -97,9 +135,25 @@ pub enum ForwardError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// There are [`FORWARDS_CAP`] rules already.
-    #[error("there are {FORWARDS_CAP} forward rules already")]
-    TooMany,
+    /// The range has no port, or ends beyond the last that there is.
+    #[error("ports of {} and {} end at 65535: {} from there on cannot be forwarded", .0.host, .0.guest, .0.ports)]
+    Range(Forward),
+    /// There would be more than [`PORTS_CAP`] ports.
+    #[error("{0} ports would be forwarded; the most is {PORTS_CAP}")]
+    TooMany(usize),
+    /// The process may not open as many sockets as there would be forwarded ports.
+    #[error(
+        "{needed} forwarded ports need as many descriptors, and {available} may be used for ports: the limit \
+         of the process is {limit} (ulimit -n)"
+    )]
+    Descriptors {
+        /// Ports that there would be in all.
+        needed: usize,
+        /// Ports that there may be in all.
+        available: usize,
+        /// The limit of open descriptors.
+        limit: usize,
+    },
     /// No rule has this name (any more).
     #[error("there is no forward rule {}", .0.0)]
     Unknown(ForwardId),
@@ -123,23 +177,45 @@ enum RuleSocket {
     Udp(UdpSocket),
 }
 
+/// Name of one port of a rule; those of one rule follow each other. Never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct PortId(usize);
+
+#[derive(Debug)]
+struct Port {
+    rule: ForwardId,
+    socket: RuleSocket,
+    is_queued: bool,
+}
+
 #[derive(Debug)]
 struct Rule {
     forward: Forward,
-    socket: RuleSocket,
-    is_queued: bool,
+    first: PortId,
+}
+
+impl Rule {
+    /// What one of its ports forwards.
+    fn port(&self, id: PortId) -> Forward {
+        // A rule has as many ports as fit the type.
+        self.forward.port(u16::try_from(id.0 - self.first.0).unwrap_or(u16::MAX))
+    }
 }
 
 /// The rules of one instance.
 #[derive(Debug)]
 pub(crate) struct Forwards {
     rules: BTreeMap<ForwardId, Rule>,
-    /// UDP rules by the guest's address and port, the first added first.
-    published: BTreeSet<(SocketAddr, ForwardId)>,
+    ports: BTreeMap<PortId, Port>,
+    /// The rules by what they lead to, port by port.
+    targets: BTreeSet<(ForwardProtocol, SocketAddr, ForwardId)>,
     registry: Registry,
     coalesce_udp: bool,
+    /// The limit of the process; `None` where there is none.
+    descriptors: Option<usize>,
     last_id: u64,
-    queue: Vec<ForwardId>,
+    next_port: usize,
+    queue: Vec<PortId>,
     paused_until: Option<Instant>,
     /// When a line about that was logged for the last time.
     warned_at: Option<Instant>,
@@ -156,45 +232,61 @@ pub(crate) enum Accepted {
 }
 
 impl Forwards {
-    pub(crate) const fn new(registry: Registry, coalesce_udp: bool) -> Self {
+    /// No rules yet, in a process that may have so many descriptors open.
+    pub(crate) const fn new(
+        registry: Registry,
+        coalesce_udp: bool,
+        descriptors: Option<usize>,
+    ) -> Self {
         Self {
             rules: BTreeMap::new(),
-            published: BTreeSet::new(),
+            ports: BTreeMap::new(),
+            targets: BTreeSet::new(),
             registry,
             coalesce_udp,
+            descriptors,
             last_id: 0,
+            next_port: 0,
             queue: Vec::new(),
             paused_until: None,
             warned_at: None,
         }
     }
 
-    /// Adds a rule; the port is open when this returns.
-    ///
-    /// # Errors
-    /// [`ForwardError`], whose addresses have been checked against the plan by the caller.
-    pub(crate) fn add(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
+    /// Adds a rule; its ports are open when this returns.
+    fn add(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
         if forward.host.is_ipv4() != forward.guest.is_ipv4() {
             return Err(ForwardError::Versions(forward));
         }
         if forward.host.port() == 0 || forward.guest.port() == 0 {
             return Err(ForwardError::PortZero);
         }
-        if self.rules.len() >= FORWARDS_CAP {
-            return Err(ForwardError::TooMany);
+        if !forward.is_in_range() {
+            return Err(ForwardError::Range(forward));
         }
         let id = ForwardId(self.last_id + 1);
-        let socket =
-            self.open(id, &forward).map_err(|source| ForwardError::Bind { forward, source })?;
-        self.last_id = id.0;
-        if forward.protocol == ForwardProtocol::Udp {
-            self.published.insert((endpoint(forward.guest), id));
+        let first = PortId(self.next_port);
+        for index in 0..forward.ports {
+            let port = forward.port(index);
+            match self.open(PortId(self.next_port), &port) {
+                Ok(socket) => {
+                    let port = Port { rule: id, socket, is_queued: false };
+                    self.ports.insert(PortId(self.next_port), port);
+                    self.next_port += 1;
+                }
+                Err(source) => {
+                    self.ports.split_off(&first);
+                    return Err(ForwardError::Bind { forward: port, source });
+                }
+            }
         }
-        self.rules.insert(id, Rule { forward, socket, is_queued: false });
+        self.last_id = id.0;
+        self.targets.extend(targets(id, forward));
+        self.rules.insert(id, Rule { forward, first });
         Ok(id)
     }
 
-    fn open(&self, id: ForwardId, forward: &Forward) -> io::Result<RuleSocket> {
+    fn open(&self, id: PortId, forward: &Forward) -> io::Result<RuleSocket> {
         let socket = match forward.protocol {
             ForwardProtocol::Tcp => RuleSocket::Tcp(listen(forward.host)?),
             ForwardProtocol::Udp => {
@@ -205,27 +297,58 @@ impl Forwards {
             RuleSocket::Tcp(socket) => socket.as_raw_fd(),
             RuleSocket::Udp(socket) => socket.as_raw_fd(),
         };
-        let token = usize::try_from(id.0).ok().and_then(|id| id.checked_add(FIRST_TOKEN));
-        let token = Token(token.ok_or(io::ErrorKind::QuotaExceeded)?);
-        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        let token = id.0.checked_add(FIRST_TOKEN).ok_or(io::ErrorKind::QuotaExceeded)?;
+        self.registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)?;
         Ok(socket)
     }
 
     /// Adds all of the rules, under names that follow each other, or none; returns the first name.
     ///
     /// # Errors
-    /// Those of [`add`](Self::add), for the first rule that cannot be added.
+    /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the guests'
+    /// addresses against the plan.
     pub(crate) fn add_all(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+        let ports = |forward: &Forward| usize::from(forward.ports);
+        let needed = self.ports.len() + forwards.iter().map(ports).sum::<usize>();
+        if needed > PORTS_CAP {
+            return Err(ForwardError::TooMany(needed));
+        }
+        let limit = self.descriptors;
+        let available = PORTS_CAP.min(descriptors::left_to_flows(limit));
+        let too_few = |available| {
+            let limit = limit.unwrap_or(usize::MAX);
+            ForwardError::Descriptors { needed, available, limit }
+        };
+        if needed > available {
+            return Err(too_few(available));
+        }
         let first = ForwardId(self.last_id + 1);
         for &forward in forwards {
             if let Err(error) = self.add(forward) {
-                for (id, rule) in self.rules.split_off(&first) {
-                    self.published.remove(&(endpoint(rule.forward.guest), id));
+                let added: Vec<ForwardId> = self.rules.range(first..).map(|(&id, _)| id).collect();
+                let opened = self.ports.len();
+                added.into_iter().for_each(|id| self.remove(id));
+                // Flows have what ports might have had.
+                if let ForwardError::Bind { source, .. } = &error
+                    && source.raw_os_error() == Some(libc::EMFILE)
+                {
+                    return Err(too_few(opened));
                 }
                 return Err(error);
             }
         }
         Ok(first)
+    }
+
+    /// Closing the sockets also ends their registration.
+    fn remove(&mut self, id: ForwardId) {
+        let Some(Rule { forward, first }) = self.rules.remove(&id) else { return };
+        for index in 0..usize::from(forward.ports) {
+            self.ports.remove(&PortId(first.0 + index));
+        }
+        for target in targets(id, forward) {
+            self.targets.remove(&target);
+        }
     }
 
     /// Removes all of the rules or none, and closes their ports; connections that were accepted
@@ -239,7 +362,7 @@ impl Forwards {
     ) -> Result<Vec<ForwardId>, ForwardError> {
         let unknown = |id| ForwardError::Unknown(ForwardId(id));
         let (first, last) = (*ids.start(), *ids.end());
-        // No more than FORWARDS_CAP, however long the range is.
+        // No more than there are, however long the range is.
         let known: Vec<ForwardId> = self
             .rules
             .range(ForwardId(first)..)
@@ -253,11 +376,8 @@ impl Forwards {
         if known.last().is_none_or(|id| id.0 != last) {
             return Err(unknown(known.last().map_or(first, |id| id.0 + 1)));
         }
-        for id in &known {
-            // Closing the socket also ends its registration.
-            if let Some(rule) = self.rules.remove(id) {
-                self.published.remove(&(endpoint(rule.forward.guest), *id));
-            }
+        for &id in &known {
+            self.remove(id);
         }
         Ok(known)
     }
@@ -268,25 +388,24 @@ impl Forwards {
 
     /// Notes that something waits on the socket with this token; `false` if it is none of ours.
     pub(crate) fn on_event(&mut self, token: Token) -> bool {
-        let Some(id) = token.0.checked_sub(FIRST_TOKEN).and_then(|id| u64::try_from(id).ok())
-        else {
+        let Some(id) = token.0.checked_sub(FIRST_TOKEN) else {
             return false;
         };
-        self.queue(ForwardId(id));
+        self.queue(PortId(id));
         true
     }
 
-    /// The rule is to be served again.
-    pub(crate) fn queue(&mut self, id: ForwardId) {
-        if let Some(rule) = self.rules.get_mut(&id)
-            && !rule.is_queued
+    /// The port is to be served again.
+    pub(crate) fn queue(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id)
+            && !port.is_queued
         {
-            rule.is_queued = true;
+            port.is_queued = true;
             self.queue.push(id);
         }
     }
 
-    /// Whether no rule is queued.
+    /// Whether no port is queued.
     pub(crate) const fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
@@ -299,26 +418,41 @@ impl Forwards {
         Some(self.paused_until.map_or(Duration::ZERO, |until| until.saturating_since(now)))
     }
 
-    /// Takes the rules that are to be served now.
-    pub(crate) fn take_queue(&mut self, now: Instant) -> Vec<(ForwardId, ForwardProtocol)> {
+    /// Takes the ports that are to be served now.
+    pub(crate) fn take_queue(&mut self, now: Instant) -> Vec<(PortId, ForwardProtocol)> {
         if self.queue.is_empty() || self.paused_until.is_some_and(|until| until > now) {
             return Vec::new();
         }
         self.paused_until = None;
         let mut due = Vec::with_capacity(self.queue.len());
         for id in std::mem::take(&mut self.queue) {
-            if let Some(rule) = self.rules.get_mut(&id) {
-                rule.is_queued = false;
-                due.push((id, rule.forward.protocol));
+            if let Some(port) = self.ports.get_mut(&id) {
+                port.is_queued = false;
+                let protocol = match port.socket {
+                    RuleSocket::Tcp(_) => ForwardProtocol::Tcp,
+                    RuleSocket::Udp(_) => ForwardProtocol::Udp,
+                };
+                due.push((id, protocol));
             }
         }
         due
     }
 
-    /// Takes the next connection of a rule.
-    pub(crate) fn accept(&mut self, id: ForwardId, now: Instant) -> Accepted {
-        let Some(Rule { forward, socket: RuleSocket::Tcp(listener), .. }) = self.rules.get(&id)
-        else {
+    /// A port, what it forwards, and its rule.
+    fn port(&self, id: PortId) -> Option<(&Port, Forward)> {
+        let port = self.ports.get(&id)?;
+        Some((port, self.rules.get(&port.rule)?.port(id)))
+    }
+
+    fn port_mut(&mut self, id: PortId) -> Option<(&mut Port, Forward)> {
+        let port = self.ports.get_mut(&id)?;
+        let forward = self.rules.get(&port.rule)?.port(id);
+        Some((port, forward))
+    }
+
+    /// Takes the next connection of a port.
+    pub(crate) fn accept(&mut self, id: PortId, now: Instant) -> Accepted {
+        let Some((Port { socket: RuleSocket::Tcp(listener), .. }, forward)) = self.port(id) else {
             return Accepted::Drained;
         };
         let guest = forward.guest;
@@ -343,14 +477,14 @@ impl Forwards {
         }
     }
 
-    /// Takes the next datagram of a rule; `None` when there is none.
+    /// Takes the next datagram of a port; `None` when there is none.
     pub(crate) fn receive<'b>(
         &mut self,
-        id: ForwardId,
+        id: PortId,
         buffer: &'b mut [u8],
     ) -> Option<(Origin, SocketAddr, Received<'b>)> {
-        let Some(Rule { forward, socket: RuleSocket::Udp(socket), .. }) = self.rules.get_mut(&id)
-        else {
+        let (port, forward) = self.port_mut(id)?;
+        let Port { rule, socket: RuleSocket::Udp(socket), .. } = port else {
             return None;
         };
         let received = socket.recv(buffer).ok()?;
@@ -358,13 +492,13 @@ impl Forwards {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let local = received.local.unwrap_or(unspecified);
-        Some((Origin { rule: id, client: received.from, local }, forward.guest, received))
+        let local = SocketAddr::new(received.local.unwrap_or(unspecified), forward.host.port());
+        Some((Origin { rule: *rule, client: received.from, local }, forward.guest, received))
     }
 
     /// The next error that a datagram sent from a rule's port has met, with the guest's address.
-    pub(crate) fn take_error(&mut self, id: ForwardId) -> Option<(SocketAddr, DatagramError)> {
-        let Rule { forward, socket: RuleSocket::Udp(socket), .. } = self.rules.get_mut(&id)? else {
+    pub(crate) fn take_error(&mut self, id: PortId) -> Option<(SocketAddr, DatagramError)> {
+        let (Port { socket: RuleSocket::Udp(socket), .. }, forward) = self.port_mut(id)? else {
             return None;
         };
         socket.take_error().map(|error| (forward.guest, error))
@@ -373,19 +507,22 @@ impl Forwards {
     /// The rule that `guest` sends to `remote` from, if it has published this port: the first whose
     /// address on the host can reach there.
     pub(crate) fn published(&self, guest: SocketAddr, remote: SocketAddr) -> Option<Origin> {
-        if self.published.is_empty() {
+        if self.targets.is_empty() {
             return None;
         }
         let guest = endpoint(guest);
-        let rules = self.published.range((guest, ForwardId(0))..=(guest, ForwardId(u64::MAX)));
+        let of = |id| (ForwardProtocol::Udp, guest, ForwardId(id));
         let reaches = |rule: &Rule| can_reach(rule.forward.host.ip(), remote.ip());
-        let (_, rule) = rules.copied().find(|(_, id)| self.rules.get(id).is_some_and(reaches))?;
+        let mut rules = self.targets.range(of(0)..=of(u64::MAX));
+        let &(.., id) = rules.find(|(.., id)| self.rules.get(id).is_some_and(reaches))?;
+        let forward = self.rules.get(&id)?.forward;
         // The address that the rule listens at, or the kernel's choice, is right by itself.
-        let local = match remote {
+        let address = match remote {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        Some(Origin { rule, client: remote, local })
+        let port = forward.port(guest.port().checked_sub(forward.guest.port())?).host.port();
+        Some(Origin { rule: id, client: remote, local: SocketAddr::new(address, port) })
     }
 
     /// Sends the guest's answer to whoever `origin` names.
@@ -399,9 +536,9 @@ impl Forwards {
         segment_len: Option<u16>,
         envelope: Envelope,
     ) -> Result<(), NotSent> {
-        match self.rules.get_mut(&origin.rule) {
-            Some(Rule { socket: RuleSocket::Udp(socket), .. }) => {
-                let local = Some(origin.local).filter(|local| !local.is_unspecified());
+        match self.port_of(origin).and_then(|id| self.ports.get_mut(&id)) {
+            Some(Port { socket: RuleSocket::Udp(socket), .. }) => {
+                let local = Some(origin.local.ip()).filter(|local| !local.is_unspecified());
                 socket.send_from(local, origin.client, payload, segment_len, envelope)
             }
             Some(_) | None => {
@@ -409,6 +546,21 @@ impl Forwards {
             }
         }
     }
+
+    /// The port on which a datagram arrived, and from which its answers leave.
+    pub(crate) fn port_of(&self, origin: &Origin) -> Option<PortId> {
+        let Rule { forward, first } = self.rules.get(&origin.rule)?;
+        let index = origin.local.port().checked_sub(forward.host.port())?;
+        (index < forward.ports).then_some(PortId(first.0 + usize::from(index)))
+    }
+}
+
+/// What a rule leads to, port by port.
+fn targets(
+    id: ForwardId,
+    forward: Forward,
+) -> impl Iterator<Item = (ForwardProtocol, SocketAddr, ForwardId)> {
+    forward.each().map(move |port| (port.protocol, endpoint(port.guest), id))
 }
 
 /// Address and port alone, without what an IPv6 socket address has besides.
@@ -444,3 +596,6 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,7 @@ struct Found {
 
 impl Reactor {
     /// A loop around `link` and `stack` that sends from `outbound`, asks `queries` for DNS answers and
-    /// waits as `busy_poll` says.
+    /// waits as `busy_poll` says, in a process that may have so many `descriptors`.
     pub(crate) fn new(
         mut link: Link,
         recorder: Option<Recorder>,
@@ -147,6 +147,7 @@ impl Reactor {
         outbound: OutboundAddresses,
         queries: tokio::sync::mpsc::Sender<Query>,
         busy_poll: BusyPoll,
+        descriptors: Option<usize>,
     ) -> io::Result<(Self, Mailbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -164,7 +165,7 @@ impl Reactor {
         // Edge-triggered, so that nobody has to read how often it went off.
         poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
-        let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp);
+        let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp, descriptors);
         let reactor = Self {
             poll,
             link,

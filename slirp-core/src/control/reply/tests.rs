@@ -11,30 +11,23 @@ fn replies_that_clients_know_are_exact() {
     assert_eq!(added(ForwardId(1)), "{\"return\":{\"id\":1}}");
     assert_eq!(removed(), "{\"return\":{}}");
     assert_eq!(forwards(&[]), "{\"return\":{\"entries\":[]},\"entries\":[]}");
-    let v4 = Forward {
-        protocol: ForwardProtocol::Tcp,
-        host: "0.0.0.0:8080".parse().unwrap(),
-        guest: "10.0.2.100:80".parse().unwrap(),
+    let rule = |protocol, host: &str, guest: &str| {
+        Forward::new(protocol, host.parse().unwrap(), guest.parse().unwrap())
     };
-    let v6 = Forward {
-        protocol: ForwardProtocol::Udp,
-        host: "[::1]:53".parse().unwrap(),
-        guest: "[fd00::64]:53".parse().unwrap(),
-    };
+    let v4 = rule(ForwardProtocol::Tcp, "0.0.0.0:8080", "10.0.2.100:80");
+    let v6 = rule(ForwardProtocol::Udp, "[::1]:53", "[fd00::64]:53");
+    let range =
+        Forward { ports: 10_001, ..rule(ForwardProtocol::Udp, "0.0.0.0:10000", "10.0.2.100:1") };
     let entries = "[{\"id\":1,\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\
                    \"guest_addr\":\"10.0.2.100\",\"guest_port\":80},\
                    {\"id\":3,\"proto\":\"udp6\",\"host_addr6\":\"::1\",\"host_port\":53,\
-                   \"guest_addr6\":\"fd00::64\",\"guest_port\":53}]";
+                   \"guest_addr6\":\"fd00::64\",\"guest_port\":53},\
+                   {\"id\":4,\"proto\":\"udp\",\"host_addr\":\"0.0.0.0\",\"host_port\":10000,\
+                   \"host_port_end\":20000,\"guest_addr\":\"10.0.2.100\",\"guest_port\":1}]";
     assert_eq!(
-        forwards(&[(ForwardId(1), v4), (ForwardId(3), v6)]),
+        forwards(&[(ForwardId(1), v4), (ForwardId(3), v6), (ForwardId(4), range)]),
         format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
     );
-}
-
-#[test]
-fn a_range_has_the_ids_of_its_first_and_last_port() {
-    assert_eq!(added_range(ForwardId(5), 3), "{\"return\":{\"id\":5,\"id_end\":7}}");
-    assert_eq!(added_range(ForwardId(5), 1), "{\"return\":{\"id\":5,\"id_end\":5}}");
 }
 
 #[test]

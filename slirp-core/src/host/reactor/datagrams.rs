@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{DATAGRAMS_CAP, ERRORS_CAP, QUOTE_CAP, Reactor};
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, FlowId, ForwardId, HostError};
+use crate::event::{Datagram, FlowId, HostError};
 use crate::host::datagram::SendError;
 use crate::host::echo::EchoOpenError;
-use crate::host::forward::Forwards;
+use crate::host::forward::{Forwards, PortId};
 use crate::host::sockets::{EchoFailure, HostSocket, SocketTable};
 use crate::host::udp::NotSent;
 use crate::instance::RunError;
@@ -22,11 +22,11 @@ impl Reactor {
     pub(super) fn note_sent(&mut self, sent: Result<(), Unsent>) {
         match sent {
             Ok(()) => {}
-            Err(Unsent::Udp { flow, rule, remote, error, quote, len, count }) => {
+            Err(Unsent::Udp { flow, port, remote, error, quote, len, count }) => {
                 if matches!(error, HostError::TooLarge(_)) {
                     // Looking for the MTU may have turned up errors of other datagrams.
-                    match rule {
-                        Some(rule) => self.forwards.queue(rule),
+                    match port {
+                        Some(port) => self.forwards.queue(port),
                         None if self.sockets.set_queued(flow, true) => self.backlog.push(flow),
                         None => {}
                     }
@@ -162,7 +162,7 @@ pub(super) enum Unsent {
     /// flow that has a socket of its own, or of a rule's.
     Udp {
         flow: FlowId,
-        rule: Option<ForwardId>,
+        port: Option<PortId>,
         remote: SocketAddr,
         error: HostError,
         quote: Vec<u8>,
@@ -193,10 +193,9 @@ pub(super) fn send(
     match datagram {
         Datagram::Udp { flow, guest, remote, payload, segment_len, envelope } => {
             if let Some(origin) = forwards.published(guest, remote) {
+                let port = forwards.port_of(&origin);
                 let sent = forwards.send(&origin, payload, segment_len, envelope);
-                return sent.map_err(|not_sent| {
-                    unsent(flow, Some(origin.rule), remote, payload, not_sent)
-                });
+                return sent.map_err(|not_sent| unsent(flow, port, remote, payload, not_sent));
             }
             let sent = match sockets.udp(flow, remote) {
                 Ok(socket) => socket.send(remote, payload, segment_len, envelope),
@@ -205,10 +204,9 @@ pub(super) fn send(
             sent.map_err(|not_sent| unsent(flow, None, remote, payload, not_sent))
         }
         Datagram::Forwarded { flow, origin, payload, segment_len, envelope } => {
+            let port = forwards.port_of(&origin);
             let sent = forwards.send(&origin, payload, segment_len, envelope);
-            sent.map_err(|not_sent| {
-                unsent(flow, Some(origin.rule), origin.client, payload, not_sent)
-            })
+            sent.map_err(|not_sent| unsent(flow, port, origin.client, payload, not_sent))
         }
         Datagram::Echo { flow, remote, ident, sequence, payload, envelope } => {
             let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
@@ -227,7 +225,7 @@ pub(super) fn send(
 
 fn unsent(
     flow: FlowId,
-    rule: Option<ForwardId>,
+    port: Option<PortId>,
     remote: SocketAddr,
     payload: &[u8],
     not_sent: NotSent,
@@ -238,7 +236,7 @@ fn unsent(
         SendError::Host(error) => {
             let first = &payload[first];
             let quote = first[..first.len().min(QUOTE_CAP)].to_vec();
-            Unsent::Udp { flow, rule, remote, error, quote, len: first.len(), count }
+            Unsent::Udp { flow, port, remote, error, quote, len: first.len(), count }
         }
     }
 }

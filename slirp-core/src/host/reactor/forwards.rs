@@ -1,13 +1,13 @@
 //! Forward rules: adding and removing them, and what arrives on their sockets.
 //!
-//! Owns how much is taken from one rule in a turn. The sockets are `host::forward`'s, what the guest
+//! Owns how much is taken from one port in a turn. The sockets are `host::forward`'s, what the guest
 //! sees of them is the stack's.
 
 use std::ops::RangeInclusive;
 
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
 use crate::event::{ForwardId, HostError};
-use crate::host::forward::{Accepted, Forward, ForwardError, ForwardProtocol};
+use crate::host::forward::{Accepted, Forward, ForwardError, ForwardProtocol, PortId};
 use crate::host::sockets::{HostSocket, TcpHost};
 use crate::instance::RunError;
 use crate::time::Instant;
@@ -36,7 +36,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Serves forward rules that have something, each at most its share.
+    /// Serves forwarded ports that have something, each at most its share.
     pub(super) fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
         for (id, protocol) in self.forwards.take_queue(now) {
             let is_drained = match protocol {
@@ -51,7 +51,7 @@ impl Reactor {
     }
 
     /// Returns whether every connection was taken.
-    fn accept(&mut self, id: ForwardId, now: Instant) -> bool {
+    fn accept(&mut self, id: PortId, now: Instant) -> bool {
         for _ in 0..ACCEPTS_CAP {
             let (stream, remote, guest) = match self.forwards.accept(id, now) {
                 Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
@@ -75,7 +75,7 @@ impl Reactor {
     }
 
     /// Returns whether every datagram was taken.
-    fn receive_forwarded(&mut self, id: ForwardId, now: Instant) -> Result<bool, RunError> {
+    fn receive_forwarded(&mut self, id: PortId, now: Instant) -> Result<bool, RunError> {
         for _ in 0..ERRORS_CAP {
             let Some((guest, error)) = self.forwards.take_error(id) else {
                 break;

@@ -21,7 +21,7 @@ fn reactor(busy_poll: BusyPoll) -> (Reactor, OwnedFd) {
     let stack = Stack::new(StackConfig::default());
     let (queries, _) = tokio::sync::mpsc::channel(1);
     let outbound = OutboundAddresses::default();
-    let (reactor, _) = Reactor::new(link, None, stack, outbound, queries, busy_poll).unwrap();
+    let (reactor, _) = Reactor::new(link, None, stack, outbound, queries, busy_poll, None).unwrap();
     (reactor, guest)
 }
 

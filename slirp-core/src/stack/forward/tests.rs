@@ -456,7 +456,7 @@ fn what_the_guest_cannot_answer_appears_as_the_gateway() {
 
 fn origin(port: u16) -> Origin {
     let client = SocketAddr::from(([198, 51, 100, 2], port));
-    Origin { rule: ForwardId(1), client, local: IpAddr::from([198, 51, 100, 1]) }
+    Origin { rule: ForwardId(1), client, local: ([198, 51, 100, 1], 53).into() }
 }
 
 fn send_datagram(scene: &mut Scene, port: u16) {
@@ -590,7 +590,7 @@ fn remote_that_the_guest_spoke_to_first_answers_as_the_guest_knows_it() {
         }
         other => panic!("{other:?}"),
     }
-    let origin = Origin { rule: ForwardId(1), client: reached, local: reached.ip() };
+    let origin = Origin { rule: ForwardId(1), client: reached, local: reached };
     scene.stack.handle_udp_forwarded(origin, guest, b"answer", None, 0, scene.now);
     scene.turn();
     assert_eq!(scene.frames.last().unwrap()[26..30], [127, 0, 0, 1]);

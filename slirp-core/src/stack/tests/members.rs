@@ -172,8 +172,7 @@ fn tell_of_many(stack: &mut Stack, last: u8) {
 /// A remote sends to the published UDP port of a member. Returns how many datagrams leave for it.
 fn publish(stack: &mut Stack, last: u8, port: u16) -> usize {
     let client = SocketAddr::from(([192, 0, 2, 1], port));
-    let local = client.ip();
-    let origin = Origin { rule: ForwardId(u64::from(last)), client, local };
+    let origin = Origin { rule: ForwardId(u64::from(last)), client, local: client };
     let guest = SocketAddr::from(([10, 0, 2, last], 53));
     stack.handle_udp_forwarded(origin, guest, b"question", None, 0, NOW);
     datagrams_to(stack, last)

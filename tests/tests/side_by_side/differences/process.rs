@@ -49,6 +49,26 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        topic: "API: port that cannot be opened",
+        theirs: "the reason is not told",
+        ours: "the reason stands behind their text",
+        seen: &[
+            seen(
+                "api: the same again",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed\"}}",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
+                 listen on 0.0.0.0:8080 for TCP: Address already in use (os error 98)\"}}",
+            ),
+            seen(
+                "api: address that the host has not",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed\"}}",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
+                 listen on 192.0.2.1:8084 for TCP: Cannot assign requested address (os error 99) (no \
+                 interface of the host has this address)\"}}",
+            ),
+        ],
+    },
+    Row {
         topic: "API: ports beyond 65535",
         theirs: "wrap around",
         ours: "are refused",

@@ -181,7 +181,7 @@ impl Crowd {
     /// A remote sends a datagram to a published port of 10.0.2.`last`.
     fn receive(&mut self, port: u16, last: u8) -> bool {
         let client = SocketAddr::from(([198, 51, 100, 2], port));
-        let local = IpAddr::from([198, 51, 100, 1]);
+        let local = SocketAddr::from(([198, 51, 100, 1], 80));
         let origin = Origin { rule: ForwardId(1), client, local };
         let guest = SocketAddr::from(([10, 0, 2, last], 80));
         self.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, self.now);
