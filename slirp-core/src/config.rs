@@ -157,8 +157,9 @@ pub struct Timeouts {
     /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
     pub guest_unresponsive: Duration,
     /// A TCP flow of which one direction has ended, without traffic (RFC 5382 section 5 REQ-5 names
-    /// 2 hours 4 minutes for what may still be in use). A guest that vanished without a reset would
-    /// leave it behind for ever.
+    /// 2 hours 4 minutes for what may still be in use). A host that takes nothing would keep it for
+    /// ever. Where nothing waits for the host, the guest is asked for the connection before that, from
+    /// 75 seconds on, and its answer is traffic.
     pub tcp_half_closed: Duration,
     /// A TCP flow without traffic gives its rings back (arbitrary: 2 s).
     pub tcp_park: Duration,

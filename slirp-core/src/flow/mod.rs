@@ -8,6 +8,7 @@ pub(crate) mod eager;
 pub(crate) mod echo;
 pub(crate) mod forward;
 pub(crate) mod permit;
+mod question;
 pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod tcp;

@@ -39,7 +39,12 @@
 //! *Keep-alive.* A guest's probes (RFC 1122 section 4.2.3.6) are answered here, which says nothing
 //! of the remote. So the first one has the host's kernel probe the remote after the same time of
 //! idleness; a remote that is gone breaks the host's socket, and that resets the guest. We send no
-//! probes of our own accord: an idle flow costs little, and ends with its host socket.
+//! probes of our own accord while both directions are open: an idle flow costs little, and ends with
+//! its host socket.
+//!
+//! *Forgotten connections.* A guest that has half a connection left is [asked](super::question) for it
+//! now and then. One that has forgotten it behind its own end leaves the host's socket closed in order:
+//! a reset would take away what the host's kernel has not sent yet.
 
 use core::net::SocketAddr;
 use core::ops::Range;
@@ -47,6 +52,7 @@ use core::time::Duration;
 
 use super::GuestSide;
 use super::eager::FirstWord;
+use super::question::Question;
 use super::summary::{FlowState, Traffic};
 use super::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
 use crate::config::Timeouts;
@@ -125,8 +131,9 @@ pub(crate) struct TcpFlow {
     keep_alive: u64,
     keep_alive_told: u64,
     opened_at: Instant,
-    /// Since when the engine has waited for the guest without hearing of it.
+    /// Since when the guest has owed an answer, to the engine or to the question.
     waiting_since: Option<Instant>,
+    question: Question,
     active_at: Instant,
     engine_at: Option<Instant>,
     ack_at: Option<Instant>,
@@ -167,6 +174,7 @@ impl TcpFlow {
             keep_alive_told: 0,
             opened_at: now,
             waiting_since: None,
+            question: Question::new(),
             active_at: now,
             engine_at: None,
             ack_at: None,
@@ -325,6 +333,9 @@ impl TcpFlow {
         self.guest = guest;
         self.link.guest = guest.mac;
         self.waiting_since = None;
+        if !segment.is_rst() {
+            self.question.on_heard();
+        }
         let idle_for = now.saturating_since(self.active_at);
         self.active_at = now;
         self.wake(engine, now);
@@ -437,6 +448,7 @@ impl TcpFlow {
         }
         if moved > 0 {
             self.active_at = now;
+            self.question.on_moved();
         }
         let is_exhausted = connection.is_memory_exhausted(before);
         let is_told = is_drained && connection.queued_to_guest() == 0;
@@ -470,6 +482,9 @@ impl TcpFlow {
         };
         if self.is_lingering && connection.is_time_wait() {
             return Ok(None);
+        }
+        if !self.is_aborted && self.question.is_due(now) {
+            return engine.ask(connection, self.link).map(Some);
         }
         let frame = engine.poll_segment(connection, self.link, now)?;
         self.is_lingering = frame.is_none() && connection.is_time_wait();
@@ -515,13 +530,21 @@ impl TcpFlow {
             let at = engine.poll_at(connection, now);
             at.map(|at| if at <= now { now + ENGINE_PAUSE } else { at })
         };
+        let is_idle = self.engine_at.is_none()
+            && self.ack_at.is_none()
+            && !self.is_lingering
+            && self.failed_at.is_none()
+            && connection.queued_to_host() == 0
+            && connection.queued_to_guest() == 0;
+        let is_half_closed = !connection.is_open_both_ways() && !connection.is_handshaking();
+        let is_relayed = self.is_guest_end_relayed == connection.is_guest_finished();
+        self.question.settle(is_idle && is_half_closed && is_relayed, self.active_at);
         let limit = if connection.is_handshaking() {
             Some(self.opened_at + handshake_timeout)
-        } else if self.engine_at.is_some() {
+        } else if self.engine_at.is_some() || self.question.is_open() {
             Some(*self.waiting_since.get_or_insert(now) + timeouts.guest_unresponsive)
         } else {
             self.waiting_since = None;
-            let is_half_closed = !connection.is_open_both_ways();
             is_half_closed.then(|| self.active_at + timeouts.tcp_half_closed)
         };
         let park_at = connection.is_open_both_ways().then(|| {
@@ -532,10 +555,12 @@ impl TcpFlow {
         let stalled_at = connection.stalled_at();
         let told_at = self.failed_at.map(|at| at + timeouts.guest_unresponsive);
         let speak_at = self.first_word.is_ack_held().then(|| self.opened_at + ACK_HOLD);
-        self.wake_at = [self.engine_at, self.ack_at, speak_at, limit, park_at, stalled_at, told_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let ask_at = self.question.at();
+        self.wake_at =
+            [self.engine_at, self.ack_at, speak_at, limit, park_at, stalled_at, told_at, ask_at]
+                .into_iter()
+                .flatten()
+                .min();
     }
 
     const fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {
@@ -608,6 +633,10 @@ impl TcpFlow {
         };
         if !connection.is_dead() && !connection.is_time_wait() {
             return None;
+        }
+        if self.is_guest_end_relayed && self.question.is_open() {
+            // The guest has ended in order and forgotten the rest.
+            return Some(Ending::Orderly);
         }
         if self.is_aborted || !self.is_host_ended || !connection.is_guest_finished() {
             return Some(Ending::Reset);

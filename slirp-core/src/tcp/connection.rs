@@ -346,6 +346,15 @@ impl Connection {
         }
     }
 
+    /// An acknowledgement for the guest that repeats the number before the next one, and so has to be
+    /// answered (RFC 1122 section 4.2.3.6).
+    pub(super) fn question(&self) -> Option<Vec<u8>> {
+        let seq = self.sent_end?.wrapping_add(self.offset).wrapping_sub(1);
+        let window = self.edge?.wrapping_sub(self.guest_next) >> self.window_shift();
+        let window = u16::try_from(window).unwrap_or(u16::MAX);
+        Some(emit_ack(self.remote, self.guest, seq, self.guest_next, window))
+    }
+
     /// The guest's last acknowledgement once more, as an IP packet for the engine.
     pub(super) fn repeated_ack(&self) -> Option<Vec<u8>> {
         self.ack_with_window(self.guest_window)

@@ -205,16 +205,40 @@ impl Engine {
     ) -> Result<Range<usize>, DiscardReason> {
         let (guest, remote) = connection.ends();
         let reset = segment::emit_reset(segment).ok_or(DiscardReason::TcpAckUnsent)?;
-        let ip = IpHeader::parse(&reset)?;
         if let Some(again) = self.connect(guest, remote).and_then(|again| again.after(connection)) {
             *connection = again;
         }
-        let reset_segment = Segment::parse(&ip, &reset)?;
-        let frame = &mut self.frame[..HEADROOM + reset.len()];
+        self.finish_own(&reset, link)
+    }
+
+    /// Where the frame lies that asks the guest whether it still has `connection`, which its kernel
+    /// answers by itself. The engine does not hear of the question, and takes the answer for an
+    /// acknowledgement that says nothing new.
+    ///
+    /// # Errors
+    /// [`DiscardReason::TcpEngineFailed`] for a connection that nothing was sent on.
+    pub(crate) fn ask(
+        &mut self,
+        connection: &Connection,
+        link: LinkAddresses,
+    ) -> Result<Range<usize>, DiscardReason> {
+        let question = connection.question().ok_or(DiscardReason::TcpEngineFailed)?;
+        self.finish_own(&question, link)
+    }
+
+    /// Turns a packet of the fence, which bears the guest's sequence numbers, into a frame.
+    fn finish_own(
+        &mut self,
+        own: &[u8],
+        link: LinkAddresses,
+    ) -> Result<Range<usize>, DiscardReason> {
+        let ip = IpHeader::parse(own)?;
+        let segment = Segment::parse(&ip, own)?;
+        let frame = &mut self.frame[..HEADROOM + own.len()];
         let packet = &mut frame[HEADROOM..];
-        packet.copy_from_slice(&reset);
+        packet.copy_from_slice(own);
         let offload = self.config.offload;
-        let vnet = checksum_and_segment(&ip, &reset_segment, u16::MAX, packet, offload);
+        let vnet = checksum_and_segment(&ip, &segment, u16::MAX, packet, offload);
         Ok(seal(frame, vnet, link, offload))
     }
 

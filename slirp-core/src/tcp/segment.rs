@@ -272,7 +272,7 @@ pub(super) fn emit_answer(answer: &Segment, options: &[u8]) -> Vec<u8> {
     emit_packet(answer.source, answer.destination, fields, options)
 }
 
-/// A pure acknowledgement as the guest would send it.
+/// A pure acknowledgement.
 pub(super) fn emit_ack(
     from: SocketAddr,
     to: SocketAddr,

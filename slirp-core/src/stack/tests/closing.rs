@@ -227,3 +227,112 @@ fn guest_that_stops_to_acknowledge_is_given_up() {
     assert_eq!(ladder.closes, [(talk.flow, true)]);
     assert_eq!(ladder.discards(DiscardReason::TcpGuestUnresponsive), 1);
 }
+
+/// The guest has ended its direction, everything is acknowledged, and the remote goes on.
+fn ended_by_the_guest() -> (Ladder, Talk) {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    talk.say(&mut ladder, ACK | FIN, b"request");
+    ladder.pass(Duration::from_millis(5));
+    assert!(ladder.hosts[&talk.flow].is_shut);
+    (ladder, talk)
+}
+
+/// The host has ended its direction, and the guest goes on.
+fn ended_by_the_host() -> (Ladder, Talk) {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let heard = ladder.host(talk.flow, |host| host.is_ended = true);
+    talk.take(&heard);
+    talk.acknowledge(&mut ladder);
+    (ladder, talk)
+}
+
+/// The next segment is an acknowledgement that the guest has to answer.
+fn assert_question(seen: &Seen, talk: &Talk) {
+    assert!(seen.has(ACK) && !seen.has(FIN) && !seen.has(RST), "{seen:?}");
+    assert_eq!((seen.seq, seen.ack), (talk.ack.wrapping_sub(1), talk.seq));
+    assert!(seen.payload.is_empty());
+}
+
+#[test]
+fn guest_that_has_forgotten_what_it_closed_leaves_the_host_in_order() {
+    let (mut ladder, talk) = ended_by_the_guest();
+    assert!(ladder.pass(Duration::from_secs(74)).is_empty());
+    let heard = ladder.pass(Duration::from_secs(2));
+    assert_question(only(&heard), &talk);
+    // Linux: the reset to a segment with an acknowledgement has none of its own.
+    let answer = Draft { seq: talk.seq, ack: 0, ..talk.draft(RST, &[]) };
+    assert!(ladder.guest(&answer).is_empty());
+    assert_eq!(ladder.closes, [(talk.flow, false)]);
+    assert_eq!(ladder.stack.stats().flows, 0);
+}
+
+#[test]
+fn guest_that_has_forgotten_a_connection_it_had_not_ended_resets_the_host() {
+    let (mut ladder, talk) = ended_by_the_host();
+    let heard = ladder.pass(Duration::from_secs(76));
+    assert_question(only(&heard), &talk);
+    ladder.guest(&Draft { seq: talk.seq, ack: 0, ..talk.draft(RST, &[]) });
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+}
+
+#[test]
+fn half_closed_connection_that_the_guest_still_has_lives_on() {
+    for is_ended_by_guest in [true, false] {
+        let (mut ladder, mut talk) =
+            if is_ended_by_guest { ended_by_the_guest() } else { ended_by_the_host() };
+        let mut questions = 0;
+        for _ in 0..48 * 60 {
+            for seen in ladder.pass(Duration::from_secs(30)) {
+                assert_question(seen.tcp.as_ref().unwrap(), &talk);
+                assert!(talk.acknowledge(&mut ladder).is_empty());
+                questions += 1;
+            }
+        }
+        // 75 s doubled up to 2 h, in a day.
+        assert!((15..=20).contains(&questions), "{questions}");
+        assert!(ladder.closes.is_empty());
+        if is_ended_by_guest {
+            let heard = ladder.host(talk.flow, |host| {
+                host.to_guest.extend(b"answer");
+                host.is_ended = true;
+            });
+            assert_eq!(talk.take(&heard), b"answer");
+            let end = talk.acknowledge(&mut ladder);
+            assert!(only(&end).has(FIN));
+            talk.take(&end);
+            talk.acknowledge(&mut ladder);
+        } else {
+            talk.say(&mut ladder, ACK | FIN, b"request");
+            assert_eq!(ladder.taken(talk.flow), b"request");
+        }
+        assert_eq!(ladder.closes, [(talk.flow, false)]);
+    }
+}
+
+#[test]
+fn guest_that_is_silent_about_what_it_closed_is_given_up_in_order() {
+    let (mut ladder, talk) = ended_by_the_guest();
+    let heard = ladder.pass(Duration::from_secs(75 + 119));
+    assert_eq!(heard.len(), 4, "frames get lost, so the question is repeated");
+    heard.iter().for_each(|heard| assert_question(heard.tcp.as_ref().unwrap(), &talk));
+    assert!(ladder.closes.is_empty());
+    assert!(only(&ladder.pass(Duration::from_secs(2))).has(RST));
+    assert_eq!(ladder.closes, [(talk.flow, false)]);
+    assert_eq!(ladder.discards(DiscardReason::TcpGuestUnresponsive), 1);
+}
+
+#[test]
+fn guest_is_asked_soon_again_once_bytes_have_moved() {
+    let (mut ladder, mut talk) = ended_by_the_guest();
+    for idle_for in [75, 150, 300, 600] {
+        assert_question(only(&ladder.pass(Duration::from_secs(idle_for + 1))), &talk);
+        talk.acknowledge(&mut ladder);
+    }
+    let heard = ladder.host(talk.flow, |host| host.to_guest.extend(b"more"));
+    talk.take(&heard);
+    talk.acknowledge(&mut ladder);
+    assert!(ladder.pass(Duration::from_secs(74)).is_empty());
+    assert_question(only(&ladder.pass(Duration::from_secs(2))), &talk);
+}
