@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::namespace::{Background, Namespace};
 use crate::server::{TcpServer, UdpServer};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// A running dnsmasq with a small zone `example.test`.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Dnsmasq {
         argv.extend(large.iter().map(String::as_str));
         let process = namespace.spawn(&argv);
         let started = || answers(namespace, address);
-        wait_until(Duration::from_secs(15), "dnsmasq answers", started);
+        wait_until(PATIENCE, "dnsmasq answers", started);
         Self { _process: process }
     }
 }

@@ -68,7 +68,7 @@ pub use shared::{Container, keepers, network_processes};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
 pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
 pub use visitor::{ask_tcp, ask_udp, web_server};
-pub use wait::wait_until;
+pub use wait::{PATIENCE, wait_until};
 pub use world::{
     FAR, FAR_V6, GATEWAY, GUEST, HOST, NAMESERVER, REMOTE, REMOTE_2, REMOTE_V6, World,
 };

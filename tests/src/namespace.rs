@@ -11,10 +11,10 @@ use std::time::Duration;
 use nix::sched::CloneFlags;
 
 use crate::process::ProcessFacts;
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// How long one program of a test may run.
-const EXEC_LIMIT: Duration = Duration::from_secs(30);
+const EXEC_LIMIT: Duration = PATIENCE;
 
 /// Who owns the guest and runs the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Namespace {
     /// Runs a program to its end.
     ///
     /// # Panics
-    /// When it takes longer than 30 seconds.
+    /// When it takes longer than [`PATIENCE`].
     pub fn exec(&self, argv: &[&str]) -> Output {
         let mut command = self.command(argv);
         let child = command
@@ -131,7 +131,7 @@ impl Namespace {
     /// Runs a shell script that must succeed.
     ///
     /// # Panics
-    /// When it fails or takes longer than 30 seconds.
+    /// When it fails or takes longer than [`PATIENCE`].
     pub fn script(&self, script: &str) -> String {
         let output = self.exec(&["sh", "-euc", script]);
         assert!(output.status.success(), "`{script}` failed: {}", output.stderr);
@@ -213,7 +213,7 @@ impl Background {
     /// Closes its standard input and waits for its end.
     ///
     /// # Panics
-    /// When it takes longer than 30 seconds.
+    /// When it takes longer than [`PATIENCE`].
     pub fn finish(mut self) -> Output {
         drop(self.child.stdin.take());
         let facts = ProcessFacts(self.child.id());

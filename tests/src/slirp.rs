@@ -16,11 +16,11 @@ use nix::unistd::Pid;
 use crate::binary::binary_under_test;
 use crate::namespace::Account;
 use crate::process::ProcessFacts;
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 use crate::world::World;
 
 /// How long start-up and shutdown may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = PATIENCE;
 
 /// Gives the binary its ready-fd as 3 and its exit-fd as 4, and files of bounded size for its output.
 const LAUNCH: &str = "ulimit -f 65536; out=$1; err=$2; shift 2

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
+use crate::wait::PATIENCE;
 
 /// Longest time that one read or write of a test may stall.
-pub const IO_LIMIT: Duration = Duration::from_secs(20);
+pub const IO_LIMIT: Duration = PATIENCE;
 
 /// A connect that failed.
 #[derive(Clone, Copy, Debug)]

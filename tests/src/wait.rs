@@ -2,6 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+/// Longest wait for something that is expected to happen.
+///
+/// Arbitrary, and far more than an idle machine takes: a test that passes does not wait for it, and
+/// a machine with other work on every core must not reach it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Polls `condition` every few milliseconds until it holds.
 ///
 /// # Panics

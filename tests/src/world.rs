@@ -7,14 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use crate::binary::binary_under_test;
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
 use crate::requirement::{Missing, check};
 use crate::slirp::{SlirpBuilder, is_sandboxed_anyway};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// The host's address on the link to the remote.
 pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -130,7 +129,7 @@ impl World {
 
     /// Waits until the guest has an address from the router advertisement that begins with `prefix`, ready for use.
     pub fn wait_for_ipv6(&self, prefix: &str) {
-        wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
+        wait_until(PATIENCE, "an address from the router advertisement", || {
             let text = self.guest.script("ip -6 addr show dev tap0 scope global -tentative");
             text.contains(&format!("inet6 {prefix}"))
         });
