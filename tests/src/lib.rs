@@ -32,6 +32,7 @@ mod comparison;
 mod dns;
 mod file_watch;
 mod frame;
+pub mod kernel;
 mod namespace;
 mod oci;
 mod payload;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use slirp_core::discard::DiscardReason;
@@ -16,6 +17,7 @@ use slirp_core::netns::{
     Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, open_tap_up_to,
 };
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_tests::kernel::refuse_large_frames;
 use slirp_tests::*;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -108,6 +110,29 @@ fn members_without_offloads_get_whole_packets() {
     }
     let stats = network.handle().blocking_stats().unwrap();
     assert!(stats.frames_between_members > 100);
+    assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0);
+}
+
+#[test]
+fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
+    let world = world!();
+    let far = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let full = Container::alone(&world, Account::Root);
+    let refusing = Container::alone(&world, Account::Root);
+    let newcomer = member(&refusing, 101, OffloadCeiling::default());
+    let network = world.host.enter(|| {
+        refuse_large_frames(newcomer.tap.as_fd());
+        Builder::new(Switchboard::new().unwrap()).plan(plan()).spawn().unwrap()
+    });
+    join(&network, &full, 100, OffloadCeiling::default());
+    network.handle().blocking_add_member(newcomer).unwrap();
+    // Large frames of the other member, before and after the stack's own.
+    let server = TcpServer::echo(&refusing, (Ipv4Addr::new(10, 0, 2, 101), 0).into());
+    for _ in 0..2 {
+        assert_echo(&full, server.address(), 4 << 20);
+        assert_echo(&refusing, far.address(), 4 << 20);
+    }
+    let stats = network.handle().blocking_stats().unwrap();
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0);
 }
 

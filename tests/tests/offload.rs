@@ -2,13 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use slirp_core::config::Offload;
+use slirp_core::discard::DiscardReason;
 use slirp_core::host::tap::{OffloadCeiling, Tap};
 use slirp_core::instance::{Builder, Instance};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
 use slirp_core::plan::AddressPlan;
+use slirp_tests::kernel::refuse_large_frames;
 use slirp_tests::{FAR, TcpServer, UdpServer, World, connect, receive_exact, send_exact, world};
 
 const LEN: usize = 4 << 20;
@@ -56,6 +60,30 @@ fn datagrams(world: &World, server: SocketAddr) {
         let (count, from) = socket.recv_from(&mut back).expect("it comes back");
         assert_eq!((count, from), (len, server));
         assert!(back[..count] == sent[..], "{len} bytes came back changed");
+    }
+}
+
+/// Datagrams of a remote that reach the host together.
+fn train(world: &World) {
+    const LEN: usize = 1000;
+    let remote = world.remote.enter(|| UdpSocket::bind((FAR, 0))).expect("the address is there");
+    let guest = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let guest = guest.expect("the guest may open sockets");
+    for socket in [&guest, &remote] {
+        socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+    }
+    guest.send_to(b"here I am", remote.local_addr().expect("bound")).expect("it leaves");
+    let (_, mapped) = remote.recv_from(&mut [0; 20]).expect("it arrives");
+    let segment_len = i32::try_from(LEN).expect("a short datagram");
+    setsockopt(&remote, UdpGsoSegment, &segment_len).expect("the kernel cuts datagrams");
+    for _ in 0..3 {
+        let sent: Vec<u8> = (0..10).flat_map(|number| [number; LEN]).collect();
+        remote.send_to(&sent, mapped).expect("they leave");
+        for number in 0..10 {
+            let mut datagram = [0; 2 * LEN];
+            assert_eq!(guest.recv(&mut datagram).expect("it arrives"), LEN);
+            assert_eq!(datagram[..LEN], [number; LEN]);
+        }
     }
 }
 
@@ -121,7 +149,7 @@ fn device_that_somebody_else_opened_is_taken_with_what_it_offers() {
     // As it arrives from another program: a bare descriptor, not our own record of it.
     let (instance, offload) = world.host.enter(|| {
         let opened = device(&world, OffloadCeiling::Nothing, 1500);
-        let fd = std::os::fd::AsFd::as_fd(&opened).try_clone_to_owned().expect("a duplicate");
+        let fd = opened.as_fd().try_clone_to_owned().expect("a duplicate");
         drop(opened);
         let tap = Tap::adopt(fd).expect("it is a TAP device");
         let offload = tap.offload();
@@ -143,5 +171,25 @@ fn largest_mtu_carries_whole_frames() {
     let mut stream = connect(&world.guest, tcp.address()).expect("a further connection");
     stream.write_all(b"x").expect("it leaves");
     stream.read_exact(&mut [0]).expect("it comes back");
+    drop(instance);
+}
+
+#[test]
+fn kernel_that_refuses_the_large_frames_it_offered_gets_whole_packets() {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
+    let (instance, offload) = world.host.enter(|| {
+        let tap = device(&world, OffloadCeiling::default(), 1500);
+        let offload = tap.offload();
+        refuse_large_frames(tap.as_fd());
+        (Builder::new(tap).spawn().expect("the instance starts"), offload)
+    });
+    assert!(offload.tcp_segmentation, "the kernel offered it");
+    exchange(&world, tcp.address());
+    datagrams(&world, udp.address());
+    train(&world);
+    let stats = instance.handle().blocking_stats().expect("it runs");
+    assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0, "no frame was lost");
     drop(instance);
 }

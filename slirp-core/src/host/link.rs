@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use mio::{Registry, Token};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
+use super::acceptance::Author;
 use super::frame_socket::FrameSocket;
 use super::recording::Recorder;
 use super::switchboard::Switchboard;
@@ -66,8 +67,12 @@ impl Link {
         }
     }
 
-    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+    /// Writes one frame. `room` is for the packets of one that the device does not take.
+    fn write(&mut self, frame: &[u8], room: &mut Vec<u8>) -> io::Result<()> {
         match self {
+            Self::Tap(tap) if tap.offload().vnet_header => {
+                Ok(tap.write_or_cut(Author::Stack, frame, room)?)
+            }
             Self::Tap(tap) => tap.write(frame),
             Self::Socket(socket) => socket.write(frame),
             Self::Members(board) => {
@@ -98,6 +103,8 @@ pub(crate) struct LinkPort {
     token: u64,
     /// The frame that the link has not taken yet. No other is written before it.
     waiting: Option<Vec<u8>>,
+    /// Where packets are put together for a device that refuses an offload.
+    room: Vec<u8>,
     recorder: Option<Recorder>,
 }
 
@@ -112,7 +119,7 @@ impl LinkPort {
         let epoll = Epoll(registry.as_fd().try_clone_to_owned()?);
         let token = u64::try_from(token.0).unwrap_or(u64::MAX);
         epoll.add(&link, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        Ok(Self { link, epoll, token, waiting: None, recorder })
+        Ok(Self { link, epoll, token, waiting: None, room: Vec::new(), recorder })
     }
 
     /// The members' devices, where there are members.
@@ -144,7 +151,7 @@ impl LinkPort {
     ///
     /// Nothing may be written while a frame [waits](Self::is_full).
     pub(crate) fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        match self.link.write(frame) {
+        match self.link.write(frame, &mut self.room) {
             Ok(()) => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.record(frame);

@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
+mod acceptance;
 pub mod datagram;
 pub(crate) mod descriptors;
 pub mod dns;

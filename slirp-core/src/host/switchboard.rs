@@ -9,7 +9,8 @@
 //! it is readable while any device is, so that the loop need not know how many there are. Reading
 //! hands out the frames that are for the stack; those from member to member are passed on inside,
 //! with their virtio-net header, so that 64 KiB of TCP cross in one call each way, whatever the
-//! MTU. A device that lacks an offload gets the packets that the frame stands for instead.
+//! MTU. A device that lacks or refuses an offload gets the packets that the frame stands for instead
+//! (`acceptance`).
 //!
 //! *Fairness.* A device is read until it has had `SHARE` frames, then whoever else has something by
 //! now is. A frame to a group costs as much as the frames that it becomes. After `PASSED_CAP`
@@ -25,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::acceptance::{Author, Unwritten};
 use super::mailbox::{Mailbox, Message};
 use super::tap::Tap;
 use crate::discard::{DiscardCounters, DiscardReason};
@@ -34,7 +36,6 @@ use crate::service::{arp, ndp};
 use crate::stats::Stats;
 use crate::switch::{PortIndex, Recipients, Released, Switch};
 use crate::wire::frame::{ETHERTYPE_IPV6, EthernetHeader};
-use crate::wire::segmentation::{cut, is_covered};
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 /// Frames that one device may have passed on before the next one is read (arbitrary).
@@ -113,7 +114,7 @@ pub struct Switchboard {
     /// Ports that have something, as far as is known.
     ready: VecDeque<PortIndex>,
     reporter: Option<Mailbox>,
-    /// Where packets are put together for a device that lacks an offload.
+    /// Where packets are put together for a device that lacks or refuses an offload.
     room: Vec<u8>,
     discards: DiscardCounters,
     frames: u64,
@@ -309,6 +310,7 @@ impl Switchboard {
             Recipients::Port(index) => index..index + 1,
             Recipients::Others => 0..self.ports.len(),
         };
+        let author = if from.is_some() { Author::Member } else { Author::Stack };
         let mut written = 0;
         for index in range {
             let Some(port) = self.ports.get_mut(index).and_then(Option::as_mut) else {
@@ -318,10 +320,14 @@ impl Switchboard {
                 continue;
             }
             written += 1;
-            match port.write(frame, &mut self.room) {
+            match port.tap.write_or_cut(author, frame, &mut self.room) {
                 Ok(()) => {}
                 Err(Unwritten::Discarded(reason)) => self.discards.count(reason),
-                Err(Unwritten::Lost(error)) => self.lose(index, &error),
+                Err(Unwritten::Refused(error)) if error.raw_os_error() == Some(libc::EBADFD) => {
+                    self.lose(index, &error);
+                }
+                // The interface is down, or the kernel does not like the frame or has no memory.
+                Err(Unwritten::Refused(_)) => self.discards.count(DiscardReason::TapWriteFailed),
             }
         }
         written
@@ -357,23 +363,6 @@ impl AsFd for Switchboard {
     }
 }
 
-/// A frame that a device did not take.
-enum Unwritten {
-    Discarded(DiscardReason),
-    Lost(io::Error),
-}
-
-impl From<io::Error> for Unwritten {
-    fn from(error: io::Error) -> Self {
-        if error.raw_os_error() == Some(libc::EBADFD) {
-            Self::Lost(error)
-        } else {
-            // The interface is down, or the kernel does not like the frame or has no memory.
-            Self::Discarded(DiscardReason::TapWriteFailed)
-        }
-    }
-}
-
 impl Port {
     /// Reads a frame, with a virtio-net header in any case.
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -385,33 +374,6 @@ impl Port {
         let len = self.tap.read(frame)?;
         header.copy_from_slice(&VnetHeader::default().emit());
         Ok(VNET_HEADER_LEN + len)
-    }
-
-    /// Writes a frame with its virtio-net header, or the packets that it stands for.
-    fn write(&self, frame: &[u8], room: &mut Vec<u8>) -> Result<(), Unwritten> {
-        let truncated = || Unwritten::Discarded(DiscardReason::FrameTruncated);
-        let (bytes, behind) = frame.split_first_chunk().ok_or_else(truncated)?;
-        let vnet = VnetHeader::parse(bytes).map_err(Unwritten::Discarded)?;
-        let offload = self.tap.offload();
-        if is_covered(&vnet, offload) {
-            return Ok(self.tap.write(frame)?);
-        }
-        let mut outcome = Ok(());
-        let mut whole = VnetHeader::default().emit().to_vec();
-        cut(&vnet, behind, room, |packet| {
-            if outcome.is_ok() {
-                let written = if offload.vnet_header {
-                    whole.truncate(VNET_HEADER_LEN);
-                    whole.extend_from_slice(packet);
-                    self.tap.write(&whole)
-                } else {
-                    self.tap.write(packet)
-                };
-                outcome = written.map_err(Unwritten::from);
-            }
-        })
-        .map_err(Unwritten::Discarded)?;
-        outcome
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Offloads are asked for in steps, from everything that a current kernel knows down to nothing,
 //! because the kernel refuses a set of features as a whole when it does not know one of them
-//! (`Documentation/networking/tuntap.rst`, `TUNSETOFFLOAD`). A descriptor that somebody else opened
+//! (`Documentation/networking/tuntap.rst`, `TUNSETOFFLOAD`). What it refuses later, with a frame, is
+//! given up then (`acceptance`). A descriptor that somebody else opened
 //! keeps the header that it was opened with: that can only be chosen when the device is made.
 
 use std::io;
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
+use super::acceptance::{Acceptance, Author, Unwritten};
 use crate::config::Offload;
 use crate::sys::{ifreq, tun};
 use crate::wire::MacAddr;
@@ -65,8 +67,7 @@ pub enum OffloadCeiling {
 #[derive(Debug)]
 pub struct Tap {
     fd: OwnedFd,
-    offload: Offload,
-    name: String,
+    acceptance: Acceptance,
 }
 
 impl Tap {
@@ -94,17 +95,17 @@ impl Tap {
         make_ours(&fd).map_err(TapError::Setting)?;
         let vnet_header = flags & tun::VNET_HEADER != 0;
         let offload = negotiate(fd.as_fd(), vnet_header, ceiling).map_err(TapError::Setting)?;
-        Ok(Self { fd, offload, name })
+        Ok(Self { fd, acceptance: Acceptance::new(name, offload) })
     }
 
-    /// What the device does for us.
+    /// What the device does for us, less what it has been found to refuse.
     pub const fn offload(&self) -> Offload {
-        self.offload
+        self.acceptance.offload()
     }
 
     /// Name of the interface at the time of adoption.
     pub fn name(&self) -> &str {
-        &self.name
+        self.acceptance.device()
     }
 
     /// The Ethernet address of the interface: the guest's, unless it uses another.
@@ -131,9 +132,19 @@ impl Tap {
     /// `EIO` while the interface is down, `EINVAL` for a frame that the kernel does not take,
     /// `EBADFD` when the interface is gone.
     pub fn write(&self, frame: &[u8]) -> io::Result<()> {
-        // The device takes a frame as a whole or not at all.
-        nix::unistd::write(&self.fd, frame)?;
-        Ok(())
+        Ok(write(&self.fd, frame)?)
+    }
+
+    /// Writes a frame that begins with a virtio-net header, or the packets that it stands for where
+    /// the device does not take it. `room` is where they are put together.
+    pub(super) fn write_or_cut(
+        &mut self,
+        author: Author,
+        frame: &[u8],
+        room: &mut Vec<u8>,
+    ) -> Result<(), Unwritten> {
+        let fd = &self.fd;
+        self.acceptance.write(author, frame, room, |bytes| Ok(write(fd, bytes)?))
     }
 }
 
@@ -141,6 +152,11 @@ impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn write(fd: &OwnedFd, frame: &[u8]) -> Result<(), Errno> {
+    // The device takes a frame as a whole or not at all.
+    nix::unistd::write(fd, frame).map(drop)
 }
 
 fn make_ours(fd: &OwnedFd) -> Result<(), Errno> {
