@@ -1,9 +1,10 @@
 //! A kernel that is less than the one at hand.
 //!
-//! Owns what has it refuse frames . Leaves to others: on which thread the instance is
-//! made ([`Namespace::enter`](crate::Namespace::enter)).
+//! Owns what has it refuse frames in either direction. Leaves to others: on which thread the
+//! instance is made ([`Namespace::enter`](crate::Namespace::enter)).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process::Command;
 
 use nix::libc;
 use seccompiler::{
@@ -13,9 +14,13 @@ use seccompiler::{
 
 /// The longest frame of an MTU of 1500, with its virtio-net header.
 const FRAME_LEN: u64 = 10 + 14 + 1500;
+/// Length of the virtio-net header that an instance asks for.
+pub const HEADER_LEN: u32 = 10;
+/// Length of a virtio-net header which nobody has room for.
+pub const BEYOND_ANY_READ: u32 = 1 << 20;
 
-/// Has the kernel refuse with `EINVAL` what this thread, and those that it starts, write to `device` in
-/// frames above the usual MTU: the offloads that it accepted before.
+/// Has the kernel refuse with `EINVAL` what this thread, and those that it starts, write to
+/// `device` in frames above the usual MTU: the offloads that it accepted before.
 ///
 /// # Panics
 /// When the kernel takes no filters.
@@ -38,4 +43,34 @@ pub fn refuse_large_frames(device: BorrowedFd<'_>) {
     let program: BpfProgram =
         filter.expect("the filter is sound").try_into().expect("the filter compiles");
     seccompiler::apply_filter(&program).expect("the kernel has filters");
+}
+
+/// Changes the length of the virtio-net header, as any holder of the device can. Where the reader
+/// has no room for the header, the kernel does what it does for a frame that no header can
+/// describe: it says `EINVAL` and throws the frame away.
+///
+/// # Panics
+/// When it is no device with such a header.
+pub fn set_header_len(device: BorrowedFd<'_>, len: u32) {
+    const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
+    control(device, TUNSETVNETHDRSZ, &format!("bytes({:?})", len.to_ne_bytes()));
+}
+
+/// Has the kernel hand out frames of several TCP segments, as any holder of the device can,
+/// whatever the reader has asked for.
+///
+/// # Panics
+/// When the kernel does not.
+pub fn turn_on_offloads(device: BorrowedFd<'_>) {
+    const TUNSETOFFLOAD: u32 = 0x4004_54d0;
+    /// `TUN_F_CSUM`, `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`.
+    const TCP: u32 = 0x0f;
+    control(device, TUNSETOFFLOAD, &TCP.to_string());
+}
+
+fn control(device: BorrowedFd<'_>, request: u32, argument: &str) {
+    let program = format!("import fcntl; fcntl.ioctl(0, {request}, {argument})");
+    let device = device.try_clone_to_owned().expect("a duplicate");
+    let status = Command::new("python3").args(["-c", &program]).stdin(device).status();
+    assert!(status.expect("python3 runs").success());
 }

@@ -17,7 +17,7 @@ use slirp_core::netns::{
     Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, open_tap_up_to,
 };
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
-use slirp_tests::kernel::refuse_large_frames;
+use slirp_tests::kernel::{BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len};
 use slirp_tests::*;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -134,6 +134,26 @@ fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
     }
     let stats = network.handle().blocking_stats().unwrap();
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0);
+}
+
+#[test]
+fn member_stays_when_its_kernel_cannot_describe_a_frame() {
+    let world = world!();
+    let network = network(&world);
+    let far = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let guest = Container::alone(&world, Account::Root);
+    let newcomer = member(&guest, 100, OffloadCeiling::default());
+    let device = newcomer.tap.as_fd().try_clone_to_owned().unwrap();
+    network.handle().blocking_add_member(newcomer).unwrap();
+    set_header_len(device.as_fd(), BEYOND_ANY_READ);
+    let socket = guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    wait_until(LIMIT, "a lost frame", || {
+        socket.send_to(b"lost", (FAR, 9)).unwrap();
+        let stats = network.handle().blocking_stats().unwrap();
+        stats.discards.value(DiscardReason::VnetHeaderInvalid) > 0
+    });
+    set_header_len(device.as_fd(), HEADER_LEN);
+    assert_echo(&guest, far.address(), 1 << 16);
 }
 
 #[test]

@@ -12,8 +12,12 @@ use slirp_core::host::tap::{OffloadCeiling, Tap};
 use slirp_core::instance::{Builder, Instance};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
 use slirp_core::plan::AddressPlan;
-use slirp_tests::kernel::refuse_large_frames;
-use slirp_tests::{FAR, TcpServer, UdpServer, World, connect, receive_exact, send_exact, world};
+use slirp_tests::kernel::{
+    BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len, turn_on_offloads,
+};
+use slirp_tests::{
+    FAR, TcpServer, UdpServer, World, connect, receive_exact, send_exact, wait_until, world,
+};
 
 const LEN: usize = 4 << 20;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -192,4 +196,46 @@ fn kernel_that_refuses_the_large_frames_it_offered_gets_whole_packets() {
     let stats = instance.handle().blocking_stats().expect("it runs");
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0, "no frame was lost");
     drop(instance);
+}
+
+#[test]
+fn kernel_that_hands_over_large_frames_unasked_is_understood() {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let (instance, offload) = world.host.enter(|| {
+        let tap = device(&world, OffloadCeiling::Header, 1500);
+        let offload = tap.offload();
+        turn_on_offloads(tap.as_fd());
+        (Builder::new(tap).spawn().expect("the instance starts"), offload)
+    });
+    assert_eq!(offload, Offload { vnet_header: true, ..NOTHING }, "nothing else was asked for");
+    exchange(&world, tcp.address());
+    let stats = instance.handle().blocking_stats().expect("it runs");
+    let segments = stats.bytes_from_guest / stats.frames_from_guest.max(1);
+    assert!(segments > 1514, "no frame held several segments: {segments} bytes on average");
+}
+
+#[test]
+fn frame_that_the_kernel_cannot_describe_is_one_lost_frame() {
+    let world = world!();
+    let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
+    let (instance, other) = world.host.enter(|| {
+        let tap = device(&world, OffloadCeiling::default(), 1500);
+        let other = tap.as_fd().try_clone_to_owned().expect("a duplicate");
+        (Builder::new(tap).spawn().expect("the instance starts"), other)
+    });
+    let handle = instance.handle();
+    let lost = || {
+        let stats = handle.blocking_stats().expect("it runs");
+        stats.discards.value(DiscardReason::VnetHeaderInvalid)
+    };
+    set_header_len(other.as_fd(), BEYOND_ANY_READ);
+    let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let socket = socket.expect("the guest may open sockets");
+    wait_until(LIMIT, "a lost frame", || {
+        socket.send_to(b"lost", (FAR, 9)).expect("it leaves");
+        lost() > 0
+    });
+    set_header_len(other.as_fd(), HEADER_LEN);
+    exchange(&world, tcp.address());
 }

@@ -12,10 +12,10 @@
 //! version (`virtio_net_hdr_to_skb`), and refuses the frame with `EINVAL` or `EOPNOTSUPP`. Every
 //! further frame of that kind would be refused as well, and a connection with it would stand still.
 //!
-//! *The proof.* A refused frame is cut, and its packets are written. Where the device takes the first
-//! packet, it was the offload that it did not like: the offload is given up for this device, with one
-//! logged warning, and later frames are cut at once. Where it does not, the frame was bad in
-//! itself: it is lost, and nothing is concluded.
+//! *The proof.* A refused frame is cut, and its packets are written. Where the device takes the
+//! first packet, it was the offload that it did not like: the offload is given up for this device,
+//! with one logged warning, and later frames are cut at once. Where it does not, the frame was bad
+//! in itself: it is lost, and nothing is concluded.
 //!
 //! *One offload at a time.* Segmentation of UDP, segmentation of TCP and checksums are given up
 //! separately, so that a kernel which refuses one keeps the speed of the others.

@@ -46,6 +46,7 @@ use super::mailbox::{FlowPage, Mailbox, Message};
 use super::outbound::OutboundAddresses;
 use super::recording::Recorder;
 use super::sockets::{HostSocket, SocketTable, TcpHost};
+use super::tap::is_frame_lost;
 use super::tcp::{Connecting, HandshakeAck};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
@@ -381,6 +382,9 @@ impl Reactor {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_frame_lost(&error) => {
+                    self.stack.note_discard(DiscardReason::VnetHeaderInvalid);
+                }
                 Err(error) => return Err(RunError::of_link(error)),
             }
         }

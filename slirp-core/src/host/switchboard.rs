@@ -5,12 +5,12 @@
 //!
 //! # Theory of operation
 //!
-//! The devices are watched by an epoll instance of their own, which is what the event loop watches:
-//! it is readable while any device is, so that the loop need not know how many there are. Reading
-//! hands out the frames that are for the stack; those from member to member are passed on inside,
-//! with their virtio-net header, so that 64 KiB of TCP cross in one call each way, whatever the
-//! MTU. A device that lacks or refuses an offload gets the packets that the frame stands for instead
-//! (`acceptance`).
+//! The devices are watched by an epoll instance of their own, which is what the event loop
+//! watches: it is readable while any device is, so that the loop need not know how many there are.
+//! Reading hands out the frames that are for the stack; those from member to member are passed on
+//! inside, with their virtio-net header, so that 64 KiB of TCP cross in one call each way,
+//! whatever the MTU. A device that lacks or refuses an offload gets the packets that the frame
+//! stands for instead (`acceptance`).
 //!
 //! *Fairness.* A device is read until it has had `SHARE` frames, then whoever else has something by
 //! now is. A frame to a group costs as much as the frames that it becomes. After `PASSED_CAP`
@@ -28,7 +28,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::acceptance::{Author, Unwritten};
 use super::mailbox::{Mailbox, Message};
-use super::tap::Tap;
+use super::tap::{Tap, is_frame_lost};
 use crate::discard::{DiscardCounters, DiscardReason};
 use crate::member::{Member, MemberError, MemberId};
 use crate::plan::AddressPlan;
@@ -248,6 +248,11 @@ impl Switchboard {
                     self.ready.pop_front();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_frame_lost(&error) => {
+                    passed += 1;
+                    port.share = port.share.saturating_sub(1);
+                    self.discards.count(DiscardReason::VnetHeaderInvalid);
+                }
                 Err(error) => self.lose(index, &error),
             }
         }

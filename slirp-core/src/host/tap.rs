@@ -6,9 +6,9 @@
 //!
 //! Offloads are asked for in steps, from everything that a current kernel knows down to nothing,
 //! because the kernel refuses a set of features as a whole when it does not know one of them
-//! (`Documentation/networking/tuntap.rst`, `TUNSETOFFLOAD`). What it refuses later, with a frame, is
-//! given up then (`acceptance`). A descriptor that somebody else opened
-//! keeps the header that it was opened with: that can only be chosen when the device is made.
+//! (`Documentation/networking/tuntap.rst`, `TUNSETOFFLOAD`). What it refuses later, with a frame,
+//! is given up then (`acceptance`). A descriptor that somebody else opened keeps the header that
+//! it was opened with: that can only be chosen when the device is made.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -121,7 +121,8 @@ impl Tap {
     /// A frame longer than `buf` loses its end.
     ///
     /// # Errors
-    /// `EAGAIN` when there is none; `EBADFD` when the interface is gone.
+    /// `EAGAIN` when there is none; `EINVAL` for a frame that is lost because no virtio-net header
+    /// can describe it; `EBADFD` when the interface is gone.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         Ok(nix::unistd::read(&self.fd, buf)?)
     }
@@ -152,6 +153,12 @@ impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether a read failed for one frame only, which the kernel has thrown away: it has a type of
+/// segmentation that no virtio-net header has (`tun_put_user`).
+pub(super) fn is_frame_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn write(fd: &OwnedFd, frame: &[u8]) -> Result<(), Errno> {
