@@ -227,3 +227,84 @@ fn tcp_passes_a_narrow_link_behind_the_host() {
         });
     }
 }
+
+/// A datagram of each of these lengths to an echo server: the length of the answer, or the error. What
+/// the guest's kernel knows of the path, it does not use; it forbids to fragment any of them, or none
+/// (ip(7), ipv6(7): `IP_PMTUDISC_PROBE`, `IP_PMTUDISC_DONT`).
+const PROBE: &str = "import errno, socket, sys
+to, port, mode, *lens = sys.argv[1:]
+is_ipv6 = ':' in to
+probe = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+probe.settimeout(20)
+probe.setsockopt(*((41, 23) if is_ipv6 else (0, 10)), {'PROBE': 3, 'DONT': 0}[mode])
+probe.connect((to, int(port)))
+for length in map(int, lens):
+    try:
+        probe.send(bytes(length))
+        print(len(probe.recv(2000)))
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, error))";
+
+fn probe(world: &World, to: SocketAddr, mode: &str, lens: &[usize]) -> Vec<String> {
+    let (address, port) = (to.ip().to_string(), to.port().to_string());
+    let lens: Vec<String> = lens.iter().map(usize::to_string).collect();
+    let mut argv = vec!["python3", "-c", PROBE, &address, &port, mode];
+    argv.extend(lens.iter().map(String::as_str));
+    let output = world.guest.exec(&argv);
+    assert!(output.status.success(), "{}", output.stderr);
+    output.stdout.lines().map(str::to_owned).collect()
+}
+
+/// Probes as QUIC makes them (RFC 8899), while only `MTU` bytes pass.
+fn assert_probes_tell_the_truth(world: &World, chain: &Chain) {
+    const MTU: usize = 1400;
+    const FRAGMENTS: &str = "(ip[6:2] & 0x3fff != 0) or ip6[6] == 44";
+    for (to, headers) in [(END, 28), (END_V6, 48)] {
+        let server = UdpServer::echo(&chain.end, (to, 0).into());
+        let (host, end) = (Capture::start(&world.host, "h0"), Capture::start(&chain.end, "e1"));
+        let fits = MTU - headers;
+        let lens = [fits, 1500 - headers, fits + 1, fits, 1500 - headers, fits];
+        let fits = fits.to_string();
+        assert_eq!(
+            probe(world, server.address(), "PROBE", &lens),
+            [&fits, "EMSGSIZE", "EMSGSIZE", &fits, "EMSGSIZE", &fits],
+        );
+        for (name, capture) in [("host", &host), ("end", &end)] {
+            let all = format!("udp dst port {}", server.address().port());
+            wait_until(Duration::from_secs(10), "the probes in the capture", || {
+                capture.packets(&all).len() >= 3
+            });
+            assert_eq!(capture.packets(FRAGMENTS), [""; 0], "{name}");
+        }
+        // Whoever permits it gets it through in pieces. IPv6 has no such permission on the wire.
+        if to.is_ipv4() {
+            let lens = [1500 - headers, 1500 - headers];
+            let through = (1500 - headers).to_string();
+            assert_eq!(probe(world, server.address(), "DONT", &lens), [&*through, &through]);
+            assert!(!end.packets(FRAGMENTS).is_empty());
+        }
+    }
+}
+
+#[test]
+fn probes_hear_of_the_mtu_of_the_hosts_own_link() {
+    let world = world!();
+    let chain = Chain::behind(&world);
+    world.host.script("ip link set h0 mtu 1400");
+    world.remote.script("ip link set r0 mtu 1400");
+    // What comes back is not to be lost to the search for the way back's MTU.
+    chain.end.script("ip route change default via 192.0.2.5 mtu 1400");
+    let _slirp = start(&world);
+    let _capture = world.capture();
+    assert_probes_tell_the_truth(&world, &chain);
+}
+
+#[test]
+fn probes_hear_of_the_mtu_of_a_narrow_link_behind_the_host() {
+    let world = world!();
+    let chain = Chain::behind(&world);
+    chain.narrow(1400);
+    let _slirp = start(&world);
+    let _capture = world.capture();
+    assert_probes_tell_the_truth(&world, &chain);
+}

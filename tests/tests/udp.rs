@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    setsockopt,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
     sockopt::{Ipv4RecvErr, UdpGsoSegment},
 };
 use slirp_tests::*;
@@ -260,4 +261,107 @@ fn nameserver_address_and_a_remote_may_share_a_source_port() -> io::Result<()> {
         echo(&guest, far.address(), b"not DNS");
     }
     Ok(())
+}
+
+/// TOS or traffic class: no mark, each of ECN (RFC 3168 section 5), DSCP alone and with ECN, and a
+/// mark that stays for two datagrams.
+const MARKS: [u8; 8] = [0, 1, 2, 3, 0xb8, 0xba, 0xba, 0];
+
+/// Sends a datagram for each mark, all before the first is received.
+fn send_marked(socket: &UdpSocket, to: SocketAddr, marks: &[u8]) {
+    for mark in marks {
+        let options = SockRef::from(socket);
+        if to.is_ipv4() {
+            options.set_tos_v4((*mark).into()).unwrap();
+        } else {
+            options.set_tclass_v6((*mark).into()).unwrap();
+        }
+        socket.send_to(&[*mark; 100], to).unwrap();
+    }
+}
+
+/// Receives as many datagrams with the same marks, and says who sent the last.
+fn receive_marked(socket: &UdpSocket, marks: &[u8]) -> SocketAddr {
+    let options = SockRef::from(socket);
+    let mut sender = None;
+    for mark in marks {
+        let mut buffer = [0; 200];
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let mut space = nix::cmsg_space!(i32);
+        let fd = options.as_raw_fd();
+        let received =
+            recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), MsgFlags::empty());
+        let received = received.unwrap();
+        let found = received.cmsgs().unwrap().find_map(|message| {
+            if let ControlMessageOwned::Ipv4Tos(found) = message {
+                Some(i32::from(found))
+            } else if let ControlMessageOwned::Ipv6TClass(found) = message {
+                Some(found)
+            } else {
+                None
+            }
+        });
+        sender = received.address;
+        assert_eq!(found, Some(i32::from(*mark)));
+        assert_eq!(buffer[..100], [*mark; 100]);
+    }
+    let sender = sender.expect("a sender");
+    let v4 = sender.as_sockaddr_in().map(|at| SocketAddr::V4((*at).into()));
+    v4.or_else(|| sender.as_sockaddr_in6().map(|at| SocketAddr::V6((*at).into()))).unwrap()
+}
+
+/// A socket that learns of the marks of what it receives.
+fn marked_socket(namespace: &Namespace, at: impl Into<IpAddr>) -> UdpSocket {
+    let socket = socket(namespace, at);
+    let options = SockRef::from(&socket);
+    if socket.local_addr().unwrap().is_ipv4() {
+        options.set_recv_tos_v4(true).unwrap();
+    } else {
+        options.set_recv_tclass_v6(true).unwrap();
+    }
+    socket
+}
+
+#[test]
+fn marks_of_dscp_and_ecn_pass_both_ways() {
+    let world = world!();
+    let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
+    world.wait_for_ipv6("fd00:");
+    let _capture = world.capture();
+    let reversed: Vec<u8> = MARKS.iter().rev().copied().collect();
+    for (far, any) in
+        [(FAR, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (FAR_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+    {
+        let remote = marked_socket(&world.remote, far);
+        let guest = marked_socket(&world.guest, any);
+        send_marked(&guest, remote.local_addr().unwrap(), &MARKS);
+        let mapped = receive_marked(&remote, &MARKS);
+        send_marked(&remote, mapped, &reversed);
+        receive_marked(&guest, &reversed);
+        // Datagrams that cross together, as a router marks them when it is congested.
+        setsockopt(&remote, UdpGsoSegment, &100).unwrap();
+        let options = SockRef::from(&remote);
+        if far.is_ipv4() { options.set_tos_v4(3) } else { options.set_tclass_v6(3) }.unwrap();
+        remote.send_to(&[3; 400], mapped).unwrap();
+        receive_marked(&guest, &[3; 4]);
+    }
+}
+
+#[test]
+fn marks_of_dscp_and_ecn_pass_a_published_port() {
+    let world = world!();
+    let api = Api::new(&world);
+    let _slirp = world.slirp().options(&[&api.option()]).start();
+    let _capture = world.capture();
+    let guest = marked_socket(&world.guest, GUEST);
+    let guest_port = guest.local_addr().unwrap().port();
+    api.forward(&format!(
+        r#"{{"proto":"udp","host_addr":"0.0.0.0","host_port":8000,"guest_port":{guest_port}}}"#
+    ));
+    let remote = marked_socket(&world.remote, REMOTE);
+    send_marked(&remote, (HOST, 8000).into(), &MARKS);
+    let client = receive_marked(&guest, &MARKS);
+    let reversed: Vec<u8> = MARKS.iter().rev().copied().collect();
+    send_marked(&guest, client, &reversed);
+    assert_eq!(receive_marked(&remote, &reversed), (HOST, 8000).into());
 }
