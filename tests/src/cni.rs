@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
@@ -31,6 +31,7 @@ pub struct CniFailure {
 pub struct MiniCni<'w> {
     runtime: &'w Namespace,
     account: Account,
+    program: PathBuf,
     config: Map<String, Value>,
     container: String,
     ifname: String,
@@ -67,6 +68,7 @@ impl<'w> MiniCni<'w> {
         Self {
             runtime: &world.host,
             account: world.account(),
+            program: plugin_under_test().to_owned(),
             config,
             container: "c1".to_owned(),
             ifname: "eth0".to_owned(),
@@ -114,6 +116,13 @@ impl<'w> MiniCni<'w> {
     #[must_use]
     pub fn account(mut self, account: Account) -> Self {
         self.account = account;
+        self
+    }
+
+    /// Another plugin of the same runtime; the configuration says its type.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
         self
     }
 
@@ -277,8 +286,7 @@ impl<'w> MiniCni<'w> {
             variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         words.extend(variables.iter().map(String::as_str));
         words.extend(self.behind.iter().map(String::as_str));
-        let plugin = plugin_under_test().to_str().expect("the build folder is UTF-8");
-        words.push(plugin);
+        words.push(self.program.to_str().expect("the build folder is UTF-8"));
         self.runtime.command(&words)
     }
 

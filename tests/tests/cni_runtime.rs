@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::net::IpAddr;
+use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slirp_tests::*;
 
 fn second<'w>(world: &'w World, other: &Namespace, name: &str) -> MiniCni<'w> {
@@ -30,6 +31,19 @@ fn check_finds_what_is_missing_and_tolerates_what_was_added() {
         ip link set eth0 mtu 1400; ip link set eth0 address 02:00:00:00:00:99",
     );
     cni.check().unwrap();
+    for (family, gateway) in [("-4", "10.0.2.2"), ("-6", "fd00::2")] {
+        let change = |verb: &str, table: &str| {
+            let route = format!("default via {gateway} dev eth0 table {table}");
+            world.guest.script(&format!("ip {family} route {verb} {route}"));
+        };
+        change("add", "100");
+        change("del", "main");
+        cni.check().unwrap();
+        change("del", "100");
+        let missing = format!("there is no default route via {gateway} through eth0");
+        assert_eq!(cni.check().unwrap_err().message, format!("check slirp eth0: {missing}"));
+        change("add", "main");
+    }
     for (script, undo, message) in [
         (
             "ip route del default via 10.0.2.2",
@@ -48,6 +62,75 @@ fn check_finds_what_is_missing_and_tolerates_what_was_added() {
         assert_eq!(failure.message, format!("check slirp eth0: {message}"));
         world.guest.script(undo);
     }
+}
+
+/// Debian's plugins write what they remember there.
+const OTHERS_FOLDERS: &str = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib";
+
+/// `ADD` by ours and then by other plugins, a `CHECK` of each, and `DEL` in the other order. Other plugins are Debian's,
+/// by their configurations. portmap's own `CHECK` is left out: that of Debian 12 looks for rules of IPv4 among those of
+/// IPv6 and fails behind any plugin.
+fn assert_chain_works(world: &World, ours: &Value, configs: &[Value]) {
+    world.host.script(OTHERS_FOLDERS);
+    let first = MiniCni::new(world, ours);
+    let others: Vec<MiniCni<'_>> = configs
+        .iter()
+        .map(|config| {
+            // The newest version that Debian 12's know.
+            let mut config = config.clone();
+            config["cniVersion"] = json!("1.0.0");
+            let name = config["type"].as_str().unwrap().to_owned();
+            let path = Path::new("/usr/lib/cni").join(name);
+            MiniCni::new(world, &config).program(&path)
+        })
+        .collect();
+    let mut result = first.add().unwrap();
+    for other in &others {
+        result = other.call("ADD", &[("prevResult", result)]).unwrap().unwrap();
+    }
+    first.check_against(result.clone()).unwrap();
+    for (other, _) in others.iter().zip(configs).filter(|(_, config)| config["type"] != "portmap") {
+        other.check_against(result.clone()).unwrap();
+    }
+    for other in others.iter().rev() {
+        other.call("DEL", &[("prevResult", result.clone())]).unwrap();
+    }
+    first.call("DEL", &[("prevResult", result)]).unwrap();
+    assert!(first.attachments().is_empty());
+}
+
+macro_rules! others {
+    () => {
+        if let Err(missing) = is_there("/usr/lib/cni/sbr").and_then(|()| is_installed("iptables")) {
+            return skip(&missing);
+        }
+    };
+}
+
+#[test]
+fn default_routes_may_be_moved_to_another_table_by_source_based_routing() {
+    others!();
+    let world = world!();
+    let ours = json!({ "cniVersion": "1.0.0", "enableIPv6": true });
+    assert_chain_works(&world, &ours, &[json!({ "type": "sbr" })]);
+}
+
+#[test]
+fn other_plugins_of_a_chain_may_change_what_they_are_for() {
+    others!();
+    let world = world!();
+    let tuning = json!({
+        "type": "tuning",
+        "mac": "02:00:00:00:00:99",
+        "mtu": 1400,
+        "promisc": true,
+        "sysctl": { "net.ipv4.conf.eth0.rp_filter": "2" },
+    });
+    let port = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    let portmap = json!({ "type": "portmap", "runtimeConfig": { "portMappings": port } });
+    let ours = json!({ "cniVersion": "1.0.0", "enableIPv6": true, "portMappings": port });
+    let others = [tuning, portmap, json!({ "type": "firewall" }), json!({ "type": "sbr" })];
+    assert_chain_works(&world, &ours, &others);
 }
 
 #[test]

@@ -1,19 +1,19 @@
 //! `CHECK`: whether a container still has the network that it was given.
 //!
 //! What is expected comes from `prevResult`, since later plugins of a chain may have changed what we
-//! made; what they added does not matter.
+//! made; what they added does not matter, nor in which routing table a default route is.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use slirp_core::netns::{NamespaceId, NamespaceTarget};
 
+use super::routes::without_route;
 use crate::attachment::attach::{find_namespace, of_namespace};
 use crate::attachment::contact::Contact;
 use crate::attachment::shared::network_files;
@@ -176,61 +176,13 @@ fn check_interface(name: &str, expected: &Expected) -> Result<(), CniError> {
             return Err(CniError::internal(message));
         }
     }
-    let routes = default_gateways(name);
-    for gateway in &expected.gateways {
-        if !routes.contains(gateway) {
-            let message = format!("there is no default route via {gateway} through {name}");
-            return Err(CniError::internal(message));
-        }
+    let index = if_nametoindex(name)
+        .map_err(|errno| CniError::internal(format!("interface {name}: {}", errno.desc())))?;
+    let missing = without_route(index, expected.gateways.clone())
+        .map_err(|error| CniError::internal(format!("cannot look at the routes: {error}")))?;
+    if let Some(gateway) = missing.first() {
+        let message = format!("there is no default route via {gateway} through {name}");
+        return Err(CniError::internal(message));
     }
     Ok(())
-}
-
-/// Gateways of default routes through an interface, of the namespace that we have joined.
-fn default_gateways(name: &str) -> Vec<IpAddr> {
-    let of_v4 = fs::read_to_string("/proc/self/net/route").unwrap_or_default();
-    let of_v6 = fs::read_to_string("/proc/self/net/ipv6_route").unwrap_or_default();
-    let v4 = of_v4.lines().filter_map(|line| gateway_v4(line, name).map(IpAddr::V4));
-    let v6 = of_v6.lines().filter_map(|line| gateway_v6(line, name).map(IpAddr::V6));
-    v4.chain(v6).collect()
-}
-
-/// A line of `/proc/net/route`: interface, destination, gateway, flags, ..., mask (proc_pid_net(5));
-/// addresses are hexadecimal numbers in the host's byte order.
-fn gateway_v4(line: &str, name: &str) -> Option<Ipv4Addr> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [interface, "00000000", gateway, _, _, _, _, "00000000", ..] = fields.as_slice() else {
-        return None;
-    };
-    let number = u32::from_str_radix(gateway, 16).ok()?;
-    (*interface == name).then(|| Ipv4Addr::from(number.to_ne_bytes()))
-}
-
-/// A line of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, ...,
-/// interface; addresses are 32 hexadecimal digits.
-fn gateway_v6(line: &str, name: &str) -> Option<Ipv6Addr> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [destination, "00", _, _, gateway, .., interface] = fields.as_slice() else { return None };
-    let is_default = destination.bytes().all(|digit| digit == b'0');
-    let number = u128::from_str_radix(gateway, 16).ok()?;
-    (*interface == name && is_default).then(|| Ipv6Addr::from_bits(number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_routes_are_read_from_proc() {
-        let line = "eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0";
-        #[cfg(target_endian = "little")]
-        assert_eq!(gateway_v4(line, "eth0"), Some(Ipv4Addr::new(10, 0, 2, 2)));
-        assert_eq!(gateway_v4(line, "eth1"), None);
-        assert_eq!(gateway_v4("eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF", "eth0"), None);
-        let zero = "0".repeat(32);
-        let line = format!(
-            "{zero} 00 {zero} 00 fd000000000000000000000000000002 00000400 1 0 00000003 eth0"
-        );
-        assert_eq!(gateway_v6(&line, "eth0"), Some("fd00::2".parse().unwrap()));
-    }
 }

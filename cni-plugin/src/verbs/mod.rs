@@ -7,6 +7,7 @@ mod add;
 mod check;
 mod del;
 mod gc;
+mod routes;
 mod status;
 
 use std::env;
