@@ -331,6 +331,43 @@ fn configuration_that_differs_is_refused_with_the_difference() {
 }
 
 #[test]
+fn network_is_shared_by_all_of_its_containers_or_by_none() {
+    let world = world!(Account::Ordinary);
+    let runtime = |namespace: &Namespace, id: &str, shared: bool| {
+        MiniCni::new(&world, &json!({ "shared": shared }))
+            .container(id)
+            .netns(&format!("/proc/{}/ns/net", namespace.pid()))
+    };
+    let namespaces = [(); 3].map(|()| Container::alone(&world, Account::Ordinary));
+    for is_shared in [false, true] {
+        let first = runtime(&namespaces[0], "a", is_shared);
+        let second = runtime(&namespaces[1], "b", !is_shared);
+        first.add().unwrap();
+        let failure = second.add().unwrap_err();
+        let expected = format!(
+            "add slirp eth0: the network slirp is in use with another configuration: shared is \
+             {is_shared}, not {}, for a eth0",
+            !is_shared
+        );
+        assert_eq!((failure.code, failure.message), (2, expected));
+        assert!(failure.details.contains("another name"), "{}", failure.details);
+        assert_eq!(first.attachments().len(), 1, "nothing of it is left");
+        assert!(!namespaces[1].exec(&["ip", "link", "show", "eth0"]).status.success());
+        // Deleting and collecting go by the name, whatever the configuration says now.
+        second.del().unwrap();
+        let same = runtime(&namespaces[2], "c", is_shared);
+        same.add().unwrap();
+        second.gc(Some(json!([{ "containerID": "a", "ifname": "eth0" }]))).unwrap();
+        first.check().unwrap();
+        runtime(&namespaces[0], "a", !is_shared).del().unwrap();
+        assert_eq!(first.attachments(), Vec::<serde_json::Value>::new());
+        second.add().unwrap();
+        second.del().unwrap();
+    }
+    assert_eq!(network_processes(&world), Vec::<u32>::new());
+}
+
+#[test]
 fn shared_network_does_not_go_with_another_program() {
     let world = world!(Account::Ordinary);
     let namespace = Container::alone(&world, Account::Ordinary);

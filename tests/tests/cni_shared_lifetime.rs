@@ -234,6 +234,51 @@ fn result_that_nobody_reads_leaves_nothing_behind() {
 }
 
 #[test]
+fn killed_keeper_makes_way_for_a_container_that_shares_the_network_or_does_not() {
+    let world = world!(Account::Ordinary);
+    let [first, second] = [(); 2].map(|()| Container::alone(&world, Account::Ordinary));
+    let netns = |namespace: &Namespace| format!("/proc/{}/ns/net", namespace.pid());
+    for is_shared in [false, true] {
+        let runtime = MiniCni::new(&world, &json!({ "shared": is_shared })).netns(&netns(&first));
+        runtime.add().unwrap();
+        send(runtime.keeper(), Signal::SIGKILL);
+        wait_until(LIMIT, "the keeper is gone", || keepers(&world).is_empty());
+        let other = MiniCni::new(&world, &json!({ "shared": !is_shared }));
+        let other = other.container("c2").netns(&netns(&second));
+        other.add().unwrap();
+        // Both at once are no obstacle to who goes.
+        runtime.del().unwrap();
+        other.check().unwrap();
+        other.del().unwrap();
+        assert_nothing_left(&world);
+    }
+}
+
+#[test]
+fn of_two_at_once_that_disagree_about_sharing_at_most_one_stays() {
+    let world = world!(Account::Ordinary);
+    let namespaces = [(); 2].map(|()| Container::alone(&world, Account::Ordinary));
+    let runtimes: Vec<MiniCni<'_>> = [(0, true), (1, false)]
+        .map(|(index, shared)| {
+            MiniCni::new(&world, &json!({ "shared": shared }))
+                .container(&format!("c{index}"))
+                .netns(&format!("/proc/{}/ns/net", namespaces[index].pid()))
+        })
+        .into();
+    for _ in 0..10 {
+        let started: Vec<_> = runtimes.iter().map(|runtime| runtime.start("ADD", &[])).collect();
+        let outputs = started.into_iter().map(Background::finish);
+        let added = outputs.filter(|output| output.status.success()).count();
+        assert!(added < 2, "both are there");
+        assert_eq!(runtimes[0].attachments().len(), added);
+        for runtime in &runtimes {
+            runtime.del().unwrap();
+        }
+        assert_nothing_left(&world);
+    }
+}
+
+#[test]
 fn twenty_containers_join_at_once_and_leave_at_once() {
     const COUNT: usize = 20;
     let world = world!();

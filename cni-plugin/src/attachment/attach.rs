@@ -18,7 +18,7 @@ use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
 use super::error::{Error, Kind};
 use super::frame;
 use super::request::Request;
-use super::shared::seat_from_json;
+use super::shared::{refuse_mixture, seat_from_json};
 use super::stop::{KEEPER_ARGUMENT, is_served, stop};
 use super::store::{Candidates, Files, Lock};
 
@@ -121,7 +121,7 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
         stop(&files)?;
         files.remove();
     }
-    match start(request, &files) {
+    match start(request, &files, candidates) {
         Ok((keeper, stream, report)) => {
             let mac = report["mac"].as_str().unwrap_or_default().to_owned();
             let given = seat_from_json(&report);
@@ -137,7 +137,12 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
 }
 
 /// Starts the keeper and waits until the network works.
-fn start(request: &Request, files: &Files) -> Result<(Child, UnixStream, Value), Error> {
+fn start(
+    request: &Request,
+    files: &Files,
+    candidates: &Candidates,
+) -> Result<(Child, UnixStream, Value), Error> {
+    refuse_mixture(request, candidates)?;
     let failed = |error: io::Error| Error::failed(format!("cannot start {OURSELVES}: {error}"));
     let (stream, theirs) = UnixStream::pair().map_err(failed)?;
     stream.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
@@ -153,7 +158,11 @@ fn start(request: &Request, files: &Files) -> Result<(Child, UnixStream, Value),
         .map_err(failed)?;
     let answer = frame::send(&stream, &request.to_json()).and_then(|()| frame::receive(&stream));
     let error = match answer {
-        Ok(report) if report["error"].is_null() => return Ok((keeper, stream, report)),
+        // Once more: an addition that began at the same moment was not written down before.
+        Ok(report) if report["error"].is_null() => match refuse_mixture(request, candidates) {
+            Ok(()) => return Ok((keeper, stream, report)),
+            Err(error) => error,
+        },
         Ok(report) => Error::from_json(&report["error"]),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {
             // Our own child, not waited for yet, so its number is still its own.

@@ -1,8 +1,9 @@
 //! Attachments to a shared network: one process serves all containers of one network name.
 //!
 //! Owns [`Membership`], what such an attachment is besides an ordinary one; [`Terms`], what all
-//! members of a network have to agree on; where the files of a network are; and the question to its
-//! process whether those who have gone have really gone.
+//! members of a network have to agree on; the refusal of who shares a network with others who do not
+//! ([`refuse_mixture`]); where the files of a network are; and the question to its process whether
+//! those who have gone have really gone.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::error::{Error, Kind};
 use super::frame;
 use super::request::Request;
-use super::store::Files;
+use super::stop::is_served;
+use super::store::{Candidates, Files};
 
 /// The argument by which our executable is told to be the process of a network.
 pub(crate) const NETWORK_ARGUMENT: &str = "run-network";
@@ -100,6 +103,40 @@ impl Terms {
     }
 }
 
+/// Refuses an attachment to a network on which another one is that is shared where this one is not,
+/// or the other way around: the two would not reach each other, and nothing would say why.
+///
+/// Both are written down before they look, so that of two which begin at the same moment at most one
+/// stays. What a keeper that was killed left behind does not count.
+///
+/// # Errors
+/// [`Kind::Unsupported`], with the other attachment.
+pub(crate) fn refuse_mixture(request: &Request, candidates: &Candidates) -> Result<(), Error> {
+    let is_shared = request.shared.is_some();
+    for store in candidates.existing() {
+        for record in store.records() {
+            let other = &record.request;
+            if other.network != request.network
+                || other.shared.is_some() == is_shared
+                // Its process may be one that only its socket can be reached by.
+                || !(record.is_alive() || is_served(&store.files(&other.key)).is_some())
+            {
+                continue;
+            }
+            let (network, key) = (&other.network, &other.key);
+            let message = format!(
+                "the network {network} is in use with another configuration: shared is {}, not \
+                 {is_shared}, for {key}",
+                !is_shared
+            );
+            let hint = "all containers of one network name agree on \"shared\": remove the others \
+                        first, or give one of the two networks another name";
+            return Err(Error::new(Kind::Unsupported, message).with_hint(Some(hint)));
+        }
+    }
+    Ok(())
+}
+
 /// The files of the network `name` in the folder of these: `STEM.sock` is where members join,
 /// `STEM.api` the API socket, `STEM.lock` held while somebody joins.
 pub(crate) fn network_files(files: &Files, name: &str) -> Files {
@@ -160,6 +197,9 @@ pub(crate) fn seat_from_json(value: &Value) -> Option<(Ipv4Addr, Option<Ipv6Addr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attachment::identity::ProcessIdentity;
+    use crate::attachment::key::Key;
+    use crate::attachment::record::Record;
     use crate::attachment::request::tests::example;
 
     #[test]
@@ -186,6 +226,51 @@ mod tests {
             terms.difference(&Terms::of(&other)).unwrap(),
             "mtu is 1500, not 9000; outboundAddr is 192.0.2.1, not none"
         );
+    }
+
+    #[test]
+    fn network_is_shared_by_all_of_its_living_attachments_or_by_none() {
+        let folder = std::env::temp_dir().join(format!("slirp-mixture-{}", std::process::id()));
+        let candidates = Candidates::new(Some(&folder));
+        let store = candidates.create().unwrap();
+        let shared = example();
+        let alone = Request {
+            key: Key { container_id: "c2".to_owned(), ifname: "eth0".to_owned() },
+            shared: None,
+            ..example()
+        };
+        let living = ProcessIdentity::of_pid(std::process::id().cast_signed()).unwrap();
+        let mut dead = living.to_json();
+        dead["startTime"] = json!(1);
+        let dead = ProcessIdentity::from_json(&dead).unwrap();
+        let write = |request: &Request, keeper: &ProcessIdentity| {
+            let (request, keeper) = (request.clone(), keeper.clone());
+            let files = store.files(&request.key);
+            files
+                .write_record(&Record { request, keeper, engine: None, mac: String::new() })
+                .unwrap();
+            files
+        };
+        let files = write(&alone, &living);
+        let refused = refuse_mixture(&shared, &candidates);
+        let other_network = Request { network: "other".to_owned(), ..example() };
+        let elsewhere = refuse_mixture(&other_network, &candidates);
+        let same = refuse_mixture(&alone, &candidates);
+        write(&alone, &dead);
+        let after_a_crash = refuse_mixture(&shared, &candidates);
+        files.remove();
+        write(&shared, &living);
+        let the_other_way = refuse_mixture(&alone, &candidates);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported);
+        assert_eq!(
+            error.message,
+            "the network net is in use with another configuration: shared is false, not true, for \
+             c2 eth0"
+        );
+        assert_eq!((elsewhere, same, after_a_crash), (Ok(()), Ok(()), Ok(())));
+        assert!(the_other_way.unwrap_err().message.contains("shared is true, not false, for c1"));
     }
 
     #[test]
