@@ -201,6 +201,7 @@ mod tests {
     use crate::attachment::key::Key;
     use crate::attachment::record::Record;
     use crate::attachment::request::tests::example;
+    use crate::attachment::store::tests::Scratch;
 
     #[test]
     fn membership_survives_the_way_between_processes() {
@@ -230,8 +231,8 @@ mod tests {
 
     #[test]
     fn network_is_shared_by_all_of_its_living_attachments_or_by_none() {
-        let folder = std::env::temp_dir().join(format!("slirp-mixture-{}", std::process::id()));
-        let candidates = Candidates::new(Some(&folder));
+        let scratch = Scratch::new("mixture");
+        let candidates = Candidates::new(Some(&scratch.0));
         let store = candidates.create().unwrap();
         let shared = example();
         let alone = Request {
@@ -261,7 +262,6 @@ mod tests {
         files.remove();
         write(&shared, &living);
         let the_other_way = refuse_mixture(&alone, &candidates);
-        std::fs::remove_dir_all(&folder).unwrap();
         let error = refused.unwrap_err();
         assert_eq!(error.kind, Kind::Unsupported);
         assert_eq!(

@@ -330,8 +330,32 @@ fn read_record(path: &Path) -> Option<Record> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A folder of one test's own, removed with it.
+    pub(crate) struct Scratch(pub(crate) PathBuf);
+
+    impl Scratch {
+        /// `name` is the test's, in a few letters: paths of sockets are short.
+        pub(crate) fn new(name: &str) -> Self {
+            let folder = env::temp_dir().join(format!("slirp-{name}-{}", std::process::id()));
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+
+        /// The files of an attachment, or of a network, in it.
+        pub(crate) fn files(&self, stem: &str) -> Files {
+            Files::new(self.0.clone(), stem.to_owned(), USUAL_SCOPE.to_owned())
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            // A test that fails has left what it did.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 
     #[test]
     fn user_outside_follows_the_map() {

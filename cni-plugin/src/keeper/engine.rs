@@ -180,3 +180,67 @@ pub(super) fn stop(network: &BackgroundInstance) {
         None => tracing::warn!("the network did not end in time"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+
+    use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses, Switchboard};
+    use slirp_core::send_fd;
+
+    use super::*;
+    use crate::attachment::request::tests::example;
+    use crate::attachment::store::tests::Scratch;
+
+    /// What an engine says that is told this and given these files instead of descriptors of its own.
+    fn refusal(order: Option<serde_json::Value>, files: &[&str]) -> String {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        if let Some(order) = order {
+            frame::send(&ours, &order).unwrap();
+        }
+        for file in files {
+            send_fd(ours.as_fd(), std::fs::File::open(file).unwrap().as_fd()).unwrap();
+        }
+        drop(ours);
+        start(&theirs).unwrap_err().message
+    }
+
+    #[test]
+    fn engine_without_request_or_device_does_not_start() {
+        let mut request = example();
+        request.log_file = None;
+        let order = json!({ "request": request.to_json() });
+        assert!(refusal(None, &[]).starts_with("the engine was told nothing: "));
+        assert_eq!(refusal(Some(json!({})), &[]), "the request cannot be read");
+        assert!(refusal(Some(order.clone()), &[]).starts_with("the engine was told nothing: "));
+        assert!(refusal(Some(order), &["/dev/null"]).contains("TAP"));
+    }
+
+    #[test]
+    fn port_that_is_taken_is_named_and_those_before_it_end_with_the_network() {
+        // An address of the loopback that nobody else has ports of.
+        let bind = || TcpListener::bind("127.0.77.1:0").unwrap();
+        let mut request = Request { outbound: OutboundAddresses::default(), ..example() };
+        let board = Builder::new(Switchboard::new().unwrap());
+        let running = spawn(configured(board, &request)).unwrap();
+        let taken = bind();
+        let guest = "10.9.0.7:80".parse().unwrap();
+        let forward = |host: SocketAddr| Forward::new(ForwardProtocol::Tcp, host, guest);
+        let free = bind().local_addr().unwrap();
+        request.ports = vec![forward(free), forward(taken.local_addr().unwrap())];
+        let error = publish(&request, running.handle()).unwrap_err();
+        let named = format!("port mapping {}: ", ports::shown(&request.ports[1]));
+        assert!(error.message.starts_with(&named), "{}", error.message);
+        assert!(TcpListener::bind(free).is_err(), "the first one is open");
+        stop(&running);
+        TcpListener::bind(free).unwrap();
+    }
+
+    #[test]
+    fn api_socket_that_cannot_be_made_is_named() {
+        let scratch = Scratch::new("api");
+        let path = scratch.0.join("missing").join("socket");
+        let error = api_socket(&path).map(drop).unwrap_err();
+        assert!(error.message.starts_with(&format!("{}: ", path.display())), "{}", error.message);
+    }
+}

@@ -218,3 +218,93 @@ fn receive(stream: &UnixStream, caller: &UnixStream) -> Result<Value, Refusal> {
         Err(Refusal::Told(Error::from_json(&answer["error"])))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+    use crate::attachment::request::tests::example;
+    use crate::attachment::shared::seat_to_json;
+    use crate::attachment::store::tests::Scratch;
+
+    const SEAT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
+
+    /// What a network does with a connection: hang up, or read a message and answer it.
+    type Answers = Vec<Option<Value>>;
+
+    /// Takes a place on a network that gives these answers, one for each connection. Returns how many
+    /// connections there were, too.
+    fn take(name: &str, answers: Answers) -> (Result<Membership, Error>, usize) {
+        let scratch = Scratch::new(name);
+        let files = scratch.files("a");
+        let network = network_files(&files, &example().network);
+        let listener = UnixListener::bind(network.socket()).unwrap();
+        let serving = thread::spawn(move || {
+            let mut asked = 0;
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                asked += 1;
+                if let Some(answer) = answer {
+                    assert_eq!(frame::receive(&stream).unwrap()["execute"], "join");
+                    frame::send(&stream, &answer).unwrap();
+                }
+            }
+            asked
+        });
+        let (_caller, caller) = UnixStream::pair().unwrap();
+        let taken = Membership::take(&example(), &files, &caller);
+        (taken, serving.join().unwrap())
+    }
+
+    #[test]
+    fn place_is_the_one_that_the_network_gives() {
+        let (taken, _) = take("place", vec![Some(seat_to_json(SEAT, None))]);
+        let membership = taken.unwrap();
+        assert_eq!((membership.address, membership.address6), (SEAT, None));
+    }
+
+    #[test]
+    fn network_that_has_just_ended_is_tried_again() {
+        let (taken, asked) = take("again", vec![None, None, Some(seat_to_json(SEAT, None))]);
+        assert_eq!((taken.unwrap().address, asked), (SEAT, 3));
+        let (taken, asked) = take("never", vec![None; ATTEMPTS]);
+        assert_eq!(taken.unwrap_err().message, "the network ends again and again");
+        assert_eq!(asked, ATTEMPTS);
+    }
+
+    #[test]
+    fn refusal_is_passed_on_and_not_tried_again() {
+        let refused = Error::failed("the network net is full").with_hint(Some("leave it"));
+        let (taken, asked) = take("told", vec![Some(json!({ "error": refused.to_json() }))]);
+        assert_eq!((taken.unwrap_err(), asked), (refused, 1));
+        let (taken, _) = take("nonsense", vec![Some(json!({ "address": "nowhere" }))]);
+        assert_eq!(taken.unwrap_err().message, "the network gave no address");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_when_the_caller_has_gone() {
+        let (stream, _network) = UnixStream::pair().unwrap();
+        let (gone, caller) = UnixStream::pair().unwrap();
+        drop(gone);
+        let Err(Refusal::Told(error)) = ask(&stream, &json!({}), &caller) else {
+            panic!("there is no answer")
+        };
+        assert_eq!(error.message, "the caller has gone");
+    }
+
+    #[test]
+    fn place_is_given_back_before_its_end_returns() {
+        let scratch = Scratch::new("leave");
+        let (stream, mut theirs) = UnixStream::pair().unwrap();
+        let network = scratch.files("n");
+        let mut membership =
+            Membership { stream, network, is_ended: false, address: SEAT, address6: None };
+        let leaving = thread::spawn(move || membership.end());
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the network hears of it");
+        assert!(!leaving.is_finished(), "interface and ports may still be there");
+        drop(theirs);
+        leaving.join().unwrap();
+    }
+}

@@ -378,3 +378,6 @@ fn is_readable(stream: &UnixStream) -> bool {
     let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,114 @@ impl Keeper {
         frame::receive(client)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+    use std::thread;
+
+    use nix::sys::signal::{kill, raise};
+    use nix::unistd::Pid;
+    use slirp_core::netns::NamespaceId;
+
+    use super::*;
+    use crate::attachment::contact::Contact;
+    use crate::attachment::identity::ProcessIdentity;
+    use crate::attachment::request::tests::example;
+    use crate::attachment::store::tests::Scratch;
+
+    /// An attachment of this process's own namespace, with a program that ends with its standard
+    /// input as the engine.
+    fn keeper(scratch: &Scratch) -> (Keeper, Files, ProcessIdentity) {
+        let (lifeline, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new("cat")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let engine = Engine::adopt(child, lifeline.into()).unwrap();
+        let identity = ProcessIdentity::of_pid(engine.pid()).unwrap();
+        let own = std::process::id().cast_signed();
+        let mut request = example();
+        request.netns = format!("/proc/{own}/ns/net").into();
+        request.netns_id = NamespaceId::of_path(&request.netns).unwrap();
+        let watch = Watch::start(&request.netns, request.netns_id).unwrap().unwrap();
+        let record = Record {
+            request,
+            keeper: ProcessIdentity::of_pid(own).unwrap(),
+            engine: Some(identity.clone()),
+            mac: String::new(),
+        };
+        let files = scratch.files("a");
+        let keeper = Keeper::new(record, files.clone(), Carrier::Engine(engine), watch).unwrap();
+        (keeper, files, identity)
+    }
+
+    fn kill_engine(engine: &ProcessIdentity) {
+        kill(Pid::from_raw(engine.pid), Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn request_to_end_is_answered_when_nothing_is_left() {
+        let scratch = Scratch::new("keep");
+        let (mut keeper, files, engine) = keeper(&scratch);
+        let id = keeper.record.request.netns_id;
+        assert_eq!(files.record().as_ref(), Some(&keeper.record));
+        let serving = thread::spawn(move || keeper.serve());
+        let info = Contact::open(&files.socket()).unwrap().info().unwrap();
+        assert_eq!(info, json!({ "netnsDevice": id.device, "netnsInode": id.inode }));
+        assert!(engine.is_alive());
+        Contact::open(&files.socket()).unwrap().end().unwrap();
+        assert!(!engine.is_alive() && !files.exist());
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn client_that_talks_nonsense_ends_nothing() {
+        let scratch = Scratch::new("odd");
+        let (mut keeper, files, _engine) = keeper(&scratch);
+        let serving = thread::spawn(move || keeper.serve());
+        for nonsense in [json!({ "execute": "dance" }), json!("end"), json!(null)] {
+            let client = UnixStream::connect(files.socket()).unwrap();
+            frame::send(&client, &nonsense).unwrap();
+            let answer = frame::receive(&client).unwrap();
+            assert_eq!(answer, json!({ "error": "unknown request" }), "{nonsense}");
+        }
+        drop(UnixStream::connect(files.socket()).unwrap());
+        let contact = Contact::open(&files.socket()).unwrap();
+        contact.info().unwrap();
+        Contact::open(&files.socket()).unwrap().end().unwrap();
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn keeper_ends_with_its_engine_and_leaves_no_file() {
+        let scratch = Scratch::new("lost");
+        let (mut keeper, files, engine) = keeper(&scratch);
+        kill_engine(&engine);
+        keeper.serve();
+        assert!(!files.exist());
+    }
+
+    #[test]
+    fn signal_ends_keeper_and_engine() {
+        let scratch = Scratch::new("term");
+        let (mut keeper, files, engine) = keeper(&scratch);
+        // To this thread, which holds it back for the keeper.
+        raise(Signal::SIGTERM).unwrap();
+        keeper.serve();
+        assert!(!engine.is_alive() && !files.exist());
+    }
+
+    #[test]
+    fn files_are_left_to_whoever_has_the_lock() {
+        let scratch = Scratch::new("lock");
+        let (mut keeper, files, engine) = keeper(&scratch);
+        let lock = files.lock().unwrap();
+        kill_engine(&engine);
+        keeper.serve();
+        assert!(files.record().is_some());
+        lock.remove();
+    }
+}
