@@ -153,11 +153,24 @@ fn check_needs_the_result_and_a_version_that_has_it() {
 #[test]
 fn check_of_a_port_that_is_not_forwarded_names_it() {
     let world = world!(Account::Ordinary);
-    let plain = MiniCni::new(&world, &json!({}));
-    let result = plain.add().unwrap();
-    let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
-    let failure = MiniCni::new(&world, &config).check_against(result).unwrap_err();
-    assert_eq!(failure.message, "check slirp eth0: port mapping 0.0.0.0:8080->80/tcp is not there");
+    let with =
+        |ports: Value| MiniCni::new(&world, &json!({ "enableIPv6": true, "portMappings": ports }));
+    let port = |address: &str| json!({ "hostPort": 8080, "containerPort": 80, "hostIP": address });
+    let present = with(json!([port("127.0.0.1"), port("::1")]));
+    let result = present.add().unwrap();
+    present.check().unwrap();
+    let mut udp = port("127.0.0.1");
+    udp["protocol"] = json!("udp");
+    for (absent, shown) in [
+        (json!({ "hostPort": 8081, "containerPort": 80 }), "0.0.0.0:8081->80/tcp"),
+        (port("198.51.100.1"), "198.51.100.1:8080->80/tcp"),
+        (port("2001:db8:1::1"), "[2001:db8:1::1]:8080->80/tcp"),
+        (udp, "127.0.0.1:8080->80/udp"),
+    ] {
+        let failure = with(json!([absent])).check_against(result.clone()).unwrap_err();
+        let message = format!("check slirp eth0: port mapping {shown} is not there");
+        assert_eq!(failure.message, message);
+    }
 }
 
 #[test]

@@ -122,22 +122,24 @@ fn check_ports(files: &Files, wanted: &[slirp_core::instance::Forward]) -> Resul
     let reply = program::ask(&socket, &list)
         .map_err(|error| CniError::internal(format!("the engine does not answer: {error}")))?;
     let entries = reply["entries"].as_array().or_else(|| reply["return"]["entries"].as_array());
-    let listed: BTreeSet<(bool, u16)> = entries
+    let listed: BTreeSet<(bool, IpAddr, u16)> = entries
         .into_iter()
         .flatten()
         .filter_map(|entry| {
+            let address = entry["host_addr"].as_str().or_else(|| entry["host_addr6"].as_str())?;
+            let address: IpAddr = address.parse().ok()?;
             let port = |name: &str| entry[name].as_u64().and_then(|port| u16::try_from(port).ok());
             let first = port("host_port")?;
             let last = port("host_port_end").unwrap_or(first);
             let is_udp = entry["proto"].as_str()?.starts_with("udp");
-            Some((first..=last).map(move |port| (is_udp, port)))
+            Some((first..=last).map(move |port| (is_udp, address, port)))
         })
         .flatten()
         .collect();
     for forward in wanted {
         let is_udp = forward.protocol == slirp_core::instance::ForwardProtocol::Udp;
         let mut ports = forward.host.port()..=forward.last_host_port();
-        if !ports.all(|port| listed.contains(&(is_udp, port))) {
+        if !ports.all(|port| listed.contains(&(is_udp, forward.host.ip(), port))) {
             let shown = crate::attachment::ports::shown(forward);
             return Err(CniError::internal(format!("port mapping {shown} is not there")));
         }
