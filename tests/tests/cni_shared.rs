@@ -272,6 +272,18 @@ fn newcomer_with_an_old_address_is_reached_at_once() {
 }
 
 #[test]
+fn container_whose_ethernet_address_a_later_plugin_changes_is_reached() {
+    let world = world!(Account::Ordinary);
+    let containers = join_all(&world, 2, &json!({}));
+    let server = TcpServer::echo(&containers[1].namespace, containers[1].at(0));
+    containers[1].namespace.script("ip link set eth0 address 02:00:00:00:00:99");
+    containers[1].cni.check().unwrap();
+    let far = TcpServer::echo(&world.remote, (FAR, 0).into());
+    connect(&containers[1].namespace, far.address()).unwrap();
+    connect(&containers[0].namespace, server.address()).unwrap();
+}
+
+#[test]
 fn same_ethernet_address_is_refused_with_its_holder() {
     let world = world!(Account::Ordinary);
     let config = json!({ "mac": "02:00:00:00:00:07" });

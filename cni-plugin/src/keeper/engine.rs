@@ -192,7 +192,7 @@ mod tests {
     use crate::attachment::request::tests::example;
     use crate::attachment::store::tests::Scratch;
 
-    /// What an engine says that is told this and given these files instead of descriptors of its own.
+    /// What an engine says that is told this, and given these files in the place of its device.
     fn refusal(order: Option<serde_json::Value>, files: &[&str]) -> String {
         let (ours, theirs) = UnixStream::pair().unwrap();
         if let Some(order) = order {

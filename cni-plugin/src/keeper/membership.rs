@@ -234,8 +234,8 @@ mod tests {
     /// What a network does with a connection: hang up, or read a message and answer it.
     type Answers = Vec<Option<Value>>;
 
-    /// Takes a place on a network that gives these answers, one for each connection. Returns how many
-    /// connections there were, too.
+    /// Takes a place on a network that gives these answers, one for each connection. Returns how
+    /// many connections there were, too.
     fn take(name: &str, answers: Answers) -> (Result<Membership, Error>, usize) {
         let scratch = Scratch::new(name);
         let files = scratch.files("a");
