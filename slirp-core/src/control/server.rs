@@ -204,7 +204,10 @@ async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
             Ok(id) => Ok(reply::added(id)),
-            Err(error) => Err(add_refusal(&error)),
+            Err(error) => {
+                tracing::warn!("forward refused: {error}");
+                Err(add_refusal(&error))
+            }
         },
         Request::RemoveForwards(ids) => {
             let (first, last) = (ForwardId(*ids.start()), ForwardId(*ids.end()));

@@ -21,11 +21,8 @@ impl Reactor {
             Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
             None => self.forwards.add_all(forwards),
         };
-        match &added {
-            Ok(id) => tracing::info!(id = id.0, ?forwards, "forward added"),
-            Err(error) => tracing::warn!("forward refused: {error}"),
-        }
-        added
+        // Whoever asked tells of a refusal.
+        added.inspect(|id| tracing::info!(id = id.0, ?forwards, "forward added"))
     }
 
     pub(super) fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
