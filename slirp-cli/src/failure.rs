@@ -3,13 +3,15 @@
 //! Owns [`RunFailure`] and what is said of it on stderr. When what can fail is written in
 //! [`run`](crate::run).
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use nix::libc;
 use slirp_core::host::frame_socket::FrameSocketError;
 use slirp_core::host::recording::RecordingError;
 use slirp_core::host::tap::TapError;
-use slirp_core::instance::{ForwardError, RunError, StartError};
+use slirp_core::instance::{ForwardError, OutboundError, RunError, StartError};
 use slirp_core::netns::{AttachError, WatchError};
 use slirp_core::sandbox::SandboxError;
 use slirp_core::sandbox::seccomp::SeccompError;
@@ -50,8 +52,8 @@ pub(crate) enum RunFailure {
     Start(#[from] StartError),
     #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
     ApiPathTooLong,
-    #[error("api_bindlisten: bind: {}", text_of(.0))]
-    ApiBind(io::Error),
+    #[error("api_bindlisten: bind: {}", text_of(.1))]
+    ApiBind(PathBuf, #[source] io::Error),
     #[error("cannot prepare for signals: {0}")]
     Signals(#[source] io::Error),
     #[error("cannot watch the network: {0}")]
@@ -66,18 +68,44 @@ impl RunFailure {
     /// Says it on stderr, in the lines that readers of slirp4netns(1) know, with a hint where there is one.
     pub(crate) fn tell(&self) {
         complain(self);
-        let hint = if let Self::Attach(error) = self {
-            error.hint()
-        } else if let Self::Sandbox(error) = self {
-            error.hint()
-        } else {
-            None
-        };
-        if let Some(hint) = hint {
+        if let Some(hint) = self.hint() {
             complain(format_args!("hint: {hint}"));
         }
         for line in self.known_end() {
             complain(line);
+        }
+    }
+
+    /// What a person can do about it, where that is not obvious; goes on a line of its own.
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Attach(error) => error.hint().map(Into::into),
+            Self::Sandbox(error) => error.hint().map(Into::into),
+            Self::Forward(error) => hint_of_port(error).map(Into::into),
+            Self::Start(error) => hint_of_start(error).map(Into::into),
+            Self::ApiBind(path, error) => {
+                hint_of_file(error).map(|hint| format!("{}: {hint}", path.display()).into())
+            }
+            Self::Recording(_, RecordingError::Open(error))
+            | Self::Bess(FrameSocketError::Call { source: error, .. }) => {
+                hint_of_file(error).map(Into::into)
+            }
+            Self::ApiPathTooLong | Self::BessPathTooLong => {
+                Some("change into a folder near it and give a relative path".into())
+            }
+            Self::MtuTooSmall(_)
+            | Self::DescriptorTwice(_)
+            | Self::TapFdClosed(..)
+            | Self::TapFd(..)
+            | Self::Bess(_)
+            | Self::BessPeer(..)
+            | Self::TargetWatch(_)
+            | Self::Recording(..)
+            | Self::Inherited(_)
+            | Self::Seccomp(_)
+            | Self::Signals(_)
+            | Self::Watch(_)
+            | Self::Run(_) => None,
         }
     }
 
@@ -86,7 +114,7 @@ impl RunFailure {
     const fn known_end(&self) -> &'static [&'static str] {
         match self {
             Self::Attach(_) | Self::BessPathTooLong | Self::Bess(_) => &["child failed(1)"],
-            Self::ApiPathTooLong | Self::ApiBind(_) => {
+            Self::ApiPathTooLong | Self::ApiBind(..) => {
                 &["do_slirp is exiting", "do_slirp failed", "parent failed"]
             }
             Self::Sandbox(_) => &[
@@ -115,6 +143,35 @@ impl RunFailure {
             | Self::Forward(_)
             | Self::Run(_) => &[],
         }
+    }
+}
+
+fn hint_of_port(error: &ForwardError) -> Option<&'static str> {
+    let ForwardError::Bind { source, .. } = error else { return None };
+    (source.raw_os_error() == Some(libc::EADDRINUSE)).then_some(
+        "another socket of the host has this port, which ss -tulnp shows: publish another, or end \
+         that program",
+    )
+}
+
+fn hint_of_start(error: &StartError) -> Option<&'static str> {
+    let StartError::Outbound(OutboundError::NotAvailable(_)) = error else { return None };
+    Some("ip address shows which addresses it has; the name of an interface will do as well")
+}
+
+/// What to do about a file that cannot be made.
+fn hint_of_file(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::ENOENT => Some("the folder does not exist: make it first"),
+        libc::ENOTDIR => Some("a part of the path is not a folder"),
+        libc::EACCES | libc::EPERM | libc::EROFS => {
+            Some("we may not write there: give a path where we may")
+        }
+        libc::EISDIR => Some("it is a folder: give the path of a file in it"),
+        libc::EADDRINUSE => {
+            Some("what is there cannot be replaced by a socket: remove it, or give another path")
+        }
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::{libc, unistd};
 
 use slirp_core::inherited_fd;
@@ -35,10 +36,14 @@ pub(crate) struct ReadyFd {
 }
 
 impl ReadyFd {
-    /// Takes over descriptor `number`; nothing if it is not open, for whoever hands over a
+    /// Takes over descriptor `number`; nothing if it is not open for writing. Whoever hands over a
     /// descriptor that does not exist cannot be waiting for it.
     pub(crate) fn take(number: i32) -> Option<Self> {
         let file = File::from(inherited_fd(number).ok()?);
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).ok()?);
+        if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
+            return None;
+        }
         // Those come as duplicates, so that their numbers are never free for the next socket: our
         // messages would go there.
         let standard = if (0..=2).contains(&number) {

@@ -6,8 +6,10 @@
 mod address;
 mod args;
 mod banner;
+mod checks;
 mod console;
 mod failure;
+mod guest;
 mod inherited;
 mod lifetime;
 mod options;

@@ -5,41 +5,40 @@
 //!
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold signals
 //!    back
-//! 2. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`, `received tapfd`)
-//! 3. print the summary
-//! 4. allow as many descriptors as the hard limit does, open the recording, bind the API socket
+//! 2. allow as many descriptors as the hard limit does; find the target; look at whatever else the
+//!    options name ([`checks`]), while nothing has been made yet
+//! 3. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`,
+//!    `received tapfd`)
+//! 4. empty the recording, bind the API socket
 //! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there is a single thread: whatever
 //!    has to be opened by name is open by now
 //! 6. start the engine, open the published ports
-//! 7. tell the ready descriptor
+//! 7. print the summary, tell the ready descriptor: nothing can fail any more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal
 //!    (killed by it, after cleaning up) or the engine's own end (status 1)
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use slirp_core::close_inherited_fds;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
-use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
 use slirp_core::host::link::Link;
-use slirp_core::host::recording::Recording;
-use slirp_core::host::tap::Tap;
 use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
-use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp;
-use slirp_core::wire::MacAddr;
-use slirp_core::{close_inherited_fds, inherited_fd};
 
 use crate::banner;
+use crate::checks;
 use crate::console::{self, complain, say};
 use crate::failure::RunFailure;
+use crate::guest;
 use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
@@ -80,26 +79,25 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         // We are about to close it ourselves.
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
+    warn_of_closed(options, ready.as_ref(), exit.as_ref());
 
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
-    let opened = match open(options, sources)? {
+    raise_descriptor_limit();
+    let found = guest::find(options)?;
+    let recording = checks::check(options)?;
+    let opened = match guest::open(found, options, sources)? {
         Ok(opened) => opened,
         Err(end) => {
             announce(end, None);
             return Ok(leave(end, signals));
         }
     };
-    for line in banner::lines(options, opened.mac) {
-        say(line);
-    }
-    raise_descriptor_limit();
     let guest = AssumedGuest::new(&options.plan, opened.mac);
     let mut builder = builder(options, opened.link).assumed_guest(guest);
-    if let Some(path) = &options.pcap {
-        let recording =
-            Recording::create(path).map_err(|error| RunFailure::Recording(path.clone(), error))?;
-        builder = builder.recording(recording);
+    if let (Some(recording), Some(path)) = (recording, &options.pcap) {
+        let failed = |error| RunFailure::Recording(path.clone(), error);
+        builder = builder.recording(recording.emptied().map_err(failed)?);
     }
     if let Some(path) = &options.api_socket {
         builder = builder.api_socket(bind_api(path, options.sandbox)?);
@@ -111,6 +109,9 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     if let Err(error) = publish(options, guest, running.handle()) {
         outcome(running.stop(SHUTDOWN_TIMEOUT))?;
         return Err(error.into());
+    }
+    for line in banner::lines(options, opened.mac) {
+        say(line);
     }
     if let Some(ready) = ready {
         // A full pipe that nobody reads must not keep a signal from ending the run.
@@ -135,6 +136,23 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         (result, _) => result?,
     }
     Ok(leave(end, signals))
+}
+
+/// Says which descriptors were handed over by number and are of no use. Neither is an error, for
+/// slirp4netns(1) goes on as well.
+fn warn_of_closed(options: &Options, ready: Option<&ReadyFd>, exit: Option<&ExitFd>) {
+    if let (Some(number), None) = (options.ready_fd, ready) {
+        complain(format_args!(
+            "WARNING: --ready-fd={number} is not open for writing: it cannot be told that the \
+             network is ready"
+        ));
+    }
+    if let (Some(number), Some(ExitFd::Closed)) = (options.exit_fd, exit) {
+        complain(format_args!(
+            "WARNING: --exit-fd={number} is not open, or is the ready descriptor: the network ends \
+             as soon as it is ready"
+        ));
+    }
 }
 
 /// Says why the run is over.
@@ -178,10 +196,8 @@ fn builder(options: &Options, link: Link) -> Builder {
 
 /// Binds the API socket, and sees to it that its file is removed at the end.
 fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
-    if path.as_os_str().len() >= MAX_API_PATH {
-        return Err(RunFailure::ApiPathTooLong);
-    }
-    let mut socket = ApiSocket::bind(path).map_err(RunFailure::ApiBind)?;
+    let mut socket =
+        ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))?;
     if is_sandboxed && let Err(error) = socket.remove_from_outside() {
         tracing::warn!("the API socket's file will stay behind at the end: {error}");
     }
@@ -210,88 +226,6 @@ fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure>
         seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok(())
-}
-
-/// What connects the guest, and what is known about it.
-struct Opened {
-    link: Link,
-    mac: Option<MacAddr>,
-    /// The guest's user namespace.
-    userns: Option<OwnedFd>,
-    watch: Option<TargetWatch>,
-}
-
-impl Opened {
-    fn bare(link: impl Into<Link>) -> Self {
-        Self { link: link.into(), mac: None, userns: None, watch: None }
-    }
-}
-
-/// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The file
-/// of the socket is there as long as we wait.
-fn await_peer(path: &Path, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
-    let listener = FrameListener::bind(path).map_err(|error| {
-        if matches!(error, FrameSocketError::PathTooLong) {
-            RunFailure::BessPathTooLong
-        } else {
-            RunFailure::Bess(error)
-        }
-    })?;
-    complain(format_args!("Waiting for connection to {}", path.display()));
-    let socket = loop {
-        match lifetime::wait(sources, listener.as_fd()).map_err(RunFailure::Watch)? {
-            End::Awaited => {}
-            end @ (End::ExitFd | End::Target | End::Signal(_)) => return Ok(Err(end)),
-        }
-        match listener.accept() {
-            Ok(socket) => break socket,
-            // It has changed its mind.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
-                ) => {}
-            Err(error) => return Err(RunFailure::BessPeer(path.to_owned(), error)),
-        }
-    };
-    let fd = socket.as_fd().as_raw_fd();
-    complain(format_args!("sent \"tapfd\"={fd} (not really TAP) for {}", path.display()));
-    complain(format_args!("received tapfd={fd}"));
-    Ok(Ok(Opened::bare(socket)))
-}
-
-/// Opens the TAP device, or waits for the peer of a socket, and says so. Nothing to open any more if
-/// the run has ended meanwhile.
-fn open(options: &Options, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
-    let (target, name) = match &options.target {
-        Target::TapFd(number) => {
-            let fd =
-                inherited_fd(*number).map_err(|error| RunFailure::TapFdClosed(*number, error))?;
-            let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
-            return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
-        }
-        Target::Bess(path) => return await_peer(path, sources),
-        Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
-        Target::Pid { pid, userns: Some(userns), tap } => {
-            let netns = format!("/proc/{pid}/ns/net");
-            (NamespaceTarget::from_paths(netns.as_ref(), Some(userns))?, tap)
-        }
-        Target::Path { netns, userns, tap } => {
-            (NamespaceTarget::from_paths(netns, userns.as_deref())?, tap)
-        }
-    };
-    let watch = options.exit_with_netns.then(|| target.watch()).transpose()?;
-    let configure = options.configure.then(|| {
-        let mut configuration = Configuration::for_plan(&options.plan, options.mtu);
-        configuration.mac = options.mac;
-        configuration
-    });
-    let tap = open_tap(&target, &TapRequest { name: name.clone(), configure })?;
-    let fd = tap.as_fd().as_raw_fd();
-    complain(format_args!("sent tapfd={fd} for {}", tap.name()));
-    complain(format_args!("received tapfd={fd}"));
-    let mac = tap.mac().ok().flatten();
-    Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))
 }
 
 /// Opens the ports that are to lead to the guest from the start.

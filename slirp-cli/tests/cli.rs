@@ -306,14 +306,22 @@ fn arguments_that_are_no_text_are_repeated_byte_by_byte() {
 fn a_socket_that_cannot_be_bound_is_named() {
     let long = format!("/tmp/{}", "x".repeat(108));
     let text_of_long = "the specified BESS socket path is too long (>= 108)";
-    for (path, reason) in [
-        ("/nonexistent/socket", "child_bess: bind: No such file or directory"),
-        ("/dev/null", "child_bess: bind: Address already in use"),
-        (&long, text_of_long),
+    for (path, reason, hint) in [
+        (
+            "/nonexistent/socket",
+            "child_bess: bind: No such file or directory",
+            "the folder does not exist: make it first",
+        ),
+        (
+            "/dev/null",
+            "child_bess: bind: Address already in use",
+            "what is there cannot be replaced by a socket: remove it, or give another path",
+        ),
+        (&long, text_of_long, "change into a folder near it and give a relative path"),
     ] {
         let output = run(&["--target-type=bess", path]);
         assert_eq!(output.status.code(), Some(1), "{path}");
-        assert_eq!(text(&output.stderr), format!("{reason}\nchild failed(1)\n"));
+        assert_eq!(text(&output.stderr), format!("{reason}\nhint: {hint}\nchild failed(1)\n"));
         assert_eq!(text(&output.stdout), "WARNING: BESS mode is experimental\n");
     }
 }
@@ -324,7 +332,10 @@ fn an_unknown_process_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
-        format!("/proc/{NO_PID}/ns/net: No such file or directory\nchild failed(1)\n")
+        format!(
+            "/proc/{NO_PID}/ns/net: No such file or directory\n\
+             hint: there is no process of this number, or it has ended\nchild failed(1)\n"
+        )
     );
     assert_eq!(text(&output.stdout), "");
 }

@@ -46,7 +46,7 @@ pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::descriptors::{self, Allotment};
 use crate::host::dns::{self, DnsConfig};
-pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol};
+pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, verify_forwards};
 use crate::host::link::Link;
 pub use crate::host::mailbox::FlowPage;
 use crate::host::mailbox::{Mailbox, Message};
@@ -123,13 +123,13 @@ pub enum StartError {
     #[error(transparent)]
     Outbound(#[from] OutboundError),
     /// The poller could not be set up.
-    #[error("cannot set up the event loop")]
+    #[error("cannot set up the event loop: {0}")]
     Poller(#[source] io::Error),
     /// A thread could not be started.
-    #[error("cannot start a thread")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
     /// The control thread's runtime could not be set up.
-    #[error("cannot set up the control runtime")]
+    #[error("cannot set up the control runtime: {0}")]
     Runtime(#[source] io::Error),
 }
 
@@ -145,7 +145,7 @@ pub enum RunError {
     #[error("the other end of the guest's socket has hung up")]
     PeerGone,
     /// The poller failed.
-    #[error("the event loop failed")]
+    #[error("the event loop failed: {0}")]
     Poller(#[source] io::Error),
     /// A thread panicked; that is a defect of ours.
     #[error("the data thread panicked; please report this")]

@@ -257,6 +257,16 @@ impl AddressPlan {
         address.to_bits() & self.mask_bits() == self.network.to_bits()
     }
 
+    /// Whether a guest can have `address`, so that ports of the host may lead there: none of ours,
+    /// no group, and of an IP version that there is.
+    pub fn is_guest_address(&self, address: IpAddr) -> bool {
+        !address.is_unspecified()
+            && !address.is_multicast()
+            && !address.is_loopback()
+            && self.virtual_host(address).is_none()
+            && (address.is_ipv4() || self.ipv6().is_some())
+    }
+
     /// What `address` stands for when it is one of ours.
     pub fn virtual_host(&self, address: IpAddr) -> Option<VirtualHost> {
         match address {
@@ -422,6 +432,29 @@ mod tests {
             "fd00::1/64".parse::<Ipv6Plan>().unwrap_err().to_string(),
             "needs to be a network address like fd00::/64, not like fd00::1/64"
         );
+    }
+
+    #[test]
+    fn guest_has_none_of_our_addresses_and_no_group() {
+        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
+        for (address, expected) in [
+            ("10.0.2.100", true),
+            ("192.0.2.1", true),
+            ("fd00::100", true),
+            ("10.0.2.2", false),
+            ("10.0.2.3", false),
+            ("0.0.0.0", false),
+            ("127.0.0.1", false),
+            ("224.0.0.1", false),
+            ("fd00::2", false),
+            ("fe80::2", false),
+            ("::1", false),
+            ("ff02::1", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(plan.is_guest_address(address), expected, "{address}");
+        }
+        assert!(!AddressPlan::default().is_guest_address("fd00::100".parse().unwrap()));
     }
 
     #[test]

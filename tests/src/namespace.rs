@@ -128,6 +128,18 @@ impl Namespace {
         Background::new(child, argv.join(" ")).finish()
     }
 
+    /// The number that the next interface gets; to ask takes one. A device that was made and is gone
+    /// again has taken one as well.
+    ///
+    /// # Panics
+    /// When no interface can be made.
+    pub fn next_interface(&self) -> u32 {
+        let shown =
+            self.script("ip link add probe type bridge; ip -o link show probe; ip link del probe");
+        let number = shown.split(':').next().and_then(|number| number.trim().parse().ok());
+        number.expect("a number stands in front")
+    }
+
     /// Runs a shell script that must succeed.
     ///
     /// # Panics

@@ -11,6 +11,8 @@
 //! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
+mod verify;
+
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,6 +24,8 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+pub use verify::verify_forwards;
 
 use super::descriptors;
 use super::tcp::TcpStream;

@@ -66,8 +66,17 @@ impl Recording {
     /// # Errors
     /// See [`RecordingError`].
     pub fn create(path: &Path) -> Result<Self, RecordingError> {
+        Self::open(path)?.emptied()
+    }
+
+    /// Like [`create`](Self::create), but leaves a file that is there as it is, for a start that
+    /// may fail yet: see [`emptied`](Self::emptied).
+    ///
+    /// # Errors
+    /// See [`RecordingError`].
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create(true).truncate(false).mode(0o600);
         // Without O_NONBLOCK a FIFO would make us wait for its reader, now and at every write.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         match options.open(path) {
@@ -77,6 +86,18 @@ impl Recording {
             }
             Err(error) => Err(RecordingError::Open(error)),
         }
+    }
+
+    /// The same with nothing in its file. FIFOs and devices stay as they are.
+    ///
+    /// # Errors
+    /// [`RecordingError::Open`] with what fstat(2) or ftruncate(2) said.
+    pub fn emptied(self) -> Result<Self, RecordingError> {
+        let is_file = self.file.metadata().map_err(RecordingError::Open)?.is_file();
+        if is_file {
+            self.file.set_len(0).map_err(RecordingError::Open)?;
+        }
+        Ok(self)
     }
 
     /// A recording in a file or pipe that is open for writing. A pipe should not block.
@@ -294,6 +315,18 @@ mod tests {
         assert!(word(&bytes, 28) < 1_000_000_000);
         assert_eq!(&bytes[40..45], b"frame");
         assert_eq!(word(&bytes, 53), 0);
+    }
+
+    #[test]
+    fn file_is_as_it_was_until_it_is_emptied() {
+        let path =
+            std::env::temp_dir().join(format!("slirp-recording-kept-{}", std::process::id()));
+        std::fs::write(&path, "as it was").unwrap();
+        let recording = Recording::open(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"as it was");
+        drop(recording.emptied().unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

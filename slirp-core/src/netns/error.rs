@@ -61,9 +61,12 @@ impl AttachError {
     pub fn hint(&self) -> Option<&'static str> {
         let (step, errno) = match self {
             Self::Step { step, source } => (*step, errno(source)),
-            Self::OpenNamespace { source, .. } => {
-                return (errno(source) == Errno::EACCES)
-                    .then_some("only the owner of a process or root can attach to it");
+            Self::OpenNamespace { path, source } => {
+                let is_gone = errno(source) == Errno::ENOENT && path.starts_with("/proc");
+                let is_foreign = errno(source) == Errno::EACCES;
+                return is_foreign
+                    .then_some("only the owner of a process or root can attach to it")
+                    .or(is_gone.then_some("there is no process of this number, or it has ended"));
             }
             Self::ForeignOwner(_) => return Some("run as the owner of the container, or as root"),
             Self::OwnNamespace(_) => {
@@ -104,6 +107,10 @@ impl AttachError {
             (AttachStep::CreateTap, Errno::EINVAL) => {
                 Some("the name is not valid, or belongs to an interface that is not a TAP device")
             }
+            (AttachStep::SetMac, Errno::EADDRNOTAVAIL) => Some(
+                "an interface has an address of its own: not zero, and with an even first byte, \
+                 such as 02:00:00:00:00:01",
+            ),
             (AttachStep::CheckName, Errno::EEXIST) => {
                 Some("the network namespace has an interface of this name already")
             }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub use error::AttachError;
 pub use watch::{TargetWatch, WatchError};
 
+use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
 use process::{Process, in_proc, open_file};
@@ -328,6 +329,12 @@ fn open(
     exclusive: bool,
 ) -> Result<Tap, AttachError> {
     target.refuse_our_own()?;
+    let mac = request.configure.as_ref().and_then(|settings| settings.mac);
+    if mac.is_some_and(|mac| !mac.is_valid_source()) {
+        // What the kernel would say once the device is made.
+        let source = Errno::EADDRNOTAVAIL.into();
+        return Err(AttachError::Step { step: AttachStep::SetMac, source });
+    }
     let order = Order {
         exclusive,
         net: target.net.as_fd(),

@@ -346,13 +346,7 @@ impl Stack {
 
     /// Whether connections and datagrams can be forwarded to `guest`.
     pub fn is_forwardable(&self, guest: SocketAddr) -> bool {
-        let address = guest.ip();
-        guest.port() != 0
-            && !address.is_unspecified()
-            && !address.is_multicast()
-            && !address.is_loopback()
-            && self.config.plan.virtual_host(address).is_none()
-            && self.gateway_for(address).is_some()
+        guest.port() != 0 && self.config.plan.is_guest_address(guest.ip())
     }
 
     /// How `remote` is shown to `guest`.

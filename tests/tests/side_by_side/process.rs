@@ -255,6 +255,8 @@ fn ends() {
         }
         let exit = side.slirp().options(&["--exit-fd=77"]).run();
         seen.note("exit descriptor that is not open", format!("{:?}", exit.code));
+        let stderr = stable(&exit.stderr, &side.world);
+        seen.note("exit descriptor that is not open: stderr", stderr);
         clean();
         let slirp = side.slirp().options(&["--ready-fd=77"]).spawn();
         let up = "ip link show tap0 2>/dev/null | grep -q LOWER_UP";

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket as Client};
 use mio::{Events, Poll};
 
 use super::*;
+use crate::plan::AddressPlan;
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 
@@ -154,4 +155,24 @@ fn rule_is_found_by_the_port_of_the_guest() {
     rules.remove_all(a.0..=a.0).unwrap();
     assert_eq!(from(&rules, 5000), None);
     assert_eq!(from(&rules, 5012), Some((b, first + 22)));
+}
+
+#[test]
+fn ports_that_were_only_looked_at_are_closed_again() {
+    let plan = AddressPlan::default();
+    let first = free(4);
+    let rules =
+        [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 80, 3)];
+    verify_forwards(&rules, &plan).unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap();
+    let error = verify_forwards(&rules, &plan).unwrap_err();
+    let ForwardError::Bind { forward, source } = error else { panic!("{error}") };
+    assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
+    drop(taken);
+    // What could be opened is closed again, and one port cannot be had twice.
+    verify_forwards(&rules, &plan).unwrap();
+    let twice = [rules[0], range(ForwardProtocol::Tcp, first + 2, 90, 1)];
+    assert!(matches!(verify_forwards(&twice, &plan), Err(ForwardError::Bind { .. })));
+    let gateway = Forward { guest: (plan.gateway(), 80).into(), ..rules[0] };
+    assert!(matches!(verify_forwards(&[gateway], &plan), Err(ForwardError::GuestAddress(_))));
 }

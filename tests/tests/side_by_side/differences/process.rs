@@ -172,6 +172,33 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        topic: "File of the API socket that cannot be made",
+        theirs: "is told when the device is made and the summary printed",
+        ours: "before either, as of ports, addresses and recordings",
+        seen: &[
+            seen(
+                "start: API socket in no folder: stderr",
+                "sent tapfd=FD for tap0\nreceived tapfd=FD\napi_bindlisten: bind: No such file or directory\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "api_bindlisten: bind: No such file or directory\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+            ),
+            seen(
+                "start: API socket with a long name: stderr",
+                "sent tapfd=FD for tap0\nreceived tapfd=FD\nthe specified API socket path is too long (>= 108)\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "the specified API socket path is too long (>= 108)\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+            ),
+        ],
+    },
+    Row {
+        topic: "Descriptor of --ready-fd or --exit-fd that is not open",
+        theirs: "is not mentioned",
+        ours: "is warned about",
+        seen: &[seen(
+            "end: exit descriptor that is not open: stderr",
+            "sent tapfd=FD for tap0\nreceived tapfd=FD\nexitfd event\ndo_slirp is exiting",
+            "WARNING: --exit-fd=77 is not open, or is the ready descriptor: the network ends as soon as it is ready\nsent tapfd=FD for tap0\nreceived tapfd=FD\nexitfd event\ndo_slirp is exiting",
+        )],
+    },
+    Row {
         topic: "MAC address with other separators than colons",
         theirs: "is cut at the first",
         ours: "is refused",

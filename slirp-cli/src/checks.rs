@@ -1,0 +1,80 @@
+//! What a start needs of the host, looked at before the guest's device is made.
+//!
+//! Owns the order of these checks. A port, an address or a file that cannot be had is told while
+//! nothing has been made or printed yet, so the guest's namespace is left alone. What is checked is
+//! taken for good later; should somebody else be quicker, that is told then, and once.
+
+use std::fs::{Metadata, metadata, symlink_metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
+
+use slirp_core::host::recording::Recording;
+use slirp_core::instance::{Forward, StartError, verify_forwards};
+use slirp_core::plan::AssumedGuest;
+
+use crate::failure::RunFailure;
+use crate::options::Options;
+use crate::run::MAX_API_PATH;
+
+/// Looks at everything that `options` name on the host, and opens the recording, whose file stays
+/// as it is for now.
+pub(crate) fn check(options: &Options) -> Result<Option<Recording>, RunFailure> {
+    options.outbound.verify().map_err(StartError::Outbound)?;
+    // The address that an IPv6 guest makes from its MAC address is not known yet, nor asked here.
+    let guest = AssumedGuest::new(&options.plan, options.mac);
+    let forwards: Vec<Forward> =
+        options.publish.iter().filter_map(|publish| publish.forward(guest)).collect();
+    verify_forwards(&forwards, &options.plan)?;
+    if let Some(path) = &options.api_socket {
+        if path.as_os_str().len() >= MAX_API_PATH {
+            return Err(RunFailure::ApiPathTooLong);
+        }
+        may_bind(path)
+            .map_err(|errno| RunFailure::ApiBind(path.clone(), io::Error::from(errno)))?;
+    }
+    // Last, for a file that is not there is made.
+    let recording = options.pcap.as_ref().map(|path| {
+        Recording::open(path).map_err(|error| RunFailure::Recording(path.clone(), error))
+    });
+    recording.transpose()
+}
+
+/// Whether a socket can be bound at `path` in place of what is there; the errors are those of
+/// bind(2). To try would remove a socket that somebody may be serving, for a start that may fail.
+fn may_bind(path: &Path) -> Result<(), Errno> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let is_folder = metadata(folder).map_or(true, |folder| folder.is_dir());
+    if !is_folder {
+        return Err(Errno::ENOTDIR);
+    }
+    // Of what else there is bind(2) knows better: an outer filter of system calls may forbid to ask.
+    if let Err(
+        errno @ (Errno::EACCES | Errno::EROFS | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
+    ) = eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+    {
+        return Err(errno);
+    }
+    let Ok(there) = symlink_metadata(path) else { return Ok(()) };
+    if there.is_dir() || is_kept(&there, folder) {
+        return Err(Errno::EADDRINUSE);
+    }
+    Ok(())
+}
+
+/// Whether `file` is in the way for good: others' files in a sticky folder (inode(7)) like `/tmp`.
+fn is_kept(file: &Metadata, folder: &Path) -> bool {
+    let user = geteuid();
+    let is_ours = |owner: u32| owner == user.as_raw();
+    metadata(folder).is_ok_and(|folder| {
+        folder.mode() & libc::S_ISVTX != 0
+            && !user.is_root()
+            && !is_ours(file.uid())
+            && !is_ours(folder.uid())
+    })
+}

@@ -1,0 +1,128 @@
+//! What connects the guest: a TAP device in its namespaces, one that is open already, or a socket.
+//!
+//! Owns the two steps on the way there, what is found and what is opened, and what is said of them.
+//! Between the two nothing has been made yet; what else a start needs is looked at there.
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
+use slirp_core::host::link::Link;
+use slirp_core::host::tap::Tap;
+use slirp_core::inherited_fd;
+use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::wire::MacAddr;
+
+use crate::console::complain;
+use crate::failure::RunFailure;
+use crate::lifetime::{self, End, Sources};
+use crate::options::{Options, Target};
+
+/// What the first operand names, found.
+pub(crate) enum Found<'a> {
+    /// A device that the caller has opened.
+    Tap(Tap),
+    /// The path of a socket that a peer is to connect to.
+    Socket(&'a Path),
+    /// Namespaces, and the name of the device that is to be in there.
+    Namespaces(NamespaceTarget, &'a str, Option<TargetWatch>),
+}
+
+/// Finds what the first operand names, and makes nothing.
+pub(crate) fn find(options: &Options) -> Result<Found<'_>, RunFailure> {
+    let (target, name) = match &options.target {
+        Target::TapFd(number) => {
+            let fd =
+                inherited_fd(*number).map_err(|error| RunFailure::TapFdClosed(*number, error))?;
+            let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
+            return Ok(Found::Tap(tap));
+        }
+        Target::Bess(path) => return Ok(Found::Socket(path)),
+        Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
+        Target::Pid { pid, userns: Some(userns), tap } => {
+            let netns = format!("/proc/{pid}/ns/net");
+            (NamespaceTarget::from_paths(netns.as_ref(), Some(userns))?, tap)
+        }
+        Target::Path { netns, userns, tap } => {
+            (NamespaceTarget::from_paths(netns, userns.as_deref())?, tap)
+        }
+    };
+    let watch = options.exit_with_netns.then(|| target.watch()).transpose()?;
+    Ok(Found::Namespaces(target, name, watch))
+}
+
+/// What connects the guest, and what is known about it.
+pub(crate) struct Opened {
+    pub(crate) link: Link,
+    pub(crate) mac: Option<MacAddr>,
+    /// The guest's user namespace.
+    pub(crate) userns: Option<OwnedFd>,
+    pub(crate) watch: Option<TargetWatch>,
+}
+
+impl Opened {
+    fn bare(link: impl Into<Link>) -> Self {
+        Self { link: link.into(), mac: None, userns: None, watch: None }
+    }
+}
+
+/// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The file
+/// of the socket is there as long as we wait.
+fn await_peer(path: &Path, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
+    let listener = FrameListener::bind(path).map_err(|error| {
+        if matches!(error, FrameSocketError::PathTooLong) {
+            RunFailure::BessPathTooLong
+        } else {
+            RunFailure::Bess(error)
+        }
+    })?;
+    complain(format_args!("Waiting for connection to {}", path.display()));
+    let socket = loop {
+        match lifetime::wait(sources, listener.as_fd()).map_err(RunFailure::Watch)? {
+            End::Awaited => {}
+            end @ (End::ExitFd | End::Target | End::Signal(_)) => return Ok(Err(end)),
+        }
+        match listener.accept() {
+            Ok(socket) => break socket,
+            // It has changed its mind.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
+                ) => {}
+            Err(error) => return Err(RunFailure::BessPeer(path.to_owned(), error)),
+        }
+    };
+    let fd = socket.as_fd().as_raw_fd();
+    complain(format_args!("sent \"tapfd\"={fd} (not really TAP) for {}", path.display()));
+    complain(format_args!("received tapfd={fd}"));
+    Ok(Ok(Opened::bare(socket)))
+}
+
+/// Opens the TAP device, or waits for the peer of a socket, and says so. There is nothing to open
+/// any more if the run has ended meanwhile.
+pub(crate) fn open(
+    found: Found<'_>,
+    options: &Options,
+    sources: Sources<'_>,
+) -> Result<Result<Opened, End>, RunFailure> {
+    let (target, name, watch) = match found {
+        Found::Tap(tap) => {
+            return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
+        }
+        Found::Socket(path) => return await_peer(path, sources),
+        Found::Namespaces(target, name, watch) => (target, name, watch),
+    };
+    let configure = options.configure.then(|| {
+        let mut configuration = Configuration::for_plan(&options.plan, options.mtu);
+        configuration.mac = options.mac;
+        configuration
+    });
+    let tap = open_tap(&target, &TapRequest { name: name.to_owned(), configure })?;
+    let fd = tap.as_fd().as_raw_fd();
+    complain(format_args!("sent tapfd={fd} for {}", tap.name()));
+    complain(format_args!("received tapfd={fd}"));
+    let mac = tap.mac().ok().flatten();
+    Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))
+}
