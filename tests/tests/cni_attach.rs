@@ -188,7 +188,9 @@ fn busy_port_fails_the_whole_addition_and_is_named() {
     ] });
     let taken = world.host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8081))).unwrap();
     let cni = MiniCni::new(&world, &config);
+    let before = world.guest.next_interface();
     let failure = cni.add().unwrap_err();
+    assert_eq!(world.guest.next_interface(), before + 1, "no device was made");
     assert_eq!(failure.code, 999);
     let start = "add slirp eth0: port mapping 0.0.0.0:8081->80/tcp: cannot listen on 0.0.0.0:8081";
     assert!(failure.message.starts_with(start), "{failure:?}");

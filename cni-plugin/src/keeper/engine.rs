@@ -19,7 +19,9 @@ use nix::unistd::dup2_stdin;
 use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::Tap;
-use slirp_core::instance::{self, BackgroundInstance, Builder, Handle};
+use slirp_core::instance::{
+    self, BackgroundInstance, Builder, Forward, ForwardError, Handle, verify_forwards,
+};
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::{close_inherited_fds, inherited_fd, receive_fd, reset_signals};
@@ -143,14 +145,26 @@ pub(super) fn confine(
         .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
 }
 
+/// Looks whether the host has the addresses and ports of a request, before there is a device.
+pub(super) fn verify(request: &Request) -> Result<(), Error> {
+    raise_descriptor_limit();
+    request.outbound.verify().map_err(|error| Error::failed(error.to_string()))?;
+    for forward in &request.ports {
+        verify_forwards(&[*forward], &request.plan).map_err(refused(forward))?;
+    }
+    Ok(())
+}
+
 /// Opens the host's ports, all of them or, by ending, none.
 pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
     for forward in &request.ports {
-        handle.blocking_add_forward(*forward).map_err(|error| {
-            Error::failed(format!("port mapping {}: {error}", ports::shown(forward)))
-        })?;
+        handle.blocking_add_forward(*forward).map_err(refused(forward))?;
     }
     Ok(())
+}
+
+fn refused(forward: &Forward) -> impl FnOnce(ForwardError) -> Error {
+    move |error| Error::failed(format!("port mapping {}: {error}", ports::shown(forward)))
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

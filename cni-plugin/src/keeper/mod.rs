@@ -243,8 +243,10 @@ fn start(
     Ok((keeper, mac))
 }
 
-/// Opens the container's device; returns its Ethernet address, too.
+/// Opens the container's device, once the host has what goes with it; returns its Ethernet address,
+/// too.
 fn make_tap(target: &NamespaceTarget, request: &Request) -> Result<(Tap, Option<MacAddr>), Error> {
+    engine::verify(request)?;
     let tap =
         TapRequest { name: request.key.ifname.clone(), configure: Some(request.configuration()) };
     let tap = create_tap(target, &tap).map_err(|error| of_tap(&error, request))?;
