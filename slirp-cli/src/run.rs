@@ -31,8 +31,7 @@ use slirp_core::host::link::Link;
 use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
-use slirp_core::sandbox::Sandbox;
-use slirp_core::sandbox::seccomp;
+use slirp_core::sandbox::{Outside, Sandbox, seccomp};
 
 use crate::banner;
 use crate::checks;
@@ -99,12 +98,16 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         let failed = |error| RunFailure::Recording(path.clone(), error);
         builder = builder.recording(recording.emptied().map_err(failed)?);
     }
-    if let Some(path) = &options.api_socket {
-        builder = builder.api_socket(bind_api(path, options.sandbox)?);
-    }
+    let api = options.api_socket.as_deref().map(bind_api).transpose()?;
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
-    confine(options, opened.userns)?;
+    let (outside, watch) = confine(options, opened.userns, api.as_ref(), opened.watch)?;
+    if let Some(outside) = outside {
+        builder = builder.outside(outside);
+    }
+    if let Some(api) = api {
+        builder = builder.api_socket(api);
+    }
     let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
     if let Err(error) = publish(options, guest, running.handle()) {
         outcome(running.stop(SHUTDOWN_TIMEOUT))?;
@@ -121,9 +124,9 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     }
     tracing::info!("ready");
 
-    let sources = Sources { target: opened.watch.as_ref(), ..sources };
+    let sources = Sources { target: watch.as_ref(), ..sources };
     let end = lifetime::wait(sources, running.as_fd()).map_err(RunFailure::Watch)?;
-    announce(end, opened.watch.as_ref());
+    announce(end, watch.as_ref());
     let result = match end {
         End::Awaited => outcome(running.outcome(SHUTDOWN_TIMEOUT)),
         End::ExitFd | End::Target | End::Signal(_) => outcome(running.stop(SHUTDOWN_TIMEOUT)),
@@ -194,38 +197,39 @@ fn builder(options: &Options, link: Link) -> Builder {
         .busy_poll(options.busy_poll)
 }
 
-/// Binds the API socket, and sees to it that its file is removed at the end.
-fn bind_api(path: &Path, is_sandboxed: bool) -> Result<ApiSocket, RunFailure> {
-    let mut socket =
-        ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))?;
-    if is_sandboxed && let Err(error) = socket.remove_from_outside() {
-        tracing::warn!("the API socket's file will stay behind at the end: {error}");
-    }
-    Ok(socket)
+/// Binds the API socket.
+fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
+    ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))
 }
 
-/// Gives up what a running network does not need, as far as that is asked for.
-fn confine(options: &Options, userns: Option<OwnedFd>) -> Result<(), RunFailure> {
+/// Gives up what a running network does not need, as far as that is asked for. Returns what stays
+/// outside, and the target's watch as it is inside.
+fn confine(
+    options: &Options,
+    userns: Option<OwnedFd>,
+    api: Option<&ApiSocket>,
+    mut watch: Option<TargetWatch>,
+) -> Result<(Option<Outside>, Option<TargetWatch>), RunFailure> {
     if options.sandbox || options.seccomp {
         // What was named through one of them (/proc/self/fd/N) is open by now.
         close_inherited_fds().map_err(RunFailure::Inherited)?;
     }
+    let mut outside = None;
     if options.sandbox {
-        let entered = Sandbox::new().user_namespace(userns).enter()?;
-        if let Some(path) = entered.outer_resolv_conf.filter(|_| options.dns.is_empty()) {
-            complain(format_args!(
-                "sandbox: /etc/resolv.conf is {}, neither in /etc nor in a folder below /run: it is \
-                 followed when it is rewritten, not when it is replaced by another file",
-                path.display()
-            ));
+        let mut sandbox = Sandbox::new().user_namespace(userns).api_socket(api).target(watch);
+        if !options.dns.is_empty() || !options.policy.dns_service {
+            sandbox = sandbox.resolv_conf(None);
         }
+        let entered = sandbox.enter()?;
+        outside = Some(entered.outside);
+        watch = entered.target;
     }
     if options.seccomp {
         let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
         let ours = ours.into_iter().flatten();
         seccomp::apply(instance::system_calls().chain(ours))?;
     }
-    Ok(())
+    Ok((outside, watch))
 }
 
 /// Opens the ports that are to lead to the guest from the start.

@@ -58,6 +58,7 @@ pub use crate::host::switchboard::{NewMember, Switchboard};
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
+use crate::sandbox::Outside;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::sys::calls::SystemCall;
@@ -94,7 +95,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::reactor::SYSTEM_CALLS,
         dns::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,
-        crate::sys::remover::SYSTEM_CALLS,
+        crate::sys::outside::SYSTEM_CALLS,
         crate::sys::alloc::SYSTEM_CALLS,
         background::SYSTEM_CALLS,
         SYSTEM_CALLS,
@@ -172,6 +173,7 @@ pub struct Builder {
     dns: DnsConfig,
     outbound: OutboundAddresses,
     api: Option<ApiSocket>,
+    outside: Option<Outside>,
     assumed_guest: Option<AssumedGuest>,
     /// How many descriptors the process may have. Asked for before a filter of system calls may
     /// forbid to ask.
@@ -200,6 +202,7 @@ impl Builder {
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
             api: None,
+            outside: None,
             assumed_guest: None,
             descriptors: descriptors::limit(),
             udp_ports: ports::handed_out(),
@@ -278,6 +281,15 @@ impl Builder {
         self
     }
 
+    /// What stays outside of the sandbox that this process lives in (default none), see
+    /// [`Entered::outside`](crate::sandbox::Entered::outside). Without it no resolv.conf is found in
+    /// there.
+    #[must_use]
+    pub fn outside(mut self, outside: Outside) -> Self {
+        self.outside = Some(outside);
+        self
+    }
+
     /// Where the guest is taken to be by a request to the API socket that opens a port and does not say
     /// (default the recommended addresses of the plan).
     #[must_use]
@@ -323,6 +335,7 @@ impl Builder {
             mut dns,
             outbound,
             api,
+            outside,
             assumed_guest,
             descriptors,
             udp_ports,
@@ -348,6 +361,7 @@ impl Builder {
         config.limits.udp_mappings = ports::mappings_within(udp_ports, config.limits.udp_mappings);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
+        dns.outside = dns.outside.or(outside);
         config.offload = link.offload();
         config.policy.is_shared = matches!(link, Link::Members(_));
         let recorder = recording

@@ -197,7 +197,7 @@ impl Session {
             let is_copy = process.arguments.first().is_some_and(|name| {
                 Path::new(name).file_name().is_some_and(|name| name == "slirp4netns")
             });
-            is_copy && self.proc(&format!("{}/comm", process.pid)) != "slirp-remover\n"
+            is_copy && self.proc(&format!("{}/comm", process.pid)) != "slirp-outside\n"
         });
         processes
     }

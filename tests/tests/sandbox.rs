@@ -77,7 +77,7 @@ fn resolves_to(world: &World, last: u8) -> bool {
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.send(query).unwrap();
     let mut buffer = [0; 512];
-    socket.recv(&mut buffer).is_ok_and(|len| buffer[..len].ends_with(&[last]))
+    socket.recv(&mut buffer).is_ok_and(|len| buffer[..len].ends_with(&[203, 0, 113, last]))
 }
 
 /// A server on `address` of the host that answers each query with the address 203.0.113.`last`.
@@ -96,11 +96,11 @@ fn assert_followed(world: &World, last: u8) {
 }
 
 #[test]
-fn root_keeps_one_capability_and_one_folder() {
+fn root_keeps_one_capability_and_an_empty_folder() {
     let world = world!();
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc"]);
+    assert_eq!(root_folder(&slirp), [""; 0]);
     assert_eq!(status_line(&slirp, "Uid"), "0\t0\t0\t0");
     let namespace =
         |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
@@ -117,70 +117,119 @@ fn in_run(world: &World, folder: &str) {
     ));
 }
 
+/// What the process has open, as paths.
+fn open_files(slirp: &Slirp) -> Vec<std::path::PathBuf> {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", slirp.pid())).unwrap();
+    folder.map(|entry| entry.unwrap().path()).collect()
+}
+
 #[test]
-fn of_run_only_the_folder_of_resolv_conf_is_there_and_it_is_followed() {
-    let world = world!();
-    world.host.script("mount -t tmpfs tmpfs /run; mkdir -p /run/user/1000 /run/systemd/private");
-    in_run(&world, "/run/systemd/resolve");
-    let socket = |path: &str| {
-        let path = format!("/proc/{}/root{path}", world.host.pid());
-        std::os::unix::net::UnixListener::bind(path).unwrap()
-    };
-    let _services = [socket("/run/docker.sock"), socket("/run/user/1000/bus")];
-    let _first = nameserver(&world, STUB, 1);
-    let _second = nameserver(&world, "127.0.0.54", 2);
-    let _third = nameserver(&world, "127.0.0.55", 3);
-    let slirp = world.slirp().options(&[SANDBOX]).start();
-    assert!(!slirp.stderr().contains("sandbox:"), "{}", slirp.stderr());
-    let root = format!("/proc/{}/root", slirp.pid());
-    let inside = |path: &str| std::fs::symlink_metadata(format!("{root}{path}")).is_ok();
-    assert_eq!(root_folder(&slirp), ["etc", "run"]);
-    assert!(inside("/run/systemd/resolve/stub"));
-    for path in ["/run/user", "/run/docker.sock", "/run/systemd/private", "/proc", "/home", "/dev"]
-    {
-        assert!(!inside(path), "{path}");
+fn nothing_of_the_host_can_be_opened_without_the_filter_either() {
+    for account in [Account::Root, Account::Ordinary] {
+        let world = world!(account);
+        world.host.script("mount -t tmpfs tmpfs /run; mkdir -p /run/user/1000; chmod 0711 /run");
+        in_run(&world, "/run/systemd/resolve");
+        world.host.script("echo root:secret > /etc/shadow; chmod 0600 /etc/shadow");
+        let socket = |path: &str| {
+            let path = format!("/proc/{}/root{path}", world.host.pid());
+            std::os::unix::net::UnixListener::bind(path).unwrap()
+        };
+        let _services = [socket("/run/docker.sock"), socket("/run/user/1000/bus")];
+        let name = format!("{}/netns", world.folder().display());
+        let namespace = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
+        world.host.script(&format!("touch {name}; mount --bind {} {name}", namespace("net")));
+        let userns = format!("--userns-path={}", namespace("user"));
+        // What is watched by its name must not leave a way to the folder of the name.
+        let slirp = world
+            .slirp()
+            .options(&[SANDBOX, "--netns-type=path", "--exit-with-netns", &userns])
+            .positionals(&[&name, "tap0"])
+            .start();
+        let root = format!("/proc/{}/root", slirp.pid());
+        let inside = |path: &str| std::fs::symlink_metadata(format!("{root}{path}"));
+        for path in
+            ["/etc/shadow", "/etc/resolv.conf", "/etc", "/run/docker.sock", "/run/user/1000/bus"]
+        {
+            assert!(inside(path).is_err(), "{path}");
+        }
+        // Nor is there a descriptor from which a relative path begins, "../etc/shadow".
+        for file in open_files(&slirp) {
+            let shown = std::fs::read_link(&file).unwrap();
+            assert!(!std::fs::metadata(&file).unwrap().is_dir(), "{}", shown.display());
+        }
+        transfer(&world);
     }
-    assert_followed(&world, 1);
-    world.write_resolv_conf("nameserver 127.0.0.54\n");
-    assert_followed(&world, 2);
-    world.host.script("cd /run/systemd/resolve; echo 'nameserver 127.0.0.55' > new; mv new stub");
-    assert_followed(&world, 3);
-    // The link gives way to a file.
-    world.replace_resolv_conf("nameserver 127.0.0.53\n");
-    assert_followed(&world, 1);
+}
+
+#[test]
+fn resolv_conf_is_followed_wherever_it_is_led() {
+    for account in [Account::Root, Account::Ordinary] {
+        let world = world!(account);
+        world.host.script("mount -t tmpfs tmpfs /run");
+        in_run(&world, "/run/systemd/resolve");
+        let _first = nameserver(&world, STUB, 1);
+        let _second = nameserver(&world, "127.0.0.54", 2);
+        let _third = nameserver(&world, "127.0.0.55", 3);
+        let slirp = world.slirp().options(&[SANDBOX]).start();
+        assert_eq!(root_folder(&slirp), [""; 0]);
+        assert_followed(&world, 1);
+        world.write_resolv_conf("nameserver 127.0.0.54\n");
+        assert_followed(&world, 2);
+        let replace = "cd /run/systemd/resolve; echo 'nameserver 127.0.0.55' > new; mv new stub";
+        world.host.script(replace);
+        assert_followed(&world, 3);
+        world.host.script(
+            "mkdir -p /run/manager; echo 'nameserver 127.0.0.54' > /run/manager/resolv.conf
+            ln -s ../run/manager/resolv.conf /etc/link; mv /etc/link /etc/resolv.conf",
+        );
+        assert_followed(&world, 2);
+        world.host.script("mount -t tmpfs tmpfs /run/manager");
+        world.host.script("echo 'nameserver 127.0.0.53' > /run/manager/resolv.conf");
+        assert_followed(&world, 1);
+        world.replace_resolv_conf("nameserver 127.0.0.55\n");
+        assert_followed(&world, 3);
+        world.host.script("rm /etc/resolv.conf");
+        assert!(resolves_to(&world, 3), "what is known is kept");
+        world.write_resolv_conf("nameserver 127.0.0.54\n");
+        assert_followed(&world, 2);
+        world.host.script("umount /run/manager");
+    }
+}
+
+#[test]
+fn fifo_or_folder_in_the_place_of_resolv_conf_holds_nobody_up() {
+    for options in [&[][..], &[SANDBOX], &[SANDBOX, SECCOMP]] {
+        let world = world!();
+        let _first = nameserver(&world, STUB, 1);
+        let _second = nameserver(&world, "127.0.0.54", 2);
+        let api = Api::new(&world);
+        world.host.script("rm /etc/resolv.conf; mkfifo /etc/resolv.conf");
+        let _slirp = world.slirp().options(options).options(&[&api.option()]).start();
+        // The control thread, which reads the file, serves the API as well.
+        assert!(!resolves_to(&world, 1));
+        api.forward("{\"proto\":\"tcp\",\"host_port\":8080,\"guest_port\":80}");
+        world.replace_resolv_conf("nameserver 127.0.0.53\n");
+        assert_followed(&world, 1);
+        world.host.script("rm /etc/resolv.conf; mkdir /etc/resolv.conf");
+        assert!(resolves_to(&world, 1), "what is known is kept");
+        world.host.script("rmdir /etc/resolv.conf");
+        world.write_resolv_conf("nameserver 127.0.0.54\n");
+        assert_followed(&world, 2);
+    }
 }
 
 #[test]
 fn nothing_in_the_sandbox_can_be_written() {
     let world = world!();
-    in_run(&world, "/run/names");
-    world.host.script("mkdir -p /run/names/below; mount -t tmpfs tmpfs /run/names/below");
     let slirp = world.slirp().options(&[SANDBOX]).start();
     let mounts = fact(&slirp, "mountinfo");
-    assert!(mounts.lines().count() >= 4, "{mounts}");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
     for line in mounts.lines() {
         let flags = line.split_whitespace().nth(5).unwrap();
         for flag in ["ro", "nosuid", "nodev", "noexec"] {
             assert!(flags.split(',').any(|has| has == flag), "{flag} in {line}");
         }
     }
-    world.host.script("umount /run/names/below; rmdir /run/names/below");
-}
-
-#[test]
-fn what_the_host_mounts_later_comes_and_goes_inside_too() {
-    let world = world!();
-    // A folder of this test's own, shared as /run is on a host with systemd.
-    world.host.script("mount -t tmpfs tmpfs /run; mount --make-shared /run");
-    in_run(&world, "/run/names");
-    world.host.script("mkdir /run/names/later");
-    let slirp = world.slirp().options(&[SANDBOX]).start();
-    let inside =
-        std::path::PathBuf::from(format!("/proc/{}/root/run/names/later/file", slirp.pid()));
-    world.host.script("mount -t tmpfs tmpfs /run/names/later; touch /run/names/later/file");
-    assert!(inside.exists());
-    world.host.script("umount /run/names/later; rmdir /run/names/later");
-    assert!(!inside.exists());
 }
 
 #[test]
@@ -188,7 +237,7 @@ fn ordinary_user_becomes_root_of_the_guest_only() {
     let world = world!(Account::Ordinary);
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc"]);
+    assert_eq!(root_folder(&slirp), [""; 0]);
     assert_eq!(status_line(&slirp, "Uid"), "1500\t1500\t1500\t1500");
     assert_eq!(status_line(&slirp, "Groups"), "");
     let namespace =
@@ -229,38 +278,20 @@ fn resolv_conf_is_followed_from_inside() {
 }
 
 #[test]
-fn resolv_conf_outside_the_kept_folders_comes_along_with_a_notice() {
+fn resolv_conf_far_from_etc_is_followed_as_any_other() {
     let world = world!();
     world.host.script(
         "mkdir -p /mnt/wsl; echo 'nameserver 127.0.0.54' > /mnt/wsl/resolv.conf
-        ln -sf ../mnt/wsl/resolv.conf /etc/resolv.conf",
+        ln -s /mnt/wsl /mnt/link; ln -sf ../mnt/link/resolv.conf /etc/resolv.conf",
     );
     let _first = nameserver(&world, STUB, 1);
     let _second = nameserver(&world, "127.0.0.54", 2);
     let slirp = world.slirp().options(&[SANDBOX]).start();
-    let stderr = slirp.stderr();
-    assert!(
-        stderr
-            .lines()
-            .any(|line| line.starts_with("sandbox: ") && line.contains(" /mnt/wsl/resolv.conf,")),
-        "{stderr}"
-    );
-    assert_eq!(root_folder(&slirp), ["etc", "mnt"]);
+    assert!(!slirp.stderr().contains("sandbox:"), "{}", slirp.stderr());
     assert_followed(&world, 2);
     world.write_resolv_conf("nameserver 127.0.0.53\n");
     assert_followed(&world, 1);
-}
-
-#[test]
-fn resolv_conf_behind_an_outer_link_is_found() {
-    let world = world!();
-    world.host.script(
-        "mkdir /etc/resolvers; echo 'nameserver 127.0.0.54' > /etc/resolvers/now
-        ln -s /etc/resolvers /mnt/link; ln -sf /mnt/link/now /etc/resolv.conf",
-    );
-    let _dns = nameserver(&world, "127.0.0.54", 2);
-    let slirp = world.slirp().options(&[SANDBOX]).start();
-    assert!(!slirp.stderr().contains("sandbox:"), "{}", slirp.stderr());
+    world.host.script("cd /mnt/wsl; echo 'nameserver 127.0.0.54' > new; mv new resolv.conf");
     assert_followed(&world, 2);
 }
 
@@ -274,7 +305,7 @@ fn root_is_moved_where_pivot_root_is_refused() {
     );
     let slirp = world.slirp().options(&[SANDBOX]).behind(&["chroot", "/srv/root"]).start();
     assert_confined(&slirp);
-    assert_eq!(root_folder(&slirp), ["etc"]);
+    assert_eq!(root_folder(&slirp), [""; 0]);
     transfer(&world);
 }
 
@@ -323,8 +354,8 @@ fn old_name_of_the_sandbox_warns_and_works() {
     assert_confined(&slirp);
 }
 
-/// The helper that removes the API socket's file, as a process.
-fn remover(slirp: &Slirp) -> u32 {
+/// The process that stays outside.
+fn helper_of(slirp: &Slirp) -> u32 {
     let children = fact(slirp, &format!("task/{}/children", slirp.pid()));
     let mut children = children.split_whitespace();
     let only = children.next().expect("there is a helper").parse().unwrap();
@@ -340,7 +371,7 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
         for end in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGKILL] {
             let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
             assert!(api.path().exists());
-            let helper = ProcessFacts(remover(&slirp));
+            let helper = ProcessFacts(helper_of(&slirp));
             // It holds its end of a pair, and neither the device nor any pipe of our caller's.
             wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 1);
             slirp.signal(end);
@@ -366,7 +397,7 @@ fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
     let world = world!();
     let api = Api::new(&world);
     let slirp = world.slirp().options(&[SANDBOX, &api.option()]).start();
-    let helper = ProcessFacts(remover(&slirp));
+    let helper = ProcessFacts(helper_of(&slirp));
     std::fs::rename(api.path(), api.path().with_extension("moved")).unwrap();
     std::fs::write(api.path(), "somebody else's").unwrap();
     slirp.signal(Signal::SIGTERM);
@@ -376,10 +407,50 @@ fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
 }
 
 #[test]
-fn without_an_api_socket_there_is_no_helper() {
+fn without_anything_to_do_outside_there_is_no_helper() {
+    for options in [&["--dns=127.0.0.53"][..], &["--disable-dns"]] {
+        let world = world!();
+        let slirp = world.slirp().options(&[SANDBOX, SECCOMP]).options(options).start();
+        assert_eq!(fact(&slirp, &format!("task/{}/children", slirp.pid())), "");
+    }
+}
+
+#[test]
+fn loss_of_the_helper_stops_no_traffic() {
     let world = world!();
-    let slirp = world.slirp().options(&[SANDBOX, SECCOMP]).start();
-    assert_eq!(fact(&slirp, &format!("task/{}/children", slirp.pid())), "");
+    let _first = nameserver(&world, STUB, 1);
+    let api = Api::new(&world);
+    let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
+    assert_followed(&world, 1);
+    let helper = helper_of(&slirp);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper.cast_signed()), Signal::SIGKILL)
+        .unwrap();
+    wait_until(Duration::from_secs(10), "somebody says so", || {
+        assert!(resolves_to(&world, 1), "what is known is kept");
+        slirp.stderr().contains("the process that reads resolv.conf has ended")
+    });
+    transfer(&world);
+    slirp.signal(Signal::SIGTERM);
+    assert_eq!(slirp.wait().signal, Some(Signal::SIGTERM as i32));
+}
+
+#[test]
+fn loss_of_the_helper_that_watches_the_name_counts_as_its_end() {
+    let world = world!();
+    let name = format!("{}/netns", world.folder().display());
+    world
+        .host
+        .script(&format!("touch {name}; mount --bind /proc/{}/ns/net {name}", world.guest.pid()));
+    let slirp = world
+        .slirp()
+        .options(&[SANDBOX, SECCOMP, "--netns-type=path", "--exit-with-netns"])
+        .positionals(&[&name, "tap0"])
+        .start();
+    let helper = helper_of(&slirp);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper.cast_signed()), Signal::SIGKILL)
+        .unwrap();
+    let exit = slirp.wait();
+    assert_eq!(exit.code, Some(0), "{exit:?}");
 }
 
 #[test]

@@ -22,8 +22,8 @@ use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
     self, BackgroundInstance, Builder, Forward, ForwardError, Handle, verify_forwards,
 };
-use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::{self, SystemCall};
+use slirp_core::sandbox::{Outside, Sandbox};
 use slirp_core::{close_inherited_fds, inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
@@ -90,10 +90,10 @@ fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     };
     let api = api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
     raise_descriptor_limit();
-    let builder = configured(Builder::new(tap), &request).api_socket(api);
+    let mut builder = configured(Builder::new(tap), &request).api_socket(api);
     // After everything that is opened by name, before the first thread and the first packet.
     if request.sandbox {
-        confine(user_namespace, core::iter::empty())?;
+        builder = builder.outside(confine(user_namespace, core::iter::empty())?);
     }
     let running = spawn(builder)?;
     publish(&request, running.handle())?;
@@ -121,11 +121,12 @@ pub(super) fn spawn(builder: Builder) -> Result<BackgroundInstance, Error> {
         .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))
 }
 
-/// Enters the sandbox, in which `more` is allowed besides what every engine needs.
+/// Enters the sandbox, in which `more` is allowed besides what every engine needs. Returns what
+/// stays outside.
 pub(super) fn confine(
     user_namespace: Option<OwnedFd>,
     more: impl Iterator<Item = &'static SystemCall>,
-) -> Result<(), Error> {
+) -> Result<Outside, Error> {
     let turn_off = "set \"sandbox\": false to run without";
     close_inherited_fds().map_err(|error| {
         Error::failed(format!("cannot close inherited descriptors: {error}"))
@@ -134,15 +135,9 @@ pub(super) fn confine(
     let entered = Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
         Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
     })?;
-    if let Some(path) = entered.outer_resolv_conf {
-        tracing::warn!(
-            path = %path.display(),
-            "/etc/resolv.conf is neither in /etc nor in a folder below /run: it is followed when it \
-             is rewritten, not when it is replaced by another file"
-        );
-    }
     seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS).chain(more))
-        .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))
+        .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))?;
+    Ok(entered.outside)
 }
 
 /// Looks whether the host has the addresses and ports of a request, before there is a device.

@@ -136,10 +136,10 @@ impl Network {
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
-        let builder = builder.api_socket(api);
+        let mut builder = builder.api_socket(api);
         if request.sandbox {
             // Not in the user namespace of a member, whose root would be root over us.
-            engine::confine(None, member_system_calls())?;
+            builder = builder.outside(engine::confine(None, member_system_calls())?);
         }
         let running = engine::spawn(builder)?;
         Ok(Self {

@@ -7,14 +7,12 @@
 //! [`REQUEST_TIMEOUT`], or when [`CONNECTIONS_CAP`] is reached and it is the oldest.
 //!
 //! The file is removed when the server ends, unless somebody has put another one in its place. From
-//! inside a sandbox it cannot be reached; a helper process outside does it then
-//! ([`ApiSocket::remove_from_outside`]).
+//! inside a sandbox it cannot be reached; the process outside does it then
+//! ([`Sandbox::api_socket`](crate::sandbox::Sandbox::api_socket)).
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +28,7 @@ use crate::event::ForwardId;
 use crate::host::forward::ForwardError;
 use crate::instance::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
-use crate::sys::remover::{Identity, Remover};
+use crate::sys::outside::Identity;
 
 /// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.
 pub const CONNECTIONS_CAP: usize = 256;
@@ -63,8 +61,6 @@ pub struct ApiSocket {
     path: PathBuf,
     /// Device and inode of our file.
     identity: Option<Identity>,
-    /// Who removes the file, if not we.
-    remover: Option<Remover>,
 }
 
 impl ApiSocket {
@@ -82,21 +78,12 @@ impl ApiSocket {
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         let identity = identity(path);
-        Ok(Self { listener: Some(listener), path: path.to_owned(), identity, remover: None })
+        Ok(Self { listener: Some(listener), path: path.to_owned(), identity })
     }
 
-    /// Has a helper process remove the file at the end, for a process that is about to enter a
-    /// [`Sandbox`](crate::sandbox::Sandbox), from where the file is out of reach. The helper waits
-    /// outside for the end of this process, however that comes, and holds nothing else of it.
-    ///
-    /// # Errors
-    /// Those of socketpair(2) and fork(2). The socket serves nevertheless.
-    pub fn remove_from_outside(&mut self) -> io::Result<()> {
-        let Some(identity) = self.identity else { return Ok(()) };
-        // Such a path could not have been bound.
-        let path = CString::new(self.path.as_os_str().as_bytes())?;
-        self.remover = Some(Remover::start(path, identity)?);
-        Ok(())
+    /// The file and what tells it from others.
+    pub(crate) fn file(&self) -> Option<(&Path, Identity)> {
+        Some((&self.path, self.identity?))
     }
 
     /// Serves up to `cap` clients at one time, until it is dropped.
@@ -150,10 +137,7 @@ struct Shared {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        if self.remover.is_none()
-            && self.identity.is_some()
-            && identity(&self.path) == self.identity
-        {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
             let _ = fs::remove_file(&self.path);
         }
     }

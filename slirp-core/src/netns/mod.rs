@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub use error::AttachError;
+pub(crate) use watch::NameWatch;
 pub use watch::{TargetWatch, WatchError};
 
 use nix::errno::Errno;

@@ -11,7 +11,9 @@
 //!   the file that it led to at the start is watched.
 //!
 //! Everything is open when [`NamespaceTarget::watch`](super::NamespaceTarget::watch) returns, so a
-//! sandbox or a filter of system calls that is entered later is no obstacle.
+//! filter of system calls that is entered later is no obstacle. Of a name that is the descriptor of its
+//! folder, which would lead out of a sandbox; there it is the process outside that watches
+//! ([`Sandbox::target`](crate::sandbox::Sandbox::target)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -21,9 +23,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::unistd::read;
 
 use super::process::Process;
 
@@ -62,26 +66,28 @@ pub enum WatchError {
 /// [`is_gone`](Self::is_gone) should be asked.
 #[derive(Debug)]
 pub struct TargetWatch {
-    epoll: Epoll,
+    what: String,
     watched: Watched,
 }
 
 #[derive(Debug)]
 enum Watched {
-    Process {
-        pid: i32,
-        descriptor: OwnedFd,
-    },
-    Name {
-        path: PathBuf,
-        folder: OwnedFd,
-        name: OsString,
-        /// Device and inode of the namespace.
-        identity: (u64, u64),
-        changes: Inotify,
-        /// `/proc/self/mountinfo`, which is never read: the kernel reports changes of it.
-        _mounts: File,
-    },
+    /// Becomes readable, or hangs up, with the end.
+    End(OwnedFd),
+    Name(NameWatch),
+}
+
+/// A name under observation.
+#[derive(Debug)]
+pub(crate) struct NameWatch {
+    epoll: Epoll,
+    folder: OwnedFd,
+    name: OsString,
+    /// Device and inode of the namespace.
+    identity: (u64, u64),
+    changes: Inotify,
+    /// `/proc/self/mountinfo`, which is never read: the kernel reports changes of it.
+    mounts: File,
 }
 
 impl TargetWatch {
@@ -96,10 +102,7 @@ impl TargetWatch {
                 WatchError::Process { pid, errno }
             }
         })?;
-        let failed = |errno| WatchError::Process { pid, errno };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-        epoll.add(&descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
-        Ok(Self { epoll, watched: Watched::Process { pid, descriptor } })
+        Ok(Self { what: format!("process {pid}"), watched: Watched::End(descriptor) })
     }
 
     /// Watches the name `path` of the namespace `net`.
@@ -134,42 +137,71 @@ impl TargetWatch {
             return Err(unwatchable());
         }
         let name = name.to_owned();
-        let path = path.to_owned();
-        let watched = Watched::Name { path, folder, name, identity, changes, _mounts: mounts };
-        Ok(Self { epoll, watched })
+        let watched = NameWatch { epoll, folder, name, identity, changes, mounts };
+        Ok(Self { what: path.display().to_string(), watched: Watched::Name(watched) })
     }
 
     /// Whether the target is gone by now. Never waits.
     pub fn is_gone(&self) -> bool {
-        // Takes note of what has happened; what it was does not matter.
-        let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
         match &self.watched {
-            Watched::Process { descriptor, .. } => {
-                use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-                let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+            Watched::End(end) => {
+                let mut polled = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
                 matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1..))
             }
-            Watched::Name { folder, name, identity, changes, .. } => {
-                while changes.read_events().is_ok_and(|events| !events.is_empty()) {}
-                match name_means(folder, name) {
-                    Ok(now) => now != *identity,
-                    // A folder that may not be looked into any more says nothing.
-                    Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE),
-                }
-            }
+            Watched::Name(name) => name.is_gone(),
         }
     }
 
     /// What is watched, in words.
-    pub fn what(&self) -> String {
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What a process outside of a sandbox has to watch.
+    pub(crate) fn by_name(&self) -> Option<&NameWatch> {
         match &self.watched {
-            Watched::Process { pid, .. } => format!("process {pid}"),
-            Watched::Name { path, .. } => path.display().to_string(),
+            Watched::End(_) => None,
+            Watched::Name(name) => Some(name),
         }
+    }
+
+    /// The same target, whose end is now that of `end`.
+    pub(crate) fn seen_from_outside(self, end: OwnedFd) -> Self {
+        Self { watched: Watched::End(end), ..self }
     }
 }
 
 impl AsFd for TargetWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.watched {
+            Watched::End(end) => end.as_fd(),
+            Watched::Name(name) => name.as_fd(),
+        }
+    }
+}
+
+impl NameWatch {
+    /// Whether the name is gone by now, or means something else. Never waits, and does only what a
+    /// signal handler may (signal-safety(7)).
+    pub(crate) fn is_gone(&self) -> bool {
+        // Takes note of what has happened; what it was does not matter.
+        let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
+        let mut events = [0; 4096];
+        while read(&self.changes, &mut events).is_ok_and(|len| len > 0) {}
+        match name_means(&self.folder, &self.name) {
+            Ok(now) => now != self.identity,
+            // A folder that may not be looked into any more says nothing.
+            Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE),
+        }
+    }
+
+    /// The descriptors that this takes besides that of [`AsFd`].
+    pub(crate) fn needs(&self) -> [BorrowedFd<'_>; 3] {
+        [self.folder.as_fd(), self.changes.as_fd(), self.mounts.as_fd()]
+    }
+}
+
+impl AsFd for NameWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }

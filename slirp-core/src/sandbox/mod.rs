@@ -1,8 +1,8 @@
 //! Giving up what a running network does not need, in case a guest ever gets hold of the process.
 //!
 //! Owns [`Sandbox`]: namespaces and capabilities, in this file the order of the steps, in
-//! `mounts` the file system and in `capabilities` the privileges; and the filter of system
-//! calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7), capabilities(7).
+//! `mounts` the file system, in `outside` the process that stays behind, in `capabilities` the
+//! privileges; and the filter of system calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7), capabilities(7).
 //!
 //! # Theory of operation
 //! A sandbox is entered once, before the process has a second thread: capabilities, mount
@@ -10,13 +10,15 @@
 //! so [`Instance`](crate::instance::Instance) and everything beside it is started afterwards. What
 //! needs privileges or the file system is opened before: TAP device, API socket, capture files.
 //!
-//! 1. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
+//! 1. a process that stays outside, for what needs the host's files: it reads resolv.conf, watches the
+//!    name of the target, removes the API socket's file. It is asked for nothing else
+//! 2. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
 //!    capabilities are worth nothing outside
-//! 2. mount namespace: a read-only root with `/etc` and the folder below `/run` that resolv.conf is in
-//! 3. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
-//! 4. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
+//! 3. mount namespace: an empty, read-only root
+//! 4. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
+//! 5. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
 //!    network namespace. landlock(7)
-//! 5. memory: neither core files nor ptrace(2)
+//! 6. memory: neither core files nor ptrace(2)
 //!
 //! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
 //! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited, which
@@ -33,7 +35,10 @@
 
 mod capabilities;
 mod mounts;
+mod outside;
 pub mod seccomp;
+
+pub use outside::Outside;
 
 use core::fmt;
 use std::fs;
@@ -47,12 +52,16 @@ use nix::sys::prctl;
 use nix::sys::signal::raise;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
 
+use crate::control::server::ApiSocket;
+use crate::netns::TargetWatch;
 use crate::sys::privilege::scope_abstract_sockets;
 
 /// A step on the way into the sandbox. Its text is the system call or what it is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SandboxStep {
+    /// Starting the process that stays outside.
+    StartHelper,
     /// Joining the user namespace.
     EnterUser,
     /// Making a user namespace.
@@ -67,10 +76,6 @@ pub enum SandboxStep {
     DetachMounts,
     /// Making the new root.
     MakeRoot,
-    /// Binding `/etc`, a folder below `/run` or resolv.conf into it.
-    BindFolder,
-    /// Making those read-only.
-    SealFolder,
     /// Entering the new root.
     SwitchRoot,
     /// Unmounting the old root.
@@ -92,6 +97,7 @@ pub enum SandboxStep {
 impl fmt::Display for SandboxStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::StartHelper => "cannot start the process that stays outside",
             Self::EnterUser => "setns(CLONE_NEWUSER)",
             Self::MakeUser => "unshare(CLONE_NEWUSER)",
             Self::BecomeGroup => "setegid(0)",
@@ -99,8 +105,6 @@ impl fmt::Display for SandboxStep {
             Self::UnshareMounts => "unshare(CLONE_NEWNS)",
             Self::DetachMounts => "cannot make the mounts slaves",
             Self::MakeRoot => "cannot make a root directory",
-            Self::BindFolder => "cannot bind /etc and the folder of resolv.conf",
-            Self::SealFolder => "cannot make /etc and the folder of resolv.conf read-only",
             Self::SwitchRoot => "cannot switch to the new root directory",
             Self::LeaveOldRoot => "cannot unmount the old root directory",
             Self::DropBoundingSet => "prctl(PR_CAPBSET_DROP)",
@@ -159,8 +163,6 @@ impl SandboxError {
             (
                 SandboxStep::DetachMounts
                 | SandboxStep::MakeRoot
-                | SandboxStep::BindFolder
-                | SandboxStep::SealFolder
                 | SandboxStep::SwitchRoot
                 | SandboxStep::LeaveOldRoot,
                 Errno::EACCES | Errno::EPERM,
@@ -187,25 +189,60 @@ fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-/// What the sandbox looks like from inside.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What there is of the sandbox inside.
+#[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "without the process outside no resolv.conf is found"]
 pub struct Entered {
-    /// The file behind `/etc/resolv.conf` when it is in neither `/etc` nor a folder below
-    /// `/run`. It is followed when it is rewritten in place, but not when it is replaced.
-    pub outer_resolv_conf: Option<PathBuf>,
+    /// What stays outside, for [`Builder::outside`](crate::instance::Builder::outside).
+    pub outside: Outside,
+    /// The target that [`Sandbox::target`] was given.
+    pub target: Option<TargetWatch>,
 }
 
 /// A sandbox that the whole process is about to enter. There is no way out.
-#[derive(Debug, Default)]
-pub struct Sandbox {
+#[derive(Debug)]
+pub struct Sandbox<'a> {
     user_namespace: Option<OwnedFd>,
+    resolv_conf: Option<PathBuf>,
+    api: Option<&'a ApiSocket>,
+    target: Option<TargetWatch>,
 }
 
-impl Sandbox {
+impl Default for Sandbox<'_> {
+    fn default() -> Self {
+        let resolv_conf = Some(PathBuf::from("/etc/resolv.conf"));
+        Self { user_namespace: None, resolv_conf, api: None, target: None }
+    }
+}
+
+impl<'a> Sandbox<'a> {
     /// A sandbox of its own.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The file that names the resolvers (default `/etc/resolv.conf`), wherever it is; `None` where
+    /// it is not needed. It is followed as outside.
+    #[must_use]
+    pub fn resolv_conf(mut self, file: Option<PathBuf>) -> Self {
+        self.resolv_conf = file;
+        self
+    }
+
+    /// The API socket, whose file is then removed from outside, also after SIGKILL.
+    #[must_use]
+    pub fn api_socket(mut self, socket: Option<&'a ApiSocket>) -> Self {
+        self.api = socket;
+        self
+    }
+
+    /// A target that is watched inside. One that has been named by a path is watched from outside
+    /// then, and counts as gone when the process outside is.
+    #[must_use]
+    pub fn target(mut self, target: Option<TargetWatch>) -> Self {
+        self.target = target;
+        self
     }
 
     /// The user namespace of the guest, in which a process that is not root becomes root. Without
@@ -220,21 +257,24 @@ impl Sandbox {
     ///
     /// # Errors
     /// See [`SandboxError`]. Some steps are done then, so the process should end.
-    pub fn enter(self) -> Result<Entered, SandboxError> {
+    pub fn enter(mut self) -> Result<Entered, SandboxError> {
         match thread_count() {
             Some(count) if count > 1 => return Err(SandboxError::SeveralThreads(count)),
             Some(_) | None => {}
         }
+        let target = self.target.take();
+        let (outside, target) = Outside::start(self.resolv_conf.as_deref(), self.api, target)
+            .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
         let is_root = geteuid().is_root();
         if !is_root {
             self.become_root()?;
         }
-        let layout = mounts::enter_minimal_root(!is_root)?;
+        mounts::enter_empty_root(!is_root)?;
         capabilities::drop_all_but_net_bind_service()?;
         // Best effort: older kernels have no such thing, and the filter does the same.
         let _may_be_absent = scope_abstract_sockets();
         capabilities::forbid_memory_dumps()?;
-        Ok(Entered { outer_resolv_conf: layout.resolv_conf })
+        Ok(Entered { outside, target })
     }
 
     /// Becomes user and group 0 of a user namespace, which need not be anybody special outside.

@@ -3,8 +3,8 @@
 //! Owns what no safe crate offers: the ioctls of TUN/TAP devices ([`tun`]) and network interfaces
 //! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
 //! ([`fd`]), the helper process that works inside somebody else's namespaces ([`fork`], and [`attach`]
-//! which is what it does there), the one that removes a file after us ([`remover`]), capabilities and
-//! sealed mounts ([`privilege`]), descriptors of processes ([`process`]), path MTU
+//! which is what it does there), the one that stays outside of the sandbox for us ([`outside`]),
+//! capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU
 //! discovery of a socket ([`mtu_discovery`]), the allocator of the binaries
 //! ([`alloc`]), and system calls as data ([`calls`]). Each function offered here is safe to call; what
 //! makes it so is written beside its `unsafe` block. Decisions are left to the floors above.
@@ -19,9 +19,9 @@ pub(crate) mod fork;
 pub(crate) mod ifreq;
 pub(crate) mod mtu_discovery;
 pub(crate) mod nsfs;
+pub(crate) mod outside;
 pub(crate) mod privilege;
 pub(crate) mod process;
-pub(crate) mod remover;
 mod rtnetlink;
 pub(crate) mod tun;
 

@@ -1,10 +1,10 @@
-//! Capabilities and the attributes of mount trees: calls that no safe crate wraps.
+//! Capabilities and the way to abstract UNIX sockets: calls that no safe crate wraps.
 //!
-//! Owns prctl(2) and capset(2) as far as capabilities(7) go, mount_setattr(2), and landlock(7) as far
-//! as abstract UNIX sockets go. Which of them to
-//! call, and in what order, is decided in [`sandbox`](crate::sandbox).
+//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and landlock(7) as far as abstract UNIX
+//! sockets go. Which of them to call, and in what order, is decided in
+//! [`sandbox`](crate::sandbox).
 
-use core::ffi::{CStr, c_int, c_long, c_ulong};
+use core::ffi::{c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -86,39 +86,6 @@ pub(crate) fn keep_only(kept: u8) -> Result<(), Errno> {
     // SAFETY: the kernel reads one header and, for version 3, two halves (capset(2)); both live
     // until the call returns.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) };
-    Errno::result(done).map(drop)
-}
-
-/// What mount_setattr(2) makes of a whole tree of mounts: read-only, without set-user-ID programs,
-/// devices and programs at all, and deaf to no mount that the host makes later.
-///
-/// # Errors
-/// `ENOSYS` before Linux 5.12; `EPERM` where a stricter sandbox around us forbids it.
-pub(crate) fn seal_mount_tree(path: &CStr) -> Result<(), Errno> {
-    /// `struct mount_attr` of Linux 5.12.
-    #[repr(C)]
-    struct MountAttributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
-    /// `MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC`
-    /// (`linux/mount.h`).
-    const SEALED: u64 = 0x1 | 0x2 | 0x4 | 0x8;
-    let attributes = MountAttributes { set: SEALED, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: the path is a C string and the structure has the length that is given with it; the
-    // kernel reads both.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            c_long::from(libc::AT_FDCWD),
-            path.as_ptr(),
-            c_long::from(libc::AT_RECURSIVE),
-            &raw const attributes,
-            size_of::<MountAttributes>(),
-        )
-    };
     Errno::result(done).map(drop)
 }
 

@@ -58,6 +58,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
+use crate::sandbox::Outside;
 use crate::sys::calls::{Arguments, IP, system_calls, word};
 use exchange::Outgoing;
 use upstream::Upstream;
@@ -82,8 +83,8 @@ system_calls! {
     SYS_read => "resolv.conf";
     SYS_lseek => "resolv.conf";
     SYS_fstat => "resolv.conf";
-    SYS_newfstatat => "whether resolv.conf has changed";
-    SYS_statx => "whether resolv.conf has changed";
+    SYS_newfstatat => "what kind of file resolv.conf is";
+    SYS_statx => "what kind of file resolv.conf is";
     SYS_socket if IP => "resolvers";
     SYS_bind => "source ports of queries";
     SYS_setsockopt => "source ports of queries";
@@ -106,6 +107,10 @@ system_calls! {
 pub struct DnsConfig {
     /// File that names the resolvers (default `/etc/resolv.conf`); followed while running.
     pub resolv_conf: PathBuf,
+    /// The process that reads the file which it was started for, and not `resolv_conf`, for one that
+    /// lives in a sandbox (default `None`: that of the instance, see
+    /// [`Builder::outside`](crate::instance::Builder::outside)).
+    pub outside: Option<Outside>,
     /// Resolvers to ask instead of those in the file, in this order (default none).
     pub servers: Vec<SocketAddr>,
     /// Port of the resolvers in the file (default 53).
@@ -140,6 +145,7 @@ impl Default for DnsConfig {
     fn default() -> Self {
         Self {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            outside: None,
             servers: Vec::new(),
             port: 53,
             timeout: Duration::from_secs(5),

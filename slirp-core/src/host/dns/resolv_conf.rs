@@ -7,22 +7,22 @@
 //! clients, VPNs and network managers. Whatever happens, the last good content stays in force until
 //! there is another. resolv.conf(5).
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::resolv_conf::{Config, ParseError, ScopedIp};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::time::Instant;
 
+use crate::sandbox::Outside;
 use crate::sys::ifreq::{self, InterfaceRequest};
+use crate::sys::outside::FILE_CAP;
 
-/// Longest file that is read, in bytes (arbitrary; ordinary ones have a few hundred).
-const FILE_CAP: u64 = 64 * 1024;
 /// Resolvers that are taken from the file (arbitrary; glibc takes 3).
 const SERVERS_CAP: usize = 16;
 /// Longest `timeout:` in seconds (glibc's `RES_MAXRETRANS`).
@@ -43,36 +43,46 @@ pub(super) struct Settings {
     pub(super) rotate: bool,
 }
 
-/// What changes when the file changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// Where the file is read.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Here.
+    File(PathBuf),
+    /// By a process outside of the sandbox that we live in.
+    Outside(Outside),
 }
 
 /// A file under observation.
 #[derive(Debug)]
 pub(super) struct ResolvConf {
-    path: PathBuf,
+    source: Source,
     port: u16,
     recheck_every: Duration,
     checked_at: Option<Instant>,
-    /// The file that was taken last.
-    stamp: Option<Stamp>,
-    /// A file without resolvers that was seen and not yet taken.
-    blank: Option<Stamp>,
+    /// The content that was taken last.
+    taken: Option<Vec<u8>>,
+    /// Content without resolvers that was seen and not yet taken.
+    blank: Option<Vec<u8>>,
+    /// Whether it was said that nobody reads the file for us any more.
+    is_lost: bool,
     settings: Settings,
 }
 
 impl ResolvConf {
-    /// Observes `path`, whose resolvers listen on `port`. Until something was read, the resolver of
+    /// Observes a file, whose resolvers listen on `port`. Until something was read, the resolver of
     /// this host is assumed.
-    pub(super) fn new(path: PathBuf, port: u16, recheck_every: Duration) -> Self {
+    pub(super) fn new(source: Source, port: u16, recheck_every: Duration) -> Self {
         let settings = settings_of(&Config::new(), port);
-        Self { path, port, recheck_every, checked_at: None, stamp: None, blank: None, settings }
+        Self {
+            source,
+            port,
+            recheck_every,
+            checked_at: None,
+            taken: None,
+            blank: None,
+            is_lost: false,
+            settings,
+        }
     }
 
     /// What is in force; looks at the file first when the last look is long enough ago.
@@ -86,19 +96,19 @@ impl ResolvConf {
     }
 
     fn check(&mut self) {
-        let path = self.path.display();
-        match std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)) {
-            Ok(stamp) if self.stamp == Some(stamp) => return,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%path, %error, "keeping the resolvers that are known");
+        let content = match self.source.read() {
+            Ok(content) if self.taken.as_ref() == Some(&content) => {
+                self.blank = None;
                 return;
             }
-        }
-        let (stamp, content) = match read(&self.path) {
-            Ok(read) => read,
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !self.is_lost => {
+                tracing::warn!("the process that reads resolv.conf has ended: no change is seen");
+                self.is_lost = true;
+                return;
+            }
             Err(error) => {
-                tracing::debug!(%path, %error, "keeping the resolvers that are known");
+                tracing::debug!(%error, "resolv.conf: keeping the resolvers that are known");
                 return;
             }
         };
@@ -106,49 +116,44 @@ impl ResolvConf {
         if config.nameservers.is_empty() {
             // A name server line that cannot be read is a mistake; what was known is better.
             if errors.iter().any(|error| matches!(error, ParseError::InvalidIp(..))) {
-                tracing::warn!(%path, "no usable name server, keeping those that are known");
-                self.stamp = Some(stamp);
+                tracing::warn!("resolv.conf: no usable name server, keeping those that are known");
+                self.taken = Some(content);
                 return;
             }
             // The file may be about to be rewritten in place: it has to stay as it is for a second
             // look, unless it is the first one ever.
-            if self.stamp.is_some() && self.blank != Some(stamp) {
-                self.blank = Some(stamp);
+            if self.taken.is_some() && self.blank.as_ref() != Some(&content) {
+                self.blank = Some(content);
                 return;
             }
         }
         self.blank = None;
-        self.stamp = Some(stamp);
+        self.taken = Some(content);
         let settings = settings_of(&config, self.port);
         if settings != self.settings {
-            tracing::debug!(%path, servers = ?settings.servers, "resolvers");
+            tracing::debug!(servers = ?settings.servers, "resolv.conf: resolvers");
             self.settings = settings;
         }
     }
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+impl Source {
+    /// What the file says now, at most [`FILE_CAP`] bytes of it.
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let path = match self {
+            Self::File(path) => path,
+            Self::Outside(outside) => return outside.read_resolv_conf(),
+        };
+        // Not blocking matters for a FIFO of that name.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
+        let mut content = Vec::new();
+        file.take(FILE_CAP as u64).read_to_end(&mut content)?;
+        Ok(content)
     }
-}
-
-/// Reads the file and stamps exactly what was read. Not blocking matters for a FIFO of that name.
-fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut content = Vec::new();
-    file.take(FILE_CAP).read_to_end(&mut content)?;
-    Ok((Stamp::of(&metadata), content))
 }
 
 fn settings_of(config: &Config, port: u16) -> Settings {

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::DnsConfig;
 use super::exchange::{self, ExchangeError, Outgoing, Verdict};
-use super::resolv_conf::{ResolvConf, Settings};
+use super::resolv_conf::{ResolvConf, Settings, Source};
 use crate::event::DnsTransport;
 use crate::host::descriptors::QUERIES_PER_SPARE_SOCKET;
 use crate::host::outbound::OutboundAddresses;
@@ -72,7 +72,11 @@ impl Upstream {
     /// Begins with what `config` says, and with the file read when the first query arrives.
     pub(super) fn new(config: DnsConfig) -> Self {
         let resolv_conf = config.servers.is_empty().then(|| {
-            ResolvConf::new(config.resolv_conf.clone(), config.port, config.recheck_every)
+            let source = match &config.outside {
+                Some(outside) => Source::Outside(outside.clone()),
+                None => Source::File(config.resolv_conf.clone()),
+            };
+            ResolvConf::new(source, config.port, config.recheck_every)
         });
         let spare = config.queries_cap.div_ceil(QUERIES_PER_SPARE_SOCKET);
         let spare_sockets = Arc::new(Semaphore::new(spare));

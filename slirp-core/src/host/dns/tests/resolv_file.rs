@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{DnsConfig, Scripted, answer_with, query, with_client};
-use crate::host::dns::resolv_conf::{ResolvConf, Settings};
+use crate::host::dns::resolv_conf::{ResolvConf, Settings, Source};
 
 /// A directory that goes away with the test.
 struct Directory(PathBuf);
@@ -52,7 +52,9 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 fn read(content: &str) -> Settings {
     let directory = Directory::new();
     directory.write(content);
-    ResolvConf::new(directory.file(), 53, Duration::ZERO).refresh(Instant::now()).clone()
+    ResolvConf::new(Source::File(directory.file()), 53, Duration::ZERO)
+        .refresh(Instant::now())
+        .clone()
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn excessive_options_are_limited() {
 #[test]
 fn last_good_content_outlives_every_mishap() {
     let directory = Directory::new();
-    let mut file = ResolvConf::new(directory.file(), 53, Duration::ZERO);
+    let mut file = ResolvConf::new(Source::File(directory.file()), 53, Duration::ZERO);
     let mut servers = move || file.refresh(Instant::now()).servers.clone();
     let local = addresses(&["127.0.0.1:53", "[::1]:53"]);
     let one = addresses(&["192.0.2.1:53"]);
@@ -119,7 +121,7 @@ fn last_good_content_outlives_every_mishap() {
 fn file_is_looked_at_once_a_second_at_most() {
     let directory = Directory::new();
     directory.write("nameserver 192.0.2.1\n");
-    let mut file = ResolvConf::new(directory.file(), 53, Duration::from_secs(1));
+    let mut file = ResolvConf::new(Source::File(directory.file()), 53, Duration::from_secs(1));
     let start = Instant::now();
     assert_eq!(file.refresh(start).servers, addresses(&["192.0.2.1:53"]));
     directory.replace("nameserver 192.0.2.22\n");
