@@ -277,11 +277,12 @@ impl Oci {
         state["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a process id")
     }
 
-    /// Long-lived processes of the program under test.
+    /// Long-lived processes of the program under test, without the helpers that they have.
     pub fn networks(&self) -> Vec<SessionProcess> {
         let mut processes = self.session.processes();
         processes.retain(|process| {
             process.arguments.get(1).is_some_and(|word| word.ends_with("-attachment"))
+                && !self.session.is_helper(process)
         });
         processes
     }

@@ -197,9 +197,14 @@ impl Session {
             let is_copy = process.arguments.first().is_some_and(|name| {
                 Path::new(name).file_name().is_some_and(|name| name == "slirp4netns")
             });
-            is_copy && self.proc(&format!("{}/comm", process.pid)) != "slirp-outside\n"
+            is_copy && !self.is_helper(process)
         });
         processes
+    }
+
+    /// Whether it is what stays outside of another one's sandbox, whose command line it has.
+    pub fn is_helper(&self, process: &SessionProcess) -> bool {
+        self.proc(&format!("{}/comm", process.pid)) == "slirp-outside\n"
     }
 }
 

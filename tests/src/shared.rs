@@ -127,7 +127,9 @@ fn processes(is_wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&command).into_owned();
         let words: Vec<String> = text.split('\0').map(str::to_owned).collect();
-        is_wanted(&words)
+        // What stays outside of a sandbox has the command line of what lives in there.
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        is_wanted(&words) && name != "slirp-outside\n"
     })
     .collect()
 }
