@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test, and says so")]
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -59,4 +61,82 @@ fn without_a_command_the_plugin_introduces_itself_on_stderr() {
         assert!(text.starts_with("CNI plugin slirp v"), "{text}");
         assert!(text.contains("CNI protocol versions supported: 0.1.0, "), "{text}");
     }
+}
+
+/// A folder of one test; removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("slirp-{name}-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn make_fifo(&self, name: &str) -> String {
+        let path = self.path(name);
+        nix::unistd::mkfifo(path.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+
+    /// Runs the program on these words and this input. It must end in time.
+    fn run(&self, words: &[&str], input: &str) -> Output {
+        let mut program = Command::new("timeout");
+        program.args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_slirp")]).args(words);
+        program.args(["--state-dir", &self.path("state")]);
+        let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        // It may not read it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code().map(|code| code <= 1), Some(true), "{output:?}");
+        output
+    }
+
+    /// Runs the hook for a container in the network namespace of the test.
+    fn hook(&self, words: &[&str]) -> String {
+        let state = json!({
+            "ociVersion": "1.0.2", "id": "c", "status": "created",
+            "pid": std::process::id(), "bundle": self.path(""),
+        });
+        let output = self.run(&[&["oci-hook", "up"], words].concat(), &state.to_string());
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn fifo_in_the_place_of_a_record_holds_nobody_up() {
+    let folder = Folder::new("fifo-record");
+    std::fs::create_dir(folder.path("state")).unwrap();
+    folder.make_fifo("state/0.json");
+    assert_eq!(folder.run(&["ls", "--json"], "").stdout, b"[]\n");
+}
+
+#[test]
+fn fifo_in_the_place_of_a_bundles_configuration_holds_no_hook_up() {
+    let folder = Folder::new("fifo-bundle");
+    folder.make_fifo("config.json");
+    let said = folder.hook(&[]);
+    assert!(said.contains("slirp oci-hook: c: "), "{said}");
+}
+
+#[test]
+fn fifo_in_the_place_of_a_joined_namespace_holds_no_hook_up() {
+    let folder = Folder::new("fifo-namespace");
+    let fifo = folder.make_fifo("fifo");
+    let config = json!({ "linux": { "namespaces": [{ "type": "network", "path": fifo }] } });
+    std::fs::write(folder.path("config.json"), config.to_string()).unwrap();
+    let said = folder.hook(&["--attach-shared"]);
+    assert!(said.contains("/fifo is not a network namespace"), "{said}");
 }

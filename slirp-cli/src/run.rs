@@ -10,8 +10,8 @@
 //! 3. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`,
 //!    `received tapfd`)
 //! 4. empty the recording, bind the API socket
-//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there is a single thread: whatever
-//!    has to be opened by name is open by now
+//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there
+//!    is a single thread: whatever has to be opened by name is open by now
 //! 6. start the engine, open the published ports
 //! 7. print the summary, tell the ready descriptor: nothing can fail any more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal

@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use slirp_core::{ProcessFd, send_fd};
 
-use super::frame;
+use super::{frame, open};
 
 /// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Contact {
     /// # Errors
     /// Those of connect(2) where nobody listens; `PermissionDenied` where somebody else does.
     pub(crate) fn open(socket: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
+        let stream = open::connect(socket)?;
         let peer = getsockopt(&stream.as_fd(), PeerCredentials)?;
         if peer.uid() != geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());

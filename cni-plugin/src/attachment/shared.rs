@@ -13,10 +13,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::error::{Error, Kind};
-use super::frame;
 use super::request::Request;
 use super::stop::is_served;
 use super::store::{Candidates, Files};
+use super::{frame, open};
 
 /// The argument by which our executable is told to be the process of a network.
 pub(crate) const NETWORK_ARGUMENT: &str = "run-network";
@@ -151,7 +151,7 @@ fn stem(name: &str) -> String {
 /// Waits until the members of a network whose keepers have ended are gone, and with them their
 /// interfaces and ports; and removes the network's files when nobody is left.
 pub(crate) fn settle(network: &Files) {
-    if let Ok(stream) = UnixStream::connect(network.socket())
+    if let Ok(stream) = open::connect(&network.socket())
         // An end instead of an answer says the same.
         && let Err(error) = ask_to_settle(&stream)
     {
@@ -175,7 +175,7 @@ pub(crate) fn sweep(network: &Files) {
     // Not at the first try alone: those who leave at the same moment look one after the other, and
     // only the last of them finds nobody.
     if let Ok(lock) = network.lock_within(SWEEP_TIMEOUT)
-        && UnixStream::connect(network.socket()).is_err()
+        && open::connect(&network.socket()).is_err_and(|error| open::is_absent(&error))
     {
         network.remove();
         lock.remove();

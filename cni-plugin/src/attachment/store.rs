@@ -25,6 +25,7 @@ use nix::unistd::geteuid;
 
 use super::error::{Error, Kind};
 use super::key::Key;
+use super::open;
 use super::record::Record;
 
 /// Longest path of a socket (unix(7): 108 bytes with the final zero).
@@ -34,6 +35,9 @@ const SOCKET_PATH_CAP: usize = 107;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the lock is tried (arbitrary).
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Longest record in bytes (arbitrary; one with thousands of ports has some 200 KiB).
+const RECORD_CAP: u64 = 4 * 1024 * 1024;
 
 /// The scope of attachments whose folder nobody has chosen.
 const USUAL_SCOPE: &str = "-";
@@ -239,8 +243,9 @@ impl Files {
     /// Those of open(2), write(2) and rename(2).
     pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
         let next = self.path("json.new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        // Whatever was left there; what is made is a file of ours.
+        let _ = fs::remove_file(&next);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
         file.write_all(record.to_json().to_string().as_bytes())?;
         fs::rename(&next, self.path("json"))
     }
@@ -294,7 +299,8 @@ impl Files {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
+            // A FIFO of that name without a reader is an error, and not waited for.
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&path)?;
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
@@ -325,7 +331,7 @@ impl Lock {
 }
 
 fn read_record(path: &Path) -> Option<Record> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = open::read(path, RECORD_CAP).ok()?;
     Record::from_json(&serde_json::from_slice(&bytes).ok()?)
 }
 
@@ -375,5 +381,19 @@ pub(crate) mod tests {
         let usual = Candidates::new(None);
         assert!(usual.folders.len() >= 2, "{:?}", usual.folders);
         assert_eq!(usual.scope(), USUAL_SCOPE);
+    }
+
+    #[test]
+    fn fifo_in_the_place_of_a_file_holds_nobody_up() {
+        let folder = env::temp_dir().join(format!("slirp-store-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let files = Files::new(folder.clone(), "0".to_owned(), USUAL_SCOPE.to_owned());
+        for extension in ["json", "lock"] {
+            nix::unistd::mkfifo(&files.path(extension), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        assert!(files.record().is_none());
+        let error = files.try_lock().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENXIO));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

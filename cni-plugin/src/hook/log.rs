@@ -70,7 +70,7 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         .create(true)
         .mode(0o600)
         // A FIFO that nobody reads does not stop the hook.
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
         .open(path)?
         .write_all(line.as_bytes())
 }

@@ -2,13 +2,16 @@
 //! configuration.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::Failure;
 use super::options::Direction;
+use crate::attachment::open;
+
+/// Longest `config.json` in bytes (arbitrary; an ordinary one has some KiB).
+const CONFIG_CAP: u64 = 16 * 1024 * 1024;
 
 /// The state of a container.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +73,7 @@ pub(super) struct Bundle {
 impl Bundle {
     /// Reads the configuration in `folder`.
     pub(super) fn read(folder: &Path) -> Self {
-        let bytes = fs::read(folder.join("config.json")).unwrap_or_default();
+        let bytes = open::read(&folder.join("config.json"), CONFIG_CAP).unwrap_or_default();
         serde_json::from_slice(&bytes).map_or_else(|_| Self::default(), |value| Self::parse(&value))
     }
 

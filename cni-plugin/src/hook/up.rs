@@ -1,6 +1,6 @@
 //! A container gets its network.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,6 +14,7 @@ use super::state::{Bundle, State};
 use super::{Failure, inside, log};
 use crate::attachment::attach::{attach, find_namespace};
 use crate::attachment::error::{Error, Kind};
+use crate::attachment::open;
 use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 use crate::config::Header;
@@ -144,7 +145,7 @@ fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
 fn is_readable(netns: &Path, is_running: bool) -> bool {
     let started_at = Instant::now();
     let is_denied =
-        || File::open(netns).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        || open::open(netns).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
     while is_denied() {
         if !is_running || started_at.elapsed() > EXEC_TIMEOUT {
             return false;

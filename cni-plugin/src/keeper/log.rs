@@ -23,7 +23,7 @@ pub(super) fn start(file: Option<&Path>) -> Result<(), Error> {
         .create(true)
         .mode(0o600)
         // A FIFO that nobody reads stops neither the attachment nor its traffic.
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
         .open(path);
     let shown = |error: io::Error| Error::failed(format!("logFile {}: {error}", path.display()));
     dup2_stderr(opened.map_err(shown)?).map_err(|errno| shown(errno.into()))?;

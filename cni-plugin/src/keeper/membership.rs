@@ -22,6 +22,7 @@ use slirp_core::wire::MacAddr;
 use super::child::await_answer;
 use crate::attachment::error::Error;
 use crate::attachment::frame;
+use crate::attachment::open;
 use crate::attachment::request::Request;
 use crate::attachment::shared::{NETWORK_ARGUMENT, network_files, seat_from_json, sweep};
 use crate::attachment::store::Files;
@@ -78,7 +79,9 @@ impl Membership {
         for _ in 0..ATTEMPTS {
             let (stream, is_new) = match connect(network) {
                 Ok(stream) => (stream, false),
-                Err(error) if is_absent(&error) => (start(request, network, &host, caller)?, true),
+                Err(error) if open::is_absent(&error) => {
+                    (start(request, network, &host, caller)?, true)
+                }
                 Err(error) => {
                     return Err(Error::failed(format!("{}: {error}", network.socket().display())));
                 }
@@ -162,16 +165,12 @@ enum Refusal {
 }
 
 fn connect(network: &Files) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(network.socket())?;
+    let stream = open::connect(&network.socket())?;
     let peer = getsockopt(&stream.as_fd(), PeerCredentials)?;
     if peer.uid() != geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok(stream)
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Starts the process of a network. It is a child of ours for as long as we are there, and nobody's

@@ -19,6 +19,7 @@ use slirp_core::wire::MacAddr;
 
 use super::child::{Engine, await_answer};
 use crate::attachment::error::{Error, Kind};
+use crate::attachment::open;
 use crate::attachment::ports;
 use crate::attachment::request::Request;
 use crate::attachment::store::Files;
@@ -168,7 +169,7 @@ fn forward_port(socket: &Path, forward: &Forward) -> Result<(), Error> {
 /// # Errors
 /// When nobody answers, or not in JSON.
 pub(crate) fn ask(socket: &Path, request: &Value) -> io::Result<Value> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = open::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(request.to_string().as_bytes())?;

@@ -54,7 +54,7 @@ impl Process {
 
 /// Opens a file that may turn out to be no namespace: of a FIFO, open(2) would wait for the writer.
 pub(super) fn open_file(folder: impl AsFd, name: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     openat(folder, name, flags, Mode::empty())
 }
 
