@@ -31,7 +31,7 @@ use slirp_core::host::link::Link;
 use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
-use slirp_core::sandbox::{Outside, Sandbox, seccomp};
+use slirp_core::sandbox::{Outside, RemovedFile, Sandbox, seccomp};
 
 use crate::banner;
 use crate::checks;
@@ -101,7 +101,8 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     let api = options.api_socket.as_deref().map(bind_api).transpose()?;
     // After everything that is opened by name (TAP device, API socket), before the first thread and
     // the first packet.
-    let (outside, watch) = confine(options, opened.userns, api.as_ref(), opened.watch)?;
+    let (outside, watch) =
+        confine(options, opened.userns, api.as_ref().and_then(ApiSocket::file), opened.watch)?;
     if let Some(outside) = outside {
         builder = builder.outside(outside);
     }
@@ -207,7 +208,7 @@ fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
 fn confine(
     options: &Options,
     userns: Option<OwnedFd>,
-    api: Option<&ApiSocket>,
+    removed: Option<RemovedFile>,
     mut watch: Option<TargetWatch>,
 ) -> Result<(Option<Outside>, Option<TargetWatch>), RunFailure> {
     if options.sandbox || options.seccomp {
@@ -216,7 +217,7 @@ fn confine(
     }
     let mut outside = None;
     if options.sandbox {
-        let mut sandbox = Sandbox::new().user_namespace(userns).api_socket(api).target(watch);
+        let mut sandbox = Sandbox::new().user_namespace(userns).removed_file(removed).target(watch);
         if !options.dns.is_empty() || !options.policy.dns_service {
             sandbox = sandbox.resolv_conf(None);
         }

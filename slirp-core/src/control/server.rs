@@ -8,7 +8,7 @@
 //!
 //! The file is removed when the server ends, unless somebody has put another one in its place. From
 //! inside a sandbox it cannot be reached; the process outside does it then
-//! ([`Sandbox::api_socket`](crate::sandbox::Sandbox::api_socket)).
+//! ([`ApiSocket::file`]).
 
 use std::collections::VecDeque;
 use std::fs;
@@ -28,6 +28,7 @@ use crate::event::ForwardId;
 use crate::host::forward::ForwardError;
 use crate::instance::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
+use crate::sandbox::RemovedFile;
 use crate::sys::outside::Identity;
 
 /// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.
@@ -81,9 +82,10 @@ impl ApiSocket {
         Ok(Self { listener: Some(listener), path: path.to_owned(), identity })
     }
 
-    /// The file and what tells it from others.
-    pub(crate) fn file(&self) -> Option<(&Path, Identity)> {
-        Some((&self.path, self.identity?))
+    /// Its file, for a process that is about to enter a sandbox and will not reach it any more, see
+    /// [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
+    pub fn file(&self) -> Option<RemovedFile> {
+        Some(RemovedFile { path: self.path.clone(), identity: self.identity? })
     }
 
     /// Serves up to `cap` clients at one time, until it is dropped.

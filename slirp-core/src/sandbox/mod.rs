@@ -38,7 +38,7 @@ mod mounts;
 mod outside;
 pub mod seccomp;
 
-pub use outside::Outside;
+pub use outside::{Outside, RemovedFile};
 
 use core::fmt;
 use std::fs;
@@ -52,7 +52,6 @@ use nix::sys::prctl;
 use nix::sys::signal::raise;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
 
-use crate::control::server::ApiSocket;
 use crate::netns::TargetWatch;
 use crate::sys::privilege::scope_abstract_sockets;
 
@@ -202,21 +201,21 @@ pub struct Entered {
 
 /// A sandbox that the whole process is about to enter. There is no way out.
 #[derive(Debug)]
-pub struct Sandbox<'a> {
+pub struct Sandbox {
     user_namespace: Option<OwnedFd>,
     resolv_conf: Option<PathBuf>,
-    api: Option<&'a ApiSocket>,
+    removed: Option<RemovedFile>,
     target: Option<TargetWatch>,
 }
 
-impl Default for Sandbox<'_> {
+impl Default for Sandbox {
     fn default() -> Self {
         let resolv_conf = Some(PathBuf::from("/etc/resolv.conf"));
-        Self { user_namespace: None, resolv_conf, api: None, target: None }
+        Self { user_namespace: None, resolv_conf, removed: None, target: None }
     }
 }
 
-impl<'a> Sandbox<'a> {
+impl Sandbox {
     /// A sandbox of its own.
     pub fn new() -> Self {
         Self::default()
@@ -230,10 +229,11 @@ impl<'a> Sandbox<'a> {
         self
     }
 
-    /// The API socket, whose file is then removed from outside, also after SIGKILL.
+    /// A file that is removed at the end, from outside and also after SIGKILL: that of the
+    /// [API socket](crate::control::server::ApiSocket::file).
     #[must_use]
-    pub fn api_socket(mut self, socket: Option<&'a ApiSocket>) -> Self {
-        self.api = socket;
+    pub fn removed_file(mut self, file: Option<RemovedFile>) -> Self {
+        self.removed = file;
         self
     }
 
@@ -263,8 +263,9 @@ impl<'a> Sandbox<'a> {
             Some(_) | None => {}
         }
         let target = self.target.take();
-        let (outside, target) = Outside::start(self.resolv_conf.as_deref(), self.api, target)
-            .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
+        let (outside, target) =
+            Outside::start(self.resolv_conf.as_deref(), self.removed.take(), target)
+                .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
         let is_root = geteuid().is_root();
         if !is_root {
             self.become_root()?;

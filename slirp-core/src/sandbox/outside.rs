@@ -6,12 +6,18 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::control::server::ApiSocket;
 use crate::netns::{NameWatch, TargetWatch};
-use crate::sys::outside::{Duties, Helper, Watched};
+use crate::sys::outside::{Duties, Helper, Identity, Watched};
+
+/// A file that is removed at the end, unless another one has its name by then.
+#[derive(Clone, Debug)]
+pub struct RemovedFile {
+    pub(crate) path: PathBuf,
+    pub(crate) identity: Identity,
+}
 
 /// The process outside, which reads resolv.conf for those inside and removes the API socket's file
 /// when the last copy of this is dropped, or this process has ended, however that comes.
@@ -28,12 +34,13 @@ impl Outside {
     /// watched by it from here on.
     pub(super) fn start(
         resolv_conf: Option<&Path>,
-        api: Option<&ApiSocket>,
+        removed: Option<RemovedFile>,
         target: Option<TargetWatch>,
     ) -> io::Result<(Self, Option<TargetWatch>)> {
         let read = resolv_conf.map(name_of).transpose()?;
-        let removed = api.and_then(ApiSocket::file);
-        let removed = removed.map(|(path, id)| io::Result::Ok((name_of(path)?, id))).transpose()?;
+        let removed = removed
+            .map(|file| io::Result::Ok((name_of(&file.path)?, file.identity)))
+            .transpose()?;
         let duties = Duties { read, removed };
         let by_name = target.as_ref().and_then(TargetWatch::by_name);
         let is_gone = || by_name.is_some_and(NameWatch::is_gone);
