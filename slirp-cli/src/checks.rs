@@ -28,7 +28,7 @@ pub(crate) fn check(options: &Options) -> Result<Option<Recording>, RunFailure> 
     // The address that an IPv6 guest makes from its MAC address is not known yet, nor asked here.
     let guest = AssumedGuest::new(&options.plan, options.mac);
     let forwards: Vec<Forward> =
-        options.publish.iter().filter_map(|publish| publish.forward(guest)).collect();
+        options.publish.iter().map(|publish| publish.forward(guest)).collect();
     verify_forwards(&forwards, &options.plan)?;
     if let Some(path) = &options.api_socket {
         if path.as_os_str().len() >= MAX_API_PATH {

@@ -1,9 +1,10 @@
 //! The value of `--publish`: `[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT`.
 //!
 //! Owns its grammar and what is assumed for the parts that are left out. IPv6 addresses stand in
-//! brackets. A range leads to as many ports of the guest, from the one that is given on.
+//! brackets. A range leads to as many ports of the guest, from the one that is given on. Port 0 of the
+//! host stands for one that the system picks.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use slirp_core::instance::{Forward, ForwardProtocol};
@@ -26,29 +27,22 @@ pub(crate) enum PublishError {
     Form,
     #[error("the guest has no ports beyond 65535 for the rest of the range")]
     Range,
-    #[error("ADDR and GUEST need to be both IPv4 or both IPv6")]
-    Versions,
 }
 
 impl Publish {
     /// Reads a value.
     pub(crate) fn parse(text: &str) -> Result<Self, PublishError> {
         let publish = Self::of_form(text).ok_or(PublishError::Form)?;
-        let Self { host, ref host_ports, guest, guest_port, .. } = publish;
+        let Self { ref host_ports, guest_port, .. } = publish;
         if guest_port.checked_add(host_ports.end() - host_ports.start()).is_none() {
             return Err(PublishError::Range);
         }
-        match (host, guest) {
-            (Some(host), Some(guest)) if host.is_ipv4() != guest.is_ipv4() => {
-                Err(PublishError::Versions)
-            }
-            (Some(_) | None, Some(_) | None) => Ok(publish),
-        }
+        Ok(publish)
     }
 
-    /// Whether the ports are IPv6 ones. What is left out is IPv4, unless the other side says otherwise.
-    pub(crate) fn is_ipv6(&self) -> bool {
-        self.host.or(self.guest).is_some_and(|address| address.is_ipv6())
+    /// Whether only a guest with IPv6 can be meant.
+    pub(crate) fn needs_ipv6(&self) -> bool {
+        self.guest.is_some_and(|guest| guest.is_ipv6())
     }
 
     fn of_form(text: &str) -> Option<Self> {
@@ -75,21 +69,40 @@ impl Publish {
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
-    /// The rule that it stands for; `assumed` is meant where it names no guest. There is none of IPv6
-    /// for a guest without.
-    pub(crate) fn forward(&self, assumed: AssumedGuest) -> Option<Forward> {
-        let assumed =
-            if self.is_ipv6() { assumed.ipv6.map(IpAddr::V6) } else { Some(assumed.ipv4.into()) };
-        let guest = self.guest.or(assumed)?;
-        let everywhere: IpAddr = match guest {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let host = SocketAddr::new(self.host.unwrap_or(everywhere), *self.host_ports.start());
+    /// The rule that it stands for. Where it names no guest, `assumed` is meant: the IPv6 address for
+    /// IPv6 addresses of the host, if the guest has one, or else the IPv4 address.
+    pub(crate) fn forward(&self, assumed: AssumedGuest) -> Forward {
+        let ipv6 = assumed.ipv6.filter(|_| self.host.is_some_and(|host| host.is_ipv6()));
+        let guest = self.guest.unwrap_or(ipv6.map_or(assumed.ipv4.into(), IpAddr::V6));
         let guest = SocketAddr::new(guest, self.guest_port);
-        // Ports begin with 1, so that there are never more than fit the type.
+        let port = *self.host_ports.start();
+        let forward = match (self.host, guest) {
+            (Some(host), _) => Forward::new(self.protocol, SocketAddr::new(host, port), guest),
+            (None, SocketAddr::V4(_)) => Forward::everywhere(self.protocol, port, guest),
+            (None, SocketAddr::V6(_)) => {
+                Forward::new(self.protocol, (Ipv6Addr::UNSPECIFIED, port).into(), guest)
+            }
+        };
+        // A range does not begin with 0, so that there are never more ports than fit the type.
         let ports = (self.host_ports.end() - self.host_ports.start()).saturating_add(1);
-        Some(Forward { ports, ..Forward::new(self.protocol, host, guest) })
+        Forward { ports, ..forward }
+    }
+
+    /// Whether the system is to pick the port.
+    pub(crate) fn is_picked(&self) -> bool {
+        *self.host_ports.start() == 0
+    }
+}
+
+/// A rule in the words of this grammar.
+pub(crate) fn spelled(rule: &Forward) -> String {
+    let protocol = match rule.protocol {
+        ForwardProtocol::Tcp => "tcp",
+        ForwardProtocol::Udp => "udp",
+    };
+    match rule.also_ipv6 {
+        true => format!("{protocol}:{}:{}", rule.host.port(), rule.guest),
+        false => format!("{protocol}:{}:{}", rule.host, rule.guest),
     }
 }
 
@@ -115,6 +128,9 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn ports_of(text: &str) -> Option<RangeInclusive<u16>> {
+    if text == "0" {
+        return Some(0..=0);
+    }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
     (first <= last).then_some(first..=last)
@@ -127,40 +143,61 @@ fn port(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    fn rules(text: &str) -> Vec<String> {
+    fn rule_for(text: &str, ipv6: Option<Ipv6Addr>) -> String {
         let publish = Publish::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let ipv6 = Some("fd00::5054:ff:fe12:3456".parse().unwrap());
-        publish
-            .forward(AssumedGuest { ipv4: Ipv4Addr::new(10, 0, 2, 100), ipv6 })
-            .map(|rule| format!("{:?} {} {} {}", rule.protocol, rule.host, rule.guest, rule.ports))
-            .into_iter()
-            .collect()
+        let rule = publish.forward(AssumedGuest { ipv4: Ipv4Addr::new(10, 0, 2, 100), ipv6 });
+        let also = if rule.also_ipv6 { " and [::]" } else { "" };
+        format!("{:?} {}{also} {} {}", rule.protocol, rule.host, rule.guest, rule.ports)
+    }
+
+    fn rule(text: &str) -> String {
+        rule_for(text, Some("fd00::5054:ff:fe12:3456".parse().unwrap()))
     }
 
     #[test]
     fn what_is_left_out_is_assumed() {
-        for (text, rule) in [
-            ("8080:80", "Tcp 0.0.0.0:8080 10.0.2.100:80"),
-            ("udp:53:53", "Udp 0.0.0.0:53 10.0.2.100:53"),
+        for (text, expected) in [
+            ("8080:80", "Tcp 0.0.0.0:8080 and [::] 10.0.2.100:80"),
+            ("0:80", "Tcp 0.0.0.0:0 and [::] 10.0.2.100:80"),
+            ("udp:53:53", "Udp 0.0.0.0:53 and [::] 10.0.2.100:53"),
+            ("0.0.0.0:8080:80", "Tcp 0.0.0.0:8080 10.0.2.100:80"),
             ("127.0.0.1:8080:80", "Tcp 127.0.0.1:8080 10.0.2.100:80"),
-            ("8080:10.0.2.15:80", "Tcp 0.0.0.0:8080 10.0.2.15:80"),
+            ("8080:10.0.2.15:80", "Tcp 0.0.0.0:8080 and [::] 10.0.2.15:80"),
             ("tcp:127.0.0.1:8080:10.0.2.15:80", "Tcp 127.0.0.1:8080 10.0.2.15:80"),
             ("8080:[fd00::64]:80", "Tcp [::]:8080 [fd00::64]:80"),
             ("[::1]:8080:80", "Tcp [::1]:8080 [fd00::5054:ff:fe12:3456]:80"),
             ("udp:[::]:53:53", "Udp [::]:53 [fd00::5054:ff:fe12:3456]:53"),
             ("udp:[::1]:8080:[fd00::64]:80", "Udp [::1]:8080 [fd00::64]:80"),
+            ("[::1]:0:10.0.2.15:80", "Tcp [::1]:0 10.0.2.15:80"),
+            ("127.0.0.1:80:[fd00::64]:80", "Tcp 127.0.0.1:80 [fd00::64]:80"),
         ] {
-            assert_eq!(rules(text), [format!("{rule} 1")], "{text}");
+            assert_eq!(rule(text), format!("{expected} 1"), "{text}");
         }
+        assert_eq!(rule_for("[::]:53:53", None), "Tcp [::]:53 10.0.2.100:53 1");
     }
 
     #[test]
     fn range_leads_to_as_many_ports() {
-        assert_eq!(rules("8000-8002:80"), ["Tcp 0.0.0.0:8000 10.0.2.100:80 3"]);
-        assert_eq!(rules("1-1:65535"), ["Tcp 0.0.0.0:1 10.0.2.100:65535 1"]);
-        assert_eq!(rules("1-65535:1"), ["Tcp 0.0.0.0:1 10.0.2.100:1 65535"]);
+        let from =
+            |host: &str, rest: &str| format!("Tcp 0.0.0.0:{host} and [::] 10.0.2.100:{rest}");
+        assert_eq!(rule("8000-8002:80"), from("8000", "80 3"));
+        assert_eq!(rule("1-1:65535"), from("1", "65535 1"));
+        assert_eq!(rule("1-65535:1"), from("1", "1 65535"));
+    }
+
+    #[test]
+    fn rule_is_spelled_as_it_can_be_published_again() {
+        let ipv4 = Ipv4Addr::new(10, 0, 2, 100);
+        for text in
+            ["tcp:8080:10.0.2.100:80", "udp:[::1]:53:10.0.2.100:5353", "tcp:0.0.0.0:1:10.0.2.15:2"]
+        {
+            let rule = Publish::parse(text).unwrap().forward(AssumedGuest { ipv4, ipv6: None });
+            assert_eq!(spelled(&rule), text);
+        }
     }
 
     #[test]
@@ -171,8 +208,10 @@ mod tests {
             ":",
             "80:",
             ":80",
-            "0:80",
             "80:0",
+            "0-0:80",
+            "0-5:80",
+            "00:80",
             "80:+80",
             "65536:80",
             "80:x",
@@ -185,12 +224,6 @@ mod tests {
         ] {
             assert_eq!(Publish::parse(text), Err(PublishError::Form), "{text}");
         }
-        for (text, error) in [
-            ("80-82:65534", PublishError::Range),
-            ("127.0.0.1:80:[fd00::64]:80", PublishError::Versions),
-            ("[::1]:80:10.0.2.15:80", PublishError::Versions),
-        ] {
-            assert_eq!(Publish::parse(text), Err(error), "{text}");
-        }
+        assert_eq!(Publish::parse("80-82:65534"), Err(PublishError::Range));
     }
 }

@@ -28,7 +28,7 @@ use slirp_core::close_inherited_fds;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::link::Link;
-use slirp_core::instance::{self, Builder, ForwardError, Handle, RunError};
+use slirp_core::instance::{self, Builder, Forward, ForwardError, Handle, RunError};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::{Outside, RemovedFile, Sandbox, seccomp};
@@ -41,6 +41,7 @@ use crate::guest;
 use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
+use crate::publish;
 
 /// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
 /// (RFC 791, section 3.2).
@@ -110,12 +111,18 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         builder = builder.api_socket(api);
     }
     let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
-    if let Err(error) = publish(options, guest, running.handle()) {
-        outcome(running.stop(SHUTDOWN_TIMEOUT))?;
-        return Err(error.into());
-    }
+    let picked = match open_ports(options, guest, running.handle()) {
+        Ok(picked) => picked,
+        Err(error) => {
+            outcome(running.stop(SHUTDOWN_TIMEOUT))?;
+            return Err(error.into());
+        }
+    };
     for line in banner::lines(options, opened.mac) {
         say(line);
+    }
+    for rule in picked {
+        say(format_args!("* Published:       {}", publish::spelled(&rule)));
     }
     if let Some(ready) = ready {
         // A full pipe that nobody reads must not keep a signal from ending the run.
@@ -233,12 +240,21 @@ fn confine(
     Ok((outside, watch))
 }
 
-/// Opens the ports that are to lead to the guest from the start.
-fn publish(options: &Options, guest: AssumedGuest, handle: &Handle) -> Result<(), ForwardError> {
-    for forward in options.publish.iter().filter_map(|publish| publish.forward(guest)) {
-        handle.blocking_add_forward(forward)?;
+/// Opens the ports that are to lead to the guest from the start; returns the rules of those that the
+/// system has picked.
+fn open_ports(
+    options: &Options,
+    guest: AssumedGuest,
+    handle: &Handle,
+) -> Result<Vec<Forward>, ForwardError> {
+    let mut picked = Vec::new();
+    for wanted in &options.publish {
+        let (_, rule) = handle.blocking_add_forward(wanted.forward(guest))?;
+        if wanted.is_picked() {
+            picked.push(rule);
+        }
     }
-    Ok(())
+    Ok(picked)
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

@@ -507,28 +507,38 @@ impl Handle {
     }
 
     /// Opens a port of the host that leads to the guest, as a future of any runtime. It is open when
-    /// this returns.
+    /// this returns: the rule's name, and the rule with the port that was picked for port 0.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.add_forwards(vec![forward]).await
+    pub async fn add_forward(
+        &self,
+        forward: Forward,
+    ) -> Result<(ForwardId, Forward), ForwardError> {
+        self.add_forwards(vec![forward]).await?.pop().ok_or(ForwardError::Ended)
     }
 
     /// The same as [`add_forward`](Self::add_forward), blocking.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub fn blocking_add_forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.blocking_add_forwards(vec![forward])
+    pub fn blocking_add_forward(
+        &self,
+        forward: Forward,
+    ) -> Result<(ForwardId, Forward), ForwardError> {
+        self.blocking_add_forwards(vec![forward])?.pop().ok_or(ForwardError::Ended)
     }
 
-    /// Opens several ports, or none when one of them cannot be opened. Returns the name of the first
-    /// rule; those of the others are the numbers behind it. With no rules at all nothing happens.
+    /// Opens several ports, or none when one of them cannot be opened. Returns the rules in the same
+    /// order, each with its name and with the port that was picked for port 0. The names are numbers
+    /// that follow each other.
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+    pub async fn add_forwards(
+        &self,
+        forwards: Vec<Forward>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
     }
@@ -537,7 +547,10 @@ impl Handle {
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub fn blocking_add_forwards(&self, forwards: Vec<Forward>) -> Result<ForwardId, ForwardError> {
+    pub fn blocking_add_forwards(
+        &self,
+        forwards: Vec<Forward>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
     }

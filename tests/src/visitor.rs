@@ -1,7 +1,7 @@
 //! Servers that tell a visitor how they see it, and the visitors.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::namespace::Namespace;
 use crate::server::TcpServer;
@@ -34,9 +34,11 @@ pub fn ask_tcp(namespace: &Namespace, to: SocketAddr) -> String {
 /// # Panics
 /// When it does not.
 pub fn ask_udp(namespace: &Namespace, to: SocketAddr) -> String {
-    let socket = namespace
-        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
-        .expect("every namespace has ports");
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = namespace.enter(|| UdpSocket::bind((any, 0))).expect("every namespace has ports");
     socket.set_read_timeout(Some(IO_LIMIT)).expect("an open socket takes a timeout");
     socket.connect(to).expect("there is a route");
     socket.send(b"who am I").expect("a datagram can be sent");

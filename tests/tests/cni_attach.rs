@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use serde_json::{Value, json};
 use slirp_tests::*;
@@ -166,10 +166,13 @@ fn ports_lead_into_the_container_and_are_free_when_del_returns() {
             cni.add().unwrap();
             let _server =
                 TcpServer::echo(&world.guest, ("10.0.2.100".parse::<IpAddr>().unwrap(), 80).into());
-            let stream = connect(&world.remote, (HOST, 8080).into()).expect("the port is open");
-            send_exact(&stream, 3, 1 << 16).unwrap();
-            receive_exact(&stream, 3, 1 << 16).unwrap();
-            drop(stream);
+            // The container has IPv4 alone.
+            let near = IpAddr::V6(Ipv6Addr::LOCALHOST);
+            for (namespace, host) in [(&world.remote, HOST), (&world.host, near)] {
+                let stream = connect(namespace, (host, 8080).into()).expect("the port is open");
+                send_exact(&stream, 3, 1 << 16).unwrap();
+                receive_exact(&stream, 3, 1 << 16).unwrap();
+            }
             cni.check().unwrap();
             cni.del().unwrap();
             // Nothing waits for anything here: it is free, or the test fails.

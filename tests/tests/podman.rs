@@ -1,7 +1,7 @@
 //! Rootless Podman, unmodified, with the binary under test as its `network_cmd_path`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use slirp_tests::*;
 /// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one remains.
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+/// The host as remotes know it.
+const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
 const CURL: &str = "curl --silent --show-error --max-time 15";
 
 fn resolver(world: &World) -> Dnsmasq {
@@ -189,6 +192,8 @@ fn published_ports_show_the_clients_address() {
             "--publish=8080:80/tcp",
             "--publish=8081:81/udp",
             "--publish=127.0.0.1:8082:80/tcp",
+            "--publish=[::1]:8083:80/tcp",
+            "--publish=[::1]:8083:81/udp",
         ],
         "0.0.0.0",
         &["80", "81"],
@@ -200,6 +205,16 @@ fn published_ports_show_the_clients_address() {
     assert_eq!(ask_tcp(&world.host, (LOOPBACK, 8082).into()), "tcp 10.0.2.2");
     let refused = connect(&world.remote, (HOST, 8082).into()).unwrap_err();
     assert_eq!(refused.errno, Errno::ECONNREFUSED);
+    // One of IPv6 as well: the container's own IPv4 has no room for its address.
+    for port in [8080, 8083] {
+        assert_eq!(ask_tcp(&world.host, (LOOPBACK_V6, port).into()), "tcp 10.0.2.2");
+    }
+    for port in [8081, 8083] {
+        assert_eq!(ask_udp(&world.host, (LOOPBACK_V6, port).into()), "udp 10.0.2.2");
+    }
+    let refused = connect(&world.remote, (HOST_V6, 8083).into()).unwrap_err();
+    assert_eq!(refused.errno, Errno::ECONNREFUSED);
+    assert_eq!(ask_tcp(&world.remote, (HOST_V6, 8080).into()), "tcp 10.0.2.2");
     let network = &podman.session.networks()[0];
     assert!(network.arguments.iter().any(|argument| argument == "--api-socket"), "{network:?}");
     podman.succeed(&["rm", "--force", "--time=0", "web"]);

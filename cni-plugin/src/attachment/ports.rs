@@ -28,6 +28,7 @@ pub(crate) fn to_json(forward: &Forward) -> Value {
         "host": forward.host.to_string(),
         "guest": forward.guest.to_string(),
         "ports": forward.ports,
+        "alsoIpv6": forward.also_ipv6,
     })
 }
 
@@ -43,5 +44,8 @@ pub(crate) fn from_json(value: &Value) -> Option<Forward> {
         // A record of an earlier version.
         None => 1,
     };
-    Some(Forward { ports, ..Forward::new(protocol, address("host")?, address("guest")?) })
+    // Records of earlier versions say nothing of it.
+    let also_ipv6 = value["alsoIpv6"].as_bool().unwrap_or_default();
+    let forward = Forward::new(protocol, address("host")?, address("guest")?);
+    Some(Forward { ports, also_ipv6, ..forward })
 }

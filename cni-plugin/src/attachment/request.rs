@@ -227,14 +227,17 @@ pub(crate) mod tests {
                 ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
                 ..OutboundAddresses::default()
             },
-            ports: vec![Forward {
-                ports: 3,
-                ..Forward::new(
-                    ForwardProtocol::Udp,
-                    "[::]:53".parse().unwrap(),
-                    "[fd00::7]:53".parse().unwrap(),
-                )
-            }],
+            ports: vec![
+                Forward {
+                    ports: 3,
+                    ..Forward::new(
+                        ForwardProtocol::Udp,
+                        "[::]:53".parse().unwrap(),
+                        "[fd00::7]:53".parse().unwrap(),
+                    )
+                },
+                Forward::everywhere(ForwardProtocol::Tcp, 80, "10.9.0.7:80".parse().unwrap()),
+            ],
             sandbox: true,
             log_file: Some("/var/log/slirp".into()),
             program: None,

@@ -10,11 +10,10 @@ use crate::protocol::error::CniError;
 use crate::protocol::field;
 
 /// The rules of a list of mappings, one for each port, for a guest with these addresses. A mapping without an address of
-/// the host is one rule per IP version of the guest.
+/// the host is open at all of them: one rule per IP version of the guest, or one rule for both where the guest has IPv4 only.
 ///
 /// # Errors
-/// For what is no list of mappings, a port that is none, a protocol that cannot be forwarded, an
-/// address of the host whose IP version the guest does not have.
+/// For what is no list of mappings, a port that is none, a protocol that cannot be forwarded.
 pub(super) fn parse(
     value: &Value,
     guest: Ipv4Addr,
@@ -36,9 +35,9 @@ pub(super) fn joined(forwards: Vec<Forward>) -> Vec<Forward> {
     let mut seen = HashSet::new();
     let mut joined: Vec<Forward> = Vec::new();
     // Both versions of a mapping come in turns: the last rule of each is looked for.
-    let mut last: HashMap<(ForwardProtocol, IpAddr, IpAddr), usize> = HashMap::new();
+    let mut last: HashMap<(ForwardProtocol, IpAddr, bool, IpAddr), usize> = HashMap::new();
     for forward in forwards.into_iter().filter(|forward| seen.insert(*forward)) {
-        let kind = (forward.protocol, forward.host.ip(), forward.guest.ip());
+        let kind = (forward.protocol, forward.host.ip(), forward.also_ipv6, forward.guest.ip());
         let before = last.get(&kind).and_then(|&index| joined.get_mut(index));
         if let Some(before) = before
             && before.host.port().checked_add(before.ports) == Some(forward.host.port())
@@ -83,20 +82,22 @@ fn one(
     };
     let host = field::of(mapping, "hostIP").and_then(Value::as_str).unwrap_or_default();
     if host.is_empty() {
-        let v4 = rule(Ipv4Addr::UNSPECIFIED.into(), guest.into());
-        let v6 = guest6.map(|guest| rule(Ipv6Addr::UNSPECIFIED.into(), guest.into()));
-        return Ok([Some(v4), v6].into_iter().flatten().collect());
+        return Ok(match guest6 {
+            Some(guest6) => vec![
+                rule(Ipv4Addr::UNSPECIFIED.into(), guest.into()),
+                rule(Ipv6Addr::UNSPECIFIED.into(), guest6.into()),
+            ],
+            None => vec![Forward::everywhere(protocol, host_port, (guest, guest_port).into())],
+        });
     }
-    let invalid = |why: &str| {
-        CniError::config(format!("portMappings: hostIP {host:?} of port {host_port}: {why}"))
+    let invalid = |_| {
+        let message =
+            format!("portMappings: hostIP {host:?} of port {host_port}: not an IP address");
+        CniError::config(message)
     };
-    match host.parse().map_err(|_| invalid("not an IP address"))? {
-        IpAddr::V4(v4) => Ok(vec![rule(v4.into(), guest.into())]),
-        IpAddr::V6(v6) => match guest6 {
-            Some(guest) => Ok(vec![rule(v6.into(), guest.into())]),
-            None => Err(invalid("the network has no IPv6 (enableIPv6)")),
-        },
-    }
+    let host: IpAddr = host.parse().map_err(invalid)?;
+    let guest6 = guest6.filter(|_| host.is_ipv6());
+    Ok(vec![rule(host, guest6.map_or(guest.into(), IpAddr::V6))])
 }
 
 #[cfg(test)]
@@ -138,6 +139,24 @@ mod tests {
         assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["127.0.0.1:1->2/tcp".to_owned()]));
         let value = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "::1" }]);
         assert_eq!(rules(&value, Some("fd00::100")), Ok(vec!["[::1]:1->2/tcp".to_owned()]));
+        assert_eq!(rules(&value, None), Ok(vec!["[::1]:1->2/tcp".to_owned()]));
+    }
+
+    #[test]
+    fn guest_without_ipv6_is_open_at_ipv6_addresses_of_the_host() {
+        let parsed = |value, guest6: Option<&str>| {
+            parse(&value, GUEST, guest6.map(|text| text.parse().unwrap())).unwrap()
+        };
+        let everywhere = json!([{ "hostPort": 1, "containerPort": 2 }]);
+        let guest = (GUEST, 2).into();
+        let rule = Forward::everywhere(ForwardProtocol::Tcp, 1, guest);
+        assert_eq!(parsed(everywhere.clone(), None), [rule]);
+        assert!(parsed(everywhere, Some("fd00::100")).iter().all(|rule| !rule.also_ipv6));
+        let ipv4 = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "0.0.0.0" }]);
+        assert_eq!(parsed(ipv4, None), [Forward { also_ipv6: false, ..rule }]);
+        let ipv6 = json!([{ "hostPort": 1, "containerPort": 2, "hostIP": "::" }]);
+        let host = "[::]:1".parse().unwrap();
+        assert_eq!(parsed(ipv6, None), [Forward::new(ForwardProtocol::Tcp, host, guest)]);
     }
 
     #[test]
@@ -176,11 +195,6 @@ mod tests {
                 json!({ "hostPort": 80, "containerPort": 80, "protocol": "sctp" }),
                 2,
                 "portMappings: protocol \"sctp\" of port 80 is not supported",
-            ),
-            (
-                json!({ "hostPort": 80, "containerPort": 80, "hostIP": "::1" }),
-                7,
-                "portMappings: hostIP \"::1\" of port 80: the network has no IPv6 (enableIPv6)",
             ),
             (
                 json!({ "hostPort": 80, "containerPort": 80, "hostIP": "here" }),

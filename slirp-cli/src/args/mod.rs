@@ -353,8 +353,8 @@ impl Line {
         if self.cidr6.is_some() && !self.enable_ipv6 {
             return Err(ArgumentError::WithoutIpv6("--cidr6"));
         }
-        if self.publish.iter().any(Publish::is_ipv6) && !self.enable_ipv6 {
-            return Err(ArgumentError::WithoutIpv6("--publish with an IPv6 address"));
+        if self.publish.iter().any(Publish::needs_ipv6) && !self.enable_ipv6 {
+            return Err(ArgumentError::WithoutIpv6("--publish with an IPv6 address of the guest"));
         }
         let target = self.target()?;
         let mut plan = match &self.cidr {

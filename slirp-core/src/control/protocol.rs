@@ -3,8 +3,10 @@
 //! Owns the reading of requests and the wording of refusals, which clients compare byte for byte;
 //! other replies are in [`reply`](super::reply). Knows no socket. The contract is the section "API
 //! SOCKET" of slirp4netns(1). IPv6 follows the names that its clients know: `tcp6`, `udp6`,
-//! `host_addr6`, `guest_addr6`. Our own arguments have names that no request of its clients has, and
-//! ports are ranges only with one of them.
+//! `host_addr6`, `guest_addr6`; and `host_addr` takes either version, because Podman passes on there
+//! what its user has written. Podman also passes 0.0.0.0 where its user has written no address, so
+//! that this stands for all addresses, unless `proto` says `tcp4` or `udp4`. Our own arguments have
+//! names that no request of its clients has, and ports are ranges only with one of them.
 
 use core::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -156,8 +158,9 @@ fn list_flows(arguments: &Value) -> Result<Request, Refusal> {
 fn add_range(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
     let mut forward = add_forward(arguments, assumed)?;
     if let Some(end) = optional(arguments, "host_port_end") {
+        let first = Some(forward.host.port()).filter(|&first| first != 0);
         let end = number(end).and_then(|end| u16::try_from(end).ok());
-        let more = end.and_then(|end| end.checked_sub(forward.host.port()));
+        let more = end.zip(first).and_then(|(end, first)| end.checked_sub(first));
         let more = more.ok_or(Refusal::AddArgument("host_port_end"))?;
         forward.guest.port().checked_add(more).ok_or(Refusal::AddArgument("guest_port"))?;
         // Ports begin with 1, so that there are never more than fit the type.
@@ -166,45 +169,74 @@ fn add_range(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusa
     Ok(Request::AddForward(forward))
 }
 
+/// The IP version that `proto` names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V4,
+    V6,
+    Either,
+}
+
 /// The arguments are looked at in this order, so that a request with several mistakes is told of
 /// the same one as by slirp4netns.
 fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refusal> {
-    let has = |name| text(arguments, name).is_some();
-    let is_v6_named =
-        (has("host_addr6") || has("guest_addr6")) && !has("host_addr") && !has("guest_addr");
-    let (protocol, is_ipv6) = match text(arguments, "proto") {
-        Some("tcp") => (ForwardProtocol::Tcp, is_v6_named),
-        Some("udp") => (ForwardProtocol::Udp, is_v6_named),
-        Some("tcp4") => (ForwardProtocol::Tcp, false),
-        Some("udp4") => (ForwardProtocol::Udp, false),
-        Some("tcp6") => (ForwardProtocol::Tcp, true),
-        Some("udp6") => (ForwardProtocol::Udp, true),
+    let (protocol, version) = match text(arguments, "proto") {
+        Some("tcp") => (ForwardProtocol::Tcp, Version::Either),
+        Some("udp") => (ForwardProtocol::Udp, Version::Either),
+        Some("tcp4") => (ForwardProtocol::Tcp, Version::V4),
+        Some("udp4") => (ForwardProtocol::Udp, Version::V4),
+        Some("tcp6") => (ForwardProtocol::Tcp, Version::V6),
+        Some("udp6") => (ForwardProtocol::Udp, Version::V6),
         Some(_) | None => return Err(Refusal::AddArgument("proto")),
     };
-    let (host_name, guest_name) =
-        if is_ipv6 { ("host_addr6", "guest_addr6") } else { ("host_addr", "guest_addr") };
-    let address = |name: &'static str, default: Option<IpAddr>| {
-        let parsed = match text(arguments, name) {
-            None => default,
-            Some(text) if is_ipv6 => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-            Some(text) => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
-        };
-        parsed.ok_or(Refusal::AddArgument(name))
+    // Of two names for one address, the one that `proto` suits, or the only one that is there.
+    let name = |plain: &'static str, six: &'static str| {
+        let has = |name| text(arguments, name).is_some();
+        match version {
+            Version::V4 => plain,
+            Version::V6 if has(plain) && !has(six) => plain,
+            Version::Either if has(plain) || !has(six) => plain,
+            Version::V6 | Version::Either => six,
+        }
     };
     let port = |name: &'static str| {
         let number = arguments.get(name).and_then(number);
-        let port = number.and_then(|number| u16::try_from(number).ok());
-        port.filter(|&port| port != 0).ok_or(Refusal::AddArgument(name))
+        number.and_then(|number| u16::try_from(number).ok()).ok_or(Refusal::AddArgument(name))
     };
-    let everywhere: IpAddr =
-        if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    let default =
-        if is_ipv6 { assumed.ipv6.map(IpAddr::V6) } else { Some(IpAddr::V4(assumed.ipv4)) };
-    let host = address(host_name, Some(everywhere))?;
-    let host = SocketAddr::new(host, port("host_port")?);
-    let guest = address(guest_name, default)?;
-    let guest = SocketAddr::new(guest, port("guest_port")?);
-    Ok(Forward::new(protocol, host, guest))
+    let host_name = name("host_addr", "host_addr6");
+    let host = match text(arguments, host_name) {
+        None => None,
+        Some(text) => {
+            let is_allowed = |host: &IpAddr| match version {
+                Version::V4 => host.is_ipv4(),
+                Version::V6 => host.is_ipv6(),
+                Version::Either => host.is_ipv6() || host_name == "host_addr",
+            };
+            let host = text.parse().ok().filter(is_allowed);
+            Some(host.ok_or(Refusal::AddArgument(host_name))?)
+        }
+    };
+    let host_port = port("host_port")?;
+    let guest_name = name("guest_addr", "guest_addr6");
+    let guest = match text(arguments, guest_name) {
+        Some(text) => {
+            let is_named = |guest: &IpAddr| guest.is_ipv6() == (guest_name == "guest_addr6");
+            text.parse().ok().filter(is_named).ok_or(Refusal::AddArgument(guest_name))?
+        }
+        None => match assumed.ipv6 {
+            Some(ipv6) if version == Version::V6 || host_name == "host_addr6" => ipv6.into(),
+            Some(_) | None => assumed.ipv4.into(),
+        },
+    };
+    let guest_port = port("guest_port").ok().filter(|&port| port != 0);
+    let guest = SocketAddr::new(guest, guest_port.ok_or(Refusal::AddArgument("guest_port"))?);
+    let host = host.unwrap_or_else(|| {
+        let is_ipv6 = version == Version::V6 || guest.is_ipv6();
+        if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    });
+    let also_ipv6 = version == Version::Either && host == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let forward = Forward::new(protocol, SocketAddr::new(host, host_port), guest);
+    Ok(Forward { also_ipv6, ..forward })
 }
 
 /// A string that says something: missing, empty and of another type are the same.

@@ -4,6 +4,7 @@
 //! ours alone otherwise (`info`, `list_flows`). Refusals are worded in [`protocol`](super::protocol).
 
 use core::fmt::Write as _;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::event::ForwardId;
@@ -13,9 +14,13 @@ use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::policy::Protocol;
 use crate::stats::Stats;
 
-/// The reply to `add_hostfwd`.
-pub fn added(id: ForwardId) -> String {
-    format!("{{\"return\":{{\"id\":{}}}}}", id.0)
+/// The reply to `add_hostfwd`, with the port where one was to be picked.
+pub fn added(id: ForwardId, asked: &Forward, rule: &Forward) -> String {
+    let picked = match asked.host.port() {
+        0 => format!(",\"host_port\":{}", rule.host.port()),
+        _ => String::new(),
+    };
+    format!("{{\"return\":{{\"id\":{}{picked}}}}}", id.0)
 }
 
 /// The reply to `remove_hostfwd`.
@@ -24,8 +29,8 @@ pub fn removed() -> String {
 }
 
 /// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
-/// sends `entries`, so some clients read the one and some the other. A rule of several ports has
-/// `host_port_end` as well, as in the request that made it.
+/// sends `entries`, so some clients read the one and some the other. An entry has the words of the
+/// request that makes it: `host_port_end` for several ports, and the IP version where it matters.
 pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
     let mut entries = String::from("[");
     for (index, (id, forward)) in forwards.iter().enumerate() {
@@ -34,8 +39,13 @@ pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
             ForwardProtocol::Tcp => "tcp",
             ForwardProtocol::Udp => "udp",
         };
-        let six = if forward.host.is_ipv6() { "6" } else { "" };
         let (host, guest) = (forward.host, forward.guest);
+        let guest_six = if guest.is_ipv6() { "6" } else { "" };
+        let host_six = if host.is_ipv6() { guest_six } else { "" };
+        let version = match host.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() && !forward.also_ipv6 => "4",
+            IpAddr::V4(_) | IpAddr::V6(_) => host_six,
+        };
         let end = match forward.ports {
             1 => String::new(),
             _ => format!(",\"host_port_end\":{}", forward.last_host_port()),
@@ -43,8 +53,8 @@ pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             entries,
-            "{comma}{{\"id\":{},\"proto\":\"{proto}{six}\",\"host_addr{six}\":\"{}\",\
-             \"host_port\":{}{end},\"guest_addr{six}\":\"{}\",\"guest_port\":{}}}",
+            "{comma}{{\"id\":{},\"proto\":\"{proto}{version}\",\"host_addr{host_six}\":\"{}\",\
+             \"host_port\":{}{end},\"guest_addr{guest_six}\":\"{}\",\"guest_port\":{}}}",
             id.0,
             host.ip(),
             host.port(),

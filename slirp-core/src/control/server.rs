@@ -189,7 +189,7 @@ async fn perform(request: Request, shared: &Shared) -> Result<String, Refusal> {
     let Shared { handle, plan, started_at, .. } = shared;
     match request {
         Request::AddForward(forward) => match handle.add_forward(forward).await {
-            Ok(id) => Ok(reply::added(id)),
+            Ok((id, rule)) => Ok(reply::added(id, &forward, &rule)),
             Err(error) => {
                 tracing::warn!("forward refused: {error}");
                 Err(add_refusal(&error))

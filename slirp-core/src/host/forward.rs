@@ -1,7 +1,8 @@
 //! Forward rules: ports of the host that lead to the guest.
 //!
 //! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A rule
-//! is a range of ports (often of one), with a socket for each.
+//! is a range of ports (often of one), with a socket for each, or two for both IP versions: IPv6
+//! sockets take no IPv4 (`IPV6_V6ONLY`), so that nobody has an address of both kinds.
 //! What becomes of an accepted connection or a datagram is decided on the pure side; when to look
 //! at which socket is the reactor's business.
 //!
@@ -11,9 +12,9 @@
 //! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
+mod rule;
 mod verify;
 
-use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,18 +24,19 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-pub use verify::verify_forwards;
-
+pub use self::rule::{Forward, ForwardError, ForwardProtocol};
+pub use self::verify::verify_forwards;
 use super::descriptors;
 use super::tcp::TcpStream;
 use super::udp::{NotSent, Received, UdpSocket};
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
-/// Forwarded ports at one time (one descriptor and about 150 bytes each): every port of one protocol
-/// (RFC 9293 section 3.1, RFC 768). Where the process may open fewer descriptors, that many.
+/// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each takes
+/// about 150 bytes and a descriptor, and twice that where it is open in both IP versions; where the
+/// process may open fewer descriptors, there are as many ports as those allow.
 pub const PORTS_CAP: usize = 65_535;
 /// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -42,6 +44,8 @@ const BACKLOG: i32 = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about that (arbitrary).
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a port is picked anew when the one that is free in IPv4 is taken in IPv6 (arbitrary).
+const PICKS_CAP: usize = 16;
 /// Tokens of ports start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
@@ -49,130 +53,10 @@ crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "forwarded ports";
     SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
     SYS_bind => "forwarded ports";
+    SYS_getsockname => "the port that the kernel has picked";
     SYS_listen => "forwarded ports";
     SYS_accept4 => "connections to forwarded ports";
     SYS_epoll_ctl => "the poller is told of a port";
-}
-
-/// What a rule forwards.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum ForwardProtocol {
-    /// Connections.
-    Tcp,
-    /// Datagrams.
-    Udp,
-}
-
-impl fmt::Display for ForwardProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
-
-/// One rule: what arrives at `host` goes to `guest`, from one port or from several in a row.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Forward {
-    /// What is forwarded.
-    pub protocol: ForwardProtocol,
-    /// Where the host listens, at the first port; the unspecified address stands for all of this IP
-    /// version.
-    pub host: SocketAddr,
-    /// Where the guest listens, at the port that the host's first port leads to.
-    pub guest: SocketAddr,
-    /// How many ports there are: each port of the host leads to the port of the guest that is as far
-    /// behind the first.
-    pub ports: u16,
-}
-
-impl Forward {
-    /// A rule for one port.
-    pub const fn new(protocol: ForwardProtocol, host: SocketAddr, guest: SocketAddr) -> Self {
-        Self { protocol, host, guest, ports: 1 }
-    }
-
-    /// The last port of the host; equal to the first where there is one.
-    pub const fn last_host_port(&self) -> u16 {
-        self.host.port().saturating_add(self.ports.saturating_sub(1))
-    }
-
-    /// The rules of its ports, one by one.
-    pub fn each(&self) -> impl Iterator<Item = Self> + use<> {
-        let rule = *self;
-        (0..rule.ports).map(move |index| rule.port(index))
-    }
-
-    /// The rule of one of its ports, counted from 0.
-    fn port(&self, index: u16) -> Self {
-        let nth =
-            |first: SocketAddr| SocketAddr::new(first.ip(), first.port().saturating_add(index));
-        Self { host: nth(self.host), guest: nth(self.guest), ports: 1, ..*self }
-    }
-
-    /// Whether there is a port at all, and none beyond the last that exists.
-    fn is_in_range(&self) -> bool {
-        let fits = |first: u16| first.checked_add(self.ports.saturating_sub(1)).is_some();
-        self.ports != 0 && fits(self.host.port()) && fits(self.guest.port())
-    }
-}
-
-/// Why a rule could not be added or removed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ForwardError {
-    /// The two addresses are not of the same IP version.
-    #[error("{} and {} are of different IP versions", .0.host, .0.guest)]
-    Versions(Forward),
-    /// Port 0 means nothing here.
-    #[error("port 0 cannot be forwarded")]
-    PortZero,
-    /// The guest cannot have this address: it is ours, a group, or IPv6 is not enabled.
-    #[error("{0} is no address that the guest can have")]
-    GuestAddress(IpAddr),
-    /// The host does not let us listen there.
-    #[error("cannot listen on {} for {}: {source}{}", .forward.host, .forward.protocol, hint(.source))]
-    Bind {
-        /// The rule.
-        forward: Forward,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The range has no port, or ends beyond the last that there is.
-    #[error("ports of {} and {} end at 65535: {} from there on cannot be forwarded", .0.host, .0.guest, .0.ports)]
-    Range(Forward),
-    /// There would be more than [`PORTS_CAP`] ports.
-    #[error("{0} ports would be forwarded; the most is {PORTS_CAP}")]
-    TooMany(usize),
-    /// The process may not open as many sockets as there would be forwarded ports.
-    #[error(
-        "{needed} forwarded ports need as many descriptors, and {available} may be used for ports: the limit \
-         of the process is {limit} (ulimit -n)"
-    )]
-    Descriptors {
-        /// Ports that there would be in all.
-        needed: usize,
-        /// Ports that there may be in all.
-        available: usize,
-        /// The limit of open descriptors.
-        limit: usize,
-    },
-    /// No rule has this name (any more).
-    #[error("there is no forward rule {}", .0.0)]
-    Unknown(ForwardId),
-    /// The instance has ended.
-    #[error("the network has ended")]
-    Ended,
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set there.
-        Some(libc::EACCES) => " (see the sysctl net.ipv4.ip_unprivileged_port_start)",
-        Some(libc::EADDRNOTAVAIL) => " (no interface of the host has this address)",
-        Some(_) | None => "",
-    }
 }
 
 #[derive(Debug)]
@@ -199,10 +83,16 @@ struct Rule {
 }
 
 impl Rule {
-    /// What one of its ports forwards.
+    /// What one of its ports forwards: those of IPv6 come behind the others.
     fn port(&self, id: PortId) -> Forward {
+        let index = id.0 - self.first.0;
+        let count = usize::from(self.forward.ports);
+        let (forward, index) = match self.forward.in_ipv6() {
+            Some(ipv6) if index >= count => (ipv6, index - count),
+            Some(_) | None => (self.forward, index),
+        };
         // A rule has as many ports as fit the type.
-        self.forward.port(u16::try_from(id.0 - self.first.0).unwrap_or(u16::MAX))
+        forward.port(u16::try_from(index).unwrap_or(u16::MAX))
     }
 }
 
@@ -259,66 +149,107 @@ impl Forwards {
 
     /// Adds a rule; its ports are open when this returns.
     fn add(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        if forward.host.is_ipv4() != forward.guest.is_ipv4() {
-            return Err(ForwardError::Versions(forward));
-        }
-        if forward.host.port() == 0 || forward.guest.port() == 0 {
+        if forward.guest.port() == 0 {
             return Err(ForwardError::PortZero);
         }
         if !forward.is_in_range() {
             return Err(ForwardError::Range(forward));
         }
+        let is_picked = forward.host.port() == 0;
+        if is_picked && forward.ports > 1 {
+            return Err(ForwardError::RangeOfZero(forward.ports));
+        }
         let id = ForwardId(self.last_id + 1);
-        let first = PortId(self.next_port);
-        for index in 0..forward.ports {
-            let port = forward.port(index);
-            match self.open(PortId(self.next_port), &port) {
-                Ok(socket) => {
-                    let port = Port { rule: id, socket, is_queued: false };
-                    self.ports.insert(PortId(self.next_port), port);
-                    self.next_port += 1;
-                }
-                Err(source) => {
+        let mut picks = 0;
+        let (first, forward) = loop {
+            let first = PortId(self.next_port);
+            picks += 1;
+            match self.open_all(id, forward) {
+                Ok(forward) => break (first, forward),
+                Err(error) => {
                     self.ports.split_off(&first);
-                    return Err(ForwardError::Bind { forward: port, source });
+                    if !(is_picked && error.is_in_use() && picks < PICKS_CAP) {
+                        return Err(error);
+                    }
                 }
             }
-        }
+        };
         self.last_id = id.0;
         self.targets.extend(targets(id, forward));
         self.rules.insert(id, Rule { forward, first });
         Ok(id)
     }
 
-    fn open(&self, id: PortId, forward: &Forward) -> io::Result<RuleSocket> {
+    /// Opens the sockets of a rule. Returns what it forwards, with the port that was picked.
+    fn open_all(&mut self, id: ForwardId, mut forward: Forward) -> Result<Forward, ForwardError> {
+        let first = self.next_port;
+        self.next_port += forward.sockets();
+        for (port, index) in (first..).zip(0..forward.ports) {
+            let number = self.open(PortId(port), id, forward.port(index))?;
+            if index == 0 {
+                forward.host.set_port(number);
+            }
+        }
+        let ipv6 = forward.in_ipv6();
+        let behind = first + usize::from(forward.ports);
+        for (port, ipv6) in (behind..).zip(ipv6.iter().flat_map(Forward::each)) {
+            match self.open(PortId(port), id, ipv6) {
+                Ok(_) => {}
+                Err(ForwardError::Bind { source, .. })
+                    if source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+                {
+                    tracing::warn!(host = %forward.host, "forwarded in IPv4 only: the host has no IPv6");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(forward)
+    }
+
+    /// Opens one port, and returns its number.
+    fn open(&mut self, id: PortId, rule: ForwardId, forward: Forward) -> Result<u16, ForwardError> {
+        let (socket, number) =
+            self.socket(id, &forward).map_err(|source| ForwardError::Bind { forward, source })?;
+        self.ports.insert(id, Port { rule, socket, is_queued: false });
+        Ok(number)
+    }
+
+    fn socket(&self, id: PortId, forward: &Forward) -> io::Result<(RuleSocket, u16)> {
         let socket = match forward.protocol {
             ForwardProtocol::Tcp => RuleSocket::Tcp(listen(forward.host)?),
             ForwardProtocol::Udp => {
                 RuleSocket::Udp(UdpSocket::listen(forward.host, self.coalesce_udp)?)
             }
         };
-        let fd = match &socket {
-            RuleSocket::Tcp(socket) => socket.as_raw_fd(),
-            RuleSocket::Udp(socket) => socket.as_raw_fd(),
+        let (fd, local) = match &socket {
+            RuleSocket::Tcp(socket) => (socket.as_raw_fd(), SockRef::from(socket).local_addr()?),
+            RuleSocket::Udp(socket) => (socket.as_raw_fd(), SockRef::from(socket).local_addr()?),
         };
         let token = id.0.checked_add(FIRST_TOKEN).ok_or(io::ErrorKind::QuotaExceeded)?;
         self.registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)?;
-        Ok(socket)
+        let number = local.as_socket().map_or(forward.host.port(), |local| local.port());
+        Ok((socket, number))
     }
 
-    /// Adds all of the rules, under names that follow each other, or none; returns the first name.
+    /// Adds all of the rules, under names that follow each other, or none; returns them as they are
+    /// listed.
     ///
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the guests'
     /// addresses against the plan.
-    pub(crate) fn add_all(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+    pub(crate) fn add_all(
+        &mut self,
+        forwards: &[Forward],
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         let ports = |forward: &Forward| usize::from(forward.ports);
-        let needed = self.ports.len() + forwards.iter().map(ports).sum::<usize>();
-        if needed > PORTS_CAP {
-            return Err(ForwardError::TooMany(needed));
+        let ports = self.targets.len() + forwards.iter().map(ports).sum::<usize>();
+        if ports > PORTS_CAP {
+            return Err(ForwardError::TooMany(ports));
         }
+        let needed = self.ports.len() + forwards.iter().map(Forward::sockets).sum::<usize>();
         let limit = self.descriptors;
-        let available = PORTS_CAP.min(descriptors::left_to_flows(limit));
+        let available = descriptors::left_to_flows(limit);
         let too_few = |available| {
             let limit = limit.unwrap_or(usize::MAX);
             ForwardError::Descriptors { needed, available, limit }
@@ -329,9 +260,8 @@ impl Forwards {
         let first = ForwardId(self.last_id + 1);
         for &forward in forwards {
             if let Err(error) = self.add(forward) {
-                let added: Vec<ForwardId> = self.rules.range(first..).map(|(&id, _)| id).collect();
                 let opened = self.ports.len();
-                added.into_iter().for_each(|id| self.remove(id));
+                self.list_from(first).into_iter().for_each(|(id, _)| self.remove(id));
                 // Flows have what ports might have had.
                 if let ForwardError::Bind { source, .. } = &error
                     && source.raw_os_error() == Some(libc::EMFILE)
@@ -341,13 +271,13 @@ impl Forwards {
                 return Err(error);
             }
         }
-        Ok(first)
+        Ok(self.list_from(first))
     }
 
     /// Closing the sockets also ends their registration.
     fn remove(&mut self, id: ForwardId) {
         let Some(Rule { forward, first }) = self.rules.remove(&id) else { return };
-        for index in 0..usize::from(forward.ports) {
+        for index in 0..forward.sockets() {
             self.ports.remove(&PortId(first.0 + index));
         }
         for target in targets(id, forward) {
@@ -387,7 +317,11 @@ impl Forwards {
     }
 
     pub(crate) fn list(&self) -> Vec<(ForwardId, Forward)> {
-        self.rules.iter().map(|(&id, rule)| (id, rule.forward)).collect()
+        self.list_from(ForwardId(0))
+    }
+
+    fn list_from(&self, first: ForwardId) -> Vec<(ForwardId, Forward)> {
+        self.rules.range(first..).map(|(&id, rule)| (id, rule.forward)).collect()
     }
 
     /// Notes that something waits on the socket with this token; `false` if it is none of ours.
@@ -509,14 +443,17 @@ impl Forwards {
     }
 
     /// The rule that `guest` sends to `remote` from, if it has published this port: the first whose
-    /// address on the host can reach there.
+    /// address on the host can reach there, by the IP version that the guest has used.
     pub(crate) fn published(&self, guest: SocketAddr, remote: SocketAddr) -> Option<Origin> {
         if self.targets.is_empty() {
             return None;
         }
         let guest = endpoint(guest);
         let of = |id| (ForwardProtocol::Udp, guest, ForwardId(id));
-        let reaches = |rule: &Rule| can_reach(rule.forward.host.ip(), remote.ip());
+        let reaches = |rule: &Rule| {
+            let halves = [Some(rule.forward), rule.forward.in_ipv6()];
+            halves.iter().flatten().any(|half| can_reach(half.host.ip(), remote.ip()))
+        };
         let mut rules = self.targets.range(of(0)..=of(u64::MAX));
         let &(.., id) = rules.find(|(.., id)| self.rules.get(id).is_some_and(reaches))?;
         let forward = self.rules.get(&id)?.forward;
@@ -555,7 +492,11 @@ impl Forwards {
     pub(crate) fn port_of(&self, origin: &Origin) -> Option<PortId> {
         let Rule { forward, first } = self.rules.get(&origin.rule)?;
         let index = origin.local.port().checked_sub(forward.host.port())?;
-        (index < forward.ports).then_some(PortId(first.0 + usize::from(index)))
+        // Those of the other IP version come behind.
+        let is_behind = origin.local.is_ipv4() != forward.host.is_ipv4();
+        let before = if is_behind { forward.ports } else { 0 };
+        (index < forward.ports)
+            .then_some(PortId(first.0 + usize::from(before) + usize::from(index)))
     }
 }
 

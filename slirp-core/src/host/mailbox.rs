@@ -33,8 +33,8 @@ pub(crate) enum Message {
     AddForwards {
         /// The rules; at least one.
         forwards: Vec<Forward>,
-        /// Where the name of the first goes; the others follow it.
-        reply: oneshot::Sender<Result<ForwardId, ForwardError>>,
+        /// Where they go as they are listed from now on.
+        reply: oneshot::Sender<Result<Vec<(ForwardId, Forward)>, ForwardError>>,
     },
     /// Forward rules are to end, all of them or none.
     RemoveForwards {

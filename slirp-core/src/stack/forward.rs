@@ -6,8 +6,8 @@
 //!
 //! # Who the guest sees
 //! The remote itself, so that the guest's logs and access rules mean what they say. What the guest
-//! cannot answer appears as the gateway: the host's loopback, link-local addresses, and addresses
-//! that the guest takes for neighbours of its own. The port is the remote's too, unless the guest
+//! cannot answer appears as the gateway: the host's loopback, link-local addresses, addresses that
+//! the guest takes for neighbours of its own, and those of the other IP version. The port is the remote's too, unless the guest
 //! has a conversation with the same four numbers already.
 //!
 //! # Where the guest is
@@ -352,8 +352,7 @@ impl Stack {
     /// How `remote` is shown to `guest`.
     fn shown_as(&self, remote: SocketAddr, guest: SocketAddr) -> Result<SocketAddr, DiscardReason> {
         let plan = &self.config.plan;
-        let is_possible =
-            remote.is_ipv4() == guest.is_ipv4() && remote.port() != 0 && self.is_forwardable(guest);
+        let is_possible = remote.port() != 0 && self.is_forwardable(guest);
         let gateway = self.gateway_for(guest.ip());
         let (true, Some(gateway)) = (is_possible, gateway) else {
             return Err(DiscardReason::ForwardAddressInvalid);
@@ -374,7 +373,8 @@ impl Stack {
                     || plan.ipv6().is_some_and(|plan| plan.contains(v6))
             }
         };
-        let address = if is_local { gateway } else { remote.ip() };
+        let is_foreign = remote.is_ipv4() != guest.is_ipv4();
+        let address = if is_local || is_foreign { gateway } else { remote.ip() };
         Ok(SocketAddr::new(address, remote.port()))
     }
 

@@ -10,6 +10,7 @@ use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
+use crate::flow::table::Entry;
 use crate::policy::Protocol;
 use crate::service::dns::Asker;
 use crate::tcp::Segment;
@@ -21,6 +22,10 @@ use crate::wire::icmp::{
 
 /// TTL that a reply gets when the host does not tell the one it arrived with.
 const ECHO_REPLY_HOP_LIMIT: u8 = 64;
+/// How much longer an IPv6 header is than an IPv4 header, in bytes (RFC 8200 section 3, RFC 791
+/// section 3.1). A guest that talks to a remote of the other IP version has an MTU that differs by it
+/// (RFC 7915 sections 4.2 and 5.2).
+const HEADERS_DIFFER_BY: u16 = 20;
 
 impl Stack {
     /// A host socket that [`ConnectTcp`](crate::event::HostAction::ConnectTcp) asked for is
@@ -145,7 +150,13 @@ impl Stack {
     /// The error queue of a flow's UDP socket told about an earlier datagram, of which `payload`
     /// is as much as is known.
     pub fn handle_udp_error(&mut self, id: FlowId, error: &DatagramError, payload: &[u8]) {
-        let signal = GuestSignal::for_datagram_error(error, Protocol::Udp);
+        let is_foreign = |entry: &Entry| entry.key.guest.is_ipv4() != error.remote.is_ipv4();
+        let signal = if self.flows.entry(id).is_some_and(is_foreign) {
+            // The numbers of the other IP version's messages mean something else to this guest.
+            GuestSignal::for_error(error.error, Protocol::Udp)
+        } else {
+            GuestSignal::for_datagram_error(error, Protocol::Udp)
+        };
         self.tell_udp(id, error.remote, error.offender, signal, payload, payload.len());
     }
 
@@ -168,6 +179,19 @@ impl Stack {
         };
         let GuestSignal::Icmp(icmp) = signal else {
             return;
+        };
+        if written.is_ipv4() != guest.address.is_ipv4() {
+            // Nothing that the guest knows of.
+            return;
+        }
+        let icmp = match (icmp, remote, written) {
+            (IcmpError::TooBig { mtu }, SocketAddr::V6(_), SocketAddr::V4(_)) => {
+                IcmpError::TooBig { mtu: mtu.saturating_sub(HEADERS_DIFFER_BY) }
+            }
+            (IcmpError::TooBig { mtu }, SocketAddr::V4(_), SocketAddr::V6(_)) if mtu != 0 => {
+                IcmpError::TooBig { mtu: mtu.saturating_add(HEADERS_DIFFER_BY) }
+            }
+            (icmp, ..) => icmp,
         };
         let mut quote = Vec::new();
         emit_udp_quote(&mut quote, guest.address, written, payload, payload_len);

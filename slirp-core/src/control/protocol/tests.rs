@@ -80,12 +80,71 @@ fn podmans_request_is_understood() {
     );
     assert_eq!(
         forward,
-        Ok(Forward::new(
-            ForwardProtocol::Tcp,
-            "0.0.0.0:8080".parse().unwrap(),
-            "10.0.2.100:80".parse().unwrap(),
-        ))
+        Ok(Forward::everywhere(ForwardProtocol::Tcp, 8080, "10.0.2.100:80".parse().unwrap()))
     );
+}
+
+/// The rule in short, for a guest that has these addresses.
+fn rule_for(arguments: &str, ipv6: Option<&str>) -> Result<String, String> {
+    let ipv6 = ipv6.map(|text| text.parse().unwrap());
+    let assumed = AssumedGuest { ipv4: "10.0.2.100".parse().unwrap(), ipv6 };
+    let request = format!(
+        "{{\"execute\":\"add_hostfwd\",\"arguments\":{{{arguments},\"host_port\":8080,\"guest_port\":80}}}}"
+    );
+    match parse(request.as_bytes(), true, assumed) {
+        Some(Ok(Request::AddForward(rule))) => {
+            let also = if rule.also_ipv6 { " and [::]" } else { "" };
+            Ok(format!("{}{also} to {}", rule.host.ip(), rule.guest.ip()))
+        }
+        Some(Err(refusal)) => Err(refusal.to_string()),
+        other => panic!("{arguments}: {other:?}"),
+    }
+}
+
+#[test]
+fn host_address_is_of_either_version_unless_the_protocol_names_one() {
+    let tcp = |host: &str| rule_for(&format!("\"proto\":\"tcp\",\"host_addr\":\"{host}\""), None);
+    assert_eq!(tcp(""), Ok("0.0.0.0 and [::] to 10.0.2.100".into()));
+    assert_eq!(tcp("0.0.0.0"), tcp(""));
+    assert_eq!(tcp("127.0.0.1"), Ok("127.0.0.1 to 10.0.2.100".into()));
+    assert_eq!(tcp("::"), Ok(":: to 10.0.2.100".into()));
+    assert_eq!(tcp("::1"), Ok("::1 to 10.0.2.100".into()));
+    for (arguments, with_ipv6, without) in [
+        ("\"proto\":\"tcp\"", "0.0.0.0 and [::] to 10.0.2.100", None),
+        ("\"proto\":\"tcp4\"", "0.0.0.0 to 10.0.2.100", None),
+        ("\"proto\":\"udp4\",\"host_addr\":\"0.0.0.0\"", "0.0.0.0 to 10.0.2.100", None),
+        ("\"proto\":\"udp\",\"host_addr\":\"::1\"", "::1 to 10.0.2.100", None),
+        ("\"proto\":\"udp6\",\"host_addr\":\"::1\"", "::1 to fd00::9", Some("::1 to 10.0.2.100")),
+        ("\"proto\":\"tcp6\"", ":: to fd00::9", Some(":: to 10.0.2.100")),
+        ("\"proto\":\"tcp\",\"host_addr6\":\"::1\"", "::1 to fd00::9", Some("::1 to 10.0.2.100")),
+        (
+            "\"proto\":\"tcp\",\"host_addr\":\"127.0.0.1\",\"guest_addr6\":\"fd00::5\"",
+            "127.0.0.1 to fd00::5",
+            None,
+        ),
+        (
+            "\"proto\":\"tcp6\",\"host_addr6\":\"::1\",\"guest_addr\":\"10.0.2.15\"",
+            "::1 to 10.0.2.15",
+            None,
+        ),
+    ] {
+        assert_eq!(rule_for(arguments, Some("fd00::9")).as_deref(), Ok(with_ipv6), "{arguments}");
+        let without = without.unwrap_or(with_ipv6);
+        assert_eq!(rule_for(arguments, None).as_deref(), Ok(without), "{arguments}");
+    }
+}
+
+#[test]
+fn port_0_of_the_host_is_for_one_port() {
+    let rule = added_as("{\"proto\":\"tcp\",\"host_port\":0,\"guest_port\":80}").unwrap();
+    assert_eq!((rule.host.port(), rule.ports), (0, 1));
+    for end in ["0", "9"] {
+        let range = format!(
+            "{{\"proto\":\"tcp\",\"host_port\":0,\"host_port_end\":{end},\"guest_port\":80}}"
+        );
+        let refused = "add_hostfwd: bad arguments.host_port_end".to_owned();
+        assert_eq!(added_as(&range), Err(refused), "{end}");
+    }
 }
 
 #[test]
@@ -94,16 +153,17 @@ fn the_first_bad_argument_is_named() {
         ("{}", "proto"),
         ("{\"proto\":\"sctp\",\"host_addr\":\"x\"}", "proto"),
         ("{\"proto\":\"tcp\",\"host_addr\":\"x\"}", "host_addr"),
-        ("{\"proto\":\"tcp\",\"host_addr\":\"::1\",\"host_port\":1}", "host_addr"),
+        ("{\"proto\":\"tcp4\",\"host_addr\":\"::1\",\"host_port\":1}", "host_addr"),
+        ("{\"proto\":\"tcp6\",\"host_addr\":\"127.0.0.1\",\"host_port\":1}", "host_addr"),
         ("{\"proto\":\"tcp\"}", "host_port"),
-        ("{\"proto\":\"tcp\",\"host_port\":0}", "host_port"),
         ("{\"proto\":\"tcp\",\"host_port\":-1}", "host_port"),
         ("{\"proto\":\"tcp\",\"host_port\":70000}", "host_port"),
         ("{\"proto\":\"tcp\",\"host_port\":\"80\"}", "host_port"),
         ("{\"proto\":\"tcp\",\"host_port\":80,\"guest_addr\":\"x\"}", "guest_addr"),
         ("{\"proto\":\"udp\",\"host_port\":80}", "guest_port"),
         ("{\"proto\":\"udp\",\"host_port\":80,\"guest_port\":65536}", "guest_port"),
-        ("{\"proto\":\"tcp6\",\"host_port\":80,\"guest_port\":80}", "guest_addr6"),
+        ("{\"proto\":\"tcp\",\"host_port\":80,\"guest_addr\":\"fd00::64\"}", "guest_addr"),
+        ("{\"proto\":\"udp\",\"host_port\":80,\"guest_port\":0}", "guest_port"),
         ("{\"proto\":\"tcp6\",\"host_addr6\":\"1.2.3.4\",\"host_port\":80}", "host_addr6"),
     ] {
         let expected = format!("add_hostfwd: bad arguments.{name}");

@@ -3,31 +3,59 @@
 use serde_json::Value;
 
 use super::*;
+use crate::control::protocol::{Request, parse};
 use crate::event::FlowId;
 use crate::flow::{FlowState, Traffic};
+use crate::plan::AssumedGuest;
 
 #[test]
 fn replies_that_clients_know_are_exact() {
-    assert_eq!(added(ForwardId(1)), "{\"return\":{\"id\":1}}");
     assert_eq!(removed(), "{\"return\":{}}");
     assert_eq!(forwards(&[]), "{\"return\":{\"entries\":[]},\"entries\":[]}");
     let rule = |protocol, host: &str, guest: &str| {
         Forward::new(protocol, host.parse().unwrap(), guest.parse().unwrap())
     };
-    let v4 = rule(ForwardProtocol::Tcp, "0.0.0.0:8080", "10.0.2.100:80");
+    let tcp = rule(ForwardProtocol::Tcp, "0.0.0.0:8080", "10.0.2.100:80");
+    let v4 = Forward { also_ipv6: true, ..tcp };
+    assert_eq!(added(ForwardId(1), &v4, &v4), "{\"return\":{\"id\":1}}");
+    let any = Forward { host: "0.0.0.0:0".parse().unwrap(), ..v4 };
+    assert_eq!(added(ForwardId(2), &any, &v4), "{\"return\":{\"id\":2,\"host_port\":8080}}");
     let v6 = rule(ForwardProtocol::Udp, "[::1]:53", "[fd00::64]:53");
     let range =
-        Forward { ports: 10_001, ..rule(ForwardProtocol::Udp, "0.0.0.0:10000", "10.0.2.100:1") };
+        Forward { ports: 10_001, ..rule(ForwardProtocol::Udp, "127.0.0.1:10000", "10.0.2.100:1") };
     let entries = "[{\"id\":1,\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\
                    \"guest_addr\":\"10.0.2.100\",\"guest_port\":80},\
                    {\"id\":3,\"proto\":\"udp6\",\"host_addr6\":\"::1\",\"host_port\":53,\
                    \"guest_addr6\":\"fd00::64\",\"guest_port\":53},\
-                   {\"id\":4,\"proto\":\"udp\",\"host_addr\":\"0.0.0.0\",\"host_port\":10000,\
+                   {\"id\":4,\"proto\":\"udp\",\"host_addr\":\"127.0.0.1\",\"host_port\":10000,\
                    \"host_port_end\":20000,\"guest_addr\":\"10.0.2.100\",\"guest_port\":1}]";
     assert_eq!(
         forwards(&[(ForwardId(1), v4), (ForwardId(3), v6), (ForwardId(4), range)]),
         format!("{{\"return\":{{\"entries\":{entries}}},\"entries\":{entries}}}")
     );
+}
+
+#[test]
+fn entry_of_the_list_is_the_request_that_makes_the_same_rule() {
+    let assumed = AssumedGuest { ipv4: "10.0.2.9".parse().unwrap(), ipv6: None };
+    for (host, also_ipv6, guest) in [
+        ("0.0.0.0:80", true, "10.0.2.100:80"),
+        ("0.0.0.0:80", false, "10.0.2.100:80"),
+        ("127.0.0.1:80", false, "10.0.2.100:80"),
+        ("[::]:80", false, "10.0.2.100:80"),
+        ("[::1]:80", false, "[fd00::64]:80"),
+        ("127.0.0.1:80", false, "[fd00::64]:80"),
+        ("0.0.0.0:80", true, "[fd00::64]:80"),
+    ] {
+        let rule =
+            Forward::new(ForwardProtocol::Udp, host.parse().unwrap(), guest.parse().unwrap());
+        let rule = Forward { also_ipv6, ports: 3, ..rule };
+        let reply: Value = serde_json::from_str(&forwards(&[(ForwardId(1), rule)])).unwrap();
+        let entry = &reply["entries"][0];
+        let request = format!("{{\"execute\":\"add_hostfwd\",\"arguments\":{entry}}}");
+        let parsed = parse(request.as_bytes(), true, assumed);
+        assert_eq!(parsed, Some(Ok(Request::AddForward(rule))), "{entry}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Ranges of ports: how they open, lead and close.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket as Client};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket as Client};
 
 use mio::{Events, Poll};
 
@@ -31,6 +31,10 @@ fn range(protocol: ForwardProtocol, first: u16, guest: u16, ports: u16) -> Forwa
     Forward { ports, ..Forward::new(protocol, host, (GUEST, guest).into()) }
 }
 
+fn everywhere(protocol: ForwardProtocol, first: u16, ports: u16) -> Forward {
+    Forward { ports, ..Forward::everywhere(protocol, first, (GUEST, 5000).into()) }
+}
+
 fn await_event(poll: &mut Poll, forwards: &mut Forwards) -> (PortId, ForwardProtocol) {
     let mut events = Events::with_capacity(8);
     poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
@@ -46,8 +50,9 @@ fn every_port_of_a_range_leads_to_its_own_port_of_the_guest() {
     let mut rules = forwards(&poll, None);
     let first = free(40);
     let rule = range(ForwardProtocol::Udp, first, 5000, 40);
-    let id = rules.add_all(&[rule]).unwrap();
-    assert_eq!(rules.list(), [(id, rule)], "one rule");
+    let added = rules.add_all(&[rule]).unwrap();
+    assert_eq!((added.len(), added[0].1), (1, rule));
+    assert_eq!(rules.list(), added, "one rule");
     let client = Client::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     client.send_to(b"ask", (Ipv4Addr::LOCALHOST, first + 39)).unwrap();
     let (port, protocol) = await_event(&mut poll, &mut rules);
@@ -72,7 +77,7 @@ fn connection_is_for_the_port_that_was_called() {
     let mut poll = Poll::new().unwrap();
     let mut rules = forwards(&poll, None);
     let first = free(3);
-    let ids = rules.add_all(&[range(ForwardProtocol::Tcp, first, 80, 3)]).unwrap();
+    let ids = rules.add_all(&[range(ForwardProtocol::Tcp, first, 80, 3)]).unwrap()[0].0;
     let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
     let (port, _) = await_event(&mut poll, &mut rules);
     let Accepted::Connection { guest, .. } = rules.accept(port, Instant::ZERO) else {
@@ -109,7 +114,7 @@ fn ranges_that_do_not_fit_are_refused_with_their_numbers() {
     for (ranges, text) in [
         (
             vec![udp(10_000, 10_000, 10_001)],
-            "10001 forwarded ports need as many descriptors, and 3000 may be used for ports: the \
+            "forwarded ports would need 10001 descriptors, and 3000 may be used for ports: the \
              limit of the process is 4000 (ulimit -n)",
         ),
         (
@@ -126,7 +131,13 @@ fn ranges_that_do_not_fit_are_refused_with_their_numbers() {
             "ports of 127.0.0.1:1 and 10.0.2.100:65535 end at 65535: 2 from there on cannot be \
              forwarded",
         ),
-        (vec![udp(0, 1, 1)], "port 0 cannot be forwarded"),
+        (
+            vec![Forward { also_ipv6: true, ..everywhere(ForwardProtocol::Udp, 10_000, 1_501) }],
+            "forwarded ports would need 3002 descriptors, and 3000 may be used for ports: the \
+             limit of the process is 4000 (ulimit -n)",
+        ),
+        (vec![udp(1, 0, 1)], "port 0 cannot be forwarded"),
+        (vec![udp(0, 1, 2)], "port 0 lets the system pick one port: a range of 2 needs its first"),
     ] {
         assert_eq!(rules.add_all(&ranges).unwrap_err().to_string(), text);
     }
@@ -142,8 +153,8 @@ fn rule_is_found_by_the_port_of_the_guest() {
         range(ForwardProtocol::Udp, first, 5000, 20),
         range(ForwardProtocol::Udp, first + 20, 5010, 10),
     );
-    let a = rules.add_all(&[long, short]).unwrap();
-    let b = ForwardId(a.0 + 1);
+    let added = rules.add_all(&[long, short]).unwrap();
+    let (a, b) = (added[0].0, added[1].0);
     let remote: SocketAddr = (Ipv4Addr::LOCALHOST, 9).into();
     let from = |rules: &Forwards, port| {
         let origin = rules.published((GUEST, port).into(), remote)?;
@@ -175,4 +186,90 @@ fn ports_that_were_only_looked_at_are_closed_again() {
     assert!(matches!(verify_forwards(&twice, &plan), Err(ForwardError::Bind { .. })));
     let gateway = Forward { guest: (plan.gateway(), 80).into(), ..rules[0] };
     assert!(matches!(verify_forwards(&[gateway], &plan), Err(ForwardError::GuestAddress(_))));
+}
+
+/// A client of each IP version at the last port of `rule`, and where it finds it.
+fn clients(rule: &Forward) -> [(Client, SocketAddr); 2] {
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|loopback| {
+        let at = SocketAddr::new(loopback, rule.last_host_port());
+        (Client::bind((loopback, 0)).unwrap(), at)
+    })
+}
+
+#[test]
+fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
+    let mut poll = Poll::new().unwrap();
+    let mut rules = forwards(&poll, None);
+    let rule = everywhere(ForwardProtocol::Udp, free(4), 4);
+    let added = rules.add_all(&[rule]).unwrap();
+    assert_eq!((rules.list(), added[0].1), (added.clone(), rule));
+    assert_eq!(rules.ports.len(), 8);
+    let mut buffer = [0; 16];
+    for (client, at) in clients(&rule) {
+        client.send_to(b"ask", at).unwrap();
+        let (port, _) = await_event(&mut poll, &mut rules);
+        let (origin, guest, received) = rules.receive(port, &mut buffer).unwrap();
+        assert_eq!((received.payload, guest), (&b"ask"[..], (GUEST, 5003).into()));
+        assert_eq!((origin.client, origin.local), (client.local_addr().unwrap(), at));
+        rules.send(&origin, b"answer", None, ENVELOPE).unwrap();
+        assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, at);
+        rules.queue(rules.port_of(&origin).unwrap());
+        assert_eq!(rules.take_queue(Instant::ZERO), [(port, ForwardProtocol::Udp)]);
+    }
+    let guest = (GUEST, 5001).into();
+    for remote in ["192.0.2.1:9", "[2001:db8::1]:9"] {
+        let remote: SocketAddr = remote.parse().unwrap();
+        let local = rules.published(guest, remote).unwrap().local;
+        assert_eq!((local.is_ipv4(), local.port()), (remote.is_ipv4(), rule.host.port() + 1));
+    }
+    let id = added[0].0.0;
+    rules.remove_all(id..=id).unwrap();
+    assert!(rules.ports.is_empty() && rules.targets.is_empty());
+    for (_, at) in clients(&rule) {
+        Client::bind(at).expect("free again");
+    }
+}
+
+#[test]
+fn rule_for_both_versions_opens_in_both_or_not_at_all() {
+    let poll = Poll::new().unwrap();
+    let mut rules = forwards(&poll, None);
+    let rule = everywhere(ForwardProtocol::Tcp, free(2), 2);
+    let taken = TcpListener::bind((Ipv6Addr::LOCALHOST, rule.last_host_port())).unwrap();
+    let error = rules.add_all(&[rule]).unwrap_err().to_string();
+    let place = format!("cannot listen on [::]:{} for TCP", rule.last_host_port());
+    assert!(error.starts_with(&place), "{error}");
+    assert!(rules.list().is_empty() && rules.ports.is_empty() && rules.targets.is_empty());
+    drop(taken);
+    rules.add_all(&[rule]).unwrap();
+}
+
+#[test]
+fn port_that_the_system_picks_is_told_and_leads_to_the_guest() {
+    let mut poll = Poll::new().unwrap();
+    let mut rules = forwards(&poll, None);
+    for protocol in [ForwardProtocol::Tcp, ForwardProtocol::Udp] {
+        let local = Forward { also_ipv6: false, ..range(protocol, 0, 80, 1) };
+        let [(id, local), (next, both)] =
+            rules.add_all(&[local, everywhere(protocol, 0, 1)]).unwrap()[..]
+        else {
+            panic!("two rules");
+        };
+        assert_eq!(next.0, id.0 + 1);
+        assert_ne!(local.host.port(), 0);
+        assert_ne!(both.host.port(), 0);
+        assert_eq!(rules.list(), [(id, local), (next, both)]);
+        let [_, (client, at)] = clients(&both);
+        let stream = match protocol {
+            ForwardProtocol::Tcp => Some(TcpStream::connect(at).unwrap()),
+            ForwardProtocol::Udp => client.send_to(b"ask", at).map(|_| None).unwrap(),
+        };
+        let (port, _) = await_event(&mut poll, &mut rules);
+        let guest = match rules.accept(port, Instant::ZERO) {
+            Accepted::Connection { guest, .. } => guest,
+            Accepted::Lost | Accepted::Drained => rules.receive(port, &mut [0; 16]).unwrap().1,
+        };
+        assert_eq!((guest, stream.is_some()), (both.guest, protocol == ForwardProtocol::Tcp));
+        rules.remove_all(id.0..=next.0).unwrap();
+    }
 }

@@ -13,8 +13,11 @@ use crate::instance::RunError;
 use crate::time::Instant;
 
 impl Reactor {
-    /// Adds all of the rules or none; returns the name of the first.
-    pub(super) fn add_forwards(&mut self, forwards: &[Forward]) -> Result<ForwardId, ForwardError> {
+    /// Adds all of the rules or none; returns them as they are listed.
+    pub(super) fn add_forwards(
+        &mut self,
+        forwards: &[Forward],
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         let stack = &self.stack;
         let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
         let added = match invalid {
@@ -22,7 +25,7 @@ impl Reactor {
             None => self.forwards.add_all(forwards),
         };
         // Whoever asked tells of a refusal.
-        added.inspect(|id| tracing::info!(id = id.0, ?forwards, "forward added"))
+        added.inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 
     pub(super) fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {

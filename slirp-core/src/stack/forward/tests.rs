@@ -8,6 +8,8 @@ use crate::event::{Datagram, HostAction};
 use crate::flow::{HostStream, Transfer};
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
+mod versions;
+
 const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 const GUEST: [u8; 4] = [10, 0, 2, 100];
@@ -443,11 +445,13 @@ fn what_the_guest_cannot_answer_appears_as_the_gateway() {
         ("[::1]:9", v6, "[fd00::2]:9"),
         ("[fe80::1%3]:9", v6, "[fd00::2]:9"),
         ("[2001:db8::1]:9", v6, "[2001:db8::1]:9"),
+        ("[2001:db8::1]:9", v4, "10.0.2.2:9"),
+        ("192.0.2.1:9", v6, "[fd00::2]:9"),
     ] {
         let shown: SocketAddr = shown.parse().unwrap();
         assert_eq!(scene.stack.shown_as(remote.parse().unwrap(), guest), Ok(shown), "{remote}");
     }
-    for (remote, guest) in [("127.0.0.1:9", "10.0.2.2:80"), ("127.0.0.1:9", "[fd00::64]:80")] {
+    for (remote, guest) in [("127.0.0.1:9", "10.0.2.2:80"), ("127.0.0.1:9", "[fd00::2]:80")] {
         let guest = guest.parse().unwrap();
         let shown = scene.stack.shown_as(remote.parse().unwrap(), guest);
         assert_eq!(shown, Err(DiscardReason::ForwardAddressInvalid));

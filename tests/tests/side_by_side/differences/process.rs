@@ -40,12 +40,35 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "API: IPv6",
-        theirs: "tcp6 and udp6 are refused",
+        theirs: "tcp6, udp6 and addresses of IPv6 are refused",
         ours: "they are forwarded",
+        seen: &[
+            seen(
+                "ipv6: API tcp6",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.proto\"}}",
+                "{\"return\":{\"id\":1}}",
+            ),
+            seen(
+                "api: host address of IPv6",
+                "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.host_addr\"}}",
+                "{\"return\":{\"id\":7}}",
+            ),
+        ],
+    },
+    Row {
+        topic: "API: host address 0.0.0.0, or none",
+        theirs: "is IPv4 alone",
+        ours: "is IPv6 as well; with tcp4 and udp4 IPv4 alone",
+        seen: &[seen("api: 0.0.0.0 takes IPv6", "false", "true")],
+    },
+    Row {
+        topic: "API: host_port 0",
+        theirs: "is refused",
+        ours: "lets the system pick a port, which the reply tells",
         seen: &[seen(
-            "ipv6: API tcp6",
-            "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.proto\"}}",
-            "{\"return\":{\"id\":1}}",
+            "api: host port 0",
+            "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.host_port\"}}",
+            "{\"return\":{\"id\":8,",
         )],
     },
     Row {

@@ -1,0 +1,160 @@
+//! What a forward rule says, and why it may be refused.
+//!
+//! Owns the arithmetic of ranges and of rules for both IP versions. Opens nothing.
+
+use core::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::PORTS_CAP;
+use crate::event::ForwardId;
+
+/// What a rule forwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ForwardProtocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl fmt::Display for ForwardProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// One rule: what arrives at `host` goes to `guest`, from one port or from several in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Forward {
+    /// What is forwarded.
+    pub protocol: ForwardProtocol,
+    /// Where the host listens, at the first port; the unspecified address stands for all of this IP
+    /// version. Port 0 stands for one that the kernel picks, where there is only one.
+    pub host: SocketAddr,
+    /// Whether the host listens at `[::]` as well, where `host` has the address 0.0.0.0. A host without
+    /// IPv6 has nothing to listen at there.
+    pub also_ipv6: bool,
+    /// Where the guest listens, at the port that the host's first port leads to. A client of the other
+    /// IP version is shown to it as the gateway.
+    pub guest: SocketAddr,
+    /// How many ports there are: each port of the host leads to the port of the guest that is as far
+    /// behind the first.
+    pub ports: u16,
+}
+
+impl Forward {
+    /// A rule for one port.
+    pub const fn new(protocol: ForwardProtocol, host: SocketAddr, guest: SocketAddr) -> Self {
+        Self { protocol, host, also_ipv6: false, guest, ports: 1 }
+    }
+
+    /// A rule for one port of every address of the host, IPv4 and IPv6.
+    pub const fn everywhere(protocol: ForwardProtocol, port: u16, guest: SocketAddr) -> Self {
+        let host = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+        Self { also_ipv6: true, ..Self::new(protocol, host, guest) }
+    }
+
+    /// The last port of the host; equal to the first where there is one.
+    pub const fn last_host_port(&self) -> u16 {
+        self.host.port().saturating_add(self.ports.saturating_sub(1))
+    }
+
+    /// The rules of its ports, one by one.
+    pub fn each(&self) -> impl Iterator<Item = Self> + use<> {
+        let rule = *self;
+        (0..rule.ports).map(move |index| rule.port(index))
+    }
+
+    /// The rule of one of its ports, counted from 0.
+    pub(super) fn port(&self, index: u16) -> Self {
+        let nth =
+            |first: SocketAddr| SocketAddr::new(first.ip(), first.port().saturating_add(index));
+        Self { host: nth(self.host), guest: nth(self.guest), ports: 1, ..*self }
+    }
+
+    /// What the IPv6 sockets of a rule for both IP versions forward.
+    pub(super) fn in_ipv6(&self) -> Option<Self> {
+        let host = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.host.port());
+        let is_everywhere = self.also_ipv6 && self.host.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        is_everywhere.then_some(Self { host, also_ipv6: false, ..*self })
+    }
+
+    /// How many sockets it takes.
+    pub(super) fn sockets(&self) -> usize {
+        usize::from(self.ports) * if self.in_ipv6().is_some() { 2 } else { 1 }
+    }
+
+    /// Whether there is a port at all, and none beyond the last that exists.
+    pub(super) fn is_in_range(&self) -> bool {
+        let fits = |first: u16| first.checked_add(self.ports.saturating_sub(1)).is_some();
+        self.ports != 0 && fits(self.host.port()) && fits(self.guest.port())
+    }
+}
+
+/// Why a rule could not be added or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// Port 0 of the guest means nothing.
+    #[error("port 0 cannot be forwarded")]
+    PortZero,
+    /// A port is picked for rules of one port only: those of a range need to lie in a row.
+    #[error("port 0 lets the system pick one port: a range of {0} needs its first")]
+    RangeOfZero(u16),
+    /// The guest cannot have this address: it is ours, a group, or IPv6 is not enabled.
+    #[error("{0} is no address that the guest can have")]
+    GuestAddress(IpAddr),
+    /// The host does not let us listen there.
+    #[error("cannot listen on {} for {}: {source}{}", .forward.host, .forward.protocol, hint(.source))]
+    Bind {
+        /// The rule.
+        forward: Forward,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The range has no port, or ends beyond the last that there is.
+    #[error("ports of {} and {} end at 65535: {} from there on cannot be forwarded", .0.host, .0.guest, .0.ports)]
+    Range(Forward),
+    /// There would be more than [`PORTS_CAP`] ports.
+    #[error("{0} ports would be forwarded; the most is {PORTS_CAP}")]
+    TooMany(usize),
+    /// The process may not open as many sockets as the forwarded ports would need.
+    #[error(
+        "forwarded ports would need {needed} descriptors, and {available} may be used for ports: the limit \
+         of the process is {limit} (ulimit -n)"
+    )]
+    Descriptors {
+        /// Sockets that there would be in all.
+        needed: usize,
+        /// Sockets that there may be in all.
+        available: usize,
+        /// The limit of open descriptors.
+        limit: usize,
+    },
+    /// No rule has this name (any more).
+    #[error("there is no forward rule {}", .0.0)]
+    Unknown(ForwardId),
+    /// The instance has ended.
+    #[error("the network has ended")]
+    Ended,
+}
+
+impl ForwardError {
+    /// Whether somebody has the port already.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set there.
+        Some(libc::EACCES) => " (see the sysctl net.ipv4.ip_unprivileged_port_start)",
+        Some(libc::EADDRNOTAVAIL) => " (no interface of the host has this address)",
+        Some(_) | None => "",
+    }
+}
