@@ -7,7 +7,9 @@ mod acknowledgement;
 mod admission;
 mod closing;
 mod datagrams;
+mod dns;
 mod eager;
+mod from_host;
 mod hostile;
 mod memory;
 mod opening;
@@ -21,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Stack;
 use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
-use crate::event::{FlowId, HostAction, HostError};
+use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::tcp::tests::packet::{
@@ -117,6 +119,8 @@ struct Ladder {
     /// Whether the guest was said to be eager at the last of them.
     is_guest_eager: bool,
     closes: Vec<(FlowId, bool)>,
+    /// Queries that resolvers are to answer.
+    queries: Vec<(DnsQueryId, Vec<u8>)>,
     /// Frames of the last turn may not be more than this.
     most_frames: usize,
 }
@@ -142,6 +146,7 @@ impl Ladder {
             connects: Vec::new(),
             is_guest_eager: false,
             closes: Vec::new(),
+            queries: Vec::new(),
             most_frames: usize::MAX,
         }
     }
@@ -210,7 +215,9 @@ impl Ladder {
                         self.is_guest_eager = is_guest_eager;
                     }
                     HostAction::Close { flow, reset } => self.closes.push((flow, reset)),
-                    HostAction::QueryDns { .. } => {}
+                    HostAction::QueryDns { query, message, .. } => {
+                        self.queries.push((query, message));
+                    }
                 }
             }
             let Some(flow) = self.stack.poll_ready(self.now) else {
