@@ -53,3 +53,40 @@ impl EchoFlow {
         self.guest.address.is_ipv4() == remote.is_ipv4()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::MacAddr;
+    use core::net::SocketAddr;
+    use core::time::Duration;
+
+    fn guest(mac: u8) -> GuestSide {
+        let address = SocketAddr::from(([10, 0, 2, 100], 77));
+        GuestSide { address, mac: MacAddr([2, 0, 0, 0, 0, mac]) }
+    }
+
+    #[test]
+    fn mapping_lives_for_a_minute_after_the_last_request() {
+        let timeouts = Timeouts::default();
+        let at = |secs| Instant::ZERO + Duration::from_secs(secs);
+        let mut flow = EchoFlow::new(guest(1), at(1));
+        assert_eq!(flow.latest(), flow.guest().address.ip(), "nobody was addressed yet");
+        for (secs, last) in [(1, 1), (31, 2)] {
+            let remote = IpAddr::from([192, 0, 2, last]);
+            flow.on_request(guest(last), remote, &timeouts, at(secs));
+            assert_eq!(flow.expires_at(), at(secs + 60));
+            // Replies go where the last request came from.
+            assert_eq!((flow.latest(), flow.guest()), (remote, guest(last)));
+        }
+    }
+
+    #[test]
+    fn reply_of_the_other_family_belongs_to_another_flow() {
+        let flow = EchoFlow::new(guest(1), Instant::ZERO);
+        assert!(flow.is_same_family([192, 0, 2, 1].into()));
+        assert!(!flow.is_same_family("2001:db8::1".parse().unwrap()));
+        // The same address, but it arrived on a socket of the other family.
+        assert!(!flow.is_same_family("::ffff:192.0.2.1".parse().unwrap()));
+    }
+}
