@@ -137,3 +137,125 @@ impl FlowSummary {
 const fn echo_remote(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{ForwardId, Origin};
+    use crate::flow::echo::EchoFlow;
+    use crate::flow::forward::ForwardedUdp;
+    use crate::flow::permit::{Kind, Permit};
+    use crate::flow::udp::UdpFlow;
+    use crate::flow::{FlowKey, GuestSide};
+    use crate::wire::MacAddr;
+
+    const ANYBODY: &str = "0.0.0.0:0";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(secs)
+    }
+
+    fn guest() -> GuestSide {
+        GuestSide { address: address("10.0.2.100:5000"), mac: MacAddr::default() }
+    }
+
+    /// A flow that has existed since second 10.
+    fn entry(protocol: Protocol, remote: &str, flow: Flow) -> Entry {
+        Entry {
+            id: FlowId { index: 3, generation: 9 },
+            key: FlowKey { protocol, guest: guest().address, remote: address(remote) },
+            flow,
+            permit: Permit::new(Kind::Udp, None, at(10)),
+            created_at: at(10),
+            traffic: Traffic { from_guest: 1, to_guest: 2 },
+            hinted_at: None,
+            is_ready: false,
+        }
+    }
+
+    fn of(entry: &Entry, secs: u64) -> FlowSummary {
+        FlowSummary::of(entry, &Timeouts::default(), at(secs))
+    }
+
+    /// A mapping whose guest has sent to `written`, which is `reached` on the host, at second 12.
+    fn mapping(written: &str, reached: &str) -> Entry {
+        let mut flow = UdpFlow::new(guest(), at(10));
+        let (written, reached) = (address(written), address(reached));
+        flow.on_guest_datagram(guest(), written, reached, &Timeouts::default(), at(12));
+        entry(Protocol::Udp, ANYBODY, Flow::Udp(flow))
+    }
+
+    #[test]
+    fn remote_is_the_one_that_the_guest_knows() {
+        let entry = mapping("10.0.2.2:7", "127.0.0.1:7");
+        let expected = FlowSummary {
+            id: entry.id,
+            protocol: Protocol::Udp,
+            guest: guest().address,
+            remote: address("10.0.2.2:7"),
+            local: None,
+            is_inbound: false,
+            state: FlowState::Open,
+            age: Duration::from_secs(20),
+            idle: Duration::from_secs(18),
+            traffic: Traffic { from_guest: 1, to_guest: 2 },
+        };
+        assert_eq!(of(&entry, 30), expected);
+    }
+
+    #[test]
+    fn idle_time_is_what_has_passed_of_the_timeout_that_counts() {
+        let timeouts = Timeouts::default();
+        let mut echo = EchoFlow::new(guest(), at(10));
+        echo.on_request(guest(), [192, 0, 2, 1].into(), &timeouts, at(12));
+        let client = address("198.51.100.2:700");
+        let origin = Origin { rule: ForwardId(1), client, local: client };
+        let mut forwarded = ForwardedUdp::new(guest(), origin, &timeouts, at(10));
+        forwarded.on_datagram(&timeouts, at(12));
+        for (entry, timeout) in [
+            (mapping("192.0.2.1:9", "192.0.2.1:9"), timeouts.udp),
+            (mapping("192.0.2.1:53", "192.0.2.1:53"), timeouts.udp_dns),
+            (entry(Protocol::Echo, ANYBODY, Flow::Echo(echo)), timeouts.echo),
+            (entry(Protocol::Udp, "10.0.2.2:700", Flow::Forwarded(forwarded)), timeouts.udp),
+        ] {
+            assert_eq!(of(&entry, 12).idle, Duration::ZERO);
+            assert_eq!(of(&entry, 17).idle, Duration::from_secs(5));
+            // The timer that ends it may be late.
+            assert_eq!(of(&entry, 1000).idle, timeout);
+        }
+    }
+
+    #[test]
+    fn flow_that_was_never_used_is_no_longer_idle_than_it_is_old() {
+        let unused = entry(Protocol::Udp, ANYBODY, Flow::Udp(UdpFlow::new(guest(), at(10))));
+        let summary = of(&unused, 11);
+        assert_eq!((summary.age, summary.idle), (Duration::from_secs(1), Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn echo_has_no_ports_and_remotes_open_what_is_forwarded() {
+        let mut echo = EchoFlow::new(guest(), at(10));
+        echo.on_request(guest(), [192, 0, 2, 1].into(), &Timeouts::default(), at(12));
+        let summary = of(&entry(Protocol::Echo, ANYBODY, Flow::Echo(echo)), 12);
+        assert_eq!((summary.remote, summary.is_inbound), (address("192.0.2.1:0"), false));
+        let client = address("127.0.0.1:700");
+        let origin = Origin { rule: ForwardId(1), client, local: client };
+        let forwarded = ForwardedUdp::new(guest(), origin, &Timeouts::default(), at(10));
+        let entry = entry(Protocol::Udp, "10.0.2.2:700", Flow::Forwarded(forwarded));
+        let summary = of(&entry, 12);
+        // Where it really came from means nothing to a guest.
+        assert_eq!((summary.remote, summary.is_inbound), (address("10.0.2.2:700"), true));
+    }
+
+    #[test]
+    fn traffic_stops_counting_instead_of_starting_anew() {
+        let mut traffic = Traffic { from_guest: u64::MAX - 1, to_guest: 0 };
+        traffic.add_from_guest(5);
+        traffic.add_to_guest(5);
+        assert_eq!(traffic, Traffic { from_guest: u64::MAX, to_guest: 5 });
+    }
+}
