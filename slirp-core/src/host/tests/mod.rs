@@ -4,6 +4,7 @@
 
 mod echo;
 mod outbound;
+mod switchboard;
 mod tcp;
 mod udp;
 
