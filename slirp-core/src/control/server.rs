@@ -240,3 +240,6 @@ async fn list_flows(handle: &Handle, from: u32, limit: usize) -> Result<String, 
     }
     Ok(reply::flows(&flows, next))
 }
+
+#[cfg(test)]
+mod tests;
