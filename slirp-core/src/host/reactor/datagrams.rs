@@ -240,3 +240,31 @@ fn unsent(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_datagram_that_was_not_sent_is_quoted_as_far_as_an_error_may() {
+        let flow = FlowId { index: 1, generation: 1 };
+        let remote = "192.0.2.1:9".parse().unwrap();
+        let payload = [vec![1; 1400], vec![2; 1400], vec![3; 100]].concat();
+        let fail = |error, first: std::ops::Range<usize>, count| {
+            unsent(flow, None, remote, &payload, NotSent { error, first, count })
+        };
+        let refused = SendError::Host(HostError::Refused);
+        let Unsent::Udp { quote, len, count, error, .. } = fail(refused, 1400..2800, 2) else {
+            panic!("an error of the host's");
+        };
+        assert_eq!((quote, len, count), (vec![2; QUOTE_CAP], 1400, 2));
+        assert_eq!(error, HostError::Refused);
+        let Unsent::Udp { quote, len, .. } = fail(refused, 2800..2900, 1) else {
+            panic!("an error of the host's");
+        };
+        assert_eq!((quote, len), (vec![3; 100], 100));
+        // Lost, as datagrams may be: nobody is told.
+        let full = fail(SendError::WouldBlock, 0..1400, 3);
+        assert!(matches!(full, Unsent::BufferFull { count: 3 }));
+    }
+}

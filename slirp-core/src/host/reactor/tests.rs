@@ -1,4 +1,8 @@
-//! The wait of the loop, with a real poller and a guest behind a socket.
+//! The loop turn by turn, with a real poller and a guest behind a socket. Here is its wait.
+
+mod datagrams;
+mod forwards;
+mod scene;
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
@@ -14,15 +18,23 @@ use crate::host::frame_socket::FrameSocket;
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn reactor(busy_poll: BusyPoll) -> (Reactor, OwnedFd) {
-    let kind = SockType::SeqPacket;
-    let (ours, guest) =
-        socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let (ours, guest) = pair();
     let link = FrameSocket::adopt(ours).unwrap().into();
-    let stack = Stack::new(StackConfig::default());
+    let (reactor, _) = reactor_on(link, StackConfig::default(), busy_poll);
+    (reactor, guest)
+}
+
+fn reactor_on(link: Link, config: StackConfig, busy_poll: BusyPoll) -> (Reactor, Mailbox) {
+    let stack = Stack::new(config);
     let (queries, _) = tokio::sync::mpsc::channel(1);
     let outbound = OutboundAddresses::default();
-    let (reactor, _) = Reactor::new(link, None, stack, outbound, queries, busy_poll, None).unwrap();
-    (reactor, guest)
+    Reactor::new(link, None, stack, outbound, queries, busy_poll, None).unwrap()
+}
+
+/// Sockets that carry frames.
+fn pair() -> (OwnedFd, OwnedFd) {
+    let kind = SockType::SeqPacket;
+    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
 /// One that has seen enough close turns to look for up to `limit`.
