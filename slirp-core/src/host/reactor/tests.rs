@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod forwards;
+mod members;
 mod scene;
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
