@@ -53,7 +53,7 @@ fn eventually<S: AsFd, T>(
 /// Runs `body` on a thread in a new network namespace whose loopback is up.
 ///
 /// Skipped, or failed when `SLIRP_REQUIRE_NETNS=1`, where that is not permitted.
-fn in_new_netns(body: impl FnOnce() + Send + 'static) {
+pub(super) fn in_new_netns(body: impl FnOnce() + Send + 'static) {
     let outcome = std::thread::spawn(|| {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             skip(&format!("a new network namespace: {errno}"));
@@ -77,7 +77,7 @@ fn skip(why: &str) {
 }
 
 /// Runs ip(8) in the namespace of this thread.
-fn ip(arguments: &str) {
+pub(super) fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip(8)");
     assert!(status.success(), "ip {arguments}");
 }

@@ -2,9 +2,14 @@
 
 use std::net::UdpSocket;
 
-use super::scene::{Scene, await_readable, source};
+use super::scene::{GUEST_MAC, Scene, await_readable, source};
 use super::*;
+use crate::host::echo::EchoOpenError;
 use crate::host::reactor::datagrams::Unsent;
+use crate::host::tests::{in_new_netns, ip};
+use crate::wire::icmp::emit_echo_quote;
+use crate::wire::ip::fill_ipv4_checksum;
+use crate::wire::udp::emit_datagram;
 
 /// The gateway's port `port`, which is the host's.
 fn gateway(port: u16) -> std::net::SocketAddr {
@@ -104,4 +109,68 @@ fn what_no_socket_could_send_is_counted() {
     assert_eq!(scene.discards(DiscardReason::HostBufferFull), 3);
     scene.reactor.note_sent(Ok(()));
     assert_eq!(scene.reactor.stack.stats().discards.total(), 3);
+}
+
+/// The guest sends a packet as it is.
+fn say(scene: &mut Scene, packet: &[u8]) {
+    let ethernet = [&[0x52, 0x55, 10, 0, 2, 2][..], &GUEST_MAC, &[8, 0]].concat();
+    scene.say(&[&ethernet, packet].concat());
+}
+
+/// The guest sends an echo request with identifier 77 and sequence number 3.
+fn ping(scene: &mut Scene, to: [u8; 4]) {
+    let mut packet = Vec::new();
+    emit_echo_quote(&mut packet, [10, 0, 2, 100].into(), to.into(), 77, 3);
+    say(scene, &packet);
+}
+
+#[test]
+fn echo_goes_out_and_its_reply_or_its_failure_comes_back() {
+    in_new_netns(|| {
+        ip("addr add 192.0.2.1/32 dev lo");
+        ip("route add unreachable 198.51.100.0/24");
+        let mut scene = Scene::new(StackConfig::default());
+        ping(&mut scene, [192, 0, 2, 1]);
+        let heard = scene.turn_until(1);
+        assert_eq!((heard.len(), &heard[0][12..16]), (1, &[192, 0, 2, 1][..]));
+        assert_eq!((heard[0][20], &heard[0][24..28]), (0, &[0, 77, 0, 3][..]));
+        assert!(scene.reactor.backlog.is_empty(), "it is drained");
+        ping(&mut scene, [198, 51, 100, 1]);
+        let heard = scene.heard();
+        assert_eq!((heard.len(), &heard[0][20..22]), (1, &[3, 1][..]));
+        assert_eq!(heard[0][28 + 24..], [0, 77, 0, 3], "the request that it is about");
+        assert_eq!(scene.discards(DiscardReason::HostSendFailed), 1);
+        // Where the host permits no echo, the flow ends, and its socket with it.
+        let now = scene.reactor.now();
+        let flow = scene.reactor.list_flows(0, now).flows[0].id;
+        let error = EchoOpenError::NotPermitted;
+        scene.reactor.note_sent(Err(Unsent::EchoNotPermitted { flow, error }));
+        scene.serve();
+        assert_eq!((scene.flows(), scene.reactor.sockets.of(flow).is_none()), (0, true));
+        assert_eq!(scene.discards(DiscardReason::IcmpEchoNotPermitted), 1);
+    });
+}
+
+#[test]
+fn datagram_that_is_too_large_for_the_path_is_told_once() {
+    in_new_netns(|| {
+        ip("addr add 192.0.2.1/32 dev lo");
+        ip("link set lo mtu 1300");
+        let mut scene = Scene::new(StackConfig::default());
+        let mut packet = Vec::new();
+        let (from, to) = (([10, 0, 2, 100], 5000).into(), ([192, 0, 2, 1], 9).into());
+        emit_datagram(&mut packet, from, to, 64, 0, &[7; 1400]).unwrap();
+        // Don't fragment.
+        packet[6] = 0x40;
+        fill_ipv4_checksum(&mut packet[..20]);
+        say(&mut scene, &packet);
+        let heard = scene.heard();
+        assert_eq!((heard.len(), &heard[0][20..22]), (1, &[3, 4][..]));
+        assert_eq!(heard[0][26..28], 1300_u16.to_be_bytes());
+        assert_eq!(scene.discards(DiscardReason::HostSendFailed), 1);
+        // Looking for the MTU may have turned up errors of other datagrams.
+        assert_eq!(scene.reactor.backlog.len(), 1, "its socket is looked at without an event");
+        scene.serve();
+        assert!(scene.heard().is_empty() && scene.reactor.backlog.is_empty());
+    });
 }
