@@ -372,8 +372,8 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
             let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
             assert!(api.path().exists());
             let helper = ProcessFacts(helper_of(&slirp));
-            // It holds its end of a pair, and neither the device nor any pipe of our caller's.
-            wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 1);
+            // It holds its ends of two pipes, and neither the device nor any pipe of our caller's.
+            wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 2);
             slirp.signal(end);
             assert_eq!(slirp.wait().signal, Some(end as i32));
             if end == Signal::SIGKILL {

@@ -11,13 +11,13 @@
 //! | remove a file | this process has ended or given the helper up | nothing |
 //!
 //! # Theory of operation
-//! Helper and parent hold the two ends of a socket pair, which tell both of each other's end, however
-//! it comes. What the parent sends are numbers of questions, one byte each, and it has nothing else to
-//! say: the files are fixed when the helper starts. An answer carries the number of its question, so
-//! that one which comes too late is not taken for the next. As in [`fork`](super::fork), the
-//! child only does what a signal handler may. It keeps no other descriptor than those of its duties,
-//! so that nobody who waits for the end of ours is kept waiting by it, takes no signal, and cannot be
-//! traced.
+//! There is a pipe each way, which tells the other side of the end of this one, however it comes. (A
+//! filter that we run under may forbid sockets of this kind: the Guix daemon's does.) What the
+//! parent sends are numbers of questions, one byte each, and it has nothing else to say: the files
+//! are fixed when the helper starts. An answer carries the number of its question, so that one which
+//! comes too late is not taken for the next. As in [`fork`](super::fork), the child only does what a
+//! signal handler may. It keeps no other descriptor than those of its duties, so that nobody who waits
+//! for the end of ours is kept waiting by it, takes no signal, and cannot be traced.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -30,17 +30,13 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair,
-};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, chdir, pipe2, read};
+use nix::unistd::{ForkResult, Pid, chdir, pipe2, read, write};
 
 super::calls::system_calls! {
-    SYS_sendto => "questions to the helper";
-    SYS_recvfrom => "the helper's answers";
-    SYS_shutdown => "the helper is told";
+    SYS_write => "questions to the helper";
+    SYS_read => "the helper's answers";
     SYS_ppoll => "the helper's answers and its end";
     #[cfg(target_arch = "x86_64")]
     SYS_poll => "the helper's answers and its end";
@@ -53,8 +49,9 @@ pub(crate) type Identity = (u64, u64);
 /// Longest file that is read, in bytes (arbitrary; an ordinary resolv.conf has a few hundred).
 pub(crate) const FILE_CAP: usize = 64 * 1024;
 
-/// In front of the file in an answer: the number of the question, and an error number.
-const HEADER_LEN: usize = 2;
+/// In front of the file in an answer: the number of the question, an error number, and the length of
+/// what follows, in four bytes, the lowest first.
+const HEADER_LEN: usize = 6;
 
 /// How long an answer is waited for, in milliseconds (arbitrary; it takes less than one).
 const ANSWER_PATIENCE: u16 = 500;
@@ -85,11 +82,39 @@ pub(crate) struct Watched<'a> {
 /// The helper. Dropping it lets it remove its file, and waits until it has.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    /// Our end of the pair.
-    socket: OwnedFd,
+    /// Questions leave here. None while it is being dropped.
+    ask: Option<OwnedFd>,
+    /// The other end of that pipe. We keep one, too, so that a question to a helper that has ended is
+    /// no SIGPIPE for us.
+    _kept: OwnedFd,
+    /// Answers arrive here.
+    answers: OwnedFd,
     pid: Pid,
+    dialogue: Mutex<Dialogue>,
+}
+
+/// How far question and answer have come.
+#[derive(Debug, Default)]
+struct Dialogue {
     /// The number of the last question.
-    asked: Mutex<u8>,
+    asked: u8,
+    /// What has arrived of answers.
+    arrived: Vec<u8>,
+}
+
+impl Dialogue {
+    /// Takes the first answer, once it is there as a whole: the number of its question, and the
+    /// content or an error.
+    fn take(&mut self) -> Option<(u8, Result<Vec<u8>, Errno>)> {
+        let &[number, errno, ref len @ ..] = self.arrived.first_chunk::<HEADER_LEN>()?;
+        let len = HEADER_LEN + usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        if self.arrived.len() < len {
+            return None;
+        }
+        let answer: Vec<u8> = self.arrived.drain(..len).skip(HEADER_LEN).collect();
+        let content = if errno == 0 { Ok(answer) } else { Err(Errno::from_raw(errno.into())) };
+        Some((number, content))
+    }
 }
 
 impl Helper {
@@ -97,13 +122,14 @@ impl Helper {
     /// or the helper.
     ///
     /// # Errors
-    /// Those of socketpair(2), pipe(2) and fork(2).
+    /// Those of pipe(2) and fork(2).
     pub(crate) fn start(
         duties: &Duties,
         watched: Option<&Watched<'_>>,
     ) -> Result<(Self, Option<OwnedFd>), Errno> {
-        let (here, there) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // A question never waits for a helper that does not read.
+        let (questions, ask) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (answers, reply) = pipe2(OFlag::O_CLOEXEC)?;
         let pipe = watched.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         let (gone, tell) = pipe.unzip();
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -111,7 +137,7 @@ impl Helper {
         // already, and leaves by _exit(2) without running any destructor of the program.
         let born = unsafe { nix::unistd::fork() };
         if let Ok(ForkResult::Child) = born {
-            serve(there.as_fd(), duties, watched.zip(tell));
+            serve(questions.as_fd(), reply.as_fd(), duties, watched.zip(tell));
             // SAFETY: _exit(2) ends the process at once.
             unsafe { libc::_exit(0) };
         }
@@ -119,7 +145,10 @@ impl Helper {
         let _restored = mask.thread_set_mask();
         match born? {
             ForkResult::Parent { child } => {
-                Ok((Self { socket: here, pid: child, asked: Mutex::new(0) }, gone))
+                let dialogue = Mutex::default();
+                let helper =
+                    Self { ask: Some(ask), _kept: questions, answers, pid: child, dialogue };
+                Ok((helper, gone))
             }
             // The child has left above.
             ForkResult::Child => Err(Errno::EINVAL),
@@ -132,39 +161,41 @@ impl Helper {
     /// Those of open(2) and read(2), `EINVAL` for what is no regular file; `ETIMEDOUT` from a helper
     /// that does not answer in [`ANSWER_PATIENCE`], `EPIPE` from one that has ended.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        *asked = asked.wrapping_add(1);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(self.socket.as_raw_fd(), &[*asked], flags)?;
-        let mut record = vec![0; HEADER_LEN + FILE_CAP];
+        let mut dialogue = self.dialogue.lock().unwrap_or_else(PoisonError::into_inner);
+        dialogue.asked = dialogue.asked.wrapping_add(1);
+        let asked = dialogue.asked;
+        self.ask(asked)?;
+        let mut piece = vec![0; HEADER_LEN + FILE_CAP];
         loop {
-            let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match dialogue.take() {
+                Some((number, content)) if number == asked => return Ok(content?),
+                // The answer to a question that we have given up.
+                Some(_) => continue,
+                None => {}
+            }
+            let mut polled = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
             if poll(&mut polled, PollTimeout::from(ANSWER_PATIENCE))? == 0 {
                 return Err(Errno::ETIMEDOUT.into());
             }
-            let len = recv(self.socket.as_raw_fd(), &mut record, MsgFlags::MSG_DONTWAIT)?;
-            match record.get(..len) {
-                Some([number, 0, ..]) if number == &*asked => {
-                    record.truncate(len);
-                    record.drain(..HEADER_LEN);
-                    return Ok(record);
-                }
-                Some([number, errno, ..]) if number == &*asked => {
-                    return Err(Errno::from_raw((*errno).into()).into());
-                }
-                // The answer to a question that we have given up.
-                Some([_, _, ..]) => {}
-                Some(_) | None => return Err(Errno::EPIPE.into()),
+            let len = read(&self.answers, &mut piece)?;
+            if len == 0 {
+                return Err(Errno::EPIPE.into());
             }
+            dialogue.arrived.extend_from_slice(piece.get(..len).unwrap_or_default());
         }
+    }
+
+    fn ask(&self, number: u8) -> Result<(), Errno> {
+        let ask = self.ask.as_ref().ok_or(Errno::EPIPE)?;
+        write(ask, &[number]).map(drop)
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        let _told = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        self.ask = None;
         // Nothing but its hang-up counts: there may be answers that nobody has read.
-        let mut hung_up = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        let mut hung_up = [PollFd::new(self.answers.as_fd(), PollFlags::empty())];
         if poll(&mut hung_up, PollTimeout::from(END_PATIENCE)) == Ok(1) {
             // Whoever ignores its children has reaped it already.
             let _reaped = waitpid(self.pid, None);
@@ -173,18 +204,23 @@ impl Drop for Helper {
 }
 
 /// What the helper does.
-fn serve(parent: BorrowedFd<'_>, duties: &Duties, watched: Option<(&Watched<'_>, OwnedFd)>) {
+fn serve(
+    questions: BorrowedFd<'_>,
+    reply: BorrowedFd<'_>,
+    duties: &Duties,
+    watched: Option<(&Watched<'_>, OwnedFd)>,
+) {
     // Failure of these would mean less tidiness or protection, but no harm to what it is for.
     let _protected = prctl::set_dumpable(false);
     let _named = prctl::set_name(c"slirp-outside");
     let _moved = chdir(c"/");
-    let mut kept = [parent.as_raw_fd(); 6];
-    if let Some((watched, tell)) = &watched {
-        let [first, second, third] = watched.kept.map(|fd| fd.as_raw_fd());
-        let (wakes, tell) = (watched.wakes.as_raw_fd(), tell.as_raw_fd());
-        kept = [parent.as_raw_fd(), wakes, first, second, third, tell];
-    }
-    close_all_but(kept);
+    let [first, second, third, wakes, tell] =
+        watched.as_ref().map_or([questions.as_raw_fd(); 5], |(watched, tell)| {
+            let [first, second, third] = watched.kept.map(|fd| fd.as_raw_fd());
+            [first, second, third, watched.wakes.as_raw_fd(), tell.as_raw_fd()]
+        });
+    let (asked, told) = (questions.as_raw_fd(), reply.as_raw_fd());
+    close_all_but([asked, told, first, second, third, wakes, tell]);
     let mut watched = watched;
     let mut record = [0_u8; HEADER_LEN + FILE_CAP];
     loop {
@@ -192,22 +228,21 @@ fn serve(parent: BorrowedFd<'_>, duties: &Duties, watched: Option<(&Watched<'_>,
             // This closes the pipe.
             watched = None;
         }
-        let wakes = watched.as_ref().map_or(parent, |(watched, _)| watched.wakes);
+        let wakes = watched.as_ref().map_or(questions, |(watched, _)| watched.wakes);
         let mut polled =
-            [PollFd::new(parent, PollFlags::POLLIN), PollFd::new(wakes, PollFlags::POLLIN)];
+            [PollFd::new(questions, PollFlags::POLLIN), PollFd::new(wakes, PollFlags::POLLIN)];
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+            Err(_) => break,
         }
         if polled.first().and_then(PollFd::any) == Some(false) {
             continue;
         }
         let mut number = [0_u8; 1];
-        match read(parent, &mut number) {
-            Ok(0) => break,
-            Ok(_) => answer(parent, duties.read.as_deref(), number[0], &mut record),
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
+        match read(questions, &mut number) {
+            Ok(1..) => answer(reply, duties.read.as_deref(), number[0], &mut record),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Ok(0) | Err(_) => break,
         }
     }
     if let Some((path, identity)) = &duties.removed
@@ -220,23 +255,26 @@ fn serve(parent: BorrowedFd<'_>, duties: &Duties, watched: Option<(&Watched<'_>,
 
 /// Answers question `number`.
 fn answer(
-    parent: BorrowedFd<'_>,
+    reply: BorrowedFd<'_>,
     path: Option<&CStr>,
     number: u8,
     record: &mut [u8; HEADER_LEN + FILE_CAP],
 ) {
-    let [of, status, content @ ..] = record;
-    *of = number;
+    let [of, status, first, second, third, fourth, content @ ..] = record;
     let read = path.ok_or(Errno::ENOENT).and_then(|path| read_file(path, content));
+    *of = number;
     // Numbers of errors end far below 256 (errno(3)).
     *status = read.err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
-    let len = HEADER_LEN + read.unwrap_or(0);
-    let sent =
-        send(parent.as_raw_fd(), record.get(..len).unwrap_or_default(), MsgFlags::MSG_NOSIGNAL);
-    if let Err(Errno::EMSGSIZE) = sent {
-        // Buffers of sockets are small here (net.core.wmem_default).
-        let refused = [number, u8::try_from(Errno::EMSGSIZE as i32).unwrap_or(u8::MAX)];
-        let _sent = send(parent.as_raw_fd(), &refused, MsgFlags::MSG_NOSIGNAL);
+    let len = read.unwrap_or(0);
+    [*first, *second, *third, *fourth] = u32::try_from(len).unwrap_or(0).to_le_bytes();
+    let mut rest = record.get(..HEADER_LEN + len).unwrap_or_default();
+    while !rest.is_empty() {
+        match write(reply, rest) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            // Our parent has ended, which its questions tell as well.
+            Err(_) => return,
+        }
     }
 }
 
@@ -270,7 +308,7 @@ fn identity_of(path: &CStr) -> Option<Identity> {
 }
 
 /// Closes all descriptors but these, which may be named twice.
-fn close_all_but(mut kept: [RawFd; 6]) {
+fn close_all_but(mut kept: [RawFd; 7]) {
     kept.sort_unstable();
     let mut first = 0;
     for kept in kept.map(RawFd::unsigned_abs) {
@@ -379,12 +417,32 @@ mod tests {
         let duties = Duties { read: Some(c_string(&path)), removed: None };
         let (helper, _) = Helper::start(&duties, None).unwrap();
         // A question whose answer nobody waited for.
-        send(helper.socket.as_raw_fd(), &[200], MsgFlags::empty()).unwrap();
-        let mut polled = [PollFd::new(helper.socket.as_fd(), PollFlags::POLLIN)];
+        helper.ask(200).unwrap();
+        let mut polled = [PollFd::new(helper.answers.as_fd(), PollFlags::POLLIN)];
         poll(&mut polled, PollTimeout::NONE).unwrap();
         std::fs::write(&path, "new").unwrap();
         assert_eq!(helper.read().unwrap(), b"new");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn file_is_removed_although_an_answer_was_never_read() {
+        let (path, mut duties) = file("unread");
+        duties.read = Some(c_string(&path));
+        let (helper, _) = Helper::start(&duties, None).unwrap();
+        helper.ask(1).unwrap();
+        let mut polled = [PollFd::new(helper.answers.as_fd(), PollFlags::POLLIN)];
+        poll(&mut polled, PollTimeout::NONE).unwrap();
+        // As if this process were killed.
+        let pid = helper.pid;
+        let ends = [helper.ask.as_ref().unwrap(), &helper._kept, &helper.answers];
+        let ends = ends.map(AsRawFd::as_raw_fd);
+        core::mem::forget(helper);
+        for end in ends {
+            nix::unistd::close(end).unwrap();
+        }
+        waitpid(pid, None).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]
