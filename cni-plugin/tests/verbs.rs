@@ -86,7 +86,7 @@ impl Folder {
     /// Runs the program on these words and this input. It must end in time.
     fn run(&self, words: &[&str], input: &str) -> Output {
         let mut program = Command::new("timeout");
-        program.args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_slirp")]).args(words);
+        program.args(["--signal=KILL", "60", env!("CARGO_BIN_EXE_slirp")]).args(words);
         program.args(["--state-dir", &self.path("state")]);
         let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().unwrap();

@@ -66,7 +66,7 @@ fn offers(shell: &str, arguments: &[&str]) -> Option<BTreeSet<String>> {
         return None;
     }
     let output = Command::new("timeout")
-        .args(["20", shell])
+        .args(["60", shell])
         .args(arguments)
         .stdin(Stdio::null())
         .output()

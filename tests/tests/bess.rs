@@ -20,7 +20,6 @@ use slirp_core::plan::AddressPlan;
 use slirp_tests::*;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-const LIMIT: Duration = PATIENCE;
 const BESS: &str = "--target-type=bess";
 /// The virtual gateway's Ethernet address and ours.
 const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
@@ -40,7 +39,7 @@ fn spawn(world: &World, options: &[&str]) -> Slirp {
         .options(options)
         .positionals(&[path.to_str().unwrap()])
         .spawn();
-    wait_until(LIMIT, "the socket is there", || path.exists());
+    wait_until(PATIENCE, "the socket is there", || path.exists());
     slirp
 }
 
@@ -48,7 +47,7 @@ fn connect_peer(world: &World) -> Socket {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     let address = SockAddr::unix(path(world)).unwrap();
     // The file is there a moment before somebody listens.
-    wait_until(LIMIT, "somebody listens", || socket.connect(&address).is_ok());
+    wait_until(PATIENCE, "somebody listens", || socket.connect(&address).is_ok());
     socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
     socket.set_write_timeout(Some(IO_LIMIT)).unwrap();
     socket
@@ -196,7 +195,7 @@ fn real_programs_of_a_guest_behind_it_are_on_the_network() {
         let _v4 = serve_page(&world, "203.0.113.10");
         let _v6 = serve_page(&world, "2001:db8:2::10");
         bridged(&world, peer, || {
-            wait_until(LIMIT, "an IPv6 route", || {
+            wait_until(PATIENCE, "an IPv6 route", || {
                 world.guest.script("ip -6 route show default").contains("via fe80::2")
             });
             for address in ["203.0.113.10", "[2001:db8:2::10]"] {
@@ -205,7 +204,7 @@ fn real_programs_of_a_guest_behind_it_are_on_the_network() {
                     format!("curl -sS --retry 20 --retry-connrefused --retry-delay 1 {url}");
                 assert_eq!(world.guest.script(&fetch).len(), 700_000, "{address}");
             }
-            world.guest.script("ping -c 1 -W 5 10.0.2.2");
+            world.guest.script("ping -c 1 -W 20 10.0.2.2");
         });
         let exit = slirp.wait();
         assert_eq!(exit.code, Some(0), "{}", exit.stderr);
@@ -355,7 +354,7 @@ fn start_says_what_slirp4netns_says() {
     let api = world.folder().join("api.sock");
     let mut slirp = spawn(&world, &["--api-socket", api.to_str().unwrap()]);
     let socket = path(&world);
-    wait_until(LIMIT, "it says that it waits", || !slirp.stderr().is_empty());
+    wait_until(PATIENCE, "it says that it waits", || !slirp.stderr().is_empty());
     assert_eq!(slirp.stderr(), format!("Waiting for connection to {}\n", socket.display()));
     // In front of it stands another warning where system calls are filtered.
     assert!(slirp.stdout().ends_with("WARNING: BESS mode is experimental\n"), "{}", slirp.stdout());

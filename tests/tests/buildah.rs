@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use slirp_tests::*;
 
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 /// What only the network that Buildah starts has.
 const FACTS: &str = "ip -o link show tap0 | grep -o 'mtu [0-9]*'; head -n1 /etc/resolv.conf";

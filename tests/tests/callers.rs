@@ -1,13 +1,12 @@
 //! Command lines of programs that are not here to be run: word by word, with their descriptors, and what they do next.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use slirp_tests::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 /// Starts exactly these words and waits for the one byte.
 fn start<'w>(world: &'w World, argv: &[&str]) -> SlirpBuilder<'w> {
@@ -59,7 +58,7 @@ fn cni_wrappers_name_the_interface_and_end_it_by_signal() {
     assert_eq!(fetch(&world), SEEN);
     let facts = slirp.facts();
     slirp.signal(Signal::SIGTERM);
-    wait_until(Duration::from_secs(5), "it is gone", || !facts.is_alive());
+    wait_until(PATIENCE, "it is gone", || !facts.is_alive());
 }
 
 /// RootlessKit 2 with `--detach-netns`, as Docker and nerdctl use it, and k3s's network: the namespace is a file in the

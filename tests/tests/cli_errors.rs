@@ -1,16 +1,12 @@
 //! What the command line refuses, in words and exit codes that scripts and clients match on.
 
 use std::process::Command;
-use std::time::Duration;
 
 use slirp_tests::*;
 
-/// How long a command line that ends by itself may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// Runs the binary with arguments that end it before it needs any privilege.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = output_within(LIMIT, Command::new(binary_under_test()).args(arguments));
+    let output = output_within(PATIENCE, Command::new(binary_under_test()).args(arguments));
     (
         output.status.code(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -96,7 +92,7 @@ fn reader_that_leaves_early_causes_no_complaint() {
     let file = std::env::temp_dir().join(format!("slirp-test-epipe-{}", std::process::id()));
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(binary_under_test()).arg(&file);
-    let output = output_within(LIMIT, &mut command);
+    let output = output_within(PATIENCE, &mut command);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }

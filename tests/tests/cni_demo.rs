@@ -194,7 +194,7 @@ fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
             "{routes}"
         );
         for gateway in played.gateways {
-            sudo(&oci, &format!("ip netns exec demo ping -c 1 -W 5 {gateway}"));
+            sudo(&oci, &format!("ip netns exec demo ping -c 1 -W 20 {gateway}"));
         }
         // The demo pings the container from the host. That of a user-mode network is behind ports, not addresses.
         sudo(
@@ -203,7 +203,7 @@ fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
             ip netns exec demo busybox httpd -p 80 -h /run/www",
         );
         let page =
-            sudo(&oci, &format!("curl --silent --show-error --max-time 10 {}", played.reached));
+            sudo(&oci, &format!("curl --silent --show-error --max-time 50 {}", played.reached));
         assert_eq!(page, "of demo\n");
 
         assert_eq!(call("DEL"), "", "there is no output expected");
@@ -252,11 +252,11 @@ fn demo_with_rootless_runc_from_create_to_delete() {
     assert!(routes.contains("default via 10.0.2.2 dev eth0"), "{routes}");
     let link = oci.exec("demo", &["ip", "link", "show", "eth0"]);
     assert!(link.contains(mac.as_str().expect("a MAC address")), "{link}");
-    oci.exec("demo", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+    oci.exec("demo", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
 
     let started = oci.call(&["start", "demo"]);
     assert!(started.status.success(), "{}", started.stderr);
-    oci.exec("demo", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+    oci.exec("demo", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
     assert_eq!(call("DEL"), "", "DEL prints nothing");
     let after = oci.call(&["exec", "demo", "ip", "-o", "address", "show", "eth0"]);
     assert!(!after.status.success(), "{}", after.stdout);
@@ -278,7 +278,7 @@ fn two_terminals_an_unshared_shell_and_a_runtime_of_the_same_user() {
         cni.add().expect("the network is added");
         let shown = world.guest.script("ip addr show eth0");
         assert!(shown.contains("mtu 1500") && shown.contains("10.0.2.100/24"), "{shown}");
-        let curl = "curl --silent --show-error --max-time 10";
+        let curl = "curl --silent --show-error --max-time 50";
         let host = world.guest.script(&format!("{curl} http://10.0.2.2:{port}/"));
         assert_eq!(host, "visitor 127.0.0.1\n");
         assert_eq!(

@@ -6,21 +6,18 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-const LIMIT: Duration = Duration::from_secs(10);
-
 fn send(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
 
 fn await_end(pid: u32, what: &str) {
-    wait_until(LIMIT, what, || !ProcessFacts(pid).is_alive());
+    wait_until(PATIENCE, what, || !ProcessFacts(pid).is_alive());
 }
 
 fn has_interface(namespace: &Namespace, name: &str) -> bool {
@@ -53,7 +50,7 @@ fn processes_of(world: &World) -> Vec<u32> {
 }
 
 fn assert_nothing_left(world: &World) {
-    wait_until(LIMIT, "no process is left", || processes_of(world).is_empty());
+    wait_until(PATIENCE, "no process is left", || processes_of(world).is_empty());
     assert_eq!(files_in(&state_folder(world)), Vec::<String>::new());
 }
 
@@ -107,12 +104,12 @@ fn second_process_in_the_namespace_keeps_the_network() {
     let joined = world.guest.spawn(&["sh", "-c", "exec cat"]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     connect(&world.guest, server.address()).expect("the network works");
-    wait_until(LIMIT, "the second process has joined", || {
+    wait_until(PATIENCE, "the second process has joined", || {
         let of = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         of(joined.pid()) == of(world.guest.pid())
     });
     send(world.guest.pid(), Signal::SIGKILL);
-    wait_until(LIMIT, "the keeper has found the second process", || {
+    wait_until(PATIENCE, "the keeper has found the second process", || {
         std::fs::read_to_string(&log).unwrap().contains("held by another")
     });
     // The namespace is entered by a descriptor, so this works whoever is in it.
@@ -245,10 +242,10 @@ fn addition_that_is_killed_leaves_nothing_behind() {
     let cni =
         MiniCni::new(&world, &json!({})).variable("SLIRP4NETNS", &program.display().to_string());
     let adding = cni.start("ADD", &[]);
-    wait_until(LIMIT, "the keeper runs", || processes_of(&world).len() == 1);
+    wait_until(PATIENCE, "the keeper runs", || processes_of(&world).len() == 1);
     send(adding.pid(), Signal::SIGKILL);
     drop(adding);
-    wait_until(LIMIT, "nothing is left", || processes_of(&world).is_empty());
+    wait_until(PATIENCE, "nothing is left", || processes_of(&world).is_empty());
     cni.del().unwrap();
     assert_nothing_left(&world);
     assert!(!has_interface(&world.guest, "eth0"));

@@ -204,11 +204,11 @@ fn nested_containers_reach_each_other_and_the_world_with_and_without_masqueradin
         );
         assert_eq!(said, "hello\n");
         for id in ["n1", "n2", "n3"] {
-            let page = outer.in_inner(id, "sh -c 'echo GET / | nc -w 10 203.0.113.10 80'");
+            let page = outer.in_inner(id, "sh -c 'echo GET / | nc -w 50 203.0.113.10 80'");
             assert!(page.ends_with("visitor 198.51.100.1\n"), "{id}: {page}");
         }
         // Over the bridge alone.
-        outer.runc("exec --cap CAP_NET_RAW n3 ping -c 1 -W 5 203.0.113.10");
+        outer.runc("exec --cap CAP_NET_RAW n3 ping -c 1 -W 20 203.0.113.10");
         assert_eq!(outer.oci.networks().len(), 2 * 3, "keepers and engines of outer, n1 and n2");
         // Once while the container runs, and once when it has gone.
         assert_eq!(outer.call("DEL", "n2", "cni0", PLUGIN, SLIRP), "");

@@ -195,7 +195,7 @@ fn network_for_containerd_forwards_a_port() {
     let cni = MiniCni::new(&world, &plugin).capability("portMappings", port);
     let _server = web_server(&world.guest, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
     cni.add().expect("the network is added");
-    let page = world.remote.script(&format!("curl --silent --max-time 10 http://{HOST}:8080/"));
+    let page = world.remote.script(&format!("curl --silent --max-time 50 http://{HOST}:8080/"));
     assert_eq!(page, "visitor 198.51.100.2\n");
     cni.del().expect("the network is removed");
 }

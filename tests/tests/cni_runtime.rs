@@ -198,9 +198,7 @@ fn collection_without_a_list_removes_what_has_died() {
     cni.add().unwrap();
     let keeper = cni.keeper();
     world.host.script(&format!("kill -9 {keeper}"));
-    wait_until(std::time::Duration::from_secs(5), "the keeper is killed", || {
-        !ProcessFacts(keeper).is_alive()
-    });
+    wait_until(PATIENCE, "the keeper is killed", || !ProcessFacts(keeper).is_alive());
     assert_eq!(cni.attachments()[0]["state"], "dead");
     cni.gc(None).unwrap();
     assert!(cni.attachments().is_empty());

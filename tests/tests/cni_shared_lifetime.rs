@@ -5,14 +5,11 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use slirp_tests::*;
-
-const LIMIT: Duration = Duration::from_secs(15);
 
 fn send(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
@@ -28,7 +25,7 @@ fn files_of(world: &World) -> Vec<String> {
 }
 
 fn assert_nothing_left(world: &World) {
-    wait_until(LIMIT, "no process is left", || {
+    wait_until(PATIENCE, "no process is left", || {
         network_processes(world).is_empty() && keepers(world).is_empty()
     });
     assert_eq!(files_of(world), Vec::<String>::new());
@@ -93,7 +90,7 @@ fn remotes_of_a_container_that_leaves_see_a_reset() {
     });
     let _stream = connect(&first.namespace, server.address()).unwrap();
     first.cni.del().unwrap();
-    let outcome = end.recv_timeout(LIMIT).unwrap();
+    let outcome = end.recv_timeout(PATIENCE).unwrap();
     assert_eq!(outcome, Err(std::io::ErrorKind::ConnectionReset));
 }
 
@@ -124,7 +121,7 @@ fn end_of_a_container_ends_its_membership_alone() {
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
     send(first.namespace.pid(), Signal::SIGKILL);
-    wait_until(LIMIT, "the attachment has ended", || second.cni.attachments().len() == 1);
+    wait_until(PATIENCE, "the attachment has ended", || second.cni.attachments().len() == 1);
     second.cni.check().unwrap();
     let third = Container::join(&world, "c", &json!({})).unwrap();
     assert_eq!(third.address(), Ipv4Addr::new(10, 0, 2, 100), "its address is free");
@@ -140,7 +137,7 @@ fn deleted_interface_ends_its_membership_alone() {
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
     first.namespace.script("ip link delete eth0");
-    wait_until(LIMIT, "the attachment has ended", || second.cni.attachments().len() == 1);
+    wait_until(PATIENCE, "the attachment has ended", || second.cni.attachments().len() == 1);
     second.cni.check().unwrap();
     assert!(first.cni.check().unwrap_err().message.contains("not attached"));
 }
@@ -161,7 +158,7 @@ fn killed_keeper_takes_its_member_with_it_and_no_other() {
     assert_eq!(third.address(), first.address());
     send(keeper_of(&second, "b"), Signal::SIGKILL);
     send(keeper_of(&third, "a"), Signal::SIGKILL);
-    wait_until(LIMIT, "the process has ended", || network_processes(&world).is_empty());
+    wait_until(PATIENCE, "the process has ended", || network_processes(&world).is_empty());
     second.cni.del().unwrap();
     third.cni.del().unwrap();
     assert_nothing_left(&world);
@@ -242,7 +239,7 @@ fn killed_keeper_makes_way_for_a_container_that_shares_the_network_or_does_not()
         let runtime = MiniCni::new(&world, &json!({ "shared": is_shared })).netns(&netns(&first));
         runtime.add().unwrap();
         send(runtime.keeper(), Signal::SIGKILL);
-        wait_until(LIMIT, "the keeper is gone", || keepers(&world).is_empty());
+        wait_until(PATIENCE, "the keeper is gone", || keepers(&world).is_empty());
         let other = MiniCni::new(&world, &json!({ "shared": !is_shared }));
         let other = other.container("c2").netns(&netns(&second));
         other.add().unwrap();

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
 
 use slirp_tests::*;
 
@@ -233,7 +232,7 @@ fn file_transfer_is_refused_at_once() {
 
 /// Waits until the guest may send from the address that it asks by.
 fn await_link_local(world: &World) {
-    wait_until(Duration::from_secs(15), "a link-local address", || {
+    wait_until(PATIENCE, "a link-local address", || {
         let text = world.guest.script("ip -6 addr show dev tap0 scope link -tentative");
         text.contains("inet6 fe80:")
     });
@@ -275,7 +274,7 @@ fn dhclient_gets_the_ipv6_nameserver_and_the_search_domains() {
     let slirp = world.slirp().options(&options).start();
     await_link_local(&world);
     let capture = world.capture();
-    let answers = dhclient(&world, "20");
+    let answers = dhclient(&world, "50");
     for (name, value) in [
         ("name_servers", "fd00::3"),
         ("domain_search", "example.org. b.example.test."),
@@ -301,7 +300,7 @@ fn stateless_dhcpv6_tells_the_dns_address_and_the_search_domains() {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 546)).unwrap();
         (socket, nix::net::if_::if_nametoindex("tap0").unwrap())
     });
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let client_id = [0, 1, 0, 10, 0, 3, 0, 1, 2, 0, 0, 0, 0, 9];
     let request = [&[11, 7, 8, 9][..], &client_id, &[0, 6, 0, 4, 0, 23, 0, 24]].concat();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);

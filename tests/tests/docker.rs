@@ -15,13 +15,13 @@ const SCRIPT: &str = "export DOCKER_HOST=unix:///mnt/run/docker.sock
     export DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=auto
     export DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SECCOMP=auto
     dockerd-rootless.sh --storage-driver=vfs >daemon.log 2>&1 </dev/null &
-    for try in $(seq 100); do docker info >/dev/null 2>&1 && break; sleep 0.1; done
+    for try in $(seq 600); do docker info >/dev/null 2>&1 && break; sleep 0.1; done
     docker import image.tar box >/dev/null
     docker run --rm --volume=/usr:/usr:ro box \
-        curl --silent --show-error --max-time 15 http://203.0.113.10/ http://www.example.test/
+        curl --silent --show-error --max-time 50 http://203.0.113.10/ http://www.example.test/
     docker run --detach --name=web --publish=8080:80 --volume=/usr:/usr:ro box \
         /usr/bin/python3 -u /who.py 0.0.0.0 80 >/dev/null
-    for try in $(seq 100); do docker logs web | grep -q serving && break; sleep 0.1; done
+    for try in $(seq 600); do docker logs web | grep -q serving && break; sleep 0.1; done
     echo serving
     read end || :
     docker rm --force web >/dev/null
@@ -48,7 +48,7 @@ fn containers_of_rootless_docker_fetch_and_are_published() {
     let started_at = std::time::Instant::now();
     while !serving.exists() {
         let ended = !ProcessFacts(docker.pid()).is_alive();
-        assert!(!ended && started_at.elapsed() < Duration::from_secs(60), "{}", log());
+        assert!(!ended && started_at.elapsed() < PATIENCE * 2, "{}", log());
         std::thread::sleep(Duration::from_millis(20));
     }
     let networks = session.networks();

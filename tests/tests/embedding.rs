@@ -22,11 +22,9 @@ use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::AddressPlan;
 use slirp_core::policy::Policy;
 use slirp_tests::{
-    Account, FAR, GATEWAY, Namespace, ProcessFacts, TcpServer, World, connect, receive_exact,
-    send_exact, wait_until, world,
+    Account, FAR, GATEWAY, Namespace, PATIENCE, ProcessFacts, TcpServer, World, connect,
+    receive_exact, send_exact, wait_until, world,
 };
-
-const LIMIT: Duration = Duration::from_secs(15);
 
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -116,7 +114,7 @@ fn run_example(world: &World, program: &Path) -> String {
         .spawn()
         .expect("the example starts");
     let facts = ProcessFacts(child.id());
-    wait_until(Duration::from_secs(60), "end of the example", || !facts.is_alive());
+    wait_until(PATIENCE, "end of the example", || !facts.is_alive());
     let status = child.wait().expect("the child is ours");
     let (mut said, mut complained) = (String::new(), String::new());
     child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
@@ -228,7 +226,7 @@ fn twenty_instances_with_open_connections_leave_nothing_behind() {
         let stream = echo(&world.guest, server.address());
         // A thread gives itself its name, and one that has been joined may be listed for a moment
         // longer.
-        wait_until(LIMIT, "two threads", || instance_threads() == 2);
+        wait_until(PATIENCE, "two threads", || instance_threads() == 2);
         if round % 2 == 0 {
             instance.handle().shutdown();
             instance.wait().expect("a clean end");
@@ -237,8 +235,8 @@ fn twenty_instances_with_open_connections_leave_nothing_behind() {
         }
         drop(stream);
     }
-    wait_until(LIMIT, "the end of all threads", || instance_threads() == 0);
-    wait_until(LIMIT, "closed descriptors", || open_files() <= files);
+    wait_until(PATIENCE, "the end of all threads", || instance_threads() == 0);
+    wait_until(PATIENCE, "closed descriptors", || open_files() <= files);
     assert_eq!(children(), family, "a helper process was left behind");
 }
 
@@ -278,12 +276,12 @@ fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
         Builder::new(link).recording(recording).spawn().expect("the instance starts")
     });
     // A thread gives itself its name.
-    wait_until(LIMIT, "the third thread", || instance_threads() == 3);
+    wait_until(PATIENCE, "the third thread", || instance_threads() == 3);
     // Who has 10.0.2.2?
     let question = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\0\x01\x08\0\x06\x04\0\x01\
         \x02\0\0\0\0\x01\x0a\0\x02\x64\0\0\0\0\0\0\x0a\0\x02\x02";
     send(there.as_raw_fd(), question, MsgFlags::empty()).expect("the instance listens");
-    wait_until(LIMIT, "the answer", || {
+    wait_until(PATIENCE, "the answer", || {
         let stats = instance.handle().blocking_stats().expect("the instance runs");
         stats.frames_to_guest == 1
     });
@@ -293,8 +291,8 @@ fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
     // Header, question and answer, whole by now.
     let len = std::fs::metadata(&file).expect("the recording is there").len();
     assert_eq!(len, 24 + 16 + 42 + 16 + 42);
-    wait_until(LIMIT, "the end of all threads", || instance_threads() == 0);
-    wait_until(LIMIT, "closed descriptors", || open_files() <= files);
+    wait_until(PATIENCE, "the end of all threads", || instance_threads() == 0);
+    wait_until(PATIENCE, "closed descriptors", || open_files() <= files);
 }
 
 #[test]
@@ -326,12 +324,12 @@ fn end_of_an_instance_can_be_polled_for() {
     assert!(!has_ended(0), "it runs");
     assert!(network.outcome(Duration::ZERO).is_none());
     network.handle().shutdown();
-    assert!(has_ended(15_000), "it tells by itself");
-    assert!(matches!(network.stop(LIMIT), Some(Ok(()))), "and how");
+    assert!(has_ended(60_000), "it tells by itself");
+    assert!(matches!(network.stop(PATIENCE), Some(Ok(()))), "and how");
     drop(network);
     let dropped = embed(&world, &world.guest, Policy::default()).into_background().unwrap();
     drop(dropped);
-    wait_until(LIMIT, "nothing is left of either", || {
+    wait_until(PATIENCE, "nothing is left of either", || {
         instance_threads() <= threads && open_files() <= files
     });
 }

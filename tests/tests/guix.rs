@@ -154,7 +154,7 @@ fn device_by_descriptor_works_under_the_callers_filter() {
         let _far_v6 = web_server(&world.remote, (FAR_V6, 80).into());
         let _web = web_server(&world.host, (LOOPBACK, 8000).into());
         let _slirp = start(&world, newest, &["--disable-host-loopback"]);
-        let curl = "curl --silent --show-error --max-time 15";
+        let curl = "curl --silent --show-error --max-time 50";
         let text = world.guest.script(&format!(
             "{curl} http://203.0.113.10/ http://[2001:db8:2::10]/
             {curl} -4 http://www.example.test/
@@ -209,6 +209,6 @@ fn loopback_addresses_sent_to_the_device_reach_the_hosts_loopback() {
         ip route add 127.0.0.1 via 10.0.2.2 dev tap0 src 10.0.2.100",
     );
     let text =
-        world.guest.script("curl --silent --show-error --max-time 15 http://127.0.0.1:8000/");
+        world.guest.script("curl --silent --show-error --max-time 50 http://127.0.0.1:8000/");
     assert_eq!(text, "visitor 127.0.0.1\n");
 }

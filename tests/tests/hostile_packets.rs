@@ -17,7 +17,7 @@ fn assert_unimpressed(world: &World, slirp: &Slirp) {
     stream.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"alive");
     let facts = slirp.facts();
-    wait_until(Duration::from_secs(45), "the process is idle", || {
+    wait_until(PATIENCE, "the process is idle", || {
         facts.cpu_time_during(Duration::from_secs(1)) < Duration::from_millis(50)
     });
     assert!(facts.resident_kib() < 40 * 1024, "{} KiB", facts.resident_kib());

@@ -3,7 +3,7 @@
 use slirp_tests::*;
 
 fn ping(world: &World, address: &str, extra: &[&str]) -> Output {
-    let mut argv = vec!["ping", "-n", "-c", "2", "-i", "0.2", "-W", "3"];
+    let mut argv = vec!["ping", "-n", "-c", "2", "-i", "0.2", "-W", "20"];
     argv.extend(extra);
     argv.push(address);
     world.guest.exec(&argv)
@@ -62,7 +62,7 @@ fn two_pings_at_once_get_their_own_answers() {
     let _slirp = world.slirp().start();
     let _capture = world.capture();
     let other =
-        world.guest.spawn(&["ping", "-n", "-c", "3", "-i", "0.2", "-W", "3", "203.0.113.10"]);
+        world.guest.spawn(&["ping", "-n", "-c", "3", "-i", "0.2", "-W", "20", "203.0.113.10"]);
     assert_answered(&world, "203.0.113.10", &[]);
     let output = other.finish();
     assert!(output.stdout.contains("3 received"), "{}", output.stdout);

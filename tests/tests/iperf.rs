@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::time::Duration;
-
 use serde_json::Value;
 use slirp_tests::*;
 
@@ -11,7 +9,7 @@ use slirp_tests::*;
 fn server(namespace: &Namespace, address: &str) -> Background {
     let server = namespace.spawn(&["iperf3", "--server", "--one-off", "--bind", address]);
     // A look at the socket table, since a connection would be taken for the client.
-    wait_until(Duration::from_secs(15), "iperf3 listens", || {
+    wait_until(PATIENCE, "iperf3 listens", || {
         !namespace.script("ss -Hltn sport = :5201").trim().is_empty()
     });
     server
@@ -19,7 +17,7 @@ fn server(namespace: &Namespace, address: &str) -> Background {
 
 /// What a client reports; `options` are separated by spaces.
 fn client(namespace: &Namespace, address: &str, options: &str) -> Value {
-    let mut command = vec!["iperf3", "--json", "--connect-timeout", "10000", "--client", address];
+    let mut command = vec!["iperf3", "--json", "--connect-timeout", "50000", "--client", address];
     command.extend(options.split_whitespace());
     let output = namespace.exec(&command);
     let report: Value = serde_json::from_str(&output.stdout)

@@ -126,7 +126,7 @@ fn udp_reaches_host_loopback_and_a_remote_at_every_size() {
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let gateway = SocketAddr::new(GATEWAY_V6, loopback.address().port());
     for len in [1_usize, 1000, 1452, 8000, 60000] {
         for to in [gateway, far.address()] {
@@ -149,7 +149,7 @@ fn udp_to_a_closed_port_is_refused() {
     let _capture = world.capture();
     for to in [GATEWAY_V6, FAR_V6] {
         let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect((to, 9)).unwrap();
         socket.send(b"anybody?").unwrap();
         let error = socket.recv(&mut [0; 16]).expect_err("nobody is there");
@@ -163,7 +163,7 @@ fn virtual_addresses_answer_ping() {
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
     for address in ["fd00::2", "fd00::3", "fe80::2%tap0", "fe80::3%tap0"] {
-        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", address]);
+        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "20", address]);
         assert!(output.status.success(), "{address}: {}{}", output.stdout, output.stderr);
     }
 }
@@ -174,7 +174,7 @@ fn remote_answers_ping() {
     world.let_root_ping();
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
-    let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", "2001:db8:2::10"]);
+    let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "20", "2001:db8:2::10"]);
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
 }
 
@@ -186,7 +186,7 @@ fn names_resolve_over_ipv6() {
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
     for extra in ["+notcp", "+tcp"] {
-        let argv = ["dig", "@fd00::3", "+tries=1", "+time=8", "+short", extra, "www.example.test"];
+        let argv = ["dig", "@fd00::3", "+tries=1", "+time=50", "+short", extra, "www.example.test"];
         let output = world.guest.exec(&argv);
         assert_eq!(output.stdout, "203.0.113.10\n", "{extra}: {}", output.stderr);
     }
@@ -198,7 +198,7 @@ fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
     let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
     let _slirp = start(&world, &[]);
     let _capture = world.capture();
-    let argv = ["dig", "@fd00::3", "+tries=1", "+time=8", "+short", "www.example.test"];
+    let argv = ["dig", "@fd00::3", "+tries=1", "+time=50", "+short", "www.example.test"];
     let output = world.guest.exec(&argv);
     assert_eq!(output.stdout, "203.0.113.10\n", "{}{}", output.stdout, output.stderr);
 }
@@ -215,7 +215,7 @@ fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
     assert!(!addresses.contains("fd00:"), "{addresses}");
     for last in ["2", "3"] {
         let address = format!("fd12:3456:789a:1::{last}");
-        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "3", &address]);
+        let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "20", &address]);
         assert!(output.status.success(), "{address}: {}{}", output.stdout, output.stderr);
     }
     let gateway: IpAddr = "fd12:3456:789a:1::2".parse().unwrap();
@@ -223,7 +223,7 @@ fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
     echo_tcp(&world, far.address());
     for extra in ["+notcp", "+tcp"] {
         let at = "@fd12:3456:789a:1::3";
-        let argv = ["dig", at, "+tries=1", "+time=8", "+short", extra, "www.example.test"];
+        let argv = ["dig", at, "+tries=1", "+time=50", "+short", extra, "www.example.test"];
         let output = world.guest.exec(&argv);
         assert_eq!(output.stdout, "203.0.113.10\n", "{extra}: {}", output.stderr);
     }

@@ -26,7 +26,7 @@ fn transfer(world: &World) {
 /// No process of the test's world but the three holders: whatever the binary started has ended with it.
 fn assert_nothing_left(world: &World) {
     let folder = world.folder().to_str().unwrap().to_owned();
-    wait_until(Duration::from_secs(5), "no process of the binary is left", || {
+    wait_until(PATIENCE, "no process of the binary is left", || {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         !processes.into_iter().any(|process| {
             let files = std::fs::read_dir(process.path().join("fd")).into_iter().flatten();
@@ -162,7 +162,7 @@ fn exit_fd_that_is_not_open_ends_it_with_success() {
 fn ready_fd_that_is_not_open_is_ignored() {
     let world = world!();
     let mut slirp = world.slirp().options(&["--ready-fd=77", "--exit-fd=4"]).spawn();
-    wait_until(Duration::from_secs(10), "the tap is up", || {
+    wait_until(PATIENCE, "the tap is up", || {
         world.guest.exec(&["ip", "link", "show", "tap0", "up"]).stdout.contains("tap0")
     });
     transfer(&world);
@@ -186,7 +186,7 @@ fn term_and_int_end_it_and_the_tap() {
         );
         assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
         let gone = || !world.guest.exec(&["ip", "link", "show", "tap0"]).status.success();
-        wait_until(Duration::from_secs(5), "the tap is gone", gone);
+        wait_until(PATIENCE, "the tap is gone", gone);
         assert_nothing_left(&world);
     }
 }
@@ -384,7 +384,7 @@ fn container_of_subordinate_ids(world: &World) -> Background {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let pid = holder.pid().to_string();
     let before = namespace(&world.host.pid().to_string());
-    wait_until(Duration::from_secs(10), "its namespaces", || {
+    wait_until(PATIENCE, "its namespaces", || {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name == "cat\n" && namespace(&pid) != before
     });
@@ -413,7 +413,7 @@ fn death_of_the_parent_ends_it_where_the_caller_wants_that() {
             let slirp = ProcessFacts(child_of(caller.pid()).expect("the shell has started it"));
             assert!(slirp.is_alive());
             caller.signal(Signal::SIGKILL);
-            wait_until(Duration::from_secs(10), "it follows its parent", || !slirp.is_alive());
+            wait_until(PATIENCE, "it follows its parent", || !slirp.is_alive());
         }
     }
 }
@@ -424,7 +424,7 @@ fn what_is_logged_is_chosen_by_the_option_or_else_by_the_environment() {
     let log = |behind: &[&str], options: &[&str]| {
         let slirp = world.slirp().behind(behind).options(options).start();
         // No resolver listens, which is worth a debug line before the guest is told so.
-        let answer = world.guest.exec(&["dig", "@10.0.2.3", "+tries=1", "+time=8", "a.test"]);
+        let answer = world.guest.exec(&["dig", "@10.0.2.3", "+tries=1", "+time=50", "a.test"]);
         assert!(answer.stdout.contains("SERVFAIL"), "{}", answer.stdout);
         slirp.signal(Signal::SIGTERM);
         slirp.wait().stderr

@@ -20,7 +20,7 @@ fn command_gets_a_network_that_ends_with_it() {
     let path = world.folder().join("bin");
     std::fs::create_dir(&path).expect("the folder is the test's own");
     std::os::unix::fs::symlink(binary_under_test(), path.join("slirp4netns")).expect("likewise");
-    let run = format!("PATH={}:$PATH exec timeout 20 bash {}", path.display(), script.display());
+    let run = format!("PATH={}:$PATH exec timeout 50 bash {}", path.display(), script.display());
     let output = world.host.exec(&["sh", "-c", &run]);
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
     let route = "198.51.100.2 via 10.0.2.2 dev tap0 src 10.0.2.100";

@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use slirp_core::discard::DiscardReason;
 use slirp_core::host::tap::OffloadCeiling;
@@ -19,8 +18,6 @@ use slirp_core::netns::{
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_tests::kernel::{BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len};
 use slirp_tests::*;
-
-const LIMIT: Duration = Duration::from_secs(15);
 
 fn plan() -> AddressPlan {
     AddressPlan::default().with_ipv6(Ipv6Plan::default())
@@ -147,7 +144,7 @@ fn member_stays_when_its_kernel_cannot_describe_a_frame() {
     network.handle().blocking_add_member(newcomer).unwrap();
     set_header_len(device.as_fd(), BEYOND_ANY_READ);
     let socket = guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-    wait_until(LIMIT, "a lost frame", || {
+    wait_until(PATIENCE, "a lost frame", || {
         socket.send_to(b"lost", (FAR, 9)).unwrap();
         let stats = network.handle().blocking_stats().unwrap();
         stats.discards.value(DiscardReason::VnetHeaderInvalid) > 0
@@ -185,7 +182,7 @@ fn member_goes_with_its_ports_its_guard_and_its_device() {
     assert_eq!(handle.blocking_remove_member(id), Err(MemberError::Unknown));
     // A device that goes by itself takes its member along.
     second.script("ip link delete tap0");
-    wait_until(LIMIT, "the member is gone", || handle.blocking_members().unwrap().is_empty());
+    wait_until(PATIENCE, "the member is gone", || handle.blocking_members().unwrap().is_empty());
     assert!(handle.blocking_list_forwards().unwrap().is_empty());
     // And the network is as good as new.
     join(&network, &first, 100, OffloadCeiling::default());

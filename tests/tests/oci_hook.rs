@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use serde_json::json;
 use slirp_tests::*;
@@ -23,7 +22,7 @@ macro_rules! oci {
 }
 
 fn assert_clean_soon(oci: &Oci) {
-    wait_until(Duration::from_secs(10), "nothing is left behind", || oci.is_clean());
+    wait_until(PATIENCE, "nothing is left behind", || oci.is_clean());
 }
 
 #[test]
@@ -38,7 +37,7 @@ fn container_has_a_network_from_its_start_to_its_end() {
             assert!(shown.contains("inet 10.0.2.100/24") && shown.contains("mtu 1500"), "{shown}");
             let routes = oci.exec(&id, &["ip", "route"]);
             assert!(routes.contains("default via 10.0.2.2 dev eth0"), "{routes}");
-            oci.exec(&id, &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+            oci.exec(&id, &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
             oci.delete(&id);
             assert!(oci.is_clean(), "{:?} {:?}", oci.networks(), oci.attachments());
         }
@@ -48,7 +47,7 @@ fn container_has_a_network_from_its_start_to_its_end() {
 /// What the container behind a port of the host says.
 fn said_by(oci: &Oci, port: u16) -> String {
     let mut said = String::new();
-    wait_until(Duration::from_secs(10), "the container answers", || {
+    wait_until(PATIENCE, "the container answers", || {
         said.clear();
         let stream = connect(&oci.session.world.host, (LOCALHOST, port).into());
         // Refused or reset until the container's program listens.
@@ -126,12 +125,12 @@ fn second_container_shares_the_first_ones_network() {
             oci.run("second", &Setup { joins, stages, ..Setup::default() }).unwrap();
             assert_eq!(oci.exec("second", &show), address);
             oci.delete("second");
-            oci.exec("first", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+            oci.exec("first", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
         }
         oci.run("second", &Setup { joins, ..Setup::default() }).unwrap();
         // The network outlives the one that it was made for while another needs it.
         oci.kill(joins);
-        oci.exec("second", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+        oci.exec("second", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
         oci.kill(oci.pid("second"));
         assert_clean_soon(&oci);
     }
@@ -148,7 +147,7 @@ fn joined_namespace_gets_a_network_where_that_is_asked_for() {
     let annotations = json!({ "org.slirp.attach-shared": "true" });
     for id in ["first", "second"] {
         oci.run(id, &Setup { annotations: annotations.clone(), ..plain.clone() }).unwrap();
-        oci.exec("pause", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+        oci.exec("pause", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
         assert_eq!(oci.attachments().len(), 1, "a namespace is served once");
     }
     oci.delete("second");
@@ -237,7 +236,7 @@ fn rootless_crun_says_what_to_do_and_that_works() {
     }
     assert!(oci.is_clean());
     oci.run("d", &Setup { stages: vec!["poststart", "poststop"], ..Setup::default() }).unwrap();
-    oci.exec("d", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+    oci.exec("d", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
     oci.delete("d");
     assert!(oci.is_clean());
 }
@@ -262,7 +261,7 @@ fn second_container_of_the_same_id_does_not_end_the_first_ones_network() {
         ! runc --root ~/other run --detach c </dev/null >other 2>&1; cat other";
     let said = oci.script(script);
     assert!(said.contains("is already running for netns"), "{said}");
-    oci.exec("c", &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+    oci.exec("c", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
     oci.delete("c");
     assert!(oci.is_clean());
 }

@@ -58,9 +58,9 @@ fn two_containers_of_one_configuration_see_interfaces_routes_and_the_world() {
             let way = oci.exec(id, &words);
             let expected = "203.0.113.10 from 10.0.2.100 via 10.0.2.2 dev eth0";
             assert!(way.starts_with(expected), "{way}");
-            oci.exec(id, &["ping", "-c", "1", "-W", "5", "203.0.113.10"]);
+            oci.exec(id, &["ping", "-c", "1", "-W", "20", "203.0.113.10"]);
             let script =
-                "echo nameserver 10.0.2.3 > /etc/resolv.conf; ping -c 1 -W 5 www.example.test";
+                "echo nameserver 10.0.2.3 > /etc/resolv.conf; ping -c 1 -W 20 www.example.test";
             let said = oci.exec(id, &["sh", "-euc", script]);
             assert!(said.contains("(203.0.113.10)"), "{said}");
         }

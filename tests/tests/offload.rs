@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use slirp_core::config::Offload;
@@ -16,11 +15,11 @@ use slirp_tests::kernel::{
     BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len, turn_on_offloads,
 };
 use slirp_tests::{
-    FAR, TcpServer, UdpServer, World, connect, receive_exact, send_exact, wait_until, world,
+    FAR, PATIENCE, TcpServer, UdpServer, World, connect, receive_exact, send_exact, wait_until,
+    world,
 };
 
 const LEN: usize = 4 << 20;
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// A device that asks for no more than `ceiling`.
 fn device(world: &World, ceiling: OffloadCeiling, mtu: u16) -> Tap {
@@ -55,7 +54,7 @@ fn exchange(world: &World, server: SocketAddr) {
 fn datagrams(world: &World, server: SocketAddr) {
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
     let socket = socket.expect("the guest may open sockets");
-    socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
     for len in [1, 1400, 8000] {
         let mut sent = Vec::new();
         send_exact(&mut sent, len, len).expect("memory takes it");
@@ -74,7 +73,7 @@ fn train(world: &World) {
     let guest = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
     let guest = guest.expect("the guest may open sockets");
     for socket in [&guest, &remote] {
-        socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
     }
     guest.send_to(b"here I am", remote.local_addr().expect("bound")).expect("it leaves");
     let (_, mapped) = remote.recv_from(&mut [0; 20]).expect("it arrives");
@@ -232,7 +231,7 @@ fn frame_that_the_kernel_cannot_describe_is_one_lost_frame() {
     set_header_len(other.as_fd(), BEYOND_ANY_READ);
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
     let socket = socket.expect("the guest may open sockets");
-    wait_until(LIMIT, "a lost frame", || {
+    wait_until(PATIENCE, "a lost frame", || {
         socket.send_to(b"lost", (FAR, 9)).expect("it leaves");
         lost() > 0
     });

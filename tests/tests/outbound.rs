@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::Ipv4RecvErr};
@@ -73,7 +72,7 @@ impl Mirror {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = world.guest.enter(|| UdpSocket::bind((any, 0))).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send_to(b"who am I?", (address, self.udp.address().port())).unwrap();
         let mut buffer = [0; 64];
         let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{address}: {error}"));
@@ -121,7 +120,7 @@ impl Nameserver {
                 "dig",
                 "@10.0.2.3",
                 "+tries=1",
-                "+time=8",
+                "+time=50",
                 "+noedns",
                 transport,
                 "a.example.test",
@@ -259,7 +258,7 @@ fn an_address_that_goes_away_is_missed_until_it_is_back() {
     let failure = connect(&world.guest, far.tcp.address()).expect_err("there is no source");
     assert_eq!(failure.errno, Errno::ENETUNREACH);
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     // Without it Linux keeps what is no final refusal to itself (udp(7)).
     setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
     socket.connect(far.udp.address()).unwrap();
@@ -291,7 +290,7 @@ fn forwarded_ports_keep_the_address_that_the_client_used() {
     let _slirp = world.slirp().options(&options).start();
     let _capture = world.capture();
     let client = world.remote.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(b"hello", (HOST, guest.address().port())).unwrap();
     let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
     assert_eq!(from, SocketAddr::new(HOST, 7000));

@@ -11,7 +11,6 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use slirp_tests::*;
@@ -71,7 +70,7 @@ impl Chain {
         ));
         // Links come up one by one; no probe is to be lost to that.
         for end in ["192.0.2.6", "2001:db8:11::2"] {
-            wait_until(Duration::from_secs(15), "the end of the chain", || {
+            wait_until(PATIENCE, "the end of the chain", || {
                 world.host.exec(&["ping", "-n", "-c", "1", "-W", "1", end]).status.success()
             });
         }
@@ -144,7 +143,7 @@ fn unreachable_told_by_a_router_far_away_comes_from_that_router() {
     let capture = world.capture();
     let guest = world.guest.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     guest.send_to(b"anybody?", (END, 9)).unwrap();
-    wait_until(Duration::from_secs(10), "the router's message", || {
+    wait_until(PATIENCE, "the router's message", || {
         !capture.packets("icmp[0] == 3 and icmp[1] == 1 and src host 192.0.2.2").is_empty()
     });
 }
@@ -173,9 +172,7 @@ fn assert_learns_the_mtu(world: &World, chain: &Chain, to: IpAddr, any: IpAddr, 
     assert_eq!(path_mtu(world, to), None, "nobody has said anything yet");
     // Fits the guest's link, so its kernel forbids to fragment it.
     guest.send(&vec![7; 1500 - headers]).unwrap();
-    wait_until(Duration::from_secs(10), "the router's MTU in the guest", || {
-        path_mtu(world, to) == Some(MTU)
-    });
+    wait_until(PATIENCE, "the router's MTU in the guest", || path_mtu(world, to) == Some(MTU));
     // The application hears of it as on any network, and from now on the guest's kernel cuts what
     // is too large.
     let error = guest.take_error().unwrap().unwrap();
@@ -271,9 +268,7 @@ fn assert_probes_tell_the_truth(world: &World, chain: &Chain) {
         );
         for (name, capture) in [("host", &host), ("end", &end)] {
             let all = format!("udp dst port {}", server.address().port());
-            wait_until(Duration::from_secs(10), "the probes in the capture", || {
-                capture.packets(&all).len() >= 3
-            });
+            wait_until(PATIENCE, "the probes in the capture", || capture.packets(&all).len() >= 3);
             assert_eq!(capture.packets(FRAGMENTS), [""; 0], "{name}");
         }
         // Whoever permits it gets it through in pieces. IPv6 has no such permission on the wire.

@@ -15,7 +15,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// The host as remotes know it.
 const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 fn resolver(world: &World) -> Dnsmasq {
     world.write_resolv_conf("nameserver 127.0.0.54\n");
@@ -114,7 +114,7 @@ fn host_loopback_is_open_only_where_the_option_says_so() {
         let output = podman.run(network, &script);
         assert_eq!(output.status.code(), Some(7), "{}", output.stderr);
         // The resolver on the host's loopback answers all the same.
-        let text = podman.script(network, "dig +short +time=5 www.example.test");
+        let text = podman.script(network, "dig +short +time=50 www.example.test");
         assert_eq!(text, "203.0.113.10\n");
     }
 }

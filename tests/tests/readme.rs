@@ -92,7 +92,7 @@ fn cni_network_forwards_a_port() {
     );
     let _server = web_server(&world.guest, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
     cni.add().expect("the network is added");
-    let page = world.remote.script(&format!("curl --silent --max-time 10 http://{HOST}:8080/"));
+    let page = world.remote.script(&format!("curl --silent --max-time 50 http://{HOST}:8080/"));
     assert_eq!(page, "visitor 198.51.100.2\n");
     cni.del().expect("the network is removed");
 }
@@ -112,7 +112,7 @@ fn shared_network_has_addresses_in_order_and_names() {
     let said = (first.address().to_string(), second.address().to_string());
     assert_eq!(said, ("10.0.2.100".to_owned(), "10.0.2.101".to_owned()));
     let _server = web_server(&first.namespace, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
-    let page = second.namespace.script("curl --silent --max-time 10 http://web/");
+    let page = second.namespace.script("curl --silent --max-time 50 http://web/");
     assert_eq!(page, "visitor 10.0.2.101\n");
 }
 

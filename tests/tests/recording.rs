@@ -8,13 +8,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use slirp_tests::*;
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn path(world: &World) -> PathBuf {
     world.folder().join("guest.pcap")
@@ -28,7 +25,7 @@ fn option(path: &Path) -> String {
 fn packets(path: &Path, filter: &str) -> Vec<String> {
     let mut command = Command::new("tcpdump");
     command.args(["-n", "-e", "-r"]).arg(path).arg(filter);
-    let output = output_within(LIMIT, &mut command);
+    let output = output_within(PATIENCE, &mut command);
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
@@ -36,14 +33,14 @@ fn packets(path: &Path, filter: &str) -> Vec<String> {
 fn complaints(path: &Path) -> String {
     let mut command = Command::new("tcpdump");
     command.args(["-n", "-r"]).arg(path);
-    let output = output_within(LIMIT, &mut command);
+    let output = output_within(PATIENCE, &mut command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     said.lines().filter(|line| !line.starts_with("reading from file")).collect()
 }
 
 fn ping(world: &World) {
-    world.guest.script("ping -c 1 -W 5 10.0.2.2");
+    world.guest.script("ping -c 1 -W 20 10.0.2.2");
 }
 
 fn download(world: &World, len: usize) {
@@ -69,7 +66,7 @@ fn both_directions_are_recorded_and_can_be_followed() {
         ping(&world);
         for direction in ["src 10.0.2.100 and dst 10.0.2.2", "src 10.0.2.2 and dst 10.0.2.100"] {
             let filter = format!("icmp and {direction}");
-            wait_until(LIMIT, direction, || packets(&path, &filter).len() == 1);
+            wait_until(PATIENCE, direction, || packets(&path, &filter).len() == 1);
         }
         download(&world, 4 << 20);
         slirp.signal(Signal::SIGTERM);
@@ -114,13 +111,13 @@ fn device_without_header_is_recorded_alike() {
         .spawn();
     let peer = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
     let address = socket2::SockAddr::unix(&socket).unwrap();
-    wait_until(LIMIT, "somebody listens", || peer.connect(&address).is_ok());
+    wait_until(PATIENCE, "somebody listens", || peer.connect(&address).is_ok());
     assert_eq!(slirp.read_ready_fd(), b"1");
     // Who has 10.0.2.2?
     let question = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\0\x01\x08\0\x06\x04\0\x01\
         \x02\0\0\0\0\x01\x0a\0\x02\x64\0\0\0\0\0\0\x0a\0\x02\x02";
     peer.send(question).unwrap();
-    wait_until(LIMIT, "question and answer", || packets(&path, "arp").len() == 2);
+    wait_until(PATIENCE, "question and answer", || packets(&path, "arp").len() == 2);
     drop(peer);
     assert_eq!(slirp.wait().code, Some(0));
 }
@@ -136,7 +133,7 @@ fn fifo_is_read_live_and_its_reader_may_leave() {
     let slirp = world.slirp().options(&[&option(&path)]).start();
     let mut recorded = Vec::new();
     ping(&world);
-    wait_until(LIMIT, "both packets", || {
+    wait_until(PATIENCE, "both packets", || {
         let mut chunk = [0; 4096];
         if let Ok(len) = reader.read(&mut chunk) {
             recorded.extend_from_slice(&chunk[..len]);
@@ -146,7 +143,7 @@ fn fifo_is_read_live_and_its_reader_may_leave() {
         recorded.len() >= 24 && packets(&copy, "icmp").len() == 2
     });
     drop(reader);
-    wait_until(LIMIT, "the recording ends", || {
+    wait_until(PATIENCE, "the recording ends", || {
         ping(&world);
         slirp.stderr().contains("the recording ends here")
     });
@@ -182,7 +179,7 @@ fn full_disk_ends_the_recording_and_not_the_network() {
             .options(&[&format!("--pcap={file}"), "--enable-sandbox", "--enable-seccomp"])
             .start();
         download(&world, 4 << 20);
-        wait_until(LIMIT, "the recording ends", || slirp.stderr().contains("No space left"));
+        wait_until(PATIENCE, "the recording ends", || slirp.stderr().contains("No space left"));
         download(&world, 1 << 20);
         let said = slirp.stderr();
         assert_eq!(said.matches("the recording ends here").count(), 1, "{said}");
@@ -196,7 +193,7 @@ fn largest_file_size_ends_the_recording_and_not_the_process() {
     let slirp =
         world.slirp().options(&[&option(&path)]).behind(&["prlimit", "--fsize=65536"]).start();
     download(&world, 1 << 20);
-    wait_until(LIMIT, "the recording ends", || slirp.stderr().contains("File too large"));
+    wait_until(PATIENCE, "the recording ends", || slirp.stderr().contains("File too large"));
     ping(&world);
     assert!(slirp.facts().is_alive());
 }

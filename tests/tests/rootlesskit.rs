@@ -11,7 +11,7 @@ use slirp_tests::*;
 
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 fn arguments<'a>(binary: &'a str, options: &[&'a str], script: &'a str) -> Vec<&'a str> {
     let fixed = ["rootlesskit", "--net=slirp4netns", "--copy-up=/etc"];
@@ -80,7 +80,7 @@ fn host_loopback_can_be_closed_while_its_resolver_answers() {
     let text = run(
         &session,
         &["--disable-host-loopback"],
-        &format!("dig +short +time=5 www.example.test; {CURL} http://10.0.2.2:8000/ || echo $?"),
+        &format!("dig +short +time=50 www.example.test; {CURL} http://10.0.2.2:8000/ || echo $?"),
     );
     assert_eq!(text, "203.0.113.10\n7\n");
 }
@@ -111,7 +111,7 @@ fn ipv6_comes_by_router_advertisement() {
     let session = session!("rootlesskit", "newuidmap");
     let _far = web_server(&session.world.remote, (FAR_V6, 80).into());
     let script = format!(
-        "for try in $(seq 100); do
+        "for try in $(seq 500); do
             ip -6 route show default | grep -q fe80::2 &&
                 ! ip -6 addr show tap0 | grep -q tentative && break
             sleep 0.1

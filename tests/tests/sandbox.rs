@@ -90,9 +90,7 @@ fn nameserver(world: &World, address: &str, last: u8) -> CannedDns {
 }
 
 fn assert_followed(world: &World, last: u8) {
-    wait_until(Duration::from_secs(10), &format!("the server {last} answers"), || {
-        resolves_to(world, last)
-    });
+    wait_until(PATIENCE, &format!("the server {last} answers"), || resolves_to(world, last));
 }
 
 #[test]
@@ -331,16 +329,14 @@ fn every_kind_of_traffic_passes_under_both() {
     socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
     socket.send_to(b"datagram", echo.address()).unwrap();
     assert_eq!(socket.recv(&mut [0; 32]).unwrap(), 8);
-    world.guest.script("ping -c 1 -W 5 10.0.2.2");
+    world.guest.script("ping -c 1 -W 20 10.0.2.2");
     let gone = connect(&world.guest, SocketAddr::from((FAR, 1)));
     assert!(gone.is_err(), "nobody listens there");
-    wait_until(Duration::from_secs(10), "an IPv6 route", || {
+    wait_until(PATIENCE, "an IPv6 route", || {
         world.guest.script("ip -6 route show default").contains("via fe80::2")
     });
     let server = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
-    wait_until(Duration::from_secs(10), "an IPv6 connection", || {
-        connect(&world.guest, server.address()).is_ok()
-    });
+    wait_until(PATIENCE, "an IPv6 connection", || connect(&world.guest, server.address()).is_ok());
     assert!(slirp.facts().is_alive());
     slirp.signal(Signal::SIGTERM);
     assert_eq!(slirp.wait().signal, Some(Signal::SIGTERM as i32));
@@ -373,15 +369,15 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
             assert!(api.path().exists());
             let helper = ProcessFacts(helper_of(&slirp));
             // It holds its ends of two pipes, and neither the device nor any pipe of our caller's.
-            wait_until(Duration::from_secs(5), "a bare helper", || helper.open_files() == 2);
+            wait_until(PATIENCE, "a bare helper", || helper.open_files() == 2);
             slirp.signal(end);
             assert_eq!(slirp.wait().signal, Some(end as i32));
             if end == Signal::SIGKILL {
                 // Nobody has waited for the helper.
-                wait_until(Duration::from_secs(5), "the file is gone", || !api.path().exists());
+                wait_until(PATIENCE, "the file is gone", || !api.path().exists());
             }
             assert!(!api.path().exists(), "{end}");
-            wait_until(Duration::from_secs(5), "the helper is gone", || !helper.is_alive());
+            wait_until(PATIENCE, "the helper is gone", || !helper.is_alive());
             world.guest.script("! ip link show tap0 2>/dev/null || ip link del tap0");
         }
         let mut slirp =
@@ -402,7 +398,7 @@ fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
     std::fs::write(api.path(), "somebody else's").unwrap();
     slirp.signal(Signal::SIGTERM);
     slirp.wait();
-    wait_until(Duration::from_secs(5), "the helper is gone", || !helper.is_alive());
+    wait_until(PATIENCE, "the helper is gone", || !helper.is_alive());
     assert_eq!(std::fs::read_to_string(api.path()).unwrap(), "somebody else's");
 }
 
@@ -425,7 +421,7 @@ fn loss_of_the_helper_stops_no_traffic() {
     let helper = helper_of(&slirp);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper.cast_signed()), Signal::SIGKILL)
         .unwrap();
-    wait_until(Duration::from_secs(10), "somebody says so", || {
+    wait_until(PATIENCE, "somebody says so", || {
         assert!(resolves_to(&world, 1), "what is known is kept");
         slirp.stderr().contains("the process that reads resolv.conf has ended")
     });

@@ -26,7 +26,7 @@ const BUBBLEWRAP: &str = "set -eu
     wait $network || [ $? = 143 ]
     trap - EXIT";
 
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 fn assert_ended(session: &Session) {
     wait_until(IO_LIMIT, "the session is empty", || session.processes().is_empty());
@@ -74,7 +74,7 @@ const UNSHARE: &str = "set -eu
     exec 20<>hold
     eval \"$1\"
     nsenter --target \"$pid\" --user --net --preserve-credentials curl --silent --show-error \
-        --max-time 15 http://10.0.2.2:8000/
+        --max-time 50 http://10.0.2.2:8000/
     exec 19>&-
     wait $network
     echo \"network $?\"

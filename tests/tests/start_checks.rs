@@ -4,14 +4,12 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use slirp_tests::*;
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// The lines by which slirp4netns(1) ends a failed start, whatever has failed.
 const KNOWN_ENDS: [&str; 4] =
@@ -169,7 +167,7 @@ fn port_of_connections_in_time_wait_is_no_obstacle() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     drop(client);
     let waits = || world.host.script("ss -Htan state time-wait sport = :8080").contains(":8080");
-    wait_until(LIMIT, "a connection in TIME_WAIT", waits);
+    wait_until(PATIENCE, "a connection in TIME_WAIT", waits);
     slirp.signal(Signal::SIGTERM);
     slirp.wait();
     assert!(waits(), "it is still there");
@@ -198,7 +196,7 @@ fn ready_descriptor_that_cannot_be_written_to_is_warned_about_once() {
     for prefix in [&[][..], &["sh", "-c", "exec 9</dev/null; exec \"$@\"", "sh"]] {
         let slirp = world.slirp().options(&["--ready-fd=9"]).behind(prefix).spawn();
         let up = || slirp.stdout().contains("* MAC address:");
-        wait_until(LIMIT, "the network is up nevertheless", up);
+        wait_until(PATIENCE, "the network is up nevertheless", up);
         let said = slirp.stderr();
         assert_eq!(said.matches("--ready-fd=9 is not open for writing").count(), 1, "{said}");
         // Before the device was made.

@@ -5,7 +5,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -15,13 +14,10 @@ use nix::sys::socket::{
 use slirp_tests::*;
 use socket2::SockRef;
 
-/// How long an answer may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(5);
-
 fn socket(namespace: &Namespace, at: impl Into<IpAddr>) -> UdpSocket {
     let at = SocketAddr::new(at.into(), 0);
     let socket = namespace.enter(|| UdpSocket::bind(at)).expect("the address is there");
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 

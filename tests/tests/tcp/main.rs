@@ -53,14 +53,12 @@ fn web_server(world: &World, namespace: &Namespace, address: &str) -> Background
         "80",
     ]);
     let at = SocketAddr::new(address.parse().unwrap(), 80);
-    wait_until(Duration::from_secs(15), "the web server listens", || {
-        connect(namespace, at).is_ok()
-    });
+    wait_until(PATIENCE, "the web server listens", || connect(namespace, at).is_ok());
     server
 }
 
 fn curl(world: &World, url: &str) -> String {
-    let output = world.guest.exec(&["curl", "-sS", "--max-time", "20", url]);
+    let output = world.guest.exec(&["curl", "-sS", "--max-time", "50", url]);
     assert!(output.status.success(), "curl {url}: {}", output.stderr);
     output.stdout
 }
@@ -153,7 +151,7 @@ fn silent_neighbour_is_unreachable_when_the_host_gives_up() {
     let world = world!();
     let _slirp = world.slirp().start();
     let _capture = world.capture();
-    assert_unreachable(&world, Ipv4Addr::new(198, 51, 100, 77).into(), Duration::from_secs(8));
+    assert_unreachable(&world, Ipv4Addr::new(198, 51, 100, 77).into(), PATIENCE);
 }
 
 #[test]
@@ -301,9 +299,7 @@ fn five_hundred_connections_one_after_another_leave_nothing_behind() {
     for number in 0_u32..500 {
         echo_once(&world, server.address(), &number.to_be_bytes());
     }
-    wait_until(Duration::from_secs(20), "every host socket is closed", || {
-        slirp.facts().open_files() <= files + 2
-    });
+    wait_until(PATIENCE, "every host socket is closed", || slirp.facts().open_files() <= files + 2);
 }
 
 #[test]
