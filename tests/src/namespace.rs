@@ -150,6 +150,18 @@ impl Namespace {
         output.stdout
     }
 
+    /// Waits until no socket of this namespace has `port`, after the test has closed its own.
+    ///
+    /// A close takes effect late where a program that another test starts at that moment holds a
+    /// copy of the socket until it is executed.
+    ///
+    /// # Panics
+    /// When one is there for longer than [`PATIENCE`].
+    pub fn wait_for_free_port(&self, port: u16) {
+        let list = format!("ss -Htuan sport = :{port}");
+        wait_until(PATIENCE, "the port is free", || self.script(&list).is_empty());
+    }
+
     /// Starts a program that runs until it is dropped or finished.
     pub fn spawn(&self, argv: &[&str]) -> Background {
         let child = self

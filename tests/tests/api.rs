@@ -208,6 +208,9 @@ fn range_with_a_taken_port_opens_none_and_names_it() {
     assert_eq!(api.ask(LIST), EMPTY);
     world.host.enter(|| TcpListener::bind("0.0.0.0:8004")).unwrap();
     drop(taken);
+    for port in [8004, 8005] {
+        world.host.wait_for_free_port(port);
+    }
     // Nothing of the first attempt is in the way.
     assert_eq!(api.ask(&range(8000, 8010, 80)), "{\"return\":{\"id\":1}}");
 }

@@ -201,6 +201,9 @@ fn busy_port_fails_the_whole_addition_and_is_named() {
     let other = world.host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)));
     other.expect("the port that could be opened is closed again");
     drop(taken);
+    for port in [8080, 8081] {
+        world.host.wait_for_free_port(port);
+    }
     cni.add().unwrap();
 }
 

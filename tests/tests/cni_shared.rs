@@ -65,7 +65,7 @@ fn containers_reach_each_other_by_address_in_both_families() {
                 assert_udp_echo(&from.namespace, server.address(), 1000);
                 // In fragments.
                 assert_udp_echo(&from.namespace, server.address(), 9000);
-                from.namespace.script(&format!("ping -c 2 -i 0.2 -W 5 {address}"));
+                from.namespace.script(&format!("ping -c 2 -i 0.2 -W 20 {address}"));
             }
             from.cni.check().unwrap();
         }
@@ -102,7 +102,7 @@ fn link_local_addresses_work_between_containers() {
         let shown = containers[1].namespace.script("ip -6 -o addr show dev eth0 scope link");
         !shown.contains("tentative")
     });
-    containers[0].namespace.script(&format!("ping -c 2 -i 0.2 -W 5 {address}%eth0"));
+    containers[0].namespace.script(&format!("ping -c 2 -i 0.2 -W 20 {address}%eth0"));
 }
 
 #[test]
@@ -126,10 +126,10 @@ fn containers_reach_each_other_by_name() {
     let client = Container::join(&world, "client", &config).unwrap();
     let _server = web_server(&web.namespace, (Ipv4Addr::UNSPECIFIED, 80).into());
     for name in [long, &long[..12], "web", "WEB", "site"] {
-        let said = client.namespace.script(&format!("curl -sS --max-time 10 http://{name}/"));
+        let said = client.namespace.script(&format!("curl -sS --max-time 50 http://{name}/"));
         assert_eq!(said, format!("visitor {}\n", client.address()), "{name}");
         let shown = |kind: &str| {
-            let dig = format!("dig +short +tries=1 +timeout=5 @10.0.2.3 {name} {kind}");
+            let dig = format!("dig +short +tries=1 +timeout=50 @10.0.2.3 {name} {kind}");
             client.namespace.script(&dig)
         };
         assert_eq!(shown("A").trim(), web.address().to_string());
@@ -137,17 +137,17 @@ fn containers_reach_each_other_by_name() {
         assert_eq!(shown("MX"), "");
     }
     let of_address = |address: &str| {
-        let dig = format!("dig +short +tries=1 +timeout=5 @10.0.2.3 -x {address}");
+        let dig = format!("dig +short +tries=1 +timeout=50 @10.0.2.3 -x {address}");
         client.namespace.script(&dig).trim().to_owned()
     };
     assert_eq!(of_address(&web.address().to_string()), format!("{long}."));
     assert_eq!(of_address(&client.address6().to_string()), "client.");
-    let tcp = client.namespace.script("dig +tcp +short +tries=1 +timeout=5 @fd00::3 web A");
+    let tcp = client.namespace.script("dig +tcp +short +tries=1 +timeout=50 @fd00::3 web A");
     assert_eq!(tcp.trim(), web.address().to_string());
     assert!(outside.queries().is_empty(), "no name of a member has left");
     // What is no member's name is asked outside, and a member's is when it has gone.
     let ask = |name: &str| {
-        client.namespace.exec(&["dig", "+tries=1", "+timeout=2", "@10.0.2.3", name]);
+        client.namespace.exec(&["dig", "+tries=1", "+timeout=50", "@10.0.2.3", name]);
         let asked = outside.queries();
         let is_asked = |label: &str| {
             let wire = format!("{}{label}", char::from(u8::try_from(label.len()).unwrap()));
@@ -262,10 +262,12 @@ fn newcomer_with_an_old_address_is_reached_at_once() {
         for address in [IpAddr::V4(server.address()), IpAddr::V6(server.address6())] {
             let echo = TcpServer::echo(&server.namespace, (address, 0).into());
             // The client knows the address from before, with the Ethernet address of another
-            // container.
-            let started_at = std::time::Instant::now();
+            // container. Linux would use that for 5 s and ask there for 3 s more (arp(7)).
+            if number > 0 {
+                let known = client.namespace.script(&format!("ip neighbour show {address}"));
+                assert!(known.contains(server.mac()), "it is looked for where it was: {known}");
+            }
             assert_echo(&client.namespace, echo.address(), 1000);
-            assert!(started_at.elapsed().as_secs() < 3, "it was looked for where it had been");
         }
         server.cni.del().unwrap();
     }

@@ -8,12 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use slirp_tests::*;
-
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// The network of a test: somebody to attack, its peer, and the attacker.
 struct Scene<'w> {
@@ -136,7 +134,7 @@ fn claims_to_be_somebody_else_change_nothing() {
     scene.assert_unharmed();
     scene.attack(
         "
-for _ in range(20):
+for _ in range(15):  # 810 frames are less than the device's queue holds, so that each is counted
     for claimed in (victim, peer, gateway, dns):
         for to in (everybody, victim_mac, peer_mac):
             send(arp(1, own_mac, claimed, claimed, to))
@@ -149,19 +147,19 @@ for _ in range(20):
     for claimed in (victim6, peer6, gateway6):
         send(advertisement(own_mac, claimed, claimed))
         send(advertisement(own_mac, claimed, own6))
-    time.sleep(0.02)  # no more at a time than the device's queue holds, so that each is counted
 ",
     );
+    // Each of them is seen and counted.
+    wait_until(PATIENCE, "the claims to be counted", || {
+        scene.counter("member_address_foreign") >= 15 * 4 * 9
+            && scene.counter("member_mac_foreign") >= 15 * 4 * 3
+    });
     let neighbors = scene.victim.namespace.script("ip neigh show dev eth0");
     assert!(!neighbors.contains(scene.attacker.mac()), "{neighbors}");
     assert!(neighbors.contains("10.0.2.2 lladdr 52:55:0a:00:02:02"), "{neighbors}");
     let of_peer = format!("{} lladdr {}", scene.peer.address(), scene.peer.mac());
     assert!(neighbors.contains(&of_peer), "{neighbors}");
     scene.assert_unharmed();
-    // Each of them was seen and counted.
-    assert!(scene.counter("member_address_foreign") >= 20 * 4 * 9, "announcements");
-    let macs = scene.counter("member_mac_foreign");
-    assert!(macs >= 20 * 4 * 3, "{macs} Ethernet addresses");
 }
 
 #[test]
@@ -178,7 +176,7 @@ fn nobody_speaks_to_remotes_in_the_name_of_another() {
     });
     let victim = &scene.victim;
     let socket = victim.namespace.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5000))).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let exchange = |text: &[u8]| {
         socket.send_to(text, remote.address()).unwrap();
         let mut buffer = [0; 64];
@@ -195,10 +193,12 @@ for _ in range(50):
     send(udp(victim_mac, gateway_mac, victim, remote, (5000, {port}), b'forged'))
 "
     ));
+    wait_until(PATIENCE, "the forgeries to be counted", || {
+        scene.counter("member_address_foreign") >= 50
+    });
     // Replies still go to whose flow it is.
     exchange(b"after");
     assert_eq!(strangers.load(Ordering::Relaxed), 0);
-    assert!(scene.counter("member_address_foreign") >= 50);
 }
 
 #[test]
@@ -245,7 +245,7 @@ for number in range(4000):
     send(frame, header)
 ",
     );
-    assert!(scene.counter("vnet_header_invalid") > 0);
+    wait_until(PATIENCE, "a header to be refused", || scene.counter("vnet_header_invalid") > 0);
     scene.assert_unharmed();
 }
 
@@ -265,7 +265,7 @@ frames = [
     arp(1, own_mac, peer, peer, everybody),
     bytes(60),
 ]
-end = time.time() + 20
+end = time.time() + 150
 while time.time() < end:
     for frame in frames * 10:
         send(frame)
@@ -277,12 +277,12 @@ while time.time() < end:
         path.display()
     ));
     let flood = scene.attacker.namespace.spawn(&["/usr/bin/python3", "-c", &program]);
-    wait_until(LIMIT, "the flood has begun", || path.exists());
+    wait_until(PATIENCE, "the flood has begun", || path.exists());
     let started_at = Instant::now();
     for _ in 0..5 {
         scene.assert_unharmed();
     }
-    assert!(started_at.elapsed() < LIMIT, "the others are held up");
+    assert!(started_at.elapsed() < PATIENCE, "the others are held up");
     assert!(ProcessFacts(flood.pid()).is_alive(), "it lasted all the time");
     drop(flood);
     let newcomer = Container::join(&world, "newcomer", &json!({ "enableIPv6": true })).unwrap();
@@ -316,13 +316,15 @@ for number in range({count}):
         )
     };
     scene.attack(&questions("own", 16, 600));
-    wait_until(LIMIT, "the attacker has its part", || scene.counter("dns_queries_exhausted") > 0);
+    wait_until(PATIENCE, "the attacker has its part", || {
+        scene.counter("dns_queries_exhausted") > 0
+    });
     let before = asked.load(Ordering::Relaxed);
     assert!(before < 512 / 2, "{before} queries of one member, of 512");
     let program = scene.program(&questions("victim", 17, 20));
     let output = scene.victim.namespace.exec(&["/usr/bin/python3", "-c", &program]);
     assert!(output.status.success(), "{}", output.stderr);
-    wait_until(LIMIT, "a network behind another member is served", || {
+    wait_until(PATIENCE, "a network behind another member is served", || {
         asked.load(Ordering::Relaxed) >= before + 20
     });
 }
@@ -337,9 +339,9 @@ fn clients_of_one_member_do_not_push_out_those_of_another() {
     let (victim, attacker) = (join("victim", 8081), join("attacker", 8082));
     let (at, other) = (victim.at(80), attacker.at(80));
     let service = victim.namespace.enter(|| UdpSocket::bind(at)).unwrap();
-    service.set_read_timeout(Some(LIMIT)).unwrap();
+    service.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = world.remote.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = [0; 16];
     client.send_to(b"hello", (HOST, 8081)).unwrap();
     let (_, peer) = service.recv_from(&mut buffer).unwrap();
@@ -347,7 +349,7 @@ fn clients_of_one_member_do_not_push_out_those_of_another() {
     client.recv_from(&mut buffer).unwrap();
     // An accomplice of the other member comes from all the ports that it has.
     let heard = attacker.namespace.enter(|| UdpSocket::bind(other)).unwrap();
-    heard.set_read_timeout(Some(LIMIT)).unwrap();
+    heard.set_read_timeout(Some(PATIENCE)).unwrap();
     world.remote.enter(|| {
         for port in 20_000..26_000 {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();

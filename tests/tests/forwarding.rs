@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
 };
-use std::time::Duration;
 
 use nix::errno::Errno;
 use slirp_tests::*;
@@ -100,11 +99,8 @@ fn clients_port_that_comes_round_again_is_served_at_once() {
         drop(accept(&listener));
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "round {round}");
         client.shutdown(Shutdown::Write).unwrap();
-        // Before its end is acknowledged the port is not free. A close that lingers does not tell: a
-        // program that another test starts at this moment holds a copy of the socket.
-        wait_until(PATIENCE, "the client's port is free", || {
-            world.remote.script("ss -tanH sport = 5000").trim().is_empty()
-        });
+        // Before its end is acknowledged the port is not free.
+        world.remote.wait_for_free_port(5000);
     }
 }
 
@@ -186,7 +182,7 @@ fn connection_that_slept_goes_on() {
     let (listener, _) = published(&world, &api, 8080);
     let client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     let (guest, _) = accept(&listener);
-    wait_until(Duration::from_secs(15), "the idle connection to be parked", || {
+    wait_until(PATIENCE, "the idle connection to be parked", || {
         api.ask("{\"execute\":\"info\"}").contains("\"tcp_parked\":1")
     });
     std::thread::scope(|scope| {

@@ -33,14 +33,14 @@ fn assert_clean_soon(oci: &Oci) {
 }
 
 fn assert_connected(oci: &Oci, id: &str) {
-    oci.exec(id, &["ping", "-c", "1", "-W", "5", "10.0.2.2"]);
+    oci.exec(id, &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
 }
 
 /// The same from outside, for containers in which rootless crun runs nothing: those that wait for their start, and those
 /// that joined a user namespace.
 fn assert_pings(oci: &Oci, pid: u32) {
     let net = format!("--net=/proc/{pid}/ns/net");
-    let ping = ["nsenter", &net, "ping", "-c", "1", "-W", "5", "10.0.2.2"];
+    let ping = ["nsenter", &net, "ping", "-c", "1", "-W", "20", "10.0.2.2"];
     let output = oci.session.exec_as(Account::Root, &ping);
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
 }
@@ -153,6 +153,7 @@ fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
     assert!(log.contains(reason), "{log}");
     assert_clean_soon(&oci);
     drop(taken);
+    oci.session.world.host.wait_for_free_port(18083);
     oci.run("c", &setup).unwrap();
     assert_connected(&oci, "c");
     oci.delete("c");

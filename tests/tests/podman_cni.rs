@@ -12,7 +12,7 @@ const UNRESERVED: &str = "enable_port_reservation = false";
 
 /// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one remains.
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
-const CURL: &str = "curl --silent --show-error --max-time 15";
+const CURL: &str = "curl --silent --show-error --max-time 50";
 
 macro_rules! podman_cni {
     ($account:expr, $engine:expr) => {
@@ -97,16 +97,14 @@ fn stopped_container_frees_its_ports_and_starts_in_a_new_namespace() {
     for account in ACCOUNTS {
         let podman = podman_cni!(account, UNRESERVED);
         let host = &podman.session.world.host;
-        let bind = || host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 18091)));
         podman.serve("web", &["--network=slirpnet", "--publish=18091:80"], "0.0.0.0", &["80"]);
         let mut namespaces = vec![inspect(&podman, "web")["SandboxKey"].clone()];
         for _ in 0..2 {
             podman.succeed(&["stop", "--time=0", "web"]);
             // Nothing waits for anything here, but where the port is that of a helper of rootless Podman.
-            if account == Account::Root {
-                drop(bind().expect("the port is free again"));
-            }
-            wait_until(IO_LIMIT, "the port is free again", || bind().is_ok());
+            let is_free = || host.script("ss -Htln sport = :18091").is_empty();
+            assert!(account != Account::Root || is_free(), "the port is still open");
+            wait_until(IO_LIMIT, "the port is free again", is_free);
             podman.succeed(&["start", "web"]);
             wait_until(IO_LIMIT, "the container serves again", || {
                 connect(host, (HOST, 18091).into()).is_ok()
@@ -168,6 +166,7 @@ fn port_in_use_fails_in_words_and_leaves_nothing() {
     assert!(output.stderr.contains(reason), "{}", output.stderr);
     assert_clean_soon(&podman);
     drop(taken);
+    host.wait_for_free_port(18091);
     podman.succeed(&run);
     assert_clean_soon(&podman);
 }

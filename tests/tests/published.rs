@@ -195,6 +195,7 @@ fn rule_that_only_one_version_could_have_is_refused_as_a_whole() {
     assert!(reply.contains(reason), "{reply}");
     is_refused(&world.host, (LOOPBACK, 8080).into());
     drop(taken);
+    world.host.wait_for_free_port(8080);
     api.forward(&format!("{{{arguments}}}"));
 }
 
@@ -277,7 +278,9 @@ fn answer_to_a_client_of_ipv6_that_has_gone_is_an_error_of_the_gateways() {
     let client = udp(&world.host, (LOOPBACK_V6, 0).into());
     client.send_to(b"ask", (LOOPBACK_V6, 5353)).unwrap();
     let (_, from) = service.recv_from(&mut [0; 16]).unwrap();
+    let port = client.local_addr().unwrap().port();
     drop(client);
+    world.host.wait_for_free_port(port);
     service.connect(from).unwrap();
     service.send(b"answer").unwrap();
     let error = service.recv(&mut [0; 16]).expect_err("nobody is there");

@@ -31,6 +31,7 @@ fn new_connection_on_a_reset_tuple_works() {
         stream.read_exact(&mut back).unwrap();
         assert_eq!(back, [round]);
         reset(stream);
+        world.guest.wait_for_free_port(40000);
     }
 }
 
@@ -48,7 +49,8 @@ fn new_connection_on_a_tuple_that_the_remote_closed_works() {
         guest.read_to_string(&mut text).unwrap();
         assert_eq!(text, "bye");
         drop(guest);
-        wait_until(Duration::from_secs(5), "the guest's socket is gone", || {
+        // A TIME-WAIT of the guest's would last 60 s.
+        wait_until(Duration::from_secs(20), "the guest's socket is gone", || {
             world.guest.script("ss -tanH sport = 40001").trim().is_empty()
         });
     }
@@ -67,6 +69,7 @@ fn new_syn_of_a_guest_that_forgot_its_connection_works() {
         nft add rule t o tcp sport 40002 drop",
     );
     reset(stream);
+    world.guest.wait_for_free_port(40002);
     world.guest.script("nft delete table t");
     let mut again = connect_from(&world.guest, 40002, server.address()).unwrap();
     again.write_all(b"again").unwrap();
@@ -82,9 +85,7 @@ fn window_scaling_is_negotiated() {
     let capture = world.capture();
     let (_guest, _remote) = pair(&world);
     let filter = "tcp[tcpflags] & (tcp-syn|tcp-ack) == (tcp-syn|tcp-ack)";
-    wait_until(Duration::from_secs(5), "the SYN|ACK is recorded", || {
-        !capture.packets(filter).is_empty()
-    });
+    wait_until(PATIENCE, "the SYN|ACK is recorded", || !capture.packets(filter).is_empty());
     let syn_ack = &capture.packets(filter)[0];
     assert!(syn_ack.contains("wscale"), "{syn_ack}");
 }
@@ -109,7 +110,7 @@ fn request_that_follows_at_once_carries_the_acknowledgement_of_the_handshake() {
         remote.read_exact(&mut request).unwrap();
         assert_eq!(&request, b"request");
         let port = remote.peer_addr().unwrap().port();
-        wait_until(Duration::from_secs(5), "the request is recorded", || {
+        wait_until(PATIENCE, "the request is recorded", || {
             segments_from(&capture, port).len() >= 2
         });
         let second = segments_from(&capture, port).swap_remove(1);

@@ -69,7 +69,9 @@ fn word_of_a_client_that_resets_before_the_guest_answers_reaches_the_guest() {
     slirp.signal(Signal::SIGSTOP);
     let mut client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     client.write_all(b"word").unwrap();
+    let port = client.local_addr().unwrap().port();
     reset(client);
+    world.remote.wait_for_free_port(port);
     slirp.signal(Signal::SIGCONT);
     let mut served = accept(&listener);
     let mut word = [0; 4];
