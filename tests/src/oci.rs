@@ -185,7 +185,7 @@ impl Oci {
     /// Runs the runtime.
     ///
     /// # Panics
-    /// When it takes longer than 30 seconds.
+    /// When it takes longer than [`PATIENCE`](crate::PATIENCE).
     pub fn call(&self, arguments: &[&str]) -> Output {
         let mut words = vec![self.runtime];
         words.extend(arguments);
@@ -375,7 +375,10 @@ impl Drop for Oci {
             "for try in $(seq 100); do
                  folders=$(find /sys/fs/cgroup -depth -type d '(' -path '*/{name}' -o -path '*/{name}/*' ')')
                  test -n \"$folders\" || exit 0
-                 rmdir $folders 2>/dev/null || sleep 0.05
+                 rmdir $folders 2>/dev/null && continue
+                 # Where a hierarchy is not mounted, a runtime has made plain files.
+                 find $folders -type f -delete 2>/dev/null
+                 sleep 0.05
              done",
             name = self.cgroup()
         );

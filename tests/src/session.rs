@@ -115,7 +115,7 @@ impl Session {
     /// Runs a program to its end.
     ///
     /// # Panics
-    /// When it takes longer than 30 seconds.
+    /// When it takes longer than [`PATIENCE`](crate::PATIENCE).
     pub fn exec(&self, argv: &[&str]) -> Output {
         self.exec_as(Account::Ordinary, argv)
     }
@@ -123,7 +123,7 @@ impl Session {
     /// The same as the user or as root.
     ///
     /// # Panics
-    /// When it takes longer than 30 seconds.
+    /// When it takes longer than [`PATIENCE`](crate::PATIENCE).
     pub fn exec_as(&self, account: Account, argv: &[&str]) -> Output {
         self.spawn_with(account, argv, Stdio::null()).finish()
     }
@@ -131,7 +131,7 @@ impl Session {
     /// Runs a program that must succeed, and hands back its standard output.
     ///
     /// # Panics
-    /// When it fails or takes longer than 30 seconds.
+    /// When it fails or takes longer than [`PATIENCE`](crate::PATIENCE).
     pub fn succeed(&self, argv: &[&str]) -> String {
         let output = self.exec(argv);
         assert!(
