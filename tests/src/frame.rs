@@ -29,7 +29,7 @@ def send(frame, header=b''):
         # The kernel refuses the worst by itself; a tap that is gone is another matter.
         if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENETDOWN):
             sys.exit(f'after {sent} frames: {error}')
-def answers(limit=10):
+def answers(limit=50):
     plain.settimeout(limit)
     while True:
         frame = plain.recv(65536)

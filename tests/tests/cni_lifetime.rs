@@ -236,7 +236,7 @@ fn addition_that_is_killed_leaves_nothing_behind() {
     let world = world!(Account::Ordinary);
     // An engine that never becomes ready holds the addition up.
     let program = world.folder().join("never-ready");
-    std::fs::write(&program, "#!/bin/sh\nexec sleep 30\n").unwrap();
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
     let cni =

@@ -14,7 +14,7 @@ const EXCHANGE: &str = r#"
 import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 s.bind(("tap0", 0))
-s.settimeout(10)
+s.settimeout(50)
 s.send(bytes.fromhex(sys.argv[1]))
 while True:
     frame = s.recv(65536)
@@ -145,7 +145,7 @@ own, none = socket.inet_aton("10.0.2.15"), bytes(4)
 fields = 1, 1, 6, 0, 0x1234, 0, 0, own, none, none, none, mac, b"", b"", 0x63825363
 request = struct.pack("!BBBBIHH4s4s4s4s16s64s128sI", *fields) + b"\x35\x01\x03\xff"
 s.bind(("10.0.2.15", 68))
-s.settimeout(10)
+s.settimeout(50)
 s.sendto(request, ("10.0.2.2", 67))
 answer, server = s.recvfrom(2000)
 print(answer[242], socket.inet_ntoa(answer[16:20]), *server)

@@ -232,7 +232,7 @@ const PROBE: &str = "import errno, socket, sys
 to, port, mode, *lens = sys.argv[1:]
 is_ipv6 = ':' in to
 probe = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
-probe.settimeout(20)
+probe.settimeout(50)
 probe.setsockopt(*((41, 23) if is_ipv6 else (0, 10)), {'PROBE': 3, 'DONT': 0}[mode])
 probe.connect((to, int(port)))
 for length in map(int, lens):

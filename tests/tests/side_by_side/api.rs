@@ -137,7 +137,7 @@ fn clients() {
         let silent = api.connect();
         seen.note("the network lives while a client is silent", ping().status.success());
         drop(silent);
-        wait_until(PATIENCE, "the network lives again", || ping().status.success());
+        wait_until(IO_LIMIT, "the network lives again", || ping().status.success());
         let gone = api.connect();
         drop(gone);
         seen.note("after a client that said nothing", api.ask("{}"));
@@ -157,7 +157,7 @@ fn request_that_names_no_protocol() {
         if side.is_ours() {
             assert!(facts.is_alive());
         } else {
-            wait_until(PATIENCE, "it has crashed", || !facts.is_alive());
+            wait_until(IO_LIMIT, "it has crashed", || !facts.is_alive());
         }
         seen.note("alive", facts.is_alive());
     });

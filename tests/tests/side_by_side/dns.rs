@@ -76,7 +76,7 @@ fn follow(world: &World, resolv_conf: &str) {
     let watch = FileWatch::start(&world.host, "/etc", "resolv.conf");
     world.replace_resolv_conf(resolv_conf);
     let guest = udp(&world.guest, (ANY, 0));
-    wait_until(Duration::from_secs(15), "resolv.conf is read", || {
+    wait_until(IO_LIMIT, "resolv.conf is read", || {
         // Any query makes them look; this one asks for the root's name.
         guest.send_to(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01", (NAMESERVER, 53)).unwrap();
         watch.has_been_read()

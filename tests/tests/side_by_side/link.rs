@@ -2,7 +2,6 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use super::*;
 
@@ -211,7 +210,7 @@ fn router() {
         let options = ["--enable-ipv6", "--mtu=1400", &api.option()];
         let _slirp = side.slirp().options(&options).start();
         let show = "ip -6 -o addr show dev tap0 scope global -tentative";
-        wait_until(Duration::from_secs(15), "an address from the router advertisement", || {
+        wait_until(IO_LIMIT, "an address from the router advertisement", || {
             world.guest.script(show).contains("inet6 fd00:")
         });
         let _capture = world.capture();

@@ -260,7 +260,7 @@ fn ends() {
         clean();
         let slirp = side.slirp().options(&["--ready-fd=77"]).spawn();
         let up = "ip link show tap0 2>/dev/null | grep -q LOWER_UP";
-        wait_until(Duration::from_secs(15), "the device is up", || {
+        wait_until(IO_LIMIT, "the device is up", || {
             side.world.guest.exec(&["sh", "-c", up]).status.success()
         });
         seen.note("ready descriptor that is not open: alive", slirp.facts().is_alive());
@@ -284,7 +284,7 @@ fn device_that_is_deleted() {
         side.world.guest.script("ip link del tap0");
         // It either leaves or is busy for good.
         let busy = || facts.cpu_time().saturating_sub(before) > Duration::from_millis(300);
-        wait_until(Duration::from_secs(15), "it leaves or spins", || !facts.is_alive() || busy());
+        wait_until(IO_LIMIT, "it leaves or spins", || !facts.is_alive() || busy());
         seen.note("alive", facts.is_alive());
         seen.note("busy for nothing", busy());
         if side.is_ours() {
@@ -305,7 +305,7 @@ fn peer_that_hangs_up() {
         let slirp = side.slirp().bare().options(&options).positionals(&positionals).spawn();
         let peer = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         let address = SockAddr::unix(&path).unwrap();
-        wait_until(Duration::from_secs(15), "the socket", || peer.connect(&address).is_ok());
+        wait_until(IO_LIMIT, "the socket", || peer.connect(&address).is_ok());
         // An ARP request for the gateway: the answer shows that frames pass.
         let mut request = vec![0xff; 6];
         request.extend_from_slice(&[2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -320,7 +320,7 @@ fn peer_that_hangs_up() {
         let before = facts.cpu_time();
         drop(peer);
         let busy = || facts.cpu_time().saturating_sub(before) > Duration::from_millis(300);
-        wait_until(Duration::from_secs(15), "it leaves or spins", || !facts.is_alive() || busy());
+        wait_until(IO_LIMIT, "it leaves or spins", || !facts.is_alive() || busy());
         seen.note("busy for nothing", busy());
         if !side.is_ours() {
             slirp.signal(Signal::SIGKILL);
@@ -339,7 +339,7 @@ fn process_in_a_further_user_namespace() {
             let name = std::fs::read_to_string(format!("/proc/{}/comm", nested.pid()));
             name.is_ok_and(|name| name == "cat\n")
         };
-        wait_until(Duration::from_secs(15), "the further user namespace", is_cat);
+        wait_until(IO_LIMIT, "the further user namespace", is_cat);
         let positionals = [&nested.pid().to_string(), "tap0"];
         let mut slirp = side.slirp().options(&["--ready-fd=3"]).positionals(&positionals).spawn();
         seen.note("ready", slirp.read_ready_fd() == b"1");
