@@ -114,7 +114,8 @@ fn lease(world: &World, arguments: &[&str]) -> Vec<(String, String)> {
     }
     let _ = std::fs::remove_file(&lease);
     let script = script.to_str().unwrap();
-    let argv = ["udhcpc", "-f", "-n", "-q", "-t", "2", "-T", "2", "-i", "tap0", "-s", script];
+    // A client that nobody answers gives up after 10 s.
+    let argv = ["udhcpc", "-f", "-n", "-q", "-t", "5", "-T", "2", "-i", "tap0", "-s", script];
     world.guest.exec(&[&argv, arguments].concat());
     let text = std::fs::read_to_string(&lease).unwrap_or_default();
     let mut pairs: Vec<_> = text
