@@ -254,6 +254,9 @@ impl Driver {
                     self.connect(flow, origin);
                 }
                 HostAction::Close { flow, .. } => self.hosts.retain(|host| host.flow != flow),
+                HostAction::CancelDns { query } => {
+                    self.queries.retain(|&(other, _)| other != query);
+                }
                 HostAction::QueryDns { query, message, .. } => {
                     if self.world == World::Echoing {
                         self.stack.handle_dns_answer(query, Some(message), self.now);

@@ -446,6 +446,7 @@ impl Network {
                     self.hosts.remove(&flow);
                 }
                 HostAction::QueryDns { query, .. } => self.queries.push(query),
+                HostAction::CancelDns { query } => self.queries.retain(|&other| other != query),
             }
         }
     }

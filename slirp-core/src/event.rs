@@ -22,7 +22,7 @@ pub struct FlowId {
 pub struct ForwardId(pub u64);
 
 /// Name of one DNS query in flight.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DnsQueryId(pub u64);
 
 /// How the guest's query arrived; the upstream side may use it as a hint.
@@ -63,6 +63,11 @@ pub enum HostAction {
         transport: DnsTransport,
         /// The message, without a TCP length prefix.
         message: Vec<u8>,
+    },
+    /// Give this DNS query up: it was answered here, to make room for another member's.
+    CancelDns {
+        /// Name of the query.
+        query: DnsQueryId,
     },
 }
 

@@ -38,11 +38,15 @@ impl Shares {
         self.total
     }
 
+    /// How much `holder` has.
+    pub(crate) fn held(&self, holder: Holder) -> usize {
+        self.held.get(&holder).copied().unwrap_or_default()
+    }
+
     /// Who has to give something up before `holder` can have `amount` more; `None` when there is
     /// room.
     pub(crate) fn crowded_by(&self, holder: Holder, amount: usize) -> Option<Holder> {
-        let own = self.held.get(&holder).copied().unwrap_or_default();
-        if own + amount > self.part {
+        if self.held(holder) + amount > self.part {
             return Some(holder);
         }
         if self.total + amount <= self.cap {

@@ -28,6 +28,8 @@
 //! *Limits.* [`BATCH_CAP`] frames and [`DATAGRAMS_CAP`] datagrams of one socket a turn, so that no
 //! source of traffic starves the others.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -109,6 +111,8 @@ pub(crate) struct Reactor {
     forwards: Forwards,
     inbox: mpsc::Receiver<Message>,
     queries: tokio::sync::mpsc::Sender<Query>,
+    /// Those without an answer; one is given up by dropping its sender.
+    wanted: BTreeMap<DnsQueryId, tokio::sync::oneshot::Sender<Infallible>>,
     started_at: std::time::Instant,
     timer: TimerFd,
     /// When the timer goes off; unset once it has.
@@ -175,6 +179,7 @@ impl Reactor {
             forwards,
             inbox,
             queries,
+            wanted: BTreeMap::new(),
             started_at: std::time::Instant::now(),
             timer,
             timer_at: None,
@@ -503,10 +508,16 @@ impl Reactor {
                 | None => {}
             },
             HostAction::QueryDns { query, transport, message } => {
-                let asked = self.queries.try_send(Query { id: query, transport, message });
+                let (wanted, is_wanted) = tokio::sync::oneshot::channel();
+                self.wanted.insert(query, wanted);
+                let asked =
+                    self.queries.try_send(Query { id: query, transport, message, is_wanted });
                 if asked.is_err() {
                     self.on_dns_answer(query, None, now);
                 }
+            }
+            HostAction::CancelDns { query } => {
+                self.wanted.remove(&query);
             }
         }
     }
@@ -569,6 +580,7 @@ impl Reactor {
     }
 
     fn on_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
+        self.wanted.remove(&query);
         self.stack.handle_dns_answer(query, answer, now);
     }
 }

@@ -10,7 +10,7 @@ use smoltcp::wire::IpProtocol;
 
 use super::Stack;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, Envelope, FlowId, Origin};
+use crate::event::{Datagram, Envelope, FlowId, HostAction, Origin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
@@ -429,7 +429,8 @@ impl Stack {
         Ok(None)
     }
 
-    /// Passes a DNS message to the service.
+    /// Passes a DNS message to the service. In its full table the member with most queries may have to
+    /// give one up.
     pub(super) fn ask_dns(
         &mut self,
         asker: Asker,
@@ -437,7 +438,16 @@ impl Stack {
         message: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        self.dns.handle_query(asker, holder, message, now)?;
+        let mut asked = self.dns.handle_query(asker, holder, message, now);
+        if asked == Err(DiscardReason::DnsQueriesExhausted)
+            && let Some(surplus) = self.dns.surplus(holder)
+        {
+            self.stats.discards.count(DiscardReason::DnsQueriesExhausted);
+            self.handle_dns_answer(surplus, None, now);
+            self.actions.push_back(HostAction::CancelDns { query: surplus });
+            asked = self.dns.handle_query(asker, holder, message, now);
+        }
+        asked?;
         self.stats.dns_queries += 1;
         Ok(())
     }

@@ -148,7 +148,7 @@ impl World {
                     self.visits.entry(host.remote).or_default().push(host.visit);
                 }
             }
-            HostAction::QueryDns { .. } => {}
+            HostAction::QueryDns { .. } | HostAction::CancelDns { .. } => {}
         }
     }
 

@@ -48,12 +48,13 @@ mod upstream;
 mod tests;
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::outbound::OutboundAddresses;
@@ -161,7 +162,7 @@ impl Default for DnsConfig {
 }
 
 /// One query of the guest.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Query {
     /// Its name, which comes back with the answer.
     pub id: DnsQueryId,
@@ -169,14 +170,16 @@ pub struct Query {
     pub transport: DnsTransport,
     /// The message, without a TCP length prefix.
     pub message: Vec<u8>,
+    /// Closed when nobody waits for the answer any more: then the query ends without one.
+    pub is_wanted: oneshot::Receiver<Infallible>,
 }
 
 /// Asks the host's resolvers until `queries` is closed; needs a tokio runtime with I/O and time on
 /// the current thread.
 ///
 /// `answer` is called once per query, with the answer as it came (under another message id than the
-/// query's), or with `None` when no resolver answered. Queries that are in flight when the channel
-/// closes are dropped without a call.
+/// query's), or with `None` when no resolver answered. Queries that nobody wants any more, and those in
+/// flight when the channel closes, are dropped without a call.
 pub async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
 where
     A: Fn(DnsQueryId, Option<Vec<u8>>) + 'static,
@@ -199,8 +202,13 @@ where
                     let upstream = Rc::clone(&upstream);
                     let answer = Rc::clone(&answer);
                     tasks.spawn_local(async move {
-                        let bytes = resolve(&upstream, query.transport, query.message).await;
-                        answer(query.id, bytes);
+                        tokio::select! {
+                            biased;
+                            _ = query.is_wanted => {}
+                            bytes = resolve(&upstream, query.transport, query.message) => {
+                                answer(query.id, bytes);
+                            }
+                        }
                     });
                 }
             }

@@ -16,6 +16,10 @@
 //! towards the resolvers is the host side's business. A query that nobody could read is answered
 //! with FORMERR here; unknown opcodes, classes, types and EDNS options are upstream's to judge.
 //!
+//! On a shared network a member has a quarter of all queries in flight, and in a full table the member
+//! with most gives one up for a member with less: it fails there and then, and the host side is told to
+//! stop ([`HostAction::CancelDns`]).
+//!
 //! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
 //!
@@ -126,7 +130,8 @@ impl DnsService {
     ///
     /// # Errors
     /// [`DiscardReason::DnsMessageInvalid`] when this is no query, and
-    /// [`DiscardReason::DnsQueriesExhausted`] at the cap, or at that of `holder`.
+    /// [`DiscardReason::DnsQueriesExhausted`] at the cap, or at that of `holder`: see
+    /// [`surplus`](Self::surplus).
     pub fn handle_query(
         &mut self,
         asker: Asker,
@@ -143,9 +148,7 @@ impl DnsService {
         {
             return Ok(DnsQueryId(*id));
         }
-        if self.in_flight.len() + self.made_here.len() >= self.cap
-            || self.shares.crowded_by(holder, 1).is_some()
-        {
+        if self.made_here.len() >= self.cap {
             return Err(DiscardReason::DnsQueriesExhausted);
         }
         let id = self.next_id;
@@ -162,6 +165,11 @@ impl DnsService {
             self.made_here.push_back((asker, answer));
             return Ok(DnsQueryId(id));
         }
+        if self.in_flight.len() + self.made_here.len() >= self.cap
+            || self.shares.crowded_by(holder, 1).is_some()
+        {
+            return Err(DiscardReason::DnsQueriesExhausted);
+        }
         let transport = match asker {
             Asker::Udp { .. } => DnsTransport::Udp,
             Asker::Tcp { .. } => DnsTransport::Tcp,
@@ -176,6 +184,18 @@ impl DnsService {
         self.in_flight.insert(id, InFlight { asker, holder, message, shape, expires_at });
         self.shares.add(holder, 1);
         Ok(query)
+    }
+
+    /// The query that is to be given up so that `holder` can ask one that was refused: the oldest of the
+    /// member that has most. None where the two would only change places, so that members who all want
+    /// more cannot have the resolvers asked ever faster.
+    pub fn surplus(&self, holder: Option<MemberId>) -> Option<DnsQueryId> {
+        let crowder = self.shares.crowded_by(holder, 1)?;
+        if self.shares.held(crowder) <= self.shares.held(holder) + 1 {
+            return None;
+        }
+        let mut of_crowder = self.in_flight.iter().filter(|(_, query)| query.holder == crowder);
+        of_crowder.next().map(|(&id, _)| DnsQueryId(id))
     }
 
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when

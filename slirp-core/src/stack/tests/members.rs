@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::config::StackConfig;
+use crate::discard::DiscardReason;
 use crate::event::{Datagram, ForwardId, HostAction, Origin};
 use crate::member::{Member, MemberId};
 use crate::plan::AddressPlan;
@@ -111,11 +112,6 @@ fn member_that_opens_all_it_can_leaves_the_others_theirs() {
     assert!((1..=40).all(|port| datagram(&mut stack, 100, port, "192.0.2.1:9", b"x")));
     assert_eq!(stack.stats().flows, 10, "a quarter: its own make room");
     assert!(datagram(&mut stack, 101, 1, "192.0.2.1:9", b"x"));
-    let query = |id: u8| {
-        let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7];
-        query.extend_from_slice(b"outside\0\0\x01\0\x01");
-        query
-    };
     for id in 0..8 {
         datagram(&mut stack, 100, 500, "10.0.2.3:53", &query(id));
     }
@@ -129,6 +125,55 @@ fn member_that_opens_all_it_can_leaves_the_others_theirs() {
     stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
     stack.handle_member_added(MemberId(3), &member(100, "web"));
     assert!(datagram(&mut stack, 100, 1, "192.0.2.1:9", b"x"));
+}
+
+/// A query for a name outside, under this number.
+fn query(id: u8) -> Vec<u8> {
+    let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7];
+    query.extend_from_slice(b"outside\0\0\x01\0\x01");
+    query
+}
+
+#[test]
+fn member_with_most_queries_gives_one_up_for_a_member_with_less() {
+    let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
+    config.policy.is_shared = true;
+    config.limits.dns_queries = 8;
+    let mut stack = Stack::new(config);
+    for last in 100..105 {
+        stack.handle_member_added(MemberId(last.into()), &member(last, &format!("m{last}")));
+    }
+    let ask = |stack: &mut Stack, last: u8, id: u8| {
+        send(stack, last, "10.0.2.3:53", &query(id));
+        core::iter::from_fn(|| stack.poll_action()).collect::<Vec<_>>()
+    };
+    let exhausted =
+        |stack: &Stack| stack.stats().discards.value(DiscardReason::DnsQueriesExhausted);
+    let mut first = Vec::new();
+    for last in 100..104 {
+        for id in 0..2 {
+            let actions = ask(&mut stack, last, id);
+            let [HostAction::QueryDns { query, .. }] = actions[..] else { panic!("{actions:?}") };
+            first.extend((id == 0).then_some(query));
+        }
+    }
+    assert!(stack.poll_frame(NOW).is_none());
+    let actions = ask(&mut stack, 104, 9);
+    let [HostAction::CancelDns { query: ended }, HostAction::QueryDns { .. }] = actions[..] else {
+        panic!("{actions:?}")
+    };
+    let loser = first.iter().position(|&query| query == ended).expect("the oldest of a member");
+    let failure = stack.poll_frame(NOW).map(<[u8]>::to_vec).expect("its member is told");
+    assert_eq!(failure[..6], mac(100 + u8::try_from(loser).unwrap()).0);
+    assert_eq!((failure[43], failure[45] & 15), (0, 2), "SERVFAIL to its first query");
+    assert_eq!(exhausted(&stack), 1);
+    // Nobody has two more than another now: to change places would help nobody, and cost the resolvers.
+    assert_eq!(ask(&mut stack, 104, 10), []);
+    assert_eq!(exhausted(&stack), 2);
+    // A query that is not asked outside ends no other.
+    assert!(!send(&mut stack, 104, "10.0.2.3:53", &query(11)[..20]));
+    assert_eq!((stack.poll_action(), exhausted(&stack)), (None, 2));
+    assert!(stack.poll_frame(NOW).is_some(), "FORMERR");
 }
 
 #[test]

@@ -219,6 +219,9 @@ impl Ladder {
                     HostAction::QueryDns { query, message, .. } => {
                         self.queries.push((query, message));
                     }
+                    HostAction::CancelDns { query } => {
+                        self.queries.retain(|&(other, _)| other != query);
+                    }
                 }
             }
             let Some(flow) = self.stack.poll_ready(self.now) else {

@@ -179,6 +179,32 @@ async fn queries_beyond_the_cap_wait_in_the_channel() {
 }
 
 #[tokio::test]
+async fn query_that_nobody_wants_any_more_makes_way_for_others() {
+    let mut server =
+        Scripted::start(
+            |_, query| {
+                if query[13] == b's' { vec![] } else { vec![answer_with(query, 1)] }
+            },
+        )
+        .await;
+    let mut config = config_of(&[server.address]);
+    config.queries_cap = 1;
+    config.timeout = 2 * PATIENCE;
+    config.total_timeout = 2 * PATIENCE;
+    with_client(config, async |mut client| {
+        let stuck = client.send(DnsTransport::Udp, &query("stuck")).await;
+        server.questions.recv().await.unwrap();
+        let unasked = client.send(DnsTransport::Udp, &query("unasked")).await;
+        let quick = client.send(DnsTransport::Udp, &query("quick")).await;
+        client.give_up(unasked);
+        client.give_up(stuck);
+        assert_eq!(client.next_answer().await.0, quick);
+        assert_eq!(server.asked.lock().unwrap().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn queries_to_silent_resolvers_have_a_socket_each_and_few_more_between_them() {
     const QUERIES: usize = 16;
     let mut first = Scripted::start(|_, _| vec![]).await;

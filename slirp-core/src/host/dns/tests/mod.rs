@@ -4,13 +4,15 @@ mod failover;
 mod fidelity;
 mod resolv_file;
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::{DnsConfig, Query, run};
@@ -127,6 +129,7 @@ struct Client {
     queries: mpsc::Sender<Query>,
     answers: mpsc::UnboundedReceiver<(DnsQueryId, Option<Vec<u8>>)>,
     next_id: u64,
+    wanted: BTreeMap<DnsQueryId, oneshot::Sender<Infallible>>,
 }
 
 impl Client {
@@ -134,8 +137,15 @@ impl Client {
         let id = DnsQueryId(self.next_id);
         self.next_id += 1;
         let message = message.to_vec();
-        self.queries.send(Query { id, transport, message }).await.unwrap();
+        let (wanted, is_wanted) = oneshot::channel();
+        self.wanted.insert(id, wanted);
+        self.queries.send(Query { id, transport, message, is_wanted }).await.unwrap();
         id
+    }
+
+    /// Nobody waits for the answer any more.
+    fn give_up(&mut self, id: DnsQueryId) {
+        self.wanted.remove(&id);
     }
 
     async fn next_answer(&mut self) -> (DnsQueryId, Option<Vec<u8>>) {
@@ -169,7 +179,7 @@ where
     let task = local.spawn_local(run(config, from_client, move |id, answer| {
         let _ = to_client.send((id, answer));
     }));
-    local.run_until(body(Client { queries, answers, next_id: 0 })).await;
+    local.run_until(body(Client { queries, answers, next_id: 0, wanted: BTreeMap::new() })).await;
     local.run_until(tokio::time::timeout(PATIENCE, task)).await.expect("an orderly end").unwrap();
 }
 
