@@ -1,6 +1,8 @@
 //! Ranges of ports: how they open, lead and close.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket as Client};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mio::{Events, Poll};
 
@@ -272,4 +274,59 @@ fn port_that_the_system_picks_is_told_and_leads_to_the_guest() {
         assert_eq!((guest, stream.is_some()), (both.guest, protocol == ForwardProtocol::Tcp));
         rules.remove_all(id.0..=next.0).unwrap();
     }
+}
+
+/// Counts what is logged.
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Has socket(2) refuse IPv6 in this thread, as a kernel without it does.
+#[cfg(target_arch = "x86_64")]
+fn lose_ipv6() {
+    use seccompiler::*;
+    let family = u64::try_from(libc::AF_INET6).unwrap();
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family);
+    let rule = SeccompRule::new(vec![condition.unwrap()]).unwrap();
+    let errno = u32::try_from(libc::EAFNOSUPPORT).unwrap();
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno));
+    let rules = [(libc::SYS_socket, vec![rule])].into_iter().collect();
+    let filter = SeccompFilter::new(rules, allow, refuse, TargetArch::x86_64).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    apply_filter(&program).unwrap();
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn host_without_ipv6_forwards_in_ipv4_and_says_so_once() {
+    let first = free(2);
+    let logged = Arc::new(AtomicUsize::new(0));
+    let lines = Lines(Arc::clone(&logged));
+    let without_ipv6 = std::thread::spawn(move || {
+        lose_ipv6();
+        tracing::subscriber::with_default(lines, || {
+            let rule = everywhere(ForwardProtocol::Tcp, first, 2);
+            verify_forwards(&[rule], &AddressPlan::default()).unwrap();
+            let poll = Poll::new().unwrap();
+            let mut rules = forwards(&poll, None);
+            rules.add_all(&[rule]).unwrap();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
+        });
+    });
+    without_ipv6.join().unwrap();
+    assert_eq!(logged.load(Ordering::Relaxed), 1);
 }

@@ -1,6 +1,7 @@
 //! Whether the host lets us have ports, asked before anything is made for them to lead to.
 
 use mio::Poll;
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{Forward, ForwardError, Forwards};
 use crate::host::descriptors;
@@ -20,5 +21,7 @@ pub fn verify_forwards(forwards: &[Forward], plan: &AddressPlan) -> Result<(), F
     // Without a poller there is no instance either, which is told when one is started.
     let Ok(poll) = Poll::new() else { return Ok(()) };
     let Ok(registry) = poll.registry().try_clone() else { return Ok(()) };
-    Forwards::new(registry, false, descriptors::limit()).add_all(forwards).map(drop)
+    let mut tried = Forwards::new(registry, false, descriptors::limit());
+    // What is worth a line is told when the ports are opened for good.
+    with_default(NoSubscriber::default(), || tried.add_all(forwards)).map(drop)
 }
