@@ -48,18 +48,24 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
-#[expect(clippy::disallowed_methods, reason = "the table of descriptors is a folder")]
 pub fn close_inherited_fds() -> io::Result<()> {
-    let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for number in numbers {
+    for number in open_fds()? {
         // A standard stream would come as a duplicate and stay open.
         if number > 2 {
             drop(inherited_fd(number));
         }
     }
     Ok(())
+}
+
+/// The numbers that are open, and that of the folder which tells them.
+///
+/// # Errors
+/// When `/proc/self/fd` cannot be read.
+#[expect(clippy::disallowed_methods, reason = "the table of descriptors is a folder")]
+pub(super) fn open_fds() -> io::Result<Vec<RawFd>> {
+    let entries = std::fs::read_dir("/proc/self/fd")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Sends a descriptor over a UNIX socket, with one byte to carry it.

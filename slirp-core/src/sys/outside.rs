@@ -34,6 +34,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, pipe2, read, write};
 
+use super::fd::open_fds;
+
 super::calls::system_calls! {
     SYS_write => "questions to the helper";
     SYS_read => "the helper's answers";
@@ -132,12 +134,13 @@ impl Helper {
         let (answers, reply) = pipe2(OFlag::O_CLOEXEC)?;
         let pipe = watched.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         let (gone, tell) = pipe.unzip();
+        let last = last_fd();
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         // SAFETY: the child only calls `serve`, which makes plain system calls on values that exist
         // already, and leaves by _exit(2) without running any destructor of the program.
         let born = unsafe { nix::unistd::fork() };
         if let Ok(ForkResult::Child) = born {
-            serve(questions.as_fd(), reply.as_fd(), duties, watched.zip(tell));
+            serve(questions.as_fd(), reply.as_fd(), duties, watched.zip(tell), last);
             // SAFETY: _exit(2) ends the process at once.
             unsafe { libc::_exit(0) };
         }
@@ -203,12 +206,13 @@ impl Drop for Helper {
     }
 }
 
-/// What the helper does.
+/// What the helper does. It has descriptors up to the number `last`.
 fn serve(
     questions: BorrowedFd<'_>,
     reply: BorrowedFd<'_>,
     duties: &Duties,
     watched: Option<(&Watched<'_>, OwnedFd)>,
+    last: libc::c_uint,
 ) {
     // Failure of these would mean less tidiness or protection, but no harm to what it is for.
     let _protected = prctl::set_dumpable(false);
@@ -220,7 +224,7 @@ fn serve(
             [first, second, third, watched.wakes.as_raw_fd(), tell.as_raw_fd()]
         });
     let (asked, told) = (questions.as_raw_fd(), reply.as_raw_fd());
-    close_all_but([asked, told, first, second, third, wakes, tell]);
+    close_all_but([asked, told, first, second, third, wakes, tell], last);
     let mut watched = watched;
     let mut record = [0_u8; HEADER_LEN + FILE_CAP];
     loop {
@@ -307,34 +311,34 @@ fn identity_of(path: &CStr) -> Option<Identity> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// Closes all descriptors but these, which may be named twice.
-fn close_all_but(mut kept: [RawFd; 7]) {
+/// The last number that a descriptor has: far below the limit, which may be a thousand million.
+fn last_fd() -> libc::c_uint {
+    let last = open_fds().ok().and_then(|open| open.into_iter().max());
+    last.unwrap_or(RawFd::MAX).unsigned_abs()
+}
+
+/// Closes all descriptors but these, which may be named twice; `last` is the last that was open.
+fn close_all_but(mut kept: [RawFd; 7], last: libc::c_uint) {
     kept.sort_unstable();
     let mut first = 0;
     for kept in kept.map(RawFd::unsigned_abs) {
         if first < kept {
-            close_range(first, kept - 1);
+            close_range(first, kept - 1, last);
         }
         first = kept + 1;
     }
-    close_range(first, libc::c_uint::MAX);
+    close_range(first, libc::c_uint::MAX, last);
 }
 
-fn close_range(first: libc::c_uint, last: libc::c_uint) {
+fn close_range(from: libc::c_uint, to: libc::c_uint, last: libc::c_uint) {
     // SAFETY: closing descriptors touches no memory, and this process uses none of them.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
     if closed != 0 {
-        close_one_by_one(first, last);
-    }
-}
-
-/// Before Linux 5.9.
-fn close_one_by_one(first: libc::c_uint, last: libc::c_uint) {
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let end = limit.map_or(1024, |(soft, _)| soft).min(u64::from(last).saturating_add(1));
-    for number in u64::from(first)..end {
-        // SAFETY: as above; a number that is not open is refused.
-        let _closed = RawFd::try_from(number).map(|number| unsafe { libc::close(number) });
+        // Before Linux 5.9.
+        for number in from..=to.min(last) {
+            // SAFETY: as above; a number that is not open is refused.
+            let _closed = RawFd::try_from(number).map(|number| unsafe { libc::close(number) });
+        }
     }
 }
 
@@ -443,6 +447,40 @@ mod tests {
         }
         waitpid(pid, None).unwrap();
         assert!(!path.exists());
+    }
+
+    /// Has close_range(2) be missing in this thread and its children.
+    #[cfg(target_arch = "x86_64")]
+    fn lose_close_range() {
+        use seccompiler::*;
+        let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+        let rules = [(libc::SYS_close_range, Vec::new())].into_iter().collect();
+        let arch = TargetArch::x86_64;
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn nothing_else_stays_open_where_close_range_is_missing() {
+        let path = path("fds");
+        std::fs::write(&path, "one").unwrap();
+        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        // Other tests open and close descriptors of this process all the time: this one stays.
+        let ours = std::fs::File::open(&path).unwrap();
+        let on_old_kernel = std::thread::spawn(move || {
+            lose_close_range();
+            let (helper, _) = Helper::start(&duties, None).unwrap();
+            // It answers when it has closed them.
+            assert_eq!(helper.read().unwrap(), b"one");
+            let folder = format!("/proc/{}/fd", helper.pid);
+            let open = std::fs::read_dir(folder).unwrap().flatten();
+            open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect::<Vec<_>>()
+        });
+        let open = on_old_kernel.join().unwrap();
+        assert!(open.len() >= 2 && !open.contains(&path), "{open:?}");
+        drop(ours);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
