@@ -102,6 +102,11 @@ fn processes_of(stem: &str, scope: &str) -> Vec<ProcessFd> {
 fn is_ours(pid: i32, words: [&str; 3]) -> bool {
     // The owner of the files of a process that may not be traced is root; this is the true one.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    if status.starts_with("Name:\tslirp-outside\n") {
+        // It has the command line of the engine that it was forked from, ends with it, and lets no
+        // SIGTERM end it before.
+        return false;
+    }
     let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let user = user.and_then(|ids| ids.split_whitespace().next()?.parse::<u32>().ok());
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -140,4 +145,46 @@ pub(crate) fn is_served(files: &Files) -> Option<i32> {
     let record = files.record()?;
     let alive = |identity: &ProcessIdentity| identity.is_alive().then_some(identity.pid);
     alive(&record.keeper)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::attachment::store::tests::Scratch;
+
+    #[test]
+    fn unrecorded_engine_is_ended_but_not_the_process_that_stays_outside_of_its_sandbox() {
+        let scratch = Scratch::new("stop");
+        // What the shell runs, under the name that it is told over standard input.
+        let script = "read name; printf %s $name > /proc/$$/comm; echo named; read end";
+        fs::write(scratch.0.join(ENGINE_ARGUMENT), script).unwrap();
+        let scope = scratch.0.display().to_string();
+        let start = |name: &str| {
+            let mut child = Command::new("sh")
+                .args([ENGINE_ARGUMENT, "stem", &scope])
+                .current_dir(&scratch.0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            std::io::Write::write_all(&mut stdin, format!("{name}\n").as_bytes()).unwrap();
+            let mut named = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut named).unwrap();
+            assert_eq!(named, "named\n");
+            (child, stdin)
+        };
+        let (mut outside, _stays) = start("slirp-outside");
+        let (mut engine, _runs) = start("slirp-engine");
+        stop_unrecorded("another", &scope).unwrap();
+        assert!(engine.try_wait().unwrap().is_none());
+        stop_unrecorded("stem", &scope).unwrap();
+        assert!(!engine.wait().unwrap().success(), "a signal ended it");
+        assert!(outside.try_wait().unwrap().is_none());
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+    }
 }
