@@ -1,7 +1,10 @@
 //! UDP and echo of the guest.
 
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv4Ttl};
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv4RecvTtl, Ipv4Ttl};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 
 use super::*;
 
@@ -17,6 +20,20 @@ fn complaint(world: &World, to: SocketAddr, ttl: Option<i32>) -> String {
     match socket.send(b"anybody?") {
         Ok(_) => datagram(&socket),
         Err(error) => errno(&error),
+    }
+}
+
+/// The TTL of the next datagram.
+fn ttl_of_next(socket: &UdpSocket) -> String {
+    let (mut buffer, mut control) = ([0; 16], nix::cmsg_space!(i32));
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::empty();
+    match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+        Ok(message) => match message.cmsgs().unwrap().next() {
+            Some(ControlMessageOwned::Ipv4Ttl(ttl)) => ttl.to_string(),
+            other => format!("{other:?}"),
+        },
+        Err(error) => errno(&error.into()),
     }
 }
 
@@ -97,6 +114,17 @@ fn udp_data() {
         guest.send_to(b"x", far.address()).unwrap();
         let from = guest.recv_from(&mut [0; 512]).map(|(_, from)| from.ip().to_string());
         seen.note("one port, then a remote", from.unwrap_or_else(|error| errno(&error)));
+
+        let group = Ipv4Addr::new(239, 1, 2, 3);
+        for ttl in [1, 7] {
+            let member = udp(&world.remote, (ANY, 0));
+            let IpAddr::V4(interface) = REMOTE else { panic!("{REMOTE}") };
+            member.join_multicast_v4(&group, &interface).unwrap();
+            setsockopt(&member, Ipv4RecvTtl, &true).unwrap();
+            guest.set_multicast_ttl_v4(ttl).unwrap();
+            guest.send_to(b"group", (group, member.local_addr().unwrap().port())).unwrap();
+            seen.note(format!("TTL at a group of a datagram with {ttl}"), ttl_of_next(&member));
+        }
 
         let service = udp(&world.host, (LOOPBACK, 7070));
         guest.set_broadcast(true).unwrap();

@@ -102,6 +102,50 @@ fn chosen_device() {
     });
 }
 
+/// Renews the lease of 10.0.2.15 from a socket that is bound to that address, as systemd-networkd
+/// and dhcpcd do, and prints which kind of answer comes for which address.
+const RENEWAL: &str = r#"
+import fcntl, socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+SIOCGIFHWADDR = 0x8927
+mac = fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", b"tap0"))[18:24]
+own, none = socket.inet_aton("10.0.2.15"), bytes(4)
+fields = 1, 1, 6, 0, 0x1234, 0, 0, own, none, none, none, mac, b"", b"", 0x63825363
+request = struct.pack("!BBBBIHH4s4s4s4s16s64s128sI", *fields) + b"\x35\x01\x03\xff"
+s.bind(("10.0.2.15", 68))
+s.settimeout(4)
+s.sendto(request, ("10.0.2.2", 67))
+try:
+    answer = s.recv(2000)
+    print(answer[242], socket.inet_ntoa(answer[16:20]))
+except TimeoutError:
+    print("nothing")
+"#;
+
+/// Has 16 clients, one after the other, ask for an offer that they do not take up, and prints whether
+/// there is one for a further client.
+const CLIENTS: &str = r#"
+import socket, struct
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+s.bind(("tap0", 0))
+s.settimeout(4)
+def is_offered(number):
+    mac = bytes([2, 0, 0, 0, 1, number])
+    message = struct.pack("!BBBBIHH16s16s192sI", 1, 1, 6, 0, number, 0, 0x8000, b"", mac, b"", 0x63825363)
+    message = (message + b"\x35\x01\x01\xff").ljust(300, b"\0")
+    # Total length 328; the checksum over these twenty bytes is 0x79a6; UDP without one.
+    header = bytes.fromhex("4500014800000000401179a600000000ffffffff0044004301340000")
+    s.send(b"\xff" * 6 + mac + b"\x08\0" + header + message)
+    while True:
+        try:
+            frame = s.recv(2000)
+        except TimeoutError:
+            return False
+        if frame[23] == 17 and frame[34:36] == b"\0\x43" and frame[46:50] == struct.pack("!I", number):
+            return True
+print([is_offered(number) for number in range(17)][16])
+"#;
+
 /// What `udhcpc` tells its script.
 fn lease(world: &World, arguments: &[&str]) -> Vec<(String, String)> {
     let script = world.folder().join("script");
@@ -173,6 +217,10 @@ fn services() {
         let first = lease(world, &[]);
         assert!(!first.is_empty(), "no lease");
         note_lease(seen, "lease", &first);
+        world.guest.script("ip addr add 10.0.2.15/24 dev tap0");
+        let renewed = world.guest.exec(&["python3", "-c", RENEWAL]);
+        seen.note("renewal", renewed.stdout.trim());
+        world.guest.script("ip addr flush dev tap0");
         note_lease(seen, "lease with all asked for", &lease(world, &["-O", "mtu", "-O", "search"]));
         let ip = |arguments: &[&str]| {
             let lease = lease(world, arguments);
@@ -196,6 +244,8 @@ fn services() {
             let output = world.guest.exec(&argv);
             seen.note(format!("tftp {direction}"), output.stderr.trim());
         }
+        let offered = world.guest.exec(&["python3", "-c", CLIENTS]);
+        seen.note("client after 16 that were offered an address", offered.stdout.trim());
     });
 }
 
@@ -273,6 +323,11 @@ fn router() {
         let rule = "{\"execute\":\"add_hostfwd\",\"arguments\":{\"proto\":\"tcp6\",\
                     \"host_port\":8080,\"guest_addr6\":\"fd00::64\",\"guest_port\":80}}";
         seen.note("API tcp6", api.ask(rule));
+        let accepts = world.guest.script("cat /proc/sys/net/ipv6/conf/tap0/accept_ra");
+        seen.note("accept_ra", accepts.trim());
+        world.guest.script("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+        let route = world.guest.script("ip -6 route show default");
+        seen.note("default route of a guest that forwards", !route.is_empty());
     });
 }
 

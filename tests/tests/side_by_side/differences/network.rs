@@ -231,6 +231,15 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        topic: "TTL of a datagram to a group",
+        theirs: "1 on the host's network, whatever it was; one that is sent with 1 gets no further",
+        ours: "the one that it was sent with: service discovery uses 1",
+        seen: &[
+            seen("udp data: TTL at a group of a datagram with 1", "nothing", "1"),
+            seen("udp data: TTL at a group of a datagram with 7", "1", "7"),
+        ],
+    },
+    Row {
         topic: "DHCP options MTU, broadcast address and search domains",
         theirs: "never sent",
         ours: "sent to a client that asks for them (RFC 2132, RFC 3397)",
@@ -250,6 +259,18 @@ pub(super) const ROWS: &[Row] = &[
             seen("dhcp: another network", "10.0.2.15", "10.0.2.30"),
             seen("dhcp: another client", "10.0.2.16", "10.0.2.15"),
         ],
+    },
+    Row {
+        topic: "DHCP client that renews its lease",
+        theirs: "is answered by broadcast, which a socket at the client's address does not hear",
+        ours: "is answered at its address (RFC 2131)",
+        seen: &[seen("dhcp: renewal", "nothing", "5 10.0.2.15")],
+    },
+    Row {
+        topic: "DHCP client after sixteen others",
+        theirs: "gets no address, though nobody has taken up those that were offered",
+        ours: "gets one that was offered in vain, or whose lease has run out",
+        seen: &[seen("dhcp: client after 16 that were offered an address", "False", "True")],
     },
     Row {
         topic: "DHCP option for the nameserver with --disable-dns",
@@ -274,6 +295,15 @@ pub(super) const ROWS: &[Row] = &[
                 "000000124f80fd000000000000000000000000000003",
                 "000000000708fd000000000000000000000000000003",
             ),
+        ],
+    },
+    Row {
+        topic: "Guest that turns IPv6 forwarding on, with --configure and --enable-ipv6",
+        theirs: "loses its default route: accept_ra is 1",
+        ours: "keeps it: accept_ra is 2",
+        seen: &[
+            seen("ipv6: accept_ra", "1", "2"),
+            seen("ipv6: default route of a guest that forwards", "false", "true"),
         ],
     },
     Row {
