@@ -399,6 +399,8 @@ impl Reactor {
 
     /// Takes a frame, which `may_continue` with the next one of the batch.
     fn on_frame(&mut self, len: usize, may_continue: bool, now: Instant) {
+        // What the last frame has ended is closed before the slot of its socket is used again.
+        self.perform_all(now);
         let sender = self.link.sender();
         let datagram = self.stack.handle_frame_of(sender, &mut self.frame[..len], now);
         if datagram.is_some_and(|datagram| self.train.try_join(&datagram)) {

@@ -8,8 +8,10 @@
 //! One turn of whoever drives a [`Stack`]:
 //!
 //! 1. [`handle_frame`](Stack::handle_frame) for each frame of the guest; send the datagram that it
-//!    lends, if any. Any of the other `handle_*` for what host sockets reported, and
-//!    [`wake_flow`](Stack::wake_flow) for TCP sockets that became readable or writable.
+//!    lends, if any, and do what [`poll_action`](Stack::poll_action) says before the next frame: a
+//!    flow may get the index of one that is to be closed. Any of the other `handle_*` for what host
+//!    sockets reported, and [`wake_flow`](Stack::wake_flow) for TCP sockets that became readable or
+//!    writable.
 //! 2. [`handle_timeout`](Stack::handle_timeout), when [`poll_timeout`](Stack::poll_timeout) is due.
 //! 3. [`poll_action`](Stack::poll_action) until there is none.
 //! 4. [`poll_ready`](Stack::poll_ready) until there is none; each flow that it names is given to
@@ -450,11 +452,13 @@ impl Stack {
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
         let guest = key.guest.ip();
-        for evicted in self.admission.make_room(&mut self.flows, kind, guest, now)? {
-            self.evict(evicted);
-        }
+        let evicted = self.admission.make_room(&mut self.flows, kind, guest, now)?;
         let permit = |id| self.admission.admit(kind, guest, id, now);
         let id = self.flows.insert(key, flow, permit, now);
+        // Only now, so that the new flow's slot is none where the host side has a socket to close.
+        for evicted in evicted {
+            self.evict(evicted);
+        }
         self.stats.flows = self.flows.len() as u64;
         self.schedule(id);
         Ok(id)

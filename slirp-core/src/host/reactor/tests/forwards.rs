@@ -87,6 +87,26 @@ fn remote_that_is_evicted_is_reset_before_its_place_is_taken() {
 }
 
 #[test]
+fn remote_that_makes_room_for_datagrams_is_reset_before_its_place_is_taken() {
+    for (last, ports) in [(9, &[2][..]), (10, &[2, 3])] {
+        let mut config = StackConfig::default();
+        config.limits.flows = 2;
+        let (mut scene, host) = scene(ForwardProtocol::Tcp, last, config);
+        let mut remote = TcpStream::connect(host).unwrap();
+        scene.note();
+        scene.serve();
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SocketAddr::from(([10, 0, 2, 2], server.local_addr().unwrap().port()));
+        scene.send(1, to, b"first");
+        assert_eq!(scene.flows(), 2);
+        scene.send_each(ports, to, b"more");
+        assert_eq!(scene.discards(DiscardReason::HalfOpenLimit), 1);
+        let error = remote.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(error, Err(io::ErrorKind::ConnectionReset), "{ports:?}");
+    }
+}
+
+#[test]
 fn port_with_many_datagrams_is_served_in_pieces() {
     let (mut scene, host) = scene(ForwardProtocol::Udp, 5, StackConfig::default());
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();

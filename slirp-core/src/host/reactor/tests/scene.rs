@@ -47,17 +47,34 @@ impl Scene {
 
     /// The guest sends a frame.
     pub(super) fn say(&mut self, frame: &[u8]) {
+        self.utter(frame);
+        self.listen();
+    }
+
+    fn utter(&self, frame: &[u8]) {
         let sent = send(self.guest.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT);
         assert_eq!(sent, Ok(frame.len()));
+    }
+
+    /// The loop takes what the guest has sent.
+    fn listen(&mut self) {
         self.reactor.read_frames(self.reactor.now()).unwrap();
         self.reactor.turn(self.reactor.now()).unwrap();
     }
 
     /// The guest sends a datagram.
     pub(super) fn send(&mut self, from: u16, to: SocketAddr, payload: &[u8]) {
-        let mut frame = [&[0x52, 0x55, 10, 0, 2, 2][..], &GUEST_MAC, &[8, 0]].concat();
-        emit_datagram(&mut frame, ([10, 0, 2, 100], from).into(), to, 64, 0, payload).unwrap();
-        self.say(&frame);
+        self.send_each(&[from], to, payload);
+    }
+
+    /// The same from several ports, read as one batch.
+    pub(super) fn send_each(&mut self, from: &[u16], to: SocketAddr, payload: &[u8]) {
+        for &from in from {
+            let mut frame = [&[0x52, 0x55, 10, 0, 2, 2][..], &GUEST_MAC, &[8, 0]].concat();
+            emit_datagram(&mut frame, ([10, 0, 2, 100], from).into(), to, 64, 0, payload).unwrap();
+            self.utter(&frame);
+        }
+        self.listen();
     }
 
     /// The guest tells where it is.
