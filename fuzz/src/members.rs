@@ -313,7 +313,7 @@ impl Network {
                 }
             }
             MemberOp::Unforward => {
-                self.stack.handle_forward_removed(ForwardId(u64::from(flags & 3)));
+                self.stack.handle_forwards_removed(&[ForwardId(u64::from(flags & 3))].into());
             }
             MemberOp::Host => {
                 for (&flow, host) in &mut self.hosts {

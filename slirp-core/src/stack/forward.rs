@@ -7,8 +7,8 @@
 //! # Who the guest sees
 //! The remote itself, so that the guest's logs and access rules mean what they say. What the guest
 //! cannot answer appears as the gateway: the host's loopback, link-local addresses, addresses that
-//! the guest takes for neighbours of its own, and those of the other IP version. The port is the remote's too, unless the guest
-//! has a conversation with the same four numbers already.
+//! the guest takes for neighbours of its own, and those of the other IP version. The port is the
+//! remote's too, unless the guest has a conversation with the same four numbers already.
 //!
 //! # Where the guest is
 //! At the MAC address that it told last, by ARP, neighbour discovery or a datagram of its own. A guest
@@ -24,7 +24,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Stack;
 use super::from_guest::unspecified;
@@ -330,11 +330,12 @@ impl Stack {
         Some((id, origin))
     }
 
-    /// The rule is gone, and its socket with it: so are the flows of its datagrams.
-    pub fn handle_forward_removed(&mut self, rule: ForwardId) {
+    /// These rules are gone, and their sockets with them: so are the flows of their datagrams. Costs
+    /// as much as there are such flows, however many rules go.
+    pub fn handle_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
         let is_its = |id: &FlowId| {
             self.flows.entry(*id).is_some_and(|entry| match &entry.flow {
-                Flow::Forwarded(flow) => flow.origin().rule == rule,
+                Flow::Forwarded(flow) => rules.contains(&flow.origin().rule),
                 Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
             })
         };

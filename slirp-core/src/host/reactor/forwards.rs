@@ -3,6 +3,7 @@
 //! Owns how much is taken from one port in a turn. The sockets are `host::forward`'s, what the guest
 //! sees of them is the stack's.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
@@ -29,11 +30,17 @@ impl Reactor {
     }
 
     pub(super) fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {
-        for id in self.forwards.remove_all(ids)? {
-            tracing::info!(id = id.0, "forward removed");
-            self.stack.handle_forward_removed(id);
-        }
+        let removed = self.forwards.remove_all(ids)?.into_iter().collect();
+        self.on_forwards_removed(&removed);
         Ok(())
+    }
+
+    /// These rules have been removed.
+    pub(super) fn on_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
+        for id in rules {
+            tracing::info!(id = id.0, "forward removed");
+        }
+        self.stack.handle_forwards_removed(rules);
     }
 
     /// Serves forwarded ports that have something, each at most its share.

@@ -1,5 +1,7 @@
 //! Members of a shared network: coming, going, and what goes with them.
 
+use std::collections::BTreeSet;
+
 use super::Reactor;
 use crate::event::ForwardId;
 use crate::host::switchboard::NewMember;
@@ -19,10 +21,12 @@ impl Reactor {
     pub(super) fn remove_member(&mut self, id: MemberId) -> Result<(), MemberError> {
         let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
         let member = board.member(id).ok_or(MemberError::Unknown)?.clone();
+        let mut removed = BTreeSet::new();
         for ForwardId(rule) in self.rules_of(&member) {
             // It was listed this moment.
-            let _ = self.remove_forwards(rule..=rule);
+            removed.extend(self.forwards.remove_all(rule..=rule).unwrap_or_default());
         }
+        self.on_forwards_removed(&removed);
         let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
         let (member, released) = board.remove(id).ok_or(MemberError::Unknown)?;
         self.stack.handle_member_removed(id, &member, &released);

@@ -511,9 +511,25 @@ fn answer_goes_back_to_whoever_asked_until_the_rule_is_gone() {
         Datagram::Udp { .. } | Datagram::Echo { .. } => panic!("not the rule's socket"),
     });
     assert_eq!(sent, Some((expected, b"answer".to_vec())));
-    scene.stack.handle_forward_removed(ForwardId(1));
+    scene.stack.handle_forwards_removed(&[ForwardId(1)].into());
     let sent = scene.stack.handle_frame(&mut frame, scene.now);
     assert!(matches!(sent, Some(Datagram::Udp { .. })), "{sent:?}");
+}
+
+#[test]
+fn rules_that_go_take_their_own_conversations_along() {
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    for rule in 1..=4 {
+        let origin =
+            Origin { rule: ForwardId(rule), ..origin(5000 + u16::try_from(rule).unwrap()) };
+        let guest = SocketAddr::from((GUEST, 80));
+        scene.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, scene.now);
+    }
+    scene.stack.handle_forwards_removed(&[1, 3, 4, 9].map(ForwardId).into());
+    let (mut left, _) = scene.stack.flows(0, 10, scene.now);
+    assert_eq!(left.next().map(|flow| flow.remote.port()), Some(5002));
+    assert!(left.next().is_none());
 }
 
 #[test]
