@@ -408,7 +408,7 @@ impl Stack {
     /// Whether something can wait for `guest`.
     fn check_inquiry(&self, guest: IpAddr) -> Result<(), DiscardReason> {
         let forwarding = &self.forwarding;
-        let holder = self.holder_of(guest, MacAddr::default());
+        let holder = self.admission.holder(guest);
         if !forwarding.inquiries.contains_key(&guest)
             && forwarding.inquiry_shares.crowded_by(holder, 1).is_some()
         {
@@ -420,7 +420,7 @@ impl Stack {
     /// What waits for `guest`, which is asked for until its connections are answered.
     fn inquiry(&mut self, guest: IpAddr, now: Instant) -> Result<&mut Inquiry, DiscardReason> {
         self.check_inquiry(guest)?;
-        let holder = self.holder_of(guest, MacAddr::default());
+        let holder = self.admission.holder(guest);
         let forwarding = &mut self.forwarding;
         if !forwarding.inquiries.contains_key(&guest) {
             forwarding.inquiry_shares.add(holder, 1);
@@ -491,7 +491,7 @@ impl Stack {
 
     /// A guest has told where `address` is.
     pub(super) fn on_neighbor(&mut self, address: IpAddr, mac: MacAddr) {
-        self.neighbors.learn(address, mac, self.holder_of(address, mac));
+        self.neighbors.learn(address, mac, self.admission.holder(address));
         let Some(inquiry) = self.forwarding.inquiries.get_mut(&address) else {
             return;
         };

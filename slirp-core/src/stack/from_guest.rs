@@ -1,7 +1,8 @@
 //! What the guest sends: from a frame to the flow or service that it is for.
 //!
 //! Owns the checks that every packet passes (virtio-net header, addresses, checksums, fragments)
-//! and the opening of UDP and echo flows; TCP goes on in [`tcp_from_guest`](super::tcp_from_guest). Refusals that the guest is to hear of become ICMP errors or resets here.
+//! and the opening of UDP and echo flows; TCP goes on in [`tcp_from_guest`](super::tcp_from_guest).
+//! Refusals that the guest is to hear of become ICMP errors or resets here.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
@@ -150,6 +151,7 @@ impl Stack {
             ETHERTYPE_ARP => {
                 let outcome = handle_arp(&self.config.plan, &frame[at..])?;
                 if let Some((address, mac)) = outcome.learned {
+                    self.learn_address(member, IpAddr::V4(address));
                     self.on_neighbor(IpAddr::V4(address), mac);
                 }
                 if let Some(reply) = outcome.reply {
@@ -168,11 +170,7 @@ impl Stack {
         if ip.source.is_ipv4() != (ethernet.ethertype == ETHERTYPE_IPV4) {
             return Err(DiscardReason::IpHeaderInvalid);
         }
-        if let Some(member) = member
-            && self.admission.learn(member, ip.source)
-        {
-            self.engine.handle_member(member, core::iter::once(ip.source));
-        }
+        self.learn_address(member, ip.source);
         let packet = &mut packet[..ip.packet_len];
         if ip.is_fragment {
             return self.on_fragment(packet, ip.source, ethernet.source, now);
@@ -307,7 +305,7 @@ impl Stack {
             Target::Dns => {
                 let asker =
                     Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
-                let holder = self.holder_of(guest.address.ip(), guest.mac);
+                let holder = self.admission.holder(guest.address.ip());
                 self.ask_dns(asker, holder, &arrival.packet[payload], now)?;
                 self.deliver_dns();
                 return Ok(None);
@@ -415,6 +413,8 @@ impl Stack {
     ) -> Result<Option<Lent>, DiscardReason> {
         let outcome = handle_ndp(&self.config.plan, arrival.mac, arrival.packet)?;
         if let Some((address, mac)) = outcome.learned {
+            // An advertisement may be about another address than the one that it comes from.
+            self.learn_address(self.admission.holder(arrival.ip.source), IpAddr::V6(address));
             self.on_neighbor(IpAddr::V6(address), mac);
         }
         if let Some(reply) = outcome.reply {

@@ -10,7 +10,6 @@ use super::Stack;
 use crate::member::{Member, MemberId};
 use crate::share::Holder;
 use crate::switch::Released;
-use crate::wire::MacAddr;
 
 impl Stack {
     /// A member has come. Whatever others have begun with its addresses before ends.
@@ -22,7 +21,6 @@ impl Stack {
         self.dns.names.add(id, member);
         let own = released.addresses.iter().copied();
         self.admission.assign(id, own.clone());
-        self.member_macs.insert(member.mac.0, id);
         self.engine.handle_member(id, own);
         for address in member.addresses() {
             self.neighbors.learn(address, member.mac, Some(id));
@@ -35,14 +33,17 @@ impl Stack {
         self.dns.names.remove(id);
         self.forget_guest(released);
         self.admission.unassign(id);
-        self.member_macs.remove(&member.mac.0);
         self.engine.handle_member_removed(id);
     }
 
-    /// Whose entry of a table that of a guest with `address` is which was heard from `mac`: that of
-    /// the member that has the address, or else the MAC address.
-    pub(super) fn holder_of(&self, address: IpAddr, mac: MacAddr) -> Holder {
-        self.admission.holder(address).or_else(|| self.member_macs.get(&mac.0).copied())
+    /// Counts what a guest with `address` does as that of the `member` that uses the address, if one
+    /// does.
+    pub(super) fn learn_address(&mut self, member: Holder, address: IpAddr) {
+        if let Some(member) = member
+            && self.admission.learn(member, address)
+        {
+            self.engine.handle_member(member, core::iter::once(address));
+        }
     }
 
     /// Ends all flows of a guest; their remotes see a reset.

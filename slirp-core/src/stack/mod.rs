@@ -52,7 +52,7 @@ mod members;
 mod outbox;
 mod tcp_from_guest;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
@@ -62,7 +62,6 @@ use crate::flow::permit::Kind;
 use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, FlowKey, FlowSummary, HostStream};
-use crate::member::MemberId;
 use crate::rng::Rng;
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
@@ -116,8 +115,6 @@ pub struct Stack {
     dns_streams: DnsStreams,
     advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
-    /// On a shared network: whose the assigned Ethernet addresses are.
-    member_macs: BTreeMap<[u8; 6], MemberId>,
 }
 
 impl Stack {
@@ -158,7 +155,6 @@ impl Stack {
             advertiser,
             advertiser_hinted_at: None,
             eager_remotes: EagerRemotes::new(rng.next_u64()),
-            member_macs: BTreeMap::new(),
             config,
         };
         stack.hint_services();

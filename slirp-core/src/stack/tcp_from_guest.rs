@@ -1,6 +1,7 @@
 //! TCP segments of the guest: to their flow, or a new flow for the first of them.
 //!
-//! Owns the opening of TCP flows (RFC 9293 section 3.10.7) and the cap on those to the DNS service. What a flow makes of a segment is its own business.
+//! Owns the opening of TCP flows (RFC 9293 section 3.10.7) and the cap on those to the DNS service.
+//! What a flow makes of a segment is its own business.
 
 use super::Stack;
 use super::dns_stream::DnsStream;
@@ -117,7 +118,7 @@ impl Stack {
                 self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
             }
             None => {
-                let holder = self.holder_of(key.guest.ip(), guest.mac);
+                let holder = self.admission.holder(key.guest.ip());
                 if let Some(surplus) = self.dns_streams.surplus(holder) {
                     self.end_dns_stream(surplus);
                 }

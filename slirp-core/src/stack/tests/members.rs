@@ -198,12 +198,18 @@ fn address_of_a_newcomer_is_looked_for_where_it_is() {
 
 /// A member tells that it has `address`.
 fn tell(stack: &mut Stack, last: u8, address: [u8; 4]) {
-    let mut arp = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
+    tell_of(stack, last, mac(last), address);
+}
+
+/// The same of a station that it bridges here.
+fn tell_of(stack: &mut Stack, last: u8, mac: MacAddr, address: [u8; 4]) {
+    let mut arp = [[0x52, 0x55, 10, 0, 2, 2], mac.0].concat();
     arp.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
-    arp.extend_from_slice(&mac(last).0);
+    arp.extend_from_slice(&mac.0);
     arp.extend_from_slice(&address);
     arp.extend_from_slice(&[0x52, 0x55, 10, 0, 2, 2, 10, 0, 2, 2]);
-    assert!(stack.handle_frame(&mut arp, NOW).is_none());
+    let member = MemberId(u64::from(last - 99));
+    assert!(stack.handle_frame_of(Some(member), &mut arp, NOW).is_none());
 }
 
 /// So many addresses that the stack forgets where the member's own one is.
@@ -212,6 +218,24 @@ fn tell_of_many(stack: &mut Stack, last: u8) {
         let [high, low] = index.to_be_bytes();
         tell(stack, last, [172, last, high, low]);
     }
+}
+
+#[test]
+fn stations_behind_a_member_push_out_its_own() {
+    let mut stack = stack();
+    let station = |last| MacAddr([2, 0, 0, 0, 1, last]);
+    tell_of(&mut stack, 101, station(101), [172, 101, 0, 1]);
+    tell_of(&mut stack, 100, station(100), [172, 100, 0, 1]);
+    tell_of_many(&mut stack, 100);
+    for index in 0..2_000_u16 {
+        let [high, low] = index.to_be_bytes();
+        tell_of(&mut stack, 100, station(100), [173, 100, high, low]);
+    }
+    let is_known =
+        |stack: &Stack, address: [u8; 4]| stack.neighbors.lookup(address.into()).is_some();
+    assert!(is_known(&stack, [172, 101, 0, 1]), "the other member's");
+    assert!(is_known(&stack, [10, 0, 2, 101]));
+    assert!(!is_known(&stack, [172, 100, 0, 1]));
 }
 
 /// A remote sends to the published UDP port of a member. Returns how many datagrams leave for it.

@@ -26,6 +26,7 @@ use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::{HostStream, Transfer};
+use crate::member::MemberId;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::tcp::tests::packet::{
     ACK, Draft, LINUX_OPTIONS, SYN, Seen, frame_around, open_frame, stream,
@@ -115,6 +116,8 @@ struct Ladder {
     stack: Stack,
     now: Instant,
     mac: MacAddr,
+    /// Who says it, on a shared network.
+    member: Option<MemberId>,
     hosts: BTreeMap<FlowId, Script>,
     connects: Vec<(FlowId, SocketAddr)>,
     /// Whether the guest was said to be eager at the last of them.
@@ -143,6 +146,7 @@ impl Ladder {
             stack: Stack::new(config),
             now: Instant::from_micros(1_000_000),
             mac: MAC,
+            member: None,
             hosts: BTreeMap::new(),
             connects: Vec::new(),
             is_guest_eager: false,
@@ -165,7 +169,7 @@ impl Ladder {
             assert_eq!(bytes.len(), VNET_HEADER_LEN);
         }
         bytes.extend_from_slice(frame);
-        assert!(self.stack.handle_frame(&mut bytes, self.now).is_none());
+        assert!(self.stack.handle_frame_of(self.member, &mut bytes, self.now).is_none());
         self.turn()
     }
 

@@ -260,14 +260,15 @@ fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
     let mut talks = Vec::new();
     // One of the second member, then three of the first: from its own address, and from one behind
     // it, which has the only connection of all to come from there.
-    for (mac, from) in [
-        (macs[1], "10.0.2.101:1024"),
-        (macs[0], "10.0.2.100:1024"),
-        (macs[0], "192.168.9.9:1025"),
-        (macs[0], "192.168.9.10:1026"),
+    for (id, from) in [
+        (2, "10.0.2.101:1024"),
+        (1, "10.0.2.100:1024"),
+        (1, "192.168.9.9:1025"),
+        (1, "192.168.9.10:1026"),
     ] {
         ladder.pass(Duration::from_millis(1));
-        ladder.mac = mac;
+        ladder.mac = macs[id - 1];
+        ladder.member = Some(MemberId(u64::try_from(id).unwrap()));
         let from = from.parse().unwrap();
         let syn = Draft { seq: ISN, flags: SYN, options: vec![], ..Draft::new(from, dns) };
         let heard = ladder.guest(&syn);
