@@ -54,7 +54,7 @@ pub(crate) struct Connection {
     sent_end: Option<u32>,
     /// The acknowledgement that was sent last: the next byte that we want.
     guest_next: u32,
-    /// The guest's sequence number behind everything that it sent.
+    /// The guest's sequence number behind every byte that it sent.
     guest_end: u32,
     /// The guest's sequence number at the start of the ring.
     guest_start: u32,
@@ -319,18 +319,27 @@ impl Connection {
         Err(DiscardReason::TcpBeyondWindow)
     }
 
-    /// Keeps book of a segment that goes into the engine.
+    /// Keeps book of a segment that goes into the engine. The engine does not say whether it takes the
+    /// segment: only what the guest has promised by it either way is noted. A reset promises nothing,
+    /// nor does the window of an acknowledgement that a later one has overtaken (RFC 9293 section
+    /// 3.10.7.4, SND.WL2).
     pub(super) fn note_received(&mut self, segment: &Segment) {
         self.empty_segments = 0;
-        if is_before(self.guest_end, segment.end()) {
-            self.guest_end = segment.end();
+        if segment.is_rst() {
+            return;
+        }
+        let end = segment.seq.wrapping_add(segment.payload_len);
+        // What lies beyond the edge was cut off; a segment without bytes may name any number.
+        if segment.payload_len > 0 && is_before(self.guest_end, end) {
+            self.guest_end = end;
             // Once around, all of the ring is counted, and a difference that has wrapped adds nothing.
             let written = self.guest_end.wrapping_sub(self.guest_start);
             let written = usize::try_from(written).unwrap_or(usize::MAX);
             let rings = self.rings();
             rings.share().note_from_guest(written.min(rings.receive_len()));
         }
-        if segment.is_ack() {
+        if segment.is_ack() && self.acked_end.is_none_or(|end| !is_before(segment.ack, end)) {
+            self.acked_end = Some(segment.ack);
             let shift = self.guest_shift();
             let window = u32::from(segment.window);
             // The window of a SYN|ACK is not scaled (RFC 7323 section 2.2); all later ones are.
@@ -339,10 +348,6 @@ impl Connection {
             } else {
                 (segment.window, window << shift)
             };
-            match self.acked_end {
-                Some(end) if !is_before(end, segment.ack) => {}
-                Some(_) | None => self.acked_end = Some(segment.ack),
-            }
         }
     }
 

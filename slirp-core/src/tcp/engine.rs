@@ -178,7 +178,6 @@ impl Engine {
             return self.reopen(connection, &segment, link).map(Some);
         }
         if connection.is_fin_missed(&segment) {
-            connection.note_received(&segment);
             return Ok(None);
         }
         let packet = connection.guard(&mut segment, packet)?;

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use super::packet::{ACK, Draft, FIN, PSH, SYN, Seen, stream};
+use super::packet::{ACK, Draft, FIN, PSH, RST, SYN, Seen, stream};
 use super::{ISN, Opening, Peer, engine};
 use crate::discard::DiscardReason;
 
@@ -319,6 +319,34 @@ fn window_that_shuts_on_a_retransmission_is_probed() {
 fn window_that_shuts_on_a_retransmission_is_still_never_probed_by_an_unfenced_engine() {
     let is_probed = retransmission_into_a_shut_window(false);
     assert!(!is_probed, "smoltcp probes it now: guard B12 may go");
+}
+
+#[test]
+fn reset_that_is_not_taken_leaves_the_book_as_it_was() {
+    let mut peer = Peer::open(&Opening { window: 10, ..Opening::default() });
+    assert_eq!(peer.queue(&stream(5000)), 5000);
+    assert!(!peer.poll_all().is_empty());
+    peer.window = 0;
+    let _ = peer.send(ACK, 0, 0, &[]);
+    // Far from the window, and of bytes that were never sent.
+    let _ = peer.send(RST | ACK, 1_000_000, 1_000_000, &[]);
+    assert!(!peer.connection.is_dead());
+    let is_probed = (0..60).any(|_| {
+        peer.pass(Duration::from_secs(1));
+        peer.engine.revive(&mut peer.connection, peer.now);
+        !peer.poll_all().is_empty()
+    });
+    assert!(is_probed, "the retransmission of defect B12");
+}
+
+#[test]
+fn number_beyond_the_window_keeps_no_connection_awake() {
+    let mut peer = Peer::open(&Opening::default());
+    for flags in [ACK, ACK | FIN, RST] {
+        let _ = peer.send(flags, 1_000_000, 0, &[]);
+        let _ = peer.poll_all();
+        assert!(peer.engine.park(&peer.connection, peer.now).is_some(), "{flags}");
+    }
 }
 
 /// B13: bytes behind the guest's own FIN; what the host would be given.
