@@ -338,6 +338,25 @@ fn scripts() -> Vec<Seed> {
             ],
         ),
     ));
+    // The guest is asked for a connection of which it has ended its half, and has forgotten it at last.
+    seeds.push((
+        "half_closed_and_forgotten",
+        FULL,
+        opened(
+            0,
+            7,
+            &[
+                (End, 0, 0, 10),
+                (HostBytes, 0, 0, 900),
+                (Acknowledge, 0, 0, 99),
+                (Jump, 0, 0, 760),
+                (Acknowledge, 0, 0, 99),
+                (Jump, 0, 0, 1_510),
+                (Step, 0, 0, 0xffff),
+                (Reset, 0, 4, 0),
+            ],
+        ),
+    ));
     for (name, kind) in
         [("refused", 1), ("reset", 3), ("unreachable", 5), ("timed_out", 9), ("exhausted", 15)]
     {
