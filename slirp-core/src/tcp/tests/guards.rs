@@ -342,6 +342,9 @@ fn reset_that_is_not_taken_leaves_the_book_as_it_was() {
 #[test]
 fn number_beyond_the_window_keeps_no_connection_awake() {
     let mut peer = Peer::open(&Opening::default());
+    let _ = peer.send(ACK | PSH, 0, 0, b"x");
+    peer.drain(&mut Vec::new());
+    assert_eq!(peer.poll_all().len(), 1, "the edge is known exactly now");
     for flags in [ACK, ACK | FIN, RST] {
         let _ = peer.send(flags, 1_000_000, 0, &[]);
         let _ = peer.poll_all();
