@@ -24,10 +24,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -40,8 +41,6 @@ super::calls::system_calls! {
     SYS_write => "questions to the helper";
     SYS_read => "the helper's answers";
     SYS_ppoll => "the helper's answers and its end";
-    #[cfg(target_arch = "x86_64")]
-    SYS_poll => "the helper's answers and its end";
     SYS_wait4 => "the helper's end";
 }
 
@@ -55,11 +54,11 @@ pub(crate) const FILE_CAP: usize = 64 * 1024;
 /// what follows, in four bytes, the lowest first.
 const HEADER_LEN: usize = 6;
 
-/// How long an answer is waited for, in milliseconds (arbitrary; it takes less than one).
-const ANSWER_PATIENCE: u16 = 500;
+/// How long an answer is waited for (arbitrary; it takes less than a millisecond).
+const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long its end is waited for, in milliseconds (arbitrary; it takes less than one).
-const END_PATIENCE: u16 = 2000;
+/// How long its end is waited for (arbitrary; it takes less than a millisecond).
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a helper is for.
 #[derive(Debug, Default)]
@@ -176,8 +175,7 @@ impl Helper {
                 Some(_) => continue,
                 None => {}
             }
-            let mut polled = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut polled, PollTimeout::from(ANSWER_PATIENCE))? == 0 {
+            if !self.has_event(PollFlags::POLLIN, ANSWER_PATIENCE)? {
                 return Err(Errno::ETIMEDOUT.into());
             }
             let len = read(&self.answers, &mut piece)?;
@@ -192,16 +190,22 @@ impl Helper {
         let ask = self.ask.as_ref().ok_or(Errno::EPIPE)?;
         write(ask, &[number]).map(drop)
     }
+
+    /// Waits for one of `events` or the end of the helper, and for no signal of whoever embeds us;
+    /// says whether it came in time.
+    fn has_event(&self, events: PollFlags, patience: Duration) -> Result<bool, Errno> {
+        let mut polled = [PollFd::new(self.answers.as_fd(), events)];
+        Ok(ppoll(&mut polled, Some(patience.into()), Some(SigSet::all()))? > 0)
+    }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
         self.ask = None;
         // Nothing but its hang-up counts: there may be answers that nobody has read.
-        let mut hung_up = [PollFd::new(self.answers.as_fd(), PollFlags::empty())];
-        if poll(&mut hung_up, PollTimeout::from(END_PATIENCE)) == Ok(1) {
+        if self.has_event(PollFlags::empty(), END_PATIENCE) == Ok(true) {
             // Whoever ignores its children has reaped it already.
-            let _reaped = waitpid(self.pid, None);
+            while waitpid(self.pid, None) == Err(Errno::EINTR) {}
         }
     }
 }
@@ -480,6 +484,44 @@ mod tests {
         let open = on_old_kernel.join().unwrap();
         assert!(open.len() >= 2 && !open.contains(&path), "{open:?}");
         drop(ours);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    extern "C" fn ignore(_: libc::c_int) {}
+
+    #[test]
+    fn signal_to_the_thread_that_waits_for_an_answer_loses_none() {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, kill, sigaction};
+        use nix::sys::wait::{WaitPidFlag, WaitStatus};
+        let path = path("signal");
+        std::fs::write(&path, "one").unwrap();
+        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        let (helper, _) = Helper::start(&duties, None).unwrap();
+        let pid = helper.pid;
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+        let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
+        let (tell, thread) = std::sync::mpsc::channel();
+        let asking = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            helper.read()
+        });
+        let thread = thread.recv().unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        while !stat().contains(") S ") {
+            std::thread::yield_now();
+        }
+        let own = std::process::id();
+        // SAFETY: tgkill(2) takes three numbers.
+        unsafe { libc::syscall(libc::SYS_tgkill, own, thread, libc::SIGURG) };
+        while stat().contains(") R ") {
+            std::thread::yield_now();
+        }
+        kill(pid, Signal::SIGCONT).unwrap();
+        assert_eq!(asking.join().unwrap().unwrap(), b"one");
         std::fs::remove_file(&path).unwrap();
     }
 
