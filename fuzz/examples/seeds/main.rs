@@ -338,7 +338,8 @@ fn scripts() -> Vec<Seed> {
             ],
         ),
     ));
-    // The guest is asked for a connection of which it has ended its half, and has forgotten it at last.
+    // The guest is asked for a connection of which it has ended its half, and has forgotten it at
+    // last.
     seeds.push((
         "half_closed_and_forgotten",
         FULL,

@@ -330,8 +330,8 @@ impl Stack {
         Some((id, origin))
     }
 
-    /// These rules are gone, and their sockets with them: so are the flows of their datagrams. Costs
-    /// as much as there are such flows, however many rules go.
+    /// These rules are gone, and their sockets with them: so are the flows of their datagrams.
+    /// Costs as much as there are such flows, however many rules go.
     pub fn handle_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
         let is_its = |id: &FlowId| {
             self.flows.entry(*id).is_some_and(|entry| match &entry.flow {

@@ -429,8 +429,8 @@ impl Stack {
         Ok(None)
     }
 
-    /// Passes a DNS message to the service. In its full table the member with most queries may have to
-    /// give one up.
+    /// Passes a DNS message to the service. In its full table the member with most queries may have
+    /// to give one up.
     pub(super) fn ask_dns(
         &mut self,
         asker: Asker,

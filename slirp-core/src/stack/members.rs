@@ -36,8 +36,8 @@ impl Stack {
         self.engine.handle_member_removed(id);
     }
 
-    /// Counts what a guest with `address` does as that of the `member` that uses the address, if one
-    /// does.
+    /// Counts what a guest with `address` does as that of the `member` that uses the address, if
+    /// one does.
     pub(super) fn learn_address(&mut self, member: Holder, address: IpAddr) {
         if let Some(member) = member
             && self.admission.learn(member, address)

@@ -1,8 +1,8 @@
 //! One TCP connection with the guest, awake or parked.
 //!
 //! Owns the smoltcp socket, and the book of what has been promised to the guest (the edge of the
-//! window, the end of what was sent), which the [`fence`] keeps. The engine drives it; the flow lends it
-//! bytes.
+//! window, the end of what was sent), which the [`fence`] keeps. The engine drives it; the flow
+//! lends it bytes.
 //!
 //! | state | who may write into the rings | ends by |
 //! | --- | --- | --- |

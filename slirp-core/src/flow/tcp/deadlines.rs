@@ -1,6 +1,7 @@
 //! When a TCP flow is to be looked at again, and what becomes of it then.
 //!
-//! Owns the choice of the one deadline that a flow has, and the giving up of flows whose time is over.
+//! Owns the choice of the one deadline that a flow has, and the giving up of flows whose time is
+//! over.
 
 use core::time::Duration;
 

@@ -178,8 +178,8 @@ pub struct Query {
 /// the current thread.
 ///
 /// `answer` is called once per query, with the answer as it came (under another message id than the
-/// query's), or with `None` when no resolver answered. Queries that nobody wants any more, and those in
-/// flight when the channel closes, are dropped without a call.
+/// query's), or with `None` when no resolver answered. Queries that nobody wants any more, and
+/// those in flight when the channel closes, are dropped without a call.
 pub async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
 where
     A: Fn(DnsQueryId, Option<Vec<u8>>) + 'static,

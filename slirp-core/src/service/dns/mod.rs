@@ -16,9 +16,9 @@
 //! towards the resolvers is the host side's business. A query that nobody could read is answered
 //! with FORMERR here; unknown opcodes, classes, types and EDNS options are upstream's to judge.
 //!
-//! On a shared network a member has a quarter of all queries in flight, and in a full table the member
-//! with most gives one up for a member with less: it fails there and then, and the host side is told to
-//! stop ([`HostAction::CancelDns`]).
+//! On a shared network a member has a quarter of all queries in flight, and in a full table the
+//! member with most gives one up for a member with less: it fails there and then, and the host side
+//! is told to stop ([`HostAction::CancelDns`]).
 //!
 //! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
@@ -186,9 +186,9 @@ impl DnsService {
         Ok(query)
     }
 
-    /// The query that is to be given up so that `holder` can ask one that was refused: the oldest of the
-    /// member that has most. None where the two would only change places, so that members who all want
-    /// more cannot have the resolvers asked ever faster.
+    /// The query that is to be given up so that `holder` can ask one that was refused: the oldest
+    /// of the member that has most. None where the two would only change places, so that members
+    /// who all want more cannot have the resolvers asked ever faster.
     pub fn surplus(&self, holder: Option<MemberId>) -> Option<DnsQueryId> {
         let crowder = self.shares.crowded_by(holder, 1)?;
         if self.shares.held(crowder) <= self.shares.held(holder) + 1 {

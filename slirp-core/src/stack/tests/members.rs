@@ -167,7 +167,8 @@ fn member_with_most_queries_gives_one_up_for_a_member_with_less() {
     assert_eq!(failure[..6], mac(100 + u8::try_from(loser).unwrap()).0);
     assert_eq!((failure[43], failure[45] & 15), (0, 2), "SERVFAIL to its first query");
     assert_eq!(exhausted(&stack), 1);
-    // Nobody has two more than another now: to change places would help nobody, and cost the resolvers.
+    // Nobody has two more than another now: to change places would help nobody, and cost the
+    // resolvers.
     assert_eq!(ask(&mut stack, 104, 10), []);
     assert_eq!(exhausted(&stack), 2);
     // A query that is not asked outside ends no other.

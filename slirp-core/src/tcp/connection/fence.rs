@@ -1,8 +1,8 @@
 //! The fence of one connection: what goes into the engine, and what comes out of it.
 //!
-//! Owns the guards against the engine's defects (see [`tcp`](crate::tcp)), the book of what guest and
-//! engine have told each other, and the translation between the engine's sequence numbers and the
-//! guest's.
+//! Owns the guards against the engine's defects (see [`tcp`](crate::tcp)), the book of what guest
+//! and engine have told each other, and the translation between the engine's sequence numbers and
+//! the guest's.
 
 use core::time::Duration;
 
@@ -93,10 +93,10 @@ impl Connection {
         Err(DiscardReason::TcpBeyondWindow)
     }
 
-    /// Keeps book of a segment that goes into the engine. The engine does not say whether it takes the
-    /// segment: only what the guest has promised by it either way is noted. A reset promises nothing,
-    /// nor does the window of an acknowledgement that a later one has overtaken (RFC 9293 section
-    /// 3.10.7.4, SND.WL2).
+    /// Keeps book of a segment that goes into the engine. The engine does not say whether it takes
+    /// the segment: only what the guest has promised by it either way is noted. A reset promises
+    /// nothing, nor does the window of an acknowledgement that a later one has overtaken (RFC 9293
+    /// section 3.10.7.4, SND.WL2).
     pub(in crate::tcp) fn note_received(&mut self, segment: &Segment) {
         self.empty_segments = 0;
         if segment.is_rst() {
@@ -106,7 +106,8 @@ impl Connection {
         // What lies beyond the edge was cut off; a segment without bytes may name any number.
         if segment.payload_len > 0 && is_before(self.guest_end, end) {
             self.guest_end = end;
-            // Once around, all of the ring is counted, and a difference that has wrapped adds nothing.
+            // Once around, all of the ring is counted, and a difference that has wrapped adds
+            // nothing.
             let written = self.guest_end.wrapping_sub(self.guest_start);
             let written = usize::try_from(written).unwrap_or(usize::MAX);
             let rings = self.rings();
@@ -125,8 +126,8 @@ impl Connection {
         }
     }
 
-    /// An acknowledgement for the guest that repeats the number before the next one, and so has to be
-    /// answered (RFC 1122 section 4.2.3.6).
+    /// An acknowledgement for the guest that repeats the number before the next one, and so has to
+    /// be answered (RFC 1122 section 4.2.3.6).
     pub(in crate::tcp) fn question(&self) -> Option<Vec<u8>> {
         let seq = self.sent_end?.wrapping_add(self.offset).wrapping_sub(1);
         let window = self.edge?.wrapping_sub(self.guest_next) >> self.window_shift();
@@ -177,9 +178,9 @@ impl Connection {
         (self.queued_to_guest() > 0).then(|| self.progress_at + STALL)
     }
 
-    /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). What lies wholly
-    /// beyond is cut to one byte, which a closed window may be probed with (RFC 9293 section 3.8.6.1).
-    /// Returns the length of the packet.
+    /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). What
+    /// lies wholly beyond is cut to one byte, which a closed window may be probed with (RFC 9293
+    /// section 3.8.6.1). Returns the length of the packet.
     pub(in crate::tcp) fn keep_within_window(
         &self,
         segment: &mut Segment,
