@@ -66,7 +66,7 @@ fn port_beyond_the_descriptors_is_told_before_the_device() {
     let options = ["--publish=10000-10999:80"];
     let exit = world.slirp().options(&options).behind(&["prlimit", "--nofile=256"]).run();
     assert_eq!(exit.code, Some(1), "{exit:?}");
-    assert!(exit.stderr.starts_with("forwarded ports would need 2000 descriptors"), "{exit:?}");
+    assert!(exit.stderr.starts_with("forwarded ports would need 1000 descriptors"), "{exit:?}");
     assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
     assert_eq!(world.guest.next_interface(), before + 1);
     // The soft limit alone is no obstacle.

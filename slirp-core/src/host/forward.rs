@@ -38,6 +38,9 @@ use crate::time::Instant;
 /// about 150 bytes and a descriptor, and twice that where it is open in both IP versions; where the
 /// process may open fewer descriptors, there are as many ports as those allow.
 pub const PORTS_CAP: usize = 65_535;
+/// Of the descriptors that ports may take, the part (1/8) for IPv6 beside IPv4, as a divisor (arbitrary:
+/// a range that fits in IPv4 is not refused for its IPv6).
+const IPV6_PART: usize = 8;
 /// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
@@ -113,6 +116,8 @@ pub(crate) struct Forwards {
     paused_until: Option<Instant>,
     /// When a line about that was logged for the last time.
     warned_at: Option<Instant>,
+    /// Whether a line about rules without their IPv6 was logged.
+    is_ipv6_warned: bool,
 }
 
 /// What accepting came to.
@@ -144,6 +149,7 @@ impl Forwards {
             queue: Vec::new(),
             paused_until: None,
             warned_at: None,
+            is_ipv6_warned: false,
         }
     }
 
@@ -247,9 +253,10 @@ impl Forwards {
         if ports > PORTS_CAP {
             return Err(ForwardError::TooMany(ports));
         }
-        let needed = self.ports.len() + forwards.iter().map(Forward::sockets).sum::<usize>();
         let limit = self.descriptors;
         let available = descriptors::left_to_flows(limit);
+        let forwards = self.within_ipv6_part(forwards, available / IPV6_PART);
+        let needed = self.ports.len() + forwards.iter().map(Forward::sockets).sum::<usize>();
         let too_few = |available| {
             let limit = limit.unwrap_or(usize::MAX);
             ForwardError::Descriptors { needed, available, limit }
@@ -258,7 +265,7 @@ impl Forwards {
             return Err(too_few(available));
         }
         let first = ForwardId(self.last_id + 1);
-        for &forward in forwards {
+        for forward in forwards {
             if let Err(error) = self.add(forward) {
                 let opened = self.ports.len();
                 self.list_from(first).into_iter().for_each(|(id, _)| self.remove(id));
@@ -272,6 +279,26 @@ impl Forwards {
             }
         }
         Ok(self.list_from(first))
+    }
+
+    /// The rules, in IPv4 alone where sockets of IPv6 beside IPv4 would be more than `cap`.
+    fn within_ipv6_part(&mut self, forwards: &[Forward], cap: usize) -> Vec<Forward> {
+        let mut open = self.ports.len().saturating_sub(self.targets.len());
+        let within = |forward: &Forward| {
+            let more = forward.sockets().saturating_sub(usize::from(forward.ports));
+            if open + more <= cap {
+                open += more;
+                return *forward;
+            }
+            Forward { also_ipv6: false, ..*forward }
+        };
+        let within: Vec<Forward> = forwards.iter().map(within).collect();
+        if within != forwards && !std::mem::replace(&mut self.is_ipv6_warned, true) {
+            tracing::warn!(
+                "forwarded in IPv4 only, from here on: IPv6 may have {cap} descriptors (ulimit -n)"
+            );
+        }
+        within
     }
 
     /// Closing the sockets also ends their registration.

@@ -134,8 +134,8 @@ fn ranges_that_do_not_fit_are_refused_with_their_numbers() {
              forwarded",
         ),
         (
-            vec![Forward { also_ipv6: true, ..everywhere(ForwardProtocol::Udp, 10_000, 1_501) }],
-            "forwarded ports would need 3002 descriptors, and 3000 may be used for ports: the \
+            vec![Forward { also_ipv6: true, ..everywhere(ForwardProtocol::Udp, 10_000, 3_001) }],
+            "forwarded ports would need 3001 descriptors, and 3000 may be used for ports: the \
              limit of the process is 4000 (ulimit -n)",
         ),
         (vec![udp(1, 0, 1)], "port 0 cannot be forwarded"),
@@ -230,6 +230,26 @@ fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
     for (_, at) in clients(&rule) {
         Client::bind(at).expect("free again");
     }
+}
+
+#[test]
+fn ipv6_takes_no_descriptor_that_ipv4_may_need() {
+    let poll = Poll::new().unwrap();
+    // An eighth of 3,000 descriptors: 375.
+    let mut rules = forwards(&poll, Some(4_000));
+    let first = free(377);
+    let udp = |first, ports| everywhere(ForwardProtocol::Udp, first, ports);
+    let ipv4_only = |rule: Forward| Forward { also_ipv6: false, ..rule };
+    let (fits, one) = (udp(first, 375), udp(first + 375, 1));
+    let added = rules.add_all(&[fits, one]).unwrap();
+    assert_eq!(rules.list(), added);
+    assert_eq!((added[0].1, added[1].1), (fits, ipv4_only(one)));
+    assert_eq!(rules.ports.len(), 751);
+    // What goes leaves its part to others.
+    let (large, small) = (udp(first, 376), udp(first + 376, 1));
+    rules.remove_all(added[0].0.0..=added[1].0.0).unwrap();
+    let added = rules.add_all(&[large, small]).unwrap();
+    assert_eq!((added[0].1, added[1].1), (ipv4_only(large), small));
 }
 
 #[test]
