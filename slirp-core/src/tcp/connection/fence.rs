@@ -173,9 +173,10 @@ impl Connection {
         is_stalled
     }
 
-    /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest.
+    /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest. Never
+    /// of a dead connection, whose bytes for the host may outlive it.
     pub(crate) fn stalled_at(&self) -> Option<Instant> {
-        (self.queued_to_guest() > 0).then(|| self.progress_at + STALL)
+        (self.queued_to_guest() > 0 && !self.is_dead()).then(|| self.progress_at + STALL)
     }
 
     /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). What
