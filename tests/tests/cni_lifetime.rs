@@ -183,14 +183,15 @@ fn stale_record_of_a_killed_keeper_makes_way_for_an_addition() {
     let world = world!(Account::Ordinary);
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
-    send(cni.keeper(), Signal::SIGKILL);
+    let keeper = cni.keeper();
+    send(keeper, Signal::SIGKILL);
+    await_end(keeper, "the keeper is killed");
     cni.add().unwrap();
     cni.check().unwrap();
-    assert_eq!(
-        processes_of(&world).len(),
-        3,
-        "a keeper, an engine, and what stays outside of its sandbox"
-    );
+    // What stays outside of a sandbox ends by itself, after its engine.
+    wait_until(PATIENCE, "a keeper, an engine, and what stays outside of its sandbox", || {
+        processes_of(&world).len() == 3
+    });
 }
 
 #[test]
