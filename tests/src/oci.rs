@@ -210,15 +210,31 @@ impl Oci {
     /// When its program does not start in time.
     pub fn start(&self, id: &str) -> Result<(), String> {
         self.make(id, "run --detach")?;
-        // The runtime returns when it has let the container's process go, which runs its own program a moment later
-        // and cannot be looked into until then.
+        self.await_program(id);
+        Ok(())
+    }
+
+    /// Starts the program of a container that was [created](Self::create).
+    ///
+    /// # Panics
+    /// When the runtime fails, or the program does not start in time.
+    pub fn start_created(&self, id: &str) {
+        let output = self.call(&["start", id]);
+        assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
+        self.await_program(id);
+    }
+
+    /// Waits until the container runs its own program.
+    ///
+    /// `run` and `start` return when the runtime has let the container's process go. That process
+    /// executes the program a moment later. Rootless crun cannot join its user namespace before.
+    fn await_program(&self, id: &str) {
         let pid = self.pid(id);
         wait_until(IO_LIMIT, "the container's program runs", || {
             let line = self.session.proc(&format!("{pid}/cmdline"));
             let program = line.split('\0').next().unwrap_or_default();
             !["runc", "crun"].iter().any(|runtime| program.ends_with(runtime))
         });
-        Ok(())
     }
 
     /// Makes the container of a bundle, which waits for `start`.

@@ -254,8 +254,7 @@ fn demo_with_rootless_runc_from_create_to_delete() {
     assert!(link.contains(mac.as_str().expect("a MAC address")), "{link}");
     oci.exec("demo", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
 
-    let started = oci.call(&["start", "demo"]);
-    assert!(started.status.success(), "{}", started.stderr);
+    oci.start_created("demo");
     oci.exec("demo", &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
     assert_eq!(call("DEL"), "", "DEL prints nothing");
     let after = oci.call(&["exec", "demo", "ip", "-o", "address", "show", "eth0"]);

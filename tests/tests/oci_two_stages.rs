@@ -98,8 +98,7 @@ fn network_is_there_before_the_program_and_ends_with_the_last_container_in_it() 
         oci.create("c").unwrap();
         let joins = oci.pid("c");
         assert_pings(&oci, joins);
-        let started = oci.call(&["start", "c"]);
-        assert!(started.status.success(), "{}", started.stderr);
+        oci.start_created("c");
         assert_connected(&oci, "c");
         oci.run("joined", &Setup { joins, ..two_stages() }).unwrap();
         let joined = oci.pid("joined");
