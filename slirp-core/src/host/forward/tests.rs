@@ -15,20 +15,44 @@ fn forwards(poll: &Poll, descriptors: Option<usize>) -> Forwards {
     Forwards::new(poll.registry().try_clone().unwrap(), false, descriptors)
 }
 
+/// Ports of the sockets of both protocols and IP versions, with their states (proc(5)). Unlike
+/// bind(2) this takes no port, so no copy of a socket is left where another test forks meanwhile.
+fn sockets() -> Vec<(u16, String)> {
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| {
+        std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
+    });
+    let socket = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (_, port) = fields.next().unwrap().rsplit_once(':').unwrap();
+        (u16::from_str_radix(port, 16).unwrap(), fields.nth(1).unwrap().to_owned())
+    };
+    tables.iter().flat_map(|table| table.lines().skip(1)).map(socket).collect()
+}
+
 /// `count` ports in a row that are free, in both protocols, as far as can be told. No other test of
 /// this process is given any of them.
 fn free(count: u16) -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let is_free = |port| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && Client::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-    };
     let base = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
     loop {
         let first = base + GIVEN.fetch_add(count, Ordering::Relaxed);
-        if (first..first + count).all(is_free) {
+        if !sockets().iter().any(|(port, _)| (first..first + count).contains(port)) {
             return first;
         }
+    }
+}
+
+/// Waits until `count` ports from `first` on are closed. A program that another test starts holds
+/// copies of our sockets until it is executed.
+fn await_closed(first: u16, count: u16) {
+    // TCP_LISTEN, and TCP_CLOSE, which UDP sockets have that are not connected.
+    let is_open = |(port, state): &(u16, String)| {
+        (first..first + count).contains(port) && ["0A", "07"].contains(&state.as_str())
+    };
+    let started_at = std::time::Instant::now();
+    while let Some(open) = sockets().into_iter().find(is_open) {
+        assert!(started_at.elapsed() < Duration::from_secs(10), "{open:?} is still open");
+        std::thread::yield_now();
     }
 }
 
@@ -92,6 +116,7 @@ fn connection_is_for_the_port_that_was_called() {
     assert_eq!(guest, (GUEST, 81).into());
     // Removed as a whole.
     assert_eq!(rules.remove_all(ids.0..=ids.0).unwrap(), [ids]);
+    await_closed(first, 3);
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, first + 2)).is_err());
     assert!(rules.ports.is_empty() && rules.targets.is_empty());
 }
@@ -109,6 +134,7 @@ fn range_that_cannot_be_opened_as_a_whole_leaves_nothing_open() {
     assert_eq!(*forward, range(ForwardProtocol::Tcp, first + 6, 94, 1), "the one that is taken");
     assert!(rules.list().is_empty() && rules.ports.is_empty() && rules.targets.is_empty());
     drop(taken);
+    await_closed(first, 8);
     rules.add_all(&[one, other]).unwrap();
 }
 
@@ -181,11 +207,13 @@ fn ports_that_were_only_looked_at_are_closed_again() {
     let rules =
         [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 80, 3)];
     verify_forwards(&rules, &plan).unwrap();
+    await_closed(first, 3);
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap();
     let error = verify_forwards(&rules, &plan).unwrap_err();
     let ForwardError::Bind { forward, source } = error else { panic!("{error}") };
     assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
     drop(taken);
+    await_closed(first, 3);
     // What could be opened is closed again, and one port cannot be had twice.
     verify_forwards(&rules, &plan).unwrap();
     let twice = [rules[0], range(ForwardProtocol::Tcp, first + 2, 90, 1)];
@@ -231,6 +259,7 @@ fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
     let id = added[0].0.0;
     rules.remove_all(id..=id).unwrap();
     assert!(rules.ports.is_empty() && rules.targets.is_empty());
+    await_closed(rule.host.port(), 4);
     for (_, at) in clients(&rule) {
         Client::bind(at).expect("free again");
     }
@@ -252,6 +281,7 @@ fn ipv6_takes_no_descriptor_that_ipv4_may_need() {
     // What goes leaves its part to others.
     let (large, small) = (udp(first, 25), udp(first + 25, 1));
     rules.remove_all(added[0].0.0..=added[1].0.0).unwrap();
+    await_closed(first, 26);
     let added = rules.add_all(&[large, small]).unwrap();
     assert_eq!((added[0].1, added[1].1), (ipv4_only(large), small));
 }
@@ -267,6 +297,7 @@ fn rule_for_both_versions_opens_in_both_or_not_at_all() {
     assert!(error.starts_with(&place), "{error}");
     assert!(rules.list().is_empty() && rules.ports.is_empty() && rules.targets.is_empty());
     drop(taken);
+    await_closed(rule.host.port(), 2);
     rules.add_all(&[rule]).unwrap();
 }
 
