@@ -1,8 +1,9 @@
 //! What a start needs of the host, looked at before the guest's device is made.
 //!
 //! Owns the order of these checks. A port, an address or a file that cannot be had is told while
-//! nothing has been made or printed yet, so the guest's namespace is left alone. What is checked is
-//! taken for good later; should somebody else be quicker, that is told then, and once.
+//! nothing has been made or printed yet, so the guest's namespace is left alone. Ports and the
+//! recording are open from here on, so that no other program takes them. The API socket is bound
+//! later; if another program has bound it by then, that is told then, and once.
 
 use std::fs::{Metadata, metadata, symlink_metadata};
 use std::io;
@@ -14,22 +15,29 @@ use nix::libc;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use slirp_core::host::recording::Recording;
-use slirp_core::instance::{Forward, StartError, verify_forwards};
+use slirp_core::instance::{Forward, OpenForwards, StartError};
 use slirp_core::plan::AssumedGuest;
 
 use crate::failure::RunFailure;
 use crate::options::Options;
 use crate::run::MAX_API_PATH;
 
-/// Looks at everything that `options` name on the host, and opens the recording, whose file stays
-/// as it is for now.
-pub(crate) fn check(options: &Options) -> Result<Option<Recording>, RunFailure> {
+/// What the checks have opened.
+pub(crate) struct Checked {
+    /// The published ports.
+    pub(crate) ports: OpenForwards,
+    /// The recording, whose file is as it was.
+    pub(crate) recording: Option<Recording>,
+}
+
+/// Looks at everything that `options` name on the host.
+pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
     options.outbound.verify().map_err(StartError::Outbound)?;
     // The address that an IPv6 guest makes from its MAC address is not known yet, nor asked here.
     let guest = AssumedGuest::new(&options.plan, options.mac);
     let forwards: Vec<Forward> =
         options.publish.iter().map(|publish| publish.forward(guest)).collect();
-    verify_forwards(&forwards, &options.plan)?;
+    let ports = OpenForwards::open(&forwards, &options.plan)?;
     if let Some(path) = &options.api_socket {
         if path.as_os_str().len() >= MAX_API_PATH {
             return Err(RunFailure::ApiPathTooLong);
@@ -41,7 +49,7 @@ pub(crate) fn check(options: &Options) -> Result<Option<Recording>, RunFailure> 
     let recording = options.pcap.as_ref().map(|path| {
         Recording::open(path).map_err(|error| RunFailure::Recording(path.clone(), error))
     });
-    recording.transpose()
+    Ok(Checked { ports, recording: recording.transpose()? })
 }
 
 /// Whether a socket can be bound at `path` in place of what is there; the errors are those of

@@ -6,13 +6,13 @@
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold signals
 //!    back
 //! 2. allow as many descriptors as the hard limit does; find the target; look at whatever else the
-//!    options name ([`checks`]), while nothing has been made yet
+//!    options name ([`checks`]), while nothing has been made yet, and open the published ports
 //! 3. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`,
 //!    `received tapfd`)
 //! 4. empty the recording, bind the API socket
 //! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there
 //!    is a single thread: whatever has to be opened by name is open by now
-//! 6. start the engine, open the published ports
+//! 6. start the engine, which takes the published ports over
 //! 7. print the summary, tell the ready descriptor: nothing can fail any more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal
 //!    (killed by it, after cleaning up) or the engine's own end (status 1)
@@ -28,13 +28,13 @@ use slirp_core::close_inherited_fds;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::link::Link;
-use slirp_core::instance::{self, Builder, Forward, ForwardError, Handle, RunError};
+use slirp_core::instance::{self, Builder, Forward, RunError};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::{Outside, RemovedFile, Sandbox, seccomp};
 
 use crate::banner;
-use crate::checks;
+use crate::checks::{self, Checked};
 use crate::console::{self, complain, say};
 use crate::failure::RunFailure;
 use crate::guest;
@@ -85,7 +85,7 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     raise_descriptor_limit();
     let found = guest::find(options)?;
-    let recording = checks::check(options)?;
+    let Checked { mut ports, recording } = checks::check(options)?;
     let opened = match guest::open(found, options, sources)? {
         Ok(opened) => opened,
         Err(end) => {
@@ -94,7 +94,9 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         }
     };
     let guest = AssumedGuest::new(&options.plan, opened.mac);
-    let mut builder = builder(options, opened.link).assumed_guest(guest);
+    ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
+    let published: Vec<Forward> = ports.rules().collect();
+    let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
     if let (Some(recording), Some(path)) = (recording, &options.pcap) {
         let failed = |error| RunFailure::Recording(path.clone(), error);
         builder = builder.recording(recording.emptied().map_err(failed)?);
@@ -111,18 +113,13 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         builder = builder.api_socket(api);
     }
     let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
-    let picked = match open_ports(options, guest, running.handle()) {
-        Ok(picked) => picked,
-        Err(error) => {
-            outcome(running.stop(SHUTDOWN_TIMEOUT))?;
-            return Err(error.into());
-        }
-    };
     for line in banner::lines(options, opened.mac) {
         say(line);
     }
-    for rule in picked {
-        say(format_args!("* Published:       {}", publish::spelled(&rule)));
+    // Which port the system has picked cannot be known from the command line.
+    for (_, rule) in options.publish.iter().zip(&published).filter(|(wanted, _)| wanted.is_picked())
+    {
+        say(format_args!("* Published:       {}", publish::spelled(rule)));
     }
     if let Some(ready) = ready {
         // A full pipe that nobody reads must not keep a signal from ending the run.
@@ -238,23 +235,6 @@ fn confine(
         seccomp::apply(instance::system_calls().chain(ours))?;
     }
     Ok((outside, watch))
-}
-
-/// Opens the ports that are to lead to the guest from the start; returns the rules of those that the
-/// system has picked.
-fn open_ports(
-    options: &Options,
-    guest: AssumedGuest,
-    handle: &Handle,
-) -> Result<Vec<Forward>, ForwardError> {
-    let mut picked = Vec::new();
-    for wanted in &options.publish {
-        let (_, rule) = handle.blocking_add_forward(wanted.forward(guest))?;
-        if wanted.is_picked() {
-            picked.push(rule);
-        }
-    }
-    Ok(picked)
 }
 
 /// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.

@@ -46,7 +46,7 @@ pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
 use crate::host::descriptors::{self, Allotment};
 use crate::host::dns::{self, DnsConfig};
-pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, verify_forwards};
+pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 use crate::host::link::Link;
 pub use crate::host::mailbox::FlowPage;
 use crate::host::mailbox::{Mailbox, Message};
@@ -92,6 +92,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::datagram::SYSTEM_CALLS,
         crate::host::sockets::SYSTEM_CALLS,
         crate::host::forward::SYSTEM_CALLS,
+        crate::host::forward::open::SYSTEM_CALLS,
         crate::host::reactor::SYSTEM_CALLS,
         dns::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,
@@ -123,6 +124,9 @@ pub enum StartError {
     /// Traffic cannot leave from an address that [`Builder::outbound`] was given.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
+    /// A rule that [`Builder::forwards`] was given cannot be added.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// The poller could not be set up.
     #[error("cannot set up the event loop: {0}")]
     Poller(#[source] io::Error),
@@ -175,6 +179,7 @@ pub struct Builder {
     api: Option<ApiSocket>,
     outside: Option<Outside>,
     assumed_guest: Option<AssumedGuest>,
+    forwards: OpenForwards,
     /// How many descriptors the process may have. Asked for before a filter of system calls may
     /// forbid to ask.
     descriptors: Option<usize>,
@@ -204,6 +209,7 @@ impl Builder {
             api: None,
             outside: None,
             assumed_guest: None,
+            forwards: OpenForwards::default(),
             descriptors: descriptors::limit(),
             udp_ports: ports::handed_out(),
             processors: std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -298,6 +304,15 @@ impl Builder {
         self
     }
 
+    /// Ports of the host that lead to the guest from the start on (default none). They are open
+    /// already, for the same plan; their rules have the first names. More are opened by
+    /// [`Handle::add_forwards`].
+    #[must_use]
+    pub fn forwards(mut self, opened: OpenForwards) -> Self {
+        self.forwards = opened;
+        self
+    }
+
     /// Records every frame that crosses the guest's link (default none). Of a shared network that
     /// is what its members exchange with us, not with each other.
     #[must_use]
@@ -337,6 +352,7 @@ impl Builder {
             api,
             outside,
             assumed_guest,
+            forwards,
             descriptors,
             udp_ports,
             processors,
@@ -377,6 +393,7 @@ impl Builder {
         let (mut reactor, mailbox) =
             Reactor::new(link, recorder, stack, outbound, ask, busy_poll, descriptors)
                 .map_err(StartError::Poller)?;
+        reactor.adopt_forwards(forwards)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

@@ -5,7 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -374,6 +375,22 @@ fn start_says_what_slirp4netns_says() {
     assert!(lines[2].starts_with("received tapfd="), "{}", exit.stderr);
     assert_eq!(lines[3..], [format!("the peer of {} has hung up", socket.display())]);
     assert_eq!(exit.code, Some(0));
+}
+
+#[test]
+fn published_ports_are_kept_from_others_while_the_peer_is_awaited() {
+    let world = world!();
+    let mut slirp = spawn(&world, &["--publish=8080:80", "--publish=udp:8080:80"]);
+    let any = (Ipv4Addr::UNSPECIFIED, 8080);
+    let is_kept = || {
+        let tcp = world.host.enter(|| TcpListener::bind(any)).unwrap_err();
+        let udp = world.host.enter(|| UdpSocket::bind(any)).unwrap_err();
+        assert_eq!((tcp.kind(), udp.kind()), (ErrorKind::AddrInUse, ErrorKind::AddrInUse));
+    };
+    is_kept();
+    let _peer = connect_peer(&world);
+    assert_eq!(slirp.read_ready_fd(), b"1", "{}", slirp.stderr());
+    is_kept();
 }
 
 #[test]

@@ -102,6 +102,20 @@ fn refusal(api: &Api, arguments: &str) -> String {
 }
 
 #[test]
+fn port_that_is_removed_is_closed_outside_of_the_sandbox_as_well() {
+    let world = world!();
+    let (_slirp, api) =
+        start(&world, &["--publish=8080:80", "--enable-sandbox", "--enable-seccomp"]);
+    let service = Service::start(&world);
+    service.serves_tcp(&world.host, (LOOPBACK, 8080).into(), GATEWAY);
+    remove(&api, 1);
+    wait_until(PATIENCE, "no process listens", || {
+        world.host.script("ss -Htln sport = :8080").is_empty()
+    });
+    is_refused(&world.host, (LOOPBACK, 8080).into());
+}
+
+#[test]
 fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
     let world = world!();
     let (_slirp, api) = start(&world, &["--disable-host-loopback"]);

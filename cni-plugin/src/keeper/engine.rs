@@ -20,7 +20,7 @@ use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
-    self, BackgroundInstance, Builder, Forward, ForwardError, Handle, verify_forwards,
+    self, BackgroundInstance, Builder, Forward, ForwardError, Handle, OpenForwards,
 };
 use slirp_core::sandbox::seccomp::{self, SystemCall};
 use slirp_core::sandbox::{Outside, Sandbox};
@@ -140,12 +140,13 @@ pub(super) fn confine(
     Ok(entered.outside)
 }
 
-/// Looks whether the host has the addresses and ports of a request, before there is a device.
+/// Looks whether the host has the addresses and ports of a request, before there is a device. The
+/// ports are closed again: the engine, another process, opens them for good.
 pub(super) fn verify(request: &Request) -> Result<(), Error> {
     raise_descriptor_limit();
     request.outbound.verify().map_err(|error| Error::failed(error.to_string()))?;
     for forward in &request.ports {
-        verify_forwards(&[*forward], &request.plan).map_err(refused(forward))?;
+        OpenForwards::open(&[*forward], &request.plan).map_err(refused(forward))?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A rule
 //! is a range of ports (often of one), with a socket for each, or two for both IP versions: IPv6
-//! sockets take no IPv4 (`IPV6_V6ONLY`), so that nobody has an address of both kinds.
-//! What becomes of an accepted connection or a datagram is decided on the pure side; when to look
-//! at which socket is the reactor's business.
+//! sockets take no IPv4 (`IPV6_V6ONLY`), so that no client has an address of both kinds. The sockets
+//! are opened in `open`, often before there is an instance. What becomes of an accepted connection
+//! or a datagram is decided on the pure side; when to look at which socket is the reactor's business.
 //!
 //! A guest that speaks first from a published UDP port leaves from there as well, so that remotes see
 //! one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's socket.
@@ -12,8 +12,8 @@
 //! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
 
+pub(crate) mod open;
 mod rule;
-mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,13 +24,12 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+pub use self::open::OpenForwards;
+use self::open::{InUse, OpenRule, RuleSocket};
 pub use self::rule::{Forward, ForwardError, ForwardProtocol};
-pub use self::verify::verify_forwards;
-use super::descriptors;
 use super::tcp::TcpStream;
-use super::udp::{NotSent, Received, UdpSocket};
+use super::udp::{NotSent, Received};
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
@@ -38,37 +37,20 @@ use crate::time::Instant;
 /// about 150 bytes and a descriptor, and twice that where it is open in both IP versions; where the
 /// process may open fewer descriptors, there are as many ports as those allow.
 pub const PORTS_CAP: usize = 65_535;
-/// Of the descriptors that ports may take, the part (1/8) for IPv6 beside IPv4, as a divisor (arbitrary:
-/// a range that fits in IPv4 is not refused for its IPv6).
-const IPV6_PART: usize = 8;
-/// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about that (arbitrary).
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// How often a port is picked anew when the one that is free in IPv4 is taken in IPv6 (arbitrary).
-const PICKS_CAP: usize = 16;
 /// Tokens of ports start here, far above those of flows.
 const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
 crate::sys::calls::system_calls! {
-    SYS_socket if crate::sys::calls::IP => "forwarded ports";
-    SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
-    SYS_bind => "forwarded ports";
-    SYS_getsockname => "the port that the kernel has picked";
-    SYS_listen => "forwarded ports";
+    SYS_setsockopt => "datagrams of one client may be joined";
     SYS_accept4 => "connections to forwarded ports";
     SYS_epoll_ctl => "the poller is told of a port";
 }
 
-#[derive(Debug)]
-enum RuleSocket {
-    Tcp(Socket),
-    Udp(UdpSocket),
-}
-
-/// Name of one port of a rule; those of one rule follow each other. Never used again.
+/// Name of one port of a rule; those of one rule follow each other. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct PortId(usize);
 
@@ -79,7 +61,7 @@ struct Port {
     is_queued: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Rule {
     forward: Forward,
     first: PortId,
@@ -153,93 +135,8 @@ impl Forwards {
         }
     }
 
-    /// Adds a rule; its ports are open when this returns.
-    fn add(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        if forward.guest.port() == 0 {
-            return Err(ForwardError::PortZero);
-        }
-        if !forward.is_in_range() {
-            return Err(ForwardError::Range(forward));
-        }
-        let is_picked = forward.host.port() == 0;
-        if is_picked && forward.ports > 1 {
-            return Err(ForwardError::RangeOfZero(forward.ports));
-        }
-        let id = ForwardId(self.last_id + 1);
-        let mut picks = 0;
-        let (first, forward) = loop {
-            let first = PortId(self.next_port);
-            picks += 1;
-            match self.open_all(id, forward) {
-                Ok(forward) => break (first, forward),
-                Err(error) => {
-                    self.ports.split_off(&first);
-                    if !(is_picked && error.is_in_use() && picks < PICKS_CAP) {
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        self.last_id = id.0;
-        self.targets.extend(targets(id, forward));
-        self.rules.insert(id, Rule { forward, first });
-        Ok(id)
-    }
-
-    /// Opens the sockets of a rule. Returns what it forwards, with the port that was picked.
-    fn open_all(&mut self, id: ForwardId, mut forward: Forward) -> Result<Forward, ForwardError> {
-        let first = self.next_port;
-        self.next_port += forward.sockets();
-        for (port, index) in (first..).zip(0..forward.ports) {
-            let number = self.open(PortId(port), id, forward.port(index))?;
-            if index == 0 {
-                forward.host.set_port(number);
-            }
-        }
-        let ipv6 = forward.in_ipv6();
-        let behind = first + usize::from(forward.ports);
-        for (port, ipv6) in (behind..).zip(ipv6.iter().flat_map(Forward::each)) {
-            match self.open(PortId(port), id, ipv6) {
-                Ok(_) => {}
-                Err(ForwardError::Bind { source, .. })
-                    if source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
-                {
-                    tracing::warn!(host = %forward.host, "forwarded in IPv4 only: the host has no IPv6");
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(forward)
-    }
-
-    /// Opens one port, and returns its number.
-    fn open(&mut self, id: PortId, rule: ForwardId, forward: Forward) -> Result<u16, ForwardError> {
-        let (socket, number) =
-            self.socket(id, &forward).map_err(|source| ForwardError::Bind { forward, source })?;
-        self.ports.insert(id, Port { rule, socket, is_queued: false });
-        Ok(number)
-    }
-
-    fn socket(&self, id: PortId, forward: &Forward) -> io::Result<(RuleSocket, u16)> {
-        let socket = match forward.protocol {
-            ForwardProtocol::Tcp => RuleSocket::Tcp(listen(forward.host)?),
-            ForwardProtocol::Udp => {
-                RuleSocket::Udp(UdpSocket::listen(forward.host, self.coalesce_udp)?)
-            }
-        };
-        let (fd, local) = match &socket {
-            RuleSocket::Tcp(socket) => (socket.as_raw_fd(), SockRef::from(socket).local_addr()?),
-            RuleSocket::Udp(socket) => (socket.as_raw_fd(), SockRef::from(socket).local_addr()?),
-        };
-        let token = id.0.checked_add(FIRST_TOKEN).ok_or(io::ErrorKind::QuotaExceeded)?;
-        self.registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)?;
-        let number = local.as_socket().map_or(forward.host.port(), |local| local.port());
-        Ok((socket, number))
-    }
-
-    /// Adds all of the rules, under names that follow each other, or none; returns them as they are
-    /// listed.
+    /// Opens the ports of all of the rules and adds the rules, under names that follow each other, or
+    /// none; returns them as they are listed.
     ///
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the guests'
@@ -248,57 +145,64 @@ impl Forwards {
         &mut self,
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let ports = |forward: &Forward| usize::from(forward.ports);
-        let ports = self.targets.len() + forwards.iter().map(ports).sum::<usize>();
-        if ports > PORTS_CAP {
-            return Err(ForwardError::TooMany(ports));
-        }
-        let limit = self.descriptors;
-        let available = descriptors::left_to_flows(limit);
-        let forwards = self.within_ipv6_part(forwards, available / IPV6_PART);
-        let needed = self.ports.len() + forwards.iter().map(Forward::sockets).sum::<usize>();
-        let too_few = |available| {
-            let limit = limit.unwrap_or(usize::MAX);
-            ForwardError::Descriptors { needed, available, limit }
-        };
-        if needed > available {
-            return Err(too_few(available));
+        let in_use = InUse { ports: self.targets.len(), sockets: self.ports.len() };
+        self.adopt(OpenForwards::open_beside(in_use, forwards, self.descriptors)?)
+    }
+
+    /// Adds rules whose ports are open, as [`add_all`](Self::add_all) does.
+    ///
+    /// # Errors
+    /// [`ForwardError::Bind`] when the poller takes no more sockets.
+    pub(crate) fn adopt(
+        &mut self,
+        opened: OpenForwards,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        if let Some(cap) = opened.ipv6_cap
+            && !std::mem::replace(&mut self.is_ipv6_warned, true)
+        {
+            tracing::warn!(
+                "forwarded in IPv4 only, from here on: IPv6 may have {cap} descriptors (ulimit -n)"
+            );
         }
         let first = ForwardId(self.last_id + 1);
-        for forward in forwards {
-            if let Err(error) = self.add(forward) {
-                let opened = self.ports.len();
+        for rule in opened.rules {
+            if let Err(error) = self.add(rule) {
                 self.list_from(first).into_iter().for_each(|(id, _)| self.remove(id));
-                // Flows have what ports might have had.
-                if let ForwardError::Bind { source, .. } = &error
-                    && source.raw_os_error() == Some(libc::EMFILE)
-                {
-                    return Err(too_few(opened));
-                }
                 return Err(error);
             }
         }
         Ok(self.list_from(first))
     }
 
-    /// The rules, in IPv4 alone where sockets of IPv6 beside IPv4 would be more than `cap`.
-    fn within_ipv6_part(&mut self, forwards: &[Forward], cap: usize) -> Vec<Forward> {
-        let mut open = self.ports.len().saturating_sub(self.targets.len());
-        let within = |forward: &Forward| {
-            let more = forward.sockets().saturating_sub(usize::from(forward.ports));
-            if open + more <= cap {
-                open += more;
-                return *forward;
-            }
-            Forward { also_ipv6: false, ..*forward }
-        };
-        let within: Vec<Forward> = forwards.iter().map(within).collect();
-        if within != forwards && !std::mem::replace(&mut self.is_ipv6_warned, true) {
-            tracing::warn!(
-                "forwarded in IPv4 only, from here on: IPv6 may have {cap} descriptors (ulimit -n)"
-            );
+    /// Adds one rule. It is there, with some of its ports, after an error as well.
+    fn add(&mut self, opened: OpenRule) -> Result<(), ForwardError> {
+        if opened.lacks_ipv6() {
+            let host = opened.forward.host;
+            tracing::warn!(%host, "forwarded in IPv4 only: the host has no IPv6");
         }
-        within
+        let OpenRule { forward, sockets } = opened;
+        let rule = Rule { forward, first: PortId(self.next_port) };
+        self.next_port += forward.sockets();
+        self.last_id += 1;
+        let id = ForwardId(self.last_id);
+        self.targets.extend(targets(id, forward));
+        self.rules.insert(id, rule);
+        for (port, socket) in (rule.first.0..).map(PortId).zip(sockets) {
+            self.register(port, &socket)
+                .map_err(|source| ForwardError::Bind { forward: rule.port(port), source })?;
+            self.ports.insert(port, Port { rule: id, socket, is_queued: false });
+        }
+        Ok(())
+    }
+
+    /// Has the poller tell when something waits on a socket.
+    fn register(&self, id: PortId, socket: &RuleSocket) -> io::Result<()> {
+        if let (RuleSocket::Udp(socket), true) = (socket, self.coalesce_udp) {
+            socket.coalesce();
+        }
+        let token = id.0.checked_add(FIRST_TOKEN).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let fd = socket.as_raw_fd();
+        self.registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
     }
 
     /// Closing the sockets also ends their registration.
@@ -554,19 +458,6 @@ const fn can_reach(host: IpAddr, remote: IpAddr) -> bool {
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // Connections of an earlier listener in TIME-WAIT do not keep the port closed.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
 }
 
 #[cfg(test)]

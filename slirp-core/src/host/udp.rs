@@ -107,14 +107,22 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Those of socket(2), setsockopt(2) and bind(2).
-    pub fn listen(address: SocketAddr, coalesce: bool) -> io::Result<Self> {
+    pub fn listen(address: SocketAddr) -> io::Result<Self> {
         let version = match address {
             SocketAddr::V4(_) => IpVersion::Ipv4,
             SocketAddr::V6(_) => IpVersion::Ipv6,
         };
-        let opened = Self::try_open(version, None, coalesce)?;
+        let opened = Self::try_open(version, None, false)?;
         opened.socket.listen(address)?;
         Ok(opened)
+    }
+
+    /// Lets the kernel join incoming datagrams of one remote (`UDP_GRO`); a kernel that cannot is
+    /// not an error.
+    pub(super) fn coalesce(&self) {
+        if let Err(errno) = setsockopt(self.socket.socket(), sockopt::UdpGroSegment, &true) {
+            tracing::debug!(%errno, "kernel joins no UDP datagrams");
+        }
     }
 
     fn try_open(
@@ -131,13 +139,14 @@ impl UdpSocket {
         if let Err(error) = socket.report_traffic_class() {
             tracing::debug!(%error, "marks of datagrams from the network are not seen");
         }
-        if coalesce && let Err(errno) = setsockopt(socket.socket(), sockopt::UdpGroSegment, &true) {
-            tracing::debug!(%errno, "kernel joins no UDP datagrams");
-        }
         if let Some(source) = source {
             socket.bind(source)?;
         }
-        Ok(Self { socket, segmentation: true })
+        let opened = Self { socket, segmentation: true };
+        if coalesce {
+            opened.coalesce();
+        }
+        Ok(opened)
     }
 
     /// Sends `payload` to `remote`: one datagram, or with `segment_len` as many of that length as it

@@ -201,25 +201,79 @@ fn rule_is_found_by_the_port_of_the_guest() {
 }
 
 #[test]
-fn ports_that_were_only_looked_at_are_closed_again() {
+fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
+    let first = free(3);
+    let wanted =
+        [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 5000, 3)];
+    let mut opened = OpenForwards::open(&wanted, &AddressPlan::default()).unwrap();
+    assert!(opened.rules().eq(wanted));
+    let inode = |socket: &RuleSocket| {
+        let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        std::fs::read_link(link).unwrap()
+    };
+    let before: Vec<_> = opened.rules.iter().flat_map(|rule| &rule.sockets).map(inode).collect();
+    assert_eq!(before.len(), 6);
+    // No other program gets them, and clients wait.
+    let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
+    let client = Client::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.send_to(b"ask", (Ipv4Addr::LOCALHOST, first + 2)).unwrap();
+
+    let guest = Ipv4Addr::new(10, 0, 2, 15);
+    opened.lead_to([guest.into(), guest.into()]);
+    let mut poll = Poll::new().unwrap();
+    let mut rules = forwards(&poll, None);
+    let added = rules.adopt(opened).unwrap();
+    assert_eq!(rules.list(), added);
+    let after: Vec<_> = rules.ports.values().map(|port| inode(&port.socket)).collect();
+    assert_eq!(after, before, "the same sockets, each of them opened once");
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        assert!(events.iter().all(|event| rules.on_event(event.token())) && !events.is_empty());
+        for (port, protocol) in rules.take_queue(Instant::ZERO) {
+            let guest = match (protocol, rules.accept(port, Instant::ZERO)) {
+                (ForwardProtocol::Tcp, Accepted::Connection { guest, .. }) => guest,
+                (ForwardProtocol::Tcp, _) => panic!("a connection waits"),
+                (ForwardProtocol::Udp, _) => rules.receive(port, &mut [0; 16]).unwrap().1,
+            };
+            heard.push((protocol, guest));
+        }
+    }
+    heard.sort_unstable();
+    let expected = [
+        (ForwardProtocol::Tcp, SocketAddr::new(guest.into(), 81)),
+        (ForwardProtocol::Udp, SocketAddr::new(guest.into(), 5002)),
+    ];
+    assert_eq!(heard, expected, "from the port that was called");
+}
+
+#[test]
+fn ports_that_are_not_handed_over_are_closed_again() {
     let plan = AddressPlan::default();
     let first = free(4);
     let rules =
         [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 80, 3)];
-    verify_forwards(&rules, &plan).unwrap();
+    drop(OpenForwards::open(&rules, &plan).unwrap());
     await_closed(first, 3);
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap();
-    let error = verify_forwards(&rules, &plan).unwrap_err();
+    let error = OpenForwards::open(&rules, &plan).unwrap_err();
     let ForwardError::Bind { forward, source } = error else { panic!("{error}") };
     assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
     drop(taken);
     await_closed(first, 3);
-    // What could be opened is closed again, and one port cannot be had twice.
-    verify_forwards(&rules, &plan).unwrap();
+    // One port cannot be had twice.
     let twice = [rules[0], range(ForwardProtocol::Tcp, first + 2, 90, 1)];
-    assert!(matches!(verify_forwards(&twice, &plan), Err(ForwardError::Bind { .. })));
+    let error = OpenForwards::open(&twice, &plan).unwrap_err();
+    let ForwardError::Bind { forward, .. } = error else { panic!("{error}") };
+    assert_eq!(forward, twice[1]);
+    await_closed(first, 3);
+    OpenForwards::open(&rules, &plan).unwrap();
     let gateway = Forward { guest: (plan.gateway(), 80).into(), ..rules[0] };
-    assert!(matches!(verify_forwards(&[gateway], &plan), Err(ForwardError::GuestAddress(_))));
+    let refused = OpenForwards::open(&[gateway], &plan);
+    assert!(matches!(refused, Err(ForwardError::GuestAddress(_))));
 }
 
 /// A client of each IP version at the last port of `rule`, and where it finds it.
@@ -371,14 +425,16 @@ fn host_without_ipv6_forwards_in_ipv4_and_says_so_once() {
     let first = free(2);
     let logged = Arc::new(AtomicUsize::new(0));
     let lines = Lines(Arc::clone(&logged));
+    let logged_so_far = Arc::clone(&logged);
     let without_ipv6 = std::thread::spawn(move || {
         lose_ipv6();
         tracing::subscriber::with_default(lines, || {
             let rule = everywhere(ForwardProtocol::Tcp, first, 2);
-            verify_forwards(&[rule], &AddressPlan::default()).unwrap();
+            let opened = OpenForwards::open(&[rule], &AddressPlan::default()).unwrap();
+            assert_eq!(logged_so_far.load(Ordering::Relaxed), 0, "told once it leads to the guest");
             let poll = Poll::new().unwrap();
             let mut rules = forwards(&poll, None);
-            rules.add_all(&[rule]).unwrap();
+            rules.adopt(opened).unwrap();
             TcpStream::connect((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
         });
     });

@@ -8,7 +8,9 @@ use std::ops::RangeInclusive;
 
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
 use crate::event::{ForwardId, HostError};
-use crate::host::forward::{Accepted, Forward, ForwardError, ForwardProtocol, PortId};
+use crate::host::forward::{
+    Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, PortId,
+};
 use crate::host::sockets::{HostSocket, TcpHost};
 use crate::instance::RunError;
 use crate::time::Instant;
@@ -19,14 +21,24 @@ impl Reactor {
         &mut self,
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let stack = &self.stack;
-        let invalid = forwards.iter().find(|forward| !stack.is_forwardable(forward.guest));
-        let added = match invalid {
-            Some(forward) => Err(ForwardError::GuestAddress(forward.guest.ip())),
-            None => self.forwards.add_all(forwards),
-        };
+        self.verify_guests(forwards.iter().copied())?;
         // Whoever asked tells of a refusal.
-        added.inspect(|rules| tracing::info!(?rules, "forward added"))
+        self.forwards.add_all(forwards).inspect(|rules| tracing::info!(?rules, "forward added"))
+    }
+
+    /// Adds all of the rules, whose ports are open, or none.
+    pub(crate) fn adopt_forwards(&mut self, opened: OpenForwards) -> Result<(), ForwardError> {
+        self.verify_guests(opened.rules())?;
+        for rule in self.forwards.adopt(opened)? {
+            tracing::info!(rules = ?[rule], "forward added");
+        }
+        Ok(())
+    }
+
+    fn verify_guests(&self, rules: impl Iterator<Item = Forward>) -> Result<(), ForwardError> {
+        let mut guests = rules.map(|rule| rule.guest);
+        let invalid = guests.find(|&guest| !self.stack.is_forwardable(guest));
+        invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest.ip())))
     }
 
     pub(super) fn remove_forwards(&mut self, ids: RangeInclusive<u64>) -> Result<(), ForwardError> {

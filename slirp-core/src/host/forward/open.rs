@@ -1,0 +1,247 @@
+//! Ports of the host that are open and do not lead anywhere yet.
+//!
+//! Owns the opening of the sockets of rules, all of them or none: what a rule needs to be valid, its
+//! IP versions, the port that is picked for port 0, and how many descriptors there may be. A program
+//! opens its ports before it makes a device, so that what stands in their way is told in time, and
+//! hands the sockets to the instance. Ports that are added later are opened here as well. What
+//! becomes of open ports is left to `Forwards`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::{Forward, ForwardError, ForwardProtocol, PORTS_CAP};
+use crate::host::descriptors;
+use crate::host::udp::UdpSocket;
+use crate::plan::AddressPlan;
+
+/// Of the descriptors that ports may take, the part (1/8) for IPv6 beside IPv4, as a divisor
+/// (arbitrary: a range that fits in IPv4 is not refused for its IPv6).
+const IPV6_PART: usize = 8;
+/// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+/// How often a port is picked anew when the one that is free in IPv4 is taken in IPv6 (arbitrary).
+const PICKS_CAP: usize = 16;
+
+crate::sys::calls::system_calls! {
+    SYS_socket if crate::sys::calls::IP => "forwarded ports";
+    SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
+    SYS_bind => "forwarded ports";
+    SYS_getsockname => "the port that the kernel has picked";
+    SYS_listen => "forwarded ports";
+}
+
+/// Rules whose ports are open, for [`Builder::forwards`](crate::instance::Builder::forwards). Clients
+/// can connect and send already: the kernel keeps that until the instance runs. Dropping it closes
+/// the ports.
+#[derive(Default, Debug)]
+pub struct OpenForwards {
+    pub(super) rules: Vec<OpenRule>,
+    /// How many descriptors IPv6 beside IPv4 may have, where rules are in IPv4 alone for that.
+    pub(super) ipv6_cap: Option<usize>,
+}
+
+impl OpenForwards {
+    /// Opens the ports of all of `forwards`, or none, for an instance with this `plan`. Each port
+    /// takes a descriptor, or two where it is open in both IP versions, so raise `RLIMIT_NOFILE`
+    /// before.
+    ///
+    /// # Errors
+    /// [`ForwardError`], for the first rule that cannot be added.
+    pub fn open(forwards: &[Forward], plan: &AddressPlan) -> Result<Self, ForwardError> {
+        let invalid = forwards.iter().find(|forward| !plan.is_guest_address(forward.guest.ip()));
+        if let Some(forward) = invalid {
+            return Err(ForwardError::GuestAddress(forward.guest.ip()));
+        }
+        Self::open_beside(InUse::default(), forwards, descriptors::limit())
+    }
+
+    /// Opens the ports of all of `forwards`, or none, beside those that are in use, in a process
+    /// that may have `limit` descriptors (`None`: any number).
+    pub(super) fn open_beside(
+        in_use: InUse,
+        forwards: &[Forward],
+        limit: Option<usize>,
+    ) -> Result<Self, ForwardError> {
+        let ports = |forward: &Forward| usize::from(forward.ports);
+        let ports = in_use.ports + forwards.iter().map(ports).sum::<usize>();
+        if ports > PORTS_CAP {
+            return Err(ForwardError::TooMany(ports));
+        }
+        let available = descriptors::left_to_flows(limit);
+        let ipv6_cap = available / IPV6_PART;
+        let within = within_ipv6_cap(in_use, forwards, ipv6_cap);
+        let needed = in_use.sockets + within.iter().map(Forward::sockets).sum::<usize>();
+        let too_few = |available| {
+            let limit = limit.unwrap_or(usize::MAX);
+            ForwardError::Descriptors { needed, available, limit }
+        };
+        if needed > available {
+            return Err(too_few(available));
+        }
+        let ipv6_cap = (within != forwards).then_some(ipv6_cap);
+        let mut opened = Self { rules: Vec::new(), ipv6_cap };
+        for forward in within {
+            match OpenRule::open(forward) {
+                Ok(rule) => opened.rules.push(rule),
+                // Flows have what ports might have had.
+                Err(ForwardError::Bind { source, .. })
+                    if source.raw_os_error() == Some(libc::EMFILE) =>
+                {
+                    let sockets = opened.rules.iter().map(|rule| rule.sockets.len());
+                    return Err(too_few(in_use.sockets + sockets.sum::<usize>()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The rules in order, with the ports that were picked for port 0.
+    pub fn rules(&self) -> impl Iterator<Item = Forward> {
+        self.rules.iter().map(|rule| rule.forward)
+    }
+
+    /// Leads the rules to other addresses, one for each in order, at the same ports of the guest.
+    /// The guest's own address may be known only once there is a device.
+    pub fn lead_to(&mut self, guests: impl IntoIterator<Item = IpAddr>) {
+        for (rule, guest) in self.rules.iter_mut().zip(guests) {
+            rule.forward.guest.set_ip(guest);
+        }
+    }
+}
+
+/// What an instance has open already.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct InUse {
+    pub(super) ports: usize,
+    /// As many, and one more for each port that is open in both IP versions.
+    pub(super) sockets: usize,
+}
+
+/// The rules, in IPv4 alone where sockets of IPv6 beside IPv4 would be more than `cap`.
+fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forward> {
+    let mut open = in_use.sockets.saturating_sub(in_use.ports);
+    let within = |forward: &Forward| {
+        let more = forward.sockets().saturating_sub(usize::from(forward.ports));
+        if open + more <= cap {
+            open += more;
+            return *forward;
+        }
+        Forward { also_ipv6: false, ..*forward }
+    };
+    forwards.iter().map(within).collect()
+}
+
+/// A rule whose ports are open.
+#[derive(Debug)]
+pub(super) struct OpenRule {
+    pub(super) forward: Forward,
+    /// Port by port; those of IPv6 behind the others, and missing where the host has no IPv6.
+    pub(super) sockets: Vec<RuleSocket>,
+}
+
+impl OpenRule {
+    fn open(forward: Forward) -> Result<Self, ForwardError> {
+        if forward.guest.port() == 0 {
+            return Err(ForwardError::PortZero);
+        }
+        if !forward.is_in_range() {
+            return Err(ForwardError::Range(forward));
+        }
+        let is_picked = forward.host.port() == 0;
+        if is_picked && forward.ports > 1 {
+            return Err(ForwardError::RangeOfZero(forward.ports));
+        }
+        let mut picks = 0;
+        loop {
+            picks += 1;
+            match Self::open_all(forward) {
+                Err(error) if is_picked && error.is_in_use() && picks < PICKS_CAP => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_all(mut forward: Forward) -> Result<Self, ForwardError> {
+        let mut sockets = Vec::with_capacity(forward.sockets());
+        for port in forward.each() {
+            sockets.push(RuleSocket::open(port)?);
+        }
+        if forward.host.port() == 0
+            && let Some(socket) = sockets.first()
+        {
+            let port = socket.port().map_err(|source| ForwardError::Bind { forward, source })?;
+            forward.host.set_port(port);
+        }
+        for port in forward.in_ipv6().iter().flat_map(Forward::each) {
+            match RuleSocket::open(port) {
+                Ok(socket) => sockets.push(socket),
+                Err(ForwardError::Bind { source, .. })
+                    if source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { forward, sockets })
+    }
+
+    /// Whether the rule is for both IP versions, and the host has no IPv6.
+    pub(super) fn lacks_ipv6(&self) -> bool {
+        self.sockets.len() < self.forward.sockets()
+    }
+}
+
+/// The socket of one port in one IP version.
+#[derive(Debug)]
+pub(super) enum RuleSocket {
+    Tcp(Socket),
+    Udp(UdpSocket),
+}
+
+impl RuleSocket {
+    fn open(port: Forward) -> Result<Self, ForwardError> {
+        let opened = match port.protocol {
+            ForwardProtocol::Tcp => listen(port.host).map(Self::Tcp),
+            ForwardProtocol::Udp => UdpSocket::listen(port.host).map(Self::Udp),
+        };
+        opened.map_err(|source| ForwardError::Bind { forward: port, source })
+    }
+
+    /// The port that the kernel has picked.
+    fn port(&self) -> io::Result<u16> {
+        let local = match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            Self::Udp(socket) => SockRef::from(socket).local_addr(),
+        };
+        Ok(local?.as_socket().map_or(0, |local| local.port()))
+    }
+}
+
+impl AsRawFd for RuleSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Udp(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+/// Listens at once, though nobody accepts yet: of two sockets that are only bound with
+/// `SO_REUSEADDR`, listen(2) refuses the second (`inet_csk_listen_start` asks for the port again).
+fn listen(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    // Connections of an earlier listener in TIME-WAIT do not keep the port closed.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
