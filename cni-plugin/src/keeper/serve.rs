@@ -23,8 +23,9 @@ use crate::attachment::frame;
 use crate::attachment::record::Record;
 use crate::attachment::store::Files;
 
-/// How long a client may hold the keeper up (arbitrary; clients are processes of ours).
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client may hold the keeper up: as long as a client waits for an answer, because a
+/// client has to wait for a processor on a busy host (arbitrary; clients are processes of ours).
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a container may seem to be gone before it is: a runtime may be about to move it, or to
 /// bind its namespace elsewhere (arbitrary).
 const GRACE: Duration = Duration::from_millis(250);
