@@ -22,7 +22,7 @@ pub enum TimerOwner {
     /// The DNS service: a query without an answer.
     Dns,
     /// Guests whose MAC address is asked for.
-    Forwarding,
+    Inquiries,
     /// The router advertiser.
     RouterAdvertisement,
     /// The TCP engine: memory that no connection needs any more.

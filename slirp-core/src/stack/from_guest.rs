@@ -10,6 +10,7 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
+use super::link::Outcome;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, Envelope, FlowId, HostAction, Origin};
 use crate::flow::echo::EchoFlow;
@@ -18,10 +19,8 @@ use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::member::MemberId;
 use crate::policy::{Protocol, Target};
-use crate::service::arp::handle_arp;
 use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
-use crate::service::ndp::{NdpPacket, handle_ndp};
 use crate::share::Holder;
 use crate::time::Instant;
 use crate::wire::MacAddr;
@@ -149,14 +148,8 @@ impl Stack {
         let ethernet = EthernetHeader::parse(&frame[at..])?;
         match ethernet.ethertype {
             ETHERTYPE_ARP => {
-                let outcome = handle_arp(&self.config.plan, &frame[at..])?;
-                if let Some((address, mac)) = outcome.learned {
-                    self.learn_address(member, IpAddr::V4(address));
-                    self.on_neighbor(IpAddr::V4(address), mac);
-                }
-                if let Some(reply) = outcome.reply {
-                    self.outbox.push_frame(&reply)?;
-                }
+                let outcome = self.link.handle_arp(&frame[at..])?;
+                self.act_on(outcome, member)?;
                 return Ok(None);
             }
             ETHERTYPE_IPV4 => {}
@@ -292,8 +285,10 @@ impl Stack {
             let kind = LentKind::Forwarded { origin, segment_len };
             return Ok(Some(Lent { flow: id, kind, payload, envelope }));
         }
-        if let Some(service) = self.link_service(written) {
-            self.on_link_service(service, guest, written, &arrival.packet[payload], now)?;
+        if let Some(service) = self.link.service_at(written) {
+            let payload = &arrival.packet[payload];
+            let outcome = self.link.handle_datagram(service, guest, written, payload, now)?;
+            self.act_on(outcome, None)?;
             return Ok(None);
         }
         if guest.address.ip().is_unspecified() {
@@ -411,22 +406,21 @@ impl Stack {
         arrival: &Arrival<'_>,
         now: Instant,
     ) -> Result<Option<Lent>, DiscardReason> {
-        let outcome = handle_ndp(&self.config.plan, arrival.mac, arrival.packet)?;
-        if let Some((address, mac)) = outcome.learned {
-            // An advertisement may be about another address than the one that it comes from.
-            self.learn_address(self.admission.holder(arrival.ip.source), IpAddr::V6(address));
-            self.on_neighbor(IpAddr::V6(address), mac);
-        }
-        if let Some(reply) = outcome.reply {
-            self.push_ndp(&reply)?;
-        }
-        if outcome.advertise
-            && let Some(advertiser) = &mut self.advertiser
-        {
-            advertiser.handle_solicitation(now);
-            self.on_advertiser_timer(now);
-        }
+        let outcome = self.link.handle_ndp(arrival.mac, arrival.packet, now)?;
+        self.hint_services();
+        // An advertisement may be about another address than the one that it comes from.
+        self.act_on(outcome, self.admission.holder(arrival.ip.source))?;
         Ok(None)
+    }
+
+    /// Does what a service of the link wants. An address that it has learned counts for `holder`
+    /// from now on.
+    fn act_on(&mut self, outcome: Outcome, holder: Holder) -> Result<(), DiscardReason> {
+        if let Some((address, mac)) = outcome.learned {
+            self.learn_address(holder, address);
+            self.on_neighbor(address, mac);
+        }
+        outcome.answer.map_or(Ok(()), |answer| answer.send(&mut self.outbox))
     }
 
     /// Passes a DNS message to the service. In its full table the member with most queries may have
@@ -450,18 +444,6 @@ impl Stack {
         asked?;
         self.stats.dns_queries += 1;
         Ok(())
-    }
-
-    /// A neighbour discovery packet with its own link addresses.
-    pub(super) fn push_ndp(&mut self, ndp: &NdpPacket) -> Result<(), DiscardReason> {
-        let ethernet = EthernetHeader {
-            destination: ndp.destination_mac,
-            source: ndp.source_mac,
-            ethertype: ETHERTYPE_IPV6,
-        };
-        let mut frame = ethernet.emit().to_vec();
-        frame.extend_from_slice(&ndp.packet);
-        self.outbox.push_frame(&frame)
     }
 
     /// What a host socket is to say around a datagram that we, as a router, pass on. Where it is one

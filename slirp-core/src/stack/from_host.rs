@@ -412,7 +412,7 @@ impl Stack {
             let Ok(ip) = IpHeader::parse(&first) else {
                 continue;
             };
-            if let Some(mac) = self.neighbors.lookup(ip.source)
+            if let Some(mac) = self.link.mac_of(ip.source)
                 && let Err(reason) = self.report(IcmpError::ReassemblyTimeExceeded, &first, mac)
             {
                 self.stats.discards.count(reason);
@@ -423,11 +423,8 @@ impl Stack {
 
     pub(super) fn on_advertiser_timer(&mut self, now: Instant) {
         self.advertiser_hinted_at = None;
-        let Some(advertiser) = &mut self.advertiser else {
-            return;
-        };
-        if let Some(ndp) = advertiser.handle_timeout(now)
-            && let Err(reason) = self.push_ndp(&ndp)
+        if let Some(advertisement) = self.link.handle_advertiser_timeout(now)
+            && let Err(reason) = advertisement.send(&mut self.outbox)
         {
             self.stats.discards.count(reason);
         }

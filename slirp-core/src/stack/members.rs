@@ -17,19 +17,16 @@ impl Stack {
         let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
         let released = Released { macs: vec![member.mac], addresses: own };
         self.forget_guest(&released);
-        self.dhcp.reserve(member.mac, member.address);
         self.dns.names.add(id, member);
         let own = released.addresses.iter().copied();
         self.admission.assign(id, own.clone());
         self.engine.handle_member(id, own);
-        for address in member.addresses() {
-            self.neighbors.learn(address, member.mac, Some(id));
-        }
+        self.link.add_member(id, member);
     }
 
     /// A member has gone, and with it everything that it was known by: `released`.
     pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
-        self.dhcp.release(member.mac);
+        self.link.remove_member(member);
         self.dns.names.remove(id);
         self.forget_guest(released);
         self.admission.unassign(id);
@@ -48,9 +45,7 @@ impl Stack {
 
     /// Ends all flows of a guest; their remotes see a reset.
     fn forget_guest(&mut self, released: &Released) {
-        self.neighbors.forget(|address, mac| {
-            released.macs.contains(&mac) || released.addresses.contains(&address)
-        });
+        self.link.forget(released);
         let is_its = |entry: &&crate::flow::table::Entry| {
             let guest = entry.flow.guest();
             released.macs.contains(&guest.mac) || released.addresses.contains(&guest.address.ip())

@@ -44,10 +44,10 @@
 
 mod admission;
 mod dns_stream;
-mod forward;
 mod from_guest;
 mod from_host;
-mod link_service;
+mod inbound;
+mod link;
 mod members;
 mod outbox;
 mod tcp_from_guest;
@@ -63,11 +63,7 @@ use crate::flow::table::FlowTable;
 use crate::flow::tcp::Ending;
 use crate::flow::{Flow, FlowKey, FlowSummary, HostStream};
 use crate::rng::Rng;
-use crate::service::dhcp::DhcpServer;
-use crate::service::dhcpv6::Dhcpv6Server;
 use crate::service::dns::DnsService;
-use crate::service::neighbor::NeighborTable;
-use crate::service::router_advertisement::RouterAdvertiser;
 use crate::share::PARTS;
 use crate::stats::Stats;
 use crate::tcp::{Engine, EngineConfig};
@@ -76,7 +72,7 @@ use crate::timer::{TimerHeap, TimerOwner};
 use crate::wire::reassembly::Reassembler;
 use admission::Admission;
 use dns_stream::DnsStreams;
-use forward::Forwarding;
+use link::LinkServices;
 use outbox::Outbox;
 
 /// Frames that one flow may send in a row before others get their turn: a full ring of 64 KiB
@@ -105,15 +101,12 @@ pub struct Stack {
     reassembly_hinted_at: Option<Instant>,
     /// The datagram that was reassembled last; lent out of here.
     reassembled: Vec<u8>,
-    neighbors: NeighborTable,
-    forwarding: Forwarding,
-    dhcp: DhcpServer,
-    dhcpv6: Dhcpv6Server,
+    link: LinkServices,
+    inquiries_hinted_at: Option<Instant>,
     dns: DnsService,
     dns_hinted_at: Option<Instant>,
     /// The service's end of TCP flows to it.
     dns_streams: DnsStreams,
-    advertiser: Option<RouterAdvertiser>,
     advertiser_hinted_at: Option<Instant>,
 }
 
@@ -130,7 +123,7 @@ impl Stack {
             parts: if config.policy.is_shared { PARTS } else { 1 },
             seed: rng.next_u64(),
         });
-        let advertiser = RouterAdvertiser::new(&config, rng.next_u64(), Instant::ZERO);
+        let link = LinkServices::new(&config, rng.next_u64());
         let mut stack = Self {
             stats: Stats::default(),
             engine,
@@ -145,14 +138,11 @@ impl Stack {
             reassembler: Reassembler::new(&config.limits, &config.timeouts),
             reassembly_hinted_at: None,
             reassembled: Vec::new(),
-            neighbors: NeighborTable::new(config.policy.is_shared),
-            forwarding: Forwarding::new(config.policy.is_shared),
-            dhcp: DhcpServer::new(&config),
-            dhcpv6: Dhcpv6Server::new(&config),
+            link,
+            inquiries_hinted_at: None,
             dns: DnsService::new(&config),
             dns_hinted_at: None,
             dns_streams: DnsStreams::new(config.limits.dns_connections, config.policy.is_shared),
-            advertiser,
             advertiser_hinted_at: None,
             eager_remotes: EagerRemotes::new(rng.next_u64()),
             config,
@@ -309,7 +299,7 @@ impl Stack {
             TimerOwner::Flow(id) => self.flows.entry(id).and_then(|entry| entry.hinted_at),
             TimerOwner::Reassembly => self.reassembly_hinted_at,
             TimerOwner::Dns => self.dns_hinted_at,
-            TimerOwner::Forwarding => self.forwarding.ask_at,
+            TimerOwner::Inquiries => self.inquiries_hinted_at,
             TimerOwner::RouterAdvertisement => self.advertiser_hinted_at,
             TimerOwner::Engine => self.engine_hinted_at,
         };
@@ -326,7 +316,7 @@ impl Stack {
                 TimerOwner::Flow(id) => self.on_flow_timer(id, now),
                 TimerOwner::Reassembly => self.on_reassembly_timer(now),
                 TimerOwner::Dns => self.on_dns_timer(now),
-                TimerOwner::Forwarding => self.on_forwarding_timer(now),
+                TimerOwner::Inquiries => self.on_inquiry_timer(now),
                 TimerOwner::RouterAdvertisement => self.on_advertiser_timer(now),
                 TimerOwner::Engine => self.on_engine_timer(now),
             }
@@ -476,7 +466,6 @@ impl Stack {
 
     /// Leaves hints for the services that have deadlines of their own.
     fn hint_services(&mut self) {
-        let advertiser = self.advertiser.as_ref().map(RouterAdvertiser::poll_timeout);
         for (at, hinted_at, owner) in [
             (
                 self.reassembler.poll_timeout(),
@@ -484,7 +473,12 @@ impl Stack {
                 TimerOwner::Reassembly,
             ),
             (self.dns.poll_timeout(), &mut self.dns_hinted_at, TimerOwner::Dns),
-            (advertiser, &mut self.advertiser_hinted_at, TimerOwner::RouterAdvertisement),
+            (self.link.ask_at(), &mut self.inquiries_hinted_at, TimerOwner::Inquiries),
+            (
+                self.link.advertise_at(),
+                &mut self.advertiser_hinted_at,
+                TimerOwner::RouterAdvertisement,
+            ),
         ] {
             if let Some(at) = at
                 && hinted_at.is_none_or(|hinted| at < hinted)

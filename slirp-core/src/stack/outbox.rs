@@ -13,6 +13,7 @@ use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
 use crate::plan::AddressPlan;
 use crate::rng::Rng;
+use crate::service::ndp::NdpPacket;
 use crate::wire::MacAddr;
 use crate::wire::fragmentation::fragments;
 use crate::wire::frame::{
@@ -100,6 +101,16 @@ impl Outbox {
         out.extend_from_slice(frame);
         self.frames.push_back(out);
         Ok(())
+    }
+
+    /// A neighbour discovery packet with link addresses of its own.
+    pub(super) fn push_ndp(&mut self, ndp: &NdpPacket) -> Result<(), DiscardReason> {
+        let ethernet = EthernetHeader {
+            destination: ndp.destination_mac,
+            source: ndp.source_mac,
+            ethertype: ETHERTYPE_IPV6,
+        };
+        self.push_plain(ethernet, &ndp.packet)
     }
 
     /// A frame that already has its virtio-net header where the device has one.

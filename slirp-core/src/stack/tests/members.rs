@@ -232,8 +232,7 @@ fn stations_behind_a_member_push_out_its_own() {
         let [high, low] = index.to_be_bytes();
         tell_of(&mut stack, 100, station(100), [173, 100, high, low]);
     }
-    let is_known =
-        |stack: &Stack, address: [u8; 4]| stack.neighbors.lookup(address.into()).is_some();
+    let is_known = |stack: &Stack, address: [u8; 4]| stack.link.mac_of(address.into()).is_some();
     assert!(is_known(&stack, [172, 101, 0, 1]), "the other member's");
     assert!(is_known(&stack, [10, 0, 2, 101]));
     assert!(!is_known(&stack, [172, 100, 0, 1]));

@@ -11,6 +11,7 @@ mod dns;
 mod eager;
 mod from_host;
 mod hostile;
+mod link;
 mod list;
 mod memory;
 mod opening;

@@ -1,8 +1,11 @@
 //! The services of the link, frame by frame through the whole stack.
 
-use super::*;
+use core::net::SocketAddr;
+
 use crate::config::{Offload, StackConfig};
+use crate::discard::DiscardReason;
 use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::stack::Stack;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{IpHeader, is_transport_checksum_valid};
@@ -65,9 +68,9 @@ fn lease_is_learnt_with_its_client_but_an_offer_is_not() {
     let mut stack = stack();
     let leased = "10.0.2.15".parse().unwrap();
     exchange(&mut stack, frame("0.0.0.0:68", "255.255.255.255:67", &dhcp(1)));
-    assert_eq!(stack.neighbors.lookup(leased), None);
+    assert_eq!(stack.link.mac_of(leased), None);
     exchange(&mut stack, frame("0.0.0.0:68", "255.255.255.255:67", &dhcp(3)));
-    assert_eq!(stack.neighbors.lookup(leased), Some(MacAddr(GUEST_MAC)));
+    assert_eq!(stack.link.mac_of(leased), Some(MacAddr(GUEST_MAC)));
 }
 
 #[test]

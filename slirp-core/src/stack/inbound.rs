@@ -1,33 +1,24 @@
-//! What remotes open: connections and datagrams that arrived on a forward rule.
+//! Flows that remotes begin: connections and datagrams that arrived on a forward rule.
 //!
-//! Owns how a remote is shown to the guest, the search for the guest's MAC address and what waits
-//! for it (RFC 826; RFC 4861 section 7.2), and the opening of such flows. The host side owns the
-//! rules and their sockets.
+//! Owns how a remote is shown to the guest, and the opening of such flows. The host side owns the
+//! rules and their sockets; the [services of the link](super::link) know where the guest is.
 //!
 //! # Who the guest sees
-//! The remote itself, so that the guest's logs and access rules mean what they say. What the guest
-//! cannot answer appears as the gateway: the host's loopback, link-local addresses, addresses that
-//! the guest takes for neighbours of its own, and those of the other IP version. The port is the
-//! remote's too, unless the guest has a conversation with the same four numbers already.
-//!
-//! # Where the guest is
-//! At the MAC address that it told last, by ARP, neighbour discovery or a datagram of its own. A guest
-//! that only listens tells nothing, so it is asked again now and then
-//! ([`DOUBT_INTERVAL`](crate::service::neighbor::DOUBT_INTERVAL)).
+//! The remote itself, so that the guest's logs and access rules mean what they say. A remote that
+//! the guest cannot answer appears as the gateway: the host's loopback, link-local addresses,
+//! addresses that the guest takes for neighbours of its own, and addresses of the other IP version.
+//! The port is the remote's too, unless the guest has a conversation with the same four numbers
+//! already.
 //!
 //! # Limits
-//! Connections count as half open until the guest answers. Datagrams wait for at most
-//! [`ASK_INTERVAL`] and no more than [`HELD_CAP`] of them; guests are asked for as long as something
-//! waits, [`INQUIRIES_CAP`] addresses at a time. On a shared network a member that is silent has a
-//! part of both ([`Shares`]). What waits is told of the guest's place once for each time that the
-//! guest is asked, so that a guest that tells it a thousand times a second costs no more.
+//! Connections count as half open until the guest answers.
 
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use super::Stack;
 use super::from_guest::unspecified;
+use super::link::HeldDatagram;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{DatagramError, FlowId, ForwardId};
@@ -36,80 +27,15 @@ use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::Protocol;
-use crate::service::{arp, ndp};
-use crate::share::{Holder, Shares};
 use crate::tcp::LinkAddresses;
 use crate::time::Instant;
-use crate::timer::TimerOwner;
 use crate::wire::MacAddr;
 
-/// How often the guest is asked for its MAC address (RFC 4861 section 10: `RETRANS_TIMER`).
-const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Guest addresses that are asked for at one time: both addresses of all members of a network
-/// ([`MEMBERS_CAP`](crate::member::MEMBERS_CAP)), and as many others (about 150 bytes each).
-const INQUIRIES_CAP: usize = 1_024;
-/// Datagrams that wait for a MAC address (64 KiB each at most, typically 1 KiB).
-const HELD_CAP: usize = 64;
 /// Ports that are tried when the remote's own is taken (arbitrary).
 const PORT_ATTEMPTS: u16 = 256;
 /// First of the ports that are shown instead of one that is taken, and how many there are: the
 /// dynamic ports (RFC 6335 section 6).
 const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
-
-/// What waits for one guest address.
-#[derive(Default)]
-struct Inquiry {
-    holder: Holder,
-    /// Connections that are told as soon as the guest is found.
-    waiting: Vec<FlowId>,
-    /// Those that were told, until the guest is asked again: it might move once more.
-    told: Vec<FlowId>,
-    /// How many datagrams there are.
-    held: usize,
-}
-
-/// A datagram that waits.
-struct Held {
-    guest: IpAddr,
-    holder: Holder,
-    flow: FlowId,
-    payload: Vec<u8>,
-    segment_len: Option<u16>,
-    traffic_class: u8,
-    expires_at: Instant,
-}
-
-/// The guests that are being asked for, and what the stack knows of forwarded datagrams.
-pub(super) struct Forwarding {
-    inquiries: BTreeMap<IpAddr, Inquiry>,
-    inquiry_shares: Shares,
-    /// Datagrams in the order in which they expire.
-    held: VecDeque<Held>,
-    held_shares: Shares,
-    pub(super) ask_at: Option<Instant>,
-}
-
-impl Forwarding {
-    pub(super) fn new(is_shared: bool) -> Self {
-        Self {
-            inquiries: BTreeMap::new(),
-            inquiry_shares: Shares::new(INQUIRIES_CAP, is_shared),
-            held: VecDeque::new(),
-            held_shares: Shares::new(HELD_CAP, is_shared),
-            ask_at: None,
-        }
-    }
-
-    /// Takes back a datagram that was held at `index`.
-    fn take_held(&mut self, index: usize) -> Option<Held> {
-        let held = self.held.remove(index)?;
-        self.held_shares.remove(held.holder, 1);
-        if let Some(inquiry) = self.inquiries.get_mut(&held.guest) {
-            inquiry.held -= 1;
-        }
-        Some(held)
-    }
-}
 
 impl Stack {
     /// A host listener has accepted a connection of `remote` that is to be forwarded to `guest`.
@@ -142,31 +68,21 @@ impl Stack {
             .keys(Protocol::Tcp, guest, shown)
             .find(|key| self.flows.lookup(key).is_none())
             .ok_or(DiscardReason::ForwardAddressInvalid)?;
+        let holder = self.admission.holder(guest.ip());
         // Asked before another flow makes room for one that could not wait for the guest.
-        self.check_inquiry(guest.ip())?;
-        let mac = self.neighbors.lookup(guest.ip());
-        let side = GuestSide { address: guest, mac: mac.unwrap_or_default() };
-        let link = LinkAddresses { guest: side.mac, ours: self.outbox.our_mac(guest.ip()) };
+        self.link.check_waiting(guest.ip(), holder)?;
+        let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
+        let side = GuestSide { address: guest, mac };
+        let link = LinkAddresses { guest: mac, ours: self.outbox.our_mac(guest.ip()) };
         let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
         let id = self.insert_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
         self.stats.tcp_accepted += 1;
-        let inquiry = match self.inquiry(guest.ip(), now) {
-            Ok(inquiry) => inquiry,
-            Err(reason) => {
-                self.remove_flow(id, true);
-                return Err(reason);
-            }
-        };
-        match mac {
-            Some(mac) => {
-                inquiry.told.push(id);
-                self.locate(id, mac);
-            }
-            None => {
-                inquiry.waiting.push(id);
-                self.ask_for(guest.ip());
-            }
+        match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
+            Ok(Some(mac)) => self.locate(id, mac),
+            Ok(None) => {}
+            Err(reason) => self.stats.discards.count(reason),
         }
+        self.hint_services();
         Ok(id)
     }
 
@@ -234,7 +150,7 @@ impl Stack {
         let id = match known {
             Some(id) => id,
             None => {
-                let mac = self.neighbors.lookup(guest.ip()).unwrap_or_default();
+                let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = ForwardedUdp::new(side, origin, &self.config.timeouts, now);
                 let flow = Flow::Forwarded(flow);
@@ -252,13 +168,13 @@ impl Stack {
         flow.on_datagram(&self.config.timeouts, now);
         entry.permit.note_traffic(false, now);
         entry.traffic.add_to_guest(payload.len());
-        if let Some(mac) = self.neighbors.lookup(guest.ip()) {
+        if let Some(mac) = self.link.mac_of(guest.ip()) {
             flow.locate(mac);
         }
         let side = flow.guest();
         self.schedule(id);
-        if self.neighbors.is_doubtful(guest.ip(), now) {
-            self.ask_for(guest.ip());
+        if let Err(reason) = self.link.note_use(guest.ip(), &mut self.outbox, now) {
+            self.stats.discards.count(reason);
         }
         let udp = UdpToGuest {
             from: key.remote,
@@ -271,7 +187,10 @@ impl Stack {
         if side.mac != MacAddr::default() {
             return self.outbox.push_udp(udp);
         }
-        self.hold(id, udp, now)
+        let holder = self.admission.holder(guest.ip());
+        let held = self.link.hold(id, holder, udp, &mut self.outbox, &mut self.stats.discards, now);
+        self.hint_services();
+        held
     }
 
     /// The address by which `guest` has spoken to `remote`, where it differs.
@@ -324,7 +243,7 @@ impl Stack {
         // Answered: this one outlives those that are not.
         entry.permit.note_traffic(true, now);
         let origin = flow.origin();
-        if self.neighbors.lookup(guest.address.ip()) != Some(guest.mac) {
+        if self.link.mac_of(guest.address.ip()) != Some(guest.mac) {
             self.on_neighbor(guest.address.ip(), guest.mac);
         }
         Some((id, origin))
@@ -405,81 +324,6 @@ impl Stack {
         })
     }
 
-    /// Whether something can wait for `guest`.
-    fn check_inquiry(&self, guest: IpAddr) -> Result<(), DiscardReason> {
-        let forwarding = &self.forwarding;
-        let holder = self.admission.holder(guest);
-        if !forwarding.inquiries.contains_key(&guest)
-            && forwarding.inquiry_shares.crowded_by(holder, 1).is_some()
-        {
-            return Err(DiscardReason::GuestQueueFull);
-        }
-        Ok(())
-    }
-
-    /// What waits for `guest`, which is asked for until its connections are answered.
-    fn inquiry(&mut self, guest: IpAddr, now: Instant) -> Result<&mut Inquiry, DiscardReason> {
-        self.check_inquiry(guest)?;
-        let holder = self.admission.holder(guest);
-        let forwarding = &mut self.forwarding;
-        if !forwarding.inquiries.contains_key(&guest) {
-            forwarding.inquiry_shares.add(holder, 1);
-        }
-        if forwarding.ask_at.is_none() {
-            let at = now + ASK_INTERVAL;
-            forwarding.ask_at = Some(at);
-            self.timers.push(at, TimerOwner::Forwarding);
-        }
-        let new = || Inquiry { holder, ..Inquiry::default() };
-        Ok(forwarding.inquiries.entry(guest).or_insert_with(new))
-    }
-
-    /// Keeps a datagram until the guest's MAC address is known. At the cap the oldest goes, of
-    /// those for the member that has most.
-    fn hold(
-        &mut self,
-        flow: FlowId,
-        udp: UdpToGuest<'_>,
-        now: Instant,
-    ) -> Result<(), DiscardReason> {
-        let guest = udp.to.ip();
-        let is_asked = self.forwarding.inquiries.contains_key(&guest);
-        let inquiry = self.inquiry(guest, now)?;
-        inquiry.held += 1;
-        let holder = inquiry.holder;
-        if let Some(crowder) = self.forwarding.held_shares.crowded_by(holder, 1)
-            && let Some(oldest) =
-                self.forwarding.held.iter().position(|held| held.holder == crowder)
-        {
-            self.forwarding.take_held(oldest);
-            self.stats.discards.count(DiscardReason::GuestQueueFull);
-        }
-        self.forwarding.held_shares.add(holder, 1);
-        let expires_at = now + ASK_INTERVAL;
-        let UdpToGuest { payload, segment_len, traffic_class, .. } = udp;
-        let payload = payload.to_vec();
-        let held = Held { guest, holder, flow, payload, segment_len, traffic_class, expires_at };
-        self.forwarding.held.push_back(held);
-        if !is_asked {
-            self.ask_for(guest);
-        }
-        Ok(())
-    }
-
-    fn ask_for(&mut self, guest: IpAddr) {
-        let plan = &self.config.plan;
-        let asked = match guest {
-            IpAddr::V4(v4) => self.outbox.push_frame(&arp::who_has(plan, v4)),
-            IpAddr::V6(v6) => match ndp::solicitation(plan, v6) {
-                Some(solicitation) => self.push_ndp(&solicitation),
-                None => Ok(()),
-            },
-        };
-        if let Err(reason) = asked {
-            self.stats.discards.count(reason);
-        }
-    }
-
     fn locate(&mut self, id: FlowId, mac: MacAddr) {
         if let Some(entry) = self.flows.entry_mut(id)
             && let Flow::Tcp(flow) = &mut entry.flow
@@ -489,30 +333,18 @@ impl Stack {
         }
     }
 
-    /// A guest has told where `address` is.
+    /// A guest has told where `address` is: what has waited for that goes on.
     pub(super) fn on_neighbor(&mut self, address: IpAddr, mac: MacAddr) {
-        self.neighbors.learn(address, mac, self.admission.holder(address));
-        let Some(inquiry) = self.forwarding.inquiries.get_mut(&address) else {
-            return;
-        };
-        let waiting = core::mem::take(&mut inquiry.waiting);
-        inquiry.told.extend_from_slice(&waiting);
-        let mut held = inquiry.held;
-        for id in waiting {
+        let found = self.link.learn(address, mac, self.admission.holder(address));
+        for id in found.flows {
             self.locate(id, mac);
         }
-        let mut index = 0;
-        while held > 0 && index < self.forwarding.held.len() {
-            if self.forwarding.held[index].guest != address {
-                index += 1;
-            } else if let Some(datagram) = self.forwarding.take_held(index) {
-                held -= 1;
-                self.deliver_held(&datagram, mac);
-            }
+        for datagram in &found.datagrams {
+            self.deliver_held(datagram, mac);
         }
     }
 
-    fn deliver_held(&mut self, datagram: &Held, mac: MacAddr) {
+    fn deliver_held(&mut self, datagram: &HeldDatagram, mac: MacAddr) {
         let Some(entry) = self.flows.entry_mut(datagram.flow) else {
             return;
         };
@@ -533,35 +365,18 @@ impl Stack {
         }
     }
 
-    /// Asks again for guests that somebody waits for, and gives up datagrams that waited too long.
-    pub(super) fn on_forwarding_timer(&mut self, now: Instant) {
-        self.forwarding.ask_at = None;
-        while self.forwarding.held.front().is_some_and(|held| held.expires_at <= now) {
-            self.forwarding.take_held(0);
-            self.stats.discards.count(DiscardReason::GuestNotFound);
-        }
-        let inquiries = core::mem::take(&mut self.forwarding.inquiries);
-        for (guest, mut inquiry) in inquiries {
-            inquiry.waiting.append(&mut inquiry.told);
-            let flows = &self.flows;
-            inquiry.waiting.retain(|&id| {
-                flows.entry(id).is_some_and(|entry| match &entry.flow {
-                    Flow::Tcp(flow) => flow.is_unanswered(),
-                    Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-                })
-            });
-            if inquiry.waiting.is_empty() && inquiry.held == 0 {
-                self.forwarding.inquiry_shares.remove(inquiry.holder, 1);
-                continue;
-            }
-            self.ask_for(guest);
-            self.forwarding.inquiries.insert(guest, inquiry);
-        }
-        if !self.forwarding.inquiries.is_empty() {
-            let at = now + ASK_INTERVAL;
-            self.forwarding.ask_at = Some(at);
-            self.timers.push(at, TimerOwner::Forwarding);
-        }
+    pub(super) fn on_inquiry_timer(&mut self, now: Instant) {
+        self.inquiries_hinted_at = None;
+        let flows = &self.flows;
+        let is_waiting = |id| {
+            flows.entry(id).is_some_and(|entry| match &entry.flow {
+                Flow::Tcp(flow) => flow.is_unanswered(),
+                Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
+            })
+        };
+        let (outbox, discards) = (&mut self.outbox, &mut self.stats.discards);
+        self.link.handle_inquiry_timeout(is_waiting, outbox, discards, now);
+        self.hint_services();
     }
 }
 

@@ -2,10 +2,13 @@
 
 use etherparse::{PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice};
 
+use core::time::Duration;
+
 use super::*;
 use crate::config::{Offload, StackConfig};
 use crate::event::{Datagram, HostAction};
 use crate::flow::{HostStream, Transfer};
+use crate::stack::link::{ASK_INTERVAL, HELD_CAP};
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 mod versions;
