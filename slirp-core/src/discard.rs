@@ -168,6 +168,13 @@ impl DiscardCounters {
         tracing::trace!(reason = reason.as_str(), "discard");
     }
 
+    /// Counts the discard that `outcome` tells of, if it does.
+    pub fn note(&mut self, outcome: Result<(), DiscardReason>) {
+        if let Err(reason) = outcome {
+            self.count(reason);
+        }
+    }
+
     /// How often `reason` was counted.
     pub const fn value(&self, reason: DiscardReason) -> u64 {
         self.0[reason as usize]

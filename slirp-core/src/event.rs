@@ -6,8 +6,6 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-pub use crate::flow::forward::Origin;
-
 /// Name of one flow: an index that is reused, with a generation that is not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowId {
@@ -20,6 +18,17 @@ pub struct FlowId {
 /// Name of one forward rule; never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ForwardId(pub u64);
+
+/// Where a forwarded datagram came from, as the host saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The rule on whose socket it arrived.
+    pub rule: ForwardId,
+    /// The sender.
+    pub client: SocketAddr,
+    /// The host's address and port that it was sent to; answers leave from there.
+    pub local: SocketAddr,
+}
 
 /// Name of one DNS query in flight.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

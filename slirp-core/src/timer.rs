@@ -1,16 +1,23 @@
-//! Deadlines with the names of their owners.
+//! When each owner of a deadline is to be looked at.
 //!
-//! Owns a binary heap with lazy deletion: an entry is only a hint that its owner wanted to be
-//! looked at. The owner keeps its true deadline and the time of its earliest hint: one that stands for
-//! another time has been overtaken, and is dropped. So a moved deadline costs nothing until the old
-//! hint fires, and an owner leaves at most one hint behind for each time that it fires. Entries of equal time fire in the order
-//! in which they were added, so that runs repeat byte for byte.
+//! Owns a binary heap of hints with lazy deletion, and for each owner its one live hint. An owner
+//! keeps its true deadline to itself and asks to be looked at by then. Moving a deadline to a later
+//! time is free: the owner is looked at once in vain, and asks again. An earlier time overtakes the
+//! live hint, which stays in the heap as a stale one and is dropped when its time comes, or when
+//! there are too many of them. Hints of equal time fire in the order in which they were added, so
+//! that runs repeat byte for byte.
 
 use core::cmp::Reverse;
+use core::num::NonZeroU64;
 use std::collections::BinaryHeap;
 
 use crate::event::FlowId;
 use crate::time::Instant;
+
+/// Stale hints that the heap may hold beyond one for each live hint: 32 bytes each (arbitrary).
+const STALE_CAP: usize = 1024;
+/// Owners that are no flows.
+const SERVICES: usize = 5;
 
 /// Who asked to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,84 +36,137 @@ pub enum TimerOwner {
     Engine,
 }
 
-/// A heap of hints, earliest first.
-#[derive(Debug, Default)]
-pub struct TimerHeap {
-    heap: BinaryHeap<Reverse<Entry>>,
-    added: u64,
+impl TimerOwner {
+    /// Where the owner's live hint stands. A flow has the place of its slot in the flow table.
+    const fn place(self) -> usize {
+        match self {
+            Self::Reassembly => 0,
+            Self::Dns => 1,
+            Self::Inquiries => 2,
+            Self::RouterAdvertisement => 3,
+            Self::Engine => 4,
+            // Lossless: there are no 16-bit platforms with TAP devices.
+            Self::Flow(id) => SERVICES + id.index as usize,
+        }
+    }
 }
 
+/// See the [module](self).
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Schedule {
+    heap: BinaryHeap<Reverse<Hint>>,
+    /// By [`place`](TimerOwner::place).
+    live: Vec<Option<Live>>,
+    /// Number of live hints.
+    live_count: usize,
+    added: NonZeroU64,
+}
+
+/// One owner's hint that counts.
+#[derive(Clone, Copy, Debug)]
+struct Live {
     at: Instant,
-    order: u64,
+    /// Tells it from stale hints, those of earlier users of the same slot included.
+    order: NonZeroU64,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct Hint {
+    at: Instant,
+    order: NonZeroU64,
     owner: TimerOwner,
 }
 
-impl TimerHeap {
-    /// Asks that `owner` be looked at once `at` has passed.
-    pub fn push(&mut self, at: Instant, owner: TimerOwner) {
-        self.added = self.added.wrapping_add(1);
-        self.heap.push(Reverse(Entry { at, order: self.added, owner }));
+impl Default for Schedule {
+    fn default() -> Self {
+        let live = vec![None; SERVICES];
+        Self { heap: BinaryHeap::new(), live, live_count: 0, added: NonZeroU64::MIN }
+    }
+}
+
+impl Schedule {
+    /// Asks that `owner` be looked at once `at` has passed. Does nothing without a time, or if the
+    /// owner is looked at earlier anyway.
+    pub(crate) fn ask(&mut self, owner: TimerOwner, at: Option<Instant>) {
+        let Some(at) = at else { return };
+        let place = owner.place();
+        if place >= self.live.len() {
+            self.live.resize(place + 1, None);
+        }
+        let live = &mut self.live[place];
+        if live.is_some_and(|live| live.at <= at) {
+            return;
+        }
+        self.live_count += usize::from(live.is_none());
+        self.added = self.added.saturating_add(1);
+        *live = Some(Live { at, order: self.added });
+        self.heap.push(Reverse(Hint { at, order: self.added, owner }));
     }
 
-    /// The earliest hint.
-    pub fn next(&self) -> Option<(Instant, TimerOwner)> {
-        self.heap.peek().map(|Reverse(entry)| (entry.at, entry.owner))
+    /// Does not look at `owner` any more, until it asks again. A flow's slot is free for another
+    /// flow then.
+    pub(crate) fn forget(&mut self, owner: TimerOwner) {
+        if let Some(live) = self.live.get_mut(owner.place())
+            && live.take().is_some()
+        {
+            self.live_count -= 1;
+        }
     }
 
-    /// Takes the earliest hint that is due at `now`.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, TimerOwner)> {
-        if self.heap.peek()?.0.at > now {
+    /// The earliest live hint. Drops the stale ones before it.
+    pub(crate) fn next(&mut self) -> Option<(Instant, TimerOwner)> {
+        loop {
+            let Reverse(hint) = self.heap.peek()?;
+            if is_live(&self.live, hint) {
+                return Some((hint.at, hint.owner));
+            }
+            self.heap.pop();
+        }
+    }
+
+    /// Takes the earliest live hint that is due at `now`. Its owner is looked at and asks again.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<TimerOwner> {
+        let (at, owner) = self.next()?;
+        if at > now {
             return None;
         }
-        self.pop()
+        self.heap.pop();
+        self.forget(owner);
+        Some(owner)
     }
 
-    /// Takes the earliest hint.
-    pub fn pop(&mut self) -> Option<(Instant, TimerOwner)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.owner))
-    }
-
-    /// Keeps the hints of which `is_awaited` says so.
-    pub fn retain(&mut self, is_awaited: impl Fn(Instant, TimerOwner) -> bool) {
-        self.heap.retain(|Reverse(entry)| is_awaited(entry.at, entry.owner));
-    }
-
-    /// How many hints are held, stale ones included.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    /// Whether no hint is held.
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
-    /// Gives memory back after a burst: keeps at most twice what is in use.
-    pub fn shrink(&mut self) {
+    /// Drops stale hints if there are too many, and gives memory back after a burst.
+    pub(crate) fn tidy(&mut self) {
+        if self.heap.len() > 2 * self.live_count + STALE_CAP {
+            self.heap.retain(|Reverse(hint)| is_live(&self.live, hint));
+        }
         let in_use = self.heap.len();
         if self.heap.capacity() > 4096 && self.heap.capacity() / 4 > in_use {
             self.heap.shrink_to(in_use * 2);
+            let last = self.live.iter().rposition(Option::is_some).unwrap_or(0);
+            self.live.truncate(SERVICES.max(last + 1));
+            self.live.shrink_to(self.live.len() * 2);
         }
     }
-}
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
+    /// Number of hints, stale ones included.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
     }
 }
 
-impl Eq for Entry {}
+fn is_live(live: &[Option<Live>], hint: &Hint) -> bool {
+    live.get(hint.owner.place()).is_some_and(|live| live.is_some_and(|it| it.order == hint.order))
+}
 
-impl PartialOrd for Entry {
+impl PartialOrd for Hint {
     fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
+impl Ord for Hint {
     fn cmp(&self, other: &Self) -> core::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
@@ -116,19 +176,86 @@ impl Ord for Entry {
 mod tests {
     use super::*;
 
+    fn at(micros: u64) -> Option<Instant> {
+        Some(Instant::from_micros(micros))
+    }
+
+    fn flow(index: u32, generation: u32) -> TimerOwner {
+        TimerOwner::Flow(FlowId { index, generation })
+    }
+
+    fn due(schedule: &mut Schedule, micros: u64) -> Vec<TimerOwner> {
+        core::iter::from_fn(|| schedule.pop_due(Instant::from_micros(micros))).collect()
+    }
+
     #[test]
     fn hints_fire_by_time_and_then_by_order_of_arrival() {
-        let mut heap = TimerHeap::default();
-        let at = Instant::from_micros;
-        heap.push(at(20), TimerOwner::Dns);
-        heap.push(at(10), TimerOwner::Reassembly);
-        heap.push(at(10), TimerOwner::RouterAdvertisement);
-        assert_eq!(heap.next(), Some((at(10), TimerOwner::Reassembly)));
-        assert_eq!(heap.pop_due(at(9)), None);
-        assert_eq!(heap.pop_due(at(10)), Some((at(10), TimerOwner::Reassembly)));
-        assert_eq!(heap.pop_due(at(10)), Some((at(10), TimerOwner::RouterAdvertisement)));
-        assert_eq!(heap.pop_due(at(10)), None);
-        assert_eq!(heap.pop_due(at(30)), Some((at(20), TimerOwner::Dns)));
-        assert!(heap.is_empty());
+        let mut schedule = Schedule::default();
+        schedule.ask(TimerOwner::Dns, at(20));
+        schedule.ask(TimerOwner::Reassembly, at(10));
+        schedule.ask(TimerOwner::RouterAdvertisement, at(10));
+        schedule.ask(TimerOwner::Engine, None);
+        assert_eq!(schedule.next(), Some((Instant::from_micros(10), TimerOwner::Reassembly)));
+        assert_eq!(due(&mut schedule, 9), []);
+        let expected = [TimerOwner::Reassembly, TimerOwner::RouterAdvertisement];
+        assert_eq!(due(&mut schedule, 10), expected);
+        assert_eq!(due(&mut schedule, 30), [TimerOwner::Dns]);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn owner_is_looked_at_by_the_earliest_time_it_asked_for() {
+        let mut schedule = Schedule::default();
+        for micros in [20, 10, 30] {
+            schedule.ask(flow(3, 1), at(micros));
+        }
+        assert_eq!(schedule.len(), 2, "a later time leaves no hint");
+        assert_eq!(due(&mut schedule, 10), [flow(3, 1)]);
+        // It asks for the time of its stale hint.
+        schedule.ask(flow(3, 1), at(20));
+        assert_eq!(due(&mut schedule, 20), [flow(3, 1)], "once");
+        assert_eq!((schedule.next(), schedule.len()), (None, 0));
+    }
+
+    #[test]
+    fn next_user_of_a_slot_is_not_mistaken_for_the_last() {
+        let mut schedule = Schedule::default();
+        schedule.ask(flow(3, 1), at(10));
+        schedule.forget(flow(3, 1));
+        schedule.ask(flow(3, 2), at(10));
+        assert_eq!(due(&mut schedule, 10), [flow(3, 2)]);
+        schedule.forget(flow(1000, 1));
+    }
+
+    #[test]
+    fn stale_hints_are_bounded() {
+        let mut schedule = Schedule::default();
+        for index in 0..10_000 {
+            schedule.ask(flow(index, 1), at(1000));
+            schedule.forget(flow(index, 1));
+            schedule.tidy();
+            assert!(schedule.len() <= STALE_CAP);
+        }
+        schedule.ask(TimerOwner::Dns, at(5));
+        schedule.tidy();
+        assert_eq!(due(&mut schedule, 2000), [TimerOwner::Dns]);
+    }
+
+    #[test]
+    fn memory_of_a_burst_is_given_back() {
+        let mut schedule = Schedule::default();
+        for index in 0..10_000 {
+            schedule.ask(flow(index, 1), at(1));
+        }
+        assert_eq!(due(&mut schedule, 1).len(), 10_000);
+        schedule.ask(flow(7, 2), at(3));
+        schedule.tidy();
+        assert!(schedule.heap.capacity() < 100 && schedule.live.capacity() < 100);
+        assert_eq!(due(&mut schedule, 3), [flow(7, 2)]);
+    }
+
+    #[test]
+    fn live_hint_takes_16_bytes() {
+        assert_eq!(size_of::<Option<Live>>(), 16);
     }
 }

@@ -6,16 +6,18 @@
 
 pub(crate) mod eager;
 pub(crate) mod echo;
-pub(crate) mod forward;
+pub(crate) mod inbound_udp;
 pub(crate) mod permit;
 mod question;
 pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod tcp;
+mod traffic;
 mod transfer;
 pub(crate) mod udp;
 
-pub use summary::{FlowState, FlowSummary, Traffic};
+pub use summary::{FlowState, FlowSummary};
+pub use traffic::Traffic;
 pub use transfer::{HostStream, Transfer};
 
 use core::net::SocketAddr;
@@ -50,7 +52,7 @@ pub(crate) enum Flow {
     Tcp(Box<tcp::TcpFlow>),
     Udp(udp::UdpFlow),
     Echo(echo::EchoFlow),
-    Forwarded(forward::ForwardedUdp),
+    InboundUdp(inbound_udp::InboundUdp),
 }
 
 impl Flow {
@@ -60,7 +62,7 @@ impl Flow {
             Self::Tcp(flow) => flow.guest(),
             Self::Udp(flow) => flow.guest(),
             Self::Echo(flow) => flow.guest(),
-            Self::Forwarded(flow) => flow.guest(),
+            Self::InboundUdp(flow) => flow.guest(),
         }
     }
 
@@ -70,7 +72,7 @@ impl Flow {
             Self::Tcp(flow) => flow.wake_at(),
             Self::Udp(flow) => Some(flow.expires_at()),
             Self::Echo(flow) => Some(flow.expires_at()),
-            Self::Forwarded(flow) => Some(flow.expires_at()),
+            Self::InboundUdp(flow) => Some(flow.expires_at()),
         }
     }
 }

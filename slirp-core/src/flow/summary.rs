@@ -1,13 +1,13 @@
 //! What a flow looks like from outside: the rows of a list for people and programs.
 //!
-//! Owns the words for the states of flows and what is counted per flow. Reading a row changes
-//! nothing; who may ask, and how often, is the callers' business.
+//! Owns the words for the states of flows. Reading a row changes nothing; who may ask, and how
+//! often, is the callers' business.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::Flow;
 use super::table::Entry;
+use super::{Flow, Traffic};
 use crate::config::Timeouts;
 use crate::event::FlowId;
 use crate::policy::Protocol;
@@ -45,25 +45,6 @@ impl FlowState {
     }
 }
 
-/// Payload bytes of a flow since its beginning, headers and repetitions not counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Traffic {
-    /// From the guest to the remote.
-    pub from_guest: u64,
-    /// From the remote to the guest.
-    pub to_guest: u64,
-}
-
-impl Traffic {
-    pub(crate) const fn add_from_guest(&mut self, len: usize) {
-        self.from_guest = self.from_guest.saturating_add(len as u64);
-    }
-
-    pub(crate) const fn add_to_guest(&mut self, len: usize) {
-        self.to_guest = self.to_guest.saturating_add(len as u64);
-    }
-}
-
 /// One flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -93,8 +74,8 @@ pub struct FlowSummary {
 
 impl FlowSummary {
     pub(crate) fn of(entry: &Entry, timeouts: &Timeouts, now: Instant) -> Self {
-        let key = &entry.key;
-        let age = now.saturating_since(entry.created_at);
+        let key = &entry.meta.key;
+        let age = now.saturating_since(entry.meta.created_at);
         // Idle flows expire when their time is over: what is left of it tells how long they are idle.
         let idle = |expires_at: Instant, timeout: Duration| {
             timeout.saturating_sub(expires_at.saturating_since(now))
@@ -114,13 +95,13 @@ impl FlowSummary {
                 let idle = idle(flow.expires_at(), timeouts.echo);
                 (echo_remote(flow.latest()), false, FlowState::Open, idle)
             }
-            Flow::Forwarded(flow) => {
+            Flow::InboundUdp(flow) => {
                 let idle = idle(flow.expires_at(), timeouts.udp);
                 (key.remote, true, FlowState::Open, idle)
             }
         };
         Self {
-            id: entry.id,
+            id: entry.meta.id,
             protocol: key.protocol,
             guest: key.guest,
             remote,
@@ -129,7 +110,7 @@ impl FlowSummary {
             state,
             age,
             idle: idle.min(age),
-            traffic: entry.traffic,
+            traffic: entry.meta.traffic,
         }
     }
 }
@@ -143,8 +124,9 @@ mod tests {
     use super::*;
     use crate::event::{ForwardId, Origin};
     use crate::flow::echo::EchoFlow;
-    use crate::flow::forward::ForwardedUdp;
+    use crate::flow::inbound_udp::InboundUdp;
     use crate::flow::permit::{Kind, Permit};
+    use crate::flow::table::Meta;
     use crate::flow::udp::UdpFlow;
     use crate::flow::{FlowKey, GuestSide};
     use crate::wire::MacAddr;
@@ -165,16 +147,15 @@ mod tests {
 
     /// A flow that has existed since second 10.
     fn entry(protocol: Protocol, remote: &str, flow: Flow) -> Entry {
-        Entry {
+        let meta = Meta {
             id: FlowId { index: 3, generation: 9 },
             key: FlowKey { protocol, guest: guest().address, remote: address(remote) },
-            flow,
             permit: Permit::new(Kind::Udp, None, at(10)),
             created_at: at(10),
             traffic: Traffic { from_guest: 1, to_guest: 2 },
-            hinted_at: None,
             is_ready: false,
-        }
+        };
+        Entry { meta, flow }
     }
 
     fn of(entry: &Entry, secs: u64) -> FlowSummary {
@@ -193,7 +174,7 @@ mod tests {
     fn remote_is_the_one_that_the_guest_knows() {
         let entry = mapping("10.0.2.2:7", "127.0.0.1:7");
         let expected = FlowSummary {
-            id: entry.id,
+            id: entry.meta.id,
             protocol: Protocol::Udp,
             guest: guest().address,
             remote: address("10.0.2.2:7"),
@@ -214,13 +195,13 @@ mod tests {
         echo.on_request(guest(), [192, 0, 2, 1].into(), &timeouts, at(12));
         let client = address("198.51.100.2:700");
         let origin = Origin { rule: ForwardId(1), client, local: client };
-        let mut forwarded = ForwardedUdp::new(guest(), origin, &timeouts, at(10));
+        let mut forwarded = InboundUdp::new(guest(), origin, &timeouts, at(10));
         forwarded.on_datagram(&timeouts, at(12));
         for (entry, timeout) in [
             (mapping("192.0.2.1:9", "192.0.2.1:9"), timeouts.udp),
             (mapping("192.0.2.1:53", "192.0.2.1:53"), timeouts.udp_dns),
             (entry(Protocol::Echo, ANYBODY, Flow::Echo(echo)), timeouts.echo),
-            (entry(Protocol::Udp, "10.0.2.2:700", Flow::Forwarded(forwarded)), timeouts.udp),
+            (entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(forwarded)), timeouts.udp),
         ] {
             assert_eq!(of(&entry, 12).idle, Duration::ZERO);
             assert_eq!(of(&entry, 17).idle, Duration::from_secs(5));
@@ -244,18 +225,10 @@ mod tests {
         assert_eq!((summary.remote, summary.is_inbound), (address("192.0.2.1:0"), false));
         let client = address("127.0.0.1:700");
         let origin = Origin { rule: ForwardId(1), client, local: client };
-        let forwarded = ForwardedUdp::new(guest(), origin, &Timeouts::default(), at(10));
-        let entry = entry(Protocol::Udp, "10.0.2.2:700", Flow::Forwarded(forwarded));
+        let forwarded = InboundUdp::new(guest(), origin, &Timeouts::default(), at(10));
+        let entry = entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(forwarded));
         let summary = of(&entry, 12);
         // Where it really came from means nothing to a guest.
         assert_eq!((summary.remote, summary.is_inbound), (address("10.0.2.2:700"), true));
-    }
-
-    #[test]
-    fn traffic_stops_counting_instead_of_starting_anew() {
-        let mut traffic = Traffic { from_guest: u64::MAX - 1, to_guest: 0 };
-        traffic.add_from_guest(5);
-        traffic.add_to_guest(5);
-        assert_eq!(traffic, Traffic { from_guest: u64::MAX, to_guest: 5 });
     }
 }

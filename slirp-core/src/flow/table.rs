@@ -17,24 +17,52 @@ use std::collections::HashMap;
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use super::echo::EchoFlow;
+use super::inbound_udp::InboundUdp;
 use super::permit::Permit;
-use super::summary::Traffic;
-use super::{Flow, FlowKey};
+use super::tcp::TcpFlow;
+use super::udp::UdpFlow;
+use super::{Flow, FlowKey, Traffic};
 use crate::event::FlowId;
 use crate::time::Instant;
 
 /// A flow with what the table keeps beside it.
 pub(crate) struct Entry {
+    pub(crate) meta: Meta,
+    pub(crate) flow: Flow,
+}
+
+/// What every flow has, whatever its protocol.
+#[derive(Debug)]
+pub(crate) struct Meta {
     pub(crate) id: FlowId,
     pub(crate) key: FlowKey,
-    pub(crate) flow: Flow,
     pub(crate) permit: Permit,
     pub(crate) created_at: Instant,
     pub(crate) traffic: Traffic,
-    /// The earliest hint for this flow in the timer heap.
-    pub(crate) hinted_at: Option<Instant>,
     /// Whether the flow stands in the queue of flows that are to be pumped.
     pub(crate) is_ready: bool,
+}
+
+/// For each protocol, access to a flow of which the caller knows that it is one.
+macro_rules! accessors {
+    ($($variant:ident($flow:ty): $shared:ident, $exclusive:ident;)*) => {
+        $(
+            pub(crate) fn $shared(&self, id: FlowId) -> Option<(&Meta, &$flow)> {
+                match self.entry(id)? {
+                    Entry { meta, flow: Flow::$variant(flow) } => Some((meta, flow)),
+                    Entry { .. } => None,
+                }
+            }
+
+            pub(crate) fn $exclusive(&mut self, id: FlowId) -> Option<(&mut Meta, &mut $flow)> {
+                match self.entry_mut(id)? {
+                    Entry { meta, flow: Flow::$variant(flow) } => Some((meta, flow)),
+                    Entry { .. } => None,
+                }
+            }
+        )*
+    };
 }
 
 /// See the [module](self).
@@ -70,37 +98,43 @@ impl FlowTable {
         let index = u32::try_from(slot.key()).unwrap_or(u32::MAX);
         self.generation = self.generation.wrapping_add(1);
         let id = FlowId { index, generation: self.generation };
-        slot.insert(Entry {
+        let meta = Meta {
             id,
             key,
-            flow,
             permit: permit(id),
             created_at: now,
             traffic: Traffic::default(),
-            hinted_at: None,
             is_ready: false,
-        });
+        };
+        slot.insert(Entry { meta, flow });
         self.by_key.insert(key, index);
         id
     }
 
     pub(crate) fn lookup(&self, key: &FlowKey) -> Option<FlowId> {
         let &index = self.by_key.get(key)?;
-        self.entries.get(slot(index)).map(|entry| entry.id)
+        self.entries.get(slot(index)).map(|entry| entry.meta.id)
     }
 
     pub(crate) fn entry_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
-        self.entries.get_mut(slot(id.index)).filter(|entry| entry.id == id)
+        self.entries.get_mut(slot(id.index)).filter(|entry| entry.meta.id == id)
     }
 
     pub(crate) fn entry(&self, id: FlowId) -> Option<&Entry> {
-        self.entries.get(slot(id.index)).filter(|entry| entry.id == id)
+        self.entries.get(slot(id.index)).filter(|entry| entry.meta.id == id)
+    }
+
+    accessors! {
+        Tcp(Box<TcpFlow>): tcp, tcp_mut;
+        Udp(UdpFlow): udp, udp_mut;
+        Echo(EchoFlow): echo, echo_mut;
+        InboundUdp(InboundUdp): inbound_udp, inbound_udp_mut;
     }
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Entry> {
         self.entry(id)?;
         let entry = self.entries.remove(slot(id.index));
-        self.by_key.remove(&entry.key);
+        self.by_key.remove(&entry.meta.key);
         self.give_memory_back();
         Some(entry)
     }
@@ -141,8 +175,8 @@ fn slot(index: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::GuestSide;
     use crate::flow::permit::Kind;
-    use crate::flow::{GuestSide, echo::EchoFlow};
     use crate::policy::Protocol;
     use crate::wire::MacAddr;
     use core::net::SocketAddr;

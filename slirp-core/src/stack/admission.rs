@@ -329,7 +329,7 @@ impl Admission {
                 order.remove(&place);
                 continue;
             };
-            let permit = &mut entry.permit;
+            let permit = &mut entry.meta.permit;
             if permit.standing == permit.queued {
                 return Some(place);
             }

@@ -12,7 +12,7 @@ use smoltcp::wire::IpProtocol;
 use super::Stack;
 use super::link::Outcome;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, Envelope, FlowId, HostAction, Origin};
+use crate::event::{Datagram, Envelope, FlowId, Origin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
@@ -23,12 +23,13 @@ use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
 use crate::share::Holder;
 use crate::time::Instant;
+use crate::timer::TimerOwner;
 use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
     check_offload, drop_extension_headers, is_transport_checksum_valid,
 };
-use crate::wire::icmp::{IcmpError, emit_error, may_report};
+use crate::wire::icmp::IcmpError;
 use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
 
 const UDP_HEADER_LEN: usize = 8;
@@ -52,7 +53,7 @@ struct Lent {
 
 enum LentKind {
     Udp { guest: SocketAddr, remote: SocketAddr, segment_len: Option<u16> },
-    Forwarded { origin: Origin, segment_len: Option<u16> },
+    InboundUdp { origin: Origin, segment_len: Option<u16> },
     Echo { remote: IpAddr, ident: u16, sequence: u16 },
 }
 
@@ -109,7 +110,7 @@ impl Stack {
             Ok(Some((carrier, lent))) => {
                 let packet = match carrier {
                     Carrier::Frame(at) => &frame[at..],
-                    Carrier::Reassembled(at) => &self.reassembled[at..],
+                    Carrier::Reassembled(at) => &self.reassembly.kept()[at..],
                 };
                 let Lent { flow, kind, payload, envelope } = lent;
                 let payload = &packet[payload];
@@ -117,7 +118,7 @@ impl Stack {
                     LentKind::Udp { guest, remote, segment_len } => {
                         Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
                     }
-                    LentKind::Forwarded { origin, segment_len } => {
+                    LentKind::InboundUdp { origin, segment_len } => {
                         Datagram::Forwarded { flow, origin, payload, segment_len, envelope }
                     }
                     LentKind::Echo { remote, ident, sequence } => {
@@ -179,23 +180,14 @@ impl Stack {
         mac: MacAddr,
         now: Instant,
     ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
-        let owner = self.admission.holder(source).map_or(0, |member| member.0);
-        let whole = self.reassembler.handle_fragment_of(owner, packet, now);
-        for _ in 0..self.reassembler.take_evicted() {
-            self.stats.discards.count(DiscardReason::FragmentMemoryExhausted);
-        }
-        self.hint_services();
-        let Some(mut whole) = whole? else {
+        let (holder, discards) = (self.admission.holder(source), &mut self.stats.discards);
+        let whole = self.reassembly.handle_fragment(holder, packet, discards, now);
+        self.schedule.ask(TimerOwner::Reassembly, self.reassembly.poll_timeout());
+        let Some((mut whole, ip)) = whole? else {
             return Ok(None);
         };
-        let mut ip = IpHeader::parse(&whole)?;
-        // The guest has cut it itself.
-        ip.dont_fragment = false;
-        if ip.is_fragment || ip.packet_len != whole.len() {
-            return Err(DiscardReason::FragmentInvalid);
-        }
         let outcome = self.on_packet(&mut whole, ip, mac, None, now);
-        self.reassembled = whole;
+        self.reassembly.keep(whole);
         let (moved, lent) = outcome?;
         Ok(lent.map(|lent| (Carrier::Reassembled(moved), lent)))
     }
@@ -279,10 +271,10 @@ impl Stack {
         let written = SocketAddr::new(arrival.ip.destination, destination_port);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
-        if let Some((id, origin)) = self.forwarded_udp(guest, written, payload.len(), now) {
+        if let Some((id, origin)) = self.answer_inbound(guest, written, payload.len(), now) {
             let segment_len = segment_len_of(arrival, payload.len());
             let envelope = self.envelope(arrival, payload.start, segment_len)?;
-            let kind = LentKind::Forwarded { origin, segment_len };
+            let kind = LentKind::InboundUdp { origin, segment_len };
             return Ok(Some(Lent { flow: id, kind, payload, envelope }));
         }
         if let Some(service) = self.link.service_at(written) {
@@ -301,8 +293,10 @@ impl Stack {
                 let asker =
                     Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
                 let holder = self.admission.holder(guest.address.ip());
-                self.ask_dns(asker, holder, &arrival.packet[payload], now)?;
+                let query = &arrival.packet[payload];
+                let asked = self.dns.ask(asker, holder, query, &mut self.stats, now);
                 self.deliver_dns();
+                asked?;
                 return Ok(None);
             }
             Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
@@ -321,19 +315,17 @@ impl Stack {
             Some(id) => id,
             None => {
                 let flow = Flow::Udp(UdpFlow::new(guest, now));
-                let id = self.insert_flow(Kind::Udp, key, flow, now)?;
-                self.stats.udp_opened += 1;
+                let id = self.open_flow(Kind::Udp, key, flow, now)?;
                 id
             }
         };
-        if let Some(entry) = self.flows.entry_mut(id)
-            && let Flow::Udp(flow) = &mut entry.flow
-        {
+        if let Some((meta, flow)) = self.flows.udp_mut(id) {
             flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
-            entry.permit.note_traffic(flow.is_lasting(), now);
-            entry.traffic.add_from_guest(payload.len());
+            meta.permit.note_traffic(flow.is_lasting(), now);
+            meta.traffic.add_from_guest(payload.len());
+            let wake_at = Some(flow.expires_at());
+            self.schedule_flow(id, wake_at);
         }
-        self.schedule(id);
         let kind = LentKind::Udp { guest: guest.address, remote: reached, segment_len };
         Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
@@ -383,20 +375,18 @@ impl Stack {
             Some(id) => id,
             None => {
                 let flow = Flow::Echo(EchoFlow::new(guest, now));
-                let id = self.insert_flow(Kind::Echo, key, flow, now)?;
-                self.stats.echo_opened += 1;
+                let id = self.open_flow(Kind::Echo, key, flow, now)?;
                 id
             }
         };
         let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
-        if let Some(entry) = self.flows.entry_mut(id)
-            && let Flow::Echo(flow) = &mut entry.flow
-        {
+        if let Some((meta, flow)) = self.flows.echo_mut(id) {
             flow.on_request(guest, remote, &self.config.timeouts, now);
-            entry.permit.note_traffic(false, now);
-            entry.traffic.add_from_guest(payload.len());
+            meta.permit.note_traffic(false, now);
+            meta.traffic.add_from_guest(payload.len());
+            let wake_at = Some(flow.expires_at());
+            self.schedule_flow(id, wake_at);
         }
-        self.schedule(id);
         let kind = LentKind::Echo { remote, ident, sequence };
         Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
@@ -407,7 +397,7 @@ impl Stack {
         now: Instant,
     ) -> Result<Option<Lent>, DiscardReason> {
         let outcome = self.link.handle_ndp(arrival.mac, arrival.packet, now)?;
-        self.hint_services();
+        self.schedule_link();
         // An advertisement may be about another address than the one that it comes from.
         self.act_on(outcome, self.admission.holder(arrival.ip.source))?;
         Ok(None)
@@ -421,29 +411,6 @@ impl Stack {
             self.on_neighbor(address, mac);
         }
         outcome.answer.map_or(Ok(()), |answer| answer.send(&mut self.outbox))
-    }
-
-    /// Passes a DNS message to the service. In its full table the member with most queries may have
-    /// to give one up.
-    pub(super) fn ask_dns(
-        &mut self,
-        asker: Asker,
-        holder: Holder,
-        message: &[u8],
-        now: Instant,
-    ) -> Result<(), DiscardReason> {
-        let mut asked = self.dns.handle_query(asker, holder, message, now);
-        if asked == Err(DiscardReason::DnsQueriesExhausted)
-            && let Some(surplus) = self.dns.surplus(holder)
-        {
-            self.stats.discards.count(DiscardReason::DnsQueriesExhausted);
-            self.handle_dns_answer(surplus, None, now);
-            self.actions.push_back(HostAction::CancelDns { query: surplus });
-            asked = self.dns.handle_query(asker, holder, message, now);
-        }
-        asked?;
-        self.stats.dns_queries += 1;
-        Ok(())
     }
 
     /// What a host socket is to say around a datagram that we, as a router, pass on. Where it is one
@@ -472,7 +439,7 @@ impl Stack {
         if arrival.ip.hop_limit > 1 {
             return Ok(arrival.ip.hop_limit - 1);
         }
-        self.report(IcmpError::TimeExceeded, arrival.packet, arrival.mac)?;
+        self.outbox.push_error(IcmpError::TimeExceeded, arrival.packet, arrival.mac)?;
         Err(DiscardReason::HopLimitExceeded)
     }
 
@@ -485,38 +452,9 @@ impl Stack {
     ) -> DiscardReason {
         if reason != DiscardReason::DestinationUnroutable {
             // A full outbox is counted by the refusal itself.
-            let _ = self.report(IcmpError::NetworkUnreachable, packet, mac);
+            let _ = self.outbox.push_error(IcmpError::NetworkUnreachable, packet, mac);
         }
         reason
-    }
-
-    /// Sends an ICMP error about a packet of the guest, from the gateway.
-    pub(super) fn report(
-        &mut self,
-        error: IcmpError,
-        offending: &[u8],
-        mac: MacAddr,
-    ) -> Result<(), DiscardReason> {
-        if !may_report(offending) {
-            return Ok(());
-        }
-        let Ok(ip) = IpHeader::parse(offending) else {
-            return Ok(());
-        };
-        let Some(from) = self.gateway_for(ip.source) else {
-            return Ok(());
-        };
-        let mut packet = Vec::new();
-        emit_error(&mut packet, error, from, ip.source, offending);
-        self.outbox.push_packet(&packet, mac)
-    }
-
-    /// The gateway's address of the same family.
-    pub(super) fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
-        match address {
-            IpAddr::V4(_) => Some(IpAddr::V4(self.config.plan.gateway())),
-            IpAddr::V6(_) => self.config.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
-        }
     }
 }
 

@@ -6,15 +6,16 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::Stack;
+use super::dns::Want;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
 use crate::policy::Protocol;
-use crate::service::dns::Asker;
 use crate::tcp::Segment;
 use crate::time::Instant;
+use crate::timer::TimerOwner;
 use crate::wire::frame::IpHeader;
 use crate::wire::icmp::{
     GuestSignal, IcmpError, emit_echo_quote, emit_echo_reply, emit_error, emit_udp_quote,
@@ -40,26 +41,20 @@ impl Stack {
             self.fail_connect(id, error);
             return;
         }
-        let Some(entry) = self.flows.entry_mut(id) else {
-            return;
-        };
-        let Flow::Tcp(flow) = &mut entry.flow else {
+        let Some((meta, flow)) = self.flows.tcp_mut(id) else {
             return;
         };
         if flow.on_connected(&mut self.engine, now) {
-            self.wake_flow_first(id);
+            self.turns.wake_first(meta);
         } else {
             self.stats.discards.count(DiscardReason::TcpEngineFailed);
-            self.remove_flow(id, true);
+            self.close_flow(id, true);
         }
     }
 
     /// The flow's SYN is answered with what became of the host's connect.
     pub(super) fn fail_connect(&mut self, id: FlowId, error: HostError) {
-        let Some(entry) = self.flows.entry(id) else {
-            return;
-        };
-        let Flow::Tcp(flow) = &entry.flow else {
+        let Some((_, flow)) = self.flows.tcp(id) else {
             return;
         };
         let Some(syn) = flow.pending_syn().map(<[u8]>::to_vec) else {
@@ -73,14 +68,12 @@ impl Stack {
         let told = match GuestSignal::for_error(error, Protocol::Tcp) {
             GuestSignal::TcpReset => IpHeader::parse(&syn)
                 .and_then(|ip| Segment::parse(&ip, &syn))
-                .and_then(|segment| self.reset_guest(&segment, mac)),
-            GuestSignal::Icmp(icmp) => self.report(icmp, &syn, mac),
+                .and_then(|segment| self.outbox.push_reset(&segment, mac)),
+            GuestSignal::Icmp(icmp) => self.outbox.push_error(icmp, &syn, mac),
             GuestSignal::Silence => Ok(()),
         };
-        if let Err(reason) = told {
-            self.stats.discards.count(reason);
-        }
-        self.remove_flow(id, true);
+        self.stats.discards.note(told);
+        self.close_flow(id, true);
     }
 
     /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow, with
@@ -94,18 +87,14 @@ impl Stack {
         traffic_class: u8,
         now: Instant,
     ) {
-        let Some(entry) = self.flows.entry_mut(id) else {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
-            return;
-        };
-        let Flow::Udp(flow) = &mut entry.flow else {
+        let Some((meta, flow)) = self.flows.udp_mut(id) else {
             self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
             return;
         };
         let timeouts = &self.config.timeouts;
         let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
-        entry.permit.note_traffic(flow.is_lasting(), now);
-        entry.traffic.add_to_guest(payload.len());
+        meta.permit.note_traffic(flow.is_lasting(), now);
+        meta.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let udp = UdpToGuest {
             from,
@@ -115,9 +104,8 @@ impl Stack {
             segment_len,
             traffic_class,
         };
-        if let Err(reason) = self.outbox.push_udp(udp) {
-            self.stats.discards.count(reason);
-        }
+        let sent = self.outbox.push_udp(udp);
+        self.stats.discards.note(sent);
     }
 
     /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to `remote`:
@@ -150,7 +138,7 @@ impl Stack {
     /// The error queue of a flow's UDP socket told about an earlier datagram, of which `payload`
     /// is as much as is known.
     pub fn handle_udp_error(&mut self, id: FlowId, error: &DatagramError, payload: &[u8]) {
-        let is_foreign = |entry: &Entry| entry.key.guest.is_ipv4() != error.remote.is_ipv4();
+        let is_foreign = |entry: &Entry| entry.meta.key.guest.is_ipv4() != error.remote.is_ipv4();
         let signal = if self.flows.entry(id).is_some_and(is_foreign) {
             // The numbers of the other IP version's messages mean something else to this guest.
             GuestSignal::for_error(error.error, Protocol::Udp)
@@ -174,7 +162,7 @@ impl Stack {
         };
         let (guest, written) = match &entry.flow {
             Flow::Udp(flow) => (flow.guest(), flow.known_as(remote, &self.config.plan)),
-            Flow::Forwarded(flow) => (flow.guest(), entry.key.remote),
+            Flow::InboundUdp(flow) => (flow.guest(), entry.meta.key.remote),
             Flow::Tcp(_) | Flow::Echo(_) => return,
         };
         let GuestSignal::Icmp(icmp) = signal else {
@@ -207,28 +195,19 @@ impl Stack {
         payload: &[u8],
         hop_limit: Option<u8>,
     ) {
-        let Some(entry) = self.flows.entry_mut(id) else {
+        let flow = self.flows.echo_mut(id).filter(|(_, flow)| flow.is_same_family(remote));
+        let Some((meta, flow)) = flow else {
             self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
             return;
         };
-        let Flow::Echo(flow) = &entry.flow else {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
-            return;
-        };
-        if !flow.is_same_family(remote) {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
-            return;
-        }
-        entry.traffic.add_to_guest(payload.len());
+        meta.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let (to, ident) = (guest.address.ip(), guest.address.port());
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
         let mut packet = Vec::new();
         let outcome = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit)
             .and_then(|()| self.outbox.push_packet(&packet, guest.mac));
-        if let Err(reason) = outcome {
-            self.stats.discards.count(reason);
-        }
+        self.stats.discards.note(outcome);
     }
 
     /// The echo socket of a flow could not be opened, or refused to send.
@@ -247,7 +226,7 @@ impl Stack {
     /// The host allows no echo socket at all; the flow ends.
     pub fn handle_echo_not_permitted(&mut self, id: FlowId) {
         self.stats.discards.count(DiscardReason::IcmpEchoNotPermitted);
-        self.remove_flow(id, false);
+        self.close_flow(id, false);
     }
 
     /// The error queue of a flow's echo socket told about an earlier request.
@@ -264,10 +243,7 @@ impl Stack {
         offender: Option<IpAddr>,
         signal: GuestSignal,
     ) {
-        let Some(entry) = self.flows.entry(id) else {
-            return;
-        };
-        let Flow::Echo(flow) = &entry.flow else {
+        let Some((_, flow)) = self.flows.echo(id) else {
             return;
         };
         let guest = flow.guest();
@@ -300,134 +276,58 @@ impl Stack {
             }
             // A refused port is the remote's own word even when the kernel does not name it.
             None if icmp == IcmpError::PortUnreachable => written,
-            Some(_) | None => match self.gateway_for(to) {
+            Some(_) | None => match self.outbox.gateway_for(to) {
                 Some(gateway) => gateway,
                 None => return,
             },
         };
         let mut packet = Vec::new();
         emit_error(&mut packet, icmp, from, to, quote);
-        if let Err(reason) = self.outbox.push_packet(&packet, mac) {
-            self.stats.discards.count(reason);
-        }
+        let sent = self.outbox.push_packet(&packet, mac);
+        self.stats.discards.note(sent);
     }
 
     /// The answer to a [`QueryDns`](crate::event::HostAction::QueryDns), or `None` when no
     /// resolver gave one.
     pub fn handle_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
-        if let Some((asker, answer)) = self.dns.handle_answer(query, answer, now) {
-            self.answer_dns(&asker, &answer);
-        }
-    }
-
-    fn answer_dns(&mut self, asker: &Asker, answer: &[u8]) {
-        match *asker {
-            Asker::Udp { guest, server, guest_mac } => {
-                let udp = UdpToGuest {
-                    from: server,
-                    to: guest,
-                    mac: guest_mac,
-                    payload: answer,
-                    segment_len: None,
-                    traffic_class: 0,
-                };
-                if let Err(reason) = self.outbox.push_udp(udp) {
-                    self.stats.discards.count(reason);
-                }
-            }
-            Asker::Tcp { flow: id } => {
-                let Some(holder) = self.dns_streams.get_mut(id).map(|stream| stream.holder) else {
-                    return;
-                };
-                while let Some(surplus) = self.dns_streams.surplus_of_answers(holder, answer.len())
-                {
-                    self.end_dns_stream(surplus);
-                    if surplus == id {
-                        return;
-                    }
-                }
-                if let Some(stream) = self.dns_streams.get_mut(id) {
-                    stream.handle_answer(answer);
-                    self.dns_streams.recount(id);
-                    self.wake_flow(id);
-                }
-            }
-        }
+        self.dns.handle_answer(query, answer, now);
+        self.deliver_dns();
     }
 
     /// Lets a TCP flow to the DNS service exchange bytes with it; nothing for other flows.
     pub(super) fn pump_dns(&mut self, id: FlowId, now: Instant) {
-        let Some(stream) = self.dns_streams.get_mut(id) else {
+        let Some(stream) = self.dns.stream(id) else {
             return;
         };
-        let Some(entry) = self.flows.entry_mut(id) else {
-            return;
-        };
-        if let Flow::Tcp(flow) = &mut entry.flow {
-            let pumped = flow.pump(stream, &mut self.engine, &mut entry.traffic, now);
-            if let Err(reason) = pumped {
-                self.stats.discards.count(reason);
-            }
+        if let Some((meta, flow)) = self.flows.tcp_mut(id) {
+            let pumped = flow.pump(stream, &mut self.engine, &mut meta.traffic, now);
+            self.stats.discards.note(pumped);
         }
-        let holder = stream.holder;
-        let messages = stream.take_messages();
-        self.dns_streams.recount(id);
-        for message in messages {
-            if let Err(reason) = self.ask_dns(Asker::Tcp { flow: id }, holder, &message, now) {
-                self.stats.discards.count(reason);
-                if let Some(stream) = self.dns_streams.get_mut(id) {
-                    stream.handle_discard();
-                }
-            }
-        }
+        self.dns.handle_pumped(id, &mut self.stats, now);
         self.deliver_dns();
     }
 
-    /// Hands out the answers that the DNS service made itself and the queries it wants asked.
+    /// Does what the DNS service wants.
     pub(super) fn deliver_dns(&mut self) {
-        while let Some((asker, answer)) = self.dns.poll_answer() {
-            self.answer_dns(&asker, &answer);
-        }
-        while let Some(action) = self.dns.poll_action() {
-            self.actions.push_back(action);
-        }
-        self.hint_services();
-    }
-
-    pub(super) fn on_dns_timer(&mut self, now: Instant) {
-        self.dns_hinted_at = None;
-        for _ in 0..self.dns.handle_timeout(now) {
-            self.stats.discards.count(DiscardReason::DnsTimedOut);
-        }
-        self.deliver_dns();
-    }
-
-    pub(super) fn on_reassembly_timer(&mut self, now: Instant) {
-        self.reassembly_hinted_at = None;
-        for expired in self.reassembler.handle_timeout(now) {
-            self.stats.discards.count(DiscardReason::FragmentTimedOut);
-            let Some(first) = expired.first_fragment else {
-                continue;
-            };
-            let Ok(ip) = IpHeader::parse(&first) else {
-                continue;
-            };
-            if let Some(mac) = self.link.mac_of(ip.source)
-                && let Err(reason) = self.report(IcmpError::ReassemblyTimeExceeded, &first, mac)
-            {
-                self.stats.discards.count(reason);
+        while let Some(want) = self.dns.poll() {
+            match want {
+                Want::Answer { from, to, mac, answer } => {
+                    let (payload, segment_len, traffic_class) = (&answer[..], None, 0);
+                    let udp = UdpToGuest { from, to, mac, payload, segment_len, traffic_class };
+                    let sent = self.outbox.push_udp(udp);
+                    self.stats.discards.note(sent);
+                }
+                Want::Wake(id) => self.wake_flow(id),
+                Want::Reset(id) => {
+                    self.stats.discards.count(DiscardReason::DnsConnectionLimit);
+                    if let Some((meta, flow)) = self.flows.tcp_mut(id) {
+                        flow.abort();
+                        self.turns.wake(meta);
+                    }
+                }
+                Want::Host(action) => self.actions.push_back(action),
             }
         }
-        self.hint_services();
-    }
-
-    pub(super) fn on_advertiser_timer(&mut self, now: Instant) {
-        self.advertiser_hinted_at = None;
-        if let Some(advertisement) = self.link.handle_advertiser_timeout(now)
-            && let Err(reason) = advertisement.send(&mut self.outbox)
-        {
-            self.stats.discards.count(reason);
-        }
-        self.hint_services();
+        self.schedule.ask(TimerOwner::Dns, self.dns.poll_timeout());
     }
 }

@@ -21,8 +21,8 @@ use super::from_guest::unspecified;
 use super::link::HeldDatagram;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
-use crate::event::{DatagramError, FlowId, ForwardId};
-use crate::flow::forward::{ForwardedUdp, Origin};
+use crate::event::{DatagramError, FlowId, ForwardId, Origin};
+use crate::flow::inbound_udp::InboundUdp;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
@@ -50,9 +50,7 @@ impl Stack {
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
         let opened = self.open_inbound(remote, guest, now);
-        if let Err(reason) = opened {
-            self.stats.discards.count(reason);
-        }
+        self.stats.discards.note(opened.map(|_| ()));
         opened
     }
 
@@ -75,35 +73,30 @@ impl Stack {
         let side = GuestSide { address: guest, mac };
         let link = LinkAddresses { guest: mac, ours: self.outbox.our_mac(guest.ip()) };
         let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
-        let id = self.insert_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
-        self.stats.tcp_accepted += 1;
+        let id = self.open_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
             Ok(Some(mac)) => self.locate(id, mac),
             Ok(None) => {}
             Err(reason) => self.stats.discards.count(reason),
         }
-        self.hint_services();
+        self.schedule_link();
         Ok(id)
     }
 
     /// Whether a remote waits for the guest's answer on this flow.
     pub fn is_unanswered(&self, id: FlowId) -> bool {
-        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
-            Flow::Tcp(flow) => flow.is_unanswered(),
-            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-        })
+        self.flows.tcp(id).is_some_and(|(_, flow)| flow.is_unanswered())
     }
 
     /// The host socket of a flow has failed, or its remote has gone entirely, and has left nothing
     /// for the guest. Matters only while the guest has not answered; later the flow finds out when
     /// it uses the socket.
     pub fn handle_remote_gone(&mut self, id: FlowId) {
-        if let Some(entry) = self.flows.entry_mut(id)
-            && let Flow::Tcp(flow) = &mut entry.flow
+        if let Some((meta, flow)) = self.flows.tcp_mut(id)
             && flow.is_unanswered()
         {
             flow.abort();
-            self.wake_flow(id);
+            self.turns.wake(meta);
         }
     }
 
@@ -120,9 +113,7 @@ impl Stack {
         now: Instant,
     ) {
         let forwarded = self.forward_udp(origin, guest, payload, segment_len, traffic_class, now);
-        if let Err(reason) = forwarded {
-            self.stats.discards.count(reason);
-        }
+        self.stats.discards.note(forwarded);
     }
 
     fn forward_udp(
@@ -152,30 +143,25 @@ impl Stack {
             None => {
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
-                let flow = ForwardedUdp::new(side, origin, &self.config.timeouts, now);
-                let flow = Flow::Forwarded(flow);
-                let id = self.insert_flow(Kind::InboundUdp, key, flow, now)?;
-                self.stats.udp_accepted += 1;
+                let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
+                let flow = Flow::InboundUdp(flow);
+                let id = self.open_flow(Kind::InboundUdp, key, flow, now)?;
                 id
             }
         };
-        let Some(entry) = self.flows.entry_mut(id) else {
-            return Err(DiscardReason::HostDatagramNoFlow);
-        };
-        let Flow::Forwarded(flow) = &mut entry.flow else {
+        let Some((meta, flow)) = self.flows.inbound_udp_mut(id) else {
             return Err(DiscardReason::HostDatagramNoFlow);
         };
         flow.on_datagram(&self.config.timeouts, now);
-        entry.permit.note_traffic(false, now);
-        entry.traffic.add_to_guest(payload.len());
+        meta.permit.note_traffic(false, now);
+        meta.traffic.add_to_guest(payload.len());
         if let Some(mac) = self.link.mac_of(guest.ip()) {
             flow.locate(mac);
         }
-        let side = flow.guest();
-        self.schedule(id);
-        if let Err(reason) = self.link.note_use(guest.ip(), &mut self.outbox, now) {
-            self.stats.discards.count(reason);
-        }
+        let (side, wake_at) = (flow.guest(), Some(flow.expires_at()));
+        self.schedule_flow(id, wake_at);
+        let asked = self.link.note_use(guest.ip(), &mut self.outbox, now);
+        self.stats.discards.note(asked);
         let udp = UdpToGuest {
             from: key.remote,
             to: guest,
@@ -189,16 +175,14 @@ impl Stack {
         }
         let holder = self.admission.holder(guest.ip());
         let held = self.link.hold(id, holder, udp, &mut self.outbox, &mut self.stats.discards, now);
-        self.hint_services();
+        self.schedule_link();
         held
     }
 
     /// The address by which `guest` has spoken to `remote`, where it differs.
     fn spoken_to(&self, guest: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
-        match &self.flows.entry(self.mapping(guest)?)?.flow {
-            Flow::Udp(flow) => flow.alias_of(remote),
-            Flow::Tcp(_) | Flow::Echo(_) | Flow::Forwarded(_) => None,
-        }
+        let (_, flow) = self.flows.udp(self.mapping(guest)?)?;
+        flow.alias_of(remote)
     }
 
     /// The flow of what `guest` sends by itself.
@@ -221,7 +205,7 @@ impl Stack {
     }
 
     /// The conversation that a datagram from `guest` to `written` belongs to, if a remote began it.
-    pub(super) fn forwarded_udp(
+    pub(super) fn answer_inbound(
         &mut self,
         guest: GuestSide,
         written: SocketAddr,
@@ -233,15 +217,12 @@ impl Stack {
         }
         let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: written };
         let id = self.flows.lookup(&key)?;
-        let entry = self.flows.entry_mut(id)?;
-        let Flow::Forwarded(flow) = &mut entry.flow else {
-            return None;
-        };
-        entry.traffic.add_from_guest(payload_len);
+        let (meta, flow) = self.flows.inbound_udp_mut(id)?;
+        meta.traffic.add_from_guest(payload_len);
         flow.locate(guest.mac);
         flow.on_datagram(&self.config.timeouts, now);
         // Answered: this one outlives those that are not.
-        entry.permit.note_traffic(true, now);
+        meta.permit.note_traffic(true, now);
         let origin = flow.origin();
         if self.link.mac_of(guest.address.ip()) != Some(guest.mac) {
             self.on_neighbor(guest.address.ip(), guest.mac);
@@ -253,14 +234,12 @@ impl Stack {
     /// Costs as much as there are such flows, however many rules go.
     pub fn handle_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
         let is_its = |id: &FlowId| {
-            self.flows.entry(*id).is_some_and(|entry| match &entry.flow {
-                Flow::Forwarded(flow) => rules.contains(&flow.origin().rule),
-                Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
-            })
+            let flow = self.flows.inbound_udp(*id);
+            flow.is_some_and(|(_, flow)| rules.contains(&flow.origin().rule))
         };
         let flows: Vec<_> = self.admission.flows_of(Kind::InboundUdp).filter(is_its).collect();
         for id in flows {
-            self.remove_flow(id, false);
+            self.close_flow(id, false);
         }
     }
 
@@ -273,7 +252,7 @@ impl Stack {
     fn shown_as(&self, remote: SocketAddr, guest: SocketAddr) -> Result<SocketAddr, DiscardReason> {
         let plan = &self.config.plan;
         let is_possible = remote.port() != 0 && self.is_forwardable(guest);
-        let gateway = self.gateway_for(guest.ip());
+        let gateway = self.outbox.gateway_for(guest.ip());
         let (true, Some(gateway)) = (is_possible, gateway) else {
             return Err(DiscardReason::ForwardAddressInvalid);
         };
@@ -318,18 +297,13 @@ impl Stack {
     }
 
     fn is_from(&self, id: FlowId, origin: &Origin) -> bool {
-        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
-            Flow::Forwarded(flow) => flow.origin() == *origin,
-            Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => false,
-        })
+        self.flows.inbound_udp(id).is_some_and(|(_, flow)| flow.origin() == *origin)
     }
 
     fn locate(&mut self, id: FlowId, mac: MacAddr) {
-        if let Some(entry) = self.flows.entry_mut(id)
-            && let Flow::Tcp(flow) = &mut entry.flow
-        {
+        if let Some((meta, flow)) = self.flows.tcp_mut(id) {
             flow.locate(&mut self.engine, mac);
-            self.wake_flow(id);
+            self.turns.wake(meta);
         }
     }
 
@@ -345,38 +319,20 @@ impl Stack {
     }
 
     fn deliver_held(&mut self, datagram: &HeldDatagram, mac: MacAddr) {
-        let Some(entry) = self.flows.entry_mut(datagram.flow) else {
-            return;
-        };
-        let Flow::Forwarded(flow) = &mut entry.flow else {
+        let Some((meta, flow)) = self.flows.inbound_udp_mut(datagram.flow) else {
             return;
         };
         flow.locate(mac);
         let udp = UdpToGuest {
-            from: entry.key.remote,
-            to: entry.key.guest,
+            from: meta.key.remote,
+            to: meta.key.guest,
             mac,
             payload: &datagram.payload,
             segment_len: datagram.segment_len,
             traffic_class: datagram.traffic_class,
         };
-        if let Err(reason) = self.outbox.push_udp(udp) {
-            self.stats.discards.count(reason);
-        }
-    }
-
-    pub(super) fn on_inquiry_timer(&mut self, now: Instant) {
-        self.inquiries_hinted_at = None;
-        let flows = &self.flows;
-        let is_waiting = |id| {
-            flows.entry(id).is_some_and(|entry| match &entry.flow {
-                Flow::Tcp(flow) => flow.is_unanswered(),
-                Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-            })
-        };
-        let (outbox, discards) = (&mut self.outbox, &mut self.stats.discards);
-        self.link.handle_inquiry_timeout(is_waiting, outbox, discards, now);
-        self.hint_services();
+        let sent = self.outbox.push_udp(udp);
+        self.stats.discards.note(sent);
     }
 }
 

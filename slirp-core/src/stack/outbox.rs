@@ -14,11 +14,14 @@ use crate::discard::DiscardReason;
 use crate::plan::AddressPlan;
 use crate::rng::Rng;
 use crate::service::ndp::NdpPacket;
+use crate::tcp::{Segment, checksum_and_segment, emit_reset};
 use crate::wire::MacAddr;
 use crate::wire::fragmentation::fragments;
 use crate::wire::frame::{
-    ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, pseudo_header_sum,
+    ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
+    pseudo_header_sum,
 };
+use crate::wire::icmp::{IcmpError, emit_error, may_report};
 use crate::wire::ip::{HeaderFields, IpPair};
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 
@@ -164,6 +167,50 @@ impl Outbox {
             return Err(DiscardReason::HostDatagramTooLarge);
         }
         self.push_datagrams(udp, pair, None)
+    }
+
+    /// An ICMP error about a packet of the guest, from the gateway; nothing where none may be sent.
+    pub(super) fn push_error(
+        &mut self,
+        error: IcmpError,
+        offending: &[u8],
+        to: MacAddr,
+    ) -> Result<(), DiscardReason> {
+        if !may_report(offending) {
+            return Ok(());
+        }
+        let Ok(ip) = IpHeader::parse(offending) else {
+            return Ok(());
+        };
+        let Some(from) = self.gateway_for(ip.source) else {
+            return Ok(());
+        };
+        let mut packet = Vec::new();
+        emit_error(&mut packet, error, from, ip.source, offending);
+        self.push_packet(&packet, to)
+    }
+
+    /// A reset that answers a segment of the guest; nothing where none may be sent.
+    pub(super) fn push_reset(
+        &mut self,
+        segment: &Segment,
+        to: MacAddr,
+    ) -> Result<(), DiscardReason> {
+        let Some(mut packet) = emit_reset(segment) else {
+            return Ok(());
+        };
+        let ip = IpHeader::parse(&packet)?;
+        let reset = Segment::parse(&ip, &packet)?;
+        checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, Offload::default());
+        self.push_packet(&packet, to)
+    }
+
+    /// The gateway's address of the same family as `address`.
+    pub(super) fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(IpAddr::V4(self.plan.gateway())),
+            IpAddr::V6(_) => self.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
+        }
     }
 
     fn push_datagrams(

@@ -4,18 +4,15 @@
 //! What a flow makes of a segment is its own business.
 
 use super::Stack;
-use super::dns_stream::DnsStream;
 use super::from_guest::Arrival;
 use crate::discard::DiscardReason;
-use crate::event::{FlowId, HostAction};
+use crate::event::HostAction;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::{Protocol, Target};
-use crate::tcp::{LinkAddresses, Segment, checksum_and_segment, emit_reset};
+use crate::tcp::{LinkAddresses, Segment};
 use crate::time::Instant;
-use crate::wire::MacAddr;
-use crate::wire::frame::IpHeader;
 use crate::wire::icmp::IcmpError;
 
 impl Stack {
@@ -32,46 +29,36 @@ impl Stack {
         let known = self.flows.lookup(&key);
         if segment.is_opening() {
             if let Some(id) = known {
-                if self.is_same_opening(id, segment.seq) {
+                if self.flows.tcp(id).is_some_and(|(_, flow)| flow.is_same_opening(segment.seq)) {
                     return Err(DiscardReason::TcpSynRepeated);
                 }
                 // The guest has forgotten what this flow was (RFC 9293 section 3.10.7.4; a reused
                 // port, or a TIME-WAIT of its own): a new conversation starts.
-                self.remove_flow(id, true);
+                self.close_flow(id, true);
             }
             return self.open_tcp(key, guest, &segment, packet, now);
         }
         let Some(id) = known else {
-            self.reset_guest(&segment, mac)?;
+            self.outbox.push_reset(&segment, mac)?;
             return Err(DiscardReason::TcpNoFlow);
         };
-        let Some(entry) = self.flows.entry_mut(id) else {
-            return Err(DiscardReason::TcpNoFlow);
-        };
-        let Flow::Tcp(flow) = &mut entry.flow else {
+        let Some((meta, flow)) = self.flows.tcp_mut(id) else {
             return Err(DiscardReason::TcpNoFlow);
         };
         if flow.pending_syn().is_some() {
             // Nothing but a reset makes sense before the handshake.
             if segment.is_rst() {
-                self.remove_flow(id, true);
+                self.close_flow(id, true);
                 return Ok(());
             }
             return Err(DiscardReason::TcpNoFlow);
         }
         let outcome = flow.on_segment(&mut self.engine, segment, packet, guest, now);
-        self.wake_flow(id);
+        self.turns.wake(meta);
         if let Some(range) = outcome? {
             self.outbox.push_sealed(self.engine.frame(range))?;
         }
         Ok(())
-    }
-
-    fn is_same_opening(&self, id: FlowId, seq: u32) -> bool {
-        self.flows.entry(id).is_some_and(|entry| match &entry.flow {
-            Flow::Tcp(flow) => flow.is_same_opening(seq),
-            Flow::Udp(_) | Flow::Echo(_) | Flow::Forwarded(_) => false,
-        })
     }
 
     fn open_tcp(
@@ -104,54 +91,25 @@ impl Stack {
             &self.config.timeouts,
             now,
         );
-        let id = match self.insert_flow(Kind::Opening, key, Flow::Tcp(Box::new(flow)), now) {
+        let id = match self.open_flow(Kind::Opening, key, Flow::Tcp(Box::new(flow)), now) {
             Ok(id) => id,
             Err(reason) => {
                 // Not a reset, which would be the remote's word.
-                self.report(IcmpError::AdministrativelyProhibited, packet, guest.mac)?;
+                self.outbox.push_error(IcmpError::AdministrativelyProhibited, packet, guest.mac)?;
                 return Err(reason);
             }
         };
-        self.stats.tcp_opened += 1;
         match remote {
             Some(remote) => {
                 self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
             }
             None => {
                 let holder = self.admission.holder(key.guest.ip());
-                if let Some(surplus) = self.dns_streams.surplus(holder) {
-                    self.end_dns_stream(surplus);
-                }
-                self.dns_streams.insert(DnsStream::new(id, holder, now));
+                self.dns.open(id, holder, now);
+                self.deliver_dns();
                 self.handle_tcp_connected(id, Ok(()), now);
             }
         }
         Ok(())
-    }
-
-    /// Resets a connection to the DNS service, to make room for others.
-    pub(super) fn end_dns_stream(&mut self, id: FlowId) {
-        self.dns_streams.remove(id);
-        self.stats.discards.count(DiscardReason::DnsConnectionLimit);
-        if let Some(Flow::Tcp(flow)) = self.flows.entry_mut(id).map(|entry| &mut entry.flow) {
-            flow.abort();
-            self.wake_flow(id);
-        }
-    }
-
-    /// Answers a segment of the guest with a reset.
-    pub(super) fn reset_guest(
-        &mut self,
-        segment: &Segment,
-        mac: MacAddr,
-    ) -> Result<(), DiscardReason> {
-        let Some(mut packet) = emit_reset(segment) else {
-            return Ok(());
-        };
-        let ip = IpHeader::parse(&packet)?;
-        let reset = Segment::parse(&ip, &packet)?;
-        let offload = crate::config::Offload::default();
-        checksum_and_segment(&ip, &reset, u16::MAX, &mut packet, offload);
-        self.outbox.push_packet(&packet, mac)
     }
 }

@@ -301,9 +301,7 @@ impl LinkServices {
             discards.count(DiscardReason::GuestNotFound);
         }
         for guest in self.inquiries.review(is_waiting, now) {
-            if let Err(reason) = self.ask_for(guest, outbox) {
-                discards.count(reason);
-            }
+            discards.note(self.ask_for(guest, outbox));
         }
     }
 
@@ -312,9 +310,18 @@ impl LinkServices {
         self.advertiser.as_ref().map(RouterAdvertiser::poll_timeout)
     }
 
-    /// The router advertisement that is due at `now`, if one is.
-    pub(super) fn handle_advertiser_timeout(&mut self, now: Instant) -> Option<Answer> {
-        self.advertiser.as_mut()?.handle_timeout(now).map(Answer::Ndp)
+    /// Sends the router advertisement that is due at `now`, if one is.
+    ///
+    /// # Errors
+    /// Why it does not fit into `outbox`.
+    pub(super) fn handle_advertiser_timeout(
+        &mut self,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let advertiser = self.advertiser.as_mut();
+        let due = advertiser.and_then(|advertiser| advertiser.handle_timeout(now));
+        due.map_or(Ok(()), |ndp| outbox.push_ndp(&ndp))
     }
 
     /// Gives a `member` of a shared network its address, and takes it for heard.

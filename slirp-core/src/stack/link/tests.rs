@@ -3,7 +3,10 @@
 use super::*;
 use crate::plan::Ipv6Plan;
 use crate::service::ndp::announcement;
+use crate::wire::frame::{IpHeader, pseudo_header_sum};
+use crate::wire::ip::IPV6_HEADER_LEN;
 use core::time::Duration;
+use smoltcp::wire::{IpProtocol, checksum};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const GUEST: [u8; 4] = [10, 0, 2, 100];
@@ -129,36 +132,33 @@ fn too_many_guests_and_datagrams_are_not_waited_for() {
     assert_eq!(found.datagrams.len(), HELD_CAP);
 }
 
+/// An announcement with another ICMPv6 type and without its options and target.
+fn router_solicitation() -> Vec<u8> {
+    let mut packet = announcement(MAC, Ipv6Plan::link_local_made_from(MAC)).packet;
+    packet.truncate(IPV6_HEADER_LEN + 8);
+    packet[4..6].copy_from_slice(&[0, 8]);
+    packet[IPV6_HEADER_LEN..].copy_from_slice(&[133, 0, 0, 0, 0, 0, 0, 0]);
+    let ip = IpHeader::parse(&packet).unwrap();
+    let pseudo = pseudo_header_sum(ip.source, ip.destination, IpProtocol::Icmpv6, 8);
+    let sum = checksum::combine(&[pseudo, checksum::data(&packet[IPV6_HEADER_LEN..])]);
+    packet[IPV6_HEADER_LEN + 2..IPV6_HEADER_LEN + 4].copy_from_slice(&(!sum).to_be_bytes());
+    packet
+}
+
 #[test]
 fn solicited_advertisement_comes_at_once_and_moves_the_next_one() {
     let mut scene = scene();
     let first_at = scene.link.advertise_at().unwrap();
-    assert!(scene.link.handle_advertiser_timeout(NOW).is_none());
-    let source = Ipv6Plan::link_local_made_from(MAC);
-    let mut told = announcement(MAC, source);
-    // A router solicitation is what an announcement is, with another type and without options.
-    told.packet.truncate(40 + 8);
-    told.packet[4..6].copy_from_slice(&[0, 8]);
-    told.packet[40] = 133;
-    told.packet[44] = 0;
-    let mut sum = [0; 2];
-    told.packet[42..44].copy_from_slice(&sum);
-    let ip = crate::wire::frame::IpHeader::parse(&told.packet).unwrap();
-    let pseudo = crate::wire::frame::pseudo_header_sum(
-        ip.source,
-        ip.destination,
-        smoltcp::wire::IpProtocol::Icmpv6,
-        8,
-    );
-    let data = smoltcp::wire::checksum::data(&told.packet[40..]);
-    sum = (!smoltcp::wire::checksum::combine(&[pseudo, data])).to_be_bytes();
-    told.packet[42..44].copy_from_slice(&sum);
-    let now = NOW + Duration::from_secs(5);
-    let outcome = scene.link.handle_ndp(MAC, &told.packet, now).unwrap();
+    scene.link.handle_advertiser_timeout(&mut scene.outbox, NOW).unwrap();
+    assert_eq!(scene.frames(), 0);
+    scene.link.handle_advertiser_timeout(&mut scene.outbox, first_at).unwrap();
+    assert_eq!(scene.frames(), 1);
+    let solicitation = router_solicitation();
+    let now = first_at + Duration::from_secs(5);
+    let outcome = scene.link.handle_ndp(MAC, &solicitation, now).unwrap();
     assert!(matches!(outcome.answer, Some(Answer::Ndp(_))));
-    assert_ne!(scene.link.advertise_at().unwrap(), first_at);
     // Asked for once more, it comes as soon as it may.
-    let outcome = scene.link.handle_ndp(MAC, &told.packet, now).unwrap();
+    let outcome = scene.link.handle_ndp(MAC, &solicitation, now).unwrap();
     assert!(outcome.answer.is_none());
     assert_eq!(scene.link.advertise_at(), Some(now + Duration::from_secs(3)));
 }

@@ -49,7 +49,7 @@ fn flows_that_talk_steadily_wake_the_timer_as_rarely_as_they_hold_acknowledgemen
                 assert!(ladder.turn().is_empty(), "nothing is sent in vain");
             }
         }
-        hints = hints.max(ladder.stack.timers.len());
+        hints = hints.max(ladder.stack.schedule.len());
     }
     let holds = ladder.now.saturating_since(started_at).as_millis() / 5;
     assert!(u128::from(timeouts) <= 2 * u128::from(FLOWS) * holds, "{timeouts} in {holds} holds");

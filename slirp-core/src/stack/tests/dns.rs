@@ -37,7 +37,8 @@ fn dns_connection(ladder: &mut Ladder, port: u16) -> Talk {
     let heard = ladder.guest(&Draft { seq: ISN, flags: SYN, options, ..Draft::new(from, to) });
     let syn_ack = only(&heard).clone();
     assert!(ladder.connects.is_empty(), "no host socket is asked for");
-    let flow = ladder.stack.flows.iter().find(|entry| entry.key.guest == from).unwrap().id;
+    let flow =
+        ladder.stack.flows.iter().find(|entry| entry.meta.key.guest == from).unwrap().meta.id;
     let (seq, ack) = (syn_ack.ack, syn_ack.seq.wrapping_add(1));
     let talk = Talk { flow, from, to, seq, ack, window: 65_535, syn_ack };
     talk.acknowledge(ladder);

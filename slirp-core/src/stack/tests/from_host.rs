@@ -42,7 +42,7 @@ fn receive(ladder: &mut Ladder, client: &str, guest: &str) -> FlowId {
     let origin = Origin { rule: ForwardId(1), client, local: client };
     ladder.stack.handle_udp_forwarded(origin, guest, b"question", None, 0, ladder.now);
     assert_eq!(ladder.turn().len(), 1);
-    ladder.stack.flows.iter().last().unwrap().id
+    ladder.stack.flows.iter().last().unwrap().meta.id
 }
 
 /// An ICMP error that the guest has received.
@@ -215,7 +215,7 @@ fn answer_to_a_remote_that_is_gone_is_told_by_the_address_that_the_guest_knows()
 fn word_about_a_flow_that_is_gone_reaches_nobody() {
     let mut ladder = Ladder::new();
     let (first, remote) = send(&mut ladder, "10.0.2.100:5000", "192.0.2.1:9");
-    ladder.stack.remove_flow(first, false);
+    ladder.stack.close_flow(first, false);
     // Its slot belongs to another guest's port by now.
     let (next, _) = send(&mut ladder, "10.0.2.100:5001", "192.0.2.1:9");
     assert_eq!(first.index, next.index);
@@ -288,7 +288,7 @@ fn echo_reply_reaches_the_guest_as_it_came() {
         let icmp = &packet[header.header_len..];
         assert_eq!((icmp[0], &icmp[4..8]), (if is_ipv4 { 0 } else { 129 }, &[0, 77, 0, 3][..]));
         assert_eq!(&icmp[8..], b"payload");
-        let traffic = ladder.stack.flows.entry(flow).unwrap().traffic;
+        let traffic = ladder.stack.flows.entry(flow).unwrap().meta.traffic;
         assert_eq!((traffic.from_guest, traffic.to_guest), (0, 7));
     }
 }

@@ -81,7 +81,7 @@ fn list_is_read_in_pieces_that_miss_and_repeat_nothing() {
     }
     // Slots in the middle are free.
     for flow in flows.drain(5..12) {
-        ladder.stack.remove_flow(flow, true);
+        ladder.stack.close_flow(flow, true);
     }
     let (mut seen, mut next, mut pieces) = (Vec::new(), Some(0), 0);
     while let Some(first) = next {

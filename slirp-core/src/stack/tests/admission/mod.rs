@@ -142,9 +142,9 @@ impl Crowd {
 
     fn flow(&self, guest: SocketAddr, kind: Kind) -> Option<FlowId> {
         let is_it = |entry: &&crate::flow::table::Entry| {
-            entry.key.guest == guest && entry.permit.kind == kind
+            entry.meta.key.guest == guest && entry.meta.permit.kind == kind
         };
-        self.stack.flows.iter().find(is_it).map(|entry| entry.id)
+        self.stack.flows.iter().find(is_it).map(|entry| entry.meta.id)
     }
 
     /// A remote connects to a published port of 10.0.2.`last`.
@@ -192,9 +192,9 @@ impl Crowd {
     fn has_client(&self, port: u16, last: u8) -> bool {
         let guest = SocketAddr::from(([10, 0, 2, last], 80));
         self.stack.flows.iter().any(|entry| {
-            entry.permit.kind == Kind::InboundUdp
-                && entry.key.guest == guest
-                && entry.key.remote.port() == port
+            entry.meta.permit.kind == Kind::InboundUdp
+                && entry.meta.key.guest == guest
+                && entry.meta.key.remote.port() == port
         })
     }
 
@@ -218,10 +218,10 @@ impl Crowd {
     fn assert_consistent(&self) {
         for kind in Kind::ALL {
             let flows: Vec<_> =
-                self.stack.flows.iter().filter(|entry| entry.permit.kind == kind).collect();
+                self.stack.flows.iter().filter(|entry| entry.meta.permit.kind == kind).collect();
             assert_eq!(self.count(kind), flows.len(), "{kind:?}");
             let mut ordered: Vec<_> = self.stack.admission.flows_of(kind).collect();
-            let mut expected: Vec<_> = flows.iter().map(|entry| entry.id).collect();
+            let mut expected: Vec<_> = flows.iter().map(|entry| entry.meta.id).collect();
             ordered.sort();
             expected.sort();
             assert_eq!(ordered, if kind.is_evictable() { expected } else { Vec::new() });
@@ -229,7 +229,7 @@ impl Crowd {
                 let is_inbound = match &entry.flow {
                     Flow::Tcp(flow) => flow.is_inbound(),
                     Flow::Udp(_) | Flow::Echo(_) => false,
-                    Flow::Forwarded(_) => true,
+                    Flow::InboundUdp(_) => true,
                 };
                 assert_eq!(is_inbound, kind.is_inbound());
             }

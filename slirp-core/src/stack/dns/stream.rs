@@ -81,13 +81,13 @@ impl DnsStreams {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct DnsStream {
+pub(in crate::stack) struct DnsStream {
     /// Whose it is.
-    pub(crate) flow: FlowId,
+    pub(super) flow: FlowId,
     /// The member that it counts for.
-    pub(crate) holder: Holder,
+    pub(super) holder: Holder,
     /// When the guest asked for it.
-    pub(crate) opened_at: Instant,
+    pub(super) opened_at: Instant,
     framer: DnsTcpFramer,
     messages: Vec<Vec<u8>>,
     answers: Vec<u8>,
@@ -97,7 +97,7 @@ pub(crate) struct DnsStream {
 }
 
 impl DnsStream {
-    pub(crate) const fn new(flow: FlowId, holder: Holder, now: Instant) -> Self {
+    pub(super) const fn new(flow: FlowId, holder: Holder, now: Instant) -> Self {
         Self {
             flow,
             holder,
@@ -111,17 +111,17 @@ impl DnsStream {
     }
 
     /// The queries that have become whole.
-    pub(crate) fn take_messages(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn take_messages(&mut self) -> Vec<Vec<u8>> {
         core::mem::take(&mut self.messages)
     }
 
     /// A query came to nothing.
-    pub(crate) const fn handle_discard(&mut self) {
+    pub(super) const fn handle_discard(&mut self) {
         self.framer.handle_done();
     }
 
     /// A query was answered.
-    pub(crate) fn handle_answer(&mut self, answer: &[u8]) {
+    pub(super) fn handle_answer(&mut self, answer: &[u8]) {
         self.framer.handle_done();
         if let Some(framed) = DnsTcpFramer::frame(answer) {
             self.answers.extend_from_slice(&framed);

@@ -4,33 +4,20 @@
 //! section 4.3). The key in the flow table is the guest's address and the remote as the guest sees
 //! it, so that an answer finds its rule before policy and the guest's own mappings are asked.
 
-use core::net::SocketAddr;
-
 use super::GuestSide;
 use crate::config::Timeouts;
-use crate::event::ForwardId;
+use crate::event::Origin;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
-/// Where a forwarded datagram came from, as the host saw it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Origin {
-    /// The rule on whose socket it arrived.
-    pub rule: ForwardId,
-    /// The sender.
-    pub client: SocketAddr,
-    /// The host's address and port that it was sent to; answers leave from there.
-    pub local: SocketAddr,
-}
-
 /// See the [module](self).
-pub(crate) struct ForwardedUdp {
+pub(crate) struct InboundUdp {
     guest: GuestSide,
     origin: Origin,
     expires_at: Instant,
 }
 
-impl ForwardedUdp {
+impl InboundUdp {
     pub(crate) fn new(guest: GuestSide, origin: Origin, timeouts: &Timeouts, now: Instant) -> Self {
         Self { guest, origin, expires_at: now + timeouts.udp }
     }

@@ -1,0 +1,188 @@
+//! The DNS service with its connections.
+//!
+//! Owns the way of a query from a datagram or a TCP connection to the [`DnsService`], and of the
+//! answer back, and which query or connection makes room when there are too many. Owns no flow:
+//! what is to be done with flows, frames and resolvers is a [`Want`] for the
+//! [`Stack`](super::Stack).
+
+mod stream;
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use crate::config::StackConfig;
+use crate::discard::DiscardReason;
+use crate::event::{DnsQueryId, FlowId, HostAction};
+use crate::member::{Member, MemberId};
+use crate::service::dns::{Asker, DnsService};
+use crate::share::Holder;
+use crate::stats::Stats;
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use stream::{DnsStream, DnsStreams};
+
+/// What the service asks for.
+#[derive(Debug)]
+pub(super) enum Want {
+    /// A datagram for the guest.
+    Answer { from: SocketAddr, to: SocketAddr, mac: MacAddr, answer: Vec<u8> },
+    /// A connection has something to say.
+    Wake(FlowId),
+    /// A connection is to be reset, to make room for others.
+    Reset(FlowId),
+    /// Something for the resolvers.
+    Host(HostAction),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct DnsRelay {
+    service: DnsService,
+    streams: DnsStreams,
+    wants: VecDeque<Want>,
+}
+
+impl DnsRelay {
+    pub(super) fn new(config: &StackConfig) -> Self {
+        let streams = DnsStreams::new(config.limits.dns_connections, config.policy.is_shared);
+        Self { service: DnsService::new(config), streams, wants: VecDeque::new() }
+    }
+
+    /// Passes a query on, which counts for `holder`. In a full table the member with most queries
+    /// may have to give one up.
+    ///
+    /// # Errors
+    /// Why it was discarded.
+    pub(super) fn ask(
+        &mut self,
+        asker: Asker,
+        holder: Holder,
+        message: &[u8],
+        stats: &mut Stats,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let mut asked = self.service.handle_query(asker, holder, message, now);
+        if asked == Err(DiscardReason::DnsQueriesExhausted)
+            && let Some(query) = self.service.surplus(holder)
+        {
+            stats.discards.count(DiscardReason::DnsQueriesExhausted);
+            self.handle_answer(query, None, now);
+            self.wants.push_back(Want::Host(HostAction::CancelDns { query }));
+            asked = self.service.handle_query(asker, holder, message, now);
+        }
+        asked?;
+        stats.dns_queries += 1;
+        Ok(())
+    }
+
+    /// What the resolvers have answered; `None` when no resolver gave an answer.
+    pub(super) fn handle_answer(
+        &mut self,
+        query: DnsQueryId,
+        answer: Option<Vec<u8>>,
+        now: Instant,
+    ) {
+        if let Some((asker, answer)) = self.service.handle_answer(query, answer, now) {
+            self.answer(asker, answer);
+        }
+    }
+
+    /// The guest opens a connection, which counts for `holder`.
+    pub(super) fn open(&mut self, flow: FlowId, holder: Holder, now: Instant) {
+        if let Some(surplus) = self.streams.surplus(holder) {
+            self.end(surplus);
+        }
+        self.streams.insert(DnsStream::new(flow, holder, now));
+    }
+
+    /// The service's end of a connection, if `flow` is one.
+    pub(super) fn stream(&mut self, flow: FlowId) -> Option<&mut DnsStream> {
+        self.streams.get_mut(flow)
+    }
+
+    /// A connection has exchanged bytes with its [stream](Self::stream): passes queries on that have
+    /// become whole.
+    pub(super) fn handle_pumped(&mut self, flow: FlowId, stats: &mut Stats, now: Instant) {
+        let Some(stream) = self.streams.get_mut(flow) else { return };
+        let (holder, messages) = (stream.holder, stream.take_messages());
+        self.streams.recount(flow);
+        for message in messages {
+            if let Err(reason) = self.ask(Asker::Tcp { flow }, holder, &message, stats, now) {
+                stats.discards.count(reason);
+                if let Some(stream) = self.streams.get_mut(flow) {
+                    stream.handle_discard();
+                }
+            }
+        }
+    }
+
+    /// A flow has ended, whatever it was.
+    pub(super) fn forget(&mut self, flow: FlowId) {
+        self.streams.remove(flow);
+    }
+
+    /// The next thing to be done.
+    pub(super) fn poll(&mut self) -> Option<Want> {
+        loop {
+            if let Some(want) = self.wants.pop_front() {
+                return Some(want);
+            }
+            let Some((asker, answer)) = self.service.poll_answer() else {
+                return self.service.poll_action().map(Want::Host);
+            };
+            self.answer(asker, answer);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.service.poll_timeout()
+    }
+
+    /// Gives up queries whose time is over.
+    pub(super) fn handle_timeout(&mut self, stats: &mut Stats, now: Instant) {
+        for _ in 0..self.service.handle_timeout(now) {
+            stats.discards.count(DiscardReason::DnsTimedOut);
+        }
+    }
+
+    /// A member has come, with its names.
+    pub(super) fn add_member(&mut self, id: MemberId, member: &Member) {
+        self.service.names.add(id, member);
+    }
+
+    /// A member has gone, and its names with it.
+    pub(super) fn remove_member(&mut self, id: MemberId) {
+        self.service.names.remove(id);
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Vec<u8>) {
+        match asker {
+            Asker::Udp { guest, server, guest_mac } => {
+                let answer = Want::Answer { from: server, to: guest, mac: guest_mac, answer };
+                self.wants.push_back(answer);
+            }
+            Asker::Tcp { flow } => {
+                let Some(holder) = self.streams.get_mut(flow).map(|stream| stream.holder) else {
+                    return;
+                };
+                while let Some(surplus) = self.streams.surplus_of_answers(holder, answer.len()) {
+                    self.end(surplus);
+                    if surplus == flow {
+                        return;
+                    }
+                }
+                if let Some(stream) = self.streams.get_mut(flow) {
+                    stream.handle_answer(&answer);
+                    self.streams.recount(flow);
+                    self.wants.push_back(Want::Wake(flow));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, flow: FlowId) {
+        self.streams.remove(flow);
+        self.wants.push_back(Want::Reset(flow));
+    }
+}

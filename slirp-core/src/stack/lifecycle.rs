@@ -1,0 +1,190 @@
+//! How flows and members come and go.
+//!
+//! Owns the only places where a flow begins ([`open_flow`](Stack::open_flow)) and ends
+//! ([`close_flow`](Stack::close_flow)), what is looked at when a flow has nothing more to say or its
+//! deadline has passed, and what begins and ends with a member of a shared network: its DHCP
+//! reservation, its names, its place among the neighbours, its part of every limit, its flows.
+//! Which packets of which member get here is decided by the [`switch`](crate::switch).
+
+use core::net::IpAddr;
+
+use super::Stack;
+use crate::discard::DiscardReason;
+use crate::event::{FlowId, HostAction, HostError};
+use crate::flow::permit::Kind;
+use crate::flow::table::Entry;
+use crate::flow::tcp::Ending;
+use crate::flow::{Flow, FlowKey};
+use crate::member::{Member, MemberId};
+use crate::share::Holder;
+use crate::switch::Released;
+use crate::time::Instant;
+use crate::timer::TimerOwner;
+
+impl Stack {
+    /// Adds a flow as one of `kind`, counts it, and starts its clock. Others may have to make room
+    /// for it.
+    ///
+    /// # Errors
+    /// [`DiscardReason::FlowTableFull`], and then none of them has.
+    pub(super) fn open_flow(
+        &mut self,
+        kind: Kind,
+        key: FlowKey,
+        flow: Flow,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        let guest = key.guest.ip();
+        let evicted = self.admission.make_room(&mut self.flows, kind, guest, now)?;
+        let wake_at = flow.wake_at();
+        let permit = |id| self.admission.admit(kind, guest, id, now);
+        let id = self.flows.insert(key, flow, permit, now);
+        // Only now, so that the new flow's slot is none where the host side has a socket to close.
+        for evicted in evicted {
+            self.evict(evicted);
+        }
+        let opened = match kind {
+            Kind::Opening | Kind::Open => &mut self.stats.tcp_opened,
+            Kind::InboundOpening | Kind::InboundOpen => &mut self.stats.tcp_accepted,
+            Kind::Udp => &mut self.stats.udp_opened,
+            Kind::InboundUdp => &mut self.stats.udp_accepted,
+            Kind::Echo => &mut self.stats.echo_opened,
+        };
+        *opened += 1;
+        self.stats.flows = self.flows.len() as u64;
+        self.schedule_flow(id, wake_at);
+        Ok(id)
+    }
+
+    /// Forgets a flow and asks for its host socket to be closed, by a reset if `reset`.
+    pub(super) fn close_flow(&mut self, id: FlowId, reset: bool) {
+        let Some(entry) = self.flows.remove(id) else {
+            return;
+        };
+        self.schedule.forget(TimerOwner::Flow(id));
+        self.admission.release(&entry.meta.permit, id);
+        self.dns.forget(id);
+        self.stats.flows = self.flows.len() as u64;
+        self.actions.push_back(HostAction::Close { flow: id, reset });
+    }
+
+    /// Closes a flow that is to make room for another one.
+    fn evict(&mut self, id: FlowId) {
+        let is_tcp = self.flows.tcp(id).is_some();
+        self.stats.discards.count(if is_tcp {
+            DiscardReason::HalfOpenLimit
+        } else {
+            DiscardReason::MappingEvicted
+        });
+        self.close_flow(id, is_tcp);
+    }
+
+    /// Works out what becomes of a flow that has nothing more to say for now.
+    pub(super) fn settle(&mut self, id: FlowId, now: Instant) {
+        let Some((meta, flow)) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        self.stats.tcp_unparked += u64::from(core::mem::take(&mut flow.unparked));
+        if !flow.is_half_open() {
+            self.admission.note_open(&mut meta.permit, id);
+        }
+        if let Some(ending) = flow.ending() {
+            self.close_flow(id, ending == Ending::Reset);
+            return;
+        }
+        let was_parked = flow.is_parked();
+        flow.settle(&mut self.engine, &self.config.timeouts, now);
+        self.stats.tcp_parked += u64::from(flow.is_parked() && !was_parked);
+        let wake_at = flow.wake_at();
+        self.schedule_flow(id, wake_at);
+    }
+
+    /// Has a flow looked at by `wake_at`, and the engine when it wants to be.
+    pub(super) fn schedule_flow(&mut self, id: FlowId, wake_at: Option<Instant>) {
+        self.schedule.ask(TimerOwner::Engine, self.engine.poll_timeout());
+        self.schedule.ask(TimerOwner::Flow(id), wake_at);
+    }
+
+    /// Has the services of the link looked at when they want to be.
+    pub(super) fn schedule_link(&mut self) {
+        self.schedule.ask(TimerOwner::Inquiries, self.link.ask_at());
+        self.schedule.ask(TimerOwner::RouterAdvertisement, self.link.advertise_at());
+    }
+
+    /// A flow has asked to be looked at by now. Its deadline may be a later one meanwhile.
+    pub(super) fn on_flow_timer(&mut self, id: FlowId, now: Instant) {
+        let Some(Entry { meta, flow }) = self.flows.entry_mut(id) else {
+            return;
+        };
+        let wake_at = flow.wake_at();
+        if wake_at.is_none_or(|at| at > now) {
+            self.schedule_flow(id, wake_at);
+            return;
+        }
+        let Flow::Tcp(flow) = flow else {
+            self.close_flow(id, false);
+            return;
+        };
+        let was_parked = flow.is_parked();
+        match flow.on_timer(&mut self.engine, &self.config.timeouts, now) {
+            Ok(()) if flow.is_parked() && !was_parked => self.stats.tcp_parked += 1,
+            Ok(()) => self.turns.wake(meta),
+            Err(reason) => {
+                self.stats.discards.count(reason);
+                if reason == DiscardReason::HostConnectTimedOut {
+                    self.fail_connect(id, HostError::TimedOut);
+                } else {
+                    self.turns.wake(meta);
+                }
+            }
+        }
+    }
+
+    /// A member has come. Whatever others have begun with its addresses before ends.
+    pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
+        let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
+        let released = Released { macs: vec![member.mac], addresses: own };
+        self.forget_guest(&released);
+        self.dns.add_member(id, member);
+        let own = released.addresses.iter().copied();
+        self.admission.assign(id, own.clone());
+        self.engine.handle_member(id, own);
+        self.link.add_member(id, member);
+    }
+
+    /// A member has gone, and with it everything that it was known by: `released`.
+    pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
+        self.link.remove_member(member);
+        self.dns.remove_member(id);
+        self.forget_guest(released);
+        self.admission.unassign(id);
+        self.engine.handle_member_removed(id);
+    }
+
+    /// Counts what a guest with `address` does as that of the `member` that uses the address, if
+    /// one does.
+    pub(super) fn learn_address(&mut self, member: Holder, address: IpAddr) {
+        if let Some(member) = member
+            && self.admission.learn(member, address)
+        {
+            self.engine.handle_member(member, core::iter::once(address));
+        }
+    }
+
+    /// Ends all flows of a guest; their remotes see a reset.
+    fn forget_guest(&mut self, released: &Released) {
+        self.link.forget(released);
+        let is_its = |entry: &&Entry| {
+            let guest = entry.flow.guest();
+            released.macs.contains(&guest.mac) || released.addresses.contains(&guest.address.ip())
+        };
+        let flows: Vec<_> = self.flows.iter().filter(is_its).map(|entry| entry.meta.id).collect();
+        for id in flows {
+            self.close_flow(id, true);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/members.rs"]
+mod tests;
