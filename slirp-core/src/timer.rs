@@ -66,7 +66,7 @@ pub(crate) struct Schedule {
 #[derive(Clone, Copy, Debug)]
 struct Live {
     at: Instant,
-    /// Tells it from stale hints, those of earlier users of the same slot included.
+    /// Tells the hint from stale ones, also of earlier users of a slot.
     order: NonZeroU64,
 }
 

@@ -13,7 +13,7 @@ use crate::time::Instant;
 pub(crate) struct EchoFlow {
     guest: GuestSide,
     expires_at: Instant,
-    /// Whom the guest has addressed last.
+    /// The remote that the guest has addressed last.
     latest: IpAddr,
 }
 

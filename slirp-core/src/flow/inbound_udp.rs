@@ -1,6 +1,6 @@
 //! One UDP conversation that a remote has begun by way of a forward rule.
 //!
-//! Owns whom the guest's answers go back to and how long the conversation may be idle (RFC 4787
+//! Owns the way back for the guest's answers and how long the conversation may be idle (RFC 4787
 //! section 4.3). The key in the flow table is the guest's address and the remote as the guest sees
 //! it, so that an answer finds its rule before policy and the guest's own mappings are asked.
 

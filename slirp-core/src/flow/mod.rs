@@ -42,8 +42,8 @@ pub(crate) struct FlowKey {
 pub(crate) struct GuestSide {
     /// Its address and port; an echo flow's port is the ICMP identifier.
     pub(crate) address: SocketAddr,
-    /// Where its frames came from and ours go to. Not the owner of the address when the guest
-    /// routes for others, so replies reach networks that are nested behind it.
+    /// The MAC address that its frames come from and ours go to. If the guest routes for others it
+    /// is the guest's, so that replies reach networks that are nested behind the guest.
     pub(crate) mac: MacAddr,
 }
 

@@ -43,13 +43,13 @@ impl Kind {
         matches!(self, Self::InboundOpening | Self::InboundOpen | Self::InboundUdp)
     }
 
-    /// Whether it may be evicted. An open TCP connection never is: nobody could take it up again.
+    /// Whether it may be evicted. An open TCP connection never is: it could not be taken up again.
     pub(crate) const fn is_evictable(self) -> bool {
         !matches!(self, Self::Open | Self::InboundOpen)
     }
 }
 
-/// Where a flow stands among those of its kind; the least makes room first.
+/// Where a flow stands among the flows of its kind; the least makes room first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Standing {
     /// Whether both sides have a conversation that they may want to go on with.
@@ -95,7 +95,7 @@ impl Permit {
     }
 
     /// Notes that the flow is in use, and whether it is a lasting conversation by now. It moves to
-    /// its new place only when somebody asks who is to make room, so this costs nothing.
+    /// its new place only when a flow has to make room, so this costs nothing.
     pub(crate) fn note_traffic(&mut self, is_lasting: bool, now: Instant) {
         self.standing.is_lasting |= is_lasting;
         self.standing.active_at = self.standing.active_at.max(now);

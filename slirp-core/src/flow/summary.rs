@@ -1,7 +1,7 @@
 //! What a flow looks like from outside: the rows of a list for people and programs.
 //!
-//! Owns the words for the states of flows. Reading a row changes nothing; who may ask, and how
-//! often, is the callers' business.
+//! Owns the words for the states of flows. Reading a row changes nothing. How often a program may
+//! ask is left to the caller.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -76,7 +76,7 @@ impl FlowSummary {
     pub(crate) fn of(entry: &Entry, timeouts: &Timeouts, now: Instant) -> Self {
         let key = &entry.meta.key;
         let age = now.saturating_since(entry.meta.created_at);
-        // Idle flows expire when their time is over: what is left of it tells how long they are idle.
+        // Traffic puts the expiry off by a whole timeout; what is left of it tells the idle time.
         let idle = |expires_at: Instant, timeout: Duration| {
             timeout.saturating_sub(expires_at.saturating_since(now))
         };

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! *Goals.* A packet finds its flow at the same cost whether there is one or 65,536. A name that the
-//! host side still holds after its flow is gone finds nothing, never somebody else's flow. The guest
-//! cannot choose keys that collide: the hasher is seeded.
+//! *Goals.* A packet finds its flow at the same cost whether there is one or 65,536. An id that the
+//! host side still holds after its flow is gone finds nothing, never another flow. The guest cannot
+//! choose keys that collide: the hasher is seeded.
 //!
 //! *Life cycle.* `insert` gives a flow a [`FlowId`]: a slot that is reused and a generation that is
 //! not. `remove` frees the slot. The host side keeps its sockets in an array indexed by the slot.

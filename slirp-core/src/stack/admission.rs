@@ -6,25 +6,25 @@
 //!
 //! # Theory of operation
 //!
-//! *Goals.* A flood pushes out its own flows, not somebody else's: neither remotes those of the
-//! guest, nor one member of a shared network those of another, nor datagrams connections. No flow
-//! is evicted for an opening that is refused in the end.
+//! *Goals.* A flood evicts its own flows only. Remotes do not evict the guest's flows, a member of
+//! a shared network does not evict another member's flows, and datagrams do not evict connections.
+//! No flow is evicted for an opening that is refused in the end.
 //!
 //! *Bounds.* A flow counts against the bounds of its kind, of its direction, and of the table; on a
 //! shared network first against the member's part of each. Where a bound is reached, a flow that
-//! counts against it makes room: at a member's own bound one of its own, at a common one that of
-//! the member who has most of them.
+//! counts against it makes room. At a member's own bound that is one of the member's flows; at a
+//! common bound it is a flow of the member with most of them.
 //!
-//! | bound | who makes room |
+//! | bound | which flow makes room |
 //! | --- | --- |
-//! | kind | one of the same kind |
+//! | kind | a flow of the kind |
 //! | inbound | a datagram or a connection of a remote that is not answered |
-//! | all, for a remote | the same; for a connection, failing that, a UDP mapping |
-//! | all, for the guest | the same, or a UDP or echo mapping |
+//! | all, for a remote | as for inbound; for a connection, failing that, a UDP mapping |
+//! | all, for the guest | as for inbound, or a UDP or echo mapping |
 //!
 //! Of these, brief exchanges go before lasting conversations, and then whatever is idle longest. A
-//! conversation in use is spared by other kinds, and open connections never make room. When nothing
-//! else is there, the new flow is refused.
+//! conversation in use does not make room for other kinds, and open connections never make room. If
+//! no other flow is there, the new flow is refused.
 //!
 //! *Cost.* Traffic only notes a time in the permit. The order of eviction is a tree per member and
 //! kind; its first entry may be out of date, and is then put where it belongs. Each such move is
@@ -126,7 +126,7 @@ impl Admission {
         }
     }
 
-    /// Counts later flows of these addresses as those of `id`.
+    /// Later flows of these addresses count for the member `id`.
     pub(super) fn assign(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
         self.members.extend(addresses.map(|address| (address, id)));
     }
@@ -146,7 +146,7 @@ impl Admission {
         self.members.retain(|_, &mut member| member != id);
     }
 
-    /// The member whose flows those of `guest` are.
+    /// The member that flows of `guest` count for.
     pub(super) fn holder(&self, guest: IpAddr) -> Option<MemberId> {
         self.members.get(&guest).copied()
     }
@@ -211,7 +211,7 @@ impl Admission {
         self.enter(permit, id);
     }
 
-    /// Counts a flow no more.
+    /// A flow has ended: it does not count any more.
     pub(super) fn release(&mut self, permit: &Permit, id: FlowId) {
         self.leave(permit, id);
     }
@@ -235,7 +235,7 @@ impl Admission {
         }
     }
 
-    /// What a group has, of all members or of one.
+    /// Number of flows in a group, of all members or of one.
     fn used(&self, group: Group, of: Option<Option<MemberId>>) -> usize {
         match of {
             None => self.counts.within(group),
@@ -243,7 +243,7 @@ impl Admission {
         }
     }
 
-    /// How much a group may have, as a whole or of one member.
+    /// Number of flows that a group may have, as a whole or of one member.
     fn cap(&self, group: Group, is_own: bool) -> usize {
         let all = self.limits.flows;
         let inbound = all / INBOUND_PART;
@@ -305,7 +305,7 @@ impl Admission {
         None
     }
 
-    /// The member who has most flows of `kind`; `opener`, if no other has more. There are no more
+    /// The member with most flows of `kind`; `opener`, if no other has more. There are no more
     /// members than [`MEMBERS_CAP`](crate::member::MEMBERS_CAP).
     fn holder_of_most(&self, kind: Kind, opener: Option<MemberId>) -> Option<MemberId> {
         let group = Group::Kind(kind);

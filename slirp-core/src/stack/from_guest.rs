@@ -36,14 +36,15 @@ const UDP_HEADER_LEN: usize = 8;
 const ICMP_HEADER_LEN: usize = 8;
 const ICMPV4_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
-/// The longest IP packet whose "don't fragment" is believed: Ethernet's MTU (RFC 894). The MTU of our
-/// link may be 65,520 and is no path's; the guest's kernel forbids to fragment whatever fits it, so
-/// that of a longer packet this says nothing. Such packets are fragmented on the host's side.
+/// The longest IP packet whose "don't fragment" is believed, in bytes: Ethernet's MTU (RFC 894).
+/// The MTU of our link may be 65,520, which no path has. The guest's kernel sets the flag on every
+/// packet that fits the link, so on a longer packet it means nothing: the host side may fragment
+/// it.
 const DONT_FRAGMENT_CAP: usize = 1500;
 /// ICMPv6 types 133 to 137 are neighbour discovery (RFC 4861).
 const ICMPV6_NDP: core::ops::RangeInclusive<u8> = 133..=137;
 
-/// A datagram for the host, as positions in the packet that carried it.
+/// A datagram for the host, as a range of the packet that carried it.
 struct Lent {
     flow: FlowId,
     kind: LentKind,
@@ -95,8 +96,8 @@ impl Stack {
         self.handle_frame_of(None, frame, now)
     }
 
-    /// The same, of one `member` of a shared network. What it sends from addresses of networks that
-    /// are nested behind it counts as its own.
+    /// Takes one frame of a `member` of a shared network. Frames from networks that are nested
+    /// behind the member count as the member's own.
     pub fn handle_frame_of<'a>(
         &'a mut self,
         member: Option<MemberId>,
@@ -192,7 +193,8 @@ impl Stack {
         Ok(lent.map(|lent| (Carrier::Reassembled(moved), lent)))
     }
 
-    /// One whole IP packet. Returns how far its start has moved, too.
+    /// Handles one complete IP packet. Also returns by how many bytes removed extension headers
+    /// have moved its start.
     fn on_packet(
         &mut self,
         packet: &mut [u8],
@@ -201,8 +203,8 @@ impl Stack {
         vnet: Option<VnetHeader>,
         now: Instant,
     ) -> Result<(usize, Option<Lent>), DiscardReason> {
-        // The unspecified address speaks only to the services of the link: neighbour discovery here,
-        // and those over UDP once the port is known.
+        // A source of 0.0.0.0 or :: is valid only for link services: NDP, and DHCP, where it is
+        // checked again once the port is known.
         let is_link_only = ip.source.is_unspecified()
             && !matches!(ip.protocol, IpProtocol::Icmpv6 | IpProtocol::Udp);
         if is_link_only || !is_possible_source(&self.config.plan, ip.source) {
@@ -313,11 +315,7 @@ impl Stack {
         };
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
-            None => {
-                let flow = Flow::Udp(UdpFlow::new(guest, now));
-                let id = self.open_flow(Kind::Udp, key, flow, now)?;
-                id
-            }
+            None => self.open_flow(Kind::Udp, key, Flow::Udp(UdpFlow::new(guest, now)), now)?,
         };
         if let Some((meta, flow)) = self.flows.udp_mut(id) {
             flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
@@ -373,11 +371,7 @@ impl Stack {
         };
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
-            None => {
-                let flow = Flow::Echo(EchoFlow::new(guest, now));
-                let id = self.open_flow(Kind::Echo, key, flow, now)?;
-                id
-            }
+            None => self.open_flow(Kind::Echo, key, Flow::Echo(EchoFlow::new(guest, now)), now)?,
         };
         let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
         if let Some((meta, flow)) = self.flows.echo_mut(id) {
@@ -413,8 +407,8 @@ impl Stack {
         outcome.answer.map_or(Ok(()), |answer| answer.send(&mut self.outbox))
     }
 
-    /// What a host socket is to say around a datagram that we, as a router, pass on. Where it is one
-    /// of several in a packet, `header_len` bytes stand before each.
+    /// The IP header fields that a host socket puts around a datagram that we, as a router, pass
+    /// on. If it is one of several in a packet, `header_len` bytes stand before each.
     fn envelope(
         &mut self,
         arrival: &Arrival<'_>,
@@ -430,8 +424,9 @@ impl Stack {
 
     /// TTL or hop limit of a packet that we, as a router, pass on (RFC 1812 section 5.3.1).
     ///
-    /// To a group it is passed on as it is: service discovery sends with 1, for its link, and for
-    /// groups the guest's link is the host's (as with a proxy of RFC 4605 that stands on both).
+    /// To a group it is passed on unchanged. Service discovery sends with 1, for its link alone,
+    /// and for groups the guest's link is the host's (as with an RFC 4605 proxy that stands on
+    /// both).
     fn next_hop_limit(&mut self, arrival: &Arrival<'_>) -> Result<u8, DiscardReason> {
         if arrival.ip.destination.is_multicast() {
             return Ok(arrival.ip.hop_limit.max(1));
@@ -443,7 +438,7 @@ impl Stack {
         Err(DiscardReason::HopLimitExceeded)
     }
 
-    /// Tells the guest that policy refuses its packet, unless that is to be silent.
+    /// Tells the guest that policy refuses its packet, unless `reason` is a silent one.
     pub(super) fn refuse(
         &mut self,
         reason: DiscardReason,
@@ -475,7 +470,7 @@ fn segment_len_of(arrival: &Arrival<'_>, payload_len: usize) -> Option<u16> {
         .filter(|&len| usize::from(len) < payload_len)
 }
 
-/// Whether a packet may come from `source`: not from a group, from nobody, from a loopback, or from us.
+/// Whether a packet may come from `source`, which is not a group, a loopback address, or ours.
 fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
     let is_possible = match source {
         IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_loopback(),

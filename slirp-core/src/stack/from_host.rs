@@ -1,7 +1,7 @@
 //! What the host side reports: sockets that connected or failed, datagrams, errors, DNS answers.
 //!
-//! Owns how each of these is put to the guest. Errors of host sockets become the reset or ICMP
-//! message that the remote's network would have sent.
+//! Owns what the guest sees of each. Errors of host sockets become the reset or ICMP message that
+//! the remote's network would have sent.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -24,8 +24,8 @@ use crate::wire::icmp::{
 /// TTL that a reply gets when the host does not tell the one it arrived with.
 const ECHO_REPLY_HOP_LIMIT: u8 = 64;
 /// How much longer an IPv6 header is than an IPv4 header, in bytes (RFC 8200 section 3, RFC 791
-/// section 3.1). A guest that talks to a remote of the other IP version has an MTU that differs by it
-/// (RFC 7915 sections 4.2 and 5.2).
+/// section 3.1). Towards a remote of the other IP version, the guest's MTU differs by as much (RFC
+/// 7915 sections 4.2 and 5.2).
 const HEADERS_DIFFER_BY: u16 = 20;
 
 impl Stack {
@@ -76,8 +76,8 @@ impl Stack {
         self.close_flow(id, true);
     }
 
-    /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow, with
-    /// TOS or traffic class `traffic_class`.
+    /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow,
+    /// with TOS or traffic class `traffic_class`.
     pub fn handle_udp_from_host(
         &mut self,
         id: FlowId,
@@ -108,8 +108,8 @@ impl Stack {
         self.stats.discards.note(sent);
     }
 
-    /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to `remote`:
-    /// the first had `payload_len` bytes, of which `payload` is the start.
+    /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to
+    /// `remote`: the first had `payload_len` bytes, of which `payload` is the start.
     pub fn handle_udp_failed(
         &mut self,
         id: FlowId,

@@ -39,7 +39,8 @@ const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
 
 impl Stack {
     /// A host listener has accepted a connection of `remote` that is to be forwarded to `guest`.
-    /// Its socket is to be kept for the flow that is returned; the guest is connected to from now on.
+    /// Its socket is to be kept for the flow that is returned; the guest is connected to from now
+    /// on.
     ///
     /// # Errors
     /// Why it cannot be; the socket is to be reset.
@@ -60,6 +61,7 @@ impl Stack {
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
+        // Without scope and flow label, which no key has.
         let guest = SocketAddr::new(guest.ip(), guest.port());
         let shown = self.shown_as(remote, guest)?;
         let key = self
@@ -125,8 +127,9 @@ impl Stack {
         traffic_class: u8,
         now: Instant,
     ) -> Result<(), DiscardReason> {
+        // Without scope and flow label, which no key has.
         let guest = SocketAddr::new(guest.ip(), guest.port());
-        // The guest may have spoken to it first, and knows it by the address that it used.
+        // A guest that has spoken to the remote first knows it by the address that it used.
         let shown = match self.spoken_to(guest, origin.client) {
             Some(written) => written,
             None => self.shown_as(origin.client, guest)?,
@@ -144,9 +147,7 @@ impl Stack {
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
-                let flow = Flow::InboundUdp(flow);
-                let id = self.open_flow(Kind::InboundUdp, key, flow, now)?;
-                id
+                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(flow), now)?
             }
         };
         let Some((meta, flow)) = self.flows.inbound_udp_mut(id) else {
@@ -179,7 +180,7 @@ impl Stack {
         held
     }
 
-    /// The address by which `guest` has spoken to `remote`, where it differs.
+    /// The address by which `guest` has spoken to `remote`, if it is another one.
     fn spoken_to(&self, guest: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
         let (_, flow) = self.flows.udp(self.mapping(guest)?)?;
         flow.alias_of(remote)
@@ -221,7 +222,7 @@ impl Stack {
         meta.traffic.add_from_guest(payload_len);
         flow.locate(guest.mac);
         flow.on_datagram(&self.config.timeouts, now);
-        // Answered: this one outlives those that are not.
+        // Answered: conversations without an answer make room first.
         meta.permit.note_traffic(true, now);
         let origin = flow.origin();
         if self.link.mac_of(guest.address.ip()) != Some(guest.mac) {

@@ -1,8 +1,8 @@
 //! How flows and members come and go.
 //!
 //! Owns the only places where a flow begins ([`open_flow`](Stack::open_flow)) and ends
-//! ([`close_flow`](Stack::close_flow)), what is looked at when a flow has nothing more to say or its
-//! deadline has passed, and what begins and ends with a member of a shared network: its DHCP
+//! ([`close_flow`](Stack::close_flow)), what is looked at when a flow has nothing more to say or
+//! its deadline has passed, and what begins and ends with a member of a shared network: its DHCP
 //! reservation, its names, its place among the neighbours, its part of every limit, its flows.
 //! Which packets of which member get here is decided by the [`switch`](crate::switch).
 
@@ -140,7 +140,7 @@ impl Stack {
         }
     }
 
-    /// A member has come. Whatever others have begun with its addresses before ends.
+    /// A member has come. Flows that other stations have begun with its addresses end.
     pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
         let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
         let released = Released { macs: vec![member.mac], addresses: own };
@@ -152,7 +152,7 @@ impl Stack {
         self.link.add_member(id, member);
     }
 
-    /// A member has gone, and with it everything that it was known by: `released`.
+    /// A member has gone, and so have its addresses: `released`.
     pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
         self.link.remove_member(member);
         self.dns.remove_member(id);
@@ -161,8 +161,7 @@ impl Stack {
         self.engine.handle_member_removed(id);
     }
 
-    /// Counts what a guest with `address` does as that of the `member` that uses the address, if
-    /// one does.
+    /// A `member` has used `address`: the flows and the memory of that address count for it.
     pub(super) fn learn_address(&mut self, member: Holder, address: IpAddr) {
         if let Some(member) = member
             && self.admission.learn(member, address)

@@ -5,24 +5,28 @@
 //!
 //! | component | what it owns |
 //! | --- | --- |
-//! | [`FlowTable`] | the flows |
-//! | [`Admission`] | who may open a flow, and which flow makes room: everything that is counted |
-//! | [`Engine`] | TCP towards the guest |
-//! | [`Outbox`] | finished frames that do not come from the engine |
-//! | [`Schedule`] | when whom to look at |
-//! | [`Turns`] | which flow may send |
-//! | [`LinkServices`] | ARP to TFTP, and the place of every guest address; owns no flow |
-//! | [`DnsRelay`] | queries in flight and connections to the DNS service; owns no flow |
-//! | [`Reassembly`] | fragments of the guest |
-//! | [`EagerRemotes`] | which remotes wait for the guest to speak first |
+//! | `FlowTable` | the flows |
+//! | `Admission` | every count of flows: which may open, and which makes room |
+//! | `Engine` | TCP towards the guest |
+//! | `Outbox` | finished frames that do not come from the engine |
+//! | `Schedule` | when each owner of a deadline is to be looked at |
+//! | `Turns` | which flow may send |
+//! | `LinkServices` | ARP to TFTP, and the place of every guest address; owns no flow |
+//! | `DnsRelay` | queries in flight and connections to the DNS service; owns no flow |
+//! | `Reassembly` | fragments of the guest |
+//! | `EagerRemotes` | which remotes wait for the guest to speak first |
 //!
 //! The stack's own methods stand in files by the side that they serve: `from_guest` and
-//! `tcp_from_guest` (frames), `from_host` (sockets), `inbound` (what remotes begin), and `lifecycle`
-//! (how flows and members come and go).
+//! `tcp_from_guest` (frames), `from_host` (sockets), `inbound` (what remotes begin), and
+//! `lifecycle` (how flows and members come and go).
+//!
+//! Table, engine, schedule, turns, outbox and actions belong together: each of several data threads
+//! would have its own. Link services and DNS know no table, so that one of each could serve them
+//! all.
 //!
 //! # Order of calls
 //!
-//! One turn of whoever drives a [`Stack`]:
+//! One turn of the loop that drives a [`Stack`]:
 //!
 //! 1. [`handle_frame`](Stack::handle_frame) for each frame of the guest; send the datagram that it
 //!    lends, if any, and do what [`poll_action`](Stack::poll_action) says before the next frame: a
@@ -186,8 +190,8 @@ impl Stack {
         Some(id)
     }
 
-    /// A TCP host socket may have become readable, writable or broken, or the caller wants the flow
-    /// to be looked at again for a reason of its own.
+    /// Has a flow looked at again: its TCP host socket may have become readable, writable or
+    /// broken, or the caller has a reason of its own.
     pub fn wake_flow(&mut self, id: FlowId) {
         if let Some(entry) = self.flows.entry_mut(id) {
             self.turns.wake(&mut entry.meta);
@@ -238,11 +242,11 @@ impl Stack {
         self.turns.has_work() || !self.actions.is_empty() || self.outbox.has_next()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due next, and for whom.
+    /// When [`handle_timeout`](Self::handle_timeout) is due next, and for which owner.
     ///
     /// Forgets hints that have been overtaken, so that the caller's timer is not set for them. A
     /// flow that has only moved its deadline keeps its hint: it is likely to move it back with the
-    /// next packet, and to set a timer costs more than to have it go off in vain once in a while.
+    /// next packet, and to set a timer costs more than one that fires in vain once in a while.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimerOwner)> {
         self.schedule.next()
     }

@@ -1,8 +1,8 @@
 //! Frames to the guest that do not come out of the TCP engine.
 //!
 //! Owns a bounded queue of finished frames with recycled buffers, the Ethernet and virtio-net
-//! headers in front of them, and the cutting of what is larger than the guest's MTU: by the device
-//! where it can, else into datagrams or IP fragments.
+//! headers in front of them, and how packets beyond the guest's MTU are cut: by the device where it
+//! can, else into datagrams or IP fragments.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;

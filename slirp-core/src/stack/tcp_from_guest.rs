@@ -1,7 +1,7 @@
 //! TCP segments of the guest: to their flow, or a new flow for the first of them.
 //!
-//! Owns the opening of TCP flows (RFC 9293 section 3.10.7) and the cap on those to the DNS service.
-//! What a flow makes of a segment is its own business.
+//! Owns the opening of TCP flows (RFC 9293 section 3.10.7). How a flow handles a segment is left to
+//! [`TcpFlow`].
 
 use super::Stack;
 use super::from_guest::Arrival;

@@ -72,3 +72,45 @@ impl Turns {
         !self.ready.is_empty() || self.current.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::echo::EchoFlow;
+    use crate::flow::permit::{Kind, Permit};
+    use crate::flow::{Flow, FlowKey, GuestSide};
+    use crate::policy::Protocol;
+    use crate::time::Instant;
+    use crate::wire::MacAddr;
+
+    fn insert(flows: &mut FlowTable, port: u16) -> FlowId {
+        let guest = ([10, 0, 2, 100], port).into();
+        let key = FlowKey { protocol: Protocol::Echo, guest, remote: ([0, 0, 0, 0], 0).into() };
+        let side = GuestSide { address: guest, mac: MacAddr::default() };
+        let flow = Flow::Echo(EchoFlow::new(side, Instant::ZERO));
+        let permit = |_| Permit::new(Kind::Echo, None, Instant::ZERO);
+        flows.insert(key, flow, permit, Instant::ZERO)
+    }
+
+    #[test]
+    fn flow_waits_once_for_a_turn_of_64_frames() {
+        let (mut flows, mut turns) = (FlowTable::new(1), Turns::default());
+        let [first, second, gone] = [1, 2, 3].map(|port| insert(&mut flows, port));
+        for id in [first, gone, first] {
+            turns.wake(&mut flows.entry_mut(id).unwrap().meta);
+        }
+        turns.wake_first(&mut flows.entry_mut(second).unwrap().meta);
+        flows.remove(gone);
+        assert_eq!(turns.begin(&mut flows), Some(second));
+        for _ in 0..FRAMES_CAP {
+            assert_eq!(turns.current(), Some((second, true)));
+            turns.note_frame();
+        }
+        assert_eq!(turns.current(), Some((second, false)));
+        assert_eq!(turns.begin(&mut flows), Some(first));
+        assert_eq!(turns.begin(&mut flows), None);
+        assert!(turns.has_work(), "the turn goes on");
+        turns.end();
+        assert!(!turns.has_work() && turns.current().is_none());
+    }
+}

@@ -100,8 +100,8 @@ impl DnsRelay {
         self.streams.get_mut(flow)
     }
 
-    /// A connection has exchanged bytes with its [stream](Self::stream): passes queries on that have
-    /// become whole.
+    /// A connection has exchanged bytes with its [stream](Self::stream): passes queries on that
+    /// have become whole.
     pub(super) fn handle_pumped(&mut self, flow: FlowId, stats: &mut Stats, now: Instant) {
         let Some(stream) = self.streams.get_mut(flow) else { return };
         let (holder, messages) = (stream.holder, stream.take_messages());
@@ -184,5 +184,71 @@ impl DnsRelay {
     fn end(&mut self, flow: FlowId) {
         self.streams.remove(flow);
         self.wants.push_back(Want::Reset(flow));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::ZERO;
+
+    fn flow(index: u32) -> FlowId {
+        FlowId { index, generation: 1 }
+    }
+
+    fn wants(relay: &mut DnsRelay) -> Vec<Want> {
+        core::iter::from_fn(|| relay.poll()).collect()
+    }
+
+    /// A query with this message id.
+    fn query(id: u8) -> Vec<u8> {
+        let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend_from_slice(b"\x01a\0\0\x01\0\x01");
+        query
+    }
+
+    #[test]
+    fn datagram_is_answered_to_its_sender() {
+        let mut relay = DnsRelay::new(&StackConfig::default());
+        let (guest, server) = (([10, 0, 2, 100], 4000).into(), ([10, 0, 2, 3], 53).into());
+        let guest_mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let (mut stats, asker) = (Stats::default(), Asker::Udp { guest, server, guest_mac });
+        relay.ask(asker, None, &query(7), &mut stats, NOW).unwrap();
+        assert_eq!(stats.dns_queries, 1);
+        let asked = wants(&mut relay);
+        let [Want::Host(HostAction::QueryDns { query: id, .. })] = asked[..] else {
+            panic!("{asked:?}");
+        };
+        let mut answer = query(9);
+        answer[2] |= 0x80;
+        relay.handle_answer(id, Some(answer), NOW);
+        let told = wants(&mut relay);
+        let [Want::Answer { from, to, mac, ref answer }] = told[..] else { panic!("{told:?}") };
+        assert_eq!((from, to, mac, answer[1]), (server, guest, guest_mac, 7));
+    }
+
+    #[test]
+    fn connection_at_the_cap_resets_the_oldest_and_a_forgotten_one_is_not_woken() {
+        let mut config = StackConfig::default();
+        config.limits.dns_connections = 2;
+        let mut relay = DnsRelay::new(&config);
+        for index in 0..3 {
+            relay.open(flow(index), None, Instant::from_micros(index.into()));
+        }
+        let reset = wants(&mut relay);
+        assert!(matches!(reset[..], [Want::Reset(id)] if id == flow(0)), "{reset:?}");
+        assert!(relay.stream(flow(0)).is_none() && relay.stream(flow(2)).is_some());
+        let mut stats = Stats::default();
+        for index in [1, 2] {
+            let asker = Asker::Tcp { flow: flow(index) };
+            relay.ask(asker, None, &query(1), &mut stats, NOW).unwrap();
+        }
+        relay.forget(flow(1));
+        assert_eq!(wants(&mut relay).len(), 2);
+        relay.handle_timeout(&mut stats, NOW + config.timeouts.dns);
+        assert_eq!(stats.discards.value(DiscardReason::DnsTimedOut), 2);
+        let woken = wants(&mut relay);
+        assert!(matches!(woken[..], [Want::Wake(id)] if id == flow(2)), "{woken:?}");
     }
 }

@@ -1,9 +1,9 @@
 //! The DNS service's end of TCP connections of the guest.
 //!
 //! Owns each stream's state between the TCP flow, which pumps it like a host socket, and the
-//! [`DnsService`](crate::service::dns::DnsService), which knows the queries; and the choice of the
-//! connection that goes when there are too many, or too many bytes of answers. Framing and
-//! back-pressure are those of [`DnsTcpFramer`] (RFC 7766).
+//! [`DnsService`](crate::service::dns::DnsService), which knows the queries. Owns the choice of the
+//! connection that goes when there are too many, or too many bytes of answers, too. Framing and
+//! back-pressure are left to [`DnsTcpFramer`] (RFC 7766).
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::service::dns::DnsTcpFramer;
 use crate::share::{Holder, Shares};
 use crate::time::Instant;
 
-/// Bytes of answers that may wait for the guest to take them. Beyond that nothing is read from the
-/// guest, so that one which asks and never listens holds at most this and the answers to its
-/// queries in flight. All connections together hold at most as many times this as there may be.
+/// Bytes of answers that may wait for the guest on one connection. Beyond that nothing is read from
+/// the guest: a guest that asks and never listens holds at most this and the answers to its queries
+/// in flight. All connections together hold at most this times the cap on connections.
 const ANSWERS_CAP: usize = 256 * 1024;
 
 /// The connections to the service, by the slot of their flow.
@@ -82,7 +82,7 @@ impl DnsStreams {
 /// See the [module](self).
 #[derive(Debug)]
 pub(in crate::stack) struct DnsStream {
-    /// Whose it is.
+    /// The TCP flow that it serves.
     pub(super) flow: FlowId,
     /// The member that it counts for.
     pub(super) holder: Holder,

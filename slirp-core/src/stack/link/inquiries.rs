@@ -4,8 +4,8 @@
 //! that wait for an answer (RFC 826; RFC 4861 section 7.2), and when to ask again. What was heard
 //! is in the [`NeighborTable`](crate::service::neighbor::NeighborTable).
 //!
-//! A guest is at the MAC address that it told last, by ARP, neighbour discovery or a datagram of its
-//! own. A guest that only listens tells nothing, so it is asked again now and then
+//! A guest is at the MAC address that it told last, by ARP, neighbour discovery or a datagram of
+//! its own. A guest that only listens tells nothing, so it is asked again now and then
 //! ([`DOUBT_INTERVAL`](crate::service::neighbor::DOUBT_INTERVAL)).
 //!
 //! # Limits
@@ -182,8 +182,8 @@ impl Inquiries {
         expired
     }
 
-    /// Gives up connections for which `is_waiting` is false. Returns the guests that are to be asked
-    /// for again, because something still waits for them.
+    /// Gives up connections for which `is_waiting` is false. Returns the guests that are to be
+    /// asked for again, because something still waits for them.
     pub(super) fn review(
         &mut self,
         is_waiting: impl Fn(FlowId) -> bool,

@@ -230,8 +230,8 @@ impl LinkServices {
         self.inquiries.check(guest, holder)
     }
 
-    /// Asks for `guest` until `flow`, a connection of a remote, is answered. Returns where the guest
-    /// is if that is known; otherwise [`learn`](Self::learn) names the flow once it is.
+    /// Asks for `guest` until `flow`, a connection of a remote, is answered. Returns where the
+    /// guest is if that is known; otherwise [`learn`](Self::learn) names the flow once it is.
     /// [`check_waiting`](Self::check_waiting) has said that it may.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use crate::tcp::tests::packet::{FIN, PSH, RST};
 const SEQUENCES: u64 = 3000;
 const STEPS: u64 = 60;
 
-/// One sequence: handshake, then segments near everything that matters, with a host that takes and gives
-/// at random, naps, and time.
+/// One sequence: handshake, then segments near everything that matters, with a host that takes and
+/// gives at random, naps, and time.
 fn play(ladder: &mut Ladder, seed: u64, is_ipv6: bool) {
     let mut rng = Rng::new(seed);
     let mut pick = move |upto: u64| u32::try_from(rng.next_u64() % upto).unwrap();
@@ -95,7 +95,8 @@ fn play_all(is_ipv6: bool, offload: Offload) {
     let mut config = StackConfig { offload, ..config() };
     config.limits.ring_len = 128 * 1024;
     let mut ladder = Ladder::with(config);
-    // The ring in the smallest segments that a guest can ask for is more; 64 a flow and turn is the cap.
+    // The ring in the smallest segments that a guest can ask for is more; 64 a flow and turn is the
+    // cap.
     ladder.most_frames = 5000;
     for seed in 1..=SEQUENCES {
         play(&mut ladder, seed, is_ipv6);

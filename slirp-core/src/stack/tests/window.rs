@@ -128,8 +128,8 @@ fn nothing_is_sent_beyond_a_window_that_is_smaller_than_a_segment_and_repeats_ba
     let data = stream(30_000);
     let heard = ladder.host(talk.flow, |host| host.to_guest.extend(&data));
     assert_eq!(only(&heard).payload, &data[..100]);
-    // The guest shuts its window and opens it by one byte, and acknowledges nothing: twice three times, as
-    // one does that misses a segment.
+    // The guest shuts its window and opens it by one byte, and acknowledges nothing: twice three
+    // times, as one does that misses a segment.
     for window in [0, 1] {
         talk.window = window;
         for _ in 0..4 {

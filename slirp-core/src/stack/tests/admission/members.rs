@@ -74,7 +74,8 @@ fn networks_behind_a_member_count_as_its_own() {
 
 #[test]
 fn nobody_makes_room_for_an_opening_that_is_refused() {
-    // The member has all that it may have, in open connections, and a cap of all is reached as well.
+    // The member has all that it may have, in open connections, and a cap of all is reached as
+    // well.
     let mut crowd = Crowd::of(5, |limits| {
         limits.flows = 16;
         limits.half_open = 16;
