@@ -7,9 +7,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use slirp_core::host::frame_socket::{FrameListener, FrameSocketError};
-use slirp_core::host::link::Link;
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::{FrameListener, FrameSocketError, Link, Tap};
 use slirp_core::inherited_fd;
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
 use slirp_core::wire::MacAddr;

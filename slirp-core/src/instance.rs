@@ -27,7 +27,6 @@
 #![expect(clippy::disallowed_methods, reason = "threads and the system's randomness start here")]
 
 mod background;
-mod members;
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -44,23 +43,23 @@ pub use background::BackgroundInstance;
 
 pub use crate::event::ForwardId;
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
-use crate::host::descriptors::{self, Allotment};
 use crate::host::dns::{self, DnsConfig};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
-use crate::host::link::Link;
-pub use crate::host::mailbox::FlowPage;
-use crate::host::mailbox::{Mailbox, Message};
-pub use crate::host::outbound::{OutboundAddresses, OutboundError};
-use crate::host::ports;
+pub use crate::host::handle::Handle;
+pub use crate::host::link::Switchboard;
+use crate::host::link::{Link, Recording};
+use crate::host::mailbox::Message;
+pub use crate::host::mailbox::{FlowPage, NewMember};
+pub use crate::host::reactor::RunError;
 use crate::host::reactor::{BusyPoll, Reactor};
-use crate::host::recording::Recording;
-pub use crate::host::switchboard::{NewMember, Switchboard};
+use crate::host::socket::descriptors::{self, Allotment};
+pub use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
+use crate::host::socket::ports;
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
 use crate::sandbox::Outside;
 use crate::stack::Stack;
-use crate::stats::Stats;
 use crate::sys::calls::SystemCall;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
@@ -86,11 +85,11 @@ crate::sys::calls::system_calls! {
 /// [`seccomp::apply`](crate::sandbox::seccomp::apply).
 pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     [
-        crate::host::tap::SYSTEM_CALLS,
-        crate::host::switchboard::SYSTEM_CALLS,
-        crate::host::tcp::SYSTEM_CALLS,
-        crate::host::datagram::SYSTEM_CALLS,
-        crate::host::sockets::SYSTEM_CALLS,
+        crate::host::link::tap::SYSTEM_CALLS,
+        crate::host::link::switchboard::SYSTEM_CALLS,
+        crate::host::socket::tcp::SYSTEM_CALLS,
+        crate::host::socket::datagram::SYSTEM_CALLS,
+        crate::host::socket::table::SYSTEM_CALLS,
         crate::host::forward::SYSTEM_CALLS,
         crate::host::forward::open::SYSTEM_CALLS,
         crate::host::reactor::SYSTEM_CALLS,
@@ -108,7 +107,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
 /// What a program needs besides [`system_calls`] that is given members' devices over a socket,
 /// adopts them and adds them, all of it under the filter.
 pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
-    crate::host::switchboard::adoption::SYSTEM_CALLS.iter()
+    crate::host::link::switchboard::adoption::SYSTEM_CALLS.iter()
 }
 
 /// Why an instance could not be started.
@@ -138,36 +137,6 @@ pub enum StartError {
     Runtime(#[source] io::Error),
 }
 
-/// Why an instance ended by itself.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The TAP device cannot be read or written any more: its interface was deleted, or the
-    /// namespace is gone.
-    #[error("the TAP device is gone")]
-    TapGone(#[source] io::Error),
-    /// The other end of the socket that carried the guest's frames was closed.
-    #[error("the other end of the guest's socket has hung up")]
-    PeerGone,
-    /// The poller failed.
-    #[error("the event loop failed: {0}")]
-    Poller(#[source] io::Error),
-    /// A thread panicked; that is a defect of ours.
-    #[error("the data thread panicked; please report this")]
-    Panicked,
-}
-
-impl RunError {
-    /// What the loss of the guest's link means.
-    pub(crate) fn of_link(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            Self::PeerGone
-        } else {
-            Self::TapGone(error)
-        }
-    }
-}
-
 /// How an instance is to be.
 #[derive(Debug)]
 pub struct Builder {
@@ -191,8 +160,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An instance on `link`, a [`Tap`](crate::host::tap::Tap), a
-    /// [`FrameSocket`](crate::host::frame_socket::FrameSocket), or a [`Switchboard`] for several
+    /// An instance on `link`, a [`Tap`](crate::host::link::Tap), a
+    /// [`FrameSocket`](crate::host::link::FrameSocket), or a [`Switchboard`] for several
     /// guests, with the defaults of [`StackConfig`] and [`DnsConfig`].
     ///
     /// Whoever wants to raise the process's limit of descriptors does it before: every flow takes
@@ -401,7 +370,7 @@ impl Builder {
             .map_err(StartError::Runtime)?;
         let (ended, has_ended) = oneshot::channel();
         let answers = mailbox.clone();
-        let handle = Handle { mailbox: mailbox.clone() };
+        let handle = Handle::new(mailbox.clone());
         let control = std::thread::Builder::new()
             .name("slirp-control".into())
             .spawn(move || {
@@ -432,7 +401,7 @@ impl Builder {
             })
             .map_err(StartError::Thread)?;
         Ok(Instance {
-            handle: Handle { mailbox },
+            handle: Handle::new(mailbox),
             threads: Some(Threads { data, control }),
             has_ended,
         })
@@ -498,144 +467,5 @@ impl Drop for Instance {
                 tracing::error!(%error, "instance ended with an error");
             }
         }
-    }
-}
-
-/// A way to talk to a running instance.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    mailbox: Mailbox,
-}
-
-impl Handle {
-    /// Asks the instance to end. Returns at once; see [`Instance::wait`].
-    pub fn shutdown(&self) {
-        self.mailbox.send(Message::Shutdown);
-    }
-
-    /// The counters of this moment, as a future of any runtime; `None` when the instance has ended.
-    pub async fn stats(&self) -> Option<Stats> {
-        self.ask_stats()?.await.ok()
-    }
-
-    /// The counters of this moment, blocking; `None` when the instance has ended.
-    pub fn blocking_stats(&self) -> Option<Stats> {
-        self.ask_stats()?.blocking_recv().ok()
-    }
-
-    /// Opens a port of the host that leads to the guest, as a future of any runtime. It is open when
-    /// this returns: the rule's name, and the rule with the port that was picked for port 0.
-    ///
-    /// # Errors
-    /// See [`ForwardError`].
-    pub async fn add_forward(
-        &self,
-        forward: Forward,
-    ) -> Result<(ForwardId, Forward), ForwardError> {
-        self.add_forwards(vec![forward]).await?.pop().ok_or(ForwardError::Ended)
-    }
-
-    /// The same as [`add_forward`](Self::add_forward), blocking.
-    ///
-    /// # Errors
-    /// See [`ForwardError`].
-    pub fn blocking_add_forward(
-        &self,
-        forward: Forward,
-    ) -> Result<(ForwardId, Forward), ForwardError> {
-        self.blocking_add_forwards(vec![forward])?.pop().ok_or(ForwardError::Ended)
-    }
-
-    /// Opens several ports, or none when one of them cannot be opened. Returns the rules in the same
-    /// order, each with its name and with the port that was picked for port 0. The names are numbers
-    /// that follow each other.
-    ///
-    /// # Errors
-    /// See [`ForwardError`].
-    pub async fn add_forwards(
-        &self,
-        forwards: Vec<Forward>,
-    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
-    }
-
-    /// The same as [`add_forwards`](Self::add_forwards), blocking.
-    ///
-    /// # Errors
-    /// See [`ForwardError`].
-    pub fn blocking_add_forwards(
-        &self,
-        forwards: Vec<Forward>,
-    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
-        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
-    }
-
-    /// Closes the port of a forward rule, as a future of any runtime. Connections that came through
-    /// it live on.
-    ///
-    /// # Errors
-    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
-    pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        self.remove_forwards(id, id).await
-    }
-
-    /// The same as [`remove_forward`](Self::remove_forward), blocking.
-    ///
-    /// # Errors
-    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
-    pub fn blocking_remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForwards { ids: id.0..=id.0, reply });
-        answer.ok_or(ForwardError::Ended)?.blocking_recv().unwrap_or(Err(ForwardError::Ended))
-    }
-
-    /// Closes the ports of the rules from `first` to `last`, or none when one of them does not exist.
-    ///
-    /// # Errors
-    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
-    pub async fn remove_forwards(
-        &self,
-        first: ForwardId,
-        last: ForwardId,
-    ) -> Result<(), ForwardError> {
-        let answer = self.ask(|reply| Message::RemoveForwards { ids: first.0..=last.0, reply });
-        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
-    }
-
-    /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning), as
-    /// a future of any runtime; `None` when the instance has ended. A part takes a fraction of a
-    /// millisecond, however many flows there are; flows that come and go between two may be missed.
-    pub async fn flows(&self, first: u32) -> Option<FlowPage> {
-        self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
-    }
-
-    /// The same as [`flows`](Self::flows), blocking.
-    pub fn blocking_flows(&self, first: u32) -> Option<FlowPage> {
-        self.ask(|reply| Message::ListFlows { first, reply })?.blocking_recv().ok()
-    }
-
-    /// The forward rules by age, as a future of any runtime; `None` when the instance has ended.
-    pub async fn list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
-        self.ask(Message::ListForwards)?.await.ok()
-    }
-
-    /// The forward rules by age, blocking; `None` when the instance has ended.
-    pub fn blocking_list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
-        self.ask(Message::ListForwards)?.blocking_recv().ok()
-    }
-
-    /// Sends a message that is answered.
-    fn ask<T>(
-        &self,
-        message: impl FnOnce(oneshot::Sender<T>) -> Message,
-    ) -> Option<oneshot::Receiver<T>> {
-        let (reply, receiver) = oneshot::channel();
-        self.mailbox.send(message(reply)).then_some(receiver)
-    }
-
-    fn ask_stats(&self) -> Option<oneshot::Receiver<Stats>> {
-        let (reply, receiver) = oneshot::channel();
-        self.mailbox.send(Message::Stats(reply)).then_some(receiver)
     }
 }

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slirp_core::config::Offload;
-use slirp_core::host::tap::{OffloadCeiling, Tap};
+use slirp_core::host::link::{OffloadCeiling, Tap};
 use slirp_core::netns::{
     AttachError, Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, create_tap,
     interface_mac, open_tap, open_tap_up_to,

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
-use slirp_core::host::frame_socket::FrameSocket;
-use slirp_core::host::recording::Recording;
+use slirp_core::host::link::{FrameSocket, Recording};
 use slirp_core::instance::{
     Builder, Instance, OutboundAddresses, OutboundError, RunError, StartError,
 };

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use slirp_core::discard::DiscardReason;
-use slirp_core::host::tap::OffloadCeiling;
+use slirp_core::host::link::OffloadCeiling;
 use slirp_core::instance::{
     Builder, Forward, ForwardProtocol, Instance, Member, MemberError, MemberId, NewMember,
     Switchboard,

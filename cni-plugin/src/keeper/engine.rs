@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup2_stdin;
 use serde_json::json;
 use slirp_core::control::server::ApiSocket;
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::instance::{
     self, BackgroundInstance, Builder, Forward, ForwardError, Handle, OpenForwards,
 };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::netns::NamespaceId;
 use slirp_core::send_fd;
 use slirp_core::wire::MacAddr;

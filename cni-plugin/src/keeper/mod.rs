@@ -45,7 +45,7 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use serde_json::{Value, json};
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::netns::{
     AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
 };

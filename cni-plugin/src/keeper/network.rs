@@ -34,7 +34,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{geteuid, setsid};
 use serde_json::{Value, json};
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,

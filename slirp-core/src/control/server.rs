@@ -26,7 +26,7 @@ use super::protocol::{self, REQUEST_CAP, Refusal, Request};
 use super::reply;
 use crate::event::ForwardId;
 use crate::host::forward::ForwardError;
-use crate::instance::Handle;
+use crate::host::handle::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::sandbox::RemovedFile;
 use crate::sys::outside::Identity;

@@ -28,8 +28,8 @@ use mio::{Interest, Registry, Token};
 pub use self::open::OpenForwards;
 use self::open::{InUse, OpenRule, RuleSocket};
 pub use self::rule::{Forward, ForwardError, ForwardProtocol};
-use super::tcp::TcpStream;
-use super::udp::{NotSent, Received};
+use super::socket::tcp::TcpStream;
+use super::socket::udp::{NotSent, Received};
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 

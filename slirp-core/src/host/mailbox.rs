@@ -4,6 +4,7 @@
 //! the event loop. The data thread never waits for whoever sends.
 
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -11,7 +12,7 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
-use super::switchboard::NewMember;
+use super::link::tap::Tap;
 use crate::event::{DnsQueryId, ForwardId};
 use crate::flow::FlowSummary;
 use crate::member::{Member, MemberError, MemberId};
@@ -72,6 +73,18 @@ pub(crate) enum Message {
     MemberLost(MemberId),
     /// The instance is to end.
     Shutdown,
+}
+
+/// A member that is to join, with its device.
+#[derive(Debug)]
+pub struct NewMember {
+    /// The device in the member's network namespace.
+    pub tap: Tap,
+    /// What it is known by.
+    pub member: Member,
+    /// Closed when the membership ends, whatever ends it; who holds the other end of a pipe or
+    /// socket notices.
+    pub guard: Option<OwnedFd>,
 }
 
 /// A part of the list of flows.

@@ -6,26 +6,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
-mod acceptance;
-pub mod datagram;
-pub(crate) mod descriptors;
 pub mod dns;
-pub mod echo;
-pub mod errno;
-pub mod error_queue;
 pub mod forward;
-pub mod frame_socket;
+pub(crate) mod handle;
 pub mod link;
 pub(crate) mod mailbox;
-pub mod outbound;
-pub(crate) mod ports;
 pub(crate) mod reactor;
-pub mod recording;
-pub(crate) mod sockets;
-pub mod switchboard;
-pub mod tap;
-pub mod tcp;
-pub mod udp;
+pub(crate) mod socket;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use crate::host::tap::TapError;
+use crate::host::link::TapError;
 use crate::sys::attach::{self, AttachStep};
 use crate::sys::fork;
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the target ([`NamespaceTarget`]), what to do there ([`TapRequest`]) and the way it can fail
 //! ([`AttachError`]). The process that joins the namespaces is in `sys`, the device itself in
-//! [`host::tap`](crate::host::tap). namespaces(7), setns(2), user_namespaces(7).
+//! [`host::link::tap`](crate::host::link::tap). namespaces(7), setns(2), user_namespaces(7).
 
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 
@@ -26,7 +26,7 @@ use nix::fcntl::AT_FDCWD;
 
 use process::{Process, in_proc, open_file};
 
-use crate::host::tap::{OffloadCeiling, Tap};
+use crate::host::link::{OffloadCeiling, Tap};
 use crate::plan::{AddressPlan, Ipv6Plan};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};

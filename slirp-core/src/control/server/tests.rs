@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 
 use super::*;
-use crate::host::frame_socket::FrameSocket;
+use crate::host::link::FrameSocket;
 use crate::instance::{Builder, Instance};
 use crate::wire::udp::emit_datagram;
 

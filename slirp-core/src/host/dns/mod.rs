@@ -57,7 +57,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::outbound::OutboundAddresses;
+use super::socket::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
 use crate::sandbox::Outside;
 use crate::sys::calls::{Arguments, IP, system_calls, word};

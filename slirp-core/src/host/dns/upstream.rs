@@ -28,8 +28,8 @@ use super::DnsConfig;
 use super::exchange::{self, ExchangeError, Outgoing, Verdict};
 use super::resolv_conf::{ResolvConf, Settings, Source};
 use crate::event::DnsTransport;
-use crate::host::descriptors::QUERIES_PER_SPARE_SOCKET;
-use crate::host::outbound::OutboundAddresses;
+use crate::host::socket::descriptors::QUERIES_PER_SPARE_SOCKET;
+use crate::host::socket::outbound::OutboundAddresses;
 
 /// Exchanges that one query may have running, as far as there are sockets for all but the first; a
 /// further one replaces the oldest. With the defaults of resolv.conf two run at a time.

@@ -13,8 +13,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{Forward, ForwardError, ForwardProtocol, PORTS_CAP};
-use crate::host::descriptors;
-use crate::host::udp::UdpSocket;
+use crate::host::socket::descriptors;
+use crate::host::socket::udp::UdpSocket;
 use crate::plan::AddressPlan;
 
 /// Of the descriptors that ports may take, the part (1/8) for IPv6 beside IPv4, as a divisor

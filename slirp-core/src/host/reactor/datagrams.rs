@@ -6,15 +6,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use super::error::RunError;
 use super::{DATAGRAMS_CAP, ERRORS_CAP, QUOTE_CAP, Reactor};
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, HostError};
-use crate::host::datagram::SendError;
-use crate::host::echo::EchoOpenError;
 use crate::host::forward::{Forwards, PortId};
-use crate::host::sockets::{EchoFailure, HostSocket, SocketTable};
-use crate::host::udp::NotSent;
-use crate::instance::RunError;
+use crate::host::socket::datagram::SendError;
+use crate::host::socket::echo::EchoOpenError;
+use crate::host::socket::table::{EchoFailure, HostSocket, SocketTable};
+use crate::host::socket::udp::NotSent;
 use crate::time::Instant;
 
 impl Reactor {

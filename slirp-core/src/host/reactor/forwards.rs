@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::error::RunError;
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
 use crate::event::{ForwardId, HostError};
 use crate::host::forward::{
     Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, PortId,
 };
-use crate::host::sockets::{HostSocket, TcpHost};
-use crate::instance::RunError;
+use crate::host::socket::table::{HostSocket, TcpHost};
 use crate::time::Instant;
 
 impl Reactor {

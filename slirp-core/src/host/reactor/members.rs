@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Reactor;
 use crate::event::ForwardId;
-use crate::host::switchboard::NewMember;
+use crate::host::mailbox::NewMember;
 use crate::member::{Member, MemberError, MemberId};
 
 impl Reactor {

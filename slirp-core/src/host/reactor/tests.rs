@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket
 
 use super::*;
 use crate::config::StackConfig;
-use crate::host::frame_socket::FrameSocket;
+use crate::host::link::FrameSocket;
 
 /// When the guest says something; long enough for a thread that sleeps to be asleep then.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@
 //! frames: so nothing is overtaken, and nothing waits for what has not been read yet.
 
 use crate::event::Datagram;
-use crate::host::udp::{BATCH_LEN_CAP, SEGMENTS_CAP};
+use crate::host::socket::udp::{BATCH_LEN_CAP, SEGMENTS_CAP};
 
 /// See the [module](self).
 #[derive(Debug, Default)]

@@ -2,12 +2,6 @@
 //!
 //! Sockets only talk over loopback or inside a network namespace that the test has made.
 
-mod echo;
-mod outbound;
-mod switchboard;
-mod tcp;
-mod udp;
-
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -17,17 +11,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
 /// Longest wait for an event that has to come; only a failing test ever waits that long.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-const V4: &str = "127.0.0.1:0";
-const V6: &str = "[::1]:0";
+pub(super) const V4: &str = "127.0.0.1:0";
+pub(super) const V6: &str = "[::1]:0";
 
-fn addr(text: &str) -> SocketAddr {
+pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 /// Waits for `events` (errors are always among them) and returns what there is.
-fn wait(fd: &impl AsFd, events: PollFlags) -> PollFlags {
+pub(super) fn wait(fd: &impl AsFd, events: PollFlags) -> PollFlags {
     let mut fds = [PollFd::new(fd.as_fd(), events)];
     let timeout = PollTimeout::try_from(PATIENCE).unwrap();
     assert_eq!(poll(&mut fds, timeout).unwrap(), 1, "nothing happened within {PATIENCE:?}");
@@ -35,7 +29,7 @@ fn wait(fd: &impl AsFd, events: PollFlags) -> PollFlags {
 }
 
 /// Repeats `attempt` on each event of `fd` until it succeeds.
-fn eventually<S: AsFd, T>(
+pub(super) fn eventually<S: AsFd, T>(
     socket: &mut S,
     events: PollFlags,
     mut attempt: impl FnMut(&mut S) -> Option<T>,
@@ -68,7 +62,7 @@ pub(super) fn in_new_netns(body: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn skip(why: &str) {
+pub(super) fn skip(why: &str) {
     assert!(
         std::env::var_os("SLIRP_REQUIRE_NETNS").is_none_or(|value| value != "1"),
         "required, but not possible here: {why}"
@@ -84,7 +78,7 @@ pub(super) fn ip(arguments: &str) {
 
 /// Makes a link in the namespace of this thread to a network where nobody answers, with 192.0.2.1
 /// on it. `retrans_ms` is how long each of the three questions for an address waits.
-fn silent_network(retrans_ms: u32) {
+pub(super) fn silent_network(retrans_ms: u32) {
     ip("link add silent type veth peer name far");
     let knob = "/proc/sys/net/ipv4/neigh/silent/retrans_time_ms";
     std::fs::write(knob, retrans_ms.to_string()).unwrap();

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 
 use super::scene::{GUEST_MAC, Scene, await_readable, source};
 use super::*;
-use crate::host::echo::EchoOpenError;
 use crate::host::reactor::datagrams::Unsent;
+use crate::host::socket::echo::EchoOpenError;
 use crate::host::tests::{in_new_netns, ip};
 use crate::wire::icmp::emit_echo_quote;
 use crate::wire::ip::fill_ipv4_checksum;

@@ -8,8 +8,9 @@ use super::scene::{free_port, rule};
 use super::*;
 use crate::config::Offload;
 use crate::host::forward::{Forward, ForwardProtocol};
-use crate::host::switchboard::{NewMember, Switchboard};
-use crate::host::tap::Tap;
+use crate::host::link::switchboard::Switchboard;
+use crate::host::link::tap::Tap;
+use crate::host::mailbox::NewMember;
 use crate::member::{Member, MemberError, MemberId};
 use crate::wire::MacAddr;
 

@@ -31,21 +31,21 @@ use nix::sys::socket::{ControlMessage, setsockopt, sockopt};
 use smoltcp::wire::IpVersion;
 use socket2::{Protocol, Type};
 
-pub use super::datagram::SendError;
+pub(crate) use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
 use crate::event::{DatagramError, Envelope, HostError};
 
 /// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
 /// `UDP_SEGMENT` came; newer kernels take 128.
-pub(super) const SEGMENTS_CAP: usize = 64;
+pub(crate) const SEGMENTS_CAP: usize = 64;
 
 /// How many bytes one call may send: an IPv4 packet of 65,535 bytes without its headers. IPv6 would
 /// take 20 bytes more.
-pub(super) const BATCH_LEN_CAP: usize = 65_535 - 20 - 8;
+pub(crate) const BATCH_LEN_CAP: usize = 65_535 - 20 - 8;
 
 /// One unconnected UDP socket.
 #[derive(Debug)]
-pub struct UdpSocket {
+pub(crate) struct UdpSocket {
     socket: DatagramSocket,
     /// Whether `UDP_SEGMENT` is still worth trying.
     segmentation: bool,
@@ -53,35 +53,35 @@ pub struct UdpSocket {
 
 /// What came in: one datagram, or several of one length from one remote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Received<'a> {
+pub(crate) struct Received<'a> {
     /// The remote.
-    pub from: SocketAddr,
+    pub(crate) from: SocketAddr,
     /// The datagram, or several of `segment_len` bytes each (the last may be shorter).
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Length of each datagram when `payload` holds more than one.
-    pub segment_len: Option<u16>,
+    pub(crate) segment_len: Option<u16>,
     /// Our address that it was sent to, on a socket that [`UdpSocket::listen`] has made.
-    pub local: Option<IpAddr>,
+    pub(crate) local: Option<IpAddr>,
     /// TOS or traffic class on arrival, of each datagram where there are several.
-    pub traffic_class: u8,
+    pub(crate) traffic_class: u8,
     /// Whether the buffer was too short and the rest is lost.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 /// Some of the datagrams of one call were not sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NotSent {
+pub(crate) struct NotSent {
     /// Why the first of them was not.
-    pub error: SendError,
+    pub(crate) error: SendError,
     /// Where that one lies in the payload.
-    pub first: Range<usize>,
+    pub(crate) first: Range<usize>,
     /// How many were not.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 impl NotSent {
     /// There is no socket to send `payload` from, because of `error`.
-    pub(super) fn all(error: HostError, payload: &[u8], segment_len: Option<u16>) -> Self {
+    pub(crate) fn all(error: HostError, payload: &[u8], segment_len: Option<u16>) -> Self {
         let len = segment_len.map_or(payload.len(), usize::from).clamp(1, payload.len().max(1));
         let count = u64::try_from(payload.len().div_ceil(len)).unwrap_or(u64::MAX).max(1);
         Self { error: SendError::Host(error), first: 0..len.min(payload.len()), count }
@@ -95,7 +95,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// What the kernel said, as the guest is to be told.
-    pub fn open(
+    pub(crate) fn open(
         version: IpVersion,
         source: Option<SocketAddr>,
         coalesce: bool,
@@ -107,7 +107,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Those of socket(2), setsockopt(2) and bind(2).
-    pub fn listen(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
         let version = match address {
             SocketAddr::V4(_) => IpVersion::Ipv4,
             SocketAddr::V6(_) => IpVersion::Ipv6,
@@ -119,7 +119,7 @@ impl UdpSocket {
 
     /// Lets the kernel join incoming datagrams of one remote (`UDP_GRO`); a kernel that cannot is
     /// not an error.
-    pub(super) fn coalesce(&self) {
+    pub(crate) fn coalesce(&self) {
         if let Err(errno) = setsockopt(self.socket.socket(), sockopt::UdpGroSegment, &true) {
             tracing::debug!(%errno, "kernel joins no UDP datagrams");
         }
@@ -157,7 +157,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// What was not sent.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         remote: SocketAddr,
         payload: &[u8],
@@ -171,7 +171,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As those of [`send`](Self::send).
-    pub fn send_from(
+    pub(crate) fn send_from(
         &mut self,
         local: Option<IpAddr>,
         remote: SocketAddr,
@@ -260,7 +260,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
-    pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
+    pub(crate) fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
         let Message { len, from, truncated, segment_len, local, traffic_class, hop_limit: _ } =
             self.socket.recv(buf)?;
         let payload = &buf[..len];
@@ -271,7 +271,7 @@ impl UdpSocket {
     /// The next error that a datagram has met on its way, oldest first; `None` when there is none.
     /// That several datagrams of one call are too large may appear here as well as in the answer to
     /// the call: without an offender and, for IPv4, without the remote's port.
-    pub fn take_error(&mut self) -> Option<DatagramError> {
+    pub(crate) fn take_error(&mut self) -> Option<DatagramError> {
         self.socket.take_error().map(|entry| entry.error)
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, silent_network, wait};
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream as _, Transfer};
-use crate::host::outbound::OutboundAddresses;
-use crate::host::sockets::{HostSocket, SocketTable, TcpHost};
-use crate::host::tcp;
-use crate::host::tcp::{Connecting, HandshakeAck, TcpStream};
+use crate::host::socket::outbound::OutboundAddresses;
+use crate::host::socket::table::{HostSocket, SocketTable, TcpHost};
+use crate::host::socket::tcp;
+use crate::host::socket::tcp::{Connecting, HandshakeAck, TcpStream};
+use crate::host::tests::{PATIENCE, V4, V6, addr, eventually, in_new_netns, silent_network, wait};
 
 fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
     tcp::connect(remote, source, HandshakeAck::AtOnce)
@@ -250,7 +250,7 @@ fn what_arrived_before_a_reset_is_received_behind_a_failed_send() {
 fn remote_that_greets_and_resets_before_anybody_looks_was_connected_to() {
     in_new_netns(|| {
         // Not a loopback address, so that the connect is not looked at at once.
-        super::ip("addr add 192.0.2.1/32 dev lo");
+        crate::host::tests::ip("addr add 192.0.2.1/32 dev lo");
         let listener = TcpListener::bind("192.0.2.1:0").unwrap();
         let remote = listener.local_addr().unwrap();
         let Connecting::InProgress(stream) = connect(remote, None).unwrap() else {

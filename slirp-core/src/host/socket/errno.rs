@@ -14,7 +14,7 @@ impl HostError {
     ///
     /// Total: a number that is not in the table is [`HostError::NetworkUnreachable`], so that the
     /// guest hears of the failure instead of waiting for its own timeout.
-    pub const fn from_errno(errno: i32) -> Self {
+    pub(crate) const fn from_errno(errno: i32) -> Self {
         match errno {
             libc::ECONNREFUSED => Self::Refused,
             libc::ECONNRESET | libc::ECONNABORTED | libc::EPIPE => Self::Reset,
@@ -33,7 +33,7 @@ impl HostError {
     }
 
     /// The same for an error of `std::io`; one that carries no number counts as unexpected.
-    pub fn from_io(error: &io::Error) -> Self {
+    pub(crate) fn from_io(error: &io::Error) -> Self {
         error.raw_os_error().map_or(Self::NetworkUnreachable, Self::from_errno)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns [`OutboundAddresses`], finding them by the name of an interface (getifaddrs(3)), the check
 //! that the host has them, and which of them a remote gets. Binding is done where sockets are made:
-//! [`tcp`](super::tcp), [`udp`](super::udp), [`echo`](super::echo), [`dns`](super::dns).
+//! [`tcp`](super::tcp), [`udp`](super::udp), [`echo`](super::echo), [`dns`](crate::host::dns).
 //!
 //! An address says what remotes see, not which way packets take: where the route to a remote does
 //! not follow from the source, the host needs a rule for it (`ip rule add from ADDRESS table …`).
@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::control::socket_addr;
 
 /// Which addresses of the host TCP connections, UDP datagrams, echo requests and DNS queries of the
 /// guest leave from. The default leaves the choice to the host's routes, for either IP version.
@@ -62,7 +64,7 @@ impl OutboundAddresses {
     pub fn of_interface(name: &str) -> io::Result<Self> {
         let addresses = getifaddrs()?
             .filter(|entry| entry.interface_name == name)
-            .filter_map(|entry| entry.address.as_ref().and_then(super::datagram::socket_addr));
+            .filter_map(|entry| entry.address.as_ref().and_then(socket_addr));
         Ok(Self::first_of(addresses))
     }
 
@@ -97,7 +99,7 @@ impl OutboundAddresses {
 
     /// The same for a resolver: not for those on the host's loopback, which are reached from there,
     /// and not for link-local ones, whose answers find only an address of the same link.
-    pub(super) fn source_for_resolver(&self, resolver: IpAddr) -> Option<SocketAddr> {
+    pub(crate) fn source_for_resolver(&self, resolver: IpAddr) -> Option<SocketAddr> {
         let is_near = match resolver {
             IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
             IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
@@ -145,7 +147,7 @@ fn try_bind(source: SocketAddr) -> io::Result<()> {
 /// Binds the socket of a flow to its source. The errors are told apart for the guest's sake: without
 /// the address, which may have gone since the start and may come back, there is no network
 /// (`ENETUNREACH`); without a free port the host is exhausted (`ENOBUFS`).
-pub(super) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
+pub(crate) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
     socket.bind(&SockAddr::from(source)).map_err(|error| match error.raw_os_error() {
         Some(libc::EADDRNOTAVAIL) => io::Error::from_raw_os_error(libc::ENETUNREACH),
         Some(libc::EADDRINUSE) => io::Error::from_raw_os_error(libc::ENOBUFS),

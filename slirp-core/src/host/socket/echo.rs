@@ -30,7 +30,7 @@ const IDENT_OFFSET: u32 = 4;
 
 /// What kind of socket carries the echo requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EchoKind {
+pub(crate) enum EchoKind {
     /// An unprivileged ping socket (`SOCK_DGRAM`).
     Ping,
     /// A raw socket.
@@ -40,7 +40,7 @@ pub enum EchoKind {
 /// Why there is no echo socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum EchoOpenError {
+pub(crate) enum EchoOpenError {
     /// The host allows neither kind of socket.
     #[error(
         "the host permits neither ping nor raw sockets; to let guests ping, set \
@@ -54,7 +54,7 @@ pub enum EchoOpenError {
 
 /// One unconnected socket that sends echo requests and receives the replies.
 #[derive(Debug)]
-pub struct EchoSocket {
+pub(crate) struct EchoSocket {
     socket: DatagramSocket,
     kind: EchoKind,
     ident: u16,
@@ -62,24 +62,24 @@ pub struct EchoSocket {
 
 /// A reply to one of our requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EchoReply<'a> {
+pub(crate) struct EchoReply<'a> {
     /// Who replied.
-    pub from: IpAddr,
+    pub(crate) from: IpAddr,
     /// Sequence number of the request.
-    pub sequence: u16,
+    pub(crate) sequence: u16,
     /// Echo data.
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// TTL or hop limit on arrival here, where the kernel told.
-    pub hop_limit: Option<u8>,
+    pub(crate) hop_limit: Option<u8>,
 }
 
 /// An error that an echo request has met on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EchoError {
+pub(crate) struct EchoError {
     /// What happened; the remote's port is 0.
-    pub error: DatagramError,
+    pub(crate) error: DatagramError,
     /// Sequence number of the request, where the error quotes that much of it.
-    pub sequence: Option<u16>,
+    pub(crate) sequence: Option<u16>,
 }
 
 impl EchoSocket {
@@ -88,7 +88,7 @@ impl EchoSocket {
     ///
     /// # Errors
     /// See [`EchoOpenError`].
-    pub fn open(
+    pub(crate) fn open(
         version: IpVersion,
         source: Option<SocketAddr>,
         ident: u16,
@@ -136,7 +136,8 @@ impl EchoSocket {
     }
 
     /// Which kind of socket it became.
-    pub const fn kind(&self) -> EchoKind {
+    #[cfg(test)]
+    pub(crate) const fn kind(&self) -> EchoKind {
         self.kind
     }
 
@@ -144,7 +145,7 @@ impl EchoSocket {
     ///
     /// # Errors
     /// Why it was not sent.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         remote: IpAddr,
         sequence: u16,
@@ -170,7 +171,7 @@ impl EchoSocket {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
-    pub fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<EchoReply<'a>>> {
+    pub(crate) fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<EchoReply<'a>>> {
         let message = self.socket.recv(buf)?;
         if message.truncated {
             return Ok(None);
@@ -199,7 +200,7 @@ impl EchoSocket {
     }
 
     /// The next error that a request has met on its way, oldest first; `None` when there is none.
-    pub fn take_error(&mut self) -> Option<EchoError> {
+    pub(crate) fn take_error(&mut self) -> Option<EchoError> {
         for _ in 0..SKIP_CAP {
             let entry = self.socket.take_error()?;
             if let Some(error) = self.own_error(&entry) {

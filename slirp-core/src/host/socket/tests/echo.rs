@@ -6,9 +6,9 @@ use std::process::Command;
 use nix::poll::PollFlags;
 use smoltcp::wire::IpVersion;
 
-use super::{eventually, in_new_netns, silent_network, skip, wait};
 use crate::event::{Envelope, HostError};
-use crate::host::echo::{EchoError, EchoKind, EchoOpenError, EchoSocket};
+use crate::host::socket::echo::{EchoError, EchoKind, EchoOpenError, EchoSocket};
+use crate::host::tests::{eventually, in_new_netns, silent_network, skip, wait};
 
 const IDENT: u16 = 0x1234;
 const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
@@ -164,7 +164,10 @@ fn neither_kind_of_socket_is_a_refusal_of_its_own() {
         let outcome = Command::new("setpriv")
             .args(["--bounding-set=-net_raw", "--inh-caps=-all", "--"])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "host::tests::echo::neither_kind_of_socket_is_a_refusal_of_its_own"])
+            .args([
+                "--exact",
+                "host::socket::tests::echo::neither_kind_of_socket_is_a_refusal_of_its_own",
+            ])
             .env(UNPRIVILEGED, "1")
             .output();
         match outcome {

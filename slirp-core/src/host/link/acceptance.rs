@@ -41,7 +41,7 @@ const BARE: Offload = Offload { vnet_header: true, ..Offload::NOTHING };
 
 /// Who made a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Author {
+pub(crate) enum Author {
     /// We did: the kernel's refusal is a word about the kernel.
     Stack,
     /// A guest did, for another guest.
@@ -50,7 +50,7 @@ pub(super) enum Author {
 
 /// Why a frame was not written as a whole.
 #[derive(Debug)]
-pub(super) enum Unwritten {
+pub(crate) enum Unwritten {
     /// It cannot be cut into packets.
     Discarded(DiscardReason),
     /// What the device said.
@@ -68,7 +68,7 @@ impl From<Unwritten> for io::Error {
 
 /// What one device takes.
 #[derive(Debug)]
-pub(super) struct Acceptance {
+pub(crate) struct Acceptance {
     /// Name of the interface.
     device: String,
     offload: Offload,
@@ -76,17 +76,17 @@ pub(super) struct Acceptance {
 
 impl Acceptance {
     /// A device that offers `offload`.
-    pub(super) const fn new(device: String, offload: Offload) -> Self {
+    pub(crate) const fn new(device: String, offload: Offload) -> Self {
         Self { device, offload }
     }
 
     /// Name of the interface.
-    pub(super) fn device(&self) -> &str {
+    pub(crate) fn device(&self) -> &str {
         &self.device
     }
 
     /// What it offered, without what it has been found to refuse.
-    pub(super) const fn offload(&self) -> Offload {
+    pub(crate) const fn offload(&self) -> Offload {
         self.offload
     }
 
@@ -95,7 +95,7 @@ impl Acceptance {
     ///
     /// # Errors
     /// [`Unwritten`]. Nothing has been written where the device said `EAGAIN`.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         author: Author,
         frame: &[u8],

@@ -27,9 +27,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::acceptance::{Author, Unwritten};
-use super::mailbox::{Mailbox, Message};
 use super::tap::{Tap, is_frame_lost};
 use crate::discard::{DiscardCounters, DiscardReason};
+use crate::host::mailbox::{Mailbox, Message, NewMember};
 use crate::member::{Member, MemberError, MemberId};
 use crate::plan::AddressPlan;
 use crate::service::{arp, ndp};
@@ -75,18 +75,6 @@ pub(crate) mod adoption {
         SYS_sendto => "what a member's keeper is told";
         SYS_pipe2 => "the end of a membership";
     }
-}
-
-/// A member that is to join, with its device.
-#[derive(Debug)]
-pub struct NewMember {
-    /// The device in the member's network namespace.
-    pub tap: Tap,
-    /// What it is known by.
-    pub member: Member,
-    /// Closed when the membership ends, whatever ends it; who holds the other end of a pipe or
-    /// socket notices.
-    pub guard: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -145,14 +133,14 @@ impl Switchboard {
     }
 
     /// Begins to work on the network `plan`; what happens to members is told to `reporter`.
-    pub(super) fn start(&mut self, plan: AddressPlan, reporter: Mailbox) {
+    pub(crate) fn start(&mut self, plan: AddressPlan, reporter: Mailbox) {
         self.switch = Switch::new(plan);
         self.reporter = Some(reporter);
     }
 
     /// Connects a member, and tells the others of its addresses, which may have been somebody
     /// else's a moment ago.
-    pub(super) fn add(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
+    pub(crate) fn add(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
         let NewMember { tap, member, guard } = new;
         let index = self.switch.connect(&member)?;
         let token = u64::try_from(index).unwrap_or(u64::MAX);
@@ -177,7 +165,7 @@ impl Switchboard {
     }
 
     /// Disconnects a member; its device is closed.
-    pub(super) fn remove(&mut self, id: MemberId) -> Option<(Member, Released)> {
+    pub(crate) fn remove(&mut self, id: MemberId) -> Option<(Member, Released)> {
         let is_its = |port: &Option<Port>| port.as_ref().is_some_and(|port| port.id == id);
         let index = self.ports.iter().position(is_its)?;
         let port = self.ports[index].take()?;
@@ -186,7 +174,7 @@ impl Switchboard {
     }
 
     /// Those who are there.
-    pub(super) fn members(&self) -> Vec<(MemberId, Member)> {
+    pub(crate) fn members(&self) -> Vec<(MemberId, Member)> {
         let ports = self.ports.iter().flatten();
         let mut members: Vec<_> = ports.map(|port| (port.id, port.member.clone())).collect();
         members.sort_by_key(|(id, _)| *id);
@@ -194,12 +182,12 @@ impl Switchboard {
     }
 
     /// A member, if it is (still) there.
-    pub(super) fn member(&self, id: MemberId) -> Option<&Member> {
+    pub(crate) fn member(&self, id: MemberId) -> Option<&Member> {
         self.ports.iter().flatten().find(|port| port.id == id).map(|port| &port.member)
     }
 
     /// Adds what was counted here.
-    pub(super) fn add_to(&self, stats: &mut Stats) {
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
         stats.discards.add(&self.discards);
         stats.frames_between_members += self.frames;
         stats.bytes_between_members += self.bytes;
@@ -207,7 +195,7 @@ impl Switchboard {
 
     /// Reads the next frame that is for the stack, and passes on those before it that are not.
     /// `EAGAIN` when there is none for now.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut has_waited = false;
         let mut passed = 0;
         while passed < PASSED_CAP {
@@ -260,12 +248,12 @@ impl Switchboard {
     }
 
     /// The member whose frame was read last.
-    pub(super) const fn sender(&self) -> Option<MemberId> {
+    pub(crate) const fn sender(&self) -> Option<MemberId> {
         self.sender
     }
 
     /// Writes a frame of the stack to whom it is for.
-    pub(super) fn write(&mut self, frame: &[u8]) {
+    pub(crate) fn write(&mut self, frame: &[u8]) {
         match self.switch.route_from_stack(frame) {
             Ok(recipients) => {
                 self.deliver(recipients, None, frame);

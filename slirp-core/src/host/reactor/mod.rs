@@ -40,26 +40,27 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 pub(crate) use busy_poll::BusyPoll;
+pub use error::RunError;
 
 use super::dns::Query;
 use super::forward::Forwards;
-use super::link::{Link, LinkPort};
+use super::link::port::{Link, LinkPort};
+use super::link::recording::Recorder;
+use super::link::tap::is_frame_lost;
 use super::mailbox::{FlowPage, Mailbox, Message};
-use super::outbound::OutboundAddresses;
-use super::recording::Recorder;
-use super::sockets::{HostSocket, SocketTable, TcpHost};
-use super::tap::is_frame_lost;
-use super::tcp::{Connecting, HandshakeAck};
+use super::socket::outbound::OutboundAddresses;
+use super::socket::table::{HostSocket, SocketTable, TcpHost};
+use super::socket::tcp::{Connecting, HandshakeAck};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::FlowSummary;
-use crate::instance::RunError;
 use crate::stack::Stack;
 use crate::time::Instant;
 use train::Train;
 
 mod busy_poll;
 mod datagrams;
+mod error;
 mod forwards;
 mod members;
 mod train;

@@ -35,7 +35,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 /// A socket whose connect has been started.
 #[derive(Debug)]
-pub enum Connecting {
+pub(crate) enum Connecting {
     /// The connection is there already, as it may be on the host's loopback.
     Done(TcpStream),
     /// The poller will say when to call [`TcpStream::finish_connect`].
@@ -44,7 +44,7 @@ pub enum Connecting {
 
 /// When the remote hears that its SYN has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HandshakeAck {
+pub(crate) enum HandshakeAck {
     /// As soon as it has.
     AtOnce,
     /// With the first bytes or the end of our direction, with [`TcpStream::acknowledge`], or after the
@@ -57,7 +57,7 @@ pub enum HandshakeAck {
 /// Sends without delay (`TCP_NODELAY`), because the guest's own stack has already decided how to cut
 /// its stream.
 #[derive(Debug)]
-pub struct TcpStream {
+pub(crate) struct TcpStream {
     socket: Socket,
     delay: Delay,
 }
@@ -82,7 +82,7 @@ enum Delay {
 ///
 /// # Errors
 /// What the kernel said, when it knows at once.
-pub fn connect(
+pub(crate) fn connect(
     remote: SocketAddr,
     source: Option<SocketAddr>,
     ack: HandshakeAck,
@@ -132,7 +132,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of fcntl(2) and setsockopt(2).
-    pub(super) fn accepted(socket: Socket) -> io::Result<Self> {
+    pub(crate) fn accepted(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_out_of_band_inline(true)?;
         Ok(Self::new(socket))
@@ -143,7 +143,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// Why there is no connection. The socket is of no further use.
-    pub fn finish_connect(&self) -> Result<bool, HostError> {
+    pub(crate) fn finish_connect(&self) -> Result<bool, HostError> {
         self.is_connected().map_err(|error| HostError::from_io(&error))
     }
 
@@ -162,7 +162,7 @@ impl TcpStream {
     }
 
     /// Whether bytes of the remote wait, as they may even behind a reset.
-    pub(super) fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         self.socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|len| len > 0)
     }
 
@@ -170,7 +170,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing; otherwise the connection is over. Raises no signal.
-    pub fn send(&mut self, data: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.delay == Delay::Possible {
             self.socket.set_tcp_nodelay(true)?;
             self.delay = Delay::Off;
@@ -186,7 +186,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` when nothing has; otherwise the connection is over.
-    pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         (&self.socket).read(buf)
     }
 
@@ -194,12 +194,12 @@ impl TcpStream {
     ///
     /// # Errors
     /// The connection is over already (`ENOTCONN`).
-    pub fn shutdown_write(&self) -> io::Result<()> {
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
     }
 
     /// Has the kernel send an acknowledgement that it holds, such as one of [`HandshakeAck::WithData`].
-    pub fn acknowledge(&self) {
+    pub(crate) fn acknowledge(&self) {
         if let Err(error) = self.socket.set_tcp_quickack(true) {
             tracing::debug!(%error, "an acknowledgement is late");
         }
@@ -207,7 +207,7 @@ impl TcpStream {
 
     /// Has the kernel probe the remote when nothing has come from it for `idle_for`, and end the
     /// connection (`ETIMEDOUT`) when it does not answer nine times in a row.
-    pub fn keep_alive(&self, idle_for: Duration) {
+    pub(crate) fn keep_alive(&self, idle_for: Duration) {
         let idle_for = idle_for.min(KEEP_ALIVE_MOST);
         let interval = idle_for.min(KEEP_ALIVE_INTERVAL);
         let probes = TcpKeepalive::new().with_time(idle_for).with_interval(interval);
@@ -217,14 +217,14 @@ impl TcpStream {
     }
 
     /// Ends both directions; the poller reports that as an end and an error.
-    pub(super) fn shutdown_both(&self) {
+    pub(crate) fn shutdown_both(&self) {
         if let Err(error) = self.socket.shutdown(Shutdown::Both) {
             tracing::debug!(%error, "shutdown");
         }
     }
 
     /// Closes the socket so that the remote sees a reset (RST), discarding what is unsent.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         // A linger time of zero is what makes close(2) abort (socket(7)). Should the kernel refuse
         // it, the remote sees an orderly end instead: nothing else is left to do.
         if let Err(error) = self.socket.set_linger(Some(Duration::ZERO)) {

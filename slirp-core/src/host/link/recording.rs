@@ -33,7 +33,7 @@ use crate::wire::vnet::VNET_HEADER_LEN;
 
 /// Bytes that wait to be written at most, while as many are being written (arbitrary: a tenth of a
 /// second at 1 Gbit/s).
-pub const BUFFER_CAP: usize = 12 << 20;
+pub(crate) const BUFFER_CAP: usize = 12 << 20;
 /// The snapshot length that the file announces: as long as Wireshark's largest, so never reached.
 const SNAPSHOT_LEN: u32 = 262_144;
 /// How long the end may be delayed by a reader that does not read (arbitrary).

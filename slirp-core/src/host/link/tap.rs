@@ -138,7 +138,7 @@ impl Tap {
 
     /// Writes a frame that begins with a virtio-net header, or the packets that it stands for where
     /// the device does not take it. `room` is where they are put together.
-    pub(super) fn write_or_cut(
+    pub(crate) fn write_or_cut(
         &mut self,
         author: Author,
         frame: &[u8],
@@ -157,7 +157,7 @@ impl AsFd for Tap {
 
 /// Whether a read failed for one frame only, which the kernel has thrown away: it has a type of
 /// segmentation that no virtio-net header has (`tun_put_user`).
-pub(super) fn is_frame_lost(error: &io::Error) -> bool {
+pub(crate) fn is_frame_lost(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{addr, in_new_netns, ip};
-use crate::host::outbound::{OutboundAddresses, OutboundError};
+use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
+use crate::host::tests::{addr, in_new_netns, ip};
 
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 

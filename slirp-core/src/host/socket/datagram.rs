@@ -22,6 +22,7 @@ use nix::sys::socket::{
 use smoltcp::wire::IpVersion;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::control::{ControlBuffer, socket_addr};
 use super::error_queue::{self, QueuedError};
 use super::outbound;
 use crate::event::{Envelope, HostError};
@@ -46,7 +47,7 @@ crate::sys::calls::system_calls! {
 
 /// Why a datagram was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// The socket's send buffer or the device's queue is full (`EAGAIN`, `ENOBUFS`): the datagram
     /// is lost, as it may be on any network.
     #[error("the send buffer is full")]
@@ -67,7 +68,7 @@ impl From<Errno> for SendError {
 
 /// A datagram socket of one IP version with its error queue switched on.
 #[derive(Debug)]
-pub(super) struct DatagramSocket {
+pub(crate) struct DatagramSocket {
     socket: Socket,
     version: IpVersion,
     told: Told,
@@ -87,26 +88,26 @@ struct Told {
 }
 
 /// What one receive call returned.
-pub(super) struct Message {
+pub(crate) struct Message {
     /// How many bytes of the buffer are filled.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     /// The sender.
-    pub(super) from: SocketAddr,
+    pub(crate) from: SocketAddr,
     /// Whether the buffer was too short.
-    pub(super) truncated: bool,
+    pub(crate) truncated: bool,
     /// Length of each datagram when the kernel has joined several.
-    pub(super) segment_len: Option<u16>,
+    pub(crate) segment_len: Option<u16>,
     /// Our address that it was sent to, when the socket was told to report it.
-    pub(super) local: Option<IpAddr>,
+    pub(crate) local: Option<IpAddr>,
     /// TTL or hop limit on arrival, when the socket was told to report it.
-    pub(super) hop_limit: Option<u8>,
+    pub(crate) hop_limit: Option<u8>,
     /// TOS or traffic class on arrival; 0 unless the socket was told to report it.
-    pub(super) traffic_class: u8,
+    pub(crate) traffic_class: u8,
 }
 
 impl DatagramSocket {
     /// Opens a socket; errors are those of socket(2) and setsockopt(2).
-    pub(super) fn open(version: IpVersion, kind: Type, protocol: Protocol) -> io::Result<Self> {
+    pub(crate) fn open(version: IpVersion, kind: Type, protocol: Protocol) -> io::Result<Self> {
         let domain = match version {
             IpVersion::Ipv4 => Domain::IPV4,
             IpVersion::Ipv6 => Domain::IPV6,
@@ -120,12 +121,12 @@ impl DatagramSocket {
     }
 
     /// Fixes the source of everything that is sent; port 0 is one of the kernel's choice.
-    pub(super) fn bind(&self, source: SocketAddr) -> io::Result<()> {
+    pub(crate) fn bind(&self, source: SocketAddr) -> io::Result<()> {
         outbound::bind(&self.socket, source)
     }
 
     /// Receives at `address`, and reports at which of our own each datagram arrived.
-    pub(super) fn listen(&self, address: SocketAddr) -> io::Result<()> {
+    pub(crate) fn listen(&self, address: SocketAddr) -> io::Result<()> {
         match self.version {
             IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::Ipv4PacketInfo, &true)?,
             IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6RecvPacketInfo, &true)?,
@@ -134,17 +135,17 @@ impl DatagramSocket {
     }
 
     /// The socket, for options that only one protocol has.
-    pub(super) const fn socket(&self) -> &Socket {
+    pub(crate) const fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// IP version of the remotes.
-    pub(super) const fn version(&self) -> IpVersion {
+    pub(crate) const fn version(&self) -> IpVersion {
         self.version
     }
 
     /// Sends one message, repeating it once if the first answer may belong to an earlier datagram.
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         parts: &[IoSlice<'_>],
         control: &[ControlMessage<'_>],
@@ -167,7 +168,7 @@ impl DatagramSocket {
 
     /// Why a datagram was not sent: what [`send`](Self::send) has returned, with the MTU that it
     /// exceeds, which the kernel has put on the error queue.
-    pub(super) fn explain(&mut self, errno: Errno) -> SendError {
+    pub(crate) fn explain(&mut self, errno: Errno) -> SendError {
         if errno != Errno::EMSGSIZE {
             return errno.into();
         }
@@ -232,7 +233,7 @@ impl DatagramSocket {
     }
 
     /// Has the kernel report the TOS or traffic class of what arrives.
-    pub(super) fn report_traffic_class(&self) -> io::Result<()> {
+    pub(crate) fn report_traffic_class(&self) -> io::Result<()> {
         match self.version {
             IpVersion::Ipv4 => setsockopt(&self.socket, sockopt::IpRecvTos, &true)?,
             IpVersion::Ipv6 => setsockopt(&self.socket, sockopt::Ipv6RecvTClass, &true)?,
@@ -244,7 +245,7 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// `WouldBlock` when there is none; anything else leaves the socket usable.
-    pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<Message> {
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Message> {
         let mut last = Errno::EAGAIN;
         for _ in 0..PENDING_ERRORS_CAP {
             match recv_message(self.socket.as_fd(), buf) {
@@ -257,7 +258,7 @@ impl DatagramSocket {
     }
 
     /// The next entry of the error queue.
-    pub(super) fn take_error(&mut self) -> Option<QueuedError> {
+    pub(crate) fn take_error(&mut self) -> Option<QueuedError> {
         self.set_aside.pop_front().or_else(|| error_queue::take(self.socket.as_fd()))
     }
 }
@@ -299,27 +300,4 @@ fn recv_message(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Message, Errno> {
         }
     }
     Ok(message)
-}
-
-/// Room for the control messages that we ask for: one error report (64 bytes), a local
-/// address (40 bytes), a hop limit, a traffic class and a segment length (24 bytes each). Aligned as cmsg(3) demands.
-#[repr(align(8))]
-pub(super) struct ControlBuffer([u8; 192]);
-
-impl ControlBuffer {
-    pub(super) const fn new() -> Self {
-        Self([0; 192])
-    }
-
-    pub(super) const fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-/// The kernel's address as that of `std`; `None` for a family that is not IP.
-pub(super) fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some((*v4).into());
-    }
-    address.as_sockaddr_in6().map(|v6| (*v6).into())
 }

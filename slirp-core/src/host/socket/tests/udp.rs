@@ -7,9 +7,11 @@ use nix::poll::PollFlags;
 use smoltcp::wire::IpVersion;
 use socket2::SockRef;
 
-use super::{PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait};
 use crate::event::{DatagramError, Envelope, HostError};
-use crate::host::udp::{NotSent, SendError, UdpSocket};
+use crate::host::socket::udp::{NotSent, SendError, UdpSocket};
+use crate::host::tests::{
+    PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait,
+};
 
 const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
 

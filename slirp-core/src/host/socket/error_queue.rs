@@ -12,22 +12,22 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 
-use super::datagram::{ControlBuffer, socket_addr};
+use super::control::{ControlBuffer, socket_addr};
 use crate::event::{DatagramError, HostError};
 
 /// How many bytes of the datagram that caused an error are kept: an ICMP header, which names the
 /// echo request. RFC 792 promises no more than that.
-pub(super) const QUOTE_CAP: usize = 8;
+pub(crate) const QUOTE_CAP: usize = 8;
 
 /// How many entries one question may skip because they are of no interest. More than fit into a
 /// receive buffer of the default size (208 KiB, at least 768 bytes an entry).
-pub(super) const SKIP_CAP: usize = 280;
+pub(crate) const SKIP_CAP: usize = 280;
 
 /// One entry of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct QueuedError {
+pub(crate) struct QueuedError {
     /// What happened to which remote.
-    pub(super) error: DatagramError,
+    pub(crate) error: DatagramError,
     /// How much of `quoted` is there; nothing for an error of the local kernel.
     quoted_len: usize,
     quoted: [u8; QUOTE_CAP],
@@ -35,13 +35,13 @@ pub(super) struct QueuedError {
 
 impl QueuedError {
     /// The first bytes of what was sent, after the IP header (ICMP) or the UDP header (UDP).
-    pub(super) fn quoted(&self) -> &[u8] {
+    pub(crate) fn quoted(&self) -> &[u8] {
         &self.quoted[..self.quoted_len]
     }
 }
 
 /// Takes the next error of the network or of the local kernel; `None` when the queue is empty.
-pub(super) fn take(fd: BorrowedFd<'_>) -> Option<QueuedError> {
+pub(crate) fn take(fd: BorrowedFd<'_>) -> Option<QueuedError> {
     for _ in 0..SKIP_CAP {
         match take_entry(fd) {
             Ok(Some(entry)) => return Some(entry),

@@ -11,12 +11,13 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
-use super::{in_new_netns, ip, wait};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
+use crate::host::link::switchboard::Switchboard;
+use crate::host::link::tap::Tap;
+use crate::host::mailbox::NewMember;
 use crate::host::mailbox::{Mailbox, Message};
-use crate::host::switchboard::{NewMember, Switchboard};
-use crate::host::tap::Tap;
+use crate::host::tests::{in_new_netns, ip, wait};
 use crate::member::{Member, MemberError, MemberId};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::stats::Stats;
@@ -464,7 +465,7 @@ fn what_a_device_lacks_is_done_for_it() {
 fn interface_that_is_deleted_ends_its_member_and_one_that_is_down_does_not() {
     in_new_netns(|| {
         let Ok(device) = File::options().read(true).write(true).open("/dev/net/tun") else {
-            super::skip("/dev/net/tun");
+            crate::host::tests::skip("/dev/net/tun");
             return;
         };
         let device = OwnedFd::from(device);

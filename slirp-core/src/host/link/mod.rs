@@ -1,0 +1,21 @@
+//! The guest's link: what carries its Ethernet frames.
+//!
+//! Owns the three kinds of [`Link`] (a TAP device, a socket, or the devices of several members on
+//! one network), their place in the event loop ([`port`]), and the recording of what crosses them.
+//! What the frames say is decided on the pure side.
+
+mod acceptance;
+mod frame_socket;
+pub(crate) mod port;
+pub(crate) mod recording;
+pub(crate) mod switchboard;
+pub(crate) mod tap;
+
+pub use frame_socket::{FrameListener, FrameSocket, FrameSocketError};
+pub use port::Link;
+pub use recording::{Recording, RecordingError};
+pub use switchboard::Switchboard;
+pub use tap::{OffloadCeiling, Tap, TapError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Tests of links that need several devices, or a network namespace.
+
+mod switchboard;
