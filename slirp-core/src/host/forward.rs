@@ -23,13 +23,14 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 
 pub use self::open::OpenForwards;
 use self::open::{InUse, OpenRule, RuleSocket};
 pub use self::rule::{Forward, ForwardError, ForwardProtocol};
 use super::socket::tcp::TcpStream;
 use super::socket::udp::{NotSent, Received};
+use super::token::Source;
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
@@ -41,8 +42,6 @@ pub const PORTS_CAP: usize = 65_535;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about that (arbitrary).
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Tokens of ports start here, far above those of flows.
-const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
 crate::sys::calls::system_calls! {
     SYS_setsockopt => "datagrams of one client may be joined";
@@ -200,9 +199,9 @@ impl Forwards {
         if let (RuleSocket::Udp(socket), true) = (socket, self.coalesce_udp) {
             socket.coalesce();
         }
-        let token = id.0.checked_add(FIRST_TOKEN).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let token = Source::Port(id.0).token()?;
         let fd = socket.as_raw_fd();
-        self.registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
+        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
     /// Closing the sockets also ends their registration.
@@ -255,13 +254,9 @@ impl Forwards {
         self.rules.range(first..).map(|(&id, rule)| (id, rule.forward)).collect()
     }
 
-    /// Notes that something waits on the socket with this token; `false` if it is none of ours.
-    pub(crate) fn on_event(&mut self, token: Token) -> bool {
-        let Some(id) = token.0.checked_sub(FIRST_TOKEN) else {
-            return false;
-        };
-        self.queue(PortId(id));
-        true
+    /// Notes that something waits on the socket of the port with this number.
+    pub(crate) fn on_event(&mut self, number: usize) {
+        self.queue(PortId(number));
     }
 
     /// The port is to be served again.

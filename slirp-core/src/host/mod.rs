@@ -13,6 +13,7 @@ pub mod link;
 pub(crate) mod mailbox;
 pub(crate) mod reactor;
 pub(crate) mod socket;
+pub(crate) mod token;
 
 #[cfg(test)]
 mod tests;

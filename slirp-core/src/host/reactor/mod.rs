@@ -35,7 +35,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
@@ -51,6 +51,7 @@ use super::mailbox::{FlowPage, Mailbox, Message};
 use super::socket::outbound::OutboundAddresses;
 use super::socket::table::{HostSocket, SocketTable, TcpHost};
 use super::socket::tcp::{Connecting, HandshakeAck};
+use super::token::Source;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
 use crate::flow::FlowSummary;
@@ -87,10 +88,6 @@ const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
 const BULK_FRAME: usize = 4096;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
-
-const LINK: Token = Token(usize::MAX - 1);
-const WAKER: Token = Token(usize::MAX - 2);
-const TIMER: Token = Token(usize::MAX - 3);
 
 crate::sys::calls::system_calls! {
     SYS_epoll_create1 => "the event loop";
@@ -156,20 +153,21 @@ impl Reactor {
         descriptors: Option<usize>,
     ) -> io::Result<(Self, Mailbox)> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let waker = Arc::new(Waker::new(poll.registry(), Source::Mailbox.token()?)?);
         let (mailbox, inbox) = Mailbox::new(waker);
         if let Link::Members(board) = &mut link {
             board.start(stack.config().plan, mailbox.clone());
         }
         let coalesce_udp = link.offload().udp_segmentation;
-        let link = LinkPort::new(link, recorder, poll.registry(), LINK)?;
+        let link = LinkPort::new(link, recorder, poll.registry(), Source::Link.token()?)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
         let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
         // Edge-triggered, so that nobody has to read how often it went off.
-        poll.registry().register(&mut SourceFd(&timer_fd), TIMER, Interest::READABLE)?;
+        let token = Source::Timer.token()?;
+        poll.registry().register(&mut SourceFd(&timer_fd), token, Interest::READABLE)?;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp, descriptors);
         let reactor = Self {
@@ -309,16 +307,16 @@ impl Reactor {
         }
         self.is_gathering |= events.iter().nth(1).is_some();
         for event in events {
-            match event.token() {
-                LINK => {
+            match Source::of(event.token()) {
+                Some(Source::Link) => {
                     found.is_link_ready = true;
                     found.is_link_writable = event.is_writable();
                 }
-                WAKER => found.is_woken = true,
-                TIMER => self.timer_at = None,
-                token if self.forwards.on_event(token) => {}
-                Token(index) => {
-                    let Some((flow, socket)) = self.sockets.at(index) else {
+                Some(Source::Mailbox) => found.is_woken = true,
+                Some(Source::Timer) => self.timer_at = None,
+                Some(Source::Port(number)) => self.forwards.on_event(number),
+                Some(Source::Flow(slot)) => {
+                    let Some((flow, socket)) = self.sockets.at(slot) else {
                         continue;
                     };
                     match socket {
@@ -340,6 +338,7 @@ impl Reactor {
                         }
                     }
                 }
+                None => {}
             }
         }
         found

@@ -59,7 +59,11 @@ fn sleeps(reactor: &mut Reactor, guest: OwnedFd) -> i64 {
     let before = sleeps_so_far();
     reactor.wait(&mut events).unwrap();
     let slept = sleeps_so_far() - before;
-    assert!(events.iter().any(|event| event.token() == LINK && event.is_readable()));
+    assert!(
+        events
+            .iter()
+            .any(|event| Source::of(event.token()) == Some(Source::Link) && event.is_readable())
+    );
     drop(speaking.join().unwrap());
     slept
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use smoltcp::wire::IpVersion;
 use socket2::SockRef;
 
@@ -20,6 +20,7 @@ use super::tcp::{self, Connecting, HandshakeAck, TcpStream};
 use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
+use crate::host::token::Source;
 
 crate::sys::calls::system_calls! {
     SYS_epoll_ctl => "the poller is told of a socket";
@@ -95,7 +96,7 @@ impl SocketTable {
             HostSocket::Tcp(_) => STREAM_INTEREST,
             HostSocket::Udp(_) | HostSocket::Echo(_) => Interest::READABLE,
         };
-        self.registry.register(&mut SourceFd(&fd), Token(index), interest)?;
+        self.registry.register(&mut SourceFd(&fd), Source::Flow(flow.index).token()?, interest)?;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
@@ -117,7 +118,10 @@ impl SocketTable {
         // Should there be room by now, this reports it: a change arms the edge anew.
         let interest = STREAM_INTEREST.add(Interest::WRITABLE);
         let fd = host.stream.as_raw_fd();
-        match self.registry.reregister(&mut SourceFd(&fd), Token(slot(flow.index)), interest) {
+        let token = Source::Flow(flow.index).token();
+        let watched =
+            token.and_then(|it| self.registry.reregister(&mut SourceFd(&fd), it, interest));
+        match watched {
             Ok(()) => host.is_room_watched = true,
             Err(error) => {
                 // Nobody would ever hear of the room. The end of both directions is heard of, and
@@ -128,9 +132,9 @@ impl SocketTable {
         }
     }
 
-    /// The socket in slot `index`, whoever's it is.
-    pub(crate) fn at(&mut self, index: usize) -> Option<(FlowId, &mut HostSocket)> {
-        self.slots.get_mut(index)?.as_mut().map(|slot| (slot.flow, &mut slot.socket))
+    /// The socket in slot `index`, whichever flow it belongs to.
+    pub(crate) fn at(&mut self, index: u32) -> Option<(FlowId, &mut HostSocket)> {
+        self.slots.get_mut(slot(index))?.as_mut().map(|slot| (slot.flow, &mut slot.socket))
     }
 
     /// The host's side of the socket of `flow`, where it has one that is open.
@@ -173,7 +177,7 @@ impl SocketTable {
 
     /// The socket of `flow`.
     pub(crate) fn of(&mut self, flow: FlowId) -> Option<&mut HostSocket> {
-        let (owner, socket) = self.at(slot(flow.index))?;
+        let (owner, socket) = self.at(flow.index)?;
         (owner == flow).then_some(socket)
     }
 
