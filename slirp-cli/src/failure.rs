@@ -9,18 +9,18 @@ use std::path::PathBuf;
 
 use nix::libc;
 use slirp_core::host::link::{FrameSocketError, RecordingError, TapError};
-use slirp_core::instance::{ForwardError, OutboundError, RunError, StartError};
+use slirp_core::instance::{ForwardError, MTU_MIN, OutboundError, RunError, StartError};
 use slirp_core::netns::{AttachError, WatchError};
 use slirp_core::sandbox::SandboxError;
 use slirp_core::sandbox::seccomp::SeccompError;
 
 use crate::console::complain;
-use crate::run::{MAX_API_PATH, MIN_MTU};
+use crate::run::MAX_API_PATH;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunFailure {
-    #[error("the MTU is {0}, but the smallest that works is {MIN_MTU}")]
+    #[error("the MTU is {0}, but the smallest that works is {MTU_MIN}")]
     MtuTooSmall(u16),
     #[error("descriptor {0} is given for two purposes")]
     DescriptorTwice(i32),

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use slirp_core::instance::OutboundAddresses;
+use slirp_core::instance::{MTU_MAX, OutboundAddresses};
 use slirp_core::plan::{AddressPlan, Ipv6Plan, PlanError};
 use slirp_core::policy::Policy;
 use slirp_core::service::search_domain::SearchDomain;
@@ -17,9 +17,6 @@ use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::publish::{Publish, PublishError};
-
-/// Largest MTU that the command line takes: 65535 less the Ethernet header.
-const MAX_MTU: i64 = 65_521;
 
 /// Longest time that the command line takes for `--busy-poll`, in microseconds (arbitrary: what takes longer
 /// than a millisecond does not care for the few microseconds that could be saved).
@@ -165,7 +162,9 @@ pub(crate) fn integer(text: &OsStr) -> Option<i64> {
 
 /// An MTU, 1..=65521.
 pub(crate) fn mtu(text: &OsStr) -> Option<u16> {
-    integer(text).filter(|mtu| (1..=MAX_MTU).contains(mtu)).and_then(|mtu| mtu.try_into().ok())
+    integer(text)
+        .filter(|mtu| (1..=i64::from(MTU_MAX)).contains(mtu))
+        .and_then(|mtu| mtu.try_into().ok())
 }
 
 /// The number of a file descriptor, not negative.

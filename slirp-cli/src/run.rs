@@ -43,10 +43,6 @@ use crate::lifetime::{self, End, Signals, Sources};
 use crate::options::{Options, Target};
 use crate::publish;
 
-/// Smallest MTU that the engine works with: every host must take IPv4 packets of 68 bytes
-/// (RFC 791, section 3.2).
-pub(crate) const MIN_MTU: u16 = 68;
-
 /// Size of a Unix socket's path with its final NUL (unix(7)).
 pub(crate) const MAX_API_PATH: usize = 108;
 
@@ -66,7 +62,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
-    if options.mtu < MIN_MTU {
+    if options.mtu < instance::MTU_MIN {
         return Err(RunFailure::MtuTooSmall(options.mtu));
     }
     if let Target::TapFd(fd) = options.target

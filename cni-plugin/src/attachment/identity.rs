@@ -68,7 +68,7 @@ impl ProcessIdentity {
 
 /// Whether a process has not ended yet.
 pub(crate) fn is_running(process: &ProcessFd) -> bool {
-    matches!(process.wait(nix::poll::PollTimeout::ZERO), Ok(false))
+    matches!(process.wait(core::time::Duration::ZERO), Ok(false))
 }
 
 fn start_time(pid: i32) -> Option<u64> {

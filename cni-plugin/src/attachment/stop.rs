@@ -9,7 +9,6 @@
 use std::fs;
 use std::time::Duration;
 
-use nix::poll::PollTimeout;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use slirp_core::ProcessFd;
@@ -121,7 +120,7 @@ fn end(process: &ProcessFd) -> Result<(), Error> {
     }
     for (signal, timeout) in [(Signal::SIGTERM, TERM_TIMEOUT), (Signal::SIGKILL, KILL_TIMEOUT)] {
         // It may have ended this moment, which is what the wait tells.
-        let _ = process.signal(signal);
+        let _ = process.signal(signal as i32);
         if has_ended(process, timeout) {
             return Ok(());
         }
@@ -130,8 +129,7 @@ fn end(process: &ProcessFd) -> Result<(), Error> {
 }
 
 fn has_ended(process: &ProcessFd, within: Duration) -> bool {
-    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
-    process.wait(timeout).unwrap_or(false)
+    process.wait(within).unwrap_or(false)
 }
 
 /// The number of the keeper of this attachment, if it runs.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use slirp_core::instance::MemberName;
+use slirp_core::instance::{MTU_MAX, MemberName};
 use slirp_core::member::{MemberNameError, NAMES_CAP};
 use slirp_core::netns::NamespaceId;
 use slirp_core::plan::Ipv6Plan;
@@ -21,9 +21,8 @@ use crate::protocol::error::CniError;
 use crate::protocol::field;
 use crate::protocol::result::{Dns, texts};
 
-/// What the original plugin takes, and its default.
+/// The smallest MTU that the original plugin takes, and its default.
 const MTU_MIN: u16 = 1500;
-const MTU_MAX: u16 = 65_521;
 
 /// Capabilities that we act on; others are an error, so that nobody believes that they work.
 const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];

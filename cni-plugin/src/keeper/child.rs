@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,7 +23,7 @@ use crate::attachment::store::Files;
 /// How long an engine may take to start (arbitrary; it takes some 10 ms).
 const START_TIMEOUT_MS: u16 = 15_000;
 /// How long an engine may take to end before it is killed (arbitrary; it takes milliseconds).
-const END_TIMEOUT_MS: u16 = 5_000;
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running engine. Dropping it kills it, unless it has ended.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Engine {
                 nix::sys::socket::Shutdown::Both,
             );
         }
-        if !self.process.wait(PollTimeout::from(END_TIMEOUT_MS)).unwrap_or(false) {
+        if !self.process.wait(END_TIMEOUT).unwrap_or(false) {
             tracing::warn!("the engine does not end and is killed");
             // Our own child, not waited for yet, so its number is still its own.
             let _ = self.child.kill();

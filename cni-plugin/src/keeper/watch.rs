@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use slirp_core::ProcessFd;
@@ -51,7 +52,7 @@ impl Teller {
     fn is_gone(&self) -> bool {
         match self {
             Self::Watch(watch) => watch.is_gone(),
-            Self::HiddenProcess(process) => process.wait(PollTimeout::ZERO).unwrap_or(true),
+            Self::HiddenProcess(process) => process.wait(Duration::ZERO).unwrap_or(true),
             Self::Nobody => false,
         }
     }

@@ -13,8 +13,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ use crate::host::forward::ForwardError;
 use crate::host::handle::Handle;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::sandbox::RemovedFile;
-use crate::sys::outside::Identity;
+use crate::sys::file::OwnFile;
 
 /// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.
 pub const CONNECTIONS_CAP: usize = 256;
@@ -58,10 +57,9 @@ crate::sys::calls::system_calls! {
 /// A bound API socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct ApiSocket {
-    listener: Option<std::os::unix::net::UnixListener>,
-    path: PathBuf,
-    /// Device and inode of our file.
-    identity: Option<Identity>,
+    /// Removed before the listener is closed.
+    file: OwnFile,
+    listener: std::os::unix::net::UnixListener,
 }
 
 impl ApiSocket {
@@ -78,25 +76,25 @@ impl ApiSocket {
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        let identity = identity(path);
-        Ok(Self { listener: Some(listener), path: path.to_owned(), identity })
+        Ok(Self { file: OwnFile::at(path), listener })
     }
 
     /// Its file, for a process that is about to enter a sandbox and will not reach it any more, see
     /// [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
     pub fn file(&self) -> Option<RemovedFile> {
-        Some(RemovedFile { path: self.path.clone(), identity: self.identity? })
+        Some(RemovedFile { path: self.file.path().to_owned(), identity: self.file.identity()? })
     }
 
     /// Serves up to `cap` clients at one time, until it is dropped.
     pub(crate) async fn serve(
-        mut self,
+        self,
         handle: Handle,
         plan: AddressPlan,
         assumed: AssumedGuest,
         cap: usize,
     ) {
-        let Some(Ok(listener)) = self.listener.take().map(UnixListener::from_std) else {
+        let Self { file: _file, listener } = self;
+        let Ok(listener) = UnixListener::from_std(listener) else {
             tracing::error!("the API socket is not usable");
             return;
         };
@@ -135,18 +133,6 @@ struct Shared {
     plan: AddressPlan,
     assumed: AssumedGuest,
     started_at: Instant,
-}
-
-impl Drop for ApiSocket {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<Identity> {
-    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 async fn serve_client(mut stream: UnixStream, shared: Arc<Shared>) {

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::host::link::TapError;
 use crate::sys::attach::{self, AttachStep};
+use crate::sys::errno::errno_of;
 use crate::sys::fork;
 
 /// Why there is no TAP device in the target's namespaces.
@@ -45,9 +46,9 @@ pub enum AttachError {
     /// The helper process could not be started.
     #[error("cannot start the helper process: {}", system_text(.0))]
     HelperNotStarted(#[source] io::Error),
-    /// A signal ended the helper process.
-    #[error("the helper process was killed by {0}")]
-    HelperKilled(Signal),
+    /// A signal of this number ended the helper process.
+    #[error("the helper process was killed by {}", name_of_signal(*.0))]
+    HelperKilled(i32),
     /// The helper process ended without a report, with this status where it is known.
     #[error("the helper process ended without a report")]
     HelperSilent(Option<i32>),
@@ -60,10 +61,10 @@ impl AttachError {
     /// What a person can do about it, where that is not obvious; goes on a line of its own.
     pub fn hint(&self) -> Option<&'static str> {
         let (step, errno) = match self {
-            Self::Step { step, source } => (*step, errno(source)),
+            Self::Step { step, source } => (*step, errno_of(source)),
             Self::OpenNamespace { path, source } => {
-                let is_gone = errno(source) == Errno::ENOENT && path.starts_with("/proc");
-                let is_foreign = errno(source) == Errno::EACCES;
+                let is_gone = errno_of(source) == Errno::ENOENT && path.starts_with("/proc");
+                let is_foreign = errno_of(source) == Errno::EACCES;
                 return is_foreign
                     .then_some("only the owner of a process or root can attach to it")
                     .or(is_gone.then_some("there is no process of this number, or it has ended"));
@@ -131,17 +132,19 @@ impl From<attach::Failure> for AttachError {
             attach::Failure::Helper(fork::Failure::NotStarted(errno)) => {
                 Self::HelperNotStarted(errno.into())
             }
-            attach::Failure::Helper(fork::Failure::Killed(signal)) => Self::HelperKilled(signal),
+            attach::Failure::Helper(fork::Failure::Killed(signal)) => {
+                Self::HelperKilled(signal as i32)
+            }
             attach::Failure::Helper(fork::Failure::Silent(status)) => Self::HelperSilent(status),
         }
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+fn name_of_signal(number: i32) -> String {
+    Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.to_string())
 }
 
-/// The text of strerror(3) alone: `io::Error` would add the number behind it.
+/// The text of strerror(3) alone, which scripts know: `io::Error` would add the number behind it.
 fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {

@@ -30,6 +30,8 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::read;
 
 use super::process::Process;
+use crate::sys::errno::text_of;
+use crate::sys::file::Identity;
 
 /// Why the end of a target cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -42,23 +44,23 @@ pub enum WatchError {
     #[error("cannot watch a process: the kernel lacks pidfd_open(2) (Linux 5.3)")]
     Kernel,
     /// A descriptor of the process cannot be had.
-    #[error("cannot watch process {pid}: {}", errno.desc())]
+    #[error("cannot watch process {pid}: {}", text_of(source))]
     Process {
         /// Its number.
         pid: i32,
         /// What pidfd_open(2) or epoll_ctl(2) said.
-        errno: Errno,
+        source: io::Error,
     },
     /// The name does not stay: other files of `/proc` and of our own descriptors.
     #[error("cannot watch {}: give a PID, /proc/PID/ns/net or a path outside of /proc", .0.display())]
     Unwatchable(PathBuf),
     /// The path or its folder cannot be watched.
-    #[error("cannot watch {}: {}", path.display(), errno.desc())]
+    #[error("cannot watch {}: {}", path.display(), text_of(source))]
     Path {
         /// The path.
         path: PathBuf,
         /// What the system call said.
-        errno: Errno,
+        source: io::Error,
     },
 }
 
@@ -84,7 +86,7 @@ pub(crate) struct NameWatch {
     folder: OwnedFd,
     name: OsString,
     /// Device and inode of the namespace.
-    identity: (u64, u64),
+    identity: Identity,
     changes: Inotify,
     /// `/proc/self/mountinfo`, which is never read: the kernel reports changes of it.
     mounts: File,
@@ -99,7 +101,7 @@ impl TargetWatch {
             } else if errno == Errno::ENOSYS {
                 WatchError::Kernel
             } else {
-                WatchError::Process { pid, errno }
+                WatchError::Process { pid, source: errno.into() }
             }
         })?;
         Ok(Self { what: format!("process {pid}"), watched: Watched::End(descriptor) })
@@ -107,9 +109,8 @@ impl TargetWatch {
 
     /// Watches the name `path` of the namespace `net`.
     pub(super) fn of_name(path: &Path, net: &OwnedFd) -> Result<Self, WatchError> {
-        let failed = |errno| WatchError::Path { path: path.to_owned(), errno };
-        let failed_io =
-            |error: io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or_default()));
+        let failed_io = |source| WatchError::Path { path: path.to_owned(), source };
+        let failed = |errno: Errno| failed_io(errno.into());
         let unwatchable = || WatchError::Unwatchable(path.to_owned());
         // A link in `/proc` leads to no name, but straight to the file.
         let is_link = fs::symlink_metadata(path).map_err(failed_io)?.is_symlink();
@@ -207,10 +208,10 @@ impl AsFd for NameWatch {
     }
 }
 
-fn name_means(folder: &OwnedFd, name: &OsStr) -> Result<(u64, u64), Errno> {
+fn name_means(folder: &OwnedFd, name: &OsStr) -> Result<Identity, Errno> {
     fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|found| identity(&found))
 }
 
-const fn identity(file: &FileStat) -> (u64, u64) {
+const fn identity(file: &FileStat) -> Identity {
     (file.st_dev, file.st_ino)
 }

@@ -53,6 +53,7 @@ use nix::sys::signal::raise;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
 
 use crate::netns::TargetWatch;
+use crate::sys::errno::{errno_of, text_of};
 use crate::sys::privilege::scope_abstract_sockets;
 
 /// A step on the way into the sandbox. Its text is the system call or what it is for.
@@ -124,7 +125,7 @@ pub enum SandboxError {
     #[error("the process has {0} threads; enter the sandbox before any is started")]
     SeveralThreads(usize),
     /// A step failed.
-    #[error("sandbox: {step}: {}", errno_of(source).desc())]
+    #[error("sandbox: {step}: {}", text_of(source))]
     Step {
         /// Which one.
         step: SandboxStep,
@@ -182,10 +183,6 @@ impl From<(SandboxStep, Errno)> for SandboxError {
     fn from((step, errno): (SandboxStep, Errno)) -> Self {
         Self::Step { step, source: errno.into() }
     }
-}
-
-fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 /// What there is of the sandbox inside.

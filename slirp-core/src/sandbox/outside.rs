@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::netns::{NameWatch, TargetWatch};
-use crate::sys::outside::{Duties, Helper, Identity, Watched};
+use crate::sys::file::Identity;
+use crate::sys::outside::{Duties, Helper, Watched};
 
 /// A file that is removed at the end, unless another one has its name by then.
 #[derive(Clone, Debug)]

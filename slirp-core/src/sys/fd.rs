@@ -8,7 +8,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+/// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
+pub(crate) fn make_ours(fd: &OwnedFd) -> io::Result<()> {
+    let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
 
 /// Takes over a descriptor that this process was started with, such as `--ready-fd=3`.
 ///
@@ -207,7 +216,7 @@ mod tests {
         let mut record = [0; 8];
         let (len, fd) = receive_with_fd(b.as_fd(), &mut record).unwrap();
         assert_eq!(&record[..len], b"with");
-        let flags = nix::fcntl::fcntl(fd.unwrap(), nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        let flags = fcntl(fd.unwrap(), FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
         let (len, fd) = receive_with_fd(b.as_fd(), &mut record).unwrap();
         assert!(&record[..len] == b"bare" && fd.is_none());
@@ -218,8 +227,7 @@ mod tests {
     #[test]
     fn inherited_descriptor_is_adopted_once() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-            .unwrap();
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let number = file.into_raw_fd();
         let adopted = inherited_fd(number).unwrap();
         assert_eq!(adopted.as_raw_fd(), number);

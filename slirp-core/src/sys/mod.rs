@@ -5,16 +5,20 @@
 //! ([`fd`]), the helper process that works inside somebody else's namespaces ([`fork`], and [`attach`]
 //! which is what it does there), the one that stays outside of the sandbox for us ([`outside`]),
 //! capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU
-//! discovery of a socket ([`mtu_discovery`]), the allocator of the binaries
-//! ([`alloc`]), and system calls as data ([`calls`]). Each function offered here is safe to call; what
-//! makes it so is written beside its `unsafe` block. Decisions are left to the floors above.
+//! discovery of a socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system
+//! calls as data ([`calls`]). Beside them stand two small things that every floor above needs: the
+//! texts of errors ([`errno`]) and files by device and inode ([`file`]). Each function offered here is
+//! safe to call; what makes it so is written beside its `unsafe` block. Decisions are left to the
+//! floors above.
 
 #![expect(unsafe_code, reason = "system calls that no safe crate wraps; the only place for them")]
 
 pub(crate) mod alloc;
 pub(crate) mod attach;
 pub(crate) mod calls;
+pub(crate) mod errno;
 mod fd;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod ifreq;
 pub(crate) mod mtu_discovery;
@@ -26,6 +30,6 @@ mod rtnetlink;
 pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
-pub(crate) use fd::owner_of;
 pub use fd::{close_inherited_fds, inherited_fd, receive_fd, send_fd};
+pub(crate) use fd::{make_ours, owner_of};
 pub use process::{ProcessFd, close_descriptors_on_exec, reset_signals};

@@ -36,6 +36,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, pipe2, read, write};
 
 use super::fd::open_fds;
+use super::file::Identity;
 
 super::calls::system_calls! {
     SYS_write => "questions to the helper";
@@ -43,9 +44,6 @@ super::calls::system_calls! {
     SYS_ppoll => "the helper's answers and its end";
     SYS_wait4 => "the helper's end";
 }
-
-/// What tells one file from another: its device and inode.
-pub(crate) type Identity = (u64, u64);
 
 /// Longest file that is read, in bytes (arbitrary; an ordinary resolv.conf has a few hundred).
 pub(crate) const FILE_CAP: usize = 64 * 1024;

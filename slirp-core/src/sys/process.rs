@@ -5,10 +5,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
 /// A process, running or ended, that can be waited for and signalled without mistaking another one
 /// for it. Readable, in the sense of poll(2), from its end on, whether or not its parent has waited
@@ -25,18 +26,18 @@ impl ProcessFd {
         Ok(Self(open_process(pid)?))
     }
 
-    /// Sends a signal.
+    /// Sends the signal of this number (signal(7)).
     ///
     /// # Errors
     /// `ESRCH` when the process has ended, `EPERM` when it is not ours to signal.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
         // SAFETY: pidfd_send_signal(2) takes a descriptor, a number, no signal information and no
         // flags.
         let sent = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.0.as_raw_fd(),
-                signal as libc::c_int,
+                signal,
                 core::ptr::null::<libc::siginfo_t>(),
                 0,
             )
@@ -44,11 +45,12 @@ impl ProcessFd {
         Ok(Errno::result(sent).map(drop)?)
     }
 
-    /// Waits until the process has ended; says whether it did so within `timeout`.
+    /// Waits until the process has ended; says whether it did so within `timeout` (at most 24 days).
     ///
     /// # Errors
     /// Those of poll(2), except `EINTR`.
-    pub fn wait(&self, timeout: PollTimeout) -> io::Result<bool> {
+    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut polled, timeout) {
@@ -131,11 +133,11 @@ mod tests {
     fn process_is_signalled_and_its_end_is_seen_before_it_is_waited_for() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let process = ProcessFd::open(child.id().cast_signed()).unwrap();
-        assert!(!process.wait(PollTimeout::ZERO).unwrap(), "it runs");
-        process.signal(Signal::SIGKILL).unwrap();
-        assert!(process.wait(PollTimeout::from(5_000_u16)).unwrap(), "it has ended");
+        assert!(!process.wait(Duration::ZERO).unwrap(), "it runs");
+        process.signal(libc::SIGKILL).unwrap();
+        assert!(process.wait(Duration::from_secs(5)).unwrap(), "it has ended");
         child.wait().unwrap();
-        let error = process.signal(Signal::SIGKILL).unwrap_err();
+        let error = process.signal(libc::SIGKILL).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 

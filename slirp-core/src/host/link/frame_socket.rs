@@ -16,16 +16,18 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     MsgFlags, SockType, UnixAddr, getpeername, getsockname, getsockopt, recv, send, sockopt,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::sys::errno::text_of;
+use crate::sys::file::OwnFile;
+use crate::sys::make_ours;
 
 /// Why there is no socket to carry frames.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +61,6 @@ impl FrameSocketError {
     }
 }
 
-/// The kernel's words alone.
-fn text_of(error: &io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().to_owned())
-}
-
 /// A connected `SOCK_SEQPACKET` socket, non-blocking and close-on-exec.
 #[derive(Debug)]
 pub struct FrameSocket {
@@ -84,7 +79,7 @@ impl FrameSocket {
             return Err(FrameSocketError::NotSeqpacket);
         }
         getpeername::<UnixAddr>(fd.as_raw_fd()).map_err(|_| FrameSocketError::NotConnected)?;
-        make_ours(&fd).map_err(|errno| FrameSocketError::call("fcntl")(errno.into()))?;
+        make_ours(&fd).map_err(FrameSocketError::call("fcntl"))?;
         Ok(Self { fd })
     }
 
@@ -148,10 +143,9 @@ impl AsFd for FrameSocket {
 /// somebody has put another one in its place.
 #[derive(Debug)]
 pub struct FrameListener {
+    /// Removed before the socket is closed.
+    _file: OwnFile,
     socket: Socket,
-    path: PathBuf,
-    /// Device and inode of our file.
-    identity: Option<(u64, u64)>,
 }
 
 impl FrameListener {
@@ -173,7 +167,7 @@ impl FrameListener {
         let socket = new_socket()?;
         socket.bind(&address).map_err(FrameSocketError::call("bind"))?;
         socket.listen(1).map_err(FrameSocketError::call("listen"))?;
-        Ok(Self { socket, path: path.to_owned(), identity: identity(path) })
+        Ok(Self { _file: OwnFile::at(path), socket })
     }
 
     /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is one.
@@ -193,20 +187,6 @@ impl AsFd for FrameListener {
     }
 }
 
-impl Drop for FrameListener {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It is gone already, or out of reach; either way nothing is left to do.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let file = fs::symlink_metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
 fn new_socket() -> Result<Socket, FrameSocketError> {
     let kind = Type::SEQPACKET.cloexec().nonblocking();
     Socket::new(Domain::UNIX, kind, None).map_err(FrameSocketError::call("socket"))
@@ -221,19 +201,14 @@ fn address_of(path: &Path) -> Result<SockAddr, FrameSocketError> {
     SockAddr::unix(path).map_err(FrameSocketError::call("socket address"))
 }
 
-fn make_ours(fd: &OwnedFd) -> Result<(), Errno> {
-    let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
-}
-
 fn gone() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, shutdown, socketpair};
 
     use super::*;

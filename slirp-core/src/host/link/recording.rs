@@ -25,10 +25,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::sys::errno::text_of;
 use crate::wire::vnet::VNET_HEADER_LEN;
 
 /// Bytes that wait to be written at most, while as many are being written (arbitrary: a tenth of a
@@ -49,7 +49,7 @@ pub enum RecordingError {
     #[error("nobody reads from this FIFO; start the reader first")]
     NoReader,
     /// The file cannot be opened or made.
-    #[error("{}", .0.raw_os_error().map_or_else(|| .0.to_string(), |number| Errno::from_raw(number).desc().to_owned()))]
+    #[error("{}", text_of(.0))]
     Open(#[source] io::Error),
 }
 

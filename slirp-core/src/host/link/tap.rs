@@ -14,21 +14,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 use super::acceptance::{Acceptance, Author, Unwritten};
 use crate::config::Offload;
-use crate::sys::{ifreq, tun};
+use crate::sys::errno::text_of;
+use crate::sys::{ifreq, make_ours, tun};
 use crate::wire::MacAddr;
 use crate::wire::vnet::VNET_HEADER_LEN;
 
 /// Why a descriptor cannot serve as the guest's link.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TapError {
     /// It is not a TUN/TAP descriptor, or one without an interface.
-    #[error("the file descriptor is not an open TAP device: {}", .0.desc())]
-    NotADevice(Errno),
+    #[error("the file descriptor is not an open TAP device: {}", text_of(.0))]
+    NotADevice(#[source] io::Error),
     /// It is a TUN device, which carries IP packets instead of Ethernet frames.
     #[error("{name} is a TUN device, but a TAP device is needed")]
     NotTap {
@@ -42,8 +42,8 @@ pub enum TapError {
         name: String,
     },
     /// The kernel refused a setting that every kernel accepts.
-    #[error("cannot set up the TAP device: {}", .0.desc())]
-    Setting(Errno),
+    #[error("cannot set up the TAP device: {}", text_of(.0))]
+    Setting(#[source] io::Error),
 }
 
 /// The most that is asked of a TAP device; less is taken where the kernel offers less.
@@ -84,7 +84,8 @@ impl Tap {
     /// # Errors
     /// [`TapError`] when it is no TAP device, or one whose frames we cannot read.
     pub fn adopt_up_to(fd: OwnedFd, ceiling: OffloadCeiling) -> Result<Self, TapError> {
-        let (interface, flags) = tun::interface(fd.as_fd()).map_err(TapError::NotADevice)?;
+        let (interface, flags) =
+            tun::interface(fd.as_fd()).map_err(|errno| TapError::NotADevice(errno.into()))?;
         let name = String::from_utf8_lossy(interface.name()).into_owned();
         if flags & tun::TAP == 0 {
             return Err(TapError::NotTap { name });
@@ -94,7 +95,8 @@ impl Tap {
         }
         make_ours(&fd).map_err(TapError::Setting)?;
         let vnet_header = flags & tun::VNET_HEADER != 0;
-        let offload = negotiate(fd.as_fd(), vnet_header, ceiling).map_err(TapError::Setting)?;
+        let offload = negotiate(fd.as_fd(), vnet_header, ceiling)
+            .map_err(|errno| TapError::Setting(errno.into()))?;
         Ok(Self { fd, acceptance: Acceptance::new(name, offload) })
     }
 
@@ -164,13 +166,6 @@ pub(crate) fn is_frame_lost(error: &io::Error) -> bool {
 fn write(fd: &OwnedFd, frame: &[u8]) -> Result<(), Errno> {
     // The device takes a frame as a whole or not at all.
     nix::unistd::write(fd, frame).map(drop)
-}
-
-fn make_ours(fd: &OwnedFd) -> Result<(), Errno> {
-    let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
 }
 
 fn negotiate(
