@@ -65,7 +65,7 @@ fn connect(container: &Container) -> Result<Instance, Box<dyn Error>> {
 fn run_blocking(container: Container, network: Instance) -> Result<(), Box<dyn Error>> {
     let said = container.run()?;
     let handle = network.handle();
-    let stats = handle.blocking_stats().ok_or("the network ended early")?;
+    let stats = handle.blocking().stats().ok_or("the network ended early")?;
     report("first", &said, &stats);
     handle.shutdown();
     network.wait()?;

@@ -157,7 +157,7 @@ fn two_instances_of_one_process_serve_two_guests() {
     let _from_first = echo(&world.guest, server.address());
     let _from_second = echo(&other, server.address());
     let flows = |instance: &Instance| {
-        instance.handle().blocking_stats().expect("the instance runs").tcp_opened
+        instance.handle().blocking().stats().expect("the instance runs").tcp_opened
     };
     assert_eq!((flows(&first), flows(&second)), (1, 1));
 
@@ -246,7 +246,7 @@ fn handle_outlives_its_instance() {
     let instance = embed(&world, &world.guest, Policy::default());
     let handle = instance.handle();
     drop(instance);
-    assert!(handle.blocking_stats().is_none());
+    assert!(handle.blocking().stats().is_none());
     handle.shutdown();
 }
 
@@ -281,7 +281,7 @@ fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
         \x02\0\0\0\0\x01\x0a\0\x02\x64\0\0\0\0\0\0\x0a\0\x02\x02";
     send(there.as_raw_fd(), question, MsgFlags::empty()).expect("the instance listens");
     wait_until(PATIENCE, "the answer", || {
-        let stats = instance.handle().blocking_stats().expect("the instance runs");
+        let stats = instance.handle().blocking().stats().expect("the instance runs");
         stats.frames_to_guest == 1
     });
     drop(there);

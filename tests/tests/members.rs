@@ -55,7 +55,7 @@ fn member(namespace: &Namespace, last: u8, ceiling: OffloadCeiling) -> NewMember
 }
 
 fn join(network: &Instance, namespace: &Namespace, last: u8, ceiling: OffloadCeiling) -> MemberId {
-    network.handle().blocking_add_member(member(namespace, last, ceiling)).unwrap()
+    network.handle().blocking().add_member(member(namespace, last, ceiling)).unwrap()
 }
 
 fn assert_echo(from: &Namespace, to: SocketAddr, len: usize) {
@@ -105,7 +105,7 @@ fn members_without_offloads_get_whole_packets() {
         // Super-segments of the stack.
         assert_echo(&poor, far.address(), 4 << 20);
     }
-    let stats = network.handle().blocking_stats().unwrap();
+    let stats = network.handle().blocking().stats().unwrap();
     assert!(stats.frames_between_members > 100);
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0);
 }
@@ -122,14 +122,14 @@ fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
         Builder::new(Switchboard::new().unwrap()).plan(plan()).spawn().unwrap()
     });
     join(&network, &full, 100, OffloadCeiling::default());
-    network.handle().blocking_add_member(newcomer).unwrap();
+    network.handle().blocking().add_member(newcomer).unwrap();
     // Large frames of the other member, before and after the stack's own.
     let server = TcpServer::echo(&refusing, (Ipv4Addr::new(10, 0, 2, 101), 0).into());
     for _ in 0..2 {
         assert_echo(&full, server.address(), 4 << 20);
         assert_echo(&refusing, far.address(), 4 << 20);
     }
-    let stats = network.handle().blocking_stats().unwrap();
+    let stats = network.handle().blocking().stats().unwrap();
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0);
 }
 
@@ -141,12 +141,12 @@ fn member_stays_when_its_kernel_cannot_describe_a_frame() {
     let guest = Container::alone(&world, Account::Root);
     let newcomer = member(&guest, 100, OffloadCeiling::default());
     let device = newcomer.tap.as_fd().try_clone_to_owned().unwrap();
-    network.handle().blocking_add_member(newcomer).unwrap();
+    network.handle().blocking().add_member(newcomer).unwrap();
     set_header_len(device.as_fd(), BEYOND_ANY_READ);
     let socket = guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     wait_until(PATIENCE, "a lost frame", || {
         socket.send_to(b"lost", (FAR, 9)).unwrap();
-        let stats = network.handle().blocking_stats().unwrap();
+        let stats = network.handle().blocking().stats().unwrap();
         stats.discards.value(DiscardReason::VnetHeaderInvalid) > 0
     });
     set_header_len(device.as_fd(), HEADER_LEN);
@@ -163,34 +163,35 @@ fn member_goes_with_its_ports_its_guard_and_its_device() {
     let (mut end, guard) = std::io::pipe().unwrap();
     let new =
         NewMember { guard: Some(guard.into()), ..member(&first, 100, OffloadCeiling::default()) };
-    let id = handle.blocking_add_member(new).unwrap();
+    let id = handle.blocking().add_member(new).unwrap();
     let other = join(&network, &second, 101, OffloadCeiling::default());
-    let ids: Vec<MemberId> = handle.blocking_members().unwrap().into_iter().map(|m| m.0).collect();
+    let ids: Vec<MemberId> =
+        handle.blocking().members().unwrap().into_iter().map(|m| m.0).collect();
     assert_eq!(ids, [id, other]);
     let rule = |last| {
         let host = (Ipv4Addr::UNSPECIFIED, 8000 + u16::from(last)).into();
         let guest = (Ipv4Addr::new(10, 0, 2, last), 80).into();
         Forward::new(ForwardProtocol::Tcp, host, guest)
     };
-    handle.blocking_add_forwards(vec![rule(100), rule(101)]).unwrap();
-    handle.blocking_remove_member(id).unwrap();
+    handle.blocking().add_forwards(vec![rule(100), rule(101)]).unwrap();
+    handle.blocking().remove_member(id).unwrap();
     assert_eq!(std::io::Read::read(&mut end, &mut [0]).unwrap(), 0, "the guard is closed");
     let left: Vec<Forward> =
-        handle.blocking_list_forwards().unwrap().into_iter().map(|(_, rule)| rule).collect();
+        handle.blocking().list_forwards().unwrap().into_iter().map(|(_, rule)| rule).collect();
     assert_eq!(left, [rule(101)]);
     assert!(!first.exec(&["ip", "link", "show", "tap0"]).status.success());
-    assert_eq!(handle.blocking_remove_member(id), Err(MemberError::Unknown));
+    assert_eq!(handle.blocking().remove_member(id), Err(MemberError::Unknown));
     // A device that goes by itself takes its member along.
     second.script("ip link delete tap0");
-    wait_until(PATIENCE, "the member is gone", || handle.blocking_members().unwrap().is_empty());
-    assert!(handle.blocking_list_forwards().unwrap().is_empty());
+    wait_until(PATIENCE, "the member is gone", || handle.blocking().members().unwrap().is_empty());
+    assert!(handle.blocking().list_forwards().unwrap().is_empty());
     // And the network is as good as new.
     join(&network, &first, 100, OffloadCeiling::default());
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
     assert_echo(&first, far.address(), 1 << 16);
     handle.shutdown();
     network.wait().unwrap();
-    assert_eq!(handle.blocking_remove_member(id), Err(MemberError::Ended));
+    assert_eq!(handle.blocking().remove_member(id), Err(MemberError::Ended));
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn instance_with_one_guest_takes_no_members() {
     let instance = world.host.enter(|| Builder::new(tap).plan(plan()).spawn().unwrap());
     let other = Container::alone(&world, Account::Root);
     let refused =
-        instance.handle().blocking_add_member(member(&other, 101, OffloadCeiling::default()));
+        instance.handle().blocking().add_member(member(&other, 101, OffloadCeiling::default()));
     assert_eq!(refused, Err(MemberError::NotShared));
-    assert!(instance.handle().blocking_members().unwrap().is_empty());
+    assert!(instance.handle().blocking().members().unwrap().is_empty());
 }

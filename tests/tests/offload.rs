@@ -99,7 +99,7 @@ fn works_with(ceiling: OffloadCeiling, expected: Offload) {
     assert_eq!(Offload { udp_segmentation: false, ..offload }, expected);
     exchange(&world, tcp.address());
     datagrams(&world, udp.address());
-    let stats = instance.handle().blocking_stats().expect("it runs");
+    let stats = instance.handle().blocking().stats().expect("it runs");
     let segments = stats.bytes_from_guest / stats.frames_from_guest.max(1);
     if offload.tcp_segmentation {
         assert!(segments > 1514, "no frame held several segments: {segments} bytes on average");
@@ -192,7 +192,7 @@ fn kernel_that_refuses_the_large_frames_it_offered_gets_whole_packets() {
     exchange(&world, tcp.address());
     datagrams(&world, udp.address());
     train(&world);
-    let stats = instance.handle().blocking_stats().expect("it runs");
+    let stats = instance.handle().blocking().stats().expect("it runs");
     assert_eq!(stats.discards.value(DiscardReason::TapWriteFailed), 0, "no frame was lost");
     drop(instance);
 }
@@ -209,7 +209,7 @@ fn kernel_that_hands_over_large_frames_unasked_is_understood() {
     });
     assert_eq!(offload, Offload { vnet_header: true, ..NOTHING }, "nothing else was asked for");
     exchange(&world, tcp.address());
-    let stats = instance.handle().blocking_stats().expect("it runs");
+    let stats = instance.handle().blocking().stats().expect("it runs");
     let segments = stats.bytes_from_guest / stats.frames_from_guest.max(1);
     assert!(segments > 1514, "no frame held several segments: {segments} bytes on average");
 }
@@ -225,7 +225,7 @@ fn frame_that_the_kernel_cannot_describe_is_one_lost_frame() {
     });
     let handle = instance.handle();
     let lost = || {
-        let stats = handle.blocking_stats().expect("it runs");
+        let stats = handle.blocking().stats().expect("it runs");
         stats.discards.value(DiscardReason::VnetHeaderInvalid)
     };
     // The guest knows its router before frames are lost: it gives a router up whose answers to ARP

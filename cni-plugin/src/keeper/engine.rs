@@ -90,7 +90,8 @@ fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     };
     let api = api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
     raise_descriptor_limit();
-    let mut builder = configured(Builder::new(tap), &request).api_socket(api);
+    let builder = configured(Builder::new(tap), &request).measure_host();
+    let mut builder = builder.api_socket(api);
     // After everything that is opened by name, before the first thread and the first packet.
     if request.sandbox {
         builder = builder.outside(confine(user_namespace, core::iter::empty())?);
@@ -154,7 +155,7 @@ pub(super) fn verify(request: &Request) -> Result<(), Error> {
 /// Opens the host's ports, all of them or, by ending, none.
 pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
     for forward in &request.ports {
-        handle.blocking_add_forward(*forward).map_err(refused(forward))?;
+        handle.blocking().add_forward(*forward).map_err(refused(forward))?;
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ impl Network {
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
-        let mut builder = builder.api_socket(api);
+        let mut builder = builder.measure_host().api_socket(api);
         if request.sandbox {
             // Not in the user namespace of a member, whose root would be root over us.
             builder = builder.outside(engine::confine(None, member_system_calls())?);
@@ -226,7 +226,7 @@ impl Network {
             self.roster.leave(client.number);
             if let State::Member { id, .. } = client.state {
                 // Where its device was lost it is removed already.
-                let _ = self.running.handle().blocking_remove_member(id);
+                let _ = self.running.handle().blocking().remove_member(id);
             }
             client.stream
         };
@@ -339,11 +339,12 @@ impl Network {
         let new = NewMember { tap, member, guard: Some(OwnedFd::from(guard)) };
         let id = self
             .handle()
-            .blocking_add_member(new)
+            .blocking()
+            .add_member(new)
             .map_err(|error| Error::failed(error.to_string()))?;
         if let Err(error) = engine::publish(request, self.handle()) {
             // All of its ports or none.
-            let _ = self.handle().blocking_remove_member(id);
+            let _ = self.handle().blocking().remove_member(id);
             return Err(error);
         }
         tracing::info!(container = %request.key, address = %request.address, "a container has joined");

@@ -8,14 +8,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Handle, Instance, RunError};
+use super::running::Instance;
+use crate::host::handle::Handle;
+use crate::host::reactor::RunError;
 
 crate::sys::calls::system_calls! {
     SYS_pipe2 => "the end of the instance";
 }
 
-/// A running stack that somebody else waits for. Its descriptor ([`AsFd`]) hangs up, in the sense of
-/// poll(2), once the stack has ended. Dropping it shuts the stack down and waits for nothing.
+/// A running stack that somebody else waits for. Its descriptor ([`AsFd`]) hangs up, in the sense
+/// of poll(2), once the stack has ended. Dropping it shuts the stack down and waits for nothing.
 ///
 /// ```no_run
 /// # fn example(instance: slirp_core::instance::Instance) -> std::io::Result<()> {

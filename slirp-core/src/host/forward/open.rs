@@ -1,10 +1,10 @@
 //! Ports of the host that are open and do not lead anywhere yet.
 //!
-//! Owns the opening of the sockets of rules, all of them or none: what a rule needs to be valid, its
-//! IP versions, the port that is picked for port 0, and how many descriptors there may be. A program
-//! opens its ports before it makes a device, so that what stands in their way is told in time, and
-//! hands the sockets to the instance. Ports that are added later are opened here as well. What
-//! becomes of open ports is left to `Forwards`.
+//! Owns the opening of the sockets of rules, all of them or none: what a rule needs to be valid,
+//! its IP versions, the port that is picked for port 0, and how many descriptors there may be. A
+//! program opens its ports before it makes a device, so that what stands in their way is told in
+//! time, and hands the sockets to the instance. Ports that are added later are opened here as well.
+//! What becomes of open ports is left to `Forwards`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,9 +33,9 @@ crate::sys::calls::system_calls! {
     SYS_listen => "forwarded ports";
 }
 
-/// Rules whose ports are open, for [`Builder::forwards`](crate::instance::Builder::forwards). Clients
-/// can connect and send already: the kernel keeps that until the instance runs. Dropping it closes
-/// the ports.
+/// Rules whose ports are open, for [`Builder::forwards`](crate::instance::Builder::forwards).
+/// Clients can connect and send already: the kernel keeps that until the instance runs. Dropping it
+/// closes the ports.
 #[derive(Default, Debug)]
 pub struct OpenForwards {
     pub(super) rules: Vec<OpenRule>,

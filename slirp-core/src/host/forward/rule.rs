@@ -35,14 +35,14 @@ pub struct Forward {
     /// Where the host listens, at the first port; the unspecified address stands for all of this IP
     /// version. Port 0 stands for one that the kernel picks, where there is only one.
     pub host: SocketAddr,
-    /// Whether the host listens at `[::]` as well, where `host` has the address 0.0.0.0. A host without
-    /// IPv6 has nothing to listen at there.
+    /// Whether the host listens at `[::]` as well, where `host` has the address 0.0.0.0. A host
+    /// without IPv6 has nothing to listen at there.
     pub also_ipv6: bool,
-    /// Where the guest listens, at the port that the host's first port leads to. A client of the other
-    /// IP version is shown to it as the gateway.
+    /// Where the guest listens, at the port that the host's first port leads to. A client of the
+    /// other IP version is shown to it as the gateway.
     pub guest: SocketAddr,
-    /// How many ports there are: each port of the host leads to the port of the guest that is as far
-    /// behind the first.
+    /// How many ports there are: each port of the host leads to the port of the guest that is as
+    /// far behind the first.
     pub ports: u16,
 }
 
@@ -109,7 +109,10 @@ pub enum ForwardError {
     #[error("{0} is no address that the guest can have")]
     GuestAddress(IpAddr),
     /// The host does not let us listen there.
-    #[error("cannot listen on {} for {}: {source}{}", .forward.host, .forward.protocol, hint(.source))]
+    #[error(
+        "cannot listen on {} for {}: {source}{}",
+        .forward.host, .forward.protocol, hint(.source)
+    )]
     Bind {
         /// The rule.
         forward: Forward,
@@ -117,15 +120,18 @@ pub enum ForwardError {
         source: io::Error,
     },
     /// The range has no port, or ends beyond the last that there is.
-    #[error("ports of {} and {} end at 65535: {} from there on cannot be forwarded", .0.host, .0.guest, .0.ports)]
+    #[error(
+        "ports of {} and {} end at 65535: {} from there on cannot be forwarded",
+        .0.host, .0.guest, .0.ports
+    )]
     Range(Forward),
     /// There would be more than [`PORTS_CAP`] ports.
     #[error("{0} ports would be forwarded; the most is {PORTS_CAP}")]
     TooMany(usize),
     /// The process may not open as many sockets as the forwarded ports would need.
     #[error(
-        "forwarded ports would need {needed} descriptors, and {available} may be used for ports: the limit \
-         of the process is {limit} (ulimit -n)"
+        "forwarded ports would need {needed} descriptors, and {available} may be used for ports: \
+         the limit of the process is {limit} (ulimit -n)"
     )]
     Descriptors {
         /// Sockets that there would be in all.
@@ -152,7 +158,8 @@ impl ForwardError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set there.
+        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set
+        // there.
         Some(libc::EACCES) => " (see the sysctl net.ipv4.ip_unprivileged_port_start)",
         Some(libc::EADDRNOTAVAIL) => " (no interface of the host has this address)",
         Some(_) | None => "",

@@ -1,13 +1,15 @@
 //! Forward rules: ports of the host that lead to the guest.
 //!
-//! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A rule
-//! is a range of ports (often of one), with a socket for each, or two for both IP versions: IPv6
-//! sockets take no IPv4 (`IPV6_V6ONLY`), so that no client has an address of both kinds. The sockets
-//! are opened in `open`, often before there is an instance. What becomes of an accepted connection
-//! or a datagram is decided on the pure side; when to look at which socket is the reactor's business.
+//! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A
+//! rule is a range of ports (often of one), with a socket for each, or two for both IP versions:
+//! IPv6 sockets take no IPv4 (`IPV6_V6ONLY`), so that no client has an address of both kinds. The
+//! sockets are opened in `open`, often before there is an instance. What becomes of an accepted
+//! connection or a datagram is decided on the pure side; when to look at which socket is the
+//! reactor's business.
 //!
-//! A guest that speaks first from a published UDP port leaves from there as well, so that remotes see
-//! one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's socket.
+//! A guest that speaks first from a published UDP port leaves from there as well, so that remotes
+//! see one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's
+//! socket.
 //!
 //! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
 //! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
@@ -34,9 +36,9 @@ use super::token::Source;
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
-/// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each takes
-/// about 150 bytes and a descriptor, and twice that where it is open in both IP versions; where the
-/// process may open fewer descriptors, there are as many ports as those allow.
+/// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
+/// takes about 150 bytes and a descriptor, and twice that where it is open in both IP versions;
+/// where the process may open fewer descriptors, there are as many ports as those allow.
 pub const PORTS_CAP: usize = 65_535;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
@@ -134,12 +136,12 @@ impl Forwards {
         }
     }
 
-    /// Opens the ports of all of the rules and adds the rules, under names that follow each other, or
-    /// none; returns them as they are listed.
+    /// Opens the ports of all of the rules and adds the rules, under names that follow each other,
+    /// or none; returns them as they are listed.
     ///
     /// # Errors
-    /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the guests'
-    /// addresses against the plan.
+    /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the
+    /// guests' addresses against the plan.
     pub(crate) fn add_all(
         &mut self,
         forwards: &[Forward],
@@ -439,8 +441,8 @@ fn endpoint(guest: SocketAddr) -> SocketAddr {
     SocketAddr::new(guest.ip(), guest.port())
 }
 
-/// Whether datagrams from `host`, an address of the host's or the unspecified one, reach `remote` and
-/// its answers find the way back: those of the loopback or of one link stay there.
+/// Whether datagrams from `host`, an address of the host's or the unspecified one, reach `remote`
+/// and its answers find the way back: those of the loopback or of one link stay there.
 const fn can_reach(host: IpAddr, remote: IpAddr) -> bool {
     match (host, remote) {
         (IpAddr::V4(host), IpAddr::V4(remote)) => {

@@ -1,0 +1,113 @@
+//! The questions and orders of a [`Handle`] for threads that wait for the answer.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use super::Handle;
+use crate::event::ForwardId;
+use crate::host::forward::{Forward, ForwardError};
+use crate::host::mailbox::{FlowPage, NewMember};
+use crate::member::{Member, MemberError, MemberId};
+use crate::stats::Stats;
+
+/// See [`Handle::blocking`]. Each method is that of [`Handle`] of the same name, and returns when
+/// the instance has answered. A task of a runtime should not call them: it would stop the runtime's
+/// thread meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocking<'h>(pub(super) &'h Handle);
+
+impl Blocking<'_> {
+    /// See [`Handle::stats`].
+    pub fn stats(self) -> Option<Stats> {
+        wait(self.0.stats())
+    }
+
+    /// See [`Handle::add_forward`].
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn add_forward(self, forward: Forward) -> Result<(ForwardId, Forward), ForwardError> {
+        wait(self.0.add_forward(forward))
+    }
+
+    /// See [`Handle::add_forwards`].
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn add_forwards(
+        self,
+        forwards: Vec<Forward>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        wait(self.0.add_forwards(forwards))
+    }
+
+    /// See [`Handle::remove_forward`].
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub fn remove_forward(self, id: ForwardId) -> Result<(), ForwardError> {
+        wait(self.0.remove_forward(id))
+    }
+
+    /// See [`Handle::remove_forwards`].
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub fn remove_forwards(self, first: ForwardId, last: ForwardId) -> Result<(), ForwardError> {
+        wait(self.0.remove_forwards(first, last))
+    }
+
+    /// See [`Handle::flows`].
+    pub fn flows(self, first: u32) -> Option<FlowPage> {
+        wait(self.0.flows(first))
+    }
+
+    /// See [`Handle::list_forwards`].
+    pub fn list_forwards(self) -> Option<Vec<(ForwardId, Forward)>> {
+        wait(self.0.list_forwards())
+    }
+
+    /// See [`Handle::add_member`].
+    ///
+    /// # Errors
+    /// See [`MemberError`]; the device is closed.
+    pub fn add_member(self, member: NewMember) -> Result<MemberId, MemberError> {
+        wait(self.0.add_member(member))
+    }
+
+    /// See [`Handle::remove_member`].
+    ///
+    /// # Errors
+    /// [`MemberError::NotShared`], [`MemberError::Unknown`] and [`MemberError::Ended`].
+    pub fn remove_member(self, id: MemberId) -> Result<(), MemberError> {
+        wait(self.0.remove_member(id))
+    }
+
+    /// See [`Handle::members`].
+    pub fn members(self) -> Option<Vec<(MemberId, Member)>> {
+        wait(self.0.members())
+    }
+}
+
+/// Lets the thread sleep until `answer` is there.
+fn wait<T>(answer: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut answer = pin!(answer);
+    loop {
+        match answer.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What embedders and the API socket hold of a running instance.
+//!
+//! Owns [`Handle`], the questions and orders that other threads have for the data thread. They go
+//! through its [mailbox](super::mailbox).
+
+mod blocking;
+
+pub use blocking::Blocking;
+use tokio::sync::oneshot;
+
+use super::forward::{Forward, ForwardError};
+use super::mailbox::{FlowPage, Mailbox, Message, NewMember};
+use crate::event::ForwardId;
+use crate::member::{Member, MemberError, MemberId};
+use crate::stats::Stats;
+
+/// A way to talk to a running instance. Its questions and orders are futures of any runtime;
+/// [`blocking`](Self::blocking) has the same for threads without one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    mailbox: Mailbox,
+}
+
+impl Handle {
+    pub(crate) const fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox }
+    }
+
+    /// The same questions and orders for a thread that may wait, outside of any runtime.
+    pub const fn blocking(&self) -> Blocking<'_> {
+        Blocking(self)
+    }
+
+    /// Asks the instance to end. Returns at once; see
+    /// [`Instance::wait`](crate::instance::Instance::wait).
+    pub fn shutdown(&self) {
+        self.mailbox.send(Message::Shutdown);
+    }
+
+    /// The counters of this moment; `None` when the instance has ended.
+    pub async fn stats(&self) -> Option<Stats> {
+        self.ask(Message::Stats)?.await.ok()
+    }
+
+    /// Opens a port of the host that leads to the guest. It is open when
+    /// this returns: the rule's name, and the rule with the port that was picked for port 0.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forward(
+        &self,
+        forward: Forward,
+    ) -> Result<(ForwardId, Forward), ForwardError> {
+        self.add_forwards(vec![forward]).await?.pop().ok_or(ForwardError::Ended)
+    }
+
+    /// Opens several ports, or none when one of them cannot be opened. Returns the rules in the
+    /// same order, each with its name and with the port that was picked for port 0. The names are
+    /// numbers that follow each other.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn add_forwards(
+        &self,
+        forwards: Vec<Forward>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Closes the port of a forward rule. Connections that came through
+    /// it live on.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forward(&self, id: ForwardId) -> Result<(), ForwardError> {
+        self.remove_forwards(id, id).await
+    }
+
+    /// Closes the ports of the rules from `first` to `last`, or none when one of them does not
+    /// exist.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`] and [`ForwardError::Ended`].
+    pub async fn remove_forwards(
+        &self,
+        first: ForwardId,
+        last: ForwardId,
+    ) -> Result<(), ForwardError> {
+        let answer = self.ask(|reply| Message::RemoveForwards { ids: first.0..=last.0, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning);
+    /// `None` when the instance has ended. A part takes a fraction of a millisecond, however many
+    /// flows there are; flows that come and go between two may be missed.
+    pub async fn flows(&self, first: u32) -> Option<FlowPage> {
+        self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
+    }
+
+    /// The forward rules by age; `None` when the instance has ended.
+    pub async fn list_forwards(&self) -> Option<Vec<(ForwardId, Forward)>> {
+        self.ask(Message::ListForwards)?.await.ok()
+    }
+
+    /// Connects a member to the network. It is on the network when this
+    /// returns; forward rules to its address may be added from then on, and end with it.
+    ///
+    /// The membership ends by [`remove_member`](Self::remove_member), when its device is gone, or
+    /// with the instance.
+    ///
+    /// # Errors
+    /// See [`MemberError`]; the device is closed.
+    pub async fn add_member(&self, member: NewMember) -> Result<MemberId, MemberError> {
+        let answer = self.ask(|reply| Message::AddMember { member: Box::new(member), reply });
+        answer.ok_or(MemberError::Ended)?.await.unwrap_or(Err(MemberError::Ended))
+    }
+
+    /// Disconnects a member. Its device, its forward rules and its
+    /// names are gone and its connections reset when this returns.
+    ///
+    /// # Errors
+    /// [`MemberError::NotShared`], [`MemberError::Unknown`] and [`MemberError::Ended`].
+    pub async fn remove_member(&self, id: MemberId) -> Result<(), MemberError> {
+        let answer = self.ask(|reply| Message::RemoveMember { id, reply });
+        answer.ok_or(MemberError::Ended)?.await.unwrap_or(Err(MemberError::Ended))
+    }
+
+    /// The members by the order in which they came; `None` when the
+    /// instance has ended. There are none where it has a single guest.
+    pub async fn members(&self) -> Option<Vec<(MemberId, Member)>> {
+        self.ask(Message::ListMembers)?.await.ok()
+    }
+
+    /// Sends a message that is answered.
+    fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, receiver) = oneshot::channel();
+        self.mailbox.send(message(reply)).then_some(receiver)
+    }
+}

@@ -1,0 +1,316 @@
+//! The settings of an instance, and its start.
+//!
+//! Owns [`Builder`] and the order of the start: check the numbers, fit the caps to what the host
+//! allows, set up the event loop, start the threads.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::resources::HostResources;
+use super::running::Instance;
+use crate::config::{Limits, StackConfig, Timeouts};
+use crate::control::server::ApiSocket;
+use crate::host::dns::{self, DnsConfig};
+use crate::host::forward::{ForwardError, OpenForwards};
+use crate::host::handle::Handle;
+use crate::host::link::{Link, Recording};
+use crate::host::mailbox::Message;
+use crate::host::reactor::{BusyPoll, Reactor};
+use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
+use crate::plan::{AddressPlan, AssumedGuest};
+use crate::policy::Policy;
+use crate::sandbox::Outside;
+use crate::stack::Stack;
+
+/// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
+pub const MTU_MIN: u16 = 68;
+/// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
+pub const MTU_MAX: u16 = 65_521;
+
+/// For how long the data thread looks for events before it sleeps, unless told otherwise: about
+/// what an answer over the host's loopback takes (measured: 10 us changed nothing, 30 and 50 no
+/// more than this).
+pub const BUSY_POLL: Duration = Duration::from_micros(20);
+
+/// Why an instance could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The MTU is outside [`MTU_MIN`]..=[`MTU_MAX`].
+    #[error("the MTU must be between {MTU_MIN} and {MTU_MAX}, not {0}")]
+    Mtu(u16),
+    /// The size of the rings is no power of two between 64 KiB and 512 MiB.
+    #[error("the ring length must be a power of two between 65536 and 536870912, not {0}")]
+    RingLength(usize),
+    /// Traffic cannot leave from an address that [`Builder::outbound`] was given.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    /// A rule that [`Builder::forwards`] was given cannot be added.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The poller could not be set up.
+    #[error("cannot set up the event loop: {0}")]
+    Poller(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The control thread's runtime could not be set up.
+    #[error("cannot set up the control runtime: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// What an instance is made of. [`spawn`](Self::spawn) starts it.
+#[derive(Debug)]
+pub struct Builder {
+    link: Link,
+    recording: Option<Recording>,
+    config: StackConfig,
+    dns: DnsConfig,
+    outbound: OutboundAddresses,
+    api: Option<ApiSocket>,
+    outside: Option<Outside>,
+    assumed_guest: Option<AssumedGuest>,
+    forwards: OpenForwards,
+    resources: Option<HostResources>,
+    seed: Option<u64>,
+    busy_poll: Duration,
+}
+
+impl Builder {
+    /// An instance on `link`, a [`Tap`](crate::host::link::Tap), a
+    /// [`FrameSocket`](crate::host::link::FrameSocket), or a
+    /// [`Switchboard`](crate::host::link::Switchboard) for several
+    /// guests, with the defaults of [`StackConfig`] and [`DnsConfig`].
+    ///
+    /// Nothing is opened or asked for here; [`spawn`](Self::spawn) does that.
+    pub fn new(link: impl Into<Link>) -> Self {
+        Self {
+            link: link.into(),
+            recording: None,
+            config: StackConfig::default(),
+            dns: DnsConfig::default(),
+            outbound: OutboundAddresses::default(),
+            api: None,
+            outside: None,
+            assumed_guest: None,
+            forwards: OpenForwards::default(),
+            resources: None,
+            seed: None,
+            busy_poll: BUSY_POLL,
+        }
+    }
+
+    /// Which addresses the guest sees (default 10.0.2.0/24 without IPv6).
+    #[must_use]
+    pub fn plan(mut self, plan: AddressPlan) -> Self {
+        self.config.plan = plan;
+        self
+    }
+
+    /// MTU of the guest's interface in bytes (default 1500).
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.config.mtu = mtu;
+        self
+    }
+
+    /// What the guest may reach (default everything, the host's loopback included).
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.config.policy = policy;
+        self
+    }
+
+    /// Caps on everything that grows with what the guest does.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How long things may stay idle.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.config.timeouts = timeouts;
+        self
+    }
+
+    /// Which resolvers answer the guest's queries (default those of `/etc/resolv.conf`).
+    #[must_use]
+    pub fn dns(mut self, dns: DnsConfig) -> Self {
+        self.dns = dns;
+        self
+    }
+
+    /// Domains in which the guest looks up short names. They are sent over DHCP and DHCPv6 to
+    /// clients that ask, and in router advertisements (default none). Invalid names
+    /// ([`SearchDomain::new`](crate::service::search_domain::SearchDomain::new)), and names that do
+    /// not fit into one message, are skipped.
+    #[must_use]
+    pub fn search_domains(mut self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.search_domains = domains.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Which addresses of the host the guest's traffic leaves from (default those that the host's
+    /// routes say), for DNS queries too unless [`DnsConfig::outbound`] says otherwise.
+    /// [`spawn`](Self::spawn) checks that the host has them. One that goes away later makes the
+    /// network unreachable for the guest until it is back.
+    #[must_use]
+    pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
+        self.outbound = outbound;
+        self
+    }
+
+    /// Serves requests on a bound API socket (default none). Its file is removed when the instance
+    /// ends.
+    #[must_use]
+    pub fn api_socket(mut self, socket: ApiSocket) -> Self {
+        self.api = Some(socket);
+        self
+    }
+
+    /// What stays outside of the sandbox that this process lives in (default none), see
+    /// [`Entered::outside`](crate::sandbox::Entered::outside). Without it no resolv.conf is found
+    /// in there.
+    #[must_use]
+    pub fn outside(mut self, outside: Outside) -> Self {
+        self.outside = Some(outside);
+        self
+    }
+
+    /// Where the guest is taken to be by a request to the API socket that opens a port and does not
+    /// say (default the recommended addresses of the plan).
+    #[must_use]
+    pub fn assumed_guest(mut self, guest: AssumedGuest) -> Self {
+        self.assumed_guest = Some(guest);
+        self
+    }
+
+    /// Ports of the host that lead to the guest from the start on (default none). They are open
+    /// already, for the same plan; their rules have the first names. More are opened by
+    /// [`Handle::add_forwards`].
+    #[must_use]
+    pub fn forwards(mut self, opened: OpenForwards) -> Self {
+        self.forwards = opened;
+        self
+    }
+
+    /// Records every frame that crosses the guest's link (default none). Of a shared network that
+    /// is what its members exchange with us, not with each other.
+    #[must_use]
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self
+    }
+
+    /// Seed of everything random (default from the operating system).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// For how long the data thread looks for the next event before it sleeps, while small requests
+    /// and their answers follow each other closely (default [`BUSY_POLL`]; zero: never, and never
+    /// on a single processor). It costs processor time, and makes a round trip shorter on some
+    /// machines and longer on others. The thread times both ways and looks only where that is a
+    /// tenth quicker.
+    #[must_use]
+    pub fn busy_poll(mut self, limit: Duration) -> Self {
+        self.busy_poll = limit;
+        self
+    }
+
+    /// Asks now instead of in [`spawn`](Self::spawn) how many descriptors the process may have, how
+    /// many UDP ports the host hands out, and how many processors there are. A program calls this
+    /// before it enters a sandbox or filters system calls, which would hide the answers.
+    ///
+    /// Raise `RLIMIT_NOFILE` before: each flow takes one descriptor, and there are only so many
+    /// flows that a quarter of the limit (at most 1,048) is left to everything else.
+    #[must_use]
+    pub fn measure_host(mut self) -> Self {
+        self.resources = Some(HostResources::read());
+        self
+    }
+
+    /// Starts the instance. The guest has its network when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the device is closed.
+    pub fn spawn(self) -> Result<Instance, StartError> {
+        let Self {
+            link,
+            recording,
+            mut config,
+            mut dns,
+            outbound,
+            api,
+            outside,
+            assumed_guest,
+            forwards,
+            resources,
+            seed,
+            busy_poll,
+        } = self;
+        if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
+            return Err(StartError::Mtu(config.mtu));
+        }
+        let ring_len = config.limits.ring_len;
+        if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
+            return Err(StartError::RingLength(ring_len));
+        }
+        let resources = resources.unwrap_or_else(HostResources::read);
+        let api_clients = resources.cap(&mut config.limits, &mut dns);
+        outbound.verify()?;
+        dns.outbound.get_or_insert(outbound);
+        dns.outside = dns.outside.or(outside);
+        config.seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        config.offload = link.offload();
+        config.policy.is_shared = matches!(link, Link::Members(_));
+        let recorder = recording
+            .map(|recording| recording.start(config.offload.vnet_header))
+            .transpose()
+            .map_err(StartError::Thread)?;
+        let queries_cap = config.limits.dns_queries.max(1);
+        let (ask, queries) = mpsc::channel(queries_cap);
+        let plan = config.plan;
+        let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(&plan, None));
+        let stack = Stack::new(config);
+        let busy_poll = BusyPoll::new(busy_poll, resources.processors);
+        let descriptors = resources.descriptors;
+        let (mut reactor, mailbox) =
+            Reactor::new(link, recorder, stack, outbound, ask, busy_poll, descriptors)
+                .map_err(StartError::Poller)?;
+        reactor.adopt_forwards(forwards)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let answers = mailbox.clone();
+        let handle = Handle::new(mailbox.clone());
+        let control = move || {
+            let resolving = dns::run(dns, queries, move |query, answer| {
+                answers.send(Message::DnsAnswer { query, answer });
+            });
+            let Some(api) = api else {
+                runtime.block_on(resolving);
+                return;
+            };
+            // Ends when the data thread has gone and the channel of queries with it.
+            runtime.block_on(async move {
+                let mut serving = JoinSet::new();
+                serving.spawn(api.serve(handle, plan, assumed, api_clients));
+                resolving.await;
+                serving.shutdown().await;
+            });
+        };
+        Instance::start(reactor, mailbox, control).map_err(StartError::Thread)
+    }
+}
