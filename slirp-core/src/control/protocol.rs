@@ -3,10 +3,11 @@
 //! Owns the reading of requests and the wording of refusals, which clients compare byte for byte;
 //! other replies are in [`reply`](super::reply). Knows no socket. The contract is the section "API
 //! SOCKET" of slirp4netns(1). IPv6 follows the names that its clients know: `tcp6`, `udp6`,
-//! `host_addr6`, `guest_addr6`; and `host_addr` takes either version, because Podman passes on there
-//! what its user has written. Podman also passes 0.0.0.0 where its user has written no address, so
-//! that this stands for all addresses, unless `proto` says `tcp4` or `udp4`. Our own arguments have
-//! names that no request of its clients has, and ports are ranges only with one of them.
+//! `host_addr6`, `guest_addr6`; and `host_addr` takes either version, because Podman passes on
+//! there what its user has written. Podman also passes 0.0.0.0 where its user has written no
+//! address, so that this stands for all addresses, unless `proto` says `tcp4` or `udp4`. Our own
+//! arguments have names that no request of its clients has, and ports are ranges only with one of
+//! them.
 
 use core::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

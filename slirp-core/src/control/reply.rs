@@ -1,7 +1,8 @@
 //! The replies of the API socket, as bytes.
 //!
 //! Owns their shapes, which clients compare byte for byte where slirp4netns has them, and which are
-//! ours alone otherwise (`info`, `list_flows`). Refusals are worded in [`protocol`](super::protocol).
+//! ours alone otherwise (`info`, `list_flows`). Refusals are worded in
+//! [`protocol`](super::protocol).
 
 use core::fmt::Write as _;
 use core::net::IpAddr;

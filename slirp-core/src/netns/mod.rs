@@ -120,13 +120,13 @@ impl NamespaceTarget {
         }
     }
 
-    /// The network namespace at `net`, wherever that is, and the user namespace that owns it, unless
-    /// that is our own.
+    /// The network namespace at `net`, wherever that is, and the user namespace that owns it,
+    /// unless that is our own.
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] when it cannot be opened, [`AttachError::NotNetwork`] when it
-    /// is something else, [`AttachError::ForeignOwner`] when its owner is neither our user namespace
-    /// nor below it.
+    /// is something else, [`AttachError::ForeignOwner`] when its owner is neither our user
+    /// namespace nor below it.
     pub fn of_path(net: &Path) -> Result<Self, AttachError> {
         let target = Self::from_paths(net, None)?;
         if nsfs::kind(target.net.as_fd()) != Ok(libc::CLONE_NEWNET) {
@@ -158,7 +158,8 @@ impl NamespaceTarget {
         self.user.as_ref().map(AsFd::as_fd)
     }
 
-    /// The user namespace, for [`Sandbox::user_namespace`](crate::sandbox::Sandbox::user_namespace).
+    /// The user namespace, for
+    /// [`Sandbox::user_namespace`](crate::sandbox::Sandbox::user_namespace).
     pub fn into_user_namespace(self) -> Option<OwnedFd> {
         self.user
     }
@@ -313,8 +314,8 @@ pub fn create_tap(target: &NamespaceTarget, request: &TapRequest) -> Result<Tap,
     open(target, request, OffloadCeiling::default(), true)
 }
 
-/// The Ethernet address of the interface `name` in the target's network namespace; `None` when there
-/// is none of this name, zero when it has no such address.
+/// The Ethernet address of the interface `name` in the target's network namespace; `None` when
+/// there is none of this name, zero when it has no such address.
 ///
 /// # Errors
 /// [`AttachError`] when the namespace cannot be entered.

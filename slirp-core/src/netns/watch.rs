@@ -5,14 +5,14 @@
 //!
 //! * A process, or `/proc/PID/ns/net`: that process (pidfd_open(2)). Other processes may live on in
 //!   its namespace.
-//! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. It is gone when it was
-//!   unmounted, removed, renamed or means another namespace. Seen through our own mount namespace:
-//!   what happens in others counts only if it reaches ours (mount_namespaces(7)). Of a symbolic link,
-//!   the file that it led to at the start is watched.
+//! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. It is gone when it
+//!   was unmounted, removed, renamed or means another namespace. Seen through our own mount
+//!   namespace: what happens in others counts only if it reaches ours (mount_namespaces(7)). Of a
+//!   symbolic link, the file that it led to at the start is watched.
 //!
 //! Everything is open when [`NamespaceTarget::watch`](super::NamespaceTarget::watch) returns, so a
-//! filter of system calls that is entered later is no obstacle. Of a name that is the descriptor of its
-//! folder, which would lead out of a sandbox; there it is the process outside that watches
+//! filter of system calls that is entered later is no obstacle. Of a name that is the descriptor of
+//! its folder, which would lead out of a sandbox; there it is the process outside that watches
 //! ([`Sandbox::target`](crate::sandbox::Sandbox::target)).
 
 use std::ffi::{OsStr, OsString};
@@ -52,7 +52,10 @@ pub enum WatchError {
         source: io::Error,
     },
     /// The name does not stay: other files of `/proc` and of our own descriptors.
-    #[error("cannot watch {}: give a PID, /proc/PID/ns/net or a path outside of /proc", .0.display())]
+    #[error(
+        "cannot watch {}: give a PID, /proc/PID/ns/net or a path outside of /proc",
+        .0.display()
+    )]
     Unwatchable(PathBuf),
     /// The path or its folder cannot be watched.
     #[error("cannot watch {}: {}", path.display(), text_of(source))]

@@ -1,8 +1,9 @@
 //! Giving up what a running network does not need, in case a guest ever gets hold of the process.
 //!
-//! Owns [`Sandbox`]: namespaces and capabilities, in this file the order of the steps, in
-//! `mounts` the file system, in `outside` the process that stays behind, in `capabilities` the
-//! privileges; and the filter of system calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7), capabilities(7).
+//! Owns [`Sandbox`]: namespaces and capabilities, in this file the order of the steps, in `mounts`
+//! the file system, in `outside` the process that stays behind, in `capabilities` the privileges;
+//! and the filter of system calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7),
+//! capabilities(7).
 //!
 //! # Theory of operation
 //! A sandbox is entered once, before the process has a second thread: capabilities, mount
@@ -10,8 +11,8 @@
 //! so [`Instance`](crate::instance::Instance) and everything beside it is started afterwards. What
 //! needs privileges or the file system is opened before: TAP device, API socket, capture files.
 //!
-//! 1. a process that stays outside, for what needs the host's files: it reads resolv.conf, watches the
-//!    name of the target, removes the API socket's file. It is asked for nothing else
+//! 1. a process that stays outside, for what needs the host's files: it reads resolv.conf, watches
+//!    the name of the target, removes the API socket's file. It is asked for nothing else
 //! 2. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
 //!    capabilities are worth nothing outside
 //! 3. mount namespace: an empty, read-only root
@@ -21,8 +22,8 @@
 //! 6. memory: neither core files nor ptrace(2)
 //!
 //! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
-//! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited, which
-//! only a program that owns its whole process may close
+//! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited,
+//! which only a program that owns its whole process may close
 //! ([`close_inherited_fds`](crate::close_inherited_fds)).
 //!
 //! Without CAP_NET_RAW the guest's echo requests need ping sockets (`net.ipv4.ping_group_range`)
@@ -143,8 +144,8 @@ impl SandboxError {
                 Some("only the owner of a user namespace can enter it; run as the guest's owner")
             }
             (SandboxStep::MakeUser, Errno::EPERM | Errno::EACCES) => Some(
-                "unprivileged user namespaces are forbidden here (kernel.unprivileged_userns_clone, \
-                 kernel.apparmor_restrict_unprivileged_userns); give the guest's user namespace \
+                "unprivileged user namespaces are forbidden here \
+                 (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); give the guest's user namespace \
                  (--userns-path) or run without the sandbox",
             ),
             (SandboxStep::MakeUser, Errno::ENOSPC) => {

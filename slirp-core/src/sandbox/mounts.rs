@@ -3,18 +3,18 @@
 //! Owns the way into it. pivot_root(2), mount_namespaces(7).
 //!
 //! # Theory of operation
-//! A running network needs one file of the host, `/etc/resolv.conf`. It is replaced by renaming, led
-//! by links into `/run` or elsewhere, removed and made again, so a mount of the file alone would not
-//! follow it, and a mount of its folder would bring all of `/etc` along. A Landlock rule has the same
-//! choice: it holds for one inode or for a whole folder. So nothing of the host is here, and a helper
-//! process outside reads the file ([`Outside`](super::Outside)).
+//! A running network needs one file of the host, `/etc/resolv.conf`. It is replaced by renaming,
+//! led by links into `/run` or elsewhere, removed and made again, so a mount of the file alone
+//! would not follow it, and a mount of its folder would bring all of `/etc` along. A Landlock rule
+//! has the same choice: it holds for one inode or for a whole folder. So nothing of the host is
+//! here, and a helper process outside reads the file ([`Outside`](super::Outside)).
 //!
 //! The new root is made on top of a folder that exists everywhere, entered by pivot_root(2), and
 //! the old one is unmounted. Where the kernel or a security module refuses that call (a root on the
 //! initramfs, a root whose parent mount is shared, LXD), the new root is moved on top of the old
 //! one and entered by chroot(2), as switch_root(8) does. The old root is then covered and not
-//! unmounted; uncovering it would take CAP_SYS_ADMIN, and leaving by chroot(2) CAP_SYS_CHROOT, which
-//! are both gone afterwards.
+//! unmounted; uncovering it would take CAP_SYS_ADMIN, and leaving by chroot(2) CAP_SYS_CHROOT,
+//! which are both gone afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -26,8 +26,8 @@ use nix::unistd::{chdir, chroot, pivot_root};
 
 use super::SandboxStep as Step;
 
-/// Folders that the new root may be made on, the usual first. A link would do as well, but not where
-/// it leads out of a chroot(1).
+/// Folders that the new root may be made on, the usual first. A link would do as well, but not
+/// where it leads out of a chroot(1).
 const BASES: [&str; 8] = ["/tmp", "/mnt", "/srv", "/opt", "/proc", "/sys", "/dev", "/usr"];
 
 /// The root holds nothing.

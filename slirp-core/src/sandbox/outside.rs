@@ -31,8 +31,8 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Starts the process, if there is anything for it to do. A target that is watched by its name is
-    /// watched by it from here on.
+    /// Starts the process, if there is anything for it to do. A target that is watched by its name
+    /// is watched by it from here on.
     pub(super) fn start(
         resolv_conf: Option<&Path>,
         removed: Option<RemovedFile>,

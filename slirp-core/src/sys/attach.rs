@@ -352,8 +352,8 @@ fn configure_ipv6(index: u32, settings: &Settings6, metric: Option<u32>) -> Step
 const STATIC_IPV6: [(&str, &[u8]); 4] =
     [("disable_ipv6", b"0"), ("accept_ra", b"0"), ("autoconf", b"0"), ("accept_dad", b"0")];
 
-/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Where it cannot, the guest may get a
-/// second address from our advertisements; where IPv6 stays off, setting the address says so.
+/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Where it cannot, the guest may get
+/// a second address from our advertisements; where IPv6 stays off, setting the address says so.
 fn prepare_static_ipv6(interface: &InterfaceRequest) {
     for (setting, value) in STATIC_IPV6 {
         if let Ok(file) = open_ipv6_setting(interface, setting, OFlag::O_WRONLY) {

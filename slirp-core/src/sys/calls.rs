@@ -1,7 +1,8 @@
 //! System calls as data: what a module asks of the kernel once the network runs.
 //!
 //! Owns the type and the macro with which each module declares its own, beside the code that makes
-//! them. What becomes of the declarations is decided in [`sandbox::seccomp`](crate::sandbox::seccomp).
+//! them. What becomes of the declarations is decided in
+//! [`sandbox::seccomp`](crate::sandbox::seccomp).
 
 use core::ffi::{c_int, c_long};
 

@@ -242,7 +242,8 @@ mod tests {
         let user = open("/proc/self/ns/user");
         match owner_of(open("/proc/self/ns/net").as_fd()) {
             Ok(owner) => assert_eq!(inode(&owner), inode(&user)),
-            // Whoever runs the tests in a user namespace of their own may keep the network of an outer one.
+            // Whoever runs the tests in a user namespace of their own may keep the network of an
+            // outer one.
             Err(errno) => assert_eq!(errno, Errno::EPERM),
         }
         assert_eq!(owner_of(open("/dev/null").as_fd()).unwrap_err(), Errno::ENOTTY);

@@ -41,8 +41,8 @@ pub(crate) enum Failure {
 /// Runs `work` in a child process and returns its report and the descriptor that came with it.
 ///
 /// # Safety
-/// `work` runs in the child of a program that may have several threads: it must be async-signal-safe
-/// (signal-safety(7)), so it may neither allocate, nor take a lock, nor panic.
+/// `work` runs in the child of a program that may have several threads: it must be
+/// async-signal-safe (signal-safety(7)), so it may neither allocate, nor take a lock, nor panic.
 pub(super) unsafe fn run<W>(work: W) -> Result<([u8; REPORT_LEN], Option<OwnedFd>), Failure>
 where
     W: FnOnce() -> ([u8; REPORT_LEN], Option<OwnedFd>),

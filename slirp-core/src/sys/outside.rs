@@ -11,13 +11,13 @@
 //! | remove a file | this process has ended or given the helper up | nothing |
 //!
 //! # Theory of operation
-//! There is a pipe each way, which tells the other side of the end of this one, however it comes. (A
-//! filter that we run under may forbid sockets of this kind: the Guix daemon's does.) What the
+//! There is a pipe each way, which tells the other side of the end of this one, however it comes.
+//! (A filter that we run under may forbid sockets of this kind: the Guix daemon's does.) What the
 //! parent sends are numbers of questions, one byte each, and it has nothing else to say: the files
-//! are fixed when the helper starts. An answer carries the number of its question, so that one which
-//! comes too late is not taken for the next. As in [`fork`](super::fork), the child only does what a
-//! signal handler may. It keeps no other descriptor than those of its duties, so that nobody who waits
-//! for the end of ours is kept waiting by it, takes no signal, and cannot be traced.
+//! are fixed when the helper starts. An answer carries the number of its question, so that one
+//! which comes too late is not taken for the next. As in [`fork`](super::fork), the child only does
+//! what a signal handler may. It keeps no other descriptor than those of its duties, so that nobody
+//! who waits for the end of ours is kept waiting by it, takes no signal, and cannot be traced.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -48,8 +48,8 @@ super::calls::system_calls! {
 /// Longest file that is read, in bytes (arbitrary; an ordinary resolv.conf has a few hundred).
 pub(crate) const FILE_CAP: usize = 64 * 1024;
 
-/// In front of the file in an answer: the number of the question, an error number, and the length of
-/// what follows, in four bytes, the lowest first.
+/// In front of the file in an answer: the number of the question, an error number, and the length
+/// of what follows, in four bytes, the lowest first.
 const HEADER_LEN: usize = 6;
 
 /// How long an answer is waited for (arbitrary; it takes less than a millisecond).
@@ -83,8 +83,8 @@ pub(crate) struct Watched<'a> {
 pub(crate) struct Helper {
     /// Questions leave here. None while it is being dropped.
     ask: Option<OwnedFd>,
-    /// The other end of that pipe. We keep one, too, so that a question to a helper that has ended is
-    /// no SIGPIPE for us.
+    /// The other end of that pipe. We keep one, too, so that a question to a helper that has ended
+    /// is no SIGPIPE for us.
     _kept: OwnedFd,
     /// Answers arrive here.
     answers: OwnedFd,
@@ -158,8 +158,8 @@ impl Helper {
     /// What is in the file that the helper reads, at most [`FILE_CAP`] bytes of it.
     ///
     /// # Errors
-    /// Those of open(2) and read(2), `EINVAL` for what is no regular file; `ETIMEDOUT` from a helper
-    /// that does not answer in [`ANSWER_PATIENCE`], `EPIPE` from one that has ended.
+    /// Those of open(2) and read(2), `EINVAL` for what is no regular file; `ETIMEDOUT` from a
+    /// helper that does not answer in [`ANSWER_PATIENCE`], `EPIPE` from one that has ended.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         let mut dialogue = self.dialogue.lock().unwrap_or_else(PoisonError::into_inner);
         dialogue.asked = dialogue.asked.wrapping_add(1);

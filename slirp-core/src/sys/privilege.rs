@@ -1,7 +1,7 @@
 //! Capabilities and the way to abstract UNIX sockets: calls that no safe crate wraps.
 //!
-//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and landlock(7) as far as abstract UNIX
-//! sockets go. Which of them to call, and in what order, is decided in
+//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and landlock(7) as far as abstract
+//! UNIX sockets go. Which of them to call, and in what order, is decided in
 //! [`sandbox`](crate::sandbox).
 
 use core::ffi::{c_int, c_long, c_ulong};
@@ -89,8 +89,8 @@ pub(crate) fn keep_only(kept: u8) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// Takes from the calling thread, and from those that it starts, the way to abstract UNIX sockets of
-/// anybody else. Wants no_new_privs.
+/// Takes from the calling thread, and from those that it starts, the way to abstract UNIX sockets
+/// of anybody else. Wants no_new_privs.
 ///
 /// # Errors
 /// Before Linux 6.12 (ABI 6 of Landlock): `E2BIG`, `EINVAL`, `ENOSYS` or `EOPNOTSUPP`.

@@ -45,7 +45,8 @@ impl ProcessFd {
         Ok(Errno::result(sent).map(drop)?)
     }
 
-    /// Waits until the process has ended; says whether it did so within `timeout` (at most 24 days).
+    /// Waits until the process has ended; says whether it did so within `timeout` (at most 24
+    /// days).
     ///
     /// # Errors
     /// Those of poll(2), except `EINTR`.

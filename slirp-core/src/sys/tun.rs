@@ -1,8 +1,8 @@
 //! The ioctls of a TUN/TAP device (`Documentation/networking/tuntap.rst`, `linux/if_tun.h`).
 //!
 //! Owns the calls on a descriptor of `/dev/net/tun`. Which features to ask for, and in which order
-//! to give them up, is left to [`host::link::tap`](crate::host::link::tap). Nothing here allocates, so a forked
-//! child may use all of it.
+//! to give them up, is left to [`host::link::tap`](crate::host::link::tap). Nothing here allocates,
+//! so a forked child may use all of it.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

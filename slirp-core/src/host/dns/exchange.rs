@@ -80,9 +80,9 @@ impl Outgoing {
         (id, message)
     }
 
-    /// Whether `answer` belongs to this query (RFC 5452 section 9.1): a response with the id and the
-    /// question that were sent. An error may come without its question, since servers that cannot
-    /// read a question cannot repeat it.
+    /// Whether `answer` belongs to this query (RFC 5452 section 9.1): a response with the id and
+    /// the question that were sent. An error may come without its question, since servers that
+    /// cannot read a question cannot repeat it.
     fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
         let Some(Opening { header, questions, .. }) = decode(answer) else { return false };
         if header.metadata.id != id || header.metadata.message_type != MessageType::Response {

@@ -1,19 +1,19 @@
 //! Upstream half of the DNS service: asks the host's resolvers on the control thread.
 //!
 //! Owns the task that takes queries and gives answers, its configuration, and below it: which
-//! resolvers there are (`resolv_conf`), in which order they are asked (`upstream`) and how one
-//! of them is asked (`exchange`). Leaves to the pure side who asked, the guest's message id, cutting
+//! resolvers there are (`resolv_conf`), in which order they are asked (`upstream`) and how one of
+//! them is asked (`exchange`). Leaves to the pure side who asked, the guest's message id, cutting
 //! to the guest's UDP size, and SERVFAIL when nobody answered.
 //!
 //! # Theory of operation
 //!
-//! *Bytes are kept.* What the guest sent goes upstream with nothing but a fresh message id, and what
-//! came back is what the guest gets. hickory's resolver pool cannot promise that: it encodes the
-//! query anew (unknown EDNS options and the case of names may change), turns NXDOMAIN and error codes
-//! into errors without their records, rejects answers that it cannot decode, merges equal queries.
-//! So hickory decodes headers and questions here, to match answers with queries, and draws message
-//! ids; sockets, order and failover are our own. The parser of resolv.conf is the one beneath
-//! hickory's, because hickory's own conversion drops the scope of link-local addresses, the
+//! *Bytes are kept.* What the guest sent goes upstream with nothing but a fresh message id, and
+//! what came back is what the guest gets. hickory's resolver pool cannot promise that: it encodes
+//! the query anew (unknown EDNS options and the case of names may change), turns NXDOMAIN and error
+//! codes into errors without their records, rejects answers that it cannot decode, merges equal
+//! queries. So hickory decodes headers and questions here, to match answers with queries, and draws
+//! message ids; sockets, order and failover are our own. The parser of resolv.conf is the one
+//! beneath hickory's, because hickory's own conversion drops the scope of link-local addresses, the
 //! `rotate` option, and the whole file when a search domain is odd.
 //!
 //! *One query* is tried at one resolver after the other, in the order of the file. A resolver that
@@ -27,8 +27,9 @@
 //! unless it answered something else in the meantime. Each query is a task of its own: nobody waits
 //! for another one's resolver.
 //!
-//! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452 section
-//! 9.2); a message on TCP is asked over TCP. A truncated answer is the guest's to follow up.
+//! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452
+//! section 9.2); a message on TCP is asked over TCP. A truncated answer is the guest's to follow
+//! up.
 //!
 //! *Limits*: [`DnsConfig::queries_cap`] tasks, each with one socket; an eighth as many sockets more
 //! for further tries at the same time, at most `upstream::RUNNING_CAP` for one query. Without one
@@ -108,8 +109,8 @@ system_calls! {
 pub struct DnsConfig {
     /// File that names the resolvers (default `/etc/resolv.conf`); followed while running.
     pub resolv_conf: PathBuf,
-    /// The process that reads the file which it was started for, and not `resolv_conf`, for one that
-    /// lives in a sandbox (default `None`: that of the instance, see
+    /// The process that reads the file which it was started for, and not `resolv_conf`, for one
+    /// that lives in a sandbox (default `None`: that of the instance, see
     /// [`Builder::outside`](crate::instance::Builder::outside)).
     pub outside: Option<Outside>,
     /// Resolvers to ask instead of those in the file, in this order (default none).

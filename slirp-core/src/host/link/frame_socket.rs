@@ -2,12 +2,13 @@
 //!
 //! Owns the connection ([`FrameSocket`]) and the waiting for one ([`FrameListener`]). Virtual
 //! machines speak this: User Mode Linux as `vec0:transport=bess,dst=PATH`, and whoever else holds
-//! one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and nothing
-//! is left to the other side: every checksum is there, and no frame of ours exceeds the MTU.
+//! one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and
+//! nothing is left to the other side: every checksum is there, and no frame of ours exceeds the
+//! MTU.
 //!
-//! *The end.* recv(2) says 0 for an empty packet and for a peer that has gone. The two are told apart
-//! by poll(2): a socket that hung up says so. What was still queued behind an empty packet at that
-//! moment is lost with the peer.
+//! *The end.* recv(2) says 0 for an empty packet and for a peer that has gone. The two are told
+//! apart by poll(2): a socket that hung up says so. What was still queued behind an empty packet at
+//! that moment is lost with the peer.
 //!
 //! *Back-pressure.* A peer that reads slowly makes send(2) say `EAGAIN`; the event loop keeps that
 //! frame, stops making new ones and waits until the socket takes it. Nothing is lost on the way.
@@ -87,9 +88,9 @@ impl FrameSocket {
     /// socket.
     ///
     /// # Errors
-    /// [`FrameSocketError::PathTooLong`], and those of socket(2) and connect(2): `ENOENT` for a path
-    /// that is not there, `ECONNREFUSED` when nobody listens, `EPROTOTYPE` for a socket of another
-    /// type, `EAGAIN` for a listener that accepts nothing.
+    /// [`FrameSocketError::PathTooLong`], and those of socket(2) and connect(2): `ENOENT` for a
+    /// path that is not there, `ECONNREFUSED` when nobody listens, `EPROTOTYPE` for a socket of
+    /// another type, `EAGAIN` for a listener that accepts nothing.
     pub fn connect(path: &Path) -> Result<Self, FrameSocketError> {
         let address = address_of(path)?;
         let socket = new_socket()?;
@@ -170,7 +171,8 @@ impl FrameListener {
         Ok(Self { _file: OwnFile::at(path), socket })
     }
 
-    /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is one.
+    /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is
+    /// one.
     ///
     /// # Errors
     /// Those of accept(2); `EAGAIN` when there is none.

@@ -5,11 +5,11 @@
 //! file.
 //!
 //! # Theory of operation
-//! The data thread copies each frame into a buffer in memory and goes on; a thread of its own writes
-//! the buffer out whenever there is something in it, so that a reader can follow. A file or a FIFO
-//! that is slower than the network fills the buffer up to [`BUFFER_CAP`]; frames beyond that are
-//! missing in the recording, which is logged. What cannot be written at all (no space, no reader)
-//! ends the recording with one logged line. Neither is felt by the network.
+//! The data thread copies each frame into a buffer in memory and goes on; a thread of its own
+//! writes the buffer out whenever there is something in it, so that a reader can follow. A file or
+//! a FIFO that is slower than the network fills the buffer up to [`BUFFER_CAP`]; frames beyond that
+//! are missing in the recording, which is logged. What cannot be written at all (no space, no
+//! reader) ends the recording with one logged line. Neither is felt by the network.
 //!
 //! Frames are recorded as they cross the link. Where offloads are at work they hold up to 64 KiB,
 //! and their transport checksums are not filled in yet: readers call those wrong.
@@ -60,8 +60,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// A recording in the file at `path`. One that is there is emptied and keeps its owner and mode,
-    /// a new one gets the mode 0600. A FIFO must have a reader.
+    /// A recording in the file at `path`. One that is there is emptied and keeps its owner and
+    /// mode, a new one gets the mode 0600. A FIFO must have a reader.
     ///
     /// # Errors
     /// See [`RecordingError`].
@@ -199,8 +199,8 @@ struct Buffer {
 
 /// The writing thread.
 fn write_out(shared: &Shared, mut file: File) {
-    // A reader that left and a file that reached its largest size are errors of write(2); the signals
-    // that come with them would end the process.
+    // A reader that left and a file that reached its largest size are errors of write(2); the
+    // signals that come with them would end the process.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGPIPE);
     signals.add(Signal::SIGXFSZ);

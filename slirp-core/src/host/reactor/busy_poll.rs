@@ -1,38 +1,41 @@
 //! Whether to look for events for a moment before the thread sleeps.
 //!
-//! A small request with its answer crosses the data thread twice, and the thread is woken each time. What
-//! that costs depends on the machine: 2 us on one, 20 us on another, where a good part of a round trip
-//! is spent on it. A thread that looks for events instead of sleeping need not be woken, but it keeps a
-//! processor busy meanwhile, and where the answer takes longer than the look, the look only adds to it.
-//! So both ways are timed while they are in use, and the quicker one is kept.
+//! A small request with its answer crosses the data thread twice, and the thread is woken each
+//! time. What that costs depends on the machine: 2 us on one, 20 us on another, where a good part
+//! of a round trip is spent on it. A thread that looks for events instead of sleeping need not be
+//! woken, but it keeps a processor busy meanwhile, and where the answer takes longer than the look,
+//! the look only adds to it. So both ways are timed while they are in use, and the quicker one is
+//! kept.
 //!
 //! | phase | which way | left |
 //! | --- | --- | --- |
-//! | settled | the one that is preferred | after a number of turns, sooner where looks are in vain |
-//! | defence | the one that is preferred, timed | after [`TRIAL`] turns |
-//! | challenge | the other one, timed | after [`TRIAL`] turns: the quicker one is preferred, and settled on |
+//! | settled | the preferred one | after a number of turns, sooner where looks find nothing |
+//! | defence | the preferred one, timed | after [`TRIAL`] turns |
+//! | challenge | the other one, timed | after [`TRIAL`] turns: the quicker one is settled on |
 //!
-//! What is timed is a whole turn of the loop, from one wait's end to the next one's, since a look takes its
-//! processor from somebody, who may be the one that is to answer. Only turns that follow each other
-//! closely are timed and looked in: where events are rare, sleep costs nothing that anybody would notice.
-//! A verdict that is confirmed holds twice as long as the last one, so that trials become rare. On a
-//! single processor there is no looking.
+//! What is timed is a whole turn of the loop, from one wait's end to the next one's, since a look
+//! takes its processor from somebody, who may be the one that is to answer. Only turns that follow
+//! each other closely are timed and looked in: where events are rare, sleep costs nothing that
+//! anybody would notice. A verdict that is confirmed holds twice as long as the last one, so that
+//! trials become rare. On a single processor there is no looking.
 
 use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Longest turn that follows its predecessor closely (arbitrary: twenty times what a request of one small
-/// segment and its answer take over loopback, and far below what anybody would notice).
+/// Longest turn that follows its predecessor closely (arbitrary: twenty times what a request of one
+/// small segment and its answer take over loopback, and far below what anybody would notice).
 const CLOSE: Duration = Duration::from_micros(500);
 /// Close turns in a row after which there may be looks and trials (arbitrary).
 const RUN: u32 = 16;
 /// Turns of a trial (arbitrary: a few milliseconds, and enough for one late turn not to decide it).
 const TRIAL: u32 = 64;
-/// Turns that a verdict holds, at first and at most (arbitrary). In the end less than one turn in two hundred is
-/// spent on trying the other way, so that not even the 99th percentile of a round trip knows of it.
+/// Turns that a verdict holds, at first and at most (arbitrary). In the end less than one turn in
+/// two hundred is spent on trying the other way, so that not even the 99th percentile of a round
+/// trip knows of it.
 const HOLD: (u32, u32) = (256, 16_384);
-/// A look in vain counts for so many turns of a verdict (arbitrary): what has become wrong is found out soon.
+/// A look in vain counts for so many turns of a verdict (arbitrary): what has become wrong is found
+/// out soon.
 const MISS: u32 = 16;
 /// Tenths of the time of a turn with sleep that one with a look may take to be preferred. It costs
 /// processor time (a tenth to a third more of it, measured), so it has to be worth something.

@@ -1,7 +1,7 @@
 //! Datagrams between guest and host sockets.
 //!
-//! Owns how much is taken from one socket in a turn, and what the guest hears of a datagram that did
-//! not leave. Whose datagram it is, is the stack's business.
+//! Owns how much is taken from one socket in a turn, and what the guest hears of a datagram that
+//! did not leave. Whose datagram it is, is the stack's business.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -158,8 +158,8 @@ impl Reactor {
 
 /// Datagrams that did not leave, with what the guest is told about them.
 pub(super) enum Unsent {
-    /// `count` of them, the first of which had `len` bytes and began with `quote`. They were those of a
-    /// flow that has a socket of its own, or of a rule's.
+    /// `count` of them, the first of which had `len` bytes and began with `quote`. They were those
+    /// of a flow that has a socket of its own, or of a rule's.
     Udp {
         flow: FlowId,
         port: Option<PortId>,

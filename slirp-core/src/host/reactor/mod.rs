@@ -9,14 +9,15 @@
 //! then, flow by flow, move bytes between its host socket and its rings and write its frames. One
 //! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
 //!
-//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The guest's
-//! link is level-triggered: it hands out one frame a call, so "drained" costs a call that says
-//! so; instead the loop reads as many frames as the last turns had, and the poller says whether
-//! there are more. A link that takes no more frames (a socket whose peer reads slowly) ends the
-//! writing until it does: flows are not served and datagrams stay in the host's kernel meanwhile.
+//! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The
+//! guest's link is level-triggered: it hands out one frame a call, so "drained" costs a call that
+//! says so; instead the loop reads as many frames as the last turns had, and the poller says
+//! whether there are more. A link that takes no more frames (a socket whose peer reads slowly) ends
+//! the writing until it does: flows are not served and datagrams stay in the host's kernel
+//! meanwhile.
 //!
-//! *Sleep.* Where small requests follow each other closely, and where turns are quicker that way, the loop
-//! looks for events for some microseconds before it sleeps ([`busy_poll`]).
+//! *Sleep.* Where small requests follow each other closely, and where turns are quicker that way,
+//! the loop looks for events for some microseconds before it sleeps ([`busy_poll`]).
 //!
 //! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
 //! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
@@ -66,9 +67,10 @@ mod forwards;
 mod members;
 mod train;
 
-/// Frames that are read in one turn at most. With eight streams up, 64 instead of 16 moved an eighth more, since
-/// each flow's bytes are then sent in one piece (measured; one stream does not care). It is some two milliseconds'
-/// work when all are as large as can be, and some three when each opens a connection.
+/// Frames that are read in one turn at most. With eight streams up, 64 instead of 16 moved an
+/// eighth more, since each flow's bytes are then sent in one piece (measured; one stream does not
+/// care). It is some two milliseconds' work when all are as large as can be, and some three when
+/// each opens a connection.
 const BATCH_CAP: usize = 64;
 /// Datagrams that are taken from one socket in one turn at most (arbitrary).
 const DATAGRAMS_CAP: usize = 64;
@@ -83,8 +85,8 @@ const FLOW_PAGE: u32 = 256;
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
 const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
-/// Length of a frame that tells of more to come (arbitrary: more than a request in one segment of the
-/// usual MTU).
+/// Length of a frame that tells of more to come (arbitrary: more than a request in one segment of
+/// the usual MTU).
 const BULK_FRAME: usize = 4096;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
@@ -141,8 +143,8 @@ struct Found {
 }
 
 impl Reactor {
-    /// A loop around `link` and `stack` that sends from `outbound`, asks `queries` for DNS answers and
-    /// waits as `busy_poll` says, in a process that may have so many `descriptors`.
+    /// A loop around `link` and `stack` that sends from `outbound`, asks `queries` for DNS answers
+    /// and waits as `busy_poll` says, in a process that may have so many `descriptors`.
     pub(crate) fn new(
         mut link: Link,
         recorder: Option<Recorder>,

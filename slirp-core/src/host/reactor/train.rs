@@ -1,10 +1,10 @@
 //! Datagrams that the guest has sent one after the other, gathered so that one call sends them.
 //!
-//! Owns one train: datagrams that go the same way with the same header, of one length, the last perhaps
-//! shorter, as `UDP_SEGMENT` takes them (udp(7)). A guest whose device has no such offload, or whose
-//! program does not use it, sends them in frames of their own, and a call for each would cost more
-//! than all else. A train ends with the first frame that does not continue it, and with the batch of
-//! frames: so nothing is overtaken, and nothing waits for what has not been read yet.
+//! Owns one train: datagrams that go the same way with the same header, of one length, the last
+//! perhaps shorter, as `UDP_SEGMENT` takes them (udp(7)). A guest whose device has no such offload,
+//! or whose program does not use it, sends them in frames of their own, and a call for each would
+//! cost more than all else. A train ends with the first frame that does not continue it, and with
+//! the batch of frames: so nothing is overtaken, and nothing waits for what has not been read yet.
 
 use crate::event::Datagram;
 use crate::host::socket::udp::{BATCH_LEN_CAP, SEGMENTS_CAP};
@@ -22,7 +22,8 @@ pub(super) struct Train {
 }
 
 impl Train {
-    /// Takes a copy of the first datagram of a train; returns whether it is one that others can join.
+    /// Takes a copy of the first datagram of a train; returns whether it is one that others can
+    /// join.
     pub(super) fn try_begin(&mut self, datagram: &Datagram<'_>) -> bool {
         let Some((way, payload)) = split(datagram) else {
             return false;

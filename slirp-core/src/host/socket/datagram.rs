@@ -1,13 +1,13 @@
 //! What UDP and echo sockets have in common.
 //!
 //! Owns how such a socket is opened (non-blocking, close-on-exec, error queue on), how the options
-//! that stand for the guest's IP header are kept up to date, and the rule that an error which belongs to an earlier datagram neither loses
-//! the present one nor hides data that has arrived. Leaves headers and segmentation to
-//! [`udp`](super::udp) and [`echo`](super::echo).
+//! that stand for the guest's IP header are kept up to date, and the rule that an error which
+//! belongs to an earlier datagram neither loses the present one nor hides data that has arrived.
+//! Leaves headers and segmentation to [`udp`](super::udp) and [`echo`](super::echo).
 //!
-//! With `IP_RECVERR` the kernel does two things with an ICMP error: it puts the details on the error
-//! queue, and it sets a pending error that the next call on the socket returns, whatever that call
-//! wanted (ip(7)). The details are all we need, so the pending error is swallowed here.
+//! With `IP_RECVERR` the kernel does two things with an ICMP error: it puts the details on the
+//! error queue, and it sets a pending error that the next call on the socket returns, whatever that
+//! call wanted (ip(7)). The details are all we need, so the pending error is swallowed here.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};

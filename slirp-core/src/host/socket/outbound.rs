@@ -28,7 +28,8 @@ pub struct OutboundAddresses {
     pub ipv4: Option<Ipv4Addr>,
     /// Source towards IPv6 remotes.
     pub ipv6: Option<Ipv6Addr>,
-    /// Index of the interface that `ipv6` is valid on, if that is a link-local address; 0 otherwise.
+    /// Index of the interface that `ipv6` is valid on, if that is a link-local address; 0
+    /// otherwise.
     pub ipv6_scope: u32,
 }
 
@@ -144,8 +145,8 @@ fn try_bind(source: SocketAddr) -> io::Result<()> {
     socket.bind(&SockAddr::from(source))
 }
 
-/// Binds the socket of a flow to its source. The errors are told apart for the guest's sake: without
-/// the address, which may have gone since the start and may come back, there is no network
+/// Binds the socket of a flow to its source. The errors are told apart for the guest's sake:
+/// without the address, which may have gone since the start and may come back, there is no network
 /// (`ENETUNREACH`); without a free port the host is exhausted (`ENOBUFS`).
 pub(crate) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
     socket.bind(&SockAddr::from(source)).map_err(|error| match error.raw_os_error() {

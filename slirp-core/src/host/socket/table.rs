@@ -104,7 +104,8 @@ impl SocketTable {
         Ok(())
     }
 
-    /// Has the poller say when there is room again in the socket of `flow`, if anybody waits for it.
+    /// Has the poller say when there is room again in the socket of `flow`, if anybody waits for
+    /// it.
     pub(crate) fn watch_room(&mut self, flow: FlowId) {
         let Some(entry) = self.slots.get_mut(slot(flow.index)).and_then(Option::as_mut) else {
             return;

@@ -1,7 +1,7 @@
 //! The host's TCP socket of one flow.
 //!
-//! Owns how such a socket is made, connected, half-closed and reset. Leaves the connection itself to
-//! the host's kernel, the guest's end of it to the pure side, and readiness to the reactor. See
+//! Owns how such a socket is made, connected, half-closed and reset. Leaves the connection itself
+//! to the host's kernel, the guest's end of it to the pure side, and readiness to the reactor. See
 //! tcp(7), ip(7), connect(2); RFC 9293 section 3.10.5 for the abort.
 
 use std::io::{self, Read};
@@ -29,8 +29,8 @@ crate::sys::calls::system_calls! {
 
 /// The longest idleness that the kernel takes (`MAX_TCP_KEEPIDLE`, linux/tcp.h).
 const KEEP_ALIVE_MOST: Duration = Duration::from_secs(32_767);
-/// Time between probes that are not answered, which a guest whose own ones always are does not tell:
-/// Linux's default (tcp(7)), or the idleness where that is shorter, as most programs have it.
+/// Time between probes that are not answered, which a guest whose own ones always are does not
+/// tell: Linux's default (tcp(7)), or the idleness where that is shorter, as most programs have it.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 /// A socket whose connect has been started.
@@ -47,15 +47,16 @@ pub(crate) enum Connecting {
 pub(crate) enum HandshakeAck {
     /// As soon as it has.
     AtOnce,
-    /// With the first bytes or the end of our direction, with [`TcpStream::acknowledge`], or after the
-    /// kernel's longest delay of an acknowledgement (200 ms). A server on Linux knows of no connection before.
+    /// With the first bytes or the end of our direction, with [`TcpStream::acknowledge`], or after
+    /// the kernel's longest delay of an acknowledgement (200 ms). A server on Linux knows of no
+    /// connection before.
     WithData,
 }
 
 /// A TCP socket, non-blocking and close-on-exec.
 ///
-/// Sends without delay (`TCP_NODELAY`), because the guest's own stack has already decided how to cut
-/// its stream.
+/// Sends without delay (`TCP_NODELAY`), because the guest's own stack has already decided how to
+/// cut its stream.
 #[derive(Debug)]
 pub(crate) struct TcpStream {
     socket: Socket,
@@ -65,9 +66,9 @@ pub(crate) struct TcpStream {
 /// Whether the kernel would hold back a small segment (RFC 9293 section 3.7.4, Nagle's algorithm).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Delay {
-    /// Nothing was sent yet. What is sent first leaves as a whole, since Linux holds a small segment back
-    /// only while an earlier small one is unacknowledged (Minshall's variant, `tcp_nagle_check`). Most
-    /// connections send once, and are spared a call.
+    /// Nothing was sent yet. What is sent first leaves as a whole, since Linux holds a small
+    /// segment back only while an earlier small one is unacknowledged (Minshall's variant,
+    /// `tcp_nagle_check`). Most connections send once, and are spared a call.
     Unused,
     /// Something was sent: the next segment might be.
     Possible,
@@ -198,7 +199,8 @@ impl TcpStream {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Has the kernel send an acknowledgement that it holds, such as one of [`HandshakeAck::WithData`].
+    /// Has the kernel send an acknowledgement that it holds, such as one of
+    /// [`HandshakeAck::WithData`].
     pub(crate) fn acknowledge(&self) {
         if let Err(error) = self.socket.set_tcp_quickack(true) {
             tracing::debug!(%error, "an acknowledgement is late");

@@ -6,20 +6,21 @@
 //! to read.
 //!
 //! # Fragmentation
-//! What fits the path, as far as the host's kernel knows it, leaves with "don't fragment" set, so that
-//! a router which cannot pass it says so; that answer comes back through the error queue with the
-//! MTU, and the guest's path MTU discovery (RFC 1191, RFC 8201, RFC 8899) works as on a real network.
-//! What does not fit is refused where the guest forbids to fragment it (`IP_PMTUDISC_DO`), and the
-//! guest is told the MTU: a probe that was cut in two would have proved what is not so. Everything
-//! else is fragmented by the kernel (`IP_PMTUDISC_WANT`, its default unless the administrator has
-//! set `ip_no_pmtu_disc`): a guest may send up to 64 KB, because its own device's MTU may be that large
-//! or because its fragments were reassembled here. `IP_PMTUDISC_PROBE` would overlook the MTU that a
-//! route of the host's has been given; `DONT` would hide the path from the guest.
+//! What fits the path, as far as the host's kernel knows it, leaves with "don't fragment" set, so
+//! that a router which cannot pass it says so; that answer comes back through the error queue with
+//! the MTU, and the guest's path MTU discovery (RFC 1191, RFC 8201, RFC 8899) works as on a real
+//! network. What does not fit is refused where the guest forbids to fragment it (`IP_PMTUDISC_DO`),
+//! and the guest is told the MTU: a probe that was cut in two would have proved what is not so.
+//! Everything else is fragmented by the kernel (`IP_PMTUDISC_WANT`, its default unless the
+//! administrator has set `ip_no_pmtu_disc`): a guest may send up to 64 KB, because its own device's
+//! MTU may be that large or because its fragments were reassembled here. `IP_PMTUDISC_PROBE` would
+//! overlook the MTU that a route of the host's has been given; `DONT` would hide the path from the
+//! guest.
 //!
 //! # Segmentation
-//! Several datagrams of one length go out in one call (`UDP_SEGMENT`, Linux 4.18) and come in as one
-//! (`UDP_GRO`, Linux 5.0). Where the kernel refuses the former, because a segment exceeds the MTU or
-//! the device cannot, they are sent one by one.
+//! Several datagrams of one length go out in one call (`UDP_SEGMENT`, Linux 4.18) and come in as
+//! one (`UDP_GRO`, Linux 5.0). Where the kernel refuses the former, because a segment exceeds the
+//! MTU or the device cannot, they are sent one by one.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -90,8 +91,9 @@ impl NotSent {
 
 impl UdpSocket {
     /// Opens a socket for remotes of IP version `version`, sending from `source` where one is given
-    /// (of the same version, with port 0 for one of the kernel's choice). With `coalesce` the kernel may join incoming datagrams of one remote
-    /// (`UDP_GRO`); a kernel that cannot is not an error.
+    /// (of the same version, with port 0 for one of the kernel's choice). With `coalesce` the
+    /// kernel may join incoming datagrams of one remote (`UDP_GRO`); a kernel that cannot is not an
+    /// error.
     ///
     /// # Errors
     /// What the kernel said, as the guest is to be told.
@@ -149,8 +151,8 @@ impl UdpSocket {
         Ok(opened)
     }
 
-    /// Sends `payload` to `remote`: one datagram, or with `segment_len` as many of that length as it
-    /// takes (the last may be shorter), each in `envelope`.
+    /// Sends `payload` to `remote`: one datagram, or with `segment_len` as many of that length as
+    /// it takes (the last may be shorter), each in `envelope`.
     ///
     /// Never blocks. An error that an earlier datagram has caused stays on the error queue and
     /// does not lose this one; nor does an error of one of several lose the others.

@@ -2,19 +2,20 @@
 //!
 //! Owns the way from declarations to a filter in the kernel. Which calls there are is written where
 //! they are made: every module that asks something of the kernel once the network runs has its
-//! `SYSTEM_CALLS`, [`instance::system_calls`](crate::instance::system_calls) gathers them, programs add
-//! their own, and `runtime` has what any program needs. seccomp(2).
+//! `SYSTEM_CALLS`, [`instance::system_calls`](crate::instance::system_calls) gathers them, programs
+//! add their own, and `runtime` has what any program needs. seccomp(2).
 //!
 //! # Theory of operation
 //! [`apply`] filters the calling thread and all that it starts, so it is called after everything
 //! was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). A call that is not
-//! declared, or declared and made with other arguments, kills the process with `SIGSYS`: it can only
-//! come from code that is not ours. So does a call by another ABI of the machine (32-bit, x32).
+//! declared, or declared and made with other arguments, kills the process with `SIGSYS`: it can
+//! only come from code that is not ours. So does a call by another ABI of the machine (32-bit,
+//! x32).
 //!
 //! Arguments are looked at where that closes a door at no cost: no executable memory, no new
-//! process (only threads), no file but for reading, sockets of IP only and pairs of streams, signals
-//! only to ourselves. Two calls pass their arguments in memory, where a filter cannot see them: clone3(2)
-//! fails with `ENOSYS`, upon which C libraries fall back to clone(2).
+//! process (only threads), no file but for reading, sockets of IP only and pairs of streams,
+//! signals only to ourselves. Two calls pass their arguments in memory, where a filter cannot see
+//! them: clone3(2) fails with `ENOSYS`, upon which C libraries fall back to clone(2).
 //!
 //! Linux keeps for each filter which calls pass whatever their arguments are (5.11 and newer), so
 //! that the calls of the packet path, none of which is looked into, cost next to nothing.

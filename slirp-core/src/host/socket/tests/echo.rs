@@ -20,7 +20,8 @@ fn loopbacks() -> [(IpVersion, IpAddr); 2] {
     [(IpVersion::Ipv4, "127.0.0.1".parse().unwrap()), (IpVersion::Ipv6, "::1".parse().unwrap())]
 }
 
-/// Runs `body` where only raw sockets are permitted: a new namespace permits ping sockets to nobody.
+/// Runs `body` where only raw sockets are permitted: a new namespace permits ping sockets to
+/// nobody.
 fn with_raw(body: impl FnOnce() + Send + 'static) {
     in_new_netns(body);
 }
