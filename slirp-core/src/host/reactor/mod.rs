@@ -48,22 +48,23 @@ use super::forward::Forwards;
 use super::link::port::{Link, LinkPort};
 use super::link::recording::Recorder;
 use super::link::tap::is_frame_lost;
-use super::mailbox::{FlowPage, Mailbox, Message};
+use super::mailbox::{Mailbox, Message};
 use super::socket::outbound::OutboundAddresses;
 use super::socket::table::{HostSocket, SocketTable, TcpHost};
 use super::socket::tcp::{Connecting, HandshakeAck};
 use super::token::Source;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
-use crate::flow::FlowSummary;
 use crate::stack::Stack;
 use crate::time::Instant;
+use mail::Next;
 use train::Train;
 
 mod busy_poll;
 mod datagrams;
 mod error;
 mod forwards;
+mod mail;
 mod members;
 mod train;
 
@@ -78,9 +79,6 @@ const DATAGRAMS_CAP: usize = 64;
 const ACCEPTS_CAP: usize = 64;
 /// Entries that are taken from one error queue at a time (arbitrary; the rest comes next turn).
 const ERRORS_CAP: usize = 16;
-/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
-/// each, together a fraction of a millisecond.
-const FLOW_PAGE: u32 = 256;
 /// Events that one wait reports at most (arbitrary).
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
@@ -167,7 +165,7 @@ impl Reactor {
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
         let timer_fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&timer));
-        // Edge-triggered, so that nobody has to read how often it went off.
+        // Edge-triggered, so that the count of its expirations need not be read.
         let token = Source::Timer.token()?;
         poll.registry().register(&mut SourceFd(&timer_fd), token, Interest::READABLE)?;
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
@@ -525,74 +523,6 @@ impl Reactor {
             }
         }
     }
-
-    /// A part of the list of flows, small enough to hold up no packet.
-    fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
-        let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
-        let with_local = |mut flow: FlowSummary| {
-            flow.local = self.sockets.local_address(flow.id);
-            flow
-        };
-        FlowPage { flows: flows.map(with_local).collect(), next }
-    }
-
-    fn read_mail(&mut self, now: Instant) -> Next {
-        while let Ok(message) = self.inbox.try_recv() {
-            match message {
-                Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
-                Message::Stats(reply) => {
-                    let mut stats = self.stack.stats().clone();
-                    if let Some(board) = self.link.switchboard() {
-                        board.add_to(&mut stats);
-                    }
-                    // Whoever asked may have gone.
-                    let _ = reply.send(stats);
-                }
-                Message::AddForwards { forwards, reply } => {
-                    let _ = reply.send(self.add_forwards(&forwards));
-                }
-                Message::RemoveForwards { ids, reply } => {
-                    let _ = reply.send(self.remove_forwards(ids));
-                }
-                Message::ListFlows { first, reply } => {
-                    let _ = reply.send(self.list_flows(first, now));
-                }
-                Message::ListForwards(reply) => {
-                    let _ = reply.send(self.forwards.list());
-                }
-                Message::AddMember { member, reply } => {
-                    let added = self.add_member(*member);
-                    if let Err(Ok(id)) = reply.send(added) {
-                        // Nobody waits for it any more, so nobody would ever remove it.
-                        let _ = self.remove_member(id);
-                    }
-                }
-                Message::RemoveMember { id, reply } => {
-                    let _ = reply.send(self.remove_member(id));
-                }
-                Message::ListMembers(reply) => {
-                    let _ = reply.send(self.members());
-                }
-                Message::MemberLost(id) => {
-                    // It may have been removed meanwhile.
-                    let _ = self.remove_member(id);
-                }
-                Message::Shutdown => return Next::End,
-            }
-        }
-        Next::GoOn
-    }
-
-    fn on_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
-        self.wanted.remove(&query);
-        self.stack.handle_dns_answer(query, answer, now);
-    }
-}
-
-#[derive(PartialEq, Eq)]
-enum Next {
-    GoOn,
-    End,
 }
 
 #[cfg(test)]

@@ -1,0 +1,89 @@
+//! Messages of other threads to the loop: what they ask for, and what the answers are.
+
+use super::Reactor;
+use crate::event::DnsQueryId;
+use crate::flow::FlowSummary;
+use crate::host::mailbox::{FlowPage, Message};
+use crate::time::Instant;
+
+/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
+/// each, together a fraction of a millisecond.
+const FLOW_PAGE: u32 = 256;
+
+/// Whether the loop goes on.
+#[derive(PartialEq, Eq)]
+pub(super) enum Next {
+    GoOn,
+    End,
+}
+
+impl Reactor {
+    /// A part of the list of flows, small enough to hold up no packet.
+    pub(super) fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
+        let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
+        let with_local = |mut flow: FlowSummary| {
+            flow.local = self.sockets.local_address(flow.id);
+            flow
+        };
+        FlowPage { flows: flows.map(with_local).collect(), next }
+    }
+
+    /// Answers what has come, until there is nothing more or the end is asked for.
+    pub(super) fn read_mail(&mut self, now: Instant) -> Next {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
+                Message::Stats(reply) => {
+                    let mut stats = self.stack.stats().clone();
+                    if let Some(board) = self.link.switchboard() {
+                        board.add_to(&mut stats);
+                    }
+                    // The asker may have gone.
+                    let _ = reply.send(stats);
+                }
+                Message::AddForwards { forwards, reply } => {
+                    let _ = reply.send(self.add_forwards(&forwards));
+                }
+                Message::RemoveForwards { ids, reply } => {
+                    let _ = reply.send(self.remove_forwards(ids));
+                }
+                Message::ListFlows { first, reply } => {
+                    let _ = reply.send(self.list_flows(first, now));
+                }
+                Message::ListForwards(reply) => {
+                    let _ = reply.send(self.forwards.list());
+                }
+                Message::AddMember { member, reply } => {
+                    let added = self.add_member(*member);
+                    if let Err(Ok(id)) = reply.send(added) {
+                        // The asker has gone, and nothing else would ever remove it.
+                        let _ = self.remove_member(id);
+                    }
+                }
+                Message::RemoveMember { id, reply } => {
+                    let _ = reply.send(self.remove_member(id));
+                }
+                Message::ListMembers(reply) => {
+                    let _ = reply.send(self.members());
+                }
+                Message::MemberLost(id) => {
+                    // It may have been removed meanwhile.
+                    let _ = self.remove_member(id);
+                }
+                Message::Shutdown => return Next::End,
+            }
+        }
+        Next::GoOn
+    }
+
+    /// A query was answered, or came to nothing.
+    pub(super) fn on_dns_answer(
+        &mut self,
+        query: DnsQueryId,
+        answer: Option<Vec<u8>>,
+        now: Instant,
+    ) {
+        self.wanted.remove(&query);
+        self.stack.handle_dns_answer(query, answer, now);
+    }
+}
