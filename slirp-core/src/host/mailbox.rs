@@ -1,7 +1,7 @@
 //! Messages to the data thread.
 //!
 //! Owns the channel and the waking: a message is never left lying, because sending one always wakes
-//! the event loop. The data thread never waits for whoever sends.
+//! the event loop. The data thread never waits for a sender.
 
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ pub(crate) enum Message {
         /// The upstream answer.
         answer: Option<Vec<u8>>,
     },
-    /// Somebody wants the counters.
+    /// Asks for the counters.
     Stats(oneshot::Sender<Stats>),
     /// Ports of the host are to lead to the guest, all of them or none.
     AddForwards {
@@ -44,18 +44,18 @@ pub(crate) enum Message {
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), ForwardError>>,
     },
-    /// Somebody wants some of the flows.
+    /// Asks for a part of the flows.
     ListFlows {
         /// The slot of the flow table to begin with.
         first: u32,
         /// Where they go, with the slot to go on from.
         reply: oneshot::Sender<FlowPage>,
     },
-    /// Somebody wants the forward rules.
+    /// Asks for the forward rules.
     ListForwards(oneshot::Sender<Vec<(ForwardId, Forward)>>),
-    /// Somebody joins a shared network.
+    /// A member joins a shared network.
     AddMember {
-        /// Who.
+        /// The member and its device.
         member: Box<NewMember>,
         /// Where its name goes.
         reply: oneshot::Sender<Result<MemberId, MemberError>>,
@@ -67,7 +67,7 @@ pub(crate) enum Message {
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), MemberError>>,
     },
-    /// Somebody wants the members.
+    /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
     /// The device of a member is gone.
     MemberLost(MemberId),
@@ -82,8 +82,8 @@ pub struct NewMember {
     pub tap: Tap,
     /// What it is known by.
     pub member: Member,
-    /// Closed when the membership ends, whatever ends it; who holds the other end of a pipe or
-    /// socket notices.
+    /// Closed when the membership ends, whatever ends it. If it is one end of a pipe or socket, the
+    /// holder of the other end notices.
     pub guard: Option<OwnedFd>,
 }
 
@@ -111,7 +111,7 @@ impl Mailbox {
         (Self { sender, waker }, receiver)
     }
 
-    /// Sends `message`. Returns whether somebody is there to read it.
+    /// Sends `message`. Returns whether the data thread still reads its mail.
     pub(crate) fn send(&self, message: Message) -> bool {
         if self.sender.send(message).is_err() {
             return false;

@@ -16,8 +16,9 @@ crate::sys::calls::system_calls! {
     SYS_pipe2 => "the end of the instance";
 }
 
-/// A running stack that somebody else waits for. Its descriptor ([`AsFd`]) hangs up, in the sense
-/// of poll(2), once the stack has ended. Dropping it shuts the stack down and waits for nothing.
+/// A running stack that a thread of its own waits for. Its descriptor ([`AsFd`]) hangs up, in the
+/// sense of poll(2), once the stack has ended. Dropping it shuts the stack down and waits for
+/// nothing.
 ///
 /// ```no_run
 /// # fn example(instance: slirp_core::instance::Instance) -> std::io::Result<()> {
@@ -54,7 +55,7 @@ impl Instance {
         let (end, at_end) = io::pipe()?;
         let (sender, outcome) = mpsc::sync_channel(1);
         thread::Builder::new().name("slirp-wait".to_owned()).spawn(move || {
-            // Whoever is not interested in the outcome has gone.
+            // The receiver may be gone: then the outcome interests no one.
             let _ = sender.send(self.wait());
             drop(at_end);
         })?;

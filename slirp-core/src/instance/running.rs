@@ -46,7 +46,7 @@ impl Instance {
         let data = thread::Builder::new().name("slirp-data".into()).spawn(move || {
             let outcome = reactor.run();
             drop(reactor);
-            // Nobody may be waiting.
+            // The receiver may be gone: then no task is waiting.
             let _ = ended.send(());
             outcome
         })?;

@@ -145,7 +145,8 @@ impl SandboxError {
             }
             (SandboxStep::MakeUser, Errno::EPERM | Errno::EACCES) => Some(
                 "unprivileged user namespaces are forbidden here \
-                 (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); give the guest's user namespace \
+                 (kernel.unprivileged_userns_clone, \
+                 kernel.apparmor_restrict_unprivileged_userns); give the guest's user namespace \
                  (--userns-path) or run without the sandbox",
             ),
             (SandboxStep::MakeUser, Errno::ENOSPC) => {

@@ -1,7 +1,7 @@
 //! The ioctls of a TUN/TAP device (`Documentation/networking/tuntap.rst`, `linux/if_tun.h`).
 //!
 //! Owns the calls on a descriptor of `/dev/net/tun`. Which features to ask for, and in which order
-//! to give them up, is left to [`host::link::tap`](crate::host::link::tap). Nothing here allocates,
+//! to give them up, is left to [`Tap`](crate::host::link::Tap). Nothing here allocates,
 //! so a forked child may use all of it.
 
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -39,7 +39,7 @@ use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
 /// A device to which nothing is left.
 const BARE: Offload = Offload { vnet_header: true, ..Offload::NOTHING };
 
-/// Who made a frame.
+/// The maker of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Author {
     /// We did: the kernel's refusal is a word about the kernel.

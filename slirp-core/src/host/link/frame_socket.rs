@@ -1,8 +1,8 @@
 //! A Unix socket in the place of a TAP device: one Ethernet frame a packet.
 //!
 //! Owns the connection ([`FrameSocket`]) and the waiting for one ([`FrameListener`]). Virtual
-//! machines speak this: User Mode Linux as `vec0:transport=bess,dst=PATH`, and whoever else holds
-//! one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and
+//! machines speak this: User Mode Linux as `vec0:transport=bess,dst=PATH`, and any program that
+//! holds one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and
 //! nothing is left to the other side: every checksum is there, and no frame of ours exceeds the
 //! MTU.
 //!
@@ -43,7 +43,7 @@ pub enum FrameSocketError {
     /// Its packets have no boundaries, or no connection stands behind them.
     #[error("the Unix socket is not of the type SOCK_SEQPACKET")]
     NotSeqpacket,
-    /// Nobody is at the other end.
+    /// The other end is closed, or there never was one.
     #[error("the Unix socket is not connected")]
     NotConnected,
     /// A system call failed.
@@ -84,12 +84,12 @@ impl FrameSocket {
         Ok(Self { fd })
     }
 
-    /// Connects to whoever listens at `path`. A path that begins with a NUL byte names an abstract
-    /// socket.
+    /// Connects to the program that listens at `path`. A path that begins with a NUL byte names an
+    /// abstract socket.
     ///
     /// # Errors
     /// [`FrameSocketError::PathTooLong`], and those of socket(2) and connect(2): `ENOENT` for a
-    /// path that is not there, `ECONNREFUSED` when nobody listens, `EPROTOTYPE` for a socket of
+    /// path that is not there, `ECONNREFUSED` without a listener, `EPROTOTYPE` for a socket of
     /// another type, `EAGAIN` for a listener that accepts nothing.
     pub fn connect(path: &Path) -> Result<Self, FrameSocketError> {
         let address = address_of(path)?;
@@ -160,7 +160,7 @@ impl FrameListener {
         use std::os::unix::fs::FileTypeExt as _;
 
         let address = address_of(path)?;
-        // A file that somebody keeps there by mistake is not ours to remove.
+        // Any other file there is not ours to remove.
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             // The bind says what is wrong, if anything is.
             let _ = fs::remove_file(path);

@@ -1,7 +1,7 @@
 //! The guest's link: what carries its Ethernet frames.
 //!
 //! Owns the three kinds of [`Link`] (a TAP device, a socket, or the devices of several members on
-//! one network), their place in the event loop ([`port`]), and the recording of what crosses them.
+//! one network), their place in the event loop (`port`), and the recording of what crosses them.
 //! What the frames say is decided on the pure side.
 
 mod acceptance;

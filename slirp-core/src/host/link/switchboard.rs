@@ -12,10 +12,10 @@
 //! whatever the MTU. A device that lacks or refuses an offload gets the packets that the frame
 //! stands for instead (`acceptance`).
 //!
-//! *Fairness.* A device is read until it has had `SHARE` frames, then whoever else has something by
-//! now is. A frame to a group costs as much as the frames that it becomes. After `PASSED_CAP`
-//! frames the stack gets its turn. A device takes every frame or says at once that it does not;
-//! then the frame is lost, as on any link, and nobody waits.
+//! *Fairness.* A device is read until it has had `SHARE` frames. Then the others that have
+//! something are read. A frame to a group costs as much as the frames that it becomes. After
+//! `PASSED_CAP` frames the stack gets its turn. A device takes every frame or says at once that it
+//! does not; then the frame is lost, as on any link, and nothing waits.
 //!
 //! *Loss of a device* is the end of one member: it is reported through the mailbox, and the loop
 //! ends everything that belongs to it.
@@ -84,15 +84,15 @@ struct Port {
     tap: Tap,
     /// How much it may still pass on before others get their turn.
     share: usize,
-    /// Whether it stands in the queue of those who have something.
+    /// Whether it is in the queue of ports that have something.
     is_queued: bool,
     is_lost: bool,
     _guard: Option<OwnedFd>,
 }
 
-/// See the [module](self). Given to [`Builder::new`](crate::instance::Builder::new), it makes an
-/// instance whose members come and go by
-/// [`Handle::add_member`](crate::instance::Handle::add_member).
+/// The members' devices of a shared network, which together are one link. Given to
+/// [`Builder::new`](crate::instance::Builder::new), it makes an instance whose members come and go
+/// by [`Handle::add_member`](crate::instance::Handle::add_member).
 #[derive(Debug)]
 pub struct Switchboard {
     switch: Switch,
@@ -173,7 +173,7 @@ impl Switchboard {
         Some((port.member, self.switch.disconnect(index)))
     }
 
-    /// Those who are there.
+    /// All members, oldest first.
     pub(crate) fn members(&self) -> Vec<(MemberId, Member)> {
         let ports = self.ports.iter().flatten();
         let mut members: Vec<_> = ports.map(|port| (port.id, port.member.clone())).collect();
@@ -213,7 +213,7 @@ impl Switchboard {
             };
             if port.share == 0 {
                 port.share = SHARE;
-                // Those who became ready meanwhile come before it.
+                // Ports that became ready meanwhile come before it.
                 self.find_ready()?;
                 self.ready.rotate_left(1);
                 continue;

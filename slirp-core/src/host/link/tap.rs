@@ -7,7 +7,7 @@
 //! Offloads are asked for in steps, from everything that a current kernel knows down to nothing,
 //! because the kernel refuses a set of features as a whole when it does not know one of them
 //! (`Documentation/networking/tuntap.rst`, `TUNSETOFFLOAD`). What it refuses later, with a frame,
-//! is given up then (`acceptance`). A descriptor that somebody else opened keeps the header that
+//! is given up then (`acceptance`). A descriptor that another program opened keeps the header that
 //! it was opened with: that can only be chosen when the device is made.
 
 use std::io;
@@ -50,7 +50,7 @@ pub enum TapError {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum OffloadCeiling {
     /// No virtio-net header: each frame is one packet with its checksums. A descriptor that
-    /// somebody opened with a header keeps it.
+    /// another program opened with a header keeps it.
     Nothing,
     /// A virtio-net header, but nothing is left to it.
     Header,
@@ -183,7 +183,8 @@ fn negotiate(
         (OffloadCeiling::Checksum, tun::OFFLOAD_CHECKSUM),
     ];
     if !vnet_header {
-        // Whoever opened it may have left offloads on, which without a header nobody could tell.
+        // The program that opened it may have left offloads on, which a frame cannot tell without a
+        // header.
         tun::set_offload(device, 0)?;
         return Ok(Offload::default());
     }

@@ -263,7 +263,7 @@ mod tests {
             panic!("an error of the host's");
         };
         assert_eq!((quote, len), (vec![3; 100], 100));
-        // Lost, as datagrams may be: nobody is told.
+        // Lost, as datagrams may be: the guest is not told.
         let full = fail(SendError::WouldBlock, 0..1400, 3);
         assert!(matches!(full, Unsent::BufferFull { count: 3 }));
     }

@@ -22,7 +22,7 @@ impl Reactor {
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         self.verify_guests(forwards.iter().copied())?;
-        // Whoever asked tells of a refusal.
+        // The asker logs a refusal.
         self.forwards.add_all(forwards).inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 

@@ -63,7 +63,7 @@ pub(crate) struct EchoSocket {
 /// A reply to one of our requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EchoReply<'a> {
-    /// Who replied.
+    /// The host that replied.
     pub(crate) from: IpAddr,
     /// Sequence number of the request.
     pub(crate) sequence: u16,
@@ -210,7 +210,7 @@ impl EchoSocket {
         None
     }
 
-    /// The error, unless it is about a request of somebody else.
+    /// The error, unless it is about a request of another socket.
     fn own_error(&self, entry: &QueuedError) -> Option<EchoError> {
         let error = entry.error;
         let Some(header) = entry.quoted().first_chunk::<HEADER_LEN>() else {

@@ -88,7 +88,7 @@ impl SocketTable {
             HostSocket::Echo(socket) => socket.as_raw_fd(),
         };
         let index = slot(flow.index);
-        // A datagram socket that cannot send loses the datagram, so nobody waits for it to become
+        // A datagram socket that cannot send loses the datagram, so no flow waits for it to become
         // writable. A connected one is writable, and to say so would cost each flow a wake-up: see
         // `watch_room`. Urgent data is what a stream's reads stop at.
         let interest = match &socket {
@@ -125,7 +125,7 @@ impl SocketTable {
         match watched {
             Ok(()) => host.is_room_watched = true,
             Err(error) => {
-                // Nobody would ever hear of the room. The end of both directions is heard of, and
+                // The room would never be reported. The end of both directions is reported, and
                 // ends the flow.
                 tracing::warn!(%error, "a connection was lost");
                 host.stream.shutdown_both();
@@ -290,7 +290,7 @@ impl TcpHost {
     }
 
     /// Notes an event. Returns whether the flow is to be looked at: news that change nothing for
-    /// it (more bytes behind those that wait already, room that nobody waited for) are kept.
+    /// it (more bytes behind those that wait already, room that was not waited for) are kept.
     pub(crate) fn on_event(&mut self, event: &mio::event::Event) -> bool {
         let is_ending = event.is_read_closed() || event.is_error() || event.is_write_closed();
         let is_news = (event.is_readable() && !self.is_readable)
