@@ -63,36 +63,38 @@ impl EagerRemotes {
     }
 }
 
-/// What is known of the first bytes on one connection.
+/// Which side spoke first on one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FirstWord {
-    /// Neither side has said anything; whether the acknowledgement of the remote's SYN is held.
-    Awaited { is_ack_held: bool },
-    /// It is known who spoke first; the stack has not been told yet whether that was an eager guest.
-    News { is_eager: bool },
-    /// It is known, and the stack has been told.
-    Told,
+pub(crate) enum FirstSpeaker {
+    /// Neither side has said anything. `is_ack_held`: whether the acknowledgement of the remote's SYN
+    /// is held, so that it must be sent if the guest stays silent.
+    Unknown { is_ack_held: bool },
+    /// The first speaker is known but not yet reported to the stack. `is_eager`: whether it was the
+    /// guest, and at once.
+    Known { is_eager: bool },
+    /// The stack has been told, or need not know.
+    Reported,
 }
 
-impl FirstWord {
-    /// The first bytes have been moved, or none that are worth waiting for will be; `is_eager` says
+impl FirstSpeaker {
+    /// The first bytes have been moved, or none that are worth waiting for will be. `is_eager` says
     /// whether they were the guest's and came at once.
-    pub(super) const fn heard(&mut self, is_eager: bool) {
-        if matches!(self, Self::Awaited { .. }) {
-            *self = Self::News { is_eager };
+    pub(super) const fn observe(&mut self, is_eager: bool) {
+        if matches!(self, Self::Unknown { .. }) {
+            *self = Self::Known { is_eager };
         }
     }
 
     pub(super) const fn is_ack_held(self) -> bool {
-        matches!(self, Self::Awaited { is_ack_held: true })
+        matches!(self, Self::Unknown { is_ack_held: true })
     }
 
-    /// What the stack is to remember, once.
-    pub(crate) const fn take_news(&mut self) -> Option<bool> {
-        let Self::News { is_eager } = *self else {
+    /// What the stack is to remember, once: whether the guest was eager.
+    pub(crate) const fn take_report(&mut self) -> Option<bool> {
+        let Self::Known { is_eager } = *self else {
             return None;
         };
-        *self = Self::Told;
+        *self = Self::Reported;
         Some(is_eager)
     }
 }
@@ -135,16 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn first_word_is_news_once() {
-        let mut word = FirstWord::Awaited { is_ack_held: true };
-        assert!(word.is_ack_held());
-        assert_eq!(word.take_news(), None);
-        word.heard(true);
-        word.heard(false);
-        assert!(!word.is_ack_held());
-        assert_eq!(word.take_news(), Some(true));
-        assert_eq!(word.take_news(), None);
-        word.heard(false);
-        assert_eq!(word.take_news(), None);
+    fn first_speaker_is_reported_once() {
+        let mut speaker = FirstSpeaker::Unknown { is_ack_held: true };
+        assert!(speaker.is_ack_held());
+        assert_eq!(speaker.take_report(), None);
+        speaker.observe(true);
+        speaker.observe(false);
+        assert!(!speaker.is_ack_held());
+        assert_eq!(speaker.take_report(), Some(true));
+        assert_eq!(speaker.take_report(), None);
+        speaker.observe(false);
+        assert_eq!(speaker.take_report(), None);
     }
 }

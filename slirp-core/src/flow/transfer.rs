@@ -1,11 +1,11 @@
 //! Bytes between a connection's rings and its host.
 //!
-//! Owns the words in which the host's end of a TCP flow is spoken of, and the two loops that lend the
-//! rings to it. When bytes are to be moved is the flow's business.
+//! Owns [`HostStream`], the interface of a TCP flow's host socket, and the two loops that lend the
+//! rings to it. The flow decides when bytes are moved.
 
 use core::time::Duration;
 
-use crate::tcp::Connection;
+use crate::tcp::{Connection, Engine};
 
 /// The host's end of a TCP flow, as far as the pure side needs it.
 ///
@@ -43,8 +43,8 @@ pub enum Transfer {
     Failed,
 }
 
-/// Gives the host what the guest has sent, as far as it takes it; says how much that was, and why it
-/// was no more.
+/// Gives the host what the guest has sent, as far as the host takes it. Returns how much that was, and
+/// why it was no more.
 pub(super) fn drain_to_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
@@ -66,11 +66,12 @@ pub(super) fn drain_to_host(
     }
 }
 
-/// Takes from the host what the guest has room for, up to `limit` bytes; says how much that was, and why
-/// it was no more: the host's reason, or none where there is no room.
+/// Takes from the host what the guest has room for, up to `limit` bytes. Returns how much that was, and
+/// why it was no more: the host's reason, or `None` where there is no room.
 pub(super) fn fill_from_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
+    engine: &mut Engine,
     limit: usize,
 ) -> (usize, Option<Transfer>) {
     let mut moved = 0;
@@ -79,7 +80,7 @@ pub(super) fn fill_from_host(
             return (moved, None);
         }
         let mut outcome = Transfer::Blocked;
-        let filled = connection.lend_room(|room| {
+        let filled = engine.lend_room(connection, |room| {
             let len = room.len().min(limit - moved);
             outcome = host.recv(&mut room[..len]);
             match outcome {

@@ -13,10 +13,8 @@ use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
 use crate::policy::Protocol;
-use crate::tcp::Segment;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
-use crate::wire::frame::IpHeader;
 use crate::wire::icmp::{
     GuestSignal, IcmpError, emit_echo_quote, emit_echo_reply, emit_error, emit_udp_quote,
 };
@@ -54,10 +52,10 @@ impl Stack {
 
     /// The flow's SYN is answered with what became of the host's connect.
     pub(super) fn fail_connect(&mut self, id: FlowId, error: HostError) {
-        let Some((_, flow)) = self.flows.tcp(id) else {
+        let Some((_, flow)) = self.flows.tcp_mut(id) else {
             return;
         };
-        let Some(syn) = flow.pending_syn().map(<[u8]>::to_vec) else {
+        let Some(syn) = flow.take_syn() else {
             return;
         };
         let mac = flow.guest().mac;
@@ -66,10 +64,8 @@ impl Stack {
             self.stats.discards.count(DiscardReason::HostResourcesExhausted);
         }
         let told = match GuestSignal::for_error(error, Protocol::Tcp) {
-            GuestSignal::TcpReset => IpHeader::parse(&syn)
-                .and_then(|ip| Segment::parse(&ip, &syn))
-                .and_then(|segment| self.outbox.push_reset(&segment, mac)),
-            GuestSignal::Icmp(icmp) => self.outbox.push_error(icmp, &syn, mac),
+            GuestSignal::TcpReset => self.outbox.push_reset(&syn.segment, mac),
+            GuestSignal::Icmp(icmp) => self.outbox.push_error(icmp, &syn.headers, mac),
             GuestSignal::Silence => Ok(()),
         };
         self.stats.discards.note(told);

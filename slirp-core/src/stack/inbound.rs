@@ -27,7 +27,6 @@ use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::Protocol;
-use crate::tcp::LinkAddresses;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
@@ -73,8 +72,8 @@ impl Stack {
         self.link.check_waiting(guest.ip(), holder)?;
         let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
         let side = GuestSide { address: guest, mac };
-        let link = LinkAddresses { guest: mac, ours: self.outbox.our_mac(guest.ip()) };
-        let flow = TcpFlow::accepted(side, link, key.remote, &self.config.timeouts, now);
+        let our_mac = self.outbox.our_mac(guest.ip());
+        let flow = TcpFlow::accepted(side, our_mac, key.remote, &self.config.timeouts, now);
         let id = self.open_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
             Ok(Some(mac)) => self.locate(id, mac),

@@ -13,7 +13,6 @@ use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction, HostError};
 use crate::flow::permit::Kind;
 use crate::flow::table::Entry;
-use crate::flow::tcp::Ending;
 use crate::flow::{Flow, FlowKey};
 use crate::member::{Member, MemberId};
 use crate::share::Holder;
@@ -63,6 +62,10 @@ impl Stack {
         };
         self.schedule.forget(TimerOwner::Flow(id));
         self.admission.release(&entry.meta.permit, id);
+        if let Flow::Tcp(flow) = entry.flow {
+            flow.retire(&mut self.engine);
+        }
+        debug_assert!(self.flows.len() > 0 || !self.engine.is_in_use(), "rings are given back");
         self.dns.forget(id);
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset });
@@ -89,7 +92,7 @@ impl Stack {
             self.admission.note_open(&mut meta.permit, id);
         }
         if let Some(ending) = flow.ending() {
-            self.close_flow(id, ending == Ending::Reset);
+            self.close_flow(id, ending.is_reset());
             return;
         }
         let was_parked = flow.is_parked();

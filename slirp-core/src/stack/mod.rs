@@ -202,7 +202,7 @@ impl Stack {
     pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
             let pumped = flow.pump(host, &mut self.engine, &mut meta.traffic, now);
-            if let Some(is_eager) = flow.first_word.take_news() {
+            if let Some(is_eager) = flow.first_speaker.take_report() {
                 self.eager_remotes.note(meta.key.remote, is_eager);
             }
             self.stats.discards.note(pumped);

@@ -11,7 +11,7 @@ use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::policy::{Protocol, Target};
-use crate::tcp::{LinkAddresses, Segment};
+use crate::tcp::{Segment, Syn};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 
@@ -45,7 +45,7 @@ impl Stack {
         let Some((meta, flow)) = self.flows.tcp_mut(id) else {
             return Err(DiscardReason::TcpNoFlow);
         };
-        if flow.pending_syn().is_some() {
+        if flow.is_connecting() {
             // Nothing but a reset makes sense before the handshake.
             if segment.is_rst() {
                 self.close_flow(id, true);
@@ -76,17 +76,12 @@ impl Stack {
             Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
             Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
-        let link = LinkAddresses { guest: guest.mac, ours: self.outbox.our_mac(key.remote.ip()) };
-        // A SYN may carry data (RFC 7413); the engine would not take it, so it is not kept.
-        let headers = segment.at + segment.header_len;
-        let mut syn = packet[..headers].to_vec();
-        let mut bare = *segment;
-        let _ = bare.truncate(&mut syn, 0);
+        let our_mac = self.outbox.our_mac(key.remote.ip());
         let is_guest_eager = remote.is_some() && self.eager_remotes.contains(key.remote);
         let flow = TcpFlow::connecting(
             guest,
-            link,
-            (segment.seq, &syn),
+            our_mac,
+            Syn::new(segment, packet),
             is_guest_eager,
             &self.config.timeouts,
             now,

@@ -19,6 +19,7 @@ use smoltcp::iface::{Context, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::IpListenEndpoint;
 
+use super::memory::Lease;
 use super::rings::{RingedSocket, Rings};
 use super::segment::{Segment, SynOptions};
 use crate::time::Instant;
@@ -30,6 +31,8 @@ const REOPENINGS: u8 = 3;
 /// See the [module](self).
 pub(crate) struct Connection {
     socket: RingedSocket,
+    /// What the rings hold; the [engine](super::Engine) counts it.
+    pub(super) lease: Lease,
     guest: SocketAddr,
     remote: SocketAddr,
     isn: u32,
@@ -41,7 +44,7 @@ pub(crate) struct Connection {
     offset: u32,
     /// The sequence number that the guest sees first.
     our_isn: u32,
-    reopenings_left: u8,
+    pub(super) reopenings_left: u8,
     /// First sequence number of the guest that it may not send yet; known once something was sent.
     edge: Option<u32>,
     /// Whether the engine takes the window to end where the guest was told (defect B1).
@@ -55,7 +58,7 @@ pub(crate) struct Connection {
     /// The guest's sequence number at the start of the ring.
     guest_start: u32,
     /// Bytes that were put into the ring to the guest.
-    given: usize,
+    pub(super) given: usize,
     /// The window field that the guest sent last.
     guest_window: u16,
     /// Bytes that it may be sent beyond `acked_end`. After a SYN|ACK that need not be `guest_window` scaled.
@@ -89,58 +92,50 @@ impl Parked {
     pub(super) fn engine_mss_cap(&self) -> u16 {
         if self.options.mss.is_some() { u16::MAX } else { self.guest_mss }
     }
+
+    /// The SYN that the connection would have begun with, had it begun here.
+    pub(super) const fn opening(&self) -> Segment {
+        Segment::syn(self.guest, self.remote, self.guest_next.wrapping_sub(1), self.window)
+    }
 }
 
 impl Connection {
-    /// A socket that listens for exactly `syn`.
-    pub(super) fn listening(
+    /// A connection that is to [`listen`](Self::listen) for exactly `syn`.
+    pub(super) fn answering(
         syn: &Segment,
         options: SynOptions,
-        (guest_mss, engine_mss): (u16, u16),
-        rings: Rings,
-    ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, rings.send_len());
-        let mut connection = Self::closed(syn.source, syn.destination, rings, segment_len);
-        connection.with_socket_mut(|socket| socket.listen(endpoint(syn.destination))).ok()?;
-        Some(Self {
+        sizes: (u16, u16),
+        lent: (Rings, Lease),
+    ) -> Self {
+        let guest_next = syn.seq.wrapping_add(1);
+        Self {
             isn: syn.seq,
             options,
-            guest_mss,
-            guest_next: syn.seq.wrapping_add(1),
-            guest_end: syn.seq.wrapping_add(1),
-            guest_start: syn.seq.wrapping_add(1),
+            guest_next,
+            guest_end: guest_next,
+            guest_start: guest_next,
             guest_window: syn.window,
             guest_window_len: syn.window.into(),
-            ..connection
-        })
+            ..Self::opening((syn.source, syn.destination), sizes, lent)
+        }
     }
 
-    /// A socket that opens a connection to `guest`; its SYN leaves with the first poll. The sizes of
-    /// segments are a guess until the guest's SYN|ACK tells.
-    pub(super) fn connecting(
-        context: &mut Context,
+    /// A connection that is to [`connect`](Self::connect) to the guest. The sizes of segments (the
+    /// guest's and the engine's) are a guess until the guest's SYN|ACK tells.
+    pub(super) fn opening(
         (guest, remote): (SocketAddr, SocketAddr),
         (guest_mss, engine_mss): (u16, u16),
-        rings: Rings,
-    ) -> Option<Self> {
-        let segment_len = usize::from(engine_mss).clamp(1, rings.send_len());
-        let mut connection = Self::closed(guest, remote, rings, segment_len);
-        connection
-            .with_socket_mut(|socket| {
-                socket.connect(context, (guest.ip(), guest.port()), endpoint(remote))
-            })
-            .ok()?;
-        Some(Self { guest_mss, ..connection })
-    }
-
-    fn closed(guest: SocketAddr, remote: SocketAddr, rings: Rings, segment_len: usize) -> Self {
+        (rings, lease): (Rings, Lease),
+    ) -> Self {
+        let segment_len = usize::from(engine_mss).clamp(1, lease.send_len());
         Self {
             socket: RingedSocket::closed(rings, segment_len),
+            lease,
             guest,
             remote,
             isn: 0,
             options: SynOptions::default(),
-            guest_mss: 1,
+            guest_mss,
             segment_len,
             offset: 0,
             our_isn: 0,
@@ -163,6 +158,23 @@ impl Connection {
         }
     }
 
+    /// Waits for the guest's SYN.
+    pub(super) fn listen(&mut self) -> Option<()> {
+        let at = endpoint(self.remote);
+        self.with_socket_mut(|socket| socket.listen(at)).ok()
+    }
+
+    /// Opens the connection; the SYN leaves with the first poll.
+    pub(super) fn connect(&mut self, context: &mut Context) -> Option<()> {
+        let (guest, from) = ((self.guest.ip(), self.guest.port()), endpoint(self.remote));
+        self.with_socket_mut(|socket| socket.connect(context, guest, from)).ok()
+    }
+
+    /// The rings without the socket, for [`Engine::retire`](super::Engine::retire).
+    pub(super) fn into_rings(self) -> (Rings, Lease) {
+        (self.socket.into_rings(), self.lease)
+    }
+
     /// Whether `segment` is the SYN|ACK that answers our SYN.
     pub(super) fn is_answered_by(&self, segment: &Segment) -> bool {
         self.is_opening()
@@ -178,12 +190,6 @@ impl Connection {
             && segment.is_ack()
             && !segment.is_rst()
             && self.sent_end.is_none_or(|end| segment.ack.wrapping_sub(self.offset) != end)
-    }
-
-    /// This connection, which takes the place of `former`, unless that has happened too often.
-    pub(super) fn after(self, former: &Self) -> Option<Self> {
-        let reopenings_left = former.reopenings_left.checked_sub(1)?;
-        Some(Self { reopenings_left, ..self })
     }
 
     /// The guest's end and the remote's.
@@ -218,7 +224,7 @@ impl Connection {
         self.guest_end = self.guest_next;
         self.guest_start = self.guest_next;
         let window =
-            u32::try_from(self.rings().receive_len()).unwrap_or(u32::MAX).min(u16::MAX.into());
+            u32::try_from(self.lease.receive_len()).unwrap_or(u32::MAX).min(u16::MAX.into());
         self.edge = Some(self.guest_next.wrapping_add(window));
         self.is_edge_exact = false;
     }
@@ -277,8 +283,8 @@ impl Connection {
     }
 
     /// Whether the ring to the guest has its larger size.
-    pub(crate) fn is_grown(&self) -> bool {
-        self.rings().is_grown()
+    pub(crate) const fn is_grown(&self) -> bool {
+        self.lease.is_grown()
     }
 
     /// Takes bytes of the guest: `take` sees the next contiguous ones and says how many it took.
@@ -296,8 +302,9 @@ impl Connection {
         })
     }
 
-    /// Gives bytes to the guest: `fill` sees contiguous room and says how much it filled.
-    pub(crate) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+    /// Gives bytes to the guest; see [`Engine::lend_room`](super::Engine::lend_room), which counts
+    /// the memory that this takes.
+    pub(super) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         let filled = self.with_socket_mut(|socket| {
             socket
                 .send(|room| {
@@ -307,34 +314,12 @@ impl Connection {
                 .unwrap_or(0)
         });
         self.given = self.given.saturating_add(filled);
-        let rings = self.rings();
-        rings.share().note_to_guest(self.given.min(rings.send_len()));
         filled
     }
 
-    /// Whether the ring to the guest is small, and another of the guest's connections may have a large one.
-    pub(crate) fn may_grow(&self) -> bool {
-        !self.is_grown() && self.rings().share().may_grow()
-    }
-
     /// Bytes of memory that the rings hold.
-    pub(crate) fn held(&self) -> usize {
-        self.rings().share().held()
-    }
-
-    /// Whether it has held a good deal more than it needs for a while, because others did before it.
-    pub(super) fn is_excessive(&self) -> bool {
-        self.rings().are_excessive()
-    }
-
-    /// Whether the guest's connections had better hold less memory than they might.
-    pub(crate) fn is_memory_tight(&self) -> bool {
-        self.rings().share().is_tight()
-    }
-
-    /// Whether more memory is held than `before`, and the guest's connections hold too much.
-    pub(crate) fn is_memory_exhausted(&self, before: usize) -> bool {
-        self.held() > before && self.rings().share().is_exhausted()
+    pub(crate) const fn held(&self) -> usize {
+        self.lease.held()
     }
 
     /// Bytes of the guest that wait for the host.
@@ -368,9 +353,13 @@ impl Connection {
     }
 
     /// Forgets the connection without a word to the guest: the engine has failed it.
-    pub(super) fn kill(&mut self) {
-        self.rings().spoil();
+    pub(super) const fn kill(&mut self) {
         self.is_killed = true;
+    }
+
+    /// Whether the engine has failed the connection.
+    pub(crate) const fn is_killed(&self) -> bool {
+        self.is_killed
     }
 
     /// Whether the guest has not finished the handshake.
@@ -428,10 +417,6 @@ impl Connection {
 
     fn state(&self) -> State {
         self.with_socket(|socket| socket.state())
-    }
-
-    fn rings(&self) -> &Rings {
-        self.socket.borrow_owner()
     }
 
     fn with_socket<R>(&self, look: impl FnOnce(&Socket<'_>) -> R) -> R {

@@ -2,36 +2,37 @@
 //!
 //! Owns every call into smoltcp that takes a packet or produces one, and what the fence does to
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
-//! offload on the way out.
+//! offload ([`seal`]) on the way out. Parking and the memory of connections are in [`resting`].
+
+mod resting;
+mod seal;
 
 use core::hash::BuildHasher as _;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use smoltcp::iface::{Config, Interface, SocketSet};
-use smoltcp::wire::{HardwareAddress, IpProtocol, checksum};
+use smoltcp::wire::HardwareAddress;
 
 use super::clock;
-use super::connection::{Connection, Parked};
+use super::connection::Connection;
 use super::device::Slot;
-use super::memory::{LEAST, RingMemory};
-use super::rings::{RingSupply, Rings};
-use super::segment::{self, Segment, SynOptions};
+use super::memory::RingMemory;
+use super::rings::RingPool;
+use super::segment::{self, Segment, Syn, SynOptions};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
-use crate::member::MemberId;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::MacAddr;
-use crate::wire::frame::{
-    ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_HEADER_LEN,
-    IPV6_HEADER_LEN, IpHeader, pseudo_header_sum,
-};
-use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
+use crate::wire::frame::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpHeader};
+use crate::wire::vnet::VNET_HEADER_LEN;
+use seal::{finish_packet, seal};
+
+pub(crate) use seal::checksum_and_segment;
 
 /// Largest IP packet; also the MTU that the engine believes in where the device segments.
 const PACKET_CAP: usize = 65_535;
@@ -50,9 +51,9 @@ const BULK_FACTOR: usize = 8;
 /// defect B3 emits them for ever.
 const EMPTY_SEGMENT_CAP: u8 = 32;
 
-/// How often rings that wait are looked at: those that no connection has needed for so long are given up
-/// (arbitrary; the pages of what has become idle are to be back within seconds).
-const SPARE_FOR: Duration = Duration::from_secs(1);
+/// Interval of the ring pool's ticks. A ring that no connection has needed between two ticks is freed
+/// (arbitrary; the pages of idle connections are to be back within seconds).
+const TICK: Duration = Duration::from_secs(1);
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +85,8 @@ pub(crate) struct Engine {
     frame: Box<[u8]>,
     mtu: usize,
     memory: RingMemory,
-    pub(super) supply: Arc<RingSupply>,
-    release_at: Option<Instant>,
+    pub(super) pool: RingPool,
+    tick_at: Option<Instant>,
 }
 
 impl Engine {
@@ -97,42 +98,63 @@ impl Engine {
         let mut frame = vec![0; HEADROOM + PACKET_CAP].into_boxed_slice();
         let interface = new_interface(&mut rng, &mut frame, mtu);
         let memory = RingMemory::new(config.ring_memory, config.bulk_flows, config.parts);
-        let supply = RingSupply::new(config.ring_len, BULK_FACTOR * config.ring_len);
-        Self { interface, config, rng, sequences, frame, mtu, memory, supply, release_at: None }
+        let pool = RingPool::new(config.ring_len, BULK_FACTOR * config.ring_len);
+        Self { interface, config, rng, sequences, frame, mtu, memory, pool, tick_at: None }
     }
 
-    /// A connection that has received `packet`, the guest's SYN, and will answer it.
-    pub(crate) fn accept(&mut self, packet: &[u8], now: Instant) -> Option<Connection> {
-        let ip = IpHeader::parse(packet).ok()?;
-        let packet = packet.get(..ip.packet_len)?;
-        let segment = Segment::parse(&ip, packet).ok()?;
-        if !segment.is_opening() {
-            return None;
-        }
-        let options = SynOptions::parse(&segment, packet);
-        let (guest_mss, engine_mss) = self.segment_sizes(&options, ip.destination);
-        let told = told_mss(&options, (guest_mss, engine_mss));
+    /// A connection that has received the guest's `syn` and will answer it.
+    pub(crate) fn accept(&mut self, syn: &Syn, now: Instant) -> Option<Connection> {
+        let Syn { segment, options, .. } = syn;
+        let sizes = self.segment_sizes(options, segment.destination.ip());
         // smoltcp drops a segment with any malformed option; the guest's SYN is not shown to it.
-        let syn = segment::emit_syn(
+        let packet = segment::emit_syn(
             segment.source,
             segment.destination,
             segment.seq,
             segment.window,
-            &options.emit(told),
+            &options.emit(told_mss(options, sizes)),
         );
-        let rings = self.rings(segment.source);
-        let sizes = (guest_mss, engine_mss);
-        let mut connection = Connection::listening(&segment, options, sizes, rings)?;
-        self.ingress(&mut connection, &syn, now)?;
-        connection.is_handshaking().then_some(connection)
+        let lent = self.lend_rings(segment.source);
+        let connection = Connection::answering(segment, *options, sizes, lent);
+        self.bring_up(connection, |engine, connection| {
+            connection.listen()?;
+            engine.ingress(connection, &packet, now).ok()?;
+            connection.is_handshaking().then_some(())
+        })
     }
 
     /// A connection that `remote` opens to `guest`. Its SYN leaves with the first poll.
     pub(crate) fn connect(&mut self, guest: SocketAddr, remote: SocketAddr) -> Option<Connection> {
         let sizes = self.segment_sizes(&SynOptions::with_mss(u16::MAX), guest.ip());
-        let rings = self.rings(guest);
-        let context = self.interface.context();
-        Connection::connecting(context, (guest, remote), sizes, rings)
+        let lent = self.lend_rings(guest);
+        let connection = Connection::opening((guest, remote), sizes, lent);
+        self.bring_up(connection, |engine, connection| {
+            connection.connect(engine.interface.context())
+        })
+    }
+
+    /// Returns `connection` once `begin` has succeeded, and retires it otherwise.
+    fn bring_up(
+        &mut self,
+        mut connection: Connection,
+        begin: impl FnOnce(&mut Self, &mut Connection) -> Option<()>,
+    ) -> Option<Connection> {
+        if begin(self, &mut connection).is_some() {
+            return Some(connection);
+        }
+        self.retire(connection);
+        None
+    }
+
+    /// Gives bytes to the guest: `fill` sees contiguous room and returns how much it filled.
+    pub(crate) fn lend_room(
+        &mut self,
+        connection: &mut Connection,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> usize {
+        let filled = connection.lend_room(fill);
+        self.memory.note_to_guest(&mut connection.lease, connection.given);
+        filled
     }
 
     /// The guest's true MSS and the one that the engine is told.
@@ -183,12 +205,13 @@ impl Engine {
         let packet = connection.guard(&mut segment, packet)?;
         let before = connection.held();
         connection.note_received(&segment);
-        if connection.is_memory_exhausted(before) {
+        let received = connection.received();
+        self.memory.note_from_guest(&mut connection.lease, received);
+        if self.is_memory_exhausted(connection, before) {
             connection.abort();
             return Err(DiscardReason::RingMemoryExhausted);
         }
-        let written = self.ingress(connection, packet, now);
-        let written = written.ok_or(DiscardReason::TcpEngineFailed)?;
+        let written = self.ingress(connection, packet, now)?;
         connection.note_state(&segment);
         Ok(written.map(|len| self.finish(connection, len, link, now)))
     }
@@ -204,8 +227,11 @@ impl Engine {
     ) -> Result<Range<usize>, DiscardReason> {
         let (guest, remote) = connection.ends();
         let reset = segment::emit_reset(segment).ok_or(DiscardReason::TcpAckUnsent)?;
-        if let Some(again) = self.connect(guest, remote).and_then(|again| again.after(connection)) {
-            *connection = again;
+        if let Some(reopenings_left) = connection.reopenings_left.checked_sub(1)
+            && let Some(mut again) = self.connect(guest, remote)
+        {
+            again.reopenings_left = reopenings_left;
+            self.replace(connection, again);
         }
         self.finish_own(&reset, link)
     }
@@ -260,7 +286,7 @@ impl Engine {
             connection.kill();
             return Err(DiscardReason::TcpEngineStuck);
         }
-        let written = self.egress(connection, now).ok_or(DiscardReason::TcpEngineFailed)?;
+        let written = self.egress(connection, now)?;
         Ok(written.map(|len| self.finish(connection, len, link, now)))
     }
 
@@ -291,161 +317,50 @@ impl Engine {
             connection.repeated_ack().into_iter().collect()
         };
         for nudge in nudges {
-            if self.ingress(connection, &nudge, now).is_none() {
+            if self.ingress(connection, &nudge, now).is_err() {
                 // A panic has ended the connection, which its flow finds out by itself.
                 return;
             }
         }
     }
 
-    /// Gives the socket and rings of an idle connection back, if it is fully described without them.
-    pub(crate) fn park(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
-        if self.poll_at(connection, now).is_some() {
-            return None;
-        }
-        connection.parked()
-    }
-
-    /// Wakes a parked connection: a new socket is led through a handshake with itself.
-    pub(crate) fn unpark(&mut self, parked: &Parked, now: Instant) -> Option<Connection> {
-        let rings = self.rings(parked.guest);
-        self.resume(parked, rings, now)
-    }
-
-    /// Gives a connection a larger ring to the guest, if it is quiet at this moment. To the guest
-    /// nothing changes.
-    pub(crate) fn grow(&mut self, connection: &mut Connection, now: Instant) {
-        let Some(parked) = self.park(connection, now) else {
-            return;
-        };
-        let share = self.memory.share(parked.guest.ip());
-        let rings = self.supply.grown_rings(share);
-        if let Some(grown) = self.resume(&parked, rings, now) {
-            *connection = grown;
-        }
-    }
-
-    /// Exchanges the rings of a connection that is quiet at this moment for new ones, if memory is tight
-    /// and that would help, or if the connection has no need of what it holds. To the guest nothing changes.
-    pub(crate) fn renew_early(&mut self, connection: &mut Connection, now: Instant) {
-        let parked = if connection.is_excessive() {
-            self.park(connection, now)
-        } else {
-            self.park_early(connection, now)
-        };
-        let Some(parked) = parked else {
-            return;
-        };
-        let rings = self.supply.new_rings(self.memory.share(parked.guest.ip()));
-        if let Some(renewed) = self.resume(&parked, rings, now) {
-            *connection = renewed;
-        }
-    }
-
-    fn rings(&self, guest: SocketAddr) -> Rings {
-        self.supply.rings(self.memory.share(guest.ip()))
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
-        self.release_at
-    }
-
-    /// Gives up rings that nobody needs any more. It is due every second while there are connections.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.release_at = self.supply.release_unused().then(|| now + SPARE_FOR);
-    }
-
-    /// A member of a shared network has come, or is known by more addresses: it has its own part of
-    /// the memory.
-    pub(crate) fn handle_member(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
-        self.memory.assign(id, addresses);
-    }
-
-    /// It has gone.
-    pub(crate) fn handle_member_removed(&mut self, id: MemberId) {
-        self.memory.unassign(id);
-    }
-
-    /// [`park`](Self::park)s a connection before its time if memory is tight and that would help.
-    pub(crate) fn park_early(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
-        let is_worth_it = connection.is_memory_tight() && connection.held() > LEAST;
-        if is_worth_it { self.park(connection, now) } else { None }
-    }
-
-    /// A new socket is led through a handshake with itself, to where `parked` was left.
-    fn resume(&mut self, parked: &Parked, rings: Rings, now: Instant) -> Option<Connection> {
-        let (_, engine_mss) = self.segment_sizes(&parked.options, parked.remote.ip());
-        let engine_mss = engine_mss.min(parked.engine_mss_cap());
-        let syn = segment::emit_syn(
-            parked.guest,
-            parked.remote,
-            parked.guest_next.wrapping_sub(1),
-            parked.window,
-            &parked.options.emit(engine_mss),
-        );
-        let ip = IpHeader::parse(&syn).ok()?;
-        let opening = Segment::parse(&ip, &syn).ok()?;
-        let mut connection =
-            Connection::listening(&opening, parked.options, (parked.guest_mss, engine_mss), rings)?;
-        self.ingress(&mut connection, &syn, now)?;
-        let len = self.egress(&mut connection, now)??;
-        let answer = &self.frame[HEADROOM..HEADROOM + len];
-        let answer = Segment::parse(&IpHeader::parse(answer).ok()?, answer).ok()?;
-        let ack = segment::emit_ack(
-            parked.guest,
-            parked.remote,
-            parked.guest_next,
-            answer.seq.wrapping_add(1),
-            parked.window,
-        );
-        self.ingress(&mut connection, &ack, now)?;
-        connection.resume(parked, answer.seq.wrapping_add(1)).then_some(connection)
-    }
-
-    /// One packet into smoltcp. `None` when it panicked, else the length of its answer in the frame.
-    #[expect(
-        clippy::option_option,
-        reason = "the outer None ends the connection, the inner does not"
-    )]
+    /// One packet into smoltcp. Returns the length of its answer, which lies in the frame.
+    ///
+    /// # Errors
+    /// [`DiscardReason::TcpEngineFailed`] when smoltcp panicked; the connection is dead now.
     pub(super) fn ingress(
         &mut self,
         connection: &mut Connection,
         packet: &[u8],
         now: Instant,
-    ) -> Option<Option<usize>> {
+    ) -> Result<Option<usize>, DiscardReason> {
         self.fenced(connection, Some(packet), now, |interface, slot, set| {
             interface.poll_ingress_single(clock::to_engine(now), slot, set);
         })
     }
 
-    /// At most one packet out of smoltcp.
-    #[expect(
-        clippy::option_option,
-        reason = "the outer None ends the connection, the inner does not"
-    )]
+    /// At most one packet out of smoltcp. Returns its length; it lies in the frame.
+    ///
+    /// # Errors
+    /// The same as [`ingress`](Self::ingress).
     pub(super) fn egress(
         &mut self,
         connection: &mut Connection,
         now: Instant,
-    ) -> Option<Option<usize>> {
+    ) -> Result<Option<usize>, DiscardReason> {
         self.fenced(connection, None, now, |interface, slot, set| {
             interface.poll_egress(clock::to_engine(now), slot, set);
         })
     }
 
-    #[expect(
-        clippy::option_option,
-        reason = "the outer None ends the connection, the inner does not"
-    )]
     fn fenced(
         &mut self,
         connection: &mut Connection,
         packet: Option<&[u8]>,
         now: Instant,
         call: impl FnOnce(&mut Interface, &mut Slot<'_>, &mut SocketSet<'_>),
-    ) -> Option<Option<usize>> {
-        self.release_at.get_or_insert(now + SPARE_FOR);
+    ) -> Result<Option<usize>, DiscardReason> {
+        self.tick_at.get_or_insert(now + TICK);
         let mut slot =
             Slot { packet, out: &mut self.frame[HEADROOM..], written: None, mtu: self.mtu };
         let interface = &mut self.interface;
@@ -457,9 +372,9 @@ impl Engine {
             // along: this connection ends, and the interface, which may be half-changed, is new.
             connection.kill();
             self.interface = new_interface(&mut self.rng, &mut self.frame, self.mtu);
-            return None;
+            return Err(DiscardReason::TcpEngineFailed);
         }
-        Some(written)
+        Ok(written)
     }
 
     /// Turns the packet of `len` bytes that smoltcp wrote into a frame for the guest.
@@ -509,76 +424,5 @@ const fn ip_header_len(address: IpAddr) -> usize {
     match address {
         IpAddr::V4(_) => IPV4_HEADER_LEN,
         IpAddr::V6(_) => IPV6_HEADER_LEN,
-    }
-}
-
-/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum. The packet
-/// may become shorter: returns its length as well.
-fn finish_packet(
-    connection: &mut Connection,
-    packet: &mut [u8],
-    offload: Offload,
-) -> (VnetHeader, usize) {
-    let parsed = IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
-    let Ok((ip, mut segment)) = parsed else {
-        // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at worst.
-        return (VnetHeader::default(), packet.len());
-    };
-    let len = connection.keep_within_window(&mut segment, packet);
-    let packet = &mut packet[..len];
-    connection.note_emitted(&mut segment, packet);
-    (checksum_and_segment(&ip, &segment, connection.guest_mss(), packet, offload), len)
-}
-
-/// Fills in the TCP checksum, or leaves it to the device, and says how the frame is segmented.
-pub(crate) fn checksum_and_segment(
-    ip: &IpHeader,
-    segment: &Segment,
-    mss: u16,
-    packet: &mut [u8],
-    offload: Offload,
-) -> VnetHeader {
-    let at = segment.at;
-    // An IP packet is at most 65,535 bytes plus the IPv6 header.
-    let tcp_len = u32::try_from(packet.len() - at).unwrap_or(u32::MAX);
-    let pseudo = pseudo_header_sum(ip.source, ip.destination, IpProtocol::Tcp, tcp_len);
-    if !offload.checksum {
-        segment.set_checksum(packet, 0);
-        let sum = !checksum::combine(&[pseudo, checksum::data(&packet[at..])]);
-        segment.set_checksum(packet, sum);
-        return VnetHeader::default();
-    }
-    segment.set_checksum(packet, pseudo);
-    let start = u16::try_from(ETHERNET_HEADER_LEN + at).unwrap_or(0);
-    let mut vnet = VnetHeader {
-        flags: FLAG_NEEDS_CSUM,
-        csum_start: start,
-        csum_offset: 16,
-        ..VnetHeader::default()
-    };
-    if segment.payload_len > u32::from(mss) && offload.tcp_segmentation {
-        vnet.gso = match ip.source {
-            IpAddr::V4(_) => Gso::TcpV4,
-            IpAddr::V6(_) => Gso::TcpV6,
-        };
-        vnet.gso_size = mss;
-        vnet.hdr_len = start + u16::try_from(segment.header_len).unwrap_or(0);
-    }
-    vnet
-}
-
-/// Writes the headers in front of the packet; returns which part the device is to be given.
-fn seal(frame: &mut [u8], vnet: VnetHeader, link: LinkAddresses, offload: Offload) -> Range<usize> {
-    let ethertype = match frame[HEADROOM] >> 4 {
-        4 => ETHERTYPE_IPV4,
-        _ => ETHERTYPE_IPV6,
-    };
-    let ethernet = EthernetHeader { destination: link.guest, source: link.ours, ethertype };
-    frame[VNET_HEADER_LEN..HEADROOM].copy_from_slice(&ethernet.emit());
-    if offload.vnet_header {
-        frame[..VNET_HEADER_LEN].copy_from_slice(&vnet.emit());
-        0..frame.len()
-    } else {
-        VNET_HEADER_LEN..frame.len()
     }
 }

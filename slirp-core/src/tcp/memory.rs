@@ -1,233 +1,314 @@
 //! What the rings of all connections hold of the machine's memory.
 //!
-//! Owns the count and its cap. A ring costs only the pages that were written to, so these are counted, not
-//! what was allocated: a connection that carried one request holds two pages, one that moved bulk data up to
-//! both of its rings. What another connection wrote to a ring before counts as well; beyond an eighth of the
-//! cap, connections get new ones.
+//! Owns the count and its cap. A ring costs only the pages that were written to, so these pages are
+//! counted instead of the allocation: a connection that carried one request holds two pages, one
+//! that moved bulk data up to both of its rings. Pages that an earlier connection wrote to count as
+//! well; above an eighth of the cap, connections get new rings.
 //!
-//! | state of the count | what follows |
+//! | [`Level`] of the count | what follows |
 //! | --- | --- |
-//! | below half of the cap | nothing |
-//! | tight | quiet connections are parked or get new rings at once, and the host is read in pieces of [`TIGHT_LEN`] |
+//! | low: at most an eighth of the cap | rings are used again |
+//! | moderate: at most half of the cap | new connections get new rings |
+//! | tight: at most the cap | quiet connections are parked or get new rings at once, and the host is read in pieces of [`TIGHT_LEN`] |
 //! | exhausted | the connection that asks for another page is reset |
 //!
-//! Rings to the guest that have grown are counted by number as well: in one part and in the whole, no more than
-//! its cap.
+//! Rings to the guest that have grown are counted by number as well. That number has a cap, too, in
+//! each part and in the whole.
 //!
-//! An honest guest does not get there. A hostile one that opens connections to a remote which does not
-//! read, and fills the window of each, could otherwise have us hold `flows` times both rings. Each member of
-//! a shared network has a part of the cap, so that it hurts only itself.
+//! An honest guest does not get there. A hostile guest that opens connections to a remote which does
+//! not read, and fills the window of each, could otherwise make us hold `flows` times both rings.
+//! Each member of a shared network has a part of the cap, so that it hurts only itself.
+//!
+//! Each connection holds one [`Lease`]. [`RingMemory::release`] takes the lease back by value when
+//! the connection ends. A part whose member has left stays until its last lease is back.
 
-use core::cell::Cell;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use slab::Slab;
+
+use super::rings::Rings;
 use crate::member::MemberId;
 
-/// The smallest page of any machine that Linux runs on; larger ones are counted too low.
+/// The smallest page of any machine that Linux runs on; larger pages are counted too low.
 const PAGE: usize = 4096;
-/// What is taken from the host for a connection at a time while memory is tight (arbitrary: the largest
-/// segment, so that each is still worth its system calls).
+/// Bytes that are taken from the host for a connection at a time while memory is tight (arbitrary:
+/// the largest segment, so that each is still worth its system calls).
 pub(crate) const TIGHT_LEN: usize = 64 * 1024;
-/// What a connection may hold for its next bytes however tight memory is: a page of each ring.
-pub(super) const LEAST: usize = 2 * PAGE;
+/// Bytes that a connection may hold for its next data however tight memory is: a page of each ring.
+pub(super) const MIN_HELD: usize = 2 * PAGE;
 
-/// A count with its cap, and the larger one that it is a part of.
+/// How much of its cap a count has reached; see the [module](self).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Level {
+    Low,
+    Moderate,
+    Tight,
+    Exhausted,
+}
+
+/// A count with its cap: the whole, or one part of it.
 #[derive(Debug)]
-struct Pool {
-    used: AtomicUsize,
+struct Count {
+    used: usize,
     cap: usize,
     /// Connections whose ring to the guest has grown.
-    grown: AtomicUsize,
+    grown: usize,
     grown_cap: usize,
-    whole: Option<Arc<Self>>,
+    leases: usize,
+    /// Whether new connections may be counted here: false once the part's member has left.
+    is_assigned: bool,
 }
 
-impl Pool {
-    fn new(cap: usize, grown_cap: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
-        let (used, grown) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { used, cap, grown, grown_cap, whole })
+impl Count {
+    const fn new(cap: usize, grown_cap: usize) -> Self {
+        Self { used: 0, cap, grown: 0, grown_cap, leases: 0, is_assigned: true }
     }
 
-    /// This one and the one that it is a part of.
-    fn chain(&self) -> impl Iterator<Item = &Self> {
-        core::iter::once(self).chain(self.whole.as_deref())
+    const fn part(&self, parts: usize) -> Self {
+        Self::new(self.cap / parts, self.grown_cap.div_ceil(parts))
     }
 
-    fn is_any(&self, is_so: impl Fn(usize, usize) -> bool) -> bool {
-        self.chain().any(|pool| is_so(pool.used.load(Ordering::Relaxed), pool.cap))
-    }
-
-    fn add(&self, bytes: usize) {
-        for pool in self.chain() {
-            pool.used.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn take(&self, bytes: usize) {
-        for pool in self.chain() {
-            pool.used.fetch_sub(bytes, Ordering::Relaxed);
+    const fn level(&self) -> Level {
+        if self.used <= self.cap / 8 {
+            Level::Low
+        } else if self.used <= self.cap / 2 {
+            Level::Moderate
+        } else if self.used <= self.cap {
+            Level::Tight
+        } else {
+            Level::Exhausted
         }
     }
 }
+
+/// Names a part; `None` where there are no parts.
+type PartId = Option<usize>;
 
 /// The counts of all connections.
 #[derive(Debug)]
 pub(super) struct RingMemory {
-    whole: Arc<Pool>,
-    /// The part of guests who have none of their own.
-    others: Arc<Pool>,
-    members: BTreeMap<MemberId, Arc<Pool>>,
+    whole: Count,
+    parts: Slab<Count>,
+    /// The part of guests without a part of their own.
+    others: PartId,
+    members: BTreeMap<MemberId, usize>,
     addresses: BTreeMap<IpAddr, MemberId>,
-    parts: usize,
+    /// One part is the whole divided by this; 1 where the whole is not split.
+    divisor: usize,
 }
 
 impl RingMemory {
-    /// At most `cap` bytes and `grown_cap` rings that have grown, of which each guest who is
-    /// [`assign`](Self::assign)ed a part, and all others together, may hold one in `parts`.
-    pub(super) fn new(cap: usize, grown_cap: usize, parts: usize) -> Self {
-        let whole = Pool::new(cap, grown_cap, None);
-        let others = part(&whole, parts);
+    /// At most `cap` bytes and `grown_cap` rings that have grown. Each guest with a part of its own
+    /// (see [`assign`](Self::assign)), and all others together, may hold one in `divisor` of both.
+    pub(super) fn new(cap: usize, grown_cap: usize, divisor: usize) -> Self {
+        let whole = Count::new(cap, grown_cap);
+        let mut parts = Slab::new();
+        let others = (divisor > 1).then(|| parts.insert(whole.part(divisor)));
         let (members, addresses) = (BTreeMap::new(), BTreeMap::new());
-        Self { whole, others, members, addresses, parts }
+        Self { whole, parts, others, members, addresses, divisor }
     }
 
-    /// Gives the guest `id`, who has these addresses among others, a part of its own.
+    /// Gives the guest `id`, which has these addresses among others, a part of its own.
     pub(super) fn assign(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
-        self.members.entry(id).or_insert_with(|| part(&self.whole, self.parts));
+        if self.divisor > 1 && !self.members.contains_key(&id) {
+            self.members.insert(id, self.parts.insert(self.whole.part(self.divisor)));
+        }
         self.addresses.extend(addresses.map(|address| (address, id)));
     }
 
-    /// Forgets that guest. What its connections hold is given back as they are dropped.
+    /// Forgets that guest. Its connections count against its part until they end.
     pub(super) fn unassign(&mut self, id: MemberId) {
-        self.members.remove(&id);
         self.addresses.retain(|_, &mut member| member != id);
+        if let Some(part) = self.members.remove(&id) {
+            if let Some(count) = self.parts.get_mut(part) {
+                count.is_assigned = false;
+            }
+            self.forget_if_unused(part);
+        }
     }
 
-    /// The share of a connection of `guest`: nothing yet.
-    pub(super) fn share(&self, guest: IpAddr) -> RingShare {
+    fn forget_if_unused(&mut self, part: usize) {
+        if self.parts.get(part).is_some_and(|count| !count.is_assigned && count.leases == 0) {
+            self.parts.remove(part);
+        }
+    }
+
+    /// The level that decides about a new connection of `guest`.
+    pub(super) fn level_for(&self, guest: IpAddr) -> Level {
+        self.level_of(self.part_of(guest))
+    }
+
+    /// The level that decides about a connection of the guest that holds `lease`.
+    pub(super) fn level(&self, lease: &Lease) -> Level {
+        self.level_of(lease.part)
+    }
+
+    fn level_of(&self, part: PartId) -> Level {
+        let whole = self.whole.level();
+        self.part(part).map_or(whole, |part| part.level().max(whole))
+    }
+
+    fn part_of(&self, guest: IpAddr) -> PartId {
         let own = self.addresses.get(&guest).and_then(|id| self.members.get(id));
-        let pool = Arc::clone(own.unwrap_or(&self.others));
-        let (from_guest, to_guest) = (Extent::default(), Extent::default());
-        RingShare { pool, from_guest, to_guest, is_grown: Cell::new(false) }
+        own.copied().or(self.others)
+    }
+
+    fn part(&self, part: PartId) -> Option<&Count> {
+        part.and_then(|part| self.parts.get(part))
+    }
+
+    /// Counts what `rings` hold already for a new connection of `guest`.
+    pub(super) fn lease(&mut self, guest: IpAddr, rings: &Rings) -> Lease {
+        let mut lease = Lease {
+            part: self.part_of(guest),
+            from_guest: Extent::of_len(rings.receive.len()),
+            to_guest: Extent::of_len(rings.send.len()),
+            is_grown: rings.is_grown,
+            leased_at: rings.taken_at,
+        };
+        let held = lease.from_guest.note_held(in_pages(rings.receive.touched()))
+            + lease.to_guest.note_held(in_pages(rings.send.touched()));
+        let grown = usize::from(lease.is_grown);
+        self.change(lease.part, |count| {
+            count.used += held;
+            count.grown += grown;
+            count.leases += 1;
+        });
+        lease
+    }
+
+    /// Counts no longer what a connection has held.
+    #[expect(clippy::needless_pass_by_value, reason = "a lease is given back once")]
+    pub(super) fn release(&mut self, lease: Lease) {
+        let (held, grown) = (lease.held(), usize::from(lease.is_grown));
+        self.change(lease.part, |count| {
+            count.used -= held;
+            count.grown -= grown;
+            count.leases -= 1;
+        });
+        if let Some(part) = lease.part {
+            self.forget_if_unused(part);
+        }
+    }
+
+    /// The ring from the guest was written to as far as `end`, counted from its start.
+    pub(super) fn note_from_guest(&mut self, lease: &mut Lease, end: usize) {
+        let more = lease.from_guest.note_written(end);
+        self.add(lease.part, more);
+    }
+
+    /// The ring to the guest was written to as far as `end`, counted from its start.
+    pub(super) fn note_to_guest(&mut self, lease: &mut Lease, end: usize) {
+        let more = lease.to_guest.note_written(end);
+        self.add(lease.part, more);
+    }
+
+    fn add(&mut self, part: PartId, bytes: usize) {
+        if bytes > 0 {
+            self.change(part, |count| count.used += bytes);
+        }
+    }
+
+    fn change(&mut self, part: PartId, change: impl Fn(&mut Count)) {
+        change(&mut self.whole);
+        if let Some(part) = part.and_then(|part| self.parts.get_mut(part)) {
+            change(part);
+        }
+    }
+
+    /// Whether another connection of the guest that holds `lease` may have a larger ring.
+    pub(super) fn may_grow(&self, lease: &Lease) -> bool {
+        core::iter::once(&self.whole)
+            .chain(self.part(lease.part))
+            .all(|count| count.grown < count.grown_cap)
+    }
+
+    /// Whether any connection has rings.
+    pub(super) const fn is_in_use(&self) -> bool {
+        self.whole.leases > 0
     }
 }
 
-fn part(whole: &Arc<Pool>, parts: usize) -> Arc<Pool> {
-    if parts <= 1 {
-        return Arc::clone(whole);
-    }
-    Pool::new(whole.cap / parts, whole.grown_cap.div_ceil(parts), Some(Arc::clone(whole)))
-}
-
-/// What one connection holds; given back when it is dropped.
+/// What one connection holds. [`RingMemory`] writes it, and takes it back by value.
 #[derive(Debug)]
-pub(super) struct RingShare {
-    pool: Arc<Pool>,
+pub(super) struct Lease {
+    part: PartId,
     from_guest: Extent,
     to_guest: Extent,
-    is_grown: Cell<bool>,
+    is_grown: bool,
+    /// The [pool](super::rings::RingPool)'s number of ticks when the rings were taken.
+    leased_at: u64,
 }
 
 /// How far one ring was written to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Extent {
-    /// By this connection.
-    written: Cell<usize>,
-    /// By whomever, in whole pages.
-    held: Cell<usize>,
+    ring_len: usize,
+    /// Bytes from the start of the ring, by this connection.
+    written: usize,
+    /// The same in whole pages, by this connection or an earlier one.
+    held: usize,
 }
 
 impl Extent {
-    fn note_written(&self, len: usize, pool: &Pool) {
-        if len > self.written.get() {
-            self.written.set(len);
-            self.note_held(in_pages(len), pool);
-        }
+    const fn of_len(ring_len: usize) -> Self {
+        Self { ring_len, written: 0, held: 0 }
     }
 
-    fn note_held(&self, pages: usize, pool: &Pool) {
-        let before = self.held.get();
-        if pages > before {
-            self.held.set(pages);
-            pool.add(pages - before);
+    /// Returns how many bytes more are held than before.
+    fn note_written(&mut self, end: usize) -> usize {
+        let end = end.min(self.ring_len);
+        if end <= self.written {
+            return 0;
         }
+        self.written = end;
+        self.note_held(in_pages(end))
+    }
+
+    /// Returns how many bytes more are held than before.
+    const fn note_held(&mut self, pages: usize) -> usize {
+        let more = pages.saturating_sub(self.held);
+        self.held += more;
+        more
     }
 }
 
-impl RingShare {
-    /// The ring from the guest was written to as far as `len`, counted from its start.
-    pub(super) fn note_from_guest(&self, len: usize) {
-        self.from_guest.note_written(len, &self.pool);
+impl Lease {
+    /// Bytes of the ring from the guest; they decide the scale of our windows.
+    pub(super) const fn receive_len(&self) -> usize {
+        self.from_guest.ring_len
     }
 
-    /// The same of the ring to the guest.
-    pub(super) fn note_to_guest(&self, len: usize) {
-        self.to_guest.note_written(len, &self.pool);
+    /// Bytes of the ring to the guest.
+    pub(super) const fn send_len(&self) -> usize {
+        self.to_guest.ring_len
     }
 
-    /// The rings, that from the guest and that to it, were written to so far before.
-    pub(super) fn note_touched(&self, from_guest: usize, to_guest: usize) {
-        self.from_guest.note_held(in_pages(from_guest), &self.pool);
-        self.to_guest.note_held(in_pages(to_guest), &self.pool);
-    }
-
-    /// How far this connection has written to the ring from the guest and to the one to it.
+    /// How far this connection has written to the ring from the guest and to the ring to the guest.
     pub(super) const fn written(&self) -> (usize, usize) {
-        (self.from_guest.written.get(), self.to_guest.written.get())
+        (self.from_guest.written, self.to_guest.written)
     }
 
     /// Bytes of both rings, in whole pages.
     pub(super) const fn held(&self) -> usize {
-        self.from_guest.held.get() + self.to_guest.held.get()
+        self.from_guest.held + self.to_guest.held
     }
 
-    /// The ring to the guest is a larger one.
-    pub(super) fn note_grown(&self) {
-        if !self.is_grown.replace(true) {
-            for pool in self.pool.chain() {
-                pool.grown.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    /// Bytes that new rings would hold less.
+    pub(super) const fn excess(&self) -> usize {
+        let (from_guest, to_guest) = self.written();
+        self.held() - in_pages(from_guest) - in_pages(to_guest)
     }
 
     /// Whether the ring to the guest is a larger one.
     pub(super) const fn is_grown(&self) -> bool {
-        self.is_grown.get()
+        self.is_grown
     }
 
-    /// Whether another of the guest's connections may have a larger ring.
-    pub(super) fn may_grow(&self) -> bool {
-        self.pool.chain().all(|pool| pool.grown.load(Ordering::Relaxed) < pool.grown_cap)
-    }
-
-    /// Whether the guest's connections had better hold less.
-    pub(super) fn is_tight(&self) -> bool {
-        self.pool.is_any(|used, cap| used > cap / 2)
-    }
-
-    /// Whether they hold so little that pages which others wrote to may count as theirs. On a shared network that
-    /// is all that one member's bytes can take of another's part.
-    pub(super) fn is_roomy(&self) -> bool {
-        !self.pool.is_any(|used, cap| used > cap / 8)
-    }
-
-    /// Whether the guest's connections hold more than they may.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.pool.is_any(|used, cap| used > cap)
-    }
-}
-
-impl Drop for RingShare {
-    fn drop(&mut self) {
-        self.pool.take(self.held());
-        if self.is_grown() {
-            for pool in self.pool.chain() {
-                pool.grown.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+    /// The pool's number of ticks when the rings were taken.
+    pub(super) const fn leased_at(&self) -> u64 {
+        self.leased_at
     }
 }
 
@@ -238,38 +319,76 @@ pub(super) const fn in_pages(len: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rings::RingPool;
     use super::*;
 
     const GUEST: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 100));
     const OTHER: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 101));
 
+    fn rings() -> Rings {
+        RingPool::new(64 * PAGE, 64 * PAGE).new_rings()
+    }
+
+    fn lease(memory: &mut RingMemory, guest: IpAddr) -> Lease {
+        memory.lease(guest, &rings())
+    }
+
+    fn grown(memory: &mut RingMemory, guest: IpAddr) -> Lease {
+        let rings = RingPool::new(PAGE, PAGE).grown_rings(Level::Low);
+        let lease = lease(memory, guest);
+        assert!(memory.may_grow(&lease));
+        memory.release(lease);
+        memory.lease(guest, &rings)
+    }
+
+    fn may_grow(memory: &mut RingMemory, guest: IpAddr) -> bool {
+        let lease = lease(memory, guest);
+        let may_grow = memory.may_grow(&lease);
+        memory.release(lease);
+        may_grow
+    }
+
     #[test]
     fn pages_are_counted_once_and_given_back() {
-        let memory = RingMemory::new(8 * PAGE, 0, 1);
-        let first = memory.share(GUEST);
-        first.note_from_guest(1);
-        first.note_from_guest(PAGE);
-        first.note_to_guest(PAGE - 1);
+        let mut memory = RingMemory::new(8 * PAGE, 0, 1);
+        let mut first = lease(&mut memory, GUEST);
+        memory.note_from_guest(&mut first, 1);
+        memory.note_from_guest(&mut first, PAGE);
+        memory.note_to_guest(&mut first, PAGE - 1);
         assert_eq!(first.held(), 2 * PAGE);
-        first.note_to_guest(3 * PAGE);
-        first.note_to_guest(2 * PAGE);
+        memory.note_to_guest(&mut first, 3 * PAGE);
+        memory.note_to_guest(&mut first, 2 * PAGE);
         assert_eq!(first.held(), 4 * PAGE);
-        assert!(!first.is_tight());
-        let second = memory.share(OTHER);
-        second.note_from_guest(4 * PAGE);
-        assert!(second.is_tight() && !second.is_exhausted());
-        second.note_from_guest(4 * PAGE + 1);
-        assert!(second.is_exhausted() && first.is_exhausted());
-        drop(first);
-        assert!(second.is_tight() && !second.is_exhausted());
-        drop(second);
-        let third = memory.share(GUEST);
-        assert!(!third.is_tight());
-        third.note_touched(PAGE + 1, 3 * PAGE);
-        third.note_from_guest(2 * PAGE);
-        assert_eq!((third.held(), third.written()), (5 * PAGE, (2 * PAGE, 0)));
-        third.note_to_guest(4 * PAGE);
-        assert_eq!(third.held(), 6 * PAGE);
+        assert_eq!(memory.level(&first), Level::Moderate);
+        let mut second = lease(&mut memory, OTHER);
+        memory.note_from_guest(&mut second, 4 * PAGE);
+        assert_eq!(memory.level(&second), Level::Tight);
+        memory.note_from_guest(&mut second, 4 * PAGE + 1);
+        assert_eq!(memory.level(&second), Level::Exhausted);
+        assert_eq!(memory.level(&first), Level::Exhausted);
+        memory.release(first);
+        assert_eq!(memory.level(&second), Level::Tight);
+        memory.release(second);
+        assert!(!memory.is_in_use());
+        assert_eq!(memory.level_for(GUEST), Level::Low);
+    }
+
+    #[test]
+    fn pages_of_an_earlier_connection_count_as_held_and_not_as_written() {
+        let mut memory = RingMemory::new(8 * PAGE, 0, 1);
+        let mut pool = RingPool::new(64 * PAGE, 64 * PAGE);
+        let mut earlier = memory.lease(GUEST, &rings());
+        memory.note_from_guest(&mut earlier, PAGE + 1);
+        memory.note_to_guest(&mut earlier, 3 * PAGE);
+        pool.give_back(rings(), &earlier);
+        memory.release(earlier);
+        let mut lease = memory.lease(GUEST, &pool.rings(Level::Low));
+        // The free list is a stack: the ring that came back last is the first to be used.
+        memory.note_from_guest(&mut lease, 2 * PAGE);
+        assert_eq!((lease.held(), lease.written()), (5 * PAGE, (2 * PAGE, 0)));
+        assert_eq!(lease.excess(), 3 * PAGE);
+        memory.note_to_guest(&mut lease, 4 * PAGE);
+        assert_eq!(lease.held(), 7 * PAGE);
     }
 
     #[test]
@@ -277,31 +396,29 @@ mod tests {
         let mut memory = RingMemory::new(usize::MAX, 8, 4);
         memory.assign(MemberId(1), [GUEST].into_iter());
         memory.assign(MemberId(2), [OTHER].into_iter());
-        let grown = |memory: &RingMemory, guest| {
-            let share = memory.share(guest);
-            assert!(share.may_grow());
-            share.note_grown();
-            share
-        };
-        let first = grown(&memory, GUEST);
-        let second = grown(&memory, GUEST);
-        assert!(!memory.share(GUEST).may_grow(), "two of eight are a quarter");
-        let others = [grown(&memory, OTHER), grown(&memory, OTHER)];
-        drop(first);
-        let _third = grown(&memory, GUEST);
-        assert!(!memory.share(GUEST).may_grow() && !memory.share(OTHER).may_grow());
+        let first = grown(&mut memory, GUEST);
+        let second = grown(&mut memory, GUEST);
+        assert!(!may_grow(&mut memory, GUEST), "two of eight are a quarter");
+        let others = [grown(&mut memory, OTHER), grown(&mut memory, OTHER)];
+        memory.release(first);
+        let third = grown(&mut memory, GUEST);
+        assert!(!may_grow(&mut memory, GUEST) && !may_grow(&mut memory, OTHER));
         // Where there are more members than parts, the whole is the limit.
         let mut rest = Vec::new();
         for last in 102..104 {
             let guest = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, last));
             memory.assign(MemberId(last.into()), [guest].into_iter());
-            rest.extend([grown(&memory, guest), grown(&memory, guest)]);
+            rest.extend([grown(&mut memory, guest), grown(&mut memory, guest)]);
         }
-        drop(second);
-        let another = grown(&memory, GUEST);
-        assert!(!memory.share(IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 9))).may_grow());
-        drop((others, rest, another));
-        assert!(memory.share(OTHER).may_grow());
+        memory.release(second);
+        let another = grown(&mut memory, GUEST);
+        let nested = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 9));
+        assert!(!may_grow(&mut memory, nested));
+        for lease in others.into_iter().chain(rest).chain([another]) {
+            memory.release(lease);
+        }
+        assert!(may_grow(&mut memory, OTHER));
+        memory.release(third);
     }
 
     #[test]
@@ -309,22 +426,42 @@ mod tests {
         let mut memory = RingMemory::new(32 * PAGE, 0, 4);
         memory.assign(MemberId(1), [GUEST].into_iter());
         memory.assign(MemberId(2), [OTHER].into_iter());
-        let hostile = memory.share(GUEST);
-        hostile.note_from_guest(9 * PAGE);
-        assert!(hostile.is_exhausted() && memory.share(GUEST).is_exhausted());
-        let other = memory.share(OTHER);
-        other.note_to_guest(3 * PAGE);
-        assert!(!other.is_exhausted() && !other.is_tight());
+        let mut hostile = lease(&mut memory, GUEST);
+        memory.note_from_guest(&mut hostile, 9 * PAGE);
+        assert_eq!(memory.level(&hostile), Level::Exhausted);
+        assert_eq!(memory.level_for(GUEST), Level::Exhausted);
+        let mut other = lease(&mut memory, OTHER);
+        memory.note_to_guest(&mut other, 3 * PAGE);
+        assert!(memory.level(&other) < Level::Tight);
         let nested = IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9));
-        assert!(!memory.share(nested).is_exhausted());
+        assert!(memory.level_for(nested) < Level::Exhausted);
         // An address behind it is one of its own.
         memory.assign(MemberId(1), [nested].into_iter());
-        assert!(memory.share(nested).is_exhausted() && !memory.share(OTHER).is_exhausted());
+        assert_eq!(memory.level_for(nested), Level::Exhausted);
+        assert!(memory.level_for(OTHER) < Level::Exhausted);
         // Connections outlive their member for a moment.
         memory.unassign(MemberId(1));
-        drop(hostile);
+        assert_eq!(memory.level(&hostile), Level::Exhausted);
+        memory.release(hostile);
         memory.assign(MemberId(3), [GUEST].into_iter());
-        assert!(!memory.share(nested).is_tight());
-        assert!(!memory.share(GUEST).is_tight());
+        assert!(memory.level_for(nested) < Level::Tight);
+        assert!(memory.level_for(GUEST) < Level::Tight);
+    }
+
+    #[test]
+    fn part_of_a_member_that_has_left_goes_with_its_last_connection() {
+        let mut memory = RingMemory::new(32 * PAGE, 0, 4);
+        let others = memory.parts.len();
+        memory.assign(MemberId(1), [GUEST].into_iter());
+        let leases = [lease(&mut memory, GUEST), lease(&mut memory, GUEST)];
+        memory.unassign(MemberId(1));
+        for lease in leases {
+            assert_eq!(memory.parts.len(), others + 1);
+            memory.release(lease);
+        }
+        assert_eq!(memory.parts.len(), others);
+        memory.assign(MemberId(1), [GUEST].into_iter());
+        memory.unassign(MemberId(1));
+        assert_eq!(memory.parts.len(), others);
     }
 }

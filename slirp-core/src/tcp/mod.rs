@@ -42,8 +42,8 @@
 //! itself; the engine's sequence numbers are then a constant away from the guest's, and the fence
 //! adds that constant in both directions.
 //!
-//! *Memory.* What all rings together hold is counted and capped: see [`memory`]. They outlive their socket and
-//! serve the next one: see [`rings`].
+//! *Memory.* What all rings together hold is counted and capped: see [`memory`]. A connection that
+//! ends is [retired](Engine::retire), and its rings serve the next one: see [`rings`].
 //!
 //! *Time.* See [`clock`].
 
@@ -58,7 +58,7 @@ mod segment;
 pub(crate) use connection::{Connection, Parked};
 pub(crate) use engine::{Engine, EngineConfig, LinkAddresses, checksum_and_segment};
 pub(crate) use memory::TIGHT_LEN;
-pub(crate) use segment::{Segment, emit_reset};
+pub(crate) use segment::{Segment, Syn, emit_reset};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -90,6 +90,26 @@ impl Segment {
         })
     }
 
+    /// A SYN without payload, as if parsed.
+    pub(crate) const fn syn(
+        source: SocketAddr,
+        destination: SocketAddr,
+        seq: u32,
+        window: u16,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            seq,
+            ack: 0,
+            window,
+            payload_len: 0,
+            at: 0,
+            header_len: TCP_HEADER_LEN,
+            flags: FLAG_SYN,
+        }
+    }
+
     /// Whether this opens a connection: SYN without ACK.
     pub(crate) const fn is_opening(&self) -> bool {
         self.flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN
@@ -170,6 +190,28 @@ impl Segment {
             fill_ipv4_checksum(&mut packet[..self.at]);
         }
         len
+    }
+}
+
+/// The SYN of a guest, parsed once. It waits while the host is connected, and is then answered,
+/// refused or quoted.
+#[derive(Clone, Debug)]
+pub(crate) struct Syn {
+    /// Without the payload that it may have carried (RFC 7413): the engine would not take that.
+    pub(crate) segment: Segment,
+    pub(crate) options: SynOptions,
+    /// Its IP packet up to the end of the TCP header, for ICMP errors to quote.
+    pub(crate) headers: Box<[u8]>,
+}
+
+impl Syn {
+    /// `packet` is the IP packet of `segment`.
+    pub(crate) fn new(segment: &Segment, packet: &[u8]) -> Self {
+        let mut segment = *segment;
+        let mut headers: Box<[u8]> = packet[..segment.at + segment.header_len].into();
+        let _ = segment.truncate(&mut headers, 0);
+        let options = SynOptions::parse(&segment, &headers);
+        Self { segment, options, headers }
     }
 }
 

@@ -106,12 +106,6 @@ impl Connection {
         // What lies beyond the edge was cut off; a segment without bytes may name any number.
         if segment.payload_len > 0 && is_before(self.guest_end, end) {
             self.guest_end = end;
-            // Once around, all of the ring is counted, and a difference that has wrapped adds
-            // nothing.
-            let written = self.guest_end.wrapping_sub(self.guest_start);
-            let written = usize::try_from(written).unwrap_or(usize::MAX);
-            let rings = self.rings();
-            rings.share().note_from_guest(written.min(rings.receive_len()));
         }
         if segment.is_ack() && self.acked_end.is_none_or(|end| !is_before(segment.ack, end)) {
             self.acked_end = Some(segment.ack);
@@ -124,6 +118,12 @@ impl Connection {
                 (segment.window, window << shift)
             };
         }
+    }
+
+    /// Bytes that the guest has sent, at least as many as it has written to the ring. Once around,
+    /// all of the ring is counted, and a difference that has wrapped adds nothing.
+    pub(in crate::tcp) fn received(&self) -> usize {
+        usize::try_from(self.guest_end.wrapping_sub(self.guest_start)).unwrap_or(usize::MAX)
     }
 
     /// An acknowledgement for the guest that repeats the number before the next one, and so has to
@@ -231,6 +231,6 @@ impl Connection {
         if self.options.window_scale.is_none() {
             return 0;
         }
-        (usize::BITS - self.rings().receive_len().leading_zeros()).saturating_sub(16)
+        (usize::BITS - self.lease.receive_len().leading_zeros()).saturating_sub(16)
     }
 }

@@ -25,7 +25,7 @@ fn grown_connection_holds_more_and_the_guest_sees_one_stream() {
     assert!(peer.send(ACK, 0, 6, &[]).is_none());
 
     let now = peer.now;
-    assert!(peer.connection.may_grow());
+    assert!(peer.engine.may_grow(&peer.connection));
     peer.engine.grow(&mut peer.connection, now);
     assert!(peer.connection.is_grown());
 
@@ -67,14 +67,14 @@ fn no_more_connections_grow_than_are_allowed_to() {
         ..Draft::new("10.0.2.100:40001".parse().unwrap(), peer.to)
     };
     let now = peer.now;
-    let other = peer.engine.accept(&syn.packet(), now).unwrap();
-    assert!(other.may_grow());
+    let other = accept(&mut peer.engine, &syn.packet(), now).unwrap();
+    assert!(peer.engine.may_grow(&other));
     peer.engine.grow(&mut peer.connection, now);
-    assert!(!other.may_grow(), "one is allowed");
+    assert!(!peer.engine.may_grow(&other), "one is allowed");
     let Peer { mut engine, connection, .. } = peer;
-    drop(connection);
-    assert!(other.may_grow(), "its place is free again");
-    assert!(engine.accept(&syn.packet(), now).is_some());
+    engine.retire(connection);
+    assert!(engine.may_grow(&other), "its place is free again");
+    assert!(accept(&mut engine, &syn.packet(), now).is_some());
 }
 
 #[test]
@@ -93,11 +93,13 @@ fn member_that_moves_bulk_data_leaves_the_others_their_part() {
     peer.engine.handle_member(MemberId(1), [peer.from.ip()].into_iter());
     peer.engine.grow(&mut peer.connection, now);
     assert!(peer.connection.is_grown());
-    let mut accepted = |from: &str| {
+    let mut may_grow = |from: &str| {
         let options = packet::LINUX_OPTIONS.to_vec();
         let draft = Draft::new(from.parse().unwrap(), peer.to);
-        peer.engine.accept(&Draft { seq: ISN, flags: SYN, options, ..draft }.packet(), now).unwrap()
+        let syn = Draft { seq: ISN, flags: SYN, options, ..draft }.packet();
+        let accepted = accept(&mut peer.engine, &syn, now).unwrap();
+        peer.engine.may_grow(&accepted)
     };
-    assert!(!accepted("10.0.2.100:40001").may_grow(), "one of four is a quarter");
-    assert!(accepted("10.0.2.101:40001").may_grow(), "the other member has none");
+    assert!(!may_grow("10.0.2.100:40001"), "one of four is a quarter");
+    assert!(may_grow("10.0.2.101:40001"), "the other member has none");
 }

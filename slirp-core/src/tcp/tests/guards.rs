@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use super::packet::{ACK, Draft, FIN, PSH, RST, SYN, Seen, stream};
-use super::{ISN, Opening, Peer, engine};
+use super::{ISN, Opening, Peer, accept, engine};
 use crate::discard::DiscardReason;
 
 const SEGMENT_LEN: usize = 60_000;
@@ -193,7 +193,7 @@ fn acknowledgement_that_comes_before_our_syn_ack_is_discarded() {
     let mut peer = Peer::open(&Opening::default());
     peer.engine = engine(&Opening::default());
     let syn = Draft { seq: ISN, flags: SYN, ..Draft::new(peer.from, peer.to) };
-    peer.connection = peer.engine.accept(&syn.packet(), peer.now).unwrap();
+    peer.connection = accept(&mut peer.engine, &syn.packet(), peer.now).unwrap();
     peer.stack_start = 0x8000_0000;
     assert!(peer.send(ACK, 0, 0, &[]).is_none());
     assert_eq!(peer.reasons, [DiscardReason::TcpAckUnsent]);

@@ -13,7 +13,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use self::packet::{ACK, Draft, SYN, Seen, open_frame};
-use super::{Connection, Engine, EngineConfig, LinkAddresses, Segment};
+use super::{Connection, Engine, EngineConfig, LinkAddresses, Segment, Syn};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
 use crate::time::Instant;
@@ -60,6 +60,13 @@ fn engine(opening: &Opening) -> Engine {
         parts: 1,
         seed: 42,
     })
+}
+
+/// What the engine makes of a SYN's IP packet.
+fn accept(engine: &mut Engine, packet: &[u8], now: Instant) -> Option<Connection> {
+    let segment = Segment::parse(&IpHeader::parse(packet).unwrap(), packet).unwrap();
+    assert!(segment.is_opening());
+    engine.accept(&Syn::new(&segment, packet), now)
 }
 
 /// See the [module](self).
@@ -122,7 +129,7 @@ impl Peer {
             ..Draft::new(from, to)
         };
         let now = Instant::from_micros(1_000_000);
-        let connection = engine.accept(&syn.packet(), now).unwrap();
+        let connection = accept(&mut engine, &syn.packet(), now).unwrap();
         let mut peer = Self {
             engine,
             connection,
@@ -192,7 +199,7 @@ impl Peer {
 
     /// Gives `data` to the connection for the guest, as far as it takes it.
     fn queue(&mut self, data: &[u8]) -> usize {
-        self.connection.lend_room(|room| {
+        self.engine.lend_room(&mut self.connection, |room| {
             let len = data.len().min(room.len());
             room[..len].copy_from_slice(&data[..len]);
             len
@@ -208,9 +215,8 @@ impl Peer {
         {}
     }
 
-    #[expect(clippy::option_option, reason = "what the engine returns")]
-    fn unfenced(&mut self, answer: Option<Option<usize>>) -> Option<Seen> {
-        let Some(answer) = answer else {
+    fn unfenced(&mut self, answer: Result<Option<usize>, DiscardReason>) -> Option<Seen> {
+        let Ok(answer) = answer else {
             self.is_engine_failed = true;
             return None;
         };

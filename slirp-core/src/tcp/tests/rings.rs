@@ -18,8 +18,8 @@ fn syn(peer: &Peer) -> Vec<u8> {
 
 /// Ends the guest's connection; what is left is the engine.
 fn end(peer: Peer) -> Engine {
-    let Peer { engine, connection, .. } = peer;
-    drop(connection);
+    let Peer { mut engine, connection, .. } = peer;
+    engine.retire(connection);
     engine
 }
 
@@ -60,7 +60,7 @@ fn rings_that_wait_read_as_zeros_whatever_the_connection_did_with_them() {
             peer.send(FIN | ACK, 0, 0, &[]);
         }
         let engine = end(peer);
-        let waiting = engine.supply.waiting();
+        let waiting = engine.pool.free();
         assert_eq!(waiting.len(), 2, "seed {seed}");
         for ring in waiting {
             assert_eq!(ring.len(), RING_LEN);
@@ -75,11 +75,11 @@ fn next_connection_gets_the_rings_of_the_last_one() {
     peer.send(ACK, 0, 0, b"of the first");
     let (syn, now) = (syn(&peer), peer.now);
     let mut engine = end(peer);
-    assert_eq!(engine.supply.waiting().len(), 2);
-    let connection = engine.accept(&syn, now).unwrap();
-    assert!(engine.supply.waiting().is_empty());
-    drop(connection);
-    assert_eq!(engine.supply.waiting().len(), 2);
+    assert_eq!(engine.pool.free().len(), 2);
+    let connection = accept(&mut engine, &syn, now).unwrap();
+    assert!(engine.pool.free().is_empty());
+    engine.retire(connection);
+    assert_eq!(engine.pool.free().len(), 2);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
     assert!(peer.connection.is_grown());
     // It grew into rings of its own, and those that it had before wait.
     let lens = |engine: &Engine| {
-        let rings = engine.supply.waiting();
+        let rings = engine.pool.free();
         assert!(rings.iter().flatten().all(|&byte| byte == 0));
         rings.iter().map(Vec::len).collect::<Vec<_>>()
     };
@@ -103,7 +103,7 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
     };
     assert_eq!((usual, *grown), (&[RING_LEN; 3][..], 8 * RING_LEN));
 
-    let connection = engine.accept(&syn, now).unwrap();
+    let connection = accept(&mut engine, &syn, now).unwrap();
     assert!(!connection.is_grown());
     assert_eq!(lens(&engine), [RING_LEN, 8 * RING_LEN], "it begins with rings of the usual length");
 }
@@ -112,7 +112,7 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
 fn rings_of_a_connection_that_the_engine_failed_are_not_used_again() {
     let mut peer = Peer::open(&opening());
     peer.connection.kill();
-    assert!(end(peer).supply.waiting().is_empty());
+    assert!(end(peer).pool.free().is_empty());
 }
 
 /// A guest could otherwise hold far more memory than is counted, by connections that come and go.
@@ -129,16 +129,17 @@ fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_me
     for (ring_memory, is_tight) in [(usize::MAX, false), (2 * WRITTEN - 1, true)] {
         let mut peer = Peer::open(&Opening { ring_memory, ..opening() });
         let (syn, now) = (syn(&peer), peer.now);
-        drop([peer.engine.accept(&syn, now), peer.engine.accept(&syn, now)]);
-        assert_eq!(peer.engine.supply.waiting().len(), 4);
+        let two = [(); 2].map(|()| accept(&mut peer.engine, &syn, now).unwrap());
+        two.into_iter().for_each(|connection| peer.engine.retire(connection));
+        assert_eq!(peer.engine.pool.free().len(), 4);
         fill(&mut peer);
-        let other = peer.engine.accept(&syn, now).unwrap();
-        assert_eq!(peer.engine.supply.waiting().len(), if is_tight { 0 } else { 2 });
-        drop(other);
-        assert_eq!(peer.engine.supply.waiting().is_empty(), is_tight);
+        let other = accept(&mut peer.engine, &syn, now).unwrap();
+        assert_eq!(peer.engine.pool.free().len(), if is_tight { 0 } else { 2 });
+        peer.engine.retire(other);
+        assert_eq!(peer.engine.pool.free().is_empty(), is_tight);
         let mut engine = end(peer);
-        assert_eq!(engine.supply.waiting().is_empty(), is_tight);
-        let next = engine.accept(&syn, now).unwrap();
+        assert_eq!(engine.pool.free().is_empty(), is_tight);
+        let next = accept(&mut engine, &syn, now).unwrap();
         assert_eq!(next.held(), if is_tight { 0 } else { WRITTEN });
     }
 }
@@ -154,11 +155,12 @@ fn guest_that_holds_an_eighth_of_its_memory_gets_rings_that_nobody_wrote_to() {
         let Peer { engine, connection: first, .. } = first;
         let mut second = Peer::open_with(engine, &opening);
         assert_eq!(second.queue(&[1; WRITTEN]), WRITTEN);
-        drop(first);
-        assert_eq!(second.engine.supply.waiting().len(), 2);
-        let third = second.engine.accept(&syn(&second), second.now).unwrap();
+        second.engine.retire(first);
+        assert_eq!(second.engine.pool.free().len(), 2);
+        let (syn, now) = (syn(&second), second.now);
+        let third = accept(&mut second.engine, &syn, now).unwrap();
         assert_eq!(third.held(), if is_roomy { WRITTEN } else { 0 });
-        assert_eq!(second.engine.supply.waiting().len(), if is_roomy { 0 } else { 2 });
+        assert_eq!(second.engine.pool.free().len(), if is_roomy { 0 } else { 2 });
     }
 }
 
@@ -175,14 +177,14 @@ fn connection_that_stays_exchanges_what_it_does_not_need_for_new_rings() {
     assert_eq!(peer.connection.held(), WRITTEN + 4096);
 
     let mut at = peer.now;
-    for looks in 0..4 {
-        let is_quiet = looks == 3;
+    for ticks in 0..4 {
+        let is_quiet = ticks == 3;
         if is_quiet {
             assert!(peer.send(ACK, 7, 6, &[]).is_none());
         }
         peer.engine.renew_early(&mut peer.connection, at);
         let is_renewed = peer.connection.held() == 0;
-        assert_eq!(is_renewed, is_quiet, "after {looks} looks");
+        assert_eq!(is_renewed, is_quiet, "after {ticks} ticks");
         at = peer.engine.poll_timeout().unwrap();
         peer.engine.handle_timeout(at);
     }
@@ -209,6 +211,6 @@ fn rings_that_nobody_needs_are_given_up_within_seconds_and_then_the_engine_rests
         at = next;
         engine.handle_timeout(at);
     }
-    assert!(engine.supply.waiting().is_empty());
+    assert!(engine.pool.free().is_empty());
     assert!(at <= start + Duration::from_secs(4));
 }
