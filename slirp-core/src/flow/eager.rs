@@ -2,21 +2,21 @@
 //!
 //! # Theory of operation
 //!
-//! *Goals.* Where the client speaks first, as in HTTP and TLS, the host's kernel need not say by itself
-//! that the remote's SYN has arrived: the guest's request follows at once and carries the
+//! *Goals.* Where the client speaks first, as in HTTP and TLS, the host's kernel need not say by
+//! itself that the remote's SYN has arrived: the guest's request follows at once and carries the
 //! acknowledgement (RFC 9293 section 3.5). That saves a packet, and a server on the host is woken
-//! once, for a connection and its request, instead of twice. Where the server speaks first, as in SSH
-//! and SMTP, it must hear at once, since before that it knows of no connection. Nothing in a SYN tells
-//! which it is; what the guest did last time does.
+//! once, for a connection and its request, instead of twice. Where the server speaks first, as in
+//! SSH and SMTP, it must hear at once, since before that it knows of no connection. Nothing in a
+//! SYN tells which it is; what the guest did last time does.
 //!
 //! *Life cycle.* A guest whose first bytes follow within [`ACK_HOLD`] of the host's connect has the
-//! remote marked, and the acknowledgement is held on the next connection to it. When nothing follows
-//! then, it is sent after [`ACK_HOLD`] and the mark is taken away; the kernel would send it by itself
-//! in a fifth of a second (RFC 1122 section 4.2.3.2 allows half of one).
+//! remote marked, and the acknowledgement is held on the next connection to it. When nothing
+//! follows then, it is sent after [`ACK_HOLD`] and the mark is taken away; the kernel would send it
+//! by itself in a fifth of a second (RFC 1122 section 4.2.3.2 allows half of one).
 //!
-//! *Limits.* [`MARKS`] marks of 16 bits, found by a seeded hash. Remotes push each other out, and one
-//! in 65,536 is taken for another's: what that costs is `ACK_HOLD`, once. On a shared network all
-//! members use the same marks.
+//! *Limits.* [`MARKS`] marks of 16 bits, found by a seeded hash. Remotes push each other out, and
+//! one in 65,536 is taken for another's: what that costs is `ACK_HOLD`, once. On a shared network
+//! all members use the same marks.
 //!
 //! *Deliberate omissions.* Connections that a remote opens: their handshake is with the guest.
 
@@ -30,7 +30,7 @@ const MARKS: usize = 1024;
 
 /// See the [module](self).
 pub(crate) struct EagerRemotes {
-    /// Zero is no mark.
+    /// Zero: no mark.
     marks: Box<[u16]>,
     hasher: FixedState,
 }
@@ -46,7 +46,7 @@ impl EagerRemotes {
         self.marks[slot] == mark
     }
 
-    /// Remembers whether it did.
+    /// Remembers whether the guest spoke first, and at once, on a connection to `remote`.
     pub(crate) fn note(&mut self, remote: SocketAddr, is_eager: bool) {
         let (slot, mark) = self.place(remote);
         if is_eager {
@@ -66,8 +66,8 @@ impl EagerRemotes {
 /// Which side spoke first on one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FirstSpeaker {
-    /// Neither side has said anything. `is_ack_held`: whether the acknowledgement of the remote's SYN
-    /// is held, so that it must be sent if the guest stays silent.
+    /// Neither side has said anything. `is_ack_held`: whether the acknowledgement of the remote's
+    /// SYN is held, so that it must be sent if the guest stays silent.
     Unknown { is_ack_held: bool },
     /// The first speaker is known but not yet reported to the stack. `is_eager`: whether it was the
     /// guest, and at once.

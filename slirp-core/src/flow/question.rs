@@ -1,13 +1,13 @@
 //! The question whether the guest still has a half-closed connection.
 //!
-//! A guest's kernel forgets a connection that its program has closed while the remote has not (Linux
-//! after `tcp_fin_timeout`, 60 s), without a word. A guest that has only ended its direction may wait
-//! for the remote as long as it likes. From here both look the same, so the guest is asked: a segment
-//! in front of what it gets next is answered with an acknowledgement by a guest that has the
-//! connection, and with a reset by one that does not (RFC 9293 section 3.10.7, RFC 1122 section
-//! 4.2.3.6).
+//! A guest's kernel forgets a connection that its program has closed while the remote has not
+//! (Linux after `tcp_fin_timeout`, 60 s), without a word. A guest that has only ended its direction
+//! may wait for the remote as long as it likes. From here both look the same, so the guest is
+//! asked: a segment in front of what it gets next is answered with an acknowledgement by a guest
+//! that has the connection, and with a reset by one that does not (RFC 9293 section 3.10.7, RFC
+//! 1122 section 4.2.3.6).
 //!
-//! Owns when to ask. What becomes of a flow without an answer is up to the [flow](super::tcp).
+//! Owns when to ask. The [flow](super::tcp) decides what becomes of it when no answer comes.
 
 use core::time::Duration;
 
@@ -38,12 +38,12 @@ impl Question {
         self.is_open
     }
 
-    /// When it is to be asked next.
+    /// When the guest is to be asked next.
     pub(super) const fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// Whether it is to be asked now; then it counts as asked.
+    /// Whether the guest is to be asked now; then it counts as asked.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         if self.at.is_none_or(|at| at > now) {
             return false;

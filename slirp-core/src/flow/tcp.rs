@@ -3,30 +3,35 @@
 //! # Theory of operation
 //!
 //! *Goals.* The guest sees what it would see if it had connected itself: a handshake only after the
-//! remote accepted, a reset when it refused, bytes and ends in both directions exactly as sent. Bulk
-//! bytes are lent, not queued: the host socket reads straight into the ring that segments are cut
-//! from, and writes straight out of the ring that they arrive in.
+//! remote accepted, a reset when it refused, bytes and ends in both directions exactly as sent.
+//! Bulk bytes are lent, not queued: the host socket reads straight into the ring that segments are
+//! cut from, and writes straight out of the ring that they arrive in.
 //!
 //! *Life cycle.*
 //!
 //! | state | allowed operations | who may write bytes | left by |
 //! | --- | --- | --- | --- |
-//! | connecting | repeats of the SYN are swallowed | nobody | the host's answer, a time limit, another SYN, a reset |
-//! | locating | `locate`: a remote has come first, and the guest's MAC address is not known yet | nobody | the address becomes known, a time limit |
-//! | awake | `on_segment`, `pump`, `poll_segment`, `settle` | the guest by segments, the host by `pump` | both directions ended, a reset from either side, a time limit |
-//! | parked | none; there are no rings | nobody | any segment or host data: awake |
-//! | broken | `ending` | nobody | the stack removes the flow |
+//! | connecting | `on_connected`, `take_syn` | nobody | host's answer, SYN, RST, time limit |
+//! | locating | `locate` | nobody | guest's MAC address, time limit |
+//! | awake | `on_segment`, `pump`, `poll_segment` | guest, host | both ends, RST, time limit |
+//! | parked | none | nobody | segment, host data |
+//! | broken | `ending` | nobody | removal by the stack |
+//!
+//! A connecting flow swallows repeats of its SYN. A locating flow was opened by a remote whose
+//! guest is being looked for on the link. While awake the guest writes by segments and the host by
+//! `pump`. A parked flow has no rings; a segment or host data wakes it.
 //!
 //! A host that breaks ends both directions, but what it said before still reaches the guest, as it
 //! would from the guest's own kernel: the guest is reset behind the last byte that it acknowledges.
-//! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest has
-//! closed already, and a repeated FIN is answered by a reset that the guest no longer cares about.
+//! A flow that is over is dropped once its last segment is out. TIME-WAIT is not kept: the guest
+//! has closed already, and a repeated FIN is answered by a reset that the guest no longer cares
+//! about.
 //!
-//! *Timers.* One deadline, the earliest of: the engine's (retransmission, zero-window probe), a held
-//! acknowledgement, parking, giving up. See [`deadlines`] and [`Timeouts`].
+//! *Timers.* One deadline, the earliest of: the engine's (retransmission, zero-window probe), a
+//! held acknowledgement, parking, giving up. See [`deadlines`] and [`Timeouts`].
 //!
-//! *Held acknowledgements.* See [`acknowledgement`]. The acknowledgement that completes the handshake
-//! with the remote may be held as well: see [`eager`](super::eager).
+//! *Held acknowledgements.* See [`acknowledgement`]. The acknowledgement that completes the
+//! handshake with the remote may be held as well: see [`eager`](super::eager).
 //!
 //! *Limits.* Two rings of [`Limits::ring_len`](crate::config::Limits::ring_len), taken when the
 //! handshake starts; none while connecting or parked. The ring to the guest [grows](growth) once a
@@ -36,9 +41,9 @@
 //! *Keep-alive.* The guest's probes are [passed on](keep_alive). We send no probes of our own while
 //! both directions are open: an idle flow costs little, and ends with its host socket.
 //!
-//! *Forgotten connections.* A guest that has half a connection left is [asked](super::question) for it
-//! now and then. If the guest has forgotten it behind its own end, the host's socket is closed in
-//! order: a reset would take away what the host's kernel has not sent yet.
+//! *Forgotten connections.* A guest that has half a connection left is [asked](super::question) for
+//! it now and then. If the guest has forgotten it behind its own end, the host's socket is closed
+//! in order: a reset would take away what the host's kernel has not sent yet.
 
 mod acknowledgement;
 mod awake;
@@ -75,8 +80,8 @@ enum State {
     },
     Awake(Box<Awake>),
     Parked(Parked),
-    /// The connection is over without a last segment: the host did not connect, the remote has gone,
-    /// or the engine failed.
+    /// The connection is over without a last segment: the host did not connect, the remote has
+    /// gone, or the engine failed.
     Broken(Ending),
 }
 
@@ -227,7 +232,8 @@ impl TcpFlow {
         matches!(self.state, State::Connecting(_))
     }
 
-    /// The guest's SYN, if the host has not answered yet: it is to be refused, and the flow is over.
+    /// The guest's SYN, if the host has not answered yet: it is to be refused, and the flow is
+    /// over.
     pub(crate) fn take_syn(&mut self) -> Option<Syn> {
         if !self.is_connecting() {
             return None;

@@ -13,18 +13,18 @@ use crate::tcp::{Connection, Engine};
 pub trait HostStream {
     /// Takes bytes of the guest, as many as it can.
     fn send(&mut self, data: &[u8]) -> Transfer;
-    /// Fills `room` with bytes for the guest, as far as they are there. What arrived before the
+    /// Fills `room` with the bytes for the guest that are there. What arrived before the
     /// connection broke is there still, even after a failed [`send`](Self::send).
     fn recv(&mut self, room: &mut [u8]) -> Transfer;
     /// The guest will send nothing more.
     fn shutdown_write(&mut self);
     /// The guest has said nothing yet: the acknowledgement of the remote's SYN, held because of
-    /// [`ConnectTcp::is_guest_eager`](crate::event::HostAction::ConnectTcp::is_guest_eager), waits no
-    /// longer. Does nothing by default, for hosts that hold none.
+    /// [`ConnectTcp::is_guest_eager`](crate::event::HostAction::ConnectTcp::is_guest_eager), waits
+    /// no longer. Does nothing by default, for hosts that hold none.
     fn acknowledge(&mut self) {}
-    /// The guest probes the connection once it has been idle for so long, in whole seconds: the host
-    /// is to do the same, and fails with [`Transfer::Failed`] once the remote is gone. Does nothing
-    /// by default, for hosts whose remote cannot vanish.
+    /// The guest probes the connection once it has been idle for so long, in whole seconds: the
+    /// host is to do the same, and fails with [`Transfer::Failed`] once the remote is gone. Does
+    /// nothing by default, for hosts whose remote cannot vanish.
     fn keep_alive(&mut self, idle_for: Duration) {
         let _ = idle_for;
     }
@@ -43,8 +43,8 @@ pub enum Transfer {
     Failed,
 }
 
-/// Gives the host what the guest has sent, as far as the host takes it. Returns how much that was, and
-/// why it was no more.
+/// Gives the host what the guest has sent, as far as the host takes it. Returns how much that was,
+/// and why it was no more.
 pub(super) fn drain_to_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
@@ -66,8 +66,8 @@ pub(super) fn drain_to_host(
     }
 }
 
-/// Takes from the host what the guest has room for, up to `limit` bytes. Returns how much that was, and
-/// why it was no more: the host's reason, or `None` where there is no room.
+/// Takes from the host what the guest has room for, up to `limit` bytes. Returns how much that was,
+/// and why it was no more: the host's reason, or `None` where there is no room.
 pub(super) fn fill_from_host(
     connection: &mut Connection,
     host: &mut impl HostStream,

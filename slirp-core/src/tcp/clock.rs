@@ -2,8 +2,8 @@
 //!
 //! smoltcp's retransmission timer has a floor of one second (RFC 6298 section 2.4) and no knob. The
 //! link to the guest is a queue in the same kernel with a round trip of some 50 us; Linux itself
-//! uses a floor of 200 ms. Counting [`DILATION`] engine microseconds per microsecond gives that floor
-//! and scales everything else that the engine times: initial RTO 200 ms, largest RTO 12 s,
+//! uses a floor of 200 ms. Counting [`DILATION`] engine microseconds per microsecond gives that
+//! floor and scales everything else that the engine times: initial RTO 200 ms, largest RTO 12 s,
 //! zero-window probes from 200 ms on, challenge ACKs five a second.
 
 use crate::time::Instant;

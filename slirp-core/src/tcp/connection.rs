@@ -1,6 +1,6 @@
 //! One TCP connection with the guest, awake or parked.
 //!
-//! Owns the smoltcp socket, and the book of what has been promised to the guest (the edge of the
+//! Owns the smoltcp socket, and the record of what has been promised to the guest (the edge of the
 //! window, the end of what was sent), which the [`fence`] keeps. The engine drives it; the flow
 //! lends it bytes.
 //!
@@ -24,8 +24,8 @@ use super::rings::{RingedSocket, Rings};
 use super::segment::{Segment, SynOptions};
 use crate::time::Instant;
 
-/// How often a SYN is sent anew because the guest answers it from an older connection. The first reset ends
-/// that one; two more are for resets that were lost.
+/// How often a SYN is sent anew because the guest answers it from an older connection. The first
+/// reset ends that one; two more are for resets that were lost.
 const REOPENINGS: u8 = 3;
 
 /// See the [module](self).
@@ -61,7 +61,8 @@ pub(crate) struct Connection {
     pub(super) given: usize,
     /// The window field that the guest sent last.
     guest_window: u16,
-    /// Bytes that it may be sent beyond `acked_end`. After a SYN|ACK that need not be `guest_window` scaled.
+    /// Bytes that it may be sent beyond `acked_end`. After a SYN|ACK that need not be
+    /// `guest_window` scaled.
     guest_window_len: u32,
     /// The engine's sequence number behind everything that the guest has acknowledged.
     acked_end: Option<u32>,
@@ -74,7 +75,7 @@ pub(crate) struct Connection {
     is_killed: bool,
 }
 
-/// All there is to know about an established connection with nothing queued or in flight.
+/// Everything about an established connection with nothing queued or in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
     pub(super) guest: SocketAddr,
@@ -183,8 +184,8 @@ impl Connection {
             && self.sent_end == Some(segment.ack.wrapping_sub(self.offset))
     }
 
-    /// Whether `segment` is from an older connection: it acknowledges something other than our SYN, or comes
-    /// before that has left.
+    /// Whether `segment` is from an older connection: it acknowledges something other than our SYN,
+    /// or comes before that has left.
     pub(super) fn is_forgotten_by(&self, segment: &Segment) -> bool {
         self.is_opening()
             && segment.is_ack()
@@ -229,12 +230,12 @@ impl Connection {
         self.is_edge_exact = false;
     }
 
-    /// Shows the set that holds nothing but the connection's socket.
+    /// Lets `look` read the set that holds only the connection's socket.
     pub(super) fn with_set<R>(&self, look: impl FnOnce(&SocketSet<'_>) -> R) -> R {
         self.socket.with_dependent(|_, one| look(&one.set))
     }
 
-    /// The same, to be worked on.
+    /// Lets `work` change the set that holds only the connection's socket.
     pub(super) fn with_set_mut<R>(&mut self, work: impl FnOnce(&mut SocketSet<'_>) -> R) -> R {
         self.socket.with_dependent_mut(|_, one| work(&mut one.set))
     }
@@ -244,7 +245,8 @@ impl Connection {
         self.guest_mss
     }
 
-    /// All there is to know, if nothing is queued, in flight, missing or half-closed.
+    /// What a parked connection consists of; `None` while something is queued, in flight, missing
+    /// or half-closed.
     pub(super) fn parked(&self) -> Option<Parked> {
         let is_quiet = self.state() == State::Established
             && self.queued_to_guest() == 0
@@ -276,7 +278,8 @@ impl Connection {
         self.guest_window = parked.window;
         self.guest_window_len = u32::from(parked.window) << self.guest_shift();
         self.edge = Some(parked.edge);
-        // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest knows.
+        // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest
+        // knows.
         self.is_edge_exact = false;
         self.empty_segments = 0;
         self.state() == State::Established
@@ -287,7 +290,8 @@ impl Connection {
         self.lease.is_grown()
     }
 
-    /// Takes bytes of the guest: `take` sees the next contiguous ones and says how many it took.
+    /// Takes bytes of the guest: `take` sees the next contiguous bytes and returns how many it
+    /// took.
     pub(crate) fn lend_data(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
         self.with_socket_mut(|socket| {
             if socket.recv_queue() == 0 {
@@ -352,7 +356,7 @@ impl Connection {
         self.with_socket_mut(|socket| socket.abort());
     }
 
-    /// Forgets the connection without a word to the guest: the engine has failed it.
+    /// Ends the connection without a segment to the guest: the engine has failed it.
     pub(super) const fn kill(&mut self) {
         self.is_killed = true;
     }
@@ -382,18 +386,18 @@ impl Connection {
         self.state() == State::Established
     }
 
-    /// Whether the guest has ended its direction and the remote has not.
+    /// Whether the guest has ended its direction, and we have not told it of the remote's end.
     pub(crate) fn is_ended_by_guest(&self) -> bool {
         self.state() == State::CloseWait
     }
 
-    /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that came
-    /// before it may still be queued.
+    /// Whether the guest has ended its direction: its FIN was taken, now or earlier. Bytes that
+    /// came before it may still be queued.
     pub(crate) const fn is_guest_finished(&self) -> bool {
         self.guest_fin_end.is_some()
     }
 
-    /// Remembers the guest's FIN beyond the states that tell of it; `segment` was taken last.
+    /// Remembers the guest's FIN, which later states no longer show; `segment` was taken last.
     pub(super) fn note_state(&mut self, segment: &Segment) {
         let is_finished = matches!(
             self.state(),

@@ -42,20 +42,20 @@ const TCP_HEADER_LEN: usize = 20;
 /// RFC 9293 section 3.7.1: the MSS of a peer that names none; also the smallest one for which
 /// super-segments are built, so that a guest cannot make its own kernel cut 64 KiB into crumbs.
 const DEFAULT_MSS: u16 = 536;
-/// How much larger the ring to the guest is in a connection that moves bulk data: then the host can be
-/// read while the guest still works on what it got before (measured: eight took 6 to 9 % less processor
-/// time than four and four less than two; sixteen took more than eight).
+/// How much larger the ring to the guest is in a connection that moves bulk data: then the host can
+/// be read while the guest still works on what it got before (measured: eight took 6 to 9 % less
+/// processor time than four and four less than two; sixteen took more than eight).
 const BULK_FACTOR: usize = 8;
 /// Empty segments in a row that a connection may emit without having received anything. An honest
 /// one emits a window update each time the window has doubled, at most one per bit of the ring;
 /// defect B3 emits them for ever.
 const EMPTY_SEGMENT_CAP: u8 = 32;
 
-/// Interval of the ring pool's ticks. A ring that no connection has needed between two ticks is freed
-/// (arbitrary; the pages of idle connections are to be back within seconds).
+/// Interval of the ring pool's ticks. A ring that no connection has needed between two ticks is
+/// freed (arbitrary; the pages of idle connections are to be back within seconds).
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the engine is told once.
+/// The settings of an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EngineConfig {
     pub(crate) mtu: u16,
@@ -63,7 +63,8 @@ pub(crate) struct EngineConfig {
     pub(crate) ring_len: usize,
     pub(crate) bulk_flows: usize,
     pub(crate) ring_memory: usize,
-    /// Into how many parts, one for a member, both are split; 1 where there is one guest.
+    /// A member's part of `bulk_flows` and `ring_memory` is one in this many; 1 with a single
+    /// guest.
     pub(crate) parts: usize,
     pub(crate) seed: u64,
 }
@@ -216,9 +217,10 @@ impl Engine {
         Ok(written.map(|len| self.finish(connection, len, link, now)))
     }
 
-    /// The guest has answered our SYN from an older connection between the same ports, which it has not
-    /// finished with (TIME-WAIT) or has not heard the end of. The reset that ends it is returned (RFC 9293
-    /// section 3.10.7.3), and a new SYN leaves with the next poll, unless that has happened too often.
+    /// The guest has answered our SYN from an older connection between the same ports, which it has
+    /// not finished with (TIME-WAIT) or has not heard the end of. The reset that ends it is
+    /// returned (RFC 9293 section 3.10.7.3), and a new SYN leaves with the next poll, unless that
+    /// has happened too often.
     fn reopen(
         &mut self,
         connection: &mut Connection,
@@ -296,7 +298,7 @@ impl Engine {
         connection.with_set(|set| self.interface.poll_at(now, set)).map(clock::from_engine)
     }
 
-    /// Gets a connection going again that has data and does nothing about it.
+    /// Gets a connection going again that has data to send and no timer that would send it.
     ///
     /// Without any timer (defect B12), an acknowledgement of what is acknowledged already makes the
     /// engine look at the window again. With data in flight that nobody acknowledges although the
@@ -393,10 +395,10 @@ impl Engine {
         seal(&mut self.frame[..HEADROOM + len], vnet, link, self.config.offload)
     }
 
-    /// The sequence number that a connection begins with: a clock of 4 us, and an offset for each pair of ends
-    /// (RFC 9293 section 3.4.1, RFC 6528 section 3). So the next connection between the same ports begins
-    /// above where the last one ended, which a guest in TIME-WAIT asks for. The hash need not be more than
-    /// seeded: nobody but the guest and we are on this link.
+    /// The sequence number that a connection begins with: a clock of 4 us, and an offset for each
+    /// pair of ends (RFC 9293 section 3.4.1, RFC 6528 section 3). So the next connection between
+    /// the same ports begins above where the last one ended, which a guest in TIME-WAIT asks for.
+    /// The hash need not be more than seeded: nobody but the guest and we are on this link.
     fn initial_sequence(&self, connection: &Connection, now: Instant) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
         let (ticks, offset) =

@@ -5,19 +5,21 @@
 //! that moved bulk data up to both of its rings. Pages that an earlier connection wrote to count as
 //! well; above an eighth of the cap, connections get new rings.
 //!
-//! | [`Level`] of the count | what follows |
-//! | --- | --- |
-//! | low: at most an eighth of the cap | rings are used again |
-//! | moderate: at most half of the cap | new connections get new rings |
-//! | tight: at most the cap | quiet connections are parked or get new rings at once, and the host is read in pieces of [`TIGHT_LEN`] |
-//! | exhausted | the connection that asks for another page is reset |
+//! | [`Level`] | at most | what follows |
+//! | --- | --- | --- |
+//! | low | an eighth of the cap | rings are reused |
+//! | moderate | half of the cap | connections get new rings |
+//! | tight | the cap | quiet connections are parked or get new rings at once |
+//! | exhausted | - | the connection that asks for another page is reset |
+//!
+//! While memory is tight the host is read in pieces of [`TIGHT_LEN`].
 //!
 //! Rings to the guest that have grown are counted by number as well. That number has a cap, too, in
 //! each part and in the whole.
 //!
-//! An honest guest does not get there. A hostile guest that opens connections to a remote which does
-//! not read, and fills the window of each, could otherwise make us hold `flows` times both rings.
-//! Each member of a shared network has a part of the cap, so that it hurts only itself.
+//! An honest guest does not get there. A hostile guest that opens connections to a remote which
+//! does not read, and fills the window of each, could otherwise make us hold `flows` times both
+//! rings. Each member of a shared network has a part of the cap, so that it hurts only itself.
 //!
 //! Each connection holds one [`Lease`]. [`RingMemory::release`] takes the lease back by value when
 //! the connection ends. A part whose member has left stays until its last lease is back.

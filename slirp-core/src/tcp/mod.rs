@@ -6,9 +6,10 @@
 //!
 //! # Theory of operation
 //!
-//! *One socket set per flow.* smoltcp looks for the socket of a segment by walking the set. The flow
-//! table has found it already, so each set holds exactly one and a segment costs the same whatever
-//! the number of flows. The interface has no address, route or neighbour; it accepts everything.
+//! *One socket set per flow.* smoltcp looks for the socket of a segment by walking the set. The
+//! flow table has found it already, so each set holds exactly one and a segment costs the same
+//! whatever the number of flows. The interface has no address, route or neighbour; it accepts
+//! everything.
 //!
 //! *Super-segments.* A sender is bounded by the peer's MSS and the device's MTU. Where the TAP
 //! device segments for us, the MSS option of the guest's SYN is rewritten to the largest multiple
@@ -18,29 +19,43 @@
 //! *The guard.* smoltcp 0.14 has defects that a hostile, and in one case an ordinary, guest
 //! reaches. Each has its guard here and a test that fails without it:
 //!
-//! | defect | guard |
-//! | --- | --- |
-//! | B1: SYN\|ACK's window is taken as scaled: more than the ring is admitted, then a panic | segments are cut at the edge that was really advertised |
-//! | B2: a FIN behind a cut payload is still taken: the tail of the stream is lost | cutting a segment takes its FIN away |
-//! | B3: `Interface::poll` never returns with a probe timer that outlived its data | `poll` is never called; egress is one segment a call, and a connection that repeats an empty segment without being asked is ended |
-//! | B4: IPv6 segments above the MTU vanish with `segmentation-offload` | the feature is off; MSS rewriting serves both families |
-//! | B5: `pause_synack` spins | the feature is off; the guest's SYN is held by its flow |
-//! | B6, B7: data or a FIN that was never sent can be acknowledged | such acknowledgements are discarded before the engine sees them |
-//! | B8: a socket that is reused keeps state of its former life | every connection is a new socket |
-//! | B9: ICMPv4 errors carry four stale bytes | ICMP is not taken from smoltcp |
-//! | B10: a FIN behind a gap is forgotten, its payload is kept; repeated together they are out of the window | a FIN that comes again behind payload that was acknowledged loses the payload |
-//! | B11: three duplicate acknowledgements while only a FIN is unacknowledged stop the timer that would repeat it | such acknowledgements do not reach the engine |
-//! | B12: a retransmission that comes due while the window is shut leaves data without any timer | the last acknowledgement is repeated to the engine, which then starts to probe |
-//! | B13: bytes behind the guest's own FIN are still taken | they do not reach the engine (RFC 9293 section 3.10.7.4) |
-//! | B14: a window that shuts and opens again while data is in flight takes the retransmission timer away | data that stays unacknowledged is sent again by way of duplicate acknowledgements |
-//! | B15: in LAST-ACK a window update that acknowledges nothing new is ignored | the flow closes behind a guest that has ended only when everything is acknowledged |
-//! | B16: a fast retransmission is a whole segment, whatever the guest's window | segments are cut at the edge of the window, those wholly beyond it to one byte |
+//! * B1: SYN|ACK's window is taken as scaled: more than the ring is admitted, then a panic.
+//!   *Guard:* segments are cut at the edge that was really advertised.
+//! * B2: A FIN behind a cut payload is still taken: the tail of the stream is lost. *Guard:*
+//!   cutting a segment takes its FIN away.
+//! * B3: `Interface::poll` never returns with a probe timer that outlived its data. *Guard:* `poll`
+//!   is never called; egress is one segment a call, and a connection that repeats an empty segment
+//!   without being asked is ended.
+//! * B4: IPv6 segments above the MTU vanish with `segmentation-offload`. *Guard:* the feature is
+//!   off; MSS rewriting serves both families.
+//! * B5: `pause_synack` spins. *Guard:* the feature is off; the guest's SYN is held by its flow.
+//! * B6, B7: Data or a FIN that was never sent can be acknowledged. *Guard:* such acknowledgements
+//!   are discarded before the engine sees them.
+//! * B8: A socket that is reused keeps state of its former life. *Guard:* every connection is a new
+//!   socket.
+//! * B9: ICMPv4 errors carry four stale bytes. *Guard:* ICMP is not taken from smoltcp.
+//! * B10: A FIN behind a gap is forgotten, its payload is kept; repeated together they are out of
+//!   the window. *Guard:* a FIN that comes again behind payload that was acknowledged loses the
+//!   payload.
+//! * B11: Three duplicate acknowledgements while only a FIN is unacknowledged stop the timer that
+//!   would repeat it. *Guard:* such acknowledgements do not reach the engine.
+//! * B12: A retransmission that comes due while the window is shut leaves data without any timer.
+//!   *Guard:* the last acknowledgement is repeated to the engine, which then starts to probe.
+//! * B13: Bytes behind the guest's own FIN are still taken. *Guard:* they do not reach the engine
+//!   (RFC 9293 section 3.10.7.4).
+//! * B14: A window that shuts and opens again while data is in flight takes the retransmission
+//!   timer away. *Guard:* data that stays unacknowledged is sent again by way of duplicate
+//!   acknowledgements.
+//! * B15: In LAST-ACK a window update that acknowledges nothing new is ignored. *Guard:* the flow
+//!   closes behind a guest that has ended only when everything is acknowledged.
+//! * B16: A fast retransmission is a whole segment, whatever the guest's window. *Guard:* segments
+//!   are cut at the edge of the window, those wholly beyond it to one byte.
 //!
 //! *Parking.* smoltcp's rings are as large as they were made. A connection that is established and
 //! has nothing queued or in flight is fully described by a few numbers ([`Parked`]), so an idle one
-//! gives its socket up and its rings back. It wakes as a new socket that is led through a handshake with
-//! itself; the engine's sequence numbers are then a constant away from the guest's, and the fence
-//! adds that constant in both directions.
+//! gives its socket up and its rings back. It wakes as a new socket that is led through a handshake
+//! with itself; the engine's sequence numbers are then a constant away from the guest's, and the
+//! fence adds that constant in both directions.
 //!
 //! *Memory.* What all rings together hold is counted and capped: see [`memory`]. A connection that
 //! ends is [retired](Engine::retire), and its rings serve the next one: see [`rings`].

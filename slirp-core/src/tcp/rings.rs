@@ -2,16 +2,16 @@
 //!
 //! Owns the memory that smoltcp's socket keeps bytes in, and the socket, which only borrows it: a
 //! socket is never used again (defect B8), but its rings are. They are as large as the window that
-//! the guest is offered, while most connections write to a small part of them. Having the kernel take
-//! the pages of that part back, only to ask for them again with the next connection, takes longer
-//! than overwriting them (measured with answers of 30 kB: a fifth of all processor time that a
-//! connection costs).
+//! the guest is offered, while most connections write to a small part of them. Having the kernel
+//! take the pages of that part back, only to ask for them again with the next connection, takes
+//! longer than overwriting them (measured with answers of 30 kB: a fifth of all processor time that
+//! a connection costs).
 //!
 //! A ring in the pool reads as zeros. How far it was written to is known, because the [memory] that
 //! a connection holds is counted. Above an eighth of the cap the pool is bypassed: new rings start
 //! with no resident pages. Under memory pressure the pool is emptied. A long-lived connection that
-//! was given touched rings it does not need exchanges them for new ones; otherwise every ring in the
-//! pool would become fully resident over time.
+//! was given touched rings it does not need exchanges them for new ones; otherwise every ring in
+//! the pool would become fully resident over time.
 //!
 //! Rings move by value: from the pool into the socket, and from [`RingedSocket::into_owner`] back
 //! into the pool. `Engine::retire` is the one place that gives them back.

@@ -160,7 +160,7 @@ impl Segment {
         packet[self.at + 16..self.at + 18].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    /// Cuts the payload to `keep` bytes and takes FIN and PSH away, which stood behind the cut.
+    /// Cuts the payload to `keep` bytes and clears FIN and PSH, which stood behind the cut.
     /// Returns the new length of the packet; its IP header says the same.
     pub(crate) fn truncate(&mut self, packet: &mut [u8], keep: u32) -> usize {
         self.flags &= !(FLAG_FIN | FLAG_PSH);
@@ -278,7 +278,7 @@ impl SynOptions {
 }
 
 /// A whole IP packet with the reset that answers `segment` (RFC 9293 section 3.10.7.1); none for a
-/// reset. The TCP checksum field is left zero for whoever sends it.
+/// reset. The TCP checksum field is zero; the sender fills it in.
 pub(crate) fn emit_reset(segment: &Segment) -> Option<Vec<u8>> {
     if segment.is_rst() {
         return None;

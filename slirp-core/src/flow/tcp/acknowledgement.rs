@@ -16,8 +16,8 @@ use crate::time::Instant;
 /// How long the acknowledgement of a small segment waits for data that could carry it. Long against
 /// the answer of a local service, short against anything that a person or a timer would notice.
 pub(crate) const ACK_HOLD: Duration = Duration::from_millis(5);
-/// Segments that are acknowledged at once after a held acknowledgement went out alone; doubles up to
-/// [`QUICK_CAP`] (arbitrary; Linux starts with 16 as well).
+/// Segments that are acknowledged at once after a held acknowledgement went out alone; doubles up
+/// to [`QUICK_CAP`] (arbitrary; Linux starts with 16 as well).
 const QUICK_START: u16 = 16;
 const QUICK_CAP: u16 = 4096;
 

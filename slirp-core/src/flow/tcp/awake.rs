@@ -43,7 +43,7 @@ impl Watch {
     }
 }
 
-/// One call of [`Awake::pump`]: whom it deals with, and what it has moved so far.
+/// One call of [`Awake::pump`]: what it works with, and how much it has moved so far.
 pub(super) struct Turn<'t, H> {
     pub(super) host: &'t mut H,
     pub(super) engine: &'t mut Engine,
@@ -76,19 +76,20 @@ impl Awake {
         turn: &mut Turn<'_, impl HostStream>,
     ) -> Result<(), DiscardReason> {
         let held_before = self.connection.held();
-        self.to_host(turn);
-        self.end_to_host(turn);
+        self.feed_host(turn);
+        self.end_host(turn);
         let limit = self.make_room(turn);
-        let is_drained = self.to_guest(limit, turn);
+        let is_drained = self.feed_guest(limit, turn);
         turn.tell_host();
-        self.end_to_guest();
+        self.end_guest();
         if turn.moved > 0 {
             self.watch.question.on_moved();
         }
         self.abort_if_due(is_drained, held_before, turn.engine)
     }
 
-    fn to_host(&mut self, turn: &mut Turn<'_, impl HostStream>) {
+    /// Gives the host what the guest has sent.
+    fn feed_host(&mut self, turn: &mut Turn<'_, impl HostStream>) {
         if self.connection.queued_to_host() == 0 || !self.ends.is_host_taking() {
             return;
         }
@@ -103,7 +104,8 @@ impl Awake {
         }
     }
 
-    fn end_to_host(&mut self, turn: &mut Turn<'_, impl HostStream>) {
+    /// Ends the host's direction behind the guest's last byte.
+    fn end_host(&mut self, turn: &mut Turn<'_, impl HostStream>) {
         if self.connection.is_guest_finished()
             && self.connection.queued_to_host() == 0
             && self.ends.is_host_taking()
@@ -114,7 +116,8 @@ impl Awake {
         }
     }
 
-    /// Returns how much may be read from the host; `None` where there is nothing to read.
+    /// Exchanges the rings where that is due. Returns how much may be read from the host; `None`
+    /// where there is nothing to read.
     fn make_room(&mut self, turn: &mut Turn<'_, impl HostStream>) -> Option<usize> {
         if self.ends.is_host_ended() || self.connection.is_handshaking() {
             return None;
@@ -122,8 +125,9 @@ impl Awake {
         Some(self.growth.make_room(&mut self.connection, turn.engine, turn.now))
     }
 
-    /// Returns whether the host has nothing more to say for now.
-    fn to_guest(&mut self, limit: Option<usize>, turn: &mut Turn<'_, impl HostStream>) -> bool {
+    /// Gives the guest what the host has sent, up to `limit` bytes. Returns whether the host has
+    /// nothing more to say for now.
+    fn feed_guest(&mut self, limit: Option<usize>, turn: &mut Turn<'_, impl HostStream>) -> bool {
         let Some(limit) = limit else {
             return self.ends.is_host_ended();
         };
@@ -142,9 +146,10 @@ impl Awake {
         outcome.is_some()
     }
 
-    /// Once both directions are closing (LAST-ACK) the engine is deaf to window updates (defect B15):
-    /// it is told of the second end when the guest has acknowledged everything before.
-    fn end_to_guest(&mut self) {
+    /// Ends the guest's direction behind the host's last byte. Once both directions are closing
+    /// (LAST-ACK) the engine is deaf to window updates (defect B15): it is told of the second end
+    /// when the guest has acknowledged everything before.
+    fn end_guest(&mut self) {
         let may_end =
             !self.connection.is_guest_finished() || self.connection.queued_to_guest() == 0;
         if self.ends.relay_host(may_end) {
@@ -152,8 +157,8 @@ impl Awake {
         }
     }
 
-    /// Resets the guest behind the last byte of a broken host, or where its connections hold too much
-    /// memory.
+    /// Resets the guest behind the last byte of a broken host, or where its connections hold too
+    /// much memory.
     fn abort_if_due(
         &mut self,
         is_drained: bool,
@@ -177,8 +182,8 @@ impl Awake {
         self.connection.abort();
     }
 
-    /// Whether an answer is likely that could carry an acknowledgement: nothing else is under way, and
-    /// the remote has not ended. Behind the guest's end, the remote's end is that answer.
+    /// Whether an answer is likely that could carry an acknowledgement: nothing else is under way,
+    /// and the remote has not ended. Behind the guest's end, the remote's end is that answer.
     pub(super) fn is_answer_likely(&self) -> bool {
         !self.ends.is_host_ended()
             && (self.connection.is_open_both_ways() || self.connection.is_ended_by_guest())

@@ -2,9 +2,14 @@
 //!
 //! | end | arrives by | is passed on by |
 //! | --- | --- | --- |
-//! | the guest's | its FIN, which the connection remembers | `shutdown_write` of the host, behind the last byte |
-//! | the host's | [`Transfer::Ended`](crate::flow::Transfer::Ended) | our FIN, behind the last byte |
-//! | a broken host | [`Transfer::Failed`](crate::flow::Transfer::Failed) | our reset, behind what the host had said before |
+//! | the guest's | its FIN, which the connection remembers | `shutdown_write` of the host |
+//! | the host's | [`Transfer::Ended`] | our FIN |
+//! | a broken host | [`Transfer::Failed`] | our reset |
+//!
+//! Each is passed on behind the last byte that came before it.
+//!
+//! [`Transfer::Ended`]: crate::flow::Transfer::Ended
+//! [`Transfer::Failed`]: crate::flow::Transfer::Failed
 //!
 //! Owns these marks and the verdict, [`Ending`].
 
@@ -66,8 +71,8 @@ impl Ends {
         self.is_guest_relayed
     }
 
-    /// Whether the host takes bytes: it has not been told of the guest's end, and is not broken. What
-    /// a guest sends behind its own end is discarded (RFC 9293 section 3.10.7.4).
+    /// Whether the host takes bytes: it has not been told of the guest's end, and is not broken.
+    /// What a guest sends behind its own end is discarded (RFC 9293 section 3.10.7.4).
     pub(super) const fn is_host_taking(&self) -> bool {
         !self.is_guest_relayed && self.failed_at.is_none()
     }

@@ -26,9 +26,10 @@ impl Growth {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Exchanges the rings of `connection` where that is due and possible. Returns how many bytes may
-    /// be read from the host now: none while the ring is to run empty. While memory is tight every
-    /// flow lets its ring run empty and goes on with new rings: the guest's acknowledgement wakes it.
+    /// Exchanges the rings of `connection` where that is due and possible. Returns how many bytes
+    /// may be read from the host now: none while the ring is to run empty. While memory is tight
+    /// every flow lets its ring run empty and goes on with new rings: the guest's acknowledgement
+    /// wakes it.
     pub(super) fn make_room(
         &mut self,
         connection: &mut Connection,

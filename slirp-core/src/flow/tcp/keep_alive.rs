@@ -1,7 +1,7 @@
 //! The guest's keep-alive probes, passed on to the host's kernel.
 //!
-//! A guest's probes (RFC 1122 section 4.2.3.6) are answered by the engine, which says nothing of the
-//! remote. So the first probe makes the host's kernel probe the remote after the same time of
+//! A guest's probes (RFC 1122 section 4.2.3.6) are answered by the engine, which says nothing of
+//! the remote. So the first probe makes the host's kernel probe the remote after the same time of
 //! idleness. A remote that is gone breaks the host's socket, and that resets the guest.
 
 use core::time::Duration;

@@ -1,6 +1,6 @@
 //! The fence of one connection: what goes into the engine, and what comes out of it.
 //!
-//! Owns the guards against the engine's defects (see [`tcp`](crate::tcp)), the book of what guest
+//! Owns the guards against the engine's defects (see [`tcp`](crate::tcp)), the record of what guest
 //! and engine have told each other, and the translation between the engine's sequence numbers and
 //! the guest's.
 
@@ -93,7 +93,7 @@ impl Connection {
         Err(DiscardReason::TcpBeyondWindow)
     }
 
-    /// Keeps book of a segment that goes into the engine. The engine does not say whether it takes
+    /// Records a segment that goes into the engine. The engine does not say whether it takes
     /// the segment: only what the guest has promised by it either way is noted. A reset promises
     /// nothing, nor does the window of an acknowledgement that a later one has overtaken (RFC 9293
     /// section 3.10.7.4, SND.WL2).
@@ -135,13 +135,13 @@ impl Connection {
         Some(emit_ack(self.remote, self.guest, seq, self.guest_next, window))
     }
 
-    /// The guest's last acknowledgement once more, as an IP packet for the engine.
+    /// The guest's last acknowledgement again, as an IP packet for the engine.
     pub(in crate::tcp) fn repeated_ack(&self) -> Option<Vec<u8>> {
         self.ack_with_window(self.guest_window)
     }
 
-    /// What makes the engine send the first unacknowledged bytes again: an acknowledgement with
-    /// another window, so that it counts anew, and three that repeat it.
+    /// The acknowledgements that make the engine send the first unacknowledged bytes again: an
+    /// acknowledgement with another window, so that it counts anew, and three that repeat it.
     pub(in crate::tcp) fn duplicate_acks(&self) -> Vec<Vec<u8>> {
         let other =
             if self.guest_window == u16::MAX { u16::MAX - 1 } else { self.guest_window + 1 };
@@ -173,8 +173,8 @@ impl Connection {
         is_stalled
     }
 
-    /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest. Never
-    /// of a dead connection, whose bytes for the host may outlive it.
+    /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest.
+    /// Never of a dead connection, whose bytes for the host may outlive it.
     pub(crate) fn stalled_at(&self) -> Option<Instant> {
         (self.queued_to_guest() > 0 && !self.is_dead()).then(|| self.progress_at + STALL)
     }
@@ -198,7 +198,7 @@ impl Connection {
         segment.truncate(packet, keep)
     }
 
-    /// Keeps book of a segment that leaves the engine and translates it for the guest.
+    /// Records a segment that leaves the engine and translates it for the guest.
     pub(in crate::tcp) fn note_emitted(&mut self, segment: &mut Segment, packet: &mut [u8]) {
         if self.is_unheard() {
             self.offset = self.our_isn.wrapping_sub(segment.seq);

@@ -1,7 +1,7 @@
 //! Connections that rest or end, and the rings that they give back.
 //!
-//! Owns parking and waking, the exchange of rings under a connection, and [`Engine::retire`], the one
-//! way back for rings.
+//! Owns parking and waking, the exchange of rings under a connection, and [`Engine::retire`], the
+//! one way back for rings.
 
 use core::mem;
 use core::net::{IpAddr, SocketAddr};
@@ -17,8 +17,8 @@ use crate::wire::frame::IpHeader;
 
 impl Engine {
     /// Takes the rings of a connection that has ended. The pool keeps them for the next one, unless
-    /// memory is tight. After a panic of smoltcp the extent of writes is unknown, so these rings are
-    /// not reused.
+    /// memory is tight. After a panic of smoltcp the extent of writes is unknown, so these rings
+    /// are not reused.
     pub(crate) fn retire(&mut self, connection: Connection) {
         let is_reusable = !connection.is_killed() && !self.is_memory_tight(&connection);
         let (rings, lease) = connection.into_rings();
@@ -132,7 +132,8 @@ impl Engine {
         })
     }
 
-    /// Whether another of the guest's connections may have a large ring, and this one has a small one.
+    /// Whether another of the guest's connections may have a large ring, and this one has a small
+    /// one.
     pub(crate) fn may_grow(&self, connection: &Connection) -> bool {
         !connection.is_grown() && self.memory.may_grow(&connection.lease)
     }

@@ -18,8 +18,8 @@ use crate::wire::frame::{
 };
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 
-/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum. The packet
-/// may become shorter: returns its length as well.
+/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum. The
+/// packet may become shorter: returns its length as well.
 pub(super) fn finish_packet(
     connection: &mut Connection,
     packet: &mut [u8],
@@ -27,7 +27,8 @@ pub(super) fn finish_packet(
 ) -> (VnetHeader, usize) {
     let parsed = IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
     let Ok((ip, mut segment)) = parsed else {
-        // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at worst.
+        // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at
+        // worst.
         return (VnetHeader::default(), packet.len());
     };
     let len = connection.keep_within_window(&mut segment, packet);

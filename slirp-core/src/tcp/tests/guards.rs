@@ -1,7 +1,7 @@
 //! Defects B1, B2, B3, B6, B7 and B10 to B15 of the engine, each with and without the fence.
 //!
-//! The half without the fence asserts that the defect is really there: when it fails after an update
-//! of smoltcp, the guard may no longer be needed.
+//! The half without the fence asserts that the defect is really there: when it fails after an
+//! update of smoltcp, the guard may no longer be needed.
 
 use core::time::Duration;
 
