@@ -73,3 +73,38 @@ impl Question {
         self.at = may_ask.then(|| self.at.unwrap_or(active_at + self.idle_for));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn question_is_repeated_until_the_guest_answers_and_comes_later_each_time() {
+        let mut question = Question::new();
+        question.settle(true, at(0));
+        assert_eq!(question.at(), Some(at(75)));
+        assert!(!question.is_due(at(74)) && !question.is_open());
+        assert!(question.is_due(at(75)) && question.is_open());
+        assert!(!question.is_due(at(104)) && question.is_due(at(105)), "it may have been lost");
+        question.on_heard();
+        assert!(!question.is_open());
+        question.settle(true, at(105));
+        assert_eq!(question.at(), Some(at(105 + 150)), "twice as long, however often repeated");
+    }
+
+    #[test]
+    fn bytes_begin_the_wait_anew_and_an_open_direction_ends_it() {
+        let mut question = Question::new();
+        question.settle(true, at(0));
+        assert!(question.is_due(at(75)));
+        question.on_moved();
+        question.settle(true, at(80));
+        assert_eq!(question.at(), Some(at(80 + 75)));
+        question.settle(false, at(80));
+        assert_eq!(question.at(), None);
+    }
+}

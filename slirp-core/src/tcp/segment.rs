@@ -391,3 +391,28 @@ const fn to_ipv6(address: IpAddr) -> core::net::Ipv6Addr {
 pub(super) const fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) > u32::MAX / 2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::tests::packet::{Draft, LINUX_OPTIONS, SYN};
+
+    #[test]
+    fn syn_is_kept_without_its_payload_and_quoted_as_it_is_kept() {
+        for (from, to) in [("10.0.2.100:5000", "192.0.2.1:80"), ("[fd00::64]:5000", "[fd00::1]:80")]
+        {
+            let draft = Draft::new(from.parse().unwrap(), to.parse().unwrap());
+            let options = LINUX_OPTIONS.to_vec();
+            let packet = Draft { flags: SYN, seq: 7, options, payload: vec![1; 100], ..draft };
+            let packet = packet.packet();
+            let segment = Segment::parse(&IpHeader::parse(&packet).unwrap(), &packet).unwrap();
+            let syn = Syn::new(&segment, &packet);
+            assert_eq!(syn.headers.len(), packet.len() - 100);
+            let ip = IpHeader::parse(&syn.headers).unwrap();
+            assert_eq!(ip.packet_len, syn.headers.len());
+            assert_eq!(syn.segment, Segment::parse(&ip, &syn.headers).unwrap());
+            assert_eq!((syn.segment.payload_len, syn.segment.seq), (0, 7));
+            assert_eq!(syn.options, SynOptions::parse(&segment, &packet));
+        }
+    }
+}

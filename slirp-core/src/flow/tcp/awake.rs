@@ -200,7 +200,7 @@ impl Awake {
 impl<H: HostStream> Turn<'_, H> {
     /// What the host's kernel is to know of the guest's probes and of a guest that stays silent.
     fn tell_host(&mut self) {
-        if let Some(idle_for) = self.keep_alive.take_news() {
+        if let Some(idle_for) = self.keep_alive.take_report() {
             self.host.keep_alive(idle_for);
         }
         if self.is_late && self.first_speaker.is_ack_held() {

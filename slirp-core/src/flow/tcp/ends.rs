@@ -23,7 +23,7 @@ pub(crate) enum Ending {
     Orderly,
     /// The guest has reset it.
     GuestReset,
-    /// The host's socket broke.
+    /// The host's socket broke, or was never connected.
     HostFailed,
     /// A time limit passed.
     TimedOut,

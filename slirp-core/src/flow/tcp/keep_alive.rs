@@ -37,7 +37,7 @@ impl KeepAlive {
     }
 
     /// What the host is to be told, once.
-    pub(super) fn take_news(&mut self) -> Option<Duration> {
+    pub(super) fn take_report(&mut self) -> Option<Duration> {
         if self.seconds == self.told {
             return None;
         }
@@ -53,11 +53,11 @@ mod tests {
     #[test]
     fn interval_is_told_in_whole_seconds_and_only_when_it_changes() {
         let mut keep_alive = KeepAlive::new();
-        assert_eq!(keep_alive.take_news(), None);
-        for (millis, news) in [(10_400, Some(10)), (9600, None), (20_500, Some(21))] {
+        assert_eq!(keep_alive.take_report(), None);
+        for (millis, report) in [(10_400, Some(10)), (9600, None), (20_500, Some(21))] {
             keep_alive.on_probe(Duration::from_millis(millis));
-            assert_eq!(keep_alive.take_news(), news.map(Duration::from_secs), "{millis} ms");
-            assert_eq!(keep_alive.take_news(), None);
+            assert_eq!(keep_alive.take_report(), report.map(Duration::from_secs), "{millis} ms");
+            assert_eq!(keep_alive.take_report(), None);
         }
     }
 

@@ -80,6 +80,7 @@ fn next_connection_gets_the_rings_of_the_last_one() {
     assert!(engine.pool.free().is_empty());
     engine.retire(connection);
     assert_eq!(engine.pool.free().len(), 2);
+    assert!(!engine.is_in_use());
 }
 
 #[test]
@@ -113,6 +114,19 @@ fn rings_of_a_connection_that_the_engine_failed_are_not_used_again() {
     let mut peer = Peer::open(&opening());
     peer.connection.kill();
     assert!(end(peer).pool.free().is_empty());
+}
+
+#[test]
+fn rings_of_a_connection_whose_engine_panicked_are_given_back_and_not_used_again() {
+    let mut peer = Peer::open(&Opening { is_guarded: false, ..opening() });
+    for at in 0..5 {
+        // Beyond the window: see defect B1.
+        peer.send(ACK, 60_000 * at, 0, &[1; 60_000]);
+    }
+    assert!(peer.is_engine_failed);
+    let engine = end(peer);
+    assert!(engine.pool.free().is_empty());
+    assert!(!engine.is_in_use());
 }
 
 /// A guest could otherwise hold far more memory than is counted, by connections that come and go.
