@@ -19,6 +19,8 @@
 //! all members use the same marks.
 //!
 //! *Deliberate omissions.* Connections that a remote opens: their handshake is with the guest.
+//!
+//! [`ACK_HOLD`]: super::tcp::ACK_HOLD
 
 use core::hash::BuildHasher as _;
 use core::net::SocketAddr;

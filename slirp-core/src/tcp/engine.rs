@@ -2,7 +2,7 @@
 //!
 //! Owns every call into smoltcp that takes a packet or produces one, and what the fence does to
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
-//! offload ([`seal`]) on the way out. Parking and the memory of connections are in [`resting`].
+//! offload ([`mod@seal`]) on the way out. Parking and the memory of connections are in [`resting`].
 
 mod resting;
 mod seal;

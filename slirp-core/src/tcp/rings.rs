@@ -13,7 +13,7 @@
 //! was given touched rings it does not need exchanges them for new ones; otherwise every ring in
 //! the pool would become fully resident over time.
 //!
-//! Rings move by value: from the pool into the socket, and from [`RingedSocket::into_owner`] back
+//! Rings move by value: from the pool into the socket, and from [`RingedSocket::into_rings`] back
 //! into the pool. `Engine::retire` is the one place that gives them back.
 //!
 //! [memory]: super::memory
