@@ -19,8 +19,7 @@ use slirp_core::instance::{Forward, OpenForwards, StartError};
 use slirp_core::plan::AssumedGuest;
 
 use crate::failure::RunFailure;
-use crate::options::Options;
-use crate::run::MAX_API_PATH;
+use crate::options::{Options, SOCKET_PATH_CAP};
 
 /// What the checks have opened.
 pub(crate) struct Checked {
@@ -39,7 +38,7 @@ pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
         options.publish.iter().map(|publish| publish.forward(guest)).collect();
     let ports = OpenForwards::open(&forwards, &options.plan)?;
     if let Some(path) = &options.api_socket {
-        if path.as_os_str().len() >= MAX_API_PATH {
+        if path.as_os_str().len() >= SOCKET_PATH_CAP {
             return Err(RunFailure::ApiPathTooLong);
         }
         may_bind(path)

@@ -55,7 +55,7 @@ pub(crate) fn prepare(handed_over: Option<i32>) {
             stream.prepare();
         }
     }
-    panic::set_hook(Box::new(tell_panic));
+    panic::set_hook(Box::new(report_panic));
 }
 
 /// Writes `text`, which is all that was asked for, to stdout in one piece. Waits for the reader.
@@ -71,22 +71,22 @@ pub(crate) fn print(text: &[u8]) -> io::Result<()> {
 }
 
 /// Writes one line to stdout, whatever becomes of it.
-pub(crate) fn say(line: impl std::fmt::Display) {
+pub(crate) fn print_line(line: impl std::fmt::Display) {
     STDOUT.offer_patiently(format!("{line}\n").as_bytes());
 }
 
 /// Writes one line to stderr, whatever becomes of it.
-pub(crate) fn complain(line: impl std::fmt::Display) {
-    complain_bytes(format!("{line}\n").as_bytes());
+pub(crate) fn eprint_line(line: impl std::fmt::Display) {
+    eprint_bytes(format!("{line}\n").as_bytes());
 }
 
 /// Writes `text`, which need not be text, to stderr, whatever becomes of it.
-pub(crate) fn complain_bytes(text: &[u8]) {
+pub(crate) fn eprint_bytes(text: &[u8]) {
     STDERR.offer_patiently(text);
 }
 
 /// Says what was lost, if there is room by now: the last chance at the end of a run.
-pub(crate) fn settle() {
+pub(crate) fn flush() {
     for stream in [&STDOUT, &STDERR] {
         stream.offer(b"");
     }
@@ -108,7 +108,7 @@ impl Write for Log {
 }
 
 /// Says what std's own hook says, which would wait for a reader.
-fn tell_panic(panic: &PanicHookInfo<'_>) {
+fn report_panic(panic: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     let is_captured = trace.status() == BacktraceStatus::Captured;
     let trace = if is_captured { trace.to_string() } else { String::new() };

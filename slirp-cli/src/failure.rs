@@ -1,21 +1,22 @@
-//! Why a run failed, in words.
+//! Why a run failed.
 //!
-//! Owns [`RunFailure`] and what is said of it on stderr. When what can fail is written in
-//! [`run`](crate::run).
+//! Owns [`RunFailure`] and the hints to it. A [`dialect`](crate::dialect) may have other words for
+//! a failure, and says it.
 
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use nix::libc;
-use slirp_core::host::link::{FrameSocketError, RecordingError, TapError};
+use slirp_core::host::frame_socket::FrameSocketError;
+use slirp_core::host::recording::RecordingError;
+use slirp_core::host::tap::TapError;
 use slirp_core::instance::{ForwardError, MTU_MIN, OutboundError, RunError, StartError};
 use slirp_core::netns::{AttachError, WatchError};
 use slirp_core::sandbox::SandboxError;
 use slirp_core::sandbox::seccomp::SeccompError;
 
-use crate::console::complain;
-use crate::run::MAX_API_PATH;
+use crate::options::SOCKET_PATH_CAP;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +27,17 @@ pub(crate) enum RunFailure {
     DescriptorTwice(i32),
     #[error(transparent)]
     Attach(#[from] AttachError),
-    #[error("TAPFD {0} is not open: {1}")]
+    #[error("descriptor {0} is not open: {1}")]
     TapFdClosed(i32, #[source] io::Error),
-    #[error("TAPFD {0}: {1}")]
+    #[error("descriptor {0}: {1}")]
     TapFd(i32, #[source] TapError),
-    #[error("the specified BESS socket path is too long (>= {MAX_API_PATH})")]
-    BessPathTooLong,
-    #[error("child_bess: {0}")]
-    Bess(#[source] FrameSocketError),
+    #[error("the path of the frame socket is too long (>= {SOCKET_PATH_CAP})")]
+    SocketPathTooLong,
+    #[error(transparent)]
+    Socket(FrameSocketError),
     #[error("cannot take the peer of {path}: {source}", path = .0.display(), source = .1)]
-    BessPeer(PathBuf, #[source] io::Error),
-    #[error("--exit-with-netns: {0}")]
+    SocketPeer(PathBuf, #[source] io::Error),
+    #[error(transparent)]
     TargetWatch(#[from] WatchError),
     #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
     Recording(PathBuf, #[source] RecordingError),
@@ -48,9 +49,9 @@ pub(crate) enum RunFailure {
     Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("the specified API socket path is too long (>= {MAX_API_PATH})")]
+    #[error("the path of the API socket is too long (>= {SOCKET_PATH_CAP})")]
     ApiPathTooLong,
-    #[error("api_bindlisten: bind: {}", text_of(.1))]
+    #[error("{path}: {source}", path = .0.display(), source = .1)]
     ApiBind(PathBuf, #[source] io::Error),
     #[error("cannot prepare for signals: {0}")]
     Signals(#[source] io::Error),
@@ -63,19 +64,8 @@ pub(crate) enum RunFailure {
 }
 
 impl RunFailure {
-    /// Says it on stderr, in the lines that readers of slirp4netns(1) know, with a hint where there is one.
-    pub(crate) fn tell(&self) {
-        complain(self);
-        if let Some(hint) = self.hint() {
-            complain(format_args!("hint: {hint}"));
-        }
-        for line in self.known_end() {
-            complain(line);
-        }
-    }
-
-    /// What a person can do about it, where that is not obvious; goes on a line of its own.
-    fn hint(&self) -> Option<Cow<'static, str>> {
+    /// What a person can do about it, where that is not obvious.
+    pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Attach(error) => error.hint().map(Into::into),
             Self::Sandbox(error) => error.hint().map(Into::into),
@@ -85,18 +75,18 @@ impl RunFailure {
                 hint_of_file(error).map(|hint| format!("{}: {hint}", path.display()).into())
             }
             Self::Recording(_, RecordingError::Open(error))
-            | Self::Bess(FrameSocketError::Call { source: error, .. }) => {
+            | Self::Socket(FrameSocketError::Call { source: error, .. }) => {
                 hint_of_file(error).map(Into::into)
             }
-            Self::ApiPathTooLong | Self::BessPathTooLong => {
+            Self::ApiPathTooLong | Self::SocketPathTooLong => {
                 Some("change into a folder near it and give a relative path".into())
             }
             Self::MtuTooSmall(_)
             | Self::DescriptorTwice(_)
             | Self::TapFdClosed(..)
             | Self::TapFd(..)
-            | Self::Bess(_)
-            | Self::BessPeer(..)
+            | Self::Socket(_)
+            | Self::SocketPeer(..)
             | Self::TargetWatch(_)
             | Self::Recording(..)
             | Self::Inherited(_)
@@ -104,42 +94,6 @@ impl RunFailure {
             | Self::Signals(_)
             | Self::Watch(_)
             | Self::Run(_) => None,
-        }
-    }
-
-    /// The lines by which slirp4netns(1) ends such a start: its helper process opens the device, and
-    /// what comes after that is the parent's.
-    const fn known_end(&self) -> &'static [&'static str] {
-        match self {
-            Self::Attach(_) | Self::BessPathTooLong | Self::Bess(_) => &["child failed(1)"],
-            Self::ApiPathTooLong | Self::ApiBind(..) => {
-                &["do_slirp is exiting", "do_slirp failed", "parent failed"]
-            }
-            Self::Sandbox(_) => &[
-                "create_sandbox failed",
-                "do_slirp is exiting",
-                "do_slirp failed",
-                "parent failed",
-            ],
-            Self::Seccomp(_) => &[
-                "enable_seccomp failed",
-                "do_slirp is exiting",
-                "do_slirp failed",
-                "parent failed",
-            ],
-            Self::MtuTooSmall(_)
-            | Self::DescriptorTwice(_)
-            | Self::TapFdClosed(..)
-            | Self::TapFd(..)
-            | Self::BessPeer(..)
-            | Self::TargetWatch(_)
-            | Self::Recording(..)
-            | Self::Inherited(_)
-            | Self::Start(_)
-            | Self::Signals(_)
-            | Self::Watch(_)
-            | Self::Forward(_)
-            | Self::Run(_) => &[],
         }
     }
 }
@@ -171,12 +125,4 @@ fn hint_of_file(error: &io::Error) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-/// The kernel's words alone.
-fn text_of(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(
-        || error.to_string(),
-        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
-    )
 }

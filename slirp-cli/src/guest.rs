@@ -12,12 +12,12 @@ use slirp_core::inherited_fd;
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
 use slirp_core::wire::MacAddr;
 
-use crate::console::complain;
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
+use crate::milestone::{Milestone, Report};
 use crate::options::{Options, Target};
 
-/// What the first operand names, found.
+/// What a [`Target`] names, found.
 pub(crate) enum Found<'a> {
     /// A device that the caller has opened.
     Tap(Tap),
@@ -27,16 +27,16 @@ pub(crate) enum Found<'a> {
     Namespaces(NamespaceTarget, &'a str, Option<TargetWatch>),
 }
 
-/// Finds what the first operand names, and makes nothing.
-pub(crate) fn find(options: &Options) -> Result<Found<'_>, RunFailure> {
-    let (target, name) = match &options.target {
+/// Finds what `target` names, and makes nothing.
+pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a>, RunFailure> {
+    let (namespaces, name) = match target {
         Target::TapFd(number) => {
             let fd =
                 inherited_fd(*number).map_err(|error| RunFailure::TapFdClosed(*number, error))?;
             let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
             return Ok(Found::Tap(tap));
         }
-        Target::Bess(path) => return Ok(Found::Socket(path)),
+        Target::Socket(path) => return Ok(Found::Socket(path)),
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
         Target::Pid { pid, userns: Some(userns), tap } => {
             let netns = format!("/proc/{pid}/ns/net");
@@ -46,8 +46,8 @@ pub(crate) fn find(options: &Options) -> Result<Found<'_>, RunFailure> {
             (NamespaceTarget::from_paths(netns, userns.as_deref())?, tap)
         }
     };
-    let watch = options.exit_with_netns.then(|| target.watch()).transpose()?;
-    Ok(Found::Namespaces(target, name, watch))
+    let watch = options.exit_with_netns.then(|| namespaces.watch()).transpose()?;
+    Ok(Found::Namespaces(namespaces, name, watch))
 }
 
 /// What connects the guest, and what is known about it.
@@ -67,15 +67,19 @@ impl Opened {
 
 /// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The file
 /// of the socket is there as long as we wait.
-fn await_peer(path: &Path, sources: Sources<'_>) -> Result<Result<Opened, End>, RunFailure> {
+fn await_peer(
+    path: &Path,
+    sources: Sources<'_>,
+    report: Report<'_>,
+) -> Result<Result<Opened, End>, RunFailure> {
     let listener = FrameListener::bind(path).map_err(|error| {
         if matches!(error, FrameSocketError::PathTooLong) {
-            RunFailure::BessPathTooLong
+            RunFailure::SocketPathTooLong
         } else {
-            RunFailure::Bess(error)
+            RunFailure::Socket(error)
         }
     })?;
-    complain(format_args!("Waiting for connection to {}", path.display()));
+    report(Milestone::PeerAwaited(path));
     let socket = loop {
         match lifetime::wait(sources, listener.as_fd()).map_err(RunFailure::Watch)? {
             End::Awaited => {}
@@ -83,18 +87,16 @@ fn await_peer(path: &Path, sources: Sources<'_>) -> Result<Result<Opened, End>, 
         }
         match listener.accept() {
             Ok(socket) => break socket,
-            // It has changed its mind.
+            // The peer has gone again: wait for the next one.
             Err(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
                 ) => {}
-            Err(error) => return Err(RunFailure::BessPeer(path.to_owned(), error)),
+            Err(error) => return Err(RunFailure::SocketPeer(path.to_owned(), error)),
         }
     };
-    let fd = socket.as_fd().as_raw_fd();
-    complain(format_args!("sent \"tapfd\"={fd} (not really TAP) for {}", path.display()));
-    complain(format_args!("received tapfd={fd}"));
+    report(Milestone::PeerConnected(path, socket.as_fd().as_raw_fd()));
     Ok(Ok(Opened::bare(socket)))
 }
 
@@ -104,12 +106,13 @@ pub(crate) fn open(
     found: Found<'_>,
     options: &Options,
     sources: Sources<'_>,
+    report: Report<'_>,
 ) -> Result<Result<Opened, End>, RunFailure> {
     let (target, name, watch) = match found {
         Found::Tap(tap) => {
             return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
         }
-        Found::Socket(path) => return await_peer(path, sources),
+        Found::Socket(path) => return await_peer(path, sources, report),
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
     let configure = options.configure.then(|| {
@@ -118,9 +121,7 @@ pub(crate) fn open(
         configuration
     });
     let tap = open_tap(&target, &TapRequest { name: name.to_owned(), configure })?;
-    let fd = tap.as_fd().as_raw_fd();
-    complain(format_args!("sent tapfd={fd} for {}", tap.name()));
-    complain(format_args!("received tapfd={fd}"));
+    report(Milestone::DeviceOpened(tap.name(), tap.as_fd().as_raw_fd()));
     let mac = tap.mac().ok().flatten();
     Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))
 }

@@ -79,7 +79,8 @@ impl Signals {
         let _ = raise(signal);
     }
 
-    /// Waits until `fd` can be written to; not so if a signal comes first, which is still to be taken.
+    /// Waits until `fd` can be written to; not so if a signal comes first, which is still to be
+    /// taken.
     ///
     /// # Errors
     /// Those of poll(2), except `EINTR`.
@@ -133,7 +134,8 @@ pub(crate) fn wait(sources: Sources<'_>, awaited: BorrowedFd<'_>) -> io::Result<
             (None, PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)),
             (Some(End::Awaited), PollFd::new(awaited, PollFlags::POLLIN)),
         ];
-        // No events are asked for: hang-ups and errors are reported anyway, data is not our concern.
+        // No events are asked for: hang-ups and errors are reported anyway, data is not our
+        // concern.
         polled.extend(exit.map(|fd| (Some(End::ExitFd), PollFd::new(fd, PollFlags::empty()))));
         // Looked at above.
         polled.extend(target.map(|it| (None, PollFd::new(it.as_fd(), PollFlags::POLLIN))));

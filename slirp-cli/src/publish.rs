@@ -1,8 +1,8 @@
 //! The value of `--publish`: `[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT`.
 //!
 //! Owns its grammar and what is assumed for the parts that are left out. IPv6 addresses stand in
-//! brackets. A range leads to as many ports of the guest, from the one that is given on. Port 0 of the
-//! host stands for one that the system picks.
+//! brackets. A range leads to as many ports of the guest, from the one that is given on. Port 0 of
+//! the host stands for one that the system picks.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -69,8 +69,8 @@ impl Publish {
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
-    /// The rule that it stands for. Where it names no guest, `assumed` is meant: the IPv6 address for
-    /// IPv6 addresses of the host, if the guest has one, or else the IPv4 address.
+    /// The rule that it stands for. Where it names no guest, `assumed` is meant: the IPv6 address
+    /// for IPv6 addresses of the host, if the guest has one, or else the IPv4 address.
     pub(crate) fn forward(&self, assumed: AssumedGuest) -> Forward {
         let ipv6 = assumed.ipv6.filter(|_| self.host.is_some_and(|host| host.is_ipv6()));
         let guest = self.guest.unwrap_or(ipv6.map_or(assumed.ipv4.into(), IpAddr::V6));

@@ -1,19 +1,18 @@
 //! One run, from the options to the exit status.
 //!
-//! Owns the order of the start and of the end, and is the only place that drives the engine. The
-//! lines it prints and the moments at which it prints them are those of slirp4netns(1).
+//! Owns the order of the start and of the end, and is the only place that drives the engine. What
+//! happens on the way is reported as a [`Milestone`]; the words are a dialect's.
 //!
 //! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold signals
 //!    back
 //! 2. allow as many descriptors as the hard limit does; find the target; look at whatever else the
 //!    options name ([`checks`]), while nothing has been made yet, and open the published ports
-//! 3. open the TAP device, or wait for the peer of a socket (stderr: `sent tapfd`,
-//!    `received tapfd`)
+//! 3. open the TAP device, or wait for the peer of a socket
 //! 4. empty the recording, bind the API socket
 //! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there
 //!    is a single thread: whatever has to be opened by name is open by now
 //! 6. start the engine, which takes the published ports over
-//! 7. print the summary, tell the ready descriptor: nothing can fail any more
+//! 7. report that it has started, tell the ready descriptor: nothing can fail any more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal
 //!    (killed by it, after cleaning up) or the engine's own end (status 1)
 
@@ -28,44 +27,34 @@ use slirp_core::close_inherited_fds;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::link::Link;
-use slirp_core::instance::{self, Builder, Forward, RunError};
+use slirp_core::instance::{self, Builder, Forward, MTU_MIN, RunError};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::{Outside, RemovedFile, Sandbox, seccomp};
 
-use crate::banner;
 use crate::checks::{self, Checked};
-use crate::console::{self, complain, say};
+use crate::console;
 use crate::failure::RunFailure;
 use crate::guest;
 use crate::inherited::{self, ExitFd, ReadyFd};
 use crate::lifetime::{self, End, Signals, Sources};
+use crate::milestone::{Milestone, Report};
 use crate::options::{Options, Target};
-use crate::publish;
-
-/// Size of a Unix socket's path with its final NUL (unix(7)).
-pub(crate) const MAX_API_PATH: usize = 108;
 
 /// How long the engine may take to end before we leave without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Carries `options` out and returns when the run is over.
-pub(crate) fn run(options: &Options) -> ExitCode {
-    match connect(options) {
-        Ok(code) => code,
-        Err(failure) => {
-            failure.tell();
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
-    if options.mtu < instance::MTU_MIN {
+pub(crate) fn run(
+    target: &Target,
+    options: &Options,
+    report: Report<'_>,
+) -> Result<ExitCode, RunFailure> {
+    if options.mtu < MTU_MIN {
         return Err(RunFailure::MtuTooSmall(options.mtu));
     }
-    if let Target::TapFd(fd) = options.target
+    if let Target::TapFd(fd) = *target
         && [options.ready_fd, options.exit_fd].contains(&Some(fd))
     {
         return Err(RunFailure::DescriptorTwice(fd));
@@ -75,17 +64,23 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         // We are about to close it ourselves.
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
-    warn_of_closed(options, ready.as_ref(), exit.as_ref());
+    // Neither is an error: the network works without.
+    if let (Some(number), None) = (options.ready_fd, &ready) {
+        report(Milestone::ReadyFdClosed(number));
+    }
+    if let (Some(number), Some(ExitFd::Closed)) = (options.exit_fd, &exit) {
+        report(Milestone::ExitFdClosed(number));
+    }
 
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     raise_descriptor_limit();
-    let found = guest::find(options)?;
+    let found = guest::find(target, options)?;
     let Checked { mut ports, recording } = checks::check(options)?;
-    let opened = match guest::open(found, options, sources)? {
+    let opened = match guest::open(found, options, sources, report)? {
         Ok(opened) => opened,
         Err(end) => {
-            announce(end, None);
+            announce(end, None, report);
             return Ok(leave(end, signals));
         }
     };
@@ -109,14 +104,10 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
         builder = builder.api_socket(api);
     }
     let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
-    for line in banner::lines(options, opened.mac) {
-        say(line);
-    }
     // Which port the system has picked cannot be known from the command line.
-    for (_, rule) in options.publish.iter().zip(&published).filter(|(wanted, _)| wanted.is_picked())
-    {
-        say(format_args!("* Published:       {}", publish::spelled(rule)));
-    }
+    let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
+    let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
+    report(Milestone::Started { mac: opened.mac, picked: &picked });
     if let Some(ready) = ready {
         // A full pipe that nobody reads must not keep a signal from ending the run.
         if signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? {
@@ -127,48 +118,25 @@ fn connect(options: &Options) -> Result<ExitCode, RunFailure> {
 
     let sources = Sources { target: watch.as_ref(), ..sources };
     let end = lifetime::wait(sources, running.as_fd()).map_err(RunFailure::Watch)?;
-    announce(end, watch.as_ref());
+    announce(end, watch.as_ref(), report);
     let result = match end {
         End::Awaited => outcome(running.outcome(SHUTDOWN_TIMEOUT)),
         End::ExitFd | End::Target | End::Signal(_) => outcome(running.stop(SHUTDOWN_TIMEOUT)),
     };
-    match (result, &options.target) {
+    match (result, target) {
         // That is how the life of a virtual machine ends.
-        (Err(RunError::PeerGone), Target::Bess(path)) => {
-            complain(format_args!("the peer of {} has hung up", path.display()));
-        }
+        (Err(RunError::PeerGone), Target::Socket(path)) => report(Milestone::PeerGone(path)),
         (result, _) => result?,
     }
     Ok(leave(end, signals))
 }
 
-/// Says which descriptors were handed over by number and are of no use. Neither is an error, for
-/// slirp4netns(1) goes on as well.
-fn warn_of_closed(options: &Options, ready: Option<&ReadyFd>, exit: Option<&ExitFd>) {
-    if let (Some(number), None) = (options.ready_fd, ready) {
-        complain(format_args!(
-            "WARNING: --ready-fd={number} is not open for writing: it cannot be told that the \
-             network is ready"
-        ));
-    }
-    if let (Some(number), Some(ExitFd::Closed)) = (options.exit_fd, exit) {
-        complain(format_args!(
-            "WARNING: --exit-fd={number} is not open, or is the ready descriptor: the network ends \
-             as soon as it is ready"
-        ));
-    }
-}
-
 /// Says why the run is over.
-fn announce(end: End, watch: Option<&TargetWatch>) {
+fn announce(end: End, watch: Option<&TargetWatch>, report: Report<'_>) {
     match end {
-        End::ExitFd => {
-            complain("exitfd event");
-            complain("do_slirp is exiting");
-        }
+        End::ExitFd => report(Milestone::ExitFdHungUp),
         End::Target => {
-            let what = watch.map(TargetWatch::what).unwrap_or_default();
-            complain(format_args!("{what} is gone"));
+            report(Milestone::TargetGone(watch.map(TargetWatch::what).unwrap_or_default()));
         }
         End::Signal(signal) => tracing::info!(%signal, "shutting down"),
         End::Awaited => {}
@@ -178,7 +146,7 @@ fn announce(end: End, watch: Option<&TargetWatch>) {
 /// The status of a run that is over, unless a signal takes the process away.
 fn leave(end: End, signals: Signals) -> ExitCode {
     if let End::Signal(signal) = end {
-        console::settle();
+        console::flush();
         signals.release(signal);
     }
     ExitCode::SUCCESS

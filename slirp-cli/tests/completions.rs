@@ -23,8 +23,8 @@ source $argv[1]/slirp4netns.fish
 complete -C $argv[2]
 "#;
 
-/// Lets a zsh of its own complete `$2` on a terminal and notes the matches. zsh's completion works in
-/// its line editor only.
+/// Lets a zsh of its own complete `$2` on a terminal and notes the matches. zsh's completion works
+/// in its line editor only.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 matches=$(mktemp)

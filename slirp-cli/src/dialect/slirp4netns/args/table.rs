@@ -79,8 +79,9 @@ impl OptionSpec {
 /// Whose option it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Origin {
-    /// One of slirp4netns's, with its place among the possibilities that the error about an ambiguous
-    /// prefix lists. It differs from the order of `--help`, and both are what slirp4netns prints.
+    /// One of slirp4netns's, with its place among the possibilities that the error about an
+    /// ambiguous prefix lists. It differs from the order of `--help`, and both are what slirp4netns
+    /// prints.
     Upstream(u8),
     /// One of our own.
     Ours,

@@ -1,10 +1,11 @@
-//! What is written about the options says the same as the table: manual pages, README and completions.
+//! What is written about the options says the same as the table: manual pages, README and
+//! completions.
 
 use super::table::{OPTIONS, OptionSpec, Support, left_column};
 
-const PAGE: &str = include_str!("../../man/slirp4netns.1");
-const README: &str = include_str!("../../../README.md");
-const EXTENSIONS: &str = include_str!("../../man/slirp4netns-extensions.7");
+const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
+const README: &str = include_str!("../../../../../README.md");
+const EXTENSIONS: &str = include_str!("../../../../man/slirp4netns-extensions.7");
 
 /// The entries of a page's section as `--help` writes them: `-e, --exit-fd=FD`.
 fn documented(page: &str, section: &str) -> Vec<String> {
@@ -78,9 +79,9 @@ fn every_entry_names_a_default() {
 // What the shells make of them is tested in the shells themselves, where those are installed.
 #[test]
 fn completions_know_every_listed_option() {
-    let bash = include_str!("../../completions/slirp4netns.bash");
-    let fish = include_str!("../../completions/slirp4netns.fish");
-    let zsh = include_str!("../../completions/_slirp4netns");
+    let bash = include_str!("../../../../completions/slirp4netns.bash");
+    let fish = include_str!("../../../../completions/slirp4netns.fish");
+    let zsh = include_str!("../../../../completions/_slirp4netns");
     for option in OPTIONS.iter().filter(|option| is_listed(option)) {
         let long = option.long;
         let equals = if option.value.is_some() { "=" } else { "" };

@@ -1,6 +1,11 @@
 //! Whole command lines: what they ask for, and what they are refused for.
 
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
+
+use slirp_core::plan::AddressPlan;
+use slirp_core::policy::Policy;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::*;
 
@@ -8,11 +13,15 @@ fn read(line: &[&str]) -> Parsed {
     parse(line.iter().map(OsString::from))
 }
 
-fn options(line: &[&str]) -> Options {
+fn run(line: &[&str]) -> (Target, Options) {
     match read(line).command {
-        Ok(Command::Run(options)) => *options,
+        Ok(Command::Run(target, options)) => (target, *options),
         other => panic!("{line:?}: {other:?}"),
     }
+}
+
+fn options(line: &[&str]) -> Options {
+    run(line).1
 }
 
 /// The text of the refusal and whether the usage follows.
@@ -59,13 +68,13 @@ fn command_lines_of_known_callers_are_understood() {
         ("42 -c6m1400 tap11", (pid("tap11"), true, 1400, None, None)),
         ("--target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         // User Mode Linux
-        ("--target-type=bess /run/s", (Target::Bess("/run/s".into()), false, 1500, None, None)),
+        ("--target-type=bess /run/s", (Target::Socket("/run/s".into()), false, 1500, None, None)),
         ("--target-type=bess --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--target-type=foo --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
     ] {
-        let read = options(&line.split_whitespace().collect::<Vec<_>>());
-        let short = (read.target, read.configure, read.mtu, read.ready_fd, read.exit_fd);
+        let (target, read) = run(&line.split_whitespace().collect::<Vec<_>>());
+        let short = (target, read.configure, read.mtu, read.ready_fd, read.exit_fd);
         assert_eq!(short, expected, "{line}");
     }
 }
@@ -155,7 +164,8 @@ fn refusals_have_the_texts_that_callers_know() {
         ),
         (
             &["--publish=[::1]:80:80", "--publish=80:[fd00::64]:80", "42", "tap0"],
-            "--publish with an IPv6 address of the guest cannot be specified when --enable-ipv6 or -6 is not specified",
+            "--publish with an IPv6 address of the guest cannot be specified when --enable-ipv6 or -6 \
+             is not specified",
         ),
         (&["--target-type=foo"], TARGET_TYPE),
         (&["--target-type=netns", "--target-type=", "abc"], TARGET_TYPE),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use slirp_core::instance::OutboundAddresses;
 
-use crate::options::{ValueError, is_digits};
+use super::values::{ValueError, is_digits};
 
 /// The port of a resolver that is named without one.
 const DNS_PORT: u16 = 53;
@@ -29,7 +29,7 @@ pub(crate) fn outbound_ipv6(text: &OsStr) -> Result<OutboundAddresses, ValueErro
     if found.ipv6.is_some() { Ok(found) } else { Err(ValueError::OutboundAddr6) }
 }
 
-/// Nothing where interfaces cannot be listed: the name is of no use then.
+/// The addresses of an interface; none where interfaces cannot be listed.
 fn of_interface(name: &str) -> OutboundAddresses {
     OutboundAddresses::of_interface(name).unwrap_or_default()
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_resolver_is_refused() {
+    fn anything_but_a_single_resolver_is_refused() {
         for text in [
             "",
             "dns.example.org",

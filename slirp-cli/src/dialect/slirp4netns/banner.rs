@@ -23,7 +23,7 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
         row("Recommended IP", &plan.recommended_guest()),
     ];
     lines.extend(options.api_socket.iter().map(|path| row("API Socket", &path.display())));
-    // One column further right than the others: that is how it is known.
+    // One column further right than the others, as readers know it.
     let outbound = |version: &str, address: &dyn std::fmt::Display| {
         format!("* Outbound IPv{version}:    {address}")
     };
@@ -49,41 +49,12 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use slirp_core::instance::OutboundAddresses;
-    use slirp_core::plan::AddressPlan;
-    use slirp_core::policy::Policy;
-
     use super::*;
-    use crate::options::Target;
-
-    fn options(policy: Policy) -> Options {
-        Options {
-            target: Target::TapFd(5),
-            configure: false,
-            mtu: 1500,
-            plan: AddressPlan::default(),
-            policy,
-            mac: None,
-            api_socket: None,
-            publish: Vec::new(),
-            outbound: OutboundAddresses::default(),
-            dns: Vec::new(),
-            search_domains: Vec::new(),
-            log_level: None,
-            pcap: None,
-            exit_with_netns: false,
-            busy_poll: slirp_core::instance::BUSY_POLL,
-            ready_fd: None,
-            exit_fd: None,
-            sandbox: false,
-            seccomp: false,
-        }
-    }
 
     #[test]
     fn the_summary_has_the_columns_that_readers_know() {
-        let mut policy = Policy::default();
-        policy.allow_host_loopback = false;
+        let mut options = Options::default();
+        options.policy.allow_host_loopback = false;
         let mac = MacAddr([0x0e, 0xd4, 0x18, 0xd9, 0x38, 0xfb]);
         let expected = "\
 Starting slirp
@@ -96,12 +67,12 @@ Starting slirp
 * DHCP end:        10.0.2.30
 * Recommended IP:  10.0.2.100
 * MAC address:     0e:d4:18:d9:38:fb";
-        assert_eq!(lines(&options(policy), Some(mac)).join("\n"), expected);
+        assert_eq!(lines(&options, Some(mac)).join("\n"), expected);
     }
 
     #[test]
     fn outbound_addresses_stand_between_the_socket_and_the_mac_address() {
-        let mut options = options(Policy::default());
+        let mut options = Options::default();
         options.api_socket = Some("/tmp/s".into());
         options.outbound.ipv4 = Some("192.0.2.1".parse().unwrap());
         options.outbound.ipv6 = Some("2001:db8::1".parse().unwrap());
@@ -116,14 +87,14 @@ Starting slirp
 
     #[test]
     fn the_filter_of_system_calls_is_said_what_it_does() {
-        let mut options = options(Policy::default());
+        let mut options = Options::default();
         options.seccomp = true;
         assert!(lines(&options, None).last().unwrap().starts_with("seccomp: only "));
     }
 
     #[test]
     fn open_host_loopback_is_warned_about() {
-        let lines = lines(&options(Policy::default()), None);
+        let lines = lines(&Options::default(), None);
         let start = "WARNING: 127.0.0.1:* on the host is accessible as 10.0.2.2 ";
         assert!(lines.last().unwrap().starts_with(start));
     }

@@ -1,0 +1,88 @@
+//! How a failed run is told, in the lines that readers of slirp4netns(1) know.
+
+use std::io;
+
+use crate::console::eprint_line;
+use crate::failure::RunFailure;
+use crate::options::SOCKET_PATH_CAP;
+
+/// Says on stderr why a run failed, with a hint where there is one.
+pub(super) fn report(failure: &RunFailure) {
+    eprint_line(text(failure));
+    if let Some(hint) = failure.hint() {
+        eprint_line(format_args!("hint: {hint}"));
+    }
+    for line in known_end(failure) {
+        eprint_line(line);
+    }
+}
+
+/// The line that says what failed: slirp4netns's, or in our own words.
+fn text(failure: &RunFailure) -> String {
+    match failure {
+        RunFailure::TapFdClosed(number, error) => format!("TAPFD {number} is not open: {error}"),
+        RunFailure::TapFd(number, error) => format!("TAPFD {number}: {error}"),
+        RunFailure::SocketPathTooLong => {
+            format!("the specified BESS socket path is too long (>= {SOCKET_PATH_CAP})")
+        }
+        RunFailure::Socket(error) => format!("child_bess: {error}"),
+        RunFailure::TargetWatch(error) => format!("--exit-with-netns: {error}"),
+        RunFailure::ApiPathTooLong => {
+            format!("the specified API socket path is too long (>= {SOCKET_PATH_CAP})")
+        }
+        RunFailure::ApiBind(_, error) => format!("api_bindlisten: bind: {}", text_of(error)),
+        RunFailure::MtuTooSmall(_)
+        | RunFailure::DescriptorTwice(_)
+        | RunFailure::Attach(_)
+        | RunFailure::SocketPeer(..)
+        | RunFailure::Recording(..)
+        | RunFailure::Inherited(_)
+        | RunFailure::Sandbox(_)
+        | RunFailure::Seccomp(_)
+        | RunFailure::Start(_)
+        | RunFailure::Signals(_)
+        | RunFailure::Watch(_)
+        | RunFailure::Forward(_)
+        | RunFailure::Run(_) => failure.to_string(),
+    }
+}
+
+/// The lines by which slirp4netns(1) ends such a start: its helper process opens the device, and
+/// what comes after that is the parent's.
+const fn known_end(failure: &RunFailure) -> &'static [&'static str] {
+    match failure {
+        RunFailure::Attach(_) | RunFailure::SocketPathTooLong | RunFailure::Socket(_) => {
+            &["child failed(1)"]
+        }
+        RunFailure::ApiPathTooLong | RunFailure::ApiBind(..) => {
+            &["do_slirp is exiting", "do_slirp failed", "parent failed"]
+        }
+        RunFailure::Sandbox(_) => {
+            &["create_sandbox failed", "do_slirp is exiting", "do_slirp failed", "parent failed"]
+        }
+        RunFailure::Seccomp(_) => {
+            &["enable_seccomp failed", "do_slirp is exiting", "do_slirp failed", "parent failed"]
+        }
+        RunFailure::MtuTooSmall(_)
+        | RunFailure::DescriptorTwice(_)
+        | RunFailure::TapFdClosed(..)
+        | RunFailure::TapFd(..)
+        | RunFailure::SocketPeer(..)
+        | RunFailure::TargetWatch(_)
+        | RunFailure::Recording(..)
+        | RunFailure::Inherited(_)
+        | RunFailure::Start(_)
+        | RunFailure::Signals(_)
+        | RunFailure::Watch(_)
+        | RunFailure::Forward(_)
+        | RunFailure::Run(_) => &[],
+    }
+}
+
+/// The kernel's words alone.
+fn text_of(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
+    )
+}

@@ -1,0 +1,76 @@
+//! The dialect of slirp4netns(1): its options, texts and exit statuses.
+//!
+//! Owns the way from `argv` to the exit status. Callers read what is printed here, so the texts are
+//! those of slirp4netns, byte for byte where it has them.
+
+mod address;
+mod args;
+mod banner;
+mod failure;
+mod progress;
+mod values;
+mod version;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use crate::console::{self, eprint_bytes, eprint_line, print, print_line};
+use crate::options::{Options, Target};
+use crate::{log, run};
+use args::{ArgumentError, Command};
+
+/// Carries a command line out. The first argument is the name that the program was called by.
+pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = arguments.next().unwrap_or_else(|| OsString::from("slirp4netns"));
+    let parsed = args::parse(arguments);
+    for warning in parsed.warnings {
+        print_line(warning);
+    }
+    match parsed.command {
+        Ok(Command::Help) => finish(&args::usage(&program)),
+        Ok(Command::Version) => finish(version::TEXT.as_bytes()),
+        Ok(Command::Run(target, options)) => connect(&target, &options),
+        Err(error) => refuse(&program, &error),
+    }
+}
+
+/// Connects a guest until the end of the run.
+fn connect(target: &Target, options: &Options) -> ExitCode {
+    console::prepare(options.ready_fd);
+    log::start(options.log_level);
+    let code = match run::run(target, options, &|milestone| progress::report(options, milestone)) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure::report(&failure);
+            ExitCode::FAILURE
+        }
+    };
+    console::flush();
+    code
+}
+
+/// Prints `text`, which is all that was asked for.
+fn finish(text: &[u8]) -> ExitCode {
+    match print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint_line(format_args!("slirp4netns: write error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with the command line.
+fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
+    if let Some(mut text) = error.text(program) {
+        if error.ends_line() {
+            text.push(b'\n');
+        }
+        eprint_bytes(&text);
+    }
+    if error.shows_usage() {
+        // The status says already that this run failed.
+        let _ = print(&args::usage(program));
+    }
+    ExitCode::FAILURE
+}

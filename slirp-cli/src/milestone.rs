@@ -1,0 +1,41 @@
+//! What happens in a run that its caller hears of, without the words.
+//!
+//! Owns [`Milestone`]; a [`dialect`](crate::dialect) says it.
+
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use slirp_core::instance::Forward;
+use slirp_core::wire::MacAddr;
+
+/// Says a milestone to the caller of the program.
+pub(crate) type Report<'a> = &'a dyn Fn(Milestone<'_>);
+
+/// Something that the caller of the program is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Milestone<'a> {
+    /// The ready descriptor of this number is not open for writing; the run goes on without it.
+    ReadyFdClosed(i32),
+    /// The exit descriptor of this number is not open, or is the ready descriptor, which is about
+    /// to be closed; the run ends once the network works.
+    ExitFdClosed(i32),
+    /// The socket of this path is bound, and a peer is waited for.
+    PeerAwaited(&'a Path),
+    /// A peer has connected to the socket of this path and is on this descriptor.
+    PeerConnected(&'a Path, RawFd),
+    /// The TAP device of this name is open on this descriptor.
+    DeviceOpened(&'a str, RawFd),
+    /// The network works; the ready descriptor is told next.
+    Started {
+        /// Address of the TAP device, if it is known.
+        mac: Option<MacAddr>,
+        /// Rules whose ports the system has picked.
+        picked: &'a [Forward],
+    },
+    /// The exit descriptor has hung up: the run ends.
+    ExitFdHungUp,
+    /// The target is gone, and with it the run; in words for a person, what it was.
+    TargetGone(&'a str),
+    /// The peer of the socket of this path has hung up: the run ends.
+    PeerGone(&'a Path),
+}
