@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::attachment::detach::detach;
+use crate::attachment::form::Ports;
 use crate::attachment::key::Key;
 use crate::attachment::ports;
 use crate::attachment::record::Record;
-use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 
 const USAGE: &str = "\
@@ -108,7 +108,7 @@ fn list(options: &Options) -> ExitCode {
 fn state(record: &Record) -> &'static str {
     match record.is_alive() {
         // For the second hook of a container that its runtime hides.
-        true if record.request.netns_id == AWAITED => "waiting",
+        true if record.request.netns_id.is_none() => "waiting",
         true => "running",
         false => "dead",
     }
@@ -127,7 +127,7 @@ fn object(record: &Record) -> Value {
         "mac": record.mac,
         "pid": record.keeper.pid,
         "state": state(record),
-        "ports": request.ports.iter().map(ports::to_json).collect::<Vec<_>>(),
+        "ports": Ports::from(&request.ports),
     })
 }
 

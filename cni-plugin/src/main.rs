@@ -1,8 +1,9 @@
 //! CNI plugin of type `slirp`.
 //!
 //! Gives containers a network without privileges, and is everything that it takes: the plugin that
-//! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes behind an attachment ([`keeper`]), which are
-//! this program again, and a tool for people ([`list`]).
+//! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes
+//! behind an attachment ([`keeper`]), which are this program again, and a tool for people
+//! ([`list`]).
 //!
 //! ```text
 //!  verbs hook list  who asks: a CNI runtime, an OCI runtime, a person
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use slirp_core::{LargeAlloc, close_descriptors_on_exec};
 
-use attachment::shared::NETWORK_ARGUMENT;
+use attachment::network::NETWORK_ARGUMENT;
 use attachment::stop::{ENGINE_ARGUMENT, KEEPER_ARGUMENT};
 use protocol::error::CniError;
 use protocol::version::Version;

@@ -1,24 +1,23 @@
 //! Giving a container its network.
 //!
 //! Owns the start of the long-lived process and the agreement with it, in two phases: it says that
-//! the network works, then its caller does what has to be done with that news, then it is told to
-//! stay. Whatever ends the caller in between, the network ends with it.
+//! the network works, then its caller passes that on, then it is told to stay. If the caller ends
+//! in between, for whatever reason, the network ends with it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
 
 use super::error::{Error, Kind};
 use super::frame;
-use super::request::Request;
-use super::shared::{refuse_mixture, seat_from_json};
+use super::message::{COMMIT, Started, receive_answer};
+use super::mixture::refuse_mixture;
+use super::request::{Addresses, Request};
 use super::stop::{KEEPER_ARGUMENT, is_served, stop};
 use super::store::{Candidates, Files, Lock};
 
@@ -36,8 +35,7 @@ pub(crate) struct Pending {
     /// The interface's Ethernet address.
     pub(crate) mac: String,
     /// The container's addresses: those of the request, or what a shared network has given.
-    pub(crate) address: Ipv4Addr,
-    pub(crate) address6: Option<Ipv6Addr>,
+    pub(crate) addresses: Addresses,
     _lock: Lock,
 }
 
@@ -48,8 +46,8 @@ impl Pending {
     /// When the process behind it has ended meanwhile.
     pub(crate) fn commit(self) -> Result<(), Error> {
         let gone = |error: io::Error| Error::failed(format!("the network has ended: {error}"));
-        frame::send(&self.stream, &json!("commit")).map_err(gone)?;
-        frame::receive(&self.stream).map(drop).map_err(gone)
+        frame::send(&self.stream, &COMMIT).map_err(gone)?;
+        frame::receive::<String>(&self.stream).map(drop).map_err(gone)
     }
 
     /// Ends the attachment and waits until it has.
@@ -60,10 +58,10 @@ impl Pending {
     }
 }
 
-/// Looks at the network namespace at `path`, which is to be somebody else's.
+/// Looks at the network namespace at `path`, which must not be our own.
 ///
 /// # Errors
-/// When there is none, when it is something else, when it belongs to somebody else, or when it is
+/// When there is none, when it is something else, when it belongs to another user, or when it is
 /// our own and `may_be_own` does not say that this is meant.
 pub(crate) fn find_namespace(path: &Path, may_be_own: bool) -> Result<NamespaceId, Error> {
     let target = NamespaceTarget::of_path(path).map_err(|error| of_namespace(&error))?;
@@ -122,11 +120,9 @@ pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pendi
         files.remove();
     }
     match start(request, &files, candidates) {
-        Ok((keeper, stream, report)) => {
-            let mac = report["mac"].as_str().unwrap_or_default().to_owned();
-            let given = seat_from_json(&report);
-            let (address, address6) = given.unwrap_or((request.address, request.address6));
-            Ok(Pending { keeper, stream, mac, address, address6, _lock: lock })
+        Ok((keeper, stream, Started { addresses, mac })) => {
+            let addresses = addresses.unwrap_or(request.addresses());
+            Ok(Pending { keeper, stream, mac, addresses, _lock: lock })
         }
         Err(error) => {
             files.remove();
@@ -141,7 +137,7 @@ fn start(
     request: &Request,
     files: &Files,
     candidates: &Candidates,
-) -> Result<(Child, UnixStream, Value), Error> {
+) -> Result<(Child, UnixStream, Started), Error> {
     refuse_mixture(request, candidates)?;
     let failed = |error: io::Error| Error::failed(format!("cannot start {OURSELVES}: {error}"));
     let (stream, theirs) = UnixStream::pair().map_err(failed)?;
@@ -156,14 +152,14 @@ fn start(
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let answer = frame::send(&stream, &request.to_json()).and_then(|()| frame::receive(&stream));
+    let answer = frame::send(&stream, request).and_then(|()| receive_answer(&stream));
     let error = match answer {
         // Once more: an addition that began at the same moment was not written down before.
-        Ok(report) if report["error"].is_null() => match refuse_mixture(request, candidates) {
-            Ok(()) => return Ok((keeper, stream, report)),
+        Ok(Ok(started)) => match refuse_mixture(request, candidates) {
+            Ok(()) => return Ok((keeper, stream, started)),
             Err(error) => error,
         },
-        Ok(report) => Error::from_json(&report["error"]),
+        Ok(Err(error)) => error,
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {
             // Our own child, not waited for yet, so its number is still its own.
             let _ = keeper.kill();

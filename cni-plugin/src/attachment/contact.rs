@@ -8,11 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use slirp_core::{ProcessFd, send_fd};
 
+use super::error::Error;
+use super::message::{COMMIT, ClientRequest, Ended, Info, receive_answer};
 use super::{frame, open};
 
 /// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
@@ -21,6 +22,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a keeper may take to end: its engine has a time limit of its own, which this exceeds.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What a keeper answers to a process that brings a namespace.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Entered {
+    /// The network works.
+    Started {
+        /// The interface's Ethernet address.
+        #[serde(rename = "mac")]
+        _mac: String,
+    },
+    /// The keeper waits for another container.
+    Waiting {
+        /// True.
+        #[serde(rename = "waiting")]
+        _is_waiting: bool,
+    },
+}
 
 /// A connection to a keeper.
 #[derive(Debug)]
@@ -37,47 +56,43 @@ impl Contact {
     /// Those of connect(2) where nobody listens; `PermissionDenied` where somebody else does.
     pub(crate) fn open(socket: &Path) -> io::Result<Self> {
         let stream = open::connect(socket)?;
-        let peer = getsockopt(&stream.as_fd(), PeerCredentials)?;
-        if peer.uid() != geteuid().as_raw() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+        let pid = open::pid_of_own(&stream)?;
         // Zero from where it cannot be seen (pid_namespaces(7)).
-        let pid = Some(peer.pid()).filter(|&pid| pid > 0);
-        let process = pid.map(ProcessFd::open).transpose()?;
+        let process = Some(pid).filter(|&pid| pid > 0).map(ProcessFd::open).transpose()?;
         Ok(Self { stream, process })
     }
 
-    fn ask(&self, what: &str, timeout: Duration) -> io::Result<Value> {
+    fn ask<T: DeserializeOwned>(&self, what: ClientRequest, timeout: Duration) -> io::Result<T> {
         self.stream.set_read_timeout(Some(timeout))?;
         self.stream.set_write_timeout(Some(timeout))?;
-        frame::send(&self.stream, &json!({ "execute": what }))?;
+        frame::send(&self.stream, &what)?;
         frame::receive(&self.stream)
     }
 
-    /// What the keeper knows: the device and inode of the network namespace that it serves.
+    /// Which network namespace the keeper serves, if it knows already.
     ///
     /// # Errors
     /// When it does not answer in time.
-    pub(crate) fn info(&self) -> io::Result<Value> {
-        self.ask("info", ANSWER_TIMEOUT)
+    pub(crate) fn info(&self) -> io::Result<Info> {
+        self.ask(ClientRequest::Info, ANSWER_TIMEOUT)
     }
 
-    /// Gives the container's network namespace to a keeper that waits for it. The network works when
-    /// this returns; what it returns has a member `error` otherwise.
+    /// Gives the container's network namespace to a keeper that waits for it. The network works
+    /// when this returns [`Entered::Started`].
     ///
     /// # Errors
-    /// When the keeper does not answer in time.
-    pub(crate) fn enter(&self, namespace: BorrowedFd<'_>) -> io::Result<Value> {
+    /// When the keeper does not answer in time. The inner error is why the network does not work.
+    pub(crate) fn enter(&self, namespace: BorrowedFd<'_>) -> io::Result<Result<Entered, Error>> {
         self.stream.set_read_timeout(Some(ENTER_TIMEOUT))?;
         self.stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        frame::send(&self.stream, &json!({ "execute": "enter" }))?;
+        frame::send(&self.stream, &ClientRequest::Enter)?;
         send_fd(self.stream.as_fd(), namespace)?;
-        let report = frame::receive(&self.stream)?;
-        if report["error"].is_null() && report["waiting"].is_null() {
-            frame::send(&self.stream, &json!("commit"))?;
-            frame::receive(&self.stream)?;
+        let answer = receive_answer(&self.stream)?;
+        if let Ok(Entered::Started { .. }) = answer {
+            frame::send(&self.stream, &COMMIT)?;
+            frame::receive::<String>(&self.stream)?;
         }
-        Ok(report)
+        Ok(answer)
     }
 
     /// Asks the keeper to end and waits until its engine has, and with it interface and ports, and
@@ -86,7 +101,7 @@ impl Contact {
     /// # Errors
     /// When it does not end in time.
     pub(crate) fn end(&self) -> io::Result<()> {
-        self.ask("end", END_TIMEOUT)?;
+        self.ask::<Ended>(ClientRequest::End, END_TIMEOUT)?;
         match (&self.stream).read(&mut [0]) {
             Ok(0) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),

@@ -2,10 +2,11 @@
 //!
 //! Owns [`Error`], which crosses from the long-lived process to whoever started it.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// What kind of failure it is, for callers that tell kinds apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// The container, or its network namespace, does not exist (any more).
     ContainerGone,
@@ -13,27 +14,19 @@ pub(crate) enum Kind {
     NotNamespace,
     /// The network namespace is our own.
     OwnNamespace,
-    /// Somebody else is at work on this attachment.
+    /// Another process is at work on this attachment.
     Busy,
-    /// What is asked for cannot be done.
+    /// The request cannot be carried out.
     Unsupported,
     /// Everything else.
+    #[default]
+    #[serde(other)]
     Failed,
 }
 
-impl Kind {
-    const ALL: [(Self, &str); 6] = [
-        (Self::ContainerGone, "container-gone"),
-        (Self::NotNamespace, "not-namespace"),
-        (Self::OwnNamespace, "own-namespace"),
-        (Self::Busy, "busy"),
-        (Self::Unsupported, "unsupported"),
-        (Self::Failed, "failed"),
-    ];
-}
-
 /// A failure, in words for a person.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, thiserror::Error, Serialize, Deserialize)]
+#[serde(default)]
 #[error("{message}")]
 pub(crate) struct Error {
     pub(crate) kind: Kind,
@@ -55,34 +48,35 @@ impl Error {
         self.hint = hint.unwrap_or_default().to_owned();
         self
     }
-
-    pub(crate) fn to_json(&self) -> Value {
-        let kind = Kind::ALL.into_iter().find(|(kind, _)| *kind == self.kind);
-        let kind = kind.map_or("failed", |(_, name)| name);
-        json!({ "kind": kind, "message": self.message, "hint": self.hint })
-    }
-
-    pub(crate) fn from_json(value: &Value) -> Self {
-        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let named = text("kind");
-        let kind = Kind::ALL.into_iter().find(|(_, name)| *name == named);
-        Self {
-            kind: kind.map_or(Kind::Failed, |(kind, _)| kind),
-            message: text("message"),
-            hint: text("hint"),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn each_kind_survives_the_way_between_processes() {
-        for (kind, _) in Kind::ALL {
+        for (kind, name) in [
+            (Kind::ContainerGone, "container-gone"),
+            (Kind::NotNamespace, "not-namespace"),
+            (Kind::OwnNamespace, "own-namespace"),
+            (Kind::Busy, "busy"),
+            (Kind::Unsupported, "unsupported"),
+            (Kind::Failed, "failed"),
+        ] {
             let error = Error::new(kind, "what").with_hint(Some("do this"));
-            assert_eq!(Error::from_json(&error.to_json()), error);
+            let written = serde_json::to_value(&error).unwrap();
+            let expected = json!({ "kind": name, "message": "what", "hint": "do this" });
+            assert_eq!(written, expected);
+            assert_eq!(serde_json::from_value::<Error>(written).unwrap(), error);
         }
+    }
+
+    #[test]
+    fn kind_of_another_version_is_a_failure() {
+        let error: Error = serde_json::from_str("{\"kind\":\"odd\",\"message\":\"what\"}").unwrap();
+        assert_eq!(error, Error::failed("what"));
     }
 }

@@ -5,7 +5,8 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Longest message in bytes (arbitrary; a request with thousands of ports has some 200 KiB).
 const CAP: usize = 4 * 1024 * 1024;
@@ -14,21 +15,21 @@ const CAP: usize = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// Those of write(2); `InvalidInput` above the cap.
-pub(crate) fn send(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
-    let text = value.to_string();
+pub(crate) fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(value)?;
     let len = u32::try_from(text.len()).ok().filter(|_| text.len() <= CAP);
     let len = len.ok_or(io::ErrorKind::InvalidInput)?;
     let mut bytes = len.to_le_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
+    bytes.extend_from_slice(&text);
     stream.write_all(&bytes)
 }
 
 /// Receives a message.
 ///
 /// # Errors
-/// Those of read(2); `UnexpectedEof` when the other side has gone, `InvalidData` for what is no
-/// message.
-pub(crate) fn receive(mut stream: &UnixStream) -> io::Result<Value> {
+/// Those of read(2); `UnexpectedEof` when the other side has gone, `InvalidData` for anything but
+/// the message.
+pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
     let mut len = [0; 4];
     stream.read_exact(&mut len)?;
     let len = usize::try_from(u32::from_le_bytes(len)).ok().filter(|&len| len <= CAP);
@@ -39,7 +40,7 @@ pub(crate) fn receive(mut stream: &UnixStream) -> io::Result<Value> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -49,16 +50,16 @@ mod tests {
         for value in [json!({ "text": "\u{e4}" }), json!(7)] {
             send(&a, &value).unwrap();
         }
-        assert_eq!(receive(&b).unwrap(), json!({ "text": "\u{e4}" }));
-        assert_eq!(receive(&b).unwrap(), json!(7));
+        assert_eq!(receive::<Value>(&b).unwrap(), json!({ "text": "\u{e4}" }));
+        assert_eq!(receive::<Value>(&b).unwrap(), json!(7));
         drop(a);
-        assert_eq!(receive(&b).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receive::<Value>(&b).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn length_beyond_the_cap_is_refused() {
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(&[0xff; 4]).unwrap();
-        assert_eq!(receive(&b).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive::<Value>(&b).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -6,16 +6,18 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use slirp_core::ProcessFd;
 
 /// A process, written down.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ProcessIdentity {
     pub(crate) pid: i32,
     /// In clock ticks since boot: field 22 of `/proc/PID/stat` (proc_pid_stat(5)).
     start_time: u64,
     /// `/proc/sys/kernel/random/boot_id`.
+    #[serde(rename = "bootID")]
     boot_id: String,
     /// Inode of the PID namespace in which the number counts.
     pid_namespace: u64,
@@ -45,24 +47,6 @@ impl ProcessIdentity {
     /// Whether the process runs.
     pub(crate) fn is_alive(&self) -> bool {
         self.find().is_some_and(|process| is_running(&process))
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "pid": self.pid,
-            "startTime": self.start_time,
-            "bootID": self.boot_id,
-            "pidNamespace": self.pid_namespace,
-        })
-    }
-
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        Some(Self {
-            pid: value["pid"].as_i64()?.try_into().ok()?,
-            start_time: value["startTime"].as_u64()?,
-            boot_id: value["bootID"].as_str()?.to_owned(),
-            pid_namespace: value["pidNamespace"].as_u64()?,
-        })
     }
 }
 
@@ -108,7 +92,8 @@ mod tests {
     #[test]
     fn own_process_is_found_and_survives_being_written_down() {
         assert!(own().is_alive());
-        assert_eq!(ProcessIdentity::from_json(&own().to_json()), Some(own()));
+        let written = serde_json::to_string(&own()).unwrap();
+        assert_eq!(serde_json::from_str::<ProcessIdentity>(&written).unwrap(), own());
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A container and one of its interfaces.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Key {
+    #[serde(rename = "containerID")]
     pub(crate) container_id: String,
     pub(crate) ifname: String,
 }

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, setsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, getsockopt, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use nix::unistd::geteuid;
 
 /// How long a listener may take to have room in its queue (arbitrary; ours accept at once).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +61,20 @@ fn connect_within(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(0, 0))?;
     Ok(socket.into())
+}
+
+/// The number of the process at the other end, which has to be our own user's; 0 if it cannot be
+/// seen from our PID namespace.
+///
+/// # Errors
+/// `PermissionDenied` where it is another user's.
+pub(crate) fn pid_of_own(stream: &UnixStream) -> io::Result<i32> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials)?;
+    if peer.uid() == geteuid().as_raw() {
+        Ok(peer.pid())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
 /// Whether connecting failed because nobody listens.

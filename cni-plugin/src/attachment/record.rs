@@ -1,16 +1,14 @@
 //! An attachment as it is written down.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::identity::ProcessIdentity;
 use super::request::Request;
 
-/// The form of records; another one is not read.
-const FORM: u64 = 1;
-
 /// An attachment and the processes behind it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
+    pub(crate) form: Form,
     pub(crate) request: Request,
     /// The process that keeps the attachment.
     pub(crate) keeper: ProcessIdentity,
@@ -20,29 +18,28 @@ pub(crate) struct Record {
     pub(crate) mac: String,
 }
 
+/// The form of records, 1; records of another form are not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(into = "u64", try_from = "u64")]
+pub(crate) struct Form;
+
+impl From<Form> for u64 {
+    fn from(Form: Form) -> Self {
+        1
+    }
+}
+
+impl TryFrom<u64> for Form {
+    type Error = &'static str;
+
+    fn try_from(form: u64) -> Result<Self, Self::Error> {
+        if form == 1 { Ok(Self) } else { Err("a record of another form") }
+    }
+}
+
 impl Record {
     /// Whether its container has a network.
     pub(crate) fn is_alive(&self) -> bool {
         self.keeper.is_alive() && self.engine.as_ref().is_none_or(ProcessIdentity::is_alive)
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "form": FORM,
-            "request": self.request.to_json(),
-            "keeper": self.keeper.to_json(),
-            "engine": self.engine.as_ref().map(ProcessIdentity::to_json),
-            "mac": self.mac,
-        })
-    }
-
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        (value["form"].as_u64()? == FORM).then_some(())?;
-        Some(Self {
-            request: Request::from_json(&value["request"])?,
-            keeper: ProcessIdentity::from_json(&value["keeper"])?,
-            engine: ProcessIdentity::from_json(&value["engine"]),
-            mac: value["mac"].as_str()?.to_owned(),
-        })
     }
 }

@@ -1,38 +1,42 @@
 //! What an attachment is to be like.
 //!
-//! Owns [`Request`], the only thing that the long-lived processes are told, and its form as JSON, in
-//! which it reaches them and in which it is written down.
+//! Owns [`Request`], which the long-lived processes are told and which is written down. How its
+//! parts look as JSON is in [`form`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
 use slirp_core::instance::{Forward, OutboundAddresses};
 use slirp_core::netns::{Configuration, Ipv6Configuration, NamespaceId};
-use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::plan::AddressPlan;
 use slirp_core::policy::Policy;
 use slirp_core::wire::MacAddr;
 
+use super::form;
 use super::key::Key;
-use super::ports;
-use super::shared::Membership;
 
-/// Stands for a namespace that nobody outside of the container can look at yet; the container will
-/// say which one it is. No file has the inode 0.
-pub(crate) const AWAITED: NamespaceId = NamespaceId { device: 0, inode: 0 };
-
-/// An attachment, wished for.
-#[derive(Clone, PartialEq, Debug)]
+/// An attachment that is asked for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Request {
+    #[serde(flatten)]
     pub(crate) key: Key,
     /// Name of the network that it belongs to.
     pub(crate) network: String,
     /// Path of the network namespace, absolute.
     pub(crate) netns: PathBuf,
-    /// Which namespace that was when the request was made, or [`AWAITED`].
-    pub(crate) netns_id: NamespaceId,
+    /// Which namespace that was when the request was made; unknown while only the container itself
+    /// can look at it, which will say which one it is.
+    #[serde(flatten)]
+    #[serde(serialize_with = "form::write::<_, form::Netns, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Netns, _>")]
+    pub(crate) netns_id: Option<NamespaceId>,
     /// MTU in bytes, 1500..=65521.
     pub(crate) mtu: u16,
+    #[serde(flatten)]
+    #[serde(serialize_with = "form::write::<_, form::Plan, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Plan, _>")]
     pub(crate) plan: AddressPlan,
     /// The guest's address, in the plan's network.
     pub(crate) address: Ipv4Addr,
@@ -40,10 +44,19 @@ pub(crate) struct Request {
     pub(crate) address6: Option<Ipv6Addr>,
     /// Metric of the default routes.
     pub(crate) metric: Option<u32>,
+    #[serde(default)]
+    #[serde(serialize_with = "form::write::<_, form::Mac, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Mac, _>")]
     pub(crate) mac: Option<MacAddr>,
+    #[serde(flatten)]
+    #[serde(serialize_with = "form::write::<_, form::Access, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Access, _>")]
     pub(crate) policy: Policy,
     pub(crate) search_domains: Vec<String>,
+    #[serde(flatten, with = "form::Outbound")]
     pub(crate) outbound: OutboundAddresses,
+    #[serde(serialize_with = "form::write::<_, form::Ports, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Ports, _>")]
     pub(crate) ports: Vec<Forward>,
     /// Whether the engine gives up its privileges, the file system and most system calls.
     pub(crate) sandbox: bool,
@@ -51,11 +64,38 @@ pub(crate) struct Request {
     pub(crate) log_file: Option<PathBuf>,
     /// A program with slirp4netns's command line that is to be the engine.
     pub(crate) program: Option<PathBuf>,
-    /// There where the network is shared with other containers.
-    pub(crate) shared: Option<Membership>,
+    /// What goes with a network that is shared with other containers.
+    pub(crate) shared: Option<MembershipRequest>,
+}
+
+/// What a container asks a shared network for besides a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct MembershipRequest {
+    /// Whether the runtime has chosen the address; otherwise the network does.
+    #[serde(rename = "addressChosen")]
+    pub(crate) is_address_chosen: bool,
+    /// Whether the runtime has chosen the IPv6 address; otherwise the network does.
+    #[serde(rename = "address6Chosen")]
+    pub(crate) is_address6_chosen: bool,
+    /// Names that mean this container alone.
+    pub(crate) names: Vec<String>,
+    /// Names that several containers may have.
+    pub(crate) aliases: Vec<String>,
+}
+
+/// The addresses of a container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Addresses {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) address6: Option<Ipv6Addr>,
 }
 
 impl Request {
+    /// The container's addresses.
+    pub(crate) const fn addresses(&self) -> Addresses {
+        Addresses { address: self.address, address6: self.address6 }
+    }
+
     /// How the interface is to be configured.
     pub(crate) fn configuration(&self) -> Configuration {
         Configuration {
@@ -70,9 +110,9 @@ impl Request {
         }
     }
 
-    /// The same with the addresses that a shared network has given to the container; its ports lead
-    /// there.
-    pub(crate) fn seated(self, address: Ipv4Addr, address6: Option<Ipv6Addr>) -> Self {
+    /// The same request with the addresses that a shared network has given to the container; its
+    /// ports lead there.
+    pub(crate) fn with_addresses(self, Addresses { address, address6 }: Addresses) -> Self {
         let ports = self.ports.into_iter().map(|mut forward| {
             let own = match forward.guest.ip() {
                 IpAddr::V4(_) => Some(IpAddr::V4(address)),
@@ -85,123 +125,13 @@ impl Request {
         });
         Self { ports: ports.collect(), address, address6, ..self }
     }
-
-    pub(crate) fn to_json(&self) -> Value {
-        let shown = |value: Option<String>| value.map_or(Value::Null, Value::String);
-        let path = |value: &Option<PathBuf>| shown(value.as_ref().map(|p| p.display().to_string()));
-        json!({
-            "containerID": self.key.container_id,
-            "ifname": self.key.ifname,
-            "network": self.network,
-            "netns": self.netns.display().to_string(),
-            "netnsDevice": self.netns_id.device,
-            "netnsInode": self.netns_id.inode,
-            "mtu": self.mtu,
-            "cidr": self.plan.network().to_string(),
-            "prefixLength": self.plan.prefix_len(),
-            "cidr6": shown(self.plan.ipv6().map(|plan| plan.prefix().to_string())),
-            "address": self.address.to_string(),
-            "address6": shown(self.address6.map(|address| address.to_string())),
-            "metric": self.metric,
-            "mac": shown(self.mac.map(|mac| mac.to_string())),
-            "hostLoopback": self.policy.allow_host_loopback,
-            "dns": self.policy.dns_service,
-            "searchDomains": self.search_domains,
-            "outbound": shown(self.outbound.ipv4.map(|address| address.to_string())),
-            "outbound6": shown(self.outbound.ipv6.map(|address| address.to_string())),
-            "outbound6Scope": self.outbound.ipv6_scope,
-            "ports": self.ports.iter().map(ports::to_json).collect::<Vec<_>>(),
-            "sandbox": self.sandbox,
-            "logFile": path(&self.log_file),
-            "program": path(&self.program),
-            "shared": self.shared.as_ref().map(Membership::to_json),
-        })
-    }
-
-    /// Reads what [`to_json`](Self::to_json) wrote; `None` for anything else.
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        let object = Members(value.as_object()?);
-        let network = object.parsed("cidr")?;
-        let mut plan = AddressPlan::new(network, object.number("prefixLength")?).ok()?;
-        if let Some(prefix) = object.parsed("cidr6") {
-            plan = plan.with_ipv6(Ipv6Plan::new(prefix).ok()?);
-        }
-        let mut policy = Policy::default();
-        policy.allow_host_loopback = object.flag("hostLoopback")?;
-        policy.dns_service = object.flag("dns")?;
-        let ports = object.0.get("ports")?.as_array()?;
-        let search = object.0.get("searchDomains")?.as_array()?;
-        Some(Self {
-            key: Key {
-                container_id: object.text("containerID")?.to_owned(),
-                ifname: object.text("ifname")?.to_owned(),
-            },
-            network: object.text("network")?.to_owned(),
-            netns: object.text("netns")?.into(),
-            netns_id: NamespaceId {
-                device: object.number("netnsDevice")?,
-                inode: object.number("netnsInode")?,
-            },
-            mtu: object.number("mtu")?,
-            plan,
-            address: object.parsed("address")?,
-            address6: object.parsed("address6"),
-            metric: object.number("metric"),
-            mac: object.text("mac").and_then(parse_mac),
-            policy,
-            search_domains: search.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            outbound: OutboundAddresses {
-                ipv4: object.parsed("outbound"),
-                ipv6: object.parsed("outbound6"),
-                ipv6_scope: object.number("outbound6Scope")?,
-            },
-            ports: ports.iter().map(ports::from_json).collect::<Option<_>>()?,
-            sandbox: object.flag("sandbox")?,
-            log_file: object.text("logFile").map(PathBuf::from),
-            program: object.text("program").map(PathBuf::from),
-            shared: match object.0.get("shared") {
-                None | Some(Value::Null) => None,
-                Some(value) => Some(Membership::from_json(value)?),
-            },
-        })
-    }
-}
-
-/// Members of an object, by name and type.
-struct Members<'v>(&'v Map<String, Value>);
-
-impl<'v> Members<'v> {
-    fn text(&self, name: &str) -> Option<&'v str> {
-        self.0.get(name)?.as_str()
-    }
-
-    fn parsed<T: core::str::FromStr>(&self, name: &str) -> Option<T> {
-        self.text(name)?.parse().ok()
-    }
-
-    fn number<T: TryFrom<u64>>(&self, name: &str) -> Option<T> {
-        self.0.get(name)?.as_u64()?.try_into().ok()
-    }
-
-    fn flag(&self, name: &str) -> Option<bool> {
-        self.0.get(name)?.as_bool()
-    }
-}
-
-/// Reads six hexadecimal bytes with `:` or `-` between them.
-pub(crate) fn parse_mac(text: &str) -> Option<MacAddr> {
-    let mut mac = MacAddr::default();
-    let mut parts = text.split([':', '-']);
-    for byte in &mut mac.0 {
-        let part = parts.next().filter(|part| part.len() == 2)?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::{Value, json};
     use slirp_core::instance::ForwardProtocol;
+    use slirp_core::plan::Ipv6Plan;
 
     use super::*;
 
@@ -212,7 +142,7 @@ pub(crate) mod tests {
             key: Key { container_id: "c1".to_owned(), ifname: "eth0".to_owned() },
             network: "net".to_owned(),
             netns: "/proc/1/ns/net".into(),
-            netns_id: NamespaceId { device: 4, inode: 4_026_531_840 },
+            netns_id: Some(NamespaceId { device: 4, inode: 4_026_531_840 }),
             mtu: 1500,
             plan: AddressPlan::new(Ipv4Addr::new(10, 9, 0, 0), 16)
                 .unwrap()
@@ -241,7 +171,10 @@ pub(crate) mod tests {
             sandbox: true,
             log_file: Some("/var/log/slirp".into()),
             program: None,
-            shared: Some(Membership { names: vec!["c1".to_owned()], ..Membership::default() }),
+            shared: Some(MembershipRequest {
+                names: vec!["c1".to_owned()],
+                ..MembershipRequest::default()
+            }),
         }
     }
 
@@ -258,28 +191,111 @@ pub(crate) mod tests {
             log_file: None,
             program: Some("/usr/bin/slirp4netns".into()),
             shared: None,
+            netns_id: None,
             ..example()
         };
         for request in [full, bare] {
-            assert_eq!(Request::from_json(&request.to_json()), Some(request));
+            let written = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&written).unwrap(), request);
         }
     }
 
     #[test]
     fn ports_lead_to_the_address_that_was_given() {
-        let request =
-            example().seated(Ipv4Addr::new(10, 9, 0, 8), Some("fd00::8".parse().unwrap()));
+        let request = example().with_addresses(Addresses {
+            address: Ipv4Addr::new(10, 9, 0, 8),
+            address6: Some("fd00::8".parse().unwrap()),
+        });
         assert_eq!(request.address, Ipv4Addr::new(10, 9, 0, 8));
         assert_eq!(request.ports[0].guest.to_string(), "[fd00::8]:53");
         assert_eq!(request.configuration().ipv6.unwrap().address.to_string(), "fd00::8");
     }
 
+    /// A request as the processes and records of version 0.1.0 have it.
+    fn written() -> Value {
+        json!({
+            "containerID": "c1",
+            "ifname": "eth0",
+            "network": "net",
+            "netns": "/proc/1/ns/net",
+            "netnsDevice": 4,
+            "netnsInode": 4_026_531_840_u64,
+            "mtu": 1500,
+            "cidr": "10.9.0.0",
+            "prefixLength": 16,
+            "cidr6": "fd00::",
+            "address": "10.9.0.7",
+            "address6": "fd00::7",
+            "metric": 50,
+            "mac": "02:00:00:00:00:09",
+            "hostLoopback": false,
+            "dns": true,
+            "searchDomains": ["example.org"],
+            "outbound": "192.0.2.1",
+            "outbound6": null,
+            "outbound6Scope": 0,
+            "ports": [
+                { "protocol": "udp", "host": "[::]:53", "guest": "[fd00::7]:53", "ports": 3,
+                  "alsoIpv6": false },
+                { "protocol": "tcp", "host": "0.0.0.0:80", "guest": "10.9.0.7:80", "ports": 1,
+                  "alsoIpv6": true },
+            ],
+            "sandbox": true,
+            "logFile": "/var/log/slirp",
+            "program": null,
+            "shared": {
+                "addressChosen": false, "address6Chosen": false, "names": ["c1"], "aliases": [],
+            },
+        })
+    }
+
     #[test]
-    fn damaged_request_is_none() {
-        let mut value = example().to_json();
-        value["ports"] = json!([{ "protocol": "sctp" }]);
-        assert_eq!(Request::from_json(&value), None);
-        assert_eq!(Request::from_json(&json!([])), None);
+    fn keys_are_those_of_earlier_versions() {
+        assert_eq!(serde_json::to_value(example()).unwrap(), written());
+        let mut older = written();
+        let ports = older["ports"].as_array_mut().unwrap();
+        for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+            port.retain(|name, _| name != "ports" && name != "alsoIpv6");
+        }
+        older.as_object_mut().unwrap().remove("shared");
+        older["netnsInode"] = json!(0);
+        older["odd"] = json!("a key of a later version");
+        let read: Request = serde_json::from_value(older).unwrap();
+        assert_eq!((read.ports[0].ports, read.ports[1].also_ipv6), (1, false));
+        assert_eq!((read.shared, read.netns_id), (None, None));
+    }
+
+    #[test]
+    fn damaged_request_is_refused_with_the_damage() {
+        let refusal = |key: &str, value: Value| {
+            let mut damaged = written();
+            if value.is_null() {
+                damaged.as_object_mut().unwrap().remove(key);
+            } else {
+                damaged[key] = value;
+            }
+            serde_json::from_value::<Request>(damaged).unwrap_err().to_string()
+        };
+        assert_eq!(refusal("mtu", Value::Null), "missing field `mtu`");
+        assert_eq!(refusal("cidr", Value::Null), "missing field `cidr`");
+        assert_eq!(refusal("mac", json!("02")), "not an Ethernet address");
+        assert!(refusal("mtu", json!(65_536)).contains("65536"));
+        assert!(refusal("prefixLength", json!(33)).contains("prefix length"));
+        assert!(refusal("ports", json!([{ "protocol": "sctp" }])).contains("sctp"));
+        assert!(serde_json::from_value::<Request>(json!([])).is_err());
+    }
+
+    #[test]
+    fn request_for_a_membership_is_whole_or_none() {
+        let membership = MembershipRequest {
+            is_address_chosen: true,
+            is_address6_chosen: false,
+            names: vec!["a".to_owned(), "b".to_owned()],
+            aliases: vec!["c".to_owned()],
+        };
+        let written = serde_json::to_value(&membership).unwrap();
+        assert_eq!(serde_json::from_value::<MembershipRequest>(written).unwrap(), membership);
+        assert!(serde_json::from_value::<MembershipRequest>(json!({ "names": [] })).is_err());
     }
 
     #[test]
@@ -292,22 +308,5 @@ pub(crate) mod tests {
         let ipv6 = configuration.ipv6.unwrap();
         assert_eq!(ipv6.address.to_string(), "fd00::7");
         assert_eq!(ipv6.gateway.to_string(), "fd00::2");
-    }
-
-    #[test]
-    fn mac_addresses_have_six_bytes_of_two_digits() {
-        assert_eq!(
-            parse_mac("02:11:22:33:44:fF"),
-            Some(MacAddr([2, 0x11, 0x22, 0x33, 0x44, 0xff]))
-        );
-        assert_eq!(
-            parse_mac("02-11-22-33-44-55"),
-            Some(MacAddr([2, 0x11, 0x22, 0x33, 0x44, 0x55]))
-        );
-        for text in
-            ["", "02:11:22:33:44", "02:11:22:33:44:55:66", "2:11:22:33:44:55", "g2:11:22:33:44:55"]
-        {
-            assert_eq!(parse_mac(text), None, "{text}");
-        }
     }
 }

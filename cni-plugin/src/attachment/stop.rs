@@ -3,8 +3,8 @@
 //! # Theory of operation
 //! A keeper is asked through its socket, which the kernel says whose it is. One that has no socket
 //! any more, or does not answer, is found by what its record says, or by its command line when the
-//! record is gone as well, and is signalled through a descriptor, never by a bare number. Either way
-//! this returns when interface and ports are free.
+//! record is gone as well, and is signalled through a descriptor, never by a bare number. Either
+//! way this returns when interface and ports are free.
 
 use std::fs;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use slirp_core::ProcessFd;
 use super::contact::Contact;
 use super::error::Error;
 use super::identity::{ProcessIdentity, is_running};
-use super::shared::{network_files, settle};
+use super::network::{await_departure, network_files};
 use super::store::Files;
 
 /// The argument by which our executable is told to be a keeper; stem and scope of the attachment's
@@ -61,11 +61,11 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
             end(&process)?;
         }
     }
-    // The process of a shared network hears of its keeper's end, and this waits until it has.
+    // The process of a shared network notices that the keeper has ended; this waits until it has.
     if let Some(record) = record
         && record.request.shared.is_some()
     {
-        settle(&network_files(files, &record.request.network));
+        await_departure(&network_files(files, &record.request.network));
     }
     Ok(())
 }

@@ -5,8 +5,9 @@
 //! # Theory of operation
 //! Runtimes add and delete with different environments (a hook with an empty one, a cleanup process
 //! of another service), so the folder has to be found without the environment's help. There is a
-//! list of usual folders; adding writes to the first that can be used, everything else looks at all of
-//! them. Where the configuration names one, it is that one for everything. A folder that others could write to, or that belongs to somebody else, is not used.
+//! list of usual folders; adding writes to the first that can be used, everything else looks at all
+//! of them. Where the configuration names one, it is that one for everything. A folder that others
+//! could write to, or that belongs to somebody else, is not used.
 //!
 //! Files of an attachment: `STEM.json` its record, `STEM.sock` the socket of its keeper, `STEM.api`
 //! slirp4netns's API socket, `STEM.lock` held while it is added, deleted or looked at.
@@ -89,8 +90,8 @@ impl Candidates {
     }
 }
 
-/// Where to look when nobody has chosen a folder. `XDG_RUNTIME_DIR` comes late, since it is there in
-/// one call and not in the next.
+/// Where to look when nobody has chosen a folder. `XDG_RUNTIME_DIR` comes late, since it is there
+/// in one call and not in the next.
 fn usual_folders() -> Vec<PathBuf> {
     let user = geteuid();
     let mut parents = Vec::new();
@@ -246,7 +247,7 @@ impl Files {
         // Whatever was left there; what is made is a file of ours.
         let _ = fs::remove_file(&next);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-        file.write_all(record.to_json().to_string().as_bytes())?;
+        file.write_all(&serde_json::to_vec(record)?)?;
         fs::rename(&next, self.path("json"))
     }
 
@@ -332,7 +333,7 @@ impl Lock {
 
 fn read_record(path: &Path) -> Option<Record> {
     let bytes = open::read(path, RECORD_CAP).ok()?;
-    Record::from_json(&serde_json::from_slice(&bytes).ok()?)
+    serde_json::from_slice(&bytes).ok()
 }
 
 #[cfg(test)]

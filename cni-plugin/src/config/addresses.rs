@@ -1,7 +1,7 @@
 //! Addresses: the network's, the guest's, the host's.
 //!
-//! Owns the keys `cidr`, `cidr6`, `enableIPv6`, `outboundAddr`, `outboundAddr6`, and the ways in which
-//! a runtime asks for a guest's IP and MAC address.
+//! Owns the keys `cidr`, `cidr6`, `enableIPv6`, `outboundAddr`, `outboundAddr6`, and the ways in
+//! which a runtime asks for a guest's IP and MAC address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,9 +10,8 @@ use slirp_core::instance::OutboundAddresses;
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::wire::MacAddr;
 
-use super::Header;
-use super::settings::flag;
-use crate::attachment::request::parse_mac;
+use super::{Header, flag};
+use crate::attachment::form::parse_mac;
 use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
 use crate::protocol::field;

@@ -1,9 +1,10 @@
 //! The network configuration that a runtime sends over standard input.
 //!
-//! Owns the way from its JSON to a [`Request`](crate::attachment::request::Request): [`Header`] is what every command needs, so that
-//! deleting works whatever the rest says; [`settings`] is the rest. What is declared and cannot be
-//! acted on is an error that names the key; what is not known is ignored, as the specification
-//! says, unless it is almost a key that closes something ([`spelling`]).
+//! Owns the way from its JSON to a [`Request`](crate::attachment::request::Request): [`Header`] is
+//! what every command needs, so that deleting works whatever the rest says; [`settings`] is the
+//! rest. What is declared and cannot be acted on is an error that names the key; what is not known
+//! is ignored, as the specification says, unless it is almost a key that closes something
+//! ([`spelling`]).
 
 pub(crate) mod addresses;
 pub(crate) mod port_mappings;
@@ -34,8 +35,8 @@ impl Header {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// For what is not JSON, of an unknown version, or without a valid name; also with the version in
-    /// which to say so.
+    /// For what is not JSON, of an unknown version, or without a valid name; also with the version
+    /// in which to say so.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, (Version, CniError)> {
         let newest = |error: CniError| (Version::NEWEST, error);
         let broken = |what: String| {
@@ -87,6 +88,15 @@ impl Header {
             Some(Key { container_id: text("containerID")?, ifname: text("ifname")? })
         };
         list.iter().map(|entry| key(entry).ok_or_else(invalid)).collect::<Result<_, _>>().map(Some)
+    }
+}
+
+/// A member that is true or false.
+fn flag(header: &Header, name: &str, default: bool) -> Result<bool, CniError> {
+    match header.find(name) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(value) => Err(CniError::config(format!("{name}: {value} is neither true nor false"))),
     }
 }
 

@@ -9,8 +9,9 @@ use slirp_core::instance::{Forward, ForwardProtocol};
 use crate::protocol::error::CniError;
 use crate::protocol::field;
 
-/// The rules of a list of mappings, one for each port, for a guest with these addresses. A mapping without an address of
-/// the host is open at all of them: one rule per IP version of the guest, or one rule for both where the guest has IPv4 only.
+/// The rules of a list of mappings, one for each port, for a guest with these addresses. A mapping
+/// without an address of the host is open at all of them: one rule per IP version of the guest, or
+/// one rule for both where the guest has IPv4 only.
 ///
 /// # Errors
 /// For what is no list of mappings, a port that is none, a protocol that cannot be forwarded.

@@ -12,10 +12,9 @@ use slirp_core::plan::Ipv6Plan;
 use slirp_core::policy::Policy;
 
 use super::spelling::refuse_misspelt;
-use super::{Header, addresses, path, port_mappings};
+use super::{Header, addresses, flag, path, port_mappings};
 use crate::attachment::key::Key;
-use crate::attachment::request::Request;
-use crate::attachment::shared::Membership;
+use crate::attachment::request::{MembershipRequest, Request};
 use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
 use crate::protocol::field;
@@ -46,14 +45,15 @@ pub(crate) struct Settings {
     pub(crate) dns: Dns,
 }
 
-/// Reads the settings of an attachment. `netns_id` is the namespace at the environment's path.
+/// Reads the settings of an attachment. `netns_id` is the namespace at the environment's path, if
+/// it can be looked at.
 ///
 /// # Errors
-/// For what is not valid, with the key; for what is declared and cannot be acted on.
+/// For invalid values, with their key, and for values that cannot be acted on.
 pub(crate) fn settings(
     header: &Header,
     environment: &Environment,
-    netns_id: NamespaceId,
+    netns_id: Option<NamespaceId>,
 ) -> Result<Settings, CniError> {
     refuse_unsupported(header)?;
     refuse_misspelt(&header.object)?;
@@ -117,15 +117,6 @@ pub(crate) fn key(environment: &Environment) -> Key {
     Key { container_id: environment.container_id.clone(), ifname: environment.ifname.clone() }
 }
 
-/// A member that is true or false.
-pub(super) fn flag(header: &Header, name: &str, default: bool) -> Result<bool, CniError> {
-    match header.find(name) {
-        None => Ok(default),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(value) => Err(CniError::config(format!("{name}: {value} is neither true nor false"))),
-    }
-}
-
 fn mtu(header: &Header) -> Result<u16, CniError> {
     let Some(value) = header.find("mtu") else { return Ok(MTU_MIN) };
     let number = value
@@ -178,9 +169,9 @@ fn membership(
     header: &Header,
     environment: &Environment,
     chosen: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-) -> Result<Membership, CniError> {
+) -> Result<MembershipRequest, CniError> {
     let id = &environment.container_id;
-    // What is no name of a host (an id with a dot) cannot be asked for.
+    // An id that is not a valid host name (one with a dot) cannot be asked for.
     let is_name = |text: &str| text.parse::<MemberName>().is_ok();
     let short = id.get(..SHORT_ID_LEN).filter(|short| short.len() < id.len());
     let names = [Some(id.as_str()), short].into_iter().flatten().filter(|name| is_name(name));
@@ -197,7 +188,7 @@ fn membership(
         let message = format!("aliases: a container has at most {NAMES_CAP} names");
         return Err(CniError::config(message));
     }
-    Ok(Membership {
+    Ok(MembershipRequest {
         is_address_chosen: chosen.0.is_some(),
         is_address6_chosen: chosen.1.is_some(),
         names,
@@ -284,7 +275,7 @@ mod tests {
     fn read(mut config: Value, args: &[(&str, &str)]) -> Result<Settings, CniError> {
         config["name"] = json!("net");
         let header = Header::parse(config.to_string().as_bytes()).unwrap();
-        settings(&header, &environment(args), NETNS)
+        settings(&header, &environment(args), Some(NETNS))
     }
 
     fn refusal(config: Value, args: &[(&str, &str)]) -> (u16, String) {

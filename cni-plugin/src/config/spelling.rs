@@ -1,7 +1,7 @@
 //! Keys that are almost ours.
 //!
-//! Unknown keys are ignored, as the specification says. One that is a slip of the pen away from a key
-//! which closes something would leave that open without a word, so it is an error.
+//! Unknown keys are ignored, as the specification says. One that is a slip of the pen away from a
+//! key which closes something would leave that open without a word, so it is an error.
 
 use serde_json::{Map, Value};
 

@@ -11,7 +11,6 @@ use super::state::{Bundle, State};
 use super::{Failure, NETWORK};
 use crate::attachment::detach::detach;
 use crate::attachment::record::Record;
-use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 
 /// How long the container's process may take to end (arbitrary; it has been killed).
@@ -19,11 +18,11 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked at (arbitrary).
 const END_PAUSE: Duration = Duration::from_millis(5);
 
-/// Detaches every interface that hooks gave to the container. That there is none is no error.
+/// Detaches every interface that hooks gave to the container; to find none is not an error.
 ///
-/// Two containers of one user may have the same id, with different runtimes or root folders. When the
-/// second one fails to come up because of that, its runtime calls us as well, so an attachment whose
-/// container still lives is left alone, but where `down` says otherwise.
+/// Two containers of one user may have the same id, with different runtimes or root folders. When
+/// the second one fails to come up because of that, its runtime calls us as well. So an attachment
+/// whose container still lives is left alone, unless `down` says otherwise.
 pub(super) fn down(
     state: &State,
     arguments: &Arguments,
@@ -53,12 +52,9 @@ pub(super) fn down(
 fn is_in_use(record: &Record) -> bool {
     let request = &record.request;
     let is_there = || match NamespaceId::of_path(&request.netns) {
-        Ok(found) => found == request.netns_id,
-        // Hidden by its runtime, as long as it does not run the container's program; then there is a
-        // process.
-        Err(error) => {
-            request.netns_id != AWAITED && error.kind() == io::ErrorKind::PermissionDenied
-        }
+        Ok(found) => Some(found) == request.netns_id,
+        // There is a process, which its runtime hides until it runs the container's program.
+        Err(error) => request.netns_id.is_some() && error.kind() == io::ErrorKind::PermissionDenied,
     };
     let started_at = Instant::now();
     while is_there() {

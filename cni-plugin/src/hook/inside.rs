@@ -16,11 +16,9 @@ use slirp_core::netns::NamespaceId;
 use super::options::Options;
 use super::state::State;
 use super::{Failure, NETWORK, log};
-use crate::attachment::contact::Contact;
-use crate::attachment::error::Error;
+use crate::attachment::contact::{Contact, Entered};
 use crate::attachment::key::Key;
 use crate::attachment::record::Record;
-use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 
 /// Our own network namespace.
@@ -29,10 +27,7 @@ const OWN: &str = "/proc/self/ns/net";
 /// Whether this process is in the container, or is waited for there.
 pub(super) fn is_inside(state: &State, candidates: &Candidates) -> bool {
     let own = NamespaceId::of_path(Path::new(OWN)).ok();
-    let is_of_ours = |record: &Record| {
-        let netns_id = record.request.netns_id;
-        netns_id == AWAITED || Some(netns_id) == own
-    };
+    let is_of_ours = |record: &Record| record.request.netns_id.is_none_or(|id| Some(id) == own);
     state.status != "stopped"
         && (is_in_inner_pid_namespace()
             || records(&state.id, candidates).any(|record| is_of_ours(&record)))
@@ -45,7 +40,8 @@ fn records(id: &str, candidates: &Candidates) -> impl Iterator<Item = Record> {
     })
 }
 
-/// Whether `/proc`, which is still that of the runtime, shows a PID namespace further out than ours.
+/// Whether `/proc`, which is still that of the runtime, shows a PID namespace further out than
+/// ours.
 fn is_in_inner_pid_namespace() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -65,26 +61,26 @@ pub(super) fn enter(
     for store in candidates.existing() {
         let files = store.files(&key);
         let is_awaited =
-            |record: Record| record.request.key == key && record.request.netns_id == AWAITED;
+            |record: Record| record.request.key == key && record.request.netns_id.is_none();
         if !files.record().is_some_and(is_awaited) {
             continue;
         }
         let gone = |error| Failure(format!("the process of the network does not answer: {error}"));
         let own = File::open(OWN).map_err(|error| Failure(format!("{OWN}: {error}")))?;
         let contact = Contact::open(&files.socket()).map_err(gone)?;
-        let report = contact.enter(own.as_fd()).map_err(gone)?;
-        if !report["error"].is_null() {
-            return Err(Error::from_json(&report["error"]).into());
-        }
-        if report["waiting"].is_null() {
-            if let Some(record) = files.record() {
-                log::note(&record.request);
+        return match contact.enter(own.as_fd()).map_err(gone)?? {
+            Entered::Started { .. } => {
+                if let Some(record) = files.record() {
+                    log::note(&record.request);
+                }
+                Ok(())
             }
-        } else if is_in_inner_pid_namespace() {
-            let message = "this is not the container that the process of the network waits for";
-            return Err(Failure(message.to_owned()));
-        }
-        return Ok(());
+            Entered::Waiting { .. } if is_in_inner_pid_namespace() => {
+                let message = "this is not the container that the process of the network waits for";
+                Err(Failure(message.to_owned()))
+            }
+            Entered::Waiting { .. } => Ok(()),
+        };
     }
     // Whoever made it may be out of sight: the container may have other users than its runtime.
     if has_interface(options.ifname()) {

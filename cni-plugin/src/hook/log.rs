@@ -1,7 +1,7 @@
 //! What a hook says, to whom.
 //!
-//! Failures go to standard error, which runc shows and crun throws away, and to a file: the one that
-//! was asked for, otherwise `oci-hook.log` beside the attachments.
+//! Failures go to standard error, which runc shows and crun throws away, and to a file: the one
+//! that was asked for, otherwise `oci-hook.log` beside the attachments.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

@@ -7,10 +7,10 @@
 //! `poststart` and `poststop`, and needs no argument. Options come by arguments, then by
 //! annotations.
 //!
-//! `createContainer` is different: there the hook runs in the container's namespaces ([`inside`]). crun
-//! hides the container's process from its own user until the program runs, so for an ordinary user
-//! `createRuntime` starts a process that waits, and `createContainer` tells it which namespace it is.
-//! Everywhere else that stage finds its work done.
+//! `createContainer` is different: there the hook runs in the container's namespaces ([`inside`]).
+//! crun hides the container's process from its own user until the program runs, so for an ordinary
+//! user `createRuntime` starts a process that waits, and `createContainer` tells it which namespace
+//! it is. Everywhere else that stage finds its work done.
 //!
 //! Nothing is done, successfully, where a network is somebody else's business: the configuration
 //! joins a namespace by path, or the namespace has a network of ours already.
@@ -59,7 +59,8 @@ const NAME_ENDING: &[u8] = b"hook";
 /// The network of the attachments that hooks make, for `slirp ls`.
 const NETWORK: &str = "oci-hook";
 
-/// How long a caller without arguments may take to send a state (arbitrary: runtimes do so at once).
+/// How long a caller without arguments may take to send a state (arbitrary: runtimes do so at
+/// once).
 const STATE_TIMEOUT_MS: u16 = 1_000;
 
 /// Why a hook failed: words for a person, in one line.
@@ -89,8 +90,8 @@ pub(crate) fn is_name(name: Option<&OsStr>) -> bool {
     file.is_some_and(|file| file.as_encoded_bytes().ends_with(NAME_ENDING))
 }
 
-/// The state of a container on standard input, if a runtime that gave us neither word nor name sends
-/// one: without this, such a hook would do nothing and call it success.
+/// The state of a container on standard input, if a runtime that gave us neither word nor name
+/// sends one: without this, such a hook would do nothing and call it success.
 pub(crate) fn state_without_word() -> Option<Vec<u8>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {

@@ -15,7 +15,6 @@ use super::{Failure, inside, log};
 use crate::attachment::attach::{attach, find_namespace};
 use crate::attachment::error::{Error, Kind};
 use crate::attachment::open;
-use crate::attachment::request::AWAITED;
 use crate::attachment::store::Candidates;
 use crate::config::Header;
 use crate::config::settings::settings;
@@ -51,9 +50,9 @@ pub(super) fn up(
         if is_served(candidates, id) {
             return Ok(());
         }
-        id
+        Some(id)
     } else if bundle.joined.is_none() && has_second_stage(&bundle) {
-        AWAITED
+        None
     } else {
         return Err(Failure(format!(
             "{netns}: permission denied: the runtime protects the container's process from its own \
@@ -75,7 +74,7 @@ pub(super) fn up(
     };
     let settings = settings(&header, &environment, id)?;
     attach(&settings.request, candidates)?.commit()?;
-    if id != AWAITED {
+    if id.is_some() {
         log::note(&settings.request);
     }
     Ok(())
@@ -129,19 +128,19 @@ fn has_second_stage(bundle: &Bundle) -> bool {
     own.is_some() && bundle.inner_hooks.iter().any(|path| file(path) == own)
 }
 
-/// Whether this namespace has a network of ours: a second hook of the same container, or a container
-/// that joined another's.
+/// Whether this namespace has a network of ours: a second hook of the same container, or a
+/// container that joined another's.
 fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
     candidates
         .existing()
         .flat_map(|store| store.records())
-        .any(|record| record.request.netns_id == id && record.is_alive())
+        .any(|record| record.request.netns_id == Some(id) && record.is_alive())
 }
 
 /// Looks whether we may enter the namespace. A process that its runtime made unreadable (crun:
 /// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program, which is
-/// waited for where that is about to happen. What else may be wrong with the namespace is told by who
-/// opens it next.
+/// waited for where that is about to happen. What else may be wrong with the namespace is told by
+/// who opens it next.
 fn is_readable(netns: &Path, is_running: bool) -> bool {
     let started_at = Instant::now();
     let is_denied =

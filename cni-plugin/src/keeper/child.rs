@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::json;
-use slirp_core::host::link::Tap;
+use slirp_core::host::tap::Tap;
 use slirp_core::{ProcessFd, send_fd};
 
 use crate::attachment::error::Error;
 use crate::attachment::frame;
+use crate::attachment::message::{Done, EngineOrder, receive_answer};
 use crate::attachment::request::Request;
 use crate::attachment::stop::ENGINE_ARGUMENT;
 use crate::attachment::store::Files;
@@ -57,21 +57,17 @@ impl Engine {
             .map_err(failed)?;
         let lifeline = stream.try_clone().map_err(failed)?;
         let engine = Self::adopt(child, lifeline.into()).map_err(failed)?;
-        let order = json!({
-            "request": request.to_json(),
-            "apiSocket": files.api_socket().display().to_string(),
-            "userNamespace": user_namespace.is_some(),
-        });
+        let order = EngineOrder {
+            request: request.clone(),
+            api_socket: files.api_socket(),
+            user_namespace: user_namespace.is_some(),
+        };
         frame::send(&stream, &order)
             .and_then(|()| send_fd(stream.as_fd(), tap.as_fd()))
             .and_then(|()| user_namespace.map_or(Ok(()), |fd| send_fd(stream.as_fd(), fd)))
             .map_err(failed)?;
         await_answer(stream.as_fd(), caller, START_TIMEOUT_MS)?;
-        match frame::receive(&stream) {
-            Ok(report) if report["error"].is_null() => Ok(engine),
-            Ok(report) => Err(Error::from_json(&report["error"])),
-            Err(error) => Err(failed(error)),
-        }
+        receive_answer::<Done>(&stream).map_err(failed)?.map(|Done {}| engine)
     }
 
     /// Takes a child over that ends when `lifeline` does.

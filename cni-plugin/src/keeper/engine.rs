@@ -16,7 +16,6 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup2_stdin;
-use serde_json::json;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::link::Tap;
 use slirp_core::instance::{
@@ -29,7 +28,7 @@ use slirp_core::{close_inherited_fds, inherited_fd, receive_fd, reset_signals};
 use super::child::hang_up;
 use super::{log, name_process};
 use crate::attachment::error::Error;
-use crate::attachment::frame;
+use crate::attachment::message::{self, Done, EngineOrder};
 use crate::attachment::ports;
 use crate::attachment::request::Request;
 
@@ -54,11 +53,11 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => {
             tracing::error!(%error, "the network cannot start");
             // The keeper may have gone.
-            let _ = frame::send(&keeper, &json!({ "error": error.to_json() }));
+            let _ = message::answer::<Done>(&keeper, Err(error));
             return ExitCode::FAILURE;
         }
     };
-    if frame::send(&keeper, &json!({})).is_ok() {
+    if message::answer(&keeper, Ok(Done {})).is_ok() {
         wait_for(&running, &keeper);
     }
     stop(&running);
@@ -76,19 +75,16 @@ pub(super) fn take_over(name: &CStr) -> io::Result<UnixStream> {
 
 fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     let untold = |error: io::Error| Error::failed(format!("the engine was told nothing: {error}"));
-    let order = frame::receive(keeper).map_err(untold)?;
-    let request = Request::from_json(&order["request"])
-        .ok_or_else(|| Error::failed("the request cannot be read"))?;
+    let order: EngineOrder = message::receive_order(keeper).map_err(untold)??;
+    let request = order.request;
     if request.log_file.is_some() {
         log::to_stderr();
     }
     let tap = receive_fd(keeper.as_fd()).map_err(untold)?;
     let tap = Tap::adopt(tap).map_err(|error| Error::failed(error.to_string()))?;
-    let user_namespace = match order["userNamespace"].as_bool() {
-        Some(true) => Some(receive_fd(keeper.as_fd()).map_err(untold)?),
-        Some(false) | None => None,
-    };
-    let api = api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
+    let user_namespace = order.user_namespace.then(|| receive_fd(keeper.as_fd())).transpose();
+    let user_namespace = user_namespace.map_err(untold)?;
+    let api = api_socket(&order.api_socket)?;
     raise_descriptor_limit();
     let builder = configured(Builder::new(tap), &request).measure_host();
     let mut builder = builder.api_socket(api);
@@ -196,10 +192,12 @@ pub(super) fn stop(network: &BackgroundInstance) {
 mod tests {
     use std::net::{SocketAddr, TcpListener};
 
+    use serde_json::json;
     use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses, Switchboard};
     use slirp_core::send_fd;
 
     use super::*;
+    use crate::attachment::frame;
     use crate::attachment::request::tests::example;
     use crate::attachment::store::tests::Scratch;
 
@@ -220,9 +218,10 @@ mod tests {
     fn engine_without_request_or_device_does_not_start() {
         let mut request = example();
         request.log_file = None;
-        let order = json!({ "request": request.to_json() });
+        let order = json!({ "request": request, "apiSocket": "/none", "userNamespace": false });
         assert!(refusal(None, &[]).starts_with("the engine was told nothing: "));
-        assert_eq!(refusal(Some(json!({})), &[]), "the request cannot be read");
+        let unreadable = refusal(Some(json!({})), &[]);
+        assert!(unreadable.starts_with("the request cannot be read: missing field `request`"));
         assert!(refusal(Some(order.clone()), &[]).starts_with("the engine was told nothing: "));
         assert!(refusal(Some(order), &["/dev/null"]).contains("TAP"));
     }

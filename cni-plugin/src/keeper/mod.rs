@@ -8,7 +8,7 @@
 //! reads a socket whose other end the keeper has.
 //!
 //! On a shared network all keepers have one process in place of their engines ([`network`]); each
-//! gives it the device of its container ([`membership`]).
+//! gives it the device of its container ([`lease`]).
 //!
 //! Life of a keeper:
 //!
@@ -19,17 +19,19 @@
 //! | uncommitted: the network works, the caller does not know yet what becomes of it | the caller's end |
 //! | serving | a request, a signal, the end of the container, the end of the engine |
 //!
-//! Whatever the reason, the end is the same: engine first, and with it interface and host ports, then
-//! socket and record, then the answer to who asked.
+//! Whatever the reason, the end is the same: engine first, and with it interface and host ports,
+//! then socket and record, then the answer to who asked.
 
 mod child;
+mod door;
 pub(crate) mod engine;
+mod lease;
 mod log;
-mod membership;
 pub(crate) mod network;
 pub(crate) mod program;
 mod roster;
 mod serve;
+mod terms;
 mod waiting;
 mod watch;
 
@@ -42,10 +44,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
-use serde_json::{Value, json};
-use slirp_core::host::link::Tap;
+use slirp_core::host::tap::Tap;
 use slirp_core::netns::{
     AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
 };
@@ -56,21 +59,21 @@ use crate::attachment::attach::of_namespace;
 use crate::attachment::error::{Error, Kind};
 use crate::attachment::frame;
 use crate::attachment::identity::ProcessIdentity;
-use crate::attachment::record::Record;
-use crate::attachment::request::{AWAITED, Request};
-use crate::attachment::shared::seat_to_json;
+use crate::attachment::message::{self, Done, KEPT, Started};
+use crate::attachment::record::{Form, Record};
+use crate::attachment::request::Request;
 use crate::attachment::store::Files;
 use child::Engine;
-use membership::Membership;
-use serve::{Carrier, Keeper};
+use lease::NetworkLease;
+use serve::{Backend, Keeper};
 use watch::Watch;
 
 /// How long the caller may take to say that the attachment is to stay (arbitrary; runtimes give a
 /// plugin a minute or more, and it prints one object).
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs as a keeper. The arguments are stem, scope and folder of the attachment's files; the request
-/// comes over standard input, which is a socket.
+/// Runs as a keeper. The arguments are stem, scope and folder of the attachment's files; the
+/// request comes over standard input, which is a socket.
 pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut text = || arguments.next().and_then(|argument| argument.into_string().ok());
     let (Some(stem), Some(scope), Some(folder)) = (text(), text(), text()) else {
@@ -78,13 +81,10 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let Ok(mut caller) = detach_from_caller() else { return ExitCode::FAILURE };
     let files = Files::new(PathBuf::from(folder), stem, scope);
-    let request = match frame::receive(&caller) {
-        Ok(value) => Request::from_json(&value),
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let is_awaited = request.as_ref().is_some_and(|request| request.netns_id == AWAITED);
+    let Ok(request) = message::receive_order::<Request>(&caller) else { return ExitCode::FAILURE };
+    let is_awaited = request.as_ref().is_ok_and(|request| request.netns_id.is_none());
     let started = match request {
-        Some(request) if is_awaited => match waiting::wait(&request, &files, &caller) {
+        Ok(request) if is_awaited => match waiting::wait(&request, &files, &caller) {
             Ok(Some(entered)) => {
                 caller = entered.hook;
                 let place = Place::Entered(entered.namespace, entered.process);
@@ -93,22 +93,23 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(None) => return ExitCode::SUCCESS,
             Err(error) => Err(error),
         },
-        Some(request) => start(request, &files, &caller, Place::Named),
-        None => Err(Error::failed("the request cannot be read")),
+        Ok(request) => start(request, &files, &caller, Place::Named),
+        Err(error) => Err(error),
     };
     let (mut keeper, mac) = match started {
         Ok(started) => started,
         Err(error) => {
             files.remove();
             if is_awaited {
-                waiting::forget(&files);
+                remove_unless_locked(&files);
             }
             // The caller may have gone.
-            let _ = frame::send(&caller, &json!({ "error": error.to_json() }));
+            let _ = message::answer::<Done>(&caller, Err(error));
             return ExitCode::FAILURE;
         }
     };
-    if hand_over(&caller, &keeper, &mac).is_ok() {
+    let started = Started { addresses: Some(keeper.addresses()), mac };
+    if agree(&caller, &started).is_ok() {
         drop(caller);
         tracing::info!("serving");
         keeper.serve();
@@ -116,21 +117,35 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         tracing::info!("the caller has gone before the attachment was committed");
         keeper.end();
         if is_awaited {
-            waiting::forget(&files);
+            remove_unless_locked(&files);
         }
     }
     ExitCode::SUCCESS
 }
 
-/// Says that the network works and waits for the word that it is to stay.
-fn hand_over(caller: &UnixStream, keeper: &Keeper, mac: &str) -> io::Result<()> {
+/// Says that the network works, or that it is waited for, and waits for the word that it is to
+/// stay.
+fn agree(caller: &UnixStream, started: &Started) -> io::Result<()> {
     caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
-    let (address, address6) = keeper.addresses();
-    let mut report = seat_to_json(address, address6);
-    report["mac"] = json!(mac);
-    frame::send(caller, &report)?;
-    let _commit: Value = frame::receive(caller)?;
-    frame::send(caller, &json!("kept"))
+    frame::send(caller, started)?;
+    let _commit: String = frame::receive(caller)?;
+    frame::send(caller, &KEPT)
+}
+
+/// Holds back the signals that ask for an end, and tells of them.
+fn hold_signals() -> io::Result<SignalFd> {
+    let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    held.thread_block()?;
+    Ok(SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Removes what is written down, with its lock, where no process that asked for our end does so.
+fn remove_unless_locked(files: &Files) {
+    // The holder of the lock is about to remove everything, after we have ended.
+    if let Ok(Some(lock)) = files.try_lock() {
+        files.remove();
+        lock.remove();
+    }
 }
 
 /// Leaves behind what came from the caller: session, folder, signals, descriptors; and takes over
@@ -187,10 +202,10 @@ impl Place {
                     let message = "the container has no network namespace of its own";
                     return Err(Error::new(Kind::OwnNamespace, message));
                 }
-                request.netns_id = id;
+                request.netns_id = Some(id);
                 Watch::of_hidden_process(&request.netns, process, id)
             }
-            Self::Named if id != request.netns_id => {
+            Self::Named if Some(id) != request.netns_id => {
                 let message = format!("{} is another namespace by now", request.netns.display());
                 return Err(Error::new(Kind::ContainerGone, message));
             }
@@ -212,33 +227,34 @@ fn start(
 ) -> Result<(Keeper, String), Error> {
     log::start(request.log_file.as_deref())?;
     let (target, watch) = place.open(&mut request)?;
-    let (carrier, mac) = match &request.program {
+    let (backend, mac) = match &request.program {
         Some(program) => {
             let (engine, mac) = program::start(program, &request, &target, files, caller)?;
-            (Carrier::Engine(engine), mac)
+            (Backend::Engine(engine), mac)
         }
         None if request.shared.is_some() => {
-            let membership = Membership::take(&request, files, caller)?;
-            request = request.seated(membership.address, membership.address6);
+            let lease = NetworkLease::take(&request, files, caller)?;
+            request = request.with_addresses(lease.addresses);
             let (tap, mac) = make_tap(&target, &request)?;
-            membership.give(&tap, mac, caller)?;
-            (Carrier::Network(membership), mac)
+            lease.give(&tap, mac, caller)?;
+            (Backend::Network(lease), mac)
         }
         None => {
             let (tap, mac) = make_tap(&target, &request)?;
             let engine = Engine::start(&tap, target.user(), &request, files, caller)?;
-            (Carrier::Engine(engine), mac)
+            (Backend::Engine(engine), mac)
         }
     };
     let mac = mac.map_or_else(String::new, |mac| mac.to_string());
     let record = Record {
+        form: Form,
         keeper: ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or_else(|| Error::failed("/proc is not readable"))?,
-        engine: carrier.pid().and_then(ProcessIdentity::of_pid),
+        engine: backend.pid().and_then(ProcessIdentity::of_pid),
         request,
         mac: mac.clone(),
     };
-    let keeper = Keeper::new(record, files.clone(), carrier, watch)
+    let keeper = Keeper::new(record, files.clone(), backend, watch)
         .map_err(|error| Error::failed(format!("{}: {error}", files.socket().display())))?;
     Ok((keeper, mac))
 }

@@ -15,39 +15,37 @@
 //! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle*
 //! means that whoever hung up before has left nothing behind.
 //!
-//! The end: when no client has a seat any more, the listener is closed, then the instance ends, then
-//! the last connection, which tells its keeper. Whoever has connected and is not seated yet is hung
-//! up on before an answer, and starts the network anew.
+//! The end: when no client has a seat any more, the listener is closed, then the instance ends,
+//! then the last connection, which tells its keeper. Whoever has connected and is not seated yet is
+//! hung up on before an answer, and starts the network anew.
 //!
 //! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
 //! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{geteuid, setsid};
-use serde_json::{Value, json};
-use slirp_core::host::link::Tap;
+use nix::unistd::setsid;
+use slirp_core::host::tap::Tap;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,
 };
 use slirp_core::receive_fd;
 
+use super::door::{Connection, Door};
 use super::engine;
 use super::log;
 use super::roster::Roster;
+use super::terms::Terms;
 use crate::attachment::error::{Error, Kind};
-use crate::attachment::frame;
-use crate::attachment::request::{Request, parse_mac};
-use crate::attachment::shared::{Terms, seat_to_json};
+use crate::attachment::message::{self, Device, Done, HostNetns, NetworkOrder, NetworkRequest};
+use crate::attachment::request::{Addresses, Request};
 
 /// How long a client may take over a message that it has begun (arbitrary; clients are keepers).
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,11 +63,11 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => {
             tracing::error!(%error, "the network cannot start");
             // The keeper may have gone.
-            let _ = frame::send(&starter, &json!({ "error": error.to_json() }));
+            let _ = message::answer::<Done>(&starter, Err(error));
             return ExitCode::FAILURE;
         }
     };
-    if frame::send(&starter, &json!({})).is_ok() {
+    if message::answer(&starter, Ok(Done {})).is_ok() {
         network.serve(starter);
     }
     ExitCode::SUCCESS
@@ -82,14 +80,15 @@ const STARTER: u64 = 1;
 #[derive(Debug)]
 struct Client {
     number: u64,
-    stream: UnixStream,
+    connection: Connection,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
     New,
-    Seated(Box<Request>),
+    /// It has addresses, and its device is awaited.
+    Joining(Box<Request>),
     /// `end` hangs up when the membership ends.
     Member {
         id: MemberId,
@@ -106,10 +105,10 @@ enum Next {
 /// See the [module](self).
 struct Network {
     terms: Terms,
-    host: Value,
+    host_netns: HostNetns,
     name: String,
     roster: Roster,
-    listener: UnixListener,
+    door: Door,
     running: BackgroundInstance,
     clients: Vec<Client>,
     last_number: u64,
@@ -119,19 +118,14 @@ impl Network {
     fn start(starter: &UnixStream) -> Result<Self, Error> {
         let untold =
             |error: io::Error| Error::failed(format!("the network was told nothing: {error}"));
-        let order = frame::receive(starter).map_err(untold)?;
-        let request = Request::from_json(&order["request"])
-            .ok_or_else(|| Error::failed("the request cannot be read"))?;
+        let order: NetworkOrder = message::receive_order(starter).map_err(untold)??;
+        let request = order.request;
         if request.log_file.is_some() {
             log::to_stderr();
         }
-        let path = order["socket"].as_str().unwrap_or_default();
-        let failed = |error: io::Error| Error::failed(format!("{path}: {error}"));
-        // Whoever starts us holds the lock, and has seen that nobody listens.
-        let _ = std::fs::remove_file(path);
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let api = engine::api_socket(Path::new(order["apiSocket"].as_str().unwrap_or_default()))?;
+        let door = Door::open(&order.socket, CLIENT_TIMEOUT)
+            .map_err(|error| Error::failed(format!("{}: {error}", order.socket.display())))?;
+        let api = engine::api_socket(&order.api_socket)?;
         engine::raise_descriptor_limit();
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
@@ -144,10 +138,10 @@ impl Network {
         let running = engine::spawn(builder)?;
         Ok(Self {
             terms: Terms::of(&request),
-            host: order["hostNetns"].clone(),
+            host_netns: order.host_netns,
             roster: Roster::new(&request.network, request.plan),
             name: request.network,
-            listener,
+            door,
             running,
             clients: Vec::new(),
             last_number: 0,
@@ -161,7 +155,10 @@ impl Network {
     /// Serves until the last client has gone, or the instance has.
     fn serve(mut self, starter: UnixStream) {
         tracing::info!(network = %self.name, "serving a shared network");
-        self.add_client(starter);
+        match Connection::new(starter, CLIENT_TIMEOUT) {
+            Ok(starter) => self.add_client(starter),
+            Err(error) => tracing::error!(%error, "the starter is refused"),
+        }
         let mut gone = Vec::new();
         while self.is_needed() {
             if !self.wait() {
@@ -174,7 +171,7 @@ impl Network {
                 gone.clear();
             }
         }
-        drop(self.listener);
+        drop(self.door);
         engine::stop(&self.running);
         // Their keepers hear of their end now that everything has.
         drop(gone);
@@ -185,7 +182,7 @@ impl Network {
     /// connected is none, or whoever looks whether we are still there would keep us there.
     fn is_needed(&self) -> bool {
         self.clients.iter().any(|client| match client.state {
-            State::Seated(_) | State::Member { .. } => true,
+            State::Joining(_) | State::Member { .. } => true,
             State::New => client.number == STARTER,
         })
     }
@@ -194,10 +191,10 @@ impl Network {
     fn wait(&self) -> bool {
         let mut polled = vec![
             PollFd::new(self.running.as_fd(), PollFlags::empty()),
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.door.as_fd(), PollFlags::POLLIN),
         ];
         for client in &self.clients {
-            polled.push(PollFd::new(client.stream.as_fd(), PollFlags::POLLIN));
+            polled.push(PollFd::new(client.connection.as_fd(), PollFlags::POLLIN));
             if let State::Member { end, .. } = &client.state {
                 polled.push(PollFd::new(end.as_fd(), PollFlags::empty()));
             }
@@ -208,7 +205,7 @@ impl Network {
 
     /// Ends the memberships of those who have hung up or lost their device. Returns their
     /// connections.
-    fn remove_gone(&mut self) -> Vec<UnixStream> {
+    fn remove_gone(&mut self) -> Vec<Connection> {
         let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
             let mut polled = [PollFd::new(fd.as_fd(), flags)];
             poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
@@ -216,9 +213,10 @@ impl Network {
         let is_gone = |client: &Client| match &client.state {
             // A member says nothing, so what there is to read is the end.
             State::Member { end, .. } => {
-                has_event(&client.stream, PollFlags::POLLIN) || has_event(end, PollFlags::empty())
+                has_event(&client.connection, PollFlags::POLLIN)
+                    || has_event(end, PollFlags::empty())
             }
-            State::New | State::Seated(_) => has_event(&client.stream, PollFlags::empty()),
+            State::New | State::Joining(_) => has_event(&client.connection, PollFlags::empty()),
         };
         let (gone, staying) = std::mem::take(&mut self.clients).into_iter().partition(is_gone);
         self.clients = staying;
@@ -228,101 +226,106 @@ impl Network {
                 // Where its device was lost it is removed already.
                 let _ = self.running.handle().blocking().remove_member(id);
             }
-            client.stream
+            client.connection
         };
         Vec::into_iter(gone).map(end).collect()
     }
 
-    /// Reads what clients say and answers. Returns the connections of those who have nothing more to
-    /// say.
-    fn serve_messages(&mut self) -> Vec<UnixStream> {
+    /// Reads what clients say and answers. Returns the connections of those who have nothing more
+    /// to say.
+    fn serve_messages(&mut self) -> Vec<Connection> {
         let mut leaving = Vec::new();
         for mut client in std::mem::take(&mut self.clients) {
-            if matches!(client.state, State::Member { .. }) || !is_readable(&client.stream) {
+            if matches!(client.state, State::Member { .. }) || !is_readable(&client.connection) {
                 self.clients.push(client);
                 continue;
             }
             let state = std::mem::replace(&mut client.state, State::New);
-            match self.serve_message(client.number, &client.stream, state) {
+            match self.serve_message(client.number, &client.connection, state) {
                 Ok(Next::Stay(state)) => {
                     client.state = state;
                     self.clients.push(client);
                 }
                 Ok(Next::Leave) => {
                     self.roster.leave(client.number);
-                    leaving.push(client.stream);
+                    leaving.push(client.connection);
                 }
                 Err(error) => {
                     self.roster.leave(client.number);
-                    // The keeper may have gone.
-                    let _ = frame::send(&client.stream, &json!({ "error": error.to_json() }));
-                    leaving.push(client.stream);
+                    client.connection.answer::<Done>(Err(error));
+                    leaving.push(client.connection);
                 }
             }
         }
         leaving
     }
 
-    /// Reads and answers one message.
+    /// Reads and answers one message. A client that has gone is noticed in the next turn.
     fn serve_message(
         &mut self,
         number: u64,
-        stream: &UnixStream,
+        client: &Connection,
         state: State,
     ) -> Result<Next, Error> {
-        let Ok(message) = frame::receive(stream) else { return Ok(Next::Leave) };
-        let (next, answer) = match state {
-            State::New => match message["execute"].as_str() {
-                Some("settle") => (Next::Leave, json!({})),
-                Some("join") => {
-                    let (request, seat) = self.seat(number, &message)?;
-                    (Next::Stay(State::Seated(Box::new(request))), seat)
+        match state {
+            State::New => match client.receive() {
+                Ok(Ok(NetworkRequest::Join { request, host_netns })) => {
+                    let addresses = self.give_addresses(number, &request, host_netns)?;
+                    client.answer(Ok(addresses));
+                    let request = request.with_addresses(addresses);
+                    Ok(Next::Stay(State::Joining(Box::new(request))))
                 }
-                Some(_) | None => return Err(Error::failed("unknown request")),
+                Ok(Ok(NetworkRequest::Settle)) => {
+                    client.answer(Ok(Done {}));
+                    Ok(Next::Leave)
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => Ok(Next::Leave),
             },
-            State::Seated(request) => {
-                let member = self.admit(number, stream, &message, &request)?;
-                (Next::Stay(member), json!({}))
+            State::Joining(request) => {
+                let Ok(device) = client.receive() else { return Ok(Next::Leave) };
+                let member = self.admit(number, client, &device?, &request)?;
+                client.answer(Ok(Done {}));
+                Ok(Next::Stay(member))
             }
-            State::Member { .. } => return Ok(Next::Leave),
-        };
-        // One that has gone is noticed in the next turn.
-        let _ = frame::send(stream, &answer);
-        Ok(next)
+            State::Member { .. } => Ok(Next::Leave),
+        }
     }
 
     /// Gives a keeper addresses for its container.
-    fn seat(&mut self, number: u64, message: &Value) -> Result<(Request, Value), Error> {
-        let request = Request::from_json(&message["request"])
-            .ok_or_else(|| Error::failed("the request cannot be read"))?;
+    fn give_addresses(
+        &mut self,
+        number: u64,
+        request: &Request,
+        host_netns: HostNetns,
+    ) -> Result<Addresses, Error> {
         let of_network = |what: String| {
             Error::new(Kind::Unsupported, format!("the network {} {what}", self.name))
         };
-        if message["hostNetns"] != self.host {
+        if host_netns != self.host_netns {
             let what = "is served from another network namespace of the host";
             return Err(of_network(what.to_owned()));
         }
-        if let Some(difference) = self.terms.difference(&Terms::of(&request)) {
+        if let Some(difference) = self.terms.difference(&Terms::of(request)) {
             return Err(of_network(format!("is in use with another configuration: {difference}"))
                 .with_hint(Some("all containers of a shared network agree on these keys")));
         }
-        let (address, address6) = self.roster.take(number, &request)?;
-        Ok((request.seated(address, address6), seat_to_json(address, address6)))
+        self.roster.take(number, request)
     }
 
     /// Makes a member of a keeper's container.
     fn admit(
         &mut self,
         number: u64,
-        stream: &UnixStream,
-        message: &Value,
+        client: &Connection,
+        device: &Device,
         request: &Request,
     ) -> Result<State, Error> {
         let failed = |error: io::Error| Error::failed(format!("no device was given: {error}"));
-        let tap = receive_fd(stream.as_fd()).map_err(failed)?;
+        let tap = receive_fd(client.as_fd()).map_err(failed)?;
         let tap = Tap::adopt(tap).map_err(|error| Error::failed(error.to_string()))?;
-        let mac = message["mac"].as_str().and_then(parse_mac);
-        let mac = mac.ok_or_else(|| Error::failed("the interface has no Ethernet address"))?;
+        let mac =
+            device.mac.ok_or_else(|| Error::failed("the interface has no Ethernet address"))?;
         self.roster.note_mac(number, mac)?;
         let membership = request.shared.clone().unwrap_or_default();
         let parsed = |names: &[String]| -> Vec<MemberName> {
@@ -353,30 +356,21 @@ impl Network {
 
     /// Takes new clients, all that are there.
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            let is_own = getsockopt(&stream.as_fd(), PeerCredentials)
-                .is_ok_and(|peer| peer.uid() == geteuid().as_raw());
-            if is_own && self.clients.len() < CLIENTS_CAP {
-                self.add_client(stream);
+        while let Ok(Some(client)) = self.door.accept() {
+            if self.clients.len() < CLIENTS_CAP {
+                self.add_client(client);
             }
         }
     }
 
-    fn add_client(&mut self, stream: UnixStream) {
-        let is_bounded = stream
-            .set_read_timeout(Some(CLIENT_TIMEOUT))
-            .and_then(|()| stream.set_write_timeout(Some(CLIENT_TIMEOUT)));
-        if let Err(error) = is_bounded {
-            tracing::warn!(%error, "a client is refused");
-            return;
-        }
+    fn add_client(&mut self, connection: Connection) {
         self.last_number += 1;
-        self.clients.push(Client { number: self.last_number, stream, state: State::New });
+        self.clients.push(Client { number: self.last_number, connection, state: State::New });
     }
 }
 
-fn is_readable(stream: &UnixStream) -> bool {
-    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+fn is_readable(client: &Connection) -> bool {
+    let mut polled = [PollFd::new(client.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 

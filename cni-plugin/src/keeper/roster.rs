@@ -12,15 +12,14 @@ use slirp_core::wire::MacAddr;
 
 use crate::attachment::error::Error;
 use crate::attachment::key::Key;
-use crate::attachment::request::Request;
+use crate::attachment::request::{Addresses, Request};
 
-/// A member's place.
+/// What a member has.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Seat {
+struct Assignment {
     number: u64,
     key: Key,
-    address: Ipv4Addr,
-    address6: Option<Ipv6Addr>,
+    addresses: Addresses,
     mac: Option<MacAddr>,
 }
 
@@ -29,23 +28,20 @@ struct Seat {
 pub(super) struct Roster {
     network: String,
     plan: AddressPlan,
-    seats: Vec<Seat>,
+    assigned: Vec<Assignment>,
 }
 
 impl Roster {
     pub(super) fn new(network: &str, plan: AddressPlan) -> Self {
-        Self { network: network.to_owned(), plan, seats: Vec::new() }
+        Self { network: network.to_owned(), plan, assigned: Vec::new() }
     }
 
     /// Gives addresses to the member `number` that makes this request.
     ///
     /// # Errors
-    /// When somebody has the one that it wants, with that container; when there is none left.
-    pub(super) fn take(
-        &mut self,
-        number: u64,
-        request: &Request,
-    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), Error> {
+    /// When another member has the address that it asks for, with that container; when none is
+    /// left.
+    pub(super) fn take(&mut self, number: u64, request: &Request) -> Result<Addresses, Error> {
         let membership = request.shared.clone().unwrap_or_default();
         let address = if membership.is_address_chosen {
             self.refuse_if_taken(IpAddr::V4(request.address))?;
@@ -62,8 +58,9 @@ impl Roster {
             (None, _) => None,
         };
         let key = request.key.clone();
-        self.seats.push(Seat { number, key, address, address6, mac: None });
-        Ok((address, address6))
+        let addresses = Addresses { address, address6 };
+        self.assigned.push(Assignment { number, key, addresses, mac: None });
+        Ok(addresses)
     }
 
     /// Notes the Ethernet address of a member.
@@ -71,24 +68,24 @@ impl Roster {
     /// # Errors
     /// When another member has it, with that container.
     pub(super) fn note_mac(&mut self, number: u64, mac: MacAddr) -> Result<(), Error> {
-        if let Some(holder) = self.seats.iter().find(|seat| seat.mac == Some(mac)) {
+        if let Some(holder) = self.assigned.iter().find(|member| member.mac == Some(mac)) {
             let message = format!("the Ethernet address {mac} is that of {}", shown(&holder.key));
             return Err(Error::failed(message));
         }
-        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.number == number) {
-            seat.mac = Some(mac);
+        if let Some(member) = self.assigned.iter_mut().find(|member| member.number == number) {
+            member.mac = Some(mac);
         }
         Ok(())
     }
 
-    /// Takes the place of a member back.
+    /// Takes the addresses of a member back.
     pub(super) fn leave(&mut self, number: u64) {
-        self.seats.retain(|seat| seat.number != number);
+        self.assigned.retain(|member| member.number != number);
     }
 
-    fn holder(&self, address: IpAddr) -> Option<&Seat> {
-        self.seats.iter().find(|seat| {
-            IpAddr::V4(seat.address) == address || seat.address6.map(IpAddr::V6) == Some(address)
+    fn holder(&self, address: IpAddr) -> Option<&Assignment> {
+        self.assigned.iter().find(|Assignment { addresses: their, .. }| {
+            IpAddr::V4(their.address) == address || their.address6.map(IpAddr::V6) == Some(address)
         })
     }
 
@@ -110,7 +107,7 @@ impl Roster {
             Error::failed(format!(
                 "the network {} has no address left: its {} containers have all from {first} to {last}",
                 self.network,
-                self.seats.len()
+                self.assigned.len()
             ))
             .with_hint(Some("remove containers, or choose a larger network with cidr"))
         })
@@ -131,8 +128,8 @@ fn shown(key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attachment::request::MembershipRequest;
     use crate::attachment::request::tests::example;
-    use crate::attachment::shared::Membership;
 
     fn request(container: &str, address: Option<&str>) -> Request {
         let mut request = example();
@@ -141,8 +138,10 @@ mod tests {
             .unwrap()
             .with_ipv6(Ipv6Plan::default());
         request.address6 = None;
-        request.shared =
-            Some(Membership { is_address_chosen: address.is_some(), ..Membership::default() });
+        request.shared = Some(MembershipRequest {
+            is_address_chosen: address.is_some(),
+            ..MembershipRequest::default()
+        });
         if let Some(address) = address {
             request.address = address.parse().unwrap();
         }
@@ -153,8 +152,8 @@ mod tests {
         Roster::new("net", request("a", None).plan)
     }
 
-    fn last(taken: Result<(Ipv4Addr, Option<Ipv6Addr>), Error>) -> u8 {
-        taken.unwrap().0.octets()[3]
+    fn last(taken: Result<Addresses, Error>) -> u8 {
+        taken.unwrap().address.octets()[3]
     }
 
     #[test]
@@ -162,7 +161,7 @@ mod tests {
         let mut roster = roster();
         assert_eq!(last(roster.take(1, &request("a", None))), 228);
         assert_eq!(last(roster.take(2, &request("b", Some("10.0.2.229")))), 229);
-        let (address, address6) = roster.take(3, &request("c", None)).unwrap();
+        let Addresses { address, address6 } = roster.take(3, &request("c", None)).unwrap();
         assert_eq!(address.octets()[3], 230);
         assert_eq!(address6.unwrap().to_string(), "fd00::102");
         roster.leave(1);

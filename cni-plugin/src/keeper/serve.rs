@@ -3,24 +3,22 @@
 //! Owns its socket, its wait and its end.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use nix::sys::signalfd::SignalFd;
 
-use super::child::{Engine, hang_up};
-use super::membership::Membership;
+use super::child::Engine;
+use super::door::{Connection, Door};
+use super::lease::NetworkLease;
 use super::watch::Watch;
-use crate::attachment::frame;
+use super::{hold_signals, remove_unless_locked};
+use crate::attachment::error::Error;
+use crate::attachment::message::{ClientRequest, Ended, Info};
 use crate::attachment::record::Record;
+use crate::attachment::request::Addresses;
 use crate::attachment::store::Files;
 
 /// How long a client may hold the keeper up: as long as a client waits for an answer, because a
@@ -35,22 +33,22 @@ const GRACE: Duration = Duration::from_millis(250);
 pub(super) struct Keeper {
     record: Record,
     files: Files,
-    listener: UnixListener,
+    door: Door,
     signals: SignalFd,
-    carrier: Carrier,
+    backend: Backend,
     watch: Watch,
 }
 
 /// What carries the attachment's traffic.
 #[derive(Debug)]
-pub(super) enum Carrier {
+pub(super) enum Backend {
     /// A process of its own.
     Engine(Engine),
-    /// That of a shared network.
-    Network(Membership),
+    /// The process of a shared network.
+    Network(NetworkLease),
 }
 
-impl Carrier {
+impl Backend {
     /// The process that is to be gone with the attachment.
     pub(super) fn pid(&self) -> Option<i32> {
         match self {
@@ -63,17 +61,17 @@ impl Carrier {
     fn end(&mut self) {
         match self {
             Self::Engine(engine) => engine.end(),
-            Self::Network(membership) => membership.end(),
+            Self::Network(lease) => lease.end(),
         }
     }
 }
 
-impl AsFd for Carrier {
+impl AsFd for Backend {
     /// Readable when it has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Engine(engine) => engine.as_fd(),
-            Self::Network(membership) => membership.as_fd(),
+            Self::Network(lease) => lease.as_fd(),
         }
     }
 }
@@ -81,9 +79,9 @@ impl AsFd for Carrier {
 /// What happened.
 #[derive(Debug)]
 enum Event {
-    Client(UnixStream),
+    Client(Connection),
     Signal,
-    EngineEnded,
+    BackendEnded,
     ContainerEnded,
 }
 
@@ -92,23 +90,18 @@ impl Keeper {
     pub(super) fn new(
         record: Record,
         files: Files,
-        carrier: Carrier,
+        backend: Backend,
         watch: Watch,
     ) -> io::Result<Self> {
-        let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-        held.thread_block()?;
-        let signals = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        // What a keeper that was killed left behind.
-        let _ = std::fs::remove_file(files.socket());
-        let listener = UnixListener::bind(files.socket())?;
-        listener.set_nonblocking(true)?;
+        let signals = hold_signals()?;
+        let door = Door::open(&files.socket(), CLIENT_TIMEOUT)?;
         files.write_record(&record)?;
-        Ok(Self { record, files, listener, signals, carrier, watch })
+        Ok(Self { record, files, door, signals, backend, watch })
     }
 
     /// The container's addresses.
-    pub(super) const fn addresses(&self) -> (Ipv4Addr, Option<Ipv6Addr>) {
-        (self.record.request.address, self.record.request.address6)
+    pub(super) const fn addresses(&self) -> Addresses {
+        self.record.request.addresses()
     }
 
     /// Serves until there is a reason to end, and ends.
@@ -119,12 +112,11 @@ impl Keeper {
                     if self.is_end_asked_for(&client) {
                         tracing::info!("asked to end");
                         self.end();
-                        // Who asked may have gone.
-                        let _ = frame::send(&client, &json!({ "ended": true }));
+                        client.answer(Ok(Ended { ended: true }));
                         return;
                     }
                 }
-                Ok(reason @ (Event::Signal | Event::EngineEnded | Event::ContainerEnded)) => {
+                Ok(reason @ (Event::Signal | Event::BackendEnded | Event::ContainerEnded)) => {
                     tracing::info!(?reason, "ending");
                     self.end_alone();
                     return;
@@ -140,26 +132,22 @@ impl Keeper {
 
     /// Ends the engine, and with it interface and host ports, and removes what is written down.
     pub(super) fn end(&mut self) {
-        self.carrier.end();
+        self.backend.end();
         self.files.remove();
     }
 
-    /// The same where nobody asked for it, so that nobody removes the lock.
+    /// Ends where no client asked for it, so that no client removes the lock.
     fn end_alone(&mut self) {
-        self.carrier.end();
-        // Whoever has the lock is about to remove everything, after we have ended.
-        if let Ok(Some(lock)) = self.files.try_lock() {
-            self.files.remove();
-            lock.remove();
-        }
+        self.backend.end();
+        remove_unless_locked(&self.files);
     }
 
     fn next(&mut self) -> io::Result<Event> {
         loop {
             let mut polled = vec![
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.door.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.carrier.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.backend.as_fd(), PollFlags::POLLIN),
             ];
             polled.extend(self.watch.polled());
             match poll(&mut polled, self.watch.timeout()) {
@@ -169,71 +157,65 @@ impl Keeper {
             let is_ready = |at: usize| {
                 polled.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
             };
-            let (client, signal, engine) = (is_ready(0), is_ready(1), is_ready(2));
-            if client && let Ok((client, _)) = self.listener.accept() {
+            let (client, signal, backend) = (is_ready(0), is_ready(1), is_ready(2));
+            if client && let Ok(Some(client)) = self.door.accept() {
                 return Ok(Event::Client(client));
             }
             if signal && matches!(self.signals.read_signal(), Ok(Some(_))) {
                 return Ok(Event::Signal);
             }
-            if engine {
-                return Ok(Event::EngineEnded);
+            if backend {
+                return Ok(Event::BackendEnded);
             }
-            if !self.watch.is_held() && !self.is_held_after_all() {
+            if !self.watch.is_held() && !self.is_held_after_grace() {
                 return Ok(Event::ContainerEnded);
             }
         }
     }
 
-    fn is_held_after_all(&mut self) -> bool {
+    fn is_held_after_grace(&mut self) -> bool {
         let grace = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::ZERO);
-        // Nothing is waited for but time.
+        // Only time is waited for.
         let _ = poll(&mut [], grace);
         self.watch.is_held()
     }
 
-    /// Serves one request; says whether it is the one to end, which is answered later.
-    fn is_end_asked_for(&self, client: &UnixStream) -> bool {
-        let request = self.request_of(client).unwrap_or(Value::Null);
-        let answer = match request["execute"].as_str() {
-            Some("end") => return true,
-            Some("info") => json!({
-                "netnsDevice": self.record.request.netns_id.device,
-                "netnsInode": self.record.request.netns_id.inode,
-            }),
-            Some(_) | None => json!({ "error": "unknown request" }),
+    /// Serves one request. Returns whether it is the one to end, which is answered later.
+    fn is_end_asked_for(&self, client: &Connection) -> bool {
+        let answer = match client.receive() {
+            Ok(Ok(ClientRequest::End)) => return true,
+            Ok(Ok(ClientRequest::Info)) => {
+                Ok(Info::Serving((&self.record.request.netns_id).into()))
+            }
+            Ok(Ok(ClientRequest::Enter)) => {
+                Err(Error::failed("the process of the network waits for no container"))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => return false,
         };
-        // Who asked may have gone.
-        let _ = frame::send(client, &answer);
-        hang_up(client);
+        client.answer(answer);
+        client.hang_up();
         false
-    }
-
-    fn request_of(&self, client: &UnixStream) -> io::Result<Value> {
-        let peer = getsockopt(&client.as_fd(), PeerCredentials)?;
-        if peer.uid() != geteuid().as_raw() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        client.set_nonblocking(false)?;
-        client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
-        client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
-        frame::receive(client)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
     use std::thread;
 
-    use nix::sys::signal::{kill, raise};
+    use nix::sys::signal::{Signal, kill, raise};
     use nix::unistd::Pid;
+    use serde_json::{Value, json};
     use slirp_core::netns::NamespaceId;
 
     use super::*;
     use crate::attachment::contact::Contact;
+    use crate::attachment::frame;
     use crate::attachment::identity::ProcessIdentity;
+    use crate::attachment::record::Form;
     use crate::attachment::request::tests::example;
     use crate::attachment::store::tests::Scratch;
 
@@ -251,16 +233,18 @@ mod tests {
         let own = std::process::id().cast_signed();
         let mut request = example();
         request.netns = format!("/proc/{own}/ns/net").into();
-        request.netns_id = NamespaceId::of_path(&request.netns).unwrap();
-        let watch = Watch::start(&request.netns, request.netns_id).unwrap().unwrap();
+        let id = NamespaceId::of_path(&request.netns).unwrap();
+        request.netns_id = Some(id);
+        let watch = Watch::start(&request.netns, id).unwrap().unwrap();
         let record = Record {
+            form: Form,
             request,
             keeper: ProcessIdentity::of_pid(own).unwrap(),
             engine: Some(identity.clone()),
             mac: String::new(),
         };
         let files = scratch.files("a");
-        let keeper = Keeper::new(record, files.clone(), Carrier::Engine(engine), watch).unwrap();
+        let keeper = Keeper::new(record, files.clone(), Backend::Engine(engine), watch).unwrap();
         (keeper, files, identity)
     }
 
@@ -276,7 +260,7 @@ mod tests {
         assert_eq!(files.record().as_ref(), Some(&keeper.record));
         let serving = thread::spawn(move || keeper.serve());
         let info = Contact::open(&files.socket()).unwrap().info().unwrap();
-        assert_eq!(info, json!({ "netnsDevice": id.device, "netnsInode": id.inode }));
+        assert_eq!((info.netns(), id.is_some()), (id, true));
         assert!(engine.is_alive());
         Contact::open(&files.socket()).unwrap().end().unwrap();
         assert!(!engine.is_alive() && !files.exist());
@@ -291,8 +275,9 @@ mod tests {
         for nonsense in [json!({ "execute": "dance" }), json!("end"), json!(null)] {
             let client = UnixStream::connect(files.socket()).unwrap();
             frame::send(&client, &nonsense).unwrap();
-            let answer = frame::receive(&client).unwrap();
-            assert_eq!(answer, json!({ "error": "unknown request" }), "{nonsense}");
+            let answer: Value = frame::receive(&client).unwrap();
+            let told = answer["error"]["message"].as_str().unwrap();
+            assert!(told.starts_with("the request cannot be read: "), "{nonsense}: {told}");
         }
         drop(UnixStream::connect(files.socket()).unwrap());
         let contact = Contact::open(&files.socket()).unwrap();

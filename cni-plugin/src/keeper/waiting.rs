@@ -14,25 +14,21 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use nix::sys::signalfd::SignalFd;
 use slirp_core::{ProcessFd, receive_fd};
 
-use super::child::hang_up;
+use super::door::{Connection, Door};
 use super::watch::process_of;
-use super::{COMMIT_TIMEOUT, log};
+use super::{agree, hold_signals, log, remove_unless_locked};
 use crate::attachment::error::{Error, Kind};
-use crate::attachment::frame;
 use crate::attachment::identity::{ProcessIdentity, parent};
-use crate::attachment::record::Record;
+use crate::attachment::message::{ClientRequest, Ended, Info, Started};
+use crate::attachment::record::{Form, Record};
 use crate::attachment::request::Request;
 use crate::attachment::store::Files;
 
@@ -72,7 +68,8 @@ pub(super) fn wait(
     let process = ProcessFd::open(pid)
         .map_err(|error| Error::new(Kind::ContainerGone, format!("process {pid}: {error}")))?;
     let waiting = Waiting::open(request, files, pid, process).map_err(failed)?;
-    if say_so(caller).is_err() {
+    // All that the first hook is told is that we wait.
+    if agree(caller, &Started { addresses: None, mac: String::new() }).is_err() {
         tracing::info!("the caller has gone before the attachment was committed");
         files.remove();
         return Ok(None);
@@ -81,46 +78,33 @@ pub(super) fn wait(
     Ok(waiting.wait(files))
 }
 
-/// Both phases of the agreement with the first hook: that we wait is all that it is told.
-fn say_so(caller: &UnixStream) -> io::Result<()> {
-    caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
-    frame::send(caller, &json!({ "mac": "" }))?;
-    let _commit: Value = frame::receive(caller)?;
-    frame::send(caller, &json!("kept"))
-}
-
 #[derive(Debug)]
 struct Waiting {
     pid: i32,
     process: ProcessFd,
-    listener: UnixListener,
+    door: Door,
     signals: SignalFd,
 }
 
-/// What a client wants.
+/// What follows from a request.
 #[derive(Debug)]
-enum Wish {
+enum Next {
     Enter(OwnedFd),
     End,
-    /// Something that is answered already.
-    Nothing,
+    Wait,
 }
 
 impl Waiting {
     /// Writes the attachment down and makes its socket.
     fn open(request: &Request, files: &Files, pid: i32, process: ProcessFd) -> io::Result<Self> {
-        let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-        held.thread_block()?;
-        let signals = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        // What a keeper that was killed left behind.
-        let _ = std::fs::remove_file(files.socket());
-        let listener = UnixListener::bind(files.socket())?;
-        listener.set_nonblocking(true)?;
+        let signals = hold_signals()?;
+        let door = Door::open(&files.socket(), CLIENT_TIMEOUT)?;
         let keeper = ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or(io::ErrorKind::NotFound)?;
         let request = request.clone();
-        files.write_record(&Record { request, keeper, engine: None, mac: String::new() })?;
-        Ok(Self { pid, process, listener, signals })
+        let (engine, mac) = (None, String::new());
+        files.write_record(&Record { form: Form, request, keeper, engine, mac })?;
+        Ok(Self { pid, process, door, signals })
     }
 
     fn wait(self, files: &Files) -> Option<Entered> {
@@ -128,18 +112,18 @@ impl Waiting {
         loop {
             let left = WAIT_TIMEOUT.saturating_sub(started_at.elapsed());
             match self.next(left) {
-                Ok(Some(client)) => match self.wish(&client) {
-                    Ok(Wish::Enter(namespace)) => {
-                        return Some(Entered { hook: client, namespace, process: self.process });
+                Ok(Some(client)) => match self.serve(&client) {
+                    Ok(Next::Enter(namespace)) => {
+                        let (hook, process) = (client.into_stream(), self.process);
+                        return Some(Entered { hook, namespace, process });
                     }
-                    Ok(Wish::End) => {
+                    Ok(Next::End) => {
                         tracing::info!("asked to end");
                         files.remove();
-                        // Who asked may have gone.
-                        let _ = frame::send(&client, &json!({ "ended": true }));
+                        client.answer(Ok(Ended { ended: true }));
                         return None;
                     }
-                    Ok(Wish::Nothing) => hang_up(&client),
+                    Ok(Next::Wait) => client.hang_up(),
                     Err(error) => tracing::warn!(%error, "a client is not understood"),
                 },
                 Ok(None) => {
@@ -152,68 +136,50 @@ impl Waiting {
                 }
             }
         }
-        forget(files);
+        remove_unless_locked(files);
         None
     }
 
     /// The next client; `None` when the container has ended, a signal came or the time is over.
-    fn next(&self, left: Duration) -> io::Result<Option<UnixStream>> {
+    fn next(&self, left: Duration) -> io::Result<Option<Connection>> {
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let mut polled = [
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.process.as_fd(), PollFlags::POLLIN),
-        ];
         loop {
+            let mut polled = [
+                PollFd::new(self.door.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.process.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut polled, timeout) {
-                Err(Errno::EINTR) => {}
-                other => break other.map(drop)?,
+                Err(Errno::EINTR) => continue,
+                other => other.map(drop)?,
             }
-        }
-        let [client, signal, container] = polled.map(|one| one.any() == Some(true));
-        // A container that has ended sends nobody any more.
-        if !client || signal || container {
-            return Ok(None);
-        }
-        match self.listener.accept() {
-            Ok((client, _)) => Ok(Some(client)),
-            Err(error) => Err(error),
+            let [client, signal, container] = polled.map(|one| one.any() == Some(true));
+            // No hook comes from a container that has ended.
+            if !client || signal || container {
+                return Ok(None);
+            }
+            if let Some(client) = self.door.accept()? {
+                return Ok(Some(client));
+            }
         }
     }
 
-    fn wish(&self, client: &UnixStream) -> io::Result<Wish> {
-        let peer = getsockopt(&client.as_fd(), PeerCredentials)?;
-        if peer.uid() != geteuid().as_raw() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        client.set_nonblocking(false)?;
-        client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
-        client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
-        let answer = match frame::receive(client)?["execute"].as_str() {
-            Some("end") => return Ok(Wish::End),
-            Some("enter") => {
+    fn serve(&self, client: &Connection) -> io::Result<Next> {
+        let answer = match client.receive()? {
+            Ok(ClientRequest::End) => return Ok(Next::End),
+            Ok(ClientRequest::Enter) => {
                 let namespace = receive_fd(client.as_fd())?;
-                if descends(peer.pid(), self.pid) {
-                    return Ok(Wish::Enter(namespace));
+                if descends(client.pid, self.pid) {
+                    return Ok(Next::Enter(namespace));
                 }
                 // Another hook of the same container, beside its runtime.
-                json!({ "waiting": true })
+                Ok(Info::Waiting { waiting: true })
             }
-            Some("info") => json!({ "waiting": true }),
-            Some(_) | None => json!({ "error": { "message": "unknown request" } }),
+            Ok(ClientRequest::Info) => Ok(Info::Waiting { waiting: true }),
+            Err(error) => Err(error),
         };
-        frame::send(client, &answer)?;
-        Ok(Wish::Nothing)
-    }
-}
-
-/// Removes what is written down where nobody else does: the first hook has gone, and the second one
-/// holds no lock.
-pub(super) fn forget(files: &Files) {
-    // Whoever has the lock is about to remove everything, after we have ended.
-    if let Ok(Some(lock)) = files.try_lock() {
-        files.remove();
-        lock.remove();
+        client.answer(answer);
+        Ok(Next::Wait)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Whether the container still lives.
 //!
 //! # Theory of operation
-//! Our TAP device keeps the network namespace alive, so the namespace itself never tells. What keeps
-//! it alive besides us is watched instead ([`TargetWatch`]), one holder at a time: a process in it, or
-//! a file that it is bound to. When a holder goes, another one is looked for: a second container may
-//! have joined the namespace of the first and outlive it. Only when there is none the container has
-//! ended.
+//! Our TAP device keeps the network namespace alive, so the namespace itself never tells. What
+//! keeps it alive besides us is watched instead ([`TargetWatch`]), one holder at a time: a process
+//! in it, or a file that it is bound to. When a holder goes, another one is looked for: a second
+//! container may have joined the namespace of the first and outlive it. Only when there is none the
+//! container has ended.
 //!
 //! A process that its runtime hides (see [`waiting`](super::waiting)) is known by its descriptor
 //! alone until it can be looked into.

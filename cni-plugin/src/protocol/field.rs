@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-/// The member of `object` with this name: of exactly this name, or else of one that differs in case.
+/// The member of `object` with this name: of exactly this name, or else of one that differs in
+/// case.
 pub(crate) fn find<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
     let found = object.get(name).or_else(|| {
         object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)

@@ -24,7 +24,7 @@ pub(super) fn add(header: &Header, environment: &Environment) -> Result<Answer, 
 
 fn try_add(header: &Header, environment: &Environment) -> Result<Answer, CniError> {
     let id = find_namespace(Path::new(&environment.netns), environment.may_be_own_netns)?;
-    let settings = settings(header, environment, id)?;
+    let settings = settings(header, environment, Some(id))?;
     let mut result = match header.find("prevResult") {
         Some(value) => AttachmentResult::parse(value, header.version)?,
         None => AttachmentResult::default(),
@@ -40,7 +40,7 @@ fn ours(settings: &Settings, environment: &Environment, pending: &Pending) -> At
     let request = &settings.request;
     let plan = &request.plan;
     let mut ips = vec![IpEntry {
-        address: format!("{}/{}", pending.address, plan.prefix_len()),
+        address: format!("{}/{}", pending.addresses.address, plan.prefix_len()),
         gateway: Some(plan.gateway().to_string()),
         interface: Some(0),
     }];
@@ -52,7 +52,7 @@ fn ours(settings: &Settings, environment: &Environment, pending: &Pending) -> At
         route
     };
     let mut routes: Vec<Value> = vec![route("0.0.0.0/0", plan.gateway().to_string())];
-    if let (Some(plan), Some(address)) = (plan.ipv6(), pending.address6) {
+    if let (Some(plan), Some(address)) = (plan.ipv6(), pending.addresses.address6) {
         ips.push(IpEntry {
             address: format!("{address}/{}", slirp_core::plan::Ipv6Plan::PREFIX_LEN),
             gateway: Some(plan.gateway().to_string()),

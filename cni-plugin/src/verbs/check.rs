@@ -1,7 +1,7 @@
 //! `CHECK`: whether a container still has the network that it was given.
 //!
-//! What is expected comes from `prevResult`, since later plugins of a chain may have changed what we
-//! made; what they added does not matter, nor in which routing table a default route is.
+//! What is expected comes from `prevResult`, since later plugins of a chain may have changed what
+//! we made; what they added does not matter, nor in which routing table a default route is.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use slirp_core::netns::{NamespaceId, NamespaceTarget};
 use super::routes::without_route;
 use crate::attachment::attach::{find_namespace, of_namespace};
 use crate::attachment::contact::Contact;
-use crate::attachment::shared::network_files;
+use crate::attachment::network::network_files;
 use crate::attachment::store::{Candidates, Files};
 use crate::config::Header;
 use crate::config::settings::{key, settings};
@@ -42,7 +42,7 @@ fn try_check(header: &Header, environment: &Environment) -> Result<(), CniError>
     let expected = Expected::of(&previous, environment)?;
     let path = Path::new(&environment.netns);
     let id = find_namespace(path, environment.may_be_own_netns)?;
-    let settings = settings(header, environment, id)?;
+    let settings = settings(header, environment, Some(id))?;
     let candidates = Candidates::new(header.state_dir.as_deref());
     let key = key(environment);
     let files = candidates.existing().map(|store| store.files(&key)).find(|f| f.record().is_some());
@@ -100,8 +100,7 @@ fn check_processes(files: &Files, id: NamespaceId) -> Result<(), CniError> {
         CniError::internal(format!("the process of the network does not answer: {error}"))
     };
     let info = Contact::open(&files.socket()).and_then(|contact| contact.info()).map_err(dead)?;
-    let served = (info["netnsDevice"].as_u64(), info["netnsInode"].as_u64());
-    if served != (Some(id.device), Some(id.inode)) {
+    if info.netns() != Some(id) {
         return Err(CniError::internal("the process of the network serves another namespace"));
     }
     Ok(())

@@ -4,8 +4,6 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use slirp_core::netns::NamespaceId;
-
 use crate::attachment::store::Candidates;
 use crate::config::Header;
 use crate::config::settings::settings;
@@ -17,8 +15,7 @@ use crate::protocol::error::{CniError, code};
 /// # Errors
 /// 50 with what is missing, 51 when containers of this network have lost theirs.
 pub(super) fn status(header: &Header) -> Result<(), CniError> {
-    let id = NamespaceId { device: 0, inode: 0 };
-    let settings = settings(header, &Environment::default(), id)?;
+    let settings = settings(header, &Environment::default(), None)?;
     let unavailable = |what: String| Err(CniError::new(code::NOT_AVAILABLE, what));
     if let Some(program) = &settings.request.program {
         let is_executable = std::fs::metadata(program)

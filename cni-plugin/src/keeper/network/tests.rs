@@ -4,12 +4,15 @@ use std::io::Read as _;
 use std::net::Ipv4Addr;
 use std::thread;
 
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 use slirp_core::instance::OutboundAddresses;
 use slirp_core::send_fd;
 
 use super::*;
+use crate::attachment::frame;
+use crate::attachment::request::MembershipRequest;
 use crate::attachment::request::tests::example;
-use crate::attachment::shared::{Membership, seat_from_json};
 use crate::attachment::store::tests::Scratch;
 
 /// The host's network namespace, as keepers name it.
@@ -22,7 +25,7 @@ fn request(container: &str) -> Request {
         ports: Vec::new(),
         sandbox: false,
         log_file: None,
-        shared: Some(Membership::default()),
+        shared: Some(MembershipRequest::default()),
         ..example()
     };
     request.key.container_id = container.to_owned();
@@ -30,7 +33,7 @@ fn request(container: &str) -> Request {
 }
 
 fn join(request: &Request) -> Value {
-    json!({ "execute": "join", "request": request.to_json(), "hostNetns": HOST })
+    json!({ "execute": "join", "request": request, "hostNetns": HOST })
 }
 
 /// A network, its socket and its starter.
@@ -46,7 +49,7 @@ fn start_alone(name: &str) -> (Network, Scratch, [UnixStream; 2]) {
     let (starter, theirs) = UnixStream::pair().unwrap();
     let files = scratch.files("n");
     let order = json!({
-        "request": request("a").to_json(),
+        "request": request("a"),
         "hostNetns": HOST,
         "socket": files.socket().display().to_string(),
         "apiSocket": files.api_socket().display().to_string(),
@@ -57,14 +60,14 @@ fn start_alone(name: &str) -> (Network, Scratch, [UnixStream; 2]) {
 
 fn start(name: &str) -> Fixture {
     let (mut network, scratch, [starter, theirs]) = start_alone(name);
-    network.add_client(theirs);
+    network.add_client(Connection::new(theirs, CLIENT_TIMEOUT).unwrap());
     Fixture { network, starter, scratch }
 }
 
 impl Fixture {
     fn client(&mut self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        self.network.add_client(theirs);
+        self.network.add_client(Connection::new(theirs, CLIENT_TIMEOUT).unwrap());
         ours
     }
 
@@ -84,7 +87,8 @@ impl Fixture {
     /// Joins, and returns the last byte of the address.
     fn join(&mut self, client: &UnixStream, container: &str) -> u8 {
         let answer = self.ask(client, &join(&request(container)));
-        let (address, _) = seat_from_json(&answer).unwrap_or_else(|| panic!("{answer}"));
+        let given = Addresses::deserialize(&answer).unwrap_or_else(|_| panic!("{answer}"));
+        let address = given.address;
         assert_eq!(address.octets()[..3], Ipv4Addr::new(10, 9, 0, 0).octets()[..3]);
         address.octets()[3]
     }
@@ -120,13 +124,20 @@ fn who_disagrees_is_told_why_and_hung_up_on() {
             "the network net is in use with another configuration: mtu is 1500, not 9000",
         ),
         (elsewhere, "the network net is served from another network namespace of the host"),
-        (json!({ "execute": "join", "hostNetns": HOST }), "the request cannot be read"),
-        (json!({ "execute": "dance" }), "unknown request"),
-        (json!(7), "unknown request"),
+        (
+            json!({ "execute": "join", "hostNetns": HOST }),
+            "the request cannot be read: missing field `request`",
+        ),
+        (
+            json!({ "execute": "dance" }),
+            "the request cannot be read: unknown variant `dance`, expected",
+        ),
+        (json!(7), "the request cannot be read: invalid type: integer `7`"),
     ] {
         let client = fixture.client();
         let answer = fixture.ask(&client, &message);
-        assert_eq!(Error::from_json(&answer["error"]).message, told);
+        let message = Error::deserialize(&answer["error"]).unwrap().message;
+        assert!(message.starts_with(told), "{message}");
         assert!(is_hung_up(&client), "{told}");
     }
     assert_eq!(fixture.network.clients.len(), 1, "the starter alone is left");
@@ -142,7 +153,7 @@ fn what_is_no_device_makes_no_member() {
     frame::send(&client, &json!({ "mac": "02:00:00:00:00:09" })).unwrap();
     send_fd(client.as_fd(), std::fs::File::open("/dev/null").unwrap().as_fd()).unwrap();
     fixture.turn();
-    let answer = frame::receive(&client).unwrap();
+    let answer: Value = frame::receive(&client).unwrap();
     assert!(answer["error"]["message"].as_str().unwrap().contains("TAP"), "{answer}");
     assert!(is_hung_up(&client));
     let client = fixture.client();
@@ -191,7 +202,7 @@ fn network_ends_with_its_last_seat_and_tells_that_keeper_last() {
     let serving = thread::spawn(move || network.serve(theirs));
     let mut member = UnixStream::connect(&socket).unwrap();
     frame::send(&member, &join(&request("a"))).unwrap();
-    assert!(seat_from_json(&frame::receive(&member).unwrap()).is_some());
+    frame::receive::<Addresses>(&member).unwrap();
     drop(starter);
     member.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(member.read(&mut [0]).unwrap(), 0);

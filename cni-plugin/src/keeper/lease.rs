@@ -3,28 +3,28 @@
 //! Owns joining: finding the process or starting it, one keeper at a time, and leaving.
 
 use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
-use serde_json::{Value, json};
-use slirp_core::host::link::Tap;
-use slirp_core::netns::NamespaceId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use slirp_core::host::tap::Tap;
 use slirp_core::send_fd;
 use slirp_core::wire::MacAddr;
 
 use super::child::await_answer;
 use crate::attachment::error::Error;
 use crate::attachment::frame;
+use crate::attachment::message::{
+    Device, Done, HostNetns, NetworkOrder, NetworkRequest, receive_answer,
+};
+use crate::attachment::network::{NETWORK_ARGUMENT, network_files, sweep};
 use crate::attachment::open;
-use crate::attachment::request::Request;
-use crate::attachment::shared::{NETWORK_ARGUMENT, network_files, seat_from_json, sweep};
+use crate::attachment::request::{Addresses, Request};
 use crate::attachment::store::Files;
 
 /// How long the process of a network may take to answer (arbitrary; it takes some 10 ms to start).
@@ -37,16 +37,15 @@ const ATTEMPTS: usize = 5;
 
 /// A place on a network. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Membership {
+pub(super) struct NetworkLease {
     stream: UnixStream,
     network: Files,
     is_ended: bool,
     /// The addresses that the network has given.
-    pub(super) address: Ipv4Addr,
-    pub(super) address6: Option<Ipv6Addr>,
+    pub(super) addresses: Addresses,
 }
 
-impl Membership {
+impl NetworkLease {
     /// Takes a place on the network of `request`, which is started if nobody is on it.
     ///
     /// # Errors
@@ -66,32 +65,25 @@ impl Membership {
     }
 
     fn try_take(request: &Request, network: &Files, caller: &UnixStream) -> Result<Self, Error> {
-        let host = NamespaceId::of_path(Path::new("/proc/self/ns/net"))
+        let host_netns = HostNetns::own()
             .map_err(|error| Error::failed(format!("/proc/self/ns/net: {error}")))?;
-        let host = json!([host.device, host.inode]);
-        let join = json!({
-            "execute": "join",
-            "request": request.to_json(),
-            "hostNetns": host,
-        });
+        let join = NetworkRequest::Join { request: Box::new(request.clone()), host_netns };
         // One at a time, so that there is one process however many begin at once.
         let _lock = network.lock()?;
         for _ in 0..ATTEMPTS {
             let (stream, is_new) = match connect(network) {
                 Ok(stream) => (stream, false),
                 Err(error) if open::is_absent(&error) => {
-                    (start(request, network, &host, caller)?, true)
+                    (start(request, network, host_netns, caller)?, true)
                 }
                 Err(error) => {
                     return Err(Error::failed(format!("{}: {error}", network.socket().display())));
                 }
             };
             match ask(&stream, &join, caller) {
-                Ok(answer) => {
-                    let (address, address6) = seat_from_json(&answer)
-                        .ok_or_else(|| Error::failed("the network gave no address"))?;
+                Ok(addresses) => {
                     let network = network.clone();
-                    return Ok(Self { stream, network, is_ended: false, address, address6 });
+                    return Ok(Self { stream, network, is_ended: false, addresses });
                 }
                 // It has ended between our connection and its answer.
                 Err(Refusal::Gone(error)) if !is_new => {
@@ -117,12 +109,11 @@ impl Membership {
         caller: &UnixStream,
     ) -> Result<(), Error> {
         let gone = |error: io::Error| Error::failed(format!("the network has ended: {error}"));
-        let order = json!({ "mac": mac.map(|mac| mac.to_string()) });
-        frame::send(&self.stream, &order)
+        frame::send(&self.stream, &Device { mac })
             .and_then(|()| send_fd(self.stream.as_fd(), tap.as_fd()))
             .map_err(gone)?;
         match receive(&self.stream, caller) {
-            Ok(_) => Ok(()),
+            Ok(Done {}) => Ok(()),
             Err(Refusal::Told(error)) => Err(error),
             Err(Refusal::Gone(error)) => Err(gone(error)),
         }
@@ -143,7 +134,7 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for NetworkLease {
     fn drop(&mut self) {
         if !self.is_ended {
             self.end();
@@ -151,8 +142,8 @@ impl Drop for Membership {
     }
 }
 
-impl AsFd for Membership {
-    /// Readable when the membership has ended.
+impl AsFd for NetworkLease {
+    /// Readable when the lease has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -166,10 +157,7 @@ enum Refusal {
 
 fn connect(network: &Files) -> io::Result<UnixStream> {
     let stream = open::connect(&network.socket())?;
-    let peer = getsockopt(&stream.as_fd(), PeerCredentials)?;
-    if peer.uid() != geteuid().as_raw() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
+    open::pid_of_own(&stream)?;
     Ok(stream)
 }
 
@@ -178,7 +166,7 @@ fn connect(network: &Files) -> io::Result<UnixStream> {
 fn start(
     request: &Request,
     network: &Files,
-    host: &Value,
+    host_netns: HostNetns,
     caller: &UnixStream,
 ) -> Result<UnixStream, Error> {
     let failed = |error: io::Error| Error::failed(format!("cannot start the network: {error}"));
@@ -190,52 +178,59 @@ fn start(
         .stdout(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let order = json!({
-        "request": request.to_json(),
-        "hostNetns": host,
-        "socket": network.socket().display().to_string(),
-        "apiSocket": network.api_socket().display().to_string(),
-    });
+    let order = NetworkOrder {
+        request: request.clone(),
+        host_netns,
+        socket: network.socket(),
+        api_socket: network.api_socket(),
+    };
     match ask(&stream, &order, caller) {
-        Ok(_) => Ok(stream),
+        Ok(Done {}) => Ok(stream),
         Err(Refusal::Told(error)) => Err(error),
         Err(Refusal::Gone(error)) => Err(failed(error)),
     }
 }
 
-fn ask(stream: &UnixStream, message: &Value, caller: &UnixStream) -> Result<Value, Refusal> {
+fn ask<T: DeserializeOwned>(
+    stream: &UnixStream,
+    message: &impl Serialize,
+    caller: &UnixStream,
+) -> Result<T, Refusal> {
     frame::send(stream, message).map_err(Refusal::Gone)?;
     receive(stream, caller)
 }
 
-fn receive(stream: &UnixStream, caller: &UnixStream) -> Result<Value, Refusal> {
+fn receive<T: DeserializeOwned>(stream: &UnixStream, caller: &UnixStream) -> Result<T, Refusal> {
     await_answer(stream.as_fd(), caller, ANSWER_TIMEOUT_MS).map_err(Refusal::Told)?;
-    let answer = frame::receive(stream).map_err(Refusal::Gone)?;
-    if answer["error"].is_null() {
-        Ok(answer)
-    } else {
-        Err(Refusal::Told(Error::from_json(&answer["error"])))
+    match receive_answer(stream) {
+        Ok(answer) => answer.map_err(Refusal::Told),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(Refusal::Told(Error::failed(format!("the network is not understood: {error}"))))
+        }
+        Err(error) => Err(Refusal::Gone(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::os::unix::net::UnixListener;
     use std::thread;
 
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::attachment::request::tests::example;
-    use crate::attachment::shared::seat_to_json;
     use crate::attachment::store::tests::Scratch;
 
-    const SEAT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
+    const GIVEN: Addresses = Addresses { address: Ipv4Addr::new(10, 9, 0, 100), address6: None };
 
     /// What a network does with a connection: hang up, or read a message and answer it.
     type Answers = Vec<Option<Value>>;
 
     /// Takes a place on a network that gives these answers, one for each connection. Returns how
     /// many connections there were, too.
-    fn take(name: &str, answers: Answers) -> (Result<Membership, Error>, usize) {
+    fn take(name: &str, answers: Answers) -> (Result<NetworkLease, Error>, usize) {
         let scratch = Scratch::new(name);
         let files = scratch.files("a");
         let network = network_files(&files, &example().network);
@@ -246,28 +241,28 @@ mod tests {
                 let (stream, _) = listener.accept().unwrap();
                 asked += 1;
                 if let Some(answer) = answer {
-                    assert_eq!(frame::receive(&stream).unwrap()["execute"], "join");
+                    let asked: Value = frame::receive(&stream).unwrap();
+                    assert_eq!(asked["execute"], "join");
                     frame::send(&stream, &answer).unwrap();
                 }
             }
             asked
         });
         let (_caller, caller) = UnixStream::pair().unwrap();
-        let taken = Membership::take(&example(), &files, &caller);
+        let taken = NetworkLease::take(&example(), &files, &caller);
         (taken, serving.join().unwrap())
     }
 
     #[test]
     fn place_is_the_one_that_the_network_gives() {
-        let (taken, _) = take("place", vec![Some(seat_to_json(SEAT, None))]);
-        let membership = taken.unwrap();
-        assert_eq!((membership.address, membership.address6), (SEAT, None));
+        let (taken, _) = take("place", vec![Some(json!(GIVEN))]);
+        assert_eq!(taken.unwrap().addresses, GIVEN);
     }
 
     #[test]
     fn network_that_has_just_ended_is_tried_again() {
-        let (taken, asked) = take("again", vec![None, None, Some(seat_to_json(SEAT, None))]);
-        assert_eq!((taken.unwrap().address, asked), (SEAT, 3));
+        let (taken, asked) = take("again", vec![None, None, Some(json!(GIVEN))]);
+        assert_eq!((taken.unwrap().addresses, asked), (GIVEN, 3));
         let (taken, asked) = take("never", vec![None; ATTEMPTS]);
         assert_eq!(taken.unwrap_err().message, "the network ends again and again");
         assert_eq!(asked, ATTEMPTS);
@@ -276,10 +271,11 @@ mod tests {
     #[test]
     fn refusal_is_passed_on_and_not_tried_again() {
         let refused = Error::failed("the network net is full").with_hint(Some("leave it"));
-        let (taken, asked) = take("told", vec![Some(json!({ "error": refused.to_json() }))]);
+        let (taken, asked) = take("told", vec![Some(json!({ "error": refused }))]);
         assert_eq!((taken.unwrap_err(), asked), (refused, 1));
         let (taken, _) = take("nonsense", vec![Some(json!({ "address": "nowhere" }))]);
-        assert_eq!(taken.unwrap_err().message, "the network gave no address");
+        let told = taken.unwrap_err().message;
+        assert!(told.starts_with("the network is not understood: "), "{told}");
     }
 
     #[test]
@@ -287,7 +283,7 @@ mod tests {
         let (stream, _network) = UnixStream::pair().unwrap();
         let (gone, caller) = UnixStream::pair().unwrap();
         drop(gone);
-        let Err(Refusal::Told(error)) = ask(&stream, &json!({}), &caller) else {
+        let Err(Refusal::Told(error)) = ask::<Done>(&stream, &json!({}), &caller) else {
             panic!("there is no answer")
         };
         assert_eq!(error.message, "the caller has gone");
@@ -298,9 +294,8 @@ mod tests {
         let scratch = Scratch::new("leave");
         let (stream, mut theirs) = UnixStream::pair().unwrap();
         let network = scratch.files("n");
-        let mut membership =
-            Membership { stream, network, is_ended: false, address: SEAT, address6: None };
-        let leaving = thread::spawn(move || membership.end());
+        let mut lease = NetworkLease { stream, network, is_ended: false, addresses: GIVEN };
+        let leaving = thread::spawn(move || lease.end());
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the network hears of it");
         assert!(!leaving.is_finished(), "interface and ports may still be there");
         drop(theirs);

@@ -1,0 +1,193 @@
+//! What our processes say to each other.
+//!
+//! Owns the messages that go over [`frame`](super::frame)s and the refusal in the place of an
+//! answer. Keys stay what they are, since a process of an earlier version may be at the other end.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use slirp_core::netns::NamespaceId;
+use slirp_core::wire::MacAddr;
+
+use super::error::Error;
+use super::form::{self, Netns};
+use super::frame;
+use super::request::{Addresses, Request};
+
+/// What a client asks a keeper for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "execute", rename_all = "lowercase")]
+pub(crate) enum ClientRequest {
+    /// Which namespace it serves.
+    Info,
+    /// That it serves the namespace whose descriptor follows.
+    Enter,
+    /// That it ends.
+    End,
+}
+
+/// The answer to [`ClientRequest::Info`], and that to [`ClientRequest::Enter`] of another
+/// container.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Info {
+    /// It waits for the container to say which namespace it is in.
+    Waiting {
+        /// True.
+        waiting: bool,
+    },
+    /// It serves this one.
+    Serving(Netns),
+}
+
+impl Info {
+    /// The namespace that is served.
+    pub(crate) fn netns(&self) -> Option<NamespaceId> {
+        match self {
+            Self::Waiting { .. } => None,
+            Self::Serving(netns) => (*netns).into(),
+        }
+    }
+}
+
+/// The answer to [`ClientRequest::End`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// True.
+    pub(crate) ended: bool,
+}
+
+/// What a keeper says to its caller when the network works, and [`COMMIT`] is awaited.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// Missing while the keeper waits for the container.
+    #[serde(flatten)]
+    pub(crate) addresses: Option<Addresses>,
+    /// The interface's Ethernet address.
+    pub(crate) mac: String,
+}
+
+/// What the caller says then: the attachment is to stay.
+pub(crate) const COMMIT: &str = "commit";
+/// What the keeper says last.
+pub(crate) const KEPT: &str = "kept";
+
+/// What a keeper tells its engine; descriptors follow.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EngineOrder {
+    pub(crate) request: Request,
+    /// Where the API socket is to be.
+    pub(crate) api_socket: PathBuf,
+    /// Whether the guest's user namespace follows behind the device.
+    pub(crate) user_namespace: bool,
+}
+
+/// What a keeper tells the process of a network that it starts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NetworkOrder {
+    pub(crate) request: Request,
+    pub(crate) host_netns: HostNetns,
+    /// Where keepers join.
+    pub(crate) socket: PathBuf,
+    /// Where the API socket is to be.
+    pub(crate) api_socket: PathBuf,
+}
+
+/// What a client asks the process of a network for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "execute", rename_all = "lowercase")]
+pub(crate) enum NetworkRequest {
+    /// [`Addresses`]; a [`Device`] follows.
+    Join {
+        request: Box<Request>,
+        #[serde(rename = "hostNetns")]
+        host_netns: HostNetns,
+    },
+    /// An answer once members whose keepers have hung up are gone.
+    Settle,
+}
+
+/// Device and inode of the network namespace in which a keeper runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct HostNetns(u64, u64);
+
+impl HostNetns {
+    /// Our own.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub(crate) fn own() -> io::Result<Self> {
+        let id = NamespaceId::of_path(Path::new("/proc/self/ns/net"))?;
+        Ok(Self(id.device, id.inode))
+    }
+}
+
+/// A member's interface, whose descriptor follows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Device {
+    #[serde(serialize_with = "form::write::<_, form::Mac, _>")]
+    #[serde(deserialize_with = "form::read::<_, form::Mac, _>")]
+    pub(crate) mac: Option<MacAddr>,
+}
+
+/// An answer that says no more than that it has been done.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Done {}
+
+/// Receives what is asked for. The inner error is for the other side, whose message is not
+/// understood.
+///
+/// # Errors
+/// Those of [`frame::receive`] otherwise.
+pub(crate) fn receive_order<T: DeserializeOwned>(
+    stream: &UnixStream,
+) -> io::Result<Result<T, Error>> {
+    match frame::receive(stream) {
+        Ok(order) => Ok(Ok(order)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Ok(Err(Error::failed(format!("the request cannot be read: {error}"))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What was asked for, or why not.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Refused { error: Error },
+    Given(T),
+}
+
+/// Sends an answer, or why there is none.
+///
+/// # Errors
+/// Those of [`frame::send`].
+pub(crate) fn answer<T: Serialize>(
+    stream: &UnixStream,
+    answer: Result<T, Error>,
+) -> io::Result<()> {
+    let answer = match answer {
+        Ok(given) => Answer::Given(given),
+        Err(error) => Answer::Refused { error },
+    };
+    frame::send(stream, &answer)
+}
+
+/// Receives an answer; the inner error is the other side's.
+///
+/// # Errors
+/// Those of [`frame::receive`].
+pub(crate) fn receive_answer<T: DeserializeOwned>(
+    stream: &UnixStream,
+) -> io::Result<Result<T, Error>> {
+    Ok(match frame::receive(stream)? {
+        Answer::Given(given) => Ok(given),
+        Answer::Refused { error } => Err(error),
+    })
+}

@@ -1,0 +1,63 @@
+//! What all members of a shared network have to agree on.
+
+use serde_json::{Map, Value, json};
+
+use crate::attachment::request::Request;
+
+/// What the members of a network agree on, by the keys of the configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Terms(Map<String, Value>);
+
+impl Terms {
+    pub(super) fn of(request: &Request) -> Self {
+        let plan = &request.plan;
+        let shown = |value: Option<String>| value.map_or(Value::Null, Value::String);
+        let pairs = [
+            ("mtu", json!(request.mtu)),
+            ("cidr", json!(format!("{}/{}", plan.network(), plan.prefix_len()))),
+            ("cidr6", shown(plan.ipv6().map(|plan| format!("{}/64", plan.prefix())))),
+            ("disableHostLoopback", json!(!request.policy.allow_host_loopback)),
+            ("disableDNS", json!(!request.policy.dns_service)),
+            ("outboundAddr", shown(request.outbound.ipv4.map(|address| address.to_string()))),
+            ("outboundAddr6", shown(request.outbound.ipv6.map(|address| address.to_string()))),
+            ("sandbox", json!(request.sandbox)),
+        ];
+        Self(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// In which keys `other` differs, for a person; `None` where it does not.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        let shown = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => "none".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        let differing = self.0.iter().filter(|(key, value)| other.0.get(*key) != Some(*value));
+        let words: Vec<String> = differing
+            .map(|(key, value)| {
+                format!("{key} is {}, not {}", shown(Some(value)), shown(other.0.get(key)))
+            })
+            .collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attachment::request::tests::example;
+
+    #[test]
+    fn difference_names_the_keys_and_both_values() {
+        let terms = Terms::of(&example());
+        assert_eq!(terms.difference(&terms), None);
+        let mut other = example();
+        other.mtu = 9000;
+        other.outbound.ipv4 = None;
+        other.ports = Vec::new();
+        assert_eq!(
+            terms.difference(&Terms::of(&other)).unwrap(),
+            "mtu is 1500, not 9000; outboundAddr is 192.0.2.1, not none"
+        );
+    }
+}
