@@ -60,7 +60,8 @@ fn may_bind(path: &Path) -> Result<(), Errno> {
     if !is_folder {
         return Err(Errno::ENOTDIR);
     }
-    // Of what else there is bind(2) knows better: an outer filter of system calls may forbid to ask.
+    // Of what else there is bind(2) knows better: an outer filter of system calls may forbid to
+    // ask.
     if let Err(
         errno @ (Errno::EACCES | Errno::EROFS | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
     ) = eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)

@@ -12,9 +12,8 @@ use slirp_core::host::frame_socket::FrameSocketError;
 use slirp_core::host::recording::RecordingError;
 use slirp_core::host::tap::TapError;
 use slirp_core::instance::{ForwardError, MTU_MIN, OutboundError, RunError, StartError};
+use slirp_core::launch::LaunchError;
 use slirp_core::netns::{AttachError, WatchError};
-use slirp_core::sandbox::SandboxError;
-use slirp_core::sandbox::seccomp::SeccompError;
 
 use crate::options::SOCKET_PATH_CAP;
 
@@ -41,12 +40,8 @@ pub(crate) enum RunFailure {
     TargetWatch(#[from] WatchError),
     #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
     Recording(PathBuf, #[source] RecordingError),
-    #[error("cannot close the descriptors that the caller left open: {0}")]
-    Inherited(#[source] io::Error),
     #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    #[error(transparent)]
-    Seccomp(#[from] SeccompError),
+    Launch(#[from] LaunchError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the path of the API socket is too long (>= {SOCKET_PATH_CAP})")]
@@ -68,9 +63,11 @@ impl RunFailure {
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Attach(error) => error.hint().map(Into::into),
-            Self::Sandbox(error) => error.hint().map(Into::into),
+            Self::Launch(LaunchError::Sandbox(error)) => error.hint().map(Into::into),
             Self::Forward(error) => hint_of_port(error).map(Into::into),
-            Self::Start(error) => hint_of_start(error).map(Into::into),
+            Self::Start(error) | Self::Launch(LaunchError::Start(error)) => {
+                hint_of_start(error).map(Into::into)
+            }
             Self::ApiBind(path, error) => {
                 hint_of_file(error).map(|hint| format!("{}: {hint}", path.display()).into())
             }
@@ -89,8 +86,7 @@ impl RunFailure {
             | Self::SocketPeer(..)
             | Self::TargetWatch(_)
             | Self::Recording(..)
-            | Self::Inherited(_)
-            | Self::Seccomp(_)
+            | Self::Launch(_)
             | Self::Signals(_)
             | Self::Watch(_)
             | Self::Run(_) => None,

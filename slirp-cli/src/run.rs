@@ -3,34 +3,32 @@
 //! Owns the order of the start and of the end, and is the only place that drives the engine. What
 //! happens on the way is reported as a [`Milestone`]; the words are a dialect's.
 //!
-//! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold signals
-//!    back
+//! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold
+//!    signals back
 //! 2. allow as many descriptors as the hard limit does; find the target; look at whatever else the
 //!    options name ([`checks`]), while nothing has been made yet, and open the published ports
 //! 3. open the TAP device, or wait for the peer of a socket
 //! 4. empty the recording, bind the API socket
-//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while there
-//!    is a single thread: whatever has to be opened by name is open by now
+//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while
+//!    there is a single thread: whatever has to be opened by name is open by now
 //! 6. start the engine, which takes the published ports over
 //! 7. report that it has started, tell the ready descriptor: nothing can fail any more
-//! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a signal
-//!    (killed by it, after cleaning up) or the engine's own end (status 1)
+//! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a
+//!    signal (killed by it, after cleaning up) or the engine's own end (status 1)
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-use slirp_core::close_inherited_fds;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::dns::DnsConfig;
 use slirp_core::host::link::Link;
-use slirp_core::instance::{self, Builder, Forward, MTU_MIN, RunError};
+use slirp_core::instance::{Builder, Forward, MTU_MIN, RunError};
+use slirp_core::launch::{self, Confinement, Prepared};
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
-use slirp_core::sandbox::{Outside, RemovedFile, Sandbox, seccomp};
+use slirp_core::sandbox::Sandbox;
 
 use crate::checks::{self, Checked};
 use crate::console;
@@ -74,7 +72,7 @@ pub(crate) fn run(
 
     let signals = Signals::hold().map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
-    raise_descriptor_limit();
+    launch::raise_descriptor_limit();
     let found = guest::find(target, options)?;
     let Checked { mut ports, recording } = checks::check(options)?;
     let opened = match guest::open(found, options, sources, report)? {
@@ -93,17 +91,22 @@ pub(crate) fn run(
         builder = builder.recording(recording.emptied().map_err(failed)?);
     }
     let api = options.api_socket.as_deref().map(bind_api).transpose()?;
-    // After everything that is opened by name (TAP device, API socket), before the first thread and
-    // the first packet.
-    let (outside, watch) =
-        confine(options, opened.userns, api.as_ref().and_then(ApiSocket::file), opened.watch)?;
-    if let Some(outside) = outside {
-        builder = builder.outside(outside);
+    let mut sandbox = Sandbox::new()
+        .user_namespace(opened.userns)
+        .removed_file(api.as_ref().and_then(ApiSocket::file));
+    if !options.dns.is_empty() || !options.policy.dns_service {
+        sandbox = sandbox.resolv_conf(None);
     }
     if let Some(api) = api {
         builder = builder.api_socket(api);
     }
-    let running = builder.spawn()?.into_background().map_err(RunFailure::Watch)?;
+    let mut watch = opened.watch;
+    if options.sandbox {
+        sandbox = sandbox.target(watch.take());
+    }
+    let mut confined = Prepared::new(builder).confine(confinement(options, sandbox))?;
+    let watch = watch.or(confined.take_target());
+    let running = confined.start()?;
     // Which port the system has picked cannot be known from the command line.
     let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
@@ -172,43 +175,17 @@ fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
     ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))
 }
 
-/// Gives up what a running network does not need, as far as that is asked for. Returns what stays
-/// outside, and the target's watch as it is inside.
-fn confine(
-    options: &Options,
-    userns: Option<OwnedFd>,
-    removed: Option<RemovedFile>,
-    mut watch: Option<TargetWatch>,
-) -> Result<(Option<Outside>, Option<TargetWatch>), RunFailure> {
-    if options.sandbox || options.seccomp {
-        // What was named through one of them (/proc/self/fd/N) is open by now.
-        close_inherited_fds().map_err(RunFailure::Inherited)?;
-    }
-    let mut outside = None;
+/// What a running network gives up, as far as that is asked for.
+fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
+    let mut confinement = Confinement::none();
     if options.sandbox {
-        let mut sandbox = Sandbox::new().user_namespace(userns).removed_file(removed).target(watch);
-        if !options.dns.is_empty() || !options.policy.dns_service {
-            sandbox = sandbox.resolv_conf(None);
-        }
-        let entered = sandbox.enter()?;
-        outside = Some(entered.outside);
-        watch = entered.target;
+        confinement = confinement.sandbox(sandbox);
     }
     if options.seccomp {
         let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
-        let ours = ours.into_iter().flatten();
-        seccomp::apply(instance::system_calls().chain(ours))?;
+        confinement = confinement.filter(ours.into_iter().flatten());
     }
-    Ok((outside, watch))
-}
-
-/// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
-        tracing::warn!(%errno, "cannot raise the limit of open descriptors");
-    }
+    confinement
 }
 
 /// How the engine has ended, which takes it a bounded time.

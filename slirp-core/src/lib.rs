@@ -14,6 +14,8 @@ mod flow;
 pub mod host;
 #[cfg(feature = "host")]
 pub mod instance;
+#[cfg(feature = "host")]
+pub mod launch;
 pub mod member;
 #[cfg(feature = "host")]
 pub mod netns;

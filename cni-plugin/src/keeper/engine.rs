@@ -1,7 +1,8 @@
 //! The process that carries an attachment's traffic.
 //!
 //! Owns its start: what it is told and given by its keeper, what has to be opened by name, the way
-//! into the sandbox, the host's ports. Everything else is slirp-core's. It ends when its keeper does.
+//! into the sandbox, the host's ports. Everything else is slirp-core's. It ends when its keeper
+//! does.
 
 use std::ffi::CStr;
 use std::io;
@@ -14,16 +15,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::dup2_stdin;
 use slirp_core::control::server::ApiSocket;
 use slirp_core::host::link::Tap;
 use slirp_core::instance::{
-    self, BackgroundInstance, Builder, Forward, ForwardError, Handle, OpenForwards,
+    BackgroundInstance, Builder, Forward, ForwardError, Handle, OpenForwards,
 };
-use slirp_core::sandbox::seccomp::{self, SystemCall};
-use slirp_core::sandbox::{Outside, Sandbox};
-use slirp_core::{close_inherited_fds, inherited_fd, receive_fd, reset_signals};
+use slirp_core::launch::{self, Confinement, LaunchError, Prepared};
+use slirp_core::sandbox::Sandbox;
+use slirp_core::sandbox::seccomp::SystemCall;
+use slirp_core::{inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
 use super::{log, name_process};
@@ -85,14 +86,9 @@ fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     let user_namespace = order.user_namespace.then(|| receive_fd(keeper.as_fd())).transpose();
     let user_namespace = user_namespace.map_err(untold)?;
     let api = api_socket(&order.api_socket)?;
-    raise_descriptor_limit();
-    let builder = configured(Builder::new(tap), &request).measure_host();
-    let mut builder = builder.api_socket(api);
-    // After everything that is opened by name, before the first thread and the first packet.
-    if request.sandbox {
-        builder = builder.outside(confine(user_namespace, core::iter::empty())?);
-    }
-    let running = spawn(builder)?;
+    launch::raise_descriptor_limit();
+    let builder = configured(Builder::new(tap), &request).api_socket(api);
+    let running = start_confined(builder, &request, user_namespace, core::iter::empty())?;
     publish(&request, running.handle())?;
     Ok(running)
 }
@@ -111,36 +107,32 @@ pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
         .search_domains(request.search_domains.iter().cloned())
 }
 
-pub(super) fn spawn(builder: Builder) -> Result<BackgroundInstance, Error> {
-    let instance = builder.spawn().map_err(|error| Error::failed(error.to_string()))?;
-    instance
-        .into_background()
-        .map_err(|error| Error::failed(format!("cannot watch the network: {error}")))
-}
-
-/// Enters the sandbox, in which `more` is allowed besides what every engine needs. Returns what
-/// stays outside.
-pub(super) fn confine(
+/// Starts an engine of which `builder` holds everything that has a name. If the request wants a
+/// sandbox, the engine lives in one, where `more` system calls are allowed besides those of every
+/// engine.
+pub(super) fn start_confined(
+    builder: Builder,
+    request: &Request,
     user_namespace: Option<OwnedFd>,
     more: impl Iterator<Item = &'static SystemCall>,
-) -> Result<Outside, Error> {
-    let turn_off = "set \"sandbox\": false to run without";
-    close_inherited_fds().map_err(|error| {
-        Error::failed(format!("cannot close inherited descriptors: {error}"))
-            .with_hint(Some(turn_off))
+) -> Result<BackgroundInstance, Error> {
+    let mut confinement = Confinement::none();
+    if request.sandbox {
+        let sandbox = Sandbox::new().user_namespace(user_namespace);
+        confinement = confinement.sandbox(sandbox).filter(SYSTEM_CALLS.iter().chain(more));
+    }
+    let confined = Prepared::new(builder).confine(confinement).map_err(|error| {
+        let known = if let LaunchError::Sandbox(error) = &error { error.hint() } else { None };
+        let hint = known.unwrap_or("set \"sandbox\": false to run without");
+        Error::failed(error.to_string()).with_hint(Some(hint))
     })?;
-    let entered = Sandbox::new().user_namespace(user_namespace).enter().map_err(|error| {
-        Error::failed(error.to_string()).with_hint(Some(error.hint().unwrap_or(turn_off)))
-    })?;
-    seccomp::apply(instance::system_calls().chain(SYSTEM_CALLS).chain(more))
-        .map_err(|error| Error::failed(error.to_string()).with_hint(Some(turn_off)))?;
-    Ok(entered.outside)
+    confined.start().map_err(|error| Error::failed(error.to_string()))
 }
 
 /// Looks whether the host has the addresses and ports of a request, before there is a device. The
 /// ports are closed again: the engine, another process, opens them for good.
 pub(super) fn verify(request: &Request) -> Result<(), Error> {
-    raise_descriptor_limit();
+    launch::raise_descriptor_limit();
     request.outbound.verify().map_err(|error| Error::failed(error.to_string()))?;
     for forward in &request.ports {
         OpenForwards::open(&[*forward], &request.plan).map_err(refused(forward))?;
@@ -158,15 +150,6 @@ pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
 
 fn refused(forward: &Forward) -> impl FnOnce(ForwardError) -> Error {
     move |error| Error::failed(format!("port mapping {}: {error}", ports::shown(forward)))
-}
-
-/// Every flow has a socket, and soft limits are low for the sake of select(2), which we do not use.
-pub(super) fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
-        tracing::warn!(%errno, "cannot raise the limit of open descriptors");
-    }
 }
 
 /// Waits until the keeper or the network has ended.
@@ -232,7 +215,9 @@ mod tests {
         let bind = || TcpListener::bind("127.0.77.1:0").unwrap();
         let mut request = Request { outbound: OutboundAddresses::default(), ..example() };
         let board = Builder::new(Switchboard::new().unwrap());
-        let running = spawn(configured(board, &request)).unwrap();
+        request.sandbox = false;
+        let builder = configured(board, &request);
+        let running = start_confined(builder, &request, None, core::iter::empty()).unwrap();
         let taken = bind();
         let guest = "10.9.0.7:80".parse().unwrap();
         let forward = |host: SocketAddr| Forward::new(ForwardProtocol::Tcp, host, guest);

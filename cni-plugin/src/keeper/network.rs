@@ -36,6 +36,7 @@ use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,
 };
+use slirp_core::launch;
 use slirp_core::receive_fd;
 
 use super::door::{Connection, Door};
@@ -126,16 +127,13 @@ impl Network {
         let door = Door::open(&order.socket, CLIENT_TIMEOUT)
             .map_err(|error| Error::failed(format!("{}: {error}", order.socket.display())))?;
         let api = engine::api_socket(&order.api_socket)?;
-        engine::raise_descriptor_limit();
+        launch::raise_descriptor_limit();
         let board = Switchboard::new()
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
-        let mut builder = builder.measure_host().api_socket(api);
-        if request.sandbox {
-            // Not in the user namespace of a member, whose root would be root over us.
-            builder = builder.outside(engine::confine(None, member_system_calls())?);
-        }
-        let running = engine::spawn(builder)?;
+        let builder = builder.api_socket(api);
+        // Not in the user namespace of a member, whose root would be root over us.
+        let running = engine::start_confined(builder, &request, None, member_system_calls())?;
         Ok(Self {
             terms: Terms::of(&request),
             host_netns: order.host_netns,

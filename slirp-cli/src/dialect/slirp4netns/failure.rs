@@ -2,6 +2,8 @@
 
 use std::io;
 
+use slirp_core::launch::LaunchError;
+
 use crate::console::eprint_line;
 use crate::failure::RunFailure;
 use crate::options::SOCKET_PATH_CAP;
@@ -36,9 +38,7 @@ fn text(failure: &RunFailure) -> String {
         | RunFailure::Attach(_)
         | RunFailure::SocketPeer(..)
         | RunFailure::Recording(..)
-        | RunFailure::Inherited(_)
-        | RunFailure::Sandbox(_)
-        | RunFailure::Seccomp(_)
+        | RunFailure::Launch(_)
         | RunFailure::Start(_)
         | RunFailure::Signals(_)
         | RunFailure::Watch(_)
@@ -57,10 +57,10 @@ const fn known_end(failure: &RunFailure) -> &'static [&'static str] {
         RunFailure::ApiPathTooLong | RunFailure::ApiBind(..) => {
             &["do_slirp is exiting", "do_slirp failed", "parent failed"]
         }
-        RunFailure::Sandbox(_) => {
+        RunFailure::Launch(LaunchError::Sandbox(_)) => {
             &["create_sandbox failed", "do_slirp is exiting", "do_slirp failed", "parent failed"]
         }
-        RunFailure::Seccomp(_) => {
+        RunFailure::Launch(LaunchError::Seccomp(_)) => {
             &["enable_seccomp failed", "do_slirp is exiting", "do_slirp failed", "parent failed"]
         }
         RunFailure::MtuTooSmall(_)
@@ -70,7 +70,7 @@ const fn known_end(failure: &RunFailure) -> &'static [&'static str] {
         | RunFailure::SocketPeer(..)
         | RunFailure::TargetWatch(_)
         | RunFailure::Recording(..)
-        | RunFailure::Inherited(_)
+        | RunFailure::Launch(_)
         | RunFailure::Start(_)
         | RunFailure::Signals(_)
         | RunFailure::Watch(_)

@@ -1,0 +1,141 @@
+//! The one order in which a program starts a network: open, confine, start.
+//!
+//! # Theory of operation
+//! A sandbox shows no file by its name, and a filter of system calls forbids to open any, so
+//! anything with a name is opened before: device, sockets, ports, recording. Both apply to the
+//! thread that asks for them and to those that it starts, so the engine's threads are started
+//! afterwards. Each step consumes the one before it, so that the order cannot be got wrong:
+//!
+//! | state | what is true | next |
+//! | --- | --- | --- |
+//! | [`Prepared`] | everything with a name is in the [`Builder`]; there is one thread | [`Prepared::confine`] |
+//! | [`Confined`] | sandbox and filter apply as far as they were asked for | [`Confined::start`] |
+//! | [`BackgroundInstance`] | the engine runs | |
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::instance::{self, BackgroundInstance, Builder, StartError};
+use crate::netns::TargetWatch;
+use crate::sandbox::seccomp::{self, SeccompError, SystemCall};
+use crate::sandbox::{Sandbox, SandboxError};
+use crate::sys::close_inherited_fds;
+
+/// Why a network could not be launched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The descriptors that the caller left open could not be closed.
+    #[error("cannot close the descriptors that the caller left open: {0}")]
+    Inherited(#[source] io::Error),
+    /// The sandbox could not be entered.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// System calls could not be filtered.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    /// The engine could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The end of the engine could not be watched.
+    #[error("cannot watch the network: {0}")]
+    Watch(#[source] io::Error),
+}
+
+/// Raises the limit of open descriptors to what the process may have. To be called before a
+/// [`Builder`] is made, which reads the limit.
+///
+/// Every flow has a socket. Soft limits are low for the sake of select(2), which is not used here.
+pub fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "cannot raise the limit of open descriptors");
+    }
+}
+
+/// What a running network gives up.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Confinement {
+    sandbox: Option<Sandbox>,
+    allowed: Option<Vec<&'static SystemCall>>,
+}
+
+impl Confinement {
+    /// Nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Everything outside of `sandbox`.
+    pub fn sandbox(self, sandbox: Sandbox) -> Self {
+        Self { sandbox: Some(sandbox), ..self }
+    }
+
+    /// All system calls but the engine's own and `more`, which are the program's.
+    pub fn filter(self, more: impl IntoIterator<Item = &'static SystemCall>) -> Self {
+        Self { allowed: Some(instance::system_calls().chain(more).collect()), ..self }
+    }
+}
+
+/// A network with everything open that has a name, before the first thread.
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared {
+    builder: Builder,
+}
+
+impl Prepared {
+    /// A network of which `builder` holds everything that has a name.
+    pub fn new(builder: Builder) -> Self {
+        Self { builder }
+    }
+
+    /// Gives up what `confinement` says, for good. Descriptors that the caller left open are closed
+    /// if there is anything to give up: a file that was named through one of them
+    /// (`/proc/self/fd/N`) is open by now.
+    ///
+    /// # Errors
+    /// The first step that fails; the process may be confined in part.
+    pub fn confine(self, confinement: Confinement) -> Result<Confined, LaunchError> {
+        let Confinement { sandbox, allowed } = confinement;
+        if sandbox.is_some() || allowed.is_some() {
+            close_inherited_fds().map_err(LaunchError::Inherited)?;
+        }
+        let mut confined = Confined { builder: self.builder, target: None };
+        if let Some(sandbox) = sandbox {
+            let entered = sandbox.enter()?;
+            confined.builder = confined.builder.outside(entered.outside);
+            confined.target = entered.target;
+        }
+        if let Some(allowed) = allowed {
+            seccomp::apply(allowed.into_iter())?;
+        }
+        Ok(confined)
+    }
+}
+
+/// A network that has given up what it does not need.
+#[derive(Debug)]
+#[must_use]
+pub struct Confined {
+    builder: Builder,
+    target: Option<TargetWatch>,
+}
+
+impl Confined {
+    /// Takes the watch that [`Sandbox::target`] was given, as it is inside of the sandbox.
+    pub fn take_target(&mut self) -> Option<TargetWatch> {
+        self.target.take()
+    }
+
+    /// Starts the engine in the background.
+    ///
+    /// # Errors
+    /// [`LaunchError::Start`] and [`LaunchError::Watch`]; no thread is left then.
+    pub fn start(self) -> Result<BackgroundInstance, LaunchError> {
+        self.builder.spawn()?.into_background().map_err(LaunchError::Watch)
+    }
+}
