@@ -6,10 +6,10 @@
 //! # Theory of operation
 //! A stream is a description that the caller shares, so `O_NONBLOCK` must not be set on it. FIFOs,
 //! pipes and terminals are opened anew, sockets are written to with `MSG_DONTWAIT`, and for all
-//! others (files, and what we may not open) poll(2) is asked first: on Linux a pipe that is writable
-//! takes `PIPE_BUF` bytes. A text that finds no room is lost; how many lines were is said in front
-//! of the next text that does find room. The main thread, and no other, waits up to [`PATIENCE`] for
-//! a slow reader, and not again until there was room.
+//! others (files, and what we may not open) poll(2) is asked first: on Linux a pipe that is
+//! writable takes `PIPE_BUF` bytes. A text that finds no room is lost; how many lines were is said
+//! in front of the next text that does find room. The main thread, and no other, waits up to
+//! [`PATIENCE`] for a slow reader, and not again until there was room.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::{File, OpenOptions};

@@ -8,7 +8,7 @@
 //!
 //! | state | what is true | next |
 //! | --- | --- | --- |
-//! | [`Prepared`] | everything with a name is in the [`Builder`]; there is one thread | [`Prepared::confine`] |
+//! | [`Prepared`] | what has a name is open; there is one thread | [`Prepared::confine`] |
 //! | [`Confined`] | sandbox and filter apply as far as they were asked for | [`Confined::start`] |
 //! | [`BackgroundInstance`] | the engine runs | |
 
@@ -111,7 +111,7 @@ impl Prepared {
             confined.target = entered.target;
         }
         if let Some(allowed) = allowed {
-            seccomp::apply(allowed.into_iter())?;
+            seccomp::apply(allowed)?;
         }
         Ok(confined)
     }

@@ -1,8 +1,18 @@
-//! Attachments: containers with a network of ours, whoever asks for it.
+//! Attachments: containers with a network of ours.
 //!
-//! Owns the two verbs, [`attach`] and [`detach`], what they need ([`request`]), where attachments
-//! are written down ([`store`], [`record`]) and how the processes behind them are found and stopped
-//! ([`identity`], [`contact`], [`stop`]), without waiting for what has a name of theirs ([`open`]).
+//! Owns the two verbs, [`attach`] and [`detach`], and what stands behind them:
+//!
+//! ```text
+//!  attach detach      the verbs
+//!  mixture stop       one name, one configuration; ending the processes for certain
+//!  contact network    talking to a keeper; the process of a shared network
+//!  store record       where attachments are written down
+//!  message frame      what processes say to each other, and how it is carried
+//!  request form       what an attachment is to be like, and how it is written
+//!  key identity       which container, which process
+//!  open error ports   opening without waiting; failures; ports in words
+//! ```
+//!
 //! Knows neither CNI nor OCI hooks, which are two ways to ask, nor what the processes do, which is
 //! in [`keeper`](crate::keeper).
 

@@ -123,7 +123,10 @@ mod tests {
         for value in [
             json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]),
             json!([{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "" }]),
-            json!([{ "hostPort": 8080, "containerPort": 80 }, { "hostPort": 8080, "containerPort": 80 }]),
+            json!([
+                { "hostPort": 8080, "containerPort": 80 },
+                { "hostPort": 8080, "containerPort": 80 },
+            ]),
         ] {
             assert_eq!(rules(&value, None), Ok(vec!["0.0.0.0:8080->80/tcp".to_owned()]));
         }

@@ -298,10 +298,12 @@ mod tests {
     fn every_key_is_read_in_any_case() {
         let settings = read(
             json!({
-                "Mtu": 9000, "CIDR": "10.7.0.0/16", "cidr6": "fd07::/64", "metric": 5, "sandbox": false,
+                "Mtu": 9000, "CIDR": "10.7.0.0/16", "cidr6": "fd07::/64", "metric": 5,
+                "sandbox": false,
                 "disablehostloopback": true, "disableDns": true, "outboundAddr": "127.0.0.1",
                 "outboundaddr6": "::1", "portmappings": [{ "hostport": 1, "containerPort": 2 }],
-                "logFile": "/tmp/log", "dns": { "nameservers": ["192.0.2.53"], "search": ["a.test"] },
+                "logFile": "/tmp/log",
+                "dns": { "nameservers": ["192.0.2.53"], "search": ["a.test"] },
                 "runtimeConfig": {
                     "portMappings": [{ "hostPort": 3, "containerPort": 4, "protocol": "udp" }],
                     "ips": ["10.7.1.1/16", "fd07::9"], "mac": "02:00:00:00:00:07",
@@ -405,7 +407,10 @@ mod tests {
         assert_eq!(membership.aliases, ["Web"]);
         assert!(!membership.is_address_chosen);
         let membership = shared(
-            json!({ "shared": true, "runtimeConfig": { "ips": ["10.0.2.7"], "aliases": ["DB", "db"] } }),
+            json!({
+                "shared": true,
+                "runtimeConfig": { "ips": ["10.0.2.7"], "aliases": ["DB", "db"] },
+            }),
             &[],
         );
         assert_eq!(membership.aliases, ["db"]);

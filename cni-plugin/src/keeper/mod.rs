@@ -15,12 +15,12 @@
 //! | state | what ends it |
 //! | --- | --- |
 //! | starting | anything that fails, which the caller is told |
-//! | waiting for the container to say which namespace it is in ([`waiting`]) | the container's end, a request, a signal, time |
-//! | uncommitted: the network works, the caller does not know yet what becomes of it | the caller's end |
+//! | [`waiting`] for the container's namespace | the container's end, a request, a signal, time |
+//! | uncommitted: the network works, its caller has not said that it stays | the caller's end |
 //! | serving | a request, a signal, the end of the container, the end of the engine |
 //!
-//! Whatever the reason, the end is the same: engine first, and with it interface and host ports,
-//! then socket and record, then the answer to who asked.
+//! Whatever the reason, the end is the same: the engine ends first, and with it interface and host
+//! ports, then the socket and record are removed, and finally the requester is answered.
 
 mod child;
 mod door;

@@ -8,16 +8,16 @@
 //!
 //! | state | next |
 //! | --- | --- |
-//! | new | *join* gets it addresses, if it agrees with the network; *settle* is answered and ends it |
-//! | seated | its device and Ethernet address make it a member, with its ports |
+//! | new | *join* gets it addresses, if it agrees with the network; *settle* is answered, the end |
+//! | joining | its device and Ethernet address make it a member, with its ports |
 //! | member | nothing: it stays until it hangs up or its device is gone |
 //!
-//! Each turn looks at those who have gone before it answers anybody, so that an answer to *settle*
-//! means that whoever hung up before has left nothing behind.
+//! Each turn removes clients that have gone before it answers any, so that an answer to *settle*
+//! means that clients that hung up before have left nothing behind.
 //!
-//! The end: when no client has a seat any more, the listener is closed, then the instance ends,
-//! then the last connection, which tells its keeper. Whoever has connected and is not seated yet is
-//! hung up on before an answer, and starts the network anew.
+//! The end: when no client has addresses any more, the listener is closed, then the instance ends,
+//! then the last connection, which tells its keeper. A client that has connected and not joined yet
+//! is hung up on without an answer, and starts the network anew.
 //!
 //! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
 //! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
@@ -57,7 +57,7 @@ const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 /// and stays its first client.
 pub(crate) fn run() -> ExitCode {
     let Ok(starter) = engine::take_over(c"slirp-network") else { return ExitCode::FAILURE };
-    // The one who starts us is not the one whom we end with.
+    // The network outlives the keeper that started it.
     let _ = setsid();
     let network = match Network::start(&starter) {
         Ok(network) => network,
@@ -176,8 +176,8 @@ impl Network {
         tracing::info!(network = %self.name, "the network has ended");
     }
 
-    /// Whether there is somebody to serve: a member, or somebody about to be one. Who has only
-    /// connected is none, or whoever looks whether we are still there would keep us there.
+    /// Whether there is a client to serve: a member, or one that is about to join. A client that has
+    /// merely connected does not count; otherwise a liveness probe would keep the process alive.
     fn is_needed(&self) -> bool {
         self.clients.iter().any(|client| match client.state {
             State::Joining(_) | State::Member { .. } => true,
@@ -201,7 +201,7 @@ impl Network {
         polled.first().and_then(PollFd::revents).is_none_or(|events| events.is_empty())
     }
 
-    /// Ends the memberships of those who have hung up or lost their device. Returns their
+    /// Ends the memberships of clients that have hung up or lost their device. Returns their
     /// connections.
     fn remove_gone(&mut self) -> Vec<Connection> {
         let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
@@ -348,7 +348,8 @@ impl Network {
             let _ = self.handle().blocking().remove_member(id);
             return Err(error);
         }
-        tracing::info!(container = %request.key, address = %request.address, "a container has joined");
+        let address = request.address;
+        tracing::info!(container = %request.key, %address, "a container has joined");
         Ok(State::Member { id, end })
     }
 

@@ -105,7 +105,8 @@ impl Roster {
         all.find(|&address| self.holder(IpAddr::V4(address)).is_none()).ok_or_else(|| {
             let last = Ipv4Addr::from_bits(end.to_bits() - 1);
             Error::failed(format!(
-                "the network {} has no address left: its {} containers have all from {first} to {last}",
+                "the network {} has no address left: its {} containers have all from {first} to \
+                 {last}",
                 self.network,
                 self.assigned.len()
             ))

@@ -72,8 +72,7 @@ Starting slirp
 
     #[test]
     fn outbound_addresses_stand_between_the_socket_and_the_mac_address() {
-        let mut options = Options::default();
-        options.api_socket = Some("/tmp/s".into());
+        let mut options = Options { api_socket: Some("/tmp/s".into()), ..Options::default() };
         options.outbound.ipv4 = Some("192.0.2.1".parse().unwrap());
         options.outbound.ipv6 = Some("2001:db8::1".parse().unwrap());
         let expected = [
@@ -87,8 +86,7 @@ Starting slirp
 
     #[test]
     fn the_filter_of_system_calls_is_said_what_it_does() {
-        let mut options = Options::default();
-        options.seccomp = true;
+        let options = Options { seccomp: true, ..Options::default() };
         assert!(lines(&options, None).last().unwrap().starts_with("seccomp: only "));
     }
 
