@@ -1,6 +1,6 @@
 //! What our processes say to each other.
 //!
-//! Owns the messages that go over [`frame`](super::frame)s and the refusal in the place of an
+//! Owns the messages that go over [`frame`]s and the refusal in the place of an
 //! answer. Keys stay what they are, since a process of an earlier version may be at the other end.
 
 use std::io;
