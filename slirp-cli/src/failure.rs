@@ -8,9 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nix::libc;
-use slirp_core::host::frame_socket::FrameSocketError;
-use slirp_core::host::recording::RecordingError;
-use slirp_core::host::tap::TapError;
+use slirp_core::host::link::{FrameSocketError, RecordingError, TapError};
 use slirp_core::instance::{ForwardError, MTU_MIN, OutboundError, RunError, StartError};
 use slirp_core::launch::LaunchError;
 use slirp_core::netns::{AttachError, WatchError};

@@ -160,7 +160,6 @@ fn builder(options: &Options, link: Link) -> Builder {
     let mut dns = DnsConfig::default();
     dns.servers.clone_from(&options.dns);
     Builder::new(link)
-        .measure_host()
         .plan(options.plan)
         .mtu(options.mtu)
         .policy(options.policy)

@@ -43,8 +43,8 @@ pub enum LaunchError {
     Watch(#[source] io::Error),
 }
 
-/// Raises the limit of open descriptors to what the process may have. To be called before a
-/// [`Builder`] is made, which reads the limit.
+/// Raises the limit of open descriptors to what the process may have. To be called before
+/// [`Prepared::new`], which reads the limit.
 ///
 /// Every flow has a socket. Soft limits are low for the sake of select(2), which is not used here.
 pub fn raise_descriptor_limit() {
@@ -88,9 +88,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// A network of which `builder` holds everything that has a name.
+    /// A network of which `builder` holds everything that has a name. Reads the limits of the host
+    /// and the process, which cannot be read any more once the process is confined.
     pub fn new(builder: Builder) -> Self {
-        Self { builder }
+        Self { builder: builder.measure_host() }
     }
 
     /// Gives up what `confinement` says, for good. Descriptors that the caller left open are closed

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::{ProcessFd, send_fd};
 
 use crate::attachment::error::Error;

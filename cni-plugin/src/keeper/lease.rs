@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::send_fd;
 use slirp_core::wire::MacAddr;
 

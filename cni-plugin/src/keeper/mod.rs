@@ -48,7 +48,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::netns::{
     AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
 };

@@ -31,7 +31,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
-use slirp_core::host::tap::Tap;
+use slirp_core::host::link::Tap;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,

@@ -233,8 +233,7 @@ impl Builder {
     ///
     /// Raise `RLIMIT_NOFILE` before: each flow takes one descriptor, and there are only so many
     /// flows that a quarter of the limit (at most 1,048) is left to everything else.
-    #[must_use]
-    pub fn measure_host(mut self) -> Self {
+    pub(crate) fn measure_host(mut self) -> Self {
         self.resources = Some(HostResources::read());
         self
     }
