@@ -1,5 +1,7 @@
 //! Who cannot send on, and that nothing is lost meanwhile.
 
+use std::net::Shutdown;
+
 use super::*;
 
 /// Keeps the kernel's own buffers of new TCP sockets at 1 MiB each, so that what is in flight says how much we hold. By

@@ -1,7 +1,8 @@
 //! Connections that are reset while something is still on its way, or because nobody is there.
 
-use nix::sys::signal::Signal;
+use std::net::Ipv4Addr;
 
+use nix::sys::signal::Signal;
 use socket2::TcpKeepalive;
 
 use super::*;

@@ -19,6 +19,8 @@ use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_tests::kernel::{BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len};
 use slirp_tests::*;
 
+use crate::turn;
+
 fn plan() -> AddressPlan {
     AddressPlan::default().with_ipv6(Ipv6Plan::default())
 }
@@ -78,6 +80,7 @@ fn members_without_offloads_get_whole_packets() {
         OffloadCeiling::Header,
         OffloadCeiling::Nothing,
     ];
+    let _turn = turn();
     let world = world!();
     let network = network(&world);
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
@@ -112,6 +115,7 @@ fn members_without_offloads_get_whole_packets() {
 
 #[test]
 fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
+    let _turn = turn();
     let world = world!();
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
     let full = Container::alone(&world, Account::Root);
@@ -135,6 +139,7 @@ fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
 
 #[test]
 fn member_stays_when_its_kernel_cannot_describe_a_frame() {
+    let _turn = turn();
     let world = world!();
     let network = network(&world);
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
@@ -155,6 +160,7 @@ fn member_stays_when_its_kernel_cannot_describe_a_frame() {
 
 #[test]
 fn member_goes_with_its_ports_its_guard_and_its_device() {
+    let _turn = turn();
     let world = world!();
     let network = network(&world);
     let handle = network.handle();
@@ -196,6 +202,7 @@ fn member_goes_with_its_ports_its_guard_and_its_device() {
 
 #[test]
 fn instance_with_one_guest_takes_no_members() {
+    let _turn = turn();
     let world = world!();
     let tap = member(&world.guest, 100, OffloadCeiling::default()).tap;
     let instance = world.host.enter(|| Builder::new(tap).plan(plan()).spawn().unwrap());

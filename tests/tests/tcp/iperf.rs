@@ -1,7 +1,5 @@
 //! iperf3 as the peer: many streams at once, and what it says about loss and order. How fast it is is no test.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use serde_json::Value;
 use slirp_tests::*;
 

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-const README: &str = include_str!("../../cni-plugin/README.md");
+const README: &str = include_str!("../../../cni-plugin/README.md");
 
 /// Folders that the README writes to on the host, as the session's own; the plugin lies where cargo leaves it. Building
 /// is what the test has done already.

@@ -1,14 +1,12 @@
 //! The library inside other programs: the shipped example, and instances in this very process.
 //!
-//! One test at a time, because each looks at what the process itself has left over. Instances are made on a thread
-//! of the world's host namespace, so their sockets live there.
+//! Instances are made on a thread of the world's host namespace, so their sockets live there.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,10 +23,7 @@ use slirp_tests::{
     receive_exact, send_exact, wait_until, world,
 };
 
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::turn;
 
 /// An instance of this process for `guest`, on the network of the world's host.
 fn embed(world: &World, guest: &Namespace, policy: Policy) -> Instance {

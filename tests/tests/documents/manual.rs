@@ -2,7 +2,7 @@
 
 use slirp_tests::*;
 
-const PAGE: &str = include_str!("../../slirp-cli/man/slirp4netns.1");
+const PAGE: &str = include_str!("../../../slirp-cli/man/slirp4netns.1");
 
 /// The example that begins with this line, as a reader would type it.
 fn example(first: &str) -> String {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// The first block in `language` below a heading.
 fn block(heading: &str, language: &str) -> &'static str {

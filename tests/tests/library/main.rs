@@ -1,0 +1,14 @@
+//! The library inside other programs: instances in this very process, with one guest and with several.
+//!
+//! One test at a time ([`turn`]), because some count what the process has left over: threads, children, descriptors.
+
+mod embedding;
+mod members;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The only running test of this binary holds it.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
