@@ -85,7 +85,7 @@ pub fn side_by_side(
     if let Err(missing) = look_for_upstream() {
         return skip(&missing);
     }
-    let (ours, theirs) = match (World::build(account), World::build(account)) {
+    let (ours, theirs) = match (World::of(account), World::of(account)) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
         (Err(missing), _) | (_, Err(missing)) => return skip(&missing),
     };

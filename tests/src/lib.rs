@@ -8,7 +8,8 @@
 //!          lo 203.0.113.10/32                           slirp4netns ================
 //! ```
 //!
-//! * [`World`] builds the three, [`SlirpBuilder`] runs the binary in the middle one.
+//! * [`World`] builds the three, [`SlirpBuilder`] runs the binary in the middle one. [`Online`] does both and records
+//!   the guest's device.
 //! * A test's own code acts in any of them with [`Namespace::enter`], which runs a closure on a thread
 //!   of that network namespace; real programs run with [`Namespace::exec`].
 //! * The binary under test is `SLIRP_TEST_BINARY` where set, otherwise the workspace's own build
@@ -16,7 +17,7 @@
 //! * `SLIRP_TEST_OPTIONS` holds options for every start, such as `--enable-sandbox --enable-seccomp`.
 //! * A [`Session`] is a login of an ordinary user in the middle one, for programs that run the binary themselves.
 //! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
-//!   (see [`world!`]).
+//!   (see [`needs!`]).
 //!
 //! [`side_by_side()`] runs one script in two worlds, through Debian's slirp4netns and through the binary.
 //!
@@ -35,6 +36,7 @@ mod frame;
 pub mod kernel;
 mod namespace;
 mod oci;
+mod online;
 mod payload;
 mod podman;
 mod process;
@@ -59,6 +61,7 @@ pub use file_watch::FileWatch;
 pub use frame::{inject, raw_ipv4_socket, syn_packet};
 pub use namespace::{Account, Background, Namespace, Output};
 pub use oci::{Oci, Setup};
+pub use online::Online;
 pub use payload::{receive_exact, send_exact, verify_exact};
 pub use podman::{Podman, WHO};
 pub use process::{ProcessFacts, output_within};

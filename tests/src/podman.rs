@@ -249,14 +249,3 @@ END
         assert!(written.status.success(), "{}", written.stderr);
     }
 }
-
-/// Builds a [`Podman`], or skips the calling test.
-#[macro_export]
-macro_rules! podman {
-    () => {
-        match $crate::Podman::build() {
-            Ok(podman) => podman,
-            Err(missing) => return $crate::skip(&missing),
-        }
-    };
-}

@@ -87,17 +87,19 @@ pub fn say_skipped(missing: &Missing) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {}", missing.0);
 }
 
-/// Builds a [`World`](crate::World), or skips the calling test.
+/// Hands out what a test needs, or skips the calling test.
 ///
-/// `world!()` is root's, `world!(Account::Ordinary)` runs guest and binary as an ordinary user.
+/// Its argument is a `Result` whose error is [`Missing`]. A macro, because a function cannot end its caller:
+///
+/// ```ignore
+/// let world = needs!(World::root());
+/// let podman = needs!(Podman::build());
+/// ```
 #[macro_export]
-macro_rules! world {
-    () => {
-        $crate::world!($crate::Account::Root)
-    };
-    ($account:expr) => {
-        match $crate::World::build($account) {
-            Ok(world) => world,
+macro_rules! needs {
+    ($what:expr) => {
+        match $what {
+            Ok(found) => found,
             Err(missing) => return $crate::skip(&missing),
         }
     };

@@ -55,7 +55,7 @@ impl Session {
         for program in programs {
             is_installed(program)?;
         }
-        let world = World::build(Account::Ordinary)?;
+        let world = World::ordinary()?;
         let folder = world.folder().to_str().expect("temporary folders have plain names");
         world.host.script(
             &ACCOUNT_SCRIPT.replace("HOME", &format!("{folder}/home")).replace("RUNTIME", RUNTIME),
@@ -214,15 +214,4 @@ impl Drop for Session {
         // Its namespace's end is the end of every process in it; the world's folder is free to go then.
         let _ = self.holder.wait();
     }
-}
-
-/// Opens a [`Session`] with the named programs, or skips the calling test.
-#[macro_export]
-macro_rules! session {
-    ($($program:expr),* $(,)?) => {
-        match $crate::Session::open(&[$($program),*]) {
-            Ok(session) => session,
-            Err(missing) => return $crate::skip(&missing),
-        }
-    };
 }

@@ -48,6 +48,22 @@ pub struct World {
 }
 
 impl World {
+    /// A world whose guest and binary are root's.
+    ///
+    /// # Errors
+    /// [`Missing`], when this machine lacks what that takes.
+    pub fn root() -> Result<Self, Missing> {
+        Self::of(Account::Root)
+    }
+
+    /// A world whose guest and binary are an ordinary user's.
+    ///
+    /// # Errors
+    /// [`Missing`], when this machine lacks what that takes.
+    pub fn ordinary() -> Result<Self, Missing> {
+        Self::of(Account::Ordinary)
+    }
+
     /// Builds the namespaces and the link between host and remote.
     ///
     /// # Errors
@@ -55,7 +71,7 @@ impl World {
     ///
     /// # Panics
     /// When a command that should work does not.
-    pub fn build(account: Account) -> Result<Self, Missing> {
+    pub fn of(account: Account) -> Result<Self, Missing> {
         check()?;
         let folder = fresh_folder();
         let remote = Namespace::plain();

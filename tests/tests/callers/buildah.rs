@@ -40,7 +40,7 @@ fn assert_no_network_is_left(session: &Session) {
 
 #[test]
 fn run_fetches_by_address_and_by_name() {
-    let session = session!("buildah", "runc", "newuidmap");
+    let session = needs!(Session::open(&["buildah", "runc", "newuidmap"]));
     let (session, _dns, _web) = site(session);
     session.succeed(&["buildah", "from", "--name=work", "scratch"]);
     session.succeed(&["buildah", "add", "work", "image.tar", "/"]);
@@ -53,7 +53,7 @@ fn run_fetches_by_address_and_by_name() {
 
 #[test]
 fn build_steps_fetch_by_address_and_by_name() {
-    let session = session!("buildah", "runc", "newuidmap", "tar");
+    let session = needs!(Session::open(&["buildah", "runc", "newuidmap", "tar"]));
     let (session, _dns, _web) = site(session);
     let text = session.succeed(&[
         "buildah",
@@ -70,7 +70,7 @@ fn build_steps_fetch_by_address_and_by_name() {
 
 #[test]
 fn podman_build_steps_fetch_by_address_and_by_name() {
-    let session = session!("podman", "runc", "newuidmap", "tar");
+    let session = needs!(Session::open(&["podman", "runc", "newuidmap", "tar"]));
     let (session, _dns, _web) = site(session);
     let text = session.succeed(&["podman", "build", "--volume=/usr:/usr:ro", "--tag=built", "."]);
     assert!(text.contains(STEPS), "{text}");

@@ -36,7 +36,7 @@ fn callers_order_their_words_as_they_like() {
         &["--configure", "--mtu=1500", "--ready-fd=3", "--", "PID", "tap0"],
     ];
     for order in orders {
-        let world = world!(Account::Ordinary);
+        let world = needs!(World::ordinary());
         let _far = web_server(&world.remote, (FAR, 80).into());
         let pid = world.guest.pid().to_string();
         let argv: Vec<_> =
@@ -50,7 +50,7 @@ fn callers_order_their_words_as_they_like() {
 /// A CNI plugin that wraps it: any interface name, one byte, SIGTERM, and the process must be gone.
 #[test]
 fn cni_wrappers_name_the_interface_and_end_it_by_signal() {
-    let world = world!();
+    let world = needs!(World::root());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let pid = world.guest.pid().to_string();
     let slirp = ready(start(&world, &["-c", "-m", "1500", "-r", "3", &pid, "eth0"]));
@@ -65,7 +65,7 @@ fn cni_wrappers_name_the_interface_and_end_it_by_signal() {
 /// child's mount namespace, the device is made beforehand, and its user namespace comes by path.
 #[test]
 fn rootlesskit_with_a_detached_namespace_gives_both_by_path() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let pid = world.guest.pid();
     let file = world.folder().join("detached");
@@ -98,7 +98,7 @@ fn rootlesskit_with_a_detached_namespace_gives_both_by_path() {
 /// Podman 4.4 to 5 and Buildah: root of Podman's user namespace on the host's network, the container's namespace by path.
 #[test]
 fn podman_5_runs_it_as_root_of_its_user_namespace() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let pid = world.guest.pid().to_string();
     let namespace = format!("/proc/{pid}/ns/net");
@@ -120,7 +120,7 @@ fn podman_5_runs_it_as_root_of_its_user_namespace() {
 /// nsjail and others that bring their own resolver.
 #[test]
 fn nameserver_address_is_nobodys_where_dns_is_disabled() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let _dns = Dnsmasq::start(&world.host, Ipv4Addr::new(127, 0, 0, 53).into(), &[]);
     let pid = world.guest.pid().to_string();
@@ -137,7 +137,7 @@ fn nameserver_address_is_nobodys_where_dns_is_disabled() {
 #[test]
 fn user_namespace_within_the_one_that_owns_the_network_is_no_obstacle() {
     for account in [Account::Ordinary, Account::Root] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let _web = web_server(&world.host, (LOOPBACK, 8000).into());
         let inner = world.guest.spawn(&[
             "unshare",

@@ -35,7 +35,7 @@ fn containers_of_rootless_docker_fetch_and_are_published() {
         assert!(!required, "SLIRP_REQUIRE_DOCKER=1 and {}", missing.0);
         return say_skipped(&missing);
     }
-    let session = session!("newuidmap");
+    let session = needs!(Session::open(&["newuidmap"]));
     let world = &session.world;
     world.write_resolv_conf("nameserver 127.0.0.54\n");
     let _dns = Dnsmasq::start(&world.host, "127.0.0.54".parse().unwrap(), &[]);

@@ -137,7 +137,7 @@ const NEWEST: &[u32] = &[
 /// The world of an ordinary user's daemon, with a nameserver on the host's loopback.
 fn daemon() -> Result<(World, Dnsmasq), Missing> {
     is_installed("bwrap")?;
-    let world = World::build(Account::Ordinary)?;
+    let world = World::ordinary()?;
     world.write_resolv_conf("nameserver 127.0.0.54\n");
     let dns = Dnsmasq::start(&world.host, Ipv4Addr::new(127, 0, 0, 54).into(), &[]);
     Ok((world, dns))
@@ -146,10 +146,7 @@ fn daemon() -> Result<(World, Dnsmasq), Missing> {
 #[test]
 fn device_by_descriptor_works_under_the_callers_filter() {
     for &newest in NEWEST {
-        let (world, _dns) = match daemon() {
-            Ok(daemon) => daemon,
-            Err(missing) => return skip(&missing),
-        };
+        let (world, _dns) = needs!(daemon());
         let _far = web_server(&world.remote, (FAR, 80).into());
         let _far_v6 = web_server(&world.remote, (FAR_V6, 80).into());
         let _web = web_server(&world.host, (LOOPBACK, 8000).into());
@@ -168,10 +165,7 @@ fn device_by_descriptor_works_under_the_callers_filter() {
 /// The cage itself, without which the tests here prove nothing.
 #[test]
 fn cage_pretends_and_denies_as_it_should() {
-    let (world, _dns) = match daemon() {
-        Ok(daemon) => daemon,
-        Err(missing) => return skip(&missing),
-    };
+    let (world, _dns) = needs!(daemon());
     let user = ["setpriv", "--reuid=1500", "--regid=1500", "--clear-groups", "--"];
     let mut argv: Vec<_> = user.map(str::to_owned).into_iter().collect();
     argv.extend(cage(&world, NEWEST[0]));
@@ -197,10 +191,7 @@ Function not implemented
 /// Builds may be allowed to reach the host under its own name for itself.
 #[test]
 fn loopback_addresses_sent_to_the_device_reach_the_hosts_loopback() {
-    let (world, _dns) = match daemon() {
-        Ok(daemon) => daemon,
-        Err(missing) => return skip(&missing),
-    };
+    let (world, _dns) = needs!(daemon());
     let _web = web_server(&world.host, (LOOPBACK, 8000).into());
     let _slirp = start(&world, NEWEST[0], &[]);
     world.guest.script(

@@ -75,7 +75,7 @@ impl Scene {
 
 #[test]
 fn container_fetches_by_address_and_by_name() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _dns = resolver(world);
     let _far = web_server(&world.remote, (FAR, 80).into());
@@ -86,7 +86,7 @@ fn container_fetches_by_address_and_by_name() {
 
 #[test]
 fn podman_asks_for_the_sandbox_and_gets_it() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     podman.serve("web", &["--network=slirp4netns"], "0.0.0.0", &["80"]);
     let networks = podman.session.networks();
     assert_eq!(networks.len(), 1, "{networks:?}");
@@ -101,7 +101,7 @@ fn podman_asks_for_the_sandbox_and_gets_it() {
 
 #[test]
 fn host_loopback_is_open_only_where_the_option_says_so() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _dns = resolver(world);
     let _web = web_server(&world.host, (LOOPBACK, 8000).into());
@@ -121,7 +121,7 @@ fn host_loopback_is_open_only_where_the_option_says_so() {
 
 #[test]
 fn cidr_moves_the_container_its_gateway_and_its_nameserver() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _dns = resolver(world);
     let _far = web_server(&world.remote, (FAR, 80).into());
@@ -142,7 +142,7 @@ fn cidr_moves_the_container_its_gateway_and_its_nameserver() {
 #[test]
 fn mtu_is_the_taps_and_bulk_passes_at_it() {
     const LEN: usize = 4 << 20;
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _far = TcpServer::start(&world.remote, (FAR, 80).into(), |mut stream| {
         // Ends early only where the download fails, which the test sees.
@@ -165,7 +165,7 @@ fn mtu_is_the_taps_and_bulk_passes_at_it() {
 
 #[test]
 fn ipv6_is_there_unless_it_is_switched_off() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _dns = resolver(world);
     let _far = web_server(&world.remote, (FAR_V6, 80).into());
@@ -183,7 +183,7 @@ fn ipv6_is_there_unless_it_is_switched_off() {
 
 #[test]
 fn published_ports_show_the_clients_address() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     podman.serve(
         "web",
@@ -224,7 +224,7 @@ fn published_ports_show_the_clients_address() {
 
 #[test]
 fn udp_clients_on_the_hosts_loopback_get_their_answers() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     // Podman asks for a closed host loopback here.
     podman.serve(
         "web",
@@ -238,7 +238,7 @@ fn udp_clients_on_the_hosts_loopback_get_their_answers() {
 
 #[test]
 fn rootlessport_publishes_ports_beside_the_network() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     podman.serve(
         "web",
@@ -257,7 +257,7 @@ fn rootlessport_publishes_ports_beside_the_network() {
 
 #[test]
 fn taken_host_port_fails_the_container() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _taken = web_server(&world.host, (LOOPBACK, 8080).into());
     let scene = Scene::at_rest(&podman);
@@ -279,7 +279,7 @@ fn taken_host_port_fails_the_container() {
 
 #[test]
 fn stop_start_and_rm_leave_nothing_behind() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     // The first container makes what all of them share.
     podman.script("slirp4netns:port_handler=slirp4netns", "true");
@@ -313,7 +313,7 @@ fn stop_start_and_rm_leave_nothing_behind() {
 
 #[test]
 fn killed_container_takes_its_network_along() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     podman.script("slirp4netns", "true");
     let scene = Scene::at_rest(&podman);
     podman.serve("web", &["--rm", "--network=slirp4netns"], "0.0.0.0", &["80"]);
@@ -323,7 +323,7 @@ fn killed_container_takes_its_network_along() {
 
 #[test]
 fn podman_reports_which_network_program_it_uses() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let text = podman.succeed(&[
         "info",
         "--format",
@@ -336,7 +336,7 @@ fn podman_reports_which_network_program_it_uses() {
 
 #[test]
 fn outbound_addresses_are_the_sources_that_remotes_see() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _far = web_server(&world.remote, (FAR, 80).into());
     let _far_v6 = web_server(&world.remote, (FAR_V6, 80).into());
@@ -356,7 +356,7 @@ fn outbound_addresses_are_the_sources_that_remotes_see() {
 
 #[test]
 fn containers_of_a_pod_share_one_network() {
-    let podman = podman!();
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     podman.succeed(&[
         "pod",
@@ -381,13 +381,9 @@ fn containers_of_a_pod_share_one_network() {
 /// Podman's own bridges live in one more namespace, which one network serves for all of them.
 #[test]
 fn containers_on_a_bridge_reach_out_through_the_network_of_their_user() {
-    if !Path::new(NETAVARK).exists() {
-        return skip(&Missing(format!("{NETAVARK} is not installed")));
-    }
-    if let Err(missing) = is_installed("iptables") {
-        return skip(&missing);
-    }
-    let podman = podman!();
+    needs!(is_there(NETAVARK));
+    needs!(is_installed("iptables"));
+    let podman = needs!(Podman::build());
     let world = &podman.session.world;
     let _far = web_server(&world.remote, (FAR, 80).into());
     let resting = podman.session.processes();

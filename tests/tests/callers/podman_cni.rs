@@ -14,15 +14,6 @@ const UNRESERVED: &str = "enable_port_reservation = false";
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const CURL: &str = "curl --silent --show-error --max-time 50";
 
-macro_rules! podman_cni {
-    ($account:expr, $engine:expr) => {
-        match Podman::with_plugin($account, $engine) {
-            Ok(podman) => podman,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 /// What is left where Podman and the plugin keep things of a running container. Inside the network namespace of
 /// a rootless user's Podman these are folders of that user's runtime directory.
 fn files_of_running_containers(podman: &Podman) -> String {
@@ -53,7 +44,7 @@ fn inspect(podman: &Podman, name: &str) -> Value {
 #[test]
 fn address_mac_name_server_and_ports_are_as_asked_for() {
     for account in ACCOUNTS {
-        let podman = podman_cni!(account, UNRESERVED);
+        let podman = needs!(Podman::with_plugin(account, UNRESERVED));
         let world = &podman.session.world;
         world.write_resolv_conf("nameserver 127.0.0.54\n");
         let _dns = Dnsmasq::start(&world.host, RESOLVER, &[]);
@@ -95,7 +86,7 @@ fn address_mac_name_server_and_ports_are_as_asked_for() {
 #[test]
 fn stopped_container_frees_its_ports_and_starts_in_a_new_namespace() {
     for account in ACCOUNTS {
-        let podman = podman_cni!(account, UNRESERVED);
+        let podman = needs!(Podman::with_plugin(account, UNRESERVED));
         let host = &podman.session.world.host;
         podman.serve("web", &["--network=slirpnet", "--publish=18091:80"], "0.0.0.0", &["80"]);
         let mut namespaces = vec![inspect(&podman, "web")["SandboxKey"].clone()];
@@ -121,7 +112,7 @@ fn stopped_container_frees_its_ports_and_starts_in_a_new_namespace() {
 #[test]
 fn containers_that_end_by_themselves_or_are_killed_leave_nothing() {
     for account in ACCOUNTS {
-        let podman = podman_cni!(account, UNRESERVED);
+        let podman = needs!(Podman::with_plugin(account, UNRESERVED));
         podman.script("slirpnet", "ip address show eth0 | grep 10.0.2.100");
         assert_clean_soon(&podman);
         podman.serve("web", &["--network=slirpnet", "--publish=18091:80"], "0.0.0.0", &["80"]);
@@ -134,7 +125,7 @@ fn containers_that_end_by_themselves_or_are_killed_leave_nothing() {
 #[test]
 fn containers_of_one_network_are_apart_and_joined_ones_share() {
     for account in ACCOUNTS {
-        let podman = podman_cni!(account, UNRESERVED);
+        let podman = needs!(Podman::with_plugin(account, UNRESERVED));
         let world = &podman.session.world;
         for (name, port) in [("one", "18091"), ("two", "18092")] {
             let publish = format!("--publish={port}:80");
@@ -155,7 +146,7 @@ fn containers_of_one_network_are_apart_and_joined_ones_share() {
 
 #[test]
 fn port_in_use_fails_in_words_and_leaves_nothing() {
-    let podman = podman_cni!(Account::Root, UNRESERVED);
+    let podman = needs!(Podman::with_plugin(Account::Root, UNRESERVED));
     let host = &podman.session.world.host;
     let taken = host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 18091)));
     let run =
@@ -173,7 +164,7 @@ fn port_in_use_fails_in_words_and_leaves_nothing() {
 
 #[test]
 fn podman_that_reserves_ports_is_in_the_way_of_published_ones() {
-    let podman = podman_cni!(Account::Root, "");
+    let podman = needs!(Podman::with_plugin(Account::Root, ""));
     let run =
         ["run", "--rm", "--network=slirpnet", "--publish=18091:80", "box", "/busybox", "true"];
     let output = podman.exec(&run);

@@ -60,7 +60,7 @@ fn status(session: &Session) -> String {
 
 #[test]
 fn namespace_fetches_by_address_gateway_and_name() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     let _far = web_server(&session.world.remote, (FAR, 80).into());
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
@@ -74,7 +74,7 @@ fn namespace_fetches_by_address_gateway_and_name() {
 
 #[test]
 fn host_loopback_can_be_closed_while_its_resolver_answers() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
     let text = run(
@@ -87,7 +87,7 @@ fn host_loopback_can_be_closed_while_its_resolver_answers() {
 
 #[test]
 fn cidr_and_mtu_are_as_asked_for() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     let _far = web_server(&session.world.remote, (FAR, 80).into());
     for (cidr, guest, mtu) in
@@ -108,7 +108,7 @@ fn cidr_and_mtu_are_as_asked_for() {
 
 #[test]
 fn ipv6_comes_by_router_advertisement() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _far = web_server(&session.world.remote, (FAR_V6, 80).into());
     let script = format!(
         "for try in $(seq 500); do
@@ -123,7 +123,7 @@ fn ipv6_comes_by_router_advertisement() {
 
 #[test]
 fn sandbox_and_seccomp_are_found_and_used() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     for choice in ["auto", "true"] {
         let options = [
@@ -146,7 +146,7 @@ fn sandbox_and_seccomp_are_found_and_used() {
 
 #[test]
 fn ports_of_its_slirp4netns_driver_show_the_clients_address() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let options = [
         "--disable-host-loopback",
         "--port-driver=slirp4netns",
@@ -169,7 +169,7 @@ fn ports_of_its_slirp4netns_driver_show_the_clients_address() {
 
 #[test]
 fn ports_are_added_and_removed_while_it_runs() {
-    let session = session!("rootlesskit", "newuidmap", "rootlessctl");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap", "rootlessctl"]));
     let running =
         serve(&session, &["--port-driver=slirp4netns", "--state-dir=/mnt/run/rootlesskit"]);
     let control = |arguments: &[&str]| {
@@ -193,7 +193,7 @@ fn ports_are_added_and_removed_while_it_runs() {
 
 #[test]
 fn ports_of_its_builtin_driver_work_beside_the_network() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let options = [
         "--disable-host-loopback",
         "--port-driver=builtin",
@@ -210,7 +210,7 @@ fn ports_of_its_builtin_driver_work_beside_the_network() {
 /// The options of dockerd-rootless.sh and containerd-rootless.sh, which ask `--help` first.
 #[test]
 fn rootless_docker_script_finds_and_starts_it() {
-    let session = session!("rootlesskit", "newuidmap");
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     let _far = web_server(&session.world.remote, (FAR, 80).into());
     let script = format!(

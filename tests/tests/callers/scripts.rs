@@ -39,7 +39,7 @@ fn resolver(world: &World) -> Dnsmasq {
 
 #[test]
 fn bubblewrap_waits_for_its_network() {
-    let session = session!("bwrap", "bash");
+    let session = needs!(Session::open(&["bwrap", "bash"]));
     let _dns = resolver(&session.world);
     let _far = web_server(&session.world.remote, (FAR, 80).into());
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
@@ -55,7 +55,7 @@ fn bubblewrap_waits_for_its_network() {
 
 #[test]
 fn bubblejail_abbreviates_an_option_and_gives_the_user_namespace_by_descriptor() {
-    let session = session!("bwrap", "bash");
+    let session = needs!(Session::open(&["bwrap", "bash"]));
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
     let inside = format!("{CURL} http://10.0.2.2:8000/");
     let connect = "exec {users}</proc/$pid/ns/user
@@ -83,7 +83,7 @@ const UNSHARE: &str = "set -eu
 
 #[test]
 fn closing_the_exit_descriptor_of_a_script_ends_the_network() {
-    let session = session!("bash");
+    let session = needs!(Session::open(&["bash"]));
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
     // The reader of a pipe is its exit descriptor; the script holds the writer.
     let connect = "mkfifo life; exec 19<>life
@@ -99,7 +99,7 @@ fn closing_the_exit_descriptor_of_a_script_ends_the_network() {
 /// were, because the network says that it was ready and then that it ended well.
 #[test]
 fn process_substitution_for_an_exit_descriptor_ends_it_at_once_with_success() {
-    let session = session!("bash");
+    let session = needs!(Session::open(&["bash"]));
     let script = "set -eu
         mkfifo hold
         unshare --user --map-root-user --net sh -c 'echo $$ >pid; read end <hold' &
@@ -119,7 +119,7 @@ fn process_substitution_for_an_exit_descriptor_ends_it_at_once_with_success() {
 
 #[test]
 fn namespace_kept_by_a_file_is_given_by_path() {
-    let world = world!();
+    let world = needs!(World::root());
     let _web = web_server(&world.host, (LOOPBACK, 8000).into());
     let file = world.folder().join("netns");
     let file = file.to_str().unwrap();
@@ -133,7 +133,7 @@ fn namespace_kept_by_a_file_is_given_by_path() {
 
 #[test]
 fn help_is_searched_by_scripts_that_leave_early() {
-    let session = session!("bash");
+    let session = needs!(Session::open(&["bash"]));
     // RootlessKit and the scripts around it, Podman, and whoever else looks.
     let script = "set -euo pipefail
         for option in --netns-type --enable-ipv6 --cidr --disable-host-loopback --api-socket \
@@ -151,7 +151,7 @@ fn help_is_searched_by_scripts_that_leave_early() {
 
 #[test]
 fn ports_are_asked_for_by_netcat_without_a_half_close() {
-    let session = session!("bash", "ncat");
+    let session = needs!(Session::open(&["bash", "ncat"]));
     session.write_image();
     let connect = "slirp4netns -c \"$pid\" --api-socket /mnt/run/api.sock tap0 -r 11 \
             11>ready >network.log 2>&1 &

@@ -24,7 +24,7 @@ fn interface_is_gone(world: &World, name: &str) -> bool {
 #[test]
 fn walk_of_the_original_plugin_add_use_del_and_once_more() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let config = json!({ "name": "slirp", "type": "slirp", "mtu": 1500, "cniVersion": null });
         let cni = MiniCni::new(&world, &config);
         for _ in 0..2 {
@@ -54,7 +54,7 @@ fn walk_of_the_original_plugin_add_use_del_and_once_more() {
 
 #[test]
 fn result_has_the_shape_of_the_configurations_version() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let cni = MiniCni::new(&world, &json!({ "cniVersion": version }));
         let result = cni.add().unwrap();
@@ -86,7 +86,7 @@ fn result_has_the_shape_of_the_configurations_version() {
 #[test]
 fn ipv6_is_static_exact_and_usable_at_once() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
         let result = cni.add().unwrap();
         assert_eq!(result["ips"][1]["address"], "fd00::100/64");
@@ -105,7 +105,7 @@ fn ipv6_is_static_exact_and_usable_at_once() {
 
 #[test]
 fn ipv6_comes_up_where_new_interfaces_have_it_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     world.guest.script("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
     cni.add().unwrap();
@@ -114,7 +114,7 @@ fn ipv6_comes_up_where_new_interfaces_have_it_disabled() {
 
 #[test]
 fn network_address_mac_mtu_and_metric_are_as_configured() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({
         "cidr": "10.77.0.0/16", "mtu": 9000, "metric": 42, "disableDNS": true,
         "capabilities": { "ips": true, "mac": true },
@@ -144,7 +144,7 @@ fn network_address_mac_mtu_and_metric_are_as_configured() {
 
 #[test]
 fn arguments_of_podman_and_nerdctl_choose_address_and_mac() {
-    let world = world!();
+    let world = needs!(World::root());
     let cni = MiniCni::new(&world, &json!({ "cniVersion": "0.4.0" }))
         .arguments("IgnoreUnknown=1;K8S_POD_NAME=a;IP=10.0.2.55;MAC=02:00:00:00:00:55");
     let result = cni.add().unwrap();
@@ -156,7 +156,7 @@ fn arguments_of_podman_and_nerdctl_choose_address_and_mac() {
 #[test]
 fn ports_lead_into_the_container_and_are_free_when_del_returns() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let config = json!({ "capabilities": { "portMappings": true } });
         // As containerd's go-cni sends it.
         let mapping =
@@ -184,7 +184,7 @@ fn ports_lead_into_the_container_and_are_free_when_del_returns() {
 
 #[test]
 fn busy_port_fails_the_whole_addition_and_is_named() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "portMappings": [
         { "hostPort": 8080, "containerPort": 80 },
         { "hostPort": 8081, "containerPort": 80 },
@@ -209,7 +209,7 @@ fn busy_port_fails_the_whole_addition_and_is_named() {
 
 #[test]
 fn privileged_port_of_an_ordinary_user_is_refused_with_a_hint() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "portMappings": [{ "hostPort": 80, "containerPort": 80 }] });
     let failure = MiniCni::new(&world, &config).add().unwrap_err();
     assert!(failure.message.contains("net.ipv4.ip_unprivileged_port_start"), "{failure:?}");
@@ -218,7 +218,7 @@ fn privileged_port_of_an_ordinary_user_is_refused_with_a_hint() {
 #[test]
 fn host_loopback_is_open_unless_disabled() {
     for (disabled, config) in [(false, json!({})), (true, json!({ "disableHostLoopback": true }))] {
-        let world = world!(Account::Ordinary);
+        let world = needs!(World::ordinary());
         MiniCni::new(&world, &config).add().unwrap();
         let server =
             TcpServer::echo(&world.host, ("127.0.0.1".parse::<IpAddr>().unwrap(), 0).into());
@@ -229,7 +229,7 @@ fn host_loopback_is_open_unless_disabled() {
 
 #[test]
 fn outbound_address_is_that_of_the_configuration() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("ip addr add 198.51.100.9/24 dev h0");
     MiniCni::new(&world, &json!({ "outboundAddr": "198.51.100.9" })).add().unwrap();
     let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
@@ -240,7 +240,7 @@ fn outbound_address_is_that_of_the_configuration() {
 
 #[test]
 fn result_of_the_plugin_before_is_kept() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({ "cniVersion": "1.0.0" }));
     let sandbox = format!("/proc/{}/ns/net", world.guest.pid());
     let before = json!({
@@ -257,7 +257,7 @@ fn result_of_the_plugin_before_is_kept() {
 
 #[test]
 fn large_result_of_plugins_before_is_taken() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({ "cniVersion": "1.1.0" }));
     let many: Vec<Value> = (0..5_000).map(|n| json!({ "name": format!("if{n}") })).collect();
     let before = json!({ "cniVersion": "1.1.0", "interfaces": many });
@@ -269,7 +269,7 @@ fn large_result_of_plugins_before_is_taken() {
 
 #[test]
 fn namespace_is_found_by_bind_mount_and_symbolic_link() {
-    let world = world!();
+    let world = needs!(World::root());
     let folder = world.folder().display().to_string();
     let own = format!("/proc/{}/ns/net", world.guest.pid());
     world.host.script(&format!(
@@ -291,7 +291,7 @@ fn namespace_is_found_by_bind_mount_and_symbolic_link() {
 
 #[test]
 fn what_is_no_container_is_refused() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let folder = world.folder().display().to_string();
     std::fs::write(world.folder().join("file"), "").unwrap();
     let user = format!("/proc/{}/ns/user", world.guest.pid());
@@ -315,7 +315,7 @@ fn what_is_no_container_is_refused() {
 
 #[test]
 fn namespace_of_a_foreign_owner_is_refused_in_words() {
-    let world = world!();
+    let world = needs!(World::root());
     let folder = world.folder().display().to_string();
     // Readable by everybody, owned by the machine's root.
     let own = format!("/proc/{}/ns/net", world.remote.pid());
@@ -336,7 +336,7 @@ fn namespace_of_a_foreign_owner_is_refused_in_words() {
 #[test]
 fn interface_that_exists_is_refused_and_left_alone() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         for script in
             ["ip tuntap add name eth0 mode tap", "ip link add eth0 type veth peer name v1"]
         {
@@ -358,7 +358,7 @@ fn interface_that_exists_is_refused_and_left_alone() {
 
 #[test]
 fn second_addition_is_refused_in_the_original_words() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let failure = cni.add().unwrap_err();
@@ -373,7 +373,7 @@ fn second_addition_is_refused_in_the_original_words() {
 
 #[test]
 fn two_networks_of_one_container_have_their_own_interfaces() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let first = MiniCni::new(&world, &json!({ "name": "one" })).ifname("cni0");
     let second =
         MiniCni::new(&world, &json!({ "name": "two", "cidr": "10.9.0.0/24", "metric": 9 }))
@@ -390,7 +390,7 @@ fn two_networks_of_one_container_have_their_own_interfaces() {
 
 #[test]
 fn bad_configuration_fails_addition_but_not_deletion() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let good = MiniCni::new(&world, &json!({}));
     good.add().unwrap();
     for (config, code, message) in [
@@ -413,7 +413,7 @@ fn bad_configuration_fails_addition_but_not_deletion() {
 
 #[test]
 fn host_namespaces_of_two_containers_do_not_mix() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let other = Namespace::container(&world.host, Account::Ordinary);
     let first = MiniCni::new(&world, &json!({}));
     let second = MiniCni::new(&world, &json!({}))
@@ -433,7 +433,7 @@ fn host_namespaces_of_two_containers_do_not_mix() {
 #[test]
 fn runtime_in_a_container_attaches_containers_of_its_own() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let outer = MiniCni::new(&world, &json!({ "name": "outer" })).ifname("cni0");
         outer.add().unwrap();
         let nested = Namespace::container(&world.guest, Account::Root);

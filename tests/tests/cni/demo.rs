@@ -129,14 +129,9 @@ const PLAYED: [Played; 3] = [
 
 #[test]
 fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
-    if let Err(missing) = is_there("/usr/lib/cni/bridge") {
-        return skip(&missing);
-    }
+    needs!(is_there("/usr/lib/cni/bridge"));
     for played in PLAYED {
-        let oci = match Oci::open(Account::Ordinary, "runc") {
-            Ok(oci) => oci,
-            Err(missing) => return skip(&missing),
-        };
+        let oci = needs!(Oci::open(Account::Ordinary, "runc"));
         create_demo(&oci);
         sudo(&oci, played.prepare);
         let folders = "/opt/cni/bin /opt/cni/netconfs";
@@ -219,10 +214,7 @@ fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
 
 #[test]
 fn demo_with_rootless_runc_from_create_to_delete() {
-    let oci = match Oci::open(Account::Ordinary, "runc") {
-        Ok(oci) => oci,
-        Err(missing) => return skip(&missing),
-    };
+    let oci = needs!(Oci::open(Account::Ordinary, "runc"));
     create_demo(&oci);
     let config = json!({
         "cniVersion": "0.4.0", "name": "connet", "type": "slirp", "enableIPv6": true,
@@ -266,7 +258,7 @@ fn demo_with_rootless_runc_from_create_to_delete() {
 
 #[test]
 fn two_terminals_an_unshared_shell_and_a_runtime_of_the_same_user() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({ "name": "slirp", "mtu": 1500, "cniVersion": null }));
     let page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into());
     let _far = web_server(&world.remote, (FAR, 80).into());

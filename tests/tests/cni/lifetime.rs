@@ -65,7 +65,7 @@ fn edit_record(world: &World, edit: impl FnOnce(&mut Value)) {
 
 #[test]
 fn deletion_is_idempotent_and_needs_neither_addition_nor_namespace() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.del().unwrap();
     cni.add().unwrap();
@@ -81,7 +81,7 @@ fn deletion_is_idempotent_and_needs_neither_addition_nor_namespace() {
 #[test]
 fn end_of_the_container_ends_the_processes_and_leaves_no_file() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let cni = MiniCni::new(&world, &json!({}));
         cni.add().unwrap();
         let (keeper, engine) = (cni.keeper(), cni.engine());
@@ -95,7 +95,7 @@ fn end_of_the_container_ends_the_processes_and_leaves_no_file() {
 
 #[test]
 fn second_process_in_the_namespace_keeps_the_network() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let log = world.folder().join("log");
     let cni = MiniCni::new(&world, &json!({ "logFile": log.display().to_string() }));
     cni.add().unwrap();
@@ -123,7 +123,7 @@ fn second_process_in_the_namespace_keeps_the_network() {
 #[test]
 fn bound_namespace_keeps_the_network_until_it_is_removed() {
     for by_unmount_alone in [false, true] {
-        let world = world!();
+        let world = needs!(World::root());
         let folder = world.folder().display().to_string();
         let own = format!("/proc/{}/ns/net", world.guest.pid());
         world.host.script(&format!("touch {folder}/bound; mount --bind {own} {folder}/bound"));
@@ -142,7 +142,7 @@ fn bound_namespace_keeps_the_network_until_it_is_removed() {
 
 #[test]
 fn killed_keeper_is_noticed_and_deletion_and_addition_work() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     cni.status().unwrap();
@@ -166,7 +166,7 @@ fn killed_keeper_is_noticed_and_deletion_and_addition_work() {
 
 #[test]
 fn killed_engine_ends_the_attachment_and_check_says_so() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let keeper = cni.keeper();
@@ -180,7 +180,7 @@ fn killed_engine_ends_the_attachment_and_check_says_so() {
 
 #[test]
 fn stale_record_of_a_killed_keeper_makes_way_for_an_addition() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let keeper = cni.keeper();
@@ -197,7 +197,7 @@ fn stale_record_of_a_killed_keeper_makes_way_for_an_addition() {
 #[test]
 fn record_of_another_boot_or_process_hurts_nobody() {
     for other_boot in [true, false] {
-        let world = world!();
+        let world = needs!(World::root());
         let cni = MiniCni::new(&world, &json!({}));
         cni.add().unwrap();
         let keeper = cni.keeper();
@@ -221,7 +221,7 @@ fn record_of_another_boot_or_process_hurts_nobody() {
 
 #[test]
 fn processes_are_found_when_their_files_have_vanished() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let (keeper, engine) = (cni.keeper(), cni.engine());
@@ -234,7 +234,7 @@ fn processes_are_found_when_their_files_have_vanished() {
 
 #[test]
 fn addition_that_is_killed_leaves_nothing_behind() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     // An engine that never becomes ready holds the addition up.
     let program = world.folder().join("never-ready");
     std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
@@ -254,7 +254,7 @@ fn addition_that_is_killed_leaves_nothing_behind() {
 
 #[test]
 fn result_that_nobody_reads_leaves_nothing_behind() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -277,7 +277,7 @@ fn result_that_nobody_reads_leaves_nothing_behind() {
 
 #[test]
 fn processes_inherit_neither_descriptors_nor_signals_nor_environment() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     // A runtime that holds a pipe, blocks and ignores signals, and has few descriptors.
     let script = "import os,signal,sys,resource\n\
         r,w=os.pipe(); os.dup2(w,77,inheritable=True)\n\
@@ -322,7 +322,7 @@ fn processes_inherit_neither_descriptors_nor_signals_nor_environment() {
 
 #[test]
 fn plugin_works_without_standard_streams_of_its_caller() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let script = "import os,sys\nos.close(2)\nos.execv(sys.argv[1],sys.argv[1:])";
     let cni = MiniCni::new(&world, &json!({})).behind(&["/usr/bin/python3", "-c", script]);
     cni.add().unwrap();
@@ -334,7 +334,7 @@ fn plugin_works_without_standard_streams_of_its_caller() {
 fn engine_runs_in_a_sandbox_unless_it_is_turned_off() {
     for account in [Account::Root, Account::Ordinary] {
         for sandbox in [true, false] {
-            let world = world!(account);
+            let world = needs!(World::of(account));
             let cni = MiniCni::new(&world, &json!({ "sandbox": sandbox }));
             cni.add().unwrap();
             let status = std::fs::read_to_string(format!("/proc/{}/status", cni.engine())).unwrap();
@@ -352,7 +352,7 @@ fn engine_runs_in_a_sandbox_unless_it_is_turned_off() {
 
 #[test]
 fn addition_and_deletion_find_each_other_from_different_environments() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let folder = world.folder().join("runtime");
     std::fs::create_dir(&folder).unwrap();
     nix::unistd::chown(&folder, Some(1500.into()), Some(1500.into())).unwrap();
@@ -373,7 +373,7 @@ fn addition_and_deletion_find_each_other_from_different_environments() {
 
 #[test]
 fn deletion_works_from_a_pid_namespace_in_which_the_processes_cannot_be_seen() {
-    let world = world!();
+    let world = needs!(World::root());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let keeper = cni.keeper();
@@ -393,7 +393,7 @@ fn deletion_works_from_a_pid_namespace_in_which_the_processes_cannot_be_seen() {
 
 #[test]
 fn state_folder_that_cannot_be_trusted_is_not_used() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let root = world.folder().display().to_string();
     world.host.script(&format!(
         "mkdir {root}/foreign; mkdir {root}/open; chown 1500 {root}/open; chmod 0777 {root}/open
@@ -420,7 +420,7 @@ fn state_folder_that_cannot_be_trusted_is_not_used() {
 
 #[test]
 fn missing_device_is_named_and_status_says_it_first() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("rm /dev/net/tun");
     let cni = MiniCni::new(&world, &json!({}));
     let failure = cni.add().unwrap_err();
@@ -438,7 +438,7 @@ fn missing_device_is_named_and_status_says_it_first() {
 #[test]
 fn many_containers_come_and_go_in_parallel() {
     const COUNT: usize = 50;
-    let world = world!();
+    let world = needs!(World::root());
     let containers: Vec<Namespace> =
         (0..COUNT).map(|_| Namespace::container(&world.host, Account::Root)).collect();
     // Additions overlap each other, and so do deletions.
@@ -477,7 +477,7 @@ fn many_containers_come_and_go_in_parallel() {
 
 #[test]
 fn log_file_gets_what_happens_and_the_result_stays_alone() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let path = world.folder().join("log");
     let cni = MiniCni::new(&world, &json!({ "logFile": path.display().to_string() }));
     cni.add().unwrap();

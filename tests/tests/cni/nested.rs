@@ -137,18 +137,9 @@ fn bridge(masquerades: bool) -> String {
     .to_string()
 }
 
-macro_rules! outer {
-    () => {
-        match Outer::open() {
-            Ok(outer) => outer,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 #[test]
 fn container_reaches_host_and_world_but_not_the_other_way_around() {
-    let outer = outer!();
+    let outer = needs!(Outer::open());
     let world = &outer.oci.session.world;
     world.write_resolv_conf("nameserver 127.0.0.54\n");
     let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)), &[]);
@@ -180,7 +171,7 @@ fn container_reaches_host_and_world_but_not_the_other_way_around() {
 #[test]
 fn nested_containers_reach_each_other_and_the_world_with_and_without_masquerading() {
     for masquerades in [true, false] {
-        let outer = outer!();
+        let outer = needs!(Outer::open());
         let world = &outer.oci.session.world;
         let _far = web_server(&world.remote, (FAR, 80).into());
         world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");

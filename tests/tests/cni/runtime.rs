@@ -22,7 +22,7 @@ fn containers(cni: &MiniCni<'_>) -> Vec<String> {
 
 #[test]
 fn check_finds_what_is_missing_and_tolerates_what_was_added() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({ "enableIPv6": true }));
     cni.add().unwrap();
     // What later plugins of a chain may do.
@@ -99,26 +99,23 @@ fn assert_chain_works(world: &World, ours: &Value, configs: &[Value]) {
     assert!(first.attachments().is_empty());
 }
 
-macro_rules! others {
-    () => {
-        if let Err(missing) = is_there("/usr/lib/cni/sbr").and_then(|()| is_installed("iptables")) {
-            return skip(&missing);
-        }
-    };
+/// The plugins of others, and what they run.
+fn others() -> Result<(), Missing> {
+    is_there("/usr/lib/cni/sbr").and_then(|()| is_installed("iptables"))
 }
 
 #[test]
 fn default_routes_may_be_moved_to_another_table_by_source_based_routing() {
-    others!();
-    let world = world!();
+    needs!(others());
+    let world = needs!(World::root());
     let ours = json!({ "cniVersion": "1.0.0", "enableIPv6": true });
     assert_chain_works(&world, &ours, &[json!({ "type": "sbr" })]);
 }
 
 #[test]
 fn other_plugins_of_a_chain_may_change_what_they_are_for() {
-    others!();
-    let world = world!();
+    needs!(others());
+    let world = needs!(World::root());
     let tuning = json!({
         "type": "tuning",
         "mac": "02:00:00:00:00:99",
@@ -135,7 +132,7 @@ fn other_plugins_of_a_chain_may_change_what_they_are_for() {
 
 #[test]
 fn check_needs_the_result_and_a_version_that_has_it() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     let failure = cni.check().unwrap_err();
     assert_eq!(
@@ -152,7 +149,7 @@ fn check_needs_the_result_and_a_version_that_has_it() {
 
 #[test]
 fn check_of_a_port_that_is_not_forwarded_names_it() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let with =
         |ports: Value| MiniCni::new(&world, &json!({ "enableIPv6": true, "portMappings": ports }));
     let port = |address: &str| json!({ "hostPort": 8080, "containerPort": 80, "hostIP": address });
@@ -175,7 +172,7 @@ fn check_of_a_port_that_is_not_forwarded_names_it() {
 
 #[test]
 fn collection_removes_what_the_runtime_does_not_list() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let other = Namespace::container(&world.host, Account::Ordinary);
     let first = MiniCni::new(&world, &json!({}));
     let another_network = second(&world, &other, "another");
@@ -193,7 +190,7 @@ fn collection_removes_what_the_runtime_does_not_list() {
 
 #[test]
 fn collection_without_a_list_removes_what_has_died() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();
     let keeper = cni.keeper();
@@ -206,7 +203,7 @@ fn collection_without_a_list_removes_what_has_died() {
 
 #[test]
 fn status_refuses_a_configuration_that_could_not_be_added() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     MiniCni::new(&world, &json!({})).status().unwrap();
     let failure = MiniCni::new(&world, &json!({ "mtu": 1 })).status().unwrap_err();
     assert_eq!(failure.code, 7);
@@ -222,7 +219,7 @@ fn status_refuses_a_configuration_that_could_not_be_added() {
 
 #[test]
 fn tool_lists_and_removes_attachments() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
     let cni = MiniCni::new(&world, &config);
     cni.add().unwrap();
@@ -244,7 +241,7 @@ fn tool_lists_and_removes_attachments() {
 #[test]
 fn another_program_serves_where_the_variable_names_one() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         for program in [binary_under_test().to_str().unwrap(), "slirp4netns"] {
             let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
             let cni = MiniCni::new(&world, &config).variable("SLIRP4NETNS", program);
@@ -268,7 +265,7 @@ fn another_program_serves_where_the_variable_names_one() {
 
 #[test]
 fn program_that_does_not_become_ready_is_an_error() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     for (program, message) in [
         ("/bin/true", "await ready message from slirp4netns: EOF"),
         ("/no/such/program", "/no/such/program: No such file or directory (os error 2)"),
@@ -284,7 +281,7 @@ fn program_that_does_not_become_ready_is_an_error() {
 
 #[test]
 fn version_is_answered_to_a_runtime_that_sends_next_to_nothing() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({ "cniVersion": "1.0.0" })).netns("dummy");
     let answer = cni.call("VERSION", &[]).unwrap().unwrap();
     assert_eq!(answer["cniVersion"], "1.0.0");

@@ -50,7 +50,7 @@ fn assert_udp_echo(from: &Namespace, to: SocketAddr, len: usize) {
 #[test]
 fn containers_reach_each_other_by_address_in_both_families() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let containers = join_all(&world, 3, &json!({ "enableIPv6": true, "mtu": 1500 }));
         assert_eq!(network_processes(&world).len(), 1, "one process serves all");
         let addresses: Vec<Ipv4Addr> = containers.iter().map(Container::address).collect();
@@ -74,7 +74,7 @@ fn containers_reach_each_other_by_address_in_both_families() {
 
 #[test]
 fn bulk_between_containers_is_exact_and_crosses_in_large_frames() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "enableIPv6": true, "mtu": 1500 });
     let containers = join_all(&world, 2, &config);
     let (client, server) = (&containers[0], &containers[1]);
@@ -94,7 +94,7 @@ fn bulk_between_containers_is_exact_and_crosses_in_large_frames() {
 
 #[test]
 fn link_local_addresses_work_between_containers() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let containers = join_all(&world, 2, &json!({ "enableIPv6": true }));
     let shown = containers[1].namespace.script("ip -6 -o addr show dev eth0 scope link");
     let address = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
@@ -107,7 +107,7 @@ fn link_local_addresses_work_between_containers() {
 
 #[test]
 fn containers_reach_each_other_by_name() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     // It knows no name at all.
     let denial = vec![0, 0, 0x81, 0x83, 0, 0, 0, 0, 0, 0, 0, 0];
     let outside = CannedDns::start(&world.host, "127.0.0.53".parse().unwrap(), denial);
@@ -162,7 +162,7 @@ fn containers_reach_each_other_by_name() {
 
 #[test]
 fn no_name_is_answered_where_dns_is_disabled() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let containers = join_all(&world, 2, &json!({ "disableDNS": true }));
     assert_eq!(containers[0].result.get("dns"), None);
     let output =
@@ -173,7 +173,7 @@ fn no_name_is_answered_where_dns_is_disabled() {
 #[test]
 fn containers_reach_the_world_and_the_host_as_policy_says() {
     for (account, is_open) in [(Account::Root, true), (Account::Ordinary, false)] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let config = json!({ "enableIPv6": true, "disableHostLoopback": !is_open });
         let containers = join_all(&world, 2, &config);
         let far = TcpServer::echo(&world.remote, (FAR, 0).into());
@@ -194,7 +194,7 @@ fn containers_reach_the_world_and_the_host_as_policy_says() {
 #[test]
 fn ports_lead_to_their_container_and_are_free_when_del_returns() {
     for account in ACCOUNTS {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let join = |id: &str, port: u16| {
             let config = json!({ "portMappings": [{ "hostPort": port, "containerPort": 80 }] });
             Container::join(&world, id, &config)
@@ -223,7 +223,7 @@ fn ports_lead_to_their_container_and_are_free_when_del_returns() {
 
 #[test]
 fn address_is_the_lowest_free_one_or_the_one_that_is_asked_for() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "enableIPv6": true, "capabilities": { "ips": true } });
     let first = Container::join(&world, "a", &config).unwrap();
     let wish = |id: &str, ips: serde_json::Value| {
@@ -250,7 +250,7 @@ fn address_is_the_lowest_free_one_or_the_one_that_is_asked_for() {
 
 #[test]
 fn newcomer_with_an_old_address_is_reached_at_once() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "enableIPv6": true });
     let client = Container::join(&world, "client", &config).unwrap();
     let mut known = Vec::new();
@@ -275,7 +275,7 @@ fn newcomer_with_an_old_address_is_reached_at_once() {
 
 #[test]
 fn container_whose_ethernet_address_a_later_plugin_changes_is_reached() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let containers = join_all(&world, 2, &json!({}));
     let server = TcpServer::echo(&containers[1].namespace, containers[1].at(0));
     containers[1].namespace.script("ip link set eth0 address 02:00:00:00:00:99");
@@ -287,7 +287,7 @@ fn container_whose_ethernet_address_a_later_plugin_changes_is_reached() {
 
 #[test]
 fn same_ethernet_address_is_refused_with_its_holder() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "mac": "02:00:00:00:00:07" });
     let _first = Container::join(&world, "a", &config).unwrap();
     let failure = Container::join(&world, "b", &config).unwrap_err();
@@ -299,7 +299,7 @@ fn same_ethernet_address_is_refused_with_its_holder() {
 
 #[test]
 fn full_network_is_told_with_its_size() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "cidr": "10.9.9.128/25" });
     // .228 to .254
     let containers = join_all(&world, 27, &config);
@@ -318,7 +318,7 @@ fn full_network_is_told_with_its_size() {
 
 #[test]
 fn configuration_that_differs_is_refused_with_the_difference() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _first = Container::join(&world, "a", &json!({ "metric": 5 })).unwrap();
     for (config, difference) in [
         (json!({ "mtu": 9000 }), "mtu is 1500, not 9000"),
@@ -346,7 +346,7 @@ fn configuration_that_differs_is_refused_with_the_difference() {
 
 #[test]
 fn network_is_shared_by_all_of_its_containers_or_by_none() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let runtime = |namespace: &Namespace, id: &str, shared: bool| {
         MiniCni::new(&world, &json!({ "shared": shared }))
             .container(id)
@@ -383,7 +383,7 @@ fn network_is_shared_by_all_of_its_containers_or_by_none() {
 
 #[test]
 fn shared_network_does_not_go_with_another_program() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let namespace = Container::alone(&world, Account::Ordinary);
     let failure = Container::join_with(&world, namespace, "a", &json!({}), |cni| {
         cni.variable("SLIRP4NETNS", "/usr/bin/slirp4netns")
@@ -397,7 +397,7 @@ fn shared_network_does_not_go_with_another_program() {
 
 #[test]
 fn dhcp_tells_each_container_its_own_address() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let containers = join_all(&world, 2, &json!({}));
     for container in containers.iter().rev() {
         let said = container.namespace.exec(&[
@@ -436,7 +436,7 @@ fn dhcp_tells_each_container_its_own_address() {
 
 #[test]
 fn attachments_are_listed_and_removed_by_hand() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let containers = join_all(&world, 2, &json!({}));
     let list = containers[0].cni.attachments();
     let mut shown: Vec<_> = list

@@ -129,7 +129,7 @@ fn find(value: &Value, name: &str) -> Option<u64> {
 
 #[test]
 fn claims_to_be_somebody_else_change_nothing() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     scene.assert_unharmed();
     scene.attack(
@@ -164,7 +164,7 @@ for _ in range(15):  # 810 frames are less than the device's queue holds, so tha
 
 #[test]
 fn nobody_speaks_to_remotes_in_the_name_of_another() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     let strangers = Arc::new(AtomicUsize::new(0));
     let heard = Arc::clone(&strangers);
@@ -203,7 +203,7 @@ for _ in range(50):
 
 #[test]
 fn conversations_of_others_are_not_overheard() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     scene.assert_unharmed();
     let received = || -> u64 {
@@ -226,7 +226,7 @@ fn conversations_of_others_are_not_overheard() {
 
 #[test]
 fn impossible_offload_headers_between_members_are_survived() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     scene.attack(
         "
@@ -251,7 +251,7 @@ for number in range(4000):
 
 #[test]
 fn flood_of_one_member_does_not_cut_the_others_off() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     let mut path = world.folder().to_owned();
     path.push("flooding");
@@ -292,7 +292,7 @@ while time.time() < end:
 
 #[test]
 fn networks_behind_a_member_use_its_own_part() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let asked = Arc::new(AtomicUsize::new(0));
     let asked_too = Arc::clone(&asked);
     // It answers nobody, so that queries stay in flight.
@@ -331,7 +331,7 @@ for number in range({count}):
 
 #[test]
 fn clients_of_one_member_do_not_push_out_those_of_another() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let join = |id: &str, port: u16| {
         let mapping = json!({ "hostPort": port, "containerPort": 80, "protocol": "udp" });
         Container::join(&world, id, &json!({ "portMappings": [mapping] })).unwrap()
@@ -364,7 +364,7 @@ fn clients_of_one_member_do_not_push_out_those_of_another() {
 
 #[test]
 fn address_that_was_used_before_its_time_goes_to_who_is_assigned_it() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     // The next two addresses, which nobody has yet.
     scene.attack(

@@ -47,7 +47,7 @@ fn keeper_of(container: &Container<'_>, id: &str) -> u32 {
 #[test]
 fn connections_of_others_live_on_and_the_last_deletion_ends_the_process() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         // The first one is who started the process.
         let first = Container::join(&world, "a", &json!({})).unwrap();
         let second = Container::join(&world, "b", &json!({})).unwrap();
@@ -79,7 +79,7 @@ fn connections_of_others_live_on_and_the_last_deletion_ends_the_process() {
 
 #[test]
 fn remotes_of_a_container_that_leaves_see_a_reset() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let _second = Container::join(&world, "b", &json!({})).unwrap();
     let (ends, end) = std::sync::mpsc::channel();
@@ -97,7 +97,7 @@ fn remotes_of_a_container_that_leaves_see_a_reset() {
 #[test]
 fn process_is_confined_in_no_members_namespace() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let first = Container::join(&world, "a", &json!({})).unwrap();
         let process = the_process(&world);
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -117,7 +117,7 @@ fn process_is_confined_in_no_members_namespace() {
 
 #[test]
 fn end_of_a_container_ends_its_membership_alone() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
     send(first.namespace.pid(), Signal::SIGKILL);
@@ -133,7 +133,7 @@ fn end_of_a_container_ends_its_membership_alone() {
 
 #[test]
 fn deleted_interface_ends_its_membership_alone() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
     first.namespace.script("ip link delete eth0");
@@ -144,7 +144,7 @@ fn deleted_interface_ends_its_membership_alone() {
 
 #[test]
 fn killed_keeper_takes_its_member_with_it_and_no_other() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
     let first = Container::join(&world, "a", &config).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
@@ -166,7 +166,7 @@ fn killed_keeper_takes_its_member_with_it_and_no_other() {
 
 #[test]
 fn killed_process_ends_all_attachments_and_the_network_can_begin_anew() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
     send(the_process(&world), Signal::SIGKILL);
@@ -182,7 +182,7 @@ fn killed_process_ends_all_attachments_and_the_network_can_begin_anew() {
 
 #[test]
 fn addition_that_fails_leaves_nothing_behind() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let namespace = Container::alone(&world, Account::Ordinary);
     namespace.script("ip link add eth0 type veth peer name other");
     let runtime = Container::runtime(&world, &namespace, "a", &json!({}));
@@ -206,7 +206,7 @@ fn addition_that_fails_leaves_nothing_behind() {
 
 #[test]
 fn result_that_nobody_reads_leaves_nothing_behind() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let other = Container::join(&world, "b", &json!({})).unwrap();
     let namespace = Container::alone(&world, Account::Ordinary);
     let runtime = Container::runtime(&world, &namespace, "a", &json!({}));
@@ -232,7 +232,7 @@ fn result_that_nobody_reads_leaves_nothing_behind() {
 
 #[test]
 fn killed_keeper_makes_way_for_a_container_that_shares_the_network_or_does_not() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let [first, second] = [(); 2].map(|()| Container::alone(&world, Account::Ordinary));
     let netns = |namespace: &Namespace| format!("/proc/{}/ns/net", namespace.pid());
     for is_shared in [false, true] {
@@ -253,7 +253,7 @@ fn killed_keeper_makes_way_for_a_container_that_shares_the_network_or_does_not()
 
 #[test]
 fn of_two_at_once_that_disagree_about_sharing_at_most_one_stays() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let namespaces = [(); 2].map(|()| Container::alone(&world, Account::Ordinary));
     let runtimes: Vec<MiniCni<'_>> = [(0, true), (1, false)]
         .map(|(index, shared)| {
@@ -278,7 +278,7 @@ fn of_two_at_once_that_disagree_about_sharing_at_most_one_stays() {
 #[test]
 fn twenty_containers_join_at_once_and_leave_at_once() {
     const COUNT: usize = 20;
-    let world = world!();
+    let world = needs!(World::root());
     let namespaces: Vec<Namespace> =
         (0..COUNT).map(|_| Container::alone(&world, Account::Root)).collect();
     let addresses = std::sync::Mutex::new(BTreeSet::new());
@@ -309,7 +309,7 @@ fn twenty_containers_join_at_once_and_leave_at_once() {
 
 #[test]
 fn joining_while_the_last_one_leaves_finds_or_starts_a_process() {
-    let world = world!();
+    let world = needs!(World::root());
     let namespaces: Vec<Namespace> =
         (0..2).map(|_| Container::alone(&world, Account::Root)).collect();
     std::thread::scope(|scope| {
@@ -332,7 +332,7 @@ fn joining_while_the_last_one_leaves_finds_or_starts_a_process() {
 
 #[test]
 fn users_do_not_share_a_network_of_the_same_name() {
-    let world = world!();
+    let world = needs!(World::root());
     let folder = world.folder().display().to_string();
     let of = |account: Account, user: &str| {
         let config = json!({ "stateDir": format!("{folder}/state-{user}") });

@@ -70,15 +70,6 @@ fn install(programs: &[&str]) -> Result<Session, Missing> {
     Ok(session)
 }
 
-macro_rules! install {
-    ($($program:expr),*) => {
-        match install(&[$($program),*]) {
-            Ok(session) => session,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 /// The plugin's processes have ended when a runtime says that a container is gone.
 fn assert_nothing_runs(session: &Session) {
     let processes = session.processes();
@@ -139,7 +130,7 @@ impl Drop for Terminal {
 
 #[test]
 fn cnitool_gives_an_unshared_shell_its_network() {
-    let session = install!("jq", "curl");
+    let session = needs!(install(&["jq", "curl"]));
     run(&session, Account::Root, CNITOOL_SCRIPT);
     let _page = web_server(&session.world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8000).into());
     // The folder for temporary files is that of the machine.
@@ -167,10 +158,9 @@ fn cnitool_gives_an_unshared_shell_its_network() {
 
 #[test]
 fn podman_publishes_a_port_of_the_network_that_two_files_describe() {
-    if let Err(missing) = is_there("/usr/lib/cni") {
-        return skip(&missing);
-    }
-    let session = install!("podman", "conmon", "runc", "newuidmap", "tar", "busybox", "curl");
+    needs!(is_there("/usr/lib/cni"));
+    let session =
+        needs!(install(&["podman", "conmon", "runc", "newuidmap", "tar", "busybox", "curl"]));
     run(&session, Account::Root, PODMAN_SCRIPT);
     // A reader may go through it again.
     for _ in 0..2 {
@@ -182,7 +172,7 @@ fn podman_publishes_a_port_of_the_network_that_two_files_describe() {
 
 #[test]
 fn network_for_containerd_forwards_a_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let walk = block("containerd and nerdctl", "sh");
     let file = walk.split("<<'END'\n").nth(1).and_then(|text| text.split("\nEND\n").next());
     let network: Value =
@@ -202,7 +192,7 @@ fn network_for_containerd_forwards_a_port() {
 
 #[test]
 fn runc_publishes_a_port_of_a_bundle_with_three_hooks() {
-    let session = install!("runc", "newuidmap", "jq", "busybox");
+    let session = needs!(install(&["runc", "newuidmap", "jq", "busybox"]));
     let rootfs = "mkdir -p rootfs/bin; cp \"$(command -v busybox)\" rootfs/bin/";
     run(&session, Account::Ordinary, rootfs);
     let (until_deletion, deletion) =

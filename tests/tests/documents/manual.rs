@@ -14,7 +14,7 @@ fn example(first: &str) -> String {
 
 #[test]
 fn command_gets_a_network_that_ends_with_it() {
-    let world = world!();
+    let world = needs!(World::root());
     let script = world.folder().join("script");
     std::fs::write(&script, example("#!/bin/bash\n")).expect("the folder is the test's own");
     let path = world.folder().join("bin");

@@ -17,7 +17,7 @@ fn block(heading: &str, language: &str) -> &'static str {
 /// The two commands above it are for a whole machine, which they change.
 #[test]
 fn walk_by_hand_reaches_the_host_and_names() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8000).into());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), &[]);
@@ -49,7 +49,8 @@ fn walk_by_hand_reaches_the_host_and_names() {
 
 #[test]
 fn podman_runs_the_program_that_two_lines_name() {
-    let session = session!("podman", "conmon", "runc", "newuidmap", "tar", "busybox", "curl");
+    let session =
+        needs!(Session::open(&["podman", "conmon", "runc", "newuidmap", "tar", "busybox", "curl"]));
     session.write_settings();
     // Settings that keep Podman off the machine are the system's here, so that the user's are to be made. The program is
     // where the README has it installed, and nowhere else.
@@ -78,7 +79,7 @@ fn podman_runs_the_program_that_two_lines_name() {
 
 #[test]
 fn cni_network_forwards_a_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let network: Value =
         serde_json::from_str(block("As a CNI plugin", "json")).expect("the network is JSON");
     let mut plugin = network["plugins"][0].clone();
@@ -99,7 +100,7 @@ fn cni_network_forwards_a_port() {
 
 #[test]
 fn shared_network_has_addresses_in_order_and_names() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let section = README.split("\n### Containers that reach each other\n").nth(1);
     let shown = section.and_then(|text| text.split("\n```json\n").nth(1)?.split("\n```\n").next());
     let network: Value = serde_json::from_str(shown.expect("a network")).expect("it is JSON");
@@ -118,10 +119,7 @@ fn shared_network_has_addresses_in_order_and_names() {
 
 #[test]
 fn oci_hook_forwards_the_ports_of_its_annotation() {
-    let oci = match Oci::open(Account::Root, "runc") {
-        Ok(oci) => oci,
-        Err(missing) => return skip(&missing),
-    };
+    let oci = needs!(Oci::open(Account::Root, "runc"));
     let text = format!("{{{}}}", block("As an OCI hook", "json"));
     let shown: Value = serde_json::from_str(&text).expect("it is a piece of JSON");
     let stages = ["createContainer", "createRuntime", "poststop"];

@@ -24,7 +24,7 @@ fn start(world: &World) -> (Slirp, Api) {
 
 #[test]
 fn podman_gets_its_reply_in_one_read() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let mut stream = api.connect();
     stream.write_all(ADD.as_bytes()).unwrap();
@@ -36,7 +36,7 @@ fn podman_gets_its_reply_in_one_read() {
 
 #[test]
 fn scripts_that_never_half_close_are_answered() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     assert_eq!(api.ask_without_half_close(LIST), EMPTY);
     let socket = api.path().to_str().unwrap();
@@ -46,7 +46,7 @@ fn scripts_that_never_half_close_are_answered() {
 
 #[test]
 fn rules_are_listed_in_both_shapes_and_ids_are_never_used_again() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     assert_eq!(api.ask(ADD), "{\"return\":{\"id\":1}}");
     let taken = "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
@@ -68,7 +68,7 @@ fn rules_are_listed_in_both_shapes_and_ids_are_never_used_again() {
 
 #[test]
 fn request_in_pieces_is_answered_when_it_is_complete() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let mut stream = api.connect();
     for piece in [&LIST.as_bytes()[..5], &LIST.as_bytes()[5..]] {
@@ -83,7 +83,7 @@ fn request_in_pieces_is_answered_when_it_is_complete() {
 
 #[test]
 fn message_of_4096_bytes_is_too_large_and_one_less_is_not() {
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, api) = start(&world);
     let mut message = LIST.to_owned();
     message.extend(std::iter::repeat_n(' ', 4095 - LIST.len()));
@@ -101,7 +101,7 @@ fn message_of_4096_bytes_is_too_large_and_one_less_is_not() {
 /// around, the nearest of its own texts.
 #[test]
 fn refusals_are_byte_for_byte_the_known_ones() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let add =
         |arguments: &str| format!("{{\"execute\":\"add_hostfwd\",\"arguments\":{arguments}}}");
@@ -155,7 +155,7 @@ fn refusals_are_byte_for_byte_the_known_ones() {
 
 #[test]
 fn what_follows_the_first_value_does_not_matter() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     for behind in ["\n", "}", "}}} garbage", LIST, "\0\u{1}"] {
         assert_eq!(api.ask_without_half_close(&format!("{LIST}{behind}")), EMPTY, "{behind:?}");
@@ -171,7 +171,7 @@ fn range(host_port: u16, end: u16, guest_port: u16) -> String {
 
 #[test]
 fn range_of_ports_is_opened_as_a_whole_and_closed_as_a_whole() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     assert_eq!(api.ask(&range(8000, 8010, 80)), "{\"return\":{\"id\":1}}");
     let listed = api.ask(LIST);
@@ -198,7 +198,7 @@ fn range_of_ports_is_opened_as_a_whole_and_closed_as_a_whole() {
 
 #[test]
 fn range_with_a_taken_port_opens_none_and_names_it() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let taken = world.host.enter(|| TcpListener::bind("127.0.0.1:8005")).unwrap();
     let reply = api.ask(&range(8000, 8010, 80));
@@ -217,7 +217,7 @@ fn range_with_a_taken_port_opens_none_and_names_it() {
 
 #[test]
 fn refused_port_is_explained_in_the_reply_and_in_the_log() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let (slirp, api) = start(&world);
     let failed = "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
                   listen on ";
@@ -243,7 +243,7 @@ fn refused_port_is_explained_in_the_reply_and_in_the_log() {
 
 #[test]
 fn ipv6_guest_is_assumed_where_it_makes_its_address_from_the_mac() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     let mac = "--macaddress=52:54:00:12:34:56";
     let _slirp = world.slirp().options(&[&api.option(), "--enable-ipv6", mac]).start();
@@ -261,7 +261,7 @@ fn flows(api: &Api, arguments: &str) -> String {
 
 #[test]
 fn flows_are_listed_with_their_ends_and_what_has_passed() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     assert_eq!(flows(&api, "{}"), "{\"return\":{\"flows\":[],\"next\":null}}");
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
@@ -320,7 +320,7 @@ fn open_flows(world: &World, api: &Api, count: usize) -> (UdpServer, Vec<UdpSock
 #[test]
 fn thousands_of_flows_are_listed_in_parts_and_none_twice() {
     const FLOWS: usize = 2500;
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let _open = open_flows(&world, &api, FLOWS);
     for limit in [1000, 999, 7] {
@@ -349,7 +349,7 @@ fn thousands_of_flows_are_listed_in_parts_and_none_twice() {
 
 #[test]
 fn client_that_does_not_read_its_long_reply_holds_nobody_up() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let _open = open_flows(&world, &api, 1100);
     let mut idle: Vec<UnixStream> = (0..300).map(|_| api.connect()).collect();
@@ -366,7 +366,7 @@ fn client_that_does_not_read_its_long_reply_holds_nobody_up() {
 
 #[test]
 fn two_thousand_silent_clients_hold_nobody_up() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let mut silent: Vec<UnixStream> = Vec::new();
@@ -383,7 +383,7 @@ fn two_thousand_silent_clients_hold_nobody_up() {
 
 #[test]
 fn info_tells_addresses_and_counters() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     let info = api.ask("{\"execute\":\"info\"}");
     for part in ["\"gateway\":\"10.0.2.2\"", "\"tcp_opened\":0", "\"tcp_no_flow\":"] {
@@ -393,7 +393,7 @@ fn info_tells_addresses_and_counters() {
 
 #[test]
 fn file_replaces_what_was_there_and_is_removed_at_the_end() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     for end in [Some(Signal::SIGTERM), Some(Signal::SIGINT), None] {
         std::fs::write(api.path(), "left behind").unwrap();
@@ -415,7 +415,7 @@ fn file_replaces_what_was_there_and_is_removed_at_the_end() {
 
 #[test]
 fn path_that_cannot_be_bound_is_told() {
-    let world = world!();
+    let world = needs!(World::root());
     let long = format!("--api-socket=/tmp/{}", "x".repeat(103));
     let exit = world.slirp().options(&[&long]).run();
     assert_eq!(exit.code, Some(1));

@@ -37,7 +37,7 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 #[test]
 fn guest_sees_the_clients_address_and_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     let (listener, _) = published(&world, &api, 8080);
@@ -63,7 +63,7 @@ fn guest_sees_the_clients_address_and_port() {
 
 #[test]
 fn clients_on_host_loopback_appear_as_the_gateway_with_their_own_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
     let _capture = world.capture();
     let (listener, _) = published(&world, &api, 8080);
@@ -74,7 +74,7 @@ fn clients_on_host_loopback_appear_as_the_gateway_with_their_own_port() {
 
 #[test]
 fn one_client_port_to_two_rules_of_one_service_makes_two_connections() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let (listener, _) = published(&world, &api, 8080);
     let guest_port = listener.local_addr().unwrap().port();
@@ -89,7 +89,7 @@ fn one_client_port_to_two_rules_of_one_service_makes_two_connections() {
 
 #[test]
 fn clients_port_that_comes_round_again_is_served_at_once() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     let (listener, _) = published(&world, &api, 8080);
@@ -106,7 +106,7 @@ fn clients_port_that_comes_round_again_is_served_at_once() {
 
 #[test]
 fn client_of_a_closed_guest_port_is_reset() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     api.forward("{\"proto\":\"tcp\",\"host_port\":8080,\"guest_port\":9}");
@@ -123,7 +123,7 @@ fn client_of_a_closed_guest_port_is_reset() {
 
 #[test]
 fn guest_that_comes_late_is_reached() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     world.guest.script("ip addr del 10.0.2.100/24 dev tap0");
     let _capture = world.capture();
@@ -140,7 +140,7 @@ fn guest_that_comes_late_is_reached() {
 
 #[test]
 fn removed_rule_closes_the_port_and_keeps_its_connections() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let (listener, id) = published(&world, &api, 8080);
     let mut client = connect(&world.remote, (HOST, 8080).into()).unwrap();
@@ -159,7 +159,7 @@ fn removed_rule_closes_the_port_and_keeps_its_connections() {
 #[test]
 fn bulk_is_byte_exact_in_both_directions_at_once() {
     const LEN: usize = 64 << 20;
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &["--mtu=1500"]);
     let (listener, _) = published(&world, &api, 8080);
     let client = connect(&world.remote, (HOST, 8080).into()).unwrap();
@@ -177,7 +177,7 @@ fn bulk_is_byte_exact_in_both_directions_at_once() {
 
 #[test]
 fn connection_that_slept_goes_on() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let (listener, _) = published(&world, &api, 8080);
     let client = connect(&world.remote, (HOST, 8080).into()).unwrap();
@@ -203,7 +203,7 @@ fn udp(namespace: &Namespace, at: SocketAddr) -> UdpSocket {
 
 #[test]
 fn datagrams_are_answered_from_the_address_that_was_asked() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script(&format!("ip addr add {HOST_2}/24 dev h0"));
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
@@ -224,7 +224,7 @@ fn datagrams_are_answered_from_the_address_that_was_asked() {
 
 #[test]
 fn datagrams_of_host_loopback_are_answered_though_it_is_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
     let _capture = world.capture();
     let server = udp(&world.guest, (ANY, 0).into());
@@ -251,7 +251,7 @@ fn await_ipv6(world: &World) {
 
 #[test]
 fn ipv6_is_forwarded_like_ipv4() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &["--enable-ipv6"]);
     let _capture = world.capture();
     world.guest.script("ip addr add fd00::64/64 dev tap0 nodad");
@@ -286,7 +286,7 @@ fn ipv6_is_forwarded_like_ipv4() {
 
 #[test]
 fn ipv6_datagrams_are_answered_from_the_address_that_was_asked() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("ip addr add 2001:db8:1::77/64 dev h0 nodad");
     let (_slirp, api) = start(&world, &["--enable-ipv6"]);
     await_ipv6(&world);
@@ -308,7 +308,7 @@ fn ipv6_datagrams_are_answered_from_the_address_that_was_asked() {
 
 #[test]
 fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     world.guest.script("ip addr del 10.0.2.100/24 dev tap0");
     let _capture = world.capture();
@@ -328,7 +328,7 @@ fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
 
 #[test]
 fn guest_that_speaks_first_leaves_from_its_published_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     let service = udp(&world.guest, (ANY, 5060).into());
@@ -370,7 +370,7 @@ fn guest_that_speaks_first_leaves_from_its_published_port() {
 
 #[test]
 fn guest_that_speaks_first_from_a_published_port_hears_of_errors() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     api.forward("{\"proto\":\"udp\",\"host_port\":7060,\"guest_port\":5060}");
@@ -385,7 +385,7 @@ fn guest_that_speaks_first_from_a_published_port_hears_of_errors() {
 
 #[test]
 fn removed_datagram_rule_gives_its_port_back_and_leaves_the_others() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let server = udp(&world.guest, (ANY, 0).into());
     let port = server.local_addr().unwrap().port();
@@ -405,7 +405,7 @@ fn removed_datagram_rule_gives_its_port_back_and_leaves_the_others() {
 
 #[test]
 fn published_ports_are_open_when_the_network_is_ready() {
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, _) = start(&world, &["--publish=8080-8081:80", "--publish=udp:5353:53"]);
     let listener = world.guest.enter(|| TcpListener::bind((ANY, 81))).unwrap();
     let client = connect(&world.remote, (HOST, 8081).into()).unwrap();
@@ -420,7 +420,7 @@ fn published_ports_are_open_when_the_network_is_ready() {
 
 #[test]
 fn published_ipv6_ports_find_the_guest_by_themselves() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, _) = start(&world, &["--enable-ipv6", "--publish=[::]:8080:80"]);
     await_ipv6(&world);
     let _capture = world.capture();

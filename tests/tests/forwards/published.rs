@@ -117,7 +117,7 @@ fn port_that_is_removed_is_closed_outside_of_the_sandbox_as_well() {
 
 #[test]
 fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
     let _capture = world.capture();
     let service = Service::start(&world);
@@ -165,7 +165,7 @@ fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
 #[test]
 fn address_of_ipv6_serves_a_guest_of_ipv4_and_nobody_else() {
     for options in [&["--enable-ipv6"][..], &[]] {
-        let world = world!();
+        let world = needs!(World::root());
         let (_slirp, api) = start(&world, options);
         let _capture = world.capture();
         let service = Service::start(&world);
@@ -192,7 +192,7 @@ fn address_of_ipv6_serves_a_guest_of_ipv4_and_nobody_else() {
 
 #[test]
 fn rule_of_ipv4_alone_is_asked_for_by_its_protocol() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let service = Service::start(&world);
     api.forward("{\"proto\":\"tcp4\",\"host_port\":8080,\"guest_port\":80}");
@@ -203,7 +203,7 @@ fn rule_of_ipv4_alone_is_asked_for_by_its_protocol() {
 
 #[test]
 fn rule_that_only_one_version_could_have_is_refused_as_a_whole() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let taken = world.host.enter(|| TcpListener::bind((LOOPBACK_V6, 8080))).unwrap();
     let arguments = "\"proto\":\"tcp\",\"host_port\":8080,\"guest_port\":80";
@@ -219,7 +219,7 @@ fn rule_that_only_one_version_could_have_is_refused_as_a_whole() {
 
 #[test]
 fn port_that_is_picked_is_told_listed_and_open() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     let service = Service::start(&world);
@@ -258,7 +258,7 @@ fn port_that_is_picked_is_told_listed_and_open() {
 
 #[test]
 fn published_port_is_open_in_both_versions_and_one_that_is_picked_is_printed() {
-    let world = world!();
+    let world = needs!(World::root());
     let options = ["--publish=8080:80", "--publish=udp:0:80", "--publish=[::1]:0:80"];
     let (slirp, api) = start(&world, &options);
     let _capture = world.capture();
@@ -288,7 +288,7 @@ fn published_port_is_open_in_both_versions_and_one_that_is_picked_is_printed() {
 
 #[test]
 fn answer_to_a_client_of_ipv6_that_has_gone_is_an_error_of_the_gateways() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let _capture = world.capture();
     api.forward("{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":53}");

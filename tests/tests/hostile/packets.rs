@@ -25,7 +25,7 @@ fn assert_unimpressed(world: &World, slirp: &Slirp) {
 
 #[test]
 fn errors_are_never_answered_with_errors() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&["--enable-ipv6"]).start();
     let said = inject(
         &world,
@@ -64,7 +64,7 @@ print('no errors')
 
 #[test]
 fn sources_that_cannot_be_are_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     inject(
         &world,
@@ -87,7 +87,7 @@ for number in range(20000):
 
 #[test]
 fn chains_of_extension_headers_are_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&["--enable-ipv6"]).start();
     inject(
         &world,
@@ -113,7 +113,7 @@ for number in range(20000):
 
 #[test]
 fn thousands_of_neighbours_and_leases_are_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&["--enable-ipv6"]).start();
     inject(
         &world,

@@ -69,7 +69,7 @@ fn assert_recovers(slirp: &Slirp, memory_kib: u64) {
 
 #[test]
 fn syn_flood_to_a_black_hole_is_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip route add blackhole 192.0.2.0/24");
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let slirp = world.slirp().start();
@@ -83,7 +83,7 @@ fn syn_flood_to_a_black_hole_is_survived() {
 
 #[test]
 fn syn_flood_to_a_refusing_remote_is_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let slirp = world.slirp().start();
     let mut old = connect(&world.guest, server.address()).unwrap();
@@ -102,7 +102,7 @@ const SCARCE_DESCRIPTORS: usize = 30;
 
 #[test]
 fn exhausted_descriptors_refuse_new_flows_and_keep_old_ones() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let datagrams = UdpServer::echo(&world.remote, (FAR, 0).into());
     let limit = format!("--nofile={SCARCE_DESCRIPTORS}:{SCARCE_DESCRIPTORS}");
@@ -144,7 +144,7 @@ fn exhausted_descriptors_refuse_new_flows_and_keep_old_ones() {
 
 #[test]
 fn guest_that_opens_all_it_can_leaves_descriptors_to_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let datagrams = UdpServer::echo(&world.remote, (FAR, 0).into());
     let api = Api::new(&world);
     let slirp =
@@ -187,7 +187,7 @@ fn ask_from_new_ports(world: &World, server: &UdpServer, questions: usize) {
 #[test]
 fn guest_that_asks_from_new_ports_all_the_time_keeps_connecting() {
     for descriptors in [1_024, 4_096] {
-        let world = world!();
+        let world = needs!(World::root());
         let names = UdpServer::echo(&world.remote, (FAR, 0).into());
         let server = TcpServer::echo(&world.remote, (FAR, 0).into());
         let limit = format!("--nofile={descriptors}:{descriptors}");
@@ -204,7 +204,7 @@ fn guest_that_asks_from_new_ports_all_the_time_keeps_connecting() {
 
 #[test]
 fn guest_that_sends_from_every_port_leaves_ports_to_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("echo 40000 40199 > /proc/sys/net/ipv4/ip_local_port_range");
     let names = UdpServer::echo(&world.remote, (FAR, 0).into());
     let _slirp = world.slirp().start();
@@ -219,7 +219,7 @@ fn guest_that_sends_from_every_port_leaves_ports_to_the_host() {
 
 #[test]
 fn remotes_leave_the_guest_half_of_its_flows() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let api = Api::new(&world);
     let slirp =
@@ -240,7 +240,7 @@ fn remotes_leave_the_guest_half_of_its_flows() {
 
 #[test]
 fn hostile_offload_headers_are_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let slirp = world.slirp().start();
     let _capture = world.capture();
@@ -266,13 +266,12 @@ for number in range(4000):
 
 #[test]
 fn loopback_spelled_in_raw_frames_is_refused_when_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let forbidden: Vec<TcpListener> = world
         .host
         .enter(|| ["[::1]:7777", "127.0.0.1:7777"].map(|at| TcpListener::bind(at).unwrap()).into());
-    let slirp = world.slirp().options(&["-6", "--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["-6", "--disable-host-loopback"]);
     inject(
         &world,
         "
@@ -300,12 +299,12 @@ for round in range(20):
         let accepted = listener.accept();
         assert!(accepted.is_err(), "{listener:?} was reached: {accepted:?}");
     }
-    assert!(slirp.facts().is_alive());
+    assert!(world.slirp.facts().is_alive());
 }
 
 #[test]
 fn flood_of_random_frames_is_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let slirp = world.slirp().options(&["--enable-ipv6"]).start();
     let mut old = connect(&world.guest, server.address()).unwrap();
@@ -343,7 +342,7 @@ for number in range(20000):
 
 #[test]
 fn guest_that_never_finishes_its_fragments_is_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let slirp = world.slirp().start();
     inject(
@@ -366,7 +365,7 @@ for number in range(20000):
 
 #[test]
 fn hundreds_of_stalled_readers_do_not_stall_the_next_connection() {
-    let world = world!();
+    let world = needs!(World::root());
     let source = TcpServer::start(&world.remote, (FAR, 0).into(), |stream| {
         // Ends when the guest goes away.
         let _ = send_exact(&stream, 0, 64 << 20);
@@ -385,7 +384,7 @@ fn hundreds_of_stalled_readers_do_not_stall_the_next_connection() {
 /// Both streams are one pipe that is full and that nobody reads, as is what readiness goes to.
 #[test]
 fn unread_output_stops_neither_network_nor_signals() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = world.folder().join("unread");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut unread = std::fs::OpenOptions::new()
@@ -419,7 +418,7 @@ fn unread_output_stops_neither_network_nor_signals() {
 /// The pipe that readiness goes to is full: the caller can still end the run.
 #[test]
 fn full_ready_pipe_does_not_keep_a_signal_from_ending_it() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = world.folder().join("full");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut full = std::fs::OpenOptions::new()
@@ -441,7 +440,7 @@ fn full_ready_pipe_does_not_keep_a_signal_from_ending_it() {
 /// A log line that cannot be written because its reader has gone ends nothing.
 #[test]
 fn reader_of_the_log_that_has_gone_ends_nothing() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world
         .slirp()
         .options(&["--log-level=trace"])

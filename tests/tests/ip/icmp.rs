@@ -17,9 +17,7 @@ fn assert_answered(world: &World, address: &str, extra: &[&str]) {
 
 #[test]
 fn gateway_and_nameserver_answer() {
-    let world = world!(Account::Ordinary);
-    let _slirp = world.slirp().options(&["--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = needs!(World::ordinary()).online(&["--disable-host-loopback"]);
     assert_answered(&world, "10.0.2.2", &[]);
     assert_answered(&world, "10.0.2.3", &[]);
     assert_answered(&world, "10.0.2.2", &["-s", "1400"]);
@@ -28,39 +26,34 @@ fn gateway_and_nameserver_answer() {
 
 #[test]
 fn nobody_else_answers_on_the_virtual_network() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "1", "10.0.2.50"]);
     assert!(!output.status.success(), "{}", output.stdout);
 }
 
 #[test]
 fn remote_answers_root() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     assert_answered(&world, "203.0.113.10", &[]);
     assert_answered(&world, "198.51.100.2", &["-s", "1400"]);
 }
 
 #[test]
 fn remote_answers_an_ordinary_user_with_ping_sockets() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     assert_answered(&world, "203.0.113.10", &[]);
     assert_answered(&world, "198.51.100.2", &[]);
 }
 
 #[test]
 fn two_pings_at_once_get_their_own_answers() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let other =
         world.guest.spawn(&["ping", "-n", "-c", "3", "-i", "0.2", "-W", "20", "203.0.113.10"]);
     assert_answered(&world, "203.0.113.10", &[]);
@@ -70,14 +63,13 @@ fn two_pings_at_once_get_their_own_answers() {
 
 #[test]
 fn ordinary_user_without_ping_sockets_is_told_by_silence_or_error_and_all_else_works() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("echo '1 0' > /proc/sys/net/ipv4/ping_group_range");
-    let slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let output = ping(&world, "203.0.113.10", &["-W", "1"]);
     assert!(!output.status.success(), "{}", output.stdout);
     assert_answered(&world, "10.0.2.2", &[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     connect(&world.guest, server.address()).expect("TCP still works");
-    assert!(slirp.facts().is_alive());
+    assert!(world.slirp.facts().is_alive());
 }

@@ -15,8 +15,8 @@ use slirp_tests::kernel::{
     BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len, turn_on_offloads,
 };
 use slirp_tests::{
-    FAR, PATIENCE, TcpServer, UdpServer, World, connect, receive_exact, send_exact, wait_until,
-    world,
+    FAR, PATIENCE, TcpServer, UdpServer, World, connect, needs, receive_exact, send_exact,
+    wait_until,
 };
 
 const LEN: usize = 4 << 20;
@@ -91,7 +91,7 @@ fn train(world: &World) {
 }
 
 fn works_with(ceiling: OffloadCeiling, expected: Offload) {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
     let (instance, offload) = run(&world, ceiling, 1500);
@@ -147,7 +147,7 @@ fn network_works_without_virtio_net_header() {
 
 #[test]
 fn device_that_somebody_else_opened_is_taken_with_what_it_offers() {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     // As it arrives from another program: a bare descriptor, not our own record of it.
     let (instance, offload) = world.host.enter(|| {
@@ -165,7 +165,7 @@ fn device_that_somebody_else_opened_is_taken_with_what_it_offers() {
 
 #[test]
 fn largest_mtu_carries_whole_frames() {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
     let (instance, _) = run(&world, OffloadCeiling::default(), 65_520);
@@ -179,7 +179,7 @@ fn largest_mtu_carries_whole_frames() {
 
 #[test]
 fn kernel_that_refuses_the_large_frames_it_offered_gets_whole_packets() {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     let udp = UdpServer::echo(&world.remote, (FAR, 0).into());
     let (instance, offload) = world.host.enter(|| {
@@ -199,7 +199,7 @@ fn kernel_that_refuses_the_large_frames_it_offered_gets_whole_packets() {
 
 #[test]
 fn kernel_that_hands_over_large_frames_unasked_is_understood() {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     let (instance, offload) = world.host.enter(|| {
         let tap = device(&world, OffloadCeiling::Header, 1500);
@@ -216,7 +216,7 @@ fn kernel_that_hands_over_large_frames_unasked_is_understood() {
 
 #[test]
 fn frame_that_the_kernel_cannot_describe_is_one_lost_frame() {
-    let world = world!();
+    let world = needs!(World::root());
     let tcp = TcpServer::echo(&world.remote, (FAR, 0).into());
     let (instance, other) = world.host.enter(|| {
         let tap = device(&world, OffloadCeiling::default(), 1500);

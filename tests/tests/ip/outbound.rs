@@ -36,12 +36,6 @@ fn add_addresses(world: &World) {
     );
 }
 
-fn start(world: &World, options: &[&str]) -> Slirp {
-    let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
-    world.wait_for_ipv6("fd00:");
-    slirp
-}
-
 /// A server that tells each client who it is.
 struct Mirror {
     tcp: TcpServer,
@@ -149,28 +143,26 @@ fn is_answered(world: &World, address: IpAddr) -> bool {
 
 #[test]
 fn without_the_options_routes_choose_the_source() {
-    let world = world!();
+    let world = needs!(World::root());
     add_addresses(&world);
     let (four, six) = (Mirror::start(&world.remote, FAR), Mirror::start(&world.remote, FAR_V6));
-    let slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_eq!(four.sees(&world, FAR), [HOST; 2]);
     assert_eq!(six.sees(&world, FAR_V6), [HOST_V6; 2]);
-    assert!(!slirp.stdout().contains("Outbound"), "{}", slirp.stdout());
+    assert!(!world.slirp.stdout().contains("Outbound"), "{}", world.slirp.stdout());
 }
 
 #[test]
 fn connections_datagrams_pings_and_queries_leave_from_the_ipv4_address() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
     add_addresses(&world);
     answer_pings_only_of(&world, SECOND);
     world.write_resolv_conf("nameserver 203.0.113.10\n");
     let nameserver = Nameserver::start(&world.remote, FAR);
     let (four, six) = (Mirror::start(&world.remote, FAR), Mirror::start(&world.remote, FAR_V6));
-    let slirp = start(&world, &["--outbound-addr=198.51.100.9"]);
-    let _capture = world.capture();
-    let stdout = slirp.stdout();
+    let world = world.online_with_ipv6(&["--outbound-addr=198.51.100.9"]);
+    let stdout = world.slirp.stdout();
     assert!(stdout.contains("WARNING: Support for --outbound-addr is experimental\n"), "{stdout}");
     assert!(stdout.contains("\n* Outbound IPv4:    198.51.100.9\n"), "{stdout}");
     assert_eq!(four.sees(&world, FAR), [SECOND; 2]);
@@ -181,16 +173,15 @@ fn connections_datagrams_pings_and_queries_leave_from_the_ipv4_address() {
 
 #[test]
 fn connections_datagrams_pings_and_queries_leave_from_the_ipv6_address() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
     add_addresses(&world);
     answer_pings_only_of(&world, SECOND_V6);
     world.write_resolv_conf("nameserver 2001:db8:2::10\n");
     let nameserver = Nameserver::start(&world.remote, FAR_V6);
     let (four, six) = (Mirror::start(&world.remote, FAR), Mirror::start(&world.remote, FAR_V6));
-    let slirp = start(&world, &["--outbound-addr6=2001:db8:1::9"]);
-    let _capture = world.capture();
-    let stdout = slirp.stdout();
+    let world = world.online_with_ipv6(&["--outbound-addr6=2001:db8:1::9"]);
+    let stdout = world.slirp.stdout();
     assert!(stdout.contains("WARNING: Support for --outbound-addr6 is experimental\n"), "{stdout}");
     assert!(stdout.contains("\n* Outbound IPv6:    2001:db8:1::9\n"), "{stdout}");
     assert_eq!(six.sees(&world, FAR_V6), [SECOND_V6; 2]);
@@ -201,14 +192,13 @@ fn connections_datagrams_pings_and_queries_leave_from_the_ipv6_address() {
 
 #[test]
 fn ping_sockets_of_an_ordinary_user_are_bound_too() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
     add_addresses(&world);
     answer_pings_only_of(&world, SECOND);
     answer_pings_only_of(&world, SECOND_V6);
     let options = ["--outbound-addr=198.51.100.9", "--outbound-addr6=2001:db8:1::9"];
-    let _slirp = start(&world, &options);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&options);
     assert!(is_answered(&world, FAR));
     assert!(is_answered(&world, FAR_V6));
 }
@@ -221,11 +211,10 @@ fn an_interface_stands_for_its_first_address_of_the_version() {
         (&["--outbound-addr6=out0"], HOST, APART_V6),
         (&["--outbound-addr=198.51.100.9", "--outbound-addr6=out0"], SECOND, APART_V6),
     ] {
-        let world = world!();
+        let world = needs!(World::root());
         add_addresses(&world);
         let (four, six) = (Mirror::start(&world.remote, FAR), Mirror::start(&world.remote, FAR_V6));
-        let _slirp = start(&world, options);
-        let _capture = world.capture();
+        let world = world.online_with_ipv6(options);
         assert_eq!(four.sees(&world, FAR), [expected; 2], "{options:?}");
         assert_eq!(six.sees(&world, FAR_V6), [expected_v6; 2], "{options:?}");
     }
@@ -233,14 +222,13 @@ fn an_interface_stands_for_its_first_address_of_the_version() {
 
 #[test]
 fn host_loopback_sees_the_address_and_a_resolver_there_does_not() {
-    let world = world!();
+    let world = needs!(World::root());
     add_addresses(&world);
     let nameserver = Nameserver::start(&world.host, "127.0.0.53".parse().unwrap());
     let four = Mirror::start(&world.host, Ipv4Addr::LOCALHOST.into());
     let six = Mirror::start(&world.host, Ipv6Addr::LOCALHOST.into());
     let options = ["--outbound-addr=198.51.100.9", "--outbound-addr6=2001:db8:1::9"];
-    let _slirp = start(&world, &options);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&options);
     assert_eq!(four.sees(&world, GATEWAY), [SECOND; 2]);
     assert_eq!(six.sees(&world, GATEWAY_V6), [SECOND_V6; 2]);
     assert_eq!(nameserver.sees(&world), [IpAddr::V4(Ipv4Addr::LOCALHOST); 2]);
@@ -248,11 +236,10 @@ fn host_loopback_sees_the_address_and_a_resolver_there_does_not() {
 
 #[test]
 fn an_address_that_goes_away_is_missed_until_it_is_back() {
-    let world = world!();
+    let world = needs!(World::root());
     add_addresses(&world);
     let far = Mirror::start(&world.remote, FAR);
-    let _slirp = world.slirp().options(&["--outbound-addr=out0"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--outbound-addr=out0"]);
     assert_eq!(far.sees(&world, FAR), [APART; 2]);
     world.host.script("ip addr del 192.0.2.9/32 dev out0");
     let failure = connect(&world.guest, far.tcp.address()).expect_err("there is no source");
@@ -271,11 +258,10 @@ fn an_address_that_goes_away_is_missed_until_it_is_back() {
 
 #[test]
 fn an_address_of_the_loopback_interface_leads_nowhere_else() {
-    let world = world!();
+    let world = needs!(World::root());
     let loopback = Mirror::start(&world.host, Ipv4Addr::LOCALHOST.into());
     let far = Mirror::start(&world.remote, FAR);
-    let _slirp = world.slirp().options(&["--outbound-addr=lo"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--outbound-addr=lo"]);
     assert_eq!(loopback.sees(&world, GATEWAY), [IpAddr::V4(Ipv4Addr::LOCALHOST); 2]);
     let failure = connect(&world.guest, far.tcp.address()).expect_err("no way out");
     assert_eq!(failure.errno, Errno::ENETUNREACH);
@@ -283,12 +269,11 @@ fn an_address_of_the_loopback_interface_leads_nowhere_else() {
 
 #[test]
 fn forwarded_ports_keep_the_address_that_the_client_used() {
-    let world = world!();
+    let world = needs!(World::root());
     add_addresses(&world);
     let guest = UdpServer::echo(&world.guest, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7000)));
     let options = ["--outbound-addr=198.51.100.9", "--publish=udp:7000:7000"];
-    let _slirp = world.slirp().options(&options).start();
-    let _capture = world.capture();
+    let world = world.online(&options);
     let client = world.remote.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(b"hello", (HOST, guest.address().port())).unwrap();
@@ -298,7 +283,7 @@ fn forwarded_ports_keep_the_address_that_the_client_used() {
 
 #[test]
 fn an_address_that_the_host_does_not_have_ends_the_start() {
-    let world = world!();
+    let world = needs!(World::root());
     for (option, reason) in [
         ("--outbound-addr=192.0.2.77", "no interface of the host has the outbound address"),
         ("--outbound-addr6=2001:db8:7::7", "no interface of the host has the outbound address"),
@@ -315,7 +300,7 @@ fn an_address_that_the_host_does_not_have_ends_the_start() {
 
 #[test]
 fn an_interface_without_an_address_of_the_version_is_refused() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script(
         "ip link add bare0 type veth peer name bare1
         echo 1 > /proc/sys/net/ipv6/conf/bare0/disable_ipv6",

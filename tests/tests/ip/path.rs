@@ -84,12 +84,6 @@ impl Chain {
     }
 }
 
-fn start(world: &World) -> Slirp {
-    let slirp = world.slirp().options(&["--enable-ipv6"]).start();
-    world.wait_for_ipv6("fd00:");
-    slirp
-}
-
 /// Who answered the probes of a traceroute, by hop.
 fn trace(world: &World, options: &[&str], to: IpAddr) -> Vec<String> {
     let to = to.to_string();
@@ -104,47 +98,43 @@ fn trace(world: &World, options: &[&str], to: IpAddr) -> Vec<String> {
 
 #[test]
 fn traceroute_with_datagrams_names_every_router() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _chain = Chain::behind(&world);
-    let _slirp = start(&world);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_eq!(trace(&world, &[], END), HOPS);
     assert_eq!(trace(&world, &["-6"], END_V6), HOPS_V6);
 }
 
 #[test]
 fn traceroute_with_echo_requests_names_every_router() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
     let _chain = Chain::behind(&world);
-    let _slirp = start(&world);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_eq!(trace(&world, &["-I"], END), HOPS);
     assert_eq!(trace(&world, &["-6", "-I"], END_V6), HOPS_V6);
 }
 
 #[test]
 fn traceroute_with_echo_requests_works_over_an_ordinary_users_ping_sockets() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
     let _chain = Chain::behind(&world);
-    let _slirp = start(&world);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_eq!(trace(&world, &["-I"], END), HOPS);
     assert_eq!(trace(&world, &["-6", "-I"], END_V6), HOPS_V6);
 }
 
 #[test]
 fn unreachable_told_by_a_router_far_away_comes_from_that_router() {
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     chain.middle.script("ip route add unreachable 192.0.2.6/32");
-    let _slirp = start(&world);
-    let capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     let guest = world.guest.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     guest.send_to(b"anybody?", (END, 9)).unwrap();
     wait_until(PATIENCE, "the router's message", || {
-        !capture.packets("icmp[0] == 3 and icmp[1] == 1 and src host 192.0.2.2").is_empty()
+        !world.capture.packets("icmp[0] == 3 and icmp[1] == 1 and src host 192.0.2.2").is_empty()
     });
 }
 
@@ -185,35 +175,33 @@ fn assert_learns_the_mtu(world: &World, chain: &Chain, to: IpAddr, any: IpAddr, 
 
 #[test]
 fn guest_learns_the_mtu_of_a_narrow_link_behind_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     chain.narrow(1400);
-    let _slirp = start(&world);
-    let capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_learns_the_mtu(&world, &chain, END, Ipv4Addr::UNSPECIFIED.into(), 28);
-    let told = capture.packets("icmp[0] == 3 and icmp[1] == 4 and src host 192.0.2.2");
+    let told = world.capture.packets("icmp[0] == 3 and icmp[1] == 4 and src host 192.0.2.2");
     assert!(!told.is_empty(), "the router itself says so");
 }
 
 #[test]
 fn guest_learns_the_mtu_of_a_narrow_ipv6_link_behind_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     chain.narrow(1400);
-    let _slirp = start(&world);
-    let capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_learns_the_mtu(&world, &chain, END_V6, Ipv6Addr::UNSPECIFIED.into(), 48);
-    let told = capture.packets("icmp6 and ip6[40] == 2 and src host 2001:db8:10::2");
+    let told = world.capture.packets("icmp6 and ip6[40] == 2 and src host 2001:db8:10::2");
     assert!(!told.is_empty(), "the router itself says so");
 }
 
 #[test]
 fn tcp_passes_a_narrow_link_behind_the_host() {
     const LEN: usize = 4 << 20;
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     chain.narrow(1280);
-    let _slirp = start(&world);
+    let world = world.online_with_ipv6(&[]);
     for to in [END, END_V6] {
         let server = TcpServer::echo(&chain.end, (to, 0).into());
         let stream = connect(&world.guest, server.address()).unwrap();
@@ -283,23 +271,21 @@ fn assert_probes_tell_the_truth(world: &World, chain: &Chain) {
 
 #[test]
 fn probes_hear_of_the_mtu_of_the_hosts_own_link() {
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     world.host.script("ip link set h0 mtu 1400");
     world.remote.script("ip link set r0 mtu 1400");
     // What comes back is not to be lost to the search for the way back's MTU.
     chain.end.script("ip route change default via 192.0.2.5 mtu 1400");
-    let _slirp = start(&world);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_probes_tell_the_truth(&world, &chain);
 }
 
 #[test]
 fn probes_hear_of_the_mtu_of_a_narrow_link_behind_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let chain = Chain::behind(&world);
     chain.narrow(1400);
-    let _slirp = start(&world);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     assert_probes_tell_the_truth(&world, &chain);
 }

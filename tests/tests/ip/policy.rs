@@ -84,7 +84,7 @@ fn probe_within(world: &World, spellings: &str, seconds: u32) -> Vec<String> {
 
 #[test]
 fn every_spelling_of_host_loopback_is_unreachable_for_every_protocol() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
     let listeners = world
         .host
@@ -92,8 +92,7 @@ fn every_spelling_of_host_loopback_is_unreachable_for_every_protocol() {
     let sockets = world
         .host
         .enter(|| ["127.0.0.1", "[::1]"].map(|at| UdpSocket::bind(format!("{at}:{PORT}"))));
-    let _slirp = world.slirp().options(&["-6", "--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["-6", "--disable-host-loopback"]);
     let v4 = "127.0.0.1 127.1.2.3 127.255.255.255 0.0.0.0 0.1.2.3";
     for line in probe(&world, v4) {
         assert!(line.ends_with(" 3/0"), "{line}");

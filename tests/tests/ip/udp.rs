@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
@@ -36,9 +36,7 @@ fn echo(socket: &UdpSocket, to: SocketAddr, text: &[u8]) {
 
 #[test]
 fn replies_come_from_the_address_that_was_used() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let loopback = UdpServer::echo(&world.host, ([127, 0, 0, 1], 0).into());
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let near = UdpServer::echo(&world.remote, (REMOTE, 0).into());
@@ -52,9 +50,7 @@ fn replies_come_from_the_address_that_was_used() {
 
 #[test]
 fn ordinary_user_exchanges_datagrams() {
-    let world = world!(Account::Ordinary);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::ordinary()).online(&[]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     echo(&guest_socket(&world), far.address(), b"text");
     echo(&guest_socket(&world), far.address(), b"");
@@ -62,9 +58,7 @@ fn ordinary_user_exchanges_datagrams() {
 
 #[test]
 fn two_remotes_see_the_same_source_and_any_third_may_answer() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let guest = guest_socket(&world);
     let first = socket(&world.remote, REMOTE);
     let second = socket(&world.remote, REMOTE_2);
@@ -90,28 +84,23 @@ fn assert_refused(world: &World, to: SocketAddr) {
 
 #[test]
 fn closed_port_of_a_remote_is_refused() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     assert_refused(&world, (FAR, 9).into());
     assert_refused(&world, (REMOTE, 9).into());
 }
 
 #[test]
 fn closed_port_of_host_loopback_is_refused_by_the_gateway() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     assert_refused(&world, (GATEWAY, 9).into());
 }
 
 // Linux tells a UDP application of an unreachable network or host only when it asks with IP_RECVERR.
 #[test]
 fn host_without_a_route_makes_the_destination_unreachable() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("ip route add unreachable 203.0.113.21; ip route del default");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     for to in [[203, 0, 113, 21], [203, 0, 113, 22]] {
         let guest = guest_socket(&world);
         setsockopt(&guest, Ipv4RecvErr, &true).unwrap();
@@ -126,10 +115,9 @@ fn host_without_a_route_makes_the_destination_unreachable() {
 
 #[test]
 fn host_loopback_is_unreachable_when_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let _loopback = UdpServer::echo(&world.host, ([127, 0, 0, 1], 7777).into());
-    let _slirp = world.slirp().options(&["--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--disable-host-loopback"]);
     world.guest.script(
         "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
         ip addr del 127.0.0.1/8 dev lo; ip route flush table local dev lo 2>/dev/null || true
@@ -147,9 +135,7 @@ fn host_loopback_is_unreachable_when_disabled() {
 
 #[test]
 fn datagrams_larger_than_the_mtu_pass_both_ways() {
-    let world = world!();
-    let _slirp = world.slirp().options(&["--mtu=1500"]).start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&["--mtu=1500"]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let loopback = UdpServer::echo(&world.host, ([127, 0, 0, 1], 0).into());
     let guest = guest_socket(&world);
@@ -163,9 +149,7 @@ fn datagrams_larger_than_the_mtu_pass_both_ways() {
 
 #[test]
 fn datagrams_pass_at_the_largest_mtu() {
-    let world = world!();
-    let _slirp = world.slirp().options(&["--mtu=65520"]).start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&["--mtu=65520"]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let guest = guest_socket(&world);
     for len in [1_usize, 1473, 60000, 65492, 65507] {
@@ -175,9 +159,7 @@ fn datagrams_pass_at_the_largest_mtu() {
 
 #[test]
 fn segmented_send_arrives_as_single_datagrams() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let remote = socket(&world.remote, FAR);
     let guest = guest_socket(&world);
     guest.connect(remote.local_addr().unwrap()).unwrap();
@@ -201,9 +183,7 @@ fn segmented_send_arrives_as_single_datagrams() {
 
 #[test]
 fn every_one_of_two_hundred_sockets_gets_its_own_answers() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let sockets: Vec<UdpSocket> = (0..200).map(|_| guest_socket(&world)).collect();
     // In turns, so that no burst overruns the server's buffer.
@@ -221,9 +201,7 @@ fn every_one_of_two_hundred_sockets_gets_its_own_answers() {
 
 #[test]
 fn error_of_one_remote_does_not_end_the_flow_to_another() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let guest = guest_socket(&world);
     // Often enough to meet the error while it is pending on the host's socket.
@@ -234,29 +212,21 @@ fn error_of_one_remote_does_not_end_the_flow_to_another() {
 }
 
 #[test]
-fn nameserver_address_and_a_remote_may_share_a_source_port() -> io::Result<()> {
-    let world = match World::build(Account::Root) {
-        Ok(world) => world,
-        Err(missing) => {
-            skip(&missing);
-            return Ok(());
-        }
-    };
+fn nameserver_address_and_a_remote_may_share_a_source_port() {
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let far = UdpServer::echo(&world.remote, (FAR, 0).into());
     let guest = guest_socket(&world);
     let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x04test\0\0\x01\0\x01";
     for _ in 0..3 {
-        guest.send_to(query, (NAMESERVER, 53))?;
+        guest.send_to(query, (NAMESERVER, 53)).unwrap();
         let mut buffer = [0; 512];
-        let (_, from) = guest.recv_from(&mut buffer)?;
+        let (_, from) = guest.recv_from(&mut buffer).unwrap();
         assert_eq!(from, (NAMESERVER, 53).into());
         assert_eq!(buffer[..2], query[..2]);
         echo(&guest, far.address(), b"not DNS");
     }
-    Ok(())
 }
 
 /// TOS or traffic class: no mark, each of ECN (RFC 3168 section 5), DSCP alone and with ECN, and a
@@ -320,7 +290,7 @@ fn marked_socket(namespace: &Namespace, at: impl Into<IpAddr>) -> UdpSocket {
 
 #[test]
 fn marks_of_dscp_and_ecn_pass_both_ways() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
     world.wait_for_ipv6("fd00:");
     let _capture = world.capture();
@@ -345,10 +315,9 @@ fn marks_of_dscp_and_ecn_pass_both_ways() {
 
 #[test]
 fn marks_of_dscp_and_ecn_pass_a_published_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
-    let _slirp = world.slirp().options(&[&api.option()]).start();
-    let _capture = world.capture();
+    let world = world.online(&[&api.option()]);
     let guest = marked_socket(&world.guest, GUEST);
     let guest_port = guest.local_addr().unwrap().port();
     api.forward(&format!(

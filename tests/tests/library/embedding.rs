@@ -19,8 +19,8 @@ use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::AddressPlan;
 use slirp_core::policy::Policy;
 use slirp_tests::{
-    Account, FAR, GATEWAY, Namespace, PATIENCE, ProcessFacts, TcpServer, World, connect,
-    receive_exact, send_exact, wait_until, world,
+    Account, FAR, GATEWAY, Namespace, PATIENCE, ProcessFacts, TcpServer, World, connect, needs,
+    receive_exact, send_exact, wait_until,
 };
 
 use crate::turn;
@@ -121,7 +121,7 @@ fn run_example(world: &World, program: &Path) -> String {
 #[test]
 fn example_puts_two_containers_on_one_network_and_ends_cleanly() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let said = run_example(&world, &build_example("members"));
     assert_eq!(said, "web says: listening\nclient says: hello from web\nstill there: 1\nbye\n");
 }
@@ -129,7 +129,7 @@ fn example_puts_two_containers_on_one_network_and_ends_cleanly() {
 #[test]
 fn example_serves_two_containers_and_ends_cleanly() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let said = run_example(&world, &build_example("embed"));
     for name in ["first", "second"] {
         assert!(said.contains(&format!("{name} container said: hello from the host\n")), "{said}");
@@ -144,7 +144,7 @@ fn example_serves_two_containers_and_ends_cleanly() {
 #[test]
 fn two_instances_of_one_process_serve_two_guests() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let other = Namespace::container(&world.host, Account::Root);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let first = embed(&world, &world.guest, Policy::default());
@@ -166,7 +166,7 @@ fn two_instances_of_one_process_serve_two_guests() {
 #[test]
 fn instances_have_their_own_policies() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let other = Namespace::container(&world.host, Account::Root);
     let server = TcpServer::echo(&world.host, "127.0.0.1:0".parse().expect("an address"));
     let to = SocketAddr::new(GATEWAY, server.address().port());
@@ -181,7 +181,7 @@ fn instances_have_their_own_policies() {
 #[test]
 fn instances_have_their_own_source_addresses() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let other = Namespace::container(&world.host, Account::Root);
     world.host.script("ip addr add 198.51.100.9/24 dev h0");
     let server = TcpServer::start(&world.remote, (FAR, 0).into(), |mut stream| {
@@ -212,7 +212,7 @@ fn instances_have_their_own_source_addresses() {
 #[test]
 fn twenty_instances_with_open_connections_leave_nothing_behind() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let (files, family) = (open_files(), children());
     for round in 0..20 {
@@ -237,7 +237,7 @@ fn twenty_instances_with_open_connections_leave_nothing_behind() {
 #[test]
 fn handle_outlives_its_instance() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let instance = embed(&world, &world.guest, Policy::default());
     let handle = instance.handle();
     drop(instance);
@@ -248,7 +248,7 @@ fn handle_outlives_its_instance() {
 #[test]
 fn deleted_device_ends_the_instance_with_an_error() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let instance = embed(&world, &world.guest, Policy::default());
     world.guest.script("ip link delete tap0");
     let error = instance.wait().expect_err("the device is gone");
@@ -258,7 +258,7 @@ fn deleted_device_ends_the_instance_with_an_error() {
 #[test]
 fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let files = open_files();
     let (here, there) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -292,7 +292,7 @@ fn guest_of_a_socket_pair_is_served_and_recorded_until_it_hangs_up() {
 #[test]
 fn end_of_a_target_is_told() {
     let _turn = turn();
-    let mut world = world!();
+    let mut world = needs!(World::root());
     let pid = i32::try_from(world.guest.pid()).expect("process ids fit");
     let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
     let watch = target.watch().expect("the kernel has descriptors of processes");
@@ -306,7 +306,7 @@ fn end_of_a_target_is_told() {
 #[test]
 fn end_of_an_instance_can_be_polled_for() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let (files, threads) = (open_files(), instance_threads());
     let network = embed(&world, &world.guest, Policy::default()).into_background().unwrap();

@@ -81,7 +81,7 @@ fn members_without_offloads_get_whole_packets() {
         OffloadCeiling::Nothing,
     ];
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let network = network(&world);
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
     let full = Container::alone(&world, Account::Root);
@@ -116,7 +116,7 @@ fn members_without_offloads_get_whole_packets() {
 #[test]
 fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
     let full = Container::alone(&world, Account::Root);
     let refusing = Container::alone(&world, Account::Root);
@@ -140,7 +140,7 @@ fn member_whose_kernel_refuses_large_frames_gets_whole_packets() {
 #[test]
 fn member_stays_when_its_kernel_cannot_describe_a_frame() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let network = network(&world);
     let far = TcpServer::echo(&world.remote, (FAR, 0).into());
     let guest = Container::alone(&world, Account::Root);
@@ -161,7 +161,7 @@ fn member_stays_when_its_kernel_cannot_describe_a_frame() {
 #[test]
 fn member_goes_with_its_ports_its_guard_and_its_device() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let network = network(&world);
     let handle = network.handle();
     let (first, second) =
@@ -203,7 +203,7 @@ fn member_goes_with_its_ports_its_guard_and_its_device() {
 #[test]
 fn instance_with_one_guest_takes_no_members() {
     let _turn = turn();
-    let world = world!();
+    let world = needs!(World::root());
     let tap = member(&world.guest, 100, OffloadCeiling::default()).tap;
     let instance = world.host.enter(|| Builder::new(tap).plan(plan()).spawn().unwrap());
     let other = Container::alone(&world, Account::Root);

@@ -12,15 +12,6 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const RUNTIMES: [(Account, &str); 3] =
     [(Account::Root, "runc"), (Account::Ordinary, "runc"), (Account::Root, "crun")];
 
-macro_rules! oci {
-    ($account:expr, $runtime:expr) => {
-        match Oci::open($account, $runtime) {
-            Ok(oci) => oci,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 fn assert_clean_soon(oci: &Oci) {
     wait_until(PATIENCE, "nothing is left behind", || oci.is_clean());
 }
@@ -28,7 +19,7 @@ fn assert_clean_soon(oci: &Oci) {
 #[test]
 fn container_has_a_network_from_its_start_to_its_end() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         for stage in ["createRuntime", "prestart"] {
             let setup = Setup { stages: vec![stage, "poststop"], ..Setup::default() };
             let id = format!("c-{stage}");
@@ -59,7 +50,7 @@ fn said_by(oci: &Oci, port: u16) -> String {
 #[test]
 fn port_of_the_host_leads_into_the_container_by_annotation() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let setup = Setup {
             annotations: json!({ "org.slirp.ports": "18081:80/tcp, 127.0.0.1:18082:80" }),
             process: vec!["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
@@ -77,7 +68,7 @@ fn port_of_the_host_leads_into_the_container_by_annotation() {
 
 #[test]
 fn arguments_say_what_the_network_is_like() {
-    let oci = oci!(Account::Ordinary, "runc");
+    let oci = needs!(Oci::open(Account::Ordinary, "runc"));
     let words = [
         "slirp",
         "--mtu=9000",
@@ -114,7 +105,7 @@ fn arguments_say_what_the_network_is_like() {
 #[test]
 fn second_container_shares_the_first_ones_network() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.run("first", &Setup::default()).unwrap();
         let joins = oci.pid("first");
         // Of IPv6 it says whether the address is still being tried out, which changes.
@@ -138,7 +129,7 @@ fn second_container_shares_the_first_ones_network() {
 
 #[test]
 fn joined_namespace_gets_a_network_where_that_is_asked_for() {
-    let oci = oci!(Account::Ordinary, "runc");
+    let oci = needs!(Oci::open(Account::Ordinary, "runc"));
     oci.run("pause", &Setup { stages: vec![], ..Setup::default() }).unwrap();
     let joins = oci.pid("pause");
     let plain = Setup { joins, ..Setup::default() };
@@ -159,7 +150,7 @@ fn joined_namespace_gets_a_network_where_that_is_asked_for() {
 #[test]
 fn failing_hook_is_an_error_with_a_reason_and_leaves_nothing() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let server = TcpServer::echo(&oci.session.world.host, (LOCALHOST, 18083).into());
         for (annotation, value, reason) in [
             ("org.slirp.ports", "x:80", "ports: \"x:80\" is not of the form"),
@@ -185,7 +176,7 @@ fn failing_hook_is_an_error_with_a_reason_and_leaves_nothing() {
 
 #[test]
 fn network_of_the_host_is_left_alone() {
-    let oci = oci!(Account::Root, "runc");
+    let oci = needs!(Oci::open(Account::Root, "runc"));
     let setup = Setup { has_network: false, ..Setup::default() };
     let said = oci.run("c", &setup).unwrap_err();
     assert!(said.contains("the container has no network namespace of its own"), "{said}");
@@ -196,7 +187,7 @@ fn network_of_the_host_is_left_alone() {
 #[test]
 fn network_ends_with_a_container_that_nobody_deletes() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.run("c", &Setup::default()).unwrap();
         assert_eq!(oci.networks().len(), 2, "a keeper and an engine");
         oci.kill(oci.pid("c"));
@@ -208,7 +199,7 @@ fn network_ends_with_a_container_that_nobody_deletes() {
 #[test]
 fn nothing_of_the_runtime_is_left_in_the_long_lived_processes() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.run("c", &Setup::default()).unwrap();
         let networks = oci.networks();
         assert_eq!(networks.len(), 2, "{networks:?}");
@@ -228,7 +219,7 @@ fn nothing_of_the_runtime_is_left_in_the_long_lived_processes() {
 
 #[test]
 fn rootless_crun_says_what_to_do_and_that_works() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     oci.run("c", &Setup::default()).unwrap_err();
     let log = oci.log();
     for part in ["use this hook as \"createContainer\" as well", "or as \"poststart\" instead"] {
@@ -243,7 +234,7 @@ fn rootless_crun_says_what_to_do_and_that_works() {
 
 #[test]
 fn hook_at_two_stages_and_at_the_wrong_end_does_no_harm() {
-    let oci = oci!(Account::Ordinary, "runc");
+    let oci = needs!(Oci::open(Account::Ordinary, "runc"));
     let setup = Setup { stages: vec!["prestart", "createRuntime", "poststop"], ..Setup::default() };
     oci.run("c", &setup).unwrap();
     assert_eq!(oci.attachments().len(), 1);
@@ -255,7 +246,7 @@ fn hook_at_two_stages_and_at_the_wrong_end_does_no_harm() {
 
 #[test]
 fn second_container_of_the_same_id_does_not_end_the_first_ones_network() {
-    let oci = oci!(Account::Ordinary, "runc");
+    let oci = needs!(Oci::open(Account::Ordinary, "runc"));
     oci.run("c", &Setup::default()).unwrap();
     let script = "cd ~/c; mkdir ~/other
         ! runc --root ~/other run --detach c </dev/null >other 2>&1; cat other";
@@ -268,7 +259,7 @@ fn second_container_of_the_same_id_does_not_end_the_first_ones_network() {
 
 #[test]
 fn program_without_word_knows_a_containers_state() {
-    let oci = oci!(Account::Root, "runc");
+    let oci = needs!(Oci::open(Account::Root, "runc"));
     oci.script(&format!("cp {} /run/slirp-bin", oci.hook()));
     let state = json!({ "ociVersion": "1.0.2", "id": "c", "status": "created", "pid": 1 });
     for words in ["/run/slirp-bin", "/run/slirp-bin oci-hook"] {

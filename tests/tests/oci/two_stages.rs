@@ -15,15 +15,6 @@ const RUNTIMES: [(Account, &str); 4] = [
     (Account::Root, "runc"),
 ];
 
-macro_rules! oci {
-    ($account:expr, $runtime:expr) => {
-        match Oci::open($account, $runtime) {
-            Ok(oci) => oci,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 fn two_stages() -> Setup {
     Setup { stages: vec!["createRuntime", "createContainer", "poststop"], ..Setup::default() }
 }
@@ -48,7 +39,7 @@ fn assert_pings(oci: &Oci, pid: u32) {
 #[test]
 fn same_configuration_works_for_both_runtimes_as_root_and_as_an_ordinary_user() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let setup = Setup {
             annotations: json!({ "org.slirp.ports": "18081:80" }),
             process: vec!["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
@@ -78,7 +69,7 @@ fn same_configuration_works_for_both_runtimes_as_root_and_as_an_ordinary_user() 
 
 #[test]
 fn engine_of_a_hidden_container_runs_in_the_sandbox() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     oci.run("c", &two_stages()).unwrap();
     let networks = oci.networks();
     let engine = networks.iter().find(|process| process.arguments[1].starts_with("run-")).unwrap();
@@ -93,7 +84,7 @@ fn engine_of_a_hidden_container_runs_in_the_sandbox() {
 #[test]
 fn network_is_there_before_the_program_and_ends_with_the_last_container_in_it() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.prepare("c", &two_stages());
         oci.create("c").unwrap();
         let joins = oci.pid("c");
@@ -111,7 +102,7 @@ fn network_is_there_before_the_program_and_ends_with_the_last_container_in_it() 
 
 #[test]
 fn container_that_is_killed_before_its_program_starts_leaves_nothing() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     oci.prepare("c", &two_stages());
     oci.create("c").unwrap();
     assert_eq!(oci.networks().len(), 2);
@@ -122,7 +113,7 @@ fn container_that_is_killed_before_its_program_starts_leaves_nothing() {
 #[test]
 fn container_that_never_reaches_the_second_stage_leaves_nothing() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         for stage in ["createRuntime", "createContainer"] {
             // Without poststop, nobody tells who waits.
             for stages in [two_stages().stages, vec!["createRuntime", "createContainer"]] {
@@ -141,7 +132,7 @@ fn container_that_never_reaches_the_second_stage_leaves_nothing() {
 
 #[test]
 fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     let taken =
         oci.session.world.host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 18083))).unwrap();
     let annotations = json!({ "org.slirp.ports": "127.0.0.1:18083:80" });
@@ -162,7 +153,7 @@ fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
 #[test]
 fn hook_that_is_no_ones_second_stage_says_so_and_touches_nothing() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.run("c", &Setup { stages: vec!["createContainer"], ..Setup::default() }).unwrap_err();
         let log = oci.log();
         assert!(log.contains("this stage is the second of two"), "{log}");
@@ -175,7 +166,7 @@ fn hook_that_is_no_ones_second_stage_says_so_and_touches_nothing() {
 #[test]
 fn hooks_at_every_stage_and_at_some_twice_do_no_harm() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let stages = vec!["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
         oci.prepare("c", &Setup { stages, ..Setup::default() });
         oci.edit("c", |config| {
@@ -226,7 +217,7 @@ fn between_the_stages(oci: &Oci, work: impl FnOnce(&Value)) -> Result<(), String
 
 #[test]
 fn namespace_is_taken_from_nobody_but_the_container() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     prepare_held(&oci, &two_stages());
     let started = between_the_stages(&oci, |_| {
         // Of the same user, with the same state, in another network namespace.
@@ -247,7 +238,7 @@ fn namespace_is_taken_from_nobody_but_the_container() {
 
 #[test]
 fn container_that_ends_between_the_stages_takes_who_waits_along() {
-    let oci = oci!(Account::Ordinary, "crun");
+    let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     prepare_held(&oci, &Setup { stages: vec!["createRuntime", "createContainer"], ..two_stages() });
     let started = between_the_stages(&oci, |state| {
         let pid = state["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a process id");
@@ -261,7 +252,7 @@ fn container_that_ends_between_the_stages_takes_who_waits_along() {
 #[test]
 fn who_waits_can_be_told_to_end_and_the_second_stage_notices() {
     for by_signal in [true, false] {
-        let oci = oci!(Account::Ordinary, "crun");
+        let oci = needs!(Oci::open(Account::Ordinary, "crun"));
         prepare_held(&oci, &two_stages());
         let started = between_the_stages(&oci, |_| {
             if by_signal {
@@ -280,7 +271,7 @@ fn who_waits_can_be_told_to_end_and_the_second_stage_notices() {
 #[test]
 fn second_stage_finds_its_work_done_where_the_container_has_other_users() {
     for runtime in ["runc", "crun"] {
-        let oci = oci!(Account::Root, runtime);
+        let oci = needs!(Oci::open(Account::Root, runtime));
         oci.prepare("c", &two_stages());
         let rootfs = oci.bundle("c").join("rootfs");
         oci.script(&format!("chown -R 100000:100000 {}", rootfs.display()));
@@ -305,7 +296,7 @@ fn second_stage_finds_its_work_done_where_the_container_has_other_users() {
 #[test]
 fn second_stage_is_known_without_a_pid_namespace_too() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         oci.prepare("c", &two_stages());
         oci.edit("c", |config| {
             let namespaces =
@@ -330,7 +321,7 @@ fn second_stage_is_known_without_a_pid_namespace_too() {
 #[test]
 fn log_file_says_once_that_the_network_is_up() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let log = oci.bundle("c.log");
         let words = ["slirp-hook".to_owned(), format!("--log-file={}", log.display())];
         oci.run("c", &Setup { arguments: words.to_vec(), ..two_stages() }).unwrap();

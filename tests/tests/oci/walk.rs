@@ -10,15 +10,6 @@ use slirp_tests::*;
 const RUNTIMES: [(Account, &str); 3] =
     [(Account::Root, "runc"), (Account::Ordinary, "runc"), (Account::Root, "crun")];
 
-macro_rules! oci {
-    ($account:expr, $runtime:expr) => {
-        match Oci::open($account, $runtime) {
-            Ok(oci) => oci,
-            Err(missing) => return skip(&missing),
-        }
-    };
-}
-
 /// What `config.json` of the article says: one hook, no argument, and nothing for the end.
 fn article() -> Setup {
     Setup { stages: vec!["prestart"], ..Setup::default() }
@@ -32,7 +23,7 @@ fn squeezed(text: &str) -> String {
 #[test]
 fn two_containers_of_one_configuration_see_interfaces_routes_and_the_world() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let world = &oci.session.world;
         world.host.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
         world.write_resolv_conf("nameserver 127.0.0.54\n");
@@ -75,7 +66,7 @@ fn two_containers_of_one_configuration_see_interfaces_routes_and_the_world() {
 #[test]
 fn what_the_host_says_reaches_the_container_through_a_port() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let setup = Setup {
             annotations: json!({ "org.slirp.ports": "5555:10001" }),
             // Its input stays open, as at a terminal. Otherwise it ends its side as soon as it accepts,
@@ -100,7 +91,7 @@ fn what_the_host_says_reaches_the_container_through_a_port() {
 #[test]
 fn container_that_joins_has_the_same_interface_routes_and_ports() {
     for (account, runtime) in RUNTIMES {
-        let oci = oci!(account, runtime);
+        let oci = needs!(Oci::open(account, runtime));
         let web = vec!["httpd", "-f", "-p", "8100", "-h", "/etc"];
         oci.run("c8179", &Setup { process: web, ..article() }).unwrap();
         oci.exec("c8179", &["sh", "-c", "echo of c8179 > /etc/page"]);

@@ -191,7 +191,7 @@ fn serve_page(world: &World, address: &str) -> Background {
 #[test]
 fn real_programs_of_a_guest_behind_it_are_on_the_network() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let (slirp, peer) = start(&world, &["-6", "--enable-sandbox", "--enable-seccomp"]);
         let _v4 = serve_page(&world, "203.0.113.10");
         let _v6 = serve_page(&world, "2001:db8:2::10");
@@ -214,7 +214,7 @@ fn real_programs_of_a_guest_behind_it_are_on_the_network() {
 
 #[test]
 fn transfers_are_exact_though_the_socket_fills_up() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, peer) = start(&world, &[]);
     let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
     bridged(&world, peer, || {
@@ -311,10 +311,8 @@ fn only_a_program_that_says_nothing_is_for_the_machine_to_answer() {
 
 #[test]
 fn user_mode_linux_is_on_the_network() {
-    let world = world!();
-    if is_installed("linux.uml").is_err() {
-        return skip(&Missing("linux.uml is not installed (package user-mode-linux)".to_owned()));
-    }
+    needs!(is_installed("linux.uml"));
+    let world = needs!(World::root());
     let said = user_mode_linux(&world, UML_WORD, "");
     if let Some(missing) = lacks_programs(&said) {
         return say_skipped(&missing);
@@ -334,7 +332,7 @@ fn user_mode_linux_is_on_the_network() {
 #[test]
 fn many_transfers_share_a_socket_that_fills_up() {
     const COUNT: usize = 12;
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, peer) = start(&world, &[]);
     let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
     bridged(&world, peer, || {
@@ -351,7 +349,7 @@ fn many_transfers_share_a_socket_that_fills_up() {
 
 #[test]
 fn start_says_what_slirp4netns_says() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = world.folder().join("api.sock");
     let mut slirp = spawn(&world, &["--api-socket", api.to_str().unwrap()]);
     let socket = path(&world);
@@ -395,7 +393,7 @@ fn published_ports_are_kept_from_others_while_the_peer_is_awaited() {
 
 #[test]
 fn peer_that_never_reads_what_it_was_sent_hangs_up_just_as_well() {
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, peer) = start(&world, &[]);
     for sequence in 0..2000 {
         peer.send(&echo_request(sequence, 1000)).unwrap();
@@ -409,7 +407,7 @@ fn peer_that_never_reads_what_it_was_sent_hangs_up_just_as_well() {
 #[test]
 fn half_closed_peer_is_a_hang_up() {
     for how in [std::net::Shutdown::Write, std::net::Shutdown::Read] {
-        let world = world!();
+        let world = needs!(World::root());
         let (slirp, peer) = start(&world, &[]);
         // What cannot be delivered any more shows it, where the guest still speaks.
         let _ = peer.send(&arp_request());
@@ -421,7 +419,7 @@ fn half_closed_peer_is_a_hang_up() {
 
 #[test]
 fn empty_short_and_huge_packets_do_no_harm() {
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, peer) = start(&world, &[]);
     peer.set_send_buffer_size(1 << 20).unwrap();
     for len in [0, 0, 1, 13, 14, 15, 1514, 1515, 9014, 65_549, 65_623, 65_624, 100_000, 150_000] {
@@ -445,7 +443,7 @@ fn empty_short_and_huge_packets_do_no_harm() {
 #[test]
 fn peer_that_does_not_read_costs_no_processor_time_and_loses_no_order() {
     const COUNT: u16 = 3000;
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, peer) = start(&world, &[]);
     for sequence in 0..COUNT {
         peer.send(&echo_request(sequence, 1400)).unwrap();
@@ -468,7 +466,7 @@ fn peer_that_does_not_read_costs_no_processor_time_and_loses_no_order() {
 
 #[test]
 fn stalled_peer_stalls_the_sender_and_loses_nothing() {
-    let world = world!();
+    let world = needs!(World::root());
     let (slirp, peer) = start(&world, &[]);
     let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
     let address = listener.local_addr().unwrap();
@@ -496,7 +494,7 @@ fn stalled_peer_stalls_the_sender_and_loses_nothing() {
 
 #[test]
 fn wait_for_a_peer_ends_by_signal_and_exit_fd_and_leaves_no_file() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = spawn(&world, &[]);
     slirp.signal(Signal::SIGTERM);
     let exit = slirp.wait();
@@ -514,7 +512,7 @@ fn wait_for_a_peer_ends_by_signal_and_exit_fd_and_leaves_no_file() {
 
 #[test]
 fn file_of_a_killed_predecessor_is_replaced() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = spawn(&world, &[]);
     slirp.signal(Signal::SIGKILL);
     slirp.wait();

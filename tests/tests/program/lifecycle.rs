@@ -40,7 +40,7 @@ fn assert_nothing_left(world: &World) {
 
 #[test]
 fn ready_byte_is_written_once_and_the_banner_names_the_plan() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     slirp.signal(Signal::SIGTERM);
     let exit = slirp.wait();
@@ -50,7 +50,7 @@ fn ready_byte_is_written_once_and_the_banner_names_the_plan() {
 
 #[test]
 fn banner_names_the_address_plan() {
-    let world = world!();
+    let world = needs!(World::root());
     let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
     slirp.close_exit_fd();
     let exit = slirp.wait();
@@ -73,7 +73,7 @@ fn banner_names_the_address_plan() {
 
 #[test]
 fn configure_sets_up_the_guest() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().options(&["--mtu=1400"]).start();
     let link = world.guest.script("ip -d link show tap0");
     assert!(link.contains("mtu 1400") && link.contains("tun type tap"), "{link}");
@@ -88,7 +88,7 @@ fn configure_sets_up_the_guest() {
 
 #[test]
 fn configure_keeps_the_multicast_flag() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let link = world.guest.script("ip link show tap0");
     assert!(link.contains("<BROADCAST,MULTICAST,UP"), "{link}");
@@ -96,7 +96,7 @@ fn configure_keeps_the_multicast_flag() {
 
 #[test]
 fn without_configure_the_tap_stays_down() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().bare().start();
     let link = world.guest.script("ip link show tap0");
     assert!(link.contains("state DOWN") && !link.contains(",UP"), "{link}");
@@ -107,7 +107,7 @@ fn without_configure_the_tap_stays_down() {
 
 #[test]
 fn persistent_tap_of_the_runtime_is_attached_and_survives() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.guest.script("ip tuntap add name tap0 mode tap; ip link set tap0 mtu 65520 up");
     let slirp = world.slirp().bare().options(&["--mtu=65520"]).start();
     world
@@ -123,7 +123,7 @@ fn persistent_tap_of_the_runtime_is_attached_and_survives() {
 
 #[test]
 fn closing_the_exit_fd_ends_it_with_success() {
-    let world = world!();
+    let world = needs!(World::root());
     let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
     slirp.close_exit_fd();
     let exit = slirp.wait();
@@ -134,7 +134,7 @@ fn closing_the_exit_fd_ends_it_with_success() {
 
 #[test]
 fn data_on_the_exit_fd_or_a_file_as_exit_fd_ends_nothing() {
-    let world = world!();
+    let world = needs!(World::root());
     // 4 is a pipe, 0 is /dev/null.
     for option in ["--exit-fd=4", "--exit-fd=0"] {
         let mut slirp = world.slirp().options(&[option]).start();
@@ -153,14 +153,14 @@ fn data_on_the_exit_fd_or_a_file_as_exit_fd_ends_nothing() {
 
 #[test]
 fn exit_fd_that_is_not_open_ends_it_with_success() {
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world.slirp().options(&["--exit-fd=77"]).run();
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
 }
 
 #[test]
 fn ready_fd_that_is_not_open_is_ignored() {
-    let world = world!();
+    let world = needs!(World::root());
     let mut slirp = world.slirp().options(&["--ready-fd=77", "--exit-fd=4"]).spawn();
     wait_until(PATIENCE, "the tap is up", || {
         world.guest.exec(&["ip", "link", "show", "tap0", "up"]).stdout.contains("tap0")
@@ -172,7 +172,7 @@ fn ready_fd_that_is_not_open_is_ignored() {
 
 #[test]
 fn term_and_int_end_it_and_the_tap() {
-    let world = world!();
+    let world = needs!(World::root());
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let slirp = world.slirp().start();
         let open = TcpServer::echo(&world.remote, (FAR, 0).into());
@@ -193,7 +193,7 @@ fn term_and_int_end_it_and_the_tap() {
 
 #[test]
 fn deleted_tap_ends_it_with_a_line_and_without_a_spin() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     world.guest.script("ip link del tap0");
     let exit = slirp.wait();
@@ -206,7 +206,7 @@ fn deleted_tap_ends_it_with_a_line_and_without_a_spin() {
 
 #[test]
 fn tap_set_down_and_up_again_works_on() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     transfer(&world);
     world.guest.script("ip link set tap0 down");
@@ -218,7 +218,7 @@ fn tap_set_down_and_up_again_works_on() {
 
 #[test]
 fn dead_container_leaves_it_idle_or_ended() {
-    let mut world = world!();
+    let mut world = needs!(World::root());
     let slirp = world.slirp().start();
     world.guest.kill_holder();
     let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
@@ -227,7 +227,7 @@ fn dead_container_leaves_it_idle_or_ended() {
 
 #[test]
 fn two_processes_serve_two_containers_of_one_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let second = Namespace::container(&world.host, Account::Root);
     let _other = world.slirp().positionals(&[&second.pid().to_string(), "tap0"]).start();
@@ -238,7 +238,7 @@ fn two_processes_serve_two_containers_of_one_host() {
 
 #[test]
 fn idle_process_is_small_and_sleeps() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
     assert!(spent <= Duration::from_millis(20), "{spent:?}");
@@ -253,7 +253,7 @@ fn end_of_the_process_ends_it_where_that_is_asked_for() {
     for (account, options) in
         [(Account::Root, &[][..]), (Account::Root, &CONFINED), (Account::Ordinary, &CONFINED)]
     {
-        let mut world = world!(account);
+        let mut world = needs!(World::of(account));
         let slirp = world.slirp().options(&[WATCH]).options(options).start();
         transfer(&world);
         let gone = format!("process {} is gone\n", world.guest.pid());
@@ -267,7 +267,7 @@ fn end_of_the_process_ends_it_where_that_is_asked_for() {
 
 #[test]
 fn path_of_a_process_is_watched_as_the_process() {
-    let mut world = world!(Account::Ordinary);
+    let mut world = needs!(World::ordinary());
     let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
     let userns = format!("--userns-path={}", path("user"));
     let slirp = world
@@ -298,7 +298,7 @@ fn end_of_the_name_ends_it_where_that_is_asked_for() {
         ("umount --lazy NAME; rm NAME", &CONFINED),
         (other, &CONFINED),
     ] {
-        let world = world!();
+        let world = needs!(World::root());
         let name = bind_namespace(&world);
         let slirp = world
             .slirp()
@@ -322,7 +322,7 @@ fn end_of_the_name_ends_it_where_that_is_asked_for() {
 
 #[test]
 fn name_that_is_removed_elsewhere_counts_as_gone() {
-    let world = world!();
+    let world = needs!(World::root());
     let name = bind_namespace(&world);
     let slirp = world
         .slirp()
@@ -337,7 +337,7 @@ fn name_that_is_removed_elsewhere_counts_as_gone() {
 
 #[test]
 fn what_cannot_be_watched_is_refused() {
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world
         .slirp()
         .options(&[WATCH, "--netns-type=path"])
@@ -350,7 +350,7 @@ fn what_cannot_be_watched_is_refused() {
 
 #[test]
 fn without_being_asked_it_outlives_the_process() {
-    let mut world = world!();
+    let mut world = needs!(World::root());
     let mut slirp = world.slirp().options(&["--exit-fd=4"]).start();
     world.guest.kill_holder();
     slirp.close_exit_fd();
@@ -401,7 +401,7 @@ fn death_of_the_parent_ends_it_where_the_caller_wants_that() {
     for (account, options) in
         [(Account::Root, &[][..]), (Account::Root, &CONFINED), (Account::Ordinary, &CONFINED)]
     {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let other = container_of_subordinate_ids(&world);
         for pid in [world.guest.pid(), other.pid()] {
             let caller = world
@@ -420,7 +420,7 @@ fn death_of_the_parent_ends_it_where_the_caller_wants_that() {
 
 #[test]
 fn what_is_logged_is_chosen_by_the_option_or_else_by_the_environment() {
-    let world = world!();
+    let world = needs!(World::root());
     let log = |behind: &[&str], options: &[&str]| {
         let slirp = world.slirp().behind(behind).options(options).start();
         // No resolver listens, which is worth a debug line before the guest is told so.

@@ -59,7 +59,7 @@ fn both_directions_are_recorded_and_can_be_followed() {
     for (account, options) in
         [(Account::Root, &[][..]), (Account::Ordinary, &["--enable-sandbox", "--enable-seccomp"])]
     {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let path = path(&world);
         let slirp = world.slirp().options(&[&option(&path)]).options(options).start();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
@@ -86,7 +86,7 @@ fn both_directions_are_recorded_and_can_be_followed() {
 
 #[test]
 fn file_that_is_there_is_emptied_and_keeps_its_mode() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = path(&world);
     std::fs::write(&path, vec![7; 1 << 20]).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
@@ -101,7 +101,7 @@ fn file_that_is_there_is_emptied_and_keeps_its_mode() {
 
 #[test]
 fn device_without_header_is_recorded_alike() {
-    let world = world!();
+    let world = needs!(World::root());
     let (socket, path) = (world.folder().join("bess.sock"), path(&world));
     let mut slirp = world
         .slirp()
@@ -124,7 +124,7 @@ fn device_without_header_is_recorded_alike() {
 
 #[test]
 fn fifo_is_read_live_and_its_reader_may_leave() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = path(&world);
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     // Without waiting for a writer, as a reader that blocks in open(2) would.
@@ -154,7 +154,7 @@ fn fifo_is_read_live_and_its_reader_may_leave() {
 
 #[test]
 fn stuck_reader_stops_neither_the_network_nor_the_end() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = path(&world);
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     let _reader =
@@ -171,7 +171,7 @@ fn stuck_reader_stops_neither_the_network_nor_the_end() {
 
 #[test]
 fn full_disk_ends_the_recording_and_not_the_network() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("mkdir /mnt/small; mount -t tmpfs -o size=64k tmpfs /mnt/small");
     for file in ["/dev/full", "/mnt/small/guest.pcap"] {
         let slirp = world
@@ -188,7 +188,7 @@ fn full_disk_ends_the_recording_and_not_the_network() {
 
 #[test]
 fn largest_file_size_ends_the_recording_and_not_the_process() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = path(&world);
     let slirp =
         world.slirp().options(&[&option(&path)]).behind(&["prlimit", "--fsize=65536"]).start();
@@ -200,7 +200,7 @@ fn largest_file_size_ends_the_recording_and_not_the_process() {
 
 #[test]
 fn file_that_cannot_be_opened_is_named() {
-    let world = world!();
+    let world = needs!(World::root());
     let fifo = path(&world);
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     let fifo = fifo.to_str().unwrap();

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
-use std::path::Path;
 
 use slirp_tests::*;
 
@@ -56,22 +55,10 @@ fn udhcpc(world: &World, arguments: &[&str]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn lacks(program: &str) -> bool {
-    let is_missing = !["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(program).exists());
-    if is_missing {
-        skip(&Missing(format!("{program} is not installed")));
-    }
-    is_missing
-}
-
 #[test]
 fn udhcpc_gets_the_first_address_and_everything_it_needs() {
-    if lacks("udhcpc") {
-        return;
-    }
-    let world = world!(Account::Ordinary);
+    needs!(is_installed("udhcpc"));
+    let world = needs!(World::ordinary());
     let _slirp = start(&world, |slirp| slirp.options(&["--mtu=9000"]));
     let _capture = world.capture();
     let lease = udhcpc(&world, &["-O", "mtu"]);
@@ -99,10 +86,8 @@ fn udhcpc_gets_the_first_address_and_everything_it_needs() {
 
 #[test]
 fn udhcpc_gets_the_address_that_it_asks_for() {
-    if lacks("udhcpc") {
-        return;
-    }
-    let world = world!();
+    needs!(is_installed("udhcpc"));
+    let world = needs!(World::root());
     let _slirp = start(&world, |slirp| slirp.options(&["--cidr=192.0.2.0/25"]));
     let _capture = world.capture();
     assert_eq!(udhcpc(&world, &["-r", "192.0.2.30"])["ip"], "192.0.2.30");
@@ -111,10 +96,8 @@ fn udhcpc_gets_the_address_that_it_asks_for() {
 
 #[test]
 fn udhcpc_gets_the_search_domains_that_it_asks_for() {
-    if lacks("udhcpc") {
-        return;
-    }
-    let world = world!();
+    needs!(is_installed("udhcpc"));
+    let world = needs!(World::root());
     let options = ["--search-domain=example.org", "--search-domain=b.example.test."];
     let _slirp = start(&world, |slirp| slirp.options(&options));
     let _capture = world.capture();
@@ -125,10 +108,8 @@ fn udhcpc_gets_the_search_domains_that_it_asks_for() {
 
 #[test]
 fn dns_is_not_announced_where_it_is_disabled() {
-    if lacks("udhcpc") {
-        return;
-    }
-    let world = world!();
+    needs!(is_installed("udhcpc"));
+    let world = needs!(World::root());
     let _slirp = start(&world, |slirp| slirp.options(&["--disable-dns"]));
     let lease = udhcpc(&world, &[]);
     assert_eq!((lease["ip"].as_str(), lease.get("dns")), ("10.0.2.15", None));
@@ -153,7 +134,7 @@ print(answer[242], socket.inet_ntoa(answer[16:20]), *server)
 
 #[test]
 fn client_that_renews_its_lease_hears_the_answer_at_its_address() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = start(&world, |slirp| slirp);
     world.guest.script(
         "ip addr flush dev tap0
@@ -197,10 +178,8 @@ fn exchange(world: &World, frame: &[u8]) -> String {
 
 #[test]
 fn frames_equal_those_of_slirp4netns() {
-    if lacks("slirp4netns") {
-        return;
-    }
-    let (ours, theirs) = (world!(), world!());
+    needs!(is_installed("slirp4netns"));
+    let (ours, theirs) = (needs!(World::root()), needs!(World::root()));
     let _ours = start(&ours, |slirp| slirp);
     let _theirs = start(&theirs, |slirp| slirp.behind(UPSTREAM));
     for (name, frame) in [
@@ -216,9 +195,7 @@ fn frames_equal_those_of_slirp4netns() {
 
 #[test]
 fn file_transfer_is_refused_at_once() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     for direction in ["-g", "-p"] {
         let file = world.folder().join("file");
         std::fs::write(&file, "content").unwrap();
@@ -266,10 +243,8 @@ fn dhclient(world: &World, seconds: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn dhclient_gets_the_ipv6_nameserver_and_the_search_domains() {
-    if lacks("dhclient") {
-        return;
-    }
-    let world = world!(Account::Ordinary);
+    needs!(is_installed("dhclient"));
+    let world = needs!(World::ordinary());
     let options = ["-6", "--search-domain=example.org", "--search-domain=b.example.test"];
     let slirp = world.slirp().options(&options).start();
     await_link_local(&world);
@@ -291,7 +266,7 @@ fn dhclient_gets_the_ipv6_nameserver_and_the_search_domains() {
 
 #[test]
 fn stateless_dhcpv6_tells_the_dns_address_and_the_search_domains() {
-    let world = world!();
+    let world = needs!(World::root());
     let options = ["--enable-ipv6", "--cidr6=fd77::/64", "--search-domain=example.org"];
     let _slirp = world.slirp().options(&options).start();
     await_link_local(&world);

@@ -64,10 +64,9 @@ fn substance(text: &str) -> Vec<String> {
 
 #[test]
 fn every_question_gets_the_answer_that_the_host_gets() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, STUB, &[]);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let questions: &[&[&str]] = &[
         &["www.example.test", "A"],
         &["www.example.test", "AAAA"],
@@ -96,10 +95,9 @@ fn every_question_gets_the_answer_that_the_host_gets() {
 
 #[test]
 fn answers_and_questions_pass_byte_for_byte() {
-    let world = world!();
+    let world = needs!(World::root());
     let dns = CannedDns::start(&world.host, STUB, canned_answer(10));
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let answer = ask(&world, PATIENCE).expect("an answer");
     assert_eq!(answer, with_id(canned_answer(10)));
     let query = dns.queries().pop().expect("a query");
@@ -109,10 +107,9 @@ fn answers_and_questions_pass_byte_for_byte() {
 #[test]
 fn several_questions_on_one_tcp_connection_are_answered() {
     use std::io::{Read, Write};
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = CannedDns::start(&world.host, STUB, canned_answer(11));
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let mut stream = connect(&world.guest, (NAMESERVER, 53).into()).unwrap();
     for _ in 0..3 {
         let len = u16::try_from(QUERY.len()).unwrap();
@@ -127,20 +124,18 @@ fn several_questions_on_one_tcp_connection_are_answered() {
 
 #[test]
 fn ordinary_user_resolves_names() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _dns = Dnsmasq::start(&world.host, STUB, &[]);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let text = dig(&world.guest, "10.0.2.3", &["www.example.test", "A", "+short"]);
     assert_eq!(text, "203.0.113.10\n");
 }
 
 #[test]
 fn loopback_resolver_works_with_host_loopback_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, STUB, &[]);
-    let _slirp = world.slirp().options(&["--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--disable-host-loopback"]);
     for extra in ["+notcp", "+tcp"] {
         let text = dig(&world.guest, "10.0.2.3", &["www.example.test", "A", "+short", extra]);
         assert_eq!(text, "203.0.113.10\n", "{extra}");
@@ -149,11 +144,10 @@ fn loopback_resolver_works_with_host_loopback_disabled() {
 
 #[test]
 fn second_nameserver_answers_where_the_first_is_dead() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip route add blackhole 192.0.2.0/24");
     let _dns = Dnsmasq::start(&world.host, STUB, &[]);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     // Refusing, silent, unreachable.
     for first in ["127.0.0.9", "192.0.2.53", "198.51.100.77"] {
         world.write_resolv_conf(&format!("nameserver {first}\nnameserver 127.0.0.53\n"));
@@ -173,12 +167,11 @@ fn second_nameserver_answers_where_the_first_is_dead() {
 
 #[test]
 fn resolv_conf_is_followed_while_running() {
-    let world = world!();
+    let world = needs!(World::root());
     let _first = CannedDns::start(&world.host, STUB, canned_answer(1));
     let _second = CannedDns::start(&world.host, "127.0.0.54".parse().unwrap(), canned_answer(2));
     let _third = CannedDns::start(&world.host, "127.0.0.55".parse().unwrap(), canned_answer(3));
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let answered_by = |last: u8| {
         wait_until(PATIENCE, &format!("server {last} answers"), || {
             ask(&world, Duration::from_secs(3)) == Some(with_id(canned_answer(last)))
@@ -196,11 +189,10 @@ fn resolv_conf_is_followed_while_running() {
 
 #[test]
 fn silent_resolver_blocks_nothing_else() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip route add blackhole 192.0.2.0/24");
     world.write_resolv_conf("nameserver 192.0.2.53\noptions timeout:30\n");
-    let slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     for _ in 0..2000 {
@@ -210,29 +202,27 @@ fn silent_resolver_blocks_nothing_else() {
     socket.set_nonblocking(true).unwrap();
     let error = socket.recv(&mut [0; 512]).expect_err("no query was given up meanwhile");
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-    assert!(slirp.facts().open_files() < 1500, "queries in flight are capped");
+    assert!(world.slirp.facts().open_files() < 1500, "queries in flight are capped");
 }
 
 #[test]
 fn host_without_a_nameserver_asks_its_own_loopback() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = CannedDns::start(&world.host, "127.0.0.1".parse().unwrap(), canned_answer(9));
     world.write_resolv_conf("search example.test\n");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(9))));
 }
 
 #[test]
 fn given_resolvers_are_asked_instead_of_those_of_the_host() {
-    let world = world!();
+    let world = needs!(World::root());
     let given = SocketAddr::from((Ipv4Addr::LOCALHOST, 5353));
     let host = CannedDns::start(&world.host, STUB, canned_answer(1));
     let ours = CannedDns::start_at(&world.host, given, canned_answer(2));
     let options = ["--dns=127.0.0.1:5353", "--disable-host-loopback"];
-    let _slirp = world.slirp().options(&options).start();
-    let _capture = world.capture();
+    let world = world.online(&options);
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(2))));
     // The file is nobody's business then.
@@ -244,18 +234,17 @@ fn given_resolvers_are_asked_instead_of_those_of_the_host() {
 
 #[test]
 fn second_given_resolver_answers_where_the_first_is_dead() {
-    let world = world!();
+    let world = needs!(World::root());
     let second = SocketAddr::from((Ipv6Addr::LOCALHOST, 5353));
     let _second = CannedDns::start_at(&world.host, second, canned_answer(3));
-    let _slirp = world.slirp().options(&["--dns=127.0.0.9", "--dns=[::1]:5353"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--dns=127.0.0.9", "--dns=[::1]:5353"]);
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(3))));
 }
 
 #[test]
 fn given_link_local_resolver_is_asked_on_its_link() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip addr add fe80::53/64 dev r0 nodad");
     let scope = world.remote.enter(|| nix::net::if_::if_nametoindex("r0")).unwrap();
     let at = SocketAddrV6::new("fe80::53".parse().unwrap(), 53, 0, scope);
@@ -264,18 +253,16 @@ fn given_link_local_resolver_is_asked_on_its_link() {
         world.host.script("ip -6 addr show dev h0 scope link -tentative").contains("fe80")
     });
     let options = ["--dns=fe80::53%h0", "--outbound-addr6=2001:db8:1::1"];
-    let _slirp = world.slirp().options(&options).start();
-    let _capture = world.capture();
+    let world = world.online(&options);
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(4))));
 }
 
 #[test]
 fn garbage_on_the_nameserver_port_is_survived() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = CannedDns::start(&world.host, STUB, canned_answer(10));
-    let slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     for len in [0_usize, 1, 2, 11, 12, 13, 64, 512, 1472] {
         let mut text = vec![0; len];
@@ -284,5 +271,5 @@ fn garbage_on_the_nameserver_port_is_survived() {
     }
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(10))));
-    assert!(slirp.facts().is_alive());
+    assert!(world.slirp.facts().is_alive());
 }

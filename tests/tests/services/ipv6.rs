@@ -11,18 +11,6 @@ use slirp_tests::*;
 
 const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
 
-/// A guest whose address from the router advertisement is ready for use.
-fn start(world: &World, options: &[&str]) -> Slirp {
-    start_within(world, "fd00:", options)
-}
-
-/// The same, whose address begins with `prefix`.
-fn start_within(world: &World, prefix: &str, options: &[&str]) -> Slirp {
-    let slirp = world.slirp().options(&["--enable-ipv6"]).options(options).start();
-    world.wait_for_ipv6(prefix);
-    slirp
-}
-
 fn echo_tcp(world: &World, to: SocketAddr) {
     let mut stream = connect(&world.guest, to).unwrap_or_else(|f| panic!("{to}: {f:?}"));
     stream.write_all(b"six").unwrap();
@@ -33,21 +21,19 @@ fn echo_tcp(world: &World, to: SocketAddr) {
 
 #[test]
 fn guest_configures_itself_from_the_router_advertisement() {
-    let world = world!();
-    let _slirp = start(&world, &[]);
+    let world = needs!(World::root()).online_with_ipv6(&[]);
     let routes = world.guest.script("ip -6 route show default");
     assert!(routes.contains("via fe80::2 dev tap0 proto ra"), "{routes}");
 }
 
 #[test]
 fn rdisc6_is_told_the_prefix_the_nameserver_and_the_search_domains() {
-    if let Err(missing) = is_installed("rdisc6") {
-        return skip(&missing);
-    }
-    let world = world!(Account::Ordinary);
-    let options = ["--mtu=9000", "--cidr6=fd77::/64", "--search-domain=example.org"];
-    let _slirp = start_within(&world, "fd77:", &options);
-    let _capture = world.capture();
+    needs!(is_installed("rdisc6"));
+    let world = needs!(World::ordinary());
+    let options =
+        ["--enable-ipv6", "--mtu=9000", "--cidr6=fd77::/64", "--search-domain=example.org"];
+    let world = world.online(&options);
+    world.wait_for_ipv6("fd77:");
     let output = world.guest.exec(&["rdisc6", "-1", "tap0"]);
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
     // "Name  :  value (in hexadecimal) unit"
@@ -79,11 +65,10 @@ fn rdisc6_is_told_the_prefix_the_nameserver_and_the_search_domains() {
 
 #[test]
 fn tcp_reaches_host_loopback_and_a_remote() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());
     let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     echo_tcp(&world, (GATEWAY_V6, loopback.address().port()).into());
     echo_tcp(&world, far.address());
     let refused = connect(&world.guest, (FAR_V6, 9).into()).expect_err("nobody listens");
@@ -92,8 +77,7 @@ fn tcp_reaches_host_loopback_and_a_remote() {
 
 #[test]
 fn large_transfer_is_byte_exact() {
-    let world = world!();
-    let _slirp = start(&world, &[]);
+    let world = needs!(World::root()).online_with_ipv6(&[]);
     let server = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
     let stream = connect(&world.guest, server.address()).unwrap();
     std::thread::scope(|scope| {
@@ -105,11 +89,10 @@ fn large_transfer_is_byte_exact() {
 
 #[test]
 fn unreachable_destination_is_told() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("ip route add unreachable 2001:db8:9::/48");
     world.remote.script("ip route add unreachable 2001:db8:a::/48");
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     for to in ["2001:db8:9::1", "2001:db8:a::1"] {
         let to = SocketAddr::new(to.parse().unwrap(), 80);
         let failure = connect(&world.guest, to).expect_err("no way there");
@@ -120,11 +103,10 @@ fn unreachable_destination_is_told() {
 
 #[test]
 fn udp_reaches_host_loopback_and_a_remote_at_every_size() {
-    let world = world!();
+    let world = needs!(World::root());
     let loopback = UdpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 0).into());
     let far = UdpServer::echo(&world.remote, (FAR_V6, 0).into());
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let gateway = SocketAddr::new(GATEWAY_V6, loopback.address().port());
@@ -144,9 +126,7 @@ fn udp_reaches_host_loopback_and_a_remote_at_every_size() {
 
 #[test]
 fn udp_to_a_closed_port_is_refused() {
-    let world = world!();
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = needs!(World::root()).online_with_ipv6(&[]);
     for to in [GATEWAY_V6, FAR_V6] {
         let socket = world.guest.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -159,9 +139,7 @@ fn udp_to_a_closed_port_is_refused() {
 
 #[test]
 fn virtual_addresses_answer_ping() {
-    let world = world!(Account::Ordinary);
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = needs!(World::ordinary()).online_with_ipv6(&[]);
     for address in ["fd00::2", "fd00::3", "fe80::2%tap0", "fe80::3%tap0"] {
         let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "20", address]);
         assert!(output.status.success(), "{address}: {}{}", output.stdout, output.stderr);
@@ -170,21 +148,19 @@ fn virtual_addresses_answer_ping() {
 
 #[test]
 fn remote_answers_ping() {
-    let world = world!();
+    let world = needs!(World::root());
     world.let_root_ping();
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "20", "2001:db8:2::10"]);
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
 }
 
 #[test]
 fn names_resolve_over_ipv6() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, Ipv6Addr::LOCALHOST.into(), &[]);
     world.write_resolv_conf("nameserver ::1\n");
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     for extra in ["+notcp", "+tcp"] {
         let argv = ["dig", "@fd00::3", "+tries=1", "+time=50", "+short", extra, "www.example.test"];
         let output = world.guest.exec(&argv);
@@ -194,10 +170,9 @@ fn names_resolve_over_ipv6() {
 
 #[test]
 fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&[]);
     let argv = ["dig", "@fd00::3", "+tries=1", "+time=50", "+short", "www.example.test"];
     let output = world.guest.exec(&argv);
     assert_eq!(output.stdout, "203.0.113.10\n", "{}{}", output.stdout, output.stderr);
@@ -205,12 +180,12 @@ fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
 
 #[test]
 fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
-    let world = world!();
+    let world = needs!(World::root());
     let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());
     let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
     let _dns = Dnsmasq::start(&world.host, Ipv4Addr::new(127, 0, 0, 53).into(), &[]);
-    let _slirp = start_within(&world, "fd12:3456:789a:1:", &["--cidr6=fd12:3456:789a:1::/64"]);
-    let _capture = world.capture();
+    let world = world.online(&["--enable-ipv6", "--cidr6=fd12:3456:789a:1::/64"]);
+    world.wait_for_ipv6("fd12:3456:789a:1:");
     let addresses = world.guest.script("ip -6 addr show dev tap0 scope global");
     assert!(!addresses.contains("fd00:"), "{addresses}");
     for last in ["2", "3"] {
@@ -235,7 +210,7 @@ fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
 
 #[test]
 fn a_fixed_address_of_the_chosen_network_works() {
-    let world = world!();
+    let world = needs!(World::root());
     let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());
     let options = [
         "--enable-ipv6",
@@ -261,9 +236,7 @@ fn a_fixed_address_of_the_chosen_network_works() {
 
 #[test]
 fn default_route_stays_where_the_guest_forwards_packets() {
-    let world = world!();
-    let _slirp = start(&world, &[]);
-    let _capture = world.capture();
+    let world = needs!(World::root()).online_with_ipv6(&[]);
     let route = || world.guest.script("ip -6 route show default");
     let before = route();
     assert!(before.contains("via fe80::2"), "{before}");
@@ -274,7 +247,7 @@ fn default_route_stays_where_the_guest_forwards_packets() {
 
 #[test]
 fn advertisements_that_the_guest_does_not_listen_to_are_not_forced_on_it() {
-    let world = world!();
+    let world = needs!(World::root());
     world.guest.script("echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra");
     let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
     let setting = world.guest.script("cat /proc/sys/net/ipv6/conf/tap0/accept_ra");
@@ -283,10 +256,9 @@ fn advertisements_that_the_guest_does_not_listen_to_are_not_forced_on_it() {
 
 #[test]
 fn host_loopback_is_unreachable_when_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let _loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());
-    let _slirp = start(&world, &["--disable-host-loopback"]);
-    let _capture = world.capture();
+    let world = world.online_with_ipv6(&["--disable-host-loopback"]);
     for address in ["fd00::2", "fd00::7"] {
         let to = SocketAddr::new(address.parse().unwrap(), 7777);
         let failure = connect(&world.guest, to).expect_err(address);
@@ -297,10 +269,8 @@ fn host_loopback_is_unreachable_when_disabled() {
 
 #[test]
 fn without_the_option_no_router_is_advertised() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let output = world.guest.exec(&["ping", "-n", "-c", "1", "-W", "1", "fe80::2%tap0"]);
     assert!(!output.status.success(), "{}", output.stdout);
-    assert!(capture.packets("ip6 and ether src 52:56:00:00:00:02").is_empty());
+    assert!(world.capture.packets("ip6 and ether src 52:56:00:00:00:02").is_empty());
 }

@@ -35,7 +35,7 @@ fn refused(world: &World, options: &[&str], failure: &str) {
 
 #[test]
 fn port_that_cannot_be_opened_is_told_once_and_before_the_device() {
-    let world = world!();
+    let world = needs!(World::root());
     let _tcp = world.host.enter(|| TcpListener::bind((ANY, 8080))).unwrap();
     let _udp = world.host.enter(|| UdpSocket::bind((ANY, 5353))).unwrap();
     for (options, failure) in [
@@ -61,7 +61,7 @@ fn port_that_cannot_be_opened_is_told_once_and_before_the_device() {
 
 #[test]
 fn port_beyond_the_descriptors_is_told_before_the_device() {
-    let world = world!();
+    let world = needs!(World::root());
     let before = world.guest.next_interface();
     let options = ["--publish=10000-10999:80"];
     let exit = world.slirp().options(&options).behind(&["prlimit", "--nofile=256"]).run();
@@ -75,7 +75,7 @@ fn port_beyond_the_descriptors_is_told_before_the_device() {
 
 #[test]
 fn address_that_the_host_lacks_is_told_before_the_device() {
-    let world = world!();
+    let world = needs!(World::root());
     for (option, failure) in [
         ("--outbound-addr=192.0.2.77", "no interface of the host has the outbound address"),
         ("--outbound-addr6=2001:db8:7::7", "no interface of the host has the outbound address"),
@@ -89,7 +89,7 @@ fn address_that_the_host_lacks_is_told_before_the_device() {
 
 #[test]
 fn file_that_cannot_be_made_is_told_before_the_device() {
-    let world = world!();
+    let world = needs!(World::root());
     let folder = world.folder().display();
     let (fifo, file) = (world.folder().join("fifo"), world.folder().join("file"));
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
@@ -115,7 +115,7 @@ fn file_that_cannot_be_made_is_told_before_the_device() {
 
 #[test]
 fn what_an_ordinary_user_may_not_have_is_told_before_the_device() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let closed = world.folder().join("closed");
     std::fs::create_dir(&closed).unwrap();
     let sticky = world.folder().join("sticky");
@@ -140,7 +140,7 @@ fn what_an_ordinary_user_may_not_have_is_told_before_the_device() {
 
 #[test]
 fn start_that_fails_on_the_device_leaves_sockets_and_recordings_of_others_alone() {
-    let world = world!();
+    let world = needs!(World::root());
     let (api, recording) = (Api::new(&world), world.folder().join("guest.pcap"));
     let first = world.slirp().options(&[&api.option()]).start();
     std::fs::write(&recording, "as it was").unwrap();
@@ -157,7 +157,7 @@ fn start_that_fails_on_the_device_leaves_sockets_and_recordings_of_others_alone(
 
 #[test]
 fn port_of_connections_in_time_wait_is_no_obstacle() {
-    let world = world!();
+    let world = needs!(World::root());
     let options = ["--publish=8080:80"];
     let slirp = world.slirp().options(&options).start();
     let server = world.guest.enter(|| TcpListener::bind((ANY, 80))).unwrap();
@@ -177,7 +177,7 @@ fn port_of_connections_in_time_wait_is_no_obstacle() {
 
 #[test]
 fn port_that_a_client_is_refused_is_logged_once() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     let slirp = world.slirp().options(&[&api.option()]).start();
     let _taken = world.host.enter(|| TcpListener::bind((ANY, 8080))).unwrap();
@@ -192,7 +192,7 @@ fn port_that_a_client_is_refused_is_logged_once() {
 
 #[test]
 fn ready_descriptor_that_cannot_be_written_to_is_warned_about_once() {
-    let world = world!();
+    let world = needs!(World::root());
     for prefix in [&[][..], &["sh", "-c", "exec 9</dev/null; exec \"$@\"", "sh"]] {
         let slirp = world.slirp().options(&["--ready-fd=9"]).behind(prefix).spawn();
         let up = || slirp.stdout().contains("* MAC address:");
@@ -210,7 +210,7 @@ fn ready_descriptor_that_cannot_be_written_to_is_warned_about_once() {
 
 #[test]
 fn exit_descriptor_that_is_not_open_is_warned_about_and_ends_the_run_once_it_is_ready() {
-    let world = world!();
+    let world = needs!(World::root());
     for option in ["--exit-fd=77", "--exit-fd=3"] {
         let mut slirp = world.slirp().options(&["--ready-fd=3", option]).spawn();
         assert_eq!(slirp.read_ready_fd(), b"1", "{option}");

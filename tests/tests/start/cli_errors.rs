@@ -99,7 +99,7 @@ fn reader_that_leaves_early_causes_no_complaint() {
 
 #[test]
 fn options_may_follow_positionals_and_be_abbreviated() {
-    let world = world!();
+    let world = needs!(World::root());
     let pid = world.guest.pid().to_string();
     let slirp = world
         .slirp()
@@ -113,7 +113,7 @@ fn options_may_follow_positionals_and_be_abbreviated() {
 
 #[test]
 fn unknown_pid_is_named() {
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world.slirp().positionals(&["99999999", "tap0"]).run();
     assert_eq!(exit.code, Some(1));
     let text = "/proc/99999999/ns/net: No such file or directory";
@@ -122,7 +122,7 @@ fn unknown_pid_is_named() {
 
 #[test]
 fn somebody_elses_container_is_refused() {
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world.slirp().account(Account::Ordinary).run();
     assert_eq!(exit.code, Some(1));
     let refused = ["Permission denied", "Operation not permitted"];
@@ -131,7 +131,7 @@ fn somebody_elses_container_is_refused() {
 
 #[test]
 fn own_network_namespace_is_refused_before_it_is_changed() {
-    let world = world!();
+    let world = needs!(World::root());
     let host = world.host.pid().to_string();
     let before = world.host.script("ip -o link; ip route");
     for (options, netns) in [
@@ -149,7 +149,7 @@ fn own_network_namespace_is_refused_before_it_is_changed() {
 
 #[test]
 fn fifo_in_place_of_a_namespace_holds_nobody_up() {
-    let world = world!();
+    let world = needs!(World::root());
     let fifo = format!("{}/fifo", world.folder().display());
     world.host.script(&format!("mkfifo {fifo}"));
     let exit = world.slirp().options(&["--netns-type=path"]).positionals(&[&fifo, "tap0"]).run();
@@ -165,7 +165,7 @@ fn fifo_in_place_of_a_namespace_holds_nobody_up() {
 
 #[test]
 fn missing_tun_device_is_named() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script("mount -t tmpfs tmpfs /dev/net");
     let exit = world.slirp().run();
     assert_eq!(exit.code, Some(1));
@@ -175,7 +175,7 @@ fn missing_tun_device_is_named() {
 
 #[test]
 fn forbidden_tun_device_is_named() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     world.host.script("chmod 0600 /dev/net/tun");
     let exit = world.slirp().run();
     assert_eq!(exit.code, Some(1));
@@ -185,7 +185,7 @@ fn forbidden_tun_device_is_named() {
 
 #[test]
 fn taken_tap_is_busy() {
-    let world = world!();
+    let world = needs!(World::root());
     let first = world.slirp().start();
     let exit = world.slirp().run();
     assert_eq!(exit.code, Some(1));
@@ -196,7 +196,7 @@ fn taken_tap_is_busy() {
 
 #[test]
 fn name_of_another_kind_of_interface_is_refused() {
-    let world = world!();
+    let world = needs!(World::root());
     world.guest.script("ip link add tap0 type bridge");
     let exit = world.slirp().run();
     assert_eq!(exit.code, Some(1));
@@ -205,7 +205,7 @@ fn name_of_another_kind_of_interface_is_refused() {
 
 #[test]
 fn mtu_below_the_minimum_of_ipv4_is_refused_after_parsing() {
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world.slirp().options(&["--mtu=67"]).run();
     assert_eq!(exit.code, Some(1), "{}", exit.stderr);
     assert!(!exit.stderr.is_empty());

@@ -95,7 +95,7 @@ fn assert_followed(world: &World, last: u8) {
 
 #[test]
 fn root_keeps_one_capability_and_an_empty_folder() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
     assert_eq!(root_folder(&slirp), [""; 0]);
@@ -124,7 +124,7 @@ fn open_files(slirp: &Slirp) -> Vec<std::path::PathBuf> {
 #[test]
 fn nothing_of_the_host_can_be_opened_without_the_filter_either() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         world.host.script("mount -t tmpfs tmpfs /run; mkdir -p /run/user/1000; chmod 0711 /run");
         in_run(&world, "/run/systemd/resolve");
         world.host.script("echo root:secret > /etc/shadow; chmod 0600 /etc/shadow");
@@ -162,7 +162,7 @@ fn nothing_of_the_host_can_be_opened_without_the_filter_either() {
 #[test]
 fn resolv_conf_is_followed_wherever_it_is_led() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         world.host.script("mount -t tmpfs tmpfs /run");
         in_run(&world, "/run/systemd/resolve");
         let _first = nameserver(&world, STUB, 1);
@@ -197,7 +197,7 @@ fn resolv_conf_is_followed_wherever_it_is_led() {
 #[test]
 fn fifo_or_folder_in_the_place_of_resolv_conf_holds_nobody_up() {
     for options in [&[][..], &[SANDBOX], &[SANDBOX, SECCOMP]] {
-        let world = world!();
+        let world = needs!(World::root());
         let _first = nameserver(&world, STUB, 1);
         let _second = nameserver(&world, "127.0.0.54", 2);
         let api = Api::new(&world);
@@ -218,7 +218,7 @@ fn fifo_or_folder_in_the_place_of_resolv_conf_holds_nobody_up() {
 
 #[test]
 fn nothing_in_the_sandbox_can_be_written() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&[SANDBOX]).start();
     let mounts = fact(&slirp, "mountinfo");
     assert_eq!(mounts.lines().count(), 1, "{mounts}");
@@ -232,7 +232,7 @@ fn nothing_in_the_sandbox_can_be_written() {
 
 #[test]
 fn ordinary_user_becomes_root_of_the_guest_only() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let slirp = world.slirp().options(&[SANDBOX]).start();
     assert_confined(&slirp);
     assert_eq!(root_folder(&slirp), [""; 0]);
@@ -247,7 +247,7 @@ fn ordinary_user_becomes_root_of_the_guest_only() {
 
 #[test]
 fn ordinary_user_may_give_both_namespaces_by_path() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
     let userns = format!("--userns-path={}", path("user"));
     let slirp = world
@@ -262,7 +262,7 @@ fn ordinary_user_may_give_both_namespaces_by_path() {
 #[test]
 fn resolv_conf_is_followed_from_inside() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let _first = nameserver(&world, STUB, 1);
         let _second = nameserver(&world, "127.0.0.54", 2);
         let _third = nameserver(&world, "127.0.0.55", 3);
@@ -277,7 +277,7 @@ fn resolv_conf_is_followed_from_inside() {
 
 #[test]
 fn resolv_conf_far_from_etc_is_followed_as_any_other() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script(
         "mkdir -p /mnt/wsl; echo 'nameserver 127.0.0.54' > /mnt/wsl/resolv.conf
         ln -s /mnt/wsl /mnt/link; ln -sf ../mnt/link/resolv.conf /etc/resolv.conf",
@@ -295,7 +295,7 @@ fn resolv_conf_far_from_etc_is_followed_as_any_other() {
 
 #[test]
 fn root_is_moved_where_pivot_root_is_refused() {
-    let world = world!();
+    let world = needs!(World::root());
     // A root whose parent mount is shared: pivot_root(2) says EINVAL, as it does on an initramfs.
     world.host.script(
         "mount -t tmpfs tmpfs /srv; mkdir /srv/root; mount --rbind / /srv/root
@@ -309,7 +309,7 @@ fn root_is_moved_where_pivot_root_is_refused() {
 
 #[test]
 fn every_kind_of_traffic_passes_under_both() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = nameserver(&world, STUB, 7);
     let slirp = world.slirp().options(&[SANDBOX, SECCOMP, "--enable-ipv6"]).start();
     let stdout = slirp.stdout();
@@ -344,7 +344,7 @@ fn every_kind_of_traffic_passes_under_both() {
 
 #[test]
 fn old_name_of_the_sandbox_warns_and_works() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&["--create-sandbox"]).start();
     assert!(slirp.stdout().contains("WARNING: --create-sandbox is deprecated"));
     assert_confined(&slirp);
@@ -362,7 +362,7 @@ fn helper_of(slirp: &Slirp) -> u32 {
 #[test]
 fn api_socket_is_removed_from_outside_however_it_ends() {
     for account in [Account::Root, Account::Ordinary] {
-        let world = world!(account);
+        let world = needs!(World::of(account));
         let api = Api::new(&world);
         for end in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGKILL] {
             let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
@@ -390,7 +390,7 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
 
 #[test]
 fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     let slirp = world.slirp().options(&[SANDBOX, &api.option()]).start();
     let helper = ProcessFacts(helper_of(&slirp));
@@ -405,7 +405,7 @@ fn file_that_somebody_else_has_put_in_place_of_the_api_socket_stays() {
 #[test]
 fn without_anything_to_do_outside_there_is_no_helper() {
     for options in [&["--dns=127.0.0.53"][..], &["--disable-dns"]] {
-        let world = world!();
+        let world = needs!(World::root());
         let slirp = world.slirp().options(&[SANDBOX, SECCOMP]).options(options).start();
         assert_eq!(fact(&slirp, &format!("task/{}/children", slirp.pid())), "");
     }
@@ -413,7 +413,7 @@ fn without_anything_to_do_outside_there_is_no_helper() {
 
 #[test]
 fn loss_of_the_helper_stops_no_traffic() {
-    let world = world!();
+    let world = needs!(World::root());
     let _first = nameserver(&world, STUB, 1);
     let api = Api::new(&world);
     let slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
@@ -432,7 +432,7 @@ fn loss_of_the_helper_stops_no_traffic() {
 
 #[test]
 fn loss_of_the_helper_that_watches_the_name_counts_as_its_end() {
-    let world = world!();
+    let world = needs!(World::root());
     let name = format!("{}/netns", world.folder().display());
     world
         .host
@@ -451,7 +451,7 @@ fn loss_of_the_helper_that_watches_the_name_counts_as_its_end() {
 
 #[test]
 fn root_may_give_both_namespaces_by_path() {
-    let world = world!();
+    let world = needs!(World::root());
     let path = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
     let userns = format!("--userns-path={}", path("user"));
     let slirp = world
@@ -466,7 +466,7 @@ fn root_may_give_both_namespaces_by_path() {
 #[test]
 fn network_namespace_of_a_user_without_the_right_to_it_is_refused() {
     // The guest is root's: an ordinary user cannot enter its user namespace.
-    let world = world!();
+    let world = needs!(World::root());
     let exit = world.slirp().options(&[SANDBOX]).account(Account::Ordinary).run();
     assert_eq!(exit.code, Some(1));
     assert!(exit.stderr.contains("/ns/net: Permission denied"), "{}", exit.stderr);
@@ -474,7 +474,7 @@ fn network_namespace_of_a_user_without_the_right_to_it_is_refused() {
 
 #[test]
 fn memory_is_not_read_by_the_guests_owner() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let slirp = world.slirp().options(&[SANDBOX]).start();
     // Root of the user namespace that the process lives in, with every capability there.
     let read = format!("dd if=/proc/{}/mem bs=1 count=1 of=/dev/null", slirp.pid());
@@ -485,7 +485,7 @@ fn memory_is_not_read_by_the_guests_owner() {
 
 #[test]
 fn forwarded_ports_work_under_both() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     let _slirp = world.slirp().options(&[SANDBOX, SECCOMP, &api.option()]).start();
     // Below 1024: that is what the one capability is kept for.
@@ -508,7 +508,7 @@ fn forwarded_ports_work_under_both() {
 
 #[test]
 fn descriptors_that_the_caller_left_open_are_closed() {
-    let world = world!();
+    let world = needs!(World::root());
     let api = Api::new(&world);
     let options: [&[&str]; 3] = [&[SANDBOX], &[SECCOMP], &[SANDBOX, SECCOMP]];
     for options in options {

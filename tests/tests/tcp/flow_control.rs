@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: usize = 8 << 20;
 #[test]
 fn slow_reader_stalls_the_sender_and_loses_nothing() {
     const LEN: usize = 16 << 20;
-    let world = world!();
+    let world = needs!(World::root());
     bound_kernel_buffers(&world);
     let _slirp = world.slirp().start();
     for guest_sends in [true, false] {
@@ -57,7 +57,7 @@ fn slow_reader_stalls_the_sender_and_loses_nothing() {
 
 #[test]
 fn bytes_before_the_guests_end_survive_a_slow_remote_that_ended_first() {
-    let world = world!();
+    let world = needs!(World::root());
     bound_kernel_buffers(&world);
     let slirp = world.slirp().start();
     let (guest, remote) = pair(&world);
@@ -87,7 +87,7 @@ fn bytes_before_the_guests_end_survive_a_slow_remote_that_ended_first() {
 
 #[test]
 fn tiny_receive_window_of_the_guest_is_respected() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let listener = listen(&world.remote, FAR);
     let to = listener.local_addr().unwrap();

@@ -4,10 +4,9 @@ use super::*;
 
 #[test]
 fn connect_is_not_answered_before_the_host_has_an_answer() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip route add blackhole 192.0.2.0/24");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let error = world
         .guest
         .enter(|| {
@@ -20,9 +19,7 @@ fn connect_is_not_answered_before_the_host_has_an_answer() {
 
 #[test]
 fn new_connection_on_a_reset_tuple_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     for round in 0_u8..5 {
         let mut stream = connect_from(&world.guest, 40000, server.address()).unwrap();
@@ -37,9 +34,7 @@ fn new_connection_on_a_reset_tuple_works() {
 
 #[test]
 fn new_connection_on_a_tuple_that_the_remote_closed_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let listener = listen(&world.remote, FAR);
     for _ in 0..3 {
         let mut guest = connect_from(&world.guest, 40001, listener.local_addr().unwrap()).unwrap();
@@ -58,9 +53,7 @@ fn new_connection_on_a_tuple_that_the_remote_closed_works() {
 
 #[test]
 fn new_syn_of_a_guest_that_forgot_its_connection_works() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     // The first connection is made and forgotten without a word on the wire: the tap drops the reset.
     let stream = connect_from(&world.guest, 40002, server.address()).unwrap();
@@ -80,13 +73,11 @@ fn new_syn_of_a_guest_that_forgot_its_connection_works() {
 
 #[test]
 fn window_scaling_is_negotiated() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (_guest, _remote) = pair(&world);
     let filter = "tcp[tcpflags] & (tcp-syn|tcp-ack) == (tcp-syn|tcp-ack)";
-    wait_until(PATIENCE, "the SYN|ACK is recorded", || !capture.packets(filter).is_empty());
-    let syn_ack = &capture.packets(filter)[0];
+    wait_until(PATIENCE, "the SYN|ACK is recorded", || !world.capture.packets(filter).is_empty());
+    let syn_ack = &world.capture.packets(filter)[0];
     assert!(syn_ack.contains("wscale"), "{syn_ack}");
 }
 
@@ -97,7 +88,7 @@ fn segments_from(capture: &Capture, port: u16) -> Vec<String> {
 
 #[test]
 fn request_that_follows_at_once_carries_the_acknowledgement_of_the_handshake() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let capture = Capture::start(&world.remote, "r0");
     let listener = listen(&world.remote, FAR);
@@ -123,7 +114,7 @@ fn request_that_follows_at_once_carries_the_acknowledgement_of_the_handshake() {
 
 #[test]
 fn server_that_speaks_first_is_heard_although_the_guest_spoke_first_before() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let listener = listen(&world.remote, FAR);
     let at = listener.local_addr().unwrap();

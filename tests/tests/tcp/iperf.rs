@@ -47,7 +47,7 @@ fn assert_every_stream_moved(report: &Value, streams: usize) {
 
 #[test]
 fn eight_streams_each_way_at_once_all_move() {
-    let world = world!();
+    let world = needs!(World::root());
     for mtu in ["1500", "65520"] {
         let slirp = world.slirp().options(&["--mtu", mtu]).start();
         let server = server(&world.remote, "203.0.113.10");
@@ -65,7 +65,7 @@ fn eight_streams_each_way_at_once_all_move() {
 #[test]
 fn asked_bytes_are_sent_and_those_of_the_remote_arrive() {
     const LEN: u64 = 32 << 20;
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     // iperf3 ends once its client has counted enough: as the sender, with much still under way.
     for reverse in [false, true] {
@@ -83,9 +83,7 @@ fn asked_bytes_are_sent_and_those_of_the_remote_arrive() {
 
 #[test]
 fn paced_datagrams_arrive_whole_and_in_order() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     // 1400 bytes fit one packet, 8000 are fragments on the guest's side.
     for options in
         ["--length 1400", "--length 8000", "--length 1400 --reverse", "--length 8000 --reverse"]
@@ -103,7 +101,7 @@ fn paced_datagrams_arrive_whole_and_in_order() {
 
 #[test]
 fn streams_through_a_published_port_move_both_ways() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().options(&["--publish", "5201:5201"]).start();
     let server = server(&world.guest, "0.0.0.0");
     let report = client(&world.host, "127.0.0.1", "--parallel 4 --bidir --time 1");
@@ -117,7 +115,7 @@ fn streams_through_a_published_port_move_both_ways() {
 
 #[test]
 fn streams_of_ipv6_move_both_ways() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().options(&["--enable-ipv6"]).start();
     world.wait_for_ipv6("fd00:");
     let address = FAR_V6.to_string();

@@ -28,7 +28,7 @@ fn assert_last_word_arrives(slirp: &Slirp, mut asking: TcpStream, mut answering:
 
 #[test]
 fn last_word_of_a_remote_reaches_the_guest_before_the_reset() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     let _capture = world.capture();
     let (guest, remote) = pair(&world);
@@ -37,7 +37,7 @@ fn last_word_of_a_remote_reaches_the_guest_before_the_reset() {
 
 #[test]
 fn last_word_of_the_guest_reaches_the_remote_before_the_reset() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     let _capture = world.capture();
     let (guest, remote) = pair(&world);
@@ -46,7 +46,7 @@ fn last_word_of_the_guest_reaches_the_remote_before_the_reset() {
 
 #[test]
 fn last_words_reach_both_ends_of_a_published_port() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().options(&["--publish=8080:80"]).start();
     let _capture = world.capture();
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -61,19 +61,17 @@ fn last_words_reach_both_ends_of_a_published_port() {
 
 #[test]
 fn word_of_a_client_that_resets_before_the_guest_answers_reaches_the_guest() {
-    let world = world!();
-    let slirp = world.slirp().options(&["--publish=8080:80"]).start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&["--publish=8080:80"]);
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let listener = world.guest.enter(|| TcpListener::bind((any, 80))).unwrap();
     SockRef::from(&listener).set_read_timeout(Some(IO_LIMIT)).unwrap();
-    slirp.signal(Signal::SIGSTOP);
+    world.slirp.signal(Signal::SIGSTOP);
     let mut client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     client.write_all(b"word").unwrap();
     let port = client.local_addr().unwrap().port();
     reset(client);
     world.remote.wait_for_free_port(port);
-    slirp.signal(Signal::SIGCONT);
+    world.slirp.signal(Signal::SIGCONT);
     let mut served = accept(&listener);
     let mut word = [0; 4];
     served.read_exact(&mut word).unwrap();
@@ -84,9 +82,7 @@ fn word_of_a_client_that_resets_before_the_guest_answers_reaches_the_guest() {
 
 #[test]
 fn guest_that_probes_hears_of_remotes_that_vanished() {
-    let world = world!();
-    let _slirp = world.slirp().options(&["--publish=8080:80"]).start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&["--publish=8080:80"]);
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let listener = world.guest.enter(|| TcpListener::bind((any, 80))).unwrap();
     let _client = connect(&world.remote, (HOST, 8080).into()).unwrap();

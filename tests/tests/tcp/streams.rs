@@ -38,38 +38,32 @@ fn curl(world: &World, url: &str) -> String {
 
 #[test]
 fn curl_fetches_by_address() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let _server = web_server(&world, &world.remote, "203.0.113.10");
     assert_eq!(curl(&world, "http://203.0.113.10/file"), "the file's text\n");
 }
 
 #[test]
 fn curl_fetches_from_host_loopback_as_gateway() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let _server = web_server(&world, &world.host, "127.0.0.1");
     assert_eq!(curl(&world, "http://10.0.2.2/file"), "the file's text\n");
 }
 
 #[test]
 fn curl_fetches_by_name() {
-    let world = world!();
+    let world = needs!(World::root());
     let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     let _server = web_server(&world, &world.remote, "203.0.113.10");
     assert_eq!(curl(&world, "http://www.example.test/file"), "the file's text\n");
 }
 
 #[test]
 fn ordinary_user_fetches_by_address_gateway_and_name() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _dns = Dnsmasq::start(&world.host, "127.0.0.53".parse().unwrap(), &[]);
-    let _slirp = world.slirp().options(&["--mtu=1500"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--mtu=1500"]);
     let _far = web_server(&world, &world.remote, "203.0.113.10");
     let _near = web_server(&world, &world.host, "127.0.0.1");
     for host in ["203.0.113.10", "10.0.2.2", "www.example.test"] {
@@ -79,9 +73,7 @@ fn ordinary_user_fetches_by_address_gateway_and_name() {
 
 #[test]
 fn connect_to_closed_port_is_refused_at_once() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     for address in [GATEWAY, HOST, REMOTE, FAR] {
         let failure = connect(&world.guest, (address, 9).into()).expect_err("nobody listens");
         assert_eq!(failure.errno, Errno::ECONNREFUSED, "{address}");
@@ -97,13 +89,12 @@ fn assert_unreachable(world: &World, to: IpAddr, limit: Duration) {
 
 #[test]
 fn routes_that_refuse_make_the_destination_unreachable_at_once() {
-    let world = world!();
+    let world = needs!(World::root());
     world.host.script(
         "ip route add unreachable 203.0.113.21; ip route add prohibit 203.0.113.22
         ip route add blackhole 203.0.113.23; ip route add throw 203.0.113.24; ip route del default",
     );
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     for last in [21, 22, 23, 24, 25] {
         assert_unreachable(&world, Ipv4Addr::new(203, 0, 113, last).into(), AT_ONCE);
     }
@@ -111,27 +102,22 @@ fn routes_that_refuse_make_the_destination_unreachable_at_once() {
 
 #[test]
 fn unreachable_from_a_router_reaches_the_guest() {
-    let world = world!();
+    let world = needs!(World::root());
     world.remote.script("ip route add unreachable 192.0.2.1; ip route add prohibit 192.0.2.2");
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     assert_unreachable(&world, Ipv4Addr::new(192, 0, 2, 1).into(), AT_ONCE);
     assert_unreachable(&world, Ipv4Addr::new(192, 0, 2, 2).into(), AT_ONCE);
 }
 
 #[test]
 fn silent_neighbour_is_unreachable_when_the_host_gives_up() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     assert_unreachable(&world, Ipv4Addr::new(198, 51, 100, 77).into(), PATIENCE);
 }
 
 #[test]
 fn data_flows_to_the_guest_after_the_guest_half_closes() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (mut guest, mut remote) = pair(&world);
     guest.write_all(b"question").unwrap();
     guest.shutdown(Shutdown::Write).unwrap();
@@ -146,9 +132,7 @@ fn data_flows_to_the_guest_after_the_guest_half_closes() {
 
 #[test]
 fn data_flows_to_the_remote_after_the_remote_half_closes() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (mut guest, mut remote) = pair(&world);
     remote.write_all(b"greeting").unwrap();
     remote.shutdown(Shutdown::Write).unwrap();
@@ -163,9 +147,7 @@ fn data_flows_to_the_remote_after_the_remote_half_closes() {
 
 #[test]
 fn all_data_before_a_close_arrives() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (guest, remote) = pair(&world);
     let sent = std::thread::spawn(move || send_exact(&remote, 1, 1_000_000));
     receive_exact(&guest, 1, 1_000_000).unwrap();
@@ -175,9 +157,7 @@ fn all_data_before_a_close_arrives() {
 
 #[test]
 fn reset_by_the_remote_resets_the_guest() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (mut guest, remote) = pair(&world);
     reset(remote);
     let error = guest.read(&mut [0; 1]).expect_err("a reset is no end of stream");
@@ -186,9 +166,7 @@ fn reset_by_the_remote_resets_the_guest() {
 
 #[test]
 fn reset_by_the_guest_resets_the_remote() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (guest, mut remote) = pair(&world);
     reset(guest);
     let error = remote.read(&mut [0; 1]).expect_err("a reset is no end of stream");
@@ -221,14 +199,14 @@ fn exchange(world: &World, len: usize) {
 
 #[test]
 fn large_transfers_both_ways_at_once_are_byte_exact() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     exchange(&world, 64 << 20);
 }
 
 #[test]
 fn transfers_are_byte_exact_at_every_mtu() {
-    let world = world!();
+    let world = needs!(World::root());
     for mtu in ["576", "1280", "9000", "65520", "65521"] {
         let slirp = world.slirp().options(&["--mtu", mtu]).start();
         assert!(world.guest.script("ip link show tap0").contains(&format!("mtu {mtu} ")));
@@ -239,9 +217,7 @@ fn transfers_are_byte_exact_at_every_mtu() {
 
 #[test]
 fn urgent_data_arrives_in_line_both_ways() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let (guest, remote) = pair(&world);
     for (from, to) in [(&guest, &remote), (&remote, &guest)] {
         SockRef::from(to).set_out_of_band_inline(true).unwrap();
@@ -264,7 +240,7 @@ fn echo_once(world: &World, to: SocketAddr, text: &[u8]) {
 
 #[test]
 fn five_hundred_connections_one_after_another_leave_nothing_behind() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     echo_once(&world, server.address(), b"first");
@@ -277,7 +253,7 @@ fn five_hundred_connections_one_after_another_leave_nothing_behind() {
 
 #[test]
 fn hundred_connections_at_once_keep_their_bytes_apart() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let streams: Vec<TcpStream> =
@@ -298,9 +274,7 @@ fn hundred_connections_at_once_keep_their_bytes_apart() {
 
 #[test]
 fn network_nested_behind_the_guest_works_without_masquerading() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
     let nested = Namespace::container(&world.guest, Account::Root);
     world.guest.script(&format!(
@@ -333,10 +307,9 @@ fn route_loopback_to_the_tap(world: &World) {
 
 #[test]
 fn host_loopback_is_unreachable_when_disabled() {
-    let world = world!();
+    let world = needs!(World::root());
     let _loopback = TcpServer::echo(&world.host, ([127, 0, 0, 1], 7777).into());
-    let _slirp = world.slirp().options(&["--disable-host-loopback"]).start();
-    let _capture = world.capture();
+    let world = world.online(&["--disable-host-loopback"]);
     route_loopback_to_the_tap(&world);
     for address in ["10.0.2.2", "127.0.0.1", "127.1.2.3"] {
         let to = SocketAddr::new(address.parse().unwrap(), 7777);
@@ -348,10 +321,9 @@ fn host_loopback_is_unreachable_when_disabled() {
 
 #[test]
 fn host_loopback_stays_reachable_as_routed_127_when_allowed() {
-    let world = world!();
+    let world = needs!(World::root());
     let server = TcpServer::echo(&world.host, ([127, 0, 0, 1], 0).into());
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = world.online(&[]);
     echo_once(&world, (GATEWAY, server.address().port()).into(), b"as gateway");
     route_loopback_to_the_tap(&world);
     echo_once(&world, server.address(), b"as itself");
@@ -359,16 +331,14 @@ fn host_loopback_stays_reachable_as_routed_127_when_allowed() {
 
 #[test]
 fn nameserver_address_serves_dns_only() {
-    let world = world!();
-    let _slirp = world.slirp().start();
-    let _capture = world.capture();
+    let world = needs!(World::root()).online(&[]);
     let failure = connect(&world.guest, (NAMESERVER, 80).into()).expect_err("only DNS is there");
     assert!(failure.after < AT_ONCE, "{failure:?}");
 }
 
 #[test]
 fn host_and_remote_see_connections_from_their_own_side() {
-    let world = world!();
+    let world = needs!(World::root());
     let _slirp = world.slirp().start();
     let listener = listen(&world.remote, FAR);
     let _guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
@@ -378,7 +348,7 @@ fn host_and_remote_see_connections_from_their_own_side() {
 
 #[test]
 fn idle_connection_costs_no_processor_time() {
-    let world = world!();
+    let world = needs!(World::root());
     let slirp = world.slirp().start();
     let (mut guest, mut remote) = pair(&world);
     guest.write_all(b"x").unwrap();
