@@ -122,7 +122,7 @@ fn ipv6_comes_by_router_advertisement() {
 }
 
 #[test]
-fn sandbox_and_seccomp_are_found_and_used() {
+fn sandbox_and_seccomp_are_used() {
     let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);
     for choice in ["auto", "true"] {

@@ -54,7 +54,7 @@ fn bubblewrap_waits_for_its_network() {
 }
 
 #[test]
-fn bubblejail_abbreviates_an_option_and_gives_the_user_namespace_by_descriptor() {
+fn bubblejail_gives_the_user_namespace_by_descriptor() {
     let session = needs!(Session::open(&["bwrap", "bash"]));
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
     let inside = format!("{CURL} http://10.0.2.2:8000/");
@@ -98,7 +98,7 @@ fn closing_the_exit_descriptor_of_a_script_ends_the_network() {
 /// Bash takes `10<(…)` for the word `10/dev/fd/63`: descriptor 10 is not open. The script goes on as if nothing
 /// were, because the network says that it was ready and then that it ended well.
 #[test]
-fn process_substitution_for_an_exit_descriptor_ends_it_at_once_with_success() {
+fn exit_descriptor_by_process_substitution_ends_it_at_once() {
     let session = needs!(Session::open(&["bash"]));
     let script = "set -eu
         mkfifo hold

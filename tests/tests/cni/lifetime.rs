@@ -64,7 +64,7 @@ fn edit_record(world: &World, edit: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn deletion_is_idempotent_and_needs_neither_addition_nor_namespace() {
+fn deletion_succeeds_whatever_is_left_to_delete() {
     let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.del().unwrap();
@@ -141,7 +141,7 @@ fn bound_namespace_keeps_the_network_until_it_is_removed() {
 }
 
 #[test]
-fn killed_keeper_is_noticed_and_deletion_and_addition_work() {
+fn killed_keeper_is_noticed_until_its_container_is_deleted() {
     let world = needs!(World::ordinary());
     let cni = MiniCni::new(&world, &json!({}));
     cni.add().unwrap();

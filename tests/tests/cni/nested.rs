@@ -169,7 +169,7 @@ fn container_reaches_host_and_world_but_not_the_other_way_around() {
 }
 
 #[test]
-fn nested_containers_reach_each_other_and_the_world_with_and_without_masquerading() {
+fn nested_containers_reach_everyone_with_masquerading_or_without() {
     for masquerades in [true, false] {
         let outer = needs!(Outer::open());
         let world = &outer.oci.session.world;

@@ -363,7 +363,7 @@ fn clients_of_one_member_do_not_push_out_those_of_another() {
 }
 
 #[test]
-fn address_that_was_used_before_its_time_goes_to_who_is_assigned_it() {
+fn address_used_too_early_goes_to_its_assigned_member() {
     let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
     // The next two addresses, which nobody has yet.

@@ -165,7 +165,7 @@ fn killed_keeper_takes_its_member_with_it_and_no_other() {
 }
 
 #[test]
-fn killed_process_ends_all_attachments_and_the_network_can_begin_anew() {
+fn network_begins_anew_after_its_process_is_killed() {
     let world = needs!(World::ordinary());
     let first = Container::join(&world, "a", &json!({})).unwrap();
     let second = Container::join(&world, "b", &json!({})).unwrap();
@@ -231,7 +231,7 @@ fn result_that_nobody_reads_leaves_nothing_behind() {
 }
 
 #[test]
-fn killed_keeper_makes_way_for_a_container_that_shares_the_network_or_does_not() {
+fn killed_keeper_makes_way_for_a_container_of_the_other_kind() {
     let world = needs!(World::ordinary());
     let [first, second] = [(); 2].map(|()| Container::alone(&world, Account::Ordinary));
     let netns = |namespace: &Namespace| format!("/proc/{}/ns/net", namespace.pid());

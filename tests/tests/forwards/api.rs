@@ -45,7 +45,7 @@ fn scripts_that_never_half_close_are_answered() {
 }
 
 #[test]
-fn rules_are_listed_in_both_shapes_and_ids_are_never_used_again() {
+fn rules_are_listed_in_both_shapes() {
     let world = needs!(World::root());
     let (_slirp, api) = start(&world);
     assert_eq!(api.ask(ADD), "{\"return\":{\"id\":1}}");
@@ -63,6 +63,14 @@ fn rules_are_listed_in_both_shapes_and_ids_are_never_used_again() {
         "{\"error\":{\"desc\":\"bad request: remove_hostfwd: bad arguments.id\"}}"
     );
     assert_eq!(api.ask(LIST), EMPTY);
+}
+
+#[test]
+fn ids_of_rules_are_never_used_again() {
+    let world = needs!(World::root());
+    let (_slirp, api) = start(&world);
+    assert_eq!(api.ask(ADD), "{\"return\":{\"id\":1}}");
+    api.ask("{\"execute\":\"remove_hostfwd\",\"arguments\":{\"id\":1}}");
     assert_eq!(api.ask(ADD), "{\"return\":{\"id\":2}}");
 }
 

@@ -384,7 +384,7 @@ fn guest_that_speaks_first_from_a_published_port_hears_of_errors() {
 }
 
 #[test]
-fn removed_datagram_rule_gives_its_port_back_and_leaves_the_others() {
+fn removed_datagram_rule_gives_back_its_own_port_only() {
     let world = needs!(World::root());
     let (_slirp, api) = start(&world, &[]);
     let server = udp(&world.guest, (ANY, 0).into());

@@ -62,7 +62,7 @@ fn two_pings_at_once_get_their_own_answers() {
 }
 
 #[test]
-fn ordinary_user_without_ping_sockets_is_told_by_silence_or_error_and_all_else_works() {
+fn lack_of_ping_sockets_costs_an_ordinary_user_pings_of_remotes_only() {
     let world = needs!(World::ordinary());
     world.host.script("echo '1 0' > /proc/sys/net/ipv4/ping_group_range");
     let world = world.online(&[]);

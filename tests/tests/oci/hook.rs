@@ -148,7 +148,7 @@ fn joined_namespace_gets_a_network_where_that_is_asked_for() {
 }
 
 #[test]
-fn failing_hook_is_an_error_with_a_reason_and_leaves_nothing() {
+fn failing_hook_leaves_nothing_but_its_reason() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         let server = TcpServer::echo(&oci.session.world.host, (LOCALHOST, 18083).into());

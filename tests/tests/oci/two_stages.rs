@@ -37,7 +37,7 @@ fn assert_pings(oci: &Oci, pid: u32) {
 }
 
 #[test]
-fn same_configuration_works_for_both_runtimes_as_root_and_as_an_ordinary_user() {
+fn same_configuration_works_for_both_runtimes_and_accounts() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         let setup = Setup {
@@ -82,7 +82,7 @@ fn engine_of_a_hidden_container_runs_in_the_sandbox() {
 }
 
 #[test]
-fn network_is_there_before_the_program_and_ends_with_the_last_container_in_it() {
+fn network_lasts_from_before_the_program_to_the_last_container_in_it() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         oci.prepare("c", &two_stages());
@@ -131,7 +131,7 @@ fn container_that_never_reaches_the_second_stage_leaves_nothing() {
 }
 
 #[test]
-fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
+fn failure_at_the_second_stage_leaves_nothing_but_its_reason() {
     let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     let taken =
         oci.session.world.host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 18083))).unwrap();
@@ -151,7 +151,7 @@ fn failure_at_the_second_stage_is_an_error_with_a_reason_and_leaves_nothing() {
 }
 
 #[test]
-fn hook_that_is_no_ones_second_stage_says_so_and_touches_nothing() {
+fn hook_without_a_first_stage_touches_nothing() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         oci.run("c", &Setup { stages: vec!["createContainer"], ..Setup::default() }).unwrap_err();
@@ -237,7 +237,7 @@ fn namespace_is_taken_from_nobody_but_the_container() {
 }
 
 #[test]
-fn container_that_ends_between_the_stages_takes_who_waits_along() {
+fn container_that_ends_between_the_stages_ends_the_waiting_process() {
     let oci = needs!(Oci::open(Account::Ordinary, "crun"));
     prepare_held(&oci, &Setup { stages: vec!["createRuntime", "createContainer"], ..two_stages() });
     let started = between_the_stages(&oci, |state| {
@@ -250,7 +250,7 @@ fn container_that_ends_between_the_stages_takes_who_waits_along() {
 }
 
 #[test]
-fn who_waits_can_be_told_to_end_and_the_second_stage_notices() {
+fn second_stage_notices_that_the_waiting_process_was_ended() {
     for by_signal in [true, false] {
         let oci = needs!(Oci::open(Account::Ordinary, "crun"));
         prepare_held(&oci, &two_stages());

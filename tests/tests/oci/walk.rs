@@ -21,7 +21,7 @@ fn squeezed(text: &str) -> String {
 }
 
 #[test]
-fn two_containers_of_one_configuration_see_interfaces_routes_and_the_world() {
+fn two_containers_of_one_configuration_reach_the_world() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         let world = &oci.session.world;

@@ -290,7 +290,7 @@ fn lacks_programs(console: &str) -> Option<Missing> {
 }
 
 #[test]
-fn only_a_program_that_says_nothing_is_for_the_machine_to_answer() {
+fn only_a_silent_program_counts_as_missing() {
     const BOOT: &str = "Linux version 6.1\nVFS: Mounted root (hostfs filesystem)\n";
     const RUN: &str = "Run /tmp/x/init as init process\n";
     for (console, is_lacking) in [
@@ -493,14 +493,18 @@ fn stalled_peer_stalls_the_sender_and_loses_nothing() {
 }
 
 #[test]
-fn wait_for_a_peer_ends_by_signal_and_exit_fd_and_leaves_no_file() {
+fn signal_ends_the_wait_for_a_peer() {
     let world = needs!(World::root());
     let slirp = spawn(&world, &[]);
     slirp.signal(Signal::SIGTERM);
     let exit = slirp.wait();
     assert_eq!(exit.signal, Some(Signal::SIGTERM as i32), "{exit:?}");
     assert!(!path(&world).exists());
+}
 
+#[test]
+fn closing_the_exit_fd_ends_the_wait_for_a_peer() {
+    let world = needs!(World::root());
     let mut slirp = spawn(&world, &["--exit-fd=4"]);
     slirp.close_exit_fd();
     assert_eq!(slirp.read_ready_fd(), b"", "it was never ready");

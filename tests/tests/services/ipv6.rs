@@ -179,7 +179,7 @@ fn names_resolve_over_ipv6_where_the_host_has_an_ipv4_nameserver_only() {
 }
 
 #[test]
-fn a_network_of_ones_choice_takes_the_place_of_the_usual_one() {
+fn chosen_network_replaces_the_usual_one() {
     let world = needs!(World::root());
     let loopback = TcpServer::echo(&world.host, (Ipv6Addr::LOCALHOST, 7777).into());
     let far = TcpServer::echo(&world.remote, (FAR_V6, 0).into());

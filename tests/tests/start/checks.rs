@@ -139,7 +139,7 @@ fn what_an_ordinary_user_may_not_have_is_told_before_the_device() {
 }
 
 #[test]
-fn start_that_fails_on_the_device_leaves_sockets_and_recordings_of_others_alone() {
+fn start_that_fails_on_the_device_touches_nothing_of_others() {
     let world = needs!(World::root());
     let (api, recording) = (Api::new(&world), world.folder().join("guest.pcap"));
     let first = world.slirp().options(&[&api.option()]).start();
@@ -209,7 +209,7 @@ fn ready_descriptor_that_cannot_be_written_to_is_warned_about_once() {
 }
 
 #[test]
-fn exit_descriptor_that_is_not_open_is_warned_about_and_ends_the_run_once_it_is_ready() {
+fn exit_descriptor_that_is_not_open_ends_the_run_with_a_warning() {
     let world = needs!(World::root());
     for option in ["--exit-fd=77", "--exit-fd=3"] {
         let mut slirp = world.slirp().options(&["--ready-fd=3", option]).spawn();
