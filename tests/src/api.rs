@@ -38,7 +38,7 @@ impl Api {
     /// A connection that has said nothing yet.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the socket does not listen.
     pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).expect("the API socket listens");
         stream.set_read_timeout(Some(IO_LIMIT)).expect("an open socket takes a timeout");

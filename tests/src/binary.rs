@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The binary under test: `SLIRP_TEST_BINARY`, otherwise `slirp4netns` as built from this workspace with the
-/// profile of the running test. Built once per test process, so that it is never stale.
+/// The binary under test: `SLIRP_TEST_BINARY`, otherwise `slirp4netns` as built from this workspace
+/// with the profile of the running test. Built once per test process, so that it is never stale.
 ///
 /// # Panics
 /// When the variable names no file or the build fails.

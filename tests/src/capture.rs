@@ -53,7 +53,8 @@ impl Capture {
         Self { child: Some(child), file }
     }
 
-    /// Decodes what has been recorded so far, one line a packet, those that match a pcap filter only.
+    /// Decodes what has been recorded so far, one line a packet, those that match a pcap filter
+    /// only.
     pub fn packets(&self, filter: &str) -> Vec<String> {
         let output = std::process::Command::new("tcpdump")
             .args(["-n", "-v", "-e", "-t", "-r"])
@@ -90,7 +91,7 @@ impl Drop for Capture {
         if std::thread::panicking() {
             eprintln!("--- packets of the guest: {}", self.file.display());
         } else {
-            // Somebody else's removal is as good.
+            // A file that is gone already needs no removal.
             let _ = std::fs::remove_file(&self.file);
         }
     }

@@ -46,9 +46,9 @@ pub struct MiniCni<'w> {
 }
 
 impl<'w> MiniCni<'w> {
-    /// The world's container `c1`, interface `eth0`, on the network that `config` describes; its name
-    /// is `slirp`, its version 1.1.0, and `stateDir` and `logFile` are in the world's folder unless it
-    /// says so; null leaves a member out. The log is printed when the test fails.
+    /// The world's container `c1`, interface `eth0`, on the network that `config` describes; its
+    /// name is `slirp`, its version 1.1.0, and `stateDir` and `logFile` are in the world's folder
+    /// unless it says so; null leaves a member out. The log is printed when the test fails.
     ///
     /// # Panics
     /// When `config` is no object.

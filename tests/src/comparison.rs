@@ -1,8 +1,9 @@
-//! One script, two programs: Debian's slirp4netns and the binary under test, each in a world of its own.
+//! One script, two programs: Debian's slirp4netns and the binary under test, each in a world of its
+//! own.
 //!
-//! A script notes what programs of the guest and around it see, as pairs of a name and a text. What
-//! both sides noted must be equal, but for the differences that the caller declares; a declared
-//! difference that was not seen fails as well, so that the list never says more than is true.
+//! A script notes what programs in the guest and around it see, as pairs of a name and a text. Both
+//! sides must note the same, except for the differences that the caller declares. A declared
+//! difference that is not seen fails as well, so that the list never claims too much.
 //!
 //! Texts hold nothing that depends on chance (ports that the kernel chose, process ids, durations):
 //! the script leaves that out, on both sides alike.
@@ -44,7 +45,7 @@ impl Side {
         self.world.slirp().without_extra_options().behind(&["bash", "-c", text])
     }
 
-    /// Which one it is. For what the comparison is told beforehand only, never for what is compared.
+    /// Whether this is the binary under test. For preparations only, never for what is compared.
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }

@@ -73,7 +73,8 @@ fn answers(namespace: &Namespace, address: IpAddr) -> bool {
     })
 }
 
-/// A nameserver which answers every query with the same bytes after the query's id, and keeps what it was asked.
+/// A nameserver which answers every query with the same bytes after the query's id, and keeps the
+/// queries.
 #[derive(Debug)]
 pub struct CannedDns {
     queries: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -82,8 +83,8 @@ pub struct CannedDns {
 }
 
 impl CannedDns {
-    /// Serves port 53 of `address` inside `namespace`. `answer` is a message whose first two bytes are replaced by
-    /// the id of the query.
+    /// Serves port 53 of `address` inside `namespace`. `answer` is a message whose first two bytes
+    /// are replaced by the id of the query.
     pub fn start(namespace: &Namespace, address: IpAddr, answer: Vec<u8>) -> Self {
         Self::start_at(namespace, SocketAddr::new(address, 53), answer)
     }

@@ -6,7 +6,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::namespace::Namespace;
 
-/// Notes who reads a file from now on, also when another one takes its place.
+/// Notes that a file is read from now on, also when another file takes its place.
 #[derive(Debug)]
 pub struct FileWatch {
     events: Inotify,
@@ -29,7 +29,7 @@ impl FileWatch {
         Self { events, name: name.into() }
     }
 
-    /// Whether somebody has read it since this was asked before.
+    /// Whether a program has read it since the last call.
     pub fn has_been_read(&self) -> bool {
         // Nothing to read is an error here, and means that nothing has happened.
         let events = self.events.read_events().unwrap_or_default();

@@ -56,7 +56,8 @@ def udp(source, destination, source_port, port, text=b'hello'):
     header = struct.pack('!HHHH', source_port, port, 8 + len(text), 0)
     return transport(source, destination, 17, header + text, 6)
 def tcp(source, destination, source_port, port, flags, sequence=1, acknowledged=0):
-    header = struct.pack('!HHIIBBHHH', source_port, port, sequence, acknowledged, 0x50, flags, 9999, 0, 0)
+    header = struct.pack('!HHIIBBHHH',
+            source_port, port, sequence, acknowledged, 0x50, flags, 9999, 0, 0)
     return transport(source, destination, 6, header, 16)
 def icmp(kind, code, rest):
     return filled(struct.pack('!BBH', kind, code, 0) + rest, 2)
@@ -64,10 +65,12 @@ def icmp6(source, destination, kind, code, rest):
     return transport(source, destination, 58, struct.pack('!BBH', kind, code, 0) + rest, 2)
 ";
 
-/// Injects frames through a packet socket on the guest's tap and hands back what the program printed before it ended.
+/// Injects frames through a packet socket on the guest's tap and hands back what the program
+/// printed before it ended.
 ///
-/// `body` is Python with `send(frame, header)`, where `header` is a virtio-net header or nothing, the seeded generator
-/// `rng`, `answers()`, which are the frames that come from virtual addresses, and functions that make packets.
+/// `body` is Python with `send(frame, header)`, where `header` is a virtio-net header or nothing,
+/// the seeded generator `rng`, `answers()`, which are the frames that come from virtual addresses,
+/// and functions that make packets.
 ///
 /// # Panics
 /// When it fails, or the kernel lets hardly any frame through.

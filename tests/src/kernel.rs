@@ -1,7 +1,7 @@
-//! A kernel that is less than the one at hand.
+//! A kernel that can do less than the present one.
 //!
-//! Owns what has it refuse frames in either direction. Leaves to others: on which thread the
-//! instance is made ([`Namespace::enter`](crate::Namespace::enter)).
+//! Owns the means by which it refuses frames in either direction. The thread that makes the
+//! instance belongs to others ([`Namespace::enter`](crate::Namespace::enter)).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::Command;
@@ -16,7 +16,7 @@ use seccompiler::{
 const FRAME_LEN: u64 = 10 + 14 + 1500;
 /// Length of the virtio-net header that an instance asks for.
 pub const HEADER_LEN: u32 = 10;
-/// Length of a virtio-net header which nobody has room for.
+/// Length of a virtio-net header that fits into no reader's buffer.
 pub const BEYOND_ANY_READ: u32 = 1 << 20;
 
 /// Has the kernel refuse with `EINVAL` what this thread, and those that it starts, write to

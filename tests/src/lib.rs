@@ -1,29 +1,32 @@
 //! Namespace tests: the real binary, real namespaces, real peers.
 //!
-//! Owns the harness that the files in `tests/` share. Three network namespaces make one test's world,
-//! so that tests are hermetic, run in parallel and leave the machine as it was:
+//! Owns the harness that the files in `tests/` share. Three network namespaces make one test's
+//! world, so that tests are hermetic, run in parallel and leave the machine as it was:
 //!
 //! ```text
 //!  remote  r0 198.51.100.2/24 ----- h0 198.51.100.1/24  host            tap0 10.0.2.100/24  guest
 //!          lo 203.0.113.10/32                           slirp4netns ================
 //! ```
 //!
-//! * [`World`] builds the three, [`SlirpBuilder`] runs the binary in the middle one. [`Online`] does both and records
-//!   the guest's device.
-//! * A test's own code acts in any of them with [`Namespace::enter`], which runs a closure on a thread
-//!   of that network namespace; real programs run with [`Namespace::exec`].
+//! * [`World`] builds the three, [`SlirpBuilder`] runs the binary in the middle one. [`Online`]
+//!   does both and records the guest's device.
+//! * A test's own code acts in any of them with [`Namespace::enter`], which runs a closure on a
+//!   thread of that network namespace; real programs run with [`Namespace::exec`].
 //! * The binary under test is `SLIRP_TEST_BINARY` where set, otherwise the workspace's own build
 //!   (see [`binary_under_test`]).
-//! * `SLIRP_TEST_OPTIONS` holds options for every start, such as `--enable-sandbox --enable-seccomp`.
-//! * A [`Session`] is a login of an ordinary user in the middle one, for programs that run the binary themselves.
-//! * What the machine lacks is one loud `SKIPPED: why` line, or a failure where `SLIRP_REQUIRE_NETNS=1`
-//!   (see [`needs!`]).
+//! * `SLIRP_TEST_OPTIONS` holds options for every start, such as `--enable-sandbox
+//!   --enable-seccomp`.
+//! * A [`Session`] is a login of an ordinary user in the middle one, for programs that run the
+//!   binary themselves.
+//! * [`needs!`] skips a test with one loud `SKIPPED: why` line where the machine lacks something.
+//!   Where `SLIRP_REQUIRE_NETNS=1` the test fails instead.
 //!
-//! [`side_by_side()`] runs one script in two worlds, through Debian's slirp4netns and through the binary.
+//! [`side_by_side()`] runs one script in two worlds, through Debian's slirp4netns and through the
+//! binary.
 //!
 //! [`sim`] is a world without any of these: the pure side alone, in virtual time.
 //!
-//! Leaves to others: what the product should do, which only the tests say.
+//! The tests alone say what the product should do.
 
 mod api;
 mod binary;

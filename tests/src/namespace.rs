@@ -16,7 +16,7 @@ use crate::wait::{PATIENCE, wait_until};
 /// How long one program of a test may run.
 const EXEC_LIMIT: Duration = PATIENCE;
 
-/// Who owns the guest and runs the binary.
+/// The user that owns the guest and runs the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
     /// The superuser of the machine.
@@ -59,8 +59,8 @@ impl Namespace {
         Self::hold(command, false)
     }
 
-    /// A user, network and mount namespace made by `account` inside `outer`, as a container runtime makes it:
-    /// `unshare --user --map-root-user --net --mount`.
+    /// A user, network and mount namespace made by `account` inside `outer`, as a container runtime
+    /// makes it: `unshare --user --map-root-user --net --mount`.
     pub fn container(outer: &Self, account: Account) -> Self {
         let mut command = outer.command(account.prefix());
         command.args(["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]);
@@ -106,7 +106,8 @@ impl Namespace {
         command
     }
 
-    /// A command that runs `argv` with this namespace's network and everything else of the test's own.
+    /// A command that runs `argv` with this namespace's network and everything else of the test's
+    /// own.
     pub(crate) fn network_command(&self, argv: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.pid().to_string()).args(["--net", "--"]).args(argv);
@@ -128,8 +129,8 @@ impl Namespace {
         Background::new(child, argv.join(" ")).finish()
     }
 
-    /// The number that the next interface gets; to ask takes one. A device that was made and is gone
-    /// again has taken one as well.
+    /// The number that the next interface gets; to ask takes one. A device that was made and is
+    /// gone again has taken one as well.
     ///
     /// # Panics
     /// When no interface can be made.
@@ -174,8 +175,8 @@ impl Namespace {
         Background::new(child, argv.join(" "))
     }
 
-    /// Runs `work` on a thread of its own inside this network namespace and hands back its result. Sockets which
-    /// `work` makes stay in this namespace wherever they go.
+    /// Runs `work` on a thread of its own inside this network namespace and hands back its result.
+    /// Sockets which `work` makes stay in this namespace wherever they go.
     ///
     /// # Panics
     /// With the panic of `work`.

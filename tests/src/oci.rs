@@ -1,7 +1,9 @@
-//! OCI runtimes: bundles of busybox, run by runc or crun, with the hook under test in `config.json`.
+//! OCI runtimes: bundles of busybox, run by runc or crun, with the hook under test in
+//! `config.json`.
 //!
-//! Owns the bundle and the runtime's command line. Everything lives in a [`Session`], also what root runs: there the
-//! runtimes' folders below `/run` are its own, and what they leave running ends with it.
+//! Owns the bundle and the runtime's command line. Everything lives in a [`Session`], also what
+//! root runs: there the runtimes' folders below `/run` are its own, and what they leave running
+//! ends with it.
 
 use std::path::PathBuf;
 
@@ -14,7 +16,8 @@ use crate::session::{Session, SessionProcess};
 use crate::tcp::IO_LIMIT;
 use crate::wait::wait_until;
 
-/// A `/run` and a mount table as runtimes expect them. crun does not take a machine with both versions of cgroups.
+/// A `/run` and a mount table as runtimes expect them. crun does not take a machine with both
+/// versions of cgroups.
 const SESSION_SCRIPT: &str = "mount -t tmpfs tmpfs /run
     mkdir -p /run/user/1500
     chown 1500:1500 /run/user/1500
@@ -24,7 +27,7 @@ const SESSION_SCRIPT: &str = "mount -t tmpfs tmpfs /run
 /// Programs that containers run.
 const APPLETS: &str = "cat echo grep httpd ifconfig ip nc ping route sh sleep wget";
 
-/// A runtime and who runs it.
+/// A runtime and the user that runs it.
 #[derive(Debug)]
 pub struct Oci {
     /// Where it runs.
@@ -102,7 +105,8 @@ impl Oci {
         self.hook.to_str().expect("temporary folders have plain names")
     }
 
-    /// Root's containers have their control groups below this one; the hierarchies are those of the machine.
+    /// Root's containers have their control groups below this one; the hierarchies are those of the
+    /// machine.
     fn cgroup(&self) -> &str {
         let name = self.session.world.folder().file_name().and_then(|name| name.to_str());
         name.expect("temporary folders have plain names")
@@ -121,7 +125,8 @@ impl Oci {
         let bundle = self.bundle(id);
         let rootless = if self.account == Account::Root { "" } else { "--rootless" };
         self.script(&format!(
-            "rm -rf {bundle}; mkdir -p {bundle}/rootfs/bin; cd {bundle}/rootfs; mkdir proc sys dev tmp etc
+            "rm -rf {bundle}; mkdir -p {bundle}/rootfs/bin; cd {bundle}/rootfs; mkdir proc sys dev \
+             tmp etc
             cp \"$(command -v busybox)\" bin/busybox
             for applet in {APPLETS}; do ln -s busybox bin/$applet; done
             cd {bundle}; runc spec {rootless}",
@@ -368,7 +373,7 @@ impl Oci {
         self.networks().is_empty() && self.attachments().is_empty() && self.files().is_empty()
     }
 
-    /// What is in the folders of attachments, but for the hooks' log.
+    /// Files in the folders of attachments, except the hooks' log.
     pub fn files(&self) -> String {
         let folders = "/run/slirp /run/user/1500/slirp";
         let script = format!(
@@ -389,7 +394,8 @@ impl Drop for Oci {
         let _ = self.session.exec_as(Account::Root, &words);
         let script = format!(
             "for try in $(seq 100); do
-                 folders=$(find /sys/fs/cgroup -depth -type d '(' -path '*/{name}' -o -path '*/{name}/*' ')')
+                 folders=$(find /sys/fs/cgroup -depth -type d \
+                 '(' -path '*/{name}' -o -path '*/{name}/*' ')')
                  test -n \"$folders\" || exit 0
                  rmdir $folders 2>/dev/null && continue
                  # Where a hierarchy is not mounted, a runtime has made plain files.
@@ -398,7 +404,7 @@ impl Drop for Oci {
              done",
             name = self.cgroup()
         );
-        // What is left here is empty, and a failing test says why it fails.
+        // Anything left here is empty, and a failing test tells its own reason.
         let _ = self.session.exec_as(Account::Root, &["sh", "-c", &script]);
     }
 }

@@ -1,4 +1,4 @@
-//! What most tests begin with: a world whose guest is on the network, recorded.
+//! The usual beginning of a test: a world whose guest is on the network, recorded.
 
 use std::ops::Deref;
 
@@ -33,7 +33,8 @@ impl World {
         Online { capture, slirp, world: self }
     }
 
-    /// The same with `--enable-ipv6`. The recording begins once the guest has made itself an address.
+    /// The same with `--enable-ipv6`. The recording begins once the guest has made itself an
+    /// address.
     ///
     /// # Panics
     /// When it gets none, or something does not start.

@@ -1,9 +1,11 @@
-//! Bytes whose place in a stream shows: sent, received and compared without keeping them all.
+//! Streams of bytes that tell their own offset: sent, received and compared without keeping them
+//! all.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;
 
-/// Length of the repeated block: a prime near 1 MiB, so that no power of two of lost or repeated bytes lines up.
+/// Length of the repeated block: a prime near 1 MiB, so that no power of two of lost or repeated
+/// bytes lines up.
 const BLOCK_LEN: usize = 1_048_573;
 
 fn block() -> &'static [u8] {
@@ -41,7 +43,8 @@ pub fn send_exact(mut writer: impl Write, seed: usize, len: usize) -> io::Result
 /// Reads `len` bytes and compares them with the stream that starts at `seed`.
 ///
 /// # Errors
-/// Those of the reader; `UnexpectedEof` for a short stream, `InvalidData` with the offset for a wrong byte.
+/// Those of the reader; `UnexpectedEof` for a short stream, `InvalidData` with the offset for a
+/// wrong byte.
 pub fn receive_exact(mut reader: impl Read, seed: usize, len: usize) -> io::Result<()> {
     let mut buffer = vec![0; 65536];
     let mut done = 0;

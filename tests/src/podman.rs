@@ -1,16 +1,18 @@
 //! Podman in a [`Session`], with the binary or the plugin under test as its network.
 //!
-//! Owns the settings, which are those of an ordinary user or of root but for what keeps it off the machine: no cgroups, no
-//! journal, plain folders as storage. Its image holds nothing but the way into the host's `/usr`, which every container
-//! mounts, so that containers run the host's own programs.
+//! Owns the settings: the defaults of an ordinary user or of root, without cgroups and journal and
+//! with plain folders as storage, so that Podman leaves the machine alone. Its image only links
+//! into `/usr`. Every container mounts the host's `/usr`, so that containers run the host's own
+//! programs.
 
 use crate::binary::plugin_under_test;
 use crate::namespace::{Account, Background, Output};
 use crate::requirement::{Missing, is_there};
 use crate::session::Session;
 
-/// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT…`. It tells every client how it sees
-/// it, as `tcp 192.0.2.1` or `udp 192.0.2.1`, and says `serving` once it listens.
+/// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT…`. It tells every
+/// client how it sees it, as `tcp 192.0.2.1` or `udp 192.0.2.1`, and says `serving` once it
+/// listens.
 pub const WHO: &str = "/who.py";
 
 /// Ends by itself long after every test.
@@ -40,7 +42,8 @@ while True:
 ";
 
 /// The network that containers ask for by its name.
-const SLIRPNET: &str = r#"{"cniVersion":"1.0.0","name":"slirpnet","plugins":[{"type":"slirp","capabilities":
+const SLIRPNET: &str = r#"{"cniVersion":"1.0.0","name":"slirpnet",
+    "plugins":[{"type":"slirp","capabilities":
     {"portMappings":true,"ips":true,"mac":true,"dns":true}}]}"#;
 
 /// Everything in it is the host's, but for one program that needs no libraries.
@@ -58,8 +61,8 @@ const CNI_PROGRAMS: &[&str] =
 /// A helper of Debian's, of which Podman wants the folder.
 const CNI_FOLDER: &str = "/usr/lib/cni";
 
-/// What root's Podman writes to besides `/etc`, hidden behind folders of the session's own; and a mount table that crun
-/// takes, as root's containers can do without cgroups only there.
+/// What root's Podman writes to besides `/etc`, hidden behind folders of the session's own; and a
+/// mount table that crun takes, as root's containers can do without cgroups only there.
 const CNI_SESSION_SCRIPT: &str = "for folder in /run /var/lib /var/cache /dev/shm; do
         mount -t tmpfs -o mode=1777 tmpfs $folder
     done
@@ -71,7 +74,7 @@ const CNI_SESSION_SCRIPT: &str = "for folder in /run /var/lib /var/cache /dev/sh
 pub struct Podman {
     /// Where it runs.
     pub session: Session,
-    /// Whose Podman it is.
+    /// The user that runs it.
     pub account: Account,
 }
 
@@ -92,8 +95,8 @@ impl Podman {
         Ok(this)
     }
 
-    /// The same with the plugin under test as the CNI network `slirpnet`; what `engine` says about Podman goes into the
-    /// section of that name.
+    /// The same with the plugin under test as the CNI network `slirpnet`; what `engine` says about
+    /// Podman goes into the section of that name.
     ///
     /// # Errors
     /// [`Missing`], when this machine lacks a program or what a [`Session`] takes.
@@ -192,7 +195,8 @@ impl Session {
     /// When that fails.
     pub fn write_settings(&self) {
         let settings = format!(
-            "[engine]\nnetwork_cmd_path = \"{}\"\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
+            "[engine]\nnetwork_cmd_path = \"{}\"\nruntime = \"runc\"\n\
+             cgroup_manager = \"cgroupfs\"\n\
              events_logger = \"file\"\n[containers]\nlog_driver = \"k8s-file\"\n",
             self.world.reachable_binary().display()
         );
@@ -204,12 +208,13 @@ impl Session {
         self.world.host.script(&format!("chown -R 1500:1500 {}/.config", self.home().display()));
     }
 
-    /// Writes settings of Podman's CNI backend where Podman looks for those of this account, and the network beside them.
+    /// Writes settings of Podman's CNI backend where Podman looks for those of this account, and
+    /// the network beside them.
     fn write_plugin_settings(&self, account: Account, engine: &str) {
         let home = self.home().join(".config");
         let plugins = self.world.folder().join("cni");
         let (settings, networks, runtime, cgroups, folders) = match account {
-            // Only crun does without cgroups for root, who must say where things are.
+            // For root, only crun works without cgroups, and storage needs explicit folders.
             Account::Root => (
                 "/etc/containers".into(),
                 "/etc/cni/net.d".into(),
@@ -220,9 +225,11 @@ impl Session {
             Account::Ordinary => (home.join("containers"), home.join("cni/net.d"), "runc", "", ""),
         };
         let containers_conf = format!(
-            "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{plugins}\", \"{CNI_FOLDER}\"]\n\
-             [engine]\nnetwork_cmd_path = \"{binary}\"\nruntime = \"{runtime}\"\ncgroup_manager = \"cgroupfs\"\n\
-             events_logger = \"file\"\n{engine}\n[containers]\n{cgroups}\nlog_driver = \"k8s-file\"\n",
+            "[network]\nnetwork_backend = \"cni\"\n\
+             cni_plugin_dirs = [\"{plugins}\", \"{CNI_FOLDER}\"]\n\
+             [engine]\nnetwork_cmd_path = \"{binary}\"\nruntime = \"{runtime}\"\n\
+             cgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n{engine}\n\
+             [containers]\n{cgroups}\nlog_driver = \"k8s-file\"\n",
             plugins = plugins.display(),
             binary = self.world.reachable_binary().display(),
         );

@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 
 use crate::slirp::send_signal;
 
-/// Kernel ticks per second in `/proc/PID/stat`: USER_HZ is 100 on every architecture that Linux runs Rust on.
+/// Kernel ticks per second in `/proc/PID/stat`: USER_HZ is 100 on every architecture that Linux
+/// runs Rust on.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Runs `command` to its end, with nothing on its standard input.
@@ -38,7 +39,8 @@ impl ProcessFacts {
     /// User plus system time of all its threads so far.
     pub fn cpu_time(self) -> Duration {
         let stat = self.read("stat");
-        // The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
+        // The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields
+        // after it.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks: u64 = after_name
             .split_whitespace()

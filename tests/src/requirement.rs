@@ -83,13 +83,14 @@ pub fn skip(missing: &Missing) {
 
 /// Says that a test is skipped, whatever is required.
 pub fn say_skipped(missing: &Missing) {
-    // A line that cannot be written is a closed stderr: nobody is there to read it.
+    // The line cannot be written where stderr is closed: there is no reader then.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {}", missing.0);
 }
 
 /// Hands out what a test needs, or skips the calling test.
 ///
-/// Its argument is a `Result` whose error is [`Missing`]. A macro, because a function cannot end its caller:
+/// Its argument is a `Result` whose error is [`Missing`]. A macro, because a function cannot end
+/// its caller:
 ///
 /// ```ignore
 /// let world = needs!(World::root());

@@ -1,8 +1,9 @@
-//! A login session on the host, for the programs that make containers: Podman, Buildah, RootlessKit.
+//! A login session on the host, for the programs that make containers: Podman, Buildah,
+//! RootlessKit.
 //!
-//! Owns an ordinary user with subordinate ids, a home, a runtime directory and a PID namespace. The user exists in the
-//! host's own `/etc` only. Whatever a client leaves running is found in the PID namespace ([`Session::processes`]), and
-//! ends with it.
+//! Owns an ordinary user with subordinate ids, a home, a runtime directory and a PID namespace. The
+//! user exists in the host's own `/etc` only. Whatever a client leaves running is found in the PID
+//! namespace ([`Session::processes`]), and ends with it.
 //!
 //! Leaves to others: what a client is told ([`Podman`](crate::Podman) and the tests).
 
@@ -22,7 +23,8 @@ const ACCOUNT_SCRIPT: &str = "echo 'tester:x:1500:1500::HOME:/bin/sh' >> /etc/pa
     chmod 0700 RUNTIME
     chown 1500:1500 HOME RUNTIME";
 
-/// The runtime directory. On the host's own tmpfs, because the paths of sockets in it must stay below 108 bytes.
+/// The runtime directory. On the host's own tmpfs, because the paths of sockets in it must stay
+/// below 108 bytes.
 const RUNTIME: &str = "/mnt/run";
 
 /// An ordinary user's session in a [`World`].
@@ -87,12 +89,13 @@ impl Session {
         PathBuf::from(format!("/proc/{}/root{RUNTIME}", self.holder.id()))
     }
 
-    /// A command that runs `argv` as the user, in the home, with the binary under test first in `PATH`.
+    /// A command that runs `argv` as the user, in the home, with the binary under test first in
+    /// `PATH`.
     pub fn command(&self, argv: &[&str]) -> Command {
         self.command_as(Account::Ordinary, argv)
     }
 
-    /// The same as the user or as root, who has the user's environment.
+    /// The same for either account. Root gets the user's environment.
     pub fn command_as(&self, account: Account, argv: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.holder.id().to_string()).args(["--net", "--mount"]);
@@ -120,7 +123,7 @@ impl Session {
         self.exec_as(Account::Ordinary, argv)
     }
 
-    /// The same as the user or as root.
+    /// The same for either account.
     ///
     /// # Panics
     /// When it takes longer than [`PATIENCE`](crate::PATIENCE).
@@ -144,7 +147,8 @@ impl Session {
         output.stdout
     }
 
-    /// Starts a program that runs until its standard input closes, or at most as long as the session.
+    /// Starts a program that runs until its standard input closes, or at most as long as the
+    /// session.
     pub fn spawn(&self, argv: &[&str]) -> Background {
         self.spawn_with(Account::Ordinary, argv, Stdio::piped())
     }
@@ -202,7 +206,8 @@ impl Session {
         processes
     }
 
-    /// Whether it is what stays outside of another one's sandbox, whose command line it has.
+    /// Whether it is the helper outside of another process's sandbox, with that process's command
+    /// line.
     pub fn is_helper(&self, process: &SessionProcess) -> bool {
         self.proc(&format!("{}/comm", process.pid)) == "slirp-outside\n"
     }
@@ -211,7 +216,8 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // Its namespace's end is the end of every process in it; the world's folder is free to go then.
+        // Its namespace's end is the end of every process in it; the world's folder is free to go
+        // then.
         let _ = self.holder.wait();
     }
 }

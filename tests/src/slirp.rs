@@ -22,7 +22,8 @@ use crate::world::World;
 /// How long start-up and shutdown may take on a loaded machine.
 const LIMIT: Duration = PATIENCE;
 
-/// Gives the binary its ready-fd as 3 and its exit-fd as 4, and files of bounded size for its output.
+/// Gives the binary its ready-fd as 3 and its exit-fd as 4, and files of bounded size for its
+/// output.
 const LAUNCH: &str = "ulimit -f 65536; out=$1; err=$2; shift 2
     exec 3>&1 4<&0 0</dev/null 1>\"$out\" 2>\"$err\"
     exec \"$@\"";
@@ -85,7 +86,7 @@ impl<'w> SlirpBuilder<'w> {
         self
     }
 
-    /// Runs the binary as somebody else than the guest's owner.
+    /// Runs the binary as another user than the guest's owner.
     #[must_use]
     pub fn account(mut self, account: Account) -> Self {
         self.account = account;
@@ -180,7 +181,8 @@ impl Slirp {
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// All that it writes to its ready-fd until it closes it; empty when that does not happen in time.
+    /// All that it writes to its ready-fd until it closes it; empty when that does not happen in
+    /// time.
     pub fn read_ready_fd(&mut self) -> Vec<u8> {
         let Some(mut pipe) = self.child.as_mut().and_then(|child| child.stdout.take()) else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Servers that tell a visitor how they see it, and the visitors.
+//! Servers that tell a client its source address, and their clients.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,7 +1,8 @@
 //! The three namespaces of one test and the addresses in them.
 //!
-//! The host namespace has its own `/etc` (an overlay, so that `resolv.conf` can be written and renamed over) and its
-//! own `/dev/net/tun` with the mode 0666 that distributions give it. Nothing outside is touched.
+//! The host namespace has its own `/etc` (an overlay, so that `resolv.conf` can be written and
+//! renamed over) and its own `/dev/net/tun` with the mode 0666 that distributions give it. Nothing
+//! outside is touched.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -105,16 +106,16 @@ impl World {
         &self.folder
     }
 
-    /// A copy of the binary under test for everybody, the only file of its folder: an ordinary user may be unable to
-    /// walk to the build folder.
+    /// A copy of the binary under test for everybody, the only file of its folder: an ordinary user
+    /// may be unable to walk to the build folder.
     ///
     /// # Panics
     /// When it cannot be copied.
     pub fn reachable_binary(&self) -> PathBuf {
         let copy = self.folder.join("bin/slirp4netns");
         if !copy.exists() {
-            // By another process: a descriptor of ours that writes to it could be inherited by a child of another
-            // thread, and nobody can run a file that is being written.
+            // By another process: a descriptor of ours that writes to it could be inherited by a
+            // child of another thread, and a file that is open for writing cannot be run.
             let status = Command::new("install")
                 .args(["-D", "--mode=0755"])
                 .arg(binary_under_test())
@@ -125,7 +126,7 @@ impl World {
         copy
     }
 
-    /// Who owns the guest.
+    /// The owner of the guest.
     pub fn account(&self) -> Account {
         self.account
     }
@@ -143,7 +144,8 @@ impl World {
         ));
     }
 
-    /// Waits until the guest has an address from the router advertisement that begins with `prefix`, ready for use.
+    /// Waits until the guest has an address from the router advertisement that begins with
+    /// `prefix`, ready for use.
     pub fn wait_for_ipv6(&self, prefix: &str) {
         wait_until(PATIENCE, "an address from the router advertisement", || {
             let text = self.guest.script("ip -6 addr show dev tap0 scope global -tentative");
@@ -156,11 +158,12 @@ impl World {
         Capture::start(&self.guest, "tap0")
     }
 
-    /// Default route and neighbour settings of the guest's tap are in place only with `--configure`; this is the
-    /// same by hand, for tests which attach to a tap of their own.
+    /// Default route and neighbour settings of the guest's tap are in place only with
+    /// `--configure`; this is the same by hand, for tests which attach to a tap of their own.
     pub fn configure_tap_by_hand(&self, tap: &str) {
         self.guest.script(&format!(
-            "ip addr add 10.0.2.100/24 dev {tap}; ip link set {tap} up; ip route add default via 10.0.2.2"
+            "ip addr add 10.0.2.100/24 dev {tap}; ip link set {tap} up; ip route add default via \
+             10.0.2.2"
         ));
     }
 }
@@ -186,8 +189,9 @@ fn fresh_folder() -> PathBuf {
 }
 
 fn host_script(remote: u32) -> String {
-    // Numbers that differ: where both ends have the same, the kernel takes them for an ordinary device and
-    // tells IPv6 of its carrier a second later (linkwatch_urgent_event); until then nobody answers there.
+    // Numbers that differ: where both ends have the same, the kernel takes them for an ordinary
+    // device and tells IPv6 of its carrier a second later (linkwatch_urgent_event); until then the
+    // link is silent.
     format!(
         "ip link set lo up
         ip link add h0 index 7 type veth peer name r0 index 8 netns {remote}

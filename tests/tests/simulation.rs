@@ -1,7 +1,7 @@
 //! The pure side in a simulated world: bad links, odd remotes, virtual time, many seeds.
 //!
-//! A failure prints its seed. `SLIRP_SIM_SEED=n` runs that one alone, `SLIRP_SIM_RUNS=n` multiplies the
-//! number of seeds.
+//! A failure prints its seed. `SLIRP_SIM_SEED=n` runs that one alone, `SLIRP_SIM_RUNS=n` multiplies
+//! the number of seeds.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 #![expect(clippy::print_stderr, reason = "a failure says how to repeat it")]
@@ -70,7 +70,8 @@ fn any_circumstances(seed: u64) -> (StackConfig, Weather) {
         delay: Duration::from_micros(50 + pick(5000)),
         jitter: Duration::from_micros(pick(2000)),
     };
-    // Half of the runs live in memory that is tight once 1 MiB is held, and never exhausted by what they hold.
+    // Half of the runs live in memory that is tight once 1 MiB is held, and never exhausted by what
+    // they hold.
     if pick(2) == 0 {
         config.limits.ring_memory = 2 * 1024 * 1024;
     }
@@ -492,7 +493,7 @@ fn stack_recovers_from_a_syn_flood_by_itself() {
     let mut config = config(1);
     config.limits.half_open = 2000;
     let mut sim = Sim::new(config, Weather::FAIR);
-    // Remotes that accept at once, so that the stack sends SYN|ACKs which nobody answers.
+    // Remotes that accept at once, so that the stack sends SYN|ACKs without an answer.
     sim.add(at(2), Remote::Sink);
     sim.add(at(4), Remote::Silent);
     for number in 0..5000_u16 {
@@ -516,7 +517,7 @@ fn stack_recovers_from_a_syn_flood_by_itself() {
     same(&sim.fate(program).received, &data, "after the flood");
 }
 
-/// A SYN from an address that nobody has.
+/// A SYN from an address that no host has.
 fn syn(port: u16, to: u8) -> Vec<u8> {
     use slirp_core::wire::frame::pseudo_header_sum;
     use slirp_core::wire::ip::{HeaderFields, IpPair};

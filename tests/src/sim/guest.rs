@@ -30,7 +30,7 @@ const SEND_LEN: usize = 128 * 1024;
 /// What a program of the guest does with its connection.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Whom it talks to.
+    /// The remote that it talks to.
     pub remote: SocketAddr,
     /// What it says, each part after a silence that begins with the end of the part before it.
     pub parts: Vec<(Duration, Vec<u8>)>,
@@ -92,7 +92,7 @@ struct App {
 /// header.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// Who sent it and to whom.
+    /// Source and destination.
     pub pair: IpPair,
     /// IP protocol number.
     pub protocol: u8,
@@ -194,7 +194,8 @@ impl Guest {
             let (state, queue) = (socket.state(), socket.send_queue());
             let (unsent, received) = (app.unsent.len(), app.fate.received.len());
             text += &format!(
-                "program {number}: {state}, {unsent} bytes unsent, {queue} queued, {received} received\n"
+                "program {number}: {state}, {unsent} bytes unsent, {queue} queued, {received} \
+                 received\n"
             );
         }
         text
@@ -279,8 +280,8 @@ impl Guest {
         self.pending.push_back(frame);
     }
 
-    /// Whether a segment only says again that the guest's FIN is missing. Real guests repeat a FIN by
-    /// timer; three of these would stop smoltcp's.
+    /// Whether a segment only says again that the guest's FIN is missing. Real guests repeat a FIN
+    /// by timer; three of these would stop smoltcp's.
     fn is_fin_missed(&mut self, packet: &[u8]) -> bool {
         let Ok(ip) = IpHeader::parse(packet) else { return false };
         let segment = &packet[ip.header_len..];
@@ -305,7 +306,8 @@ impl Guest {
         })
     }
 
-    /// A datagram, ICMP message or completed set of fragments; TCP and neighbour discovery go to smoltcp.
+    /// A datagram, ICMP message or completed set of fragments; TCP and neighbour discovery go to
+    /// smoltcp.
     fn letter(&mut self, located: &Located<'_>) -> Option<Letter> {
         let body = located.payload().to_vec();
         let Located { pair, protocol, .. } = *located;
@@ -394,7 +396,7 @@ impl App {
         self.fate.is_ended |= self.is_fin_seen && !socket.can_recv();
         self.write(socket, now);
         let is_closed = socket.state() == State::Closed;
-        // A reset after both ends is the answer to a repeated FIN: nobody is left to mind.
+        // A reset after both ends is the answer to a repeated FIN: it harms no connection.
         self.fate.is_reset |= is_closed && !(self.is_fin_seen && self.is_closed);
         let is_over = is_closed || socket.state() == State::TimeWait;
         if is_over && !socket.can_recv() {

@@ -1,6 +1,6 @@
 //! The link between guest and stack: late, lossy, out of order, twice.
 //!
-//! Owns frames in flight in one direction. What a frame holds is none of its business.
+//! Owns frames in flight in one direction. It does not look into frames.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

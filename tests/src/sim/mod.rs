@@ -29,7 +29,7 @@ use slirp_core::time::Instant;
 use slirp_core::timer::TimerOwner;
 use world::World;
 
-/// Events at one and the same instant after which time is taken to stand still.
+/// Events at one instant after which the simulation counts as stuck.
 const STANDSTILL: u32 = 10_000;
 
 /// See the [module](self).

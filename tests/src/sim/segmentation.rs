@@ -1,8 +1,8 @@
 //! What the guest's kernel does behind a TAP device: checks and completes checksums, cuts
 //! super-frames, and builds them.
 //!
-//! Owns no state. Every frame of the stack passes [`receive`], which fails the test when a checksum, a
-//! length or a virtio-net header is wrong.
+//! Owns no state. Every frame of the stack passes [`receive`], which fails the test when a
+//! checksum, a length or a virtio-net header is wrong.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,8 @@ const SUPER_FRAME_CAP: usize = 60_000;
 const FIN_OR_PSH: u8 = 0x09;
 const ONLY_ACK: u8 = 0x10;
 
-/// The frames that one frame of the stack stands for, with whole checksums and without virtio-net header.
+/// The frames that one frame of the stack stands for, with whole checksums and without virtio-net
+/// header.
 ///
 /// # Panics
 /// When the stack has emitted something that a kernel would refuse.
@@ -138,7 +139,8 @@ pub(super) fn transmit(frames: Vec<Vec<u8>>, offload: Offload) -> Vec<Vec<u8>> {
 /// A frame that may grow.
 struct Super {
     frame: Vec<u8>,
-    /// Where the TCP header and the payload start, for segments that carry data and only ACK or PSH.
+    /// Where the TCP header and the payload start, for segments that carry data and only ACK or
+    /// PSH.
     tcp: Option<(usize, usize)>,
     /// Payload of the first segment.
     size: usize,

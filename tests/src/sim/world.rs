@@ -1,7 +1,8 @@
 //! The hosts that the guest talks to, by script.
 //!
-//! Owns the far end of every flow: what becomes of a connect, what a remote takes and says, and when.
-//! It stands where the product has host sockets, so its streams block and wake as those do.
+//! Owns the far end of every flow: the result of a connect, the bytes that a remote takes and
+//! sends, and when. It stands where the product has host sockets, so its streams block and wake as
+//! those do.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! Command lines of programs that are not here to be run: word by word, with their descriptors, and what they do next.
+//! Callers that cannot be run here: their command lines word by word, their descriptors, and what
+//! they do next.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -61,8 +62,9 @@ fn cni_wrappers_name_the_interface_and_end_it_by_signal() {
     wait_until(PATIENCE, "it is gone", || !facts.is_alive());
 }
 
-/// RootlessKit 2 with `--detach-netns`, as Docker and nerdctl use it, and k3s's network: the namespace is a file in the
-/// child's mount namespace, the device is made beforehand, and its user namespace comes by path.
+/// RootlessKit 2 with `--detach-netns`, as Docker and nerdctl use it, and k3s's network: the
+/// namespace is a file in the child's mount namespace, the device is made beforehand, and its user
+/// namespace comes by path.
 #[test]
 fn rootlesskit_with_a_detached_namespace_gives_both_by_path() {
     let world = needs!(World::ordinary());
@@ -89,13 +91,15 @@ fn rootlesskit_with_a_detached_namespace_gives_both_by_path() {
     ));
     assert_eq!(text, SEEN);
     // A port comes and goes, as RootlessKit's port manager asks for it.
-    let add = "{\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\"guest_addr\":\"10.41.0.100\",\"guest_port\":80}";
+    let add = "{\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\
+        \"guest_addr\":\"10.41.0.100\",\"guest_port\":80}";
     let id = api.forward(add);
     let remove = format!("{{\"execute\":\"remove_hostfwd\",\"arguments\":{{\"id\":{id}}}}}\n");
     assert_eq!(api.ask(&remove), "{\"return\":{}}");
 }
 
-/// Podman 4.4 to 5 and Buildah: root of Podman's user namespace on the host's network, the container's namespace by path.
+/// Podman 4.4 to 5 and Buildah: root of Podman's user namespace on the host's network, the
+/// container's namespace by path.
 #[test]
 fn podman_5_runs_it_as_root_of_its_user_namespace() {
     let world = needs!(World::ordinary());
@@ -111,7 +115,10 @@ fn podman_5_runs_it_as_root_of_its_user_namespace() {
     let mut slirp = ready(start(&world, &argv).behind(&podman));
     assert_eq!(fetch(&world), SEEN);
     // What Podman asks of the socket: one read has to bring the whole answer.
-    let reply = api.ask("{\"execute\":\"add_hostfwd\",\"arguments\":{\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\"host_port\":8080,\"guest_addr\":\"\",\"guest_port\":80}}\n");
+    let reply = api.ask(
+        "{\"execute\":\"add_hostfwd\",\"arguments\":{\"proto\":\"tcp\",\"host_addr\":\"0.0.0.0\",\
+         \"host_port\":8080,\"guest_addr\":\"\",\"guest_port\":80}}\n",
+    );
     assert_eq!(reply, "{\"return\":{\"id\":1}}");
     slirp.close_exit_fd();
     assert_eq!(slirp.wait().code, Some(0));
@@ -133,7 +140,8 @@ fn nameserver_address_is_nobodys_where_dns_is_disabled() {
     assert!(!world.guest.exec(&dig).status.success());
 }
 
-/// A container whose process has gone into a further user namespace, as bubblewrap's does after it has made `/dev`.
+/// A container whose process has gone into a further user namespace, as bubblewrap's does after it
+/// has made `/dev`.
 #[test]
 fn user_namespace_within_the_one_that_owns_the_network_is_no_obstacle() {
     for account in [Account::Ordinary, Account::Root] {

@@ -1,7 +1,8 @@
 //! Rootless Docker, unmodified: its start script finds the binary under test in `PATH`.
 //!
-//! Debian's package would start a daemon of its own and change the firewall, so `.ci/run` only unpacks it and sets
-//! `SLIRP_REQUIRE_DOCKER=1`. Elsewhere the test says `SKIPPED` unless Docker is there.
+//! Debian's package would start a daemon of its own and change the firewall, so `.ci/run` only
+//! unpacks it and sets `SLIRP_REQUIRE_DOCKER=1`. Elsewhere the test says `SKIPPED` unless Docker is
+//! there.
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
-//! The device by descriptor, under a caller's own filter: as the Guix daemon runs it for builds that need the network.
+//! The device as a descriptor, under a system call filter of the caller: the Guix daemon's way for
+//! builds with network.
 //!
-//! Guix opens the TAP in the build's namespaces and starts `slirp4netns --netns-type=tapfd` in fresh ones, as root of a
-//! user namespace, with nothing but `resolv.conf` and `hosts` in `/etc`, an empty `/run`, and a filter that leaves it
-//! Internet sockets only. Here bubblewrap makes these namespaces and loads that filter.
+//! Guix opens the TAP in the build's namespaces and starts `slirp4netns --netns-type=tapfd` in
+//! fresh ones, as root of a user namespace, with nothing but `resolv.conf` and `hosts` in `/etc`,
+//! an empty `/run`, and a filter that leaves it Internet sockets only. Here bubblewrap makes these
+//! namespaces and loads that filter.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -13,8 +15,9 @@ use slirp_tests::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Opens the guest's TAP as `open tap` there, and runs the rest of its arguments with the device as descriptor 10 and
-/// the filter as 11. The guest's side sends the descriptor over a socket, as Guix's does.
+/// Opens the guest's TAP as `open tap` there, and runs the rest of its arguments with the device as
+/// descriptor 10 and the filter as 11. The guest's side sends the descriptor over a socket, as
+/// Guix's does.
 const LAUNCHER: &str = "import array, fcntl, os, socket, struct, sys
 guest, filter, *command = sys.argv[1:]
 here, there = socket.socketpair()
@@ -24,7 +27,8 @@ there = socket.socket(fileno=%d)
 tun = open(\"/dev/net/tun\", \"r+b\", buffering=0)
 # TUNSETIFF with IFF_TAP | IFF_NO_PI
 fcntl.ioctl(tun, 0x400454ca, struct.pack(\"16sH22x\", b\"tap0\", 0x1002))
-there.sendmsg([b\"tap\"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array(\"i\", [tun.fileno()]))])
+there.sendmsg([b\"tap\"],
+    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array(\"i\", [tun.fileno()]))])
 ''' % there.fileno()
     os.set_inheritable(there.fileno(), True)
     os.execvp('nsenter', ['nsenter', '--target', guest, '--user', '--net', '--preserve-credentials',
@@ -60,8 +64,8 @@ fn answer(with: u32) -> [u8; 8] {
     instruction(libc::BPF_RET | libc::BPF_K, 0, 0, with)
 }
 
-/// What Guix's filter does: sockets of the Internet only, a socketpair(2) that pretends, no ptrace(2), no system call
-/// that is newer than `newest`.
+/// What Guix's filter does: sockets of the Internet only, a socketpair(2) that pretends, no
+/// ptrace(2), no system call that is newer than `newest`.
 fn filter(newest: u32) -> Vec<u8> {
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const PRETEND: u32 = libc::SECCOMP_RET_ERRNO;
@@ -97,9 +101,12 @@ fn cage(world: &World, newest: u32) -> Vec<String> {
     std::fs::write(&launcher, LAUNCHER).unwrap();
     std::fs::write(&filter_file, filter(newest)).unwrap();
     let guest = world.guest.pid().to_string();
-    let bwrap = "bwrap --unshare-user --unshare-pid --unshare-ipc --unshare-uts --as-pid-1 --die-with-parent
-        --uid 0 --gid 0 --cap-add ALL --ro-bind / / --tmpfs /etc --ro-bind /etc/resolv.conf /etc/resolv.conf
-        --ro-bind /etc/hosts /etc/hosts --perms 0700 --tmpfs /run --proc /proc --dev /dev --seccomp 11";
+    let bwrap = "bwrap --unshare-user --unshare-pid --unshare-ipc --unshare-uts --as-pid-1 \
+        --die-with-parent
+        --uid 0 --gid 0 --cap-add ALL --ro-bind / / --tmpfs /etc
+        --ro-bind /etc/resolv.conf /etc/resolv.conf
+        --ro-bind /etc/hosts /etc/hosts --perms 0700 --tmpfs /run
+        --proc /proc --dev /dev --seccomp 11";
     let launch = ["/usr/bin/python3", &launcher, &guest, &filter_file].map(str::to_owned);
     launch.into_iter().chain(bwrap.split_whitespace().map(str::to_owned)).collect()
 }
@@ -130,7 +137,8 @@ fn start(world: &World, newest: u32, options: &[&str]) -> Slirp {
 const NEWEST: &[u32] = &[
     // cachestat (6.5)
     451,
-    // io_pgetevents (4.18), so none of those that all architectures number alike, clone3(2) among them
+    // io_pgetevents (4.18), so none of those that all architectures number alike, clone3(2) among
+    // them
     334,
 ];
 

@@ -1,4 +1,5 @@
-//! Programs that call ours, unmodified where they can be run here, and their command lines where not.
+//! Programs that call ours, unmodified where they can be run here, and their command lines where
+//! not.
 
 mod buildah;
 mod command_lines;

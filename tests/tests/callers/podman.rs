@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use slirp_tests::*;
 
-/// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one remains.
+/// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one
+/// remains.
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -22,8 +23,9 @@ fn resolver(world: &World) -> Dnsmasq {
     Dnsmasq::start(&world.host, RESOLVER, &[])
 }
 
-/// Every file below the user's runtime directory, where Podman keeps sockets, namespaces and pid files. Not the names
-/// of dead API sockets: nobody can remove them from inside the sandbox that Podman asks for.
+/// Every file below the user's runtime directory, where Podman keeps sockets, namespaces and pid
+/// files. Not the names of dead API sockets: they cannot be removed from inside the sandbox that
+/// Podman asks for.
 fn runtime_files(session: &Session) -> Vec<PathBuf> {
     let is_dead = |path: &Path| {
         path.extension().is_some_and(|end| end == "net") && UnixStream::connect(path).is_err()
@@ -55,8 +57,8 @@ impl Scene {
         Self(podman.session.processes(), runtime_files(&podman.session))
     }
 
-    /// The scene once Podman is done with what it was told before: only the process that keeps its user namespace is
-    /// left.
+    /// The scene once Podman is done with what it was told before: only the process that keeps its
+    /// user namespace is left.
     fn at_rest(podman: &Podman) -> Self {
         let rests = || podman.session.processes().len() == 1;
         wait_until(IO_LIMIT, "Podman has cleaned up", rests);
@@ -342,7 +344,8 @@ fn outbound_addresses_are_the_sources_that_remotes_see() {
     let _far_v6 = web_server(&world.remote, (FAR_V6, 80).into());
     world.host.script(
         "ip addr add 198.51.100.77/24 dev h0; ip addr add 2001:db8:1::77/64 dev h0 nodad
-        ip link add second type bridge; ip addr add 198.51.100.88/32 dev second; ip link set second up",
+        ip link add second type bridge; ip addr add 198.51.100.88/32 dev second;
+        ip link set second up",
     );
     let script = format!("{CURL} http://203.0.113.10/");
     let by_address = podman.script("slirp4netns:outbound_addr=198.51.100.77", &script);

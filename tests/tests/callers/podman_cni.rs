@@ -1,4 +1,5 @@
-//! Podman's CNI backend, unmodified, as root and as an ordinary user, with the plugin under test as a network.
+//! Podman's CNI backend, unmodified, as root and as an ordinary user, with the plugin under test as
+//! a network.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
@@ -10,14 +11,17 @@ const ACCOUNTS: [Account; 2] = [Account::Root, Account::Ordinary];
 /// Podman's own listeners for published ports would take them first.
 const UNRESERVED: &str = "enable_port_reservation = false";
 
-/// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one remains.
+/// A resolver that Podman leaves out of a container's `resolv.conf`, so that only the virtual one
+/// remains.
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54));
 const CURL: &str = "curl --silent --show-error --max-time 50";
 
-/// What is left where Podman and the plugin keep things of a running container. Inside the network namespace of
-/// a rootless user's Podman these are folders of that user's runtime directory.
+/// Files left in the folders where Podman and the plugin keep the state of a running container.
+/// Inside the network namespace of a rootless user's Podman these are folders of that user's
+/// runtime directory.
 fn files_of_running_containers(podman: &Podman) -> String {
-    let runtime = "$XDG_RUNTIME_DIR/libpod/tmp/rootless-netns $XDG_RUNTIME_DIR/netns $XDG_RUNTIME_DIR/rootless-netns";
+    let runtime = "$XDG_RUNTIME_DIR/libpod/tmp/rootless-netns $XDG_RUNTIME_DIR/netns \
+        $XDG_RUNTIME_DIR/rootless-netns";
     let folders = format!(
         "/run/netns /run/slirp /var/lib/cni /dev/shm/slirp-* /tmp/slirp-0 /tmp/slirp-1500 {runtime}"
     );
@@ -92,7 +96,7 @@ fn stopped_container_frees_its_ports_and_starts_in_a_new_namespace() {
         let mut namespaces = vec![inspect(&podman, "web")["SandboxKey"].clone()];
         for _ in 0..2 {
             podman.succeed(&["stop", "--time=0", "web"]);
-            // Nothing waits for anything here, but where the port is that of a helper of rootless Podman.
+            // The port is free at once, except where a helper of rootless Podman holds it.
             let is_free = || host.script("ss -Htln sport = :18091").is_empty();
             assert!(account != Account::Root || is_free(), "the port is still open");
             wait_until(IO_LIMIT, "the port is free again", is_free);

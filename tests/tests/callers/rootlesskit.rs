@@ -1,5 +1,5 @@
-//! RootlessKit, unmodified, with the binary under test as its `--slirp4netns-binary`: what rootless Docker, nerdctl, k3s
-//! and BuildKit run.
+//! RootlessKit, unmodified, with the binary under test as its `--slirp4netns-binary`: what rootless
+//! Docker, nerdctl, k3s and BuildKit run.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 

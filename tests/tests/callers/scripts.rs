@@ -1,4 +1,5 @@
-//! Shell scripts as people have them: around bubblewrap, unshare(1) and nsenter(1), with the descriptors of bash.
+//! Shell scripts in common use: around bubblewrap, unshare(1) and nsenter(1), with descriptors made
+//! by bash.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,12 +7,14 @@ use slirp_tests::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A sandbox that waits for its network: what it is to run is `$1`, what connects it is `$2`, which gets `$pid`.
+/// A sandbox that waits for its network: what it is to run is `$1`, what connects it is `$2`, which
+/// gets `$pid`.
 const BUBBLEWRAP: &str = "set -eu
     trap 'cat network.log >&2; kill $(jobs -p)' EXIT
     mkfifo info block ready
     echo nameserver 10.0.2.3 > resolv.conf
-    bwrap --unshare-user --unshare-net --unshare-pid --die-with-parent --ro-bind / / --dev-bind /dev /dev --proc /proc \
+    bwrap --unshare-user --unshare-net --unshare-pid --die-with-parent --ro-bind / / \
+    --dev-bind /dev /dev --proc /proc \
         --ro-bind resolv.conf \"$(realpath /etc/resolv.conf)\" --info-fd 11 --block-fd 12 \
         sh -euc \"$1\" 11>info 12<>block &
     sandbox=$!
@@ -44,7 +47,8 @@ fn bubblewrap_waits_for_its_network() {
     let _far = web_server(&session.world.remote, (FAR, 80).into());
     let _web = web_server(&session.world.host, (LOOPBACK, 8000).into());
     let inside = format!(
-        "{CURL} http://203.0.113.10/ http://www.example.test/; {CURL} http://10.0.2.2:8000/ || echo $?"
+        "{CURL} http://203.0.113.10/ http://www.example.test/; {CURL} http://10.0.2.2:8000/ || \
+         echo $?"
     );
     let connect = "exec slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd=13 \
         \"$pid\" tap0 13>ready >network.log 2>&1";
@@ -95,8 +99,8 @@ fn closing_the_exit_descriptor_of_a_script_ends_the_network() {
     assert_ended(&session);
 }
 
-/// Bash takes `10<(…)` for the word `10/dev/fd/63`: descriptor 10 is not open. The script goes on as if nothing
-/// were, because the network says that it was ready and then that it ended well.
+/// Bash takes `10<(…)` for the word `10/dev/fd/63`: descriptor 10 is not open. The script goes on
+/// as if nothing were, because the network says that it was ready and then that it ended well.
 #[test]
 fn exit_descriptor_by_process_substitution_ends_it_at_once() {
     let session = needs!(Session::open(&["bash"]));
@@ -134,13 +138,14 @@ fn namespace_kept_by_a_file_is_given_by_path() {
 #[test]
 fn help_is_searched_by_scripts_that_leave_early() {
     let session = needs!(Session::open(&["bash"]));
-    // RootlessKit and the scripts around it, Podman, and whoever else looks.
+    // RootlessKit and its scripts, Podman, and others search it.
     let script = "set -euo pipefail
         for option in --netns-type --enable-ipv6 --cidr --disable-host-loopback --api-socket \
             --enable-sandbox --enable-seccomp --mtu --configure --ready-fd --exit-fd --userns-path \
             --disable-dns --macaddress; do
             for try in 1 2 3 4 5; do
-                slirp4netns --help | grep -qw -- \"$option\" || echo \"no $option: ${PIPESTATUS[*]}\"
+                slirp4netns --help | grep -qw -- \"$option\" ||
+                    echo \"no $option: ${PIPESTATUS[*]}\"
             done
         done";
     let output = session.exec(&["bash", "-c", script]);

@@ -1,6 +1,7 @@
-//! The walks of two documents: the original plugin's two terminals, and the CNI demo: `runc spec --rootless`, a container
-//! that waits to be started, and the plugin called by hand, by environment variables, through the symbolic link that makes
-//! `ip netns` work. The demo's own plugin is `bridge`; both pass the same checks.
+//! Two documents, step by step. One is the original plugin's, with two terminals. The other is the
+//! CNI demo: `runc spec --rootless`, a container that waits to be started, and the plugin called by
+//! hand with environment variables, through the symbolic link that makes `ip netns` work. The
+//! demo's own plugin is `bridge`; both pass the same checks.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -70,7 +71,7 @@ const BRIDGE_CONFIG: &str = r#"{
     }
 }"#;
 
-/// The same wishes to the plugin under test.
+/// The same configuration for the plugin under test.
 const SLIRP_CONFIG: &str = r#"{
     "cniVersion": "0.4.0",
     "name": "connet",
@@ -84,12 +85,12 @@ const SLIRP_CONFIG: &str = r#"{
     }
 }"#;
 
-/// A plugin in the demo, and what is its own.
+/// A plugin in the demo, and what only it needs.
 struct Played {
     config: &'static str,
     /// What the host has to have.
     prepare: &'static str,
-    /// Who calls the plugin.
+    /// The user that calls the plugin.
     by_root: bool,
     addresses: [&'static str; 2],
     gateways: [&'static str; 2],
@@ -149,7 +150,8 @@ fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
         let kind = kind["type"].as_str().expect("it has a type").to_owned();
         let call = |command: &str| {
             let script = format!(
-                "{VARIABLES} CNI_COMMAND={command}; cat /opt/cni/netconfs/10-connet.conf | $CNI_PATH/{kind}"
+                "{VARIABLES} CNI_COMMAND={command}; cat /opt/cni/netconfs/10-connet.conf | \
+                 $CNI_PATH/{kind}"
             );
             if played.by_root { sudo(&oci, &script) } else { oci.script(&script) }
         };
@@ -191,7 +193,8 @@ fn bridge_and_slirp_pass_the_checks_of_the_demo_side_by_side() {
         for gateway in played.gateways {
             sudo(&oci, &format!("ip netns exec demo ping -c 1 -W 20 {gateway}"));
         }
-        // The demo pings the container from the host. That of a user-mode network is behind ports, not addresses.
+        // The demo pings the container from the host. That of a user-mode network is behind ports,
+        // not addresses.
         sudo(
             &oci,
             "mkdir /run/www; echo of demo > /run/www/index.html

@@ -1,4 +1,5 @@
-//! The processes behind a CNI attachment: how they start, what ends them, what is left behind.
+//! The processes behind a CNI attachment: how they start, which events end them, and what they
+//! leave behind.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -112,7 +113,7 @@ fn second_process_in_the_namespace_keeps_the_network() {
     wait_until(PATIENCE, "the keeper has found the second process", || {
         std::fs::read_to_string(&log).unwrap().contains("held by another")
     });
-    // The namespace is entered by a descriptor, so this works whoever is in it.
+    // The namespace is entered by a descriptor, so this works without any process in it.
     assert!(ProcessFacts(keeper).is_alive() && ProcessFacts(engine).is_alive());
     connect(&world.guest, server.address()).expect("the network still works");
     drop(joined);

@@ -1,4 +1,5 @@
-//! The CNI plugin, called as a container runtime calls it: one network for each container, and shared ones.
+//! The CNI plugin, called as a container runtime calls it: one network for each container, and
+//! shared ones.
 
 mod attach;
 mod demo;

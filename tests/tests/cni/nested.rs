@@ -1,5 +1,6 @@
-//! User-mode networking as ctnr's documentation has it: an ordinary user's container on the plugin's network, and in it
-//! containers on the plugin's network and on a bridge, which reach each other and the world.
+//! User-mode networking as in ctnr's documentation: an ordinary user's container is on the plugin's
+//! network. Inside it are containers on the plugin's network and on a bridge, which reach each
+//! other and the world.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,8 +12,10 @@ const PLUGIN: &str = "/opt/cni/slirp";
 /// Debian's.
 const BRIDGE: &str = "/usr/lib/cni/bridge";
 /// What a container engine gives to a privileged container of an ordinary user.
-const CAPABILITIES: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL MKNOD NET_ADMIN \
-    NET_BIND_SERVICE NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_CHROOT SYS_PTRACE SYS_RESOURCE";
+const CAPABILITIES: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL \
+    MKNOD NET_ADMIN \
+    NET_BIND_SERVICE NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_CHROOT \
+    SYS_PTRACE SYS_RESOURCE";
 
 /// An ordinary user's container `outer` that may make containers.
 struct Outer {
@@ -47,7 +50,7 @@ impl Outer {
                 config["process"]["capabilities"][set] = json!(all);
             }
             config["process"]["env"] = json!(["PATH=/bin:/usr/sbin:/usr/bin:/sbin"]);
-            // What is hidden in an outer /proc cannot be mounted in an inner one.
+            // An inner /proc cannot be mounted where parts of the outer one are hidden.
             config["linux"]["maskedPaths"] = json!([]);
             config["linux"]["readonlyPaths"] = json!([]);
             let mounts = config["mounts"].as_array_mut().expect("mounts are listed");
@@ -59,7 +62,8 @@ impl Outer {
                 (plugins, "/opt/cni", json!(["bind", "ro"])),
             ] {
                 mounts.push(json!({
-                    "source": source, "destination": destination, "type": "bind", "options": options,
+                    "source": source, "destination": destination,
+                    "type": "bind", "options": options,
                 }));
             }
         });
@@ -93,7 +97,8 @@ impl Outer {
         });
         self.oci.script(&format!("mv {id} outer/rootfs/tmp/"));
         self.script(&format!(
-            "cd /tmp/{id}; runc --rootless=true --root /tmp/runc create {id} </dev/null >said 2>&1 || {{ cat said; exit 1; }}"
+            "cd /tmp/{id}; runc --rootless=true --root /tmp/runc create {id} </dev/null >said 2>&1 \
+             || {{ cat said; exit 1; }}"
         ));
     }
 
@@ -101,7 +106,8 @@ impl Outer {
         self.script(&format!("runc --rootless=true --root /tmp/runc {arguments}"))
     }
 
-    /// Calls a plugin in the outer container for an inner one, whose namespace is told unless it is to be deleted.
+    /// Calls a plugin in the outer container for an inner one, whose namespace is told unless it is
+    /// to be deleted.
     fn call(&self, command: &str, id: &str, ifname: &str, plugin: &str, config: &str) -> String {
         let netns = if command == "DEL" {
             String::new()
@@ -191,7 +197,8 @@ fn nested_containers_reach_everyone_with_masquerading_or_without() {
         let route = outer.in_inner("n1", "ip -4 route get 10.2.0.0");
         assert!(route.contains("dev cni1  src 10.2.0.2"), "{route}");
         let said = outer.script(
-            "until runc --rootless=true --root /tmp/runc exec n2 nc 10.2.0.2 8080; do sleep 0.1; done",
+            "until runc --rootless=true --root /tmp/runc exec n2 nc 10.2.0.2 8080; do sleep 0.1; \
+             done",
         );
         assert_eq!(said, "hello\n");
         for id in ["n1", "n2", "n3"] {

@@ -1,5 +1,4 @@
-//! What a CNI runtime asks beyond adding and deleting: checks, collection, status; and the tool for
-//! people.
+//! `CHECK`, `GC` and `STATUS` of a CNI runtime, plugin chains, and the tool for people.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -59,7 +58,8 @@ fn check_finds_what_is_missing() {
         ),
         (
             "ip addr del fd00::100/64 dev eth0",
-            "ip addr add fd00::100/64 dev eth0 nodad; ip -6 route replace default via fd00::2 dev eth0",
+            "ip addr add fd00::100/64 dev eth0 nodad; ip -6 route replace default via fd00::2 dev \
+             eth0",
             "interface eth0 does not have the address fd00::100",
         ),
         ("ip link set eth0 down", "ip link set eth0 up", "interface eth0 is down"),
@@ -74,9 +74,9 @@ fn check_finds_what_is_missing() {
 /// Debian's plugins write what they remember there.
 const OTHERS_FOLDERS: &str = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib";
 
-/// `ADD` by ours and then by other plugins, a `CHECK` of each, and `DEL` in the other order. Other plugins are Debian's,
-/// by their configurations. portmap's own `CHECK` is left out: that of Debian 12 looks for rules of IPv4 among those of
-/// IPv6 and fails behind any plugin.
+/// `ADD` by ours and then by other plugins, a `CHECK` of each, and `DEL` in the other order. Other
+/// plugins are Debian's, by their configurations. portmap's own `CHECK` is left out: that of Debian
+/// 12 looks for rules of IPv4 among those of IPv6 and fails behind any plugin.
 fn assert_chain_works(world: &World, ours: &Value, configs: &[Value]) {
     world.host.script(OTHERS_FOLDERS);
     let first = MiniCni::new(world, ours);

@@ -1,5 +1,5 @@
-//! Containers of one shared network reach each other, the host and the world; addresses, names and
-//! ports.
+//! Containers of one shared network reach each other, the host and the world, by addresses, names
+//! and ports.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -145,7 +145,7 @@ fn containers_reach_each_other_by_name() {
     let tcp = client.namespace.script("dig +tcp +short +tries=1 +timeout=50 @fd00::3 web A");
     assert_eq!(tcp.trim(), web.address().to_string());
     assert!(outside.queries().is_empty(), "no name of a member has left");
-    // What is no member's name is asked outside, and a member's is when it has gone.
+    // Names of no member are asked outside. So is a member's name once the member has gone.
     let ask = |name: &str| {
         client.namespace.exec(&["dig", "+tries=1", "+timeout=50", "@10.0.2.3", name]);
         let asked = outside.queries();

@@ -1,5 +1,5 @@
-//! A hostile member of a shared network: what it claims, what it sends, and what others notice of
-//! it.
+//! A hostile member of a shared network: addresses that it claims, packets that it sends, and the
+//! effect on other members.
 //!
 //! It is root in a container of its own and sends whatever frames it likes through a packet socket.
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-/// The network of a test: somebody to attack, its peer, and the attacker.
+/// The network of a test: a victim, the victim's peer, and the attacker.
 struct Scene<'w> {
     world: &'w World,
     victim: Container<'w>,
@@ -72,7 +72,8 @@ def checksum(data):
         total = (total & 0xffff) + (total >> 16)
     return ~total & 0xffff
 def arp(kind, sender_mac, sender, target, to, source=None):
-    return (to + (source or sender_mac) + b'\\x08\\x06\\0\\1\\x08\\0\\6\\4' + struct.pack('!H', kind)
+    return (to + (source or sender_mac) + b'\\x08\\x06\\0\\1\\x08\\0\\6\\4'
+        + struct.pack('!H', kind)
         + sender_mac + sender + b'\\0' * 6 + target)
 def udp(source_mac, to_mac, source, to, ports, payload):
     datagram = struct.pack('!HHHH', *ports, 8 + len(payload), 0) + payload
@@ -196,7 +197,7 @@ for _ in range(50):
     wait_until(PATIENCE, "the forgeries to be counted", || {
         scene.counter("member_address_foreign") >= 50
     });
-    // Replies still go to whose flow it is.
+    // Replies still go to the owner of the flow.
     exchange(b"after");
     assert_eq!(strangers.load(Ordering::Relaxed), 0);
 }
@@ -236,7 +237,8 @@ for number in range(4000):
         rng.choice([6, 6, 17]), 0, own, rng.choice([victim, peer]))
     ip = ip[:10] + struct.pack('!H', checksum(ip)) + ip[12:]
     tcp = struct.pack('!HHIIBBHHH', 2000 + number, 9, rng.getrandbits(32), rng.getrandbits(32),
-        rng.choice([0x50, 0xf0, 0x00]), rng.choice([2, 16, 24, 41, 4]), 65535, 0, rng.getrandbits(16))
+        rng.choice([0x50, 0xf0, 0x00]), rng.choice([2, 16, 24, 41, 4]),
+        65535, 0, rng.getrandbits(16))
     frame = rng.choice([victim_mac, peer_mac, everybody]) + own_mac + b'\\x08\\0' + ip
     frame += (tcp + bytes(length))[:length]
     header = struct.pack('<BBHHHH', rng.choice([0, 1, 1, 1, 2]), rng.choice([0, 1, 3, 4, 5, 0x81]),
@@ -295,7 +297,7 @@ fn networks_behind_a_member_use_its_own_part() {
     let world = needs!(World::ordinary());
     let asked = Arc::new(AtomicUsize::new(0));
     let asked_too = Arc::clone(&asked);
-    // It answers nobody, so that queries stay in flight.
+    // It never answers, so that queries stay in flight.
     let _resolver = UdpServer::start(&world.remote, (FAR, 53).into(), move |_, query, _| {
         asked_too.fetch_add(
             usize::from(query.ends_with(b"\x07example\0\0\x01\0\x01")),
@@ -366,12 +368,13 @@ fn clients_of_one_member_do_not_push_out_those_of_another() {
 fn address_used_too_early_goes_to_its_assigned_member() {
     let world = needs!(World::ordinary());
     let scene = Scene::new(&world);
-    // The next two addresses, which nobody has yet.
+    // The next two free addresses.
     scene.attack(
         "
 squatted6 = socket.inet_pton(socket.AF_INET6, 'fd00::103')
 for last in (103, 104):
-    send(arp(1, own_mac, socket.inet_aton(f'10.0.2.{last}'), socket.inet_aton(f'10.0.2.{last}'), everybody))
+    squatted = socket.inet_aton(f'10.0.2.{last}')
+    send(arp(1, own_mac, squatted, squatted, everybody))
 send(advertisement(own_mac, squatted6, squatted6))
 ",
     );

@@ -1,4 +1,5 @@
-//! The processes behind a shared network: how they start, what ends them, what is left behind.
+//! The processes behind a shared network: how they start, which events end them, and what they
+//! leave behind.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -48,7 +49,7 @@ fn keeper_of(container: &Container<'_>, id: &str) -> u32 {
 fn connections_of_others_live_on_and_the_last_deletion_ends_the_process() {
     for account in [Account::Root, Account::Ordinary] {
         let world = needs!(World::of(account));
-        // The first one is who started the process.
+        // The first one has started the process.
         let first = Container::join(&world, "a", &json!({})).unwrap();
         let second = Container::join(&world, "b", &json!({})).unwrap();
         let third = Container::join(&world, "c", &json!({})).unwrap();
@@ -189,7 +190,7 @@ fn addition_that_fails_leaves_nothing_behind() {
     let failure = runtime.add().unwrap_err();
     assert!(failure.message.contains("interface eth0 exists already"), "{failure:?}");
     assert_nothing_left(&world);
-    // The network refuses what cannot be: nobody is on it then either.
+    // The network refuses an impossible request, and has no member then either.
     let busy = world.host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))).unwrap();
     let config = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
     let failure = Container::join(&world, "p", &config).unwrap_err();
@@ -243,7 +244,7 @@ fn killed_keeper_makes_way_for_a_container_of_the_other_kind() {
         let other = MiniCni::new(&world, &json!({ "shared": !is_shared }));
         let other = other.container("c2").netns(&netns(&second));
         other.add().unwrap();
-        // Both at once are no obstacle to who goes.
+        // Having both at once does not prevent a deletion.
         runtime.del().unwrap();
         other.check().unwrap();
         other.del().unwrap();

@@ -1,4 +1,5 @@
-//! What the README of the CNI plugin shows works as it is written there. Of containerd's walk that is the network alone.
+//! The examples in the README of the CNI plugin work as written. Of containerd's example, only the
+//! network is tried.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,15 +10,16 @@ use slirp_tests::*;
 
 const README: &str = include_str!("../../../cni-plugin/README.md");
 
-/// Folders that the README writes to on the host, as the session's own; the plugin lies where cargo leaves it. Building
-/// is what the test has done already.
+/// Folders that the README writes to on the host, as the session's own; the plugin lies where cargo
+/// leaves it. Building is what the test has done already.
 const INSTALL_SCRIPT: &str =
     "for folder in /opt /usr/local/bin; do mount -t tmpfs tmpfs $folder; done
     install -D PLUGIN target/release/slirp
     ln -s /bin/true /usr/local/bin/cargo
     PATH=/usr/local/bin:$PATH";
 
-/// Settings that keep Podman off the machine. They are the system's, so that the user's are those of the README.
+/// Settings that keep Podman off the machine. They are the system's, so that the user's are those
+/// of the README.
 const PODMAN_SCRIPT: &str =
     "for folder in /run /var/lib /var/cache; do mount -t tmpfs tmpfs $folder; done
     mkdir -p /etc/containers
@@ -36,7 +38,8 @@ const CNITOOL_SCRIPT: &str = "cat > /usr/local/bin/cnitool <<'END'
 #!/bin/sh -eu
 for file in \"$NETCONFPATH\"/*.conf; do
     [ \"$(jq -r .name \"$file\")\" = \"$2\" ] || continue
-    export CNI_COMMAND=\"$(echo \"$1\" | tr a-z A-Z)\" CNI_CONTAINERID=cnitool CNI_NETNS=\"$3\" CNI_IFNAME=eth0
+    export CNI_COMMAND=\"$(echo \"$1\" | tr a-z A-Z)\" CNI_CONTAINERID=cnitool
+    export CNI_NETNS=\"$3\" CNI_IFNAME=eth0
     exec \"$CNI_PATH/$(jq -r .type \"$file\")\" < \"$file\"
 done
 echo \"no net configuration with name $2\" >&2

@@ -1,4 +1,4 @@
-//! What the documents show works as it is written there.
+//! The examples in the documents work as written.
 
 mod cni_readme;
 mod manual;

@@ -1,4 +1,4 @@
-//! The scripts of the manual page do what it says.
+//! The scripts in the manual page do what it says.
 
 use slirp_tests::*;
 

@@ -1,4 +1,4 @@
-//! What the README shows works as it is written there.
+//! The examples in the README work as written.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -52,8 +52,8 @@ fn podman_runs_the_program_that_two_lines_name() {
     let session =
         needs!(Session::open(&["podman", "conmon", "runc", "newuidmap", "tar", "busybox", "curl"]));
     session.write_settings();
-    // Settings that keep Podman off the machine are the system's here, so that the user's are to be made. The program is
-    // where the README has it installed, and nowhere else.
+    // Settings that keep Podman off the machine are the system's here, so that the user's are to be
+    // made. The program is where the README has it installed, and nowhere else.
     let move_settings = format!(
         "mount -t tmpfs tmpfs /usr/local/bin
         install {binary} /usr/local/bin/slirp4netns

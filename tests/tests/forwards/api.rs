@@ -139,16 +139,14 @@ fn refusals_are_byte_for_byte_the_known_ones() {
             "add_hostfwd: bad arguments.guest_addr",
         ),
         (
-            add(
-                "{\"proto\":\"tcp\",\"host_port\":80,\"guest_addr\":\"10.0.2.2\",\"guest_port\":80}",
-            ),
+            add("{\"proto\":\"tcp\",\"host_port\":80,\
+                 \"guest_addr\":\"10.0.2.2\",\"guest_port\":80}"),
             "add_hostfwd: bad arguments.guest_addr",
         ),
         (add("{\"proto\":\"tcp\",\"host_port\":80}"), "add_hostfwd: bad arguments.guest_port"),
         (
-            add(
-                "{\"proto\":\"tcp\",\"host_addr\":\"192.0.2.1\",\"host_port\":80,\"guest_port\":80}",
-            ),
+            add("{\"proto\":\"tcp\",\"host_addr\":\"192.0.2.1\",\
+                 \"host_port\":80,\"guest_port\":80}"),
             "add_hostfwd: slirp_add_hostfwd failed: cannot listen on 192.0.2.1:80 for TCP: Cannot \
              assign requested address (os error 99) (no interface of the host has this address)",
         ),
@@ -227,11 +225,13 @@ fn range_with_a_taken_port_opens_none_and_names_it() {
 fn refused_port_is_explained_in_the_reply_and_in_the_log() {
     let world = needs!(World::ordinary());
     let (slirp, api) = start(&world);
-    let failed = "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
+    let failed = "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: \
+                  cannot \
                   listen on ";
     let add = |host: &str, port: u16| {
         format!(
-            "{{\"execute\":\"add_hostfwd\",\"arguments\":{{\"proto\":\"udp\",\"host_addr\":\"{host}\",\
+            "{{\"execute\":\"add_hostfwd\",\"arguments\":{{\
+             \"proto\":\"udp\",\"host_addr\":\"{host}\",\
              \"host_port\":{port},\"guest_port\":80}}}}"
         )
     };

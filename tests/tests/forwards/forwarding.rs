@@ -95,7 +95,8 @@ fn clients_port_that_comes_round_again_is_served_at_once() {
     let (listener, _) = published(&world, &api, 8080);
     for round in 0..30 {
         let mut client = connect_from(&world.remote, 5000, (HOST, 8080).into()).unwrap();
-        // The guest closes first, and so it is the guest that remembers the connection for a minute.
+        // The guest closes first, and so it is the guest that remembers the connection for a
+        // minute.
         drop(accept(&listener));
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "round {round}");
         client.shutdown(Shutdown::Write).unwrap();
@@ -240,7 +241,8 @@ fn datagrams_of_host_loopback_are_answered_though_it_is_disabled() {
     assert_eq!((&buffer[..len], from), (&b"answer"[..], (LOOPBACK, 5353).into()));
 }
 
-/// Waits until the guest has made itself an address and has a way back, from the router advertisement.
+/// Waits until the guest has made itself an address and has a way back, from the router
+/// advertisement.
 fn await_ipv6(world: &World) {
     wait_until(IO_LIMIT, "an address from the router advertisement", || {
         let addresses = world.guest.script("ip -6 addr show dev tap0 scope global -tentative");
@@ -343,7 +345,8 @@ fn guest_that_speaks_first_leaves_from_its_published_port() {
     assert_ne!(to(&far, far_at).port(), 7060, "nothing is published yet");
     let rule = |host: &str, port: u16| {
         api.forward(&format!(
-            "{{\"proto\":\"udp\",\"host_addr\":\"{host}\",\"host_port\":{port},\"guest_port\":5060}}"
+            "{{\"proto\":\"udp\",\"host_addr\":\"{host}\",\"host_port\":{port},\
+             \"guest_port\":5060}}"
         ))
     };
     // One that reaches loopback alone, and one for everybody else.

@@ -36,8 +36,8 @@ impl Service {
         Self { listener, socket }
     }
 
-    /// A connection from `namespace` to `at` carries bytes both ways, and the guest sees `expected`, with
-    /// the client's own port.
+    /// A connection from `namespace` to `at` carries bytes both ways, and the guest sees
+    /// `expected`, with the client's own port.
     fn serves_tcp(&self, namespace: &Namespace, at: SocketAddr, expected: IpAddr) {
         let mut client = connect(namespace, at).unwrap();
         let (guest, from) = self.listener.accept().unwrap();
@@ -125,7 +125,8 @@ fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
     for host_addr in ["\"host_addr\":\"0.0.0.0\",", "\"host_addr\":\"\",", ""] {
         let ids = ["tcp", "udp"].map(|proto| {
             api.forward(&format!(
-                "{{\"proto\":\"{proto}\",{host_addr}\"host_port\":8080,\"guest_addr\":\"\",\"guest_port\":80}}"
+                "{{\"proto\":\"{proto}\",{host_addr}\"host_port\":8080,\"guest_addr\":\"\",\
+                 \"guest_port\":80}}"
             ))
         });
         let listed = api.ask(LIST);
@@ -172,7 +173,8 @@ fn address_of_ipv6_serves_a_guest_of_ipv4_and_nobody_else() {
         for (host, port) in [("::1", 8080), ("::", 8081)] {
             for proto in ["tcp", "udp"] {
                 api.forward(&format!(
-                    "{{\"proto\":\"{proto}\",\"host_addr\":\"{host}\",\"host_port\":{port},\"guest_addr\":\"\",\
+                    "{{\"proto\":\"{proto}\",\"host_addr\":\"{host}\",\"host_port\":{port},\
+                     \"guest_addr\":\"\",\
                      \"guest_port\":80}}"
                 ));
             }
@@ -225,7 +227,8 @@ fn port_that_is_picked_is_told_listed_and_open() {
     let service = Service::start(&world);
     let pick = |proto: &str, host: &str| {
         let reply = api.ask(&format!(
-            "{{\"execute\":\"add_hostfwd\",\"arguments\":{{\"proto\":\"{proto}\",\"host_addr\":\"{host}\",\
+            "{{\"execute\":\"add_hostfwd\",\"arguments\":{{\"proto\":\"{proto}\",\
+             \"host_addr\":\"{host}\",\
              \"host_port\":0,\"guest_port\":80}}}}"
         ));
         let (id, port) = reply.split_once(",\"host_port\":").expect("the port is told");

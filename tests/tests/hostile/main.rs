@@ -1,6 +1,7 @@
 //! Hostile guests and exhausted resources.
 //!
-//! A binary of its own, because floods keep a processor busy that tests with deadlines would miss.
+//! These tests have a binary of their own, because floods take a processor away from tests with
+//! deadlines.
 
 mod packets;
 mod robustness;

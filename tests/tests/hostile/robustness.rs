@@ -1,4 +1,5 @@
-//! Hostile guests and exhausted resources: the process survives, recovers, and serves the next connection.
+//! Hostile guests and exhausted resources: the process survives, recovers, and serves the next
+//! connection.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -24,7 +25,8 @@ fn assert_serves(world: &World, server: &TcpServer) {
     echo(&mut stream.unwrap_or_else(|failure| panic!("{failure:?}")));
 }
 
-/// Packets that the process has read from the guest's tap so far, and those that the tap's queue dropped.
+/// Packets that the process has read from the guest's tap so far, and those that the tap's queue
+/// dropped.
 fn left_the_guest(world: &World) -> (u64, u64) {
     let table = world.guest.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
     let line = table.lines().find_map(|line| line.trim().strip_prefix("tap0:")).expect("a tap0");
@@ -116,7 +118,7 @@ fn exhausted_descriptors_refuse_new_flows_and_keep_old_ones() {
             Ok(stream) => more.push(stream),
             Err(failure) => {
                 assert!(failure.after < Duration::from_secs(5), "{failure:?}");
-                // Not ECONNREFUSED: the remote refuses nobody.
+                // Not ECONNREFUSED: the remote does not refuse.
                 assert_eq!(failure.errno, Errno::EHOSTUNREACH);
                 refused += 1;
             }
@@ -128,7 +130,7 @@ fn exhausted_descriptors_refuse_new_flows_and_keep_old_ones() {
         let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
         socket.send_to(b"no room", datagrams.address()).unwrap();
     }
-    // Nobody can be accepted either: the client waits in the kernel.
+    // New clients cannot be accepted either: they wait in the kernel.
     let _client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     old.iter_mut().for_each(echo);
     let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
@@ -224,7 +226,7 @@ fn remotes_leave_the_guest_half_of_its_flows() {
     let api = Api::new(&world);
     let slirp =
         world.slirp().options(&[&api.option()]).behind(&["prlimit", "--nofile=256:256"]).start();
-    // Nobody is there, so none of these connections is ever answered.
+    // No host has these addresses, so none of these connections is ever answered.
     api.forward(
         "{\"proto\":\"tcp\",\"host_port\":8080,\"guest_addr\":\"10.0.2.150\",\"guest_port\":80}",
     );
@@ -252,7 +254,8 @@ for number in range(4000):
     ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + length, number & 0xffff, 0, 64,
         rng.choice([6, 6, 17]), 0, bytes([10, 0, 2, 100]), bytes([203, 0, 113, 10]))
     tcp = struct.pack('!HHIIBBHHH', 2000 + number, 9, rng.getrandbits(32), rng.getrandbits(32),
-        rng.choice([0x50, 0xf0, 0x00]), rng.choice([2, 16, 24, 41, 4]), 65535, 0, rng.getrandbits(16))
+        rng.choice([0x50, 0xf0, 0x00]), rng.choice([2, 16, 24, 41, 4]),
+        65535, 0, rng.getrandbits(16))
     frame = ethernet + ip + (tcp + bytes(length))[:length]
     header = struct.pack('<BBHHHH', rng.choice([0, 1, 1, 1, 2]), rng.choice([0, 1, 3, 4, 5, 0x81]),
         rng.choice([0, 34, 54, 66, len(frame), 65535]), rng.choice([0, 1, 8, 536, 1448, 65535]),
@@ -292,7 +295,7 @@ for round in range(20):
         send(ipv6(source, destination, 6, syn(source, destination, port)))
 ",
     );
-    // Whoever has read this connection's SYN has read those before it.
+    // Once this connection's SYN is handled, those before it are, too.
     assert_serves(&world, &server);
     for listener in &forbidden {
         listener.set_nonblocking(true).unwrap();
@@ -311,9 +314,11 @@ fn flood_of_random_frames_is_survived() {
     inject(
         &world,
         "
-kinds = [bytes.fromhex(kind) for kind in ('0800', '0800', '0800', '86dd', '86dd', '0806', '8100', '88f8', '0026')]
+kinds = '0800 0800 0800 86dd 86dd 0806 8100 88f8 0026'
+kinds = [bytes.fromhex(kind) for kind in kinds.split()]
 for number in range(20000):
-    frame = bytearray(rng.randbytes(rng.choice([0, 1, 13, 14, 20, 28, 34, 42, 54, 60, 74, 200, 1500])))
+    size = rng.choice([0, 1, 13, 14, 20, 28, 34, 42, 54, 60, 74, 200, 1500])
+    frame = bytearray(rng.randbytes(size))
     kind = rng.choice(kinds)
     if len(frame) > 30 and kind == kinds[0]:
         frame[0] = rng.choice([0x45, 0x45, 0x45, 0x4f, 0x40, 0x65])
@@ -336,7 +341,8 @@ for number in range(20000):
     );
     echo(&mut old);
     assert_serves(&world, &server);
-    // Datagrams of the flood may have opened host sockets that idle for minutes: memory, not their number, is asked.
+    // Datagrams of the flood may have opened host sockets that idle for minutes: memory, not their
+    // number, is asked.
     assert_recovers(&slirp, 60 * 1024);
 }
 
@@ -349,7 +355,8 @@ fn guest_that_never_finishes_its_fragments_is_survived() {
         &world,
         "
 for number in range(20000):
-    ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 1500, number & 0xffff, 0x2000 | (number & 7) * 185, 64, 17, 0,
+    ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 1500, number & 0xffff,
+            0x2000 | (number & 7) * 185, 64, 17, 0,
         bytes([10, 0, 2, 100]), bytes([203, 0, 113, 10]))
     total = sum(struct.unpack('!10H', ip))
     total = (total & 0xffff) + (total >> 16)
@@ -381,7 +388,7 @@ fn hundreds_of_stalled_readers_do_not_stall_the_next_connection() {
     assert_recovers(&slirp, 60 * 1024);
 }
 
-/// Both streams are one pipe that is full and that nobody reads, as is what readiness goes to.
+/// Both streams and the ready-fd are one full pipe without a reader.
 #[test]
 fn unread_output_stops_neither_network_nor_signals() {
     let world = needs!(World::root());

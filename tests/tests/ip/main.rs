@@ -1,4 +1,5 @@
-//! Below and beside TCP: datagrams, echo, what routers say, and the addresses that a packet leaves from and may go to.
+//! Beside TCP: datagrams, echo, offloads, messages of routers, source addresses, and the policy for
+//! destinations.
 
 mod icmp;
 mod offload;

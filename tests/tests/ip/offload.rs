@@ -1,4 +1,5 @@
-//! Every step down from what a current kernel offers: the network works the same, only slower.
+//! Kernels with fewer offloads than a current one, step by step: the network is slower and
+//! otherwise equal.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,4 +1,4 @@
-//! `--outbound-addr` and `--outbound-addr6`: which address of the host remotes see.
+//! `--outbound-addr` and `--outbound-addr6`: the host's address that remotes see.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -36,7 +36,7 @@ fn add_addresses(world: &World) {
     );
 }
 
-/// A server that tells each client who it is.
+/// A server that tells each client its source address.
 struct Mirror {
     tcp: TcpServer,
     udp: UdpServer,
@@ -55,7 +55,7 @@ impl Mirror {
         Self { tcp, udp }
     }
 
-    /// Whom it sees when the guest asks it under `address`, by TCP and by UDP.
+    /// The source addresses that it sees when the guest asks it under `address`, by TCP and by UDP.
     fn sees(&self, world: &World, address: IpAddr) -> [IpAddr; 2] {
         let mut stream = connect(&world.guest, (address, self.tcp.address().port()).into())
             .unwrap_or_else(|failure| panic!("{address}: {failure:?}"));
@@ -75,7 +75,7 @@ impl Mirror {
     }
 }
 
-/// A nameserver that answers with nothing and notes who asked.
+/// A nameserver that answers with nothing and notes the source of each query.
 struct Nameserver {
     askers: Arc<Mutex<Vec<IpAddr>>>,
     _servers: (TcpServer, UdpServer),
@@ -107,7 +107,7 @@ impl Nameserver {
         Self { askers, _servers: (tcp, udp) }
     }
 
-    /// Whom it sees when the guest asks its own nameserver, by UDP and by TCP.
+    /// The sources that it sees when the guest asks its own nameserver, by UDP and by TCP.
     fn sees(&self, world: &World) -> Vec<IpAddr> {
         for transport in ["+notcp", "+tcp"] {
             let output = world.guest.exec(&[
@@ -246,7 +246,7 @@ fn an_address_that_goes_away_is_missed_until_it_is_back() {
     assert_eq!(failure.errno, Errno::ENETUNREACH);
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Without it Linux keeps what is no final refusal to itself (udp(7)).
+    // Without it Linux reports only final refusals (udp(7)).
     setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
     socket.connect(far.udp.address()).unwrap();
     socket.send(b"who am I?").unwrap();

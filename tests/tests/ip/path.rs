@@ -1,4 +1,5 @@
-//! What the routers between host and remote say, as the guest hears it: hop limits and MTUs.
+//! Messages of the routers between host and remote, as the guest receives them: hop limits and
+//! MTUs.
 //!
 //! The world gets two more namespaces behind the remote, which becomes the first of two routers:
 //!
@@ -84,7 +85,7 @@ impl Chain {
     }
 }
 
-/// Who answered the probes of a traceroute, by hop.
+/// The addresses that answered the probes of a traceroute, by hop.
 fn trace(world: &World, options: &[&str], to: IpAddr) -> Vec<String> {
     let to = to.to_string();
     let mut argv = vec!["traceroute", "-n", "-q", "1", "-w", "5", "-m", "8"];
@@ -213,9 +214,9 @@ fn tcp_passes_a_narrow_link_behind_the_host() {
     }
 }
 
-/// A datagram of each of these lengths to an echo server: the length of the answer, or the error. What
-/// the guest's kernel knows of the path, it does not use; it forbids to fragment any of them, or none
-/// (ip(7), ipv6(7): `IP_PMTUDISC_PROBE`, `IP_PMTUDISC_DONT`).
+/// A datagram of each of these lengths to an echo server: the length of the answer, or the error.
+/// What the guest's kernel knows of the path, it does not use; it forbids to fragment any of them,
+/// or none (ip(7), ipv6(7): `IP_PMTUDISC_PROBE`, `IP_PMTUDISC_DONT`).
 const PROBE: &str = "import errno, socket, sys
 to, port, mode, *lens = sys.argv[1:]
 is_ipv6 = ':' in to

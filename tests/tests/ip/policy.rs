@@ -1,14 +1,15 @@
-//! `--disable-host-loopback`: closed in every spelling and for every protocol, and what stays open.
+//! `--disable-host-loopback`: every spelling and every protocol is closed; other addresses stay
+//! open.
 
 use std::net::{TcpListener, UdpSocket};
 
 use slirp_tests::*;
 
-/// The port of the services on the host's loopback that nobody is to reach.
+/// The port of the services on the host's loopback that must stay unreachable.
 const PORT: u16 = 7777;
 
-/// Sends one packet of each protocol to each spelling of the host's loopback from a raw socket, since
-/// the guest's kernel would not, and prints what the guest is told about each.
+/// Sends one packet of each protocol to each spelling of the host's loopback from a raw socket,
+/// since the guest's kernel would not, and prints what the guest is told about each.
 const PROBE: &str = "
 import socket, struct, time
 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -54,7 +55,8 @@ def told(sent):
             continue
         if frame[:6] != mac:
             continue
-        if b'echo' in sent and frame.endswith(b'echo') and frame[34 if sent[0] < 96 else 54] in (0, 129):
+        is_echo = b'echo' in sent and frame.endswith(b'echo')
+        if is_echo and frame[34 if sent[0] < 96 else 54] in (0, 129):
             return 'answered'
         if frame[12:14] == b'\\x08\\x00' and frame[23] == 1 and frame[42:][12:20] == sent[12:20]:
             return '%d/%d' % (frame[34], frame[35])
@@ -110,10 +112,11 @@ fn every_spelling_of_host_loopback_is_unreachable_for_every_protocol() {
         ];
         assert_eq!(probe(&world, address), expected);
     }
-    // Broadcasts, groups, and addresses with one of loopback inside: what is told about them differs and is not waited
-    // for. Whoever has answered the probe behind them has seen them.
+    // Broadcasts, groups, and addresses with one of loopback inside: the answers differ and are not
+    // waited for. An answer to the probe behind them shows that they have been handled.
     probe_within(&world, "255.255.255.255 127.0.0.0 224.0.0.1 10.0.2.255 10.0.2.0 10.0.2.100", 0);
-    let embedded = "ff01::1 ff02::1 fe80::1 fe80::2 ::127.0.0.1 ::ffff:0:127.0.0.1 64:ff9b::127.0.0.1 2002:7f00:1::1";
+    let embedded = "ff01::1 ff02::1 fe80::1 fe80::2 ::127.0.0.1 ::ffff:0:127.0.0.1 \
+        64:ff9b::127.0.0.1 2002:7f00:1::1";
     probe_within(&world, embedded, 0);
     assert_eq!(probe(&world, "127.0.0.1").len(), 3);
     for listener in listeners {

@@ -95,7 +95,8 @@ fn closed_port_of_host_loopback_is_refused_by_the_gateway() {
     assert_refused(&world, (GATEWAY, 9).into());
 }
 
-// Linux tells a UDP application of an unreachable network or host only when it asks with IP_RECVERR.
+// Linux tells a UDP application of an unreachable network or host only when it asks with
+// IP_RECVERR.
 #[test]
 fn host_without_a_route_makes_the_destination_unreachable() {
     let world = needs!(World::root());
@@ -246,7 +247,7 @@ fn send_marked(socket: &UdpSocket, to: SocketAddr, marks: &[u8]) {
     }
 }
 
-/// Receives as many datagrams with the same marks, and says who sent the last.
+/// Receives as many datagrams with the same marks, and returns the source of the last.
 fn receive_marked(socket: &UdpSocket, marks: &[u8]) -> SocketAddr {
     let options = SockRef::from(socket);
     let mut sender = None;

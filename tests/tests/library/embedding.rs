@@ -1,6 +1,6 @@
-//! The library inside other programs: the shipped example, and instances in this very process.
+//! The library inside other programs: the shipped examples, and instances in this process.
 //!
-//! Instances are made on a thread of the world's host namespace, so their sockets live there.
+//! A thread in the world's host namespace makes the instances, so that their sockets live there.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,6 +1,7 @@
-//! The library inside other programs: instances in this very process, with one guest and with several.
+//! The library inside other programs: instances in this process, with one guest and with several.
 //!
-//! One test at a time ([`turn`]), because some count what the process has left over: threads, children, descriptors.
+//! One test runs at a time ([`turn`]), because some count threads, children and descriptors that
+//! the process has left.
 
 mod embedding;
 mod members;

@@ -1,5 +1,5 @@
-//! A network with several members inside this very process: devices with and without offloads, and
-//! the library's own calls.
+//! A network with several members inside this process: devices with and without offloads, and the
+//! library's own calls.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 

@@ -1,5 +1,5 @@
-//! The OCI hook in two stages, `createRuntime` and `createContainer`: what rootless crun needs, which hides the container's
-//! process from its user, and what does no harm elsewhere.
+//! The OCI hook in two stages, `createRuntime` and `createContainer`. Rootless crun needs both,
+//! because it hides the container's process from its user. Other runtimes work with both as well.
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -27,8 +27,8 @@ fn assert_connected(oci: &Oci, id: &str) {
     oci.exec(id, &["ping", "-c", "1", "-W", "20", "10.0.2.2"]);
 }
 
-/// The same from outside, for containers in which rootless crun runs nothing: those that wait for their start, and those
-/// that joined a user namespace.
+/// The same from outside, for containers in which rootless crun runs nothing: containers that wait
+/// for their start, and those that joined a user namespace.
 fn assert_pings(oci: &Oci, pid: u32) {
     let net = format!("--net=/proc/{pid}/ns/net");
     let ping = ["nsenter", &net, "ping", "-c", "1", "-W", "20", "10.0.2.2"];
@@ -115,7 +115,7 @@ fn container_that_never_reaches_the_second_stage_leaves_nothing() {
     for (account, runtime) in RUNTIMES {
         let oci = needs!(Oci::open(account, runtime));
         for stage in ["createRuntime", "createContainer"] {
-            // Without poststop, nobody tells who waits.
+            // Without poststop, the waiting process is not told.
             for stages in [two_stages().stages, vec!["createRuntime", "createContainer"]] {
                 oci.prepare("c", &Setup { stages, ..Setup::default() });
                 oci.edit("c", |config| {
@@ -193,7 +193,8 @@ fn prepare_held(oci: &Oci, setup: &Setup) {
     });
 }
 
-/// Does `work` between the stages, with the state that the first one was given; hands back how the start ended.
+/// Does `work` between the stages, with the state that the first one was given; hands back how the
+/// start ended.
 fn between_the_stages(oci: &Oci, work: impl FnOnce(&Value)) -> Result<(), String> {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| oci.start("c"));

@@ -1,5 +1,5 @@
-//! The walk of a well-known article on runc's network, with the hook under test in the place of its bridge: what a person
-//! types in the containers and on the host, and sees.
+//! A well-known article on runc's network, step by step, with the hook under test in place of its
+//! bridge: the commands that a person types in the containers and on the host, and their output.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -69,8 +69,8 @@ fn what_the_host_says_reaches_the_container_through_a_port() {
         let oci = needs!(Oci::open(account, runtime));
         let setup = Setup {
             annotations: json!({ "org.slirp.ports": "5555:10001" }),
-            // Its input stays open, as at a terminal. Otherwise it ends its side as soon as it accepts,
-            // and a client that sees this first leaves without a word.
+            // Its input stays open, as at a terminal. Otherwise it ends its side as soon as it
+            // accepts, and a client that sees this first leaves without a word.
             process: vec!["sh", "-c", "sleep 600 | nc -p 10001 -l > /said"],
             ..article()
         };

@@ -1,7 +1,8 @@
-//! A guest behind a `SOCK_SEQPACKET` socket instead of a TAP device, as User Mode Linux connects one.
+//! A guest behind a `SOCK_SEQPACKET` socket instead of a TAP device, as User Mode Linux connects
+//! one.
 //!
-//! Two kinds of peer: a bridge to a TAP of the guest, over which real programs talk, and this test
-//! itself, which speaks frame by frame and does what a broken or hostile peer would.
+//! There are two kinds of peer: a bridge to a TAP of the guest, over which real programs talk, and
+//! this test itself, which speaks frame by frame and acts like a broken or hostile peer.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -47,7 +48,7 @@ fn spawn(world: &World, options: &[&str]) -> Slirp {
 fn connect_peer(world: &World) -> Socket {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     let address = SockAddr::unix(path(world)).unwrap();
-    // The file is there a moment before somebody listens.
+    // The file appears a moment before the socket listens.
     wait_until(PATIENCE, "somebody listens", || socket.connect(&address).is_ok());
     socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
     socket.set_write_timeout(Some(IO_LIMIT)).unwrap();

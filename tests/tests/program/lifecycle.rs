@@ -23,7 +23,8 @@ fn transfer(world: &World) {
     });
 }
 
-/// No process of the test's world but the three holders: whatever the binary started has ended with it.
+/// No process of the test's world but the three holders: whatever the binary started has ended with
+/// it.
 fn assert_nothing_left(world: &World) {
     let folder = world.folder().to_str().unwrap().to_owned();
     wait_until(PATIENCE, "no process of the binary is left", || {
@@ -306,7 +307,7 @@ fn end_of_the_name_ends_it_where_that_is_asked_for() {
             .options(options)
             .positionals(&[&name, "tap0"])
             .start();
-        // What happens beside it is none of our concern.
+        // Other changes in its folder do not matter.
         world.host.script(&format!(
             "touch {name}.other; mv {name}.other {name}.else; rm {name}.else
             mkdir {name}.folder; mount -t tmpfs tmpfs {name}.folder; umount {name}.folder"
@@ -364,8 +365,8 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// A container of the ordinary user whose root is yet another user of the host, as newuidmap(1) makes
-/// it for a runtime that maps subordinate ids only.
+/// A container of the ordinary user whose root is yet another user of the host, as newuidmap(1)
+/// makes it for a runtime that maps subordinate ids only.
 fn container_of_subordinate_ids(world: &World) -> Background {
     let holder = world.host.spawn(&[
         "setpriv",

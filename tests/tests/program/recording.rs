@@ -1,4 +1,4 @@
-//! `--pcap`: what tcpdump reads in a recording of the guest's link.
+//! `--pcap`: recordings of the guest's link, as tcpdump reads them.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 

@@ -1,5 +1,4 @@
-//! Services of the link: real DHCP and DHCPv6 clients get what they ask for, frames equal those of
-//! slirp4netns, and TFTP.
+//! DHCP and DHCPv6 with real clients, TFTP, and a comparison with the frames of slirp4netns.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -215,7 +214,7 @@ fn await_link_local(world: &World) {
     });
 }
 
-/// What `dhclient -6 -S` tells its script, or nothing where nobody answers it.
+/// What `dhclient -6 -S` tells its script, or nothing where no server answers.
 fn dhclient(world: &World, seconds: &str) -> BTreeMap<String, String> {
     let file = |name: &str| world.folder().join(name).to_str().unwrap().to_owned();
     // A copy: distributions confine the program at its own path to scripts of their own.

@@ -10,12 +10,13 @@ use slirp_tests::*;
 /// A loopback resolver as systemd-resolved has it.
 const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
-/// The query that [`CannedDns`] answers in these tests: www.example.test A, id 0x1234, with AD set and an
-/// OPT record with DO, 1232 bytes.
+/// The query that [`CannedDns`] answers in these tests: www.example.test A, id 0x1234, with AD set
+/// and an OPT record with DO, 1232 bytes.
 const QUERY: &[u8] = b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\x01\
     \x03www\x07example\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
 
-/// An answer that nobody would write the same way twice: odd case, a compressed name, an unknown type, TTLs, AD.
+/// An answer that no two encoders would write alike: odd case, a compressed name, an unknown type,
+/// TTLs, AD.
 fn canned_answer(last: u8) -> Vec<u8> {
     let mut answer = b"\0\0\x81\xa0\0\x01\0\x02\0\0\0\x01\
         \x03www\x07example\x04test\0\0\x01\0\x01\
@@ -225,7 +226,7 @@ fn given_resolvers_are_asked_instead_of_those_of_the_host() {
     let world = world.online(&options);
     let answer = ask(&world, PATIENCE);
     assert_eq!(answer, Some(with_id(canned_answer(2))));
-    // The file is nobody's business then.
+    // The file is not read then.
     world.replace_resolv_conf("nameserver 127.0.0.53\n# changed\n");
     let text = dig(&world.guest, "10.0.2.3", &["www.example.test", "A", "+short", "+tcp"]);
     assert!(text.contains("203.0.113.2\n"), "{text}");

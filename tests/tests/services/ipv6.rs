@@ -202,7 +202,7 @@ fn chosen_network_replaces_the_usual_one() {
         let output = world.guest.exec(&argv);
         assert_eq!(output.stdout, "203.0.113.10\n", "{extra}: {}", output.stderr);
     }
-    // The usual gateway is an address like any other now, and nobody out there has it.
+    // The usual gateway is an address like any other now, and no host has it.
     let failure = connect(&world.guest, (GATEWAY_V6, 7777).into()).expect_err("nobody is there");
     let told = [Errno::EHOSTUNREACH, Errno::ENETUNREACH].contains(&failure.errno);
     assert!(told, "{failure:?}");

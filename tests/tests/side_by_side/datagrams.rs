@@ -8,7 +8,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 
 use super::*;
 
-/// Sends one datagram to a place where nobody answers and says what the application learns, when it
+/// Sends one datagram to an unreachable place and says what the application learns, when it
 /// asks for everything that ICMP can tell (`IP_RECVERR`).
 fn complaint(world: &World, to: SocketAddr, ttl: Option<i32>) -> String {
     let socket = udp(&world.guest, (ANY, 0));

@@ -70,8 +70,8 @@ fn names() {
     });
 }
 
-/// Gives the host another resolv.conf and waits until the program has read it. Both look at the file when
-/// queries arrive, once a second at most: what is answered until then is not compared.
+/// Gives the host another resolv.conf and waits until the program has read it. Both look at the
+/// file when queries arrive, once a second at most: what is answered until then is not compared.
 fn follow(world: &World, resolv_conf: &str) {
     let watch = FileWatch::start(&world.host, "/etc", "resolv.conf");
     world.replace_resolv_conf(resolv_conf);

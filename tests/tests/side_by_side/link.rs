@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// Asks by ARP for the addresses that are given and prints who answers.
+/// Asks by ARP for the given addresses and prints the addresses that answer.
 const WHO_HAS: &str = r#"
 import socket, sys, time
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x806))
@@ -122,8 +122,8 @@ except TimeoutError:
     print("nothing")
 "#;
 
-/// Has 16 clients, one after the other, ask for an offer that they do not take up, and prints whether
-/// there is one for a further client.
+/// Has 16 clients, one after the other, ask for an offer that they do not take up, and prints
+/// whether there is one for a further client.
 const CLIENTS: &str = r#"
 import socket, struct
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
@@ -131,7 +131,8 @@ s.bind(("tap0", 0))
 s.settimeout(4)
 def is_offered(number):
     mac = bytes([2, 0, 0, 0, 1, number])
-    message = struct.pack("!BBBBIHH16s16s192sI", 1, 1, 6, 0, number, 0, 0x8000, b"", mac, b"", 0x63825363)
+    message = struct.pack("!BBBBIHH16s16s192sI", 1, 1, 6, 0, number,
+            0, 0x8000, b"", mac, b"", 0x63825363)
     message = (message + b"\x35\x01\x01\xff").ljust(300, b"\0")
     # Total length 328; the checksum over these twenty bytes is 0x79a6; UDP without one.
     header = bytes.fromhex("4500014800000000401179a600000000ffffffff0044004301340000")
@@ -141,7 +142,8 @@ def is_offered(number):
             frame = s.recv(2000)
         except TimeoutError:
             return False
-        if frame[23] == 17 and frame[34:36] == b"\0\x43" and frame[46:50] == struct.pack("!I", number):
+        is_reply = frame[23] == 17 and frame[34:36] == b"\0\x43"
+        if is_reply and frame[46:50] == struct.pack("!I", number):
             return True
 print([is_offered(number) for number in range(17)][16])
 "#;
@@ -158,7 +160,7 @@ fn lease(world: &World, arguments: &[&str]) -> Vec<(String, String)> {
     }
     let _ = std::fs::remove_file(&lease);
     let script = script.to_str().unwrap();
-    // A client that nobody answers gives up after 10 s.
+    // A client without an answer gives up after 10 s.
     let argv = ["udhcpc", "-f", "-n", "-q", "-t", "5", "-T", "2", "-i", "tap0", "-s", script];
     world.guest.exec(&[&argv, arguments].concat());
     let text = std::fs::read_to_string(&lease).unwrap_or_default();

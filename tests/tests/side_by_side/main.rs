@@ -1,5 +1,5 @@
-//! The same script through Debian's slirp4netns and through ours: what programs see is equal, but for
-//! the rows of one table, which the manual page shows as well.
+//! The same script runs through Debian's slirp4netns and through ours. Programs see the same on
+//! both, except for the rows of one table, which the manual page shows as well.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -24,8 +24,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// After so long, what has not come is noted as not coming. Answers that do come take milliseconds, or
-/// about a second where the host waits for a neighbour.
+/// After so long, what has not come is noted as not coming. Answers that do come take milliseconds,
+/// or about a second where the host waits for a neighbour.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Runs a script of root's under everything that is declared.
@@ -85,8 +85,9 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Lets the remote answer what goes to these addresses as routers do: unreachable, forbidden, silence.
-/// By its firewall, because errors of routes share a rate limit (`net.ipv4.route.error_cost`).
+/// Lets the remote answer what goes to these addresses as routers do: unreachable, forbidden,
+/// silence. By its firewall, because errors of routes share a rate limit
+/// (`net.ipv4.route.error_cost`).
 const ROUTER: &str = "nft 'add table ip router
     add chain ip router in { type filter hook prerouting priority 0; }
     add rule ip router in ip daddr 203.0.113.66 drop
@@ -139,7 +140,7 @@ fn datagram(socket: &UdpSocket) -> String {
     }
 }
 
-/// Who an address is, in words that do not depend on chance.
+/// The role of an address, in words that do not depend on chance.
 fn whose(address: SocketAddr) -> String {
     address.ip().to_string()
 }

@@ -4,8 +4,8 @@ use super::differences;
 
 const PAGE: &str = include_str!("../../../slirp-cli/man/slirp4netns.1");
 
-/// The cells of the page's table below its head. Rows hold text blocks only, with a rule above each:
-/// `T{`, text, `T}`, tabulator, and so on.
+/// The cells of the page's table below its head. Rows hold text blocks only, with a rule above
+/// each: `T{`, text, `T}`, tabulator, and so on.
 fn rows() -> Vec<Vec<String>> {
     let section = PAGE.split("\n.Sh DIFFERENCES\n").nth(1).expect("the page has the section");
     let table = section.split("\n.TS\n").nth(1).and_then(|rest| rest.split("\n.TE\n").next());

@@ -1,4 +1,4 @@
-//! The process: texts, streams, statuses, and what ends it.
+//! The process: texts, output streams, exit statuses, and the events that end it.
 
 use std::io::Read as _;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the command line refuses, in words and exit codes that scripts and clients match on.
+//! Refusals of the command line: texts and exit codes that scripts and clients match on.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The process under `--enable-sandbox` and `--enable-seccomp`: what it has left, and that it still works.
+//! The process under `--enable-sandbox` and `--enable-seccomp`: the rights it has left, and that it
+//! still works.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
@@ -41,7 +42,7 @@ fn assert_confined(slirp: &Slirp) {
     let limits = fact(slirp, "limits");
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
-    // What is not dumpable belongs to root of the initial user namespace.
+    // The files of a process that is not dumpable belong to root of the initial user namespace.
     let owner = std::os::unix::fs::MetadataExt::uid(
         &std::fs::metadata(format!("/proc/{}/environ", slirp.pid())).unwrap(),
     );
@@ -69,7 +70,8 @@ fn transfer(world: &World) {
     });
 }
 
-/// Whether a name is resolved through the nameserver of the guest by the server that answers `last`.
+/// Whether a name is resolved through the nameserver of the guest by the server that answers
+/// `last`.
 fn resolves_to(world: &World, last: u8) -> bool {
     let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x04test\0\0\x01\0\x01";
     let socket = world.guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
@@ -111,7 +113,8 @@ fn root_keeps_one_capability_and_an_empty_folder() {
 /// Has resolv.conf in `folder`, and `/etc/resolv.conf` lead there.
 fn in_run(world: &World, folder: &str) {
     world.host.script(&format!(
-        "mkdir -p {folder}; cp /etc/resolv.conf {folder}/stub; ln -sf ..{folder}/stub /etc/resolv.conf"
+        "mkdir -p {folder}; cp /etc/resolv.conf {folder}/stub; ln -sf ..{folder}/stub \
+         /etc/resolv.conf"
     ));
 }
 
@@ -137,7 +140,7 @@ fn nothing_of_the_host_can_be_opened_without_the_filter_either() {
         let namespace = |kind: &str| format!("/proc/{}/ns/{kind}", world.guest.pid());
         world.host.script(&format!("touch {name}; mount --bind {} {name}", namespace("net")));
         let userns = format!("--userns-path={}", namespace("user"));
-        // What is watched by its name must not leave a way to the folder of the name.
+        // A watched name must not leave a way to its folder.
         let slirp = world
             .slirp()
             .options(&[SANDBOX, "--netns-type=path", "--exit-with-netns", &userns])
@@ -373,7 +376,7 @@ fn api_socket_is_removed_from_outside_however_it_ends() {
             slirp.signal(end);
             assert_eq!(slirp.wait().signal, Some(end as i32));
             if end == Signal::SIGKILL {
-                // Nobody has waited for the helper.
+                // The helper is still a zombie.
                 wait_until(PATIENCE, "the file is gone", || !api.path().exists());
             }
             assert!(!api.path().exists(), "{end}");

@@ -1,12 +1,12 @@
-//! Who cannot send on, and that nothing is lost meanwhile.
+//! Flow control: a sender stops when its reader is slow, and no byte is lost.
 
 use std::net::Shutdown;
 
 use super::*;
 
-/// Keeps the kernel's own buffers of new TCP sockets at 1 MiB each, so that what is in flight says how much we hold. By
-/// default a receive buffer may grow to 32 MiB (tcp(7), `tcp_rmem`), even one that nobody reads: frames out of order
-/// are enough.
+/// Keeps the kernel's own buffers of new TCP sockets at 1 MiB each, so that what is in flight says
+/// how much we hold. By default a receive buffer may grow to 32 MiB (tcp(7), `tcp_rmem`), even
+/// without a reader: frames out of order are enough.
 fn bound_kernel_buffers(world: &World) {
     for namespace in [&world.guest, &world.host, &world.remote] {
         namespace.script(
@@ -16,8 +16,8 @@ fn bound_kernel_buffers(world: &World) {
     }
 }
 
-/// The most that [`bound_kernel_buffers`] and we may hold of one stream: four buffers of the kernel's, a ring of 2 MiB,
-/// and 2 MiB more for what a socket takes beyond its limit.
+/// The most that [`bound_kernel_buffers`] and we may hold of one stream: four buffers of the
+/// kernel's, a ring of 2 MiB, and 2 MiB more for what a socket takes beyond its limit.
 const IN_FLIGHT_MAX: usize = 8 << 20;
 
 #[test]

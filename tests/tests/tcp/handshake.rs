@@ -55,7 +55,8 @@ fn new_connection_on_a_tuple_that_the_remote_closed_works() {
 fn new_syn_of_a_guest_that_forgot_its_connection_works() {
     let world = needs!(World::root()).online(&[]);
     let server = TcpServer::echo(&world.remote, (FAR, 0).into());
-    // The first connection is made and forgotten without a word on the wire: the tap drops the reset.
+    // The first connection is made and forgotten without a word on the wire: the tap drops the
+    // reset.
     let stream = connect_from(&world.guest, 40002, server.address()).unwrap();
     world.guest.script(
         "nft add table t; nft add chain t o '{ type filter hook output priority 0; }'

@@ -1,4 +1,5 @@
-//! iperf3 as the peer: many streams at once, and what it says about loss and order. How fast it is is no test.
+//! iperf3 as the peer: many streams at once, and what it says about loss and order. Its speed is
+//! not tested.
 
 use serde_json::Value;
 use slirp_tests::*;

@@ -1,4 +1,4 @@
-//! Connections that are reset while something is still on its way, or because nobody is there.
+//! Resets: with data still on its way, and from ends that have vanished.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use socket2::TcpKeepalive;
 
 use super::*;
 
-/// Two ends of a connection, and what they stand on: `answering` says its last word, then resets.
+/// `answering` sends its last bytes and then a reset; `asking` must receive the bytes first.
 fn assert_last_word_arrives(slirp: &Slirp, mut asking: TcpStream, mut answering: TcpStream) {
     asking.write_all(b"the start of a request").unwrap();
     let mut start = [0; 1];

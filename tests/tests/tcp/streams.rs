@@ -1,4 +1,5 @@
-//! Connections and what they carry: to remotes, to the host as the gateway, and where there is nobody.
+//! Connections and their bytes: to remotes, to the host as the gateway, to closed and unreachable
+//! ports.
 
 use std::net::{Ipv4Addr, Shutdown};
 use std::time::Instant;

@@ -1,7 +1,7 @@
-//! The one table of differences that are meant.
+//! The one table of intended differences.
 //!
-//! Each row says in words what is in the manual page (see [`crate::manual`]), and holds the
-//! observations that prove it. What is older than our model's current release says so.
+//! Each row has the words of the manual page (see [`crate::manual`]) and the observations that
+//! prove it. A row about a release older than the current slirp4netns says so.
 
 mod network;
 mod process;

@@ -4,7 +4,8 @@ use super::{Row, seen};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
-        topic: "TCP connect that fails late: a host, router or firewall reports that there is no way, or a neighbour is silent",
+        topic: "TCP connect that fails late: a host, router or firewall reports that there is no \
+            way, or a neighbour is silent",
         theirs: "waits for its own timeout",
         ours: "fails as the host's connect(2) did: EHOSTUNREACH, ENETUNREACH or ECONNREFUSED",
         seen: &[
@@ -83,33 +84,45 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[
             seen(
                 "ping: ping remote",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, \
+                 0% packet loss",
             ),
             seen(
                 "ping: ping remote, in fragments",
-                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
             ),
             seen(
                 "ping: ping host",
-                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, \
+                 0% packet loss",
             ),
             seen(
                 "ping socket: ping remote",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, \
+                 0% packet loss",
             ),
             seen(
                 "ping socket: ping remote, in fragments",
-                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "4008 bytes from 203.0.113.10: icmp_seq=1 ttl=64; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
             ),
             seen(
                 "ping socket: ping host",
-                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, 0% packet loss",
+                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "64 bytes from 198.51.100.1: icmp_seq=1 ttl=64; 1 packets transmitted, 1 received, \
+                 0% packet loss",
             ),
         ],
     },
@@ -120,13 +133,16 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[
             seen(
                 "ping: ping host that a router knows to be unreachable",
-                "64 bytes from 203.0.113.77: icmp_seq=0 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "From 198.51.100.2 icmp_seq=1 Destination Host Unreachable; 1 packets transmitted, 0 received, +1 errors, 100% packet loss",
+                "64 bytes from 203.0.113.77: icmp_seq=0 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "From 198.51.100.2 icmp_seq=1 Destination Host Unreachable; 1 packets transmitted, \
+                 0 received, +1 errors, 100% packet loss",
             ),
             seen(
                 "ping socket: ping host that a router knows to be unreachable",
                 "1 packets transmitted, 0 received, 100% packet loss",
-                "From 198.51.100.2 icmp_seq=1 Destination Host Unreachable; 1 packets transmitted, 0 received, +1 errors, 100% packet loss",
+                "From 198.51.100.2 icmp_seq=1 Destination Host Unreachable; 1 packets transmitted, \
+                 0 received, +1 errors, 100% packet loss",
             ),
         ],
     },
@@ -137,13 +153,17 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[
             seen(
                 "ping: ping remote, TTL 1",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "From 10.0.2.2 icmp_seq=1 Time to live exceeded; 1 packets transmitted, 0 received, +1 errors, 100% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "From 10.0.2.2 icmp_seq=1 Time to live exceeded; 1 packets transmitted, 0 \
+                 received, +1 errors, 100% packet loss",
             ),
             seen(
                 "ping socket: ping remote, TTL 1",
-                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 received, 0% packet loss",
-                "From 10.0.2.2 icmp_seq=1 Time to live exceeded; 1 packets transmitted, 0 received, +1 errors, 100% packet loss",
+                "64 bytes from 203.0.113.10: icmp_seq=1 ttl=255; 1 packets transmitted, 1 \
+                 received, 0% packet loss",
+                "From 10.0.2.2 icmp_seq=1 Time to live exceeded; 1 packets transmitted, 0 \
+                 received, +1 errors, 100% packet loss",
             ),
         ],
     },
@@ -153,7 +173,8 @@ pub(super) const ROWS: &[Row] = &[
         ours: "is not answered; a warning on stderr names the sysctl",
         seen: &[seen(
             "ping refused: ping remote",
-            "From 203.0.113.10 icmp_seq=1 Destination Port Unreachable; 1 packets transmitted, 0 received, +1 errors, 100% packet loss",
+            "From 203.0.113.10 icmp_seq=1 Destination Port Unreachable; 1 packets transmitted, 0 \
+             received, +1 errors, 100% packet loss",
             "1 packets transmitted, 0 received, 100% packet loss",
         )],
     },
@@ -211,7 +232,8 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
-        topic: "Clients on the host's loopback of a forwarded UDP port, with --disable-host-loopback",
+        topic: "Clients on the host's loopback of a forwarded UDP port, with \
+            --disable-host-loopback",
         theirs: "are cut off",
         ours: "are served, and appear as the gateway",
         seen: &[

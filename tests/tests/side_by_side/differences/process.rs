@@ -1,4 +1,4 @@
-//! Differences that the caller of the program sees: the API socket, texts, what ends it.
+//! Differences that the caller of the program sees: the API socket, texts, the events that end it.
 
 use super::{Row, seen};
 
@@ -86,7 +86,8 @@ pub(super) const ROWS: &[Row] = &[
                 "api: address that the host has not",
                 "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed\"}}",
                 "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: cannot \
-                 listen on 192.0.2.1:8084 for TCP: Cannot assign requested address (os error 99) (no \
+                 listen on 192.0.2.1:8084 for TCP: Cannot assign requested address (os error 99) \
+                 (no \
                  interface of the host has this address)\"}}",
             ),
         ],
@@ -161,12 +162,14 @@ pub(super) const ROWS: &[Row] = &[
             seen("stdout: lines of the summary while it runs", "0", "9"),
             seen(
                 "output: ipv6: stdout WARNING: Support",
-                "WARNING: Support for IPv6 is experimental\nWARNING: Support for IPv6 is experimental",
+                "WARNING: Support for IPv6 is experimental\nWARNING: Support for IPv6 is \
+                 experimental",
                 "WARNING: Support for IPv6 is experimental",
             ),
             seen(
                 "output: sandbox: stdout WARNING: Support",
-                "WARNING: Support for seccomp is experimental\nWARNING: Support for seccomp is experimental",
+                "WARNING: Support for seccomp is experimental\nWARNING: Support for seccomp is \
+                 experimental",
                 "WARNING: Support for seccomp is experimental",
             ),
         ],
@@ -191,7 +194,8 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[seen(
             "end: device that is taken: stderr",
             "ioctl(TUNSETIFF): Device or resource busy\nchild failed(1)",
-            "ioctl(TUNSETIFF): Device or resource busy\nhint: another process is attached to the interface of this name\nchild failed(1)",
+            "ioctl(TUNSETIFF): Device or resource busy\nhint: another process is attached to the \
+             interface of this name\nchild failed(1)",
         )],
     },
     Row {
@@ -201,13 +205,17 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[
             seen(
                 "start: API socket in no folder: stderr",
-                "sent tapfd=FD for tap0\nreceived tapfd=FD\napi_bindlisten: bind: No such file or directory\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
-                "api_bindlisten: bind: No such file or directory\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "sent tapfd=FD for tap0\nreceived tapfd=FD\napi_bindlisten: bind: No such file or \
+                 directory\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "api_bindlisten: bind: No such file or directory\ndo_slirp is exiting\ndo_slirp \
+                 failed\nparent failed",
             ),
             seen(
                 "start: API socket with a long name: stderr",
-                "sent tapfd=FD for tap0\nreceived tapfd=FD\nthe specified API socket path is too long (>= 108)\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
-                "the specified API socket path is too long (>= 108)\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "sent tapfd=FD for tap0\nreceived tapfd=FD\nthe specified API socket path is too \
+                 long (>= 108)\ndo_slirp is exiting\ndo_slirp failed\nparent failed",
+                "the specified API socket path is too long (>= 108)\ndo_slirp is exiting\ndo_slirp \
+                 failed\nparent failed",
             ),
         ],
     },
@@ -218,7 +226,9 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[seen(
             "end: exit descriptor that is not open: stderr",
             "sent tapfd=FD for tap0\nreceived tapfd=FD\nexitfd event\ndo_slirp is exiting",
-            "WARNING: --exit-fd=77 is not open, or is the ready descriptor: the network ends as soon as it is ready\nsent tapfd=FD for tap0\nreceived tapfd=FD\nexitfd event\ndo_slirp is exiting",
+            "WARNING: --exit-fd=77 is not open, or is the ready descriptor: the network ends as \
+             soon as it is ready\nsent tapfd=FD for tap0\nreceived tapfd=FD\nexitfd \
+             event\ndo_slirp is exiting",
         )],
     },
     Row {
