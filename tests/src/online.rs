@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use crate::api::Api;
 use crate::capture::Capture;
 use crate::slirp::Slirp;
 use crate::world::World;
@@ -43,6 +44,16 @@ impl World {
         self.wait_for_ipv6("fd00:");
         let capture = self.capture();
         Online { capture, slirp, world: self }
+    }
+
+    /// The same with an API socket.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub fn online_with_api(self, options: &[&str]) -> (Online, Api) {
+        let api = Api::new(&self);
+        let option = api.option();
+        (self.online(&[&[option.as_str()], options].concat()), api)
     }
 }
 

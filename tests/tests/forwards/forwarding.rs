@@ -37,9 +37,7 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 #[test]
 fn guest_sees_the_clients_address_and_port() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     let (listener, _) = published(&world, &api, 8080);
     let mut client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     let (mut guest, from) = accept(&listener);
@@ -63,9 +61,7 @@ fn guest_sees_the_clients_address_and_port() {
 
 #[test]
 fn clients_on_host_loopback_appear_as_the_gateway_with_their_own_port() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&["--disable-host-loopback"]);
     let (listener, _) = published(&world, &api, 8080);
     let client = connect(&world.host, (LOOPBACK, 8080).into()).unwrap();
     let (_, from) = accept(&listener);
@@ -89,9 +85,7 @@ fn one_client_port_to_two_rules_of_one_service_makes_two_connections() {
 
 #[test]
 fn clients_port_that_comes_round_again_is_served_at_once() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     let (listener, _) = published(&world, &api, 8080);
     for round in 0..30 {
         let mut client = connect_from(&world.remote, 5000, (HOST, 8080).into()).unwrap();
@@ -107,9 +101,7 @@ fn clients_port_that_comes_round_again_is_served_at_once() {
 
 #[test]
 fn client_of_a_closed_guest_port_is_reset() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     api.forward("{\"proto\":\"tcp\",\"host_port\":8080,\"guest_port\":9}");
     // The reset may come before the client has looked whether it is connected.
     let errno = match connect(&world.remote, (HOST, 8080).into()) {
@@ -124,10 +116,8 @@ fn client_of_a_closed_guest_port_is_reset() {
 
 #[test]
 fn guest_that_comes_late_is_reached() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     world.guest.script("ip addr del 10.0.2.100/24 dev tap0");
-    let _capture = world.capture();
     api.forward("{\"proto\":\"tcp\",\"host_port\":8080,\"guest_port\":80}");
     let mut client = connect(&world.remote, (HOST, 8080).into()).unwrap();
     client.write_all(b"early").unwrap();
@@ -206,8 +196,7 @@ fn udp(namespace: &Namespace, at: SocketAddr) -> UdpSocket {
 fn datagrams_are_answered_from_the_address_that_was_asked() {
     let world = needs!(World::root());
     world.host.script(&format!("ip addr add {HOST_2}/24 dev h0"));
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = world.online_with_api(&[]);
     let server = udp(&world.guest, (ANY, 0).into());
     let port = server.local_addr().unwrap().port();
     api.forward(&format!("{{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":{port}}}"));
@@ -225,9 +214,7 @@ fn datagrams_are_answered_from_the_address_that_was_asked() {
 
 #[test]
 fn datagrams_of_host_loopback_are_answered_though_it_is_disabled() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&["--disable-host-loopback"]);
     let server = udp(&world.guest, (ANY, 0).into());
     let port = server.local_addr().unwrap().port();
     api.forward(&format!("{{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":{port}}}"));
@@ -253,9 +240,7 @@ fn await_ipv6(world: &World) {
 
 #[test]
 fn ipv6_is_forwarded_like_ipv4() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &["--enable-ipv6"]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&["--enable-ipv6"]);
     world.guest.script("ip addr add fd00::64/64 dev tap0 nodad");
     let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let listener = world.guest.enter(|| TcpListener::bind((any, 0))).unwrap();
@@ -310,10 +295,8 @@ fn ipv6_datagrams_are_answered_from_the_address_that_was_asked() {
 
 #[test]
 fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     world.guest.script("ip addr del 10.0.2.100/24 dev tap0");
-    let _capture = world.capture();
     api.forward("{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":53}");
     let client = udp(&world.remote, (REMOTE, 0).into());
     client.send_to(b"lost", (HOST, 5353)).unwrap();
@@ -330,9 +313,7 @@ fn datagrams_for_a_guest_that_comes_late_arrive_once_it_is_there() {
 
 #[test]
 fn guest_that_speaks_first_leaves_from_its_published_port() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     let service = udp(&world.guest, (ANY, 5060).into());
     let to = |socket: &UdpSocket, to: SocketAddr| {
         service.send_to(b"register", to).unwrap();
@@ -373,9 +354,7 @@ fn guest_that_speaks_first_leaves_from_its_published_port() {
 
 #[test]
 fn guest_that_speaks_first_from_a_published_port_hears_of_errors() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     api.forward("{\"proto\":\"udp\",\"host_port\":7060,\"guest_port\":5060}");
     for at in [SocketAddr::new(FAR, 9), SocketAddr::new(GATEWAY, 9)] {
         let service = udp(&world.guest, (ANY, 5060).into());

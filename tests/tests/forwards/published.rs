@@ -117,9 +117,7 @@ fn port_that_is_removed_is_closed_outside_of_the_sandbox_as_well() {
 
 #[test]
 fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &["--disable-host-loopback"]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&["--disable-host-loopback"]);
     let service = Service::start(&world);
     // As Podman asks, as RootlessKit asks, and as scripts do.
     for host_addr in ["\"host_addr\":\"0.0.0.0\",", "\"host_addr\":\"\",", ""] {
@@ -166,9 +164,7 @@ fn rule_for_all_addresses_serves_both_versions_and_is_one_rule() {
 #[test]
 fn address_of_ipv6_serves_a_guest_of_ipv4_and_nobody_else() {
     for options in [&["--enable-ipv6"][..], &[]] {
-        let world = needs!(World::root());
-        let (_slirp, api) = start(&world, options);
-        let _capture = world.capture();
+        let (world, api) = needs!(World::root()).online_with_api(options);
         let service = Service::start(&world);
         for (host, port) in [("::1", 8080), ("::", 8081)] {
             for proto in ["tcp", "udp"] {
@@ -221,9 +217,7 @@ fn rule_that_only_one_version_could_have_is_refused_as_a_whole() {
 
 #[test]
 fn port_that_is_picked_is_told_listed_and_open() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     let service = Service::start(&world);
     let pick = |proto: &str, host: &str| {
         let reply = api.ask(&format!(
@@ -261,15 +255,13 @@ fn port_that_is_picked_is_told_listed_and_open() {
 
 #[test]
 fn published_port_is_open_in_both_versions_and_one_that_is_picked_is_printed() {
-    let world = needs!(World::root());
     let options = ["--publish=8080:80", "--publish=udp:0:80", "--publish=[::1]:0:80"];
-    let (slirp, api) = start(&world, &options);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&options);
     let service = Service::start(&world);
     for host in [LOOPBACK, LOOPBACK_V6] {
         service.serves_tcp(&world.host, (host, 8080).into(), GATEWAY);
     }
-    let stdout = slirp.stdout();
+    let stdout = world.slirp.stdout();
     let lines: Vec<_> = stdout.lines().filter(|line| line.starts_with("* Published:")).collect();
     assert_eq!(lines.len(), 2, "{stdout}");
     let port = |line: &str, before: &str| {
@@ -291,9 +283,7 @@ fn published_port_is_open_in_both_versions_and_one_that_is_picked_is_printed() {
 
 #[test]
 fn answer_to_a_client_of_ipv6_that_has_gone_is_an_error_of_the_gateways() {
-    let world = needs!(World::root());
-    let (_slirp, api) = start(&world, &[]);
-    let _capture = world.capture();
+    let (world, api) = needs!(World::root()).online_with_api(&[]);
     api.forward("{\"proto\":\"udp\",\"host_port\":5353,\"guest_port\":53}");
     let service = udp(&world.guest, (ANY, 53).into());
     let client = udp(&world.host, (LOOPBACK_V6, 0).into());
