@@ -79,3 +79,8 @@ pub use wait::{PATIENCE, wait_until};
 pub use world::{
     FAR, FAR_V6, GATEWAY, GUEST, HOST, NAMESERVER, REMOTE, REMOTE_2, REMOTE_V6, World,
 };
+
+/// The program in README.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

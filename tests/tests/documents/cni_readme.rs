@@ -208,3 +208,21 @@ fn runc_publishes_a_port_of_a_bundle_with_three_hooks() {
     assert_eq!(ports(), "");
     assert_nothing_runs(&session);
 }
+
+#[test]
+fn shared_network_has_addresses_in_order_and_names() {
+    let world = world!(Account::Ordinary);
+    let network: Value =
+        serde_json::from_str(block("Shared networks", "json")).expect("the network is JSON");
+    let mut plugin = network["plugins"][0].clone();
+    for inherited in ["cniVersion", "name"] {
+        plugin[inherited] = network[inherited].clone();
+    }
+    let first = Container::join(&world, "web", &plugin).expect("the first is added");
+    let second = Container::join(&world, "client", &plugin).expect("the second is added");
+    let said = (first.address().to_string(), second.address().to_string());
+    assert_eq!(said, ("10.0.2.100".to_owned(), "10.0.2.101".to_owned()));
+    let _server = web_server(&first.namespace, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
+    let page = second.namespace.script("curl --silent --max-time 50 http://web/");
+    assert_eq!(page, "visitor 10.0.2.101\n");
+}

@@ -1,5 +1,7 @@
 //! The scripts in the manual page do what it says.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use slirp_tests::*;
 
 const PAGE: &str = include_str!("../../../slirp-cli/man/slirp4netns.1");
@@ -10,6 +12,36 @@ fn example(first: &str) -> String {
     let from = examples.find(first).expect("the example is there");
     let text = examples[from..].split("\n.Ed\n").next().unwrap_or_default();
     text.replace("\\e", "\\").replace("\\-", "-")
+}
+
+#[test]
+fn walk_by_hand_reaches_the_host_and_names() {
+    let world = world!(Account::Ordinary);
+    let _page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8000).into());
+    let _far = web_server(&world.remote, (FAR, 80).into());
+    let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), &[]);
+    let walk = example("$ unshare ");
+    let lines: Vec<&str> =
+        walk.lines().map(|line| line.split("   #").next().unwrap_or_default().trim_end()).collect();
+    // What the harness has done already.
+    assert!(lines[0] == "$ unshare --user --map-root-user --net --mount" && lines[2] == "4711");
+    let network = lines.iter().find_map(|line| line.strip_prefix("$ slirp4netns "));
+    let words: Vec<&str> = network.expect("the network is started").split(' ').collect();
+    let (pid, options) = (world.guest.pid().to_string(), &words[..words.len() - 2]);
+    assert_eq!(words[words.len() - 2], "4711");
+    let _slirp =
+        world.slirp().bare().options(options).positionals(&[&pid, words[words.len() - 1]]).start();
+    // The commands write to a file of this name.
+    world.guest.script("mount -t tmpfs tmpfs /tmp");
+    let said: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("unshared# "))
+        .filter(|line| *line != "echo $$")
+        .map(|line| {
+            world.guest.script(&line.replace("https://example.org/", "http://www.example.test/"))
+        })
+        .collect();
+    assert_eq!(said, ["visitor 127.0.0.1\n", "", "", "visitor 198.51.100.1\n"]);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The examples in the README work as written.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-const README: &str = include_str!("../../../README.md");
+const README: &str = include_str!("../../README.md");
+const PROMISES: &str = include_str!("../README.md");
 
 /// The first block in `language` below a heading.
 fn block(heading: &str, language: &str) -> &'static str {
@@ -14,37 +16,65 @@ fn block(heading: &str, language: &str) -> &'static str {
     block.split("\n```\n").next().expect("the block ends")
 }
 
-/// The two commands above it are for a whole machine, which they change.
+/// As it stands there, in a folder with this file. What comes before it is for a whole machine, which
+/// it changes.
 #[test]
-fn walk_by_hand_reaches_the_host_and_names() {
-    let world = needs!(World::ordinary());
-    let _page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8000).into());
-    let _far = web_server(&world.remote, (FAR, 80).into());
-    let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), &[]);
-    let lines: Vec<&str> = block("Two commands", "console")
-        .lines()
-        .map(|line| line.split("   #").next().unwrap_or_default().trim_end())
-        .collect();
-    // What the harness has done already.
-    assert!(lines[0] == "$ unshare --user --map-root-user --net --mount" && lines[2] == "4711");
-    let network =
-        lines.iter().find_map(|line| line.strip_prefix("$ ./target/release/slirp4netns "));
-    let words: Vec<&str> = network.expect("the network is started").split(' ').collect();
-    let (pid, options) = (world.guest.pid().to_string(), &words[..words.len() - 2]);
-    assert_eq!(words[words.len() - 2], "4711");
-    let _slirp =
-        world.slirp().bare().options(options).positionals(&[&pid, words[words.len() - 1]]).start();
-    // The commands write to a file of this name.
-    world.guest.script("mount -t tmpfs tmpfs /tmp");
-    let said: Vec<String> = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("unshared# "))
-        .filter(|line| *line != "echo $$")
-        .map(|line| {
-            world.guest.script(&line.replace("https://example.org/", "http://www.example.test/"))
-        })
-        .collect();
-    assert_eq!(said, ["visitor 127.0.0.1\n", "", "visitor 198.51.100.1\n"]);
+fn page_of_the_host_is_fetched_by_one_command() {
+    let world = world!();
+    let folder = world.folder().join("checkout");
+    std::fs::create_dir(&folder).expect("the folder is the test's own");
+    std::fs::write(folder.join("README.md"), README).expect("likewise");
+    let program = folder.join("slirp4netns");
+    std::os::unix::fs::symlink(binary_under_test(), program).expect("likewise");
+    let folder = folder.display();
+    let run = format!("cd {folder}; PATH={folder}:$PATH\n{}", block("Try it", "sh"));
+    let output = world.host.exec(&["timeout", "50", "sh", "-euc", &run]);
+    assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
+    assert!(output.stdout.ends_with("guest: HTTP 200\n"), "{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn machine_runs_the_command_that_tests_everything() {
+    let command = block("Test it", "sh");
+    let line = format!("\n{command} </dev/null\n");
+    assert!(include_str!("../../.ci/run").contains(&line), "{command}");
+}
+
+/// Adds the path and the text of each source file below `folder`.
+fn read_sources(folder: &Path, sources: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("the folder is there").flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != ".git" {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("sources are UTF-8");
+            sources.push((path.display().to_string(), text));
+        }
+    }
+}
+
+#[test]
+fn tests_that_keep_promises_exist() {
+    let mut sources = Vec::new();
+    read_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut sources);
+    let promises = PROMISES.split("\n## Promises").nth(1).expect("the heading is there");
+    let mut named = 0;
+    for word in promises.split('`').skip(1).step_by(2) {
+        // A file is named by the end of its path.
+        let is_there = if word.ends_with(".rs") {
+            let end = format!("/{word}");
+            sources.iter().any(|(path, _)| path.ends_with(&end))
+        } else if word.contains('_') && !word.contains([' ', '/']) {
+            let start = format!("fn {word}(");
+            sources.iter().any(|(_, text)| text.contains(&start))
+        } else {
+            continue;
+        };
+        assert!(is_there, "{word}");
+        named += 1;
+    }
+    assert!(named > 80, "{named}");
 }
 
 #[test]
@@ -96,25 +126,6 @@ fn cni_network_forwards_a_port() {
     let page = world.remote.script(&format!("curl --silent --max-time 50 http://{HOST}:8080/"));
     assert_eq!(page, "visitor 198.51.100.2\n");
     cni.del().expect("the network is removed");
-}
-
-#[test]
-fn shared_network_has_addresses_in_order_and_names() {
-    let world = needs!(World::ordinary());
-    let section = README.split("\n### Containers that reach each other\n").nth(1);
-    let shown = section.and_then(|text| text.split("\n```json\n").nth(1)?.split("\n```\n").next());
-    let network: Value = serde_json::from_str(shown.expect("a network")).expect("it is JSON");
-    let mut plugin = network["plugins"][0].clone();
-    for inherited in ["cniVersion", "name"] {
-        plugin[inherited] = network[inherited].clone();
-    }
-    let first = Container::join(&world, "web", &plugin).expect("the first is added");
-    let second = Container::join(&world, "client", &plugin).expect("the second is added");
-    let said = (first.address().to_string(), second.address().to_string());
-    assert_eq!(said, ("10.0.2.100".to_owned(), "10.0.2.101".to_owned()));
-    let _server = web_server(&first.namespace, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80).into());
-    let page = second.namespace.script("curl --silent --max-time 50 http://web/");
-    assert_eq!(page, "visitor 10.0.2.101\n");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! What is written about the options says the same as the table: manual pages, README and
-//! completions.
+//! The manual pages, the completions and the documents say the same about the options as the table.
 
 use super::table::{OPTIONS, OptionSpec, Support, left_column};
 
-const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
-const README: &str = include_str!("../../../../../README.md");
-const EXTENSIONS: &str = include_str!("../../../../man/slirp4netns-extensions.7");
+const PAGE: &str = include_str!("../../man/slirp4netns.1");
+const README: &str = include_str!("../../../README.md");
+const SECURITY: &str = include_str!("../../../SECURITY.md");
+const EXTENSIONS: &str = include_str!("../../man/slirp4netns-extensions.7");
 
 /// The entries of a page's section as `--help` writes them: `-e, --exit-fd=FD`.
 fn documented(page: &str, section: &str) -> Vec<String> {
@@ -35,24 +35,25 @@ fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
     assert_eq!(documented(PAGE, "OPTIONS"), expected);
 }
 
+/// The words behind `start` in a text, as far as they are names of options.
+fn names_behind<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    text.split(start).skip(1).map(move |rest| rest.split(|letter| !is_part(letter)).next().unwrap())
+}
+
 #[test]
-fn readme_has_the_options_of_help_in_the_same_order() {
-    let section = README.split("\n## Options\n").nth(1).and_then(|rest| rest.split("\n## ").next());
-    let rows = section.unwrap().lines().filter(|line| line.starts_with("| `-"));
-    let first_cells = rows.map(|row| row.replace("\\|", "/").split('|').nth(1).unwrap().to_owned());
-    let cells = first_cells.collect::<String>();
-    // Every second piece stands between backticks; a short form belongs to what follows it.
-    let words: Vec<_> = cells.split('`').skip(1).step_by(2).collect();
-    let mut written = String::new();
-    for word in words {
-        let name = word.split('=').next().unwrap();
-        written.push_str(name);
-        written.push_str(if name.starts_with("--") { "\n" } else { ", " });
+fn options_that_pages_and_documents_name_exist() {
+    let commands = README.lines().filter_map(|line| line.trim().strip_prefix("slirp4netns "));
+    let commands: String = commands.map(|line| format!("{line}\n")).collect();
+    let mut named: Vec<_> = names_behind(PAGE, "Fl Fl ").collect();
+    named.extend(names_behind(EXTENSIONS, "Fl Fl "));
+    named.extend(names_behind(SECURITY, "`--"));
+    let from_readme: Vec<_> = names_behind(&commands, "--").collect();
+    assert_eq!(from_readme.first(), Some(&"configure"));
+    named.extend(from_readme);
+    for name in named {
+        assert!(OPTIONS.iter().any(|option| option.long == name), "{name}");
     }
-    let listed = OPTIONS.iter().filter(|option| is_listed(option)).map(left_column);
-    let names: String =
-        listed.map(|left| format!("{}\n", left.split('=').next().unwrap())).collect();
-    assert_eq!(written, names);
 }
 
 #[test]
