@@ -33,6 +33,18 @@ const IPV6_MIN_MTU: u16 = 1280;
 const QUOTED_HOP_LIMIT: u8 = 64;
 
 /// What the guest is told when its packet could not be relayed.
+///
+/// | error of the host | TCP guest | UDP or echo guest |
+/// | --- | --- | --- |
+/// | refused, reset | RST | port unreachable |
+/// | host unreachable, timed out | host unreachable | host unreachable |
+/// | network unreachable | network unreachable | network unreachable |
+/// | too large | network unreachable | too big, with the MTU |
+/// | exhausted, as a full table of ours is | administratively prohibited | silence |
+///
+/// A refusal of ours must not look like the remote's word, so it is no reset. connect(2) of a Linux
+/// guest fails at once with `EHOSTUNREACH` (IPv6: `EACCES`) then; silence would leave a program
+/// without an answer for two minutes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GuestSignal {
     /// A TCP segment with RST.
