@@ -27,8 +27,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "Connection that the guest resets",
-        theirs: "ends in order for its peer",
-        ours: "is reset for its peer, too (RFC 9293)",
+        theirs: "its peer sees an orderly end",
+        ours: "its peer sees the reset (RFC 9293)",
         seen: &[
             seen("tcp ends: remote, guest resets: then", "end", "ECONNRESET"),
             seen("tcp ends: remote, guest closes with data unread", "end", "ECONNRESET"),
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "Addresses 127.0.0.0/8 as the guest's destination with --disable-host-loopback",
         theirs: "lead to the host's loopback",
-        ours: "are unreachable: whatever names the host's loopback is closed",
+        ours: "are unreachable: every spelling of the host's loopback is closed",
         seen: &[
             seen("loopback: disabled, connect to the 127.0.0.1", "connected", "ENETUNREACH"),
             seen("loopback: disabled, connect to the 127.1.2.3", "ECONNREFUSED", "ENETUNREACH"),
@@ -68,7 +68,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
-        topic: "UDP to what the host's routes call unreachable",
+        topic: "UDP to a destination that the host's routes call unreachable",
         theirs: "network unreachable",
         ours: "host unreachable, as the host's kernel says",
         seen: &[seen(
@@ -80,7 +80,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "TTL of echo replies of remotes",
         theirs: "always 255",
-        ours: "the one that they arrived with",
+        ours: "the TTL that they arrived with",
         seen: &[
             seen(
                 "ping: ping remote",
@@ -168,7 +168,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
-        topic: "Echo request to a remote where the host lets the process have no ping socket",
+        topic: "Echo request to a remote, if the host denies the process a ping socket",
         theirs: "is sent as UDP to port 7 instead",
         ours: "is not answered; a warning on stderr names the sysctl",
         seen: &[seen(
@@ -185,9 +185,9 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[seen("ipv6: ping remote", "false", "true")],
     },
     Row {
-        topic: "Resolver of the host that refuses or is not there",
+        topic: "Resolver of the host that refuses or does not exist",
         theirs: "silence, or a refused connection",
-        ours: "SERVFAIL, at once where the resolver refuses",
+        ours: "SERVFAIL, at once if the resolver refuses",
         seen: &[
             seen("resolver: refusing", "timed out", "SERVFAIL"),
             seen("resolver: refusing, TCP", "connection refused", "SERVFAIL"),
@@ -196,7 +196,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "Second and further nameserver lines of resolv.conf(5)",
         theirs: "never asked",
-        ours: "asked when those before them fail",
+        ours: "asked when the resolvers before them fail",
         seen: &[
             seen("resolver: refusing first, working second", "timed out", "NOERROR 203.0.113.10"),
             seen(
@@ -209,7 +209,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "resolv.conf(5) without a nameserver",
         theirs: "no answer (since libslirp 4.8 as here)",
-        ours: "the host's loopback is asked, as that page has it",
+        ours: "the host's loopback is asked, as resolv.conf(5) says",
         seen: &[
             seen("resolver: none named", "timed out", "NOERROR 203.0.113.10"),
             seen("resolver: none named, TCP", "connection refused", "NOERROR 203.0.113.10"),
@@ -254,8 +254,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "TTL of a datagram to a group",
-        theirs: "1 on the host's network, whatever it was; one that is sent with 1 gets no further",
-        ours: "the one that it was sent with: service discovery uses 1",
+        theirs: "1 on the host's network, whatever it was; a datagram sent with 1 is dropped",
+        ours: "as it was sent: service discovery uses 1",
         seen: &[
             seen("udp data: TTL at a group of a datagram with 1", "nothing", "1"),
             seen("udp data: TTL at a group of a datagram with 7", "1", "7"),
@@ -275,7 +275,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "DHCP client that asks for another address than its own",
         theirs: "holds both, and is offered the first again",
-        ours: "moves, and is offered what it holds",
+        ours: "moves to it, and is offered it again",
         seen: &[
             seen("dhcp: asked for .31", "10.0.2.15", "10.0.2.30"),
             seen("dhcp: another network", "10.0.2.15", "10.0.2.30"),
@@ -290,20 +290,20 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "DHCP client after sixteen others",
-        theirs: "gets no address, though nobody has taken up those that were offered",
-        ours: "gets one that was offered in vain, or whose lease has run out",
+        theirs: "gets no address, although the offered ones were not taken up",
+        ours: "gets an address whose offer was not taken up, or whose lease has run out",
         seen: &[seen("dhcp: client after 16 that were offered an address", "False", "True")],
     },
     Row {
         topic: "DHCP option for the nameserver with --disable-dns",
-        theirs: "names the address where nobody answers then",
+        theirs: "names the nameserver's address, which does not answer then",
         ours: "is left out",
         seen: &[seen("dhcp without dns: lease dns", "10.0.2.3", "none")],
     },
     Row {
         topic: "TFTP request to write",
         theirs: "silence",
-        ours: "error 2, access violation, as for one to read",
+        ours: "error 2, access violation, as for a request to read",
         seen: &[seen("dhcp: tftp -p", "tftp: timeout", "tftp: server error: (2) Access violation")],
     },
     Row {

@@ -27,8 +27,8 @@ const LIST_OURS: &str =
 pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "API: list_hostfwd",
-        theirs: "has its entries where its manual does not say",
-        ours: "has them there and where the manual says",
+        theirs: "has its entries in another place than its manual says",
+        ours: "has them in both places",
         seen: &[
             seen(
                 "api: list of nothing",
@@ -40,7 +40,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "API: IPv6",
-        theirs: "tcp6, udp6 and addresses of IPv6 are refused",
+        theirs: "tcp6, udp6 and IPv6 addresses are refused",
         ours: "they are forwarded",
         seen: &[
             seen(
@@ -64,7 +64,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "API: host_port 0",
         theirs: "is refused",
-        ours: "lets the system pick a port, which the reply tells",
+        ours: "lets the system pick a port; the reply has it",
         seen: &[seen(
             "api: host port 0",
             "{\"error\":{\"desc\":\"bad request: add_hostfwd: bad arguments.host_port\"}}",
@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "API: port that cannot be opened",
         theirs: "the reason is not told",
-        ours: "the reason stands behind their text",
+        ours: "the reason follows their text",
         seen: &[
             seen(
                 "api: the same again",
@@ -111,7 +111,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "API: guest address that no guest can have, such as the gateway's",
-        theirs: "is taken, and leads nowhere",
+        theirs: "is accepted, and leads nowhere",
         ours: "is refused",
         seen: &[seen(
             "api: guest address that is the gateway's",
@@ -134,8 +134,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "API: JSON object that has a key twice",
-        theirs: "is no JSON",
-        ours: "counts with the last of them (RFC 8259 leaves it open)",
+        theirs: "is rejected as invalid JSON",
+        ours: "the last one counts (RFC 8259 leaves it open)",
         seen: &[seen(
             "api: execute twice",
             "{\"error\":{\"desc\":\"bad request: cannot parse JSON\"}}",
@@ -145,7 +145,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "API: client that connects and says nothing",
         theirs: "stops the network until it leaves",
-        ours: "holds nobody up",
+        ours: "delays no other client",
         seen: &[seen("api clients: the network lives while a client is silent", "false", "true")],
     },
     Row {
@@ -155,7 +155,7 @@ pub(super) const ROWS: &[Row] = &[
         seen: &[seen("api file: still there after SIGTERM", "true", "false")],
     },
     Row {
-        topic: "Output on stdout that is no terminal",
+        topic: "Output on stdout that is not a terminal",
         theirs: "appears when the process ends, warnings about options twice",
         ours: "appears at once, and once",
         seen: &[
@@ -190,7 +190,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         topic: "Errors at the start",
         theirs: "the failed call",
-        ours: "the failed call, and a line with a hint what to do",
+        ours: "the failed call, and a hint what to do",
         seen: &[seen(
             "end: device that is taken: stderr",
             "ioctl(TUNSETIFF): Device or resource busy\nchild failed(1)",
@@ -200,8 +200,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         topic: "File of the API socket that cannot be made",
-        theirs: "is told when the device is made and the summary printed",
-        ours: "before either, as of ports, addresses and recordings",
+        theirs: "is reported after the device is made and the summary printed",
+        ours: "is reported before both, like ports, addresses and recordings",
         seen: &[
             seen(
                 "start: API socket in no folder: stderr",
@@ -252,7 +252,7 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
-        topic: "Text about a --cidr that is no network",
+        topic: "Text about a --cidr that is not a network",
         theirs: "always the same example",
         ours: "the network that was meant, and what was given",
         seen: &[seen(
