@@ -40,6 +40,13 @@ fn machine_runs_the_command_that_tests_everything() {
     assert!(include_str!("../../.ci/run").contains(&line), "{command}");
 }
 
+#[test]
+fn front_page_and_way_into_the_code_are_short() {
+    assert!(README.len() <= 7 * 1024, "README.md: {} bytes", README.len());
+    let architecture = include_str!("../../ARCHITECTURE.md").len();
+    assert!(architecture <= 20 * 1024, "ARCHITECTURE.md: {architecture} bytes");
+}
+
 /// Adds the path and the text of each source file below `folder`.
 fn read_sources(folder: &Path, sources: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).expect("the folder is there").flatten() {
