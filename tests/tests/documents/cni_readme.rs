@@ -211,7 +211,7 @@ fn runc_publishes_a_port_of_a_bundle_with_three_hooks() {
 
 #[test]
 fn shared_network_has_addresses_in_order_and_names() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let network: Value =
         serde_json::from_str(block("Shared networks", "json")).expect("the network is JSON");
     let mut plugin = network["plugins"][0].clone();

@@ -16,7 +16,7 @@ fn example(first: &str) -> String {
 
 #[test]
 fn walk_by_hand_reaches_the_host_and_names() {
-    let world = world!(Account::Ordinary);
+    let world = needs!(World::ordinary());
     let _page = web_server(&world.host, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8000).into());
     let _far = web_server(&world.remote, (FAR, 80).into());
     let _dns = Dnsmasq::start(&world.host, IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), &[]);

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use slirp_tests::*;
 
-const README: &str = include_str!("../../README.md");
-const PROMISES: &str = include_str!("../README.md");
+const README: &str = include_str!("../../../README.md");
+const PROMISES: &str = include_str!("../../README.md");
 
 /// The first block in `language` below a heading.
 fn block(heading: &str, language: &str) -> &'static str {
@@ -20,7 +20,7 @@ fn block(heading: &str, language: &str) -> &'static str {
 /// it changes.
 #[test]
 fn page_of_the_host_is_fetched_by_one_command() {
-    let world = world!();
+    let world = needs!(World::root());
     let folder = world.folder().join("checkout");
     std::fs::create_dir(&folder).expect("the folder is the test's own");
     std::fs::write(folder.join("README.md"), README).expect("likewise");
@@ -37,13 +37,13 @@ fn page_of_the_host_is_fetched_by_one_command() {
 fn machine_runs_the_command_that_tests_everything() {
     let command = block("Test it", "sh");
     let line = format!("\n{command} </dev/null\n");
-    assert!(include_str!("../../.ci/run").contains(&line), "{command}");
+    assert!(include_str!("../../../.ci/run").contains(&line), "{command}");
 }
 
 #[test]
 fn front_page_and_way_into_the_code_are_short() {
     assert!(README.len() <= 7 * 1024, "README.md: {} bytes", README.len());
-    let architecture = include_str!("../../ARCHITECTURE.md").len();
+    let architecture = include_str!("../../../ARCHITECTURE.md").len();
     assert!(architecture <= 20 * 1024, "ARCHITECTURE.md: {architecture} bytes");
 }
 

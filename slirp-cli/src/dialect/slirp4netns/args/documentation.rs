@@ -2,10 +2,10 @@
 
 use super::table::{OPTIONS, OptionSpec, Support, left_column};
 
-const PAGE: &str = include_str!("../../man/slirp4netns.1");
-const README: &str = include_str!("../../../README.md");
-const SECURITY: &str = include_str!("../../../SECURITY.md");
-const EXTENSIONS: &str = include_str!("../../man/slirp4netns-extensions.7");
+const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
+const README: &str = include_str!("../../../../../README.md");
+const SECURITY: &str = include_str!("../../../../../SECURITY.md");
+const EXTENSIONS: &str = include_str!("../../../../man/slirp4netns-extensions.7");
 
 /// The entries of a page's section as `--help` writes them: `-e, --exit-fd=FD`.
 fn documented(page: &str, section: &str) -> Vec<String> {
