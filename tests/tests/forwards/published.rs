@@ -103,7 +103,7 @@ fn refusal(api: &Api, arguments: &str) -> String {
 
 #[test]
 fn port_that_is_removed_is_closed_outside_of_the_sandbox_as_well() {
-    let world = world!();
+    let world = needs!(World::root());
     let (_slirp, api) =
         start(&world, &["--publish=8080:80", "--enable-sandbox", "--enable-seccomp"]);
     let service = Service::start(&world);

@@ -378,7 +378,7 @@ fn start_says_what_slirp4netns_says() {
 
 #[test]
 fn published_ports_are_kept_from_others_while_the_peer_is_awaited() {
-    let world = world!();
+    let world = needs!(World::root());
     let mut slirp = spawn(&world, &["--publish=8080:80", "--publish=udp:8080:80"]);
     let any = (Ipv4Addr::UNSPECIFIED, 8080);
     let is_kept = || {
