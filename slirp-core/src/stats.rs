@@ -1,46 +1,61 @@
 //! Counters of one stack.
 //!
-//! Owns plain numbers; who reads them and how they are shown is decided elsewhere. "Guest" and
-//! "host" name the side that a frame, byte or event came from.
+//! Owns plain numbers and their names; who reads them and how they are shown is decided elsewhere.
+//! "Guest" and "host" name the side that a frame, byte or event came from.
 
 use crate::discard::DiscardCounters;
 
-/// What one stack has done so far.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Stats {
+macro_rules! counters {
+    ($( $(#[$doc:meta])* $name:ident, )+) => {
+        /// What one stack has done so far.
+        #[derive(Clone, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $( $(#[$doc])* pub $name: u64, )+
+            /// Discards by reason.
+            pub discards: DiscardCounters,
+        }
+
+        impl Stats {
+            /// Every counter but the discards, with its name, in the order of the fields.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [ $( (stringify!($name), self.$name), )+ ].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
     /// Frames read from the TAP device.
-    pub frames_from_guest: u64,
+    frames_from_guest,
     /// Frames written to the TAP device.
-    pub frames_to_guest: u64,
+    frames_to_guest,
     /// Bytes of these frames, link header included, from the guest.
-    pub bytes_from_guest: u64,
+    bytes_from_guest,
     /// Bytes of these frames, link header included, to the guest.
-    pub bytes_to_guest: u64,
+    bytes_to_guest,
     /// TCP flows that were opened by the guest.
-    pub tcp_opened: u64,
+    tcp_opened,
     /// TCP flows of the guest that the host refused or could not reach.
-    pub tcp_failed: u64,
-    /// TCP flows whose engine was put to sleep to give its memory back.
-    pub tcp_parked: u64,
-    /// TCP flows that woke up again.
-    pub tcp_unparked: u64,
+    tcp_failed,
     /// TCP flows that remotes opened through a forward rule.
-    pub tcp_accepted: u64,
-    /// UDP conversations that remotes opened through a forward rule.
-    pub udp_accepted: u64,
+    tcp_accepted,
+    /// TCP flows whose engine was put to sleep to give its memory back.
+    tcp_parked,
+    /// TCP flows that woke up again.
+    tcp_unparked,
     /// UDP mappings that were opened by the guest.
-    pub udp_opened: u64,
+    udp_opened,
+    /// UDP conversations that remotes opened through a forward rule.
+    udp_accepted,
     /// ICMP echo mappings that were opened by the guest.
-    pub echo_opened: u64,
+    echo_opened,
     /// DNS queries that were passed on.
-    pub dns_queries: u64,
+    dns_queries,
     /// Flows that exist at this moment.
-    pub flows: u64,
+    flows,
     /// Frames from member to member of a shared network.
-    pub frames_between_members: u64,
+    frames_between_members,
     /// Bytes of these frames, link header included.
-    pub bytes_between_members: u64,
-    /// Discards by reason.
-    pub discards: DiscardCounters,
+    bytes_between_members,
 }

@@ -120,26 +120,8 @@ pub fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
         uptime.as_millis()
     );
     push_plan(&mut reply, plan);
-    let counters = [
-        ("frames_from_guest", stats.frames_from_guest),
-        ("frames_to_guest", stats.frames_to_guest),
-        ("bytes_from_guest", stats.bytes_from_guest),
-        ("bytes_to_guest", stats.bytes_to_guest),
-        ("tcp_opened", stats.tcp_opened),
-        ("tcp_failed", stats.tcp_failed),
-        ("tcp_accepted", stats.tcp_accepted),
-        ("tcp_parked", stats.tcp_parked),
-        ("tcp_unparked", stats.tcp_unparked),
-        ("udp_opened", stats.udp_opened),
-        ("udp_accepted", stats.udp_accepted),
-        ("echo_opened", stats.echo_opened),
-        ("dns_queries", stats.dns_queries),
-        ("flows", stats.flows),
-        ("frames_between_members", stats.frames_between_members),
-        ("bytes_between_members", stats.bytes_between_members),
-    ];
     reply.push_str(",\"counters\":{");
-    push_counters(&mut reply, counters.into_iter());
+    push_counters(&mut reply, stats.iter());
     reply.push_str("},\"discards\":{");
     push_counters(
         &mut reply,
