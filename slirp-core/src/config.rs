@@ -1,12 +1,11 @@
 //! What the pure side is told once, at its start.
 //!
-//! Owns [`StackConfig`] and [`Limits`]. Every table and queue of the stack has its cap here, with
+//! Owns [`StackConfig`] with [`Policy`], [`Offload`], [`Limits`] and [`Timeouts`]. Every table and queue of the stack has its cap here, with
 //! the memory that one entry costs.
 
 use core::time::Duration;
 
 use crate::plan::AddressPlan;
-use crate::policy::Policy;
 
 /// Configuration of one stack.
 #[derive(Clone, Debug)]
@@ -43,6 +42,26 @@ impl Default for StackConfig {
             timeouts: Timeouts::default(),
             seed: 0,
         }
+    }
+}
+
+/// What a guest may reach; [`policy`](crate::policy) judges by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Whether the gateway address stands for the host's loopback, and loopback addresses that the
+    /// guest spells out are passed on (default true).
+    pub allow_host_loopback: bool,
+    /// Whether the DNS address answers queries (default true).
+    pub dns_service: bool,
+    /// Whether the network is shared: addresses inside the plan belong to its members and are never
+    /// forwarded to the host (default false; an instance for members sets it).
+    pub is_shared: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { allow_host_loopback: true, dns_service: true, is_shared: false }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod host;
 pub mod instance;
 #[cfg(feature = "host")]
 pub mod launch;
+pub mod mac;
 pub mod member;
 #[cfg(feature = "host")]
 pub mod netns;

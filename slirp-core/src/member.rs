@@ -8,8 +8,8 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
+use crate::mac::MacAddr;
 use crate::plan::{AddressPlan, Ipv6Plan};
-use crate::wire::MacAddr;
 
 /// Members of one network at one time (arbitrary; each costs its link's descriptor and some 100
 /// bytes, and a group frame is written once for each).

@@ -10,7 +10,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 
 /// Why an address plan was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -6,31 +6,12 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use crate::config::Policy;
 use crate::discard::DiscardReason;
 use crate::plan::{AddressPlan, VirtualHost};
 
 /// The port of the DNS service.
 const DNS_PORT: u16 = 53;
-
-/// What a guest may reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Policy {
-    /// Whether the gateway address stands for the host's loopback, and loopback addresses that the
-    /// guest spells out are passed on (default true).
-    pub allow_host_loopback: bool,
-    /// Whether the DNS address answers queries (default true).
-    pub dns_service: bool,
-    /// Whether the network has several members, so that its addresses are theirs and never the
-    /// host's or a remote's (default false; an instance for members sets it).
-    pub is_shared: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { allow_host_loopback: true, dns_service: true, is_shared: false }
-    }
-}
 
 /// The protocol that asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
