@@ -16,8 +16,10 @@ use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::service::search_domain::{SearchDomain, encode_list};
 use crate::wire::udp::emit_datagram;
 
-/// UDP port of servers.
+/// UDP port of servers (RFC 8415 section 7.2).
 pub const SERVER_PORT: u16 = 547;
+/// UDP port of clients.
+pub const CLIENT_PORT: u16 = 546;
 /// ff02::1:2, all relay agents and servers (RFC 8415 section 7.1).
 pub const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 

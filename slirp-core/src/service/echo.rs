@@ -7,7 +7,9 @@
 use core::net::IpAddr;
 
 use crate::discard::DiscardReason;
-use crate::wire::icmp::{ICMP_HOP_LIMIT, emit_echo_reply};
+use crate::wire::icmp::{
+    ICMP_HEADER_LEN, ICMP_HOP_LIMIT, ICMPV4_ECHO_REQUEST, ICMPV6_ECHO_REQUEST, emit_echo_reply,
+};
 use crate::wire::ip::{IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6, u16_at};
 
 /// Appends the reply to `packet`, a whole and reassembled IP packet of the guest with an echo
@@ -22,10 +24,14 @@ pub fn handle_echo_request(packet: &[u8], out: &mut Vec<u8>) -> Result<(), Disca
     let located = Located::parse(packet)?;
     let icmp = located.payload();
     let (from, to, protocol, request) = match located.pair {
-        IpPair::V4(guest, ours) => (IpAddr::V4(ours), IpAddr::V4(guest), PROTOCOL_ICMP, 8),
-        IpPair::V6(guest, ours) => (IpAddr::V6(ours), IpAddr::V6(guest), PROTOCOL_ICMPV6, 128),
+        IpPair::V4(guest, ours) => {
+            (IpAddr::V4(ours), IpAddr::V4(guest), PROTOCOL_ICMP, ICMPV4_ECHO_REQUEST)
+        }
+        IpPair::V6(guest, ours) => {
+            (IpAddr::V6(ours), IpAddr::V6(guest), PROTOCOL_ICMPV6, ICMPV6_ECHO_REQUEST)
+        }
     };
-    if located.fragment.is_some() || icmp.len() < 8 {
+    if located.fragment.is_some() || icmp.len() < ICMP_HEADER_LEN {
         return Err(DiscardReason::TransportHeaderInvalid);
     }
     if located.protocol != protocol || icmp[0] != request || icmp[1] != 0 {
@@ -35,7 +41,7 @@ pub fn handle_echo_request(packet: &[u8], out: &mut Vec<u8>) -> Result<(), Disca
         return Err(DiscardReason::TransportChecksumInvalid);
     }
     let (ident, sequence) = (u16_at(icmp, 4), u16_at(icmp, 6));
-    emit_echo_reply(out, from, to, ident, sequence, &icmp[8..], ICMP_HOP_LIMIT)
+    emit_echo_reply(out, from, to, ident, sequence, &icmp[ICMP_HEADER_LEN..], ICMP_HOP_LIMIT)
 }
 
 #[cfg(test)]

@@ -10,16 +10,13 @@ use super::neighbor::is_single_guest;
 use crate::discard::DiscardReason;
 use crate::plan::AddressPlan;
 use crate::wire::MacAddr;
+use crate::wire::icmp::{NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, ROUTER_SOLICITATION};
 use crate::wire::ip::{HeaderFields, IPV6_HEADER_LEN, IpPair, Located, PROTOCOL_ICMPV6};
 
 /// Hop limit of every neighbour discovery packet (RFC 4861 section 7.1).
 pub(super) const NDP_HOP_LIMIT: u8 = 255;
 /// ff02::1.
 pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-
-const ROUTER_SOLICITATION: u8 = 133;
-const NEIGHBOR_SOLICITATION: u8 = 135;
-const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// Option "source link-layer address".
 pub(super) const SOURCE_LINK_LAYER: u8 = 1;

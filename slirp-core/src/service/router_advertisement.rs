@@ -14,6 +14,7 @@ use crate::config::StackConfig;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::rng::Rng;
 use crate::time::Instant;
+use crate::wire::icmp::ROUTER_ADVERTISEMENT;
 
 /// Least time between two multicast advertisements (`MIN_DELAY_BETWEEN_RAS`, RFC 4861 section 10).
 pub const MIN_DELAY: Duration = Duration::from_secs(3);
@@ -22,7 +23,6 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(200);
 /// Most time between unsolicited advertisements (`MaxRtrAdvInterval`, RFC 4861 section 6.2.1).
 pub const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
-const ROUTER_ADVERTISEMENT: u8 = 134;
 const CURRENT_HOP_LIMIT: u8 = 64;
 /// Seconds for which we are a default router (`AdvDefaultLifetime`: three intervals).
 const ROUTER_LIFETIME: u16 = 1800;

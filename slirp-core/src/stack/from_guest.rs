@@ -29,20 +29,17 @@ use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
     check_offload, drop_extension_headers, is_transport_checksum_valid,
 };
-use crate::wire::icmp::IcmpError;
+use crate::wire::icmp::{
+    ICMP_HEADER_LEN, ICMPV4_ECHO_REQUEST, ICMPV6_ECHO_REQUEST, IcmpError, NDP_TYPES,
+};
+use crate::wire::udp::{UDP_HEADER_LEN, UdpHeader};
 use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
 
-const UDP_HEADER_LEN: usize = 8;
-const ICMP_HEADER_LEN: usize = 8;
-const ICMPV4_ECHO_REQUEST: u8 = 8;
-const ICMPV6_ECHO_REQUEST: u8 = 128;
 /// The longest IP packet whose "don't fragment" is believed, in bytes: Ethernet's MTU (RFC 894).
 /// The MTU of our link may be 65,520, which no path has. The guest's kernel sets the flag on every
 /// packet that fits the link, so on a longer packet it means nothing: the host side may fragment
 /// it.
 const DONT_FRAGMENT_CAP: usize = 1500;
-/// ICMPv6 types 133 to 137 are neighbour discovery (RFC 4861).
-const ICMPV6_NDP: core::ops::RangeInclusive<u8> = 133..=137;
 
 /// A datagram for the host, as a range of the packet that carried it.
 struct Lent {
@@ -230,7 +227,7 @@ impl Stack {
             IpProtocol::Icmpv6 if ip.source.is_ipv6() => {
                 verify(false, &arrival)?;
                 match arrival.segment().first() {
-                    Some(kind) if ICMPV6_NDP.contains(kind) => self.on_ndp(&arrival, now)?,
+                    Some(kind) if NDP_TYPES.contains(kind) => self.on_ndp(&arrival, now)?,
                     Some(_) | None => self.on_icmp(&arrival, ICMPV6_ECHO_REQUEST, now)?,
                 }
             }
@@ -256,21 +253,19 @@ impl Stack {
         now: Instant,
     ) -> Result<Option<Lent>, DiscardReason> {
         let udp = arrival.segment();
-        let header: &[u8; UDP_HEADER_LEN] =
-            udp.first_chunk().ok_or(DiscardReason::TransportHeaderInvalid)?;
-        let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-        let len = usize::from(field(4));
-        let (source_port, destination_port) = (field(0), field(2));
-        if len < UDP_HEADER_LEN || len > udp.len() || source_port == 0 || destination_port == 0 {
+        let header = UdpHeader::parse(udp).ok_or(DiscardReason::TransportHeaderInvalid)?;
+        let len = usize::from(header.len);
+        let has_ports = header.source != 0 && header.destination != 0;
+        if len < UDP_HEADER_LEN || len > udp.len() || !has_ports {
             return Err(DiscardReason::TransportHeaderInvalid);
         }
         // RFC 768: zero means that the sender did not compute one; RFC 8200 section 8.1 forbids it.
-        let is_absent = field(6) == 0 && arrival.ip.source.is_ipv4();
+        let is_absent = header.checksum == 0 && arrival.ip.source.is_ipv4();
         if !is_trusted && !is_absent && !is_transport_checksum_valid(&arrival.ip, &udp[..len]) {
             return Err(DiscardReason::TransportChecksumInvalid);
         }
-        let guest = arrival.guest(source_port);
-        let written = SocketAddr::new(arrival.ip.destination, destination_port);
+        let guest = arrival.guest(header.source);
+        let written = SocketAddr::new(arrival.ip.destination, header.destination);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
         if let Some((id, origin)) = self.answer_inbound(guest, written, payload.len(), now) {

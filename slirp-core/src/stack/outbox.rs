@@ -23,6 +23,7 @@ use crate::wire::frame::{
 };
 use crate::wire::icmp::{IcmpError, emit_error, may_report};
 use crate::wire::ip::{HeaderFields, IpPair};
+use crate::wire::udp::UDP_HEADER_LEN;
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 
 /// Frames that may wait (64 KiB each at most, typically 100 bytes). They are taken after every
@@ -30,7 +31,6 @@ use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 const FRAMES_CAP: usize = 1024;
 /// Buffers that are kept for reuse.
 const SPARE_CAP: usize = 8;
-const UDP_HEADER_LEN: usize = 8;
 /// TTL and hop limit of what we send on behalf of remotes (RFC 1700).
 const HOP_LIMIT: u8 = 64;
 

@@ -10,10 +10,15 @@ use smoltcp::wire::IpProtocol;
 
 use crate::discard::DiscardReason;
 use crate::plan::AddressPlan;
+use crate::service::{dhcp, dhcpv6};
 use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader,
     IPV6_HEADER_LEN, IpHeader, check_offload,
+};
+use crate::wire::icmp::{
+    ICMPV4_REDIRECT, NDP_TYPES, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_REDIRECT, NEIGHBOR_SOLICITATION,
+    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
 };
 use crate::wire::ip::{
     DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
@@ -28,18 +33,6 @@ const ARP_PREFIX: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
 const ARP_REQUEST: u8 = 1;
 const ARP_REPLY: u8 = 2;
 
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
-const DHCPV6_CLIENT: u16 = 546;
-const DHCPV6_SERVER: u16 = 547;
-
-const ICMPV4_REDIRECT: u8 = 5;
-const ROUTER_SOLICITATION: u8 = 133;
-const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOR_SOLICITATION: u8 = 135;
-const NEIGHBOR_ADVERTISEMENT: u8 = 136;
-const REDIRECT: u8 = 137;
-const NDP: core::ops::RangeInclusive<u8> = ROUTER_SOLICITATION..=REDIRECT;
 /// Options "source link-layer address" and "target link-layer address" (RFC 4861 section 4.6.1).
 const LINK_LAYER_OPTIONS: core::ops::RangeInclusive<u8> = 1..=2;
 
@@ -169,7 +162,7 @@ impl Claim {
                 Err(DiscardReason::MemberRoleForbidden)
             }
             // Neighbour discovery is never fragmented (RFC 6980).
-            PROTOCOL_ICMPV6 if first.is_some_and(|kind| NDP.contains(kind)) => {
+            PROTOCOL_ICMPV6 if first.is_some_and(|kind| NDP_TYPES.contains(kind)) => {
                 Err(DiscardReason::NdpInvalid)
             }
             HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
@@ -188,11 +181,11 @@ impl Claim {
         let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
         if matches!(
             (source, destination),
-            (DHCP_SERVER, DHCP_CLIENT) | (DHCPV6_SERVER, DHCPV6_CLIENT)
+            (dhcp::SERVER_PORT, dhcp::CLIENT_PORT) | (dhcpv6::SERVER_PORT, dhcpv6::CLIENT_PORT)
         ) {
             return Err(DiscardReason::MemberRoleForbidden);
         }
-        let is_for_server = matches!(destination, DHCP_SERVER | DHCPV6_SERVER);
+        let is_for_server = matches!(destination, dhcp::SERVER_PORT | dhcpv6::SERVER_PORT);
         if is_for_server && self.destination.is_group() {
             self.audience = Audience::Stack;
         }
@@ -207,7 +200,9 @@ impl Claim {
     ) -> Result<(), DiscardReason> {
         let kind = *icmp.first().ok_or(DiscardReason::TransportHeaderInvalid)?;
         let body_len = match kind {
-            ROUTER_ADVERTISEMENT | REDIRECT => return Err(DiscardReason::MemberRoleForbidden),
+            ROUTER_ADVERTISEMENT | NEIGHBOR_REDIRECT => {
+                return Err(DiscardReason::MemberRoleForbidden);
+            }
             ROUTER_SOLICITATION => 8,
             NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT => 24,
             _ => return Ok(()),

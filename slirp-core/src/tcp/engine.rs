@@ -29,6 +29,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::frame::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpHeader};
+use crate::wire::tcp::TCP_HEADER_LEN;
 use crate::wire::vnet::VNET_HEADER_LEN;
 use seal::{finish_packet, seal};
 
@@ -38,7 +39,6 @@ pub(crate) use seal::checksum_and_segment;
 const PACKET_CAP: usize = 65_535;
 /// Room in front of a packet for the virtio-net and the Ethernet header.
 const HEADROOM: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
-const TCP_HEADER_LEN: usize = 20;
 /// RFC 9293 section 3.7.1: the MSS of a peer that names none; also the smallest one for which
 /// super-segments are built, so that a guest cannot make its own kernel cut 64 KiB into crumbs.
 const DEFAULT_MSS: u16 = 536;

@@ -8,13 +8,13 @@ use core::net::{IpAddr, SocketAddr};
 use crate::discard::DiscardReason;
 use crate::wire::frame::IpHeader;
 use crate::wire::ip::fill_ipv4_checksum;
+use crate::wire::tcp::TCP_HEADER_LEN;
 
 const FLAG_FIN: u8 = 0x01;
 const FLAG_SYN: u8 = 0x02;
 const FLAG_RST: u8 = 0x04;
 const FLAG_PSH: u8 = 0x08;
 const FLAG_ACK: u8 = 0x10;
-const TCP_HEADER_LEN: usize = 20;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;

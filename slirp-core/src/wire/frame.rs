@@ -10,26 +10,20 @@ use smoltcp::wire::{IpProtocol, checksum};
 
 use crate::discard::DiscardReason;
 use crate::wire::MacAddr;
+use crate::wire::ip::EXTENSION_HEADERS_CAP;
+pub use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+use crate::wire::tcp::TCP_CHECKSUM_AT;
+use crate::wire::udp::{UDP_CHECKSUM_AT, UDP_HEADER_LEN};
 use crate::wire::vnet::{Gso, VnetHeader};
 
 /// Length of an Ethernet II header in bytes.
 pub const ETHERNET_HEADER_LEN: usize = 14;
-/// Length of an IPv4 header without options in bytes.
-pub const IPV4_HEADER_LEN: usize = 20;
-/// Length of an IPv6 header without extension headers in bytes.
-pub const IPV6_HEADER_LEN: usize = 40;
 /// Ethernet type of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// Ethernet type of ARP.
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// Ethernet type of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
-
-/// Length of a UDP header in bytes (RFC 768).
-const UDP_HEADER_LEN: usize = 8;
-
-/// Extension headers that one packet may carry (arbitrary; a real stack sends at most three).
-const EXTENSION_HEADER_CAP: usize = 8;
 
 /// The Ethernet header of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,7 +162,7 @@ impl IpHeader {
 
     /// Moves `protocol` and `header_len` past extension headers; stops at a fragment header.
     fn walk_extension_headers(&mut self, packet: &[u8]) -> Result<(), DiscardReason> {
-        for _ in 0..EXTENSION_HEADER_CAP {
+        for _ in 0..EXTENSION_HEADERS_CAP {
             match self.protocol {
                 IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
                     let [next, len, ..] = packet[self.header_len..] else {
@@ -235,9 +229,9 @@ pub fn check_offload(
     let rest = packet.len() - ip.header_len;
     if ip.protocol == IpProtocol::Tcp {
         let gso = if ip.source.is_ipv4() { Gso::TcpV4 } else { Gso::TcpV6 };
-        vnet.validate(transport_at, 16, gso, rest)
+        vnet.validate(transport_at, TCP_CHECKSUM_AT, gso, rest)
     } else if ip.protocol == IpProtocol::Udp {
-        vnet.validate(transport_at, 6, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
+        vnet.validate(transport_at, UDP_CHECKSUM_AT, Gso::Udp, rest.saturating_sub(UDP_HEADER_LEN))
     } else if vnet.gso == Gso::None {
         Ok(())
     } else {

@@ -6,15 +6,35 @@
 //! as it found them and makes up the quoted header. Who may send how often is left to the callers.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::RangeInclusive;
 
 use smoltcp::wire::checksum;
 
 use super::ip::{
-    HeaderFields, IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, u16_at,
+    HeaderFields, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpPair, Located, PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6, PROTOCOL_UDP, u16_at,
 };
 use crate::discard::DiscardReason;
 use crate::event::{DatagramError, HostError};
 use crate::policy::Protocol;
+
+/// Length of the header of an ICMP message in bytes: type, code, checksum, and four bytes that
+/// depend on the type.
+pub const ICMP_HEADER_LEN: usize = 8;
+/// Type of an ICMPv4 redirect (RFC 792).
+pub(crate) const ICMPV4_REDIRECT: u8 = 5;
+/// Type of an ICMPv4 echo request (RFC 792).
+pub const ICMPV4_ECHO_REQUEST: u8 = 8;
+/// Type of an ICMPv6 echo request (RFC 4443 section 4.1).
+pub const ICMPV6_ECHO_REQUEST: u8 = 128;
+/// Types of neighbour discovery (RFC 4861 section 4).
+pub(crate) const ROUTER_SOLICITATION: u8 = 133;
+pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
+pub(crate) const NEIGHBOR_SOLICITATION: u8 = 135;
+pub(crate) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+pub(crate) const NEIGHBOR_REDIRECT: u8 = 137;
+/// All of them.
+pub(crate) const NDP_TYPES: RangeInclusive<u8> = ROUTER_SOLICITATION..=NEIGHBOR_REDIRECT;
 
 /// Hop limit of ICMP messages that we send ourselves, as libslirp has it.
 pub const ICMP_HOP_LIMIT: u8 = 255;
@@ -23,10 +43,10 @@ pub const ICMP_HOP_LIMIT: u8 = 255;
 const ERROR_TOS: u8 = 0xc0;
 /// How much of a packet an ICMPv4 error quotes, so that the message has at most 576 bytes
 /// (RFC 1812 section 4.3.2.3).
-const QUOTE_CAP_V4: usize = 576 - 20 - 8;
+const QUOTE_CAP_V4: usize = 576 - IPV4_HEADER_LEN - ICMP_HEADER_LEN;
 /// How much of a packet an ICMPv6 error quotes, so that the message has at most 1,280 bytes
 /// (RFC 4443 section 2.4(c)).
-const QUOTE_CAP_V6: usize = IPV6_MIN_MTU as usize - 40 - 8;
+const QUOTE_CAP_V6: usize = IPV6_MIN_MTU as usize - IPV6_HEADER_LEN - ICMP_HEADER_LEN;
 /// Least MTU of an IPv6 link (RFC 8200 section 5).
 const IPV6_MIN_MTU: u16 = 1280;
 /// Hop limit in a header that is made up to be quoted; the true one is not known any more.

@@ -31,7 +31,7 @@ pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
 /// Longest chain of IPv6 extension headers that is walked. RFC 8200 section 4.1 names five kinds,
 /// of which one may occur twice; the rest is slack.
-const EXTENSION_HEADERS_CAP: usize = 8;
+pub(crate) const EXTENSION_HEADERS_CAP: usize = 8;
 
 /// A pair of addresses of one family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

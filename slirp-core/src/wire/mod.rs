@@ -10,6 +10,7 @@ pub mod icmp;
 pub mod ip;
 pub mod reassembly;
 pub mod segmentation;
+pub mod tcp;
 pub mod udp;
 pub mod vnet;
 

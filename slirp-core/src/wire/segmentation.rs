@@ -8,6 +8,8 @@
 use smoltcp::wire::checksum;
 
 use super::frame::{ETHERNET_HEADER_LEN, IPV6_HEADER_LEN, IpHeader, pseudo_header_sum};
+use super::tcp::{TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN};
+use super::udp::{UDP_CHECKSUM_AT, UDP_HEADER_LEN};
 use super::vnet::{FLAG_NEEDS_CSUM, Gso, VnetHeader};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
@@ -16,12 +18,6 @@ use crate::discard::DiscardReason;
 /// announces less would have us write thousands of times for one of its frames.
 pub const SEGMENTS_CAP: usize = 256;
 
-const UDP_HEADER_LEN: usize = 8;
-const TCP_HEADER_LEN: usize = 20;
-/// Offsets in the TCP header (RFC 9293 section 3.1).
-const TCP_FLAGS_AT: usize = 13;
-const TCP_CHECKSUM_AT: usize = 16;
-const UDP_CHECKSUM_AT: usize = 6;
 /// FIN and PSH belong to the last segment, CWR to the first (RFC 3168 section 6.1.2).
 const FIN_PSH: u8 = 0x09;
 const CWR: u8 = 0x80;
@@ -58,7 +54,7 @@ pub fn cut(
     let transport_at = ETHERNET_HEADER_LEN + ip.header_len;
     let transport =
         packet.get(ip.header_len..ip.packet_len).ok_or(DiscardReason::TransportHeaderInvalid)?;
-    let is_tcp = vnet.csum_offset == 16;
+    let is_tcp = vnet.csum_offset == TCP_CHECKSUM_AT;
     let header_len = if is_tcp { tcp_header_len(transport)? } else { UDP_HEADER_LEN };
     let (header, payload) =
         transport.split_at_checked(header_len).ok_or(DiscardReason::TransportHeaderInvalid)?;
@@ -133,7 +129,8 @@ fn finish_tcp(segment: &mut [u8], offset: usize, is_first: bool, is_last: bool) 
     }
 }
 
-fn fill_checksum(segment: &mut [u8], ip: &IpHeader, at: usize) {
+fn fill_checksum(segment: &mut [u8], ip: &IpHeader, at: u16) {
+    let at = usize::from(at);
     segment[at..at + 2].fill(0);
     let len = u32::try_from(segment.len()).unwrap_or(u32::MAX);
     let pseudo = pseudo_header_sum(ip.source, ip.destination, ip.protocol, len);

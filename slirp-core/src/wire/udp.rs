@@ -1,7 +1,8 @@
-//! Whole UDP datagrams that services write themselves (RFC 768).
+//! The UDP header (RFC 768), and whole datagrams that services write themselves.
 //!
-//! Owns the UDP header and its checksum. Datagrams that are relayed for a remote are written by the
-//! stack's outbox, which may leave checksum and segmentation to the device.
+//! Owns the header's length and fields, and the checksum of what services send. Datagrams that are
+//! relayed for a remote are written by the stack's outbox, which may leave checksum and
+//! segmentation to the device.
 
 use core::net::SocketAddr;
 
@@ -12,6 +13,34 @@ use crate::wire::ip::{HeaderFields, IpPair, PROTOCOL_UDP};
 
 /// Length of a UDP header in bytes.
 pub const UDP_HEADER_LEN: usize = 8;
+/// Offset of the checksum.
+pub(crate) const UDP_CHECKSUM_AT: u16 = 6;
+
+/// The fields of a UDP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UdpHeader {
+    /// Port of the sender.
+    pub source: u16,
+    /// Port of the receiver.
+    pub destination: u16,
+    /// Length of header and payload in bytes, as announced.
+    pub len: u16,
+    /// Checksum; zero means that the sender computed none.
+    pub checksum: u16,
+}
+
+impl UdpHeader {
+    /// Reads the first 8 bytes of `datagram`; `None` when there are fewer. Nothing is checked.
+    pub fn parse(datagram: &[u8]) -> Option<Self> {
+        let &[s0, s1, d0, d1, l0, l1, c0, c1] = datagram.first_chunk::<UDP_HEADER_LEN>()?;
+        Some(Self {
+            source: u16::from_be_bytes([s0, s1]),
+            destination: u16::from_be_bytes([d0, d1]),
+            len: u16::from_be_bytes([l0, l1]),
+            checksum: u16::from_be_bytes([c0, c1]),
+        })
+    }
+}
 
 /// Appends the IP packet that carries `payload` to `out`, complete with its checksum: clients of
 /// DHCP read packets off the link, where a checksum that is left to the device looks wrong.

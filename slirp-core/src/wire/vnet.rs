@@ -111,13 +111,12 @@ impl VnetHeader {
     pub fn validate(
         &self,
         transport_at: usize,
-        checksum_at: usize,
+        checksum_at: u16,
         gso: Gso,
         payload_len: usize,
     ) -> Result<(), DiscardReason> {
         let checksum_fits = self.flags & FLAG_NEEDS_CSUM == 0
-            || (usize::from(self.csum_start) == transport_at
-                && usize::from(self.csum_offset) == checksum_at);
+            || (usize::from(self.csum_start) == transport_at && self.csum_offset == checksum_at);
         // Zero would mean an endless number of segments. A TCP frame that fits into one segment is
         // merely not segmented (Linux takes it so too, `virtio_net_hdr_to_skb`), but a segment size
         // beyond the payload would reach the host's `UDP_SEGMENT`.

@@ -21,9 +21,7 @@ use socket2::{Protocol, SockFilter, Type};
 use super::datagram::{DatagramSocket, Message, SendError};
 use super::error_queue::{QueuedError, SKIP_CAP};
 use crate::event::{DatagramError, Envelope, HostError};
-
-/// Length of type, code, checksum, identifier and sequence number.
-const HEADER_LEN: usize = 8;
+use crate::wire::icmp::ICMP_HEADER_LEN;
 
 /// Offset of the identifier in an echo header.
 const IDENT_OFFSET: u32 = 4;
@@ -152,7 +150,7 @@ impl EchoSocket {
         payload: &[u8],
         envelope: Envelope,
     ) -> Result<(), SendError> {
-        let mut header = [0; HEADER_LEN];
+        let mut header = [0; ICMP_HEADER_LEN];
         header[0] = request_type(self.socket.version());
         header[4..6].copy_from_slice(&self.ident.to_be_bytes());
         header[6..8].copy_from_slice(&sequence.to_be_bytes());
@@ -188,7 +186,7 @@ impl EchoSocket {
         } else {
             bytes
         };
-        let (header, payload) = icmp.split_first_chunk::<HEADER_LEN>()?;
+        let (header, payload) = icmp.split_first_chunk::<ICMP_HEADER_LEN>()?;
         let [kind, code, _, _, ident @ .., sequence_high, sequence_low] = *header;
         let answers = kind == reply_type(self.socket.version()) && code == 0;
         if !answers || (raw && u16::from_be_bytes(ident) != self.ident) {
@@ -213,7 +211,7 @@ impl EchoSocket {
     /// The error, unless it is about a request of another socket.
     fn own_error(&self, entry: &QueuedError) -> Option<EchoError> {
         let error = entry.error;
-        let Some(header) = entry.quoted().first_chunk::<HEADER_LEN>() else {
+        let Some(header) = entry.quoted().first_chunk::<ICMP_HEADER_LEN>() else {
             // An error of the local kernel quotes nothing, and is always ours. One of the network
             // cannot be told apart on a raw socket, but can on a ping socket, by the kernel.
             let own = self.kind == EchoKind::Ping || error.offender.is_none();

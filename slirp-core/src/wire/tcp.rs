@@ -1,0 +1,10 @@
+//! Numbers of the TCP header (RFC 9293 section 3.1).
+//!
+//! Segments are read and written by [`tcp`](crate::tcp); this is what others need to know of them.
+
+/// Length of a TCP header without options in bytes.
+pub const TCP_HEADER_LEN: usize = 20;
+/// Offset of the byte with the eight flags.
+pub(crate) const TCP_FLAGS_AT: usize = 13;
+/// Offset of the checksum.
+pub(crate) const TCP_CHECKSUM_AT: u16 = 16;
