@@ -348,6 +348,7 @@ fn configure(choice: u8) -> StackConfig {
     config.limits.reassembly_datagrams = 4;
     config.limits.dns_queries = 2;
     config.seed = u64::from(choice);
-    debug_assert_eq!(config.plan.gateway(), Ipv4Addr::new(10, 0, 2, 2));
+    let gateway = config.plan.ipv4().and_then(|family| family.gateway);
+    debug_assert_eq!(gateway, Some(Ipv4Addr::new(10, 0, 2, 2)));
     config
 }

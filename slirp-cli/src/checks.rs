@@ -33,10 +33,10 @@ pub(crate) struct Checked {
 pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
     options.outbound.verify().map_err(StartError::Outbound)?;
     // The address that an IPv6 guest makes from its MAC address is not known yet, nor asked here.
-    let guest = AssumedGuest::new(&options.plan, options.mac);
+    let guest = AssumedGuest::new(options.plan, options.mac);
     let forwards: Vec<Forward> =
         options.publish.iter().map(|publish| publish.forward(guest)).collect();
-    let ports = OpenForwards::open(&forwards, &options.plan)?;
+    let ports = OpenForwards::open(&forwards, options.plan)?;
     if let Some(path) = &options.api_socket {
         if path.as_os_str().len() >= SOCKET_PATH_CAP {
             return Err(RunFailure::ApiPathTooLong);

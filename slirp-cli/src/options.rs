@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// MTU of the TAP device in bytes, 1..=65521.
     pub(crate) mtu: u16,
     /// Which addresses the guest sees.
-    pub(crate) plan: AddressPlan,
+    pub(crate) plan: SlirpNetwork,
     /// What the guest may reach.
     pub(crate) policy: Policy,
     /// MAC address of the TAP device; the kernel draws one otherwise.
@@ -64,7 +64,7 @@ impl Default for Options {
         Self {
             configure: false,
             mtu: 1500,
-            plan: AddressPlan::default(),
+            plan: SlirpNetwork::default(),
             policy: Policy::default(),
             mac: None,
             api_socket: None,

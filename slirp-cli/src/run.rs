@@ -82,7 +82,7 @@ pub(crate) fn run(
             return Ok(leave(end, signals));
         }
     };
-    let guest = AssumedGuest::new(&options.plan, opened.mac);
+    let guest = AssumedGuest::new(options.plan, opened.mac);
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);

@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 
 use slirp_core::instance::{Builder, Instance};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_core::stats::Stats;
 
 /// What the web server says.
@@ -34,7 +34,7 @@ const MTU: u16 = 1500;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (address, server) = start_web_server()?;
-    let url = format!("http://{}:{}/", AddressPlan::default().gateway(), address.port());
+    let url = format!("http://{}:{}/", SlirpNetwork::default().gateway(), address.port());
 
     let first = Container::start(&["curl", "-sS", "--max-time", "20", &url])?;
     let second = Container::start(&["curl", "-sS", "--max-time", "20", &url])?;
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Puts a TAP device into the container's network namespace and serves it from two threads of this
 /// process. The container has its network when this returns.
 fn connect(container: &Container) -> Result<Instance, Box<dyn Error>> {
-    let plan = AddressPlan::default();
+    let plan = SlirpNetwork::default();
     let target = NamespaceTarget::of_pid(i32::try_from(container.process.id())?)?;
     let configure = Some(Configuration::for_plan(&plan, MTU));
     let tap = open_tap(&target, &TapRequest { name: "tap0".to_owned(), configure })?;

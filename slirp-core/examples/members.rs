@@ -21,7 +21,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use slirp_core::instance::{Builder, Handle, Member, MemberId, NewMember, Switchboard};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 
 const MTU: u16 = 1500;
 /// Answers one request.
@@ -78,7 +78,7 @@ async fn join(
     name: &str,
     last: u8,
 ) -> Result<MemberId, Box<dyn Error>> {
-    let plan = AddressPlan::default();
+    let plan = SlirpNetwork::default();
     let address = Ipv4Addr::new(10, 0, 2, last);
     let target = NamespaceTarget::of_pid(i32::try_from(container.process.id())?)?;
     let configure = Configuration { address, ..Configuration::for_plan(&plan, MTU) };

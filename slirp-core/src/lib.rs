@@ -18,6 +18,7 @@ pub mod instance;
 pub mod launch;
 pub mod mac;
 pub mod member;
+pub mod nat;
 #[cfg(feature = "host")]
 pub mod netns;
 pub mod plan;

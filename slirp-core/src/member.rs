@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
 use crate::mac::MacAddr;
-use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::plan::{AddressPlan, link_local_made_from};
 
 /// Members of one network at one time (arbitrary; each costs its link's descriptor and some 100
 /// bytes, and a group frame is written once for each).
@@ -46,21 +46,18 @@ impl Member {
     /// [`MemberError::Address`] with the one that it cannot have, [`MemberError::TooManyNames`],
     /// [`MemberError::Mac`].
     pub fn validate(&self, plan: &AddressPlan) -> Result<(), MemberError> {
-        let is_ours = |address: IpAddr| plan.virtual_host(address).is_some();
         let v4 = self.address;
-        if !plan.contains(v4)
-            || v4 == plan.network()
-            || v4 == plan.broadcast()
-            || is_ours(IpAddr::V4(v4))
-        {
-            return Err(MemberError::Address(IpAddr::V4(v4)));
+        let has_v4 = plan.ipv4().is_some_and(|family| {
+            family.contains(v4) && v4 != family.network() && Some(v4) != family.broadcast()
+        });
+        if !has_v4 || plan.is_ours(v4.into()) {
+            return Err(MemberError::Address(v4.into()));
         }
         if let Some(v6) = self.address6 {
-            let is_possible =
-                plan.ipv6().is_some_and(|plan| plan.contains(v6) && v6 != plan.prefix())
-                    && !is_ours(IpAddr::V6(v6));
-            if !is_possible {
-                return Err(MemberError::Address(IpAddr::V6(v6)));
+            let has_v6 =
+                plan.ipv6().is_some_and(|family| family.contains(v6) && v6 != family.network());
+            if !has_v6 || plan.is_ours(v6.into()) {
+                return Err(MemberError::Address(v6.into()));
             }
         }
         if !self.mac.is_valid_source() {
@@ -81,10 +78,11 @@ impl Member {
     /// interface makes from its Ethernet address (RFC 4862), which others would know beforehand.
     pub fn own_addresses(&self, plan: &AddressPlan) -> impl Iterator<Item = IpAddr> {
         let mac = self.mac;
-        let made = plan.ipv6().map(|plan| {
-            [Ipv6Plan::link_local_made_from(mac), plan.address_made_from(mac)].map(IpAddr::V6)
+        let made = plan.ipv6().map(|family| {
+            [Some(link_local_made_from(mac)), family.address_made_from(mac)]
+                .map(|made| made.map(IpAddr::V6))
         });
-        self.addresses().chain(made.into_iter().flatten())
+        self.addresses().chain(made.into_iter().flatten().flatten())
     }
 }
 

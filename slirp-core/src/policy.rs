@@ -1,17 +1,15 @@
 //! The one place that decides what a guest may reach.
 //!
-//! Owns the mapping from the address that the guest used to the address that the host side uses,
-//! and the refusal of destinations. TCP, UDP and ICMP echo ask the same function, so a rule cannot
-//! hold for one protocol and leak through another.
+//! Owns the refusal of destinations, by what the plan makes of them ([`nat`](crate::nat)) and by
+//! [`Policy`]. TCP, UDP and ICMP echo go through the same rules, so a rule cannot hold for one
+//! protocol and leak through another.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use crate::config::Policy;
 use crate::discard::DiscardReason;
-use crate::plan::{AddressPlan, VirtualHost};
-
-/// The port of the DNS service.
-const DNS_PORT: u16 = 53;
+use crate::nat::{self, Translation};
+use crate::plan::AddressPlan;
 
 /// The protocol that asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,110 +22,143 @@ pub enum Protocol {
     Echo,
 }
 
-/// Where traffic of the guest goes.
+/// Where TCP and UDP of the guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     /// To this address from a host socket.
     Host(SocketAddr),
     /// To the built-in DNS service.
-    Dns,
-    /// An echo request that we answer ourselves.
-    LocalEcho,
-    /// Nowhere; the guest is told that the network is unreachable unless the reason is
-    /// [`DiscardReason::DestinationUnroutable`], which is silent.
-    Refused(DiscardReason),
+    Resolver,
+}
+
+/// Where echo requests of the guest go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EchoTarget {
+    /// To this address from a host socket.
+    Host(IpAddr),
+    /// Nowhere: we answer ourselves.
+    Ours,
 }
 
 impl Policy {
-    /// Where `protocol` traffic to `destination`, as the guest wrote it, goes.
-    pub fn target(
+    /// Where a TCP connection to `original_dst`, as the guest wrote it, goes.
+    ///
+    /// # Errors
+    /// Why it goes nowhere. The guest is told that the network is unreachable, but for
+    /// [`DiscardReason::DestinationUnroutable`], which is silent.
+    pub fn tcp(
+        &self,
+        plan: &AddressPlan,
+        original_dst: SocketAddr,
+    ) -> Result<Target, DiscardReason> {
+        self.transport(plan, Protocol::Tcp, original_dst)
+    }
+
+    /// Where a UDP datagram to `original_dst` goes.
+    ///
+    /// # Errors
+    /// As for [`tcp`](Self::tcp).
+    pub fn udp(
+        &self,
+        plan: &AddressPlan,
+        original_dst: SocketAddr,
+    ) -> Result<Target, DiscardReason> {
+        self.transport(plan, Protocol::Udp, original_dst)
+    }
+
+    /// Where an echo request to `original_dst` goes.
+    ///
+    /// # Errors
+    /// As for [`tcp`](Self::tcp).
+    pub fn echo(
+        &self,
+        plan: &AddressPlan,
+        original_dst: IpAddr,
+    ) -> Result<EchoTarget, DiscardReason> {
+        if plan.stands_for_another(original_dst) {
+            return Ok(EchoTarget::Ours);
+        }
+        let remote = self.elsewhere(plan, Protocol::Echo, SocketAddr::new(original_dst, 0))?;
+        Ok(EchoTarget::Host(remote.ip()))
+    }
+
+    fn transport(
         &self,
         plan: &AddressPlan,
         protocol: Protocol,
-        destination: SocketAddr,
-    ) -> Target {
-        match plan.virtual_host(destination.ip()) {
-            Some(_) if protocol == Protocol::Echo => Target::LocalEcho,
-            Some(VirtualHost::Dns) if self.dns_service => {
-                if destination.port() == DNS_PORT {
-                    Target::Dns
-                } else {
-                    Target::Refused(DiscardReason::ServiceUnavailable)
-                }
-            }
-            Some(VirtualHost::Gateway) => self.loopback(destination),
-            Some(VirtualHost::Dns) | None => self.elsewhere(plan, protocol, destination),
+        original_dst: SocketAddr,
+    ) -> Result<Target, DiscardReason> {
+        match nat::translated_dst(plan, original_dst, self.dns_service) {
+            Translation::Resolver => Ok(Target::Resolver),
+            Translation::NoService => Err(DiscardReason::ServiceUnavailable),
+            Translation::HostLoopback(to) => self.loopback(to).map(Target::Host),
+            Translation::HostItself(to) => Ok(Target::Host(to)),
+            Translation::None => self.elsewhere(plan, protocol, original_dst).map(Target::Host),
         }
     }
 
-    fn elsewhere(&self, plan: &AddressPlan, protocol: Protocol, destination: SocketAddr) -> Target {
-        match destination.ip() {
+    /// The host side's destination where the plan translates none.
+    fn elsewhere(
+        &self,
+        plan: &AddressPlan,
+        protocol: Protocol,
+        original_dst: SocketAddr,
+    ) -> Result<SocketAddr, DiscardReason> {
+        match original_dst.ip() {
             IpAddr::V4(v4) if v4.is_broadcast() => match protocol {
                 // A host service that listens for broadcasts is as close as a user-mode stack gets.
-                Protocol::Udp => self.loopback(destination),
-                Protocol::Tcp | Protocol::Echo => {
-                    Target::Refused(DiscardReason::DestinationUnroutable)
-                }
+                Protocol::Udp => self.loopback(nat::host_loopback(original_dst)),
+                Protocol::Tcp | Protocol::Echo => Err(DiscardReason::DestinationUnroutable),
             },
             // To the host's kernel this means its loopback, but no TCP segment can come from it.
             ip if ip.is_unspecified() && protocol == Protocol::Tcp && self.allow_host_loopback => {
-                Target::Refused(DiscardReason::DestinationUnroutable)
+                Err(DiscardReason::DestinationUnroutable)
             }
-            // Members are reached directly. What comes to the gateway instead is for nobody who is
-            // there.
-            IpAddr::V4(v4) if self.is_shared && plan.contains(v4) => {
-                Target::Refused(DiscardReason::DestinationNotAllowed)
+            // Members reach each other directly. What comes here instead is for an address that no
+            // member has.
+            IpAddr::V4(v4) if self.is_shared && plan.contains(v4.into()) => {
+                Err(DiscardReason::DestinationNotAllowed)
             }
-            IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.as_written(destination),
+            IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.loopback(original_dst),
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => {
-                self.as_written(destination)
+                self.loopback(original_dst)
             }
             // Groups of the host's own link, or of its loopback even (RFC 5771 section 4; RFC 4291
             // section 2.7): no router passes them on, and among their members are the host's own
             // services.
             IpAddr::V4(v4) if is_ipv4_link_group(v4) && protocol != Protocol::Tcp => {
-                self.as_written(destination)
+                self.loopback(original_dst)
             }
             IpAddr::V6(v6) if v6.is_multicast() && protocol != Protocol::Tcp => {
                 match group_scope(v6) {
-                    0..=SCOPE_INTERFACE => Target::Refused(DiscardReason::DestinationNotAllowed),
-                    SCOPE_LINK => self.as_written(destination),
-                    _ => Target::Host(destination),
+                    0..=SCOPE_INTERFACE => Err(DiscardReason::DestinationNotAllowed),
+                    SCOPE_LINK => self.loopback(original_dst),
+                    _ => Ok(original_dst),
                 }
             }
             IpAddr::V6(v6) if is_ipv6_link_local(v6) || v6.to_ipv4_mapped().is_some() => {
                 // Without a scope the host could not say which link is meant; and a v4-mapped
                 // address never belongs on the wire (RFC 4942 section 2.2) but would reach IPv4
                 // destinations past every rule that is written for them.
-                Target::Refused(DiscardReason::DestinationNotAllowed)
+                Err(DiscardReason::DestinationNotAllowed)
             }
-            IpAddr::V6(v6) if plan.ipv6().is_some_and(|p| p.contains(v6)) => {
-                if self.is_shared {
-                    return Target::Refused(DiscardReason::DestinationNotAllowed);
-                }
-                self.loopback(destination)
+            IpAddr::V6(v6) if self.is_shared && plan.contains(v6.into()) => {
+                Err(DiscardReason::DestinationNotAllowed)
             }
+            ip if plan.is_unlisted_host(ip) => self.loopback(nat::host_loopback(original_dst)),
             ip if ip.is_multicast() && protocol == Protocol::Tcp => {
-                Target::Refused(DiscardReason::DestinationUnroutable)
+                Err(DiscardReason::DestinationUnroutable)
             }
-            IpAddr::V4(_) | IpAddr::V6(_) => Target::Host(destination),
+            IpAddr::V4(_) | IpAddr::V6(_) => Ok(original_dst),
         }
     }
 
-    /// The virtual gateway: the host's loopback of the same family.
-    const fn loopback(&self, destination: SocketAddr) -> Target {
-        let ip = match destination {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        self.as_written(SocketAddr::new(ip, destination.port()))
-    }
-
-    const fn as_written(&self, destination: SocketAddr) -> Target {
+    /// A destination that is the host's loopback, or as close to the host.
+    const fn loopback(&self, destination: SocketAddr) -> Result<SocketAddr, DiscardReason> {
         if self.allow_host_loopback {
-            Target::Host(destination)
+            Ok(destination)
         } else {
-            Target::Refused(DiscardReason::DestinationNotAllowed)
+            Err(DiscardReason::DestinationNotAllowed)
         }
     }
 }
@@ -159,18 +190,43 @@ const fn group_scope(address: Ipv6Addr) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Ipv6Plan;
+    use crate::plan::{Ipv6Plan, SlirpNetwork};
 
     const OPEN: Policy = Policy { allow_host_loopback: true, dns_service: true, is_shared: false };
     const CLOSED: Policy = Policy { allow_host_loopback: false, ..OPEN };
 
-    fn target(policy: Policy, protocol: Protocol, destination: &str) -> Target {
-        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
-        policy.target(&plan, protocol, destination.parse().unwrap())
+    /// Where anything goes, in one type for the tables below.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Verdict {
+        Host(SocketAddr),
+        Dns,
+        LocalEcho,
+        Refused(DiscardReason),
     }
 
-    fn host(address: &str) -> Target {
-        Target::Host(address.parse().unwrap())
+    fn target(policy: Policy, protocol: Protocol, destination: &str) -> Verdict {
+        let plan = SlirpNetwork::default().with_ipv6(Ipv6Plan::default()).into();
+        let destination: SocketAddr = destination.parse().unwrap();
+        let judged = match protocol {
+            Protocol::Tcp => policy.tcp(&plan, destination),
+            Protocol::Udp => policy.udp(&plan, destination),
+            Protocol::Echo => match policy.echo(&plan, destination.ip()) {
+                Ok(EchoTarget::Ours) => return Verdict::LocalEcho,
+                Ok(EchoTarget::Host(ip)) => {
+                    Ok(Target::Host(SocketAddr::new(ip, destination.port())))
+                }
+                Err(reason) => Err(reason),
+            },
+        };
+        match judged {
+            Ok(Target::Host(remote)) => Verdict::Host(remote),
+            Ok(Target::Resolver) => Verdict::Dns,
+            Err(reason) => Verdict::Refused(reason),
+        }
+    }
+
+    fn host(address: &str) -> Verdict {
+        Verdict::Host(address.parse().unwrap())
     }
 
     #[test]
@@ -200,24 +256,24 @@ mod tests {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 assert_eq!(
                     target(CLOSED, protocol, destination),
-                    Target::Refused(DiscardReason::DestinationNotAllowed),
+                    Verdict::Refused(DiscardReason::DestinationNotAllowed),
                     "{destination}"
                 );
             }
         }
         assert_eq!(
             target(CLOSED, Protocol::Udp, "255.255.255.255:80"),
-            Target::Refused(DiscardReason::DestinationNotAllowed)
+            Verdict::Refused(DiscardReason::DestinationNotAllowed)
         );
         assert_eq!(
             target(CLOSED, Protocol::Echo, "127.0.0.1:0"),
-            Target::Refused(DiscardReason::DestinationNotAllowed)
+            Verdict::Refused(DiscardReason::DestinationNotAllowed)
         );
     }
 
     #[test]
     fn groups_of_the_hosts_link_are_as_closed_as_its_loopback() {
-        let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+        let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
         for (destination, is_open, is_closed_open) in [
             ("[ff02::fb]:5353", true, false),
             ("[ff12::1]:80", true, false),
@@ -239,7 +295,7 @@ mod tests {
             }
         }
         for destination in ["[ff02::fb]:80", "[ff01::1]:80", "224.0.0.251:80"] {
-            let unroutable = Target::Refused(DiscardReason::DestinationUnroutable);
+            let unroutable = Verdict::Refused(DiscardReason::DestinationUnroutable);
             assert_eq!(target(CLOSED, Protocol::Tcp, destination), unroutable, "{destination}");
         }
     }
@@ -249,25 +305,25 @@ mod tests {
         let shared = Policy { is_shared: true, ..OPEN };
         for destination in ["10.0.2.101:80", "10.0.2.255:80", "[fd00::101]:80"] {
             for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Echo] {
-                let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+                let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
                 assert_eq!(target(shared, protocol, destination), refused, "{destination}");
             }
         }
         assert_eq!(target(shared, Protocol::Tcp, "10.0.2.2:80"), host("127.0.0.1:80"));
         assert_eq!(target(shared, Protocol::Tcp, "192.0.2.1:80"), host("192.0.2.1:80"));
         let closed = Policy { dns_service: false, ..shared };
-        let refused = Target::Refused(DiscardReason::DestinationNotAllowed);
+        let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
         assert_eq!(target(closed, Protocol::Udp, "10.0.2.3:53"), refused);
     }
 
     #[test]
     fn dns_address_serves_port_53_only_even_with_closed_loopback() {
         for policy in [OPEN, CLOSED] {
-            assert_eq!(target(policy, Protocol::Udp, "10.0.2.3:53"), Target::Dns);
-            assert_eq!(target(policy, Protocol::Tcp, "[fd00::3]:53"), Target::Dns);
+            assert_eq!(target(policy, Protocol::Udp, "10.0.2.3:53"), Verdict::Dns);
+            assert_eq!(target(policy, Protocol::Tcp, "[fd00::3]:53"), Verdict::Dns);
             assert_eq!(
                 target(policy, Protocol::Tcp, "10.0.2.3:80"),
-                Target::Refused(DiscardReason::ServiceUnavailable)
+                Verdict::Refused(DiscardReason::ServiceUnavailable)
             );
         }
     }
@@ -281,8 +337,8 @@ mod tests {
     #[test]
     fn virtual_addresses_always_answer_echo() {
         for policy in [OPEN, CLOSED] {
-            assert_eq!(target(policy, Protocol::Echo, "10.0.2.2:0"), Target::LocalEcho);
-            assert_eq!(target(policy, Protocol::Echo, "[fe80::3]:0"), Target::LocalEcho);
+            assert_eq!(target(policy, Protocol::Echo, "10.0.2.2:0"), Verdict::LocalEcho);
+            assert_eq!(target(policy, Protocol::Echo, "[fe80::3]:0"), Verdict::LocalEcho);
         }
     }
 
@@ -291,7 +347,7 @@ mod tests {
         for destination in ["[::ffff:192.0.2.1]:80", "[::ffff:127.0.0.1]:80"] {
             assert_eq!(
                 target(OPEN, Protocol::Tcp, destination),
-                Target::Refused(DiscardReason::DestinationNotAllowed)
+                Verdict::Refused(DiscardReason::DestinationNotAllowed)
             );
         }
     }
@@ -302,17 +358,17 @@ mod tests {
         assert_eq!(target(CLOSED, Protocol::Udp, "[2001:db8::1]:443"), host("[2001:db8::1]:443"));
         assert_eq!(
             target(OPEN, Protocol::Tcp, "224.0.0.1:80"),
-            Target::Refused(DiscardReason::DestinationUnroutable)
+            Verdict::Refused(DiscardReason::DestinationUnroutable)
         );
         for nobody in ["0.0.0.0:80", "[::]:80"] {
             assert_eq!(
                 target(OPEN, Protocol::Tcp, nobody),
-                Target::Refused(DiscardReason::DestinationUnroutable)
+                Verdict::Refused(DiscardReason::DestinationUnroutable)
             );
         }
         assert_eq!(
             target(OPEN, Protocol::Udp, "[fe80::99]:80"),
-            Target::Refused(DiscardReason::DestinationNotAllowed)
+            Verdict::Refused(DiscardReason::DestinationNotAllowed)
         );
     }
 }

@@ -18,7 +18,7 @@ use slirp_core::netns::{
     AttachError, Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, create_tap,
     interface_mac, open_tap, open_tap_up_to,
 };
-use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::plan::{Ipv6Plan, SlirpNetwork};
 use slirp_core::wire::MacAddr;
 
 /// Set in the copy of this test that runs as an ordinary user.
@@ -97,7 +97,7 @@ fn skip(why: &str) {
 }
 
 fn request(name: &str) -> TapRequest {
-    let configure = Some(Configuration::for_plan(&AddressPlan::default(), 1500));
+    let configure = Some(Configuration::for_plan(&SlirpNetwork::default(), 1500));
     TapRequest { name: name.to_owned(), configure }
 }
 
@@ -256,7 +256,7 @@ fn namespace_by_path_is_entered_by_its_owner_and_an_interface_is_created_once() 
     let error = create_tap(&target, &taken).unwrap_err();
     assert_eq!(error.to_string(), "interface name: File exists");
 
-    let mut configuration = Configuration::for_plan(&AddressPlan::default(), 1500);
+    let mut configuration = Configuration::for_plan(&SlirpNetwork::default(), 1500);
     configuration.metric = Some(77);
     configuration.ipv6 = Some(Ipv6Configuration::for_plan(&Ipv6Plan::default()));
     let request = TapRequest { name: "tap8".into(), configure: Some(configuration) };

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses};
 use slirp_core::netns::NamespaceId;
-use slirp_core::plan::{AddressPlan, Ipv6Plan, PlanError};
+use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use slirp_core::policy::Policy;
 use slirp_core::wire::MacAddr;
 
@@ -64,14 +64,14 @@ pub(super) struct Plan {
     cidr6: Option<Ipv6Addr>,
 }
 
-impl From<&AddressPlan> for Plan {
-    fn from(plan: &AddressPlan) -> Self {
+impl From<&SlirpNetwork> for Plan {
+    fn from(plan: &SlirpNetwork) -> Self {
         let cidr6 = plan.ipv6().map(Ipv6Plan::prefix);
         Self { cidr: plan.network(), prefix_len: plan.prefix_len(), cidr6 }
     }
 }
 
-impl TryFrom<Plan> for AddressPlan {
+impl TryFrom<Plan> for SlirpNetwork {
     type Error = PlanError;
 
     fn try_from(form: Plan) -> Result<Self, PlanError> {

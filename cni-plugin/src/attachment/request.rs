@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use slirp_core::instance::{Forward, OutboundAddresses};
 use slirp_core::netns::{Configuration, Ipv6Configuration, NamespaceId};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use slirp_core::wire::MacAddr;
 
@@ -37,7 +37,7 @@ pub(crate) struct Request {
     #[serde(flatten)]
     #[serde(serialize_with = "form::write::<_, form::Plan, _>")]
     #[serde(deserialize_with = "form::read::<_, form::Plan, _>")]
-    pub(crate) plan: AddressPlan,
+    pub(crate) plan: SlirpNetwork,
     /// The guest's address, in the plan's network.
     pub(crate) address: Ipv4Addr,
     /// The guest's IPv6 address, in the plan's network; there when the plan has one.
@@ -144,7 +144,7 @@ pub(crate) mod tests {
             netns: "/proc/1/ns/net".into(),
             netns_id: Some(NamespaceId { device: 4, inode: 4_026_531_840 }),
             mtu: 1500,
-            plan: AddressPlan::new(Ipv4Addr::new(10, 9, 0, 0), 16)
+            plan: SlirpNetwork::new(Ipv4Addr::new(10, 9, 0, 0), 16)
                 .unwrap()
                 .with_ipv6(Ipv6Plan::default()),
             address: Ipv4Addr::new(10, 9, 0, 7),
@@ -182,7 +182,7 @@ pub(crate) mod tests {
     fn request_survives_the_way_between_processes() {
         let full = example();
         let bare = Request {
-            plan: AddressPlan::default(),
+            plan: SlirpNetwork::default(),
             address: Ipv4Addr::new(10, 0, 2, 100),
             address6: None,
             metric: None,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 use slirp_core::instance::OutboundAddresses;
-use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::plan::{AddressPlan, Ipv6Plan, SlirpNetwork};
 use slirp_core::wire::MacAddr;
 
 use super::{Header, flag};
@@ -17,9 +17,9 @@ use crate::protocol::error::CniError;
 use crate::protocol::field;
 
 /// The network that the guest sees.
-pub(super) fn plan(header: &Header) -> Result<AddressPlan, CniError> {
+pub(super) fn plan(header: &Header) -> Result<SlirpNetwork, CniError> {
     let mut plan = match header.find("cidr") {
-        None => AddressPlan::default(),
+        None => SlirpNetwork::default(),
         Some(value) => {
             let invalid =
                 |why: &str| CniError::config(format!("cidr: invalid network {value}: {why}"));
@@ -28,7 +28,7 @@ pub(super) fn plan(header: &Header) -> Result<AddressPlan, CniError> {
                 value.as_str().and_then(|text| text.split_once('/')).ok_or_else(expected)?;
             let network = network.parse().map_err(|_| expected())?;
             let len = len.parse().map_err(|_| expected())?;
-            AddressPlan::new(network, len).map_err(|error| invalid(&error.to_string()))?
+            SlirpNetwork::new(network, len).map_err(|error| invalid(&error.to_string()))?
         }
     };
     let cidr6 = header.find("cidr6");
@@ -51,7 +51,7 @@ pub(super) fn plan(header: &Header) -> Result<AddressPlan, CniError> {
 pub(super) fn chosen(
     header: &Header,
     environment: &Environment,
-    plan: &AddressPlan,
+    plan: &SlirpNetwork,
 ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), CniError> {
     let mut address = None;
     let mut address6 = None;
@@ -78,8 +78,8 @@ pub(super) fn chosen(
 }
 
 /// The prefix length of the network in which a guest may have this address.
-fn network_of(ip: IpAddr, plan: &AddressPlan) -> Result<u8, String> {
-    if plan.virtual_host(ip).is_some() {
+fn network_of(ip: IpAddr, plan: &SlirpNetwork) -> Result<u8, String> {
+    if AddressPlan::from(*plan).is_ours(ip) {
         return Err("it is that of the gateway or the DNS service".to_owned());
     }
     match ip {

@@ -135,7 +135,7 @@ pub(super) fn verify(request: &Request) -> Result<(), Error> {
     launch::raise_descriptor_limit();
     request.outbound.verify().map_err(|error| Error::failed(error.to_string()))?;
     for forward in &request.ports {
-        OpenForwards::open(&[*forward], &request.plan).map_err(refused(forward))?;
+        OpenForwards::open(&[*forward], request.plan).map_err(refused(forward))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::plan::{Ipv6Plan, SlirpNetwork};
 use slirp_core::wire::MacAddr;
 
 use crate::attachment::error::Error;
@@ -27,12 +27,12 @@ struct Assignment {
 #[derive(Debug)]
 pub(super) struct Roster {
     network: String,
-    plan: AddressPlan,
+    plan: SlirpNetwork,
     assigned: Vec<Assignment>,
 }
 
 impl Roster {
-    pub(super) fn new(network: &str, plan: AddressPlan) -> Self {
+    pub(super) fn new(network: &str, plan: SlirpNetwork) -> Self {
         Self { network: network.to_owned(), plan, assigned: Vec::new() }
     }
 
@@ -135,7 +135,7 @@ mod tests {
     fn request(container: &str, address: Option<&str>) -> Request {
         let mut request = example();
         request.key.container_id = container.to_owned();
-        request.plan = AddressPlan::new(Ipv4Addr::new(10, 0, 2, 128), 25)
+        request.plan = SlirpNetwork::new(Ipv4Addr::new(10, 0, 2, 128), 25)
             .unwrap()
             .with_ipv6(Ipv6Plan::default());
         request.address6 = None;

@@ -4,14 +4,14 @@
 //! ours alone otherwise (`info`, `list_flows`). Refusals are worded in
 //! [`protocol`](super::protocol).
 
-use core::fmt::Write as _;
+use core::fmt::{Display, Write as _};
 use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::event::ForwardId;
 use crate::flow::FlowSummary;
 use crate::host::forward::{Forward, ForwardProtocol};
-use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::plan::AddressPlan;
 use crate::policy::Protocol;
 use crate::stats::Stats;
 
@@ -132,30 +132,33 @@ pub fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
 }
 
 fn push_plan(reply: &mut String, plan: &AddressPlan) {
-    let _ = write!(
-        reply,
-        "\"network\":\"{}/{}\",\"netmask\":\"{}\",\"gateway\":\"{}\",\"dns\":\"{}\",\
-         \"dhcp_begin\":\"{}\",\"dhcp_end\":\"{}\",\"recommended_ip\":\"{}\"",
-        plan.network(),
-        plan.prefix_len(),
-        plan.netmask(),
-        plan.gateway(),
-        plan.dns(),
-        plan.dhcp_begin(),
-        plan.dhcp_end(),
-        plan.recommended_guest(),
-    );
-    if let Some(ipv6) = plan.ipv6() {
-        let _ = write!(
-            reply,
-            ",\"network6\":\"{}/{}\",\"gateway6\":\"{}\",\"dns6\":\"{}\",\"recommended_ip6\":\"{}\"",
-            ipv6.prefix(),
-            Ipv6Plan::PREFIX_LEN,
-            ipv6.gateway(),
-            ipv6.dns(),
-            ipv6.recommended_guest(),
-        );
+    let mut comma = "";
+    let mut push = |name: &str, value: Option<&dyn Display>| {
+        if let Some(value) = value {
+            let _ = write!(reply, "{comma}\"{name}\":\"{value}\"");
+            comma = ",";
+        }
+    };
+    if let Some(ipv4) = plan.ipv4() {
+        let (begin, end) = ipv4.leases();
+        push("network", Some(&format_args!("{}/{}", ipv4.network(), ipv4.prefix_len)));
+        push("netmask", Some(&ipv4.netmask()));
+        push("gateway", shown(&ipv4.gateway));
+        push("dns", shown(&ipv4.resolver()));
+        push("dhcp_begin", Some(&begin));
+        push("dhcp_end", Some(&end));
+        push("recommended_ip", Some(&ipv4.guest));
     }
+    if let Some(ipv6) = plan.ipv6() {
+        push("network6", Some(&format_args!("{}/{}", ipv6.network(), ipv6.prefix_len)));
+        push("gateway6", shown(&ipv6.gateway));
+        push("dns6", shown(&ipv6.resolver()));
+        push("recommended_ip6", Some(&ipv6.guest));
+    }
+}
+
+fn shown<A: Display>(address: &Option<A>) -> Option<&dyn Display> {
+    address.as_ref().map(|address| address as &dyn Display)
 }
 
 fn push_counters<'n>(reply: &mut String, counters: impl Iterator<Item = (&'n str, u64)>) {

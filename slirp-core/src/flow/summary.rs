@@ -129,6 +129,7 @@ mod tests {
     use crate::flow::table::Meta;
     use crate::flow::udp::UdpFlow;
     use crate::flow::{FlowKey, GuestSide};
+    use crate::plan::AddressPlan;
     use crate::wire::MacAddr;
 
     const ANYBODY: &str = "0.0.0.0:0";
@@ -166,7 +167,8 @@ mod tests {
     fn mapping(written: &str, reached: &str) -> Entry {
         let mut flow = UdpFlow::new(guest(), at(10));
         let (written, reached) = (address(written), address(reached));
-        flow.on_guest_datagram(guest(), written, reached, &Timeouts::default(), at(12));
+        let (plan, timeouts) = (AddressPlan::default(), Timeouts::default());
+        flow.on_guest_datagram(guest(), written, reached, &plan, &timeouts, at(12));
         entry(Protocol::Udp, ANYBODY, Flow::Udp(flow))
     }
 

@@ -107,8 +107,8 @@ impl Builder {
 
     /// Which addresses the guest sees (default 10.0.2.0/24 without IPv6).
     #[must_use]
-    pub fn plan(mut self, plan: AddressPlan) -> Self {
-        self.config.plan = plan;
+    pub fn plan(mut self, plan: impl Into<AddressPlan>) -> Self {
+        self.config.plan = plan.into();
         self
     }
 
@@ -279,7 +279,7 @@ impl Builder {
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
-        let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(&plan, None));
+        let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
         let stack = Stack::new(config);
         let busy_poll = BusyPoll::new(busy_poll, resources.processors);
         let descriptors = resources.descriptors;

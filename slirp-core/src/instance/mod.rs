@@ -8,10 +8,10 @@
 //! ```no_run
 //! use slirp_core::instance::Builder;
 //! use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
-//! use slirp_core::plan::AddressPlan;
+//! use slirp_core::plan::SlirpNetwork;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let plan = AddressPlan::default();
+//! let plan = SlirpNetwork::default();
 //! let target = NamespaceTarget::of_pid(4711)?;
 //! let request =
 //!     TapRequest { name: "tap0".into(), configure: Some(Configuration::for_plan(&plan, 1500)) };

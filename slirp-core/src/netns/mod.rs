@@ -27,7 +27,7 @@ use nix::fcntl::AT_FDCWD;
 use process::{Process, in_proc, open_file};
 
 use crate::host::link::{OffloadCeiling, Tap};
-use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::plan::{Ipv6Plan, SlirpNetwork};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
@@ -249,9 +249,9 @@ impl Ipv6Configuration {
 }
 
 impl Configuration {
-    /// What an address plan recommends to a guest in IPv4, and router advertisements where it has
-    /// IPv6.
-    pub fn for_plan(plan: &AddressPlan, mtu: u16) -> Self {
+    /// What a network with slirp4netns's numbers recommends to a guest in IPv4, and router
+    /// advertisements where it has IPv6.
+    pub fn for_plan(plan: &SlirpNetwork, mtu: u16) -> Self {
         Self {
             mtu,
             address: plan.recommended_guest(),
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn recommended_configuration_follows_the_plan() {
-        let configuration = Configuration::for_plan(&AddressPlan::default(), 1500);
+        let configuration = Configuration::for_plan(&SlirpNetwork::default(), 1500);
         assert_eq!(configuration.address, Ipv4Addr::new(10, 0, 2, 100));
         assert_eq!(configuration.gateway, Ipv4Addr::new(10, 0, 2, 2));
         assert_eq!(configuration.settings().netmask, Ipv4Addr::new(255, 255, 255, 0));
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn any_prefix_length_has_a_netmask() {
-        let base = Configuration::for_plan(&AddressPlan::default(), 1500);
+        let base = Configuration::for_plan(&SlirpNetwork::default(), 1500);
         for (prefix_len, netmask) in
             [(0, 0), (1, 1 << 31), (25, 0xffff_ff80), (32, u32::MAX), (99, u32::MAX)]
         {

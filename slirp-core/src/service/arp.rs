@@ -1,14 +1,14 @@
 //! ARP towards the guest (RFC 826, RFC 5227).
 //!
-//! Owns the answers for the gateway and the DNS address, and what is learnt about guests. Nothing
-//! else is ever answered, so that a guest's probe for its own address finds no conflict. The table
-//! of what was learnt is [`NeighborTable`](super::neighbor::NeighborTable).
+//! Owns the answers for our addresses, and what is learnt about guests. Which addresses those are is
+//! decided by the plan ([`AddressPlan::answers_for`]): by default the ones with a meaning, so that a
+//! guest's probe for its own address finds no conflict. The table of what was learnt is [`NeighborTable`](super::neighbor::NeighborTable).
 
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::neighbor::is_single_guest;
 use crate::discard::DiscardReason;
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, Family};
 use crate::wire::MacAddr;
 
 /// Length of an Ethernet frame with an ARP packet in bytes, without padding.
@@ -40,12 +40,13 @@ pub fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, Discar
         return Err(DiscardReason::ArpInvalid);
     }
     let (sender, target) = (address_at(arp, 28), address_at(arp, 38));
-    let is_ours = |address: Ipv4Addr| plan.virtual_host(IpAddr::V4(address)).is_some();
-    let learned =
-        (is_single_guest(IpAddr::V4(sender)) && sender != plan.broadcast() && !is_ours(sender))
-            .then_some((sender, sender_mac));
+    let broadcast = plan.ipv4().and_then(Family::broadcast);
+    let learned = (is_single_guest(IpAddr::V4(sender))
+        && Some(sender) != broadcast
+        && !plan.is_ours(IpAddr::V4(sender)))
+    .then_some((sender, sender_mac));
     match arp[21] {
-        REQUEST if is_ours(target) => {
+        REQUEST if plan.answers_for(IpAddr::V4(target), IpAddr::V4(sender)) => {
             let reply = emit(
                 REPLY,
                 (AddressPlan::mac_of(IpAddr::V4(target)), target),
@@ -63,8 +64,10 @@ pub fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, Discar
 
 /// A frame in which the gateway asks everyone for the MAC address of `target`.
 pub fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
-    let gateway = (plan.gateway_mac(), plan.gateway());
-    emit(REQUEST, gateway, (MacAddr([0; 6]), target), MacAddr::BROADCAST)
+    // Without a gateway this is a probe, which a guest answers too (RFC 5227 section 1.1).
+    let gateway = plan.ipv4().and_then(Family::stand_in).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let ours = (plan.our_mac(IpAddr::V4(target)), gateway);
+    emit(REQUEST, ours, (MacAddr([0; 6]), target), MacAddr::BROADCAST)
 }
 
 /// A frame in which whoever has `mac` tells everyone that `address` is its own from now on (RFC

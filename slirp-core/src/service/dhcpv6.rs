@@ -76,7 +76,7 @@ impl Dhcpv6Server {
     /// of our own addresses.
     pub fn is_for_us(&self, destination: SocketAddr) -> bool {
         let IpAddr::V6(address) = destination.ip() else { return false };
-        let is_ours = address == ALL_SERVERS || self.plan.virtual_host(address.into()).is_some();
+        let is_ours = address == ALL_SERVERS || self.plan.is_ours(address.into());
         self.plan.ipv6().is_some() && destination.port() == SERVER_PORT && is_ours
     }
 
@@ -101,14 +101,19 @@ impl Dhcpv6Server {
             push(&mut reply, OPTION_CLIENT_ID, client_id);
         }
         push(&mut reply, OPTION_SERVER_ID, &server_id);
-        if self.announces_dns && request.asks_for(OPTION_DNS_SERVERS) {
-            push(&mut reply, OPTION_DNS_SERVERS, &plan.dns().octets());
+        if let Some(resolver) = plan.resolver()
+            && self.announces_dns
+            && request.asks_for(OPTION_DNS_SERVERS)
+        {
+            push(&mut reply, OPTION_DNS_SERVERS, &resolver.octets());
         }
         if !self.search.is_empty() && request.asks_for(OPTION_DOMAIN_LIST) {
             push(&mut reply, OPTION_DOMAIN_LIST, &encode_list(&self.search, SEARCH_CAP));
         }
         let from = match server.ip() {
-            address if address.is_multicast() => IpAddr::V6(Ipv6Plan::GATEWAY_LINK_LOCAL),
+            address if address.is_multicast() => {
+                IpAddr::V6(plan.link_local.ok_or(DiscardReason::DhcpNotAnswered)?)
+            }
             address => address,
         };
         let mut packet = Vec::new();

@@ -95,8 +95,7 @@ pub fn handle_ndp(
     }
     let learn = |address: Ipv6Addr| {
         let mac = link_layer.filter(|mac| mac.is_valid_source())?;
-        let address_of_guest =
-            is_single_guest(address.into()) && plan.virtual_host(address.into()).is_none();
+        let address_of_guest = is_single_guest(address.into()) && !plan.is_ours(address.into());
         address_of_guest.then_some((address, mac))
     };
     if icmp_type == ROUTER_SOLICITATION {
@@ -122,17 +121,18 @@ pub fn handle_ndp(
     if source.is_unspecified() && destination != solicited_node(target) {
         return Err(invalid);
     }
-    if plan.virtual_host(target.into()).is_none() {
+    if !plan.answers_for(target.into(), source.into()) {
         return Err(DiscardReason::NdpNotForUs);
     }
     let reply = advertisement(target, source, source_mac);
     Ok(NdpOutcome { learned: learn(source), reply: Some(reply), advertise: false })
 }
 
-/// A packet in which the gateway asks for the MAC address of `target`, or `None` without IPv6.
+/// A packet in which the gateway asks for the MAC address of `target`, or `None` without
+/// an IPv6 gateway.
 pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
-    let gateway = plan.ipv6()?.gateway();
-    let source_mac = AddressPlan::mac_of(IpAddr::V6(gateway));
+    let gateway = plan.ipv6()?.stand_in()?;
+    let source_mac = plan.our_mac(IpAddr::V6(gateway));
     let destination = solicited_node(target);
     let mut icmp = vec![NEIGHBOR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     icmp.extend_from_slice(&target.octets());

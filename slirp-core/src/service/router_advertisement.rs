@@ -3,7 +3,7 @@
 //! Owns their content and their schedule. The solicitation that asks for one is recognised in
 //! [`ndp`](super::ndp).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 
 use super::ndp::{
@@ -11,7 +11,7 @@ use super::ndp::{
 };
 use super::search_domain::{SearchDomain, encode_list};
 use crate::config::StackConfig;
-use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::plan::{AddressPlan, Family};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::icmp::ROUTER_ADVERTISEMENT;
@@ -53,7 +53,9 @@ pub struct RouterAdvertiser {
 /// What is advertised.
 #[derive(Clone, Debug)]
 struct Content {
-    plan: Ipv6Plan,
+    plan: Family<Ipv6Addr>,
+    /// Our link-local address.
+    source: Ipv6Addr,
     mtu: u16,
     announces_dns: bool,
     search: Vec<SearchDomain>,
@@ -61,10 +63,13 @@ struct Content {
 
 impl RouterAdvertiser {
     /// A schedule that starts at `now`, for the plan, MTU, DNS policy and search domains of
-    /// `config`; its jitter follows from `seed`. `None` without IPv6 in the plan.
+    /// `config`; its jitter follows from `seed`. `None` where the plan has no link-local
+    /// address that they could come from.
     pub fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
+        let plan = *config.plan.ipv6()?;
         let content = Content {
-            plan: *config.plan.ipv6()?,
+            plan,
+            source: plan.link_local?,
             mtu: config.mtu,
             announces_dns: config.policy.dns_service,
             search: config
@@ -111,9 +116,8 @@ impl RouterAdvertiser {
 
 /// The advertisement to all nodes. The MTU option is left out where hosts would ignore it.
 fn advertisement(content: &Content) -> NdpPacket {
-    let Content { plan, mtu, announces_dns, search } = content;
-    let source = Ipv6Plan::GATEWAY_LINK_LOCAL;
-    let source_mac = AddressPlan::mac_of(IpAddr::V6(source));
+    let Content { plan, source, mtu, announces_dns, search } = content;
+    let source_mac = AddressPlan::mac_of(IpAddr::V6(*source));
     let mut icmp = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, CURRENT_HOP_LIMIT, 0];
     icmp.extend_from_slice(&ROUTER_LIFETIME.to_be_bytes());
     // Reachable time and retransmission timer: unspecified.
@@ -123,21 +127,21 @@ fn advertisement(content: &Content) -> NdpPacket {
         icmp.extend_from_slice(&[5, 1, 0, 0]);
         icmp.extend_from_slice(&u32::from(*mtu).to_be_bytes());
     }
-    icmp.extend_from_slice(&[3, 4, Ipv6Plan::PREFIX_LEN, PREFIX_FLAGS]);
+    icmp.extend_from_slice(&[3, 4, plan.prefix_len, PREFIX_FLAGS]);
     icmp.extend_from_slice(&PREFIX_VALID.to_be_bytes());
     icmp.extend_from_slice(&PREFIX_PREFERRED.to_be_bytes());
     icmp.extend_from_slice(&[0; 4]);
-    icmp.extend_from_slice(&plan.prefix().octets());
-    if *announces_dns {
+    icmp.extend_from_slice(&plan.network().octets());
+    if let Some(resolver) = plan.resolver().filter(|_| *announces_dns) {
         icmp.extend_from_slice(&[25, 3, 0, 0]);
         icmp.extend_from_slice(&DNS_LIFETIME.to_be_bytes());
-        icmp.extend_from_slice(&plan.dns().octets());
+        icmp.extend_from_slice(&resolver.octets());
     }
     push_search_list(&mut icmp, search);
     NdpPacket {
         destination_mac: multicast_mac(ALL_NODES),
         source_mac,
-        packet: icmpv6_packet(source, ALL_NODES, &icmp),
+        packet: icmpv6_packet(*source, ALL_NODES, &icmp),
     }
 }
 
@@ -154,18 +158,23 @@ fn push_search_list(icmp: &mut Vec<u8>, search: &[SearchDomain]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Ipv6Plan, SlirpNetwork};
     use crate::wire::MacAddr;
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 
+    fn plan() -> AddressPlan {
+        SlirpNetwork::default().with_ipv6(Ipv6Plan::default()).into()
+    }
+
     fn content(mtu: u16, announces_dns: bool, search: &[&str]) -> Content {
         let search = search.iter().filter_map(|text| SearchDomain::new(text)).collect();
-        Content { plan: Ipv6Plan::default(), mtu, announces_dns, search }
+        let plan = *plan().ipv6().unwrap();
+        Content { plan, source: plan.link_local.unwrap(), mtu, announces_dns, search }
     }
 
     fn advertiser(seed: u64, now: Instant) -> RouterAdvertiser {
-        let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
-        let config = StackConfig { plan, ..StackConfig::default() };
+        let config = StackConfig { plan: plan(), ..StackConfig::default() };
         RouterAdvertiser::new(&config, seed, now).unwrap()
     }
 

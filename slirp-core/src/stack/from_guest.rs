@@ -18,7 +18,7 @@ use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::member::MemberId;
-use crate::policy::{Protocol, Target};
+use crate::policy::{EchoTarget, Protocol, Target};
 use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
 use crate::share::Holder;
@@ -265,30 +265,29 @@ impl Stack {
             return Err(DiscardReason::TransportChecksumInvalid);
         }
         let guest = arrival.guest(header.source);
-        let written = SocketAddr::new(arrival.ip.destination, header.destination);
+        let original_dst = SocketAddr::new(arrival.ip.destination, header.destination);
         let start = arrival.ip.header_len + UDP_HEADER_LEN;
         let payload = start..arrival.ip.header_len + len;
-        if let Some((id, origin)) = self.answer_inbound(guest, written, payload.len(), now) {
+        if let Some((id, origin)) = self.answer_inbound(guest, original_dst, payload.len(), now) {
             let segment_len = segment_len_of(arrival, payload.len());
             let envelope = self.envelope(arrival, payload.start, segment_len)?;
             let kind = LentKind::InboundUdp { origin, segment_len };
             return Ok(Some(Lent { flow: id, kind, payload, envelope }));
         }
-        if let Some(service) = self.link.service_at(written) {
+        if let Some(service) = self.link.service_at(original_dst) {
             let payload = &arrival.packet[payload];
-            let outcome = self.link.handle_datagram(service, guest, written, payload, now)?;
+            let outcome = self.link.handle_datagram(service, guest, original_dst, payload, now)?;
             self.act_on(outcome, None)?;
             return Ok(None);
         }
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        let target = self.config.policy.target(&self.config.plan, Protocol::Udp, written);
-        let reached = match target {
-            Target::Host(reached) => reached,
-            Target::Dns => {
+        let translated_dst = match self.config.policy.udp(&self.config.plan, original_dst) {
+            Ok(Target::Host(translated_dst)) => translated_dst,
+            Ok(Target::Resolver) => {
                 let asker =
-                    Asker::Udp { guest: guest.address, server: written, guest_mac: guest.mac };
+                    Asker::Udp { guest: guest.address, server: original_dst, guest_mac: guest.mac };
                 let holder = self.admission.holder(guest.address.ip());
                 let query = &arrival.packet[payload];
                 let asked = self.dns.ask(asker, holder, query, &mut self.stats, now);
@@ -296,8 +295,7 @@ impl Stack {
                 asked?;
                 return Ok(None);
             }
-            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
-            Target::Refused(reason) => {
+            Err(reason) => {
                 return Err(self.refuse(reason, arrival.packet, arrival.mac));
             }
         };
@@ -313,13 +311,14 @@ impl Stack {
             None => self.open_flow(Kind::Udp, key, Flow::Udp(UdpFlow::new(guest, now)), now)?,
         };
         if let Some((meta, flow)) = self.flows.udp_mut(id) {
-            flow.on_guest_datagram(guest, written, reached, &self.config.timeouts, now);
+            let (plan, timeouts) = (&self.config.plan, &self.config.timeouts);
+            flow.on_guest_datagram(guest, original_dst, translated_dst, plan, timeouts, now);
             meta.permit.note_traffic(flow.is_lasting(), now);
             meta.traffic.add_from_guest(payload.len());
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
         }
-        let kind = LentKind::Udp { guest: guest.address, remote: reached, segment_len };
+        let kind = LentKind::Udp { guest: guest.address, remote: translated_dst, segment_len };
         Ok(Some(Lent { flow: id, kind, payload, envelope }))
     }
 
@@ -338,20 +337,18 @@ impl Stack {
         }
         let (ident, sequence) = (u16::from_be_bytes([i0, i1]), u16::from_be_bytes([s0, s1]));
         let guest = arrival.guest(ident);
-        let written = SocketAddr::new(arrival.ip.destination, 0);
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        let remote = match self.config.policy.target(&self.config.plan, Protocol::Echo, written) {
-            Target::LocalEcho => {
+        let remote = match self.config.policy.echo(&self.config.plan, arrival.ip.destination) {
+            Ok(EchoTarget::Ours) => {
                 let mut reply = Vec::new();
                 handle_echo_request(arrival.packet, &mut reply)?;
                 self.outbox.push_packet(&reply, arrival.mac)?;
                 return Ok(None);
             }
-            Target::Host(remote) => remote.ip(),
-            Target::Dns => return Err(DiscardReason::ServiceUnavailable),
-            Target::Refused(reason) => {
+            Ok(EchoTarget::Host(remote)) => remote,
+            Err(reason) => {
                 return Err(self.refuse(reason, arrival.packet, arrival.mac));
             }
         };
@@ -471,7 +468,7 @@ fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
         IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_loopback(),
         IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     };
-    is_possible && plan.virtual_host(source).is_none()
+    is_possible && !plan.is_ours(source)
 }
 
 /// The wildcard remote of a flow that is keyed by the guest's side alone.

@@ -12,6 +12,7 @@ use crate::discard::DiscardReason;
 use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
+use crate::nat;
 use crate::policy::Protocol;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
@@ -92,6 +93,10 @@ impl Stack {
         meta.permit.note_traffic(flow.is_lasting(), now);
         meta.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
+        let Some(from) = from else {
+            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            return;
+        };
         let udp = UdpToGuest {
             from,
             to: guest.address,
@@ -156,19 +161,19 @@ impl Stack {
         let Some(entry) = self.flows.entry(id) else {
             return;
         };
-        let (guest, written) = match &entry.flow {
-            Flow::Udp(flow) => (flow.guest(), flow.known_as(remote, &self.config.plan)),
+        let (guest, original_dst) = match &entry.flow {
+            Flow::Udp(flow) => match flow.as_seen_by_guest(remote, &self.config.plan) {
+                Some(original_dst) => (flow.guest(), original_dst),
+                // Nothing that the guest knows of.
+                None => return,
+            },
             Flow::InboundUdp(flow) => (flow.guest(), entry.meta.key.remote),
             Flow::Tcp(_) | Flow::Echo(_) => return,
         };
         let GuestSignal::Icmp(icmp) = signal else {
             return;
         };
-        if written.is_ipv4() != guest.address.is_ipv4() {
-            // Nothing that the guest knows of.
-            return;
-        }
-        let icmp = match (icmp, remote, written) {
+        let icmp = match (icmp, remote, original_dst) {
             (IcmpError::TooBig { mtu }, SocketAddr::V6(_), SocketAddr::V4(_)) => {
                 IcmpError::TooBig { mtu: mtu.saturating_sub(HEADERS_DIFFER_BY) }
             }
@@ -178,8 +183,16 @@ impl Stack {
             (icmp, ..) => icmp,
         };
         let mut quote = Vec::new();
-        emit_udp_quote(&mut quote, guest.address, written, payload, payload_len);
-        self.tell(icmp, offender, remote.ip(), written.ip(), guest.address.ip(), guest.mac, &quote);
+        emit_udp_quote(&mut quote, guest.address, original_dst, payload, payload_len);
+        self.tell(
+            icmp,
+            offender,
+            remote.ip(),
+            original_dst.ip(),
+            guest.address.ip(),
+            guest.mac,
+            &quote,
+        );
     }
 
     /// An echo reply arrived on the socket of a flow.
@@ -252,30 +265,25 @@ impl Stack {
         self.tell(icmp, offender, remote, remote, to, guest.mac, &quote);
     }
 
-    /// Sends an ICMP error about what a host socket sent for the guest. It comes from whoever
-    /// complained; loopback addresses, which a guest drops as martians, become what it knows.
+    /// Sends an ICMP error about what a host socket sent for the guest, from the address of the
+    /// router that complained as the guest sees it.
     #[expect(clippy::too_many_arguments, reason = "two remotes, one guest, one message")]
     fn tell(
         &mut self,
         icmp: IcmpError,
         offender: Option<IpAddr>,
         remote: IpAddr,
-        written: IpAddr,
+        original_dst: IpAddr,
         to: IpAddr,
         mac: crate::wire::MacAddr,
         quote: &[u8],
     ) {
-        let from = match offender {
-            Some(offender) if offender == remote => written,
-            Some(offender) if !offender.is_loopback() && offender.is_ipv4() == to.is_ipv4() => {
-                offender
-            }
-            // A refused port is the remote's own word even when the kernel does not name it.
-            None if icmp == IcmpError::PortUnreachable => written,
-            Some(_) | None => match self.outbox.gateway_for(to) {
-                Some(gateway) => gateway,
-                None => return,
-            },
+        // A refused port is the remote's own word even when the kernel does not name it.
+        let offender = offender.or((icmp == IcmpError::PortUnreachable).then_some(remote));
+        let plan = &self.config.plan;
+        let from = nat::offender_as_seen_by_guest(plan, to, offender, remote, original_dst);
+        let Some(from) = from else {
+            return;
         };
         let mut packet = Vec::new();
         emit_error(&mut packet, icmp, from, to, quote);

@@ -26,6 +26,7 @@ use crate::flow::inbound_udp::InboundUdp;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::nat::{self, Opener};
 use crate::policy::Protocol;
 use crate::time::Instant;
 use crate::wire::MacAddr;
@@ -62,9 +63,9 @@ impl Stack {
     ) -> Result<FlowId, DiscardReason> {
         // Without scope and flow label, which no key has.
         let guest = SocketAddr::new(guest.ip(), guest.port());
-        let shown = self.shown_as(remote, guest)?;
+        let seen = self.as_seen_by(guest, remote)?;
         let key = self
-            .keys(Protocol::Tcp, guest, shown)
+            .keys(Protocol::Tcp, guest, seen)
             .find(|key| self.flows.lookup(key).is_none())
             .ok_or(DiscardReason::ForwardAddressInvalid)?;
         let holder = self.admission.holder(guest.ip());
@@ -129,12 +130,12 @@ impl Stack {
         // Without scope and flow label, which no key has.
         let guest = SocketAddr::new(guest.ip(), guest.port());
         // A guest that has spoken to the remote first knows it by the address that it used.
-        let shown = match self.spoken_to(guest, origin.client) {
-            Some(written) => written,
-            None => self.shown_as(origin.client, guest)?,
+        let seen = match self.spoken_to(guest, origin.client) {
+            Some(original_dst) => original_dst,
+            None => self.as_seen_by(guest, origin.client)?,
         };
         let (key, known) = self
-            .keys(Protocol::Udp, guest, shown)
+            .keys(Protocol::Udp, guest, seen)
             .find_map(|key| match self.flows.lookup(&key) {
                 Some(id) => self.is_from(id, &origin).then_some((key, Some(id))),
                 None => Some((key, None)),
@@ -182,7 +183,7 @@ impl Stack {
     /// The address by which `guest` has spoken to `remote`, if it is another one.
     fn spoken_to(&self, guest: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
         let (_, flow) = self.flows.udp(self.mapping(guest)?)?;
-        flow.alias_of(remote)
+        flow.original_dst(remote)
     }
 
     /// The flow of what `guest` sends by itself.
@@ -194,7 +195,7 @@ impl Stack {
 
     /// The error queue of a forward rule's socket told about an earlier datagram of `guest`.
     pub fn handle_udp_forward_error(&mut self, guest: SocketAddr, error: &DatagramError) {
-        let answered = self.shown_as(error.remote, guest).ok().and_then(|remote| {
+        let answered = self.as_seen_by(guest, error.remote).ok().and_then(|remote| {
             let guest = SocketAddr::new(guest.ip(), guest.port());
             self.flows.lookup(&FlowKey { protocol: Protocol::Udp, guest, remote })
         });
@@ -204,18 +205,18 @@ impl Stack {
         }
     }
 
-    /// The conversation that a datagram from `guest` to `written` belongs to, if a remote began it.
+    /// The conversation that a datagram from `guest` to `original_dst` belongs to, if a remote began it.
     pub(super) fn answer_inbound(
         &mut self,
         guest: GuestSide,
-        written: SocketAddr,
+        original_dst: SocketAddr,
         payload_len: usize,
         now: Instant,
     ) -> Option<(FlowId, Origin)> {
         if self.admission.count(Kind::InboundUdp) == 0 {
             return None;
         }
-        let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: written };
+        let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: original_dst };
         let id = self.flows.lookup(&key)?;
         let (meta, flow) = self.flows.inbound_udp_mut(id)?;
         meta.traffic.add_from_guest(payload_len);
@@ -248,33 +249,17 @@ impl Stack {
         guest.port() != 0 && self.config.plan.is_guest_address(guest.ip())
     }
 
-    /// How `remote` is shown to `guest`.
-    fn shown_as(&self, remote: SocketAddr, guest: SocketAddr) -> Result<SocketAddr, DiscardReason> {
-        let plan = &self.config.plan;
+    /// The address and port by which `guest` sees `remote`.
+    fn as_seen_by(
+        &self,
+        guest: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, DiscardReason> {
         let is_possible = remote.port() != 0 && self.is_forwardable(guest);
-        let gateway = self.outbox.gateway_for(guest.ip());
-        let (true, Some(gateway)) = (is_possible, gateway) else {
-            return Err(DiscardReason::ForwardAddressInvalid);
-        };
-        let is_local = match remote.ip() {
-            IpAddr::V4(v4) => {
-                v4.is_loopback()
-                    || v4.is_unspecified()
-                    || v4.is_link_local()
-                    || v4 == guest.ip()
-                    || plan.contains(v4)
-            }
-            IpAddr::V6(v6) => {
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_unicast_link_local()
-                    || v6 == guest.ip()
-                    || plan.ipv6().is_some_and(|plan| plan.contains(v6))
-            }
-        };
-        let is_foreign = remote.is_ipv4() != guest.is_ipv4();
-        let address = if is_local || is_foreign { gateway } else { remote.ip() };
-        Ok(SocketAddr::new(address, remote.port()))
+        nat::as_seen_by_guest(&self.config.plan, Opener::Remote, guest.ip(), remote.ip())
+            .filter(|_| is_possible)
+            .map(|address| SocketAddr::new(address, remote.port()))
+            .ok_or(DiscardReason::ForwardAddressInvalid)
     }
 
     /// The keys that a flow may get, the best first.
@@ -282,17 +267,17 @@ impl Stack {
         &self,
         protocol: Protocol,
         guest: SocketAddr,
-        shown: SocketAddr,
+        seen: SocketAddr,
     ) -> impl Iterator<Item = FlowKey> + use<> {
         let (first, count) = OTHER_PORTS;
         let others = (0..PORT_ATTEMPTS).map(move |attempt| {
             // Spread by a prime, so that two remotes with neighbouring ports do not try the same.
-            first + shown.port().wrapping_add(attempt.wrapping_mul(7919)) % count
+            first + seen.port().wrapping_add(attempt.wrapping_mul(7919)) % count
         });
-        core::iter::once(shown.port()).chain(others).map(move |port| FlowKey {
+        core::iter::once(seen.port()).chain(others).map(move |port| FlowKey {
             protocol,
             guest,
-            remote: SocketAddr::new(shown.ip(), port),
+            remote: SocketAddr::new(seen.ip(), port),
         })
     }
 

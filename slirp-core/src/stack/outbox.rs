@@ -88,14 +88,7 @@ impl Outbox {
 
     /// The MAC address that our side of `address` has.
     pub(super) const fn our_mac(&self, address: IpAddr) -> MacAddr {
-        match address {
-            // Every IPv4 frame comes from the gateway, as a router's does.
-            IpAddr::V4(_) => self.plan.gateway_mac(),
-            IpAddr::V6(_) => match self.plan.ipv6() {
-                Some(plan) => AddressPlan::mac_of(IpAddr::V6(plan.gateway())),
-                None => self.plan.gateway_mac(),
-            },
-        }
+        self.plan.our_mac(address)
     }
 
     /// A complete Ethernet frame without offload.
@@ -130,7 +123,7 @@ impl Outbox {
             return Ok(());
         };
         let (source, ethertype) = match from {
-            4 => (self.our_mac(IpAddr::V4(self.plan.gateway())), ETHERTYPE_IPV4),
+            4 => (self.our_mac(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED)), ETHERTYPE_IPV4),
             _ => (self.our_mac(IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)), ETHERTYPE_IPV6),
         };
         let ethernet = EthernetHeader { destination: to, source, ethertype };
@@ -207,10 +200,7 @@ impl Outbox {
 
     /// The gateway's address of the same family as `address`.
     pub(super) fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
-        match address {
-            IpAddr::V4(_) => Some(IpAddr::V4(self.plan.gateway())),
-            IpAddr::V6(_) => self.plan.ipv6().map(|plan| IpAddr::V6(plan.gateway())),
-        }
+        self.plan.stand_in(address)
     }
 
     fn push_datagrams(
@@ -273,7 +263,7 @@ impl Outbox {
         to: MacAddr,
     ) -> Result<(), DiscardReason> {
         let (address, ethertype) = match packet[0] >> 4 {
-            4 => (IpAddr::V4(self.plan.gateway()), ETHERTYPE_IPV4),
+            4 => (IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), ETHERTYPE_IPV4),
             _ => (IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED), ETHERTYPE_IPV6),
         };
         let ethernet = EthernetHeader { destination: to, source: self.our_mac(address), ethertype };

@@ -69,12 +69,10 @@ impl Stack {
         packet: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let target = self.config.policy.target(&self.config.plan, Protocol::Tcp, key.remote);
-        let remote = match target {
-            Target::Host(remote) => Some(remote),
-            Target::Dns => None,
-            Target::LocalEcho => return Err(DiscardReason::ServiceUnavailable),
-            Target::Refused(reason) => return Err(self.refuse(reason, packet, guest.mac)),
+        let remote = match self.config.policy.tcp(&self.config.plan, key.remote) {
+            Ok(Target::Host(remote)) => Some(remote),
+            Ok(Target::Resolver) => None,
+            Err(reason) => return Err(self.refuse(reason, packet, guest.mac)),
         };
         let our_mac = self.outbox.our_mac(key.remote.ip());
         let is_guest_eager = remote.is_some() && self.eager_remotes.contains(key.remote);

@@ -110,7 +110,7 @@ impl Claim {
             self.addresses[0] = Some(single(plan, IpAddr::V4(sender))?);
         }
         let is_request = arp[7] == ARP_REQUEST;
-        self.audience = if is_request && plan.virtual_host(IpAddr::V4(target)).is_some() {
+        self.audience = if is_request && plan.is_ours(IpAddr::V4(target)) {
             Audience::Stack
         } else if is_request && sender != target {
             Audience::Members
@@ -221,7 +221,7 @@ impl Claim {
         let target = IpAddr::V6(Ipv6Addr::from(target));
         if kind == NEIGHBOR_ADVERTISEMENT {
             self.addresses[1] = Some(single(plan, target)?);
-        } else if plan.virtual_host(target).is_some() {
+        } else if plan.is_ours(target) {
             self.audience = Audience::Stack;
         } else {
             self.audience = Audience::Members;
@@ -264,7 +264,7 @@ fn single(plan: &AddressPlan, address: IpAddr) -> Result<IpAddr, DiscardReason> 
     {
         return Err(DiscardReason::SourceAddressInvalid);
     }
-    if plan.virtual_host(address).is_some() {
+    if plan.is_ours(address) {
         return Err(DiscardReason::MemberAddressForeign);
     }
     Ok(address)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::{PortIndex, Released};
 use crate::discard::DiscardReason;
 use crate::member::{Member, MemberError};
-use crate::plan::{AddressPlan, Ipv6Plan};
+use crate::plan::AddressPlan;
 use crate::wire::MacAddr;
 
 /// Ethernet addresses of one member, its own included (arbitrary: stations that it bridges here;
@@ -44,14 +44,9 @@ pub(super) struct Tenure {
 
 impl Tenure {
     pub(super) fn new(plan: AddressPlan) -> Self {
-        let mut ours = vec![IpAddr::V4(plan.gateway()), IpAddr::V4(plan.dns())];
-        if let Some(ipv6) = plan.ipv6() {
-            ours.extend([ipv6.gateway(), ipv6.dns()].map(IpAddr::V6));
-            ours.extend([Ipv6Plan::GATEWAY_LINK_LOCAL, Ipv6Plan::DNS_LINK_LOCAL].map(IpAddr::V6));
-        }
         Self {
             plan,
-            virtual_macs: ours.into_iter().map(AddressPlan::mac_of).collect(),
+            virtual_macs: plan.ours().map(AddressPlan::mac_of).collect(),
             macs: BTreeMap::new(),
             addresses: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -152,8 +147,8 @@ impl Tenure {
             None => {}
         }
         let is_nobodys = match address {
-            IpAddr::V4(v4) => self.plan.contains(v4),
-            IpAddr::V6(_) => self.plan.virtual_host(address).is_some(),
+            IpAddr::V4(_) => self.plan.contains(address),
+            IpAddr::V6(_) => self.plan.is_ours(address),
         };
         if is_nobodys {
             return Err(DiscardReason::MemberAddressForeign);

@@ -3,7 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::*;
-use crate::plan::Ipv6Plan;
+use crate::plan::{Ipv6Plan, SlirpNetwork};
 use crate::service::{arp, ndp};
 use crate::wire::udp::emit_datagram;
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VnetHeader};
@@ -428,7 +428,7 @@ fn second_member_of_the_same_address_is_refused_and_changes_nothing() {
 
 #[test]
 fn full_switch_refuses_and_a_free_port_is_used_again() {
-    let mut switch = Switch::new(AddressPlan::new(Ipv4Addr::new(10, 0, 0, 0), 16).unwrap());
+    let mut switch = Switch::new(SlirpNetwork::new(Ipv4Addr::new(10, 0, 0, 0), 16).unwrap().into());
     let nth = |index: u16| {
         let [high, low] = (index + 100).to_be_bytes();
         Member {

@@ -1,6 +1,7 @@
 //! Numbers of the TCP header (RFC 9293 section 3.1).
 //!
-//! Segments are read and written by [`tcp`](crate::tcp); this is what others need to know of them.
+//! Owns what other parts need to know of a segment. Segments are read and written by the `tcp`
+//! module of the crate.
 
 /// Length of a TCP header without options in bytes.
 pub const TCP_HEADER_LEN: usize = 20;

@@ -121,14 +121,16 @@ impl Guest {
         let mut config = Config::new(EthernetAddress(GUEST_MAC.0).into());
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, to_smoltcp(Instant::ZERO));
-        let v4 = plan.recommended_guest();
-        let routed = interface.routes_mut().add_default_ipv4_route(plan.gateway());
+        let v4 = plan.ipv4().expect("the plan has IPv4");
+        let gateway = v4.gateway.expect("it has a gateway");
+        let routed = interface.routes_mut().add_default_ipv4_route(gateway);
         assert!(routed.is_ok());
         interface.update_ip_addrs(|addresses| {
-            let _ = addresses.push(IpCidr::new(v4.into(), plan.prefix_len()));
+            let _ = addresses.push(IpCidr::new(v4.guest.into(), v4.prefix_len));
         });
         if let Some(v6) = plan.ipv6() {
-            let routed = interface.routes_mut().add_default_ipv6_route(v6.gateway());
+            let gateway = v6.gateway.expect("it has a gateway");
+            let routed = interface.routes_mut().add_default_ipv6_route(gateway);
             assert!(routed.is_ok());
             interface.update_ip_addrs(|addresses| {
                 let _ = addresses.push(IpCidr::new(guest_v6(&plan).into(), 64));
@@ -242,7 +244,10 @@ impl Guest {
 
     fn pair_to(&self, to: SocketAddr) -> IpPair {
         match to {
-            SocketAddr::V4(to) => IpPair::V4(self.plan.recommended_guest(), *to.ip()),
+            SocketAddr::V4(to) => {
+                let guest = self.plan.ipv4().expect("the plan has IPv4").guest;
+                IpPair::V4(guest, *to.ip())
+            }
             SocketAddr::V6(to) => IpPair::V6(guest_v6(&self.plan), *to.ip()),
         }
     }
@@ -256,7 +261,7 @@ impl Guest {
             IpPair::V4(..) => ETHERTYPE_IPV4,
             IpPair::V6(..) => ETHERTYPE_IPV6,
         };
-        let destination = self.plan.gateway_mac();
+        let destination = self.plan.our_mac(std::net::Ipv4Addr::UNSPECIFIED.into());
         let header = EthernetHeader { destination, source: GUEST_MAC, ethertype }.emit();
         let ident = u32::try_from(self.wire.outbox.len()).unwrap_or(0) + u32::from(self.next_port);
         self.next_port += 1;
@@ -504,7 +509,7 @@ impl smoltcp::phy::TxToken for Outgoing<'_> {
 }
 
 fn guest_v6(plan: &AddressPlan) -> std::net::Ipv6Addr {
-    let [a, b, c, d, ..] = plan.ipv6().map_or([0; 8], |v6| v6.prefix().segments());
+    let [a, b, c, d, ..] = plan.ipv6().map_or([0; 8], |v6| v6.network().segments());
     std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0x64)
 }
 

@@ -48,7 +48,7 @@ pub(super) fn receive(frame: &[u8], offload: Offload, mtu: usize) -> Vec<Vec<u8>
         (_, IpAddr::V6(_)) => Gso::TcpV6,
     };
     vnet.validate(transport_at, checksum_at, gso, rest).expect("offsets that fit the frame");
-    let at = transport_at + checksum_at;
+    let at = transport_at + usize::from(checksum_at);
     assert_eq!(
         u16::from_be_bytes([frame[at], frame[at + 1]]),
         pseudo(&ip, rest),

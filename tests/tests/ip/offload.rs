@@ -11,7 +11,7 @@ use slirp_core::discard::DiscardReason;
 use slirp_core::host::link::{OffloadCeiling, Tap};
 use slirp_core::instance::{Builder, Instance};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_tests::kernel::{
     BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len, turn_on_offloads,
 };
@@ -26,7 +26,7 @@ const LEN: usize = 4 << 20;
 fn device(world: &World, ceiling: OffloadCeiling, mtu: u16) -> Tap {
     let pid = i32::try_from(world.guest.pid()).expect("process ids fit");
     let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
-    let configure = Some(Configuration::for_plan(&AddressPlan::default(), mtu));
+    let configure = Some(Configuration::for_plan(&SlirpNetwork::default(), mtu));
     let request = TapRequest { name: "tap0".to_owned(), configure };
     open_tap_up_to(&target, &request, ceiling).expect("the device opens")
 }

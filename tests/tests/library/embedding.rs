@@ -16,7 +16,7 @@ use slirp_core::instance::{
     Builder, Instance, OutboundAddresses, OutboundError, RunError, StartError,
 };
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use slirp_tests::{
     Account, FAR, GATEWAY, Namespace, PATIENCE, ProcessFacts, TcpServer, World, connect, needs,
@@ -36,7 +36,7 @@ fn try_embed(
     change: impl FnOnce(Builder) -> Builder + Send,
 ) -> Result<Instance, StartError> {
     world.host.enter(|| {
-        let plan = AddressPlan::default();
+        let plan = SlirpNetwork::default();
         let pid = i32::try_from(guest.pid()).expect("process ids fit");
         let target = NamespaceTarget::of_pid(pid).expect("the guest is there");
         let configure = Some(Configuration::for_plan(&plan, 1500));

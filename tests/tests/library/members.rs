@@ -15,14 +15,14 @@ use slirp_core::instance::{
 use slirp_core::netns::{
     Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, open_tap_up_to,
 };
-use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::plan::{Ipv6Plan, SlirpNetwork};
 use slirp_tests::kernel::{BEYOND_ANY_READ, HEADER_LEN, refuse_large_frames, set_header_len};
 use slirp_tests::*;
 
 use crate::turn;
 
-fn plan() -> AddressPlan {
-    AddressPlan::default().with_ipv6(Ipv6Plan::default())
+fn plan() -> SlirpNetwork {
+    SlirpNetwork::default().with_ipv6(Ipv6Plan::default())
 }
 
 fn network(world: &World) -> Instance {

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use slirp_core::host::link::{OffloadCeiling, Tap};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_tests::*;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -132,7 +132,7 @@ fn bridged<T>(world: &World, peer: Socket, work: impl FnOnce() -> T) -> T {
 
 /// The same, but `work` can have the bridge leave the socket alone for a while.
 fn bridged_with_breaks<T>(world: &World, peer: Socket, work: impl FnOnce(&AtomicBool) -> T) -> T {
-    let plan = AddressPlan::default();
+    let plan = SlirpNetwork::default();
     let tap = world.host.enter(|| {
         let target = NamespaceTarget::of_pid(world.guest.pid().try_into().unwrap()).unwrap();
         let configure = Some(Configuration::for_plan(&plan, 1500));

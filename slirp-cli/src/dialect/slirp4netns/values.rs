@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use slirp_core::instance::MTU_MAX;
-use slirp_core::plan::{AddressPlan, Ipv6Plan, PlanError};
+use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use slirp_core::service::search_domain::SearchDomain;
 use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
@@ -117,7 +117,7 @@ pub(crate) fn tap_name(text: &OsStr) -> Result<String, ValueError> {
 }
 
 /// An IPv4 network such as `10.0.2.0/24`, laid out.
-pub(crate) fn cidr(text: &OsStr) -> Result<AddressPlan, ValueError> {
+pub(crate) fn cidr(text: &OsStr) -> Result<SlirpNetwork, ValueError> {
     let shown = || text.display().to_string();
     let invalid = || ValueError::Cidr(shown());
     let text = text.to_str().ok_or_else(invalid)?;
@@ -130,7 +130,7 @@ pub(crate) fn cidr(text: &OsStr) -> Result<AddressPlan, ValueError> {
     let network: Ipv4Addr =
         address.parse().map_err(|_| ValueError::NetworkAddress(address.to_owned()))?;
     let prefix_len = prefix.parse().map_err(|_| invalid())?;
-    Ok(AddressPlan::new(network, prefix_len)?)
+    Ok(SlirpNetwork::new(network, prefix_len)?)
 }
 
 /// An IPv6 network such as `fd00::/64`, laid out.

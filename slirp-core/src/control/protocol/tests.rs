@@ -4,7 +4,7 @@ use super::*;
 use crate::plan::AddressPlan;
 
 fn parsed(bytes: &[u8]) -> Option<Result<Request, Refusal>> {
-    parse(bytes, true, AssumedGuest::new(&AddressPlan::default(), None))
+    parse(bytes, true, AssumedGuest::new(AddressPlan::default(), None))
 }
 
 fn refused(request: &str) -> String {
@@ -62,7 +62,7 @@ fn a_message_of_4096_bytes_is_too_large_and_one_less_is_not() {
 
 #[test]
 fn the_first_complete_value_is_the_request_and_what_follows_does_not_matter() {
-    let assumed = AssumedGuest::new(&AddressPlan::default(), None);
+    let assumed = AssumedGuest::new(AddressPlan::default(), None);
     let whole = b"{\"execute\":\"list_hostfwd\"} and more";
     for len in 0..25 {
         assert_eq!(parse(&whole[..len], false, assumed), None, "{len}");
@@ -193,7 +193,7 @@ fn ipv6_is_meant_by_the_protocol_or_by_the_arguments() {
 #[test]
 fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
     let plan = AddressPlan::default().with_ipv6(crate::plan::Ipv6Plan::default());
-    let assumed = AssumedGuest::new(&plan, None);
+    let assumed = AssumedGuest::new(plan, None);
     for arguments in [
         "{\"proto\":\"tcp6\",\"host_port\":80,\"guest_port\":8080}",
         "{\"proto\":\"tcp\",\"host_addr6\":\"::\",\"host_port\":80,\"guest_port\":8080}",

@@ -6,7 +6,7 @@ use super::*;
 use crate::control::protocol::{Request, parse};
 use crate::event::FlowId;
 use crate::flow::{FlowState, Traffic};
-use crate::plan::AssumedGuest;
+use crate::plan::{AssumedGuest, Ipv6Plan};
 
 #[test]
 fn replies_that_clients_know_are_exact() {

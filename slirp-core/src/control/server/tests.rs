@@ -40,7 +40,7 @@ fn serving(cap: usize, clients: impl AsyncFnOnce(&Path, &mut Option<Instance>, &
     let plan = AddressPlan::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let served = socket.serve(handle, plan, AssumedGuest::new(&plan, None), cap);
+        let served = socket.serve(handle, plan, AssumedGuest::new(plan, None), cap);
         let serving = tokio::spawn(served);
         clients(&path, &mut Some(instance), &guest).await;
         serving.abort();

@@ -50,7 +50,8 @@ impl OpenForwards {
     ///
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added.
-    pub fn open(forwards: &[Forward], plan: &AddressPlan) -> Result<Self, ForwardError> {
+    pub fn open(forwards: &[Forward], plan: impl Into<AddressPlan>) -> Result<Self, ForwardError> {
+        let plan = plan.into();
         let invalid = forwards.iter().find(|forward| !plan.is_guest_address(forward.guest.ip()));
         if let Some(forward) = invalid {
             return Err(ForwardError::GuestAddress(forward.guest.ip()));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use mio::{Events, Poll};
 
 use super::*;
-use crate::plan::AddressPlan;
+use crate::plan::SlirpNetwork;
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 
@@ -215,7 +215,7 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
     let first = free(3);
     let wanted =
         [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 5000, 3)];
-    let mut opened = OpenForwards::open(&wanted, &AddressPlan::default()).unwrap();
+    let mut opened = OpenForwards::open(&wanted, SlirpNetwork::default()).unwrap();
     assert!(opened.rules().eq(wanted));
     let inode = |socket: &RuleSocket| {
         let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
@@ -263,27 +263,27 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
 
 #[test]
 fn ports_that_are_not_handed_over_are_closed_again() {
-    let plan = AddressPlan::default();
+    let plan = SlirpNetwork::default();
     let first = free(4);
     let rules =
         [range(ForwardProtocol::Tcp, first, 80, 3), range(ForwardProtocol::Udp, first, 80, 3)];
-    drop(OpenForwards::open(&rules, &plan).unwrap());
+    drop(OpenForwards::open(&rules, plan).unwrap());
     await_closed(first, 3);
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap();
-    let error = OpenForwards::open(&rules, &plan).unwrap_err();
+    let error = OpenForwards::open(&rules, plan).unwrap_err();
     let ForwardError::Bind { forward, source } = error else { panic!("{error}") };
     assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
     drop(taken);
     await_closed(first, 3);
     // One port cannot be had twice.
     let twice = [rules[0], range(ForwardProtocol::Tcp, first + 2, 90, 1)];
-    let error = OpenForwards::open(&twice, &plan).unwrap_err();
+    let error = OpenForwards::open(&twice, plan).unwrap_err();
     let ForwardError::Bind { forward, .. } = error else { panic!("{error}") };
     assert_eq!(forward, twice[1]);
     await_closed(first, 3);
-    OpenForwards::open(&rules, &plan).unwrap();
+    OpenForwards::open(&rules, plan).unwrap();
     let gateway = Forward { guest: (plan.gateway(), 80).into(), ..rules[0] };
-    let refused = OpenForwards::open(&[gateway], &plan);
+    let refused = OpenForwards::open(&[gateway], plan);
     assert!(matches!(refused, Err(ForwardError::GuestAddress(_))));
 }
 
@@ -441,7 +441,7 @@ fn host_without_ipv6_forwards_in_ipv4_and_says_so_once() {
         lose_ipv6();
         tracing::subscriber::with_default(lines, || {
             let rule = everywhere(ForwardProtocol::Tcp, first, 2);
-            let opened = OpenForwards::open(&[rule], &AddressPlan::default()).unwrap();
+            let opened = OpenForwards::open(&[rule], SlirpNetwork::default()).unwrap();
             assert_eq!(logged_so_far.load(Ordering::Relaxed), 0, "told once it leads to the guest");
             let poll = Poll::new().unwrap();
             let mut rules = forwards(&poll, None);

@@ -10,18 +10,16 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::LEASE_SECONDS;
-use crate::plan::AddressPlan;
+use crate::plan::{Family, POOL_CAP};
 use crate::time::Instant;
 use crate::wire::MacAddr;
-
-/// Addresses in the pool: `.15` to `.30` (24 bytes each).
-pub const POOL_LEN: usize = 16;
 
 /// Who has which address.
 #[derive(Debug)]
 pub(super) struct LeasePool {
     begin: Ipv4Addr,
-    slots: [Option<Lease>; POOL_LEN],
+    /// One for each address (24 bytes).
+    slots: Vec<Option<Lease>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +43,13 @@ impl Lease {
 }
 
 impl LeasePool {
-    pub(super) const fn new(plan: &AddressPlan) -> Self {
-        Self { begin: plan.dhcp_begin(), slots: [None; POOL_LEN] }
+    /// The pool of the plan's IPv4 side; empty without one.
+    pub(super) fn new(plan: Option<&Family<Ipv4Addr>>) -> Self {
+        let Some((begin, last)) = plan.map(Family::leases) else {
+            return Self { begin: Ipv4Addr::UNSPECIFIED, slots: Vec::new() };
+        };
+        let len = last.to_bits().saturating_sub(begin.to_bits()) as usize + 1;
+        Self { begin, slots: vec![None; len.min(POOL_CAP)] }
     }
 
     /// Gives `wanted` to `client`, who gives back what it had; fails when it lies outside the pool
@@ -102,6 +105,7 @@ impl LeasePool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::AddressPlan;
 
     const NOW: Instant = Instant::ZERO;
 
@@ -114,14 +118,12 @@ mod tests {
     }
 
     fn pool() -> LeasePool {
-        LeasePool::new(&AddressPlan::default())
+        LeasePool::new(AddressPlan::default().ipv4())
     }
 
     #[test]
     fn pool_is_exactly_that_of_the_plan() {
-        let plan = AddressPlan::default();
-        let len = plan.dhcp_end().to_bits() - plan.dhcp_begin().to_bits() + 1;
-        assert_eq!(usize::try_from(len).unwrap(), POOL_LEN);
+        assert_eq!(pool().slots.len(), 16);
         for (wanted, expected) in
             [(14, None), (15, Some(15)), (30, Some(30)), (31, None), (0, None), (100, None)]
         {

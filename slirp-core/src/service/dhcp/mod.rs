@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
-use crate::plan::AddressPlan;
+use crate::plan::Family;
 use crate::service::search_domain::{SearchDomain, encode_list};
 use crate::time::Instant;
 use crate::wire::MacAddr;
@@ -47,8 +47,6 @@ use lease::LeasePool;
 use message::{
     ETHERNET, ETHERNET_LEN, FIXED_LEN, MAGIC_COOKIE, Request, RequestKind, option as opt,
 };
-
-pub use lease::POOL_LEN;
 
 /// UDP port of servers.
 pub const SERVER_PORT: u16 = 67;
@@ -88,7 +86,8 @@ pub struct DhcpOutcome {
 /// The server.
 #[derive(Debug)]
 pub struct DhcpServer {
-    plan: AddressPlan,
+    /// `None` without IPv4: then no message is for us.
+    plan: Option<Family<Ipv4Addr>>,
     mtu: u16,
     announces_dns: bool,
     search: Vec<SearchDomain>,
@@ -101,7 +100,7 @@ impl DhcpServer {
     /// A server without leases, for the plan, MTU, DNS policy and search domains of `config`.
     pub fn new(config: &StackConfig) -> Self {
         Self {
-            plan: config.plan,
+            plan: config.plan.ipv4().copied(),
             mtu: config.mtu,
             announces_dns: config.policy.dns_service,
             search: config
@@ -109,7 +108,7 @@ impl DhcpServer {
                 .iter()
                 .filter_map(|text| SearchDomain::new(text))
                 .collect(),
-            pool: LeasePool::new(&config.plan),
+            pool: LeasePool::new(config.plan.ipv4()),
             reservations: config.policy.is_shared.then(BTreeMap::new),
         }
     }
@@ -136,7 +135,8 @@ impl DhcpServer {
     /// Whether a datagram to `destination` is for this server.
     pub fn is_for_us(&self, destination: SocketAddr) -> bool {
         let SocketAddr::V4(v4) = destination else { return false };
-        let is_ours = v4.ip().is_broadcast() || *v4.ip() == self.plan.gateway();
+        let Some(plan) = &self.plan else { return false };
+        let is_ours = v4.ip().is_broadcast() || plan.gateway == Some(*v4.ip());
         v4.port() == SERVER_PORT && is_ours
     }
 
@@ -154,7 +154,9 @@ impl DhcpServer {
         now: Instant,
     ) -> Result<DhcpOutcome, DiscardReason> {
         let request = Request::parse(message)?;
-        let gateway = self.plan.gateway();
+        // Without a gateway there is nobody to answer as.
+        let plan = self.plan.ok_or(DiscardReason::DhcpNotAnswered)?;
+        let gateway = plan.gateway.ok_or(DiscardReason::DhcpNotAnswered)?;
         let is_for_another = request.server.is_some_and(|server| server != gateway);
         if is_for_another || request.kind == RequestKind::Other {
             return Err(DiscardReason::DhcpNotAnswered);
@@ -181,7 +183,7 @@ impl DhcpServer {
             (kind, address.ok_or(DiscardReason::DhcpPoolExhausted)?)
         };
         tracing::debug!(%client, %address, ?kind, "dhcp");
-        let reply = self.reply(&request, kind, address);
+        let reply = self.reply(&plan, gateway, &request, kind, address);
         let mut packet = Vec::new();
         let leased = (kind == ReplyKind::Ack).then_some((address, client));
         // What the client calls its own is believed only where it is.
@@ -196,8 +198,14 @@ impl DhcpServer {
     }
 
     /// The whole message. `address` is unspecified in a NAK.
-    fn reply(&self, request: &Request<'_>, kind: ReplyKind, address: Ipv4Addr) -> Vec<u8> {
-        let gateway = self.plan.gateway();
+    fn reply(
+        &self,
+        plan: &Family<Ipv4Addr>,
+        gateway: Ipv4Addr,
+        request: &Request<'_>,
+        kind: ReplyKind,
+        address: Ipv4Addr,
+    ) -> Vec<u8> {
         let next_server = if kind == ReplyKind::Nak { Ipv4Addr::UNSPECIFIED } else { gateway };
         let mut reply = Vec::with_capacity(FIXED_LEN + OPTIONS_LEN);
         reply.extend_from_slice(&[BOOT_REPLY, ETHERNET, ETHERNET_LEN, 0]);
@@ -217,25 +225,31 @@ impl DhcpServer {
         if kind == ReplyKind::Nak {
             push(&mut reply, opt::MESSAGE, NAK_TEXT);
         } else {
-            self.push_configuration(&mut reply, request);
+            self.push_configuration(&mut reply, plan, gateway, request);
         }
         reply.push(opt::END);
         reply.resize(FIXED_LEN + OPTIONS_LEN, opt::PAD);
         reply
     }
 
-    fn push_configuration(&self, reply: &mut Vec<u8>, request: &Request<'_>) {
-        push(reply, opt::SUBNET_MASK, &self.plan.netmask().octets());
-        push(reply, opt::ROUTER, &self.plan.gateway().octets());
-        if self.announces_dns {
-            push(reply, opt::DNS, &self.plan.dns().octets());
+    fn push_configuration(
+        &self,
+        reply: &mut Vec<u8>,
+        plan: &Family<Ipv4Addr>,
+        gateway: Ipv4Addr,
+        request: &Request<'_>,
+    ) {
+        push(reply, opt::SUBNET_MASK, &plan.netmask().octets());
+        push(reply, opt::ROUTER, &gateway.octets());
+        if let Some(resolver) = plan.resolver().filter(|_| self.announces_dns) {
+            push(reply, opt::DNS, &resolver.octets());
         }
         push(reply, opt::LEASE_TIME, &LEASE_SECONDS.to_be_bytes());
         if request.asks_for(opt::MTU) {
             push(reply, opt::MTU, &self.mtu.to_be_bytes());
         }
-        if request.asks_for(opt::BROADCAST) {
-            push(reply, opt::BROADCAST, &self.plan.broadcast().octets());
+        if let Some(broadcast) = plan.broadcast().filter(|_| request.asks_for(opt::BROADCAST)) {
+            push(reply, opt::BROADCAST, &broadcast.octets());
         }
         if let Some(domain) = self.search.first()
             && request.asks_for(opt::DOMAIN_NAME)

@@ -452,11 +452,11 @@ fn what_the_guest_cannot_answer_appears_as_the_gateway() {
         ("192.0.2.1:9", v6, "[fd00::2]:9"),
     ] {
         let shown: SocketAddr = shown.parse().unwrap();
-        assert_eq!(scene.stack.shown_as(remote.parse().unwrap(), guest), Ok(shown), "{remote}");
+        assert_eq!(scene.stack.as_seen_by(guest, remote.parse().unwrap()), Ok(shown), "{remote}");
     }
     for (remote, guest) in [("127.0.0.1:9", "10.0.2.2:80"), ("127.0.0.1:9", "[fd00::2]:80")] {
         let guest = guest.parse().unwrap();
-        let shown = scene.stack.shown_as(remote.parse().unwrap(), guest);
+        let shown = scene.stack.as_seen_by(guest, remote.parse().unwrap());
         assert_eq!(shown, Err(DiscardReason::ForwardAddressInvalid));
     }
 }

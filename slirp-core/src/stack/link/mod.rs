@@ -19,7 +19,7 @@ use crate::discard::{DiscardCounters, DiscardReason};
 use crate::event::FlowId;
 use crate::flow::GuestSide;
 use crate::member::{Member, MemberId};
-use crate::plan::{AddressPlan, VirtualHost};
+use crate::plan::AddressPlan;
 use crate::service::arp::{self, ARP_FRAME_LEN, handle_arp};
 use crate::service::dhcp::DhcpServer;
 use crate::service::dhcpv6::Dhcpv6Server;
@@ -151,8 +151,7 @@ impl LinkServices {
         if self.dhcpv6.is_for_us(destination) {
             return Some(LinkService::Dhcpv6);
         }
-        let is_tftp = destination.port() == TFTP_PORT
-            && self.plan.virtual_host(destination.ip()) == Some(VirtualHost::Gateway);
+        let is_tftp = destination.port() == TFTP_PORT && self.plan.is_router(destination.ip());
         is_tftp.then_some(LinkService::Tftp)
     }
 

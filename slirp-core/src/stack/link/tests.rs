@@ -134,7 +134,7 @@ fn too_many_guests_and_datagrams_are_not_waited_for() {
 
 /// An announcement with another ICMPv6 type and without its options and target.
 fn router_solicitation() -> Vec<u8> {
-    let mut packet = announcement(MAC, Ipv6Plan::link_local_made_from(MAC)).packet;
+    let mut packet = announcement(MAC, crate::plan::link_local_made_from(MAC)).packet;
     packet.truncate(IPV6_HEADER_LEN + 8);
     packet[4..6].copy_from_slice(&[0, 8]);
     packet[IPV6_HEADER_LEN..].copy_from_slice(&[133, 0, 0, 0, 0, 0, 0, 0]);

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-use slirp_core::plan::AddressPlan;
+use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -82,7 +82,7 @@ fn command_lines_of_known_callers_are_understood() {
 #[test]
 fn plan_and_policy_follow_the_options() {
     let plain = options(&["42", "tap0"]);
-    assert_eq!((plain.plan, plain.policy), (AddressPlan::default(), Policy::default()));
+    assert_eq!((plain.plan, plain.policy), (SlirpNetwork::default(), Policy::default()));
 
     let all = options(&[
         "--cidr=10.41.0.0/16",

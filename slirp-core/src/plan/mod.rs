@@ -1,0 +1,290 @@
+//! The address plan: which addresses the guest sees, and what each of them means.
+//!
+//! Owns [`AddressPlan`], which is plain data: per IP version the guest's own address and network,
+//! its gateway, and a short list of addresses with a [`Meaning`]. It also owns the virtual MAC
+//! addresses. [`SlirpNetwork`] fills a plan with the numbers of slirp4netns. How a destination is
+//! translated follows from the list alone ([`nat`](crate::nat)); what a guest may *do* with an
+//! address is decided in [`policy`](crate::policy).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::mac::MacAddr;
+
+pub use self::error::PlanError;
+pub(crate) use self::family::POOL_CAP;
+pub use self::family::{Family, Meaning, Meanings, Unlisted};
+pub use self::slirp::{Ipv6Plan, SlirpNetwork};
+
+mod error;
+mod family;
+mod slirp;
+
+/// For which addresses ARP requests and neighbour solicitations are answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Answers {
+    /// For the addresses with a [`Meaning`]. The other addresses of the guest's network are left to
+    /// whoever has them, so that a guest's probe for its own address finds no conflict.
+    #[default]
+    OnlyOurs,
+    /// For every address but the guest's own: the guest reaches its neighbours through us as well.
+    EveryoneElse,
+}
+
+/// Which addresses the guest sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressPlan {
+    ipv4: Option<Family<Ipv4Addr>>,
+    ipv6: Option<Family<Ipv6Addr>>,
+    answers: Answers,
+    /// Source of frames to the guest, by IP version.
+    macs: [MacAddr; 2],
+    /// Whether an address means [`Meaning::HostItself`], so that an address outside the list has a
+    /// second name inside it.
+    renames_host: bool,
+}
+
+impl AddressPlan {
+    /// A plan of these families; either may be missing.
+    ///
+    /// # Errors
+    /// What [`PlanError`] lists, for the first address that does not fit.
+    pub fn new(
+        ipv4: Option<Family<Ipv4Addr>>,
+        ipv6: Option<Family<Ipv6Addr>>,
+        answers: Answers,
+    ) -> Result<Self, PlanError> {
+        if let Some(family) = &ipv4 {
+            family.validate()?;
+        }
+        if let Some(family) = &ipv6 {
+            family.validate()?;
+        }
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(PlanError::NoFamily);
+        }
+        Ok(Self::assemble(ipv4, ipv6, answers))
+    }
+
+    /// The plan that slirp4netns(1) has for `network`.
+    pub fn slirp(network: SlirpNetwork) -> Self {
+        let ipv6 = network.ipv6().map(Ipv6Plan::family);
+        Self::assemble(Some(network.family()), ipv6, Answers::OnlyOurs)
+    }
+
+    /// The same plan with the IPv6 side that slirp4netns(1) has for `ipv6`.
+    #[must_use]
+    pub fn with_ipv6(self, ipv6: Ipv6Plan) -> Self {
+        Self::assemble(self.ipv4, Some(ipv6.family()), self.answers)
+    }
+
+    fn assemble(
+        ipv4: Option<Family<Ipv4Addr>>,
+        ipv6: Option<Family<Ipv6Addr>>,
+        answers: Answers,
+    ) -> Self {
+        let v4 = ipv4.and_then(|family| family.stand_in()).map(IpAddr::V4);
+        let v6 = ipv6.and_then(|family| family.stand_in()).map(IpAddr::V6);
+        let mac_of = |own: Option<IpAddr>, other: Option<IpAddr>| {
+            Self::mac_of(own.or(other).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+        };
+        let renames_host = ipv4.is_some_and(|family| family.renames_host())
+            || ipv6.is_some_and(|family| family.renames_host());
+        Self { ipv4, ipv6, answers, macs: [mac_of(v4, v6), mac_of(v6, v4)], renames_host }
+    }
+
+    /// The IPv4 side of the plan, if there is IPv4.
+    pub const fn ipv4(&self) -> Option<&Family<Ipv4Addr>> {
+        self.ipv4.as_ref()
+    }
+
+    /// The IPv6 side of the plan, if there is IPv6.
+    pub const fn ipv6(&self) -> Option<&Family<Ipv6Addr>> {
+        self.ipv6.as_ref()
+    }
+
+    /// Whether `address` has a meaning, and so belongs to us.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.is_ours(v4)),
+            IpAddr::V6(v6) => self.ipv6().is_some_and(|family| family.is_ours(v6)),
+        }
+    }
+
+    /// Every address with a meaning; an address with two is named twice.
+    pub fn ours(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.ipv4().into_iter().flat_map(Family::list).map(|(ours, _)| IpAddr::V4(ours));
+        let v6 = self.ipv6().into_iter().flat_map(Family::list).map(|(ours, _)| IpAddr::V6(ours));
+        v4.chain(v6)
+    }
+
+    pub(crate) const fn renames_host(&self) -> bool {
+        self.renames_host
+    }
+
+    /// Whether `address` is the guest's router.
+    pub fn is_router(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.gateway == Some(v4)),
+            IpAddr::V6(v6) => self
+                .ipv6()
+                .is_some_and(|family| family.gateway == Some(v6) || family.link_local == Some(v6)),
+        }
+    }
+
+    /// Whether `address` is ours and stands for something other than itself, as a mere router does not.
+    /// We answer echo requests to such an address ourselves.
+    pub fn stands_for_another(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.stands_for_another(v4)),
+            IpAddr::V6(v6) => self.ipv6().is_some_and(|family| family.stands_for_another(v6)),
+        }
+    }
+
+    /// Whether ARP and neighbour discovery answer with our MAC address for `target`, which `asker`
+    /// asks for. One that we do not own is never answered to its own announcement (RFC 5227
+    /// section 3) or to a probe of duplicate address detection, which in IPv6 comes from `::`.
+    pub fn answers_for(&self, target: IpAddr, asker: IpAddr) -> bool {
+        if self.is_ours(target) {
+            return true;
+        }
+        let is_probe = asker.is_ipv6() && asker.is_unspecified();
+        let is_own = match target {
+            IpAddr::V4(v4) => self.ipv4().is_none_or(|family| family.guest == v4),
+            IpAddr::V6(v6) => self.ipv6().is_none_or(|family| family.guest == v6),
+        };
+        match self.answers {
+            Answers::OnlyOurs => false,
+            Answers::EveryoneElse => {
+                family::is_unicast(target) && !is_own && !is_probe && asker != target
+            }
+        }
+    }
+
+    /// Whether `address` lies in the guest's own network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.contains(v4)),
+            IpAddr::V6(v6) => self.ipv6().is_some_and(|family| family.contains(v6)),
+        }
+    }
+
+    /// Whether `address`, which the list translates to nothing, stands for the host's loopback because
+    /// it lies in the guest's network.
+    pub fn is_unlisted_host(&self, address: IpAddr) -> bool {
+        let unlisted = match address {
+            IpAddr::V4(_) => self.ipv4().map(|family| family.unlisted),
+            IpAddr::V6(_) => self.ipv6().map(|family| family.unlisted),
+        };
+        unlisted == Some(Unlisted::HostLoopback) && self.contains(address)
+    }
+
+    /// Whether the guest takes `address` for a neighbour that we do not answer for, so that it would
+    /// ask the link in vain.
+    pub fn is_unreachable_neighbor(&self, address: IpAddr) -> bool {
+        self.answers == Answers::OnlyOurs && self.contains(address)
+    }
+
+    /// Whether a guest can have `address`, so that ports of the host may lead there: none of ours,
+    /// no group, and of an IP version that there is.
+    pub fn is_guest_address(&self, address: IpAddr) -> bool {
+        let has_family = match address {
+            IpAddr::V4(_) => self.ipv4.is_some(),
+            IpAddr::V6(_) => self.ipv6.is_some(),
+        };
+        !address.is_unspecified()
+            && !address.is_multicast()
+            && !address.is_loopback()
+            && !self.is_ours(address)
+            && has_family
+    }
+
+    /// The address that stands for us as a router in the family of `like`: the source of errors, and
+    /// of what the guest could not address otherwise.
+    pub fn stand_in(&self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => self.ipv4().and_then(Family::stand_in).map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6().and_then(Family::stand_in).map(IpAddr::V6),
+        }
+    }
+
+    /// The virtual MAC address that belongs to one of our addresses: `52:55:<IPv4>` or
+    /// `52:56:<last four bytes of the IPv6 address>`.
+    pub const fn mac_of(address: IpAddr) -> MacAddr {
+        match address {
+            IpAddr::V4(v4) => {
+                let o = v4.octets();
+                MacAddr([0x52, 0x55, o[0], o[1], o[2], o[3]])
+            }
+            IpAddr::V6(v6) => {
+                let o = v6.octets();
+                MacAddr([0x52, 0x56, o[12], o[13], o[14], o[15]])
+            }
+        }
+    }
+
+    /// The source of every frame to the guest in the family of `like`: the gateway's MAC address, as
+    /// a router's frames have it.
+    pub const fn our_mac(&self, like: IpAddr) -> MacAddr {
+        match like {
+            IpAddr::V4(_) => self.macs[0],
+            IpAddr::V6(_) => self.macs[1],
+        }
+    }
+}
+
+impl Default for AddressPlan {
+    /// That of slirp4netns for 10.0.2.0/24, without IPv6.
+    fn default() -> Self {
+        Self::slirp(SlirpNetwork::default())
+    }
+}
+
+impl From<SlirpNetwork> for AddressPlan {
+    fn from(network: SlirpNetwork) -> Self {
+        Self::slirp(network)
+    }
+}
+
+/// The link-local address that a guest with this Ethernet address makes for itself (RFC 4291
+/// section 2.5.6 and appendix A).
+pub const fn link_local_made_from(mac: MacAddr) -> Ipv6Addr {
+    let [i0, i1, i2, i3] = interface_identifier(mac);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, i0, i1, i2, i3)
+}
+
+/// The modified EUI-64 of RFC 4291 appendix A.
+const fn interface_identifier(mac: MacAddr) -> [u16; 4] {
+    const UNIVERSAL: u8 = 0x02;
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    [
+        u16::from_be_bytes([a ^ UNIVERSAL, b]),
+        u16::from_be_bytes([c, 0xff]),
+        u16::from_be_bytes([0xfe, d]),
+        u16::from_be_bytes([e, f]),
+    ]
+}
+
+/// Where a guest is taken to be by a rule that leads a port of the host to it and does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssumedGuest {
+    /// Its IPv4 address; `0.0.0.0`, which no rule can lead to, where the plan has no IPv4.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address, where the plan has IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl AssumedGuest {
+    /// The guest's addresses in the plan. In a /64 the IPv6 address is the one that a guest makes
+    /// for itself from the Ethernet address `mac` of its interface, where that is known.
+    pub fn new(plan: impl Into<AddressPlan>, mac: Option<MacAddr>) -> Self {
+        let plan = plan.into();
+        let made = |family: &Family<Ipv6Addr>| {
+            mac.and_then(|mac| family.address_made_from(mac)).unwrap_or(family.guest)
+        };
+        let ipv4 = plan.ipv4().map_or(Ipv4Addr::UNSPECIFIED, |family| family.guest);
+        Self { ipv4, ipv6: plan.ipv6().map(made) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
