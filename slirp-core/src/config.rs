@@ -1,7 +1,7 @@
 //! What the pure side is told once, at its start.
 //!
-//! Owns [`StackConfig`] with [`Policy`], [`Offload`], [`Limits`] and [`Timeouts`]. Every table and queue of the stack has its cap here, with
-//! the memory that one entry costs.
+//! Owns [`StackConfig`] with [`Policy`], [`Offload`], [`Limits`] and [`Timeouts`]. Every table and
+//! queue of the stack has its cap here, with the memory that one entry costs.
 
 use core::time::Duration;
 
@@ -18,7 +18,8 @@ pub struct StackConfig {
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
     /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
-    /// ask, and in router advertisements (default none). What is no domain name, or does not fit, is left out.
+    /// ask, and in router advertisements (default none). Invalid names, and names that do not fit
+    /// into one message, are skipped.
     pub search_domains: Vec<String>,
     /// What the TAP device can do for us.
     pub offload: Offload,
@@ -70,7 +71,7 @@ impl Default for Policy {
 pub struct Offload {
     /// Every frame is preceded by a virtio-net header (`IFF_VNET_HDR`).
     pub vnet_header: bool,
-    /// Transport checksums may be left to whoever needs them (`TUN_F_CSUM`); needs the header.
+    /// Transport checksums may be left to the receiver (`TUN_F_CSUM`); needs the header.
     pub checksum: bool,
     /// TCP frames of up to 64 KiB may cross the device, whatever its MTU (`TUN_F_TSO4`,
     /// `TUN_F_TSO6`); needs checksums to be left.
@@ -96,32 +97,34 @@ impl Offload {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Flows of all kinds at one time (default 65,536). Remotes may open half of them. A sleeping TCP flow costs about 0.5 KiB,
-    /// an active one about 9 KiB and, while it moves bulk data, up to both of its rings.
+    /// Flows of all kinds at one time (default 65,536). Remotes may open half of them. A sleeping
+    /// TCP flow costs about 0.5 KiB, an active one about 9 KiB and, while it moves bulk data, up to
+    /// both of its rings.
     pub flows: usize,
-    /// TCP flows that the guest is opening, and as many more that remotes are opening to it (default
-    /// 4,096; about 1 KiB each). At most three quarters of what either may open.
+    /// TCP flows that the guest is opening, and as many more that remotes are opening to it
+    /// (default 4,096; about 1 KiB each). At most three quarters of what either may open.
     pub half_open: usize,
     /// ICMP echo flows (default 256; one host socket each).
     pub echo_flows: usize,
-    /// UDP mappings, one for each address and port that the guest sends from (default 14,116, half of
-    /// the ports that Linux hands out; about 200 bytes and a host socket each). An instance has no
-    /// more than half of the host's `ip_local_port_range`, so that the host keeps some for itself.
+    /// UDP mappings, one for each address and port that the guest sends from (default 14,116, half
+    /// of the ports that Linux hands out; about 200 bytes and a host socket each). An instance has
+    /// no more than half of the host's `ip_local_port_range`, so that the host keeps some for
+    /// itself.
     pub udp_mappings: usize,
     /// UDP conversations that remotes began by way of forward rules (default 4,096; about 200 bytes
     /// each).
     pub forwarded_udp: usize,
     /// Size of each of the two rings of an active TCP flow in bytes, a power of two
     /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
-    /// product of the way behind the host is held by the host's own sockets).
+    /// product of the path beyond the host is held by the host's own sockets).
     pub ring_len: usize,
-    /// TCP flows whose ring to the guest grows to eight times [`ring_len`](Self::ring_len) once they have
-    /// received 1 MiB in one go (default 128, hence at most 256 MiB). A member of a shared network may have a
-    /// quarter of them.
+    /// TCP flows whose ring to the guest grows to eight times [`ring_len`](Self::ring_len) once
+    /// they have received 1 MiB in one go (default 128, hence at most 256 MiB). A member of a
+    /// shared network may have a quarter of them.
     pub bulk_flows: usize,
-    /// Bytes that the rings of all TCP flows hold (default 1 GiB: both rings of 2,048 flows, all full).
-    /// From half of it on quiet flows are parked at once and hosts are read in smaller pieces; beyond it
-    /// the flow that asks for more is reset.
+    /// Bytes that the rings of all TCP flows hold (default 1 GiB: both rings of 2,048 flows, all
+    /// full). From half of it on quiet flows are parked at once and hosts are read in smaller
+    /// pieces; beyond it the flow that asks for more is reset.
     pub ring_memory: usize,
     /// Bytes held in unfinished datagrams (default 4 MiB, what Linux calls `ipfrag_high_thresh`).
     pub reassembly_bytes: usize,
@@ -130,8 +133,8 @@ pub struct Limits {
     /// DNS queries in flight (default 512; at most 64 KiB each, typically 100 bytes).
     pub dns_queries: usize,
     /// TCP connections to the DNS service (default 256; besides its rings each holds at most a
-    /// message of 64 KiB that is not whole, and all together as many times 256 KiB of answers).
-    /// They need no host socket, so the host does not bound them.
+    /// message of 64 KiB that is not whole, and together they hold at most 256 KiB of answers per
+    /// connection). They need no host socket, so the host does not bound them.
     pub dns_connections: usize,
 }
 
@@ -158,7 +161,8 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// A UDP mapping without traffic (RFC 4787 section 4.3 REQ-5: at least 2 minutes, 5 recommended).
+    /// A UDP mapping without traffic (RFC 4787 section 4.3 REQ-5: at least 2 minutes, 5
+    /// recommended).
     pub udp: Duration,
     /// A UDP mapping that was only used towards port 53 (RFC 4787 REQ-5 allows shorter timers for
     /// well-known ports).
@@ -175,10 +179,10 @@ pub struct Timeouts {
     pub guest_connect: Duration,
     /// A guest that does not acknowledge data (RFC 1122 section 4.2.3.5 R2: at least 100 seconds).
     pub guest_unresponsive: Duration,
-    /// A TCP flow of which one direction has ended, without traffic (RFC 5382 section 5 REQ-5 names
-    /// 2 hours 4 minutes for what may still be in use). A host that takes nothing would keep it for
-    /// ever. Where nothing waits for the host, the guest is asked for the connection before that, from
-    /// 75 seconds on, and its answer is traffic.
+    /// A half-closed TCP flow without traffic (RFC 5382 section 5 REQ-5 names 2 hours 4 minutes for
+    /// a connection that may still be in use). A host that reads nothing would otherwise keep it
+    /// for ever. If nothing waits for the host, the guest is probed from 75 seconds on, and its
+    /// answer counts as traffic.
     pub tcp_half_closed: Duration,
     /// A TCP flow without traffic gives its rings back (arbitrary: 2 s).
     pub tcp_park: Duration,

@@ -40,7 +40,8 @@ reasons! {
     IpHeaderInvalid => "ip_header_invalid",
     /// The IPv4 header checksum is wrong.
     IpChecksumInvalid => "ip_checksum_invalid",
-    /// The IP source address can never be a sender (multicast, broadcast, loopback, unspecified, ours).
+    /// The IP source address can never be a sender (multicast, broadcast, loopback, unspecified,
+    /// ours).
     SourceAddressInvalid => "source_address_invalid",
     /// TTL or hop limit ran out here.
     HopLimitExceeded => "hop_limit_exceeded",
@@ -86,7 +87,7 @@ reasons! {
     HostBufferFull => "host_buffer_full",
     /// A TCP segment that belongs to no flow.
     TcpNoFlow => "tcp_no_flow",
-    /// A SYN that repeats one which is still being worked on.
+    /// A SYN that repeats one whose connection is still being opened.
     TcpSynRepeated => "tcp_syn_repeated",
     /// A combination of TCP flags that no stack sends.
     TcpFlagsInvalid => "tcp_flags_invalid",
@@ -94,8 +95,8 @@ reasons! {
     TcpBeyondWindow => "tcp_beyond_window",
     /// An acknowledgement of data that was never sent.
     TcpAckUnsent => "tcp_ack_unsent",
-    /// The rings of all TCP connections hold as much memory as they may; the one that asked for more was
-    /// ended.
+    /// The rings of all TCP connections are at their memory cap; the connection that asked for more
+    /// was ended.
     RingMemoryExhausted => "ring_memory_exhausted",
     /// The TCP engine span without progress and the flow was ended.
     TcpEngineStuck => "tcp_engine_stuck",
@@ -103,16 +104,17 @@ reasons! {
     TcpEngineFailed => "tcp_engine_failed",
     /// The guest never finished the handshake.
     TcpHandshakeTimedOut => "tcp_handshake_timed_out",
-    /// Nobody at the guest's address told its MAC address, so a forwarded connection or datagram
-    /// could not be delivered.
+    /// No guest answered for the address, so a forwarded connection or datagram could not be
+    /// delivered.
     GuestNotFound => "guest_not_found",
     /// Too many datagrams wait for the guest's MAC address.
     GuestQueueFull => "guest_queue_full",
-    /// A forwarded connection or datagram whose addresses are already in use or do not fit together.
+    /// A forwarded connection or datagram whose addresses are already in use or do not fit
+    /// together.
     ForwardAddressInvalid => "forward_address_invalid",
-    /// The guest stopped to acknowledge.
+    /// The guest stopped acknowledging.
     TcpGuestUnresponsive => "tcp_guest_unresponsive",
-    /// One direction had ended, and nothing moved in the other for hours.
+    /// A half-closed connection moved nothing for hours.
     TcpHalfClosedIdle => "tcp_half_closed_idle",
     /// The host side did not connect in time.
     HostConnectTimedOut => "host_connect_timed_out",
@@ -142,7 +144,7 @@ reasons! {
     HostDatagramTooLarge => "host_datagram_too_large",
     /// The TAP device did not take the frame.
     TapWriteFailed => "tap_write_failed",
-    /// A member of a shared network used an Ethernet address that is another member's or ours.
+    /// A member of a shared network used an Ethernet address of another member or of ours.
     MemberMacForeign => "member_mac_foreign",
     /// A member of a shared network used or announced an IP address that is another member's or
     /// ours, or one of the network that it was not assigned.
@@ -151,7 +153,7 @@ reasons! {
     MemberAddressesExhausted => "member_addresses_exhausted",
     /// A member of a shared network spoke as a router or as a DHCP server.
     MemberRoleForbidden => "member_role_forbidden",
-    /// A frame on a shared network for an Ethernet address that nobody has.
+    /// A frame on a shared network for an Ethernet address that no member has.
     MemberUnknown => "member_unknown",
     /// A frame for a member that would stand for more packets than we cut one into.
     MemberSegmentsExhausted => "member_segments_exhausted",

@@ -1,8 +1,8 @@
 //! A member of a shared network: one guest of several behind the same stack.
 //!
-//! Owns plain values: what a member is known by, and the rules for its names. Which frames pass
-//! between members is decided in [`switch`](crate::switch), what the stack does for one in
-//! [`stack`](crate::stack).
+//! Owns plain values: the addresses and names of a member, and the rules for its names. Which
+//! frames pass between members is decided in [`switch`](crate::switch); what the stack does for a
+//! member is decided in [`stack`](crate::stack).
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,32 +19,33 @@ pub const NAMES_CAP: usize = 16;
 /// Longest name in bytes (RFC 1035 section 2.3.4: one label).
 const LABEL_CAP: usize = 63;
 
-/// Name of one membership; never used again.
+/// Identifier of one membership; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MemberId(pub u64);
 
-/// What a member of a network is known by.
+/// The addresses and names of a member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Ethernet address of its interface. It may use others as well, but this one is nobody else's.
+    /// Ethernet address of its interface. It may use others as well; no other member may use this.
     pub mac: MacAddr,
-    /// Its address in the network's plan, which nobody else may use.
+    /// Its address in the network's plan. No other member may use it.
     pub address: Ipv4Addr,
-    /// Its IPv6 address in the network's plan, which nobody else may use.
+    /// Its IPv6 address in the network's plan. No other member may use it.
     pub address6: Option<Ipv6Addr>,
-    /// Names that mean this member, whatever the others call themselves. The first one is what its
-    /// addresses are called.
+    /// Names of this member alone; they hide equal aliases of other members. A reverse look-up of
+    /// its addresses gives the first.
     pub names: Vec<MemberName>,
-    /// Names that it may have in common with others, such as those of a service.
+    /// Names that several members may share, such as the name of a service.
     pub aliases: Vec<MemberName>,
 }
 
 impl Member {
-    /// Whether `plan` lets a guest have this member's addresses, and its names are not too many.
+    /// Checks that `plan` lets a guest have this member's addresses and that it has few enough
+    /// names.
     ///
     /// # Errors
-    /// [`MemberError::Address`] with the one that it cannot have, [`MemberError::TooManyNames`],
-    /// [`MemberError::Mac`].
+    /// [`MemberError::Address`] with the address that it cannot have,
+    /// [`MemberError::TooManyNames`], [`MemberError::Mac`].
     pub fn validate(&self, plan: &AddressPlan) -> Result<(), MemberError> {
         let v4 = self.address;
         let has_v4 = plan.ipv4().is_some_and(|family| {
@@ -74,8 +75,8 @@ impl Member {
         core::iter::once(IpAddr::V4(self.address)).chain(self.address6.map(IpAddr::V6))
     }
 
-    /// All addresses that are its alone from the start: the assigned ones, and those that its
-    /// interface makes from its Ethernet address (RFC 4862), which others would know beforehand.
+    /// All addresses that belong to it from the start: the assigned ones, and the ones that its
+    /// interface makes from its Ethernet address (RFC 4862), which other members could guess.
     pub fn own_addresses(&self, plan: &AddressPlan) -> impl Iterator<Item = IpAddr> {
         let mac = self.mac;
         let made = plan.ipv6().map(|family| {
@@ -90,16 +91,16 @@ impl Member {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemberError {
-    /// The instance has one guest, and was not made for members.
+    /// The instance has a single guest.
     #[error("the network is not shared")]
     NotShared,
-    /// The network's plan has no such address for a guest.
+    /// No guest can have this address in the network's plan.
     #[error("no member of the network can have the address {0}")]
     Address(IpAddr),
     /// Another member has it.
     #[error("the address {0} is another member's")]
     AddressTaken(IpAddr),
-    /// It is no address of a single station, or ours.
+    /// Not a unicast address, or one of ours.
     #[error("no member can have the Ethernet address {0}")]
     Mac(MacAddr),
     /// Another member has it.
@@ -124,7 +125,7 @@ pub enum MemberError {
 
 /// A name of one label: letters, digits, `-` and `_`, in lower case.
 ///
-/// One label only, so that no member can take the place of a host of the internet.
+/// A single label, so that no member can take the name of a host on the internet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MemberName(String);
 
@@ -153,7 +154,7 @@ impl FromStr for MemberName {
             && text.bytes().all(is_inner)
             && !text.starts_with('-')
             && !text.ends_with('-');
-        // RFC 6761 section 6.3: that name means the host which asks.
+        // RFC 6761 section 6.3: `localhost` is the host that asks.
         if !is_label || text.eq_ignore_ascii_case("localhost") {
             return Err(MemberNameError);
         }

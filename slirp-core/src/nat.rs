@@ -1,21 +1,22 @@
 //! Translation of addresses between the two sides of a flow.
 //!
-//! Owns both directions over one table, the list of meanings in the
-//! [`AddressPlan`](crate::plan::AddressPlan): [`translated_dst`] on the way to the host and
-//! [`as_seen_by_guest`] on the way back. Both are pure, and ports stay as they are. Whether a
+//! Owns both directions over one table, the list of meanings in the [`AddressPlan`]:
+//! [`translated_dst`] on the way to the host and [`as_seen_by_guest`] on the way back. Both are pure, and ports stay as they are. Whether a
 //! destination is allowed is decided in [`policy`](crate::policy), and a flow keeps what it was
 //! opened with.
 //!
 //! # The sides of a flow
 //!
+//! Each side has an address that is ours and one that is theirs:
+//!
 //! | side | ours | theirs |
 //! | --- | --- | --- |
-//! | guest | the original destination: what the guest wrote, or how it sees a remote | the guest's address and port |
-//! | host | the address and port of a host socket | the translated destination, or a remote as the host sees it |
+//! | guest | the original destination, or a remote as the guest sees it | the guest |
+//! | host | a host socket's | the translated destination, or a remote as the host sees it |
 //!
-//! Where the two columns of a plan's list meet, translation there and back is the identity. A remote
-//! that the guest could not address appears as the gateway, which stands in for it: answers find
-//! their way by the flow, not by the address.
+//! Where the two columns of a plan's list meet, translation there and back is the identity. A
+//! remote that the guest could not address appears as the gateway, which stands in for it: answers
+//! find their way by the flow, not by the address.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -99,8 +100,8 @@ pub const fn host_loopback(like: SocketAddr) -> SocketAddr {
 }
 
 /// From the host to the guest: the address by which `guest` sees what the host side calls
-/// `translated_src`. `None` where there is none, because the plan has no gateway that could stand in
-/// or, in a conversation of the guest's own, the IP versions differ.
+/// `translated_src`. `None` where there is none, because the plan has no gateway that could stand
+/// in or, in a conversation of the guest's own, the IP versions differ.
 pub fn as_seen_by_guest(
     plan: &AddressPlan,
     opener: Opener,
@@ -154,9 +155,9 @@ fn is_near(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified() || is_link_local
 }
 
-/// The address from which `guest` gets an ICMP error about what it sent to `original_dst`, which was
-/// `translated_dst` on the host's side. It is that of the router that complained, where the guest
-/// can make something of it: a loopback address would be dropped as a martian.
+/// The address from which `guest` gets an ICMP error about what it sent to `original_dst`, which
+/// was `translated_dst` on the host's side. It is that of the router that complained, where the
+/// guest can make something of it: a loopback address would be dropped as a martian.
 pub fn offender_as_seen_by_guest(
     plan: &AddressPlan,
     guest: IpAddr,
@@ -187,7 +188,8 @@ impl Translations {
     }
 
     /// Notes that the guest has written `original_dst` for `translated_dst`. An address that is the
-    /// same on both sides is remembered only if the plan would give it another name on the way back.
+    /// same on both sides is remembered only if the plan would give it another name on the way
+    /// back.
     pub(crate) fn note(
         &mut self,
         plan: &AddressPlan,

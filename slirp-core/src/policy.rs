@@ -1,6 +1,6 @@
 //! The one place that decides what a guest may reach.
 //!
-//! Owns the refusal of destinations, by what the plan makes of them ([`nat`](crate::nat)) and by
+//! Owns the refusal of destinations, by what the plan makes of them ([`nat`]) and by
 //! [`Policy`]. TCP, UDP and ICMP echo go through the same rules, so a rule cannot hold for one
 //! protocol and leak through another.
 

@@ -8,8 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{PlanError, interface_identifier};
 use crate::mac::MacAddr;
 
-/// Addresses with a meaning in one family (router, host's loopback, this host and resolver, of which
-/// two have a link-local address as well in IPv6).
+/// Addresses with a meaning in one family (router, host's loopback, this host and resolver, of
+/// which two have a link-local address as well in IPv6).
 pub(super) const MEANINGS_CAP: usize = 6;
 /// Addresses that DHCP hands out at most (those of slirp4netns, `.15` to `.30`).
 pub(crate) const POOL_CAP: usize = 16;
@@ -61,8 +61,8 @@ pub struct Family<A> {
 pub struct Meanings<A>([Option<(A, Meaning<A>)>; MEANINGS_CAP]);
 
 impl<A: Copy + PartialEq> Family<A> {
-    /// A guest at `guest` in a network with a prefix of `prefix_len` bits, in which nothing else has
-    /// a meaning.
+    /// A guest at `guest` in a network with a prefix of `prefix_len` bits, in which nothing else
+    /// has a meaning.
     pub const fn new(guest: A, prefix_len: u8) -> Self {
         Self {
             guest,
@@ -247,9 +247,9 @@ impl Family<Ipv6Addr> {
     }
 
     /// The address that a guest with this Ethernet address makes for itself from our router
-    /// advertisements, unless it was told to hide the Ethernet address (RFC 4862 section 5.5.3 with the
-    /// modified EUI-64 of RFC 4291 appendix A; Linux' `addr_gen_mode` 0, which new namespaces have).
-    /// `None` where the network is not a /64, in which alone guests do so.
+    /// advertisements, unless it was told to hide the Ethernet address (RFC 4862 section 5.5.3 with
+    /// the modified EUI-64 of RFC 4291 appendix A; Linux' `addr_gen_mode` 0, which new namespaces
+    /// have). `None` where the network is not a /64, in which alone guests do so.
     pub const fn address_made_from(&self, mac: MacAddr) -> Option<Ipv6Addr> {
         if self.prefix_len != 64 {
             return None;

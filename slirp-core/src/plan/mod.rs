@@ -131,8 +131,8 @@ impl AddressPlan {
         }
     }
 
-    /// Whether `address` is ours and stands for something other than itself, as a mere router does not.
-    /// We answer echo requests to such an address ourselves.
+    /// Whether `address` is ours and stands for something other than itself, as a mere router does
+    /// not. We answer echo requests to such an address ourselves.
     pub fn stands_for_another(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.stands_for_another(v4)),
@@ -168,8 +168,8 @@ impl AddressPlan {
         }
     }
 
-    /// Whether `address`, which the list translates to nothing, stands for the host's loopback because
-    /// it lies in the guest's network.
+    /// Whether `address`, which the list translates to nothing, stands for the host's loopback
+    /// because it lies in the guest's network.
     pub fn is_unlisted_host(&self, address: IpAddr) -> bool {
         let unlisted = match address {
             IpAddr::V4(_) => self.ipv4().map(|family| family.unlisted),
@@ -178,8 +178,8 @@ impl AddressPlan {
         unlisted == Some(Unlisted::HostLoopback) && self.contains(address)
     }
 
-    /// Whether the guest takes `address` for a neighbour that we do not answer for, so that it would
-    /// ask the link in vain.
+    /// Whether the guest takes `address` for a neighbour that we do not answer for, so that it
+    /// would ask the link in vain.
     pub fn is_unreachable_neighbor(&self, address: IpAddr) -> bool {
         self.answers == Answers::OnlyOurs && self.contains(address)
     }
@@ -198,8 +198,8 @@ impl AddressPlan {
             && has_family
     }
 
-    /// The address that stands for us as a router in the family of `like`: the source of errors, and
-    /// of what the guest could not address otherwise.
+    /// The address that stands for us as a router in the family of `like`: the source of errors,
+    /// and of what the guest could not address otherwise.
     pub fn stand_in(&self, like: IpAddr) -> Option<IpAddr> {
         match like {
             IpAddr::V4(_) => self.ipv4().and_then(Family::stand_in).map(IpAddr::V4),
@@ -222,8 +222,8 @@ impl AddressPlan {
         }
     }
 
-    /// The source of every frame to the guest in the family of `like`: the gateway's MAC address, as
-    /// a router's frames have it.
+    /// The source of every frame to the guest in the family of `like`: the gateway's MAC address,
+    /// as a router's frames have it.
     pub const fn our_mac(&self, like: IpAddr) -> MacAddr {
         match like {
             IpAddr::V4(_) => self.macs[0],

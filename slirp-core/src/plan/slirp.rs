@@ -10,7 +10,8 @@ use core::str::FromStr;
 use super::PlanError;
 use super::family::{Family, Meaning, Unlisted};
 
-/// An IPv4 network with the numbers of slirp4netns, and an IPv6 network beside it where one is wanted.
+/// An IPv4 network with the numbers of slirp4netns, and an IPv6 network beside it where one is
+/// wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SlirpNetwork {
     network: Ipv4Addr,
@@ -142,8 +143,8 @@ impl Ipv6Plan {
     /// Length of the prefix in bits.
     pub const PREFIX_LEN: u8 = 64;
 
-    /// A plan for the /64 network `prefix`. It may be a unique local one (RFC 4193) or any other that
-    /// the guest does not have to reach: all of it stands for this host.
+    /// A plan for the /64 network `prefix`. It may be a unique local one (RFC 4193) or any other
+    /// that the guest does not have to reach: all of it stands for this host.
     ///
     /// # Errors
     /// [`PlanError::Ipv6Reserved`] and, checked after that, [`PlanError::Ipv6HostBits`] when any of

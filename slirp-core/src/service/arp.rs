@@ -1,8 +1,9 @@
 //! ARP towards the guest (RFC 826, RFC 5227).
 //!
-//! Owns the answers for our addresses, and what is learnt about guests. Which addresses those are is
-//! decided by the plan ([`AddressPlan::answers_for`]): by default the ones with a meaning, so that a
-//! guest's probe for its own address finds no conflict. The table of what was learnt is [`NeighborTable`](super::neighbor::NeighborTable).
+//! Owns the answers for our addresses, and what is learnt about guests. Which addresses those are
+//! is decided by the plan ([`AddressPlan::answers_for`]): by default the ones with a meaning, so
+//! that a guest's probe for its own address finds no conflict. The table of what was learnt is
+//! [`NeighborTable`](super::neighbor::NeighborTable).
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -31,7 +32,7 @@ pub struct ArpOutcome {
 /// Takes a whole Ethernet frame that carries ARP.
 ///
 /// # Errors
-/// [`DiscardReason::ArpInvalid`] when it is truncated or no Ethernet/IPv4 ARP,
+/// [`DiscardReason::ArpInvalid`] when it is truncated or not Ethernet/IPv4 ARP,
 /// [`DiscardReason::ArpNotForUs`] when there is nothing to answer and nothing to learn.
 pub fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, DiscardReason> {
     let arp = frame.first_chunk::<ARP_FRAME_LEN>().ok_or(DiscardReason::ArpInvalid)?;
@@ -70,7 +71,7 @@ pub fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     emit(REQUEST, ours, (MacAddr([0; 6]), target), MacAddr::BROADCAST)
 }
 
-/// A frame in which whoever has `mac` tells everyone that `address` is its own from now on (RFC
+/// A frame in which the station at `mac` tells everyone that it has `address` from now on (RFC
 /// 5227 section 3).
 pub fn announcement(mac: MacAddr, address: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     emit(REQUEST, (mac, address), (MacAddr([0; 6]), address), MacAddr::BROADCAST)

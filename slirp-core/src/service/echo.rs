@@ -1,7 +1,7 @@
 //! Echo replies from the virtual addresses themselves (RFC 792, RFC 4443 section 4.2).
 //!
-//! Owns the answer to an echo request for the gateway or the DNS address; clients take it as a sign
-//! of readiness, so it depends on neither policy nor host. Which requests come here is decided in
+//! Owns the answer to an echo request for an address of ours. Clients take it as a sign of
+//! readiness, so it depends on neither policy nor host. Which requests come here is decided in
 //! [`policy`](crate::policy).
 
 use core::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::wire::ip::{IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6, u16_at};
 /// request, to `out`. The reply is as long as the request and may need to be fragmented.
 ///
 /// # Errors
-/// [`DiscardReason::IcmpUnsupported`] when it is no echo request,
+/// [`DiscardReason::IcmpUnsupported`] when it is not an echo request,
 /// [`DiscardReason::TransportHeaderInvalid`] when it is truncated or a fragment,
 /// [`DiscardReason::TransportChecksumInvalid`], or why its IP headers could not be read. Then
 /// nothing is appended.

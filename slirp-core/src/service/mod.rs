@@ -1,4 +1,4 @@
-//! What answers on the virtual addresses themselves.
+//! Services on the virtual addresses.
 //!
 //! Owns one file per service. Services take packets of the guest and give packets back; they know
 //! neither flows nor each other.

@@ -1,8 +1,9 @@
 //! Neighbour discovery towards the guest (RFC 4861).
 //!
-//! Owns the answers to solicitations for our four virtual IPv6 addresses, the validation that
-//! RFC 4861 section 7.1 and 6.1.1 prescribe, and what is learnt about guests. When and what the
-//! router advertises is in [`router_advertisement`](super::router_advertisement).
+//! Owns the answers to solicitations for the addresses that the plan answers for
+//! ([`AddressPlan::answers_for`]), the validation that RFC 4861 section 7.1 and 6.1.1 prescribe,
+//! and what is learnt about guests. When and what the router advertises is in
+//! [`router_advertisement`](super::router_advertisement).
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -54,8 +55,8 @@ pub struct NdpOutcome {
 ///
 /// # Errors
 /// [`DiscardReason::NdpInvalid`] when RFC 4861 tells to discard it,
-/// [`DiscardReason::NdpNotForUs`] for a solicitation of somebody else,
-/// [`DiscardReason::IcmpUnsupported`] for every type that is not listened to (router
+/// [`DiscardReason::NdpNotForUs`] for a solicitation of another station,
+/// [`DiscardReason::IcmpUnsupported`] for every type that is not handled (router
 /// advertisements and redirects of a guest among them), [`DiscardReason::Ipv6Disabled`].
 pub fn handle_ndp(
     plan: &AddressPlan,
@@ -89,7 +90,7 @@ pub fn handle_ndp(
     let wanted =
         if icmp_type == NEIGHBOR_ADVERTISEMENT { TARGET_LINK_LAYER } else { SOURCE_LINK_LAYER };
     let link_layer = link_layer_option(&icmp[body_len..], wanted)?;
-    // A sender without an address has none to be learnt (RFC 4861 sections 6.1.1 and 7.1.1).
+    // A sender without an address has no address to be learnt (RFC 4861 sections 6.1.1 and 7.1.1).
     if source.is_unspecified() && link_layer.is_some() && icmp_type != NEIGHBOR_ADVERTISEMENT {
         return Err(invalid);
     }
@@ -144,7 +145,7 @@ pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
     })
 }
 
-/// A packet in which whoever has `mac` tells all nodes that `address` is its own from now on (RFC
+/// A packet in which the station at `mac` tells all nodes that it has `address` from now on (RFC
 /// 4861 section 7.2.6).
 pub fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
     let mut icmp = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAG_OVERRIDE, 0, 0, 0];
@@ -159,7 +160,8 @@ pub fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
 
 fn advertisement(target: Ipv6Addr, asker: Ipv6Addr, asker_mac: MacAddr) -> NdpPacket {
     let source_mac = AddressPlan::mac_of(IpAddr::V6(target));
-    // Who has no address yet is told through the group of all nodes (RFC 4861 section 7.2.4).
+    // An asker without an address is answered through the group of all nodes (RFC 4861 section
+    // 7.2.4).
     let (destination, destination_mac, solicited) = if asker.is_unspecified() {
         (ALL_NODES, multicast_mac(ALL_NODES), 0)
     } else {

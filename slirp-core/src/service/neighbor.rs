@@ -1,8 +1,8 @@
 //! Which MAC address a guest address has.
 //!
-//! Owns a table of both families. A guest can claim as many addresses as it likes, so the address
-//! that was heard of longest ago makes room: of the guest itself, or on a shared network of the
-//! member that has a quarter of the table, or most of a full one.
+//! Owns a table of both families. A guest can claim any number of addresses, so a full table evicts
+//! the address that was heard longest ago. On a shared network it evicts from the member at its cap
+//! of a quarter of the table, or from the member with most entries.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -17,15 +17,16 @@ use crate::wire::MacAddr;
 /// behind guests (about 130 bytes each).
 pub const NEIGHBORS_CAP: usize = 1_024;
 
-/// How long an address is used without hearing from its owner before it is asked for again: as long as
-/// a neighbour that is spoken to may be silent (RFC 4861 section 10: `DELAY_FIRST_PROBE_TIME`).
+/// How long an address is used, without a sign of its owner, before the owner is asked again: the
+/// time for which an active neighbour may be silent (RFC 4861 section 10:
+/// `DELAY_FIRST_PROBE_TIME`).
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Guest addresses with their MAC addresses.
 #[derive(Debug)]
 pub struct NeighborTable {
     entries: BTreeMap<IpAddr, Neighbor>,
-    /// The addresses of each holder in the order in which they were heard of.
+    /// The addresses of each holder, the one that was heard longest ago first.
     by_age: BTreeMap<(Holder, u64), IpAddr>,
     shares: Shares,
     heard: u64,
@@ -41,7 +42,7 @@ struct Neighbor {
 }
 
 impl NeighborTable {
-    /// An empty table, of which each member may have a part if the network `is_shared`.
+    /// An empty table. If the network `is_shared`, each member has its share of it.
     pub fn new(is_shared: bool) -> Self {
         Self {
             entries: BTreeMap::new(),
@@ -51,8 +52,8 @@ impl NeighborTable {
         }
     }
 
-    /// Remembers that `address`, which is `holder`'s, is at `mac`. What can belong to no single
-    /// guest is ignored.
+    /// Remembers that `holder`'s `address` is at `mac`. Addresses that no single guest can have are
+    /// ignored.
     pub fn learn(&mut self, address: IpAddr, mac: MacAddr, holder: Holder) {
         if !mac.is_valid_source() || !is_single_guest(address) {
             return;
@@ -69,7 +70,7 @@ impl NeighborTable {
         self.shares.add(holder, 1);
     }
 
-    /// Forgets everything for which `is_gone` says so.
+    /// Forgets every address for which `is_gone` holds.
     pub fn forget(&mut self, is_gone: impl Fn(IpAddr, MacAddr) -> bool) {
         let is_gone = |&(&address, neighbor): &(&IpAddr, &Neighbor)| is_gone(address, neighbor.mac);
         let gone: Vec<_> =
@@ -79,13 +80,14 @@ impl NeighborTable {
         }
     }
 
-    /// Where `address` was last heard.
+    /// The MAC address that `address` was last heard from.
     pub fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
         self.entries.get(&address).map(|neighbor| neighbor.mac)
     }
 
-    /// Notes that `address` is used. Returns whether its owner is to be asked for again, because nothing
-    /// was heard of it for [`DOUBT_INTERVAL`] of use: it may have another MAC address by now.
+    /// Notes that `address` is used. Returns whether its owner is to be asked again: it was used
+    /// for [`DOUBT_INTERVAL`] without a sign of the owner, which may have another MAC address by
+    /// now.
     pub fn is_doubtful(&mut self, address: IpAddr, now: Instant) -> bool {
         let Some(neighbor) = self.entries.get_mut(&address) else {
             return false;

@@ -83,11 +83,11 @@ impl RouterAdvertiser {
         Some(advertiser)
     }
 
-    /// A guest asks. The first is answered at once, because it waits for it; a multicast answer
-    /// serves everyone who asks within [`MIN_DELAY`] (RFC 4861 section 6.2.6).
+    /// A guest asks. The first solicitation is answered at once, because the guest waits for it; a
+    /// multicast answer serves every guest that asks within [`MIN_DELAY`] (RFC 4861 section 6.2.6).
     ///
     /// We differ in leaving out the random delay of up to 0.5 s before an answer: it spreads the
-    /// answers of several routers, and here is only one.
+    /// answers of several routers, and we are the only one.
     pub fn handle_solicitation(&mut self, now: Instant) {
         let allowed_at = self.sent_at.map_or(now, |sent_at| (sent_at + MIN_DELAY).max(now));
         self.next_at = self.next_at.min(allowed_at);

@@ -1,9 +1,9 @@
 //! Search domains in the form in which DHCP, DHCPv6 and router advertisements carry them.
 //!
-//! Owns the check that a text is a domain name and its encoding as a sequence of labels
-//! (RFC 1035 section 3.1), which RFC 3397 section 2, RFC 8415 section 10 and RFC 8106 section 5.2 take
-//! over. Names are never compressed: the latter two forbid it, and DHCP clients are found that
-//! cannot undo it.
+//! Owns the check that a text is a domain name and its encoding as a sequence of labels (RFC 1035
+//! section 3.1), which RFC 3397 section 2, RFC 8415 section 10 and RFC 8106 section 5.2 take over.
+//! Names are never compressed: the latter two forbid it, and some DHCP clients cannot decompress
+//! names.
 
 /// Longest encoded name in bytes, its root label included (RFC 1035 section 2.3.4).
 const NAME_CAP: usize = 255;
@@ -18,9 +18,9 @@ pub struct SearchDomain {
 }
 
 impl SearchDomain {
-    /// Takes `text` such as `example.org`, with or without a final dot. `None` when it is no domain
-    /// name: labels have 1 to 63 letters, digits, hyphens or underscores. Clients hand these
-    /// names to scripts and write them to files, so nothing else is passed on.
+    /// Takes `text` such as `example.org`, with or without a final dot. `None` when it is not a
+    /// domain name: labels have 1 to 63 letters, digits, hyphens or underscores. Clients hand these
+    /// names to scripts and write them to files, so other characters are refused.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.strip_suffix('.').unwrap_or(text);
         let mut labels = Vec::with_capacity(text.len() + 2);
@@ -47,7 +47,7 @@ impl SearchDomain {
     }
 }
 
-/// As many of `domains`, first ones first, as fit into `cap` bytes together.
+/// As many of `domains`, in order, as fit into `cap` bytes together.
 pub fn encode_list(domains: &[SearchDomain], cap: usize) -> Vec<u8> {
     let mut list = Vec::new();
     for domain in domains {

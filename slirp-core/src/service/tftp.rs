@@ -1,8 +1,8 @@
 //! TFTP on the gateway: every transfer is refused (RFC 1350).
 //!
-//! Owns the refusal, which is what slirp4netns answers: a boot loader that asks for a file goes on
-//! to its next choice at once instead of waiting for a time-out. There is no folder to serve, so
-//! the name of the file is not even looked at.
+//! Owns the refusal, which slirp4netns sends as well: a boot loader that asks for a file goes on to
+//! its next choice at once instead of waiting for a timeout. No folder is served, so the file name
+//! is not read.
 
 use crate::discard::DiscardReason;
 
@@ -14,7 +14,7 @@ const WRITE_REQUEST: u16 = 2;
 /// Opcode 5 (error), code 2 (access violation) and its text (RFC 1350 section 5 and appendix).
 const ACCESS_VIOLATION: &[u8] = b"\0\x05\0\x02Access violation\0";
 
-/// Takes the payload of a datagram to port 69 and returns that of the answer.
+/// Takes the payload of a datagram to port 69 and returns the payload of the answer.
 ///
 /// # Errors
 /// [`DiscardReason::TftpNotAnswered`] for everything but read and write requests: data,

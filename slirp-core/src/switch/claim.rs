@@ -1,8 +1,8 @@
-//! What a frame of a member says about its sender, and for whom it can be.
+//! What a frame of a member says about its sender, and where it may go.
 //!
 //! Owns the reading of one frame: virtio-net header, Ethernet, ARP, IP, neighbour discovery, as far
-//! as senders name themselves there; and the roles that no member has. Whether the sender may call
-//! itself so is decided in [`tenure`](super::tenure).
+//! as they name the sender; and the messages that no member may send. Whether the sender may use
+//! these addresses is decided in [`tenure`](super::tenure).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,14 +36,14 @@ const ARP_REPLY: u8 = 2;
 /// Options "source link-layer address" and "target link-layer address" (RFC 4861 section 4.6.1).
 const LINK_LAYER_OPTIONS: core::ops::RangeInclusive<u8> = 1..=2;
 
-/// Who a frame can be for, its Ethernet destination aside.
+/// Who may receive a frame, apart from its Ethernet destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Audience {
     /// The stack alone: a service that only it offers.
     Stack,
-    /// Whoever has the destination; of a group, other members alone.
+    /// The holder of the destination; for a group, the other members alone.
     Members,
-    /// Whoever has the destination; of a group, other members and the stack.
+    /// The holder of the destination; for a group, the other members and the stack.
     Everybody,
 }
 
@@ -52,9 +52,9 @@ pub(super) enum Audience {
 pub(super) struct Claim {
     pub(super) source: MacAddr,
     pub(super) destination: MacAddr,
-    /// Ethernet addresses that the sender calls its own inside the frame.
+    /// Ethernet addresses that the frame claims for its sender, beside the source.
     pub(super) macs: [Option<MacAddr>; 2],
-    /// IP addresses that the sender calls its own.
+    /// IP addresses that the frame claims for its sender.
     pub(super) addresses: [Option<IpAddr>; 2],
     pub(super) audience: Audience,
 }
@@ -105,7 +105,7 @@ impl Claim {
         let address = |at: usize| Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]);
         let (sender, target) = (address(14), address(24));
         self.macs[0] = Some(mac_at(arp, 8));
-        // A probe (RFC 5227) says nothing about its sender.
+        // A probe (RFC 5227) claims no address for its sender.
         if !sender.is_unspecified() {
             self.addresses[0] = Some(single(plan, IpAddr::V4(sender))?);
         }
@@ -141,15 +141,14 @@ impl Claim {
         } else if ip.protocol == IpProtocol::Icmpv6 && ip.source.is_ipv6() {
             self.read_icmpv6(plan, ip, transport)?;
         }
-        // Without an address a host speaks to DHCP servers, and in IPv6 to its neighbours.
+        // A host without an address may address DHCP servers and, in IPv6, its neighbours.
         if ip.source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && self.audience != Audience::Stack {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         Ok(self)
     }
 
-    /// Only the first fragment says what it is all about, and all of its headers are to be there
-    /// (RFC 7112).
+    /// Only the first fragment has the transport header, and it must have all headers (RFC 7112).
     fn read_fragment(&mut self, packet: &[u8]) -> Result<(), DiscardReason> {
         let located = Located::parse(packet)?;
         if located.fragment.is_some_and(|fragment| fragment.offset != 0) {
@@ -207,7 +206,7 @@ impl Claim {
             NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT => 24,
             _ => return Ok(()),
         };
-        // No extension header has a use here, and none is to hide anything (RFC 6980).
+        // Extension headers have no use here, and must not hide anything (RFC 6980).
         if ip.header_len != IPV6_HEADER_LEN || icmp.len() < body_len {
             return Err(DiscardReason::NdpInvalid);
         }
@@ -241,7 +240,7 @@ fn link_layer_addresses(mut options: &[u8]) -> Result<[Option<MacAddr>; 2], Disc
         if LINK_LAYER_OPTIONS.contains(&kind)
             && let Some(place) = macs.get_mut(usize::from(kind - 1))
         {
-            // A second one could say something else to its reader.
+            // With two options, receivers could disagree about which one counts.
             if place.is_some() {
                 return Err(DiscardReason::NdpInvalid);
             }
@@ -270,7 +269,7 @@ fn single(plan: &AddressPlan, address: IpAddr) -> Result<IpAddr, DiscardReason> 
     Ok(address)
 }
 
-/// A frame that leaves nothing to the other side.
+/// Refuses a frame that leaves work to the receiver.
 fn refuse_offload(vnet: &VnetHeader) -> Result<(), DiscardReason> {
     if vnet.gso == Gso::None && vnet.flags & FLAG_NEEDS_CSUM == 0 {
         Ok(())
@@ -279,7 +278,7 @@ fn refuse_offload(vnet: &VnetHeader) -> Result<(), DiscardReason> {
     }
 }
 
-/// Six bytes at `at`; the callers have seen that they are there.
+/// Six bytes at `at`, which the callers have checked to be there.
 fn mac_at(bytes: &[u8], at: usize) -> MacAddr {
     let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
     bytes.map(|&mac| MacAddr(mac)).unwrap_or_default()

@@ -1,10 +1,10 @@
-//! The switch of a shared network: which frame of which member goes to whom.
+//! The switch of a shared network: where each frame of a member goes.
 //!
 //! Owns the ports of the members, who may use which Ethernet and IP address, and the decision about
-//! each frame. What a frame claims is read in `claim`, who holds what is kept in `tenure`. Reading
-//! and writing frames is left to the host side, everything that is for the gateway or the DNS
-//! server to the [`stack`](crate::stack). IEEE 802.1D (learning), RFC 826, RFC 4861, RFC 6105 and
-//! RFC 7610 (what a port may not say).
+//! each frame. The claims of a frame are read in `claim`; the holders of addresses are kept in
+//! `tenure`. Reading and writing frames is left to the host side, and frames for our own addresses
+//! to the [`stack`](crate::stack). IEEE 802.1D (learning), RFC 826, RFC 4861, RFC 6105 and
+//! RFC 7610 (messages that a port may not send).
 //!
 //! # Theory of operation
 //!
@@ -13,24 +13,24 @@
 //! know of ports: an address or MAC address of a packet that reaches it belongs to one member only,
 //! so replies to it leave through that member's port.
 //!
-//! *Who holds an address.*
+//! *The holder of an address.*
 //!
 //! | address | holder |
 //! | --- | --- |
-//! | a member's own (assigned) MAC, IPv4 and IPv6 address | the member, for as long as it is one |
-//! | the IPv6 addresses made from its MAC address (RFC 4862): link-local, in the prefix | the same |
-//! | the virtual MAC and IP addresses | nobody |
-//! | other IPv4 addresses of the network | nobody |
-//! | any other (networks nested behind a member, addresses made in other ways) | who used it first, for as long as it is a member |
+//! | a member's own (assigned) MAC, IPv4 and IPv6 address | the member, until it leaves |
+//! | IPv6 addresses made from its MAC address (RFC 4862) | the member, until it leaves |
+//! | the virtual MAC and IP addresses | no member |
+//! | other IPv4 addresses of the network | no member |
+//! | any other (networks nested behind a member) | the first member to use it, until it leaves |
 //!
 //! *Each frame* is checked from the outside in: virtio-net header, Ethernet source, then what ARP,
-//! neighbour discovery or the IP header say about the sender. Messages of roles that no member has
-//! (router, DHCP server) are discarded. Then its Ethernet destination decides. One that nobody is
-//! known to have is discarded and not flooded: every address here was told by its holder first.
+//! neighbour discovery or the IP header say about the sender. Messages that only a router or a
+//! DHCP server sends are discarded. Then its Ethernet destination decides. A frame for an unknown
+//! destination is discarded and not flooded: every holder has announced its address first.
 //!
 //! *Limits.* [`MEMBERS_CAP`] ports; [`MACS_CAP`] and [`ADDRESSES_CAP`] per port, beyond which a
-//! member's new addresses are refused. Nothing that one member does makes another one's entry go
-//! away.
+//! member's new addresses are refused. No member can remove
+//! another member's entries.
 //!
 //! *Deliberate omissions.* Entries do not age: links are not moved from port to port here. There is
 //! no spanning tree, so a member that bridges two of its own interfaces to this network makes a
@@ -54,7 +54,7 @@ use tenure::Tenure;
 
 pub use tenure::{ADDRESSES_CAP, MACS_CAP};
 
-/// Number of a port; used again once its member has gone.
+/// Port index; reused after its member leaves.
 pub type PortIndex = usize;
 
 /// Where a frame goes.
@@ -77,7 +77,7 @@ pub enum Recipients {
     Others,
 }
 
-/// What a member that has gone was known by.
+/// The addresses of a member that has left.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Released {
     /// Its Ethernet addresses.
@@ -101,7 +101,7 @@ impl Switch {
         Self { plan, ports: Vec::new(), tenure: Tenure::new(plan) }
     }
 
-    /// Connects a member. What others have used of its addresses is theirs no more.
+    /// Connects a member. Its addresses are taken from members that have used them.
     ///
     /// # Errors
     /// Those of [`Member::validate`]; [`MemberError::AddressTaken`] and [`MemberError::MacTaken`]
@@ -167,11 +167,11 @@ impl Switch {
         }
     }
 
-    /// Who gets a frame of the stack, which begins with a virtio-net header. `Others` are all
+    /// Where a frame of the stack goes, which begins with a virtio-net header. `Others` are all
     /// members.
     ///
     /// # Errors
-    /// [`DiscardReason::MemberUnknown`] when its destination is nobody's (any more).
+    /// [`DiscardReason::MemberUnknown`] when no member has its destination (any more).
     pub fn route_from_stack(&self, frame: &[u8]) -> Result<Recipients, DiscardReason> {
         let destination = frame
             .get(VNET_HEADER_LEN..)

@@ -1,7 +1,7 @@
-//! Who holds which address.
+//! Which member holds which address.
 //!
-//! Owns the two tables from an address to a port, and their rules: what was assigned comes before
-//! what was used first, and what was used first stays until its holder goes.
+//! Owns the two tables from an address to a port, and their rules: an assigned address belongs to
+//! its member, and any other address to the member that used it first, until that member leaves.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl Tenure {
         self.macs.get(&mac.0).map(|holding| holding.port)
     }
 
-    /// Gives `port` what its member was assigned, all of it or nothing.
+    /// Assigns its member's addresses to `port`: all of them or, on an error, none.
     pub(super) fn assign(&mut self, port: PortIndex, member: &Member) -> Result<(), MemberError> {
         let plan = self.plan;
         if self.is_virtual_mac(member.mac) {
@@ -89,7 +89,7 @@ impl Tenure {
         Ok(())
     }
 
-    /// Takes everything that `port` holds.
+    /// Releases everything that `port` holds.
     pub(super) fn release(&mut self, port: PortIndex) -> Released {
         let mut released = Released::default();
         self.macs.retain(|&mac, holding| {

@@ -12,15 +12,15 @@ use super::ip::{
 
 /// The fragments of one packet, in order.
 ///
-/// Empty when the packet is no IP packet, is an IPv6 fragment already, or when `mtu` leaves no room
-/// for eight bytes of payload. A packet that fits is given unchanged.
+/// Empty when the packet is not an IP packet, is already an IPv6 fragment, or when `mtu` leaves no
+/// room for eight bytes of payload. A packet that fits is given unchanged.
 #[derive(Debug)]
 pub struct Fragments<'a> {
     packet: &'a [u8],
     is_ipv6: bool,
     /// Where the part that is split starts.
     split_at: usize,
-    /// Where in the packet the next header is named (IPv6).
+    /// Offset of the next-header field (IPv6).
     next_header_at: usize,
     /// Payload bytes of every fragment but the last, or `None` for a packet that fits.
     step: Option<usize>,

@@ -1,8 +1,8 @@
 //! From an Ethernet frame down to where its transport header starts.
 //!
 //! Owns the walk over Ethernet II, IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200
-//! section 4), with every length checked against the bytes that are there. It leaves what the
-//! transport header says to the flows. Nothing here allocates.
+//! section 4), with every length checked against the bytes that are there. The transport header is
+//! read by the flows. Nothing here allocates.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,9 +28,9 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// The Ethernet header of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EthernetHeader {
-    /// Who the frame is for; not checked, everything on a TAP device is for us.
+    /// Destination; not checked, because every frame on a TAP device is for us.
     pub destination: MacAddr,
-    /// Who sent it.
+    /// Source.
     pub source: MacAddr,
     /// What is inside.
     pub ethertype: u16,
@@ -69,9 +69,9 @@ impl EthernetHeader {
 /// What the IP header of a packet says, extension headers included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IpHeader {
-    /// Who sent the packet.
+    /// Source.
     pub source: IpAddr,
-    /// Who it is for.
+    /// Destination.
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub hop_limit: u8,

@@ -3,7 +3,7 @@
 //! Owns the table from a host socket's failure to what the guest sees ([`GuestSignal`]), and the
 //! bytes of error messages and echo replies (RFC 792, RFC 1122 section 3.2.2, RFC 1191, RFC 1812
 //! section 4.3, RFC 4443). Every byte is written: smoltcp's emitter leaves four bytes of an error
-//! as it found them and makes up the quoted header. Who may send how often is left to the callers.
+//! as it found them and makes up the quoted header. Rate limits are left to the callers.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::RangeInclusive;
@@ -87,8 +87,8 @@ impl GuestSignal {
             (HostError::HostUnreachable | HostError::TimedOut, _) => {
                 Self::Icmp(IcmpError::HostUnreachable)
             }
-            // The host's path MTU is no business of a guest whose TCP ends here: it would only
-            // shrink its segments towards us.
+            // The guest's TCP connection is terminated here, so the host's path MTU does not
+            // concern it: the guest would only shrink its segments towards us.
             (HostError::TooLarge(_), Protocol::Tcp) => Self::Icmp(IcmpError::NetworkUnreachable),
             (HostError::TooLarge(mtu), Protocol::Udp | Protocol::Echo) => {
                 // Zero says "not known" (RFC 1191 section 3).
@@ -98,8 +98,8 @@ impl GuestSignal {
                 };
                 Self::Icmp(IcmpError::TooBig { mtu })
             }
-            // A program that is told at once can act; one whose SYNs vanish hangs for minutes. A
-            // reset would be the remote's word, and it did not refuse.
+            // A program that is told at once can act; a program whose SYNs vanish hangs for
+            // minutes. A reset would claim that the remote refused, which it did not.
             (HostError::Exhausted, Protocol::Tcp) => {
                 Self::Icmp(IcmpError::AdministrativelyProhibited)
             }

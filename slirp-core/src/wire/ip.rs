@@ -2,8 +2,8 @@
 //!
 //! Owns the fixed headers of IPv4 (RFC 791 section 3.1) and IPv6 (RFC 8200 section 3) in front of
 //! packets that the stack makes itself, their pseudo-header sums, and the bounded walk over IPv6
-//! extension headers (RFC 8200 section 4). Which packets are acceptable is decided by those who
-//! receive them.
+//! extension headers (RFC 8200 section 4). Which packets are acceptable is decided by their
+//! receivers.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -83,9 +83,10 @@ impl IpPair {
 
     /// Appends the header of a packet whose payload has `payload_len` bytes.
     ///
-    /// IPv4: identification 0, DF clear (RFC 6864 leaves the identification of what is not
-    /// fragmented to us; who fragments it later chooses one). IPv6: flow label 0. A payload beyond
-    /// [`payload_cap`](Self::payload_cap) is a mistake of the caller and announces 65,535 bytes.
+    /// IPv4: identification 0, DF clear (RFC 6864 leaves the identification of an unfragmented
+    /// packet to us; the code that fragments it later chooses one). IPv6: flow label 0. A payload
+    /// beyond [`payload_cap`](Self::payload_cap) is a mistake of the caller and announces 65,535
+    /// bytes.
     pub fn emit_header(self, out: &mut Vec<u8>, fields: HeaderFields, payload_len: usize) {
         let HeaderFields { protocol, hop_limit, traffic_class } = fields;
         match self {
@@ -177,8 +178,8 @@ pub struct Located<'a> {
     pub protocol: u8,
     /// Where the upper-layer header starts.
     pub payload_at: usize,
-    /// Where the byte lies that names what follows the last header before the payload or, in a
-    /// fragmented IPv6 packet, before the fragment header.
+    /// Offset of the next-header field that names the payload or, in a fragmented IPv6 packet, the
+    /// fragment header.
     pub next_header_at: usize,
     /// Present when the packet says that it is a fragment.
     pub fragment: Option<FragmentInfo>,

@@ -3,9 +3,9 @@
 //! Owns the unfinished datagrams of both families (RFC 791 section 3.2, RFC 8200 section 4.5).
 //! Fragments may arrive in any order; an exact repetition is ignored; any other overlap ends the
 //! whole datagram, fragments that are yet to come included (RFC 5722, for IPv4 as well, like
-//! Linux). Bounded in datagrams, in bytes as they are really allocated, and in time; what is oldest
-//! makes room, and where fragments have several owners, the oldest of the one that has most.
-//! Reporting and counting are left to the caller.
+//! Linux). Bounded in datagrams, in allocated bytes, and in time. The oldest datagram is evicted;
+//! where fragments have several owners, the oldest of the owner with most. Reporting and counting
+//! are left to the caller.
 
 use core::mem::size_of;
 use std::collections::BTreeMap;
@@ -55,14 +55,14 @@ type Range = (u16, u16);
 struct Unfinished {
     /// Order of arrival; the key of the other map.
     order: u64,
-    /// Whose it is.
+    /// Owner of the datagram.
     owner: u64,
     expires_at: Instant,
     /// A fragment contradicted another: everything of this datagram is discarded until it expires.
     is_ruined: bool,
     /// Headers of the first fragment up to its payload.
     header: Vec<u8>,
-    /// Where in `header` the byte lies that says what follows.
+    /// Offset in `header` of the field that names the payload.
     next_header_at: usize,
     /// The next header that the first fragment's fragment header names (IPv6).
     next_header: u8,
@@ -199,7 +199,7 @@ impl Unfinished {
 /// A datagram that did not become whole in time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExpiredDatagram {
-    /// The first fragment as it arrived, from its IP header on; without it nobody is told
+    /// The first fragment as it arrived, from its IP header on; without it no error is sent
     /// (RFC 792 "time exceeded", RFC 8200 section 4.5).
     pub first_fragment: Option<Vec<u8>>,
 }
@@ -216,7 +216,7 @@ pub struct Reassembler {
     datagrams_cap: usize,
     lifetime: core::time::Duration,
     evicted: u64,
-    /// Whether fragments of more than the one nameless owner have been seen.
+    /// Whether fragments of more than the default owner have been seen.
     has_owners: bool,
 }
 
@@ -239,8 +239,8 @@ impl Reassembler {
 
     /// Takes one IP packet; gives the whole packet that it completes.
     ///
-    /// A packet that is no fragment, or a fragment that is a whole datagram (RFC 6946), is given
-    /// back at once without a look at the others. The IPv4 header checksum is the caller's.
+    /// A packet that is not a fragment, or a fragment that is a whole datagram (RFC 6946), is
+    /// returned at once. The caller checks the IPv4 header checksum.
     ///
     /// # Errors
     /// The reason for which this fragment (and what was there of its datagram) was discarded.
@@ -321,8 +321,9 @@ impl Reassembler {
         self.datagrams.get(key).map(|unfinished| unfinished.expires_at)
     }
 
-    /// Drops what has expired at `now` and names those of which fragments were waiting, oldest
-    /// first. Datagrams that were discarded earlier because of a contradiction are not named.
+    /// Drops datagrams that have expired at `now` and returns the ones that were still incomplete,
+    /// oldest first. Datagrams that were discarded earlier because of a contradiction are not among
+    /// them.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<ExpiredDatagram> {
         let mut expired = Vec::new();
         while self.poll_timeout().is_some_and(|at| at <= now) {
@@ -335,7 +336,7 @@ impl Reassembler {
         expired
     }
 
-    /// How many datagrams had to make room since the last call; each is a
+    /// How many datagrams were evicted since the last call; each is a
     /// [`DiscardReason::FragmentMemoryExhausted`].
     pub const fn take_evicted(&mut self) -> u64 {
         core::mem::replace(&mut self.evicted, 0)
@@ -356,8 +357,8 @@ impl Reassembler {
         self.bytes
     }
 
-    /// Takes the datagram out of the books, or starts it. What has expired but was not yet
-    /// collected by [`handle_timeout`](Self::handle_timeout) may still be completed.
+    /// Removes the datagram from the tables, or starts a new one. A datagram that has expired but
+    /// was not yet collected by [`handle_timeout`](Self::handle_timeout) may still be completed.
     fn take(&mut self, key: &Key, owner: u64, now: Instant) -> Unfinished {
         if let Some(unfinished) = self.datagrams.remove(key) {
             self.order.remove(&unfinished.order);
@@ -380,7 +381,7 @@ impl Reassembler {
         self.take_at(order)
     }
 
-    /// The oldest datagram of whoever has the most of what there is too much of.
+    /// The oldest datagram of the owner that holds most of the exhausted resource.
     fn take_of_heaviest(&mut self, weight: impl Fn(&Unfinished) -> usize) -> Option<Unfinished> {
         let mut weights: BTreeMap<u64, usize> = BTreeMap::new();
         for unfinished in self.datagrams.values() {
@@ -399,8 +400,8 @@ impl Reassembler {
         Some(unfinished)
     }
 
-    /// Evicts the oldest of the heaviest owner until one more datagram of `cost` bytes fits;
-    /// whether it does.
+    /// Evicts the oldest datagram of the heaviest owner until one more of `cost` bytes fits.
+    /// Returns whether it fits.
     fn make_room(&mut self, cost: usize) -> bool {
         if cost > self.bytes_cap || self.datagrams_cap == 0 {
             return false;

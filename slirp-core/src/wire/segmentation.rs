@@ -1,7 +1,7 @@
-//! Doing by hand what a frame leaves to its device: checksums, and the cutting into packets.
+//! Offloads in software: checksums, and the cutting of a frame into packets.
 //!
-//! Owns the way from a frame with a virtio-net header to the packets that it stands for, for a
-//! device that lacks an offload which the frame's sender had (virtio 1.2 section 5.1.6.2; RFC 9293,
+//! Owns the conversion of a frame with a virtio-net header to the packets that it stands for, for a
+//! device that lacks an offload of the frame's sender (virtio 1.2 section 5.1.6.2; RFC 9293,
 //! RFC 768). The frame and its header have been checked against each other before
 //! ([`check_offload`](super::frame::check_offload)).
 
@@ -15,7 +15,7 @@ use crate::config::Offload;
 use crate::discard::DiscardReason;
 
 /// Packets that one frame is cut into at most: 64 KiB in segments of 256 bytes. A sender that
-/// announces less would have us write thousands of times for one of its frames.
+/// announces shorter segments would make us write thousands of times for one frame.
 pub const SEGMENTS_CAP: usize = 256;
 
 /// FIN and PSH belong to the last segment, CWR to the first (RFC 3168 section 6.1.2).

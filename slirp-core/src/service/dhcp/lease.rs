@@ -1,10 +1,11 @@
-//! The addresses of the pool and who has them.
+//! The addresses of the pool and the clients that have them.
 //!
-//! Owns one slot per address. A client is known by its hardware address and has at most one slot,
-//! which is its own for as long as there are free ones: a guest that sleeps for days finds its
-//! address again, as with slirp4netns. In a full pool a newcomer gets the address that was offered
-//! longest ago and never asked for, or else the one whose lease ran out first. That is also the
-//! bound: a guest that invents hardware addresses fills its own pool, and only it is refused then.
+//! Owns one slot per address. A client is known by its hardware address and has at most one slot.
+//! It keeps the slot for as long as others are free: a guest that sleeps for days finds its address
+//! again, as with slirp4netns. In a full pool a new client gets the address that was offered
+//! longest ago and never requested, or else the one whose lease expired first. The pool is also the
+//! bound: a guest that invents hardware addresses fills its own pool, and only that guest is
+//! refused then.
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -14,7 +15,7 @@ use crate::plan::{Family, POOL_CAP};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
-/// Who has which address.
+/// The slots of the pool.
 #[derive(Debug)]
 pub(super) struct LeasePool {
     begin: Ipv4Addr,
@@ -25,7 +26,7 @@ pub(super) struct LeasePool {
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     client: MacAddr,
-    /// Whether the client has asked for what it was offered.
+    /// Whether the client has requested what it was offered; if not, the address is merely offered.
     is_taken: bool,
     /// When it was offered or leased last.
     since: Instant,
@@ -52,8 +53,8 @@ impl LeasePool {
         Self { begin, slots: vec![None; len.min(POOL_CAP)] }
     }
 
-    /// Gives `wanted` to `client`, who gives back what it had; fails when it lies outside the pool
-    /// or is somebody else's. It is merely offered unless it `is_taken`.
+    /// Gives `wanted` to `client`, which gives back the address that it had. Fails when `wanted`
+    /// lies outside the pool or another client has it. It is merely offered unless it `is_taken`.
     pub(super) fn try_claim(
         &mut self,
         client: MacAddr,
@@ -72,14 +73,14 @@ impl LeasePool {
                 *other = None;
             }
         }
-        // Who holds a lease and looks for the address anew holds it still.
+        // A client that holds a lease and asks for an offer keeps the lease.
         let own = owner.filter(|owner| owner.client == client && !is_taken);
         self.slots[slot] = own.or(Some(Lease { client, is_taken, since: now }));
         Some(wanted)
     }
 
-    /// The address that `client` has, or else the first that nobody has, or else one that can be
-    /// spared; fails when there is none.
+    /// The address that `client` has, or else the first free one, or else one that can be spared.
+    /// Fails when there is none.
     pub(super) fn try_allocate(
         &mut self,
         client: MacAddr,

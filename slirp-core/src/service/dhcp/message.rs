@@ -64,7 +64,7 @@ pub(super) struct Request<'a> {
     pub(super) client: MacAddr,
     /// The address that the client asks for (option 50), or says that it has (`ciaddr`).
     pub(super) requested: Option<Ipv4Addr>,
-    /// The address at which the client can be spoken to (`ciaddr`).
+    /// The address at which the client can be reached (`ciaddr`).
     pub(super) present: Option<Ipv4Addr>,
     /// The server that the client has chosen (option 54).
     pub(super) server: Option<Ipv4Addr>,
@@ -77,7 +77,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`] when it is truncated, an option overruns it or has a wrong
-    /// length, or it is no request of an Ethernet client.
+    /// length, or it is not a request of an Ethernet client.
     pub(super) fn parse(message: &'a [u8]) -> Result<Self, DiscardReason> {
         let invalid = DiscardReason::DhcpInvalid;
         let fixed: &[u8; FIXED_LEN] = message.first_chunk().ok_or(invalid)?;

@@ -5,27 +5,25 @@
 //!
 //! | request | reply |
 //! | --- | --- |
-//! | DISCOVER | OFFER: what was asked for if free, else what the client has, else the first free |
-//! | REQUEST or BOOTP for an address | ACK if it is in the pool and nobody else's, else NAK |
-//! | REQUEST or BOOTP for none | ACK: what the client has, else the first free one |
-//! | either in a full pool | what was offered and not asked for, else what has run out, else none |
-//! | any other; REQUEST to another server | none |
+//! | DISCOVER | OFFER: the requested address if free, else the client's, else the first free |
+//! | REQUEST or BOOTP for an address | ACK if it is in the pool and no other client's, else NAK |
+//! | REQUEST or BOOTP without an address | ACK: the client's address, else the first free |
+//! | either in a full pool | an address offered but not requested, else an expired one, or none |
+//! | any other; REQUEST to another server | no reply |
 //!
-//! Replies are broadcast, whatever the client's flags say: it has no address yet that could be
-//! spoken to, and the link has no other listeners. A client that renews its lease has one
-//! (`ciaddr`) and may listen there alone, so that an ACK for this address goes there (RFC 2131
-//! section 4.1).
+//! Replies are broadcast, whatever the client's flags say: the client cannot be addressed yet, and
+//! the link has no other listeners. A client that renews its lease has an address (`ciaddr`) and
+//! may listen there alone, so an ACK for that address is sent to it (RFC 2131 section 4.1).
 //!
-//! We differ from RFC 2131 in taking an offered address for leased, in answering a client that we
-//! do not know (section 4.3.2 would have us stay silent, but here is no other server that could
-//! know it), and in ignoring RELEASE, DECLINE and INFORM. All of this is slirp4netns' behaviour.
+//! We differ from RFC 2131 in treating an offered address as leased, in answering unknown clients
+//! (section 4.3.2 demands silence, for the sake of other servers, and here are none), and in
+//! ignoring RELEASE, DECLINE and INFORM. slirp4netns does the same.
 //!
-//! We differ from slirp4netns in answering a renewal at the client's address; in giving addresses
-//! that nobody uses to others where there are no more; in leaving out the DNS option where the DNS
-//! service is disabled, because nobody answers there then; in giving back the address of a client
-//! that asks for another one; in ignoring requests to another server; in the fields and the server
-//! identifier of a NAK, which are those of RFC 2131 table 3; and in telling MTU, broadcast address
-//! and search domains to clients that ask for them.
+//! We differ from slirp4netns in sending the answer to a renewal to the client's address; in
+//! reusing unused addresses of a full pool; in leaving out the DNS option where the DNS service is
+//! disabled; in freeing the address of a client that requests another one; in ignoring requests to
+//! another server; in the fields and the server identifier of a NAK, which are those of RFC 2131
+//! table 3; and in telling MTU, broadcast address and search domains to clients that ask for them.
 
 mod lease;
 mod message;
@@ -52,7 +50,7 @@ use message::{
 pub const SERVER_PORT: u16 = 67;
 /// UDP port of clients.
 pub const CLIENT_PORT: u16 = 68;
-/// For how many seconds an address is leased; slirp4netns' value.
+/// Lease time in seconds; slirp4netns' value.
 pub const LEASE_SECONDS: u32 = 86_400;
 
 /// Length of the options in every reply, cookie and padding included, in bytes: what a client can
@@ -77,9 +75,9 @@ enum ReplyKind {
 pub struct DhcpOutcome {
     /// The reply as an IP packet.
     pub packet: Vec<u8>,
-    /// Where it goes: to the client, where it has the address, or to everybody.
+    /// Ethernet destination: the client, if it has the address already, else broadcast.
     pub to: MacAddr,
-    /// The address that a client has from now on, and the client; not for a mere offer.
+    /// The leased address and its client; `None` for a mere offer.
     pub leased: Option<(Ipv4Addr, MacAddr)>,
 }
 
@@ -92,7 +90,7 @@ pub struct DhcpServer {
     announces_dns: bool,
     search: Vec<SearchDomain>,
     pool: LeasePool,
-    /// On a shared network: the address that each member was assigned. There is no pool then.
+    /// On a shared network, the address that each member was assigned. The pool is not used then.
     reservations: Option<BTreeMap<[u8; 6], Ipv4Addr>>,
 }
 
@@ -113,12 +111,13 @@ impl DhcpServer {
         }
     }
 
-    /// Whether each client has an address of its own, told by [`reserve`](Self::reserve).
+    /// Whether each client has a reserved address ([`reserve`](Self::reserve)) instead of one of
+    /// the pool.
     pub const fn has_reservations(&self) -> bool {
         self.reservations.is_some()
     }
 
-    /// Gives `address` to whoever asks from `client`; nothing where there is a pool.
+    /// Reserves `address` for `client`; does nothing where addresses come from the pool.
     pub fn reserve(&mut self, client: MacAddr, address: Ipv4Addr) {
         if let Some(reservations) = &mut self.reservations {
             reservations.insert(client.0, address);
@@ -141,8 +140,8 @@ impl DhcpServer {
     }
 
     /// At `now`, takes the payload of a datagram that is [for us](Self::is_for_us) and came from
-    /// the Ethernet address `sender`. Only where there are reservations it matters whose address
-    /// that is: there a client asks for itself, and gets what it was assigned or nothing.
+    /// the Ethernet address `sender`. With reservations the sender must be the client itself, and
+    /// gets its reserved address or no reply; otherwise `sender` is ignored.
     ///
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and
@@ -186,7 +185,7 @@ impl DhcpServer {
         let reply = self.reply(&plan, gateway, &request, kind, address);
         let mut packet = Vec::new();
         let leased = (kind == ReplyKind::Ack).then_some((address, client));
-        // What the client calls its own is believed only where it is.
+        // `ciaddr` is trusted only if it is the leased address.
         let (address, to) = match leased {
             Some((address, client)) if request.present == Some(address) => (address, client),
             Some(_) | None => (Ipv4Addr::BROADCAST, MacAddr::BROADCAST),

@@ -38,9 +38,9 @@ impl DnsTcpFramer {
         Self { state: State::Prefix(None), in_flight: 0 }
     }
 
-    /// Takes bytes of the stream and says how many were taken. Fewer than all: poll the message
-    /// that is whole now, then offer the rest again. None although no message can be polled: wait
-    /// for an answer.
+    /// Takes bytes of the stream and returns how many it took. If fewer than all were taken, poll
+    /// the message that is whole now, then offer the rest again. If none were taken and no message
+    /// can be polled, wait for an answer.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while let Some(&byte) = bytes.get(taken) {
@@ -97,8 +97,9 @@ impl DnsTcpFramer {
         self.in_flight
     }
 
-    /// Whether nothing is owed to the guest: no message waits to be polled or answered. Bytes of an
-    /// unfinished message do not count, since a guest that ended its stream will not finish it.
+    /// Whether no message waits to be polled or answered, so that the connection may be closed.
+    /// Bytes of an unfinished message do not count, since a guest that ended its stream will not
+    /// finish it.
     pub const fn is_idle(&self) -> bool {
         self.in_flight == 0 && !matches!(self.state, State::Whole(_))
     }

@@ -1,8 +1,8 @@
 //! As much of the DNS message format as a relay has to understand.
 //!
 //! Owns the walk over questions and records, the guest's EDNS option, answers that are made here
-//! (SERVFAIL, FORMERR) and the cut to a UDP size. Leaves everything else in a message alone: what
-//! is not understood is passed on.
+//! (SERVFAIL, FORMERR) and the cut to a UDP size. Everything else in a message is passed on
+//! unread.
 //!
 //! RFC 1035 section 4.1 (format), RFC 2181 section 9 (TC), RFC 6891 section 6 (OPT), RFC 4035
 //! section 3.2.2 (CD), RFC 9619 (one question).
@@ -95,10 +95,10 @@ pub(super) fn message_id(message: &[u8]) -> u16 {
 
 /// Reads what a relay needs out of a message that passed [`is_query`].
 ///
-/// `None` stands for a query that no server could make sense of: its question cannot be walked, or
-/// a standard query (opcode 0) holds more than one (RFC 9619 section 4). Other opcodes lay out their
-/// first section alike (RFC 2136 section 2.3), but are passed on whatever it holds. No question at
-/// all is allowed (RFC 7873 section 5.4).
+/// `None` for a malformed query: its question cannot be walked, or a standard query (opcode 0)
+/// holds more than one (RFC 9619 section 4). Other opcodes have the same first section (RFC 2136
+/// section 2.3), but any number of entries in it. A query may have no question (RFC 7873 section
+/// 5.4).
 pub(super) fn read_query(message: &[u8]) -> Option<QueryShape> {
     let is_standard = message.get(2)? & OPCODE_MASK == 0;
     let count = u16_at(message, 4)?;

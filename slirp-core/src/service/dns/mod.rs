@@ -1,26 +1,26 @@
 //! The DNS service on the virtual address: a relay, not a resolver.
 //!
-//! Owns the queries in flight: who asked what, under which message id, until when. Leaves
-//! datagrams and streams to the flows, and the exchange with upstream resolvers to the host side,
-//! which gets each message as it came ([`HostAction::QueryDns`]).
+//! Owns the queries in flight: their origin, message id and deadline. Leaves datagrams and streams
+//! to the flows, and the exchange with upstream resolvers to the host side, which gets each message
+//! unchanged ([`HostAction::QueryDns`]).
 //!
 //! # Theory of operation
 //!
-//! A query is copied once, gets a [`DnsQueryId`] and waits for exactly one of: an answer, word that
-//! no resolver answered (SERVFAIL), or its deadline (SERVFAIL as well). Bytes of answers are not
-//! touched, with two exceptions: the message id becomes the guest's own again (upstream has a fresh
+//! A query is copied once, gets a [`DnsQueryId`] and waits for exactly one of: an answer, the
+//! report that no resolver answered (SERVFAIL), or its deadline (SERVFAIL as well). Answers are not
+//! changed, with two exceptions: the message id becomes the guest's own again (upstream has a fresh
 //! one, RFC 5452 section 4.3), and an answer over UDP that exceeds what the guest takes is cut to
 //! header, question and OPT with TC set.
 //!
 //! A guest that repeats a UDP query while it is in flight waits for the same answer: retransmission
-//! towards the resolvers is the host side's business. A query that nobody could read is answered
-//! with FORMERR here; unknown opcodes, classes, types and EDNS options are upstream's to judge.
+//! towards the resolvers is the host side's business. A malformed query is answered with FORMERR
+//! here; unknown opcodes, classes, types and EDNS options are upstream's to judge.
 //!
 //! On a shared network a member has a quarter of all queries in flight, and in a full table the
-//! member with most gives one up for a member with less: it fails there and then, and the host side
-//! is told to stop ([`HostAction::CancelDns`]).
+//! member with most queries loses one to a member with fewer: that query fails at once, and the
+//! host side is told to stop ([`HostAction::CancelDns`]).
 //!
-//! A TCP connection that goes away does not free its queries: they still cost upstream, and a guest
+//! A closed TCP connection does not free its queries: they still cost work upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
 //!
 //! On a shared network a question about a member is answered here ([`MemberNames`]) and never
@@ -53,7 +53,7 @@ pub use framer::{DnsTcpFramer, QUERIES_PER_CONNECTION_CAP};
 use message::{QueryShape, ResponseCode};
 pub use names::MemberNames;
 
-/// Who asked, and so whom to answer.
+/// Where a query came from, and so where its answer goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asker {
     /// A datagram.
@@ -72,7 +72,7 @@ pub enum Asker {
     },
 }
 
-/// What tells a repeated UDP query from another one.
+/// What identifies a repeated UDP query.
 type UdpKey = (SocketAddr, SocketAddr, u16);
 
 /// Queries in flight; at most [`Limits::dns_queries`](crate::config::Limits::dns_queries), each
@@ -88,7 +88,7 @@ pub struct DnsService {
     in_flight: BTreeMap<u64, InFlight>,
     /// The youngest query in flight under each key.
     udp: BTreeMap<UdpKey, u64>,
-    /// Queries that the host side has not been told of.
+    /// Queries that the host side has not taken yet.
     to_host: VecDeque<HostAction>,
     /// Answers that were made here.
     made_here: VecDeque<(Asker, Vec<u8>)>,
@@ -123,13 +123,13 @@ impl DnsService {
     }
 
     /// Takes a query: one datagram, or one message of a TCP stream without its length prefix. On a
-    /// shared network it counts for the member `holder`, or for all traffic that is no member's.
-    /// Afterwards [`poll_action`](Self::poll_action) and [`poll_answer`](Self::poll_answer) may have
-    /// something. Returns the name under which the query is in flight; that of the first one for
-    /// a repeated query, and a name that is in flight no more for one that was answered at once.
+    /// shared network it counts for the member `holder`, or for all traffic without a member.
+    /// Afterwards [`poll_action`](Self::poll_action) and [`poll_answer`](Self::poll_answer) may
+    /// have something. Returns the id of the query: for a repeated query the id of the first, and
+    /// for a query that was answered at once an id that is no longer in flight.
     ///
     /// # Errors
-    /// [`DiscardReason::DnsMessageInvalid`] when this is no query, and
+    /// [`DiscardReason::DnsMessageInvalid`] when this is not a query, and
     /// [`DiscardReason::DnsQueriesExhausted`] at the cap, or at that of `holder`: see
     /// [`surplus`](Self::surplus).
     pub fn handle_query(
@@ -186,9 +186,9 @@ impl DnsService {
         Ok(query)
     }
 
-    /// The query that is to be given up so that `holder` can ask one that was refused: the oldest
-    /// of the member that has most. None where the two would only change places, so that members
-    /// who all want more cannot have the resolvers asked ever faster.
+    /// The query to give up so that a refused one of `holder` fits: the oldest of the member with
+    /// most. `None` if the two members would only change places; otherwise members that all want
+    /// more would make us ask the resolvers ever faster.
     pub fn surplus(&self, holder: Option<MemberId>) -> Option<DnsQueryId> {
         let crowder = self.shares.crowded_by(holder, 1)?;
         if self.shares.held(crowder) <= self.shares.held(holder) + 1 {
@@ -199,7 +199,8 @@ impl DnsService {
     }
 
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
-    /// no resolver answered. Returns whom to tell what; nothing when the query has expired.
+    /// no resolver answered. Returns the answer and its destination; nothing when the query has
+    /// expired.
     pub fn handle_answer(
         &mut self,
         query: DnsQueryId,
@@ -222,7 +223,7 @@ impl DnsService {
         self.in_flight.first_key_value().map(|(_, oldest)| oldest.expires_at)
     }
 
-    /// Gives up queries whose time is over; each gets a SERVFAIL from
+    /// Gives up expired queries; each gets a SERVFAIL from
     /// [`poll_answer`](Self::poll_answer). Returns how many there were, to be counted as
     /// [`DiscardReason::DnsTimedOut`].
     pub fn handle_timeout(&mut self, now: Instant) -> usize {

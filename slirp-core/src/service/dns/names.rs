@@ -1,9 +1,10 @@
-//! The names of a shared network's members, answered here and asked nowhere else.
+//! The names of a shared network's members: a small zone that is answered here.
 //!
-//! Owns who has which name, and answers about it: A and AAAA, nothing for other types (RFC 2308
-//! section 2.2), and PTR for members' addresses. Their time to live is zero, since members come and
-//! go. A member's own name hides aliases of others; an alias that several members have stands for
-//! all of them. RFC 1035, RFC 3596 section 2.5.
+//! Owns the names of each member, and the answers to questions about them: A and AAAA, an empty
+//! answer for other types (RFC 2308 section 2.2), and PTR for members' addresses. The time to live
+//! is zero, since members come and go. A member's own name hides equal aliases of other members; an
+//! alias that several members share stands for all of them. Questions about members are never
+//! passed on to a resolver. RFC 1035, RFC 3596 section 2.5.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ const LABELS_CAP: usize = 34;
 /// of 1,232 bytes.
 const ANSWERS_CAP: usize = 16;
 
-/// Who has which name: see the top of this file.
+/// The names of all members, and the answers to questions about them.
 #[derive(Debug, Default)]
 pub struct MemberNames {
     names: BTreeMap<String, Vec<MemberId>>,
