@@ -1,8 +1,8 @@
 //! The target `flow_script`: conversations of a guest and a host, move by move.
 //!
 //! Owns the language of its inputs: byte 0 chooses the configuration, then each move is an [`Op`]
-//! (its number modulo how many there are) and four bytes of arguments. The content of every stream is
-//! known, so the target judges not only that nothing breaks but that bytes and ends arrive.
+//! (its number modulo how many there are) and four bytes of arguments. The content of every stream
+//! is known, so the target judges not only that nothing breaks but that bytes and ends arrive.
 
 use core::time::Duration;
 
@@ -48,7 +48,8 @@ pub enum Op {
     HostRoom,
     /// The guest sends a datagram of `b` (modulo 1400) bytes from port 1000 + `a`.
     Udp,
-    /// The host answers a datagram with `b` bytes; `a` not zero cuts them into that many times eight.
+    /// The host answers a datagram with `b` bytes; `a` not zero cuts them into that many times
+    /// eight.
     HostUdp,
     /// The host's error queue speaks about a datagram; `a` is the kind.
     HostUdpError,
@@ -60,8 +61,8 @@ pub enum Op {
     Dns,
     /// The oldest query is answered with `b` bytes, or not at all with `a` odd.
     DnsAnswer,
-    /// A fragment of a datagram: `a` is its offset in eights and `b` its length; the high bit of `b`
-    /// means that more follow.
+    /// A fragment of a datagram: `a` is its offset in eights and `b` its length; the high bit of
+    /// `b` means that more follow.
     Fragment,
     /// `b` tenths of a millisecond pass, timer by timer.
     Step,

@@ -1,9 +1,9 @@
 //! The target `frame`: raw frames of a hostile guest.
 //!
-//! Owns the layout of its inputs. Byte 0 chooses the configuration (offload, IPv6, MTU, policy). Then
-//! records follow: two bytes, big-endian, of which the low 14 bits are a length and the high two are
-//! [`STEP_TIME`] and [`FIX_CHECKSUMS`]; and as many bytes, a frame with its virtio-net header. Where
-//! the configuration has no such header the ten bytes are skipped.
+//! Owns the layout of its inputs. Byte 0 chooses the configuration (offload, IPv6, MTU, policy).
+//! Then records follow: two bytes, big-endian, of which the low 14 bits are a length and the high
+//! two are [`STEP_TIME`] and [`FIX_CHECKSUMS`]; and as many bytes, a frame with its virtio-net
+//! header. Where the configuration has no such header the ten bytes are skipped.
 
 use core::time::Duration;
 

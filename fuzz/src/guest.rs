@@ -116,8 +116,8 @@ impl Guest {
         }
     }
 
-    /// Notes what `which` sends up to `end`; returns whether it sends behind an end of its stream, or
-    /// ends it before what it sent. What the host gets then is the guest's own doing.
+    /// Notes what `which` sends up to `end`; returns whether it sends behind an end of its stream,
+    /// or ends it before what it sent. What the host gets then is the guest's own doing.
     pub(crate) fn note_sent(&mut self, which: usize, end: u32, is_end: bool) -> bool {
         let is_before = |a: u32, b: u32| a.wrapping_sub(b) > u32::MAX / 2;
         let c = &mut self.conversations[which];

@@ -1,8 +1,8 @@
 //! Fuzz targets: bytes in, broken promises out.
 //!
-//! Owns the bodies of the targets as plain functions, so that the same code runs under libFuzzer, in
-//! the replay of the corpus and in a seeded random loop on stable. A target panics when the stack
-//! breaks one of these promises:
+//! Owns the bodies of the targets as plain functions, so that the same code runs under libFuzzer,
+//! in the replay of the corpus and in a seeded random loop on stable. A target panics when the
+//! stack breaks one of these promises:
 //!
 //! * no input makes it panic, and none reaches smoltcp's panics (they would be counted as
 //!   [`TcpEngineFailed`](slirp_core::discard::DiscardReason::TcpEngineFailed));

@@ -7,9 +7,9 @@
 //! * no member has more than its quarter of the flow table;
 //! * once all members, remotes and resolvers are gone, nothing is left of them.
 //!
-//! Byte 0 chooses the policy. Then moves follow: the number of an [`MemberOp`] (modulo how many there are), a
-//! byte of flags whose high bit is the member's port, and two bytes `b`. A frame, a payload or an answer
-//! follows its move; `b` says how long it is.
+//! Byte 0 chooses the policy. Then moves follow: the number of an [`MemberOp`] (modulo how many
+//! there are), a byte of flags whose high bit is the member's port, and two bytes `b`. A frame, a
+//! payload or an answer follows its move; `b` says how long it is.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -63,10 +63,11 @@ pub enum MemberOp {
     Frame = 0,
     /// Remote number `b` connects to a port that leads to the member.
     Accept,
-    /// Remote number `b` sends a datagram to such a port, by rule `flags & 3`; with [`ANSWERED`] it is large,
-    /// and several in one.
+    /// Remote number `b` sends a datagram to such a port, by rule `flags & 3`; with [`ANSWERED`] it
+    /// is large, and several in one.
     Forwarded,
-    /// The newest query is answered with the `b` bytes that follow, or not at all without [`ANSWERED`].
+    /// The newest query is answered with the `b` bytes that follow, or not at all without
+    /// [`ANSWERED`].
     Answer,
     /// `b` times 7 milliseconds pass, or seconds with [`ANSWERED`].
     Step,

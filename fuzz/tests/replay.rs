@@ -56,7 +56,8 @@ fn explore(target: &str, body: fn(&[u8])) {
     println!("{target}: {tried} inputs, SLIRP_FUZZ_SEED={seed}");
 }
 
-/// One corpus entry, or noise, with a few changes; sometimes the start of one and the end of another.
+/// One corpus entry, or noise, with a few changes; sometimes the start of one and the end of
+/// another.
 fn mutate(inputs: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let mut input = inputs[below(rng, inputs.len())].clone();
     match below(rng, 8) {

@@ -35,7 +35,8 @@ stream.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhello from web\\n')
 ";
 /// Asks for names where the network answers them.
 const CLIENT: &str = "
-file=$(mktemp) && echo nameserver 10.0.2.3 >$file && mount --bind $file /etc/resolv.conf && rm -f $file
+file=$(mktemp) && echo nameserver 10.0.2.3 >$file
+mount --bind $file /etc/resolv.conf && rm -f $file
 exec curl -sS --max-time 20 http://web:8000/
 ";
 

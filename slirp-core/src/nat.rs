@@ -1,9 +1,9 @@
 //! Translation of addresses between the two sides of a flow.
 //!
 //! Owns both directions over one table, the list of meanings in the [`AddressPlan`]:
-//! [`translated_dst`] on the way to the host and [`as_seen_by_guest`] on the way back. Both are pure, and ports stay as they are. Whether a
-//! destination is allowed is decided in [`policy`](crate::policy), and a flow keeps what it was
-//! opened with.
+//! [`translated_dst`] on the way to the host and [`as_seen_by_guest`] on the way back. Both are
+//! pure, and ports stay as they are. Whether a destination is allowed is decided in
+//! [`policy`](crate::policy), and a flow keeps what it was opened with.
 //!
 //! # The sides of a flow
 //!

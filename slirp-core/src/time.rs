@@ -8,7 +8,8 @@ use core::time::Duration;
 
 /// A point in time, in microseconds since an epoch that the caller chose.
 ///
-/// Only differences matter. The product counts from the start of the instance, simulators from zero.
+/// Only differences matter. The product counts from the start of the instance, simulators from
+/// zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Instant(u64);
 

@@ -176,8 +176,9 @@ impl Network {
         tracing::info!(network = %self.name, "the network has ended");
     }
 
-    /// Whether there is a client to serve: a member, or one that is about to join. A client that has
-    /// merely connected does not count; otherwise a liveness probe would keep the process alive.
+    /// Whether there is a client to serve: a member, or one that is about to join. A client that
+    /// has merely connected does not count; otherwise a liveness probe would keep the process
+    /// alive.
     fn is_needed(&self) -> bool {
         self.clients.iter().any(|client| match client.state {
             State::Joining(_) | State::Member { .. } => true,

@@ -1,7 +1,7 @@
 //! Writes the seeds of the corpus: real traffic shapes and the triggers of known defects.
 //!
-//! Owns the seeds only; what fuzzing adds to the corpus is kept beside them. Run from the root of the
-//! workspace: `cargo run -p slirp-fuzz --example seeds`.
+//! Owns the seeds only; what fuzzing adds to the corpus is kept beside them. Run from the root of
+//! the workspace: `cargo run -p slirp-fuzz --example seeds`.
 
 mod members;
 

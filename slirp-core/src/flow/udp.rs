@@ -1,9 +1,9 @@
 //! One UDP flow: a guest address and port, and the remotes that it talks to.
 //!
 //! Owns the mapping's idle time (RFC 4787 section 4.3) and the memory of the destinations whose
-//! address was translated ([`Translations`]). There is one flow per guest endpoint, not per pair (endpoint-independent
-//! mapping, RFC 4787 section 4.1), and any remote may answer (section 5, endpoint-independent
-//! filtering), as peer-to-peer programs expect.
+//! address was translated ([`Translations`]). There is one flow per guest endpoint, not per pair
+//! (endpoint-independent mapping, RFC 4787 section 4.1), and any remote may answer (section 5,
+//! endpoint-independent filtering), as peer-to-peer programs expect.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -69,7 +69,8 @@ impl UdpFlow {
         if self.is_dns_only { timeouts.udp_dns } else { timeouts.udp }
     }
 
-    /// Notes a datagram of the guest to `original_dst`, which is `translated_dst` on the host's side.
+    /// Notes a datagram of the guest to `original_dst`, which is `translated_dst` on the host's
+    /// side.
     pub(crate) fn on_guest_datagram(
         &mut self,
         guest: GuestSide,
@@ -100,8 +101,8 @@ impl UdpFlow {
         self.as_seen_by_guest(remote, plan)
     }
 
-    /// The address from which the guest gets what `remote` sends: the one that the guest wrote, where
-    /// that is remembered. `None` for the other IP version.
+    /// The address from which the guest gets what `remote` sends: the one that the guest wrote,
+    /// where that is remembered. `None` for the other IP version.
     pub(crate) fn as_seen_by_guest(
         &self,
         remote: SocketAddr,

@@ -205,7 +205,8 @@ impl Stack {
         }
     }
 
-    /// The conversation that a datagram from `guest` to `original_dst` belongs to, if a remote began it.
+    /// The conversation that a datagram from `guest` to `original_dst` belongs to, if a remote
+    /// began it.
     pub(super) fn answer_inbound(
         &mut self,
         guest: GuestSide,

@@ -16,8 +16,8 @@ fn block(heading: &str, language: &str) -> &'static str {
     block.split("\n```\n").next().expect("the block ends")
 }
 
-/// As it stands there, in a folder with this file. What comes before it is for a whole machine, which
-/// it changes.
+/// As it stands there, in a folder with this file. What comes before it is for a whole machine,
+/// which it changes.
 #[test]
 fn page_of_the_host_is_fetched_by_one_command() {
     let world = needs!(World::root());

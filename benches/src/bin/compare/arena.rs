@@ -1,8 +1,8 @@
 //! An arena: fresh namespaces with one stack attached, gone when dropped.
 //!
-//! Owns the processes: a holder (this binary, which unshares and waits), the stack, and the order in which
-//! they end. Workers enter the holder's namespaces by its process id. Nothing is ever looked up or killed
-//! by name.
+//! Owns the processes: a holder (this binary, which unshares and waits), the stack, and the order
+//! in which they end. Workers enter the holder's namespaces by its process id. Nothing is ever
+//! looked up or killed by name.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -106,7 +106,8 @@ impl Arena {
                 bail!("the stack ended at once: {status}");
             }
             let text = fs::read_to_string(&routes).context("the namespace holder is gone")?;
-            // Columns: interface, destination, gateway; the default route's destination is all zeros.
+            // Columns: interface, destination, gateway; the default route's destination is all
+            // zeros.
             if text.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000")) {
                 return Ok(());
             }

@@ -11,8 +11,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::stack::Stack;
 
-/// Lets this process and all it starts open as many descriptors as the hard limit allows: 10,000 idle
-/// flows need one each in the client, the server and the stack.
+/// Lets this process and all it starts open as many descriptors as the hard limit allows: 10,000
+/// idle flows need one each in the client, the server and the stack.
 pub(crate) fn raise_file_limit() -> anyhow::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit(NOFILE)")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit(NOFILE)")

@@ -1,9 +1,9 @@
 //! `compare`: our stack beside slirp4netns and pasta, in the same run on the same machine.
 //!
 //! Owns the order of a run: rounds outside, measurements inside, and within a measurement ours and
-//! slirp4netns side by side, each in a fresh namespace, working in turns. How a stack is started is `arena`'s
-//! and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s (this binary re-executes
-//! itself inside the namespace), what comes out is `report`'s.
+//! slirp4netns side by side, each in a fresh namespace, working in turns. How a stack is started is
+//! `arena`'s and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s
+//! (this binary re-executes itself inside the namespace), what comes out is `report`'s.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -109,8 +109,8 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
     results
 }
 
-/// One round of one case: those who take turns are set up and do so, once or several times, then each of the
-/// others has its window.
+/// One round of one case: those who take turns are set up and do so, once or several times, then
+/// each of the others has its window.
 fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results: &mut Results) {
     let (together, alone): (Vec<&Stack>, Vec<&Stack>) = stacks
         .iter()

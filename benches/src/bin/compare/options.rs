@@ -28,7 +28,7 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
-  --out DIR         where compare.csv, compare.svg and logs go (default: bench in the target directory)
+  --out DIR         where results and logs go (default: bench in the target directory)
   -h, --help        this text
 ";
 
@@ -63,8 +63,8 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
 }
 
-/// About how long a stack works until it is the next one's turn: much shorter than the seconds for which a
-/// core keeps its speed (measured), long enough for thousands of round trips.
+/// About how long a stack works until it is the next one's turn: much shorter than the seconds for
+/// which a core keeps its speed (measured), long enough for thousands of round trips.
 const TURN: Duration = Duration::from_millis(400);
 
 impl Options {

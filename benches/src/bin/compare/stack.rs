@@ -1,8 +1,8 @@
 //! A stack under measurement: which program, how it is invoked, what the kernel says it used.
 //!
-//! Owns the true command line of each peer (printed in the log of a run) and the reading of `/proc`. All
-//! three give the guest the same picture: 10.0.2.100/24 behind the gateway 10.0.2.2, which is the host's
-//! loopback. Starting and ending processes is `arena`'s.
+//! Owns the true command line of each peer (printed in the log of a run) and the reading of
+//! `/proc`. All three give the guest the same picture: 10.0.2.100/24 behind the gateway 10.0.2.2,
+//! which is the host's loopback. Starting and ending processes is `arena`'s.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,8 +19,9 @@ pub(crate) enum StackKind {
 }
 
 impl StackKind {
-    /// Whether it works in turns with others, in short windows. pasta is measured by itself: a connection of its
-    /// that has lost frames waits for a timer that has been backed off, for longer than a window.
+    /// Whether it works in turns with others, in short windows. pasta is measured by itself: a
+    /// connection of its that has lost frames waits for a timer that has been backed off, for
+    /// longer than a window.
     pub(crate) const fn takes_turns(self) -> bool {
         match self {
             Self::Ours | Self::Slirp4netns => true,
@@ -82,7 +83,8 @@ impl Stack {
                     ("--address", "10.0.2.100"),
                     ("--netmask", "24"),
                     ("--gateway", "10.0.2.2"),
-                    // With an interface and a MAC of our choice it runs on hosts without a default route.
+                    // With an interface and a MAC of our choice it runs on hosts without a default
+                    // route.
                     ("--interface", "lo"),
                     ("--mac-addr", "52:55:0a:00:02:02"),
                     ("--tcp-ports", "none"),
@@ -118,8 +120,9 @@ fn debian_version(package: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Processor seconds (user and system, all threads, living children) that `pid` has used: the first number
-/// of `schedstat` in proc(5), in nanoseconds; `stat` counts in hundredths of a second, too coarse for a window.
+/// Processor seconds (user and system, all threads, living children) that `pid` has used: the first
+/// number of `schedstat` in proc(5), in nanoseconds; `stat` counts in hundredths of a second, too
+/// coarse for a window.
 pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let mut nanos = 0_u64;
     for pid in family(pid) {
@@ -137,8 +140,9 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok(nanos as f64 / 1e9)
 }
 
-/// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5), which counts
-/// page by page; where this user may not read that, `VmRSS` of `status`, which may lag by some pages.
+/// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5),
+/// which counts page by page; where this user may not read that, `VmRSS` of `status`, which may lag
+/// by some pages.
 pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for pid in family(pid) {
@@ -148,8 +152,8 @@ pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     Ok(sum)
 }
 
-/// Proportional share in KiB (`Pss`), where this user may read it: pages shared with other processes count
-/// in part only.
+/// Proportional share in KiB (`Pss`), where this user may read it: pages shared with other
+/// processes count in part only.
 pub(crate) fn proportional_kib(pid: u32) -> Option<f64> {
     let mut sum = 0.0;
     for pid in family(pid) {

@@ -1,8 +1,10 @@
-//! Workers: this binary re-executed as a process of its own, on the host or inside the guest's namespaces.
+//! Workers: this binary re-executed as a process of its own, on the host or inside the guest's
+//! namespaces.
 //!
-//! Owns the line protocol between the tool and its workers: a worker prints `ready NAME=NUMBER ...`, then
-//! answers each line it reads with `ok NAME=NUMBER ...` or `error TEXT`, and ends when its input ends. So a
-//! worker never outlives the tool, whatever ended it. What workers do is `load`'s.
+//! Owns the line protocol between the tool and its workers: a worker prints `ready NAME=NUMBER
+//! ...`, then answers each line it reads with `ok NAME=NUMBER ...` or `error TEXT`, and ends when
+//! its input ends. So a worker never outlives the tool, whatever ended it. What workers do is
+//! `load`'s.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -22,8 +24,8 @@ pub(crate) const EXEC_IN_GUEST: &str = "exec-in-guest";
 /// Hidden subcommand: make traffic.
 pub(crate) const WORK: &str = "work";
 
-/// How long a worker may take to become ready or to answer a question without a duration of its own.
-/// Arbitrary: far above any honest answer, so that a run ends by itself.
+/// How long a worker may take to become ready or to answer a question without a duration of its
+/// own. Arbitrary: far above any honest answer, so that a run ends by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Numbers by name, as a worker reports them.
@@ -157,7 +159,8 @@ impl Drop for Worker {
     }
 }
 
-/// Kills a child of this tool and collects it; nothing to be done where that fails, it is gone already.
+/// Kills a child of this tool and collects it; nothing to be done where that fails, it is gone
+/// already.
 pub(crate) fn end(child: &mut Child) {
     drop(child.stdin.take());
     let _ = child.kill();
@@ -198,7 +201,8 @@ pub(crate) fn die_with_parent() -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
 }
 
-/// Becomes the program named by the arguments; keeps the process id, so the tool knows whom it started.
+/// Becomes the program named by the arguments; keeps the process id, so the tool knows whom it
+/// started.
 pub(crate) fn exec(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
     die_with_parent()?;
     let program = args.next().context("no program")?;

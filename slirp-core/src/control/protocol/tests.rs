@@ -89,7 +89,8 @@ fn rule_for(arguments: &str, ipv6: Option<&str>) -> Result<String, String> {
     let ipv6 = ipv6.map(|text| text.parse().unwrap());
     let assumed = AssumedGuest { ipv4: "10.0.2.100".parse().unwrap(), ipv6 };
     let request = format!(
-        "{{\"execute\":\"add_hostfwd\",\"arguments\":{{{arguments},\"host_port\":8080,\"guest_port\":80}}}}"
+        "{{\"execute\":\"add_hostfwd\",\"arguments\":{{{arguments},\
+         \"host_port\":8080,\"guest_port\":80}}}}"
     );
     match parse(request.as_bytes(), true, assumed) {
         Some(Ok(Request::AddForward(rule))) => {
@@ -212,7 +213,8 @@ fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
 #[test]
 fn keys_that_nobody_knows_do_not_matter() {
     let forward = added_as(
-        "{\"proto\":\"tcp\",\"host_port\":80,\"guest_port\":80,\"colour\":[1,{}],\"host_port_end\":null}",
+        "{\"proto\":\"tcp\",\"host_port\":80,\"guest_port\":80,\"colour\":[1,{}],\
+         \"host_port_end\":null}",
     );
     assert!(forward.is_ok(), "{forward:?}");
     assert_eq!(
@@ -225,7 +227,8 @@ fn keys_that_nobody_knows_do_not_matter() {
 fn a_range_is_as_many_ports_of_the_guest() {
     let range = |end: &str, guest: &str| {
         added_as(&format!(
-            "{{\"proto\":\"udp\",\"host_port\":8000,\"host_port_end\":{end},\"guest_port\":{guest}}}"
+            "{{\"proto\":\"udp\",\"host_port\":8000,\"host_port_end\":{end},\
+             \"guest_port\":{guest}}}"
         ))
         .map(|rule| (rule.host.port(), rule.last_host_port(), rule.guest.port(), rule.ports))
     };
@@ -275,6 +278,7 @@ fn a_part_of_the_flows_is_asked_for_by_where_it_begins() {
 fn refusals_are_exact_json() {
     assert_eq!(
         Refusal::AddFailed("a \"quoted\" word".to_owned()).reply(),
-        "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: a \\\"quoted\\\" word\"}}"
+        "{\"error\":{\"desc\":\"bad request: add_hostfwd: slirp_add_hostfwd failed: \
+         a \\\"quoted\\\" word\"}}"
     );
 }

@@ -1,9 +1,9 @@
 //! Connect, ask with one byte, take the answer, close: as often as time allows.
 //!
-//! Owns both ends. Ephemeral ports must not be what is measured: the server closes with a reset, so that no
-//! TIME-WAIT stays on the host's side of the stack; it listens on several ports, and the guest's namespace
-//! gets the widest port range and reuses its own TIME-WAIT tuples. Question to the client:
-//! `run MILLISECONDS`.
+//! Owns both ends. Ephemeral ports must not be what is measured: the server closes with a reset, so
+//! that no TIME-WAIT stays on the host's side of the stack; it listens on several ports, and the
+//! guest's namespace gets the widest port range and reuses its own TIME-WAIT tuples. Question to
+//! the client: `run MILLISECONDS`.
 
 use std::fs;
 use std::io::{Read, Write};

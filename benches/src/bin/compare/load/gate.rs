@@ -1,6 +1,7 @@
 //! What the threads of a load share: a count of bytes, and the gate at which paused senders wait.
 //!
-//! Owns that a paused load costs nothing: while one stack is measured, the senders of all others are paused.
+//! Owns that a paused load costs nothing: while one stack is measured, the senders of all others
+//! are paused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -21,7 +22,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Nothing counted; paused, so that every end is connected before the first sender fills the queues.
+    /// Nothing counted; paused, so that every end is connected before the first sender fills the
+    /// queues.
     pub(crate) fn new() -> Self {
         Self {
             bytes: AtomicU64::new(0),
@@ -52,7 +54,8 @@ impl Progress {
         self.opened.notify_all();
     }
 
-    /// Answers `mark`, `pause` and `resume` with the bytes so far and the clock of the same instant.
+    /// Answers `mark`, `pause` and `resume` with the bytes so far and the clock of the same
+    /// instant.
     pub(crate) fn answer(&self, question: &str) -> anyhow::Result<Reply> {
         match question {
             "mark" => {}

@@ -1,7 +1,7 @@
 //! Request and response: one byte there, one byte back, as often as time allows.
 //!
-//! Owns both ends of the latency measurement. Question to the client: `run MILLISECONDS`; the answer holds
-//! the number of round trips and the quantiles in nanoseconds.
+//! Owns both ends of the latency measurement. Question to the client: `run MILLISECONDS`; the
+//! answer holds the number of round trips and the quantiles in nanoseconds.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

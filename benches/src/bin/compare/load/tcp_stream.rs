@@ -1,10 +1,11 @@
 //! Bulk TCP: one or more streams, in one direction, until told to pause or gone.
 //!
-//! Owns both ends: the server accepts, the client connects, and either may be the sender. Bytes are counted
-//! as they are read and reported with the clock of the same instant, so a rate is the difference of two
-//! `mark`s at the receiver.
+//! Owns both ends: the server accepts, the client connects, and either may be the sender. Bytes are
+//! counted as they are read and reported with the clock of the same instant, so a rate is the
+//! difference of two `mark`s at the receiver.
 //!
-//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS`. Questions: `mark`, `pause`, `resume`.
+//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS`. Questions: `mark`, `pause`,
+//! `resume`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

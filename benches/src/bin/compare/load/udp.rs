@@ -1,8 +1,8 @@
 //! UDP as fast as the sender can: 1400-byte datagrams, counted where they arrive.
 //!
-//! Owns both ends. The client (in the guest) always speaks first, because only then does a stack have a
-//! mapping to answer through. With `gso` the sender hands the kernel many datagrams in one call
-//! (`UDP_SEGMENT`, udp(7)).
+//! Owns both ends. The client (in the guest) always speaks first, because only then does a stack
+//! have a mapping to answer through. With `gso` the sender hands the kernel many datagrams in one
+//! call (`UDP_SEGMENT`, udp(7)).
 //!
 //! Arguments: `listen|ADDRESS:PORT send|receive plain|gso`. Questions: `mark`, `resume`, `pause`.
 
@@ -62,7 +62,8 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
 fn receive(socket: &UdpSocket, progress: &Progress) {
     let mut datagram = vec![0_u8; 65_536];
     loop {
-        // An error here is an ICMP message about an earlier datagram: data for the count, not an end.
+        // An error here is an ICMP message about an earlier datagram: data for the count, not an
+        // end.
         if let Ok(len) = socket.recv(&mut datagram) {
             progress.add(len);
         }

@@ -1,7 +1,8 @@
-//! A port of the host that leads to a server in the guest: throughput in both directions, and latency.
+//! A port of the host that leads to a server in the guest: throughput in both directions, and
+//! latency.
 //!
-//! Owns the request on the stack's API socket that opens the port. pasta has no such socket, and its own way
-//! for ports of the loopback goes around its TAP device: it does not take part.
+//! Owns the request on the stack's API socket that opens the port. pasta has no such socket, and
+//! its own way for ports of the loopback goes around its TAP device: it does not take part.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener};
@@ -102,7 +103,13 @@ fn open_port(socket: &Path, guest_port: u64) -> anyhow::Result<String> {
     // Free at this moment; nobody else on this machine is expected to want it.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let request = format!(
-        r#"{{"execute":"add_hostfwd","arguments":{{"proto":"tcp","host_addr":"127.0.0.1","host_port":{port},"guest_addr":"{GUEST}","guest_port":{guest_port}}}}}"#
+        concat!(
+            r#"{{"execute":"add_hostfwd","arguments":{{"proto":"tcp","host_addr":"127.0.0.1","#,
+            r#""host_port":{port},"guest_addr":"{guest}","guest_port":{guest_port}}}}}"#
+        ),
+        guest = GUEST,
+        port = port,
+        guest_port = guest_port
     );
     let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;

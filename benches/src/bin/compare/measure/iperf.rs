@@ -1,7 +1,7 @@
 //! Cross-check of the TCP rates with iperf3, when installed and asked for.
 //!
-//! Owns iperf3's command line and the reading of its report; the numbers stand beside our own generator's and
-//! no bar refers to them.
+//! Owns iperf3's command line and the reading of its report; the numbers stand beside our own
+//! generator's and no bar refers to them.
 
 use std::fs::File;
 use std::net::TcpListener;

@@ -1,7 +1,7 @@
 //! Resident memory: idle, per idle flow, and after a flow that moved gigabytes fell idle.
 //!
-//! Owns the moments at which memory is looked at. A first flow runs before every baseline, so that code and
-//! buffers every stack touches once are not charged to the flows.
+//! Owns the moments at which memory is looked at. A first flow runs before every baseline, so that
+//! code and buffers every stack touches once are not charged to the flows.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! What is measured: the table of cases and the metrics they yield.
 //!
-//! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer to, and the
-//! order within a case: it is set up with every stack, and then they take turns in short windows. A core of a
-//! machine that others share may run at half its speed for seconds and then at full speed again; windows that
-//! stand side by side had the same core. Each case has arenas of its own, so nothing a stack did before weighs
-//! on it.
+//! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer
+//! to, and the order within a case: it is set up with every stack, and then they take turns in
+//! short windows. A core of a machine that others share may run at half its speed for seconds and
+//! then at full speed again; windows that stand side by side had the same core. Each case has
+//! arenas of its own, so nothing a stack did before weighs on it.
 
 pub(crate) mod connect;
 pub(crate) mod crowd;
@@ -134,14 +134,14 @@ impl Sample {
     }
 }
 
-/// Longest wait for what is under way when a sender pauses; a connection of pasta's that waits for its
-/// retransmission timer takes longer, and costs nobody anything meanwhile. Arbitrary.
+/// Longest wait for what is under way when a sender pauses; a connection of pasta's that waits for
+/// its retransmission timer takes longer, and costs nobody anything meanwhile. Arbitrary.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 /// What has not moved for this long has come to rest. Arbitrary.
 const AT_REST: Duration = Duration::from_millis(40);
 
-/// Pauses `sender` and waits until `receiver` has got what is in the queues between them: a stack that still
-/// works on it would weigh on the next one's window.
+/// Pauses `sender` and waits until `receiver` has got what is in the queues between them: a stack
+/// that still works on it would weigh on the next one's window.
 pub(crate) fn pause(sender: &mut Worker, receiver: &mut Worker) -> anyhow::Result<()> {
     sender.ask("pause", PATIENCE)?;
     let started_at = Instant::now();
@@ -254,8 +254,9 @@ impl Case {
         self.is_of_memory() || matches!(self, Self::Iperf { .. })
     }
 
-    /// After how many of a round's windows it is set up anew. Where threads wake each other for every byte, it
-    /// matters which of them the kernel has put on the same core, and they tend to stay where they are.
+    /// After how many of a round's windows it is set up anew. Where threads wake each other for
+    /// every byte, it matters which of them the kernel has put on the same core, and they tend to
+    /// stay where they are.
     pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
         match self {
             Self::Latency | Self::ForwardLatency | Self::Connect(_) => 2,

@@ -1,8 +1,8 @@
 //! TCP throughput, and the processor time the stack spends on it.
 //!
-//! Owns the measured window: two marks at the receiver, the stack's processor time between the same two
-//! moments. One stream and eight share an arena and take turns, since one is held against the other. `crowd`,
-//! `forward` and `memory` reuse the stream.
+//! Owns the measured window: two marks at the receiver, the stack's processor time between the same
+//! two moments. One stream and eight share an arena and take turns, since one is held against the
+//! other. `crowd`, `forward` and `memory` reuse the stream.
 
 use std::thread;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! UDP goodput of 1400-byte datagrams: what arrives while the sender sends as fast as it can.
 //!
-//! Owns the window and the loss. A sender without brakes loses much by design; the rate that arrives, and the
-//! processor time the stack spent on it, are the result.
+//! Owns the window and the loss. A sender without brakes loses much by design; the rate that
+//! arrives, and the processor time the stack spent on it, are the result.
 
 use std::thread;
 use std::time::Duration;

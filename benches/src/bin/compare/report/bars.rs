@@ -1,7 +1,7 @@
 //! The bars: what this product promises about speed and memory, held against the run.
 //!
-//! Owns the promises as data. A verdict is information for the reader of a run; it never changes the exit
-//! code, because a number measured on a busy machine is no test.
+//! Owns the promises as data. A verdict is information for the reader of a run; it never changes
+//! the exit code, because a number measured on a busy machine is no test.
 
 use super::{Results, short};
 use crate::measure::{

@@ -1,5 +1,5 @@
-//! Every sample and every median as comma-separated values (RFC 4180 quoting), the machine's facts as
-//! comments.
+//! Every sample and every median as comma-separated values (RFC 4180 quoting), the machine's facts
+//! as comments.
 
 use super::Results;
 

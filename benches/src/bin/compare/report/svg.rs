@@ -1,7 +1,7 @@
 //! The plot: every row as a group of bars, as multiples of slirp4netns on a logarithmic axis.
 //!
-//! Owns the drawing; SVG 1.1, self-contained, readable on a light and a dark page. Where slirp4netns was not
-//! measured, the first stack of the run is the base.
+//! Owns the drawing; SVG 1.1, self-contained, readable on a light and a dark page. Where
+//! slirp4netns was not measured, the first stack of the run is the base.
 
 use super::{Results, Row, short};
 use crate::stack::StackKind;
@@ -56,7 +56,8 @@ fn draw_row(row: &Row, stacks: &[StackKind], base: StackKind, axis: &Axis, top: 
     let mut svg =
         text(LABELS - 8.0, middle, "end", &format!("{}: {}", row.name, row.metric.label()), 11);
     svg.push_str(&format!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" font-size=\"9\" fill=\"#777777\">{better}</text>\n",
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" font-size=\"9\" \
+         fill=\"#777777\">{better}</text>\n",
         LABELS - 8.0,
         middle + 11.0,
     ));
@@ -117,7 +118,8 @@ impl Axis {
             let x = self.at(ratio);
             let stroke = if decade == 0.0 { "#555555" } else { "#dddddd" };
             svg.push_str(&format!(
-                "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"{stroke}\"/>\n",
+                "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" \
+                 stroke=\"{stroke}\"/>\n",
                 HEAD - 6.0,
                 height - 15.0,
             ));

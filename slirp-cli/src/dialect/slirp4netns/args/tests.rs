@@ -164,8 +164,8 @@ fn refusals_have_the_texts_that_callers_know() {
         ),
         (
             &["--publish=[::1]:80:80", "--publish=80:[fd00::64]:80", "42", "tap0"],
-            "--publish with an IPv6 address of the guest cannot be specified when --enable-ipv6 or -6 \
-             is not specified",
+            "--publish with an IPv6 address of the guest cannot be specified when --enable-ipv6 or \
+             -6 is not specified",
         ),
         (&["--target-type=foo"], TARGET_TYPE),
         (&["--target-type=netns", "--target-type=", "abc"], TARGET_TYPE),

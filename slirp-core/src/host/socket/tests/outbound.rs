@@ -93,7 +93,8 @@ fn addresses_that_the_host_cannot_send_from_are_named() {
             (v6("ff02::1"), "the outbound address ff02::1 is not that of a single host"),
             (
                 v6("fe80::1"),
-                "the outbound address fe80::1 is link-local: give the name of its interface instead",
+                "the outbound address fe80::1 is link-local: give the name of its \
+                 interface instead",
             ),
         ] {
             assert_eq!(outbound.verify().unwrap_err().to_string(), text);
