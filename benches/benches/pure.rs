@@ -8,9 +8,9 @@ use core::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use slirp_core::config::{Offload, StackConfig};
 use slirp_core::event::{FlowId, HostAction};
+use slirp_core::internals::wire::{FLAG_DATA_VALID, VNET_HEADER_LEN};
 use slirp_core::stack::Stack;
 use slirp_core::time::Instant;
-use slirp_core::wire::vnet::{FLAG_DATA_VALID, VNET_HEADER_LEN};
 use slirp_core::{HostStream, Transfer};
 
 const GUEST: [u8; 4] = [10, 0, 2, 100];

@@ -26,7 +26,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use slirp_core::{LargeAlloc, close_descriptors_on_exec};
+use slirp_core::internals::process::{LargeAlloc, close_descriptors_on_exec};
 
 use attachment::network::NETWORK_ARGUMENT;
 use attachment::stop::{ENGINE_ARGUMENT, KEEPER_ARGUMENT};

@@ -7,7 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use etherparse::SlicedPacket;
 use slirp_core::config::StackConfig;
-use slirp_core::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VnetHeader};
+use slirp_core::internals::wire::{FLAG_NEEDS_CSUM, Gso, VnetHeader};
 
 use crate::packet::{ETHERNET_LEN, ICMP, ICMPV6, TCP, UDP, VNET_LEN, pseudo_sum, sum};
 

@@ -254,7 +254,7 @@ impl Driver {
                     self.connect(flow, origin);
                 }
                 HostAction::Close { flow, .. } => self.hosts.retain(|host| host.flow != flow),
-                HostAction::CancelDns { query } => {
+                HostAction::CancelDns { query, .. } => {
                     self.queries.retain(|&(other, _)| other != query);
                 }
                 HostAction::QueryDns { query, message, .. } => {

@@ -15,20 +15,20 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use slirp_core::MacAddr;
 use slirp_core::config::{Offload, StackConfig};
 use slirp_core::discard::DiscardReason;
 use slirp_core::event::{
     Datagram, DatagramError, DnsQueryId, FlowId, ForwardId, HostAction, HostError, Origin,
 };
+use slirp_core::internals::switch::{Recipients, Switch};
+use slirp_core::internals::wire::{ETHERNET_HEADER_LEN, IpHeader, is_transport_checksum_valid};
+use slirp_core::internals::wire::{FLAG_NEEDS_CSUM, VNET_HEADER_LEN, VnetHeader};
+use slirp_core::internals::wire::{SEGMENTS_CAP, cut, is_covered};
 use slirp_core::member::{Member, MemberId};
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
 use slirp_core::stack::Stack;
-use slirp_core::switch::{Recipients, Switch};
 use slirp_core::time::Instant;
-use slirp_core::wire::MacAddr;
-use slirp_core::wire::frame::{ETHERNET_HEADER_LEN, IpHeader, is_transport_checksum_valid};
-use slirp_core::wire::segmentation::{SEGMENTS_CAP, cut, is_covered};
-use slirp_core::wire::vnet::{FLAG_NEEDS_CSUM, VNET_HEADER_LEN, VnetHeader};
 use slirp_core::{HostStream, Transfer};
 
 use crate::INPUT_CAP;
@@ -447,7 +447,7 @@ impl Network {
                     self.hosts.remove(&flow);
                 }
                 HostAction::QueryDns { query, .. } => self.queries.push(query),
-                HostAction::CancelDns { query } => self.queries.retain(|&other| other != query),
+                HostAction::CancelDns { query, .. } => self.queries.retain(|&other| other != query),
             }
         }
     }

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
-use slirp_core::host::link::Recording;
 use slirp_core::instance::{Forward, OpenForwards, StartError};
+use slirp_core::link::Recording;
 use slirp_core::plan::AssumedGuest;
 
 use crate::failure::RunFailure;

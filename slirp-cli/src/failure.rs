@@ -8,9 +8,9 @@ use std::io;
 use std::path::PathBuf;
 
 use nix::libc;
-use slirp_core::host::link::{FrameSocketError, RecordingError, TapError};
 use slirp_core::instance::{ForwardError, MTU_MIN, OutboundError, RunError, StartError};
 use slirp_core::launch::LaunchError;
+use slirp_core::link::{FrameSocketError, RecordingError, TapError};
 use slirp_core::netns::{AttachError, WatchError};
 
 use crate::options::SOCKET_PATH_CAP;

@@ -7,10 +7,10 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use slirp_core::host::link::{FrameListener, FrameSocketError, Link, Tap};
-use slirp_core::inherited_fd;
+use slirp_core::MacAddr;
+use slirp_core::internals::process::inherited_fd;
+use slirp_core::link::{FrameListener, FrameSocketError, Link, Tap};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
-use slirp_core::wire::MacAddr;
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};

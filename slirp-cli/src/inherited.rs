@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::{libc, unistd};
 
-use slirp_core::inherited_fd;
+use slirp_core::internals::process::inherited_fd;
 use slirp_core::sandbox::seccomp::SystemCall;
 
 /// The message of readiness. Callers read exactly this.

@@ -28,7 +28,7 @@ mod run;
 use std::env;
 use std::process::ExitCode;
 
-use slirp_core::LargeAlloc;
+use slirp_core::internals::process::LargeAlloc;
 
 #[global_allocator]
 static ALLOC: LargeAlloc = LargeAlloc;

@@ -5,8 +5,8 @@
 use std::os::fd::RawFd;
 use std::path::Path;
 
+use slirp_core::MacAddr;
 use slirp_core::instance::Forward;
-use slirp_core::wire::MacAddr;
 
 /// Says a milestone to the caller of the program.
 pub(crate) type Report<'a> = &'a dyn Fn(Milestone<'_>);

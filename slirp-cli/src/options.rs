@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use slirp_core::MacAddr;
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
-use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::publish::Publish;

@@ -21,11 +21,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use slirp_core::control::server::ApiSocket;
-use slirp_core::host::dns::DnsConfig;
-use slirp_core::host::link::Link;
+use slirp_core::dns::DnsConfig;
+use slirp_core::instance::ApiSocket;
 use slirp_core::instance::{Builder, Forward, MTU_MIN, RunError};
 use slirp_core::launch::{self, Confinement, Prepared};
+use slirp_core::link::Link;
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
 use slirp_core::sandbox::Sandbox;

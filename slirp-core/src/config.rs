@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use crate::plan::AddressPlan;
+pub use crate::service::search_domain::SearchDomain;
 
 /// Configuration of one stack.
 #[derive(Clone, Debug)]

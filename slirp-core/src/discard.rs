@@ -165,13 +165,13 @@ pub struct DiscardCounters([u64; DiscardReason::ALL.len()]);
 
 impl DiscardCounters {
     /// Counts one discard and leaves a trace line.
-    pub fn count(&mut self, reason: DiscardReason) {
+    pub(crate) fn count(&mut self, reason: DiscardReason) {
         self.0[reason as usize] = self.0[reason as usize].wrapping_add(1);
         tracing::trace!(reason = reason.as_str(), "discard");
     }
 
     /// Counts the discard that `outcome` tells of, if it does.
-    pub fn note(&mut self, outcome: Result<(), DiscardReason>) {
+    pub(crate) fn note(&mut self, outcome: Result<(), DiscardReason>) {
         if let Err(reason) = outcome {
             self.count(reason);
         }

@@ -36,6 +36,7 @@ pub struct DnsQueryId(pub u64);
 
 /// How the guest's query arrived; the upstream side may use it as a hint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum DnsTransport {
     /// One datagram; the answer fits what the query's EDNS option allows.
     Udp,
@@ -47,6 +48,7 @@ pub enum DnsTransport {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostAction {
     /// Connect a TCP socket and report with `handle_tcp_connected`.
+    #[non_exhaustive]
     ConnectTcp {
         /// The flow that waits for it.
         flow: FlowId,
@@ -58,6 +60,7 @@ pub enum HostAction {
         is_guest_eager: bool,
     },
     /// The flow is gone: close its socket, whatever its protocol.
+    #[non_exhaustive]
     Close {
         /// The flow; its id will not be used again.
         flow: FlowId,
@@ -65,6 +68,7 @@ pub enum HostAction {
         reset: bool,
     },
     /// Answer this DNS query and report with `handle_dns_answer`.
+    #[non_exhaustive]
     QueryDns {
         /// Name of the query.
         query: DnsQueryId,
@@ -74,6 +78,7 @@ pub enum HostAction {
         message: Vec<u8>,
     },
     /// Give this DNS query up: it was answered here, to make room for another member's.
+    #[non_exhaustive]
     CancelDns {
         /// Name of the query.
         query: DnsQueryId,
@@ -96,6 +101,7 @@ pub struct Envelope {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Datagram<'a> {
     /// Send over the UDP socket of `flow`, which is opened by the first of them.
+    #[non_exhaustive]
     Udp {
         /// The flow; one per guest address and port (RFC 4787 endpoint-independent mapping).
         flow: FlowId,
@@ -112,6 +118,7 @@ pub enum Datagram<'a> {
         envelope: Envelope,
     },
     /// Send over the socket of a forward rule: the guest answers a remote.
+    #[non_exhaustive]
     Forwarded {
         /// The flow.
         flow: FlowId,
@@ -125,6 +132,7 @@ pub enum Datagram<'a> {
         envelope: Envelope,
     },
     /// Send an echo request over the ping or raw socket of `flow`, which is opened by the first.
+    #[non_exhaustive]
     Echo {
         /// The flow; one per guest address and ICMP identifier.
         flow: FlowId,
@@ -146,6 +154,7 @@ pub enum Datagram<'a> {
 /// The table from `errno` to these values is `HostError::from_errno` on the host side; what the
 /// guest sees for each is `wire::icmp::GuestSignal`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum HostError {
     /// The remote refused (`ECONNREFUSED`).
     Refused,

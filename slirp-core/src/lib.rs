@@ -6,41 +6,41 @@
 
 pub mod config;
 #[cfg(feature = "host")]
-pub mod control;
+mod control;
 pub mod discard;
 pub mod event;
 mod flow;
 #[cfg(feature = "host")]
-pub mod host;
+mod host;
 #[cfg(feature = "host")]
 pub mod instance;
+#[doc(hidden)]
+pub mod internals;
 #[cfg(feature = "host")]
 pub mod launch;
-pub mod mac;
+mod mac;
 pub mod member;
-pub mod nat;
+mod nat;
 #[cfg(feature = "host")]
 pub mod netns;
 pub mod plan;
 pub mod policy;
-pub mod rng;
+mod rng;
 #[cfg(feature = "host")]
 pub mod sandbox;
-pub mod service;
+mod service;
 mod share;
 pub mod stack;
 pub mod stats;
-pub mod switch;
+mod switch;
 #[cfg(feature = "host")]
 mod sys;
 mod tcp;
 pub mod time;
-pub mod timer;
-pub mod wire;
+mod timer;
+mod wire;
 
 pub use flow::{FlowState, FlowSummary, HostStream, Traffic, Transfer};
 #[cfg(feature = "host")]
-pub use sys::{
-    LargeAlloc, ProcessFd, close_descriptors_on_exec, close_inherited_fds, inherited_fd,
-    receive_fd, reset_signals, send_fd,
-};
+pub use host::{dns, link};
+pub use mac::MacAddr;

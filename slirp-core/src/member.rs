@@ -1,7 +1,7 @@
 //! A member of a shared network: one guest of several behind the same stack.
 //!
 //! Owns plain values: the addresses and names of a member, and the rules for its names. Which
-//! frames pass between members is decided in [`switch`](crate::switch); what the stack does for a
+//! frames pass between members is decided in `switch`; what the stack does for a
 //! member is decided in [`stack`](crate::stack).
 
 use core::fmt;

@@ -23,7 +23,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::plan::{AddressPlan, Family, Meaning};
 
 /// The port of the resolver.
-pub const DNS_PORT: u16 = 53;
+pub(crate) const DNS_PORT: u16 = 53;
 
 /// Destinations of one flow that are remembered because their address differs on the host's side;
 /// the oldest is forgotten (arbitrary: a program that uses more loopback services from one port is
@@ -32,7 +32,7 @@ const REMEMBERED_CAP: usize = 8;
 
 /// What the plan makes of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Translation {
+pub(crate) enum Translation {
     /// The built-in resolver.
     Resolver,
     /// A port on which the resolver's address offers nothing.
@@ -47,7 +47,7 @@ pub enum Translation {
 
 /// Who has begun a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Opener {
+pub(crate) enum Opener {
     /// The guest: it can address the remote, since it has.
     Guest,
     /// A remote, by way of a forward rule: the guest must be able to answer.
@@ -56,7 +56,7 @@ pub enum Opener {
 
 /// From the guest to the host: what `original_dst` means. Without a resolver its address means
 /// nothing.
-pub fn translated_dst(
+pub(crate) fn translated_dst(
     plan: &AddressPlan,
     original_dst: SocketAddr,
     has_resolver: bool,
@@ -91,7 +91,7 @@ fn translate<A: Copy + PartialEq + Into<IpAddr>>(
 }
 
 /// The same port of the host's loopback, in the same family.
-pub const fn host_loopback(like: SocketAddr) -> SocketAddr {
+pub(crate) const fn host_loopback(like: SocketAddr) -> SocketAddr {
     let ip = match like {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -102,7 +102,7 @@ pub const fn host_loopback(like: SocketAddr) -> SocketAddr {
 /// From the host to the guest: the address by which `guest` sees what the host side calls
 /// `translated_src`. `None` where there is none, because the plan has no gateway that could stand
 /// in or, in a conversation of the guest's own, the IP versions differ.
-pub fn as_seen_by_guest(
+pub(crate) fn as_seen_by_guest(
     plan: &AddressPlan,
     opener: Opener,
     guest: IpAddr,
@@ -158,7 +158,7 @@ fn is_near(address: IpAddr) -> bool {
 /// The address from which `guest` gets an ICMP error about what it sent to `original_dst`, which
 /// was `translated_dst` on the host's side. It is that of the router that complained, where the
 /// guest can make something of it: a loopback address would be dropped as a martian.
-pub fn offender_as_seen_by_guest(
+pub(crate) fn offender_as_seen_by_guest(
     plan: &AddressPlan,
     guest: IpAddr,
     offender: Option<IpAddr>,

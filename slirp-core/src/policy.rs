@@ -1,6 +1,6 @@
 //! The one place that decides what a guest may reach.
 //!
-//! Owns the refusal of destinations, by what the plan makes of them ([`nat`]) and by
+//! Owns the refusal of destinations, by what the plan makes of them (`nat`) and by
 //! [`Policy`]. TCP, UDP and ICMP echo go through the same rules, so a rule cannot hold for one
 //! protocol and leak through another.
 
@@ -13,6 +13,7 @@ use crate::plan::AddressPlan;
 
 /// The protocol that asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -24,7 +25,7 @@ pub enum Protocol {
 
 /// Where TCP and UDP of the guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// To this address from a host socket.
     Host(SocketAddr),
     /// To the built-in DNS service.
@@ -33,7 +34,7 @@ pub enum Target {
 
 /// Where echo requests of the guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EchoTarget {
+pub(crate) enum EchoTarget {
     /// To this address from a host socket.
     Host(IpAddr),
     /// Nowhere: we answer ourselves.
@@ -46,7 +47,7 @@ impl Policy {
     /// # Errors
     /// Why it goes nowhere. The guest is told that the network is unreachable, but for
     /// [`DiscardReason::DestinationUnroutable`], which is silent.
-    pub fn tcp(
+    pub(crate) fn tcp(
         &self,
         plan: &AddressPlan,
         original_dst: SocketAddr,
@@ -58,7 +59,7 @@ impl Policy {
     ///
     /// # Errors
     /// As for [`tcp`](Self::tcp).
-    pub fn udp(
+    pub(crate) fn udp(
         &self,
         plan: &AddressPlan,
         original_dst: SocketAddr,
@@ -70,7 +71,7 @@ impl Policy {
     ///
     /// # Errors
     /// As for [`tcp`](Self::tcp).
-    pub fn echo(
+    pub(crate) fn echo(
         &self,
         plan: &AddressPlan,
         original_dst: IpAddr,

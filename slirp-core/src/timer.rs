@@ -21,6 +21,7 @@ const SERVICES: usize = 5;
 
 /// Who asked to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum TimerOwner {
     /// One flow: retransmission, delayed acknowledgement, idle expiry, parking, give-up.
     Flow(FlowId),

@@ -12,14 +12,14 @@ use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use slirp_core::MacAddr;
 use slirp_core::config::Offload;
-use slirp_core::host::link::{OffloadCeiling, Tap};
+use slirp_core::link::{OffloadCeiling, Tap};
 use slirp_core::netns::{
     AttachError, Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, create_tap,
     interface_mac, open_tap, open_tap_up_to,
 };
 use slirp_core::plan::{Ipv6Plan, SlirpNetwork};
-use slirp_core::wire::MacAddr;
 
 /// Set in the copy of this test that runs as an ordinary user.
 const AS_USER: &str = "SLIRP_TEST_AS_USER";

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use slirp_core::config::{Offload, StackConfig};
 use slirp_core::discard::DiscardReason;
+use slirp_core::internals::Rng;
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
-use slirp_core::rng::Rng;
 use slirp_tests::sim::{Program, Remote, Sim, Weather};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -363,7 +363,7 @@ fn datagrams_are_answered_from_where_they_went() {
                 let letter = &letters[0];
                 assert_eq!(&letter.body[..4], &[0, 7, 0x13, 0x88], "the ports");
                 same(&letter.body[8..], &data, "the echo");
-                let slirp_core::wire::ip::IpPair::V4(from, _) = letter.pair else {
+                let slirp_core::internals::wire::IpPair::V4(from, _) = letter.pair else {
                     assert_eq!(number, 1);
                     continue;
                 };
@@ -519,8 +519,8 @@ fn stack_recovers_from_a_syn_flood_by_itself() {
 
 /// A SYN from an address that no host has.
 fn syn(port: u16, to: u8) -> Vec<u8> {
-    use slirp_core::wire::frame::pseudo_header_sum;
-    use slirp_core::wire::ip::{HeaderFields, IpPair};
+    use slirp_core::internals::wire::pseudo_header_sum;
+    use slirp_core::internals::wire::{HeaderFields, IpPair};
     use smoltcp::wire::{IpProtocol, checksum};
     let (from, to) = ([10, 0, 2, 77].into(), [198, 51, 100, to].into());
     let mut packet = Vec::new();

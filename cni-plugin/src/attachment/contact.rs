@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use slirp_core::{ProcessFd, send_fd};
+use slirp_core::internals::process::{ProcessFd, send_fd};
 
 use super::error::Error;
 use super::message::{COMMIT, ClientRequest, Ended, Info, receive_answer};

@@ -7,11 +7,11 @@ use core::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use slirp_core::MacAddr;
 use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses};
 use slirp_core::netns::NamespaceId;
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use slirp_core::policy::Policy;
-use slirp_core::wire::MacAddr;
 
 /// Writes `value` in its form `F`.
 pub(super) fn write<T, F, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>

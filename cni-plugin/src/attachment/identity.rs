@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde::{Deserialize, Serialize};
-use slirp_core::ProcessFd;
+use slirp_core::internals::process::ProcessFd;
 
 /// A process, written down.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use slirp_core::MacAddr;
 use slirp_core::netns::NamespaceId;
-use slirp_core::wire::MacAddr;
 
 use super::error::Error;
 use super::form::{self, Netns};

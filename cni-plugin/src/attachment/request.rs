@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use slirp_core::MacAddr;
 use slirp_core::instance::{Forward, OutboundAddresses};
 use slirp_core::netns::{Configuration, Ipv6Configuration, NamespaceId};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
-use slirp_core::wire::MacAddr;
 
 use super::form;
 use super::key::Key;

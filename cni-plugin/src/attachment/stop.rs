@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use slirp_core::ProcessFd;
+use slirp_core::internals::process::ProcessFd;
 
 use super::contact::Contact;
 use super::error::Error;

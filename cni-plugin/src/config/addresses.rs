@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
+use slirp_core::MacAddr;
 use slirp_core::instance::OutboundAddresses;
 use slirp_core::plan::{AddressPlan, Ipv6Plan, SlirpNetwork};
-use slirp_core::wire::MacAddr;
 
 use super::{Header, flag};
 use crate::attachment::form::parse_mac;

@@ -42,7 +42,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use slirp_core::close_descriptors_on_exec;
+use slirp_core::internals::process::close_descriptors_on_exec;
 
 use crate::attachment::error::Error;
 use crate::attachment::store::Candidates;

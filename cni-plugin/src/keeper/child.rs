@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use slirp_core::host::link::Tap;
-use slirp_core::{ProcessFd, send_fd};
+use slirp_core::internals::process::{ProcessFd, send_fd};
+use slirp_core::link::Tap;
 
 use crate::attachment::error::Error;
 use crate::attachment::frame;

@@ -16,15 +16,15 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::dup2_stdin;
-use slirp_core::control::server::ApiSocket;
-use slirp_core::host::link::Tap;
+use slirp_core::instance::ApiSocket;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Forward, ForwardError, Handle, OpenForwards,
 };
+use slirp_core::internals::process::{inherited_fd, receive_fd, reset_signals};
 use slirp_core::launch::{self, Confinement, LaunchError, Prepared};
+use slirp_core::link::Tap;
 use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::SystemCall;
-use slirp_core::{inherited_fd, receive_fd, reset_signals};
 
 use super::child::hang_up;
 use super::{log, name_process};
@@ -177,7 +177,7 @@ mod tests {
 
     use serde_json::json;
     use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses, Switchboard};
-    use slirp_core::send_fd;
+    use slirp_core::internals::process::send_fd;
 
     use super::*;
     use crate::attachment::frame;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slirp_core::host::link::Tap;
-use slirp_core::send_fd;
-use slirp_core::wire::MacAddr;
+use slirp_core::MacAddr;
+use slirp_core::internals::process::send_fd;
+use slirp_core::link::Tap;
 
 use super::child::await_answer;
 use crate::attachment::error::Error;

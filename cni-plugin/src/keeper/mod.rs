@@ -48,12 +48,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
-use slirp_core::host::link::Tap;
+use slirp_core::MacAddr;
+use slirp_core::internals::process::{
+    ProcessFd, close_descriptors_on_exec, inherited_fd, reset_signals,
+};
+use slirp_core::link::Tap;
 use slirp_core::netns::{
     AttachError, AttachStep, NamespaceId, NamespaceTarget, TapRequest, create_tap,
 };
-use slirp_core::wire::MacAddr;
-use slirp_core::{ProcessFd, close_descriptors_on_exec, inherited_fd, reset_signals};
 
 use crate::attachment::attach::of_namespace;
 use crate::attachment::error::{Error, Kind};

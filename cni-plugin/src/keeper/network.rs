@@ -31,13 +31,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
-use slirp_core::host::link::Tap;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,
 };
+use slirp_core::internals::process::receive_fd;
 use slirp_core::launch;
-use slirp_core::receive_fd;
+use slirp_core::link::Tap;
 
 use super::door::{Connection, Door};
 use super::engine;

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
+use slirp_core::MacAddr;
 use slirp_core::instance::{Forward, ForwardProtocol};
 use slirp_core::netns::{AttachError, NamespaceTarget, interface_mac};
-use slirp_core::wire::MacAddr;
 
 use super::child::{Engine, await_answer};
 use crate::attachment::error::{Error, Kind};

@@ -7,8 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use slirp_core::MacAddr;
 use slirp_core::plan::{Ipv6Plan, SlirpNetwork};
-use slirp_core::wire::MacAddr;
 
 use crate::attachment::error::Error;
 use crate::attachment::key::Key;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use slirp_core::{ProcessFd, receive_fd};
+use slirp_core::internals::process::{ProcessFd, receive_fd};
 
 use super::door::{Connection, Door};
 use super::watch::process_of;

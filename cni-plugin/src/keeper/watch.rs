@@ -22,7 +22,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use slirp_core::ProcessFd;
+use slirp_core::internals::process::ProcessFd;
 use slirp_core::netns::{NamespaceId, NamespaceTarget, TargetWatch};
 
 /// How often a file is looked at where nothing tells about it (pasta's interval).

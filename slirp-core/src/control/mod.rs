@@ -6,6 +6,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "sockets and files live on this side")]
 
-pub mod protocol;
-pub mod reply;
-pub mod server;
+pub(crate) mod protocol;
+pub(crate) mod reply;
+pub(crate) mod server;

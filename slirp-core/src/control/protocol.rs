@@ -18,14 +18,14 @@ use crate::host::forward::{Forward, ForwardProtocol};
 use crate::plan::AssumedGuest;
 
 /// A request of this many bytes is too large.
-pub const REQUEST_CAP: usize = 4096;
+pub(crate) const REQUEST_CAP: usize = 4096;
 
 /// Flows in one reply to `list_flows` at most, unless fewer are asked for (about 250 bytes each).
-pub const FLOWS_CAP: usize = 1000;
+pub(crate) const FLOWS_CAP: usize = 1000;
 
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// `add_hostfwd`; a range of ports with `host_port_end`, which is our own extension.
     AddForward(Forward),
     /// `remove_hostfwd`; more than one rule with `id_end`, which is our own extension.
@@ -45,7 +45,7 @@ pub enum Request {
 
 /// Why a request is refused; the text is the `desc` of the reply behind `bad request: `.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// [`REQUEST_CAP`] bytes or more.
     #[error("too large message")]
     TooLarge,
@@ -87,7 +87,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The reply.
-    pub fn reply(&self) -> String {
+    pub(crate) fn reply(&self) -> String {
         let desc = Value::String(format!("bad request: {self}"));
         format!("{{\"error\":{{\"desc\":{desc}}}}}")
     }
@@ -96,7 +96,7 @@ impl Refusal {
 /// Reads the first JSON value of `bytes`; what comes after it does not matter. `None` when it is
 /// not complete and the client may still send the rest. A rule that does not say where the guest is
 /// leads to `assumed`.
-pub fn parse(
+pub(crate) fn parse(
     bytes: &[u8],
     is_ended: bool,
     assumed: AssumedGuest,

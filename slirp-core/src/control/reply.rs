@@ -16,7 +16,7 @@ use crate::policy::Protocol;
 use crate::stats::Stats;
 
 /// The reply to `add_hostfwd`, with the port where one was to be picked.
-pub fn added(id: ForwardId, asked: &Forward, rule: &Forward) -> String {
+pub(crate) fn added(id: ForwardId, asked: &Forward, rule: &Forward) -> String {
     let picked = match asked.host.port() {
         0 => format!(",\"host_port\":{}", rule.host.port()),
         _ => String::new(),
@@ -25,14 +25,14 @@ pub fn added(id: ForwardId, asked: &Forward, rule: &Forward) -> String {
 }
 
 /// The reply to `remove_hostfwd`.
-pub fn removed() -> String {
+pub(crate) fn removed() -> String {
     "{\"return\":{}}".to_owned()
 }
 
 /// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
 /// sends `entries`, so some clients read the one and some the other. An entry has the words of the
 /// request that makes it: `host_port_end` for several ports, and the IP version where it matters.
-pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
+pub(crate) fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
     let mut entries = String::from("[");
     for (index, (id, forward)) in forwards.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
@@ -68,7 +68,7 @@ pub fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
 }
 
 /// The reply to `list_flows`: a part of the list, and where the next part begins.
-pub fn flows(flows: &[FlowSummary], next: Option<u32>) -> String {
+pub(crate) fn flows(flows: &[FlowSummary], next: Option<u32>) -> String {
     let mut reply = String::from("{\"return\":{\"flows\":[");
     for (index, flow) in flows.iter().enumerate() {
         reply.push_str(if index == 0 { "" } else { "," });
@@ -113,7 +113,7 @@ fn push_flow(reply: &mut String, flow: &FlowSummary) {
 }
 
 /// The reply to `info`.
-pub fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
+pub(crate) fn info(plan: &AddressPlan, stats: &Stats, uptime: Duration) -> String {
     let mut reply = format!(
         "{{\"return\":{{\"version\":\"{}\",\"uptime_ms\":{},",
         env!("CARGO_PKG_VERSION"),

@@ -31,10 +31,10 @@ use crate::sandbox::RemovedFile;
 use crate::sys::file::OwnFile;
 
 /// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.
-pub const CONNECTIONS_CAP: usize = 256;
+pub(crate) const CONNECTIONS_CAP: usize = 256;
 /// How long a client may take for its request and for taking the reply (arbitrary; clients write
 /// theirs in one go).
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting pauses when descriptors have run out (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
 /// Reads of what a client sent behind its request, before the connection is closed (arbitrary).

@@ -2,6 +2,7 @@
 
 /// Payload bytes of a flow since its beginning, headers and repetitions not counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Traffic {
     /// From the guest to the remote.
     pub from_guest: u64,

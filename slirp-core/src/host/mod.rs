@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
 pub mod dns;
-pub mod forward;
+pub(crate) mod forward;
 pub(crate) mod handle;
 pub mod link;
 pub(crate) mod mailbox;

@@ -1,8 +1,8 @@
 //! Running a stack: the embedding API.
 //!
 //! Owns the two threads of an instance and their common life: they start together, and neither
-//! outlives the [`Instance`]. The data thread runs the event loop ([`host`](crate::host)), the
-//! control thread [`dns`](crate::host::dns) and the [API socket](crate::control). There is no
+//! outlives the [`Instance`]. The data thread runs the event loop (`host::reactor`), the
+//! control thread [`dns`](crate::dns) and the [API socket](ApiSocket). There is no
 //! global state; a process may run as many instances as it likes.
 //!
 //! ```no_run
@@ -37,10 +37,13 @@ pub use builder::{BUSY_POLL, Builder, MTU_MAX, MTU_MIN, StartError};
 pub use calls::{member_system_calls, system_calls};
 pub use running::Instance;
 
+pub use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
+#[doc(no_inline)]
 pub use crate::flow::{FlowState, FlowSummary, Traffic};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
+#[doc(no_inline)]
 pub use crate::host::link::Switchboard;
 pub use crate::host::mailbox::{FlowPage, NewMember};
 pub use crate::host::reactor::RunError;

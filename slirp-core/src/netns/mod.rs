@@ -2,7 +2,7 @@
 //!
 //! Owns the target ([`NamespaceTarget`]), what to do there ([`TapRequest`]) and the way it can fail
 //! ([`AttachError`]). The process that joins the namespaces is in `sys`, the device itself in
-//! [`Tap`](crate::host::link::Tap). namespaces(7), setns(2), user_namespaces(7).
+//! [`Tap`]. namespaces(7), setns(2), user_namespaces(7).
 
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 

@@ -16,6 +16,7 @@ pub(crate) const POOL_CAP: usize = 16;
 
 /// What an address stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Meaning<A> {
     /// A router and nothing more: what is sent to it goes to that address on the host's side too.
     Router,
@@ -29,6 +30,7 @@ pub enum Meaning<A> {
 
 /// What the addresses of the guest's network stand for that have no meaning of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Unlisted {
     /// Themselves: the host side uses the address that the guest wrote.
     #[default]
@@ -113,12 +115,12 @@ impl<A: Copy + PartialEq> Family<A> {
     }
 
     /// The first address of the resolver.
-    pub fn resolver(&self) -> Option<A> {
+    pub(crate) fn resolver(&self) -> Option<A> {
         self.address_of(Meaning::Resolver)
     }
 
     /// Whether `address` has a meaning.
-    pub fn is_ours(&self, address: A) -> bool {
+    pub(crate) fn is_ours(&self, address: A) -> bool {
         self.list().any(|(ours, _)| ours == address)
     }
 
@@ -131,7 +133,7 @@ impl<A: Copy + PartialEq> Family<A> {
     }
 
     /// The address that stands for us as a router.
-    pub const fn stand_in(&self) -> Option<A> {
+    pub(crate) const fn stand_in(&self) -> Option<A> {
         match self.gateway {
             Some(gateway) => Some(gateway),
             None => self.link_local,
@@ -195,7 +197,7 @@ impl Family<Ipv4Addr> {
     }
 
     /// First and last address that DHCP hands out.
-    pub fn leases(&self) -> (Ipv4Addr, Ipv4Addr) {
+    pub(crate) fn leases(&self) -> (Ipv4Addr, Ipv4Addr) {
         self.pool.unwrap_or((self.guest, self.guest))
     }
 
@@ -219,7 +221,7 @@ impl Family<Ipv4Addr> {
     }
 
     /// Whether `address` lies in the guest's network.
-    pub const fn contains(&self, address: Ipv4Addr) -> bool {
+    pub(crate) const fn contains(&self, address: Ipv4Addr) -> bool {
         (address.to_bits() ^ self.guest.to_bits()) & self.mask() == 0
     }
 
@@ -242,7 +244,7 @@ impl Family<Ipv6Addr> {
     }
 
     /// Whether `address` lies in the guest's network.
-    pub const fn contains(&self, address: Ipv6Addr) -> bool {
+    pub(crate) const fn contains(&self, address: Ipv6Addr) -> bool {
         (address.to_bits() ^ self.guest.to_bits()) & self.mask() == 0
     }
 
@@ -250,7 +252,7 @@ impl Family<Ipv6Addr> {
     /// advertisements, unless it was told to hide the Ethernet address (RFC 4862 section 5.5.3 with
     /// the modified EUI-64 of RFC 4291 appendix A; Linux' `addr_gen_mode` 0, which new namespaces
     /// have). `None` where the network is not a /64, in which alone guests do so.
-    pub const fn address_made_from(&self, mac: MacAddr) -> Option<Ipv6Addr> {
+    pub(crate) const fn address_made_from(&self, mac: MacAddr) -> Option<Ipv6Addr> {
         if self.prefix_len != 64 {
             return None;
         }

@@ -3,7 +3,7 @@
 //! Owns [`AddressPlan`], which is plain data: per IP version the guest's own address and network,
 //! its gateway, and a short list of addresses with a [`Meaning`]. It also owns the virtual MAC
 //! addresses. [`SlirpNetwork`] fills a plan with the numbers of slirp4netns. How a destination is
-//! translated follows from the list alone ([`nat`](crate::nat)); what a guest may *do* with an
+//! translated follows from the list alone (`nat`); what a guest may *do* with an
 //! address is decided in [`policy`](crate::policy).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +21,7 @@ mod slirp;
 
 /// For which addresses ARP requests and neighbour solicitations are answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Answers {
     /// For the addresses with a [`Meaning`]. The other addresses of the guest's network are left to
     /// whoever has them, so that a guest's probe for its own address finds no conflict.
@@ -111,7 +112,7 @@ impl AddressPlan {
     }
 
     /// Every address with a meaning; an address with two is named twice.
-    pub fn ours(&self) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn ours(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.ipv4().into_iter().flat_map(Family::list).map(|(ours, _)| IpAddr::V4(ours));
         let v6 = self.ipv6().into_iter().flat_map(Family::list).map(|(ours, _)| IpAddr::V6(ours));
         v4.chain(v6)
@@ -122,7 +123,7 @@ impl AddressPlan {
     }
 
     /// Whether `address` is the guest's router.
-    pub fn is_router(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_router(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.gateway == Some(v4)),
             IpAddr::V6(v6) => self
@@ -143,7 +144,7 @@ impl AddressPlan {
     /// Whether ARP and neighbour discovery answer with our MAC address for `target`, which `asker`
     /// asks for. One that we do not own is never answered to its own announcement (RFC 5227
     /// section 3) or to a probe of duplicate address detection, which in IPv6 comes from `::`.
-    pub fn answers_for(&self, target: IpAddr, asker: IpAddr) -> bool {
+    pub(crate) fn answers_for(&self, target: IpAddr, asker: IpAddr) -> bool {
         if self.is_ours(target) {
             return true;
         }
@@ -161,7 +162,7 @@ impl AddressPlan {
     }
 
     /// Whether `address` lies in the guest's own network.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.contains(v4)),
             IpAddr::V6(v6) => self.ipv6().is_some_and(|family| family.contains(v6)),
@@ -170,7 +171,7 @@ impl AddressPlan {
 
     /// Whether `address`, which the list translates to nothing, stands for the host's loopback
     /// because it lies in the guest's network.
-    pub fn is_unlisted_host(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_unlisted_host(&self, address: IpAddr) -> bool {
         let unlisted = match address {
             IpAddr::V4(_) => self.ipv4().map(|family| family.unlisted),
             IpAddr::V6(_) => self.ipv6().map(|family| family.unlisted),
@@ -180,13 +181,13 @@ impl AddressPlan {
 
     /// Whether the guest takes `address` for a neighbour that we do not answer for, so that it
     /// would ask the link in vain.
-    pub fn is_unreachable_neighbor(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_unreachable_neighbor(&self, address: IpAddr) -> bool {
         self.answers == Answers::OnlyOurs && self.contains(address)
     }
 
     /// Whether a guest can have `address`, so that ports of the host may lead there: none of ours,
     /// no group, and of an IP version that there is.
-    pub fn is_guest_address(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_guest_address(&self, address: IpAddr) -> bool {
         let has_family = match address {
             IpAddr::V4(_) => self.ipv4.is_some(),
             IpAddr::V6(_) => self.ipv6.is_some(),
@@ -200,7 +201,7 @@ impl AddressPlan {
 
     /// The address that stands for us as a router in the family of `like`: the source of errors,
     /// and of what the guest could not address otherwise.
-    pub fn stand_in(&self, like: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn stand_in(&self, like: IpAddr) -> Option<IpAddr> {
         match like {
             IpAddr::V4(_) => self.ipv4().and_then(Family::stand_in).map(IpAddr::V4),
             IpAddr::V6(_) => self.ipv6().and_then(Family::stand_in).map(IpAddr::V6),
@@ -209,7 +210,7 @@ impl AddressPlan {
 
     /// The virtual MAC address that belongs to one of our addresses: `52:55:<IPv4>` or
     /// `52:56:<last four bytes of the IPv6 address>`.
-    pub const fn mac_of(address: IpAddr) -> MacAddr {
+    pub(crate) const fn mac_of(address: IpAddr) -> MacAddr {
         match address {
             IpAddr::V4(v4) => {
                 let o = v4.octets();
@@ -247,7 +248,7 @@ impl From<SlirpNetwork> for AddressPlan {
 
 /// The link-local address that a guest with this Ethernet address makes for itself (RFC 4291
 /// section 2.5.6 and appendix A).
-pub const fn link_local_made_from(mac: MacAddr) -> Ipv6Addr {
+pub(crate) const fn link_local_made_from(mac: MacAddr) -> Ipv6Addr {
     let [i0, i1, i2, i3] = interface_identifier(mac);
     Ipv6Addr::new(0xfe80, 0, 0, 0, i0, i1, i2, i3)
 }

@@ -24,7 +24,7 @@
 //! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
 //! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited,
 //! which only a program that owns its whole process may close
-//! ([`close_inherited_fds`](crate::close_inherited_fds)).
+//! (`internals::process::close_inherited_fds`).
 //!
 //! Without CAP_NET_RAW the guest's echo requests need ping sockets (`net.ipv4.ping_group_range`)
 //! even when we were started by root.

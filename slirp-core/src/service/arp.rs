@@ -13,7 +13,7 @@ use crate::plan::{AddressPlan, Family};
 use crate::wire::MacAddr;
 
 /// Length of an Ethernet frame with an ARP packet in bytes, without padding.
-pub const ARP_FRAME_LEN: usize = 42;
+pub(crate) const ARP_FRAME_LEN: usize = 42;
 
 /// Ethernet type of ARP, then: Ethernet, IPv4, their address lengths.
 const PREFIX: [u8; 8] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4];
@@ -22,7 +22,7 @@ const REPLY: u8 = 2;
 
 /// What an ARP packet led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ArpOutcome {
+pub(crate) struct ArpOutcome {
     /// The sender, when it told its own address.
     pub learned: Option<(Ipv4Addr, MacAddr)>,
     /// The whole frame to answer with.
@@ -34,7 +34,7 @@ pub struct ArpOutcome {
 /// # Errors
 /// [`DiscardReason::ArpInvalid`] when it is truncated or not Ethernet/IPv4 ARP,
 /// [`DiscardReason::ArpNotForUs`] when there is nothing to answer and nothing to learn.
-pub fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, DiscardReason> {
+pub(crate) fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, DiscardReason> {
     let arp = frame.first_chunk::<ARP_FRAME_LEN>().ok_or(DiscardReason::ArpInvalid)?;
     let sender_mac = mac_at(arp, 22);
     if arp[12..20] != PREFIX || arp[20] != 0 || !sender_mac.is_valid_source() {
@@ -64,7 +64,7 @@ pub fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome, Discar
 }
 
 /// A frame in which the gateway asks everyone for the MAC address of `target`.
-pub fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
+pub(crate) fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     // Without a gateway this is a probe, which a guest answers too (RFC 5227 section 1.1).
     let gateway = plan.ipv4().and_then(Family::stand_in).unwrap_or(Ipv4Addr::UNSPECIFIED);
     let ours = (plan.our_mac(IpAddr::V4(target)), gateway);
@@ -73,7 +73,8 @@ pub fn who_has(plan: &AddressPlan, target: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
 
 /// A frame in which the station at `mac` tells everyone that it has `address` from now on (RFC
 /// 5227 section 3).
-pub fn announcement(mac: MacAddr, address: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
+#[cfg(feature = "host")]
+pub(crate) fn announcement(mac: MacAddr, address: Ipv4Addr) -> [u8; ARP_FRAME_LEN] {
     emit(REQUEST, (mac, address), (MacAddr([0; 6]), address), MacAddr::BROADCAST)
 }
 

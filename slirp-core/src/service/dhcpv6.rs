@@ -17,11 +17,11 @@ use crate::service::search_domain::{SearchDomain, encode_list};
 use crate::wire::udp::emit_datagram;
 
 /// UDP port of servers (RFC 8415 section 7.2).
-pub const SERVER_PORT: u16 = 547;
+pub(crate) const SERVER_PORT: u16 = 547;
 /// UDP port of clients.
-pub const CLIENT_PORT: u16 = 546;
+pub(crate) const CLIENT_PORT: u16 = 546;
 /// ff02::1:2, all relay agents and servers (RFC 8415 section 7.1).
-pub const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+pub(crate) const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 const REPLY: u8 = 7;
 const INFORMATION_REQUEST: u8 = 11;
@@ -44,7 +44,7 @@ const OPTION_IA_PD: u16 = 25;
 
 /// The server; it remembers nothing about its clients.
 #[derive(Debug)]
-pub struct Dhcpv6Server {
+pub(crate) struct Dhcpv6Server {
     plan: AddressPlan,
     announces_dns: bool,
     search: Vec<SearchDomain>,
@@ -60,7 +60,7 @@ struct Request<'a> {
 
 impl Dhcpv6Server {
     /// A server for the plan, DNS policy and search domains of `config`.
-    pub fn new(config: &StackConfig) -> Self {
+    pub(crate) fn new(config: &StackConfig) -> Self {
         Self {
             plan: config.plan,
             announces_dns: config.policy.dns_service,
@@ -74,7 +74,7 @@ impl Dhcpv6Server {
 
     /// Whether a datagram to `destination` is for this server: to the group of servers, or to any
     /// of our own addresses.
-    pub fn is_for_us(&self, destination: SocketAddr) -> bool {
+    pub(crate) fn is_for_us(&self, destination: SocketAddr) -> bool {
         let IpAddr::V6(address) = destination.ip() else { return false };
         let is_ours = address == ALL_SERVERS || self.plan.is_ours(address.into());
         self.plan.ipv6().is_some() && destination.port() == SERVER_PORT && is_ours
@@ -86,7 +86,7 @@ impl Dhcpv6Server {
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], also for what RFC 8415 section 16.12 tells to discard, and
     /// [`DiscardReason::DhcpNotAnswered`].
-    pub fn handle_message(
+    pub(crate) fn handle_message(
         &self,
         client: SocketAddr,
         server: SocketAddr,

@@ -20,7 +20,7 @@ use crate::wire::ip::{IpPair, Located, PROTOCOL_ICMP, PROTOCOL_ICMPV6, u16_at};
 /// [`DiscardReason::TransportHeaderInvalid`] when it is truncated or a fragment,
 /// [`DiscardReason::TransportChecksumInvalid`], or why its IP headers could not be read. Then
 /// nothing is appended.
-pub fn handle_echo_request(packet: &[u8], out: &mut Vec<u8>) -> Result<(), DiscardReason> {
+pub(crate) fn handle_echo_request(packet: &[u8], out: &mut Vec<u8>) -> Result<(), DiscardReason> {
     let located = Located::parse(packet)?;
     let icmp = located.payload();
     let (from, to, protocol, request) = match located.pair {

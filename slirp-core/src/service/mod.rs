@@ -3,13 +3,13 @@
 //! Owns one file per service. Services take packets of the guest and give packets back; they know
 //! neither flows nor each other.
 
-pub mod arp;
-pub mod dhcp;
-pub mod dhcpv6;
-pub mod dns;
-pub mod echo;
-pub mod ndp;
-pub mod neighbor;
-pub mod router_advertisement;
-pub mod search_domain;
-pub mod tftp;
+pub(crate) mod arp;
+pub(crate) mod dhcp;
+pub(crate) mod dhcpv6;
+pub(crate) mod dns;
+pub(crate) mod echo;
+pub(crate) mod ndp;
+pub(crate) mod neighbor;
+pub(crate) mod router_advertisement;
+pub(crate) mod search_domain;
+pub(crate) mod tftp;

@@ -30,7 +30,7 @@ const FLAG_OVERRIDE: u8 = 0x20;
 
 /// An IPv6 packet with the link addresses that belong in front of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NdpPacket {
+pub(crate) struct NdpPacket {
     /// Ethernet destination.
     pub destination_mac: MacAddr,
     /// Ethernet source.
@@ -41,7 +41,7 @@ pub struct NdpPacket {
 
 /// What a neighbour discovery packet led to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NdpOutcome {
+pub(crate) struct NdpOutcome {
     /// The sender, when it told its own address.
     pub learned: Option<(Ipv6Addr, MacAddr)>,
     /// What to answer with.
@@ -58,7 +58,7 @@ pub struct NdpOutcome {
 /// [`DiscardReason::NdpNotForUs`] for a solicitation of another station,
 /// [`DiscardReason::IcmpUnsupported`] for every type that is not handled (router
 /// advertisements and redirects of a guest among them), [`DiscardReason::Ipv6Disabled`].
-pub fn handle_ndp(
+pub(crate) fn handle_ndp(
     plan: &AddressPlan,
     source_mac: MacAddr,
     packet: &[u8],
@@ -131,7 +131,7 @@ pub fn handle_ndp(
 
 /// A packet in which the gateway asks for the MAC address of `target`, or `None` without
 /// an IPv6 gateway.
-pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
+pub(crate) fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
     let gateway = plan.ipv6()?.stand_in()?;
     let source_mac = plan.our_mac(IpAddr::V6(gateway));
     let destination = solicited_node(target);
@@ -147,7 +147,8 @@ pub fn solicitation(plan: &AddressPlan, target: Ipv6Addr) -> Option<NdpPacket> {
 
 /// A packet in which the station at `mac` tells all nodes that it has `address` from now on (RFC
 /// 4861 section 7.2.6).
-pub fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
+#[cfg(feature = "host")]
+pub(crate) fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
     let mut icmp = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAG_OVERRIDE, 0, 0, 0];
     icmp.extend_from_slice(&address.octets());
     push_link_layer(&mut icmp, TARGET_LINK_LAYER, mac);

@@ -15,16 +15,16 @@ use crate::wire::MacAddr;
 /// Guest addresses that are remembered: those of all members of a network
 /// ([`MEMBERS_CAP`](crate::member::MEMBERS_CAP)) in both families, and as many of networks nested
 /// behind guests (about 130 bytes each).
-pub const NEIGHBORS_CAP: usize = 1_024;
+pub(crate) const NEIGHBORS_CAP: usize = 1_024;
 
 /// How long an address is used, without a sign of its owner, before the owner is asked again: the
 /// time for which an active neighbour may be silent (RFC 4861 section 10:
 /// `DELAY_FIRST_PROBE_TIME`).
-pub const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Guest addresses with their MAC addresses.
 #[derive(Debug)]
-pub struct NeighborTable {
+pub(crate) struct NeighborTable {
     entries: BTreeMap<IpAddr, Neighbor>,
     /// The addresses of each holder, the one that was heard longest ago first.
     by_age: BTreeMap<(Holder, u64), IpAddr>,
@@ -43,7 +43,7 @@ struct Neighbor {
 
 impl NeighborTable {
     /// An empty table. If the network `is_shared`, each member has its share of it.
-    pub fn new(is_shared: bool) -> Self {
+    pub(crate) fn new(is_shared: bool) -> Self {
         Self {
             entries: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -54,7 +54,7 @@ impl NeighborTable {
 
     /// Remembers that `holder`'s `address` is at `mac`. Addresses that no single guest can have are
     /// ignored.
-    pub fn learn(&mut self, address: IpAddr, mac: MacAddr, holder: Holder) {
+    pub(crate) fn learn(&mut self, address: IpAddr, mac: MacAddr, holder: Holder) {
         if !mac.is_valid_source() || !is_single_guest(address) {
             return;
         }
@@ -71,7 +71,7 @@ impl NeighborTable {
     }
 
     /// Forgets every address for which `is_gone` holds.
-    pub fn forget(&mut self, is_gone: impl Fn(IpAddr, MacAddr) -> bool) {
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(IpAddr, MacAddr) -> bool) {
         let is_gone = |&(&address, neighbor): &(&IpAddr, &Neighbor)| is_gone(address, neighbor.mac);
         let gone: Vec<_> =
             self.entries.iter().filter(is_gone).map(|(&address, _)| address).collect();
@@ -81,14 +81,14 @@ impl NeighborTable {
     }
 
     /// The MAC address that `address` was last heard from.
-    pub fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
+    pub(crate) fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
         self.entries.get(&address).map(|neighbor| neighbor.mac)
     }
 
     /// Notes that `address` is used. Returns whether its owner is to be asked again: it was used
     /// for [`DOUBT_INTERVAL`] without a sign of the owner, which may have another MAC address by
     /// now.
-    pub fn is_doubtful(&mut self, address: IpAddr, now: Instant) -> bool {
+    pub(crate) fn is_doubtful(&mut self, address: IpAddr, now: Instant) -> bool {
         let Some(neighbor) = self.entries.get_mut(&address) else {
             return false;
         };
@@ -101,12 +101,14 @@ impl NeighborTable {
     }
 
     /// How many addresses are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether no address is remembered.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 

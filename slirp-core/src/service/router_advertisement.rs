@@ -17,11 +17,11 @@ use crate::time::Instant;
 use crate::wire::icmp::ROUTER_ADVERTISEMENT;
 
 /// Least time between two multicast advertisements (`MIN_DELAY_BETWEEN_RAS`, RFC 4861 section 10).
-pub const MIN_DELAY: Duration = Duration::from_secs(3);
+pub(crate) const MIN_DELAY: Duration = Duration::from_secs(3);
 /// Least time between unsolicited advertisements (`MinRtrAdvInterval`, RFC 4861 section 6.2.1).
-pub const MIN_INTERVAL: Duration = Duration::from_secs(200);
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(200);
 /// Most time between unsolicited advertisements (`MaxRtrAdvInterval`, RFC 4861 section 6.2.1).
-pub const MAX_INTERVAL: Duration = Duration::from_secs(600);
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
 const CURRENT_HOP_LIMIT: u8 = 64;
 /// Seconds for which we are a default router (`AdvDefaultLifetime`: three intervals).
@@ -43,7 +43,7 @@ const SEARCH_CAP: usize = 1024;
 
 /// When the next advertisement is due.
 #[derive(Debug)]
-pub struct RouterAdvertiser {
+pub(crate) struct RouterAdvertiser {
     rng: Rng,
     next_at: Instant,
     sent_at: Option<Instant>,
@@ -65,7 +65,7 @@ impl RouterAdvertiser {
     /// A schedule that starts at `now`, for the plan, MTU, DNS policy and search domains of
     /// `config`; its jitter follows from `seed`. `None` where the plan has no link-local
     /// address that they could come from.
-    pub fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
+    pub(crate) fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
         let plan = *config.plan.ipv6()?;
         let content = Content {
             plan,
@@ -88,18 +88,18 @@ impl RouterAdvertiser {
     ///
     /// We differ in leaving out the random delay of up to 0.5 s before an answer: it spreads the
     /// answers of several routers, and we are the only one.
-    pub fn handle_solicitation(&mut self, now: Instant) {
+    pub(crate) fn handle_solicitation(&mut self, now: Instant) {
         let allowed_at = self.sent_at.map_or(now, |sent_at| (sent_at + MIN_DELAY).max(now));
         self.next_at = self.next_at.min(allowed_at);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
-    pub const fn poll_timeout(&self) -> Instant {
+    pub(crate) const fn poll_timeout(&self) -> Instant {
         self.next_at
     }
 
     /// The advertisement, when one is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<NdpPacket> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<NdpPacket> {
         if now < self.next_at {
             return None;
         }

@@ -42,13 +42,14 @@ impl SearchDomain {
     }
 
     /// The name as labels; ends with the root label.
-    pub fn labels(&self) -> &[u8] {
+    #[cfg(test)]
+    pub(crate) fn labels(&self) -> &[u8] {
         &self.labels
     }
 }
 
 /// As many of `domains`, in order, as fit into `cap` bytes together.
-pub fn encode_list(domains: &[SearchDomain], cap: usize) -> Vec<u8> {
+pub(crate) fn encode_list(domains: &[SearchDomain], cap: usize) -> Vec<u8> {
     let mut list = Vec::new();
     for domain in domains {
         if list.len() + domain.labels.len() > cap {

@@ -7,7 +7,7 @@
 use crate::discard::DiscardReason;
 
 /// UDP port of the service.
-pub const TFTP_PORT: u16 = 69;
+pub(crate) const TFTP_PORT: u16 = 69;
 
 const READ_REQUEST: u16 = 1;
 const WRITE_REQUEST: u16 = 2;
@@ -19,7 +19,7 @@ const ACCESS_VIOLATION: &[u8] = b"\0\x05\0\x02Access violation\0";
 /// # Errors
 /// [`DiscardReason::TftpNotAnswered`] for everything but read and write requests: data,
 /// acknowledgements and errors belong to a transfer, and there is none.
-pub fn handle_tftp(message: &[u8]) -> Result<&'static [u8], DiscardReason> {
+pub(crate) fn handle_tftp(message: &[u8]) -> Result<&'static [u8], DiscardReason> {
     let opcode = message.first_chunk().copied().map(u16::from_be_bytes);
     match opcode {
         Some(READ_REQUEST | WRITE_REQUEST) => Ok(ACCESS_VIOLATION),

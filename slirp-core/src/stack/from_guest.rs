@@ -95,6 +95,7 @@ impl Stack {
 
     /// Takes one frame of a `member` of a shared network. Frames from networks that are nested
     /// behind the member count as the member's own.
+    #[doc(hidden)]
     pub fn handle_frame_of<'a>(
         &'a mut self,
         member: Option<MemberId>,

@@ -144,6 +144,7 @@ impl Stack {
     }
 
     /// A member has come. Flows that other stations have begun with its addresses end.
+    #[doc(hidden)]
     pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
         let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
         let released = Released { macs: vec![member.mac], addresses: own };
@@ -156,6 +157,7 @@ impl Stack {
     }
 
     /// A member has gone, and so have its addresses: `released`.
+    #[doc(hidden)]
     pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
         self.link.remove_member(member);
         self.dns.remove_member(id);

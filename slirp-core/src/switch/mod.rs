@@ -28,9 +28,9 @@
 //! DHCP server sends are discarded. Then its Ethernet destination decides. A frame for an unknown
 //! destination is discarded and not flooded: every holder has announced its address first.
 //!
-//! *Limits.* [`MEMBERS_CAP`] ports; [`MACS_CAP`] and [`ADDRESSES_CAP`] per port, beyond which a
-//! member's new addresses are refused. No member can remove
-//! another member's entries.
+//! *Limits.* [`MEMBERS_CAP`] ports; [`MACS_CAP`](tenure::MACS_CAP) and
+//! [`ADDRESSES_CAP`](tenure::ADDRESSES_CAP) per port, beyond which a member's new addresses are
+//! refused. No member can remove another member's entries.
 //!
 //! *Deliberate omissions.* Entries do not age: links are not moved from port to port here. There is
 //! no spanning tree, so a member that bridges two of its own interfaces to this network makes a
@@ -51,8 +51,6 @@ use crate::wire::MacAddr;
 use crate::wire::vnet::VNET_HEADER_LEN;
 use claim::{Audience, Claim};
 use tenure::Tenure;
-
-pub use tenure::{ADDRESSES_CAP, MACS_CAP};
 
 /// Port index; reused after its member leaves.
 pub type PortIndex = usize;
@@ -86,7 +84,7 @@ pub struct Released {
     pub addresses: Vec<IpAddr>,
 }
 
-/// See the [module](self).
+/// Decides which member, or the stack, gets a frame.
 #[derive(Debug)]
 pub struct Switch {
     plan: AddressPlan,

@@ -14,10 +14,10 @@ use crate::wire::MacAddr;
 
 /// Ethernet addresses of one member, its own included (arbitrary: stations that it bridges here;
 /// some 40 bytes each).
-pub const MACS_CAP: usize = 64;
+pub(crate) const MACS_CAP: usize = 64;
 /// IP addresses of one member, its own included (arbitrary: hosts of networks nested behind it;
 /// some 60 bytes each).
-pub const ADDRESSES_CAP: usize = 1024;
+pub(crate) const ADDRESSES_CAP: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Holding {

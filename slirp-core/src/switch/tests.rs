@@ -2,6 +2,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::tenure::{ADDRESSES_CAP, MACS_CAP};
 use super::*;
 use crate::plan::{Ipv6Plan, SlirpNetwork};
 use crate::service::{arp, ndp};

@@ -11,7 +11,7 @@ use smoltcp::wire::{IpProtocol, checksum};
 use crate::discard::DiscardReason;
 use crate::wire::MacAddr;
 use crate::wire::ip::EXTENSION_HEADERS_CAP;
-pub use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+pub(crate) use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::wire::tcp::TCP_CHECKSUM_AT;
 use crate::wire::udp::{UDP_CHECKSUM_AT, UDP_HEADER_LEN};
 use crate::wire::vnet::{Gso, VnetHeader};
@@ -195,7 +195,7 @@ impl IpHeader {
 
 /// Moves the fixed IPv6 header over the extension headers between it and the transport header, so
 /// that the packet has none. Returns how many bytes the packet now starts later.
-pub fn drop_extension_headers(packet: &mut [u8], header: &mut IpHeader) -> usize {
+pub(crate) fn drop_extension_headers(packet: &mut [u8], header: &mut IpHeader) -> usize {
     let moved = match header.destination {
         IpAddr::V4(_) => 0,
         IpAddr::V6(_) => header.header_len - IPV6_HEADER_LEN,
@@ -217,7 +217,7 @@ pub fn drop_extension_headers(packet: &mut [u8], header: &mut IpHeader) -> usize
 ///
 /// # Errors
 /// [`DiscardReason::VnetHeaderInvalid`].
-pub fn check_offload(
+pub(crate) fn check_offload(
     vnet: Option<&VnetHeader>,
     ip: &IpHeader,
     packet: &[u8],

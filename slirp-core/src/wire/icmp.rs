@@ -20,13 +20,13 @@ use crate::policy::Protocol;
 
 /// Length of the header of an ICMP message in bytes: type, code, checksum, and four bytes that
 /// depend on the type.
-pub const ICMP_HEADER_LEN: usize = 8;
+pub(crate) const ICMP_HEADER_LEN: usize = 8;
 /// Type of an ICMPv4 redirect (RFC 792).
 pub(crate) const ICMPV4_REDIRECT: u8 = 5;
 /// Type of an ICMPv4 echo request (RFC 792).
-pub const ICMPV4_ECHO_REQUEST: u8 = 8;
+pub(crate) const ICMPV4_ECHO_REQUEST: u8 = 8;
 /// Type of an ICMPv6 echo request (RFC 4443 section 4.1).
-pub const ICMPV6_ECHO_REQUEST: u8 = 128;
+pub(crate) const ICMPV6_ECHO_REQUEST: u8 = 128;
 /// Types of neighbour discovery (RFC 4861 section 4).
 pub(crate) const ROUTER_SOLICITATION: u8 = 133;
 pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -37,7 +37,7 @@ pub(crate) const NEIGHBOR_REDIRECT: u8 = 137;
 pub(crate) const NDP_TYPES: RangeInclusive<u8> = ROUTER_SOLICITATION..=NEIGHBOR_REDIRECT;
 
 /// Hop limit of ICMP messages that we send ourselves, as libslirp has it.
-pub const ICMP_HOP_LIMIT: u8 = 255;
+pub(crate) const ICMP_HOP_LIMIT: u8 = 255;
 
 /// Precedence 6, "internetwork control", of ICMPv4 errors (RFC 1812 section 4.3.2.5).
 const ERROR_TOS: u8 = 0xc0;
@@ -66,7 +66,7 @@ const QUOTED_HOP_LIMIT: u8 = 64;
 /// guest fails at once with `EHOSTUNREACH` (IPv6: `EACCES`) then; silence would leave a program
 /// without an answer for two minutes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum GuestSignal {
+pub(crate) enum GuestSignal {
     /// A TCP segment with RST.
     TcpReset,
     /// An ICMP error about the packet.
@@ -77,7 +77,7 @@ pub enum GuestSignal {
 
 impl GuestSignal {
     /// What the guest is told when a host socket of `protocol` failed with `error`.
-    pub const fn for_error(error: HostError, protocol: Protocol) -> Self {
+    pub(crate) const fn for_error(error: HostError, protocol: Protocol) -> Self {
         match (error, protocol) {
             (HostError::Refused | HostError::Reset, Protocol::Tcp) => Self::TcpReset,
             (HostError::Refused | HostError::Reset, Protocol::Udp | Protocol::Echo) => {
@@ -109,7 +109,7 @@ impl GuestSignal {
 
     /// What the guest is told about an entry of a host socket's error queue: the message of the
     /// network itself when it was an error from there, otherwise as [`for_error`](Self::for_error).
-    pub const fn for_datagram_error(error: &DatagramError, protocol: Protocol) -> Self {
+    pub(crate) const fn for_datagram_error(error: &DatagramError, protocol: Protocol) -> Self {
         let is_error = match error.remote {
             SocketAddr::V4(_) => matches!(error.icmp_type, 3 | 11 | 12),
             SocketAddr::V6(_) => matches!(error.icmp_type, 1..=4),
@@ -128,7 +128,7 @@ impl GuestSignal {
 
 /// An ICMP error message, in words that hold for both families.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IcmpError {
+pub(crate) enum IcmpError {
     /// ICMP 3/0, ICMPv6 1/0 (no route to destination).
     NetworkUnreachable,
     /// ICMP 3/1, ICMPv6 1/3 (address unreachable).
@@ -197,7 +197,13 @@ impl IcmpError {
 /// The family is that of `from` and `to`; when they differ, nothing is appended. The quote is what
 /// the packet announces as its length, cut so that the message has at most 576 bytes (IPv4) or
 /// 1,280 bytes (IPv6). TTL 255, TOS 0xc0 with IPv4.
-pub fn emit_error(out: &mut Vec<u8>, error: IcmpError, from: IpAddr, to: IpAddr, offending: &[u8]) {
+pub(crate) fn emit_error(
+    out: &mut Vec<u8>,
+    error: IcmpError,
+    from: IpAddr,
+    to: IpAddr,
+    offending: &[u8],
+) {
     let Some(pair) = IpPair::new(from, to) else { return };
     let offending = &offending[..announced_len(offending)];
     let ((icmp_type, icmp_code, info), cap, protocol, traffic_class) = match pair {
@@ -230,7 +236,7 @@ fn announced_len(packet: &[u8]) -> usize {
 /// broadcast address, or one whose source does not name a single host (RFC 1122 section 3.2.2,
 /// RFC 4443 section 2.4(e)). A packet that cannot be read that far is not reported either. The
 /// directed broadcast address of a subnet is not known here.
-pub fn may_report(offending: &[u8]) -> bool {
+pub(crate) fn may_report(offending: &[u8]) -> bool {
     let Ok(located) = Located::parse(offending) else { return false };
     if located.fragment.is_some_and(|fragment| fragment.offset > 0) {
         return false;
@@ -275,7 +281,7 @@ const fn is_single_ipv6_host(address: Ipv6Addr) -> bool {
 /// # Errors
 /// [`DiscardReason::HostDatagramTooLarge`] when `payload` does not fit into an IP packet; then
 /// nothing is appended.
-pub fn emit_echo_reply(
+pub(crate) fn emit_echo_reply(
     out: &mut Vec<u8>,
     from: IpAddr,
     to: IpAddr,
@@ -298,7 +304,7 @@ pub fn emit_echo_reply(
 
 /// Appends an echo request of the guest without its data, to be quoted in an error. When the
 /// families of `guest` and `remote` differ, nothing is appended.
-pub fn emit_echo_quote(
+pub(crate) fn emit_echo_quote(
     out: &mut Vec<u8>,
     guest: IpAddr,
     remote: IpAddr,
@@ -342,7 +348,7 @@ fn emit_echo(
 /// `payload_prefix` is what is left of a payload of `payload_len` bytes. The checksum is real when
 /// the payload is whole and zero otherwise; receivers of an error do not check it. When the
 /// families of `guest` and `remote` differ, nothing is appended.
-pub fn emit_udp_quote(
+pub(crate) fn emit_udp_quote(
     out: &mut Vec<u8>,
     guest: SocketAddr,
     remote: SocketAddr,

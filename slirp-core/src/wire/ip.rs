@@ -12,17 +12,17 @@ use smoltcp::wire::{IpProtocol, checksum};
 use crate::discard::DiscardReason;
 
 /// Length of an IPv4 header without options, in bytes.
-pub const IPV4_HEADER_LEN: usize = 20;
+pub(crate) const IPV4_HEADER_LEN: usize = 20;
 /// Length of the fixed IPv6 header, in bytes.
-pub const IPV6_HEADER_LEN: usize = 40;
+pub(crate) const IPV6_HEADER_LEN: usize = 40;
 /// Length of an IPv6 fragment header, in bytes (RFC 8200 section 4.5).
-pub const FRAGMENT_HEADER_LEN: usize = 8;
+pub(crate) const FRAGMENT_HEADER_LEN: usize = 8;
 /// Protocol number of ICMP.
-pub const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_ICMP: u8 = 1;
 /// Protocol number of UDP.
-pub const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
 /// Protocol number of ICMPv6.
-pub const PROTOCOL_ICMPV6: u8 = 58;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
 pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const ROUTING: u8 = 43;

@@ -4,14 +4,14 @@
 //! messages, UDP datagrams and IP fragmentation, with the lengths and numbers of their headers.
 //! Everything that smoltcp parses well is taken from there.
 
-pub mod fragmentation;
-pub mod frame;
-pub mod icmp;
-pub mod ip;
-pub mod reassembly;
-pub mod segmentation;
-pub mod tcp;
-pub mod udp;
-pub mod vnet;
+pub(crate) mod fragmentation;
+pub(crate) mod frame;
+pub(crate) mod icmp;
+pub(crate) mod ip;
+pub(crate) mod reassembly;
+pub(crate) mod segmentation;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+pub(crate) mod vnet;
 
-pub use crate::mac::MacAddr;
+pub(crate) use crate::mac::MacAddr;

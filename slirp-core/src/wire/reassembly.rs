@@ -198,7 +198,7 @@ impl Unfinished {
 
 /// A datagram that did not become whole in time.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ExpiredDatagram {
+pub(crate) struct ExpiredDatagram {
     /// The first fragment as it arrived, from its IP header on; without it no error is sent
     /// (RFC 792 "time exceeded", RFC 8200 section 4.5).
     pub first_fragment: Option<Vec<u8>>,
@@ -206,7 +206,7 @@ pub struct ExpiredDatagram {
 
 /// Puts fragments together.
 #[derive(Debug)]
-pub struct Reassembler {
+pub(crate) struct Reassembler {
     datagrams: BTreeMap<Key, Unfinished>,
     /// Oldest first; as all live equally long, also in the order of expiry.
     order: BTreeMap<u64, Key>,
@@ -223,7 +223,7 @@ pub struct Reassembler {
 impl Reassembler {
     /// An empty reassembler with the caps `reassembly_bytes` and `reassembly_datagrams` of
     /// `limits` and the lifetime `reassembly` of `timeouts`.
-    pub const fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+    pub(crate) const fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
         Self {
             datagrams: BTreeMap::new(),
             order: BTreeMap::new(),
@@ -237,14 +237,9 @@ impl Reassembler {
         }
     }
 
-    /// Takes one IP packet; gives the whole packet that it completes.
-    ///
-    /// A packet that is not a fragment, or a fragment that is a whole datagram (RFC 6946), is
-    /// returned at once. The caller checks the IPv4 header checksum.
-    ///
-    /// # Errors
-    /// The reason for which this fragment (and what was there of its datagram) was discarded.
-    pub fn handle_fragment(
+    /// Takes one packet of the only guest.
+    #[cfg(test)]
+    pub(crate) fn handle_fragment(
         &mut self,
         packet: &[u8],
         now: Instant,
@@ -252,11 +247,15 @@ impl Reassembler {
         self.handle_fragment_of(0, packet, now)
     }
 
-    /// The same for a packet of `owner`, one of several guests.
+    /// Takes one IP packet of `owner`, one of several guests; gives the whole packet that it
+    /// completes.
+    ///
+    /// A packet that is not a fragment, or a fragment that is a whole datagram (RFC 6946), is
+    /// returned at once. The caller checks the IPv4 header checksum.
     ///
     /// # Errors
-    /// Those of [`handle_fragment`](Self::handle_fragment).
-    pub fn handle_fragment_of(
+    /// The reason for which this fragment (and what was there of its datagram) was discarded.
+    pub(crate) fn handle_fragment_of(
         &mut self,
         owner: u64,
         packet: &[u8],
@@ -316,7 +315,7 @@ impl Reassembler {
     }
 
     /// When the oldest datagram expires.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let (_, key) = self.order.first_key_value()?;
         self.datagrams.get(key).map(|unfinished| unfinished.expires_at)
     }
@@ -324,7 +323,7 @@ impl Reassembler {
     /// Drops datagrams that have expired at `now` and returns the ones that were still incomplete,
     /// oldest first. Datagrams that were discarded earlier because of a contradiction are not among
     /// them.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<ExpiredDatagram> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<ExpiredDatagram> {
         let mut expired = Vec::new();
         while self.poll_timeout().is_some_and(|at| at <= now) {
             if let Some(unfinished) = self.take_oldest()
@@ -338,22 +337,25 @@ impl Reassembler {
 
     /// How many datagrams were evicted since the last call; each is a
     /// [`DiscardReason::FragmentMemoryExhausted`].
-    pub const fn take_evicted(&mut self) -> u64 {
+    pub(crate) const fn take_evicted(&mut self) -> u64 {
         core::mem::replace(&mut self.evicted, 0)
     }
 
     /// How many datagrams are unfinished, discarded ones that still wait for their end included.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.datagrams.len()
     }
 
     /// Whether nothing is unfinished.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }
 
     /// Bytes that the unfinished datagrams have allocated.
-    pub const fn bytes_held(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) const fn bytes_held(&self) -> usize {
         self.bytes
     }
 

@@ -4,7 +4,7 @@
 //! module of the crate.
 
 /// Length of a TCP header without options in bytes.
-pub const TCP_HEADER_LEN: usize = 20;
+pub(crate) const TCP_HEADER_LEN: usize = 20;
 /// Offset of the byte with the eight flags.
 pub(crate) const TCP_FLAGS_AT: usize = 13;
 /// Offset of the checksum.

@@ -12,13 +12,13 @@ use crate::discard::DiscardReason;
 use crate::wire::ip::{HeaderFields, IpPair, PROTOCOL_UDP};
 
 /// Length of a UDP header in bytes.
-pub const UDP_HEADER_LEN: usize = 8;
+pub(crate) const UDP_HEADER_LEN: usize = 8;
 /// Offset of the checksum.
 pub(crate) const UDP_CHECKSUM_AT: u16 = 6;
 
 /// The fields of a UDP header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UdpHeader {
+pub(crate) struct UdpHeader {
     /// Port of the sender.
     pub source: u16,
     /// Port of the receiver.
@@ -31,7 +31,7 @@ pub struct UdpHeader {
 
 impl UdpHeader {
     /// Reads the first 8 bytes of `datagram`; `None` when there are fewer. Nothing is checked.
-    pub fn parse(datagram: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(datagram: &[u8]) -> Option<Self> {
         let &[s0, s1, d0, d1, l0, l1, c0, c1] = datagram.first_chunk::<UDP_HEADER_LEN>()?;
         Some(Self {
             source: u16::from_be_bytes([s0, s1]),
@@ -48,7 +48,7 @@ impl UdpHeader {
 /// # Errors
 /// [`DiscardReason::HostDatagramTooLarge`] when `payload` does not fit into a packet, and
 /// [`DiscardReason::IpHeaderInvalid`] when the address families differ. Then nothing is appended.
-pub fn emit_datagram(
+pub(crate) fn emit_datagram(
     out: &mut Vec<u8>,
     from: SocketAddr,
     to: SocketAddr,

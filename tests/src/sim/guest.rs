@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use slirp_core::plan::AddressPlan;
-use slirp_core::time::Instant;
-use slirp_core::wire::MacAddr;
-use slirp_core::wire::fragmentation::fragments;
-use slirp_core::wire::frame::{
+use slirp_core::MacAddr;
+use slirp_core::internals::wire::fragments;
+use slirp_core::internals::wire::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
 };
-use slirp_core::wire::ip::{HeaderFields, IpPair, Located};
+use slirp_core::internals::wire::{HeaderFields, IpPair, Located};
+use slirp_core::plan::AddressPlan;
+use slirp_core::time::Instant;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use slirp_core::rng::Rng;
+use slirp_core::internals::Rng;
 use slirp_core::time::Instant;
 
 /// What a link does to frames.

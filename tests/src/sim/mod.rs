@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use link::Link;
 use slirp_core::config::StackConfig;
-use slirp_core::rng::Rng;
+use slirp_core::internals::Rng;
 use slirp_core::stack::Stack;
+use slirp_core::stack::TimerOwner;
 use slirp_core::stats::Stats;
 use slirp_core::time::Instant;
-use slirp_core::timer::TimerOwner;
 use world::World;
 
 /// Events at one instant after which the simulation counts as stuck.

@@ -7,11 +7,11 @@
 use std::net::IpAddr;
 
 use slirp_core::config::Offload;
-use slirp_core::wire::frame::{
+use slirp_core::internals::wire::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, EthernetHeader, IpHeader, is_transport_checksum_valid,
     pseudo_header_sum,
 };
-use slirp_core::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
+use slirp_core::internals::wire::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 use smoltcp::wire::{IpProtocol, checksum};
 
 /// Longest super-frame that is built.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use slirp_core::event::{Datagram, FlowId, HostAction, HostError};
-use slirp_core::rng::Rng;
+use slirp_core::internals::Rng;
 use slirp_core::stack::Stack;
 use slirp_core::time::Instant;
 use slirp_core::{HostStream, Transfer};
@@ -117,7 +117,7 @@ impl World {
 
     pub(super) fn handle_action(&mut self, action: HostAction, now: Instant) {
         match action {
-            HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
+            HostAction::ConnectTcp { flow, remote, is_guest_eager, .. } => {
                 self.connects += 1;
                 self.unaware += u64::from(is_guest_eager);
                 let script = self.remotes.get(&remote).cloned().unwrap_or(Remote::Refuses);
@@ -143,7 +143,7 @@ impl World {
                     }
                 }
             }
-            HostAction::Close { flow, reset } => {
+            HostAction::Close { flow, reset, .. } => {
                 if let Some(mut host) = self.hosts.remove(&flow) {
                     host.visit.closed = Some(reset);
                     self.visits.entry(host.remote).or_default().push(host.visit);

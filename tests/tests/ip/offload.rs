@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use slirp_core::config::Offload;
 use slirp_core::discard::DiscardReason;
-use slirp_core::host::link::{OffloadCeiling, Tap};
 use slirp_core::instance::{Builder, Instance};
+use slirp_core::link::{OffloadCeiling, Tap};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
 use slirp_core::plan::SlirpNetwork;
 use slirp_tests::kernel::{

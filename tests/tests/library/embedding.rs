@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
-use slirp_core::host::link::{FrameSocket, Recording};
 use slirp_core::instance::{
     Builder, Instance, OutboundAddresses, OutboundError, RunError, StartError,
 };
+use slirp_core::link::{FrameSocket, Recording};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use slirp_core::discard::DiscardReason;
-use slirp_core::host::link::OffloadCeiling;
 use slirp_core::instance::{
     Builder, Forward, ForwardProtocol, Instance, Member, MemberError, MemberId, NewMember,
     Switchboard,
 };
+use slirp_core::link::OffloadCeiling;
 use slirp_core::netns::{
     Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, open_tap_up_to,
 };

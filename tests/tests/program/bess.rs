@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use slirp_core::host::link::{OffloadCeiling, Tap};
+use slirp_core::link::{OffloadCeiling, Tap};
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap_up_to};
 use slirp_core::plan::SlirpNetwork;
 use slirp_tests::*;

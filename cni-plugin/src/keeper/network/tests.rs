@@ -7,7 +7,7 @@ use std::thread;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use slirp_core::instance::OutboundAddresses;
-use slirp_core::send_fd;
+use slirp_core::internals::process::send_fd;
 
 use super::*;
 use crate::attachment::frame;

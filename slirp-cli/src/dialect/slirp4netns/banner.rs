@@ -2,7 +2,7 @@
 //!
 //! Owns its lines, which people and scripts read. slirp4netns's man page shows the same table.
 
-use slirp_core::wire::MacAddr;
+use slirp_core::MacAddr;
 
 use crate::options::Options;
 

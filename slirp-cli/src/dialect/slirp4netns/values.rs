@@ -9,10 +9,10 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use slirp_core::MacAddr;
+use slirp_core::config::SearchDomain;
 use slirp_core::instance::MTU_MAX;
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
-use slirp_core::service::search_domain::SearchDomain;
-use slirp_core::wire::MacAddr;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::publish::PublishError;

@@ -164,15 +164,15 @@ impl Default for DnsConfig {
 
 /// One query of the guest.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     /// Its name, which comes back with the answer.
-    pub id: DnsQueryId,
+    pub(crate) id: DnsQueryId,
     /// How it arrived, and so how it is asked.
-    pub transport: DnsTransport,
+    pub(crate) transport: DnsTransport,
     /// The message, without a TCP length prefix.
-    pub message: Vec<u8>,
+    pub(crate) message: Vec<u8>,
     /// Closed when nobody waits for the answer any more: then the query ends without one.
-    pub is_wanted: oneshot::Receiver<Infallible>,
+    pub(crate) is_wanted: oneshot::Receiver<Infallible>,
 }
 
 /// Asks the host's resolvers until `queries` is closed; needs a tokio runtime with I/O and time on
@@ -181,7 +181,7 @@ pub struct Query {
 /// `answer` is called once per query, with the answer as it came (under another message id than the
 /// query's), or with `None` when no resolver answered. Queries that nobody wants any more, and
 /// those in flight when the channel closes, are dropped without a call.
-pub async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
+pub(crate) async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
 where
     A: Fn(DnsQueryId, Option<Vec<u8>>) + 'static,
 {

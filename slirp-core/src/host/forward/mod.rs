@@ -39,7 +39,7 @@ use crate::time::Instant;
 /// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
 /// takes about 150 bytes and a descriptor, and twice that where it is open in both IP versions;
 /// where the process may open fewer descriptors, there are as many ports as those allow.
-pub const PORTS_CAP: usize = 65_535;
+pub(crate) const PORTS_CAP: usize = 65_535;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about that (arbitrary).

@@ -125,7 +125,7 @@ pub enum ForwardError {
         .0.host, .0.guest, .0.ports
     )]
     Range(Forward),
-    /// There would be more than [`PORTS_CAP`] ports.
+    /// There would be more than 65,535 ports.
     #[error("{0} ports would be forwarded; the most is {PORTS_CAP}")]
     TooMany(usize),
     /// The process may not open as many sockets as the forwarded ports would need.

@@ -48,6 +48,7 @@ pub enum TapError {
 
 /// The most that is asked of a TAP device; less is taken where the kernel offers less.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[non_exhaustive]
 pub enum OffloadCeiling {
     /// No virtio-net header: each frame is one packet with its checksums. A descriptor that
     /// another program opened with a header keeps it.

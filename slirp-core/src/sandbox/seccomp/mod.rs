@@ -38,7 +38,7 @@ pub enum SeccompError {
     Architecture,
     /// The list cannot be compiled; that is a defect of ours.
     #[error("seccomp: the list of system calls is defective; please report this")]
-    List(#[source] seccompiler::Error),
+    List(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The kernel refuses the filter.
     #[error("seccomp: the kernel has no system call filters (CONFIG_SECCOMP_FILTER)")]
     Kernel(#[source] io::Error),
@@ -52,14 +52,14 @@ pub enum SeccompError {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 pub fn apply<'c>(calls: impl IntoIterator<Item = &'c SystemCall>) -> Result<(), SeccompError> {
     let calls = calls.into_iter().chain(runtime::SYSTEM_CALLS);
-    for program in program::compile(calls).map_err(SeccompError::List)? {
+    for program in program::compile(calls).map_err(|error| SeccompError::List(error.into()))? {
         seccompiler::apply_filter(&program).map_err(|error| match error {
             seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
                 SeccompError::Kernel(error)
             }
             other @ (seccompiler::Error::Backend(_)
             | seccompiler::Error::EmptyFilter
-            | seccompiler::Error::ThreadSync(_)) => SeccompError::List(other),
+            | seccompiler::Error::ThreadSync(_)) => SeccompError::List(other.into()),
         })?;
     }
     Ok(())

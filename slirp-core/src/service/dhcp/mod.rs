@@ -47,11 +47,11 @@ use message::{
 };
 
 /// UDP port of servers.
-pub const SERVER_PORT: u16 = 67;
+pub(crate) const SERVER_PORT: u16 = 67;
 /// UDP port of clients.
-pub const CLIENT_PORT: u16 = 68;
+pub(crate) const CLIENT_PORT: u16 = 68;
 /// Lease time in seconds; slirp4netns' value.
-pub const LEASE_SECONDS: u32 = 86_400;
+pub(crate) const LEASE_SECONDS: u32 = 86_400;
 
 /// Length of the options in every reply, cookie and padding included, in bytes: what a client can
 /// take at least (RFC 2131 section 2).
@@ -72,7 +72,7 @@ enum ReplyKind {
 
 /// What a request led to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DhcpOutcome {
+pub(crate) struct DhcpOutcome {
     /// The reply as an IP packet.
     pub packet: Vec<u8>,
     /// Ethernet destination: the client, if it has the address already, else broadcast.
@@ -83,7 +83,7 @@ pub struct DhcpOutcome {
 
 /// The server.
 #[derive(Debug)]
-pub struct DhcpServer {
+pub(crate) struct DhcpServer {
     /// `None` without IPv4: then no message is for us.
     plan: Option<Family<Ipv4Addr>>,
     mtu: u16,
@@ -96,7 +96,7 @@ pub struct DhcpServer {
 
 impl DhcpServer {
     /// A server without leases, for the plan, MTU, DNS policy and search domains of `config`.
-    pub fn new(config: &StackConfig) -> Self {
+    pub(crate) fn new(config: &StackConfig) -> Self {
         Self {
             plan: config.plan.ipv4().copied(),
             mtu: config.mtu,
@@ -113,26 +113,26 @@ impl DhcpServer {
 
     /// Whether each client has a reserved address ([`reserve`](Self::reserve)) instead of one of
     /// the pool.
-    pub const fn has_reservations(&self) -> bool {
+    pub(crate) const fn has_reservations(&self) -> bool {
         self.reservations.is_some()
     }
 
     /// Reserves `address` for `client`; does nothing where addresses come from the pool.
-    pub fn reserve(&mut self, client: MacAddr, address: Ipv4Addr) {
+    pub(crate) fn reserve(&mut self, client: MacAddr, address: Ipv4Addr) {
         if let Some(reservations) = &mut self.reservations {
             reservations.insert(client.0, address);
         }
     }
 
     /// Takes the reservation for `client` back.
-    pub fn release(&mut self, client: MacAddr) {
+    pub(crate) fn release(&mut self, client: MacAddr) {
         if let Some(reservations) = &mut self.reservations {
             reservations.remove(&client.0);
         }
     }
 
     /// Whether a datagram to `destination` is for this server.
-    pub fn is_for_us(&self, destination: SocketAddr) -> bool {
+    pub(crate) fn is_for_us(&self, destination: SocketAddr) -> bool {
         let SocketAddr::V4(v4) = destination else { return false };
         let Some(plan) = &self.plan else { return false };
         let is_ours = v4.ip().is_broadcast() || plan.gateway == Some(*v4.ip());
@@ -146,7 +146,7 @@ impl DhcpServer {
     /// # Errors
     /// [`DiscardReason::DhcpInvalid`], [`DiscardReason::DhcpNotAnswered`], and
     /// [`DiscardReason::DhcpPoolExhausted`] when there is no address left for the client.
-    pub fn handle_message(
+    pub(crate) fn handle_message(
         &mut self,
         sender: MacAddr,
         message: &[u8],

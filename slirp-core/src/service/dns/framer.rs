@@ -8,7 +8,7 @@
 
 /// Queries of one connection that may be in flight; beyond them nothing is taken from the stream,
 /// so that TCP slows the guest down (arbitrary; stub resolvers pipeline two).
-pub const QUERIES_PER_CONNECTION_CAP: usize = 16;
+pub(crate) const QUERIES_PER_CONNECTION_CAP: usize = 16;
 
 /// State of the stream from the guest.
 ///
@@ -27,21 +27,21 @@ enum State {
 /// Cuts one guest's TCP stream into DNS messages, with at most one of them held (64 KiB, grown as
 /// the bytes arrive and not when the length is announced).
 #[derive(Debug)]
-pub struct DnsTcpFramer {
+pub(crate) struct DnsTcpFramer {
     state: State,
     in_flight: usize,
 }
 
 impl DnsTcpFramer {
     /// The state of a fresh connection.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { state: State::Prefix(None), in_flight: 0 }
     }
 
     /// Takes bytes of the stream and returns how many it took. If fewer than all were taken, poll
     /// the message that is whole now, then offer the rest again. If none were taken and no message
     /// can be polled, wait for an answer.
-    pub fn handle_bytes(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn handle_bytes(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while let Some(&byte) = bytes.get(taken) {
             match &mut self.state {
@@ -76,7 +76,7 @@ impl DnsTcpFramer {
 
     /// The message that is whole, without its prefix; it counts as in flight from now on. `None`
     /// while there is none or [`QUERIES_PER_CONNECTION_CAP`] are in flight.
-    pub fn poll_message(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn poll_message(&mut self) -> Option<Vec<u8>> {
         if self.in_flight >= QUERIES_PER_CONNECTION_CAP {
             return None;
         }
@@ -88,25 +88,26 @@ impl DnsTcpFramer {
     }
 
     /// Tells that a polled message was answered or discarded, so that another may be polled.
-    pub const fn handle_done(&mut self) {
+    pub(crate) const fn handle_done(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Polled messages that wait for their answer.
-    pub const fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// Whether no message waits to be polled or answered, so that the connection may be closed.
     /// Bytes of an unfinished message do not count, since a guest that ended its stream will not
     /// finish it.
-    pub const fn is_idle(&self) -> bool {
+    pub(crate) const fn is_idle(&self) -> bool {
         self.in_flight == 0 && !matches!(self.state, State::Whole(_))
     }
 
     /// `message` with its length prefix, ready for the stream to the guest; `None` when it is
     /// longer than 65,535 bytes.
-    pub fn frame(message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn frame(message: &[u8]) -> Option<Vec<u8>> {
         let len = u16::try_from(message.len()).ok()?;
         let mut framed = Vec::with_capacity(2 + message.len());
         framed.extend_from_slice(&len.to_be_bytes());

@@ -49,13 +49,13 @@ use crate::share::{Holder, Shares};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
-pub use framer::{DnsTcpFramer, QUERIES_PER_CONNECTION_CAP};
+pub(crate) use framer::DnsTcpFramer;
 use message::{QueryShape, ResponseCode};
-pub use names::MemberNames;
+pub(crate) use names::MemberNames;
 
 /// Where a query came from, and so where its answer goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asker {
+pub(crate) enum Asker {
     /// A datagram.
     Udp {
         /// Source of the query.
@@ -78,7 +78,7 @@ type UdpKey = (SocketAddr, SocketAddr, u16);
 /// Queries in flight; at most [`Limits::dns_queries`](crate::config::Limits::dns_queries), each
 /// with a copy of its message.
 #[derive(Debug)]
-pub struct DnsService {
+pub(crate) struct DnsService {
     cap: usize,
     /// How many each member has in flight.
     shares: Shares,
@@ -107,7 +107,7 @@ struct InFlight {
 
 impl DnsService {
     /// A service without queries, with the limits, timeouts and policy of `config`.
-    pub fn new(config: &StackConfig) -> Self {
+    pub(crate) fn new(config: &StackConfig) -> Self {
         let cap = config.limits.dns_queries;
         Self {
             cap,
@@ -132,7 +132,7 @@ impl DnsService {
     /// [`DiscardReason::DnsMessageInvalid`] when this is not a query, and
     /// [`DiscardReason::DnsQueriesExhausted`] at the cap, or at that of `holder`: see
     /// [`surplus`](Self::surplus).
-    pub fn handle_query(
+    pub(crate) fn handle_query(
         &mut self,
         asker: Asker,
         holder: Option<MemberId>,
@@ -189,7 +189,7 @@ impl DnsService {
     /// The query to give up so that a refused one of `holder` fits: the oldest of the member with
     /// most. `None` if the two members would only change places; otherwise members that all want
     /// more would make us ask the resolvers ever faster.
-    pub fn surplus(&self, holder: Option<MemberId>) -> Option<DnsQueryId> {
+    pub(crate) fn surplus(&self, holder: Option<MemberId>) -> Option<DnsQueryId> {
         let crowder = self.shares.crowded_by(holder, 1)?;
         if self.shares.held(crowder) <= self.shares.held(holder) + 1 {
             return None;
@@ -201,7 +201,7 @@ impl DnsService {
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
     /// no resolver answered. Returns the answer and its destination; nothing when the query has
     /// expired.
-    pub fn handle_answer(
+    pub(crate) fn handle_answer(
         &mut self,
         query: DnsQueryId,
         answer: Option<Vec<u8>>,
@@ -219,14 +219,14 @@ impl DnsService {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|(_, oldest)| oldest.expires_at)
     }
 
     /// Gives up expired queries; each gets a SERVFAIL from
     /// [`poll_answer`](Self::poll_answer). Returns how many there were, to be counted as
     /// [`DiscardReason::DnsTimedOut`].
-    pub fn handle_timeout(&mut self, now: Instant) -> usize {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> usize {
         let mut expired = 0;
         while let Some((&id, oldest)) = self.in_flight.first_key_value()
             && oldest.expires_at <= now
@@ -239,22 +239,24 @@ impl DnsService {
     }
 
     /// The next query that the host side has to ask.
-    pub fn poll_action(&mut self) -> Option<HostAction> {
+    pub(crate) fn poll_action(&mut self) -> Option<HostAction> {
         self.to_host.pop_front()
     }
 
     /// The next answer that was made without the host side.
-    pub fn poll_answer(&mut self) -> Option<(Asker, Vec<u8>)> {
+    pub(crate) fn poll_answer(&mut self) -> Option<(Asker, Vec<u8>)> {
         self.made_here.pop_front()
     }
 
     /// Queries in flight.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.in_flight.len()
     }
 
     /// Whether no query is in flight.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
     }
 

@@ -28,7 +28,7 @@ const ANSWERS_CAP: usize = 16;
 
 /// The names of all members, and the answers to questions about them.
 #[derive(Debug, Default)]
-pub struct MemberNames {
+pub(crate) struct MemberNames {
     names: BTreeMap<String, Vec<MemberId>>,
     aliases: BTreeMap<String, Vec<MemberId>>,
     members: BTreeMap<MemberId, Member>,
@@ -42,7 +42,7 @@ struct Question {
 
 impl MemberNames {
     /// Answers questions about `member` from now on.
-    pub fn add(&mut self, id: MemberId, member: &Member) {
+    pub(crate) fn add(&mut self, id: MemberId, member: &Member) {
         for (table, names) in
             [(&mut self.names, &member.names), (&mut self.aliases, &member.aliases)]
         {
@@ -54,7 +54,7 @@ impl MemberNames {
     }
 
     /// Forgets a member.
-    pub fn remove(&mut self, id: MemberId) {
+    pub(crate) fn remove(&mut self, id: MemberId) {
         self.members.remove(&id);
         for table in [&mut self.names, &mut self.aliases] {
             table.retain(|_, holders| {

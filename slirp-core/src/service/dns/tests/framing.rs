@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::service::dns::{DnsTcpFramer, QUERIES_PER_CONNECTION_CAP};
+use crate::service::dns::DnsTcpFramer;
+use crate::service::dns::framer::QUERIES_PER_CONNECTION_CAP;
 
 #[test]
 fn pipelined_messages_come_out_one_by_one() {
