@@ -26,8 +26,8 @@ use super::reply;
 use crate::event::ForwardId;
 use crate::host::forward::ForwardError;
 use crate::host::handle::Handle;
+use crate::host::outside::RemovedFile;
 use crate::plan::{AddressPlan, AssumedGuest};
-use crate::sandbox::RemovedFile;
 use crate::sys::file::OwnFile;
 
 /// Connections at one time (one descriptor and about 6 KiB each); fewer where descriptors are few.

@@ -20,11 +20,11 @@ use crate::host::forward::{ForwardError, OpenForwards};
 use crate::host::handle::Handle;
 use crate::host::link::{Link, Recording};
 use crate::host::mailbox::Message;
+use crate::host::outside::Outside;
 use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
-use crate::sandbox::Outside;
 use crate::stack::Stack;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).

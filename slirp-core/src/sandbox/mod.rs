@@ -1,7 +1,7 @@
 //! Giving up what a running network does not need, in case a guest ever gets hold of the process.
 //!
 //! Owns [`Sandbox`]: namespaces and capabilities, in this file the order of the steps, in `mounts`
-//! the file system, in `outside` the process that stays behind, in `capabilities` the privileges;
+//! the file system, in `capabilities` the privileges, in `host::outside` the process that stays;
 //! and the filter of system calls ([`seccomp`]). Nothing here knows a packet. user_namespaces(7),
 //! capabilities(7).
 //!
@@ -36,16 +36,15 @@
 
 mod capabilities;
 mod mounts;
-mod outside;
 pub mod seccomp;
 
-pub use outside::{Outside, RemovedFile};
+pub use crate::host::outside::{Outside, RemovedFile};
 
 use core::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -53,8 +52,9 @@ use nix::sys::prctl;
 use nix::sys::signal::raise;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getppid, setresgid, setresuid};
 
-use crate::netns::TargetWatch;
+use crate::netns::{NameWatch, TargetWatch};
 use crate::sys::errno::{errno_of, text_of};
+use crate::sys::outside::Watched;
 use crate::sys::privilege::scope_abstract_sockets;
 
 /// A step on the way into the sandbox. Its text is the system call or what it is for.
@@ -263,7 +263,7 @@ impl Sandbox {
         }
         let target = self.target.take();
         let (outside, target) =
-            Outside::start(self.resolv_conf.as_deref(), self.removed.take(), target)
+            start_outside(self.resolv_conf.as_deref(), self.removed.take(), target)
                 .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
         let is_root = geteuid().is_root();
         if !is_root {
@@ -302,6 +302,25 @@ impl Sandbox {
         }
         Ok(())
     }
+}
+
+/// Starts the process that stays outside, if there is anything for it to do. From here on it watches
+/// a target that is watched by its name.
+fn start_outside(
+    resolv_conf: Option<&Path>,
+    removed: Option<RemovedFile>,
+    target: Option<TargetWatch>,
+) -> io::Result<(Outside, Option<TargetWatch>)> {
+    let by_name = target.as_ref().and_then(TargetWatch::by_name);
+    let is_gone = || by_name.is_some_and(NameWatch::is_gone);
+    let watched =
+        by_name.map(|name| Watched { wakes: name.as_fd(), kept: name.needs(), is_gone: &is_gone });
+    let (outside, gone) = Outside::start(resolv_conf, removed, watched.as_ref())?;
+    let target = match gone {
+        Some(gone) => target.map(|target| target.seen_from_outside(gone)),
+        None => target,
+    };
+    Ok((outside, target))
 }
 
 /// A user namespace in which the present user is root.

@@ -60,7 +60,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::socket::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
-use crate::sandbox::Outside;
+use crate::host::outside::Outside;
 use crate::sys::calls::{Arguments, IP, system_calls, word};
 use exchange::Outgoing;
 use upstream::Upstream;

@@ -19,7 +19,7 @@ use ::resolv_conf::{Config, ParseError, ScopedIp};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::time::Instant;
 
-use crate::sandbox::Outside;
+use crate::host::outside::Outside;
 use crate::sys::ifreq::{self, InterfaceRequest};
 use crate::sys::outside::FILE_CAP;
 

@@ -4,12 +4,11 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::netns::{NameWatch, TargetWatch};
 use crate::sys::file::Identity;
 use crate::sys::outside::{Duties, Helper, Watched};
 
@@ -31,34 +30,23 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Starts the process, if there is anything for it to do. A target that is watched by its name
-    /// is watched by it from here on.
-    pub(super) fn start(
+    /// Starts the process, if there is anything for it to do. From here on it watches `watched`, and
+    /// closes the other end of the descriptor that is returned when that is gone.
+    pub(crate) fn start(
         resolv_conf: Option<&Path>,
         removed: Option<RemovedFile>,
-        target: Option<TargetWatch>,
-    ) -> io::Result<(Self, Option<TargetWatch>)> {
+        watched: Option<&Watched<'_>>,
+    ) -> io::Result<(Self, Option<OwnedFd>)> {
         let read = resolv_conf.map(name_of).transpose()?;
         let removed = removed
             .map(|file| io::Result::Ok((name_of(&file.path)?, file.identity)))
             .transpose()?;
         let duties = Duties { read, removed };
-        let by_name = target.as_ref().and_then(TargetWatch::by_name);
-        let is_gone = || by_name.is_some_and(NameWatch::is_gone);
-        let watched = by_name.map(|name| Watched {
-            wakes: name.as_fd(),
-            kept: name.needs(),
-            is_gone: &is_gone,
-        });
         if duties.read.is_none() && duties.removed.is_none() && watched.is_none() {
-            return Ok((Self { helper: None }, target));
+            return Ok((Self { helper: None }, None));
         }
-        let (helper, gone) = Helper::start(&duties, watched.as_ref())?;
-        let target = match gone {
-            Some(gone) => target.map(|target| target.seen_from_outside(gone)),
-            None => target,
-        };
-        Ok((Self { helper: Some(Arc::new(helper)) }, target))
+        let (helper, gone) = Helper::start(&duties, watched)?;
+        Ok((Self { helper: Some(Arc::new(helper)) }, gone))
     }
 
     /// What resolv.conf says now. Waits for a bounded time.
