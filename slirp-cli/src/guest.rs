@@ -1,7 +1,8 @@
 //! What connects the guest: a TAP device in its namespaces, one that is open already, or a socket.
 //!
-//! Owns the two steps on the way there, what is found and what is opened, and what is said of them.
-//! Between the two nothing has been made yet; what else a start needs is looked at there.
+//! Owns the two steps on the way there: [`find`] looks for what the target names and makes nothing,
+//! [`open`] makes or waits for the connection. Between them the run checks what else it needs
+//! ([`checks`](crate::checks)), so that a start that fails there leaves nothing behind.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

@@ -8,7 +8,8 @@
 //!  run                   the order of start and end
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
-//!  options milestone     values: what is to be done, what has happened
+//!  options publish       values: what is to be done
+//!  milestone failure     values: what has happened, why a run failed
 //!  console log           stdout, stderr
 //! ```
 

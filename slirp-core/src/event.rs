@@ -1,12 +1,12 @@
 //! What the pure side and the host side tell each other.
 //!
-//! Owns the names of flows and the values that cross the facade: actions that the stack asks the
-//! host side for, datagrams that are lent out of the frame that carried them, and what host sockets
-//! reported. No value here holds a file descriptor or a clock.
+//! Owns the identifiers of flows, rules and queries, and the values that cross the wall: actions
+//! that the stack asks the host side for, datagrams that are lent out of the frame that carried
+//! them, and what host sockets reported. No value here holds a file descriptor or a clock.
 
 use core::net::{IpAddr, SocketAddr};
 
-/// Name of one flow: an index that is reused, with a generation that is not.
+/// Identifier of one flow: an index that is reused, with a generation that is not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowId {
     /// Slot in the flow table; dense, so that the host side can keep a plain array beside it.
@@ -15,7 +15,7 @@ pub struct FlowId {
     pub generation: u32,
 }
 
-/// Name of one forward rule; never used again.
+/// Identifier of a forward rule; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ForwardId(pub u64);
 
@@ -30,7 +30,7 @@ pub struct Origin {
     pub local: SocketAddr,
 }
 
-/// Name of one DNS query in flight.
+/// Identifier of a DNS query in flight.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DnsQueryId(pub u64);
 

@@ -14,9 +14,10 @@
 //! | guest | the original destination, or a remote as the guest sees it | the guest |
 //! | host | a host socket's | the translated destination, or a remote as the host sees it |
 //!
-//! Where the two columns of a plan's list meet, translation there and back is the identity. A
-//! remote that the guest could not address appears as the gateway, which stands in for it: answers
-//! find their way by the flow, not by the address.
+//! A listed address that means a place on the host comes back as itself, or as the first address in
+//! the list with the same meaning. A remote that the guest could not address appears as the
+//! gateway, which stands in for it. The guest's answer to the gateway then finds its remote by the
+//! flow, not by the address.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -1,6 +1,6 @@
 //! Talking to the process that keeps an attachment.
 //!
-//! Owns the client's side of its socket. The other side is in [`keeper`](crate::keeper).
+//! Owns the client's side of its socket. The other side is `keeper::serve`.
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};

@@ -1,7 +1,7 @@
-//! The process of a shared network, which serves all containers of one network name.
+//! Where the process of a shared network is found, and the wait for members that leave it.
 //!
-//! Owns where its files are, and the wait for members that leave. What a container asks it for is
-//! in [`keeper`](crate::keeper).
+//! Owns the place of its files. The process, which serves all containers of one network name, is
+//! `keeper::network`.
 
 use std::io;
 use std::os::unix::net::UnixStream;

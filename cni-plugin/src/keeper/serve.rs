@@ -1,6 +1,7 @@
-//! The keeper at work.
+//! The keeper while it serves an attachment, and how it ends.
 //!
-//! Owns its socket, its wait and its end.
+//! Owns its socket, the wait for a client, a signal, or the end of container or engine, and the
+//! order of the end.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,7 +1,7 @@
 //! One ICMP echo flow: a guest address and ICMP identifier.
 //!
-//! Owns the mapping's idle time (RFC 5508 section 3.2) and the address under which the guest knows
-//! a loopback remote. Echo to virtual addresses never gets here; it is answered on the spot.
+//! Owns the mapping's idle time (RFC 5508 section 3.2) and the remote that the guest addressed
+//! last. Echo requests to virtual addresses open no flow: `service::echo` answers them on the spot.
 
 use core::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! Flows: what the guest talks to, one entry per conversation.
 //!
-//! Owns the flow table and the four kinds of flow. A flow knows the guest's side of one
-//! conversation and decides what is said there; its host socket lives on the other side of the
-//! wall, in an array with the same index.
+//! Owns the flow table and the four kinds of flow: TCP, UDP and echo, and UDP that a remote began.
+//! A flow knows the guest's side of one conversation and decides what is said there; its host
+//! socket lives on the other side of the wall, in an array with the same index.
 
 pub(crate) mod eager;
 pub(crate) mod echo;

@@ -4,10 +4,10 @@
 //! `stack::admission`, which issues and counts permits, when the flow ends.
 
 use crate::event::FlowId;
-use crate::member::MemberId;
+use crate::share::Holder;
 use crate::time::Instant;
 
-/// What is counted apart.
+/// What a flow counts as. Each kind has its own counter and its own bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// A TCP connection that the guest is opening.
@@ -81,7 +81,7 @@ impl Place {
 pub(crate) struct Permit {
     pub(crate) kind: Kind,
     /// The member of a shared network that it is counted for.
-    pub(crate) holder: Option<MemberId>,
+    pub(crate) holder: Holder,
     /// Where its flow stands now.
     pub(crate) standing: Standing,
     /// Where it stood when it was put into the order of eviction: no higher than now.
@@ -89,7 +89,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    pub(crate) const fn new(kind: Kind, holder: Option<MemberId>, now: Instant) -> Self {
+    pub(crate) const fn new(kind: Kind, holder: Holder, now: Instant) -> Self {
         let standing = Standing { is_lasting: false, active_at: now };
         Self { kind, holder, standing, queued: standing }
     }

@@ -1,9 +1,9 @@
 //! The host side: everything that touches the kernel.
 //!
-//! Owns the event loop of the data thread ([`reactor`]) with the way to it from other threads
-//! ([`mailbox`], [`handle`]), the guest's [`link`], the host sockets of the flows ([`socket`]), the
-//! forwarded ports ([`forward`]) and, on the control thread, the exchange with the host's resolvers
-//! ([`dns`]). What to do with a packet is decided on the pure side.
+//! Owns the event loop of the data thread (`reactor`) with the way to it from other threads
+//! (`mailbox`, `handle`), the guest's link (`link`), the host sockets of the flows (`socket`), the
+//! forwarded ports (`forward`) and, on the control thread, the exchange with the host's resolvers
+//! (`dns`). What to do with a packet is decided on the pure side.
 
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 

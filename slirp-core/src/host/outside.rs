@@ -30,8 +30,8 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Starts the process, if there is anything for it to do. From here on it watches `watched`, and
-    /// closes the other end of the descriptor that is returned when that is gone.
+    /// Starts the process, if there is anything for it to do. From here on it watches `watched`, if
+    /// given. The descriptor that is returned hangs up when the watched target is gone.
     pub(crate) fn start(
         resolv_conf: Option<&Path>,
         removed: Option<RemovedFile>,

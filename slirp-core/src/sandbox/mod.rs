@@ -304,8 +304,8 @@ impl Sandbox {
     }
 }
 
-/// Starts the process that stays outside, if there is anything for it to do. From here on it watches
-/// a target that is watched by its name.
+/// Starts the process that stays outside, if there is anything for it to do. From here on that
+/// process watches a target that is watched by its name.
 fn start_outside(
     resolv_conf: Option<&Path>,
     removed: Option<RemovedFile>,

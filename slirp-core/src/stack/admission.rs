@@ -42,7 +42,7 @@ use crate::event::FlowId;
 use crate::flow::permit::{Kind, Permit, Place};
 use crate::flow::table::FlowTable;
 use crate::member::MemberId;
-use crate::share::PARTS;
+use crate::share::{Holder, PARTS};
 use crate::time::Instant;
 
 /// Remotes may open this part of the table (arbitrary: as much as the guest has to itself).
@@ -99,7 +99,7 @@ struct Held {
 /// A flow that is to make room.
 struct Victim {
     kind: Kind,
-    holder: Option<MemberId>,
+    holder: Holder,
     flow: FlowId,
 }
 
@@ -111,8 +111,7 @@ pub(super) struct Admission {
     /// Members by the addresses that they have been assigned or have used.
     members: BTreeMap<IpAddr, MemberId>,
     counts: Counts,
-    /// `None` has what belongs to no member.
-    held: BTreeMap<Option<MemberId>, Held>,
+    held: BTreeMap<Holder, Held>,
 }
 
 impl Admission {
@@ -147,7 +146,7 @@ impl Admission {
     }
 
     /// The member that flows of `guest` count for.
-    pub(super) fn holder(&self, guest: IpAddr) -> Option<MemberId> {
+    pub(super) fn holder(&self, guest: IpAddr) -> Holder {
         self.members.get(&guest).copied()
     }
 
@@ -162,10 +161,10 @@ impl Admission {
         orders.flatten().map(|place| place.flow())
     }
 
-    /// Which flows are to be removed before one of `kind` for `guest` is added.
+    /// Which flows are to be evicted for a new one of `kind` for `guest`.
     ///
     /// # Errors
-    /// [`DiscardReason::FlowTableFull`], and then none is.
+    /// [`DiscardReason::FlowTableFull`]; then nothing is to be evicted.
     pub(super) fn make_room(
         &mut self,
         flows: &mut FlowTable,
@@ -236,7 +235,7 @@ impl Admission {
     }
 
     /// Number of flows in a group, of all members or of one.
-    fn used(&self, group: Group, of: Option<Option<MemberId>>) -> usize {
+    fn used(&self, group: Group, of: Option<Holder>) -> usize {
         match of {
             None => self.counts.within(group),
             Some(holder) => self.held.get(&holder).map_or(0, |held| held.counts.within(group)),
@@ -268,7 +267,7 @@ impl Admission {
         flows: &mut FlowTable,
         kind: Kind,
         group: Group,
-        (opener, is_own): (Option<MemberId>, bool),
+        (opener, is_own): (Holder, bool),
         now: Instant,
     ) -> Option<Victim> {
         let unanswered: &[Kind] = &[Kind::InboundUdp, Kind::InboundOpening];
@@ -307,21 +306,15 @@ impl Admission {
 
     /// The member with most flows of `kind`; `opener`, if no other has more. There are no more
     /// members than [`MEMBERS_CAP`](crate::member::MEMBERS_CAP).
-    fn holder_of_most(&self, kind: Kind, opener: Option<MemberId>) -> Option<MemberId> {
+    fn holder_of_most(&self, kind: Kind, opener: Holder) -> Holder {
         let group = Group::Kind(kind);
-        let rank = |(holder, held): &(&Option<MemberId>, &Held)| {
-            (held.counts.within(group), **holder == opener)
-        };
+        let rank =
+            |(holder, held): &(&Holder, &Held)| (held.counts.within(group), **holder == opener);
         self.held.iter().max_by_key(rank).and_then(|(holder, _)| *holder)
     }
 
     /// The flow of `kind` that comes first in the order of eviction.
-    fn first(
-        &mut self,
-        flows: &mut FlowTable,
-        kind: Kind,
-        holder: Option<MemberId>,
-    ) -> Option<Place> {
+    fn first(&mut self, flows: &mut FlowTable, kind: Kind, holder: Holder) -> Option<Place> {
         let order = &mut self.held.get_mut(&holder)?.orders[kind as usize];
         loop {
             let place = *order.first()?;

@@ -1,7 +1,8 @@
 //! What the host side reports: sockets that connected or failed, datagrams, errors, DNS answers.
 //!
 //! Owns what the guest sees of each. Errors of host sockets become the reset or ICMP message that
-//! the remote's network would have sent.
+//! the remote's network would have sent. What the DNS service wants is done here as well
+//! (`deliver_dns`), whether the answer came from a resolver or from the service itself.
 
 use core::net::{IpAddr, SocketAddr};
 

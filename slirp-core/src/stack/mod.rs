@@ -17,8 +17,8 @@
 //! | `EagerRemotes` | which remotes wait for the guest to speak first |
 //!
 //! The stack's own methods stand in files by the side that they serve: `from_guest` and
-//! `tcp_from_guest` (frames), `from_host` (sockets), `inbound` (what remotes begin), and
-//! `lifecycle` (how flows and members come and go).
+//! `tcp_from_guest` (frames), `from_host` (sockets and resolvers), `inbound` (what remotes begin),
+//! and `lifecycle` (how flows and members come and go).
 //!
 //! Table, engine, schedule, turns, outbox and actions belong together: each of several data threads
 //! would have its own. Link services and DNS know no table, so that one of each could serve them

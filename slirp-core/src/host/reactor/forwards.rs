@@ -1,7 +1,7 @@
 //! Forward rules: adding and removing them, and what arrives on their sockets.
 //!
-//! Owns how much is taken from one port in a turn. The sockets are `host::forward`'s, what the
-//! guest sees of them is the stack's.
+//! Owns how much is taken from one port in a turn. The sockets belong to `host::forward`; what the
+//! guest sees of them is decided by the stack.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;

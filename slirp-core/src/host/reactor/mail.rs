@@ -1,4 +1,7 @@
 //! Messages of other threads to the loop: what they ask for, and what the answers are.
+//!
+//! Owns the reading of the [mailbox](crate::host::mailbox). Most messages come from a
+//! [`Handle`](crate::host::handle::Handle), DNS answers from the control thread.
 
 use super::Reactor;
 use crate::event::DnsQueryId;

@@ -1,4 +1,7 @@
-//! Members of a shared network: coming, going, and what goes with them.
+//! Members of a shared network: how they are added, and what is removed with them.
+//!
+//! Owns the order: the rules of a member end before its device and its flows do. The devices belong
+//! to the switchboard; what a member has in the stack is the stack's.
 
 use std::collections::BTreeSet;
 

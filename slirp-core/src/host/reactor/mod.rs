@@ -5,7 +5,8 @@
 //! *Goals.* Every call into the kernel moves as much as it can; none is made that is known to say
 //! "nothing". The loop never blocks but in the poller, and never waits for the control thread.
 //!
-//! *A turn.* Wait; note which host sockets are ready; read a batch of frames; look at due timers;
+//! *A turn* is one round of [`Reactor::run`]. Wait; note which host sockets are ready; receive
+//! datagrams and accept connections; read a batch of frames; read the mailbox; look at due timers;
 //! then, flow by flow, move bytes between its host socket and its rings and write its frames. One
 //! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
 //!
@@ -109,7 +110,7 @@ pub(crate) struct Reactor {
     forwards: Forwards,
     inbox: mpsc::Receiver<Message>,
     queries: tokio::sync::mpsc::Sender<Query>,
-    /// Those without an answer; one is given up by dropping its sender.
+    /// Queries that have no answer yet. Dropping the sender gives a query up.
     wanted: BTreeMap<DnsQueryId, tokio::sync::oneshot::Sender<Infallible>>,
     started_at: std::time::Instant,
     timer: TimerFd,
@@ -120,7 +121,7 @@ pub(crate) struct Reactor {
     is_batch_spent: bool,
     /// Datagrams of the guest that are to leave together.
     train: Train,
-    /// Datagram sockets that had more than their share.
+    /// Datagram sockets that have something to receive, or had more than their share.
     backlog: Vec<FlowId>,
     frame: Box<[u8]>,
     datagram: Box<[u8]>,

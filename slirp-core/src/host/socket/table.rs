@@ -2,7 +2,8 @@
 //!
 //! Owns the sockets, their registration with the poller, and what is known of their readiness.
 //! Sockets are registered once and edge-triggered, so readiness is a flag here: set by an event,
-//! cleared when a call moved less than it could.
+//! cleared when a call moved less than it could. [`TcpHost`] is a connected TCP socket with these
+//! flags, and what the pure side knows as a [`HostStream`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -104,7 +105,7 @@ impl SocketTable {
         Ok(())
     }
 
-    /// Has the poller say when there is room again in the socket of `flow`, if anybody waits for
+    /// Has the poller say when there is room again in the socket of `flow`, if a write waits for
     /// it.
     pub(crate) fn watch_room(&mut self, flow: FlowId) {
         let Some(entry) = self.slots.get_mut(slot(flow.index)).and_then(Option::as_mut) else {
@@ -150,7 +151,7 @@ impl SocketTable {
         SockRef::from(&fd).local_addr().ok()?.as_socket()
     }
 
-    /// Notes whether `flow` stands in a queue of its owner's; returns whether that is news.
+    /// Notes whether `flow` stands in the reactor's backlog; returns whether that has changed.
     pub(crate) fn set_queued(&mut self, flow: FlowId, is_queued: bool) -> bool {
         let entry = self.slots.get_mut(slot(flow.index)).and_then(Option::as_mut);
         entry.filter(|slot| slot.flow == flow).is_some_and(|slot| {
@@ -256,7 +257,7 @@ const fn version_of(address: IpAddr) -> IpVersion {
     }
 }
 
-/// A connected TCP socket.
+/// A connected TCP socket with its readiness.
 #[derive(Debug)]
 pub(crate) struct TcpHost {
     stream: TcpStream,

@@ -1,8 +1,9 @@
 //! The host's TCP socket of one flow.
 //!
 //! Owns how such a socket is made, connected, half-closed and reset. Leaves the connection itself
-//! to the host's kernel, the guest's end of it to the pure side, and readiness to the reactor. See
-//! tcp(7), ip(7), connect(2); RFC 9293 section 3.10.5 for the abort.
+//! to the host's kernel, the guest's end of it to the pure side, and readiness to
+//! [`TcpHost`](super::table::TcpHost), through which a flow uses the socket. See tcp(7), ip(7),
+//! connect(2); RFC 9293 section 3.10.5 for the abort.
 
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
