@@ -17,7 +17,7 @@ use super::message::{COMMIT, ClientRequest, Ended, Info, receive_answer};
 use super::{frame, open};
 
 /// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a keeper may take to bring the network up (arbitrary; it takes some 50 ms).
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a keeper may take to end: its engine has a time limit of its own, which this exceeds.

@@ -14,29 +14,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::child::hang_up;
+use crate::attachment::contact::ANSWER_TIMEOUT;
 use crate::attachment::error::Error;
 use crate::attachment::{message, open};
 
+/// How long a client may take over a message: as long as a client waits for an answer, because a
+/// client has to wait for a processor on a busy host.
+const CLIENT_TIMEOUT: Duration = ANSWER_TIMEOUT;
+
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Door {
-    listener: UnixListener,
-    timeout: Duration,
-}
+pub(super) struct Door(UnixListener);
 
 impl Door {
-    /// Listens at `path`. Its folder is closed to other users. `timeout` is how long a client may
-    /// take over a message that it has begun.
+    /// Listens at `path`. Its folder is closed to other users.
     ///
     /// # Errors
     /// Those of bind(2).
-    pub(super) fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         // A process that was killed leaves its socket behind. A living one cannot be there: the
         // lock is held by whoever starts us.
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, timeout })
+        Ok(Self(listener))
     }
 
     /// The next client; none when no client waits, or one that is not let in.
@@ -44,12 +45,12 @@ impl Door {
     /// # Errors
     /// Those of accept(2).
     pub(super) fn accept(&self) -> io::Result<Option<Connection>> {
-        let stream = match self.listener.accept() {
+        let stream = match self.0.accept() {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        let client = Connection::new(stream, self.timeout);
+        let client = Connection::new(stream);
         Ok(client.inspect_err(|error| tracing::warn!(%error, "a client is refused")).ok())
     }
 }
@@ -57,7 +58,7 @@ impl Door {
 impl AsFd for Door {
     /// Readable when a client waits.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -70,14 +71,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Lets a client in that takes at most `timeout` over a message.
+    /// Lets a client in.
     ///
     /// # Errors
     /// `PermissionDenied` for a process of another user.
-    pub(super) fn new(stream: UnixStream, timeout: Duration) -> io::Result<Self> {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         let pid = open::pid_of_own(&stream)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         Ok(Self { stream, pid })
     }
 
@@ -108,5 +109,22 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attachment::store::tests::Scratch;
+
+    #[test]
+    fn client_is_not_hung_up_on_before_it_gives_up_itself() {
+        let scratch = Scratch::new("door");
+        let path = scratch.files("a").socket();
+        let door = Door::open(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let stream = door.accept().unwrap().unwrap().into_stream();
+        assert!(stream.read_timeout().unwrap() >= Some(ANSWER_TIMEOUT));
+        assert!(stream.write_timeout().unwrap() >= Some(ANSWER_TIMEOUT));
     }
 }

@@ -20,13 +20,12 @@
 //! is hung up on without an answer, and starts the network anew.
 //!
 //! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
-//! in the middle of a message holds up joining for [`CLIENT_TIMEOUT`], never a packet.
+//! in the middle of a message holds up joining for a few seconds, never a packet.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -48,8 +47,6 @@ use crate::attachment::error::{Error, Kind};
 use crate::attachment::message::{self, Device, Done, HostNetns, NetworkOrder, NetworkRequest};
 use crate::attachment::request::{Addresses, Request};
 
-/// How long a client may take over a message that it has begun (arbitrary; clients are keepers).
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients at one time: all members, and as many who are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
@@ -124,7 +121,7 @@ impl Network {
         if request.log_file.is_some() {
             log::to_stderr();
         }
-        let door = Door::open(&order.socket, CLIENT_TIMEOUT)
+        let door = Door::open(&order.socket)
             .map_err(|error| Error::failed(format!("{}: {error}", order.socket.display())))?;
         let api = engine::api_socket(&order.api_socket)?;
         launch::raise_descriptor_limit();
@@ -153,7 +150,7 @@ impl Network {
     /// Serves until the last client has gone, or the instance has.
     fn serve(mut self, starter: UnixStream) {
         tracing::info!(network = %self.name, "serving a shared network");
-        match Connection::new(starter, CLIENT_TIMEOUT) {
+        match Connection::new(starter) {
             Ok(starter) => self.add_client(starter),
             Err(error) => tracing::error!(%error, "the starter is refused"),
         }

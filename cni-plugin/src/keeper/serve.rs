@@ -22,9 +22,6 @@ use crate::attachment::record::Record;
 use crate::attachment::request::Addresses;
 use crate::attachment::store::Files;
 
-/// How long a client may hold the keeper up: as long as a client waits for an answer, because a
-/// client has to wait for a processor on a busy host (arbitrary; clients are processes of ours).
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a container may seem to be gone before it is: a runtime may be about to move it, or to
 /// bind its namespace elsewhere (arbitrary).
 const GRACE: Duration = Duration::from_millis(250);
@@ -95,7 +92,7 @@ impl Keeper {
         watch: Watch,
     ) -> io::Result<Self> {
         let signals = hold_signals()?;
-        let door = Door::open(&files.socket(), CLIENT_TIMEOUT)?;
+        let door = Door::open(&files.socket())?;
         files.write_record(&record)?;
         Ok(Self { record, files, door, signals, backend, watch })
     }

@@ -35,8 +35,6 @@ use crate::attachment::store::Files;
 /// How long the second hook may take to come (arbitrary: there is nothing between the two but other
 /// hooks, and runtimes give those seconds).
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client may hold the keeper up (arbitrary; clients are processes of ours).
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Processes between the container's first and the hook (arbitrary: a shell or two).
 const DESCENT_CAP: usize = 8;
 
@@ -98,7 +96,7 @@ impl Waiting {
     /// Writes the attachment down and makes its socket.
     fn open(request: &Request, files: &Files, pid: i32, process: ProcessFd) -> io::Result<Self> {
         let signals = hold_signals()?;
-        let door = Door::open(&files.socket(), CLIENT_TIMEOUT)?;
+        let door = Door::open(&files.socket())?;
         let keeper = ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or(io::ErrorKind::NotFound)?;
         let request = request.clone();

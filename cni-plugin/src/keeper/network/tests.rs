@@ -60,14 +60,14 @@ fn start_alone(name: &str) -> (Network, Scratch, [UnixStream; 2]) {
 
 fn start(name: &str) -> Fixture {
     let (mut network, scratch, [starter, theirs]) = start_alone(name);
-    network.add_client(Connection::new(theirs, CLIENT_TIMEOUT).unwrap());
+    network.add_client(Connection::new(theirs).unwrap());
     Fixture { network, starter, scratch }
 }
 
 impl Fixture {
     fn client(&mut self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        self.network.add_client(Connection::new(theirs, CLIENT_TIMEOUT).unwrap());
+        self.network.add_client(Connection::new(theirs).unwrap());
         ours
     }
 
