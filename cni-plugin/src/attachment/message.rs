@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use slirp_core::MacAddr;
 use slirp_core::netns::NamespaceId;
 
@@ -156,12 +157,10 @@ pub(crate) fn receive_order<T: DeserializeOwned>(
     }
 }
 
-/// What was asked for, or why not.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Answer<T> {
-    Refused { error: Error },
-    Given(T),
+/// What is sent in the place of an answer.
+#[derive(Serialize)]
+struct Refusal {
+    error: Error,
 }
 
 /// Sends an answer, or why there is none.
@@ -172,11 +171,10 @@ pub(crate) fn answer<T: Serialize>(
     stream: &UnixStream,
     answer: Result<T, Error>,
 ) -> io::Result<()> {
-    let answer = match answer {
-        Ok(given) => Answer::Given(given),
-        Err(error) => Answer::Refused { error },
-    };
-    frame::send(stream, &answer)
+    match answer {
+        Ok(given) => frame::send(stream, &given),
+        Err(error) => frame::send(stream, &Refusal { error }),
+    }
 }
 
 /// Receives an answer; the inner error is the other side's.
@@ -186,8 +184,72 @@ pub(crate) fn answer<T: Serialize>(
 pub(crate) fn receive_answer<T: DeserializeOwned>(
     stream: &UnixStream,
 ) -> io::Result<Result<T, Error>> {
-    Ok(match frame::receive(stream)? {
-        Answer::Given(given) => Ok(given),
-        Answer::Refused { error } => Err(error),
-    })
+    let answer: Value = frame::receive(stream)?;
+    match answer.get("error") {
+        // A refusal remains one if a process of another version words it otherwise.
+        Some(error) if !error.is_null() => {
+            let told = Error::deserialize(error);
+            Ok(Err(told.unwrap_or_else(|_| Error::failed(error.to_string()))))
+        }
+        Some(_) | None => Ok(Ok(serde_json::from_value(answer)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::attachment::request::tests::{example, written};
+
+    fn is_written(message: &(impl Serialize + ?Sized), expected: &Value) {
+        assert_eq!(serde_json::to_value(message).unwrap(), *expected);
+    }
+
+    #[test]
+    fn messages_have_the_keys_of_earlier_versions() {
+        let id = NamespaceId { device: 4, inode: 5 };
+        let addresses = Addresses { address: Ipv4Addr::new(10, 9, 0, 7), address6: None };
+        let host_netns = HostNetns(1, 2);
+        let mac = Some(MacAddr([2, 0, 0, 0, 0, 9]));
+        is_written(&ClientRequest::Info, &json!({ "execute": "info" }));
+        is_written(&ClientRequest::Enter, &json!({ "execute": "enter" }));
+        is_written(&ClientRequest::End, &json!({ "execute": "end" }));
+        is_written(&Info::Waiting { waiting: true }, &json!({ "waiting": true }));
+        is_written(
+            &Info::Serving((&Some(id)).into()),
+            &json!({ "netnsDevice": 4, "netnsInode": 5 }),
+        );
+        is_written(&Ended { ended: true }, &json!({ "ended": true }));
+        let mut started = Started { addresses: None, mac: String::new() };
+        is_written(&started, &json!({ "mac": "" }));
+        started.addresses = Some(addresses);
+        is_written(&started, &json!({ "address": "10.9.0.7", "address6": null, "mac": "" }));
+        is_written(COMMIT, &json!("commit"));
+        is_written(KEPT, &json!("kept"));
+        let request = Box::new(example());
+        is_written(
+            &NetworkRequest::Join { request, host_netns },
+            &json!({ "execute": "join", "request": written(), "hostNetns": [1, 2] }),
+        );
+        is_written(&NetworkRequest::Settle, &json!({ "execute": "settle" }));
+        is_written(&Device { mac }, &json!({ "mac": "02:00:00:00:00:09" }));
+        is_written(&Device { mac: None }, &json!({ "mac": null }));
+        is_written(&Done {}, &json!({}));
+        is_written(
+            &Refusal { error: Error::failed("no") },
+            &json!({ "error": { "kind": "failed", "message": "no", "hint": "" } }),
+        );
+    }
+
+    #[test]
+    fn refusal_is_never_taken_for_an_answer() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        for error in [json!({}), json!({ "message": "no" }), json!("a form of another version")] {
+            frame::send(&theirs, &json!({ "error": error })).unwrap();
+            receive_answer::<Done>(&ours).unwrap().unwrap_err();
+        }
+    }
 }

@@ -43,3 +43,36 @@ impl Record {
         self.keeper.is_alive() && self.engine.as_ref().is_none_or(ProcessIdentity::is_alive)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::attachment::request::tests::written;
+
+    #[test]
+    fn record_of_an_earlier_version_is_read_and_written_as_it_was() {
+        let process = json!({ "pid": 1, "startTime": 2, "bootID": "b", "pidNamespace": 3 });
+        let mut record = json!({
+            "form": 1, "request": written(), "keeper": process, "engine": process, "mac": "",
+        });
+        let is_kept = |record: &serde_json::Value| {
+            let read: Record = serde_json::from_slice(record.to_string().as_bytes()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), *record);
+        };
+        is_kept(&record);
+        record["engine"] = json!(null);
+        // What a container need not have.
+        let optional = ["cidr6", "address6", "metric", "mac", "outbound", "logFile", "shared"];
+        for key in optional {
+            record["request"][key] = json!(null);
+        }
+        record["request"]["netnsDevice"] = json!(0);
+        record["request"]["netnsInode"] = json!(0);
+        is_kept(&record);
+        record["form"] = json!(2);
+        let later = serde_json::from_value::<Record>(record).unwrap_err();
+        assert_eq!(later.to_string(), "a record of another form");
+    }
+}

@@ -212,7 +212,7 @@ pub(crate) mod tests {
     }
 
     /// A request as the processes and records of version 0.1.0 have it.
-    fn written() -> Value {
+    pub(crate) fn written() -> Value {
         json!({
             "containerID": "c1",
             "ifname": "eth0",
