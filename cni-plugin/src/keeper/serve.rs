@@ -270,12 +270,28 @@ mod tests {
         let scratch = Scratch::new("odd");
         let (mut keeper, files, _engine) = keeper(&scratch);
         let serving = thread::spawn(move || keeper.serve());
-        for nonsense in [json!({ "execute": "dance" }), json!("end"), json!(null)] {
+        for (nonsense, why) in [
+            (
+                json!({ "execute": "dance" }),
+                "unknown variant `dance`, expected one of `info`, `enter`, `end` \
+                 at line 1 column 18",
+            ),
+            (
+                json!("end"),
+                "invalid type: string \"end\", expected internally tagged enum ClientRequest \
+                 at line 1 column 5",
+            ),
+            (
+                json!(null),
+                "invalid type: null, expected internally tagged enum ClientRequest \
+                 at line 1 column 4",
+            ),
+        ] {
             let client = UnixStream::connect(files.socket()).unwrap();
             frame::send(&client, &nonsense).unwrap();
             let answer: Value = frame::receive(&client).unwrap();
-            let told = answer["error"]["message"].as_str().unwrap();
-            assert!(told.starts_with("the request cannot be read: "), "{nonsense}: {told}");
+            let told = Error::failed(format!("the request cannot be read: {why}"));
+            assert_eq!(answer, json!({ "error": told }));
         }
         drop(UnixStream::connect(files.socket()).unwrap());
         let contact = Contact::open(&files.socket()).unwrap();
