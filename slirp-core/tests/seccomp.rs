@@ -13,6 +13,7 @@ use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
+use slirp_core::instance::{Builder, Switchboard};
 
 /// Set in a copy: what it tries under the filter.
 const TRIAL: &str = "SLIRP_TEST_TRIAL";
@@ -31,9 +32,15 @@ fn outcome(trial: &str) -> ExitStatus {
 #[test]
 fn copy_tries_what_it_is_told() {
     let Ok(trial) = std::env::var(TRIAL) else { return };
+    let builder = Builder::new(Switchboard::new().unwrap()).measure_host();
     slirp_core::sandbox::seccomp::apply(slirp_core::instance::system_calls()).unwrap();
     match trial.as_str() {
         "nothing" => {}
+        "instance" => {
+            let instance = builder.spawn().unwrap();
+            instance.handle().shutdown();
+            instance.wait().unwrap();
+        }
         "thread" => {
             std::thread::Builder::new().name("named".into()).spawn(|| ()).unwrap().join().unwrap();
         }
@@ -104,7 +111,7 @@ fn copy_tries_what_it_is_told() {
 
 #[test]
 fn what_the_network_needs_passes() {
-    for trial in ["nothing", "thread", "read", "sockets", "stream pair"] {
+    for trial in ["nothing", "instance", "thread", "read", "sockets", "stream pair"] {
         let status = outcome(trial);
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{trial}");
     }

@@ -228,12 +228,14 @@ impl Builder {
     }
 
     /// Asks now instead of in [`spawn`](Self::spawn) how many descriptors the process may have, how
-    /// many UDP ports the host hands out, and how many processors there are. A program calls this
-    /// before it enters a sandbox or filters system calls, which would hide the answers.
+    /// many UDP ports the host hands out, and how many processors there are. A program that enters
+    /// a sandbox or filters system calls without [`launch`](crate::launch) calls this before:
+    /// inside, the answers are hidden, and a filter kills a process that asks.
     ///
     /// Raise `RLIMIT_NOFILE` before: each flow takes one descriptor, and there are only so many
     /// flows that a quarter of the limit (at most 1,048) is left to everything else.
-    pub(crate) fn measure_host(mut self) -> Self {
+    #[must_use]
+    pub fn measure_host(mut self) -> Self {
         self.resources = Some(HostResources::read());
         self
     }

@@ -7,9 +7,11 @@
 //!
 //! # Theory of operation
 //! [`apply`] filters the calling thread and all that it starts, so it is called after everything
-//! was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). A call that is not
-//! declared, or declared and made with other arguments, kills the process with `SIGSYS`: it can
-//! only come from code that is not ours. So does a call by another ABI of the machine (32-bit,
+//! was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). The order is kept by
+//! [`launch`](crate::launch); a program that keeps it by itself calls
+//! [`Builder::measure_host`](crate::instance::Builder::measure_host) before [`apply`]. A call that
+//! is not declared, or declared and made with other arguments, kills the process with `SIGSYS`: it
+//! can only come from code that is not ours. So does a call by another ABI of the machine (32-bit,
 //! x32).
 //!
 //! Arguments are looked at where that closes a door at no cost: no executable memory, no new
