@@ -1,15 +1,15 @@
 //! The one order in which a program starts a network: open, confine, start.
 //!
 //! # Theory of operation
-//! A sandbox shows no file by its name, and a filter of system calls forbids to open any, so
-//! anything with a name is opened before: device, sockets, ports, recording. Both apply to the
-//! thread that asks for them and to those that it starts, so the engine's threads are started
-//! afterwards. Each step consumes the one before it, so that the order cannot be got wrong:
+//! Inside a sandbox no host file has a name, and a system call filter forbids opening files. So
+//! everything with a name is opened before: device, sockets, ports, recording. Both apply to the
+//! calling thread and to threads that it starts later, so the engine's threads are started
+//! afterwards. Each step consumes the one before it, so the compiler enforces the order:
 //!
 //! | state | what is true | next |
 //! | --- | --- | --- |
-//! | [`Prepared`] | what has a name is open; there is one thread | [`Prepared::confine`] |
-//! | [`Confined`] | sandbox and filter apply as far as they were asked for | [`Confined::start`] |
+//! | [`Prepared`] | everything with a name is open; there is one thread | [`Prepared::confine`] |
+//! | [`Confined`] | sandbox and filter apply as far as they were requested | [`Confined::start`] |
 //! | [`BackgroundInstance`] | the engine runs | |
 
 use std::io;
@@ -43,10 +43,10 @@ pub enum LaunchError {
     Watch(#[source] io::Error),
 }
 
-/// Raises the limit of open descriptors to what the process may have. To be called before
-/// [`Prepared::new`], which reads the limit.
+/// Raises the soft limit of open descriptors to the hard limit. Call it before [`Prepared::new`],
+/// which reads the limit.
 ///
-/// Every flow has a socket. Soft limits are low for the sake of select(2), which is not used here.
+/// Every flow has a socket. Soft limits are low because of select(2), which is not used here.
 pub fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -69,18 +69,18 @@ impl Confinement {
         Self::default()
     }
 
-    /// Everything outside of `sandbox`.
+    /// Everything that `sandbox` takes away.
     pub fn sandbox(self, sandbox: Sandbox) -> Self {
         Self { sandbox: Some(sandbox), ..self }
     }
 
-    /// All system calls but the engine's own and `more`, which are the program's.
+    /// All system calls except the engine's and `more`, which are the program's.
     pub fn filter(self, more: impl IntoIterator<Item = &'static SystemCall>) -> Self {
         Self { allowed: Some(instance::system_calls().chain(more).collect()), ..self }
     }
 }
 
-/// A network with everything open that has a name, before the first thread.
+/// A network before its first thread. Everything with a name is open.
 #[derive(Debug)]
 #[must_use]
 pub struct Prepared {
@@ -88,14 +88,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// A network of which `builder` holds everything that has a name. Reads the limits of the host
-    /// and the process, which cannot be read any more once the process is confined.
+    /// Prepares the network of `builder`, which holds everything with a name. Reads the limits of
+    /// the host and the process, because a confined process cannot read them.
     pub fn new(builder: Builder) -> Self {
         Self { builder: builder.measure_host() }
     }
 
-    /// Gives up what `confinement` says, for good. Descriptors that the caller left open are closed
-    /// if there is anything to give up: a file that was named through one of them
+    /// Gives up what `confinement` says, for good. If there is anything to give up, descriptors
+    /// that the caller left open are closed. A file that was named through one of them
     /// (`/proc/self/fd/N`) is open by now.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ pub struct Confined {
 }
 
 impl Confined {
-    /// Takes the watch that [`Sandbox::target`] was given, as it is inside of the sandbox.
+    /// Takes the watch that [`Sandbox::target`] was given, in its form inside the sandbox.
     pub fn take_target(&mut self) -> Option<TargetWatch> {
         self.target.take()
     }

@@ -2,12 +2,11 @@
 //!
 //! Owns the reading of requests and the wording of refusals, which clients compare byte for byte;
 //! other replies are in [`reply`](super::reply). Knows no socket. The contract is the section "API
-//! SOCKET" of slirp4netns(1). IPv6 follows the names that its clients know: `tcp6`, `udp6`,
-//! `host_addr6`, `guest_addr6`; and `host_addr` takes either version, because Podman passes on
-//! there what its user has written. Podman also passes 0.0.0.0 where its user has written no
-//! address, so that this stands for all addresses, unless `proto` says `tcp4` or `udp4`. Our own
-//! arguments have names that no request of its clients has, and ports are ranges only with one of
-//! them.
+//! SOCKET" of slirp4netns(1). IPv6 uses the names that existing clients know: `tcp6`, `udp6`,
+//! `host_addr6`, `guest_addr6`. `host_addr` takes either version, because Podman passes the user's
+//! address there. Podman also passes 0.0.0.0 when the user gave no address, so 0.0.0.0 stands for
+//! all addresses, unless `proto` says `tcp4` or `udp4`. Our own arguments have names that no
+//! existing client sends, and a rule is a range of ports only with one of them.
 
 use core::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,7 +33,7 @@ pub(crate) enum Request {
     ListForwards,
     /// `list_flows`: our own extension.
     ListFlows {
-        /// Where the part that is asked for begins.
+        /// Where the requested part begins.
         from: u32,
         /// How many flows at most, 1..=[`FLOWS_CAP`].
         limit: usize,
@@ -49,13 +48,13 @@ pub(crate) enum Refusal {
     /// [`REQUEST_CAP`] bytes or more.
     #[error("too large message")]
     TooLarge,
-    /// No JSON value, or the client ended before it was complete.
+    /// Invalid JSON, or the client closed before the value was complete.
     #[error("cannot parse JSON")]
     NotJson,
-    /// A JSON value that is no object.
+    /// A JSON value other than an object.
     #[error("json_object() failed")]
     NotObject,
-    /// `execute` is missing or no string.
+    /// `execute` is missing or not a string.
     #[error("no execute found")]
     NoExecute,
     /// A command that does not exist.
@@ -64,14 +63,14 @@ pub(crate) enum Refusal {
     /// An argument of `add_hostfwd` is missing or out of range.
     #[error("add_hostfwd: bad arguments.{0}")]
     AddArgument(&'static str),
-    /// The port, or one of a range, could not be opened. Clients know this text; here is why behind
-    /// it.
+    /// The port, or one port of a range, could not be opened. Clients know this text; the reason
+    /// follows it.
     #[error("add_hostfwd: slirp_add_hostfwd failed: {0}")]
     AddFailed(String),
     /// The id of `remove_hostfwd` is missing or names no rule.
     #[error("remove_hostfwd: bad arguments.id")]
     RemoveId,
-    /// The other end of a range of ids is no number, or names no rule.
+    /// The last id of a range is not a number, or names no rule.
     #[error("remove_hostfwd: bad arguments.id_end")]
     RemoveIdEnd,
     /// The rule could not be removed because the instance is ending.
@@ -93,9 +92,8 @@ impl Refusal {
     }
 }
 
-/// Reads the first JSON value of `bytes`; what comes after it does not matter. `None` when it is
-/// not complete and the client may still send the rest. A rule that does not say where the guest is
-/// leads to `assumed`.
+/// Parses the first JSON value of `bytes` and ignores the rest. `None` when the value is incomplete
+/// and the client may still send the rest. A rule without a guest address leads to `assumed`.
 pub(crate) fn parse(
     bytes: &[u8],
     is_ended: bool,
@@ -154,8 +152,8 @@ fn list_flows(arguments: &Value) -> Result<Request, Refusal> {
     Ok(Request::ListFlows { from, limit })
 }
 
-/// One rule, with `host_port_end` for each port up to that one, which lead to as many ports of the
-/// guest from `guest_port` on.
+/// One rule. With `host_port_end` it covers every port up to that one; they lead to as many ports
+/// of the guest, from `guest_port` on.
 fn add_range(arguments: &Value, assumed: AssumedGuest) -> Result<Request, Refusal> {
     let mut forward = add_forward(arguments, assumed)?;
     if let Some(end) = optional(arguments, "host_port_end") {
@@ -178,8 +176,8 @@ enum Version {
     Either,
 }
 
-/// The arguments are looked at in this order, so that a request with several mistakes is told of
-/// the same one as by slirp4netns.
+/// The arguments are checked in this order, so that a request with several mistakes gets the
+/// refusal that slirp4netns gives.
 fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refusal> {
     let (protocol, version) = match text(arguments, "proto") {
         Some("tcp") => (ForwardProtocol::Tcp, Version::Either),
@@ -190,7 +188,7 @@ fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refu
         Some("udp6") => (ForwardProtocol::Udp, Version::V6),
         Some(_) | None => return Err(Refusal::AddArgument("proto")),
     };
-    // Of two names for one address, the one that `proto` suits, or the only one that is there.
+    // An address has two names: take the one that fits `proto`, or else the only one present.
     let name = |plain: &'static str, six: &'static str| {
         let has = |name| text(arguments, name).is_some();
         match version {
@@ -240,12 +238,12 @@ fn add_forward(arguments: &Value, assumed: AssumedGuest) -> Result<Forward, Refu
     Ok(Forward { also_ipv6, ..forward })
 }
 
-/// A string that says something: missing, empty and of another type are the same.
+/// A non-empty string. A missing, an empty and a mistyped argument are all `None`.
 fn text<'v>(arguments: &'v Value, name: &str) -> Option<&'v str> {
     arguments.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// An argument of our own extensions; `null` says the same as nothing.
+/// An argument of our own extensions; `null` counts as missing.
 fn optional<'v>(arguments: &'v Value, name: &str) -> Option<&'v Value> {
     arguments.get(name).filter(|value| !value.is_null())
 }

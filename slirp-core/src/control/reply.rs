@@ -1,8 +1,7 @@
 //! The replies of the API socket, as bytes.
 //!
-//! Owns their shapes, which clients compare byte for byte where slirp4netns has them, and which are
-//! ours alone otherwise (`info`, `list_flows`). Refusals are worded in
-//! [`protocol`](super::protocol).
+//! Owns their shapes. Clients compare the replies of slirp4netns byte for byte; `info` and
+//! `list_flows` are our own. Refusals are worded in [`protocol`](super::protocol).
 
 use core::fmt::{Display, Write as _};
 use core::net::IpAddr;
@@ -15,7 +14,7 @@ use crate::plan::AddressPlan;
 use crate::policy::Protocol;
 use crate::stats::Stats;
 
-/// The reply to `add_hostfwd`, with the port where one was to be picked.
+/// The reply to `add_hostfwd`. It names the port when the host port was 0.
 pub(crate) fn added(id: ForwardId, asked: &Forward, rule: &Forward) -> String {
     let picked = match asked.host.port() {
         0 => format!(",\"host_port\":{}", rule.host.port()),
@@ -30,8 +29,8 @@ pub(crate) fn removed() -> String {
 }
 
 /// The reply to `list_hostfwd`. slirp4netns's manual promises `return.entries` and its program
-/// sends `entries`, so some clients read the one and some the other. An entry has the words of the
-/// request that makes it: `host_port_end` for several ports, and the IP version where it matters.
+/// sends `entries`, so clients read either. An entry uses the arguments of the request that makes
+/// the rule: `host_port_end` for several ports, and the IP version where it matters.
 pub(crate) fn forwards(forwards: &[(ForwardId, Forward)]) -> String {
     let mut entries = String::from("[");
     for (index, (id, forward)) in forwards.iter().enumerate() {

@@ -3,12 +3,11 @@
 //! # Theory of operation
 //! A request is answered as soon as its JSON value is complete, whether or not the client ends its
 //! side: some clients half-close and read to the end, some read once, some never half-close. Each
-//! connection is a task, so a client that says nothing delays nobody. It is closed after
-//! [`REQUEST_TIMEOUT`], or when [`CONNECTIONS_CAP`] is reached and it is the oldest.
+//! connection is a task, so a silent client delays no other. A connection is closed after
+//! [`REQUEST_TIMEOUT`]; when [`CONNECTIONS_CAP`] is reached the oldest one is closed.
 //!
-//! The file is removed when the server ends, unless somebody has put another one in its place. From
-//! inside a sandbox it cannot be reached; the process outside does it then
-//! ([`ApiSocket::file`]).
+//! The file is removed when the server ends, unless another file has taken its place. A sandboxed
+//! process cannot reach the file; the process outside removes it then ([`ApiSocket::file`]).
 
 use std::collections::VecDeque;
 use std::fs;
@@ -37,7 +36,8 @@ pub(crate) const CONNECTIONS_CAP: usize = 256;
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting pauses when descriptors have run out (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
-/// Reads of what a client sent behind its request, before the connection is closed (arbitrary).
+/// How many reads discard what a client sent after its request, before the connection is closed
+/// (arbitrary).
 const LEFTOVERS_CAP: usize = 16;
 
 crate::sys::calls::system_calls! {
@@ -66,7 +66,8 @@ impl ApiSocket {
     /// Binds `path`, in place of whatever file is there. Its mode is 0777 less the umask.
     ///
     /// # Errors
-    /// Those of unlink(2), bind(2) and listen(2); `InvalidInput` for a path of 108 bytes or more.
+    /// The errors of unlink(2), bind(2) and listen(2); `InvalidInput` for a path of 108 bytes or
+    /// more.
     pub fn bind(path: &Path) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -79,8 +80,8 @@ impl ApiSocket {
         Ok(Self { file: OwnFile::at(path), listener })
     }
 
-    /// Its file, for a process that is about to enter a sandbox and will not reach it any more, see
-    /// [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
+    /// The socket's file, for a process that is about to enter a sandbox and cannot reach the file
+    /// from there, see [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
     pub fn file(&self) -> Option<RemovedFile> {
         Some(RemovedFile { path: self.file.path().to_owned(), identity: self.file.identity()? })
     }
@@ -127,7 +128,7 @@ impl ApiSocket {
     }
 }
 
-/// What the answers of all connections are made of.
+/// What every connection needs to answer requests.
 struct Shared {
     handle: Handle,
     plan: AddressPlan,
@@ -162,7 +163,7 @@ async fn serve_client(mut stream: UnixStream, shared: Arc<Shared>) {
     if stream.write_all(reply.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    // Closing a socket with something unread would show the client an error behind the reply.
+    // Closing a socket with unread data would show the client an error after the reply.
     for _ in 0..LEFTOVERS_CAP {
         match stream.try_read(&mut buffer) {
             Ok(0) | Err(_) => break,

@@ -14,8 +14,8 @@ use crate::nat::{DNS_PORT, Translations};
 use crate::plan::AddressPlan;
 use crate::time::Instant;
 
-/// Datagrams of the guest in one exchange of a request and its answer: two questions, as a resolver
-/// asks for IPv4 and IPv6, and each of them repeated (arbitrary).
+/// Most datagrams that the guest sends in one exchange of a request and its answer: two questions,
+/// as a resolver asks for IPv4 and IPv6, each repeated once (arbitrary).
 const EXCHANGE_CAP: u8 = 4;
 
 /// See the [module](self).
@@ -26,7 +26,7 @@ pub(crate) struct UdpFlow {
     /// Datagrams of the guest, counted up to one more than [`EXCHANGE_CAP`].
     sent: u8,
     is_answered: bool,
-    /// Whom the guest has addressed last.
+    /// The remote that the guest addressed last.
     latest: SocketAddr,
     translations: Translations,
 }
@@ -53,13 +53,13 @@ impl UdpFlow {
         self.expires_at
     }
 
-    /// The remote that the guest has addressed last, as it wrote it.
+    /// The remote that the guest addressed last: the original destination.
     pub(crate) const fn latest(&self) -> SocketAddr {
         self.latest
     }
 
-    /// Whether this is a conversation that either side may want to go on with, not a request that
-    /// has or has not been answered.
+    /// Whether this is an ongoing conversation rather than one request with its answer. An ongoing
+    /// one is spared from eviction while it is active.
     pub(crate) const fn is_lasting(&self) -> bool {
         self.is_answered && self.sent > EXCHANGE_CAP
     }
@@ -101,8 +101,8 @@ impl UdpFlow {
         self.as_seen_by_guest(remote, plan)
     }
 
-    /// The address from which the guest gets what `remote` sends: the one that the guest wrote,
-    /// where that is remembered. `None` for the other IP version.
+    /// The source address that the guest sees on datagrams of `remote`: the original destination,
+    /// if it is remembered. `None` for the other IP version.
     pub(crate) fn as_seen_by_guest(
         &self,
         remote: SocketAddr,
@@ -111,7 +111,7 @@ impl UdpFlow {
         self.translations.as_seen_by_guest(plan, self.guest.address.ip(), remote)
     }
 
-    /// The address that the guest has written for `remote`, where that is remembered.
+    /// The address that the guest used for `remote`, if it is remembered.
     pub(crate) fn original_dst(&self, remote: SocketAddr) -> Option<SocketAddr> {
         self.translations.original(remote)
     }

@@ -1,6 +1,6 @@
-//! An instance whose end is one thing of several that a program waits for.
+//! An instance for a program that waits for other events besides its end.
 //!
-//! Owns the thread that waits for it, and the descriptor that tells.
+//! Owns the thread that waits for the instance, and the descriptor that reports its end.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,9 +16,9 @@ crate::sys::calls::system_calls! {
     SYS_pipe2 => "the end of the instance";
 }
 
-/// A running stack that a thread of its own waits for. Its descriptor ([`AsFd`]) hangs up, in the
-/// sense of poll(2), once the stack has ended. Dropping it shuts the stack down and waits for
-/// nothing.
+/// A running stack, with a thread that waits for its end. Its descriptor ([`AsFd`]) hangs up, in
+/// the sense of poll(2), once the stack has ended. Dropping it shuts the stack down without
+/// waiting.
 ///
 /// ```no_run
 /// # fn example(instance: slirp_core::instance::Instance) -> std::io::Result<()> {
@@ -46,16 +46,16 @@ pub struct BackgroundInstance {
 }
 
 impl Instance {
-    /// Leaves the waiting to a thread of its own.
+    /// Starts a thread that waits for the instance.
     ///
     /// # Errors
-    /// Those of pipe(2) and of starting a thread; the instance has ended then.
+    /// The errors of pipe(2) and of starting a thread; the instance has ended then.
     pub fn into_background(self) -> io::Result<BackgroundInstance> {
         let handle = self.handle();
         let (end, at_end) = io::pipe()?;
         let (sender, outcome) = mpsc::sync_channel(1);
         thread::Builder::new().name("slirp-wait".to_owned()).spawn(move || {
-            // The receiver may be gone: then the outcome interests no one.
+            // The receiver may be gone; then the outcome is not needed.
             let _ = sender.send(self.wait());
             drop(at_end);
         })?;
@@ -69,13 +69,13 @@ impl BackgroundInstance {
         &self.handle
     }
 
-    /// How the instance has ended; `None` when it has not within `timeout`, and when that was told
-    /// before.
+    /// How the instance has ended; `None` when it has not ended within `timeout`, and when the
+    /// outcome was returned before.
     pub fn outcome(&self, timeout: Duration) -> Option<Result<(), RunError>> {
         self.outcome.recv_timeout(timeout).ok()
     }
 
-    /// Asks the instance to end, and tells [how it has](Self::outcome).
+    /// Asks the instance to end, and returns [its outcome](Self::outcome).
     pub fn stop(&self, timeout: Duration) -> Option<Result<(), RunError>> {
         self.handle.shutdown();
         self.outcome(timeout)

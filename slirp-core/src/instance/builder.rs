@@ -32,9 +32,8 @@ pub const MTU_MIN: u16 = 68;
 /// Largest MTU that a TAP device takes: 65,535 less the Ethernet header.
 pub const MTU_MAX: u16 = 65_521;
 
-/// For how long the data thread looks for events before it sleeps, unless told otherwise: about
-/// what an answer over the host's loopback takes (measured: 10 us changed nothing, 30 and 50 no
-/// more than this).
+/// How long the data thread polls for events before it sleeps, by default: about the time of an
+/// answer over the host's loopback (measured: 10 us changed nothing, 30 and 50 us no more than 20).
 pub const BUSY_POLL: Duration = Duration::from_micros(20);
 
 /// Why an instance could not be started.
@@ -44,7 +43,7 @@ pub enum StartError {
     /// The MTU is outside [`MTU_MIN`]..=[`MTU_MAX`].
     #[error("the MTU must be between {MTU_MIN} and {MTU_MAX}, not {0}")]
     Mtu(u16),
-    /// The size of the rings is no power of two between 64 KiB and 512 MiB.
+    /// The size of the rings is not a power of two between 64 KiB and 512 MiB.
     #[error("the ring length must be a power of two between 65536 and 536870912, not {0}")]
     RingLength(usize),
     /// Traffic cannot leave from an address that [`Builder::outbound`] was given.
@@ -64,7 +63,7 @@ pub enum StartError {
     Runtime(#[source] io::Error),
 }
 
-/// What an instance is made of. [`spawn`](Self::spawn) starts it.
+/// The settings of an instance. [`spawn`](Self::spawn) starts it.
 #[derive(Debug)]
 pub struct Builder {
     link: Link,
@@ -87,7 +86,7 @@ impl Builder {
     /// [`Switchboard`](crate::host::link::Switchboard) for several
     /// guests, with the defaults of [`StackConfig`] and [`DnsConfig`].
     ///
-    /// Nothing is opened or asked for here; [`spawn`](Self::spawn) does that.
+    /// This opens nothing and asks the kernel nothing; [`spawn`](Self::spawn) does.
     pub fn new(link: impl Into<Link>) -> Self {
         Self {
             link: link.into(),
@@ -119,7 +118,7 @@ impl Builder {
         self
     }
 
-    /// What the guest may reach (default everything, the host's loopback included).
+    /// What the guest may reach (default: everything, the host's loopback included).
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.config.policy = policy;
@@ -133,14 +132,14 @@ impl Builder {
         self
     }
 
-    /// How long things may stay idle.
+    /// How long flows and other state may stay idle.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.config.timeouts = timeouts;
         self
     }
 
-    /// Which resolvers answer the guest's queries (default those of `/etc/resolv.conf`).
+    /// Which resolvers answer the guest's queries (default: the resolvers of `/etc/resolv.conf`).
     #[must_use]
     pub fn dns(mut self, dns: DnsConfig) -> Self {
         self.dns = dns;
@@ -148,7 +147,7 @@ impl Builder {
     }
 
     /// Domains in which the guest looks up short names. They are sent over DHCP and DHCPv6 to
-    /// clients that ask, and in router advertisements (default none). Invalid names
+    /// clients that request them, and in router advertisements (default none). Invalid names
     /// ([`SearchDomain::new`](crate::service::search_domain::SearchDomain::new)), and names that do
     /// not fit into one message, are skipped.
     #[must_use]
@@ -157,10 +156,10 @@ impl Builder {
         self
     }
 
-    /// Which addresses of the host the guest's traffic leaves from (default those that the host's
-    /// routes say), for DNS queries too unless [`DnsConfig::outbound`] says otherwise.
-    /// [`spawn`](Self::spawn) checks that the host has them. One that goes away later makes the
-    /// network unreachable for the guest until it is back.
+    /// Which addresses of the host the guest's traffic leaves from (default: chosen by the host's
+    /// routes), for DNS queries too unless [`DnsConfig::outbound`] is set. [`spawn`](Self::spawn)
+    /// checks that the host has them. If an address goes away later, the network is unreachable for
+    /// the guest until it is back.
     #[must_use]
     pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
         self.outbound = outbound;
@@ -175,25 +174,25 @@ impl Builder {
         self
     }
 
-    /// What stays outside of the sandbox that this process lives in (default none), see
-    /// [`Entered::outside`](crate::sandbox::Entered::outside). Without it no resolv.conf is found
-    /// in there.
+    /// The process outside of the sandbox in which this process runs (default none), see
+    /// [`Entered::outside`](crate::sandbox::Entered::outside). Without it, a sandboxed process
+    /// finds no resolv.conf.
     #[must_use]
     pub fn outside(mut self, outside: Outside) -> Self {
         self.outside = Some(outside);
         self
     }
 
-    /// Where the guest is taken to be by a request to the API socket that opens a port and does not
-    /// say (default the recommended addresses of the plan).
+    /// The guest address for API requests that open a port without naming one (default: the
+    /// recommended addresses of the plan).
     #[must_use]
     pub fn assumed_guest(mut self, guest: AssumedGuest) -> Self {
         self.assumed_guest = Some(guest);
         self
     }
 
-    /// Ports of the host that lead to the guest from the start on (default none). They are open
-    /// already, for the same plan; their rules have the first names. More are opened by
+    /// Ports of the host that lead to the guest from the start (default none). They have been
+    /// opened for the instance's plan; their rules have the first ids. More are opened by
     /// [`Handle::add_forwards`].
     #[must_use]
     pub fn forwards(mut self, opened: OpenForwards) -> Self {
@@ -201,8 +200,8 @@ impl Builder {
         self
     }
 
-    /// Records every frame that crosses the guest's link (default none). Of a shared network that
-    /// is what its members exchange with us, not with each other.
+    /// Records every frame that crosses the guest's link (default none). On a shared network this
+    /// covers frames between a member and us, not frames between members.
     #[must_use]
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);
@@ -216,21 +215,21 @@ impl Builder {
         self
     }
 
-    /// For how long the data thread looks for the next event before it sleeps, while small requests
-    /// and their answers follow each other closely (default [`BUSY_POLL`]; zero: never, and never
-    /// on a single processor). It costs processor time, and makes a round trip shorter on some
-    /// machines and longer on others. The thread times both ways and looks only where that is a
-    /// tenth quicker.
+    /// How long the data thread polls for the next event before it sleeps, while small requests and
+    /// their answers follow each other closely (default [`BUSY_POLL`]; zero: never; never on a
+    /// single processor). Polling costs processor time. It shortens a round trip on some machines
+    /// and lengthens it on others, so the thread times both ways and polls only if that is a tenth
+    /// quicker.
     #[must_use]
     pub fn busy_poll(mut self, limit: Duration) -> Self {
         self.busy_poll = limit;
         self
     }
 
-    /// Asks now instead of in [`spawn`](Self::spawn) how many descriptors the process may have, how
-    /// many UDP ports the host hands out, and how many processors there are. A program that enters
-    /// a sandbox or filters system calls without [`launch`](crate::launch) calls this before:
-    /// inside, the answers are hidden, and a filter kills a process that asks.
+    /// Reads now, instead of in [`spawn`](Self::spawn), the limit of descriptors, the number of UDP
+    /// ports that the host hands out, and the number of processors. A program that enters a sandbox
+    /// or filters system calls without [`launch`](crate::launch) calls this before: the sandbox
+    /// hides the answers, and a filter kills a process that asks.
     ///
     /// Raise `RLIMIT_NOFILE` before: each flow takes one descriptor, and there are only so many
     /// flows that a quarter of the limit (at most 1,048) is left to everything else.
@@ -304,7 +303,7 @@ impl Builder {
                 runtime.block_on(resolving);
                 return;
             };
-            // Ends when the data thread has gone and the channel of queries with it.
+            // Ends when the data thread has ended and its channel of queries is closed.
             runtime.block_on(async move {
                 let mut serving = JoinSet::new();
                 serving.spawn(api.serve(handle, plan, assumed, api_clients));

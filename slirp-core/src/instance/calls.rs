@@ -37,8 +37,8 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     .flatten()
 }
 
-/// What a program needs besides [`system_calls`] that is given members' devices over a socket,
-/// adopts them and adds them, all of it under the filter.
+/// The calls, besides [`system_calls`], of a program that receives members' devices over a socket,
+/// adopts them and adds them while the filter applies.
 pub fn member_system_calls() -> impl Iterator<Item = &'static SystemCall> {
     crate::host::link::switchboard::adoption::SYSTEM_CALLS.iter()
 }

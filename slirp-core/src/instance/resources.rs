@@ -9,12 +9,12 @@ use crate::host::dns::DnsConfig;
 use crate::host::socket::descriptors::{self, Allotment};
 use crate::host::socket::ports;
 
-/// What there is at one moment.
+/// The resources at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HostResources {
     /// How many descriptors the process may have; `None` for no limit.
     pub(super) descriptors: Option<usize>,
-    /// How many UDP ports the host hands out; `None` where that cannot be told.
+    /// How many UDP ports the host hands out; `None` when that is unknown.
     udp_ports: Option<usize>,
     /// How many processors the process may use.
     pub(super) processors: usize,
@@ -30,7 +30,7 @@ impl HostResources {
         }
     }
 
-    /// Lowers caps to what there is. Returns how many clients the API socket may have.
+    /// Lowers the caps to what the host allows. Returns how many clients the API socket may have.
     pub(super) fn cap(&self, limits: &mut Limits, dns: &mut DnsConfig) -> usize {
         let wanted = Allotment {
             flows: limits.flows,

@@ -35,7 +35,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts both threads. The control thread runs `control`, which ends when the event loop has.
+    /// Starts both threads. The control thread runs `control`, which ends after the event loop.
     pub(super) fn start(
         mut reactor: Reactor,
         mailbox: Mailbox,
@@ -46,7 +46,7 @@ impl Instance {
         let data = thread::Builder::new().name("slirp-data".into()).spawn(move || {
             let outcome = reactor.run();
             drop(reactor);
-            // The receiver may be gone: then no task is waiting.
+            // The receiver may be gone; then no task is waiting.
             let _ = ended.send(());
             outcome
         })?;
@@ -73,7 +73,7 @@ impl Instance {
     /// # Errors
     /// Why it ended by itself.
     pub async fn join(mut self) -> Result<(), RunError> {
-        // An error means that the thread ended without a word: joining it tells why.
+        // An error means that the thread ended without a message; joining it yields the reason.
         let _ = (&mut self.has_ended).await;
         self.wait()
     }

@@ -24,7 +24,7 @@ fn added_as(arguments: &str) -> Result<Forward, String> {
 }
 
 #[test]
-fn requests_that_are_no_commands_are_refused_in_the_known_words() {
+fn invalid_requests_are_refused_in_the_known_words() {
     let error = |desc: &str| format!("{{\"error\":{{\"desc\":\"bad request: {desc}\"}}}}");
     for (request, desc) in [
         ("", "cannot parse JSON"),
@@ -211,7 +211,7 @@ fn an_ipv6_guest_is_assumed_where_the_plan_has_one() {
 }
 
 #[test]
-fn keys_that_nobody_knows_do_not_matter() {
+fn unknown_keys_are_ignored() {
     let forward = added_as(
         "{\"proto\":\"tcp\",\"host_port\":80,\"guest_port\":80,\"colour\":[1,{}],\
          \"host_port_end\":null}",

@@ -122,7 +122,7 @@ fn info_is_json_with_the_plan_every_counter_and_every_discard_reason() {
     ] {
         assert_eq!(reply[name], value, "{name}");
     }
-    // Every field but the last, which are the discards. Its Debug form names them all.
+    // The Debug form names every field. The last one, the discards, is checked separately.
     let shown = format!("{:?}", Stats::default());
     let (_, fields) = shown.split_once('{').unwrap();
     let (counters, _) = fields.split_once(", discards").unwrap();

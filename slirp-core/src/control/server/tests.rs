@@ -49,7 +49,7 @@ fn serving(cap: usize, clients: impl AsyncFnOnce(&Path, &mut Option<Instance>, &
     assert!(!path.exists(), "the file goes with the server");
 }
 
-/// What the server says to a client that has said its part, up to the end.
+/// Everything that the server sends to a client whose request is complete.
 async fn reply(client: &mut UnixStream) -> String {
     let mut reply = String::new();
     client.read_to_string(&mut reply).await.unwrap();
@@ -80,8 +80,7 @@ const LIST: &str = r#"{"execute":"list_hostfwd"}"#;
 const NOT_ADDED: &str = r#"{"error":{"desc":"bad request: add_hostfwd: slirp_add_hostfwd failed"#;
 const NO_RULES: &str = r#"{"return":{"entries":[]},"entries":[]}"#;
 
-/// Two ports that follow each other on a loopback address of its own, of which the first is free
-/// and the last is taken.
+/// Two adjacent ports on a loopback address of their own. The first is free, the last is taken.
 struct Ports {
     address: Ipv4Addr,
     first: u16,
@@ -90,7 +89,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// Of 127.0.83.`last`, which no other test uses.
+    /// Two ports of 127.0.83.`last`, which no other test uses.
     fn new(last: u8) -> Self {
         let address = Ipv4Addr::new(127, 0, 83, last);
         let taken = TcpListener::bind((address, 0)).unwrap();
@@ -146,16 +145,16 @@ fn request_that_is_too_large_is_refused_in_words() {
 }
 
 #[test]
-fn clients_that_say_nothing_delay_nobody_and_the_oldest_goes() {
+fn silent_clients_delay_no_other_and_the_oldest_is_closed() {
     serving(2, async |path, _, _| {
         let mut silent = Vec::new();
         for _ in 0..2 {
             silent.push(UnixStream::connect(path).await.unwrap());
         }
-        // There are two already, so the first of them makes room.
+        // There are two connections already, so the older one is closed.
         assert_eq!(ask(path, LIST).await, NO_RULES);
         assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "closed without a word");
-        // Those that have been served do not count.
+        // Connections that have been served do not count.
         for _ in 0..5 {
             assert_eq!(ask(path, LIST).await, NO_RULES);
         }
@@ -297,7 +296,7 @@ fn socket_replaces_a_file_and_removes_its_own_alone() {
     let path = path();
     fs::write(&path, "left behind").unwrap();
     let first = ApiSocket::bind(&path).unwrap();
-    // Somebody else takes the path over.
+    // Another server takes the path over.
     let second = ApiSocket::bind(&path).unwrap();
     drop(first);
     assert!(path.exists(), "it is the second one's file");
