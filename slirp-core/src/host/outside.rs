@@ -1,6 +1,6 @@
-//! What stays outside of the sandbox: one process, for all that needs the host's files.
+//! The process that stays outside of the sandbox, for everything that needs the host's files.
 //!
-//! Owns [`Outside`], which is the way to it. What the process does is in `sys::outside`.
+//! Owns [`Outside`], the handle of that process. What the process does is in `sys::outside`.
 
 use std::ffi::CString;
 use std::io;
@@ -19,13 +19,14 @@ pub struct RemovedFile {
     pub(crate) identity: Identity,
 }
 
-/// The process outside, which reads resolv.conf for those inside and removes the API socket's file
-/// when the last copy of this is dropped, or this process has ended, however that comes.
+/// The process outside. It reads resolv.conf for the sandboxed process. It removes the API socket's
+/// file when the last copy of this handle is dropped, or when the sandboxed process has ended for
+/// any reason.
 ///
 /// An instance keeps a copy until its end: [`Builder::outside`](crate::instance::Builder::outside).
 #[derive(Clone, Debug)]
 pub struct Outside {
-    /// Missing where there is nothing to do outside.
+    /// `None` when there is nothing to do outside.
     helper: Option<Arc<Helper>>,
 }
 
@@ -55,8 +56,8 @@ impl Outside {
     }
 }
 
-/// The path as it is from anywhere: the process has the root directory as its working folder, so as
-/// not to hold another one.
+/// The absolute path. The process outside has the root directory as its working folder, so as not
+/// to keep another folder busy.
 fn name_of(path: &Path) -> io::Result<CString> {
     Ok(CString::new(std::path::absolute(path)?.into_os_string().into_vec())?)
 }

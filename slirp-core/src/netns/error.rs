@@ -1,7 +1,7 @@
 //! Why there is no TAP device in the target's namespaces.
 //!
-//! Owns [`AttachError`]: its text, which scripts match on and which is slirp4netns(1)'s, and the
-//! hint that tells a person what to do about it.
+//! Owns [`AttachError`]: its text, which scripts match and which follows slirp4netns(1), and a hint
+//! about what to do.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ pub enum AttachError {
     OpenNamespace {
         /// Path of the namespace.
         path: PathBuf,
-        /// What open(2) said.
+        /// The error of open(2).
         source: io::Error,
     },
-    /// The network namespace is the one that we run in ourselves.
+    /// The network namespace is our own.
     #[error("{} is the network namespace that we run in ourselves", .0.display())]
     OwnNamespace(PathBuf),
-    /// The path is not that of a network namespace.
+    /// The path does not lead to a network namespace.
     #[error("{} is not a network namespace", .0.display())]
     NotNetwork(PathBuf),
     /// The network namespace belongs to a user namespace that is neither ours nor below it.
@@ -40,7 +40,7 @@ pub enum AttachError {
     Step {
         /// Which one.
         step: AttachStep,
-        /// What the system call said.
+        /// The error of the system call.
         source: io::Error,
     },
     /// The helper process could not be started.
@@ -144,7 +144,7 @@ fn name_of_signal(number: i32) -> String {
     Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.to_string())
 }
 
-/// The text of strerror(3) alone, which scripts know: `io::Error` would add the number behind it.
+/// The text of strerror(3) alone, which scripts match: `io::Error` would append the error number.
 fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {

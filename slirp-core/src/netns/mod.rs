@@ -1,4 +1,4 @@
-//! A TAP device in somebody else's network namespace.
+//! A TAP device in another network namespace.
 //!
 //! Owns the target ([`NamespaceTarget`]), what to do there ([`TapRequest`]) and the way it can fail
 //! ([`AttachError`]). The process that joins the namespaces is in `sys`, the device itself in
@@ -42,21 +42,21 @@ pub struct NamespaceTarget {
     path: PathBuf,
     /// The process that the network namespace was taken from.
     process: Option<Process>,
-    /// Whether the network namespace may be the one that we run in ourselves.
+    /// Whether the network namespace may be our own; otherwise it is refused.
     may_be_own: bool,
 }
 
 impl NamespaceTarget {
-    /// The network namespace of the process `pid` and the user namespace that goes with it, both of
-    /// one and the same process, even when it ends meanwhile and another one gets its number.
+    /// The network namespace of the process `pid`, and the user namespace to join first. Both come
+    /// from one process, even if it ends meanwhile and its number is reused.
     ///
-    /// The user namespace is the one that owns the network namespace, where this process may know
-    /// it, and else the process's own. They differ when the process has entered a further user
-    /// namespace since, as those of bubblewrap do: nobody gets from there into a network namespace
-    /// of the outer one.
+    /// The user namespace is the owner of the network namespace if this process may look it up,
+    /// otherwise the target process's own. The two differ if the target has entered a further user
+    /// namespace since, as processes under bubblewrap do. A process in that inner user namespace
+    /// cannot enter a network namespace of the outer one.
     ///
     /// # Errors
-    /// [`AttachError::OpenNamespace`] when there is no such process or it may not be looked into.
+    /// [`AttachError::OpenNamespace`] when there is no such process, or it is not accessible.
     pub fn of_pid(pid: i32) -> Result<Self, AttachError> {
         let path = |kind: &str| PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
         let mut target = Self::from_paths(&path("net"), Some(&path("user")))?;
@@ -88,8 +88,8 @@ impl NamespaceTarget {
         Ok(Self { net: net_fd, user, path: net.to_owned(), process, may_be_own: false })
     }
 
-    /// Lets the target be the network namespace that the caller runs in itself. A device there with
-    /// a default route takes the caller's own network away.
+    /// Lets the target be the caller's own network namespace. A device with a default route there
+    /// cuts the caller off from its network.
     #[must_use]
     pub fn even_our_own(mut self) -> Self {
         self.may_be_own = true;
@@ -120,8 +120,8 @@ impl NamespaceTarget {
         }
     }
 
-    /// The network namespace at `net`, wherever that is, and the user namespace that owns it,
-    /// unless that is our own.
+    /// The network namespace at `net`, wherever that is. Its owning user namespace is joined first,
+    /// unless it is our own.
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] when it cannot be opened, [`AttachError::NotNetwork`] when it
@@ -140,10 +140,10 @@ impl NamespaceTarget {
         Ok(Self { user: (!is_ours).then_some(owner), ..target })
     }
 
-    /// What tells the network namespace from all others while this exists.
+    /// Identifies the network namespace among all others while this exists.
     ///
     /// # Errors
-    /// Those of fstat(2).
+    /// The errors of fstat(2).
     pub fn network_id(&self) -> io::Result<NamespaceId> {
         NamespaceId::of_file(self.net.as_fd())
     }
@@ -178,7 +178,7 @@ impl NamespaceId {
     /// The namespace at `path`.
     ///
     /// # Errors
-    /// Those of stat(2).
+    /// The errors of stat(2).
     pub fn of_path(path: &Path) -> io::Result<Self> {
         let meta = std::fs::metadata(path)?;
         Ok(Self { device: meta.dev(), inode: meta.ino() })
@@ -196,7 +196,7 @@ pub struct TapRequest {
     /// Name of the interface, cut to 15 bytes; empty lets the kernel pick `tap0`, `tap1`, ... A
     /// persistent interface of that name is attached to.
     pub name: String,
-    /// How to configure the interface and bring it up; without it, it is left as it is.
+    /// How to configure the interface and bring it up; with `None` the interface is left as it is.
     pub configure: Option<Configuration>,
 }
 
@@ -213,16 +213,16 @@ pub struct Configuration {
     pub prefix_len: u8,
     /// Where the default route leads.
     pub gateway: Ipv4Addr,
-    /// Metric of the default routes; that of the kernel without it (0 for IPv4, 1024 for IPv6).
+    /// Metric of the default routes; with `None` the kernel's default (0 for IPv4, 1024 for IPv6).
     pub metric: Option<u32>,
-    /// Ethernet address; a random one of the kernel's choice without it.
+    /// Ethernet address; with `None` the kernel picks a random one.
     pub mac: Option<MacAddr>,
-    /// Whether the guest's IPv6 comes from our router advertisements, unless it is static. Then
-    /// they are accepted even where the guest forwards packets, so far as `/proc/sys` is writable:
-    /// the default route of a guest that runs containers of its own would go otherwise.
+    /// Whether the guest configures IPv6 from our router advertisements, unless it is static. If
+    /// so, they are accepted even if the guest forwards packets, as far as `/proc/sys` is writable;
+    /// otherwise a guest that runs containers of its own would lose its default route.
     pub advertised_ipv6: bool,
-    /// Static IPv6: the address may be used at once and router advertisements are not listened to,
-    /// so far as `/proc/sys` is writable.
+    /// Static IPv6: the address may be used at once and router advertisements are ignored, as far
+    /// as `/proc/sys` is writable.
     pub ipv6: Option<Ipv6Configuration>,
 }
 
@@ -249,8 +249,8 @@ impl Ipv6Configuration {
 }
 
 impl Configuration {
-    /// What a network with slirp4netns's numbers recommends to a guest in IPv4, and router
-    /// advertisements where it has IPv6.
+    /// The IPv4 configuration that a network with slirp4netns's numbers recommends, and router
+    /// advertisements if it has IPv6.
     pub fn for_plan(plan: &SlirpNetwork, mtu: u16) -> Self {
         Self {
             mtu,
@@ -284,7 +284,7 @@ impl Configuration {
     }
 }
 
-/// Opens a TAP device inside the target's namespaces with all the offloads that the kernel has.
+/// Opens a TAP device inside the target's namespaces with all offloads that the kernel supports.
 ///
 /// A helper process does it; the caller stays in its own namespaces and may have many threads.
 ///
@@ -315,7 +315,7 @@ pub fn create_tap(target: &NamespaceTarget, request: &TapRequest) -> Result<Tap,
 }
 
 /// The Ethernet address of the interface `name` in the target's network namespace; `None` when
-/// there is none of this name, zero when it has no such address.
+/// there is no such interface, zero when it has no Ethernet address.
 ///
 /// # Errors
 /// [`AttachError`] when the namespace cannot be entered.
@@ -333,7 +333,7 @@ fn open(
     target.refuse_our_own()?;
     let mac = request.configure.as_ref().and_then(|settings| settings.mac);
     if mac.is_some_and(|mac| !mac.is_valid_source()) {
-        // What the kernel would say once the device is made.
+        // The error that the kernel would report once the device exists.
         let source = Errno::EADDRNOTAVAIL.into();
         return Err(AttachError::Step { step: AttachStep::SetMac, source });
     }

@@ -1,8 +1,8 @@
 //! A process that namespaces are taken from.
 //!
-//! Owns the guard against numbers that change hands: a process is named by its folder in `/proc`,
-//! held open. What is looked up through it belongs to that very process or is not found, even when
-//! the number has been given to another one meanwhile (proc(5)).
+//! Owns the guard against reused process numbers: a process is identified by its folder in `/proc`,
+//! held open. A look-up through that folder finds this process or fails, even if the number has
+//! been reused meanwhile (proc(5)).
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -37,28 +37,29 @@ impl Process {
         Ok(Self { pid, folder: open(path.as_str(), flags, Mode::empty())? })
     }
 
-    /// Opens a file below its folder; `ESRCH` or `ENOENT` when it has ended.
+    /// Opens a file below the process's folder; `ESRCH` or `ENOENT` when the process has ended.
     pub(super) fn file(&self, name: &Path) -> Result<OwnedFd, Errno> {
         open_file(&self.folder, name)
     }
 
-    /// A descriptor that becomes readable when it has ended.
+    /// A descriptor that becomes readable when the process has ended.
     pub(super) fn descriptor(&self) -> Result<OwnedFd, Errno> {
         let descriptor = open_process(self.pid)?;
-        // The number was still its own when the descriptor was made, because it is now.
+        // The process still has its number, so it had it when the descriptor was made.
         drop(self.file(Path::new("status"))?);
-        // `/proc` may show the processes of an outer PID namespace, where numbers mean others.
+        // `/proc` may show the processes of an outer PID namespace, where a number means another
+        // process.
         if number_of(&descriptor) == Some(self.pid) { Ok(descriptor) } else { Err(Errno::ESRCH) }
     }
 }
 
-/// Opens a file that may turn out to be no namespace: of a FIFO, open(2) would wait for the writer.
+/// Opens a file that may not be a namespace: on a FIFO, open(2) would wait for a writer.
 pub(super) fn open_file(folder: impl AsFd, name: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     openat(folder, name, flags, Mode::empty())
 }
 
-/// The number that `/proc` has for the process behind a descriptor.
+/// The process number that `/proc` reports for a descriptor.
 fn number_of(descriptor: &OwnedFd) -> Option<i32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
@@ -110,7 +111,7 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(is_ended(&descriptor));
-        // Whoever has its number by now.
+        // Another process may have its number by now.
         for name in ["ns/net", "ns/user"] {
             let errno = process.file(Path::new(name)).unwrap_err();
             assert!(matches!(errno, Errno::ESRCH | Errno::ENOENT), "{errno}");

@@ -1,19 +1,20 @@
 //! The end of a target.
 //!
 //! Owns [`TargetWatch`]. A network namespace itself cannot be watched: it lives as long as anything
-//! holds it, and our own TAP device does. So what is watched is what the target was named by.
+//! holds it, and our own TAP device holds it. So the process or path that named the target is
+//! watched.
 //!
 //! * A process, or `/proc/PID/ns/net`: that process (pidfd_open(2)). Other processes may live on in
 //!   its namespace.
-//! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. It is gone when it
-//!   was unmounted, removed, renamed or means another namespace. Seen through our own mount
-//!   namespace: what happens in others counts only if it reaches ours (mount_namespaces(7)). Of a
-//!   symbolic link, the file that it led to at the start is watched.
+//! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. The name is gone
+//!   when it was unmounted, removed, renamed or means another namespace. It is seen through our own
+//!   mount namespace: events in other mount namespaces count only if they propagate to ours
+//!   (mount_namespaces(7)). For a symbolic link, the file that it led to at the start is watched.
 //!
 //! Everything is open when [`NamespaceTarget::watch`](super::NamespaceTarget::watch) returns, so a
-//! filter of system calls that is entered later is no obstacle. Of a name that is the descriptor of
-//! its folder, which would lead out of a sandbox; there it is the process outside that watches
-//! ([`Sandbox::target`](crate::sandbox::Sandbox::target)).
+//! system call filter that is applied later does not interfere. Watching a name takes the
+//! descriptor of its folder, which would lead out of a sandbox; in a sandbox the process outside
+//! watches instead ([`Sandbox::target`](crate::sandbox::Sandbox::target)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -37,21 +38,21 @@ use crate::sys::file::Identity;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// The process ended while it was looked up.
+    /// The process ended during the look-up.
     #[error("cannot watch process {0}: it is gone")]
     ProcessGone(i32),
-    /// The kernel has no descriptors of processes.
+    /// The kernel does not support process descriptors.
     #[error("cannot watch a process: the kernel lacks pidfd_open(2) (Linux 5.3)")]
     Kernel,
-    /// A descriptor of the process cannot be had.
+    /// The process cannot be watched through a descriptor.
     #[error("cannot watch process {pid}: {}", text_of(source))]
     Process {
         /// Its number.
         pid: i32,
-        /// What pidfd_open(2) or epoll_ctl(2) said.
+        /// The error of pidfd_open(2) or epoll_ctl(2).
         source: io::Error,
     },
-    /// The name does not stay: other files of `/proc` and of our own descriptors.
+    /// The path is not a stable name, such as other files in `/proc` and our own descriptors.
     #[error(
         "cannot watch {}: give a PID, /proc/PID/ns/net or a path outside of /proc",
         .0.display()
@@ -62,12 +63,12 @@ pub enum WatchError {
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system call said.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
-/// Tells when a target is gone. The descriptor ([`AsFd`]) becomes readable when
+/// Reports when a target is gone. The descriptor ([`AsFd`]) becomes readable when
 /// [`is_gone`](Self::is_gone) should be asked.
 #[derive(Debug)]
 pub struct TargetWatch {
@@ -115,7 +116,7 @@ impl TargetWatch {
         let failed_io = |source| WatchError::Path { path: path.to_owned(), source };
         let failed = |errno: Errno| failed_io(errno.into());
         let unwatchable = || WatchError::Unwatchable(path.to_owned());
-        // A link in `/proc` leads to no name, but straight to the file.
+        // A link in `/proc` leads straight to the file, not to a name.
         let is_link = fs::symlink_metadata(path).map_err(failed_io)?.is_symlink();
         let real = if is_link { fs::canonicalize(path) } else { std::path::absolute(path) };
         let real = real.map_err(|_| unwatchable())?;
@@ -169,7 +170,7 @@ impl TargetWatch {
         }
     }
 
-    /// The same target, whose end is now that of `end`.
+    /// The target, whose end is now signalled by `end`.
     pub(crate) fn seen_from_outside(self, end: OwnedFd) -> Self {
         Self { watched: Watched::End(end), ..self }
     }
@@ -188,18 +189,18 @@ impl NameWatch {
     /// Whether the name is gone by now, or means something else. Never waits, and does only what a
     /// signal handler may (signal-safety(7)).
     pub(crate) fn is_gone(&self) -> bool {
-        // Takes note of what has happened; what it was does not matter.
+        // Clears pending events; their kind does not matter.
         let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
         let mut events = [0; 4096];
         while read(&self.changes, &mut events).is_ok_and(|len| len > 0) {}
         match name_means(&self.folder, &self.name) {
             Ok(now) => now != self.identity,
-            // A folder that may not be looked into any more says nothing.
+            // A folder that can no longer be read tells nothing.
             Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE),
         }
     }
 
-    /// The descriptors that this takes besides that of [`AsFd`].
+    /// The descriptors that this needs besides the one of [`AsFd`].
     pub(crate) fn needs(&self) -> [BorrowedFd<'_>; 3] {
         [self.folder.as_fd(), self.changes.as_fd(), self.mounts.as_fd()]
     }

@@ -1,7 +1,7 @@
-//! Giving up privileges: what a compromised process could no longer do.
+//! Giving up privileges, to limit what a compromised process can do.
 //!
 //! Owns the order: bounding set first (it needs CAP_SETPCAP), then no_new_privs and the ambient
-//! set, then the sets that count. capabilities(7).
+//! set, then the effective, permitted and inheritable sets. capabilities(7).
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -13,7 +13,7 @@ use crate::sys::privilege::{clear_ambient_set, drop_bounding_set_except, keep_on
 /// CAP_NET_BIND_SERVICE: forwarded ports below 1024 can be asked for at any time.
 const NET_BIND_SERVICE: u8 = 10;
 
-/// Keeps CAP_NET_BIND_SERVICE and nothing else, for this thread and all that it starts.
+/// Keeps CAP_NET_BIND_SERVICE and nothing else, for this thread and every thread that it starts.
 pub(super) fn drop_all_but_net_bind_service() -> Result<(), (Step, Errno)> {
     drop_bounding_set_except(NET_BIND_SERVICE).map_err(|errno| (Step::DropBoundingSet, errno))?;
     prctl::set_no_new_privs().map_err(|errno| (Step::NoNewPrivileges, errno))?;
@@ -25,8 +25,8 @@ pub(super) fn drop_all_but_net_bind_service() -> Result<(), (Step, Errno)> {
     keep_only(NET_BIND_SERVICE).map_err(|errno| (Step::SetCapabilities, errno))
 }
 
-/// Leaves no trace of our memory: no core file, no ptrace(2) and no `/proc/PID/mem` for processes
-/// of the same user, among them those of the guest.
+/// Protects our memory: no core file, and no ptrace(2) or `/proc/PID/mem` for other processes of
+/// the user, which include the guest's.
 pub(super) fn forbid_memory_dumps() -> Result<(), (Step, Errno)> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|errno| (Step::LimitCore, errno))?;
     prctl::set_dumpable(false).map_err(|errno| (Step::SetDumpable, errno))

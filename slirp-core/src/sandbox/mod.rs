@@ -12,19 +12,18 @@
 //! needs privileges or the file system is opened before: TAP device, API socket, capture files.
 //!
 //! 1. a process that stays outside, for what needs the host's files: it reads resolv.conf, watches
-//!    the name of the target, removes the API socket's file. It is asked for nothing else
-//! 2. user namespace, if not root: the guest's, where we become root, or else one of our own. Its
-//!    capabilities are worth nothing outside
+//!    the name of the target, and removes the API socket's file. It serves no other request
+//! 2. user namespace, if not root: the guest's, where we become root, or else a new one. Its
+//!    capabilities are void outside
 //! 3. mount namespace: an empty, read-only root
 //! 4. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
 //! 5. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
 //!    network namespace. landlock(7)
 //! 6. memory: neither core files nor ptrace(2)
 //!
-//! The network namespace stays that of the host, which is where the traffic goes. Deliberately left
-//! alone: process ids, since a PID namespace takes a fork, and descriptors that were inherited,
-//! which only a program that owns its whole process may close
-//! (`internals::process::close_inherited_fds`).
+//! The network namespace stays the host's, because the traffic leaves there. Deliberately left
+//! alone: process ids, since a PID namespace takes a fork; and inherited descriptors, which only a
+//! program that owns its whole process may close (`internals::process::close_inherited_fds`).
 //!
 //! Without CAP_NET_RAW the guest's echo requests need ping sockets (`net.ipv4.ping_group_range`)
 //! even when we were started by root.
@@ -57,7 +56,7 @@ use crate::sys::errno::{errno_of, text_of};
 use crate::sys::outside::Watched;
 use crate::sys::privilege::scope_abstract_sockets;
 
-/// A step on the way into the sandbox. Its text is the system call or what it is for.
+/// A step on the way into the sandbox. Its text names the system call or its purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SandboxStep {
@@ -118,11 +117,11 @@ impl fmt::Display for SandboxStep {
     }
 }
 
-/// Why there is no sandbox. The process may be part of the way in and should end.
+/// Why there is no sandbox. Some steps may have been taken, so the process should end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SandboxError {
-    /// The process has this many threads, and all but one would stay outside.
+    /// The process has this many threads; all but the calling one would stay outside.
     #[error("the process has {0} threads; enter the sandbox before any is started")]
     SeveralThreads(usize),
     /// A step failed.
@@ -187,7 +186,7 @@ impl From<(SandboxStep, Errno)> for SandboxError {
     }
 }
 
-/// What there is of the sandbox inside.
+/// What the sandboxed process keeps of its sandbox.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "without the process outside no resolv.conf is found"]
@@ -228,16 +227,16 @@ impl Sandbox {
         self
     }
 
-    /// A file that is removed at the end, from outside and also after SIGKILL: that of the
-    /// [API socket](crate::control::server::ApiSocket::file).
+    /// A file that the process outside removes at the end, even after SIGKILL: the file of the [API
+    /// socket](crate::control::server::ApiSocket::file).
     #[must_use]
     pub fn removed_file(mut self, file: Option<RemovedFile>) -> Self {
         self.removed = file;
         self
     }
 
-    /// A target that is watched inside. One that has been named by a path is watched from outside
-    /// then, and counts as gone when the process outside is.
+    /// A target that is watched from inside. A target named by a path is watched by the process
+    /// outside, and counts as gone when that process is gone.
     #[must_use]
     pub fn target(mut self, target: Option<TargetWatch>) -> Self {
         self.target = target;
@@ -271,13 +270,14 @@ impl Sandbox {
         }
         mounts::enter_empty_root(!is_root)?;
         capabilities::drop_all_but_net_bind_service()?;
-        // Best effort: older kernels have no such thing, and the filter does the same.
+        // Best effort: older kernels lack this, and the filter achieves the same.
         let _may_be_absent = scope_abstract_sockets();
         capabilities::forbid_memory_dumps()?;
         Ok(Entered { outside, target })
     }
 
-    /// Becomes user and group 0 of a user namespace, which need not be anybody special outside.
+    /// Becomes user and group 0 of a user namespace. Outside, they may be any unprivileged user and
+    /// group.
     fn become_root(self) -> Result<(), (SandboxStep, Errno)> {
         let death_signal = prctl::get_pdeathsig().ok().flatten();
         let parent = getppid();
@@ -293,10 +293,10 @@ impl Sandbox {
         setresgid(group, group, group).map_err(|errno| (SandboxStep::BecomeGroup, errno))?;
         setresuid(user, user, user).map_err(|errno| (SandboxStep::BecomeUser, errno))?;
         if let Some(signal) = death_signal {
-            // Not worth failing for: whoever asked for it did so to be safe.
+            // Not worth failing for: the signal is only a precaution of the caller.
             let _kept = prctl::set_pdeathsig(signal);
             if getppid() != parent {
-                // The parent died while the kernel would not have told us.
+                // The parent died while no signal was set.
                 let _ended = raise(signal);
             }
         }
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn process_with_threads_is_refused() {
-        // The runner of this test is one more.
+        // The test runner is another thread.
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let second = std::thread::spawn(move || wait.recv().is_err());
         let error = Sandbox::new().enter().unwrap_err();

@@ -26,8 +26,8 @@ use nix::unistd::{chdir, chroot, pivot_root};
 
 use super::SandboxStep as Step;
 
-/// Folders that the new root may be made on, the usual first. A link would do as well, but not
-/// where it leads out of a chroot(1).
+/// Folders that the new root may be mounted on, the usual one first. A link would do as well,
+/// unless it leads out of a chroot(1).
 const BASES: [&str; 8] = ["/tmp", "/mnt", "/srv", "/opt", "/proc", "/sys", "/dev", "/usr"];
 
 /// The root holds nothing.
@@ -44,7 +44,7 @@ type StepResult<T> = Result<T, (Step, Errno)>;
 pub(super) fn enter_empty_root(is_ours: bool) -> StepResult<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::UnshareMounts))?;
-    // From here on nothing that we mount is seen by anybody else.
+    // From here on no other process sees our mounts.
     match mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none) {
         Ok(()) => {}
         Err(Errno::EINVAL) if is_ours => {}
@@ -63,8 +63,8 @@ pub(super) fn enter_empty_root(is_ours: bool) -> StepResult<()> {
 
 /// Makes the working folder, which is a mount, the root.
 fn switch_root() -> StepResult<()> {
-    // The new and the old root may be one and the same place: the old one then lies on top
-    // (pivot_root(2), "pivot_root(".", ".")").
+    // The new and the old root may be the same folder: the old one then lies on top (pivot_root(2),
+    // "pivot_root(".", ".")").
     if pivot_root(".", ".").is_ok() {
         umount2(".", MntFlags::MNT_DETACH).map_err(at(Step::LeaveOldRoot))?;
     } else {

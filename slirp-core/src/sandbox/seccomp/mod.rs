@@ -1,26 +1,27 @@
 //! The system calls that a running network makes; all others end the process.
 //!
-//! Owns the way from declarations to a filter in the kernel. Which calls there are is written where
-//! they are made: every module that asks something of the kernel once the network runs has its
-//! `SYSTEM_CALLS`, [`instance::system_calls`](crate::instance::system_calls) gathers them, programs
-//! add their own, and `runtime` has what any program needs. seccomp(2).
+//! Owns the way from declarations to a filter in the kernel. System calls are declared where they
+//! are made: every module that calls the kernel once the network runs has its `SYSTEM_CALLS`,
+//! [`instance::system_calls`](crate::instance::system_calls) gathers them, programs add their own,
+//! and `runtime` lists the calls that any program needs. seccomp(2).
 //!
 //! # Theory of operation
-//! [`apply`] filters the calling thread and all that it starts, so it is called after everything
-//! was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). The order is kept by
-//! [`launch`](crate::launch); a program that keeps it by itself calls
+//! [`apply`] filters the calling thread and every thread that it starts, so it is called after
+//! everything was opened and before [`Builder::spawn`](crate::instance::Builder::spawn). The order
+//! is kept by [`launch`](crate::launch); a program that keeps it by itself calls
 //! [`Builder::measure_host`](crate::instance::Builder::measure_host) before [`apply`]. A call that
-//! is not declared, or declared and made with other arguments, kills the process with `SIGSYS`: it
-//! can only come from code that is not ours. So does a call by another ABI of the machine (32-bit,
-//! x32).
+//! is not declared, or declared and made with other arguments, kills the process with `SIGSYS`,
+//! because it can only come from foreign code. A call through another ABI of the machine (32-bit,
+//! x32) kills the process as well.
 //!
-//! Arguments are looked at where that closes a door at no cost: no executable memory, no new
-//! process (only threads), no file but for reading, sockets of IP only and pairs of streams,
-//! signals only to ourselves. Two calls pass their arguments in memory, where a filter cannot see
-//! them: clone3(2) fails with `ENOSYS`, upon which C libraries fall back to clone(2).
+//! Arguments are checked where that closes a door at no cost: no executable memory, no new process
+//! (only threads), no file but for reading, sockets of IP only and pairs of streams, signals only
+//! to ourselves. Two calls pass their arguments in memory, where a filter cannot see them:
+//! clone3(2) fails with `ENOSYS`, upon which C libraries fall back to clone(2).
 //!
 //! Linux keeps for each filter which calls pass whatever their arguments are (5.11 and newer), so
-//! that the calls of the packet path, none of which is looked into, cost next to nothing.
+//! that the calls of the packet path, none of which has its arguments checked, cost next to
+//! nothing.
 
 use std::io;
 
@@ -46,8 +47,8 @@ pub enum SeccompError {
     Kernel(#[source] io::Error),
 }
 
-/// Allows only `calls`, and what any program needs, from here on, to this thread and those that it
-/// starts. Sets no_new_privs as well.
+/// From here on allows this thread, and every thread that it starts, only `calls` and the calls
+/// that any program needs. Sets no_new_privs as well.
 ///
 /// # Errors
 /// See [`SeccompError`].

@@ -17,7 +17,7 @@ use crate::sys::calls::Arguments;
 pub(super) fn compile<'c>(
     calls: impl Iterator<Item = &'c SystemCall>,
 ) -> Result<[BpfProgram; 2], Error> {
-    // None: whatever the arguments are.
+    // `None` allows any arguments.
     let mut merged: BTreeMap<c_long, Option<Vec<SeccompRule>>> = BTreeMap::new();
     for call in calls {
         let rules = rules(call.arguments)?;

@@ -4,7 +4,7 @@
 
 use crate::sys::calls::{Arguments, WITHOUT_EXEC, system_calls, word};
 
-/// What makes a clone(2) a thread, and what would make it more.
+/// The clone(2) flags that a new thread needs, and the flags that would make it more than a thread.
 const THREAD: Arguments = Arguments::Bits(&[(
     0,
     word(
@@ -18,7 +18,7 @@ const THREAD: Arguments = Arguments::Bits(&[(
     word(libc::CLONE_THREAD | libc::CLONE_VM),
 )]);
 
-/// `PR_SET_VMA` names a mapping, which glibc does for its heaps.
+/// `PR_SET_VMA` names a mapping; glibc names its heaps.
 const NAMING: Arguments = Arguments::OneOf(0, &[word(libc::PR_SET_NAME), word(libc::PR_SET_VMA)]);
 
 const DESCRIPTOR_FLAGS: Arguments = Arguments::OneOf(
