@@ -3,8 +3,8 @@
 //! Owns [`LargeAlloc`]. Small blocks are left to the system's allocator.
 //!
 //! A TCP flow that moves bulk data holds two rings of 256 KiB. Blocks of that size should cost only
-//! the pages that were touched and be gone when the flow is dropped. glibc maps them, too, but it
-//! raises its threshold with the first one that is freed (mallopt(3), `M_MMAP_THRESHOLD`), and from
+//! the pages that were touched and be gone when the flow is dropped. glibc maps such blocks, too,
+//! but it raises its threshold when the first one is freed (mallopt(3), `M_MMAP_THRESHOLD`). From
 //! then on they come from a heap that hardly ever shrinks.
 
 use core::ptr;
@@ -43,7 +43,7 @@ const fn is_mapped(layout: Layout) -> bool {
 
 // SAFETY: every block is served by one of two allocators, and `is_mapped`, which depends on the
 // layout alone, finds the same one again for each later call. A mapping of its own is aligned to
-// PAGE, no shorter than asked for, zeroed, and shared with nobody (mmap(2)).
+// PAGE, no shorter than asked for, zeroed, and not shared (mmap(2)).
 unsafe impl GlobalAlloc for LargeAlloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_mapped(layout) {
@@ -122,15 +122,14 @@ fn map(size: usize) -> *mut u8 {
 }
 
 /// # Safety
-/// `block` came from [`map`] or [`remap`] with `size`, and nobody uses it any longer.
+/// `block` came from [`map`] or [`remap`] with `size`, and it is no longer used.
 unsafe fn unmap(block: *mut u8, size: usize) {
     // SAFETY: as promised by the caller; whole pages belong to this block alone.
     let done = unsafe { libc::munmap(block.cast(), size) };
     if done != 0 {
         debug_assert_eq!(Errno::last(), Errno::ENOMEM);
-        // Cutting a hole would have made one mapping too many. At least the pages go back; the
-        // address range is lost.
-        // SAFETY: as above.
+        // Unmapping would have split a mapping, and there is no room for another one. At least the
+        // pages go back; the address range is lost. SAFETY: as above.
         let _kept = unsafe { libc::madvise(block.cast(), size, libc::MADV_DONTNEED) };
     }
 }

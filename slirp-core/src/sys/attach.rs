@@ -1,9 +1,9 @@
 //! What the helper process does inside the target's namespaces: join them, open the TAP device,
 //! configure it.
 //!
-//! Owns the order of the steps and the name of each ([`AttachStep`]). The process around it is in
-//! [`fork`](super::fork); what the steps mean to a person is in [`netns`](crate::netns). Everything
-//! here runs after fork(2) and so neither allocates nor panics.
+//! Owns the order of the steps and the name of each ([`AttachStep`]). The process that runs this is
+//! in [`fork`](super::fork); explanations of the steps for users are in [`netns`](crate::netns).
+//! Everything here runs after fork(2) and so neither allocates nor panics.
 
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -29,9 +29,9 @@ const QUEUE_LEN_LARGE_FRAMES: u16 = 1_000;
 /// does not fit; 10,000 packets of 1500 bytes hold the window of several busy TCP connections.
 const QUEUE_LEN_SMALL_FRAMES: u16 = 10_000;
 
-/// A step on the way to a TAP device in somebody else's network namespace.
+/// A step on the way to a TAP device in another network namespace.
 ///
-/// Its text is the one of slirp4netns(1), which scripts match on.
+/// Its text follows slirp4netns(1); scripts match it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AttachStep {
@@ -55,7 +55,7 @@ pub enum AttachStep {
     SetNetmask,
     /// Adding the default route.
     AddRoute,
-    /// Looking whether the name of a new interface is taken.
+    /// Checking whether the name of a new interface is taken.
     CheckName,
     /// Setting the IPv6 address.
     SetAddress6,
@@ -101,7 +101,7 @@ impl fmt::Display for AttachStep {
     }
 }
 
-/// What the helper is told; plain values, made before the fork.
+/// The helper's orders: plain values, made before the fork.
 #[derive(Clone, Copy)]
 pub(crate) struct Order<'a> {
     /// The network namespace to join.
@@ -110,7 +110,8 @@ pub(crate) struct Order<'a> {
     pub(crate) user: Option<BorrowedFd<'a>>,
     /// The name of the interface.
     pub(crate) interface: InterfaceRequest,
-    /// Whether an interface of that name, persistent or not, is an error.
+    /// Whether an existing interface of that name, persistent or not, is an error; otherwise a
+    /// persistent one is attached to.
     pub(crate) exclusive: bool,
     /// Whether to ask for a virtio-net header.
     pub(crate) vnet_header: bool,
@@ -133,7 +134,7 @@ pub(crate) struct Settings {
     pub(crate) metric: Option<u32>,
     /// Ethernet address; the kernel's choice without one.
     pub(crate) mac: Option<MacAddr>,
-    /// Whether router advertisements are to be accepted where the guest forwards packets.
+    /// Whether router advertisements are to be accepted even if the guest forwards packets.
     pub(crate) advertised_ipv6: bool,
     /// Static IPv6, if any.
     pub(crate) ipv6: Option<Settings6>,
@@ -185,7 +186,7 @@ pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// The Ethernet address of an interface in the namespaces, looked up by a helper process; `None`
-/// when there is no such interface. One that has no such address has a zero one.
+/// when there is no such interface, zero when it has no Ethernet address.
 pub(crate) fn interface_mac(
     net: BorrowedFd<'_>,
     user: Option<BorrowedFd<'_>>,
@@ -223,14 +224,14 @@ type StepResult<T> = Result<T, (AttachStep, Errno)>;
 
 fn join(net: BorrowedFd<'_>, user: Option<BorrowedFd<'_>>) -> StepResult<()> {
     if let Some(user) = user {
-        // Fails with EINVAL when we are in it already; when it fails for another reason and was
-        // needed, joining the network namespace fails next and says so.
+        // Fails with EINVAL when we are in it already; if it fails for another reason and was
+        // needed, joining the network namespace fails next and is reported.
         let _already_there = setns(user, CloneFlags::CLONE_NEWUSER);
     }
     setns(net, CloneFlags::CLONE_NEWNET).map_err(|errno| (AttachStep::EnterNetwork, errno))
 }
 
-/// Opens the device; says whether IPv6 is as it should be.
+/// Opens the device; also returns whether IPv6 is set up as requested.
 fn attach(order: &Order<'_>) -> StepResult<(OwnedFd, bool)> {
     use AttachStep as Step;
     join(order.net, order.user)?;
@@ -265,10 +266,11 @@ fn control_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// Creates the interface or attaches to a persistent one; says whether it has a virtio-net header.
+/// Creates the interface or attaches to a persistent one; also returns whether it has a virtio-net
+/// header.
 ///
 /// `EINVAL` means that the kernel does not know one of the flags, or that a persistent interface
-/// was made for several queues and takes only such.
+/// was made for several queues and must be opened that way.
 fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest, bool), Errno> {
     let plain = tun::TAP | tun::NO_PACKET_INFORMATION;
     let mut outcome = Err(Errno::EINVAL);
@@ -303,7 +305,7 @@ fn configure(
     let control = control.as_fd();
     ifreq::add_flags(control, InterfaceRequest::new(b"lo"), UP).map_err(step(Step::SetUp))?;
     ifreq::set_mtu(control, interface, settings.mtu).map_err(step(Step::SetMtu))?;
-    // Only a matter of speed, and the default works.
+    // This only affects speed, and the default works.
     let queue_len = if vnet_header { QUEUE_LEN_LARGE_FRAMES } else { QUEUE_LEN_SMALL_FRAMES };
     let _unchanged = ifreq::set_queue_len(control, interface, queue_len);
     if let Some(mac) = settings.mac {
@@ -317,7 +319,8 @@ fn configure(
     } else {
         !settings.advertised_ipv6 || prepare_advertised_ipv6(&interface)
     };
-    // Last before the routes, which need it, so that the interface is never up half configured.
+    // Brought up after the addresses, so that the interface is never up half configured, and before
+    // the routes, which need it.
     ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
     let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
     let route = match settings.metric {
@@ -352,8 +355,8 @@ fn configure_ipv6(index: u32, settings: &Settings6, metric: Option<u32>) -> Step
 const STATIC_IPV6: [(&str, &[u8]); 4] =
     [("disable_ipv6", b"0"), ("accept_ra", b"0"), ("autoconf", b"0"), ("accept_dad", b"0")];
 
-/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Where it cannot, the guest may get
-/// a second address from our advertisements; where IPv6 stays off, setting the address says so.
+/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Otherwise the guest may get a
+/// second address from our advertisements. If IPv6 stays off, setting the address fails.
 fn prepare_static_ipv6(interface: &InterfaceRequest) {
     for (setting, value) in STATIC_IPV6 {
         if let Ok(file) = open_ipv6_setting(interface, setting, OFlag::O_WRONLY) {
@@ -362,8 +365,8 @@ fn prepare_static_ipv6(interface: &InterfaceRequest) {
     }
 }
 
-/// Has router advertisements accepted where the guest forwards packets, too (`accept_ra` 2), unless
-/// it was told not to listen to them. Says whether that went well.
+/// Makes the guest accept router advertisements even if it forwards packets (`accept_ra` 2), unless
+/// it was told to ignore them. Returns whether that succeeded.
 fn prepare_advertised_ipv6(interface: &InterfaceRequest) -> bool {
     let accept = || {
         let setting = |access| open_ipv6_setting(interface, "accept_ra", access);

@@ -1,12 +1,11 @@
-//! System calls as data: what a module asks of the kernel once the network runs.
+//! System calls as data: the calls that a module makes once the network runs.
 //!
-//! Owns the type and the macro with which each module declares its own, beside the code that makes
-//! them. What becomes of the declarations is decided in
-//! [`sandbox::seccomp`](crate::sandbox::seccomp).
+//! Owns the type, and the macro with which each module declares its calls beside the code that
+//! makes them. [`sandbox::seccomp`](crate::sandbox::seccomp) turns the declarations into a filter.
 
 use core::ffi::{c_int, c_long};
 
-/// One system call and who needs it.
+/// One system call and its purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SystemCall {
     /// Its number on this architecture.
@@ -23,7 +22,7 @@ impl SystemCall {
         Self { number, arguments: Arguments::Any, reason }
     }
 
-    /// The same, but only with our own process id as the first argument.
+    /// Narrows the call to our own process id as the first argument.
     #[must_use]
     pub const fn on_ourselves(mut self) -> Self {
         self.arguments = Arguments::Ourselves;
@@ -48,7 +47,8 @@ pub(crate) enum Arguments {
     Any,
     /// The argument of this index (from 0) is one of these.
     OneOf(u8, &'static [u64]),
-    /// Each argument of this index has, of the bits of the mask, exactly these.
+    /// Each tuple is an index, a mask and a value: the argument's bits under the mask equal the
+    /// value.
     Bits(&'static [(u8, u64, u64)]),
     /// The first argument is our own process id.
     Ourselves,
@@ -59,11 +59,11 @@ pub(crate) const fn word(number: c_int) -> u64 {
     number.cast_unsigned() as u64
 }
 
-/// A socket of IP.
+/// An IP socket.
 pub(crate) const IP: Arguments = Arguments::OneOf(0, &[word(libc::AF_INET), word(libc::AF_INET6)]);
 
-/// A pair of stream sockets, which cannot be connected elsewhere afterwards, as datagram sockets
-/// can. The mask is `SOCK_TYPE_MASK` of `linux/net.h`: flags may be there.
+/// A pair of stream sockets. Unlike datagram sockets, they cannot be connected elsewhere
+/// afterwards. The mask is `SOCK_TYPE_MASK` of `linux/net.h`, so flags are allowed.
 pub(crate) const STREAM_PAIR: Arguments =
     Arguments::Bits(&[(0, 0xffff_ffff, word(libc::AF_UNIX)), (1, 0xf, word(libc::SOCK_STREAM))]);
 
@@ -74,10 +74,10 @@ pub(crate) const BY_NAME: Arguments = Arguments::Bits(&[(0, 0xffff_ffff, word(li
 pub(crate) const WITHOUT_EXEC: Arguments = Arguments::Bits(&[(2, word(libc::PROT_EXEC), 0)]);
 
 /// Declares the `SYSTEM_CALLS` of a module: `SYS_name => "reason";`, with `if ARGUMENTS` in between
-/// where not all of them are needed. Empty where there is no filter.
+/// when only some arguments are needed. Empty on architectures without a filter.
 macro_rules! system_calls {
     ($($(#[$meta:meta])* $number:ident $(if $arguments:expr)? => $reason:literal;)*) => {
-        /// What this module asks of the kernel once the network runs.
+        /// The system calls of this module once the network runs.
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
         pub(crate) const SYSTEM_CALLS: &[$crate::sys::calls::SystemCall] = &[$(
             $(#[$meta])*

@@ -1,6 +1,6 @@
-//! Numbers of errors, and what the kernel means by them.
+//! Error numbers, and the kernel's texts for them.
 //!
-//! Owns the two questions that texts and hints have about an [`io::Error`] of a system call.
+//! Owns how the number and the text of an [`io::Error`] of a system call are found.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub(crate) fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-/// What the kernel says, without the number that [`io::Error`] writes behind it.
+/// The kernel's text, without the number that [`io::Error`] appends.
 pub(crate) fn text_of(error: &io::Error) -> String {
     error
         .raw_os_error()

@@ -1,5 +1,5 @@
-//! Adoption of file descriptors: those that the parent process left open, those that arrive over a
-//! socket (`SCM_RIGHTS`, unix(7)), and the owner of a namespace.
+//! Adoption of file descriptors that the parent process left open or that arrive over a socket
+//! (`SCM_RIGHTS`, unix(7)), and of the owner of a namespace.
 //!
 //! Owns the step from a number to an [`OwnedFd`]. What a descriptor is for is left to its user.
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-/// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
+/// Makes a foreign descriptor non-blocking and close-on-exec.
 pub(crate) fn make_ours(fd: &OwnedFd) -> io::Result<()> {
     let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
@@ -43,17 +43,17 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     } else {
         return Err(Errno::EBADF.into());
     };
-    // SAFETY: the number is open. It is either our own duplicate or was inherited through
-    // execve(2) and not claimed before, which its missing close-on-exec mark shows; so nobody else
-    // in this process owns it.
+    // SAFETY: the number is open. It is either our own duplicate or was inherited through execve(2)
+    // and not claimed before, which its missing close-on-exec mark shows; so nothing else in this
+    // process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(taken) })
 }
 
-/// Closes every descriptor that this process was started with and has not taken over, but for the
-/// standard streams: those without a close-on-exec mark, see [`inherited_fd`].
+/// Closes every inherited descriptor that has not been taken over, except the standard streams.
+/// Such a descriptor has no close-on-exec mark, see [`inherited_fd`].
 ///
-/// For programs that own all of their process: whoever embeds this library may hold descriptors
-/// without that mark, which would be closed under it.
+/// Only for programs that own their whole process: a program that embeds this library may use
+/// descriptors without that mark, and would lose them.
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
@@ -67,7 +67,7 @@ pub fn close_inherited_fds() -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers that are open, and that of the folder which tells them.
+/// The open numbers, including the descriptor of the folder that lists them.
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
@@ -80,7 +80,7 @@ pub(super) fn open_fds() -> io::Result<Vec<RawFd>> {
 /// Sends a descriptor over a UNIX socket, with one byte to carry it.
 ///
 /// # Errors
-/// Those of sendmsg(2).
+/// The errors of sendmsg(2).
 pub fn send_fd(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(send_with_fd(socket, &[0], Some(fd))?)
 }
@@ -88,7 +88,7 @@ pub fn send_fd(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Receives a descriptor that [`send_fd`] sent, marked close-on-exec.
 ///
 /// # Errors
-/// Those of recvmsg(2); `UnexpectedEof` when the other side has gone or sent something else.
+/// The errors of recvmsg(2); `UnexpectedEof` when the other side has gone or sent something else.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (_, fd) = receive_with_fd(socket, &mut [0])?;
     fd.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -97,12 +97,13 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The user namespace that a namespace of another kind belongs to (ioctl_ns(2), since Linux 4.9).
 ///
 /// # Errors
-/// `EPERM` when it is neither this process's own nor below it, `ENOTTY` when `namespace` is none.
+/// `EPERM` when the owner is neither this process's user namespace nor below it, `ENOTTY` when
+/// `namespace` is not a namespace.
 pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     // SAFETY: NS_GET_USERNS takes no argument and writes no memory.
     let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
     let owner = Errno::result(owner)?;
-    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
+    // SAFETY: the kernel has just opened this descriptor for us; nothing else owns its number.
     Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Returns the length of the message; zero when the other side has gone.
 ///
 /// # Errors
-/// Those of recvmsg(2), except `EINTR`, after which it tries again.
+/// The errors of recvmsg(2), except `EINTR`, after which it tries again.
 pub(super) fn receive_with_fd(
     socket: BorrowedFd<'_>,
     record: &mut [u8],
@@ -133,7 +134,7 @@ pub(super) fn receive_with_fd(
             if let ControlMessageOwned::ScmRights(numbers) = part {
                 for number in numbers {
                     // SAFETY: the kernel has just installed this descriptor for us (unix(7),
-                    // SCM_RIGHTS); nobody else knows its number.
+                    // SCM_RIGHTS); nothing else owns its number.
                     received = Some(unsafe { OwnedFd::from_raw_fd(number) });
                 }
             }
@@ -146,13 +147,13 @@ pub(super) fn receive_with_fd(
 /// call it.
 ///
 /// # Errors
-/// Those of sendmsg(2), except `EINTR`, after which it tries again.
+/// The errors of sendmsg(2), except `EINTR`, after which it tries again.
 pub(super) fn send_with_fd(
     socket: BorrowedFd<'_>,
     record: &[u8],
     attached: Option<BorrowedFd<'_>>,
 ) -> Result<(), Errno> {
-    /// Room for one control message with one descriptor, aligned as its header needs it.
+    /// Room for one control message with one descriptor, aligned for the message header.
     #[repr(C)]
     union Control {
         header: libc::cmsghdr,
@@ -242,7 +243,7 @@ mod tests {
         let user = open("/proc/self/ns/user");
         match owner_of(open("/proc/self/ns/net").as_fd()) {
             Ok(owner) => assert_eq!(inode(&owner), inode(&user)),
-            // Whoever runs the tests in a user namespace of their own may keep the network of an
+            // If the tests run in a user namespace, the network namespace may still belong to an
             // outer one.
             Err(errno) => assert_eq!(errno, Errno::EPERM),
         }

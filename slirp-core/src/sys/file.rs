@@ -1,4 +1,4 @@
-//! Files by device and inode, which tell one file from another of the same name.
+//! Files by device and inode, which distinguish files of one name.
 //!
 //! Owns [`Identity`], and [`OwnFile`], the file of a socket that we have bound.
 
@@ -15,7 +15,7 @@ pub(crate) type Identity = (u64, u64);
 #[derive(Debug)]
 pub(crate) struct OwnFile {
     path: PathBuf,
-    /// Missing where there is no file, as for an abstract socket.
+    /// `None` without a file, as for an abstract socket.
     identity: Option<Identity>,
 }
 
@@ -30,7 +30,7 @@ impl OwnFile {
         &self.path
     }
 
-    /// What it is known by; `None` if there was no file.
+    /// Its device and inode; `None` if there was no file.
     pub(crate) const fn identity(&self) -> Option<Identity> {
         self.identity
     }
@@ -39,7 +39,8 @@ impl OwnFile {
 impl Drop for OwnFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It is gone already, or out of reach; either way nothing is left to do.
+            // A failure means that the file is gone or out of reach; either way nothing is left to
+            // do.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,8 +1,8 @@
 //! A forked helper process that does one thing and reports.
 //!
-//! Owns the process: its birth, its report (a record and perhaps a file descriptor), its end. What
-//! it does is a closure. A process, because setns(2) into a user namespace needs a single thread;
-//! forked and not started anew, because any program may embed this library.
+//! Owns the process: its birth, its report (a record and perhaps a file descriptor), its end. Its
+//! work is a closure. It is a process, because setns(2) into a user namespace needs a single
+//! thread. It is forked without execve(2), because any program may embed this library.
 //!
 //! # Theory of operation
 //! The parent may have many threads, so between fork(2) and its end the child may only do what a
@@ -10,8 +10,8 @@
 //! signals are blocked around the fork, so that no handler of the embedding program runs in the
 //! child. The child is undumpable: it carries a snapshot of the parent's memory into namespaces
 //! whose owner could otherwise trace it. The parent waits twice, for the report and for the child's
-//! end; it leaves no zombie behind, and an embedding program that reaps or ignores its children
-//! does no harm, since the report alone decides.
+//! end, so it leaves no zombie behind. An embedding program that reaps or ignores its children does
+//! no harm, since the report alone decides.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -30,11 +30,11 @@ pub(crate) const REPORT_LEN: usize = 8;
 /// Why there is no report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
-    /// The helper could not be started or heard.
+    /// The helper could not be started, or its report could not be received.
     NotStarted(Errno),
     /// A signal ended it.
     Killed(Signal),
-    /// It ended without a word, with this status where it is known.
+    /// It ended without a report, with this status if it is known.
     Silent(Option<i32>),
 }
 
@@ -52,9 +52,8 @@ where
             .map_err(Failure::NotStarted)?;
     let mask =
         SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(Failure::NotStarted)?;
-    // SAFETY: the child only calls `work`, which the caller vouches for, and functions that are
-    // thin around one system call each; it leaves by _exit(2) without running any destructor of
-    // the program.
+    // SAFETY: the child only calls `work`, for which the caller vouches, and thin wrappers of one
+    // system call each; it leaves by _exit(2) without running any destructor of the program.
     let born = unsafe { nix::unistd::fork() };
     if let Ok(ForkResult::Child) = born {
         // Failure would only mean less protection against the owner of the namespaces.
@@ -67,7 +66,7 @@ where
         // SAFETY: _exit(2) ends the process at once.
         unsafe { libc::_exit(status) };
     }
-    // It can only fail for an invalid `how`, and the mask is the one that we were given.
+    // It can only fail for an invalid `how`, and the mask is the one that was saved.
     let _restored = mask.thread_set_mask();
     drop(there);
     match born {

@@ -1,7 +1,7 @@
 //! Requests about one network interface: `struct ifreq` and the ioctls of netdevice(7).
 //!
-//! Owns the layout of the request and the calls; which interface gets what is decided in
-//! [`attach`](super::attach). Nothing here allocates, so a forked child may use all of it.
+//! Owns the layout of the request and the calls; [`attach`](super::attach) decides what each
+//! interface gets. Nothing here allocates, so a forked child may use all of it.
 
 use core::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -102,7 +102,7 @@ pub(crate) fn set_mtu(
 /// The number of the interface.
 ///
 /// # Errors
-/// `ENODEV` when there is none of this name.
+/// `ENODEV` when there is no such interface.
 pub(crate) fn index(socket: BorrowedFd<'_>, interface: InterfaceRequest) -> Result<u32, Errno> {
     let mut request = interface;
     call(socket, Call::ReadIndex, &mut request)?;
@@ -112,8 +112,8 @@ pub(crate) fn index(socket: BorrowedFd<'_>, interface: InterfaceRequest) -> Resu
 
 /// Sets the length of the transmit queue in packets.
 ///
-/// Over rtnetlink(7), since the ioctl for it wants a capability in the initial user namespace. What
-/// the kernel answers is not read: the default length works, too.
+/// It uses rtnetlink(7), since the ioctl needs a capability in the initial user namespace. The
+/// kernel's answer is not read: the default length works, too.
 pub(crate) fn set_queue_len(
     socket: BorrowedFd<'_>,
     interface: InterfaceRequest,
@@ -184,7 +184,7 @@ pub(crate) fn mac_of_device(device: BorrowedFd<'_>) -> Result<Option<MacAddr>, E
     mac_of(device, InterfaceRequest::new(b""))
 }
 
-/// Reads the Ethernet address of an interface, if it has one of that kind.
+/// Reads the Ethernet address of an interface, if it has one.
 pub(crate) fn mac_of(
     socket: BorrowedFd<'_>,
     interface: InterfaceRequest,
@@ -214,7 +214,7 @@ pub(crate) fn add_default_route(
     Errno::result(done).map(drop)
 }
 
-/// The requests that take a `struct ifreq`; a closed list, which is what makes [`call`] safe.
+/// The requests that take a `struct ifreq`; a closed list, which makes [`call`] safe.
 #[derive(Clone, Copy)]
 enum Call {
     ReadFlags,
@@ -238,8 +238,8 @@ fn call(fd: BorrowedFd<'_>, call: Call, request: &mut InterfaceRequest) -> Resul
         Call::SetAddress => libc::SIOCSIFADDR as libc::Ioctl,
         Call::SetNetmask => libc::SIOCSIFNETMASK as libc::Ioctl,
     };
-    // SAFETY: each of these requests reads or writes one `struct ifreq` (netdevice(7)), which
-    // `InterfaceRequest` is no shorter than; on any other kind of descriptor they fail.
+    // SAFETY: each of these requests reads or writes one `struct ifreq` (netdevice(7)), and
+    // `InterfaceRequest` is at least that long; on any other kind of descriptor they fail.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), number, request.as_pointer()) };
     Errno::result(done).map(drop)
 }
@@ -251,7 +251,7 @@ fn socket_address(address: Ipv4Addr) -> [u8; 8] {
     [f0, f1, 0, 0, a, b, c, d]
 }
 
-/// The same as a `struct sockaddr`.
+/// The address as a `struct sockaddr`.
 fn route_address(address: Ipv4Addr) -> libc::sockaddr {
     let [f0, f1, data @ ..] = socket_address(address);
     let mut out = libc::sockaddr { sa_family: u16::from_ne_bytes([f0, f1]), sa_data: [0; 14] };

@@ -2,14 +2,13 @@
 //!
 //! Owns what no safe crate offers: the ioctls of TUN/TAP devices ([`tun`]) and network interfaces
 //! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
-//! ([`fd`]), the helper process that works inside somebody else's namespaces ([`fork`], and
-//! [`attach`] which is what it does there), the one that stays outside of the sandbox for us
-//! ([`outside`]), capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU
-//! discovery of a socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system
-//! calls as data ([`calls`]). Beside them stand two small things that every floor above needs: the
-//! texts of errors ([`errno`]) and files by device and inode ([`file`]). Each function offered here
-//! is safe to call; what makes it so is written beside its `unsafe` block. Decisions are left to
-//! the floors above.
+//! ([`fd`]), the helper process that works inside the target's namespaces ([`fork`], and its work
+//! there, [`attach`]), the helper process that stays outside of the sandbox ([`outside`]),
+//! capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU discovery of a
+//! socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
+//! ([`calls`]). Beside them stand two small things that every floor above needs: the texts of
+//! errors ([`errno`]) and files by device and inode ([`file`]). Each function offered here is safe
+//! to call; the reason is written at its `unsafe` block. Decisions are left to the floors above.
 
 #![expect(unsafe_code, reason = "system calls that no safe crate wraps; the only place for them")]
 

@@ -9,11 +9,11 @@ use nix::errno::Errno;
 /// Length of the options' value, an int, in bytes.
 const INT_LEN: libc::socklen_t = libc::c_int::BITS / 8;
 
-/// Has a socket of IPv4 or IPv6 refuse what exceeds the path's MTU as far as the host knows it, or
-/// fragment it. Either way what fits is sent with "don't fragment".
+/// Makes an IPv4 or IPv6 socket refuse datagrams above the path's MTU, as far as the host knows it,
+/// or fragment them. Either way datagrams that fit are sent with "don't fragment".
 ///
 /// # Errors
-/// Those of setsockopt(2).
+/// The errors of setsockopt(2).
 pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, is_ipv6: bool, on: bool) -> io::Result<()> {
     let (level, name, mode) = match (is_ipv6, on) {
         (false, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),

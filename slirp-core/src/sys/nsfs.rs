@@ -1,15 +1,15 @@
-//! Of which kind a namespace is (ioctl_nsfs(2)).
+//! The kind of a namespace (ioctl_nsfs(2)).
 //!
-//! What the answer is for is left to [`netns`](crate::netns).
+//! [`netns`](crate::netns) uses the answer.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// Which kind of namespace it is: one of the `CLONE_NEW*` flags of clone(2).
+/// The kind of a namespace: one of the `CLONE_NEW*` flags of clone(2).
 ///
 /// # Errors
-/// `ENOTTY` where the file is no namespace.
+/// `ENOTTY` when the file is not a namespace.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> Result<i32, Errno> {
     // SAFETY: NS_GET_NSTYPE takes no argument and returns a number; other files refuse it.
     Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) })

@@ -1,23 +1,24 @@
-//! A helper process that stays outside of the sandbox and does there what needs the host's files.
+//! A helper process that stays outside of the sandbox, for work that needs the host's files.
 //!
-//! Owns the process, its three duties and the way to it. This process is about to give up its file
-//! system, and a descriptor of a folder that it kept would lead back out. Which duties there are is
-//! decided above.
+//! Owns the process, its three duties and the pipes to it. The sandboxed process is about to give
+//! up its file system, and a folder's descriptor would lead back out if it kept one. The sandbox
+//! decides which duties there are.
 //!
 //! | duty | when | what comes back |
 //! | --- | --- | --- |
 //! | read a file | this process asks | its content, never a descriptor |
 //! | watch a target | all the time | the hang-up of a pipe, once the target is gone |
-//! | remove a file | this process has ended or given the helper up | nothing |
+//! | remove a file | this process has ended or dropped the helper | nothing |
 //!
 //! # Theory of operation
-//! There is a pipe each way, which tells the other side of the end of this one, however it comes.
-//! (A filter that we run under may forbid sockets of this kind: the Guix daemon's does.) What the
-//! parent sends are numbers of questions, one byte each, and it has nothing else to say: the files
-//! are fixed when the helper starts. An answer carries the number of its question, so that one
-//! which comes too late is not taken for the next. As in [`fork`](super::fork), the child only does
-//! what a signal handler may. It keeps no other descriptor than those of its duties, so that nobody
-//! who waits for the end of ours is kept waiting by it, takes no signal, and cannot be traced.
+//! There is a pipe each way. Its hang-up tells each side that the other has ended, for whatever
+//! reason. (Socket pairs are not used, because a filter that we run under may forbid them, as the
+//! Guix daemon's does.) The parent sends numbers of questions, one byte each, and nothing else: the
+//! files are fixed when the helper starts. An answer carries the number of its question, so that a
+//! late answer is not taken for the next. As in [`fork`](super::fork), the child only does what a
+//! signal handler may. It keeps only the descriptors of its duties, so that a program that waits
+//! for the hang-up of a descriptor of ours does not wait for the helper. It takes no signal, and
+//! cannot be traced.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -48,43 +49,44 @@ super::calls::system_calls! {
 /// Longest file that is read, in bytes (arbitrary; an ordinary resolv.conf has a few hundred).
 pub(crate) const FILE_CAP: usize = 64 * 1024;
 
-/// In front of the file in an answer: the number of the question, an error number, and the length
-/// of what follows, in four bytes, the lowest first.
+/// An answer's header: the number of the question, an error number, and the length of the content
+/// that follows, in four bytes, little-endian.
 const HEADER_LEN: usize = 6;
 
-/// How long an answer is waited for (arbitrary; it takes less than a millisecond).
+/// Longest wait for an answer (arbitrary; it takes less than a millisecond).
 const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long its end is waited for (arbitrary; it takes less than a millisecond).
+/// Longest wait for the helper's end (arbitrary; it takes less than a millisecond).
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a helper is for.
+/// The duties of a helper.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
     /// The file that it reads, as an absolute path.
     pub(crate) read: Option<CString>,
-    /// The file that it removes at the end, as an absolute path, unless it is another one by then.
+    /// The file that it removes at the end, as an absolute path, unless another file has the name
+    /// by then.
     pub(crate) removed: Option<(CString, Identity)>,
 }
 
 /// A target for the helper to watch.
 pub(crate) struct Watched<'a> {
-    /// It becomes readable when `is_gone` should be asked.
+    /// Becomes readable when `is_gone` should be asked.
     pub(crate) wakes: BorrowedFd<'a>,
-    /// What `is_gone` needs besides.
+    /// Further descriptors that `is_gone` needs.
     pub(crate) kept: [BorrowedFd<'a>; 3],
-    /// Whether the target is gone. It runs in the helper: it may neither allocate, nor take a lock,
-    /// nor panic.
+    /// Whether the target is gone; the helper then closes its pipe. It runs in the helper: it may
+    /// neither allocate, nor take a lock, nor panic.
     pub(crate) is_gone: &'a dyn Fn() -> bool,
 }
 
 /// The helper. Dropping it lets it remove its file, and waits until it has.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    /// Questions leave here. None while it is being dropped.
+    /// Questions are written here. `None` while the helper is being dropped.
     ask: Option<OwnedFd>,
-    /// The other end of that pipe. We keep one, too, so that a question to a helper that has ended
-    /// is no SIGPIPE for us.
+    /// The reading end of that pipe. We keep it open, so that a question to a helper that has ended
+    /// raises no SIGPIPE.
     _kept: OwnedFd,
     /// Answers arrive here.
     answers: OwnedFd,
@@ -92,18 +94,17 @@ pub(crate) struct Helper {
     dialogue: Mutex<Dialogue>,
 }
 
-/// How far question and answer have come.
+/// The state of the current question and its answer.
 #[derive(Debug, Default)]
 struct Dialogue {
     /// The number of the last question.
     asked: u8,
-    /// What has arrived of answers.
+    /// The bytes of answers that have arrived.
     arrived: Vec<u8>,
 }
 
 impl Dialogue {
-    /// Takes the first answer, once it is there as a whole: the number of its question, and the
-    /// content or an error.
+    /// Takes the first complete answer: the number of its question, and the content or an error.
     fn take(&mut self) -> Option<(u8, Result<Vec<u8>, Errno>)> {
         let &[number, errno, ref len @ ..] = self.arrived.first_chunk::<HEADER_LEN>()?;
         let len = HEADER_LEN + usize::try_from(u32::from_le_bytes(*len)).ok()?;
@@ -117,11 +118,11 @@ impl Dialogue {
 }
 
 impl Helper {
-    /// Starts a helper. Where it watches a target, the descriptor hangs up when the target is gone,
-    /// or the helper.
+    /// Starts a helper. If it watches a target, the returned descriptor hangs up when the target or
+    /// the helper is gone.
     ///
     /// # Errors
-    /// Those of pipe(2) and fork(2).
+    /// The errors of pipe(2) and fork(2).
     pub(crate) fn start(
         duties: &Duties,
         watched: Option<&Watched<'_>>,
@@ -141,7 +142,7 @@ impl Helper {
             // SAFETY: _exit(2) ends the process at once.
             unsafe { libc::_exit(0) };
         }
-        // It can only fail for an invalid `how`, and the mask is the one that we were given.
+        // It can only fail for an invalid `how`, and the mask is the one that was saved.
         let _restored = mask.thread_set_mask();
         match born? {
             ForkResult::Parent { child } => {
@@ -155,11 +156,11 @@ impl Helper {
         }
     }
 
-    /// What is in the file that the helper reads, at most [`FILE_CAP`] bytes of it.
+    /// The content of the file that the helper reads, at most [`FILE_CAP`] bytes.
     ///
     /// # Errors
-    /// Those of open(2) and read(2), `EINVAL` for what is no regular file; `ETIMEDOUT` from a
-    /// helper that does not answer in [`ANSWER_PATIENCE`], `EPIPE` from one that has ended.
+    /// The errors of open(2) and read(2), `EINVAL` for a file that is not regular; `ETIMEDOUT` when
+    /// the helper does not answer in [`ANSWER_PATIENCE`], `EPIPE` when it has ended.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         let mut dialogue = self.dialogue.lock().unwrap_or_else(PoisonError::into_inner);
         dialogue.asked = dialogue.asked.wrapping_add(1);
@@ -169,7 +170,7 @@ impl Helper {
         loop {
             match dialogue.take() {
                 Some((number, content)) if number == asked => return Ok(content?),
-                // The answer to a question that we have given up.
+                // The answer to a question that was given up.
                 Some(_) => continue,
                 None => {}
             }
@@ -189,8 +190,8 @@ impl Helper {
         write(ask, &[number]).map(drop)
     }
 
-    /// Waits for one of `events` or the end of the helper, and for no signal of whoever embeds us;
-    /// says whether it came in time.
+    /// Waits for one of `events` or the end of the helper. Signals of the embedding program do not
+    /// end the wait. Returns whether the event came in time.
     fn has_event(&self, events: PollFlags, patience: Duration) -> Result<bool, Errno> {
         let mut polled = [PollFd::new(self.answers.as_fd(), events)];
         Ok(ppoll(&mut polled, Some(patience.into()), Some(SigSet::all()))? > 0)
@@ -200,15 +201,15 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         self.ask = None;
-        // Nothing but its hang-up counts: there may be answers that nobody has read.
+        // Only the hang-up counts: there may be unread answers.
         if self.has_event(PollFlags::empty(), END_PATIENCE) == Ok(true) {
-            // Whoever ignores its children has reaped it already.
+            // If this program ignores its children, the kernel has reaped the helper already.
             while waitpid(self.pid, None) == Err(Errno::EINTR) {}
         }
     }
 }
 
-/// What the helper does. It has descriptors up to the number `last`.
+/// The helper's work. Its descriptors have numbers up to `last`.
 fn serve(
     questions: BorrowedFd<'_>,
     reply: BorrowedFd<'_>,
@@ -216,7 +217,7 @@ fn serve(
     watched: Option<(&Watched<'_>, OwnedFd)>,
     last: libc::c_uint,
 ) {
-    // Failure of these would mean less tidiness or protection, but no harm to what it is for.
+    // If these fail, the helper is less tidy or protected, but it still works.
     let _protected = prctl::set_dumpable(false);
     let _named = prctl::set_name(c"slirp-outside");
     let _moved = chdir(c"/");
@@ -278,13 +279,13 @@ fn answer(
         match write(reply, rest) {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
-            // Our parent has ended, which its questions tell as well.
+            // Our parent has ended; the hang-up of its questions tells so, too.
             Err(_) => return,
         }
     }
 }
 
-/// Reads as much of a file as there is room for. Not blocking matters for a FIFO of that name.
+/// Reads as much of a file as there is room for. `O_NONBLOCK` matters if the path is a FIFO.
 fn read_file(path: &CStr, content: &mut [u8]) -> Result<usize, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty())?;
@@ -300,7 +301,7 @@ fn read_file(path: &CStr, content: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Device and inode of `path` itself, not of what it links to.
+/// Device and inode of `path` itself; links are not followed.
 fn identity_of(path: &CStr) -> Option<Identity> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: lstat(2) reads a C string and writes one `struct stat` when it succeeds.
@@ -313,13 +314,15 @@ fn identity_of(path: &CStr) -> Option<Identity> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// The last number that a descriptor has: far below the limit, which may be a thousand million.
+/// The highest number of an open descriptor. It is far below the limit, which may be a thousand
+/// million.
 fn last_fd() -> libc::c_uint {
     let last = open_fds().ok().and_then(|open| open.into_iter().max());
     last.unwrap_or(RawFd::MAX).unsigned_abs()
 }
 
-/// Closes all descriptors but these, which may be named twice; `last` is the last that was open.
+/// Closes all descriptors except `kept`, which may contain duplicates; `last` is the highest open
+/// number.
 fn close_all_but(mut kept: [RawFd; 7], last: libc::c_uint) {
     kept.sort_unstable();
     let mut first = 0;
@@ -345,7 +348,7 @@ fn close_range(from: libc::c_uint, to: libc::c_uint, last: libc::c_uint) {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "what is read and removed are files")]
+#[expect(clippy::disallowed_methods, reason = "the tests read and remove files")]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::{Path, PathBuf};
@@ -383,7 +386,7 @@ mod tests {
     fn another_file_of_the_same_name_stays() {
         let (path, duties) = file("other");
         let (helper, _) = Helper::start(&duties, None).unwrap();
-        // The first one exists on, so that its inode is not given to the second.
+        // The first file stays, so that its inode is not reused for the second.
         let kept = path.with_extension("kept");
         std::fs::rename(&path, &kept).unwrap();
         std::fs::write(&path, "").unwrap();
@@ -422,7 +425,7 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         let duties = Duties { read: Some(c_string(&path)), removed: None };
         let (helper, _) = Helper::start(&duties, None).unwrap();
-        // A question whose answer nobody waited for.
+        // A question whose answer was not awaited.
         helper.ask(200).unwrap();
         let mut polled = [PollFd::new(helper.answers.as_fd(), PollFlags::POLLIN)];
         poll(&mut polled, PollTimeout::NONE).unwrap();
@@ -451,7 +454,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// Has close_range(2) be missing in this thread and its children.
+    /// Makes close_range(2) fail as if it were missing, in this thread and its children.
     #[cfg(target_arch = "x86_64")]
     fn lose_close_range() {
         use seccompiler::*;
@@ -468,7 +471,7 @@ mod tests {
         let path = path("fds");
         std::fs::write(&path, "one").unwrap();
         let duties = Duties { read: Some(c_string(&path)), removed: None };
-        // Other tests open and close descriptors of this process all the time: this one stays.
+        // Other tests open and close descriptors of this process all the time; this one stays open.
         let ours = std::fs::File::open(&path).unwrap();
         let on_old_kernel = std::thread::spawn(move || {
             lose_close_range();

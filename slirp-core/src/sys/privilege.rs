@@ -1,8 +1,7 @@
-//! Capabilities and the way to abstract UNIX sockets: calls that no safe crate wraps.
+//! Capabilities and access to abstract UNIX sockets: calls that no safe crate wraps.
 //!
 //! Owns prctl(2) and capset(2) as far as capabilities(7) go, and landlock(7) as far as abstract
-//! UNIX sockets go. Which of them to call, and in what order, is decided in
-//! [`sandbox`](crate::sandbox).
+//! UNIX sockets go. [`sandbox`](crate::sandbox) decides which of them to call, and in what order.
 
 use core::ffi::{c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -89,8 +88,8 @@ pub(crate) fn keep_only(kept: u8) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// Takes from the calling thread, and from those that it starts, the way to abstract UNIX sockets
-/// of anybody else. Wants no_new_privs.
+/// Bars the calling thread, and threads that it starts, from abstract UNIX sockets of other
+/// processes. Needs no_new_privs.
 ///
 /// # Errors
 /// Before Linux 6.12 (ABI 6 of Landlock): `E2BIG`, `EINVAL`, `ENOSYS` or `EOPNOTSUPP`.
@@ -118,7 +117,7 @@ pub(crate) fn scope_abstract_sockets() -> Result<(), Errno> {
         )
     })?;
     let number = RawFd::try_from(made).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: the kernel has just made this descriptor for us; nothing else owns its number.
     let ruleset = unsafe { OwnedFd::from_raw_fd(number) };
     // SAFETY: landlock_restrict_self(2) takes a descriptor and flags, and touches no memory.
     let done = unsafe {

@@ -1,7 +1,7 @@
 //! Processes by descriptor (pidfd_open(2)), and a clean start for long-lived ones.
 //!
-//! Owns [`ProcessFd`], which names a process as long as it is held, whatever becomes of its number,
-//! and what a process inherits without asking for it: descriptors, ignored signals, a signal mask.
+//! Owns [`ProcessFd`], which identifies a process even after its number is reused, and the clean-up
+//! of what a process inherits: descriptors, ignored signals, a signal mask.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
-/// A process, running or ended, that can be waited for and signalled without mistaking another one
-/// for it. Readable, in the sense of poll(2), from its end on, whether or not its parent has waited
-/// for it.
+/// A process, running or ended, that can be waited for and signalled even if its number is reused.
+/// It becomes readable, in the sense of poll(2), when the process ends, whether or not its parent
+/// has waited for it.
 #[derive(Debug)]
 pub struct ProcessFd(OwnedFd);
 
@@ -21,7 +21,7 @@ impl ProcessFd {
     /// The process that has the number `pid` at this moment.
     ///
     /// # Errors
-    /// `ESRCH` when there is none, `ENOSYS` before Linux 5.3.
+    /// `ESRCH` when there is no such process, `ENOSYS` before Linux 5.3.
     pub fn open(pid: i32) -> io::Result<Self> {
         Ok(Self(open_process(pid)?))
     }
@@ -45,11 +45,11 @@ impl ProcessFd {
         Ok(Errno::result(sent).map(drop)?)
     }
 
-    /// Waits until the process has ended; says whether it did so within `timeout` (at most 24
+    /// Waits until the process has ended. Returns whether it ended within `timeout` (at most 24
     /// days).
     ///
     /// # Errors
-    /// Those of poll(2), except `EINTR`.
+    /// The errors of poll(2), except `EINTR`.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -69,49 +69,49 @@ impl AsFd for ProcessFd {
 }
 
 /// A descriptor of the process that has the number `pid` now; it becomes readable when that process
-/// has ended, whoever gets the number next. Close-on-exec.
+/// has ended, even if the number is reused. Close-on-exec.
 ///
 /// # Errors
-/// `ESRCH` when there is no such process, `EINVAL` or `ENOENT` for a thread that leads no process,
-/// `ENOSYS` before Linux 5.3.
+/// `ESRCH` when there is no such process, `EINVAL` or `ENOENT` for a thread that is not a thread
+/// group leader, `ENOSYS` before Linux 5.3.
 pub(crate) fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
     const NO_FLAGS: libc::c_uint = 0;
     // SAFETY: pidfd_open(2) takes two numbers and makes a new descriptor.
     let opened = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, NO_FLAGS) })?;
     let number = RawFd::try_from(opened).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: the kernel has just made this descriptor for us; nothing else owns its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Gives every signal its default action but SIGPIPE, which stays ignored, and blocks none.
+/// Gives every signal except SIGPIPE its default action, and unblocks all. SIGPIPE stays ignored.
 ///
-/// For the start of a program that lives longer than whoever starts it: ignored and blocked signals
+/// For the start of a program that outlives the one that starts it: ignored and blocked signals
 /// survive execve(2), and a container runtime may have blocked all of them.
 ///
 /// # Errors
-/// Those of sigprocmask(2).
+/// The errors of sigprocmask(2).
 pub fn reset_signals() -> io::Result<()> {
     for number in 1..=libc::SIGRTMAX() {
         if number == libc::SIGPIPE || number == libc::SIGSEGV || number == libc::SIGBUS {
-            // The last two belong to std, which tells a stack overflow by them.
+            // std uses the last two to detect a stack overflow.
             continue;
         }
-        // SAFETY: SIG_DFL is no code of ours; numbers that cannot be changed (SIGKILL, SIGSTOP,
-        // those of the C library) are refused with EINVAL.
+        // SAFETY: SIG_DFL runs none of our code; numbers that cannot be changed (SIGKILL, SIGSTOP,
+        // the C library's own) are refused with EINVAL.
         let _refused = unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Marks every descriptor but the standard streams close-on-exec, so that no program that we start
-/// inherits what we were started with.
+/// inherits our inherited descriptors.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.11.
 pub fn close_descriptors_on_exec() -> io::Result<()> {
     const FIRST: libc::c_uint = 3;
-    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed; only marks are set, which no owner of a
-    // descriptor relies on not to be there (close_range(2)).
+    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed; only marks are set, and no owner of a
+    // descriptor relies on a missing mark (close_range(2)).
     let done = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn number_of_nobody_is_refused() {
+    fn number_without_a_process_is_refused() {
         assert_eq!(ProcessFd::open(999_999_999).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 }

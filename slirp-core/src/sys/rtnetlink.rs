@@ -1,7 +1,7 @@
-//! Addresses and routes that the ioctls of netdevice(7) cannot say: rtnetlink(7).
+//! Addresses and routes that the ioctls of netdevice(7) cannot express: rtnetlink(7).
 //!
-//! Owns the messages and the wait for their acknowledgement. Which interface gets what is decided
-//! in [`attach`](super::attach). Nothing here allocates, so a forked child may use all of it.
+//! Owns the messages and the wait for their acknowledgement. [`attach`](super::attach) decides what
+//! each interface gets. Nothing here allocates, so a forked child may use all of it.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
@@ -17,10 +17,11 @@ const MESSAGE_CAP: usize = 128;
 /// `NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE` (netlink(7)).
 const CREATE: u16 = 0x1 | 0x4 | 0x200 | 0x400;
 
-/// No duplicate address detection: nobody else is on the link (`IFA_F_NODAD`).
+/// No duplicate address detection: no other station is on the link (`IFA_F_NODAD`).
 const NO_DETECTION: u8 = 0x02;
 
-/// A message that is being written; what does not fit is left out, which the kernel notices.
+/// A message that is being written. Bytes that do not fit are dropped, and the kernel then refuses
+/// the message.
 struct Message {
     bytes: [u8; MESSAGE_CAP],
     len: usize,
@@ -31,7 +32,7 @@ impl Message {
         let mut message = Self { bytes: [0; MESSAGE_CAP], len: 4 };
         message.push(&kind.to_ne_bytes());
         message.push(&CREATE.to_ne_bytes());
-        // Sequence number and port of the sender: nobody asks for them.
+        // Sequence number and port of the sender, which are not used.
         message.push(&[0; 8]);
         message
     }
@@ -51,7 +52,7 @@ impl Message {
         self.push(value);
     }
 
-    /// Sends it and waits until the kernel has done what it says.
+    /// Sends the message and waits for the kernel's acknowledgement.
     fn carry_out(mut self) -> Result<(), Errno> {
         let len = u32::try_from(self.len).unwrap_or(u32::MAX).to_ne_bytes();
         for (to, from) in self.bytes.iter_mut().zip(len) {
@@ -94,7 +95,7 @@ fn family(number: libc::c_int) -> u8 {
 /// Gives an interface an IPv6 address that may be used at once.
 ///
 /// # Errors
-/// `EACCES` where IPv6 is disabled on the interface, `EEXIST` where it has the address.
+/// `EACCES` when IPv6 is disabled on the interface, `EEXIST` when it has the address already.
 pub(crate) fn add_address6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Result<(), Errno> {
     let mut message = Message::new(libc::RTM_NEWADDR);
     // struct ifaddrmsg: family, prefix, flags, scope, index.
@@ -108,7 +109,7 @@ pub(crate) fn add_address6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Res
 /// Adds the IPv4 default route with a metric.
 ///
 /// # Errors
-/// `EEXIST` where there is one with this metric.
+/// `EEXIST` when there is a default route with this metric.
 pub(crate) fn add_default_route4(
     index: u32,
     gateway: Ipv4Addr,
@@ -120,7 +121,7 @@ pub(crate) fn add_default_route4(
 /// Adds the IPv6 default route.
 ///
 /// # Errors
-/// `EEXIST` where there is one with this metric through this interface.
+/// `EEXIST` when there is a default route with this metric through this interface.
 pub(crate) fn add_default_route6(
     index: u32,
     gateway: Ipv6Addr,

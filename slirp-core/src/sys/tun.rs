@@ -1,8 +1,8 @@
 //! The ioctls of a TUN/TAP device (`Documentation/networking/tuntap.rst`, `linux/if_tun.h`).
 //!
-//! Owns the calls on a descriptor of `/dev/net/tun`. Which features to ask for, and in which order
-//! to give them up, is left to [`Tap`](crate::host::link::Tap). Nothing here allocates,
-//! so a forked child may use all of it.
+//! Owns the calls on a descriptor of `/dev/net/tun`. [`Tap`](crate::host::link::Tap) decides which
+//! features to request, and in which order to give them up. Nothing here allocates, so a forked
+//! child may use all of it.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -27,9 +27,9 @@ pub(crate) const OFFLOAD_TSO4: u8 = 0x02;
 pub(crate) const OFFLOAD_TSO6: u8 = 0x04;
 /// Large frames may carry ECN marks.
 pub(crate) const OFFLOAD_TSO_ECN: u8 = 0x08;
-/// UDP over IPv4 may come several datagrams a frame (Linux 6.2).
+/// UDP over IPv4 may come with several datagrams in a frame (Linux 6.2).
 pub(crate) const OFFLOAD_USO4: u8 = 0x20;
-/// UDP over IPv6 may come several datagrams a frame (Linux 6.2).
+/// UDP over IPv6 may come with several datagrams in a frame (Linux 6.2).
 pub(crate) const OFFLOAD_USO6: u8 = 0x40;
 
 /// Makes `device` the interface of that name, or attaches it to a persistent one; returns the
@@ -40,8 +40,8 @@ pub(crate) fn set_interface(
     flags: u16,
 ) -> Result<InterfaceRequest, Errno> {
     let mut request = interface.with(flags.to_ne_bytes());
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which InterfaceRequest is no shorter
-    // than.
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, and InterfaceRequest is at least that
+    // long.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, request.as_pointer()) };
     Errno::result(done).map(|_| request)
 }
@@ -49,7 +49,7 @@ pub(crate) fn set_interface(
 /// Name and flags of the interface behind `device`.
 pub(crate) fn interface(device: BorrowedFd<'_>) -> Result<(InterfaceRequest, u16), Errno> {
     let mut request = InterfaceRequest::new(b"");
-    // SAFETY: TUNGETIFF writes one `struct ifreq`, which InterfaceRequest is no shorter than.
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, and InterfaceRequest is at least that long.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETIFF, request.as_pointer()) };
     Errno::result(done).map(|_| (request, request.flags()))
 }
@@ -68,9 +68,9 @@ pub(crate) fn set_vnet_header_len(device: BorrowedFd<'_>, len: u8) -> Result<(),
     write_number(device, libc::TUNSETVNETHDRSZ, libc::c_int::from(len))
 }
 
-/// Takes back a byte order that somebody may have forced on the header, so that it is the host's.
+/// Resets the header's byte order to the host's, in case another program had set one.
 ///
-/// A kernel that does not know the request has nothing to take back, hence no error.
+/// A kernel that does not know the request has nothing to reset, hence no error.
 pub(crate) fn use_native_byte_order(device: BorrowedFd<'_>) {
     for request in [libc::TUNSETVNETLE, libc::TUNSETVNETBE] {
         let _unknown_to_this_kernel = write_number(device, request, 0);
