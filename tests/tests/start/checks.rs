@@ -50,7 +50,7 @@ fn port_that_cannot_be_opened_is_told_once_and_before_the_device() {
             &["--publish=192.0.2.1:9000:80"],
             "cannot listen on 192.0.2.1:9000 for TCP: Cannot assign requested address",
         ),
-        (&["--publish=9000:10.0.2.2:80"], "10.0.2.2 is no address that the guest can have"),
+        (&["--publish=9000:10.0.2.2:80"], "10.0.2.2 is not an address that the guest can have"),
     ] {
         refused(&world, options, failure);
     }

@@ -1,6 +1,6 @@
 //! One exchange with one resolver: a query out, the matching answer back.
 //!
-//! Owns the sockets of an exchange, the fresh message id, and what counts as the matching answer.
+//! Owns the sockets of an exchange, the fresh message id, and the rule for a matching answer.
 //! Leaves order, retries and time limits to [`upstream`](super::upstream).
 //!
 //! RFC 1035 section 4.2, RFC 5452 sections 4 and 9, RFC 7766 section 8.
@@ -26,10 +26,10 @@ const MESSAGE_CAP: usize = 65_535;
 /// Why an exchange brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExchangeError {
-    /// Nothing that matches arrived in time.
+    /// No matching answer arrived in time.
     #[error("no answer in time")]
     TimedOut,
-    /// The resolver cannot be reached, or it ended the exchange.
+    /// The resolver is unreachable, or it ended the exchange.
     #[error("unreachable")]
     Unreachable(#[source] io::Error),
     /// This host has no socket left, does not know the address family or has lost the source.
@@ -37,18 +37,19 @@ pub(super) enum ExchangeError {
     NoSocket(#[source] io::Error),
 }
 
-/// A query on its way upstream: the guest's bytes and what answers are matched with.
+/// A query on its way upstream: the guest's bytes, and the decoded header and questions that
+/// answers are matched against.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     message: Vec<u8>,
     op_code: OpCode,
-    /// Missing when the first section cannot be decoded, as with opcodes of the future.
+    /// `None` when the first section cannot be decoded, as with future opcodes.
     questions: Option<Vec<Query>>,
     questions_end: usize,
 }
 
 impl Outgoing {
-    /// Takes the guest's message; `None` when it has no whole header.
+    /// Takes the guest's message; `None` when its header is incomplete.
     pub(super) fn new(message: Vec<u8>) -> Option<Self> {
         let Opening { header, questions, end } = decode(&message)?;
         let op_code = header.metadata.op_code;
@@ -63,7 +64,7 @@ impl Outgoing {
             })
     }
 
-    /// The answer that this kind of query is not served: the question and NOTIMP.
+    /// The answer for a kind of query that is not served: the question and NOTIMP.
     pub(super) fn make_not_implemented(&self) -> Vec<u8> {
         let mut answer = self.message[..self.questions_end].to_vec();
         answer[2] |= 0x80;
@@ -105,9 +106,9 @@ impl Outgoing {
 /// What an answer means for the search for a better one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// To be passed on.
+    /// Pass it on to the guest.
     Final,
-    /// Another resolver may know better: SERVFAIL, NOTIMP, REFUSED.
+    /// SERVFAIL, NOTIMP or REFUSED: another resolver may have a better answer.
     Declined,
 }
 
@@ -119,10 +120,10 @@ pub(super) fn verdict(answer: &[u8]) -> Verdict {
     }
 }
 
-/// Asks `server` once, from `source` where one is given (of the same IP version, with port 0); that
-/// may take `limit`. A truncated datagram is an answer like any other: the
-/// guest sees the TC flag and asks again over TCP, as it would have to without us (RFC 7766
-/// section 5).
+/// Asks `server` once and takes at most `limit`. The query leaves from `source` if that is given
+/// (of the same IP version, with port 0). A truncated datagram is an answer like any other: the
+/// guest sees the TC flag and repeats the query over TCP, as it would without us (RFC 7766 section
+/// 5).
 pub(super) async fn ask(
     server: SocketAddr,
     source: Option<SocketAddr>,
@@ -160,7 +161,7 @@ async fn ask_udp(
             if let Some(error) = socket.take_error().map_err(ExchangeError::Unreachable)? {
                 return Err(ExchangeError::Unreachable(error));
             }
-            // Nothing is pending: forget the mark, or it would be found set forever.
+            // Nothing is pending: clear the readiness, or it would stay set forever.
             let forget = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
             let _ = socket.try_io(Interest::ERROR, forget);
         }
@@ -225,12 +226,12 @@ async fn converse(
     }
 }
 
-/// The first two sections of a message. Records are not looked at: they are not ours to judge.
+/// The first two sections of a message. Records are not decoded; a relay does not judge them.
 struct Opening {
     header: Header,
-    /// Missing when they cannot be decoded.
+    /// `None` when they cannot be decoded.
     questions: Option<Vec<Query>>,
-    /// Where the questions end; the header's end when they cannot be decoded.
+    /// Where the questions end; the end of the header when they cannot be decoded.
     end: usize,
 }
 

@@ -1,40 +1,40 @@
-//! Upstream half of the DNS service: asks the host's resolvers on the control thread.
+//! The upstream half of the DNS service: it asks the host's resolvers, on the control thread.
 //!
-//! Owns the task that takes queries and gives answers, its configuration, and below it: which
-//! resolvers there are (`resolv_conf`), in which order they are asked (`upstream`) and how one of
-//! them is asked (`exchange`). Leaves to the pure side who asked, the guest's message id, cutting
-//! to the guest's UDP size, and SERVFAIL when nobody answered.
+//! Owns the task that takes queries and gives answers, and its configuration. Modules below own the
+//! list of resolvers (`resolv_conf`), the order in which they are asked (`upstream`), and one
+//! exchange with one resolver (`exchange`). The pure side keeps the origin of a query, the guest's
+//! message id, truncation to the guest's UDP size, and SERVFAIL when no resolver answered.
 //!
 //! # Theory of operation
 //!
-//! *Bytes are kept.* What the guest sent goes upstream with nothing but a fresh message id, and
-//! what came back is what the guest gets. hickory's resolver pool cannot promise that: it encodes
-//! the query anew (unknown EDNS options and the case of names may change), turns NXDOMAIN and error
-//! codes into errors without their records, rejects answers that it cannot decode, merges equal
-//! queries. So hickory decodes headers and questions here, to match answers with queries, and draws
-//! message ids; sockets, order and failover are our own. The parser of resolv.conf is the one
-//! beneath hickory's, because hickory's own conversion drops the scope of link-local addresses, the
+//! *Bytes are kept.* The guest's message goes upstream unchanged except for a fresh message id, and
+//! the answer comes back unchanged. hickory's resolver pool cannot promise that: it re-encodes the
+//! query (unknown EDNS options and the case of names may change), turns NXDOMAIN and error codes
+//! into errors without their records, rejects answers that it cannot decode, and merges equal
+//! queries. So hickory only decodes headers and questions here, to match answers with queries, and
+//! draws message ids. Sockets, order and failover are our own. The parser of resolv.conf is the
+//! crate that hickory uses. hickory's own conversion drops the scope of link-local addresses, the
 //! `rotate` option, and the whole file when a search domain is odd.
 //!
 //! *One query* is tried at one resolver after the other, in the order of the file. A resolver that
-//! refuses (ICMP, SERVFAIL, NOTIMP, REFUSED) is left at once; one that is silent for
-//! [`DnsConfig::failover_after`] gets company from the next, but its late answer is still taken, so
-//! that a slow name is not lost. Every try ends after `timeout:` seconds, every resolver is tried
-//! `attempts:` times, all of it ends after [`DnsConfig::total_timeout`]. If everybody refused, the
-//! last refusal is the answer.
+//! refuses (ICMP, SERVFAIL, NOTIMP, REFUSED) is left at once; when a resolver is silent for
+//! [`DnsConfig::failover_after`], the next one is asked as well. A late answer of the first is
+//! still taken, so that a slow name is not lost. Every try ends after `timeout:` seconds, every
+//! resolver is tried `attempts:` times, and the whole query ends after
+//! [`DnsConfig::total_timeout`]. If every resolver refused, the last refusal is the answer.
 //!
 //! *A silent or unreachable resolver* goes to the end of the order for [`DnsConfig::failed_for`],
-//! unless it answered something else in the meantime. Each query is a task of its own: nobody waits
-//! for another one's resolver.
+//! unless it answered another query in the meantime. Each query is a task, so no query waits for
+//! the resolver of another.
 //!
-//! *Transport*: a datagram is asked by datagram, from a socket and port of its own (RFC 5452
-//! section 9.2); a message on TCP is asked over TCP. A truncated answer is the guest's to follow
-//! up.
+//! *Transport*: a query over UDP is asked over UDP, from a socket and port of its own (RFC 5452
+//! section 9.2); a query over TCP is asked over TCP. The guest follows up a truncated answer
+//! itself.
 //!
-//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with one socket; an eighth as many sockets more
-//! for further tries at the same time, at most `upstream::RUNNING_CAP` for one query. Without one
-//! the next resolver is asked in place of the silent one. Beyond that queries stay in their bounded
-//! channel, which is for the sender to notice.
+//! *Limits*: [`DnsConfig::queries_cap`] tasks, each with one socket. Concurrent further tries share
+//! an eighth as many sockets, at most `upstream::RUNNING_CAP` for one query. When these run out,
+//! the next resolver is asked in place of the silent one. Further queries stay in their bounded
+//! channel; its sender notices when it is full.
 //!
 //! Deliberately omitted: caching, encrypted transports, connection reuse, and zone transfers over
 //! TCP, whose answers span several messages (answered with NOTIMP).
@@ -107,38 +107,40 @@ system_calls! {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DnsConfig {
-    /// File that names the resolvers (default `/etc/resolv.conf`); followed while running.
+    /// File that names the resolvers (default `/etc/resolv.conf`); changes are followed while
+    /// running.
     pub resolv_conf: PathBuf,
-    /// The process that reads the file which it was started for, and not `resolv_conf`, for one
-    /// that lives in a sandbox (default `None`: that of the instance, see
-    /// [`Builder::outside`](crate::instance::Builder::outside)).
+    /// For a sandboxed process: the process outside that reads the resolvers' file. It reads the
+    /// file that it was started for, not `resolv_conf` (default `None`: the process of the
+    /// instance, see [`Builder::outside`](crate::instance::Builder::outside)).
     pub outside: Option<Outside>,
-    /// Resolvers to ask instead of those in the file, in this order (default none).
+    /// Resolvers to ask instead of the file's, in this order (default none).
     pub servers: Vec<SocketAddr>,
     /// Port of the resolvers in the file (default 53).
     pub port: u16,
     /// How long one try at one of `servers` may take; the file has its own `timeout:` option
-    /// (default 5 s, that of resolv.conf(5)).
+    /// (default 5 s, as in resolv.conf(5)).
     pub timeout: Duration,
-    /// How often each of `servers` is tried; the file has its own `attempts:` option (default 2,
-    /// that of resolv.conf(5)).
+    /// How often each of `servers` is tried; the file has its own `attempts:` option (default 2, as
+    /// in resolv.conf(5)).
     pub attempts: u32,
     /// Silence after which the next resolver is asked too (default 3 s: a guest with musl gives up
-    /// after 5 s, so that one resolver may be silent without the guest noticing).
+    /// after 5 s, so the guest does not notice one silent resolver).
     pub failover_after: Duration,
     /// How long one query may take altogether (default 30 s, half of
     /// [`Timeouts::dns`](crate::config::Timeouts::dns)).
     pub total_timeout: Duration,
-    /// How long a resolver that was silent or unreachable is asked last (default 30 s, arbitrary).
+    /// For how long a silent or unreachable resolver is put last in the order (default 30 s,
+    /// arbitrary).
     pub failed_for: Duration,
-    /// How often the file is looked at, at most, when queries arrive (default 1 s, that of
-    /// slirp4netns).
+    /// Shortest interval between two checks of the file, which happen when queries arrive (default
+    /// 1 s, as in slirp4netns).
     pub recheck_every: Duration,
-    /// Queries that are worked on at one time (default 512, that of
+    /// Queries in progress at one time (default 512, as
     /// [`Limits::dns_queries`](crate::config::Limits::dns_queries)).
     pub queries_cap: usize,
-    /// Addresses of the host that queries leave from, but for resolvers on the host's loopback and
-    /// link-local ones (default `None`: those of the instance, see
+    /// Source addresses of queries, except to loopback and link-local resolvers (default `None`:
+    /// the addresses of the instance, see
     /// [`Builder::outbound`](crate::instance::Builder::outbound)).
     pub outbound: Option<OutboundAddresses>,
 }
@@ -167,20 +169,20 @@ impl Default for DnsConfig {
 pub(crate) struct Query {
     /// Its name, which comes back with the answer.
     pub(crate) id: DnsQueryId,
-    /// How it arrived, and so how it is asked.
+    /// The transport of the guest's query, which is also used upstream.
     pub(crate) transport: DnsTransport,
     /// The message, without a TCP length prefix.
     pub(crate) message: Vec<u8>,
-    /// Closed when nobody waits for the answer any more: then the query ends without one.
+    /// Closed when the answer is no longer wanted; the query then ends without one.
     pub(crate) is_wanted: oneshot::Receiver<Infallible>,
 }
 
 /// Asks the host's resolvers until `queries` is closed; needs a tokio runtime with I/O and time on
 /// the current thread.
 ///
-/// `answer` is called once per query, with the answer as it came (under another message id than the
-/// query's), or with `None` when no resolver answered. Queries that nobody wants any more, and
-/// those in flight when the channel closes, are dropped without a call.
+/// `answer` is called once per query: with the answer as it came (its message id differs from the
+/// query's), or with `None` when no resolver answered. Queries that are no longer wanted, and
+/// queries in flight when the channel closes, are dropped without a call.
 pub(crate) async fn run<A>(config: DnsConfig, mut queries: mpsc::Receiver<Query>, answer: A)
 where
     A: Fn(DnsQueryId, Option<Vec<u8>>) + 'static,

@@ -1,11 +1,11 @@
-//! The host's resolv.conf: what it says, and following it while it changes.
+//! The host's resolv.conf: parsing it, and following its changes.
 //!
-//! Owns reading, parsing and re-reading the file. Leaves the use of its content to
+//! Owns reading, parsing and re-reading the file. How its content is used is up to
 //! [`upstream`](super::upstream).
 //!
 //! The file may be rewritten in place, replaced, removed and brought back at any time, by DHCP
-//! clients, VPNs and network managers. Whatever happens, the last good content stays in force until
-//! there is another. resolv.conf(5).
+//! clients, VPNs and network managers. In every case the last good content stays in force until
+//! there is new good content. resolv.conf(5).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -23,14 +23,14 @@ use crate::host::outside::Outside;
 use crate::sys::ifreq::{self, InterfaceRequest};
 use crate::sys::outside::FILE_CAP;
 
-/// Resolvers that are taken from the file (arbitrary; glibc takes 3).
+/// Most resolvers that are taken from the file (arbitrary; glibc takes 3).
 const SERVERS_CAP: usize = 16;
 /// Longest `timeout:` in seconds (glibc's `RES_MAXRETRANS`).
 const TIMEOUT_CAP: u32 = 30;
 /// Most `attempts:` (glibc's `RES_MAXRETRY`).
 const ATTEMPTS_CAP: u32 = 5;
 
-/// What the file says, as far as a relay is concerned.
+/// The settings of the file that matter to a relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Settings {
     /// Resolvers in the order of the file; never empty.
@@ -43,12 +43,12 @@ pub(super) struct Settings {
     pub(super) rotate: bool,
 }
 
-/// Where the file is read.
+/// Which process reads the file.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// Here.
+    /// This process.
     File(PathBuf),
-    /// By a process outside of the sandbox that we live in.
+    /// The process outside of our sandbox.
     Outside(Outside),
 }
 
@@ -59,17 +59,17 @@ pub(super) struct ResolvConf {
     port: u16,
     recheck_every: Duration,
     checked_at: Option<Instant>,
-    /// The content that was taken last.
+    /// The content that is in force.
     taken: Option<Vec<u8>>,
-    /// Content without resolvers that was seen and not yet taken.
+    /// Content without resolvers that was seen once and is not in force yet.
     blank: Option<Vec<u8>>,
-    /// Whether it was said that nobody reads the file for us any more.
+    /// Whether the loss of the process outside was logged already, so that it is logged once.
     is_lost: bool,
     settings: Settings,
 }
 
 impl ResolvConf {
-    /// Observes a file, whose resolvers listen on `port`. Until something was read, the resolver of
+    /// Observes a file, whose resolvers listen on `port`. Until the file was read, a resolver on
     /// this host is assumed.
     pub(super) fn new(source: Source, port: u16, recheck_every: Duration) -> Self {
         let settings = settings_of(&Config::new(), port);
@@ -85,7 +85,7 @@ impl ResolvConf {
         }
     }
 
-    /// What is in force; looks at the file first when the last look is long enough ago.
+    /// The settings in force. Checks the file first if the last check is long enough ago.
     pub(super) fn refresh(&mut self, now: Instant) -> &Settings {
         let is_due = self.checked_at.is_none_or(|at| now.duration_since(at) >= self.recheck_every);
         if is_due {
@@ -103,25 +103,25 @@ impl ResolvConf {
             }
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !self.is_lost => {
-                tracing::warn!("the process that reads resolv.conf has ended: no change is seen");
+                tracing::warn!("the reader of resolv.conf has ended: changes are not seen");
                 self.is_lost = true;
                 return;
             }
             Err(error) => {
-                tracing::debug!(%error, "resolv.conf: keeping the resolvers that are known");
+                tracing::debug!(%error, "resolv.conf: keeping the known resolvers");
                 return;
             }
         };
         let (config, errors) = Config::parse_with_errors(&content);
         if config.nameservers.is_empty() {
-            // A name server line that cannot be read is a mistake; what was known is better.
+            // A malformed name server line is a mistake; the settings in force are better.
             if errors.iter().any(|error| matches!(error, ParseError::InvalidIp(..))) {
-                tracing::warn!("resolv.conf: no usable name server, keeping those that are known");
+                tracing::warn!("resolv.conf: no usable name server, keeping the known ones");
                 self.taken = Some(content);
                 return;
             }
-            // The file may be about to be rewritten in place: it has to stay as it is for a second
-            // look, unless it is the first one ever.
+            // The file may be in the middle of a rewrite: a file without resolvers counts only if a
+            // second check finds it unchanged, except at the very first read.
             if self.taken.is_some() && self.blank.as_ref() != Some(&content) {
                 self.blank = Some(content);
                 return;
@@ -138,13 +138,13 @@ impl ResolvConf {
 }
 
 impl Source {
-    /// What the file says now, at most [`FILE_CAP`] bytes of it.
+    /// The file's present content, at most [`FILE_CAP`] bytes.
     fn read(&self) -> io::Result<Vec<u8>> {
         let path = match self {
             Self::File(path) => path,
             Self::Outside(outside) => return outside.read_resolv_conf(),
         };
-        // Not blocking matters for a FIFO of that name.
+        // `O_NONBLOCK` matters if the path is a FIFO.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         if !file.metadata()?.is_file() {
@@ -160,7 +160,7 @@ fn settings_of(config: &Config, port: u16) -> Settings {
     let mut servers: Vec<SocketAddr> = Vec::new();
     for nameserver in &config.nameservers {
         let Some(address) = address_of(nameserver, port) else {
-            tracing::debug!(%nameserver, "a name server whose scope is no interface");
+            tracing::debug!(%nameserver, "skipped: its scope is not an interface");
             continue;
         };
         if servers.len() < SERVERS_CAP && !servers.contains(&address) {
@@ -181,7 +181,7 @@ fn settings_of(config: &Config, port: u16) -> Settings {
 }
 
 /// The address with its scope as an interface index. The unspecified address stands for this host,
-/// as it does in glibc.
+/// as in glibc.
 fn address_of(nameserver: &ScopedIp, port: u16) -> Option<SocketAddr> {
     match nameserver {
         ScopedIp::V4(ip) if ip.is_unspecified() => {
@@ -202,8 +202,8 @@ fn address_of(nameserver: &ScopedIp, port: u16) -> Option<SocketAddr> {
     }
 }
 
-/// The number of an interface. Over a socket of IP and not of UNIX, which if_nametoindex(3) takes:
-/// the filter of system calls allows no socket that reaches other processes' UNIX sockets.
+/// The index of an interface. It is asked over an IP socket. if_nametoindex(3) would open a UNIX
+/// socket, and the system call filter allows no socket that reaches other processes' UNIX sockets.
 fn interface_index(name: &str) -> Option<u32> {
     let kind = SockType::Datagram;
     let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None).ok()?;

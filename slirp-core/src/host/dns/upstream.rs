@@ -1,8 +1,8 @@
 //! Which resolver is asked when: order, failover, and memory of the silent ones.
 //!
-//! Owns what is known about each resolver and the course of one query across them. Leaves single
-//! exchanges to [`exchange`](super::exchange) and the list itself to
-//! [`resolv_conf`](super::resolv_conf). The theory of operation is in the [parent](super).
+//! Owns the state of each resolver and the course of one query across them. Leaves single exchanges
+//! to [`exchange`](super::exchange) and the list itself to [`resolv_conf`](super::resolv_conf). The
+//! theory of operation is in the [parent](super).
 //!
 //! | a try ends with | the resolver is | next try |
 //! | --- | --- | --- |
@@ -10,7 +10,7 @@
 //! | SERVFAIL, NOTIMP, REFUSED | good, not asked again for this query | at once |
 //! | unreachable | failed, not asked again for this query | at once |
 //! | no socket | not judged, not asked again for this query | at once |
-//! | silence | failed | has begun long ago |
+//! | silence | failed | has been running for long |
 //! | no socket for a second try beside it | failed | at once, in its place |
 
 use std::cell::RefCell;
@@ -31,19 +31,19 @@ use crate::event::DnsTransport;
 use crate::host::socket::descriptors::QUERIES_PER_SPARE_SOCKET;
 use crate::host::socket::outbound::OutboundAddresses;
 
-/// Exchanges that one query may have running, as far as there are sockets for all but the first; a
-/// further one replaces the oldest. With the defaults of resolv.conf two run at a time.
+/// Exchanges that one query may have running. All but the first need a spare socket; a further
+/// exchange replaces the oldest. With the defaults of resolv.conf two run at a time.
 pub(super) const RUNNING_CAP: usize = 4;
 
-/// What is known about the resolvers.
+/// The resolvers and their state.
 #[derive(Debug)]
 pub(super) struct Upstream {
     config: DnsConfig,
-    /// Missing when the resolvers are fixed.
+    /// `None` when the resolvers are fixed.
     resolv_conf: Option<ResolvConf>,
     servers: Vec<Server>,
     rotation: usize,
-    /// Sockets that all queries together may have besides one each.
+    /// Sockets that all queries together may have in addition to one each.
     spare_sockets: Arc<Semaphore>,
 }
 
@@ -54,12 +54,12 @@ struct Server {
     failed_at: Option<Instant>,
 }
 
-/// How one query is to be asked.
+/// The plan for one query.
 #[derive(Debug)]
 struct Plan {
-    /// Whom to ask, in order.
+    /// Resolvers to ask, in order.
     servers: Vec<SocketAddr>,
-    /// The last so many of them failed lately.
+    /// How many of `servers`, at its end, failed lately.
     failed: usize,
     timeout: Duration,
     failover_after: Duration,
@@ -69,7 +69,7 @@ struct Plan {
 }
 
 impl Upstream {
-    /// Begins with what `config` says, and with the file read when the first query arrives.
+    /// Starts from `config`. The file is read when the first query arrives.
     pub(super) fn new(config: DnsConfig) -> Self {
         let resolv_conf = config.servers.is_empty().then(|| {
             let source = match &config.outside {
@@ -104,7 +104,7 @@ impl Upstream {
         let has_failed = |server: &Server| {
             server.failed_at.is_some_and(|at| now.duration_since(at) < failed_for)
         };
-        // Stable: within each of the two groups the order stays.
+        // The sort is stable: the order within each group stays.
         order.sort_by_key(has_failed);
         Plan {
             failed: order.iter().filter(|server| has_failed(server)).count(),
@@ -117,7 +117,7 @@ impl Upstream {
         }
     }
 
-    /// Takes over a list of resolvers and keeps what is known about those that stay.
+    /// Takes over a list of resolvers, and keeps the state of resolvers that stay on it.
     fn adopt(&mut self, addresses: &[SocketAddr]) {
         if self.servers.iter().map(|server| &server.address).eq(addresses) {
             return;
@@ -139,8 +139,8 @@ impl Upstream {
         }
     }
 
-    /// A try that began at `tried_at` was in vain. A resolver that has answered since is only slow
-    /// with this one name.
+    /// A try that began at `tried_at` failed. A resolver that has answered since then is only slow
+    /// for this name.
     fn on_failed(&mut self, address: SocketAddr, tried_at: Instant, now: Instant) {
         let server = self.servers.iter_mut().find(|server| {
             server.address == address && server.answered_at.is_none_or(|at| at < tried_at)
@@ -152,7 +152,7 @@ impl Upstream {
     }
 }
 
-/// Asks until an answer is found, and brings it as it came; `None` when nobody answered at all.
+/// Asks until there is an answer, and returns it as it came; `None` when no resolver answered.
 pub(super) async fn resolve(
     upstream: &RefCell<Upstream>,
     transport: DnsTransport,
@@ -185,15 +185,15 @@ struct Search<'a> {
     /// Number of the next try: every resolver once, then every resolver again.
     next: usize,
     running: Vec<Try<'a>>,
-    /// Resolvers that need not be asked again.
+    /// Resolvers that are not asked again for this query.
     spent: Vec<SocketAddr>,
-    /// The last answer that another resolver might improve.
+    /// The last refusal; another resolver may have a better answer.
     declined: Option<Vec<u8>>,
 }
 
 struct Try<'a> {
     server: SocketAddr,
-    /// Missing for the one socket that every query may have.
+    /// `None` for the one socket that every query may have.
     spare: Option<OwnedSemaphorePermit>,
     began_at: Instant,
     exchange: Pin<Box<dyn Future<Output = Result<Vec<u8>, ExchangeError>> + 'a>>,
@@ -234,8 +234,8 @@ impl Search<'_> {
         self.running.push(Try { server, spare, began_at: Instant::now(), exchange });
     }
 
-    /// What another try needs for its socket besides those that are running. Where there is none
-    /// left, and at [`RUNNING_CAP`], the oldest try makes room: it has been silent for long.
+    /// The permit for the socket of one more try. When no permit is left, and at [`RUNNING_CAP`],
+    /// the oldest try is dropped to make room: it has been silent for the longest time.
     fn make_room(&mut self) -> Option<OwnedSemaphorePermit> {
         if self.running.iter().all(|running| running.spare.is_some()) {
             return None;
@@ -257,7 +257,8 @@ impl Search<'_> {
     fn on_ended(&mut self, ended: &Ended, result: Result<Vec<u8>, ExchangeError>) -> Step {
         let now = Instant::now();
         let mut upstream = self.upstream.borrow_mut();
-        // A resolver that refuses TCP may well answer datagrams, so only those speak against it.
+        // A resolver that refuses TCP may still answer datagrams, so only failures over UDP count
+        // against it.
         let is_proof = self.transport == DnsTransport::Udp;
         match result {
             Ok(answer) => {
@@ -292,12 +293,12 @@ impl Search<'_> {
         }
     }
 
-    /// The next try that is worth it, by number.
+    /// The number of the next useful try.
     fn candidate(&self) -> Option<usize> {
         let count = self.plan.servers.len();
         (self.next..count * self.plan.attempts).find(|number| {
             let position = number % count;
-            // With an answer in hand nobody waits for a resolver that failed lately.
+            // With an answer in hand it is not worth waiting for a resolver that failed lately.
             let is_hopeless = self.declined.is_some() && position >= count - self.plan.failed;
             !is_hopeless && !self.spent.contains(&self.plan.servers[position])
         })
@@ -310,7 +311,7 @@ impl Search<'_> {
     }
 }
 
-/// What follows from the end of a try.
+/// The next step after a try has ended.
 enum Step {
     Answered(Vec<u8>),
     Next,

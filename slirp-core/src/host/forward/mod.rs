@@ -1,18 +1,17 @@
 //! Forward rules: ports of the host that lead to the guest.
 //!
-//! Owns the rules, their listeners and UDP sockets, and which of these have something waiting. A
-//! rule is a range of ports (often of one), with a socket for each, or two for both IP versions:
-//! IPv6 sockets take no IPv4 (`IPV6_V6ONLY`), so that no client has an address of both kinds. The
-//! sockets are opened in `open`, often before there is an instance. What becomes of an accepted
-//! connection or a datagram is decided on the pure side; when to look at which socket is the
-//! reactor's business.
+//! Owns the rules, their listeners and UDP sockets, and the queue of sockets with pending work. A
+//! rule is a range of ports (often a single one). Each port has one socket, or two for both IP
+//! versions: IPv6 sockets take no IPv4 (`IPV6_V6ONLY`), so a client's address is never IPv4-mapped.
+//! The sockets are opened in `open`, often before there is an instance. The pure side decides about
+//! accepted connections and datagrams; the reactor decides when each socket is served.
 //!
-//! A guest that speaks first from a published UDP port leaves from there as well, so that remotes
-//! see one port whoever began: `Forwards::published` finds the rule. Remotes answer to the rule's
-//! socket.
+//! A datagram that the guest sends first from a published UDP port leaves from the published port
+//! as well, so remotes see one port whichever side began. `Forwards::published` finds the rule.
+//! Remotes answer to the rule's socket.
 //!
-//! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is
-//! out of descriptors, accepting pauses for 100 ms instead of failing over and over.
+//! Sockets are edge-triggered, so a port that was not drained stays queued. When the process is out
+//! of descriptors, accepting pauses for 100 ms instead of failing repeatedly.
 
 pub(crate) mod open;
 mod rule;
@@ -37,12 +36,12 @@ use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::time::Instant;
 
 /// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
-/// takes about 150 bytes and a descriptor, and twice that where it is open in both IP versions;
-/// where the process may open fewer descriptors, there are as many ports as those allow.
+/// takes about 150 bytes and a descriptor, and twice as much if it is open in both IP versions. The
+/// process's limit of descriptors may lower the cap.
 pub(crate) const PORTS_CAP: usize = 65_535;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
-/// Between two lines about that (arbitrary).
+/// Shortest interval between two log lines about that (arbitrary).
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 crate::sys::calls::system_calls! {
@@ -51,7 +50,8 @@ crate::sys::calls::system_calls! {
     SYS_epoll_ctl => "the poller is told of a port";
 }
 
-/// Name of one port of a rule; those of one rule follow each other. Never reused.
+/// Identifier of one port of a rule; the ports of one rule have consecutive identifiers. Never
+/// reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct PortId(usize);
 
@@ -69,7 +69,7 @@ struct Rule {
 }
 
 impl Rule {
-    /// What one of its ports forwards: those of IPv6 come behind the others.
+    /// What one of its ports forwards; IPv6 ports come after the IPv4 ports.
     fn port(&self, id: PortId) -> Forward {
         let index = id.0 - self.first.0;
         let count = usize::from(self.forward.ports);
@@ -87,34 +87,34 @@ impl Rule {
 pub(crate) struct Forwards {
     rules: BTreeMap<ForwardId, Rule>,
     ports: BTreeMap<PortId, Port>,
-    /// The rules by what they lead to, port by port.
+    /// The rules by the guest address that they lead to, port by port.
     targets: BTreeSet<(ForwardProtocol, SocketAddr, ForwardId)>,
     registry: Registry,
     coalesce_udp: bool,
-    /// The limit of the process; `None` where there is none.
+    /// The process's limit of descriptors; `None` for no limit.
     descriptors: Option<usize>,
     last_id: u64,
     next_port: usize,
     queue: Vec<PortId>,
     paused_until: Option<Instant>,
-    /// When a line about that was logged for the last time.
+    /// When the last warning about missing descriptors was logged.
     warned_at: Option<Instant>,
-    /// Whether a line about rules without their IPv6 was logged.
+    /// Whether rules that lack IPv6 were logged already, so that it is logged once.
     is_ipv6_warned: bool,
 }
 
-/// What accepting came to.
+/// The outcome of one accept.
 pub(crate) enum Accepted {
     /// A connection of `remote`, to be forwarded to `guest`.
     Connection { stream: TcpStream, remote: SocketAddr, guest: SocketAddr },
-    /// One that was gone again; there may be more.
+    /// A connection that was already gone; there may be more.
     Lost,
-    /// Nothing more for now.
+    /// No more connections for now.
     Drained,
 }
 
 impl Forwards {
-    /// No rules yet, in a process that may have so many descriptors open.
+    /// An empty set of rules, in a process that may have this many descriptors.
     pub(crate) const fn new(
         registry: Registry,
         coalesce_udp: bool,
@@ -136,8 +136,8 @@ impl Forwards {
         }
     }
 
-    /// Opens the ports of all of the rules and adds the rules, under names that follow each other,
-    /// or none; returns them as they are listed.
+    /// Opens the ports of all rules and adds the rules, or none. Their ids are consecutive. Returns
+    /// the rules as they are listed.
     ///
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added; the caller has checked the
@@ -175,7 +175,8 @@ impl Forwards {
         Ok(self.list_from(first))
     }
 
-    /// Adds one rule. It is there, with some of its ports, after an error as well.
+    /// Adds one rule. After an error the rule exists with some of its ports, and the caller removes
+    /// it.
     fn add(&mut self, opened: OpenRule) -> Result<(), ForwardError> {
         if opened.lacks_ipv6() {
             let host = opened.forward.host;
@@ -196,7 +197,7 @@ impl Forwards {
         Ok(())
     }
 
-    /// Has the poller tell when something waits on a socket.
+    /// Registers a socket with the poller.
     fn register(&self, id: PortId, socket: &RuleSocket) -> io::Result<()> {
         if let (RuleSocket::Udp(socket), true) = (socket, self.coalesce_udp) {
             socket.coalesce();
@@ -206,7 +207,7 @@ impl Forwards {
         self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Closing the sockets also ends their registration.
+    /// Removes a rule. Closing its sockets ends their registration with the poller.
     fn remove(&mut self, id: ForwardId) {
         let Some(Rule { forward, first }) = self.rules.remove(&id) else { return };
         for index in 0..forward.sockets() {
@@ -217,18 +218,18 @@ impl Forwards {
         }
     }
 
-    /// Removes all of the rules or none, and closes their ports; connections that were accepted
-    /// live on. Returns what was removed.
+    /// Removes all of the rules, or none, and closes their ports. Accepted connections live on.
+    /// Returns the removed rules.
     ///
     /// # Errors
-    /// [`ForwardError::Unknown`] for the first that does not exist.
+    /// [`ForwardError::Unknown`] for the first id without a rule.
     pub(crate) fn remove_all(
         &mut self,
         ids: RangeInclusive<u64>,
     ) -> Result<Vec<ForwardId>, ForwardError> {
         let unknown = |id| ForwardError::Unknown(ForwardId(id));
         let (first, last) = (*ids.start(), *ids.end());
-        // No more than there are, however long the range is.
+        // Only existing rules, however long the range is.
         let known: Vec<ForwardId> = self
             .rules
             .range(ForwardId(first)..)
@@ -256,12 +257,12 @@ impl Forwards {
         self.rules.range(first..).map(|(&id, rule)| (id, rule.forward)).collect()
     }
 
-    /// Notes that something waits on the socket of the port with this number.
+    /// Notes that the socket of the port with this number is ready.
     pub(crate) fn on_event(&mut self, number: usize) {
         self.queue(PortId(number));
     }
 
-    /// The port is to be served again.
+    /// Queues the port to be served again.
     pub(crate) fn queue(&mut self, id: PortId) {
         if let Some(port) = self.ports.get_mut(&id)
             && !port.is_queued
@@ -276,7 +277,7 @@ impl Forwards {
         self.queue.is_empty()
     }
 
-    /// How long the event loop may wait for other things; `None` where nothing is queued here.
+    /// How long the event loop may wait for other events; `None` when no port is queued.
     pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
         if self.queue.is_empty() {
             return None;
@@ -284,7 +285,7 @@ impl Forwards {
         Some(self.paused_until.map_or(Duration::ZERO, |until| until.saturating_since(now)))
     }
 
-    /// Takes the ports that are to be served now.
+    /// Takes the ports to serve now.
     pub(crate) fn take_queue(&mut self, now: Instant) -> Vec<(PortId, ForwardProtocol)> {
         if self.queue.is_empty() || self.paused_until.is_some_and(|until| until > now) {
             return Vec::new();
@@ -338,7 +339,8 @@ impl Forwards {
                 self.queue(id);
                 Accepted::Drained
             }
-            // The connection was gone before we came (accept(2): treat like EAGAIN and retry).
+            // The connection was gone before it was accepted (accept(2): treat like EAGAIN and
+            // retry).
             Err(_) => Accepted::Lost,
         }
     }
@@ -362,7 +364,7 @@ impl Forwards {
         Some((Origin { rule: *rule, client: received.from, local }, forward.guest, received))
     }
 
-    /// The next error that a datagram sent from a rule's port has met, with the guest's address.
+    /// The next error about a datagram that was sent from a rule's port, with the guest's address.
     pub(crate) fn take_error(&mut self, id: PortId) -> Option<(SocketAddr, DatagramError)> {
         let (Port { socket: RuleSocket::Udp(socket), .. }, forward) = self.port_mut(id)? else {
             return None;
@@ -370,8 +372,9 @@ impl Forwards {
         socket.take_error().map(|error| (forward.guest, error))
     }
 
-    /// The rule that `guest` sends to `remote` from, if it has published this port: the first whose
-    /// address on the host can reach there, by the IP version that the guest has used.
+    /// The rule whose port is the source of datagrams from `guest` to `remote`, if the guest's port
+    /// is published. It is the first rule whose host address can reach the remote in the IP version
+    /// that the guest used.
     pub(crate) fn published(&self, guest: SocketAddr, remote: SocketAddr) -> Option<Origin> {
         if self.targets.is_empty() {
             return None;
@@ -385,7 +388,7 @@ impl Forwards {
         let mut rules = self.targets.range(of(0)..=of(u64::MAX));
         let &(.., id) = rules.find(|(.., id)| self.rules.get(id).is_some_and(reaches))?;
         let forward = self.rules.get(&id)?.forward;
-        // The address that the rule listens at, or the kernel's choice, is right by itself.
+        // The rule's listening address, or the kernel's choice, is the right source already.
         let address = match remote {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -394,7 +397,7 @@ impl Forwards {
         Some(Origin { rule: id, client: remote, local: SocketAddr::new(address, port) })
     }
 
-    /// Sends the guest's answer to whoever `origin` names.
+    /// Sends the guest's answer to the remote of `origin`.
     ///
     /// # Errors
     /// Why it was not sent.
@@ -416,11 +419,11 @@ impl Forwards {
         }
     }
 
-    /// The port on which a datagram arrived, and from which its answers leave.
+    /// The port at which a datagram arrived, and from which its answers leave.
     pub(crate) fn port_of(&self, origin: &Origin) -> Option<PortId> {
         let Rule { forward, first } = self.rules.get(&origin.rule)?;
         let index = origin.local.port().checked_sub(forward.host.port())?;
-        // Those of the other IP version come behind.
+        // Ports of the other IP version come after the rule's own.
         let is_behind = origin.local.is_ipv4() != forward.host.is_ipv4();
         let before = if is_behind { forward.ports } else { 0 };
         (index < forward.ports)
@@ -428,7 +431,7 @@ impl Forwards {
     }
 }
 
-/// What a rule leads to, port by port.
+/// The guest addresses that a rule leads to, port by port.
 fn targets(
     id: ForwardId,
     forward: Forward,
@@ -436,13 +439,13 @@ fn targets(
     forward.each().map(move |port| (port.protocol, endpoint(port.guest), id))
 }
 
-/// Address and port alone, without what an IPv6 socket address has besides.
+/// Address and port alone, without flow label and scope of an IPv6 socket address.
 fn endpoint(guest: SocketAddr) -> SocketAddr {
     SocketAddr::new(guest.ip(), guest.port())
 }
 
-/// Whether datagrams from `host`, an address of the host's or the unspecified one, reach `remote`
-/// and its answers find the way back: those of the loopback or of one link stay there.
+/// Whether datagrams from `host` (an address of the host, or the unspecified one) reach `remote`,
+/// and answers come back. Loopback and link-local addresses reach only their own kind.
 const fn can_reach(host: IpAddr, remote: IpAddr) -> bool {
     match (host, remote) {
         (IpAddr::V4(host), IpAddr::V4(remote)) => {

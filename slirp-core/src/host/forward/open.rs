@@ -1,10 +1,10 @@
-//! Ports of the host that are open and do not lead anywhere yet.
+//! Open ports of the host that do not lead to a guest yet.
 //!
-//! Owns the opening of the sockets of rules, all of them or none: what a rule needs to be valid,
-//! its IP versions, the port that is picked for port 0, and how many descriptors there may be. A
-//! program opens its ports before it makes a device, so that what stands in their way is told in
-//! time, and hands the sockets to the instance. Ports that are added later are opened here as well.
-//! What becomes of open ports is left to `Forwards`.
+//! Owns opening the sockets of rules, all of them or none: the checks of a rule, its IP versions,
+//! the port that is picked for port 0, and the limit of descriptors. A program opens its ports
+//! before it makes a device, so that it learns of a conflict in time, and hands the sockets to the
+//! instance. Ports that are added later are opened here as well. `Forwards` owns them once they are
+//! open.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +17,10 @@ use crate::host::socket::descriptors;
 use crate::host::socket::udp::UdpSocket;
 use crate::plan::AddressPlan;
 
-/// Of the descriptors that ports may take, the part (1/8) for IPv6 beside IPv4, as a divisor
-/// (arbitrary: a range that fits in IPv4 is not refused for its IPv6).
+/// Divisor: of the descriptors that ports may take, one in this many may be used for IPv6 beside
+/// IPv4 (arbitrary: a range that fits in IPv4 is not refused because of its IPv6).
 const IPV6_PART: usize = 8;
-/// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 /// How often a port is picked anew when the one that is free in IPv4 is taken in IPv6 (arbitrary).
 const PICKS_CAP: usize = 16;
@@ -34,18 +34,18 @@ crate::sys::calls::system_calls! {
 }
 
 /// Rules whose ports are open, for [`Builder::forwards`](crate::instance::Builder::forwards).
-/// Clients can connect and send already: the kernel keeps that until the instance runs. Dropping it
-/// closes the ports.
+/// Clients can already connect and send: the kernel queues their data until the instance runs.
+/// Dropping it closes the ports.
 #[derive(Default, Debug)]
 pub struct OpenForwards {
     pub(super) rules: Vec<OpenRule>,
-    /// How many descriptors IPv6 beside IPv4 may have, where rules are in IPv4 alone for that.
+    /// The cap of descriptors for IPv6 beside IPv4, if it made some rules IPv4-only.
     pub(super) ipv6_cap: Option<usize>,
 }
 
 impl OpenForwards {
     /// Opens the ports of all of `forwards`, or none, for an instance with this `plan`. Each port
-    /// takes a descriptor, or two where it is open in both IP versions, so raise `RLIMIT_NOFILE`
+    /// takes a descriptor, or two if it is open in both IP versions, so raise `RLIMIT_NOFILE`
     /// before.
     ///
     /// # Errors
@@ -59,8 +59,8 @@ impl OpenForwards {
         Self::open_beside(InUse::default(), forwards, descriptors::limit())
     }
 
-    /// Opens the ports of all of `forwards`, or none, beside those that are in use, in a process
-    /// that may have `limit` descriptors (`None`: any number).
+    /// Opens the ports of all of `forwards`, or none, beside the ports in use, in a process that
+    /// may have `limit` descriptors (`None`: any number).
     pub(super) fn open_beside(
         in_use: InUse,
         forwards: &[Forward],
@@ -87,7 +87,7 @@ impl OpenForwards {
         for forward in within {
             match OpenRule::open(forward) {
                 Ok(rule) => opened.rules.push(rule),
-                // Flows have what ports might have had.
+                // Flows have used the descriptors that the ports need.
                 Err(ForwardError::Bind { source, .. })
                     if source.raw_os_error() == Some(libc::EMFILE) =>
                 {
@@ -105,8 +105,8 @@ impl OpenForwards {
         self.rules.iter().map(|rule| rule.forward)
     }
 
-    /// Leads the rules to other addresses, one for each in order, at the same ports of the guest.
-    /// The guest's own address may be known only once there is a device.
+    /// Points the rules at other guest addresses, one for each rule in order, with unchanged guest
+    /// ports. The guest's address may be known only once there is a device.
     pub fn lead_to(&mut self, guests: impl IntoIterator<Item = IpAddr>) {
         for (rule, guest) in self.rules.iter_mut().zip(guests) {
             rule.forward.guest.set_ip(guest);
@@ -114,15 +114,15 @@ impl OpenForwards {
     }
 }
 
-/// What an instance has open already.
+/// The open ports of an instance.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct InUse {
     pub(super) ports: usize,
-    /// As many, and one more for each port that is open in both IP versions.
+    /// One for each port, or two if it is open in both IP versions.
     pub(super) sockets: usize,
 }
 
-/// The rules, in IPv4 alone where sockets of IPv6 beside IPv4 would be more than `cap`.
+/// The rules. A rule becomes IPv4-only if IPv6 sockets beside IPv4 would exceed `cap`.
 fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forward> {
     let mut open = in_use.sockets.saturating_sub(in_use.ports);
     let within = |forward: &Forward| {
@@ -140,7 +140,8 @@ fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forwa
 #[derive(Debug)]
 pub(super) struct OpenRule {
     pub(super) forward: Forward,
-    /// Port by port; those of IPv6 behind the others, and missing where the host has no IPv6.
+    /// Port by port, the IPv6 sockets after the IPv4 sockets. The IPv6 sockets are missing on a
+    /// host without IPv6.
     pub(super) sockets: Vec<RuleSocket>,
 }
 
@@ -232,7 +233,7 @@ impl AsRawFd for RuleSocket {
     }
 }
 
-/// Listens at once, though nobody accepts yet: of two sockets that are only bound with
+/// Listens at once, although no connection is accepted yet: if two sockets are only bound with
 /// `SO_REUSEADDR`, listen(2) refuses the second (`inet_csk_listen_start` asks for the port again).
 fn listen(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();

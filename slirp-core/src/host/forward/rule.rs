@@ -1,4 +1,4 @@
-//! What a forward rule says, and why it may be refused.
+//! What a forward rule is, and why it may be refused.
 //!
 //! Owns the arithmetic of ranges and of rules for both IP versions. Opens nothing.
 
@@ -32,17 +32,16 @@ impl fmt::Display for ForwardProtocol {
 pub struct Forward {
     /// What is forwarded.
     pub protocol: ForwardProtocol,
-    /// Where the host listens, at the first port; the unspecified address stands for all of this IP
-    /// version. Port 0 stands for one that the kernel picks, where there is only one.
+    /// Where the host listens, at the first port; the unspecified address stands for all addresses
+    /// of its IP version. In a rule for one port, port 0 lets the kernel pick one.
     pub host: SocketAddr,
-    /// Whether the host listens at `[::]` as well, where `host` has the address 0.0.0.0. A host
-    /// without IPv6 has nothing to listen at there.
+    /// Whether the host listens at `[::]` as well, if `host` has the address 0.0.0.0. On a host
+    /// without IPv6 the rule stays IPv4-only.
     pub also_ipv6: bool,
-    /// Where the guest listens, at the port that the host's first port leads to. A client of the
-    /// other IP version is shown to it as the gateway.
+    /// Where the guest listens, with the port that the host's first port leads to. The guest sees a
+    /// client of the other IP version as the gateway.
     pub guest: SocketAddr,
-    /// How many ports there are: each port of the host leads to the port of the guest that is as
-    /// far behind the first.
+    /// How many ports there are; the n-th port of the host leads to the n-th port of the guest.
     pub ports: u16,
 }
 
@@ -58,7 +57,7 @@ impl Forward {
         Self { also_ipv6: true, ..Self::new(protocol, host, guest) }
     }
 
-    /// The last port of the host; equal to the first where there is one.
+    /// The last port of the host; equal to the first in a rule for one port.
     pub const fn last_host_port(&self) -> u16 {
         self.host.port().saturating_add(self.ports.saturating_sub(1))
     }
@@ -88,7 +87,7 @@ impl Forward {
         usize::from(self.ports) * if self.in_ipv6().is_some() { 2 } else { 1 }
     }
 
-    /// Whether there is a port at all, and none beyond the last that exists.
+    /// Whether the rule has at least one port, and none above 65,535.
     pub(super) fn is_in_range(&self) -> bool {
         let fits = |first: u16| first.checked_add(self.ports.saturating_sub(1)).is_some();
         self.ports != 0 && fits(self.host.port()) && fits(self.guest.port())
@@ -99,16 +98,16 @@ impl Forward {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// Port 0 of the guest means nothing.
+    /// Port 0 of the guest is invalid.
     #[error("port 0 cannot be forwarded")]
     PortZero,
-    /// A port is picked for rules of one port only: those of a range need to lie in a row.
+    /// A port is picked only for rules of one port: the ports of a range must be adjacent.
     #[error("port 0 lets the system pick one port: a range of {0} needs its first")]
     RangeOfZero(u16),
-    /// The guest cannot have this address: it is ours, a group, or IPv6 is not enabled.
-    #[error("{0} is no address that the guest can have")]
+    /// The guest cannot have this address: it is ours or a multicast group, or IPv6 is not enabled.
+    #[error("{0} is not an address that the guest can have")]
     GuestAddress(IpAddr),
-    /// The host does not let us listen there.
+    /// The host refuses to let us listen there.
     #[error(
         "cannot listen on {} for {}: {source}{}",
         .forward.host, .forward.protocol, hint(.source)
@@ -116,10 +115,10 @@ pub enum ForwardError {
     Bind {
         /// The rule.
         forward: Forward,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The range has no port, or ends beyond the last that there is.
+    /// The range is empty, or ends above port 65,535.
     #[error(
         "ports of {} and {} end at 65535: {} from there on cannot be forwarded",
         .0.host, .0.guest, .0.ports
@@ -134,14 +133,14 @@ pub enum ForwardError {
          the limit of the process is {limit} (ulimit -n)"
     )]
     Descriptors {
-        /// Sockets that there would be in all.
+        /// Sockets that all rules together would need.
         needed: usize,
-        /// Sockets that there may be in all.
+        /// Sockets that all rules together may have.
         available: usize,
         /// The limit of open descriptors.
         limit: usize,
     },
-    /// No rule has this name (any more).
+    /// No rule has this id (any more).
     #[error("there is no forward rule {}", .0.0)]
     Unknown(ForwardId),
     /// The instance has ended.
@@ -150,7 +149,7 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
-    /// Whether somebody has the port already.
+    /// Whether the port is already in use.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
     }
@@ -158,8 +157,8 @@ impl ForwardError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        // bind(2) of an IP socket says so of privileged ports alone, and where those end is set
-        // there.
+        // For an IP socket, bind(2) returns this for privileged ports only; the sysctl sets where
+        // they end.
         Some(libc::EACCES) => " (see the sysctl net.ipv4.ip_unprivileged_port_start)",
         Some(libc::EADDRNOTAVAIL) => " (no interface of the host has this address)",
         Some(_) | None => "",

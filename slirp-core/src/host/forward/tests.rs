@@ -16,7 +16,7 @@ fn forwards(poll: &Poll, descriptors: Option<usize>) -> Forwards {
 }
 
 /// Ports of the sockets of both protocols and IP versions, with their states (proc(5)). Unlike
-/// bind(2) this takes no port, so no copy of a socket is left where another test forks meanwhile.
+/// bind(2) this takes no port, so a fork of another test inherits no copy of a socket.
 fn sockets() -> Vec<(u16, String)> {
     let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| {
         std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
@@ -29,8 +29,8 @@ fn sockets() -> Vec<(u16, String)> {
     tables.iter().flat_map(|table| table.lines().skip(1)).map(socket).collect()
 }
 
-/// `count` ports in a row that are free, in both protocols, as far as can be told. No other test of
-/// this process is given any of them.
+/// `count` adjacent ports that are free in both protocols, as far as `/proc` tells. No other test
+/// of this process gets any of them.
 fn free(count: u16) -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let base = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
@@ -43,13 +43,13 @@ fn free(count: u16) -> u16 {
 }
 
 /// Waits until `count` ports from `first` on are closed. A program that another test starts holds
-/// copies of our sockets until it is executed.
+/// copies of our sockets until its execve(2).
 fn await_closed(first: u16, count: u16) {
     // TCP_LISTEN, and TCP_CLOSE, which UDP sockets have that are not connected.
     let is_open = |(port, state): &(u16, String)| {
         (first..first + count).contains(port) && ["0A", "07"].contains(&state.as_str())
     };
-    // A table is read in pieces: a socket is left out when another one before it closes meanwhile.
+    // A table is read in pieces: a reading misses a socket when an earlier one closes meanwhile.
     let find_open = || (0..3).find_map(|_| sockets().into_iter().find(is_open));
     let started_at = std::time::Instant::now();
     while let Some(open) = find_open() {
@@ -124,7 +124,7 @@ fn connection_is_for_the_port_that_was_called() {
         panic!("a connection waits");
     };
     assert_eq!(guest, (GUEST, 81).into());
-    // Removed as a whole.
+    // The rule is removed as a whole.
     assert_eq!(rules.remove_all(ids.0..=ids.0).unwrap(), [ids]);
     await_closed(first, 3);
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, first + 2)).is_err());
@@ -223,7 +223,7 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
     };
     let before: Vec<_> = opened.rules.iter().flat_map(|rule| &rule.sockets).map(inode).collect();
     assert_eq!(before.len(), 6);
-    // No other program gets them, and clients wait.
+    // No other program can take the ports, and clients wait.
     let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, first + 1)).unwrap();
@@ -275,7 +275,7 @@ fn ports_that_are_not_handed_over_are_closed_again() {
     assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
     drop(taken);
     await_closed(first, 3);
-    // One port cannot be had twice.
+    // One port cannot be opened twice.
     let twice = [rules[0], range(ForwardProtocol::Tcp, first + 2, 90, 1)];
     let error = OpenForwards::open(&twice, plan).unwrap_err();
     let ForwardError::Bind { forward, .. } = error else { panic!("{error}") };
@@ -343,7 +343,7 @@ fn ipv6_takes_no_descriptor_that_ipv4_may_need() {
     assert_eq!(rules.list(), added);
     assert_eq!((added[0].1, added[1].1), (fits, ipv4_only(one)));
     assert_eq!(rules.ports.len(), 49);
-    // What goes leaves its part to others.
+    // A removed rule frees its part for others.
     let (large, small) = (udp(first, 25), udp(first + 25, 1));
     rules.remove_all(added[0].0.0..=added[1].0.0).unwrap();
     await_closed(first, 26);

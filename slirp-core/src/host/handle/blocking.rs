@@ -1,4 +1,4 @@
-//! The questions and orders of a [`Handle`] for threads that wait for the answer.
+//! The requests of a [`Handle`] for threads that block until the answer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::host::mailbox::{FlowPage, NewMember};
 use crate::member::{Member, MemberError, MemberId};
 use crate::stats::Stats;
 
-/// See [`Handle::blocking`]. Each method is that of [`Handle`] of the same name, and returns when
-/// the instance has answered. A task of a runtime should not call them: it would stop the runtime's
-/// thread meanwhile.
+/// See [`Handle::blocking`]. Each method mirrors the [`Handle`] method of its name, and returns
+/// when the instance has answered. Do not call them from an async task: they would block the
+/// runtime's thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocking<'h>(pub(super) &'h Handle);
 
@@ -91,7 +91,7 @@ impl Blocking<'_> {
     }
 }
 
-/// Lets the thread sleep until `answer` is there.
+/// Blocks the thread until `answer` is ready.
 fn wait<T>(answer: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
 

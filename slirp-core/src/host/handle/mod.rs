@@ -1,7 +1,7 @@
-//! What embedders and the API socket hold of a running instance.
+//! The handle of a running instance, for embedders and the API socket.
 //!
-//! Owns [`Handle`], the questions and orders that other threads have for the data thread. They go
-//! through its [mailbox](super::mailbox).
+//! Owns [`Handle`], through which other threads send requests to the data thread. They go through
+//! its [mailbox](super::mailbox).
 
 mod blocking;
 
@@ -14,8 +14,8 @@ use crate::event::ForwardId;
 use crate::member::{Member, MemberError, MemberId};
 use crate::stats::Stats;
 
-/// A way to talk to a running instance. Its questions and orders are futures of any runtime;
-/// [`blocking`](Self::blocking) has the same for threads without one.
+/// Controls a running instance. Its requests are futures that work in any runtime;
+/// [`blocking`](Self::blocking) has them for threads without one.
 #[derive(Clone, Debug)]
 pub struct Handle {
     mailbox: Mailbox,
@@ -26,7 +26,7 @@ impl Handle {
         Self { mailbox }
     }
 
-    /// The same questions and orders for a thread that may wait, outside of any runtime.
+    /// The requests as blocking calls, for a thread outside of any runtime.
     pub const fn blocking(&self) -> Blocking<'_> {
         Blocking(self)
     }
@@ -37,13 +37,13 @@ impl Handle {
         self.mailbox.send(Message::Shutdown);
     }
 
-    /// The counters of this moment; `None` when the instance has ended.
+    /// The present counters; `None` when the instance has ended.
     pub async fn stats(&self) -> Option<Stats> {
         self.ask(Message::Stats)?.await.ok()
     }
 
-    /// Opens a port of the host that leads to the guest. It is open when
-    /// this returns: the rule's name, and the rule with the port that was picked for port 0.
+    /// Opens a port of the host that leads to the guest. The port is open when this returns.
+    /// Returns the rule's id, and the rule with the port that was picked for port 0.
     ///
     /// # Errors
     /// See [`ForwardError`].
@@ -55,8 +55,8 @@ impl Handle {
     }
 
     /// Opens several ports, or none when one of them cannot be opened. Returns the rules in the
-    /// same order, each with its name and with the port that was picked for port 0. The names are
-    /// numbers that follow each other.
+    /// given order, each with its id and with the port that was picked for port 0. The ids are
+    /// consecutive numbers.
     ///
     /// # Errors
     /// See [`ForwardError`].
@@ -93,7 +93,7 @@ impl Handle {
 
     /// A part of the list of flows, from slot `first` of the flow table on (0 for the beginning);
     /// `None` when the instance has ended. A part takes a fraction of a millisecond, however many
-    /// flows there are; flows that come and go between two may be missed.
+    /// flows there are. A flow that opens and closes between two parts may be missed.
     pub async fn flows(&self, first: u32) -> Option<FlowPage> {
         self.ask(|reply| Message::ListFlows { first, reply })?.await.ok()
     }
@@ -103,8 +103,8 @@ impl Handle {
         self.ask(Message::ListForwards)?.await.ok()
     }
 
-    /// Connects a member to the network. It is on the network when this
-    /// returns; forward rules to its address may be added from then on, and end with it.
+    /// Connects a member to the network. The member is on the network when this returns. From then
+    /// on forward rules to its address may be added; they end with the membership.
     ///
     /// The membership ends by [`remove_member`](Self::remove_member), when its device is gone, or
     /// with the instance.
@@ -116,8 +116,8 @@ impl Handle {
         answer.ok_or(MemberError::Ended)?.await.unwrap_or(Err(MemberError::Ended))
     }
 
-    /// Disconnects a member. Its device, its forward rules and its
-    /// names are gone and its connections reset when this returns.
+    /// Disconnects a member. When this returns its device, forward rules and names are gone and its
+    /// connections are reset.
     ///
     /// # Errors
     /// [`MemberError::NotShared`], [`MemberError::Unknown`] and [`MemberError::Ended`].
@@ -126,13 +126,13 @@ impl Handle {
         answer.ok_or(MemberError::Ended)?.await.unwrap_or(Err(MemberError::Ended))
     }
 
-    /// The members by the order in which they came; `None` when the
-    /// instance has ended. There are none where it has a single guest.
+    /// The members in the order of their arrival; `None` when the instance has ended. The list is
+    /// empty on a network with a single guest.
     pub async fn members(&self) -> Option<Vec<(MemberId, Member)>> {
         self.ask(Message::ListMembers)?.await.ok()
     }
 
-    /// Sends a message that is answered.
+    /// Sends a message and waits for its answer.
     fn ask<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,

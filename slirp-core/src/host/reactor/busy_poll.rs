@@ -1,44 +1,43 @@
-//! Whether to look for events for a moment before the thread sleeps.
+//! Whether to poll for events for a moment before the thread sleeps.
 //!
 //! A small request with its answer crosses the data thread twice, and the thread is woken each
-//! time. What that costs depends on the machine: 2 us on one, 20 us on another, where a good part
-//! of a round trip is spent on it. A thread that looks for events instead of sleeping need not be
-//! woken, but it keeps a processor busy meanwhile, and where the answer takes longer than the look,
-//! the look only adds to it. So both ways are timed while they are in use, and the quicker one is
-//! kept.
+//! time. A wake-up costs 2 us on one machine and 20 us on another, where it is a good part of a
+//! round trip. A thread that polls for events instead of sleeping need not be woken, but it keeps a
+//! processor busy meanwhile. If the answer takes longer than the poll lasts, polling only adds to
+//! the delay. So both ways are timed while they are in use, and the quicker one is kept.
 //!
 //! | phase | which way | left |
 //! | --- | --- | --- |
-//! | settled | the preferred one | after a number of turns, sooner where looks find nothing |
+//! | settled | the preferred one | after a number of turns, sooner if polling finds nothing |
 //! | defence | the preferred one, timed | after [`TRIAL`] turns |
 //! | challenge | the other one, timed | after [`TRIAL`] turns: the quicker one is settled on |
 //!
-//! What is timed is a whole turn of the loop, from one wait's end to the next one's, since a look
-//! takes its processor from somebody, who may be the one that is to answer. Only turns that follow
-//! each other closely are timed and looked in: where events are rare, sleep costs nothing that
-//! anybody would notice. A verdict that is confirmed holds twice as long as the last one, so that
-//! trials become rare. On a single processor there is no looking.
+//! A whole turn of the loop is timed, from the end of one wait to the end of the next, because
+//! polling may take the processor from the very program that has to answer. Only turns in close
+//! succession are timed and polled in: if events are rare, the cost of sleeping is not noticeable.
+//! A confirmed verdict holds twice as long as the last one, so that trials become rare. On a single
+//! processor there is no polling.
 
 use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Longest turn that follows its predecessor closely (arbitrary: twenty times what a request of one
-/// small segment and its answer take over loopback, and far below what anybody would notice).
+/// Longest turn that follows its predecessor closely (arbitrary: twenty times a round trip of one
+/// small segment and its answer over loopback, and far below what a user notices).
 const CLOSE: Duration = Duration::from_micros(500);
-/// Close turns in a row after which there may be looks and trials (arbitrary).
+/// Close turns in a row after which polling and trials may begin (arbitrary).
 const RUN: u32 = 16;
 /// Turns of a trial (arbitrary: a few milliseconds, and enough for one late turn not to decide it).
 const TRIAL: u32 = 64;
-/// Turns that a verdict holds, at first and at most (arbitrary). In the end less than one turn in
-/// two hundred is spent on trying the other way, so that not even the 99th percentile of a round
-/// trip knows of it.
+/// Turns that a verdict holds, at first and at most (arbitrary). In the end fewer than one turn in
+/// two hundred tries the other way, so trials do not show even in the 99th percentile of round
+/// trips.
 const HOLD: (u32, u32) = (256, 16_384);
-/// A look in vain counts for so many turns of a verdict (arbitrary): what has become wrong is found
-/// out soon.
+/// An unsuccessful poll counts as this many turns of a verdict (arbitrary), so that an outdated
+/// verdict ends soon.
 const MISS: u32 = 16;
-/// Tenths of the time of a turn with sleep that one with a look may take to be preferred. It costs
-/// processor time (a tenth to a third more of it, measured), so it has to be worth something.
+/// Polling is preferred if its turn takes at most this many tenths of a turn with sleep. Polling
+/// costs a tenth to a third more processor time (measured), so it must gain something.
 const WORTH: u32 = 9;
 
 /// See the [module](self).
@@ -49,7 +48,7 @@ pub(crate) struct BusyPoll {
     run: u32,
     is_looking_preferred: bool,
     phase: Phase,
-    /// Turns that the next verdict holds if it confirms the last one.
+    /// Turns for which the next verdict holds if it confirms the last one.
     hold: u32,
     turned_at: Instant,
 }
@@ -68,7 +67,7 @@ struct Trial {
 }
 
 impl Trial {
-    /// The time of all turns, when this one is the last.
+    /// Adds one turn. Returns the total time when this turn is the trial's last.
     fn note(&mut self, took: Duration) -> Option<Duration> {
         self.turns += 1;
         self.took += took;
@@ -77,7 +76,7 @@ impl Trial {
 }
 
 impl BusyPoll {
-    /// Looks for up to `limit` (zero: never) where there are several `processors`.
+    /// Polls for up to `limit` (zero: never) if there are several `processors`.
     pub(crate) const fn new(limit: Duration, processors: usize) -> Self {
         Self {
             limit: if processors > 1 { limit } else { Duration::ZERO },
@@ -89,7 +88,7 @@ impl BusyPoll {
         }
     }
 
-    /// For how long to look before the next sleep, if at all.
+    /// How long to poll before the next sleep, if at all.
     pub(super) fn span(&self) -> Option<Duration> {
         let is_looking = match self.phase {
             Phase::Settled { .. } | Phase::Defence(_) => self.is_looking_preferred,
@@ -98,12 +97,12 @@ impl BusyPoll {
         (is_looking && self.run == RUN && !self.limit.is_zero()).then_some(self.limit)
     }
 
-    /// A wait has ended that neither looked nor slept, because there was more to do.
+    /// A wait has ended that neither polled nor slept, because there was more to do.
     pub(super) const fn note_gathered(&mut self, now: Instant) {
         self.turned_at = now;
     }
 
-    /// A wait has ended, after a look in vain if `is_missed`.
+    /// A wait has ended; `is_missed` tells that it polled without success.
     pub(super) fn note_turn(&mut self, is_missed: bool, now: Instant) {
         let took = now.saturating_since(self.turned_at);
         self.turned_at = now;
@@ -156,7 +155,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(20);
 
-    /// A loop whose turns take as long as it is told, and what it has done so far.
+    /// A loop whose turns take a given time, with a record of its turns.
     struct Loop {
         busy_poll: BusyPoll,
         now: Instant,
@@ -170,7 +169,7 @@ mod tests {
             Self { busy_poll, now: Instant::ZERO + Duration::from_secs(1), looks: 0 }
         }
 
-        /// Makes `turns` of them. Returns in how many it looked.
+        /// Makes `turns` turns. Returns in how many of them the loop polled.
         fn turn(&mut self, turns: u32, sleeping: u64, looking: u64, is_missed: bool) -> u32 {
             let before = self.looks;
             for _ in 0..turns {
@@ -188,7 +187,7 @@ mod tests {
     fn quicker_way_is_taken_and_kept() {
         let mut quick_to_wake = Loop::new(LIMIT, 2);
         quick_to_wake.turn(1000, 12, 32, true);
-        // No more looks than those of the trials: as a rule one turn in two hundred at most.
+        // Only trials poll: as a rule at most one turn in two hundred.
         let looks = quick_to_wake.turn(100_000, 12, 32, true);
         assert!((1..=700).contains(&looks), "{looks}");
 
@@ -223,7 +222,7 @@ mod tests {
         let looks: u32 = (0..1000)
             .map(|_| turns.turn(1, 501, 501, true) + turns.turn(RUN - 1, 30, 22, false))
             .sum();
-        // The very first pause ends a run that was looked in.
+        // The very first pause ends a run in which the loop polled.
         assert_eq!(looks, 1);
     }
 

@@ -1,7 +1,7 @@
 //! Datagrams between guest and host sockets.
 //!
-//! Owns how much is taken from one socket in a turn, and what the guest hears of a datagram that
-//! did not leave. Whose datagram it is, is the stack's business.
+//! Owns how much is taken from one socket in a turn, and what the guest is told about a datagram
+//! that could not be sent. The stack decides which flow a datagram belongs to.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,13 +18,13 @@ use crate::host::socket::udp::NotSent;
 use crate::time::Instant;
 
 impl Reactor {
-    /// Tells the guest what became of a datagram, where it is to know.
+    /// Tells the guest about a datagram that was not sent, if it should know.
     pub(super) fn note_sent(&mut self, sent: Result<(), Unsent>) {
         match sent {
             Ok(()) => {}
             Err(Unsent::Udp { flow, port, remote, error, quote, len, count }) => {
                 if matches!(error, HostError::TooLarge(_)) {
-                    // Looking for the MTU may have turned up errors of other datagrams.
+                    // Reading the MTU may have revealed errors of other datagrams.
                     match port {
                         Some(port) => self.forwards.queue(port),
                         None if self.sockets.set_queued(flow, true) => self.backlog.push(flow),
@@ -51,7 +51,7 @@ impl Reactor {
         }
     }
 
-    /// Sends what has been gathered.
+    /// Sends the gathered datagrams.
     pub(super) fn send_train(&mut self) {
         if let Some(train) = self.train.take() {
             let sent = send(&mut self.sockets, &mut self.forwards, train);
@@ -59,10 +59,10 @@ impl Reactor {
         }
     }
 
-    /// Receives from datagram sockets that have something, each at most its share.
+    /// Receives from ready datagram sockets, at most one share from each.
     pub(super) fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
         if self.link.is_full() {
-            // The host's kernel holds them as long.
+            // The host's kernel holds the datagrams meanwhile.
             return Ok(());
         }
         for flow in std::mem::take(&mut self.backlog) {
@@ -89,7 +89,8 @@ impl Reactor {
             let Some(error) = socket.take_error() else {
                 break;
             };
-            // What the local kernel found too large was refused when it was sent, and said so then.
+            // A datagram that was too large for the local kernel was refused and reported when it
+            // was sent.
             if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
                 self.stack.handle_udp_error(flow, &error, &[]);
             }
@@ -156,10 +157,10 @@ impl Reactor {
     }
 }
 
-/// Datagrams that did not leave, with what the guest is told about them.
+/// Datagrams that could not be sent, with what the guest is told about them.
 pub(super) enum Unsent {
-    /// `count` of them, the first of which had `len` bytes and began with `quote`. They were those
-    /// of a flow that has a socket of its own, or of a rule's.
+    /// `count` datagrams. The first one had `len` bytes and began with `quote`. They belonged to a
+    /// flow with its own socket, or left from a rule's port.
     Udp {
         flow: FlowId,
         port: Option<PortId>,
@@ -184,7 +185,8 @@ pub(super) enum Unsent {
     },
 }
 
-/// Sends a datagram of the guest on the socket of its flow, which is opened if there is none yet.
+/// Sends a datagram of the guest on the socket of its flow, which is opened if the flow has none
+/// yet.
 pub(super) fn send(
     sockets: &mut SocketTable,
     forwards: &mut Forwards,

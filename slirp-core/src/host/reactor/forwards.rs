@@ -16,13 +16,13 @@ use crate::host::socket::table::{HostSocket, TcpHost};
 use crate::time::Instant;
 
 impl Reactor {
-    /// Adds all of the rules or none; returns them as they are listed.
+    /// Adds all rules, or none. Returns the rules as they are listed.
     pub(super) fn add_forwards(
         &mut self,
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         self.verify_guests(forwards.iter().copied())?;
-        // The asker logs a refusal.
+        // The requester logs a refusal.
         self.forwards.add_all(forwards).inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 
@@ -47,7 +47,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// These rules have been removed.
+    /// Notes that these rules have been removed.
     pub(super) fn on_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
         for id in rules {
             tracing::info!(id = id.0, "forward removed");
@@ -55,7 +55,7 @@ impl Reactor {
         self.stack.handle_forwards_removed(rules);
     }
 
-    /// Serves forwarded ports that have something, each at most its share.
+    /// Serves ready forwarded ports, at most one share each.
     pub(super) fn serve_forwards(&mut self, now: Instant) -> Result<(), RunError> {
         for (id, protocol) in self.forwards.take_queue(now) {
             let is_drained = match protocol {
@@ -79,7 +79,8 @@ impl Reactor {
             };
             match self.stack.handle_tcp_accepted(remote, guest, now) {
                 Ok(flow) => {
-                    // The socket of a flow that made room for it is reset before its slot is used.
+                    // If a flow was evicted to make room, its socket is reset before its slot is
+                    // used.
                     self.perform_all(now);
                     let socket = HostSocket::Tcp(TcpHost::new(stream));
                     if let Err(error) = self.sockets.insert(flow, socket) {
@@ -99,7 +100,8 @@ impl Reactor {
             let Some((guest, error)) = self.forwards.take_error(id) else {
                 break;
             };
-            // What the local kernel found too large was refused when it was sent, and said so then.
+            // A datagram that was too large for the local kernel was refused and reported when it
+            // was sent.
             if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
                 self.stack.handle_udp_forward_error(guest, &error);
             }

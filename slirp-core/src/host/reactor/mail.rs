@@ -9,8 +9,8 @@ use crate::flow::FlowSummary;
 use crate::host::mailbox::{FlowPage, Message};
 use crate::time::Instant;
 
-/// Slots of the flow table that are looked at for one part of the list of flows: one getsockname(2)
-/// each, together a fraction of a millisecond.
+/// Slots of the flow table that one part of the list of flows covers: one getsockname(2) each,
+/// together a fraction of a millisecond.
 const FLOW_PAGE: u32 = 256;
 
 /// Whether the loop goes on.
@@ -21,7 +21,7 @@ pub(super) enum Next {
 }
 
 impl Reactor {
-    /// A part of the list of flows, small enough to hold up no packet.
+    /// A part of the list of flows, small enough not to delay packets.
     pub(super) fn list_flows(&self, first: u32, now: Instant) -> FlowPage {
         let (flows, next) = self.stack.flows(first, FLOW_PAGE, now);
         let with_local = |mut flow: FlowSummary| {
@@ -31,7 +31,7 @@ impl Reactor {
         FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
-    /// Answers what has come, until there is nothing more or the end is asked for.
+    /// Answers the messages that have arrived, until there are no more or a shutdown is requested.
     pub(super) fn read_mail(&mut self, now: Instant) -> Next {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -41,7 +41,7 @@ impl Reactor {
                     if let Some(board) = self.link.switchboard() {
                         board.add_to(&mut stats);
                     }
-                    // The asker may have gone.
+                    // The requester may have gone.
                     let _ = reply.send(stats);
                 }
                 Message::AddForwards { forwards, reply } => {
@@ -59,7 +59,7 @@ impl Reactor {
                 Message::AddMember { member, reply } => {
                     let added = self.add_member(*member);
                     if let Err(Ok(id)) = reply.send(added) {
-                        // The asker has gone, and nothing else would ever remove it.
+                        // The requester has gone, and nothing else would ever remove the member.
                         let _ = self.remove_member(id);
                     }
                 }
@@ -70,7 +70,7 @@ impl Reactor {
                     let _ = reply.send(self.members());
                 }
                 Message::MemberLost(id) => {
-                    // It may have been removed meanwhile.
+                    // The member may have been removed meanwhile.
                     let _ = self.remove_member(id);
                 }
                 Message::Shutdown => return Next::End,
@@ -79,7 +79,7 @@ impl Reactor {
         Next::GoOn
     }
 
-    /// A query was answered, or came to nothing.
+    /// A query was answered or failed.
     pub(super) fn on_dns_answer(
         &mut self,
         query: DnsQueryId,

@@ -26,7 +26,7 @@ impl Reactor {
         let member = board.member(id).ok_or(MemberError::Unknown)?.clone();
         let mut removed = BTreeSet::new();
         for ForwardId(rule) in self.rules_of(&member) {
-            // It was listed this moment.
+            // The rule was listed a moment ago, so it exists.
             removed.extend(self.forwards.remove_all(rule..=rule).unwrap_or_default());
         }
         self.on_forwards_removed(&removed);

@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //!
-//! *Goals.* Every call into the kernel moves as much as it can; none is made that is known to say
-//! "nothing". The loop never blocks but in the poller, and never waits for the control thread.
+//! *Goals.* Every call into the kernel moves as much as it can. No call is made that is known to
+//! return nothing. The loop never blocks but in the poller, and never waits for the control thread.
 //!
 //! *A turn* is one round of [`Reactor::run`]. Wait; note which host sockets are ready; receive
 //! datagrams and accept connections; read a batch of frames; read the mailbox; look at due timers;
@@ -11,21 +11,20 @@
 //! acknowledgement per flow and turn covers the batch, with the window that the move has reopened.
 //!
 //! *Readiness.* Host sockets are edge-triggered and drained until a short read or write. The
-//! guest's link is level-triggered: it hands out one frame a call, so "drained" costs a call that
-//! says so; instead the loop reads as many frames as the last turns had, and the poller says
-//! whether there are more. A link that takes no more frames (a socket whose peer reads slowly) ends
-//! the writing until it does: flows are not served and datagrams stay in the host's kernel
-//! meanwhile.
+//! guest's link is level-triggered: it hands out one frame a call, so finding it drained would cost
+//! a call. Instead the loop reads as many frames as the last turns had, and the poller reports
+//! whether there are more. While a link takes no more frames (a socket whose peer reads slowly),
+//! nothing is written: flows are not served and datagrams stay in the host's kernel.
 //!
-//! *Sleep.* Where small requests follow each other closely, and where turns are quicker that way,
-//! the loop looks for events for some microseconds before it sleeps ([`busy_poll`]).
+//! *Sleep.* If small requests follow each other closely, and if turns are quicker that way, the
+//! loop polls for events for some microseconds before it sleeps ([`busy_poll`]).
 //!
-//! *Time.* Deadlines are kept by a timer descriptor that is set anew only when an earlier deadline
-//! turns up. A timeout given to each wait would have the kernel start and cancel a timer twice per
-//! round trip of a small request.
+//! *Time.* A timer descriptor keeps the next deadline; it is set anew only for an earlier deadline.
+//! A timeout given to each wait would have the kernel start and cancel a timer twice per round trip
+//! of a small request.
 //!
-//! *Errors.* One of a flow ends that flow, the batch goes on. Only the loss of the link or of the
-//! poller ends the loop.
+//! *Errors.* An error of one flow ends that flow; the batch goes on. Only the loss of the link or
+//! of the poller ends the loop.
 //!
 //! *Limits.* [`BATCH_CAP`] frames and [`DATAGRAMS_CAP`] datagrams of one socket a turn, so that no
 //! source of traffic starves the others.
@@ -70,9 +69,9 @@ mod members;
 mod train;
 
 /// Frames that are read in one turn at most. With eight streams up, 64 instead of 16 moved an
-/// eighth more, since each flow's bytes are then sent in one piece (measured; one stream does not
-/// care). It is some two milliseconds' work when all are as large as can be, and some three when
-/// each opens a connection.
+/// eighth more, since each flow's bytes are then sent in one piece (measured; a single stream gains
+/// nothing). A batch takes some 2 ms if all frames are as large as possible, and some 3 ms if each
+/// opens a connection.
 const BATCH_CAP: usize = 64;
 /// Datagrams that are taken from one socket in one turn at most (arbitrary).
 const DATAGRAMS_CAP: usize = 64;
@@ -84,8 +83,8 @@ const ERRORS_CAP: usize = 16;
 const EVENTS_CAP: usize = 1024;
 /// Largest frame: virtio-net and Ethernet header and an IP packet, with slack for a VLAN tag.
 const FRAME_CAP: usize = 10 + 14 + 65_535 + 64;
-/// Length of a frame that tells of more to come (arbitrary: more than a request in one segment of
-/// the usual MTU).
+/// Length from which a frame suggests that more follow (arbitrary: more than a request in one
+/// segment of the usual MTU).
 const BULK_FRAME: usize = 4096;
 /// Bytes of a datagram that an ICMP error about it quotes (RFC 1812 section 4.3.2.3).
 const QUOTE_CAP: usize = 548;
@@ -114,26 +113,26 @@ pub(crate) struct Reactor {
     wanted: BTreeMap<DnsQueryId, tokio::sync::oneshot::Sender<Infallible>>,
     started_at: std::time::Instant,
     timer: TimerFd,
-    /// When the timer goes off; unset once it has.
+    /// When the timer fires; `None` once it has.
     timer_at: Option<Instant>,
     /// Frames to read before asking the poller again.
     batch: usize,
     is_batch_spent: bool,
-    /// Datagrams of the guest that are to leave together.
+    /// Datagrams of the guest that are gathered to be sent together.
     train: Train,
     /// Datagram sockets that have something to receive, or had more than their share.
     backlog: Vec<FlowId>,
     frame: Box<[u8]>,
     datagram: Box<[u8]>,
     busy_poll: BusyPoll,
-    /// Whether more gathers while the thread sleeps, to be handled at once: this turn found several
-    /// things to do, or read a frame that is part of much.
+    /// Whether bulk traffic is under way, so that more work gathers while the thread sleeps: this
+    /// turn found several things to do, or read a frame of [`BULK_FRAME`] bytes or more.
     is_gathering: bool,
     is_echo_refusal_logged: bool,
     is_tap_failure_logged: bool,
 }
 
-/// What one wait has found.
+/// What one wait found.
 #[derive(Default)]
 struct Found {
     is_link_ready: bool,
@@ -143,7 +142,7 @@ struct Found {
 
 impl Reactor {
     /// A loop around `link` and `stack` that sends from `outbound`, asks `queries` for DNS answers
-    /// and waits as `busy_poll` says, in a process that may have so many `descriptors`.
+    /// and waits as `busy_poll` decides, in a process that may have this many `descriptors`.
     pub(crate) fn new(
         mut link: Link,
         recorder: Option<Recorder>,
@@ -197,10 +196,10 @@ impl Reactor {
         Ok((reactor, mailbox))
     }
 
-    /// Runs until it is told to end.
+    /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// Why it cannot go on.
+    /// Why the loop cannot go on.
     pub(crate) fn run(&mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(EVENTS_CAP);
         loop {
@@ -226,7 +225,7 @@ impl Reactor {
         }
     }
 
-    /// Waits until something has happened or there is something to do. Returns when that was.
+    /// Waits until there is an event or pending work. Returns the time at which the wait ended.
     fn wait(&mut self, events: &mut Events) -> Result<Instant, RunError> {
         let patience = self.patience();
         if std::mem::take(&mut self.is_gathering) || patience == Some(Duration::ZERO) {
@@ -248,7 +247,7 @@ impl Reactor {
         Ok(now)
     }
 
-    /// Looks for events for up to `span`, without sleep. Returns whether there are any.
+    /// Polls for events for up to `span`, without sleeping. Returns whether there are any.
     fn look(&mut self, events: &mut Events, span: Duration) -> Result<bool, RunError> {
         let until = self.now() + span;
         loop {
@@ -275,11 +274,11 @@ impl Reactor {
         Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
-    /// How long the next wait may take: not at all while there is work, else until something
-    /// happens, which may be the timer.
+    /// How long the next wait may take: zero while there is work, else until the next event, the
+    /// timer included.
     fn patience(&mut self) -> Option<Duration> {
         let has_work = self.stack.has_work() || !self.backlog.is_empty();
-        // What there is to do for the guest has to wait for a full link.
+        // Work for the guest has to wait while the link is full.
         if has_work && !self.link.is_full() {
             return Some(Duration::ZERO);
         }
@@ -327,7 +326,7 @@ impl Reactor {
                                 self.stack.wake_flow(flow);
                             }
                             let is_gone = event.is_error() || event.is_write_closed();
-                            // What the remote said before it went is for the guest all the same.
+                            // The guest still gets what the remote sent before it left.
                             if is_gone && self.stack.is_unanswered(flow) && !host.has_unread() {
                                 self.stack.handle_remote_gone(flow);
                             }
@@ -367,7 +366,7 @@ impl Reactor {
     /// Reads a batch of frames.
     fn read_frames(&mut self, now: Instant) -> Result<(), RunError> {
         if self.is_batch_spent {
-            // Reading less than there was has cost a wait.
+            // There were more frames than we read, which cost a wait.
             self.batch = (self.batch * 2).min(BATCH_CAP);
         }
         self.is_batch_spent = false;
@@ -398,9 +397,10 @@ impl Reactor {
         Ok(())
     }
 
-    /// Takes a frame, which `may_continue` with the next one of the batch.
+    /// Handles a frame; `may_continue` tells that the next frame of the batch may belong to its
+    /// train.
     fn on_frame(&mut self, len: usize, may_continue: bool, now: Instant) {
-        // What the last frame has ended is closed before the slot of its socket is used again.
+        // Flows that the last frame ended are closed before their sockets' slots are used again.
         self.perform_all(now);
         let sender = self.link.sender();
         let datagram = self.stack.handle_frame_of(sender, &mut self.frame[..len], now);
@@ -456,8 +456,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Goes on where a full link made us stop: with the frame that it did not take, and with the
-    /// flow whose frame that was.
+    /// Resumes after a full link: with the frame that the link did not take, and with that frame's
+    /// flow.
     fn resume(&mut self, now: Instant) -> Result<(), RunError> {
         if let Err(error) = self.link.flush() {
             self.on_write_error(error)?;
@@ -471,8 +471,8 @@ impl Reactor {
         if is_gone {
             return Err(RunError::of_link(error));
         }
-        // The interface is down (EIO), or the kernel does not like the frame or has no memory:
-        // lost, as it may be on any link.
+        // The interface is down (EIO), or the kernel refuses the frame or has no memory. The frame
+        // is lost, as on any link.
         self.stack.note_discard(DiscardReason::TapWriteFailed);
         if !self.is_tap_failure_logged {
             self.is_tap_failure_logged = true;

@@ -1,4 +1,4 @@
-//! The loop turn by turn, with a real poller and a guest behind a socket. Here is its wait.
+//! The loop turn by turn, with a real poller and a guest behind a socket. This file tests the wait.
 
 mod datagrams;
 mod forwards;
@@ -15,7 +15,7 @@ use super::*;
 use crate::config::StackConfig;
 use crate::host::link::FrameSocket;
 
-/// When the guest says something; long enough for a thread that sleeps to be asleep then.
+/// When the guest sends a frame; late enough for a sleeping thread to be asleep.
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn reactor(busy_poll: BusyPoll) -> (Reactor, OwnedFd) {
@@ -38,7 +38,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
-/// One that has seen enough close turns to look for up to `limit`.
+/// A `BusyPoll` that has seen enough close turns to poll for up to `limit`.
 fn looking(limit: Duration) -> BusyPoll {
     let mut busy_poll = BusyPoll::new(limit, 2);
     while busy_poll.span().is_none() {

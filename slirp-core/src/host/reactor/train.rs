@@ -1,10 +1,10 @@
-//! Datagrams that the guest has sent one after the other, gathered so that one call sends them.
+//! Consecutive datagrams of the guest, gathered so that one call sends them.
 //!
-//! Owns one train: datagrams that go the same way with the same header, of one length, the last
-//! perhaps shorter, as `UDP_SEGMENT` takes them (udp(7)). A guest whose device has no such offload,
-//! or whose program does not use it, sends them in frames of their own, and a call for each would
-//! cost more than all else. A train ends with the first frame that does not continue it, and with
-//! the batch of frames: so nothing is overtaken, and nothing waits for what has not been read yet.
+//! Owns one train: datagrams with equal addresses and header fields and of one length (the last may
+//! be shorter), as `UDP_SEGMENT` takes them (udp(7)). Without this offload in the guest's device or
+//! program, each datagram arrives in a frame of its own, and one call for each would cost more than
+//! all other work. A train ends with the first frame that does not continue it, and with the batch
+//! of frames. So no datagram is reordered, and none waits for frames that have not been read.
 
 use crate::event::Datagram;
 use crate::host::socket::udp::{BATCH_LEN_CAP, SEGMENTS_CAP};
@@ -17,13 +17,12 @@ pub(super) struct Train {
     payload: Vec<u8>,
     /// Length of the first datagram.
     segment_len: u16,
-    /// Whether a shorter one has been the last.
+    /// Whether a shorter datagram has ended the train, so that no other can join.
     is_ended: bool,
 }
 
 impl Train {
-    /// Takes a copy of the first datagram of a train; returns whether it is one that others can
-    /// join.
+    /// Copies the first datagram of a train. Returns whether other datagrams can join it.
     pub(super) fn try_begin(&mut self, datagram: &Datagram<'_>) -> bool {
         let Some((way, payload)) = split(datagram) else {
             return false;
@@ -39,7 +38,7 @@ impl Train {
         true
     }
 
-    /// Takes a copy of a datagram that continues the train; returns whether it does.
+    /// Copies a datagram that continues the train. Returns whether it does.
     pub(super) fn try_join(&mut self, datagram: &Datagram<'_>) -> bool {
         if self.first.is_none() || self.is_ended {
             return false;
@@ -60,7 +59,7 @@ impl Train {
         continues
     }
 
-    /// The train, which thereby ends; `None` when there is none.
+    /// Takes the train and so ends it; `None` when there is none.
     pub(super) fn take(&mut self) -> Option<Datagram<'_>> {
         let first = self.first.take()?;
         let segment_len =
@@ -77,8 +76,9 @@ impl Train {
     }
 }
 
-/// Everything but the payload, and the payload; `None` for what is alone: an echo request, several
-/// datagrams already, and one without payload, which no segment can be.
+/// Splits a datagram into header fields and payload. `None` for a datagram that cannot be part of a
+/// train: an echo request, a datagram that is segmented already, and an empty one, which cannot be
+/// a segment.
 const fn split<'a>(datagram: &Datagram<'a>) -> Option<(Datagram<'static>, &'a [u8])> {
     let (way, payload) = match *datagram {
         Datagram::Udp { flow, guest, remote, payload, segment_len: None, envelope } => (

@@ -1,4 +1,4 @@
-//! Which resolver is asked when the first one does not do.
+//! Which resolver is asked when the first one fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn failed_resolver_gets_its_place_back() {
 
 #[tokio::test]
 async fn late_answer_of_the_first_resolver_is_taken() {
-    // The first resolver answers only once the second was asked, which stays silent.
+    // The first resolver answers only after the second was asked; the second stays silent.
     let mut second = Scripted::start(|_, _| vec![]).await;
     let (udp, _tcp) = super::bind_pair(std::net::Ipv4Addr::LOCALHOST.into()).await;
     let mut config = config_of(&[udp.local_addr().unwrap(), second.address]);
@@ -225,7 +225,7 @@ async fn queries_to_silent_resolvers_have_a_socket_each_and_few_more_between_the
             second.questions.recv().await.unwrap();
         }
         // Connected sockets of this process to either resolver. The table is read in pieces, and a
-        // socket is left out of one reading when another test closes one before it.
+        // reading misses a socket when another test closes an earlier one meanwhile.
         let ports =
             [first.address, second.address].map(|address| format!(":{:04X} 01", address.port()));
         let is_ours = |line: &&str| ports.iter().any(|port| line.contains(port));

@@ -21,7 +21,7 @@ use crate::event::{DnsQueryId, DnsTransport};
 /// Longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One query as it arrived.
+/// One query as it arrived at a resolver.
 type Asked = (DnsTransport, Vec<u8>);
 
 /// A resolver that answers as its script says, on UDP and TCP of one port.
@@ -118,7 +118,7 @@ async fn bind_pair(ip: IpAddr) -> (UdpSocket, TcpListener) {
     panic!("no port is free for both protocols");
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 async fn closed_port() -> SocketAddr {
     let (udp, _tcp) = bind_pair(Ipv4Addr::LOCALHOST.into()).await;
     udp.local_addr().unwrap()
@@ -143,7 +143,7 @@ impl Client {
         id
     }
 
-    /// Nobody waits for the answer any more.
+    /// The answer is no longer wanted.
     fn give_up(&mut self, id: DnsQueryId) {
         self.wanted.remove(&id);
     }
@@ -152,7 +152,7 @@ impl Client {
         tokio::time::timeout(PATIENCE, self.answers.recv()).await.expect("an answer").unwrap()
     }
 
-    /// Sends one query and waits for its answer, whose id is made that of the query.
+    /// Sends one query and waits for its answer, whose id is replaced by the query's.
     async fn ask(&mut self, transport: DnsTransport, message: &[u8]) -> Option<Vec<u8>> {
         let id = self.send(transport, message).await;
         let (answered, answer) = self.next_answer().await;
@@ -183,7 +183,7 @@ where
     local.run_until(tokio::time::timeout(PATIENCE, task)).await.expect("an orderly end").unwrap();
 }
 
-/// Fixed servers, and times that make silence cheap.
+/// Fixed servers, and short times so that tests of silence are quick.
 fn config_of(servers: &[SocketAddr]) -> DnsConfig {
     DnsConfig {
         servers: servers.to_vec(),
@@ -215,7 +215,7 @@ fn answer(query: &[u8], code: u8, counts: [u8; 3], records: &[u8]) -> Vec<u8> {
     message
 }
 
-/// An A record for the question's name, whose last byte tells who answered.
+/// An A record for the question's name. Its last byte tells which resolver answered.
 fn address(last: u8) -> Vec<u8> {
     let mut record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02".to_vec();
     record.push(last);

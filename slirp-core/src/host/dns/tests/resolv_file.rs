@@ -1,4 +1,4 @@
-//! resolv.conf: what is read out of it, and following it.
+//! resolv.conf: parsing it, and following its changes.
 
 use std::fs;
 use std::net::SocketAddr;

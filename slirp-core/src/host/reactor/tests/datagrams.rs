@@ -16,7 +16,7 @@ fn gateway(port: u16) -> std::net::SocketAddr {
     ([10, 0, 2, 2], port).into()
 }
 
-/// A remote that the guest has sent a datagram to, and where answers go to.
+/// A remote that has received a datagram of the guest, and the address for its answers.
 fn conversation(scene: &mut Scene) -> (UdpSocket, std::net::SocketAddr) {
     let remote = UdpSocket::bind("127.0.0.1:0").unwrap();
     scene.send(5000, gateway(remote.local_addr().unwrap().port()), b"question");
@@ -43,7 +43,7 @@ fn socket_that_has_much_is_served_in_pieces() {
     let mut scene = Scene::new(StackConfig::default());
     let (remote, from) = conversation(&mut scene);
     for number in 0..=DATAGRAMS_CAP {
-        // Of different lengths, so that nobody puts them together.
+        // Of different lengths, so that the kernel does not coalesce them.
         remote.send_to(&vec![7; 1 + number], from).unwrap();
     }
     scene.note();
@@ -68,7 +68,7 @@ fn datagrams_stay_in_the_hosts_kernel_while_the_link_is_full() {
     let now = scene.reactor.now();
     scene.reactor.serve_backlog(now).unwrap();
     assert_eq!(scene.reactor.backlog.len(), 1);
-    // The guest reads, and so there is room again.
+    // The guest reads, so there is room again.
     scene.heard();
     scene.reactor.resume(now).unwrap();
     scene.serve();
@@ -140,7 +140,7 @@ fn echo_goes_out_and_its_reply_or_its_failure_comes_back() {
         assert_eq!((heard.len(), &heard[0][20..22]), (1, &[3, 1][..]));
         assert_eq!(heard[0][28 + 24..], [0, 77, 0, 3], "the request that it is about");
         assert_eq!(scene.discards(DiscardReason::HostSendFailed), 1);
-        // Where the host permits no echo, the flow ends, and its socket with it.
+        // If the host permits no echo, the flow ends with its socket.
         let now = scene.reactor.now();
         let flow = scene.reactor.list_flows(0, now).flows[0].id;
         let error = EchoOpenError::NotPermitted;
@@ -168,7 +168,7 @@ fn datagram_that_is_too_large_for_the_path_is_told_once() {
         assert_eq!((heard.len(), &heard[0][20..22]), (1, &[3, 4][..]));
         assert_eq!(heard[0][26..28], 1300_u16.to_be_bytes());
         assert_eq!(scene.discards(DiscardReason::HostSendFailed), 1);
-        // Looking for the MTU may have turned up errors of other datagrams.
+        // Reading the MTU may have revealed errors of other datagrams.
         assert_eq!(scene.reactor.backlog.len(), 1, "its socket is looked at without an event");
         scene.serve();
         assert!(scene.heard().is_empty() && scene.reactor.backlog.is_empty());

@@ -1,4 +1,4 @@
-//! Remotes that come by way of forward rules.
+//! Remotes that connect through forward rules.
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -81,7 +81,7 @@ fn remote_that_is_evicted_is_reset_before_its_place_is_taken() {
     let error = first.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(scene.flows(), 1);
-    // The one that came for it lives.
+    // The connection that took its place lives.
     second.set_nonblocking(true).unwrap();
     assert_eq!((&second).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
@@ -111,7 +111,7 @@ fn port_with_many_datagrams_is_served_in_pieces() {
     let (mut scene, host) = scene(ForwardProtocol::Udp, 5, StackConfig::default());
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     for number in 0..=DATAGRAMS_CAP {
-        // Of different lengths, so that nobody puts them together.
+        // Of different lengths, so that the kernel does not coalesce them.
         client.send_to(&vec![7; 1 + number], host).unwrap();
     }
     scene.note();

@@ -1,4 +1,4 @@
-//! Members that come and go, with their rules.
+//! Members that join and leave, with their rules.
 
 use std::os::fd::OwnedFd;
 
@@ -97,7 +97,7 @@ fn member_whose_asker_has_gone_is_not_kept() {
     let id = answer.try_recv().unwrap().unwrap();
     let members: Vec<_> = reactor.members().into_iter().map(|(id, _)| id).collect();
     assert_eq!(members, [id]);
-    // Its device is lost; word of that may come twice.
+    // Its device is lost; that may be reported twice.
     mailbox.send(Message::MemberLost(id));
     mailbox.send(Message::MemberLost(id));
     mailbox.send(Message::Shutdown);

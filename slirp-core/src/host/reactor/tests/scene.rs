@@ -27,8 +27,8 @@ pub(super) fn rule(protocol: ForwardProtocol, host: SocketAddr, guest_port: u16)
     Forward::new(protocol, host, ([10, 0, 2, 100], guest_port).into())
 }
 
-/// A free port of a loopback address that no other test uses. The other protocol's has been taken
-/// and given back, so that this one's was never in use.
+/// A free port of a loopback address that no other test uses. It was found by opening the other
+/// protocol's port of this number, so this one was never in use.
 pub(super) fn free_port(address: [u8; 4], protocol: ForwardProtocol) -> SocketAddr {
     let any = SocketAddr::from((address, 0));
     match protocol {
@@ -67,7 +67,7 @@ impl Scene {
         self.send_each(&[from], to, payload);
     }
 
-    /// The same from several ports, read as one batch.
+    /// The guest sends the datagram from several ports; the loop reads them as one batch.
     pub(super) fn send_each(&mut self, from: &[u16], to: SocketAddr, payload: &[u8]) {
         for &from in from {
             let mut frame = [&[0x52, 0x55, 10, 0, 2, 2][..], &GUEST_MAC, &[8, 0]].concat();
@@ -77,7 +77,7 @@ impl Scene {
         self.listen();
     }
 
-    /// The guest tells where it is.
+    /// The guest announces its address.
     pub(super) fn tell_address(&mut self) {
         let arp = [0, 1, 8, 0, 6, 4, 0, 2];
         let frame = [
@@ -127,7 +127,7 @@ impl Scene {
         heard
     }
 
-    /// What a turn does about host sockets that have something.
+    /// Serves ready host sockets, as a turn does.
     pub(super) fn serve(&mut self) {
         let now = self.reactor.now();
         self.reactor.serve_backlog(now).unwrap();
