@@ -11,13 +11,13 @@ use crate::time::Instant;
 /// Engine microseconds per microsecond.
 pub(super) const DILATION: u64 = 5;
 
-/// What the engine is told that the time is.
+/// The time as the engine sees it.
 pub(super) fn to_engine(now: Instant) -> smoltcp::time::Instant {
     let micros = now.as_micros().saturating_mul(DILATION);
     smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
-/// When the engine's instant really is; rounded up so that a timer is never looked at too early.
+/// The real time of an engine instant, rounded up so that no timer fires early.
 pub(super) fn from_engine(at: smoltcp::time::Instant) -> Instant {
     let micros = u64::try_from(at.total_micros()).unwrap_or(0);
     Instant::from_micros(micros.div_ceil(DILATION))

@@ -1,15 +1,15 @@
 //! One TCP connection with the guest, awake or parked.
 //!
-//! Owns the smoltcp socket, and the record of what has been promised to the guest (the edge of the
-//! window, the end of what was sent), which the [`fence`] keeps. The engine drives it; the flow
-//! lends it bytes.
+//! Owns the smoltcp socket, and the record of our promises to the guest (the edge of the window,
+//! the end of the sent bytes), which the [`fence`] keeps. The engine drives it; the flow lends it
+//! bytes.
 //!
 //! | state | who may write into the rings | ends by |
 //! | --- | --- | --- |
-//! | handshaking | nobody | the guest's ACK or SYN\|ACK, a reset, the flow's time limit |
+//! | handshaking | none | the guest's ACK or SYN\|ACK, a reset, the flow's time limit |
 //! | open, half-closed | guest by segments, flow by `lend_room` | both FINs, a reset, `abort` |
-//! | parked | nobody; there are none | `unpark` by a segment or by host data |
-//! | dead | nobody | the flow drops it |
+//! | parked | none; it has no rings | `unpark` by a segment or by host data |
+//! | dead | none | the flow drops it |
 
 mod fence;
 
@@ -25,13 +25,13 @@ use super::segment::{Segment, SynOptions};
 use crate::time::Instant;
 
 /// How often a SYN is sent anew because the guest answers it from an older connection. The first
-/// reset ends that one; two more are for resets that were lost.
+/// reset ends the older connection; the other two are for lost resets.
 const REOPENINGS: u8 = 3;
 
 /// See the [module](self).
 pub(crate) struct Connection {
     socket: RingedSocket,
-    /// What the rings hold; the [engine](super::Engine) counts it.
+    /// The memory that the rings hold; the [engine](super::Engine) counts it.
     pub(super) lease: Lease,
     guest: SocketAddr,
     remote: SocketAddr,
@@ -40,20 +40,22 @@ pub(crate) struct Connection {
     guest_mss: u16,
     /// Bytes of the largest segment that the engine sends.
     segment_len: usize,
-    /// What is added to the engine's sequence numbers to get the guest's.
+    /// Added to the engine's sequence numbers to get the guest's.
     offset: u32,
     /// The sequence number that the guest sees first.
     our_isn: u32,
     pub(super) reopenings_left: u8,
-    /// First sequence number of the guest that it may not send yet; known once something was sent.
+    /// The right edge of the guest's send window: its first sequence number that it may not send
+    /// yet. Known once a segment was sent.
     edge: Option<u32>,
-    /// Whether the engine takes the window to end where the guest was told (defect B1).
+    /// Whether the engine's view of the window edge equals the advertised edge (defect B1);
+    /// otherwise segments wholly beyond the edge are discarded.
     is_edge_exact: bool,
-    /// The engine's sequence number behind everything that was sent.
+    /// The engine's sequence number after everything that was sent.
     sent_end: Option<u32>,
-    /// The acknowledgement that was sent last: the next byte that we want.
+    /// The last acknowledgement that was sent: the next byte that we expect.
     guest_next: u32,
-    /// The guest's sequence number behind every byte that it sent.
+    /// The guest's sequence number after every byte that it sent.
     guest_end: u32,
     /// The guest's sequence number at the start of the ring.
     guest_start: u32,
@@ -61,21 +63,21 @@ pub(crate) struct Connection {
     pub(super) given: usize,
     /// The window field that the guest sent last.
     guest_window: u16,
-    /// Bytes that it may be sent beyond `acked_end`. After a SYN|ACK that need not be
+    /// The guest's window in bytes, counted from `acked_end`. After a SYN|ACK it may differ from
     /// `guest_window` scaled.
     guest_window_len: u32,
-    /// The engine's sequence number behind everything that the guest has acknowledged.
+    /// The engine's sequence number after everything that the guest has acknowledged.
     acked_end: Option<u32>,
-    /// What `acked_end` was at `progress_at`, and has been since.
+    /// The value of `acked_end` since `progress_at`.
     progress: Option<u32>,
     progress_at: Instant,
     pub(super) empty_segments: u8,
-    /// The guest's sequence number behind its FIN, once that was taken.
+    /// The guest's sequence number after its FIN, once the FIN was taken.
     guest_fin_end: Option<u32>,
     is_killed: bool,
 }
 
-/// Everything about an established connection with nothing queued or in flight.
+/// The full state of an established connection with nothing queued or in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
     pub(super) guest: SocketAddr,
@@ -89,19 +91,19 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
-    /// A SYN without an MSS option stands for the default; waking must not raise it.
+    /// A SYN without an MSS option means the default MSS; waking must not raise it.
     pub(super) fn engine_mss_cap(&self) -> u16 {
         if self.options.mss.is_some() { u16::MAX } else { self.guest_mss }
     }
 
-    /// The SYN that the connection would have begun with, had it begun here.
+    /// A synthetic SYN that would lead to this connection.
     pub(super) const fn opening(&self) -> Segment {
         Segment::syn(self.guest, self.remote, self.guest_next.wrapping_sub(1), self.window)
     }
 }
 
 impl Connection {
-    /// A connection that is to [`listen`](Self::listen) for exactly `syn`.
+    /// A connection that will [`listen`](Self::listen) for exactly `syn`.
     pub(super) fn answering(
         syn: &Segment,
         options: SynOptions,
@@ -121,8 +123,8 @@ impl Connection {
         }
     }
 
-    /// A connection that is to [`connect`](Self::connect) to the guest. The sizes of segments (the
-    /// guest's and the engine's) are a guess until the guest's SYN|ACK tells.
+    /// A connection that will [`connect`](Self::connect) to the guest. The segment sizes (the
+    /// guest's and the engine's) are a guess until the guest's SYN|ACK arrives.
     pub(super) fn opening(
         (guest, remote): (SocketAddr, SocketAddr),
         (guest_mss, engine_mss): (u16, u16),
@@ -185,7 +187,7 @@ impl Connection {
     }
 
     /// Whether `segment` is from an older connection: it acknowledges something other than our SYN,
-    /// or comes before that has left.
+    /// or comes before our SYN was sent.
     pub(super) fn is_forgotten_by(&self, segment: &Segment) -> bool {
         self.is_opening()
             && segment.is_ack()
@@ -203,13 +205,13 @@ impl Connection {
         self.sent_end.is_none()
     }
 
-    /// The sequence number that the guest is to see first, whatever the engine begins with.
+    /// Sets the first sequence number that the guest sees, whatever the engine begins with.
     pub(super) const fn begin_at(&mut self, isn: u32) {
         self.our_isn = isn;
     }
 
     /// The guest has answered our SYN: from here on its sequence numbers, segment sizes and shift
-    /// are known. It knows our window from the SYN, whose field is never scaled.
+    /// are known. The guest knows our window from the SYN, whose window field is never scaled.
     pub(super) fn note_answer(
         &mut self,
         answer: &Segment,
@@ -230,23 +232,23 @@ impl Connection {
         self.is_edge_exact = false;
     }
 
-    /// Lets `look` read the set that holds only the connection's socket.
+    /// Calls `look` with the set that holds only the connection's socket.
     pub(super) fn with_set<R>(&self, look: impl FnOnce(&SocketSet<'_>) -> R) -> R {
         self.socket.with_dependent(|_, one| look(&one.set))
     }
 
-    /// Lets `work` change the set that holds only the connection's socket.
+    /// Calls `work` with the set that holds only the connection's socket.
     pub(super) fn with_set_mut<R>(&mut self, work: impl FnOnce(&mut SocketSet<'_>) -> R) -> R {
         self.socket.with_dependent_mut(|_, one| work(&mut one.set))
     }
 
-    /// The largest segment that the guest takes.
+    /// The guest's MSS in bytes.
     pub(crate) const fn guest_mss(&self) -> u16 {
         self.guest_mss
     }
 
-    /// What a parked connection consists of; `None` while something is queued, in flight, missing
-    /// or half-closed.
+    /// The state to park the connection with; `None` while it is half-closed, or bytes are queued,
+    /// in flight or missing.
     pub(super) fn parked(&self) -> Option<Parked> {
         let is_quiet = self.state() == State::Established
             && self.queued_to_guest() == 0
@@ -267,7 +269,7 @@ impl Connection {
         })
     }
 
-    /// Takes over where `parked` was left; `engine_next` is the engine's next sequence number.
+    /// Continues from `parked`; `engine_next` is the engine's next sequence number.
     pub(super) fn resume(&mut self, parked: &Parked, engine_next: u32) -> bool {
         self.offset = parked.our_next.wrapping_sub(engine_next);
         self.sent_end = Some(engine_next);
@@ -278,8 +280,8 @@ impl Connection {
         self.guest_window = parked.window;
         self.guest_window_len = u32::from(parked.window) << self.guest_shift();
         self.edge = Some(parked.edge);
-        // The engine believes in the window of its synthetic SYN|ACK, not in the one the guest
-        // knows.
+        // The engine takes the window of its synthetic SYN|ACK as advertised, but the guest knows
+        // another one.
         self.is_edge_exact = false;
         self.empty_segments = 0;
         self.state() == State::Established
@@ -290,7 +292,7 @@ impl Connection {
         self.lease.is_grown()
     }
 
-    /// Takes bytes of the guest: `take` sees the next contiguous bytes and returns how many it
+    /// Lends bytes of the guest: `take` sees the next contiguous bytes and returns how many it
     /// took.
     pub(crate) fn lend_data(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
         self.with_socket_mut(|socket| {
@@ -307,7 +309,7 @@ impl Connection {
     }
 
     /// Gives bytes to the guest; see [`Engine::lend_room`](super::Engine::lend_room), which counts
-    /// the memory that this takes.
+    /// the memory.
     pub(super) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         let filled = self.with_socket_mut(|socket| {
             socket
@@ -326,7 +328,7 @@ impl Connection {
         self.lease.held()
     }
 
-    /// Bytes of the guest that wait for the host.
+    /// Bytes from the guest that wait for the host.
     pub(crate) fn queued_to_host(&self) -> usize {
         self.with_socket(|socket| socket.recv_queue())
     }
@@ -336,8 +338,8 @@ impl Connection {
         self.with_socket(|socket| socket.send_queue())
     }
 
-    /// Whether bytes to the guest are welcome: its direction is open, and there is room for a
-    /// whole segment. What fits only in part waits for the acknowledgement that is on its way.
+    /// Whether bytes to the guest can be lent: the direction is open, and there is room for a whole
+    /// segment. With less room it is better to wait for the acknowledgement that is on its way.
     pub(crate) fn has_room(&self) -> bool {
         self.with_socket(|socket| {
             let queued = socket.send_queue();
@@ -346,7 +348,7 @@ impl Connection {
         })
     }
 
-    /// Ends our direction behind what is queued.
+    /// Ends our direction after the queued bytes.
     pub(crate) fn close(&mut self) {
         self.with_socket_mut(|socket| socket.close());
     }
@@ -386,7 +388,8 @@ impl Connection {
         self.state() == State::Established
     }
 
-    /// Whether the guest has ended its direction, and we have not told it of the remote's end.
+    /// Whether the guest has ended its direction, and we have not ended ours (the state
+    /// CLOSE-WAIT).
     pub(crate) fn is_ended_by_guest(&self) -> bool {
         self.state() == State::CloseWait
     }
@@ -397,7 +400,7 @@ impl Connection {
         self.guest_fin_end.is_some()
     }
 
-    /// Remembers the guest's FIN, which later states no longer show; `segment` was taken last.
+    /// Records the guest's FIN, which later states no longer show; `segment` was taken last.
     pub(super) fn note_state(&mut self, segment: &Segment) {
         let is_finished = matches!(
             self.state(),
@@ -413,8 +416,8 @@ impl Connection {
         self.state() == State::TimeWait
     }
 
-    /// Whether nothing can come of the connection any more: reset, closed, or a handshake that a
-    /// reset has put back to listening.
+    /// Whether the connection is over: reset, closed, or a handshake that a reset has put back to
+    /// listening.
     pub(crate) fn is_dead(&self) -> bool {
         self.is_killed || matches!(self.state(), State::Closed | State::Listen)
     }

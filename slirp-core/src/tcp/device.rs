@@ -1,7 +1,7 @@
 //! The smoltcp device: one packet in, at most one packet out, no queue.
 //!
-//! Owns nothing; it borrows the packet that is being handled and the buffer that an answer is
-//! written to, for the length of one call into the engine.
+//! Owns nothing. For one call into the engine it borrows the packet that is being handled and the
+//! buffer for an answer.
 
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
@@ -10,7 +10,7 @@ use smoltcp::time::Instant;
 pub(super) struct Slot<'a> {
     /// The packet to be handled, from its IP header on.
     pub(super) packet: Option<&'a [u8]>,
-    /// Where a packet is written to; as long as the largest IP packet.
+    /// The buffer for an emitted packet; as long as the largest IP packet.
     pub(super) out: &'a mut [u8],
     /// How much of `out` was written.
     pub(super) written: Option<usize>,
@@ -42,8 +42,8 @@ impl Device for Slot<'_> {
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut checksum = ChecksumCapabilities::ignored();
-        // The kernel verifies the IPv4 header of every frame, so it must be real; TCP's checksum is
-        // the fence's business.
+        // The kernel verifies the IPv4 header of every frame, so it must be real; the fence fills
+        // in the TCP checksum.
         checksum.ipv4 = Checksum::Tx;
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
@@ -62,7 +62,7 @@ impl smoltcp::phy::RxToken for Incoming<'_> {
     }
 }
 
-/// The place for a packet.
+/// The buffer for an emitted packet.
 pub(super) struct Outgoing<'a> {
     out: &'a mut [u8],
     written: &'a mut Option<usize>,

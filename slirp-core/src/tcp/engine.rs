@@ -1,4 +1,4 @@
-//! The engine: smoltcp's interface and the one buffer that packets to the guest are built in.
+//! The engine: smoltcp's interface, and the buffer in which packets to the guest are built.
 //!
 //! Owns every call into smoltcp that takes a packet or produces one, and what the fence does to
 //! packets on the way: the guard on the way in; sequence translation, checksum and segmentation
@@ -35,24 +35,24 @@ use seal::{finish_packet, seal};
 
 pub(crate) use seal::checksum_and_segment;
 
-/// Largest IP packet; also the MTU that the engine believes in where the device segments.
+/// Largest IP packet; also the engine's MTU when the device segments.
 const PACKET_CAP: usize = 65_535;
 /// Room in front of a packet for the virtio-net and the Ethernet header.
 const HEADROOM: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
-/// RFC 9293 section 3.7.1: the MSS of a peer that names none; also the smallest one for which
+/// RFC 9293 section 3.7.1: the MSS of a peer that announces none; also the smallest MSS for which
 /// super-segments are built, so that a guest cannot make its own kernel cut 64 KiB into crumbs.
 const DEFAULT_MSS: u16 = 536;
-/// How much larger the ring to the guest is in a connection that moves bulk data: then the host can
-/// be read while the guest still works on what it got before (measured: eight took 6 to 9 % less
+/// How much larger the ring to the guest is in a connection that moves bulk data. The host can then
+/// be read while the guest still processes earlier bytes (measured: eight took 6 to 9 % less
 /// processor time than four and four less than two; sixteen took more than eight).
 const BULK_FACTOR: usize = 8;
-/// Empty segments in a row that a connection may emit without having received anything. An honest
-/// one emits a window update each time the window has doubled, at most one per bit of the ring;
-/// defect B3 emits them for ever.
+/// Empty segments in a row that a connection may emit without having received anything. A correct
+/// connection emits a window update each time the window has doubled, at most one per bit of the
+/// ring's length; defect B3 emits empty segments for ever.
 const EMPTY_SEGMENT_CAP: u8 = 32;
 
 /// Interval of the ring pool's ticks. A ring that no connection has needed between two ticks is
-/// freed (arbitrary; the pages of idle connections are to be back within seconds).
+/// freed (arbitrary; pages should be freed within seconds once they are idle).
 const TICK: Duration = Duration::from_secs(1);
 
 /// The settings of an engine.
@@ -103,7 +103,7 @@ impl Engine {
         Self { interface, config, rng, sequences, frame, mtu, memory, pool, tick_at: None }
     }
 
-    /// A connection that has received the guest's `syn` and will answer it.
+    /// A connection that will answer the guest's `syn`.
     pub(crate) fn accept(&mut self, syn: &Syn, now: Instant) -> Option<Connection> {
         let Syn { segment, options, .. } = syn;
         let sizes = self.segment_sizes(options, segment.destination.ip());
@@ -147,7 +147,8 @@ impl Engine {
         None
     }
 
-    /// Gives bytes to the guest: `fill` sees contiguous room and returns how much it filled.
+    /// Lends room for bytes to the guest: `fill` sees contiguous room and returns how many bytes it
+    /// wrote.
     pub(crate) fn lend_room(
         &mut self,
         connection: &mut Connection,
@@ -158,7 +159,7 @@ impl Engine {
         filled
     }
 
-    /// The guest's true MSS and the one that the engine is told.
+    /// The guest's MSS, and the MSS that the engine is told.
     fn segment_sizes(&self, options: &SynOptions, address: IpAddr) -> (u16, u16) {
         let headers = TCP_HEADER_LEN + ip_header_len(address);
         let own = usize::from(self.config.mtu).saturating_sub(headers).max(1);
@@ -172,12 +173,13 @@ impl Engine {
         (guest, largest / guest * guest)
     }
 
-    /// Hands a segment of the guest to its connection. `packet` is its IP packet without padding;
-    /// it is changed. Returns where the frame lies that answers it at once, if there is one.
+    /// Hands a segment of the guest to its connection. `packet` is its IP packet without padding,
+    /// which may be modified. Returns the range of the frame that answers it at once, if there is
+    /// one.
     ///
     /// # Errors
-    /// The reason why the segment did not reach the engine, or why the connection is dead now. With
-    /// [`DiscardReason::RingMemoryExhausted`] a reset is still to be polled.
+    /// The reason why the segment did not reach the engine, or why the connection is dead now.
+    /// After [`DiscardReason::RingMemoryExhausted`] poll once more for the reset.
     pub(crate) fn handle_segment(
         &mut self,
         connection: &mut Connection,
@@ -217,10 +219,9 @@ impl Engine {
         Ok(written.map(|len| self.finish(connection, len, link, now)))
     }
 
-    /// The guest has answered our SYN from an older connection between the same ports, which it has
-    /// not finished with (TIME-WAIT) or has not heard the end of. The reset that ends it is
-    /// returned (RFC 9293 section 3.10.7.3), and a new SYN leaves with the next poll, unless that
-    /// has happened too often.
+    /// The guest has answered our SYN from an older connection between these ports: it is in
+    /// TIME-WAIT, or the guest missed its end. Returns the reset that ends it (RFC 9293 section
+    /// 3.10.7.3). A new SYN leaves with the next poll, unless that has happened too often.
     fn reopen(
         &mut self,
         connection: &mut Connection,
@@ -238,12 +239,12 @@ impl Engine {
         self.finish_own(&reset, link)
     }
 
-    /// Where the frame lies that asks the guest whether it still has `connection`, which its kernel
-    /// answers by itself. The engine does not hear of the question, and takes the answer for an
-    /// acknowledgement that says nothing new.
+    /// Builds a keep-alive probe, which the guest's kernel answers by itself, and returns the range
+    /// of its frame. The engine does not see the probe, and takes the answer for an acknowledgement
+    /// without news.
     ///
     /// # Errors
-    /// [`DiscardReason::TcpEngineFailed`] for a connection that nothing was sent on.
+    /// [`DiscardReason::TcpEngineFailed`] for a connection on which nothing was sent.
     pub(crate) fn ask(
         &mut self,
         connection: &Connection,
@@ -253,7 +254,7 @@ impl Engine {
         self.finish_own(&question, link)
     }
 
-    /// Turns a packet of the fence, which bears the guest's sequence numbers, into a frame.
+    /// Turns a packet of the fence, which has the guest's sequence numbers already, into a frame.
     fn finish_own(
         &mut self,
         own: &[u8],
@@ -269,12 +270,12 @@ impl Engine {
         Ok(seal(frame, vnet, link, offload))
     }
 
-    /// The bytes of the frame that was built last.
+    /// The bytes of the last frame, in the range that was returned for it.
     pub(crate) fn frame(&self, range: Range<usize>) -> &[u8] {
         &self.frame[range]
     }
 
-    /// Where the next frame of `connection` to the guest lies.
+    /// Builds the next frame of `connection` to the guest, and returns its range.
     ///
     /// # Errors
     /// The reason why the connection is dead now.
@@ -298,19 +299,19 @@ impl Engine {
         connection.with_set(|set| self.interface.poll_at(now, set)).map(clock::from_engine)
     }
 
-    /// Gets a connection going again that has data to send and no timer that would send it.
+    /// Revives a connection that has data to send and no timer to send it.
     ///
-    /// Without any timer (defect B12), an acknowledgement of what is acknowledged already makes the
-    /// engine look at the window again. With data in flight that nobody acknowledges although the
-    /// window is open (defect B14), three duplicate acknowledgements make it send the first of it
-    /// again, which sets its timer as well.
+    /// Without any timer (defect B12), a repeated acknowledgement makes the engine check the window
+    /// again. If data in flight stays unacknowledged although the window is open (defect B14),
+    /// three duplicate acknowledgements make the engine retransmit its first segment, which sets
+    /// the timer as well.
     pub(crate) fn revive(&mut self, connection: &mut Connection, now: Instant) {
         if connection.queued_to_guest() == 0 || connection.is_dead() {
             return;
         }
         let is_stalled = connection.is_stalled(now);
         if self.poll_at(connection, now).is_some() {
-            // It has a timer of its own, which backs off (RFC 6298 section 5.5).
+            // The engine has its own timer, which backs off (RFC 6298 section 5.5).
             return;
         }
         let nudges = if is_stalled {
@@ -320,7 +321,7 @@ impl Engine {
         };
         for nudge in nudges {
             if self.ingress(connection, &nudge, now).is_err() {
-                // A panic has ended the connection, which its flow finds out by itself.
+                // A panic has ended the connection; its flow finds out by itself.
                 return;
             }
         }
@@ -344,7 +345,7 @@ impl Engine {
     /// At most one packet out of smoltcp. Returns its length; it lies in the frame.
     ///
     /// # Errors
-    /// The same as [`ingress`](Self::ingress).
+    /// As [`ingress`](Self::ingress).
     pub(super) fn egress(
         &mut self,
         connection: &mut Connection,
@@ -370,8 +371,8 @@ impl Engine {
             .with_set_mut(|set| catch_unwind(AssertUnwindSafe(|| call(interface, &mut slot, set))));
         let written = slot.written;
         if outcome.is_err() {
-            // A panic is a defect that the guard does not know. It must not take the other flows
-            // along: this connection ends, and the interface, which may be half-changed, is new.
+            // A panic is a defect that the guards do not know. It must not affect other flows: this
+            // connection ends, and the interface, which may be inconsistent, is replaced.
             connection.kill();
             self.interface = new_interface(&mut self.rng, &mut self.frame, self.mtu);
             return Err(DiscardReason::TcpEngineFailed);
@@ -397,8 +398,8 @@ impl Engine {
 
     /// The sequence number that a connection begins with: a clock of 4 us, and an offset for each
     /// pair of ends (RFC 9293 section 3.4.1, RFC 6528 section 3). So the next connection between
-    /// the same ports begins above where the last one ended, which a guest in TIME-WAIT asks for.
-    /// The hash need not be more than seeded: nobody but the guest and we are on this link.
+    /// these ports begins above the end of the last one, as a guest in TIME-WAIT requires. A seeded
+    /// hash is enough: only the guest and we are on this link.
     fn initial_sequence(&self, connection: &Connection, now: Instant) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
         let (ticks, offset) =
@@ -416,8 +417,8 @@ fn new_interface(rng: &mut Rng, frame: &mut [u8], mtu: usize) -> Interface {
     interface
 }
 
-/// The MSS in the SYN that the engine sees. One without that option stands for the default, which
-/// must not be raised.
+/// The MSS in the SYN that the engine sees. A SYN without that option means the default, which must
+/// not be raised.
 const fn told_mss(options: &SynOptions, (guest_mss, engine_mss): (u16, u16)) -> u16 {
     if options.mss.is_some() { engine_mss } else { guest_mss }
 }

@@ -1,9 +1,9 @@
-//! What the rings of all connections hold of the machine's memory.
+//! The memory that the rings of all connections hold.
 //!
 //! Owns the count and its cap. A ring costs only the pages that were written to, so these pages are
-//! counted instead of the allocation: a connection that carried one request holds two pages, one
-//! that moved bulk data up to both of its rings. Pages that an earlier connection wrote to count as
-//! well; above an eighth of the cap, connections get new rings.
+//! counted instead of the allocation. A connection that carried one request holds two pages; a
+//! connection that moved bulk data holds up to both of its rings. Pages that an earlier connection
+//! wrote to count as well; above an eighth of the cap, connections get new rings.
 //!
 //! | [`Level`] | at most | what follows |
 //! | --- | --- | --- |
@@ -14,12 +14,13 @@
 //!
 //! While memory is tight the host is read in pieces of [`TIGHT_LEN`].
 //!
-//! Rings to the guest that have grown are counted by number as well. That number has a cap, too, in
-//! each part and in the whole.
+//! Rings to the guest that have grown are counted by number as well. That number has a cap, too,
+//! for each part and for the whole.
 //!
-//! An honest guest does not get there. A hostile guest that opens connections to a remote which
-//! does not read, and fills the window of each, could otherwise make us hold `flows` times both
-//! rings. Each member of a shared network has a part of the cap, so that it hurts only itself.
+//! An ordinary guest does not reach the cap. A hostile guest could open connections to a remote
+//! that does not read, and fill the window of each; without a cap we would then hold `flows` times
+//! both rings. Each member of a shared network has a part of the cap, so a hostile member hurts
+//! only itself.
 //!
 //! Each connection holds one [`Lease`]. [`RingMemory::release`] takes the lease back by value when
 //! the connection ends. A part whose member has left stays until its last lease is back.
@@ -34,8 +35,8 @@ use crate::member::MemberId;
 
 /// The smallest page of any machine that Linux runs on; larger pages are counted too low.
 const PAGE: usize = 4096;
-/// Bytes that are taken from the host for a connection at a time while memory is tight (arbitrary:
-/// the largest segment, so that each is still worth its system calls).
+/// Most bytes that are read from the host at a time for a connection while memory is tight
+/// (arbitrary: the largest segment, so that each read is still worth its system call).
 pub(crate) const TIGHT_LEN: usize = 64 * 1024;
 /// Bytes that a connection may hold for its next data however tight memory is: a page of each ring.
 pub(super) const MIN_HELD: usize = 2 * PAGE;
@@ -58,7 +59,7 @@ struct Count {
     grown: usize,
     grown_cap: usize,
     leases: usize,
-    /// Whether new connections may be counted here: false once the part's member has left.
+    /// Whether new connections may be counted here; false once the part's member has left.
     is_assigned: bool,
 }
 
@@ -84,7 +85,7 @@ impl Count {
     }
 }
 
-/// Names a part; `None` where there are no parts.
+/// Index of a part; `None` for a guest without one.
 type PartId = Option<usize>;
 
 /// The counts of all connections.
@@ -96,7 +97,7 @@ pub(super) struct RingMemory {
     others: PartId,
     members: BTreeMap<MemberId, usize>,
     addresses: BTreeMap<IpAddr, MemberId>,
-    /// One part is the whole divided by this; 1 where the whole is not split.
+    /// One part is the whole divided by this; 1 when the whole is not split.
     divisor: usize,
 }
 
@@ -119,7 +120,7 @@ impl RingMemory {
         self.addresses.extend(addresses.map(|address| (address, id)));
     }
 
-    /// Forgets that guest. Its connections count against its part until they end.
+    /// Forgets the guest `id`. Its connections count against its part until they end.
     pub(super) fn unassign(&mut self, id: MemberId) {
         self.addresses.retain(|_, &mut member| member != id);
         if let Some(part) = self.members.remove(&id) {
@@ -160,7 +161,8 @@ impl RingMemory {
         part.and_then(|part| self.parts.get(part))
     }
 
-    /// Counts what `rings` hold already for a new connection of `guest`.
+    /// Starts to count `rings` for a new connection of `guest`, with the pages that they hold
+    /// already.
     pub(super) fn lease(&mut self, guest: IpAddr, rings: &Rings) -> Lease {
         let mut lease = Lease {
             part: self.part_of(guest),
@@ -180,7 +182,7 @@ impl RingMemory {
         lease
     }
 
-    /// Counts no longer what a connection has held.
+    /// Stops counting the memory of a connection.
     #[expect(clippy::needless_pass_by_value, reason = "a lease is given back once")]
     pub(super) fn release(&mut self, lease: Lease) {
         let (held, grown) = (lease.held(), usize::from(lease.is_grown));
@@ -249,7 +251,7 @@ struct Extent {
     ring_len: usize,
     /// Bytes from the start of the ring, by this connection.
     written: usize,
-    /// The same in whole pages, by this connection or an earlier one.
+    /// Bytes of whole pages that this connection or an earlier one wrote to.
     held: usize,
 }
 
@@ -405,7 +407,7 @@ mod tests {
         memory.release(first);
         let third = grown(&mut memory, GUEST);
         assert!(!may_grow(&mut memory, GUEST) && !may_grow(&mut memory, OTHER));
-        // Where there are more members than parts, the whole is the limit.
+        // With more members than parts, the whole is the limit.
         let mut rest = Vec::new();
         for last in 102..104 {
             let guest = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, last));
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn member_that_has_used_up_its_part_leaves_the_others_theirs() {
+    fn member_that_has_used_up_its_part_does_not_affect_other_parts() {
         let mut memory = RingMemory::new(32 * PAGE, 0, 4);
         memory.assign(MemberId(1), [GUEST].into_iter());
         memory.assign(MemberId(2), [OTHER].into_iter());
@@ -437,7 +439,7 @@ mod tests {
         assert!(memory.level(&other) < Level::Tight);
         let nested = IpAddr::V4(core::net::Ipv4Addr::new(10, 9, 9, 9));
         assert!(memory.level_for(nested) < Level::Exhausted);
-        // An address behind it is one of its own.
+        // An address behind the member counts as the member's.
         memory.assign(MemberId(1), [nested].into_iter());
         assert_eq!(memory.level_for(nested), Level::Exhausted);
         assert!(memory.level_for(OTHER) < Level::Exhausted);

@@ -1,11 +1,11 @@
 //! The rings of a connection, and the pool that keeps them for the next one.
 //!
-//! Owns the memory that smoltcp's socket keeps bytes in, and the socket, which only borrows it: a
-//! socket is never used again (defect B8), but its rings are. They are as large as the window that
-//! the guest is offered, while most connections write to a small part of them. Having the kernel
-//! take the pages of that part back, only to ask for them again with the next connection, takes
-//! longer than overwriting them (measured with answers of 30 kB: a fifth of all processor time that
-//! a connection costs).
+//! Owns the memory in which smoltcp's socket keeps bytes, and the socket, which only borrows that
+//! memory. A socket is never reused (defect B8), but its rings are. Rings are as large as the
+//! window that the guest is offered, while most connections write to a small part of them.
+//! Returning the pages of that part to the kernel and faulting them in again for the next
+//! connection takes longer than overwriting them (measured with answers of 30 kB: a fifth of all
+//! processor time that a connection costs).
 //!
 //! A ring in the pool reads as zeros. How far it was written to is known, because the [memory] that
 //! a connection holds is counted. Above an eighth of the cap the pool is bypassed: new rings start
@@ -24,22 +24,22 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer};
 
 use super::memory::{Lease, Level, in_pages};
 
-/// Bytes that rings of the usual length hold at most in the pool: a page of each ring of 500
-/// connections, or as much as the rings of eight that moved bulk data.
+/// Most bytes that free rings of the usual length may hold: a page of each ring of 500 connections,
+/// or as much as the rings of eight that moved bulk data.
 const SPARE_CAP: usize = 4 * 1024 * 1024;
-/// The same of the larger rings to the guest: four.
+/// Most bytes that free larger rings to the guest may hold: four of them.
 const SPARE_GROWN_CAP: usize = 8 * 1024 * 1024;
 /// Bytes that a connection may hold beyond what it has written itself once it has outlived
-/// [`EXCESS_TICKS`] ticks (both arbitrary: little beside its rings, and long beside a short
-/// connection).
+/// [`EXCESS_TICKS`] ticks (both arbitrary: few compared with its rings, and long compared with a
+/// short connection).
 const EXCESS: usize = 64 * 1024;
 const EXCESS_TICKS: u64 = 2;
 
-/// A ring; it reads as zeros, unless it is in use.
+/// A ring; its bytes are zero unless it is in use.
 #[derive(Debug)]
 pub(super) struct Ring {
     bytes: Box<[u8]>,
-    /// How far it was ever written to: so much of it is in memory.
+    /// How far it was ever written to; that part of it is resident.
     touched: usize,
 }
 
@@ -52,13 +52,13 @@ impl Ring {
         self.bytes.len()
     }
 
-    /// How far it was written to before it was taken.
+    /// How far the ring was written to before it was taken.
     pub(super) const fn touched(&self) -> usize {
         self.touched
     }
 
-    /// Bytes of memory that it holds. An untouched ring counts as a page, so that there are not too
-    /// many of those either.
+    /// Bytes of memory that it holds. An untouched ring counts as a page, so that the number of
+    /// untouched rings is bounded, too.
     fn held(&self) -> usize {
         in_pages(self.touched.max(1))
     }
@@ -73,7 +73,7 @@ pub(super) struct Rings {
     pub(super) send: Ring,
     /// Whether the ring to the guest is a larger one.
     pub(super) is_grown: bool,
-    /// The pool's number of ticks when they were taken.
+    /// The pool's number of ticks when the rings were taken.
     pub(super) taken_at: u64,
 }
 
@@ -109,7 +109,7 @@ impl FreeList {
         ring
     }
 
-    /// Takes back a ring whose first `written` bytes are not zero any more.
+    /// Takes back a ring whose first `written` bytes may differ from zero.
     fn give_back(&mut self, mut ring: Ring, written: usize) {
         ring.touched = ring.touched.max(written);
         if self.held + ring.held() <= self.cap {
@@ -160,7 +160,7 @@ impl RingPool {
         Rings { receive, send, is_grown: false, taken_at: self.ticks }
     }
 
-    /// The same as [`rings`](Self::rings) with a larger ring to the guest.
+    /// As [`rings`](Self::rings), with a larger ring to the guest.
     pub(super) fn grown_rings(&mut self, level: Level) -> Rings {
         let (receive, send) = (self.usual.take(level), self.grown.take(level));
         Rings { receive, send, is_grown: true, taken_at: self.ticks }
@@ -174,13 +174,13 @@ impl RingPool {
         send.give_back(rings.send, to_guest);
     }
 
-    /// Whether new rings would hold a good deal less than those of `lease`, and the connection has
-    /// stayed long enough for that.
+    /// Whether the rings of `lease` should be exchanged: new rings would hold much less, and the
+    /// connection has lived long enough.
     pub(super) const fn hold_excess(&self, lease: &Lease) -> bool {
         lease.excess() > EXCESS && self.ticks >= lease.leased_at() + EXCESS_TICKS
     }
 
-    /// Frees the rings that were not needed since the last tick. Returns whether others are left.
+    /// Frees the rings that were not needed since the last tick. Returns whether any are left.
     pub(super) fn tick(&mut self) -> bool {
         self.ticks += 1;
         self.usual.tick();
@@ -196,16 +196,16 @@ pub(super) struct OneSocket<'r> {
 }
 
 impl<'r> OneSocket<'r> {
-    /// smoltcp cuts segments out of contiguous bytes: a ring that holds whole segments does not end
-    /// in a runt each time around.
+    /// smoltcp cuts segments out of contiguous bytes, so a ring of whole segments does not end in a
+    /// runt in each round.
     fn new(rings: &'r mut Rings, segment_len: usize) -> Self {
         let whole = rings.send.len() / segment_len * segment_len;
         let mut socket = Socket::new(
             SocketBuffer::new(&mut rings.receive.bytes[..]),
             SocketBuffer::new(&mut rings.send.bytes[..whole]),
         );
-        // Acknowledgements are timed by the flow, and with a rewritten MSS Nagle's algorithm would
-        // hold everything below 64 KiB back.
+        // The flow times acknowledgements, and with a rewritten MSS Nagle's algorithm would hold
+        // back everything below 64 KiB.
         socket.set_ack_delay(None);
         socket.set_nagle_enabled(false);
         let mut set = SocketSet::new(Vec::with_capacity(1));

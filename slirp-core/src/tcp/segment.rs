@@ -1,7 +1,7 @@
 //! One TCP segment inside its IP packet, read and patched in place.
 //!
-//! Owns the handful of fields that the fence needs to see or change without building the segment
-//! anew (RFC 9293 section 3.1, options of RFC 9293 section 3.2, RFC 7323 and RFC 2018).
+//! Owns the few fields that the fence reads or changes without rebuilding the segment (RFC 9293
+//! section 3.1, options of RFC 9293 section 3.2, RFC 7323 and RFC 2018).
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -50,7 +50,7 @@ impl Segment {
     /// # Errors
     /// [`DiscardReason::FrameTruncated`], [`DiscardReason::TransportHeaderInvalid`] for an
     /// impossible data offset or a port zero, [`DiscardReason::TcpFlagsInvalid`] for combinations
-    /// that mean an attack or a defect (SYN with FIN or RST, FIN with RST, none of them all).
+    /// that indicate an attack or a defect (SYN with FIN or RST, FIN with RST, no flag at all).
     pub(crate) fn parse(ip: &IpHeader, packet: &[u8]) -> Result<Self, DiscardReason> {
         let at = ip.header_len;
         let tcp = packet.get(at..).ok_or(DiscardReason::FrameTruncated)?;
@@ -90,7 +90,7 @@ impl Segment {
         })
     }
 
-    /// A SYN without payload, as if parsed.
+    /// A synthetic SYN without payload.
     pub(crate) const fn syn(
         source: SocketAddr,
         destination: SocketAddr,
@@ -136,7 +136,7 @@ impl Segment {
         self.payload_len + self.is_syn() as u32 + self.is_fin() as u32
     }
 
-    /// The sequence number behind the segment.
+    /// The sequence number after the segment.
     pub(crate) const fn end(&self) -> u32 {
         self.seq.wrapping_add(self.sequence_len())
     }
@@ -160,16 +160,16 @@ impl Segment {
         packet[self.at + 16..self.at + 18].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    /// Cuts the payload to `keep` bytes and clears FIN and PSH, which stood behind the cut.
-    /// Returns the new length of the packet; its IP header says the same.
+    /// Cuts the payload to `keep` bytes and clears FIN and PSH, which belong after the cut. Returns
+    /// the new length of the packet; its IP header says the same.
     pub(crate) fn truncate(&mut self, packet: &mut [u8], keep: u32) -> usize {
         self.flags &= !(FLAG_FIN | FLAG_PSH);
         packet[self.at + 13] = self.flags;
         self.shorten(packet, keep)
     }
 
-    /// Takes the whole payload away and lets the segment start behind it, with its flags. Returns
-    /// the new length of the packet; its IP header says the same.
+    /// Removes the whole payload. The segment then starts after it and keeps its flags. Returns the
+    /// new length of the packet; its IP header says the same.
     pub(super) fn behead(&mut self, packet: &mut [u8]) -> usize {
         self.set_seq(packet, self.seq.wrapping_add(self.payload_len));
         self.shorten(packet, 0)
@@ -177,7 +177,7 @@ impl Segment {
 
     fn shorten(&mut self, packet: &mut [u8], keep: u32) -> usize {
         self.payload_len = keep;
-        // The payload was cut, so what is left still fits the 16 bits that it came from.
+        // The payload was cut, so the length still fits the 16 bits that it came from.
         let keep = usize::try_from(keep).unwrap_or(0);
         let len = self.at + self.header_len + keep;
         let (field, value) = match self.source.ip() {
@@ -197,7 +197,7 @@ impl Segment {
 /// refused or quoted.
 #[derive(Clone, Debug)]
 pub(crate) struct Syn {
-    /// Without the payload that it may have carried (RFC 7413): the engine would not take that.
+    /// Without a payload (RFC 7413), which the engine would not take.
     pub(crate) segment: Segment,
     pub(crate) options: SynOptions,
     /// Its IP packet up to the end of the TCP header, for ICMP errors to quote.
@@ -215,19 +215,19 @@ impl Syn {
     }
 }
 
-/// The options of a SYN that outlive it.
+/// The options of a SYN that stay in force after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SynOptions {
-    /// Largest segment that the sender takes.
+    /// The sender's MSS in bytes.
     pub(crate) mss: Option<u16>,
     /// Shift of the sender's windows.
     pub(crate) window_scale: Option<u8>,
-    /// Whether selective acknowledgements may be sent to it.
+    /// Whether selective acknowledgements may be sent to the sender of the SYN.
     pub(crate) sack_permitted: bool,
 }
 
 impl SynOptions {
-    /// Options that say nothing but the largest segment.
+    /// Options with an MSS alone.
     pub(super) fn with_mss(mss: u16) -> Self {
         Self { mss: Some(mss), ..Self::default() }
     }
@@ -263,7 +263,7 @@ impl SynOptions {
         found
     }
 
-    /// The option bytes that say the same, padded to a multiple of four.
+    /// The options as bytes, padded to a multiple of four.
     pub(crate) fn emit(&self, mss: u16) -> Vec<u8> {
         let [m0, m1] = mss.to_be_bytes();
         let mut options = vec![OPTION_MSS, 4, m0, m1];
@@ -277,8 +277,8 @@ impl SynOptions {
     }
 }
 
-/// A whole IP packet with the reset that answers `segment` (RFC 9293 section 3.10.7.1); none for a
-/// reset. The TCP checksum field is zero; the sender fills it in.
+/// A whole IP packet with the reset that answers `segment` (RFC 9293 section 3.10.7.1); `None` if
+/// `segment` is a reset. The TCP checksum field is zero; the sender fills it in.
 pub(crate) fn emit_reset(segment: &Segment) -> Option<Vec<u8>> {
     if segment.is_rst() {
         return None;

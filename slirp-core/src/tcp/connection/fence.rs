@@ -1,8 +1,9 @@
-//! The fence of one connection: what goes into the engine, and what comes out of it.
+//! The fence of one connection: it checks segments into the engine and translates segments out of
+//! it.
 //!
 //! Owns the guards against the engine's defects (see [`tcp`](crate::tcp)), the record of what guest
-//! and engine have told each other, and the translation between the engine's sequence numbers and
-//! the guest's.
+//! and engine have announced to each other, and the translation between the engine's sequence
+//! numbers and the guest's.
 
 use core::time::Duration;
 
@@ -11,13 +12,14 @@ use crate::discard::DiscardReason;
 use crate::tcp::segment::{Segment, emit_ack, is_before};
 use crate::time::Instant;
 
-/// How long bytes may be in flight before the fence has them sent again. The engine's own timer is
-/// due after 200 ms; this is for when it has lost it.
+/// How long bytes may be in flight before the fence makes the engine send them again. The engine's
+/// own timer is due after 200 ms; this covers defects that lose that timer.
 const STALL: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Whether the segment only says again that our FIN is missing. Three of these would stop the
-    /// engine's retransmission timer for good (defect B11); the timer knows without them.
+    /// Whether the segment is a duplicate acknowledgement that only our FIN is missing; if so, it
+    /// is not shown to the engine. Three of them would stop the engine's retransmission timer for
+    /// good (defect B11), and the timer does not need them.
     pub(in crate::tcp) fn is_fin_missed(&self, segment: &Segment) -> bool {
         segment.is_ack()
             && segment.is_empty()
@@ -29,8 +31,8 @@ impl Connection {
                 .is_some_and(|end| segment.ack.wrapping_sub(self.offset).wrapping_add(1) == end)
     }
 
-    /// Whether the segment asks if we are still there: it repeats the byte before the next one, or
-    /// only its number (RFC 1122 section 4.2.3.6).
+    /// Whether the segment is a keep-alive probe: it repeats the byte before the next one, or only
+    /// its number (RFC 1122 section 4.2.3.6).
     pub(crate) fn is_probed_by(&self, segment: &Segment) -> bool {
         segment.is_ack()
             && !segment.is_rst()
@@ -40,8 +42,7 @@ impl Connection {
             && !self.is_handshaking()
     }
 
-    /// Lets through what the engine can be trusted with; see the guards B1, B2, B6, B7, B10
-    /// and B13.
+    /// Passes only what the engine handles correctly; see the guards B1, B2, B6, B7, B10 and B13.
     /// Returns the packet, which may have become shorter.
     ///
     /// # Errors
@@ -60,7 +61,7 @@ impl Connection {
         }
         let payload_end = segment.seq.wrapping_add(segment.payload_len);
         if segment.is_fin() && segment.payload_len > 0 && payload_end == self.guest_next {
-            // The engine took the payload when it was out of order, and forgot the FIN.
+            // The engine took the payload out of order, and forgot the FIN.
             let len = segment.behead(packet);
             return Ok(&packet[..len]);
         }
@@ -82,9 +83,9 @@ impl Connection {
             return Ok(&packet[..len]);
         }
         if self.is_edge_exact {
-            // Wholly beyond the edge; a window probe asks for an ACK. The engine may believe in a
-            // larger window all the same (a probe of its own tells the guest of one that it does
-            // not note down), but it answers to old data in any case.
+            // Wholly beyond the edge; a window probe asks for an ACK. The engine may still assume a
+            // larger window (its own probe advertises one that it does not record), but it always
+            // answers old data.
             if segment.payload_len > 0 {
                 segment.set_seq(packet, self.guest_next.wrapping_sub(segment.payload_len));
             }
@@ -93,17 +94,17 @@ impl Connection {
         Err(DiscardReason::TcpBeyondWindow)
     }
 
-    /// Records a segment that goes into the engine. The engine does not say whether it takes
-    /// the segment: only what the guest has promised by it either way is noted. A reset promises
-    /// nothing, nor does the window of an acknowledgement that a later one has overtaken (RFC 9293
-    /// section 3.10.7.4, SND.WL2).
+    /// Records a segment that goes into the engine. The engine does not tell whether it takes the
+    /// segment, so only facts that hold either way are recorded. A reset tells nothing, nor does
+    /// the window of an acknowledgement older than the last one (RFC 9293 section 3.10.7.4,
+    /// SND.WL2).
     pub(in crate::tcp) fn note_received(&mut self, segment: &Segment) {
         self.empty_segments = 0;
         if segment.is_rst() {
             return;
         }
         let end = segment.seq.wrapping_add(segment.payload_len);
-        // What lies beyond the edge was cut off; a segment without bytes may name any number.
+        // Bytes beyond the edge were cut off; a segment without bytes may have any sequence number.
         if segment.payload_len > 0 && is_before(self.guest_end, end) {
             self.guest_end = end;
         }
@@ -120,14 +121,14 @@ impl Connection {
         }
     }
 
-    /// Bytes that the guest has sent, at least as many as it has written to the ring. Once around,
-    /// all of the ring is counted, and a difference that has wrapped adds nothing.
+    /// Bytes that the guest has sent, at least as many as were written to the ring. After one whole
+    /// round the entire ring is counted, so a difference that wraps around adds nothing.
     pub(in crate::tcp) fn received(&self) -> usize {
         usize::try_from(self.guest_end.wrapping_sub(self.guest_start)).unwrap_or(usize::MAX)
     }
 
-    /// An acknowledgement for the guest that repeats the number before the next one, and so has to
-    /// be answered (RFC 1122 section 4.2.3.6).
+    /// An acknowledgement for the guest that repeats the number before the next one, and so must be
+    /// answered: a keep-alive probe (RFC 1122 section 4.2.3.6).
     pub(in crate::tcp) fn question(&self) -> Option<Vec<u8>> {
         let seq = self.sent_end?.wrapping_add(self.offset).wrapping_sub(1);
         let window = self.edge?.wrapping_sub(self.guest_next) >> self.window_shift();
@@ -140,8 +141,8 @@ impl Connection {
         self.ack_with_window(self.guest_window)
     }
 
-    /// The acknowledgements that make the engine send the first unacknowledged bytes again: an
-    /// acknowledgement with another window, so that it counts anew, and three that repeat it.
+    /// The acknowledgements that make the engine send the first unacknowledged bytes again: one
+    /// with another window, so that the engine starts to count anew, and three duplicates of it.
     pub(in crate::tcp) fn duplicate_acks(&self) -> Vec<Vec<u8>> {
         let other =
             if self.guest_window == u16::MAX { u16::MAX - 1 } else { self.guest_window + 1 };
@@ -155,7 +156,7 @@ impl Connection {
     }
 
     /// Whether bytes are in flight that the guest has not acknowledged for [`STALL`] although its
-    /// window is open. Says so once per [`STALL`].
+    /// window is open. True at most once per [`STALL`]; the fence then revives the connection.
     pub(in crate::tcp) fn is_stalled(&mut self, now: Instant) -> bool {
         let is_in_flight = match (self.acked_end, self.sent_end) {
             (Some(acked), Some(sent)) => is_before(acked, sent),
@@ -174,13 +175,13 @@ impl Connection {
     }
 
     /// When [`is_stalled`](Self::is_stalled) is to be asked again, while bytes wait for the guest.
-    /// Never of a dead connection, whose bytes for the host may outlive it.
+    /// `None` for a dead connection, whose bytes for the host may outlive it.
     pub(crate) fn stalled_at(&self) -> Option<Instant> {
         (self.queued_to_guest() > 0 && !self.is_dead()).then(|| self.progress_at + STALL)
     }
 
-    /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). What
-    /// lies wholly beyond is cut to one byte, which a closed window may be probed with (RFC 9293
+    /// Cuts a segment that leaves the engine at the edge of the guest's window (defect B16). A
+    /// segment wholly beyond it is cut to one byte, which may probe a closed window (RFC 9293
     /// section 3.8.6.1). Returns the length of the packet.
     pub(in crate::tcp) fn keep_within_window(
         &self,
@@ -225,8 +226,9 @@ impl Connection {
         self.options.window_scale.unwrap_or(0).into()
     }
 
-    /// The shift of our windows: none unless the guest offered one (RFC 7323 section 2.2), else
-    /// what smoltcp derives from the ring, the bits beyond the sixteen of the window field.
+    /// The shift of our windows: zero unless the guest offered one (RFC 7323 section 2.2), else the
+    /// value that smoltcp derives from the ring: the bits of its length beyond the sixteen of the
+    /// window field.
     fn window_shift(&self) -> u32 {
         if self.options.window_scale.is_none() {
             return 0;

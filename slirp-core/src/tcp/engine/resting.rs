@@ -1,4 +1,4 @@
-//! Connections that rest or end, and the rings that they give back.
+//! Connections that are parked or end, and the rings that they give back.
 //!
 //! Owns parking and waking, the exchange of rings under a connection, and [`Engine::retire`], the
 //! one way back for rings.
@@ -41,8 +41,8 @@ impl Engine {
         (rings, lease)
     }
 
-    /// What there is to know about an idle connection, if it is fully described without its socket
-    /// and rings. The caller then [`retire`](Self::retire)s it.
+    /// The state of an idle connection, if it can be described without its socket and rings. The
+    /// caller then [`retire`](Self::retire)s the connection.
     pub(crate) fn park(&mut self, connection: &Connection, now: Instant) -> Option<Parked> {
         if self.poll_at(connection, now).is_some() {
             return None;
@@ -62,8 +62,8 @@ impl Engine {
         self.resume(parked, lent, now)
     }
 
-    /// Gives a connection a larger ring to the guest, if it is quiet at this moment. To the guest
-    /// nothing changes.
+    /// Gives a connection a larger ring to the guest, if it is quiet at this moment. The guest
+    /// notices nothing.
     pub(crate) fn grow(&mut self, connection: &mut Connection, now: Instant) {
         let Some(parked) = self.park(connection, now) else {
             return;
@@ -77,8 +77,8 @@ impl Engine {
     }
 
     /// Exchanges the rings of a connection that is quiet at this moment for new ones, if memory is
-    /// tight and that would help, or if the connection does not need what it holds. To the guest
-    /// nothing changes.
+    /// tight and that would help, or if the connection does not need the pages that it holds. The
+    /// guest notices nothing.
     pub(crate) fn renew_early(&mut self, connection: &mut Connection, now: Instant) {
         let parked = if self.pool.hold_excess(&connection.lease) {
             self.park(connection, now)
@@ -95,7 +95,7 @@ impl Engine {
         }
     }
 
-    /// A new socket is led through a handshake with itself, to where `parked` was left.
+    /// Leads a new socket through a handshake with itself, to the state in `parked`.
     fn resume(
         &mut self,
         parked: &Parked,
@@ -132,13 +132,14 @@ impl Engine {
         })
     }
 
-    /// Whether another of the guest's connections may have a large ring, and this one has a small
-    /// one.
+    /// Whether this connection may have a larger ring: its ring is small, and the guest's cap of
+    /// large rings is not reached.
     pub(crate) fn may_grow(&self, connection: &Connection) -> bool {
         !connection.is_grown() && self.memory.may_grow(&connection.lease)
     }
 
-    /// Whether the guest's connections had better hold less memory than they might.
+    /// Whether memory is tight for the guest's connections; then they are parked or get new rings
+    /// early, and the host is read in smaller pieces.
     pub(crate) fn is_memory_tight(&self, connection: &Connection) -> bool {
         self.memory.level(&connection.lease) >= Level::Tight
     }
@@ -165,13 +166,13 @@ impl Engine {
         self.tick_at = (has_free || self.is_in_use()).then(|| now + TICK);
     }
 
-    /// A member of a shared network has come, or is known by more addresses: it has its own part of
-    /// the memory.
+    /// A member of a shared network has joined or has a new address. It gets its own part of the
+    /// memory.
     pub(crate) fn handle_member(&mut self, id: MemberId, addresses: impl Iterator<Item = IpAddr>) {
         self.memory.assign(id, addresses);
     }
 
-    /// A member has gone.
+    /// A member has left.
     pub(crate) fn handle_member_removed(&mut self, id: MemberId) {
         self.memory.unassign(id);
     }

@@ -1,6 +1,6 @@
-//! From smoltcp's packet to the frame that the device is given.
+//! From smoltcp's packet to the frame for the device.
 //!
-//! Owns the book-keeping of what leaves, the TCP checksum, the virtio-net header and the Ethernet
+//! Owns the record of emitted segments, the TCP checksum, the virtio-net header and the Ethernet
 //! header.
 
 use core::net::IpAddr;
@@ -18,8 +18,8 @@ use crate::wire::frame::{
 };
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 
-/// Notes what the engine has promised, translates sequence numbers, and fills in the checksum. The
-/// packet may become shorter: returns its length as well.
+/// Records what the engine has announced, translates sequence numbers, and fills in the checksum.
+/// The packet may become shorter, so its length is returned as well.
 pub(super) fn finish_packet(
     connection: &mut Connection,
     packet: &mut [u8],
@@ -27,8 +27,7 @@ pub(super) fn finish_packet(
 ) -> (VnetHeader, usize) {
     let parsed = IpHeader::parse(packet).and_then(|ip| Ok((ip, Segment::parse(&ip, packet)?)));
     let Ok((ip, mut segment)) = parsed else {
-        // smoltcp emits well-formed packets; a frame without offload is dropped by the guest at
-        // worst.
+        // smoltcp emits well-formed packets; at worst the guest drops a frame without offload.
         return (VnetHeader::default(), packet.len());
     };
     let len = connection.keep_within_window(&mut segment, packet);
@@ -37,7 +36,7 @@ pub(super) fn finish_packet(
     (checksum_and_segment(&ip, &segment, connection.guest_mss(), packet, offload), len)
 }
 
-/// Fills in the TCP checksum, or leaves it to the device, and says how the frame is segmented.
+/// Fills in the TCP checksum, or leaves it to the device, and returns how the frame is segmented.
 pub(crate) fn checksum_and_segment(
     ip: &IpHeader,
     segment: &Segment,
@@ -74,7 +73,7 @@ pub(crate) fn checksum_and_segment(
     vnet
 }
 
-/// Writes the headers in front of the packet; returns which part the device is to be given.
+/// Writes the headers in front of the packet; returns the range of the frame for the device.
 pub(super) fn seal(
     frame: &mut [u8],
     vnet: VnetHeader,

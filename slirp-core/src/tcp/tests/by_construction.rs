@@ -1,4 +1,4 @@
-//! Defects B4, B5, B8 and B9 of the engine, which the fence never gets near.
+//! Defects B4, B5, B8 and B9 of the engine, which the fence avoids by construction.
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
@@ -57,7 +57,7 @@ fn segments_above_the_mtu_leave_in_both_families() {
     }
 }
 
-/// B5: an engine that holds the SYN|ACK back wants to be polled all the time.
+/// B5: an engine that holds back the SYN|ACK asks to be polled all the time.
 #[test]
 fn half_open_connection_sleeps_until_its_retransmission() {
     let (mut peer, syn_ack) = Peer::half_open(&Opening::default());
@@ -70,7 +70,7 @@ fn half_open_connection_sleeps_until_its_retransmission() {
     assert!(peer.poll().is_none());
 }
 
-/// B8: a socket that listens again remembers its former life.
+/// B8: a socket that listens again keeps state of its former connection.
 #[test]
 fn second_connection_on_a_tuple_knows_nothing_of_the_first() {
     let mut first = Peer::open(&Opening::default());
@@ -98,7 +98,7 @@ fn second_connection_on_a_tuple_knows_nothing_of_the_first() {
     assert_eq!(segments.iter().map(|seen| seen.payload.len()).sum::<usize>(), data.len());
 }
 
-/// B9: smoltcp's emitter leaves what the buffer held in bytes 4 to 8 of an ICMPv4 error.
+/// B9: smoltcp's emitter leaves stale buffer content in bytes 4 to 8 of an ICMPv4 error.
 #[test]
 fn icmp_errors_carry_no_stale_bytes() {
     let offending = super::packet::Draft::new(

@@ -34,7 +34,7 @@ fn grown_connection_holds_more_and_the_guest_sees_one_stream() {
     assert_eq!(after.seq, peer.stack_start.wrapping_add(6));
     assert_eq!(after.ack, peer.start);
     assert!(after.payload.iter().all(|&byte| byte == b'x'));
-    // The guest's direction goes on where it was, too.
+    // The guest's direction continues as well.
     peer.send(ACK, 0, 6, b"from the guest");
     let mut taken = Vec::new();
     peer.drain(&mut taken);
@@ -49,7 +49,7 @@ fn connection_with_something_in_flight_keeps_its_ring() {
     let now = peer.now;
     peer.engine.grow(&mut peer.connection, now);
     assert!(!peer.connection.is_grown());
-    // Neither does one that owes the guest an acknowledgement.
+    // A connection that owes the guest an acknowledgement does not grow either.
     peer.send(ACK, 0, 9, b"data");
     peer.drain(&mut Vec::new());
     peer.engine.grow(&mut peer.connection, now);

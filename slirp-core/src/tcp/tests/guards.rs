@@ -57,7 +57,7 @@ fn flood_beyond_the_window_still_breaks_an_unfenced_engine() {
     assert!(peer.connection.is_dead());
 }
 
-/// B1 again: a probe of the stack tells the guest of a window that the engine does not note down.
+/// B1 again: a probe of the stack advertises a window that the engine does not record.
 fn flood_behind_a_probe(is_guarded: bool) -> (Peer, Option<Seen>) {
     let mut peer = Peer::open(&Opening { window: 0, is_guarded, ..Opening::default() });
     assert_eq!(peer.queue(&[7]), 1);
@@ -128,8 +128,8 @@ fn fin_behind_a_retracted_edge_still_loses_the_tail_in_an_unfenced_engine() {
     );
 }
 
-/// B3: everything up to the FIN is acknowledged while the window stays shut; how often the
-/// connection speaks after that without being asked.
+/// B3: everything up to the FIN is acknowledged while the window stays shut; returns how many
+/// segments the connection emits unasked after that.
 fn probe_timer_without_data(is_guarded: bool) -> (Peer, usize) {
     let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
     assert_eq!(peer.queue(&[7; 10]), 10);
@@ -264,7 +264,8 @@ fn fin_behind_a_gap_is_still_never_taken_by_an_unfenced_engine() {
     assert!(!peer.connection.is_guest_finished(), "smoltcp takes it now: guard B10 may go");
 }
 
-/// B11: our FIN is lost, and the guest says often that it waits for it; whether it comes again.
+/// B11: our FIN is lost, and the guest sends duplicate acknowledgements for it; returns whether it
+/// is sent again.
 fn duplicate_acknowledgements_before_the_fin(is_guarded: bool) -> bool {
     let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
     assert_eq!(peer.queue(&[7; 10]), 10);
@@ -290,8 +291,8 @@ fn lost_fin_still_never_comes_again_from_an_unfenced_engine() {
     assert!(!comes, "smoltcp repeats it now: guard B11 may go");
 }
 
-/// B12: what is in flight is lost, the window shuts, and the retransmission comes due; whether the
-/// rest is ever probed for.
+/// B12: what is in flight is lost, the window shuts, and the retransmission comes due; returns
+/// whether the window is ever probed.
 fn retransmission_into_a_shut_window(is_guarded: bool) -> bool {
     let mut peer = Peer::open(&Opening { window: 10, is_guarded, ..Opening::default() });
     assert_eq!(peer.queue(&stream(5000)), 5000);
@@ -328,7 +329,7 @@ fn reset_that_is_not_taken_leaves_the_book_as_it_was() {
     assert!(!peer.poll_all().is_empty());
     peer.window = 0;
     let _ = peer.send(ACK, 0, 0, &[]);
-    // Far from the window, and of bytes that were never sent.
+    // Far outside of the window, and acknowledging bytes that were never sent.
     let _ = peer.send(RST | ACK, 1_000_000, 1_000_000, &[]);
     assert!(!peer.connection.is_dead());
     let is_probed = (0..60).any(|_| {
@@ -352,7 +353,7 @@ fn number_beyond_the_window_keeps_no_connection_awake() {
     }
 }
 
-/// B13: bytes behind the guest's own FIN; what the host would be given.
+/// B13: bytes after the guest's own FIN; returns how many the host would get.
 fn bytes_behind_a_fin(is_guarded: bool) -> usize {
     let mut peer = Peer::open(&Opening { is_guarded, ..Opening::default() });
     let _ = peer.send(ACK | FIN, 0, 0, &[1; 10]);
@@ -362,7 +363,7 @@ fn bytes_behind_a_fin(is_guarded: bool) -> usize {
 }
 
 #[test]
-fn bytes_behind_a_fin_are_nobodys() {
+fn bytes_behind_a_fin_are_discarded() {
     assert_eq!(bytes_behind_a_fin(true), 10);
 }
 
@@ -371,8 +372,8 @@ fn bytes_behind_a_fin_are_still_taken_by_an_unfenced_engine() {
     assert_eq!(bytes_behind_a_fin(false), 110, "smoltcp ignores them now: guard B13 may go");
 }
 
-/// B14: the window shuts and opens again while the rest of what was sent is lost; whether that ever
-/// comes again.
+/// B14: the window shuts and opens again while the rest of what was sent is lost; returns whether
+/// that is ever sent again.
 fn window_that_shuts_and_opens(is_guarded: bool) -> bool {
     let mut peer = Peer::open(&Opening { window: 3000, is_guarded, ..Opening::default() });
     assert_eq!(peer.queue(&stream(2000)), 2000);
@@ -404,7 +405,8 @@ fn data_lost_around_a_shut_window_still_never_comes_again_from_an_unfenced_engin
     assert!(!comes, "smoltcp repeats it now: guard B14 may go");
 }
 
-/// B15: both directions are closing, and the guest's window opens; whether data flows at once.
+/// B15: both directions are closing, and the guest's window opens; returns whether data flows at
+/// once.
 fn window_that_opens_in_last_ack(is_closed: bool) -> bool {
     let mut peer = Peer::open(&Opening { window: 0, ..Opening::default() });
     assert_eq!(peer.queue(&stream(2000)), 2000);

@@ -1,7 +1,7 @@
 //! The fence against hostile guests, segment by segment.
 //!
-//! Owns the [`Peer`]: a guest that says exactly what a test tells it to, to an engine with or
-//! without the fence around it.
+//! Owns the [`Peer`]: a guest that sends exactly the segments that a test dictates, to an engine
+//! with or without the fence around it.
 
 mod by_construction;
 mod growth;
@@ -23,7 +23,7 @@ use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 const ISN: u32 = 0xffff_f000;
 
-/// What a guest wants its connection to be like.
+/// The guest's side of a handshake.
 #[derive(Clone, Debug)]
 struct Opening {
     ring_len: usize,
@@ -62,7 +62,7 @@ fn engine(opening: &Opening) -> Engine {
     })
 }
 
-/// What the engine makes of a SYN's IP packet.
+/// The connection that the engine makes from a SYN's IP packet.
 fn accept(engine: &mut Engine, packet: &[u8], now: Instant) -> Option<Connection> {
     let segment = Segment::parse(&IpHeader::parse(packet).unwrap(), packet).unwrap();
     assert!(segment.is_opening());
@@ -85,7 +85,7 @@ struct Peer {
     start: u32,
     /// First sequence number of the stack's data.
     stack_start: u32,
-    /// What the stack acknowledged last, and the edge of the window it gave.
+    /// The stack's last acknowledgement, and the edge of the window that it advertised.
     acked: u32,
     edge: u32,
     /// Headers of the last frame.
@@ -100,7 +100,7 @@ impl Peer {
         Self::open_with(engine(opening), opening)
     }
 
-    /// The same with an engine that has served others.
+    /// As [`open`](Self::open), with an engine that has served other connections.
     fn open_with(engine: Engine, opening: &Opening) -> Self {
         let (mut peer, syn_ack) = Self::half_open_with(engine, opening);
         assert!(syn_ack.has(SYN | ACK));
@@ -155,7 +155,7 @@ impl Peer {
     }
 
     /// Sends `payload` at `offset` of the guest's stream, acknowledging `acked` bytes of the
-    /// stack's. Returns what the stack answers at once.
+    /// stack's. Returns the stack's immediate answer.
     fn send(&mut self, flags: u8, offset: u32, acked: u32, payload: &[u8]) -> Option<Seen> {
         let draft = Draft {
             seq: self.start.wrapping_add(offset),
@@ -197,7 +197,8 @@ impl Peer {
         self.now = self.now + time;
     }
 
-    /// Gives `data` to the connection for the guest, as far as it takes it.
+    /// Queues `data` for the guest, as much as there is room for. Returns how many bytes were
+    /// queued.
     fn queue(&mut self, data: &[u8]) -> usize {
         self.engine.lend_room(&mut self.connection, |room| {
             let len = data.len().min(room.len());

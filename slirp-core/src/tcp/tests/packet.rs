@@ -1,6 +1,6 @@
 //! Segments of a guest, written and read byte by byte.
 //!
-//! Owns what ladders are made of: a [`Draft`] becomes an IP packet with right checksums, and a
+//! Owns the parts of packet ladders: a [`Draft`] becomes an IP packet with correct checksums, and a
 //! packet or frame of the stack becomes a [`Seen`].
 
 use core::net::SocketAddr;
@@ -134,7 +134,7 @@ impl Seen {
         }
     }
 
-    /// The sequence number behind the segment.
+    /// The sequence number after the segment.
     pub(crate) fn end(&self) -> u32 {
         let flags = u32::from(self.flags & SYN != 0) + u32::from(self.flags & FIN != 0);
         self.seq.wrapping_add(u32::try_from(self.payload.len()).unwrap()).wrapping_add(flags)
@@ -155,7 +155,7 @@ pub(crate) fn open_frame(frame: &[u8], has_vnet: bool) -> (VnetHeader, EthernetH
     (vnet, EthernetHeader::parse(&frame[at..]).unwrap(), at + ETHERNET_HEADER_LEN)
 }
 
-/// Bytes whose place in a stream shows.
+/// Bytes from which their position in a stream can be told.
 pub(crate) fn stream(len: usize) -> Vec<u8> {
     let mut rng = crate::rng::Rng::new(0x5eed);
     let mut bytes = Vec::with_capacity(len + 8);

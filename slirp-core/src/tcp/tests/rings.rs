@@ -1,4 +1,4 @@
-//! Rings that go from one connection to the next.
+//! Rings that are reused by the next connection.
 
 use super::packet::FIN;
 use super::*;
@@ -16,7 +16,7 @@ fn syn(peer: &Peer) -> Vec<u8> {
     Draft { seq: ISN, flags: SYN, options, ..Draft::new(peer.from, peer.to) }.packet()
 }
 
-/// Ends the guest's connection; what is left is the engine.
+/// Ends the guest's connection and returns the engine.
 fn end(peer: Peer) -> Engine {
     let Peer { mut engine, connection, .. } = peer;
     engine.retire(connection);
@@ -89,7 +89,7 @@ fn larger_ring_of_a_grown_connection_waits_for_another_that_grows() {
     let now = peer.now;
     peer.engine.grow(&mut peer.connection, now);
     assert!(peer.connection.is_grown());
-    // It grew into rings of its own, and those that it had before wait.
+    // It grew into other rings, and its former rings are free.
     let lens = |engine: &Engine| {
         let rings = engine.pool.free();
         assert!(rings.iter().flatten().all(|&byte| byte == 0));
@@ -129,7 +129,8 @@ fn rings_of_a_connection_whose_engine_panicked_are_given_back_and_not_used_again
     assert!(!engine.is_in_use());
 }
 
-/// A guest could otherwise hold far more memory than is counted, by connections that come and go.
+/// Otherwise a guest could hold far more memory than is counted, by opening and closing
+/// connections.
 #[test]
 fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_memory_is_tight() {
     const WRITTEN: usize = 60 * 1024;
@@ -160,7 +161,7 @@ fn pages_that_another_connection_wrote_to_are_counted_and_not_used_again_when_me
 
 /// What one member of a shared network wrote must not use up another's part.
 #[test]
-fn guest_that_holds_an_eighth_of_its_memory_gets_rings_that_nobody_wrote_to() {
+fn guest_that_holds_an_eighth_of_its_memory_gets_untouched_rings() {
     const WRITTEN: usize = 60 * 1024;
     for (ring_memory, is_roomy) in [(8 * WRITTEN, true), (8 * WRITTEN - 8, false)] {
         let opening = Opening { ring_memory, ..opening() };
@@ -212,7 +213,7 @@ fn connection_that_stays_exchanges_what_it_does_not_need_for_new_rings() {
 }
 
 #[test]
-fn rings_that_nobody_needs_are_given_up_within_seconds_and_then_the_engine_rests() {
+fn unneeded_rings_are_freed_within_seconds_and_then_the_engine_rests() {
     let mut peer = Peer::open(&opening());
     let start = peer.now;
     peer.send(ACK, 0, 0, b"data");
