@@ -1,9 +1,9 @@
-//! What a start needs of the host, looked at before the guest's device is made.
+//! Checks of the host before the guest's device is made.
 //!
-//! Owns the order of these checks. A port, an address or a file that cannot be had is told while
-//! nothing has been made or printed yet, so the guest's namespace is left alone. Ports and the
+//! Owns the order of these checks. A port, an address or a file that is not available is reported
+//! before anything was made or printed, so the guest's namespace is not touched. Ports and the
 //! recording are open from here on, so that no other program takes them. The API socket is bound
-//! later; if another program has bound it by then, that is told then, and once.
+//! later; if another program has bound it by then, the bind reports it.
 
 use std::fs::{Metadata, metadata, symlink_metadata};
 use std::io;
@@ -25,14 +25,15 @@ use crate::options::{Options, SOCKET_PATH_CAP};
 pub(crate) struct Checked {
     /// The published ports.
     pub(crate) ports: OpenForwards,
-    /// The recording, whose file is as it was.
+    /// The recording; its file is unchanged so far.
     pub(crate) recording: Option<Recording>,
 }
 
-/// Looks at everything that `options` name on the host.
+/// Checks everything on the host that `options` name.
 pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
     options.outbound.verify().map_err(StartError::Outbound)?;
-    // The address that an IPv6 guest makes from its MAC address is not known yet, nor asked here.
+    // The address that an IPv6 guest derives from its MAC address is not known yet, and not checked
+    // here.
     let guest = AssumedGuest::new(options.plan, options.mac);
     let forwards: Vec<Forward> =
         options.publish.iter().map(|publish| publish.forward(guest)).collect();
@@ -44,15 +45,16 @@ pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
         may_bind(path)
             .map_err(|errno| RunFailure::ApiBind(path.clone(), io::Error::from(errno)))?;
     }
-    // Last, for a file that is not there is made.
+    // Last, because it creates a missing file.
     let recording = options.pcap.as_ref().map(|path| {
         Recording::open(path).map_err(|error| RunFailure::Recording(path.clone(), error))
     });
     Ok(Checked { ports, recording: recording.transpose()? })
 }
 
-/// Whether a socket can be bound at `path` in place of what is there; the errors are those of
-/// bind(2). To try would remove a socket that somebody may be serving, for a start that may fail.
+/// Checks whether a socket can be bound at `path` in place of the present file; the errors follow
+/// bind(2). Binding for a trial would remove a socket that another program may serve, for a start
+/// that may fail.
 fn may_bind(path: &Path) -> Result<(), Errno> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -60,8 +62,7 @@ fn may_bind(path: &Path) -> Result<(), Errno> {
     if !is_folder {
         return Err(Errno::ENOTDIR);
     }
-    // Of what else there is bind(2) knows better: an outer filter of system calls may forbid to
-    // ask.
+    // Other obstacles are left to bind(2): an outer system call filter may forbid the check.
     if let Err(
         errno @ (Errno::EACCES | Errno::EROFS | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
     ) = eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
@@ -75,7 +76,8 @@ fn may_bind(path: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether `file` is in the way for good: others' files in a sticky folder (inode(7)) like `/tmp`.
+/// Whether `file` cannot be removed: another user's file in a sticky folder (inode(7)) such as
+/// `/tmp`.
 fn is_kept(file: &Metadata, folder: &Path) -> bool {
     let user = geteuid();
     let is_ours = |owner: u32| owner == user.as_raw();

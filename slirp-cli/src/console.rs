@@ -1,15 +1,15 @@
-//! What the program says to the people and programs around it.
+//! The program's output on stdout and stderr.
 //!
-//! Owns the two streams, and what becomes of a text when nobody reads. A reader that went away or
-//! does not read never stops the network, the signals or the end.
+//! Owns the two streams, and how a text is dropped when it is not read. A reader that has gone or
+//! does not read never blocks the network, the signals or the end.
 //!
 //! # Theory of operation
 //! A stream is a description that the caller shares, so `O_NONBLOCK` must not be set on it. FIFOs,
-//! pipes and terminals are opened anew, sockets are written to with `MSG_DONTWAIT`, and for all
-//! others (files, and what we may not open) poll(2) is asked first: on Linux a pipe that is
-//! writable takes `PIPE_BUF` bytes. A text that finds no room is lost; how many lines were is said
-//! in front of the next text that does find room. The main thread, and no other, waits up to
-//! [`PATIENCE`] for a slow reader, and not again until there was room.
+//! pipes and terminals are opened anew, and sockets are written to with `MSG_DONTWAIT`. For all
+//! others (files, and descriptors that we may not reopen) poll(2) comes first: on Linux a writable
+//! pipe takes `PIPE_BUF` bytes. A text that finds no room is lost; the number of lost lines is
+//! written before the next text that finds room. Only the main thread waits for a slow reader, up
+//! to [`PATIENCE`], and not again until there was room.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::{File, OpenOptions};
@@ -28,7 +28,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 use slirp_core::sandbox::seccomp::SystemCall;
 
-/// What this module asks of the kernel once the network runs.
+/// The system calls of this module once the network runs.
 pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_ppoll, "whether there is room for a line"),
     #[cfg(target_arch = "x86_64")]
@@ -37,8 +37,8 @@ pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_sendto, "lines to a socket"),
 ];
 
-/// How long the main thread waits for a slow reader, in milliseconds (arbitrary; whoever reads at
-/// all does so within some).
+/// How long the main thread waits for a slow reader, in milliseconds (arbitrary; a reader that
+/// reads at all does so within a few).
 const PATIENCE: u16 = 1000;
 
 /// Bytes that a writable pipe takes as a whole, without blocking: `PIPE_BUF` (pipe(7)).
@@ -47,8 +47,8 @@ const PIECE_LEN: usize = libc::PIPE_BUF;
 static STDOUT: Stream = Stream::new(1);
 static STDERR: Stream = Stream::new(2);
 
-/// Prepares both streams for a run, and sends messages of panics to stderr like any line.
-/// `handed_over` is the descriptor that the caller waits on and that we are to close some time.
+/// Prepares both streams for a run, and sends panic messages to stderr like any line. `handed_over`
+/// is the ready descriptor, on which the caller waits until we close it.
 pub(crate) fn prepare(handed_over: Option<i32>) {
     for stream in [&STDOUT, &STDERR] {
         if handed_over != Some(stream.number) {
@@ -58,10 +58,10 @@ pub(crate) fn prepare(handed_over: Option<i32>) {
     panic::set_hook(Box::new(report_panic));
 }
 
-/// Writes `text`, which is all that was asked for, to stdout in one piece. Waits for the reader.
+/// Writes `text`, the run's whole output, to stdout in one piece. Waits for the reader.
 ///
 /// # Errors
-/// Those of write(2), except `EPIPE`: a reader such as `grep -q` has seen enough.
+/// The errors of write(2), except `EPIPE`: a reader such as `grep -q` has seen enough.
 pub(crate) fn print(text: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
@@ -70,22 +70,22 @@ pub(crate) fn print(text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Writes one line to stdout, whatever becomes of it.
+/// Writes one line to stdout; failures are ignored.
 pub(crate) fn print_line(line: impl std::fmt::Display) {
     STDOUT.offer_patiently(format!("{line}\n").as_bytes());
 }
 
-/// Writes one line to stderr, whatever becomes of it.
+/// Writes one line to stderr; failures are ignored.
 pub(crate) fn eprint_line(line: impl std::fmt::Display) {
     eprint_bytes(format!("{line}\n").as_bytes());
 }
 
-/// Writes `text`, which need not be text, to stderr, whatever becomes of it.
+/// Writes `text`, which need not be UTF-8, to stderr; failures are ignored.
 pub(crate) fn eprint_bytes(text: &[u8]) {
     STDERR.offer_patiently(text);
 }
 
-/// Says what was lost, if there is room by now: the last chance at the end of a run.
+/// Reports lost lines, if there is room by now: the last chance at the end of a run.
 pub(crate) fn flush() {
     for stream in [&STDOUT, &STDERR] {
         stream.offer(b"");
@@ -107,7 +107,7 @@ impl Write for Log {
     }
 }
 
-/// Says what std's own hook says, which would wait for a reader.
+/// Reports a panic as std's own hook does, but without waiting for a reader.
 fn report_panic(panic: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     let is_captured = trace.status() == BacktraceStatus::Captured;
@@ -117,7 +117,7 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
     STDERR.offer(format!("\nthread '{name}' {panic}\n{trace}").as_bytes());
 }
 
-/// One of the two.
+/// Stdout or stderr.
 struct Stream {
     number: i32,
     state: Mutex<State>,
@@ -125,12 +125,12 @@ struct Stream {
 
 /// See the [module](self).
 struct State {
-    /// The same pipe or terminal, opened anew without blocking.
+    /// The stream's pipe or terminal, opened anew without blocking.
     own: Option<File>,
     is_socket: bool,
     /// Lines that found no room.
     lost: usize,
-    /// Whether the last line that was written lacks its end.
+    /// Whether the last line that was written lacks its end; a line feed is then written first.
     is_cut: bool,
 }
 
@@ -165,7 +165,7 @@ impl Stream {
 
     /// Writes `text` if there is room within [`PATIENCE`].
     fn offer_patiently(&self, text: &[u8]) {
-        // Without the lock, for which other threads must not wait.
+        // This waits without the lock, so that other threads do not wait for it.
         if self.state().lost == 0 {
             let _ = self.with(|fd| has_room(fd, PollTimeout::from(PATIENCE)));
         }
@@ -178,7 +178,7 @@ impl Stream {
         let lines = text.iter().filter(|&&byte| byte == b'\n').count();
         if state.lost > 0 {
             let end = if state.is_cut { "\n" } else { "" };
-            let notice = format!("{end}{} lines were lost: nobody read them\n", state.lost);
+            let notice = format!("{end}{} lines were lost: they were not read\n", state.lost);
             if !self.write(&mut state, notice.as_bytes()) {
                 state.lost += lines;
                 return;
@@ -190,7 +190,7 @@ impl Stream {
         }
     }
 
-    /// Whether there was room for all of `text`, or nobody is there to have any.
+    /// Writes `text`. Returns whether it was written whole, or the reader has gone.
     fn write(&self, state: &mut State, text: &[u8]) -> bool {
         let mut rest = text;
         while !rest.is_empty() {
@@ -206,7 +206,7 @@ impl Stream {
                     state.is_cut |= rest.len() < text.len();
                     return false;
                 }
-                // The reader has gone, the disk is full: there is nobody to tell.
+                // The reader has gone or the disk is full, so this cannot be reported.
                 Err(_) => break,
             }
         }
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream that is the writing end of a pipe, opened anew as the real ones are.
+    /// A stream that writes to a pipe, opened anew like the real ones.
     fn stream(writer: &io::PipeWriter) -> Stream {
         let stream = Stream::new(writer.as_raw_fd());
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
@@ -262,7 +262,7 @@ mod tests {
         drop((stream, writer));
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "3 lines were lost: nobody read them\nafterwards\n");
+        assert_eq!(rest, "3 lines were lost: they were not read\nafterwards\n");
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         drop((stream, writer));
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
-        assert!(rest.ends_with(".\n1 lines were lost: nobody read them\nafterwards\n"));
+        assert!(rest.ends_with(".\n1 lines were lost: they were not read\nafterwards\n"));
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let stream = stream(&writer);
         drop(reader);
-        stream.offer(b"to nobody\n");
+        stream.offer(b"unread\n");
         assert_eq!(stream.state().lost, 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Why a run failed.
 //!
-//! Owns [`RunFailure`] and the hints to it. A [`dialect`](crate::dialect) may have other words for
-//! a failure, and says it.
+//! Owns [`RunFailure`] and its hints. A [`dialect`](crate::dialect) prints it, possibly in other
+//! words.
 
 use std::borrow::Cow;
 use std::io;
@@ -57,7 +57,7 @@ pub(crate) enum RunFailure {
 }
 
 impl RunFailure {
-    /// What a person can do about it, where that is not obvious.
+    /// A hint about what to do, if that is not obvious.
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Attach(error) => error.hint().map(Into::into),
@@ -105,7 +105,7 @@ fn hint_of_start(error: &StartError) -> Option<&'static str> {
     Some("ip address shows which addresses it has; the name of an interface will do as well")
 }
 
-/// What to do about a file that cannot be made.
+/// A hint for a file that cannot be created.
 fn hint_of_file(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::ENOENT => Some("the folder does not exist: make it first"),
@@ -115,7 +115,7 @@ fn hint_of_file(error: &io::Error) -> Option<&'static str> {
         }
         libc::EISDIR => Some("it is a folder: give the path of a file in it"),
         libc::EADDRINUSE => {
-            Some("what is there cannot be replaced by a socket: remove it, or give another path")
+            Some("the file there cannot be replaced by a socket: remove it, or give another path")
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! What connects the guest: a TAP device in its namespaces, one that is open already, or a socket.
+//! The guest's link: a TAP device in its namespaces, an open TAP device, or a socket.
 //!
 //! Owns the two steps on the way there: [`find`] looks for what the target names and makes nothing,
 //! [`open`] makes or waits for the connection. Between them the run checks what else it needs
@@ -18,17 +18,17 @@ use crate::lifetime::{self, End, Sources};
 use crate::milestone::{Milestone, Report};
 use crate::options::{Options, Target};
 
-/// What a [`Target`] names, found.
+/// The target, once found.
 pub(crate) enum Found<'a> {
     /// A device that the caller has opened.
     Tap(Tap),
     /// The path of a socket that a peer is to connect to.
     Socket(&'a Path),
-    /// Namespaces, and the name of the device that is to be in there.
+    /// Namespaces, the name of the device to open there, and the watch of the target.
     Namespaces(NamespaceTarget, &'a str, Option<TargetWatch>),
 }
 
-/// Finds what `target` names, and makes nothing.
+/// Finds `target`, and makes nothing.
 pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a>, RunFailure> {
     let (namespaces, name) = match target {
         Target::TapFd(number) => {
@@ -51,7 +51,7 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
     Ok(Found::Namespaces(namespaces, name, watch))
 }
 
-/// What connects the guest, and what is known about it.
+/// The guest's open link, and what is known about the guest.
 pub(crate) struct Opened {
     pub(crate) link: Link,
     pub(crate) mac: Option<MacAddr>,
@@ -66,8 +66,8 @@ impl Opened {
     }
 }
 
-/// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The file
-/// of the socket is there as long as we wait.
+/// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The
+/// socket's file exists while we wait.
 fn await_peer(
     path: &Path,
     sources: Sources<'_>,
@@ -101,8 +101,8 @@ fn await_peer(
     Ok(Ok(Opened::bare(socket)))
 }
 
-/// Opens the TAP device, or waits for the peer of a socket, and says so. There is nothing to open
-/// any more if the run has ended meanwhile.
+/// Opens the TAP device, or waits for the peer of a socket, and reports it. Opens nothing if the
+/// run has ended meanwhile.
 pub(crate) fn open(
     found: Found<'_>,
     options: &Options,

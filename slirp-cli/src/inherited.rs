@@ -1,8 +1,8 @@
 //! Descriptors that the caller opened and handed over by number.
 //!
-//! Owns `--ready-fd` and `--exit-fd`. They are taken over before anything else is opened: a number
-//! that is closed now may be in use by one of our own files a moment later, and we must not take
-//! that for the caller's.
+//! Owns `--ready-fd` and `--exit-fd`. They are taken over before anything else is opened. A number
+//! that is closed now may belong to one of our own files a moment later, and we must not mistake
+//! that file for the caller's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,10 +14,10 @@ use nix::{libc, unistd};
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::sandbox::seccomp::SystemCall;
 
-/// The message of readiness. Callers read exactly this.
+/// The readiness message. Callers read exactly this byte.
 const READY: &[u8] = b"1";
 
-/// What this module asks of the kernel once the network runs.
+/// The system calls of this module once the network runs.
 pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_write, "readiness"),
     SystemCall::new(libc::SYS_close, "readiness"),
@@ -26,26 +26,26 @@ pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_dup2, "/dev/null in the place of a standard stream"),
 ];
 
-/// Where readiness is reported.
+/// The descriptor on which readiness is reported.
 #[derive(Debug)]
 pub(crate) struct ReadyFd {
     file: File,
-    /// The number and what to put in its place, if it is that of a standard stream: those stay
-    /// ours. Opened here, since later no file can be opened for writing.
+    /// If the descriptor is a standard stream, its number and the file to put in its place: those
+    /// numbers stay in use. The file is opened here, since later no file can be opened for writing.
     standard: Option<(i32, File)>,
 }
 
 impl ReadyFd {
-    /// Takes over descriptor `number`; nothing if it is not open for writing. Whoever hands over a
-    /// descriptor that does not exist cannot be waiting for it.
+    /// Takes over descriptor `number`; `None` if it is not open for writing. A caller cannot be
+    /// waiting on a descriptor that does not exist.
     pub(crate) fn take(number: i32) -> Option<Self> {
         let file = File::from(inherited_fd(number).ok()?);
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).ok()?);
         if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
             return None;
         }
-        // Those come as duplicates, so that their numbers are never free for the next socket: our
-        // messages would go there.
+        // Standard streams come as duplicates, so that their numbers are never free for the next
+        // socket, which would then get our messages.
         let standard = if (0..=2).contains(&number) {
             let null = OpenOptions::new().read(true).write(true).open("/dev/null").ok();
             null.map(|null| (number, null))
@@ -55,13 +55,13 @@ impl ReadyFd {
         Some(Self { file, standard })
     }
 
-    /// Where it is written.
+    /// The descriptor that is written to.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    /// Reports that the network is ready and closes the descriptor. Errors are nobody's concern:
-    /// whoever wanted to know is gone.
+    /// Reports that the network is ready and closes the descriptor. Errors are ignored: they mean
+    /// that the caller has gone.
     pub(crate) fn tell(mut self) {
         let _ = self.file.write_all(READY);
         drop(self.file);
@@ -71,7 +71,7 @@ impl ReadyFd {
     }
 }
 
-/// Whose hang-up ends the run.
+/// The descriptor whose hang-up ends the run.
 #[derive(Debug)]
 pub(crate) enum ExitFd {
     /// An open descriptor.

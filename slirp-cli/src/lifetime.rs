@@ -1,12 +1,12 @@
-//! What ends a run.
+//! The events that end a run.
 //!
 //! Owns the wait of the main thread: one poll(2) over the exit descriptor, the signals, the target
-//! and the end of the instance, without a timeout. What is done about it is decided in `run`.
+//! and the end of the instance, without a timeout. `run` acts on the result.
 //!
 //! A signal that the process was started to ignore (nohup, background jobs of a shell without job
-//! control) stays ignored. A signal we handled ends the process the way it would have without us,
-//! so that a supervisor sees the same status as from slirp4netns: killed by that signal, 128+n in
-//! a shell.
+//! control) stays ignored. A signal that we handled still ends the process the way it would have by
+//! default, so that a supervisor sees the same status as from slirp4netns: killed by that signal,
+//! 128+n in a shell.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ use slirp_core::sandbox::seccomp::SystemCall;
 
 use crate::inherited::ExitFd;
 
-/// What this module asks of the kernel once the network runs.
+/// The system calls of this module once the network runs.
 pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
     #[cfg(target_arch = "x86_64")]
@@ -45,11 +45,11 @@ const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 pub(crate) enum End {
     /// The exit descriptor hung up, failed or was never open.
     ExitFd,
-    /// We were asked by a signal.
+    /// A signal asked for the end.
     Signal(Signal),
     /// The target is gone.
     Target,
-    /// What was waited for has come: the end of the instance, or a peer.
+    /// The awaited event: the end of the instance, or a peer.
     Awaited,
 }
 
@@ -61,10 +61,10 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Holds the signals back, in this thread and those that it starts from now on.
+    /// Holds the signals back, in this thread and in threads that it starts from now on.
     ///
     /// # Errors
-    /// Those of sigprocmask(2) and signalfd(2).
+    /// The errors of sigprocmask(2) and signalfd(2).
     pub(crate) fn hold() -> io::Result<Self> {
         let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let held: SigSet = SIGNALS.into_iter().filter(|&signal| !has(ignored, signal)).collect();
@@ -73,14 +73,14 @@ impl Signals {
         Ok(Self { held, fd })
     }
 
-    /// Lets `signal` do what it would have done without us. Returns only if it does nothing.
+    /// Lets `signal` take its default action. Returns only if that is to do nothing.
     pub(crate) fn release(self, signal: Signal) {
         let _ = self.held.thread_unblock();
         let _ = raise(signal);
     }
 
-    /// Waits until `fd` can be written to; not so if a signal comes first, which is still to be
-    /// taken.
+    /// Waits until `fd` can be written to. Returns false if a signal comes first; the signal stays
+    /// pending.
     ///
     /// # Errors
     /// Those of poll(2), except `EINTR`.
@@ -109,7 +109,7 @@ impl Signals {
 pub(crate) struct Sources<'a> {
     /// The caller's exit descriptor.
     pub(crate) exit: Option<&'a ExitFd>,
-    /// The target, if its end is ours.
+    /// The target, if its end ends the run.
     pub(crate) target: Option<&'a TargetWatch>,
     /// The signals that ask for an end.
     pub(crate) signals: &'a Signals,
@@ -134,10 +134,9 @@ pub(crate) fn wait(sources: Sources<'_>, awaited: BorrowedFd<'_>) -> io::Result<
             (None, PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)),
             (Some(End::Awaited), PollFd::new(awaited, PollFlags::POLLIN)),
         ];
-        // No events are asked for: hang-ups and errors are reported anyway, data is not our
-        // concern.
+        // No events are asked for: hang-ups and errors are reported anyway, data is ignored.
         polled.extend(exit.map(|fd| (Some(End::ExitFd), PollFd::new(fd, PollFlags::empty()))));
-        // Looked at above.
+        // Checked above.
         polled.extend(target.map(|it| (None, PollFd::new(it.as_fd(), PollFlags::POLLIN))));
         let (ends, mut polled): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
         match poll(&mut polled, PollTimeout::NONE) {

@@ -12,8 +12,8 @@ use crate::console::Log;
 /// The environment variable that chooses what is logged, such as `debug` or `slirp_core=trace`.
 const LOG_VARIABLE: &str = "SLIRP_LOG";
 
-/// Sends log lines to stderr: of `level` if the command line has one, otherwise what the
-/// environment chooses, otherwise warnings.
+/// Sends log lines to stderr. The command line's `level` decides what is logged, else the
+/// environment, else warnings are logged.
 pub(crate) fn start(level: Option<LevelFilter>) {
     let wanted = if level.is_none() { env::var(LOG_VARIABLE).ok() } else { None };
     let default = Targets::new().with_default(level.unwrap_or(LevelFilter::WARN));

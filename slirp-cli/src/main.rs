@@ -1,10 +1,10 @@
 //! `slirp4netns`: connects a network namespace to the network of the host, without privileges.
 //!
 //! A drop-in replacement for the program of the same name. Everything that touches a packet is in
-//! `slirp-core`; this program is the way there and back:
+//! `slirp-core`; this program leads there and back:
 //!
 //! ```text
-//!  dialect/slirp4netns   argv to options, and everything that is said
+//!  dialect/slirp4netns   argv to options, and all texts
 //!  run                   the order of start and end
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over

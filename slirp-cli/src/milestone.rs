@@ -1,6 +1,6 @@
-//! What happens in a run that its caller hears of, without the words.
+//! The events of a run that its caller is told about, without their wording.
 //!
-//! Owns [`Milestone`]; a [`dialect`](crate::dialect) says it.
+//! Owns [`Milestone`]; a [`dialect`](crate::dialect) words it.
 
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -8,18 +8,18 @@ use std::path::Path;
 use slirp_core::MacAddr;
 use slirp_core::instance::Forward;
 
-/// Says a milestone to the caller of the program.
+/// Reports a milestone to the caller of the program.
 pub(crate) type Report<'a> = &'a dyn Fn(Milestone<'_>);
 
-/// Something that the caller of the program is told.
+/// An event that the caller of the program is told about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Milestone<'a> {
     /// The ready descriptor of this number is not open for writing; the run goes on without it.
     ReadyFdClosed(i32),
-    /// The exit descriptor of this number is not open, or is the ready descriptor, which is about
-    /// to be closed; the run ends once the network works.
+    /// The exit descriptor of this number is not open, or it is the ready descriptor, which is
+    /// about to be closed. The run ends once the network works.
     ExitFdClosed(i32),
-    /// The socket of this path is bound, and a peer is waited for.
+    /// The socket of this path is bound and waits for a peer.
     PeerAwaited(&'a Path),
     /// A peer has connected to the socket of this path and is on this descriptor.
     PeerConnected(&'a Path, RawFd),
@@ -34,7 +34,7 @@ pub(crate) enum Milestone<'a> {
     },
     /// The exit descriptor has hung up: the run ends.
     ExitFdHungUp,
-    /// The target is gone, and with it the run; in words for a person, what it was.
+    /// The target is gone, which ends the run. The text describes the target to a person.
     TargetGone(&'a str),
     /// The peer of the socket of this path has hung up: the run ends.
     PeerGone(&'a Path),

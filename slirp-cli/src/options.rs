@@ -1,4 +1,4 @@
-//! What one run is asked to do, as values.
+//! The orders for one run, as values.
 //!
 //! Owns [`Options`] and [`Target`]. Knows neither how a command line spells them (a
 //! [`dialect`](crate::dialect)) nor how they are carried out ([`run`](crate::run)).
@@ -29,33 +29,33 @@ pub(crate) struct Options {
     pub(crate) plan: SlirpNetwork,
     /// What the guest may reach.
     pub(crate) policy: Policy,
-    /// MAC address of the TAP device; the kernel draws one otherwise.
+    /// MAC address of the TAP device; with `None` the kernel picks a random one.
     pub(crate) mac: Option<MacAddr>,
-    /// Where the API socket is to be.
+    /// Path of the API socket.
     pub(crate) api_socket: Option<PathBuf>,
     /// Ports of the host that lead to the guest from the start.
     pub(crate) publish: Vec<Publish>,
-    /// Addresses of the host that the guest's traffic leaves from.
+    /// Source addresses of the guest's traffic on the host.
     pub(crate) outbound: OutboundAddresses,
-    /// Resolvers to ask instead of those in `/etc/resolv.conf`.
+    /// Resolvers to ask instead of the resolvers in `/etc/resolv.conf`.
     pub(crate) dns: Vec<SocketAddr>,
     /// Domains in which the guest looks up short names.
     pub(crate) search_domains: Vec<String>,
-    /// What is logged, instead of what the environment says.
+    /// The log level, which overrides the environment.
     pub(crate) log_level: Option<LevelFilter>,
     /// File in which the guest's frames are recorded.
     pub(crate) pcap: Option<PathBuf>,
-    /// Whether the end of the target ends the run.
+    /// Whether the end of the target ends the run; otherwise the run outlives the target.
     pub(crate) exit_with_netns: bool,
-    /// For how long to look for events before sleeping.
+    /// How long to poll for events before sleeping.
     pub(crate) busy_poll: Duration,
-    /// Number of the descriptor that is told that the network is ready.
+    /// Number of the descriptor on which readiness is reported.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
     pub(crate) exit_fd: Option<i32>,
-    /// Whether to enter a sandbox before the first packet.
+    /// Whether to enter a sandbox before the first packet, which hides the host's files.
     pub(crate) sandbox: bool,
-    /// Whether to allow only the system calls that are needed.
+    /// Whether to filter system calls; a call that is not needed then ends the process.
     pub(crate) seccomp: bool,
 }
 

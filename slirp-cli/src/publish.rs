@@ -1,8 +1,8 @@
 //! The value of `--publish`: `[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT`.
 //!
-//! Owns its grammar and what is assumed for the parts that are left out. IPv6 addresses stand in
-//! brackets. A range leads to as many ports of the guest, from the one that is given on. Port 0 of
-//! the host stands for one that the system picks.
+//! Owns its grammar and the defaults of its optional parts. IPv6 addresses stand in brackets. A
+//! range leads to as many ports of the guest, from the given one on. Port 0 of the host lets the
+//! system pick a port.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use slirp_core::instance::{Forward, ForwardProtocol};
 use slirp_core::plan::AssumedGuest;
 
-/// One `--publish`, read.
+/// One parsed `--publish`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Publish {
     protocol: ForwardProtocol,
@@ -30,7 +30,7 @@ pub(crate) enum PublishError {
 }
 
 impl Publish {
-    /// Reads a value.
+    /// Parses a value.
     pub(crate) fn parse(text: &str) -> Result<Self, PublishError> {
         let publish = Self::of_form(text).ok_or(PublishError::Form)?;
         let Self { ref host_ports, guest_port, .. } = publish;
@@ -40,7 +40,7 @@ impl Publish {
         Ok(publish)
     }
 
-    /// Whether only a guest with IPv6 can be meant.
+    /// Whether the rule needs a guest with IPv6; without one it is refused.
     pub(crate) fn needs_ipv6(&self) -> bool {
         self.guest.is_some_and(|guest| guest.is_ipv6())
     }
@@ -69,8 +69,8 @@ impl Publish {
         Some(Self { protocol, host, host_ports, guest, guest_port })
     }
 
-    /// The rule that it stands for. Where it names no guest, `assumed` is meant: the IPv6 address
-    /// for IPv6 addresses of the host, if the guest has one, or else the IPv4 address.
+    /// The rule that it stands for. If it names no guest, `assumed` is used: the IPv6 address for
+    /// IPv6 addresses of the host, if the guest has one, or else the IPv4 address.
     pub(crate) fn forward(&self, assumed: AssumedGuest) -> Forward {
         let ipv6 = assumed.ipv6.filter(|_| self.host.is_some_and(|host| host.is_ipv6()));
         let guest = self.guest.unwrap_or(ipv6.map_or(assumed.ipv4.into(), IpAddr::V6));
@@ -83,18 +83,18 @@ impl Publish {
                 Forward::new(self.protocol, (Ipv6Addr::UNSPECIFIED, port).into(), guest)
             }
         };
-        // A range does not begin with 0, so that there are never more ports than fit the type.
+        // A range does not begin with 0, so the number of ports always fits the type.
         let ports = (self.host_ports.end() - self.host_ports.start()).saturating_add(1);
         Forward { ports, ..forward }
     }
 
-    /// Whether the system is to pick the port.
+    /// Whether the system picks the port; the pick is then reported.
     pub(crate) fn is_picked(&self) -> bool {
         *self.host_ports.start() == 0
     }
 }
 
-/// A rule in the words of this grammar.
+/// A rule in this grammar.
 pub(crate) fn spelled(rule: &Forward) -> String {
     let protocol = match rule.protocol {
         ForwardProtocol::Tcp => "tcp",
@@ -106,7 +106,7 @@ pub(crate) fn spelled(rule: &Forward) -> String {
     }
 }
 
-/// Cuts at the colons outside of brackets.
+/// Splits at the colons outside of brackets.
 fn split(text: &str) -> Vec<&str> {
     let mut is_inside = false;
     text.split(|c| {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn invalid_values_are_refused() {
         for text in [
             "",
             "80",

@@ -1,20 +1,21 @@
 //! One run, from the options to the exit status.
 //!
-//! Owns the order of the start and of the end, and is the only place that drives the engine. What
-//! happens on the way is reported as a [`Milestone`]; the words are a dialect's.
+//! Owns the order of the start and of the end, and is the only place that drives the engine.
+//! Progress is reported as a [`Milestone`]; a dialect words it.
 //!
-//! 1. take over the caller's descriptors, before anything of ours can get their numbers; hold
-//!    signals back
-//! 2. allow as many descriptors as the hard limit does; find the target; look at whatever else the
-//!    options name ([`checks`]), while nothing has been made yet, and open the published ports
+//! 1. take over the caller's descriptors, before our own files can get their numbers; hold signals
+//!    back
+//! 2. raise the limit of descriptors to the hard limit; find the target; check everything else that
+//!    the options name ([`checks`]) before anything is made, and open the published ports
 //! 3. open the TAP device, or wait for the peer of a socket
 //! 4. empty the recording, bind the API socket
-//! 5. close what the caller left open, enter the sandbox, then filter system calls, both while
-//!    there is a single thread: whatever has to be opened by name is open by now
+//! 5. close descriptors that the caller left open, enter the sandbox, then filter system calls,
+//!    both while there is a single thread: every file that is opened by name is open by now
 //! 6. start the engine, which takes the published ports over
-//! 7. report that it has started, tell the ready descriptor: nothing can fail any more
+//! 7. report that the engine has started, then write to the ready descriptor: nothing can fail any
+//!    more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a
-//!    signal (killed by it, after cleaning up) or the engine's own end (status 1)
+//!    signal (killed by it, after cleaning up) or an end of the engine by itself (status 1)
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -39,7 +40,7 @@ use crate::lifetime::{self, End, Signals, Sources};
 use crate::milestone::{Milestone, Report};
 use crate::options::{Options, Target};
 
-/// How long the engine may take to end before we leave without it (arbitrary; it takes
+/// How long the engine may take to end before we exit without it (arbitrary; it takes
 /// milliseconds).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,7 +63,7 @@ pub(crate) fn run(
         // We are about to close it ourselves.
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
-    // Neither is an error: the network works without.
+    // Neither is an error: the network works without them.
     if let (Some(number), None) = (options.ready_fd, &ready) {
         report(Milestone::ReadyFdClosed(number));
     }
@@ -107,12 +108,12 @@ pub(crate) fn run(
     let mut confined = Prepared::new(builder).confine(confinement(options, sandbox))?;
     let watch = watch.or(confined.take_target());
     let running = confined.start()?;
-    // Which port the system has picked cannot be known from the command line.
+    // The command line does not tell which port the system picked.
     let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
     report(Milestone::Started { mac: opened.mac, picked: &picked });
     if let Some(ready) = ready {
-        // A full pipe that nobody reads must not keep a signal from ending the run.
+        // A full pipe without a reader must not keep a signal from ending the run.
         if signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? {
             ready.tell();
         }
@@ -127,14 +128,14 @@ pub(crate) fn run(
         End::ExitFd | End::Target | End::Signal(_) => outcome(running.stop(SHUTDOWN_TIMEOUT)),
     };
     match (result, target) {
-        // That is how the life of a virtual machine ends.
+        // A virtual machine ends this way.
         (Err(RunError::PeerGone), Target::Socket(path)) => report(Milestone::PeerGone(path)),
         (result, _) => result?,
     }
     Ok(leave(end, signals))
 }
 
-/// Says why the run is over.
+/// Reports why the run is over.
 fn announce(end: End, watch: Option<&TargetWatch>, report: Report<'_>) {
     match end {
         End::ExitFd => report(Milestone::ExitFdHungUp),
@@ -146,7 +147,7 @@ fn announce(end: End, watch: Option<&TargetWatch>, report: Report<'_>) {
     }
 }
 
-/// The status of a run that is over, unless a signal takes the process away.
+/// The exit status of a run that is over, unless a signal ends the process.
 fn leave(end: End, signals: Signals) -> ExitCode {
     if let End::Signal(signal) = end {
         console::flush();
@@ -174,7 +175,7 @@ fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
     ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))
 }
 
-/// What a running network gives up, as far as that is asked for.
+/// What a running network gives up, as far as the options say.
 fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
     let mut confinement = Confinement::none();
     if options.sandbox {
@@ -187,7 +188,7 @@ fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
     confinement
 }
 
-/// How the engine has ended, which takes it a bounded time.
+/// How the engine has ended; it takes a bounded time to end.
 fn outcome(outcome: Option<Result<(), RunError>>) -> Result<(), RunError> {
     outcome.unwrap_or_else(|| {
         tracing::warn!("the network did not end in time");

@@ -315,7 +315,7 @@ fn a_socket_that_cannot_be_bound_is_named() {
         (
             "/dev/null",
             "child_bess: bind: Address already in use",
-            "what is there cannot be replaced by a socket: remove it, or give another path",
+            "the file there cannot be replaced by a socket: remove it, or give another path",
         ),
         (&long, text_of_long, "change into a folder near it and give a relative path"),
     ] {

@@ -1,9 +1,9 @@
-//! Command lines that the program can be called with, each in a folder of its own.
+//! Command line dialects of the program, each in a folder of its own.
 //!
-//! A dialect owns its options, the order in which they are checked, and everything that is said:
-//! the texts of refusals, progress and failures, the summary, the version. It turns `argv` into a
-//! [`Target`](crate::options::Target) and [`Options`](crate::options::Options), has
+//! A dialect owns its options, the order in which they are checked, and all texts: refusals,
+//! progress, failures, the summary, the version. It turns `argv` into a
+//! [`Target`](crate::options::Target) and [`Options`](crate::options::Options), lets
 //! [`run`](crate::run) carry them out, and words the [`Milestone`](crate::milestone::Milestone)s of
-//! the run. Nothing outside of its folder knows its words.
+//! the run. No code outside of its folder knows its texts.
 
 pub(crate) mod slirp4netns;

@@ -419,7 +419,7 @@ fn unread_output_stops_neither_network_nor_signals() {
     let mut text = Vec::new();
     let _ = unread.read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains(" lines were lost: nobody read them\n"), "{text}");
+    assert!(text.contains(" lines were lost: they were not read\n"), "{text}");
 }
 
 /// The pipe that readiness goes to is full: the caller can still end the run.

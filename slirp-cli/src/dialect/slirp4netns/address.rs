@@ -1,6 +1,6 @@
-//! Addresses of the host and of resolvers, as options name them: by themselves or by an interface.
+//! Addresses of the host and of resolvers, as options name them: literally, or by an interface.
 //!
-//! Owns the reading of the values of `--outbound-addr`, `--outbound-addr6` and `--dns`.
+//! Parses the values of `--outbound-addr`, `--outbound-addr6` and `--dns`.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -9,7 +9,7 @@ use slirp_core::instance::OutboundAddresses;
 
 use super::values::{ValueError, is_digits};
 
-/// The port of a resolver that is named without one.
+/// The port of a resolver when the value names none.
 const DNS_PORT: u16 = 53;
 
 /// An IPv4 address, or the first one of the interface with this name.
@@ -29,14 +29,14 @@ pub(crate) fn outbound_ipv6(text: &OsStr) -> Result<OutboundAddresses, ValueErro
     if found.ipv6.is_some() { Ok(found) } else { Err(ValueError::OutboundAddr6) }
 }
 
-/// The addresses of an interface; none where interfaces cannot be listed.
+/// The addresses of an interface; none if interfaces cannot be listed.
 fn of_interface(name: &str) -> OutboundAddresses {
     OutboundAddresses::of_interface(name).unwrap_or_default()
 }
 
-/// The address of a resolver: `ADDR`, `ADDR:PORT`, `[ADDR]` or `[ADDR]:PORT`, port 53 if there is
-/// none. An IPv6 address may end in `%` and the name or number of its interface, and a link-local
-/// one has to.
+/// The address of a resolver: `ADDR`, `ADDR:PORT`, `[ADDR]` or `[ADDR]:PORT`, with port 53 by
+/// default. An IPv6 address may end in `%` and the name or number of its interface; a link-local
+/// address must.
 pub(crate) fn resolver(text: &OsStr) -> Result<SocketAddr, ValueError> {
     let shown = || text.display().to_string();
     let invalid = || ValueError::Dns(shown());
@@ -68,7 +68,7 @@ pub(crate) fn resolver(text: &OsStr) -> Result<SocketAddr, ValueError> {
     })
 }
 
-/// Cuts the port off, 53 if there is none.
+/// Cuts off the port, 53 by default.
 fn split_port(text: &str) -> Option<(&str, u16)> {
     let port = |digits: &str| is_digits(digits, 5).then(|| digits.parse().ok())?;
     if let Some(rest) = text.strip_prefix('[') {

@@ -1,6 +1,6 @@
 //! The summary that is printed on stdout before the network starts.
 //!
-//! Owns its lines, which people and scripts read. slirp4netns's man page shows the same table.
+//! Owns its lines, which people and scripts read. They match the table in slirp4netns's man page.
 
 use slirp_core::MacAddr;
 

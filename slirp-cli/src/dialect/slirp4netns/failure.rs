@@ -1,4 +1,4 @@
-//! How a failed run is told, in the lines that readers of slirp4netns(1) know.
+//! Reports of a failed run, in the lines of slirp4netns(1).
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::console::eprint_line;
 use crate::failure::RunFailure;
 use crate::options::SOCKET_PATH_CAP;
 
-/// Says on stderr why a run failed, with a hint where there is one.
+/// Prints on stderr why a run failed, with a hint if there is one.
 pub(super) fn report(failure: &RunFailure) {
     eprint_line(text(failure));
     if let Some(hint) = failure.hint() {
@@ -19,7 +19,7 @@ pub(super) fn report(failure: &RunFailure) {
     }
 }
 
-/// The line that says what failed: slirp4netns's, or in our own words.
+/// The line about the failure: slirp4netns's, or our own.
 fn text(failure: &RunFailure) -> String {
     match failure {
         RunFailure::TapFdClosed(number, error) => format!("TAPFD {number} is not open: {error}"),
@@ -48,7 +48,7 @@ fn text(failure: &RunFailure) -> String {
 }
 
 /// The lines by which slirp4netns(1) ends such a start: its helper process opens the device, and
-/// what comes after that is the parent's.
+/// its parent does the rest.
 const fn known_end(failure: &RunFailure) -> &'static [&'static str] {
     match failure {
         RunFailure::Attach(_) | RunFailure::SocketPathTooLong | RunFailure::Socket(_) => {
@@ -79,7 +79,7 @@ const fn known_end(failure: &RunFailure) -> &'static [&'static str] {
     }
 }
 
-/// The kernel's words alone.
+/// The kernel's text alone.
 fn text_of(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || error.to_string(),

@@ -1,7 +1,7 @@
 //! The dialect of slirp4netns(1): its options, texts and exit statuses.
 //!
-//! Owns the way from `argv` to the exit status. Callers read what is printed here, so the texts are
-//! those of slirp4netns, byte for byte where it has them.
+//! Owns the way from `argv` to the exit status. Callers read what is printed here, so texts that
+//! slirp4netns has are kept byte for byte.
 
 mod address;
 mod args;
@@ -19,7 +19,7 @@ use crate::options::{Options, Target};
 use crate::{log, run};
 use args::{ArgumentError, Command};
 
-/// Carries a command line out. The first argument is the name that the program was called by.
+/// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = arguments.next().unwrap_or_else(|| OsString::from("slirp4netns"));
     let parsed = args::parse(arguments);
@@ -49,7 +49,7 @@ fn connect(target: &Target, options: &Options) -> ExitCode {
     code
 }
 
-/// Prints `text`, which is all that was asked for.
+/// Prints `text`, the whole output of the run.
 fn finish(text: &[u8]) -> ExitCode {
     match print(text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,7 +60,7 @@ fn finish(text: &[u8]) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the command line.
+/// Reports what is wrong with the command line.
 fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
     if let Some(mut text) = error.text(program) {
         if error.ends_line() {
@@ -69,7 +69,7 @@ fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
         eprint_bytes(&text);
     }
     if error.shows_usage() {
-        // The status says already that this run failed.
+        // The exit status already tells that this run failed.
         let _ = print(&args::usage(program));
     }
     ExitCode::FAILURE

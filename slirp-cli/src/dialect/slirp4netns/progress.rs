@@ -1,6 +1,6 @@
-//! What is said while a network starts, runs and ends.
+//! Output while a network starts, runs and ends.
 //!
-//! Owns the lines on stderr and, once the network works, the summary on stdout.
+//! Owns the lines on stderr, and the summary on stdout once the network works.
 
 use super::banner;
 use crate::console::{eprint_line, print_line};
@@ -8,7 +8,7 @@ use crate::milestone::Milestone;
 use crate::options::Options;
 use crate::publish;
 
-/// Says what has happened.
+/// Prints the line for a milestone.
 pub(super) fn report(options: &Options, milestone: Milestone<'_>) {
     match milestone {
         Milestone::ReadyFdClosed(number) => eprint_line(format_args!(

@@ -1,7 +1,7 @@
 //! The values that options take: numbers, networks, names and MAC addresses.
 //!
-//! Owns how they are read and the texts of refusals that callers know. Addresses of the host and of
-//! resolvers are read in [`address`](super::address), published ports in
+//! Owns their parsing, and the texts of refusals that callers know. Addresses of the host and of
+//! resolvers are parsed in [`address`](super::address), published ports in
 //! [`publish`](crate::publish).
 
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ pub(crate) enum ValueError {
     /// A number of the address is not an octet.
     #[error("invalid network address: {0}")]
     NetworkAddress(String),
-    /// Not a network that we can lay out.
+    /// A network for which there is no address plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The value of `--cidr6`.
@@ -63,7 +63,7 @@ pub(crate) enum ValueError {
     /// The value of `--publish`.
     #[error("invalid --publish: {0} ({1})")]
     Publish(String, PublishError),
-    /// Standard output is taken.
+    /// A recording cannot go to stdout.
     #[error("invalid --pcap: - (stdout is taken by messages; give a file or a FIFO)")]
     PcapStdout,
     /// A part of the MAC address is not a hexadecimal byte.
@@ -72,7 +72,7 @@ pub(crate) enum ValueError {
     /// More than six bytes.
     #[error("\"{0}\" is an invalid MAC address.  Is it too long?\n{MAC_FORM}")]
     LongMac(String),
-    /// Interface names can be any bytes for the kernel; for us they are text.
+    /// The kernel allows any bytes in interface names; we require UTF-8.
     #[error("the name of the tap is not valid UTF-8: {0}")]
     TapName(String),
 }
@@ -80,8 +80,8 @@ pub(crate) enum ValueError {
 const MAC_FORM: &str = "macaddress has to be a valid MAC address: up to 6 bytes in hexadecimal, \
                         separated by ':', for example 52:54:00:12:34:56";
 
-/// A whole number in base 10, as strtol(3) reads one: white space and a sign may come first, and
-/// nothing at all is 0. Numbers beyond 64 bits are `None`.
+/// A whole number in base 10, as strtol(3) reads one: white space and a sign may come first, and an
+/// empty text is 0. Numbers beyond 64 bits are `None`.
 pub(crate) fn integer(text: &OsStr) -> Option<i64> {
     if text.is_empty() {
         return Some(0);
@@ -106,7 +106,7 @@ pub(crate) fn pid(text: &OsStr) -> Option<i32> {
     integer(text).and_then(|pid| i32::try_from(pid).ok()).filter(|&pid| pid > 0)
 }
 
-/// The name of a TAP device, cut to what the kernel takes.
+/// The name of a TAP device, cut to the kernel's limit.
 pub(crate) fn tap_name(text: &OsStr) -> Result<String, ValueError> {
     let name = text.to_str().ok_or_else(|| ValueError::TapName(text.display().to_string()))?;
     let mut end = name.len().min(MAX_TAP_NAME_LEN);
@@ -116,7 +116,7 @@ pub(crate) fn tap_name(text: &OsStr) -> Result<String, ValueError> {
     Ok(name[..end].to_owned())
 }
 
-/// An IPv4 network such as `10.0.2.0/24`, laid out.
+/// The address plan of an IPv4 network such as `10.0.2.0/24`.
 pub(crate) fn cidr(text: &OsStr) -> Result<SlirpNetwork, ValueError> {
     let shown = || text.display().to_string();
     let invalid = || ValueError::Cidr(shown());
@@ -133,7 +133,7 @@ pub(crate) fn cidr(text: &OsStr) -> Result<SlirpNetwork, ValueError> {
     Ok(SlirpNetwork::new(network, prefix_len)?)
 }
 
-/// An IPv6 network such as `fd00::/64`, laid out.
+/// The address plan of an IPv6 network such as `fd00::/64`.
 pub(crate) fn cidr6(text: &OsStr) -> Result<Ipv6Plan, ValueError> {
     let parsed = text.to_str().map_or(Err(PlanError::Ipv6Syntax), str::parse);
     parsed.map_err(|error| ValueError::Cidr6(text.display().to_string(), error))
@@ -147,7 +147,7 @@ pub(crate) fn search_domain(text: &OsStr) -> Result<String, ValueError> {
         .ok_or_else(|| ValueError::SearchDomain(text.display().to_string()))
 }
 
-/// What is to be logged: this level and those above.
+/// The log level: lines of this level and more severe ones are logged.
 pub(crate) fn log_level(text: &OsStr) -> Result<LevelFilter, ValueError> {
     Ok(match text.as_bytes() {
         b"error" => LevelFilter::ERROR,
@@ -188,8 +188,8 @@ pub(crate) fn mac(text: &OsStr) -> Result<MacAddr, ValueError> {
     Ok(mac)
 }
 
-/// What follows the white space, as isspace(3) defines it: with the vertical tab, which
-/// `trim_ascii_start` lacks.
+/// The text after leading white space as isspace(3) defines it. `trim_ascii_start` does not know
+/// the vertical tab.
 fn skip_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r'])
 }

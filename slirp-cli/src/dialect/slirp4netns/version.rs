@@ -1,9 +1,9 @@
 //! The text of `--version`.
 //!
 //! Programs read it: Docker takes the last line that has the word "version" in it, scripts compare
-//! `SLIRP_CONFIG_VERSION_MAX`, others the numbers behind `slirp4netns version` and `libslirp:`. So
-//! there are the five lines of slirp4netns, with the release whose interface we offer, and who we
-//! really are stands behind `commit:`.
+//! `SLIRP_CONFIG_VERSION_MAX`, others the numbers after `slirp4netns version` and `libslirp:`. So
+//! the text has the five lines of slirp4netns, with the release whose interface we offer. Our own
+//! name and version follow `commit:`.
 
 /// The five lines.
 ///

@@ -1,4 +1,4 @@
-//! The manual pages, the completions and the documents say the same about the options as the table.
+//! The manual pages, the completions and the documents agree with the table of options.
 
 use super::table::{OPTIONS, OptionSpec, Support, left_column};
 
@@ -35,7 +35,7 @@ fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
     assert_eq!(documented(PAGE, "OPTIONS"), expected);
 }
 
-/// The words behind `start` in a text, as far as they are names of options.
+/// The words after `start` in a text that can be names of options.
 fn names_behind<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
     text.split(start).skip(1).map(move |rest| rest.split(|letter| !is_part(letter)).next().unwrap())
@@ -77,7 +77,7 @@ fn every_entry_names_a_default() {
     }
 }
 
-// What the shells make of them is tested in the shells themselves, where those are installed.
+// Completions are also tested in the shells themselves, if these are installed.
 #[test]
 fn completions_know_every_listed_option() {
     let bash = include_str!("../../../../completions/slirp4netns.bash");

@@ -2,10 +2,10 @@
 //!
 //! Owns the grammar: options and operands in any order, unambiguous prefixes of long options,
 //! `--opt VALUE`, `--opt=VALUE`, `-mVALUE`, `-m VALUE`, bundles such as `-c6`, and `--`. Owns the
-//! errors of that grammar, whose texts callers know. Which options exist is written in `table`.
+//! errors of that grammar, whose texts callers know. `table` lists the options.
 //!
-//! Arguments are bytes: nothing here asks whether they are UTF-8. One rule is left out on purpose:
-//! the environment variable POSIXLY_CORRECT, which would forbid options behind operands.
+//! Arguments are bytes: nothing here requires UTF-8. One rule is omitted on purpose: the
+//! environment variable POSIXLY_CORRECT, which would forbid options after operands.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -40,7 +40,7 @@ pub(crate) enum GrammarError {
 }
 
 impl GrammarError {
-    /// The text, without the name of the program in front of it. It repeats what was typed, byte
+    /// The text, without the name of the program in front of it. It repeats the user's input byte
     /// by byte.
     pub(crate) fn text(&self) -> Vec<u8> {
         match self {
@@ -73,9 +73,9 @@ impl GrammarError {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     rest: VecDeque<OsString>,
-    /// What is left of a bundle of short options.
+    /// The rest of a bundle of short options.
     bundle: VecDeque<u8>,
-    /// `--` was seen: no more options.
+    /// Whether `--` was seen; everything after it is an operand.
     operands_only: bool,
 }
 

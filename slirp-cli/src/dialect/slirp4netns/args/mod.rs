@@ -1,12 +1,12 @@
-//! The command line: from `argv` to what is to be done.
+//! The command line: from `argv` to a command.
 //!
-//! Owns what each option means and the order in which things are checked, both known to callers of
-//! slirp4netns. The grammar is in [`getopt`], the list of options in [`table`], the reading of
-//! values in [`values`], the texts of remarks and refusals in [`refusal`].
+//! Owns the meaning of each option and the order of the checks; callers of slirp4netns know both.
+//! The grammar is in [`getopt`], the list of options in [`table`], the parsing of values in
+//! [`values`], the texts of warnings and refusals in [`refusal`].
 //!
 //! A value is checked when its option is reached, and `--help` and `--version` act when they are
-//! reached, so anything further right is never looked at. Four things wait until the whole line was
-//! read: whether options come with those that they need, the last value of `--target-type`, the
+//! reached, so anything further right is ignored. Four checks wait until the whole line was read:
+//! that options come with the options that they need, the last value of `--target-type`, the
 //! operands, and then the values of `--cidr`, `--outbound-addr`, `--outbound-addr6` and
 //! `--macaddress`.
 
@@ -30,7 +30,7 @@ use getopt::{Token, Tokens};
 pub(crate) use refusal::{ArgumentError, Warning};
 use table::{OptionId, OptionSpec};
 
-/// What the command line asks for.
+/// The command of a command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     /// Print the usage.
@@ -44,13 +44,13 @@ pub(crate) enum Command {
 /// A command line that was read as far as possible.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    /// Remarks, in the order of what caused them.
+    /// Warnings, in the order of their causes.
     pub(crate) warnings: Vec<Warning>,
-    /// What to do, or why nothing.
+    /// The command, or why there is none.
     pub(crate) command: Result<Command, ArgumentError>,
 }
 
-/// The text of `--help`. `program` is repeated as it was called.
+/// The text of `--help`. `program` is the program's name as it was called.
 pub(crate) fn usage(program: &OsStr) -> Vec<u8> {
     let mut text = b"Usage: ".to_vec();
     text.extend_from_slice(program.as_bytes());
@@ -83,14 +83,14 @@ enum Located {
     Netns(PathBuf),
 }
 
-/// What has been read of a command line.
+/// The parsed part of a command line.
 #[derive(Debug, Default)]
 struct Line {
     warnings: Vec<Warning>,
     operands: Vec<OsString>,
-    /// The values that count as soon as they are read.
+    /// Values that are checked as soon as they are read.
     options: Options,
-    /// The others, which wait for the end of the line.
+    /// Values that are checked at the end of the line.
     cidr: Option<OsString>,
     cidr6: Option<Ipv6Plan>,
     mac: Option<OsString>,
@@ -121,7 +121,7 @@ impl Line {
         Ok(Command::Run(target, Box::new(std::mem::take(&mut self.options))))
     }
 
-    /// Takes one option in; a command if it is to be carried out at once.
+    /// Takes one option. Returns a command if the option acts at once.
     fn option(
         &mut self,
         option: &OptionSpec,
@@ -205,7 +205,7 @@ impl Line {
         Ok(None)
     }
 
-    /// Checks what waits for the end of the line.
+    /// The checks at the end of the line.
     fn finish(&mut self) -> Result<Target, ArgumentError> {
         if self.mac.is_some() && !self.options.configure {
             return Err(ArgumentError::MacWithoutConfigure);
@@ -279,7 +279,7 @@ impl Line {
             if self.options.exit_with_netns {
                 return Err(ArgumentError::Conflict("--exit-with-netns", "--netns-type=tapfd"));
             }
-            // A name for the device is one word too many, but harmless.
+            // A device name is superfluous, but harmless.
             if operands.len() > 1 {
                 self.warnings.push(Warning::TooManyArguments);
             }

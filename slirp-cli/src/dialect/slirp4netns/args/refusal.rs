@@ -1,7 +1,6 @@
-//! What is said about a command line: remarks, and why it is refused.
+//! Texts about a command line: warnings, and why it is refused.
 //!
-//! Owns the texts, which callers of slirp4netns know. When each is due is decided in the parent
-//! module.
+//! Owns the texts, which callers of slirp4netns know. The parent module decides when each is due.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,7 +11,7 @@ use nix::errno::Errno;
 use super::getopt::GrammarError;
 use crate::dialect::slirp4netns::values::ValueError;
 
-/// A remark that does not stop anything; printed on stdout.
+/// A warning, after which the run goes on; printed on stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Warning {
     /// `--enable-ipv6`.
@@ -39,7 +38,7 @@ pub(crate) enum Warning {
     /// More operands than two.
     #[error("WARNING: too many arguments")]
     TooManyArguments,
-    /// `-c` with a descriptor: its device is somewhere we cannot enter.
+    /// `-c` with a descriptor: its device is in a namespace that we cannot enter.
     #[error("WARNING: --configure has no effect with --netns-type=tapfd")]
     ConfigureWithTapFd,
     /// `--dns` with `--disable-dns`.
@@ -76,14 +75,14 @@ pub(crate) enum ArgumentError {
     Conflict(&'static str, &'static str),
     /// More operands than `--target-type=bess` takes.
     TooManyArguments,
-    /// An option that is about IPv6 without `--enable-ipv6`.
+    /// An IPv6 option without `--enable-ipv6`.
     WithoutIpv6(&'static str),
-    /// A value that is refused without showing the usage.
+    /// A refused value; the usage is not shown.
     Value(ValueError),
 }
 
 impl ArgumentError {
-    /// The line for stderr, without its end; nothing if the usage alone says it.
+    /// The line for stderr, without its end; `None` if only the usage is shown.
     pub(crate) fn text(&self, program: &OsStr) -> Option<Vec<u8>> {
         let with_program = |text: &[u8]| [program.as_bytes(), b": ", text].concat();
         Some(match self {
@@ -117,7 +116,7 @@ impl ArgumentError {
         })
     }
 
-    /// Whether the text ends its line. Two texts of slirp4netns do not.
+    /// Whether a line feed follows the text. Two texts of slirp4netns have none.
     pub(crate) const fn ends_line(&self) -> bool {
         !matches!(self, Self::Value(ValueError::OutboundAddr | ValueError::OutboundAddr6))
     }

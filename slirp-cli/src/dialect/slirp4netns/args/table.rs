@@ -1,17 +1,17 @@
 //! The options, as data.
 //!
-//! Owns the one table that drives the parser, `--help` and everything else that has to know which
-//! options exist. What an option *does* is decided in the parent module; how a command line is
-//! cut into options is `getopt`'s business.
+//! Owns the one table that drives the parser, `--help` and all other code that needs the list of
+//! options. The parent module decides what an option *does*; `getopt` cuts a command line into
+//! options.
 //!
-//! Callers find out what we can do by searching `--help` for an option's name, so an option is
-//! listed only once it works. The left column is a contract; the descriptions are our own words.
+//! Callers detect our features by searching `--help` for an option's name, so an option is listed
+//! only once it works. The left column is a contract; the descriptions are our own.
 //!
-//! Options of our own come after those of slirp4netns and give way to them: a prefix that one or
-//! several of slirp4netns's options have means those, as if ours did not exist, so that no
-//! abbreviation that callers use changes its meaning or becomes ambiguous.
+//! Our own options come after slirp4netns's and give way to them: a prefix of any option of
+//! slirp4netns is resolved as if ours did not exist. So no abbreviation that callers use changes
+//! its meaning or becomes ambiguous.
 
-/// Which option it is.
+/// The name of an option.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OptionId {
     ApiSocket,
@@ -69,21 +69,20 @@ pub(crate) struct OptionSpec {
 }
 
 impl OptionSpec {
-    /// Whether slirp4netns does not have it.
+    /// Whether the option is our own, and slirp4netns lacks it.
     #[cfg(test)]
     pub(crate) fn is_ours(&self) -> bool {
         self.origin == Origin::Ours
     }
 }
 
-/// Whose option it is.
+/// Which program the option comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Origin {
-    /// One of slirp4netns's, with its place among the possibilities that the error about an
-    /// ambiguous prefix lists. It differs from the order of `--help`, and both are what slirp4netns
-    /// prints.
+    /// An option of slirp4netns, with its place in the list that an error about an ambiguous prefix
+    /// prints. That order differs from the order of `--help`; both follow slirp4netns.
     Upstream(u8),
-    /// One of our own.
+    /// An option of our own.
     Ours,
 }
 
@@ -99,7 +98,8 @@ const fn option(
     OptionSpec { id, short, long, value, support, origin: Origin::Upstream(rank) }
 }
 
-/// An option of our own; these have no short form, so that none is taken from slirp4netns's future.
+/// An option of our own; these have no short form, because future versions of slirp4netns may use
+/// any letter.
 const fn ours(
     id: OptionId,
     long: &'static str,
@@ -271,7 +271,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             Id::Dns,
             "dns",
             Some("ADDR[:PORT]"),
-            "ask this resolver and not those of /etc/resolv.conf (repeatable)",
+            "ask this resolver instead of /etc/resolv.conf (repeatable)",
         ),
         ours(
             Id::SearchDomain,
@@ -301,7 +301,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &{
             Id::BusyPoll,
             "busy-poll",
             Some("USEC"),
-            "look for events so long before sleeping (default=20, max=1000, 0: never)",
+            "poll for events this long before sleeping (default=20, max=1000, 0: never)",
         ),
     ]
 };
@@ -314,8 +314,8 @@ pub(crate) fn by_short(short: u8) -> Option<&'static OptionSpec> {
     OPTIONS.iter().find(|option| option.short == Some(short))
 }
 
-/// The option whose long form is `name` or, when there is none, those that start with it: those of
-/// slirp4netns if there are any, otherwise our own.
+/// The option whose long form is `name`. If there is none, the options that start with it:
+/// slirp4netns's if any match, otherwise our own.
 pub(crate) fn by_long(name: &[u8]) -> Vec<&'static OptionSpec> {
     if let Some(exact) = OPTIONS.iter().find(|option| option.long.as_bytes() == name) {
         return vec![exact];

@@ -1,4 +1,4 @@
-//! Whole command lines: what they ask for, and what they are refused for.
+//! Whole command lines: their commands and their refusals.
 
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
@@ -169,7 +169,7 @@ fn refusals_have_the_texts_that_callers_know() {
         ),
         (&["--target-type=foo"], TARGET_TYPE),
         (&["--target-type=netns", "--target-type=", "abc"], TARGET_TYPE),
-        // What else is wrong comes first, wherever it stands.
+        // Other mistakes are reported first, wherever they stand.
         (&["--target-type=foo", "-m", "0"], MTU),
         (&["--target-type=foo", "--macaddress=1"], MAC),
         (&["--target-type=bess", "/s", "tap0"], "too many arguments"),
