@@ -144,7 +144,7 @@ fn remove(options: &Options, container: &str, ifname: Option<&str>) -> ExitCode 
         let Some(ifname) = ifname else {
             return fail(&format!("slirp rm: {container} has no attachment\n"));
         };
-        // Its record may have vanished though its processes have not.
+        // Its record may be gone although its processes are not.
         keys.push(Key { container_id: container.to_owned(), ifname: ifname.to_owned() });
     }
     for key in keys {
@@ -163,7 +163,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(text: &str) -> ExitCode {
-    // There is nobody to tell if nobody reads it.
+    // If it is not read, that cannot be reported either.
     let _ = io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }

@@ -1,15 +1,15 @@
 //! CNI plugin of type `slirp`.
 //!
-//! Gives containers a network without privileges, and is everything that it takes: the plugin that
+//! Gives containers a network without privileges. One program has all roles: the plugin that
 //! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes
 //! behind an attachment ([`keeper`]), which are this program again, and a tool for people
 //! ([`list`]).
 //!
 //! ```text
-//!  verbs hook list  who asks: a CNI runtime, an OCI runtime, a person
-//!  config protocol what CNI says, and in which words
-//!  keeper          the processes that it takes
-//!  attachment      attach(request), detach(key), and where attachments are written down
+//!  verbs hook list  the callers: a CNI runtime, an OCI runtime, a person
+//!  config protocol the configuration, and the language of CNI
+//!  keeper          the long-lived processes
+//!  attachment      attach(request), detach(key), and the records of attachments
 //! ```
 
 mod attachment;
@@ -60,9 +60,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers one call. Whatever happens, a runtime gets an object that says so.
+/// Answers one call. Even after a panic the runtime gets an object that reports it.
 fn plugin(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> ExitCode {
-    // Kernels before 5.11 lack it; what we were started with stays open in our children there.
+    // Kernels before 5.11 lack this; our children then keep inherited descriptors open.
     let _ = close_descriptors_on_exec();
     match guarded(answer) {
         Answer::Nothing => ExitCode::SUCCESS,
@@ -86,14 +86,14 @@ fn plugin(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> ExitCode {
             ExitCode::SUCCESS
         }
         Answer::Failure(version, error) => {
-            // The status says it, too.
+            // The exit status tells it, too.
             let _ = print(&error.object(version));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The answer, or that there is none because of a defect of ours.
+/// The answer, or the error that a defect of ours prevented one.
 fn guarded(answer: impl FnOnce() -> Answer + panic::UnwindSafe) -> Answer {
     panic::catch_unwind(answer).unwrap_or_else(|_| {
         let error = CniError::internal("the plugin panicked; please report this");
@@ -111,9 +111,9 @@ fn print(object: &Value) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Says something to a person.
+/// Writes a message for a person.
 fn complain(text: &str) {
-    // There is nobody to tell if nobody reads it.
+    // If it is not read, that cannot be reported either.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 

@@ -1,8 +1,8 @@
-//! Giving a container its network.
+//! Attaching a container to its network.
 //!
-//! Owns the start of the long-lived process and the agreement with it, in two phases: it says that
-//! the network works, then its caller passes that on, then it is told to stay. If the caller ends
-//! in between, for whatever reason, the network ends with it.
+//! Owns the start of the long-lived process and the two-phase agreement with it. The process
+//! reports that the network works, its caller passes that on, and then tells the process to stay.
+//! If the caller ends in between, for whatever reason, the network ends as well.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -24,17 +24,17 @@ use super::store::{Candidates, Files, Lock};
 /// How long the network may take to come up (arbitrary; it takes some 50 ms).
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The executable of this process, whatever became of its path.
+/// The executable of this process, even if its path has changed.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// An attachment that works, but ends with this value unless it is committed.
+/// A working attachment. Dropping this value ends it, unless it is committed.
 #[derive(Debug)]
 pub(crate) struct Pending {
     keeper: Child,
     stream: UnixStream,
     /// The interface's Ethernet address.
     pub(crate) mac: String,
-    /// The container's addresses: those of the request, or what a shared network has given.
+    /// The container's addresses: the request's, or the ones that a shared network assigned.
     pub(crate) addresses: Addresses,
     _lock: Lock,
 }
@@ -53,16 +53,16 @@ impl Pending {
     /// Ends the attachment and waits until it has.
     pub(crate) fn abort(mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
-        // It ends by itself, within the time that its engine has.
+        // The keeper ends by itself, within its engine's time limit.
         let _ = self.keeper.wait();
     }
 }
 
-/// Looks at the network namespace at `path`, which must not be our own.
+/// Identifies the network namespace at `path`, which must not be our own.
 ///
 /// # Errors
-/// When there is none, when it is something else, when it belongs to another user, or when it is
-/// our own and `may_be_own` does not say that this is meant.
+/// When it does not exist, is not a network namespace or belongs to another user, or when it is our
+/// own and `may_be_own` is false.
 pub(crate) fn find_namespace(path: &Path, may_be_own: bool) -> Result<NamespaceId, Error> {
     let target = NamespaceTarget::of_path(path).map_err(|error| of_namespace(&error))?;
     let unreadable = |error: io::Error| Error::failed(format!("{}: {error}", path.display()));
@@ -77,7 +77,7 @@ pub(crate) fn find_namespace(path: &Path, may_be_own: bool) -> Result<NamespaceI
     Ok(id)
 }
 
-/// What the failure of opening a namespace means.
+/// The error for a namespace that could not be opened.
 pub(crate) fn of_namespace(error: &AttachError) -> Error {
     let is_gone = |source: &io::Error| {
         use nix::libc::{ENOENT, ENOTDIR, ESRCH};
@@ -95,11 +95,11 @@ pub(crate) fn of_namespace(error: &AttachError) -> Error {
     Error::new(kind, error.to_string()).with_hint(error.hint())
 }
 
-/// Attaches a container. What an earlier attachment of the same name left behind is removed first.
+/// Attaches a container. Remains of an earlier attachment of this name are removed first.
 ///
 /// # Errors
-/// When the container is attached already, and for everything that keeps its network from working;
-/// nothing is left behind then.
+/// When the container is attached already, and when its network does not work. Nothing is left
+/// behind then.
 pub(crate) fn attach(request: &Request, candidates: &Candidates) -> Result<Pending, Error> {
     let store = candidates.create()?;
     let files = store.files(&request.key);
@@ -154,21 +154,21 @@ fn start(
         .map_err(failed)?;
     let answer = frame::send(&stream, request).and_then(|()| receive_answer(&stream));
     let error = match answer {
-        // Once more: an addition that began at the same moment was not written down before.
+        // Checked again: an addition that began at the same moment had no record before.
         Ok(Ok(started)) => match refuse_mixture(request, candidates) {
             Ok(()) => return Ok((keeper, stream, started)),
             Err(error) => error,
         },
         Ok(Err(error)) => error,
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {
-            // Our own child, not waited for yet, so its number is still its own.
+            // The child has not been waited for, so its number is not reused.
             let _ = keeper.kill();
             Error::failed("the network did not start in time")
         }
         Err(error) => Error::failed(format!("the process of the network has ended: {error}")),
     };
     drop(stream);
-    // It ends when its caller has gone; waiting for it frees what it had.
+    // The keeper ends when its caller has gone; waiting reaps it.
     let _ = keeper.wait();
     Err(error)
 }

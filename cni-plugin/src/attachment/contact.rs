@@ -20,10 +20,10 @@ use super::{frame, open};
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a keeper may take to bring the network up (arbitrary; it takes some 50 ms).
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a keeper may take to end: its engine has a time limit of its own, which this exceeds.
+/// How long a keeper may take to end: this exceeds its engine's own time limit.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What a keeper answers to a process that brings a namespace.
+/// A keeper's answer to a process that hands it a namespace.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Entered {
@@ -45,7 +45,7 @@ pub(crate) enum Entered {
 #[derive(Debug)]
 pub(crate) struct Contact {
     stream: UnixStream,
-    /// The keeper itself, if it can be seen from our PID namespace.
+    /// The keeper's process, if it is visible in our PID namespace.
     pub(crate) process: Option<ProcessFd>,
 }
 
@@ -53,11 +53,12 @@ impl Contact {
     /// Connects to the keeper behind `socket`.
     ///
     /// # Errors
-    /// Those of connect(2) where nobody listens; `PermissionDenied` where somebody else does.
+    /// The errors of connect(2) when there is no listener; `PermissionDenied` when the listener
+    /// belongs to another user.
     pub(crate) fn open(socket: &Path) -> io::Result<Self> {
         let stream = open::connect(socket)?;
         let pid = open::pid_of_own(&stream)?;
-        // Zero from where it cannot be seen (pid_namespaces(7)).
+        // Zero if the process is not visible from here (pid_namespaces(7)).
         let process = Some(pid).filter(|&pid| pid > 0).map(ProcessFd::open).transpose()?;
         Ok(Self { stream, process })
     }
@@ -69,7 +70,7 @@ impl Contact {
         frame::receive(&self.stream)
     }
 
-    /// Which network namespace the keeper serves, if it knows already.
+    /// The network namespace that the keeper serves, if it is known already.
     ///
     /// # Errors
     /// When it does not answer in time.
@@ -81,7 +82,8 @@ impl Contact {
     /// when this returns [`Entered::Started`].
     ///
     /// # Errors
-    /// When the keeper does not answer in time. The inner error is why the network does not work.
+    /// When the keeper does not answer in time. The inner error tells why the network does not
+    /// work.
     pub(crate) fn enter(&self, namespace: BorrowedFd<'_>) -> io::Result<Result<Entered, Error>> {
         self.stream.set_read_timeout(Some(ENTER_TIMEOUT))?;
         self.stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -95,8 +97,8 @@ impl Contact {
         Ok(answer)
     }
 
-    /// Asks the keeper to end and waits until its engine has, and with it interface and ports, and
-    /// then until the keeper has.
+    /// Asks the keeper to end. Waits until its engine has ended, which frees interface and ports,
+    /// and then until the keeper has ended.
     ///
     /// # Errors
     /// When it does not end in time.

@@ -1,15 +1,15 @@
-//! Taking a container's network away.
+//! Detaching a container from its network.
 
 use super::error::{Error, Kind};
 use super::key::Key;
 use super::stop::{stop, stop_unrecorded};
 use super::store::Candidates;
 
-/// Detaches a container, wherever its attachment is written down. That it is not attached is no
-/// error. When this returns, the interface and the host's ports are free.
+/// Detaches a container, in whichever folder its record is. A container that is not attached is not
+/// an error. When this returns, the interface and the host's ports are free.
 ///
 /// # Errors
-/// When its processes cannot be ended, or somebody else is at work on it.
+/// When its processes cannot be ended, or another process holds its lock.
 pub(crate) fn detach(key: &Key, candidates: &Candidates) -> Result<(), Error> {
     let mut was_written_down = false;
     for store in candidates.existing() {
@@ -34,8 +34,8 @@ pub(crate) fn detach(key: &Key, candidates: &Candidates) -> Result<(), Error> {
     Ok(())
 }
 
-/// Detaches every container of `network` for which `is_wanted` says no. Attachments that somebody
-/// is at work on are left alone.
+/// Detaches every container of `network` for which `is_wanted` says no. Attachments that another
+/// process has locked are left alone.
 ///
 /// # Errors
 /// All failures in one, after everything was tried.

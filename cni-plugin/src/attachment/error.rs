@@ -1,20 +1,20 @@
 //! Why a container could not be attached or detached.
 //!
-//! Owns [`Error`], which crosses from the long-lived process to whoever started it.
+//! Owns [`Error`], which the long-lived process sends to its starter.
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure it is, for callers that tell kinds apart.
+/// The kind of a failure, for callers that distinguish kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// The container, or its network namespace, does not exist (any more).
     ContainerGone,
-    /// The path is not that of a network namespace.
+    /// The path does not lead to a network namespace.
     NotNamespace,
     /// The network namespace is our own.
     OwnNamespace,
-    /// Another process is at work on this attachment.
+    /// Another process has locked this attachment.
     Busy,
     /// The request cannot be carried out.
     Unsupported,
@@ -24,14 +24,14 @@ pub(crate) enum Kind {
     Failed,
 }
 
-/// A failure, in words for a person.
+/// A failure, as a message for a person.
 #[derive(Clone, PartialEq, Eq, Debug, Default, thiserror::Error, Serialize, Deserialize)]
 #[serde(default)]
 #[error("{message}")]
 pub(crate) struct Error {
     pub(crate) kind: Kind,
     pub(crate) message: String,
-    /// What to do about it, or empty.
+    /// A hint about what to do, or empty.
     pub(crate) hint: String,
 }
 

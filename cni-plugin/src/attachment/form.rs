@@ -1,7 +1,7 @@
 //! How slirp-core's values are written in messages and records.
 //!
-//! Owns the forms, which are flat: their keys stand among those of the value that has them. Keys
-//! stay what they are, since processes and records of an earlier version may still be there.
+//! Owns the forms, which are flat: their keys stand among the keys of the enclosing value. Keys
+//! never change, since processes and records of an earlier version may still exist.
 
 use core::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,7 +22,7 @@ where
     F::from(value).serialize(serializer)
 }
 
-/// Reads what [`write()`] wrote.
+/// Reads a value that [`write()`] wrote.
 pub(super) fn read<'de, T, F, D>(deserializer: D) -> Result<T, D::Error>
 where
     F: Deserialize<'de> + TryInto<T, Error: Display>,
@@ -31,12 +31,12 @@ where
     F::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
 }
 
-/// A network namespace, or that it is not known yet.
+/// A network namespace, or the mark that it is not known yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Netns {
     #[serde(rename = "netnsDevice")]
     device: u64,
-    /// 0 where the namespace is not known; no file has that inode.
+    /// 0 when the namespace is not known; no file has that inode.
     #[serde(rename = "netnsInode")]
     inode: u64,
 }

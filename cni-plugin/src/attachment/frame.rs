@@ -1,6 +1,6 @@
 //! Messages between our own processes: a length of four bytes, then JSON.
 //!
-//! Read exactly to their end, so that descriptors may follow them on the same socket.
+//! A message is read exactly to its end, so that descriptors may follow it on the socket.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ const CAP: usize = 4 * 1024 * 1024;
 /// Sends a message.
 ///
 /// # Errors
-/// Those of write(2); `InvalidInput` above the cap.
+/// The errors of write(2); `InvalidInput` above the cap.
 pub(crate) fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec(value)?;
     let len = u32::try_from(text.len()).ok().filter(|_| text.len() <= CAP);
@@ -27,8 +27,8 @@ pub(crate) fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Resul
 /// Receives a message.
 ///
 /// # Errors
-/// Those of read(2); `UnexpectedEof` when the other side has gone, `InvalidData` for anything but
-/// the message.
+/// The errors of read(2); `UnexpectedEof` when the other side has gone, `InvalidData` for any other
+/// message.
 pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
     let mut len = [0; 4];
     stream.read_exact(&mut len)?;

@@ -1,7 +1,7 @@
-//! Which process is meant by a number that was written down.
+//! Identity of a process whose number was recorded.
 //!
-//! Owns [`ProcessIdentity`]. A process id alone names whoever has it now; together with the time
-//! at which that process started, the boot, and the PID namespace it names one process for ever.
+//! Owns [`ProcessIdentity`]. A process id alone may be reused. Together with the process's start
+//! time, the boot, and the PID namespace it identifies one process for ever.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use serde::{Deserialize, Serialize};
 use slirp_core::internals::process::ProcessFd;
 
-/// A process, written down.
+/// A recorded process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProcessIdentity {
@@ -19,7 +19,7 @@ pub(crate) struct ProcessIdentity {
     /// `/proc/sys/kernel/random/boot_id`.
     #[serde(rename = "bootID")]
     boot_id: String,
-    /// Inode of the PID namespace in which the number counts.
+    /// Inode of the PID namespace to which the number belongs.
     pid_namespace: u64,
 }
 
@@ -40,7 +40,7 @@ impl ProcessIdentity {
             return None;
         }
         let process = ProcessFd::open(self.pid).ok()?;
-        // Asked after the number was pinned down.
+        // Checked after the descriptor was opened, so the number is not reused in between.
         (start_time(self.pid)? == self.start_time).then_some(process)
     }
 
@@ -67,7 +67,7 @@ pub(crate) fn parent(pid: i32) -> Option<i32> {
 /// A field of `/proc/PID/stat`, numbered as in proc_pid_stat(5), from 3 on.
 fn field(pid: i32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses, which is field 2, may hold anything.
+    // The name in parentheses, field 2, may contain any characters.
     let (_, behind) = stat.rsplit_once(')')?;
     behind.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }

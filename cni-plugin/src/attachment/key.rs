@@ -1,4 +1,4 @@
-//! What tells attachments apart: container and interface.
+//! The key of an attachment: container and interface.
 
 use core::fmt;
 
@@ -14,8 +14,8 @@ pub(crate) struct Key {
 
 impl Key {
     /// The name of its files: 32 hexadecimal digits, since the path of a socket holds 107 bytes
-    /// (unix(7)) and the id of a container may have more. Whoever finds a file by it compares the
-    /// key itself.
+    /// (unix(7)) and the id of a container may have more. Stems may collide, so a caller that finds
+    /// a file by its stem compares the key itself.
     pub(crate) fn file_stem(&self) -> String {
         hash(self.container_id.bytes().chain([0]).chain(self.ifname.bytes()))
     }

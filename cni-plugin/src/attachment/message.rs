@@ -1,7 +1,7 @@
-//! What our processes say to each other.
+//! Messages between our processes.
 //!
-//! Owns the messages that go over [`frame`]s and the refusal in the place of an
-//! answer. Keys stay what they are, since a process of an earlier version may be at the other end.
+//! Owns the messages that go over [`frame`]s, and the refusal in place of an answer. Keys never
+//! change, since a process of an earlier version may be at the other end.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -18,29 +18,28 @@ use super::form::{self, Netns};
 use super::frame;
 use super::request::{Addresses, Request};
 
-/// What a client asks a keeper for.
+/// A client's request to a keeper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "execute", rename_all = "lowercase")]
 pub(crate) enum ClientRequest {
-    /// Which namespace it serves.
+    /// Asks which namespace it serves.
     Info,
-    /// That it serves the namespace whose descriptor follows.
+    /// Tells it to serve the namespace whose descriptor follows.
     Enter,
-    /// That it ends.
+    /// Tells it to end.
     End,
 }
 
-/// The answer to [`ClientRequest::Info`], and that to [`ClientRequest::Enter`] of another
-/// container.
+/// The answer to [`ClientRequest::Info`], and to [`ClientRequest::Enter`] from another container.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Info {
-    /// It waits for the container to say which namespace it is in.
+    /// The keeper waits for the container to hand over its namespace.
     Waiting {
         /// True.
         waiting: bool,
     },
-    /// It serves this one.
+    /// The keeper serves this namespace.
     Serving(Netns),
 }
 
@@ -61,33 +60,33 @@ pub(crate) struct Ended {
     pub(crate) ended: bool,
 }
 
-/// What a keeper says to its caller when the network works, and [`COMMIT`] is awaited.
+/// A keeper's report to its caller that the network works; the keeper then waits for [`COMMIT`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Started {
-    /// Missing while the keeper waits for the container.
+    /// `None` while the keeper waits for the container.
     #[serde(flatten)]
     pub(crate) addresses: Option<Addresses>,
     /// The interface's Ethernet address.
     pub(crate) mac: String,
 }
 
-/// What the caller says then: the attachment is to stay.
+/// The caller's confirmation: the attachment stays.
 pub(crate) const COMMIT: &str = "commit";
-/// What the keeper says last.
+/// The keeper's last message.
 pub(crate) const KEPT: &str = "kept";
 
-/// What a keeper tells its engine; descriptors follow.
+/// A keeper's order to its engine; descriptors follow.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EngineOrder {
     pub(crate) request: Request,
     /// Where the API socket is to be.
     pub(crate) api_socket: PathBuf,
-    /// Whether the guest's user namespace follows behind the device.
+    /// Whether the descriptor of the guest's user namespace follows the device's.
     pub(crate) user_namespace: bool,
 }
 
-/// What a keeper tells the process of a network that it starts.
+/// A keeper's order to the network process that it starts.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NetworkOrder {
@@ -99,7 +98,7 @@ pub(crate) struct NetworkOrder {
     pub(crate) api_socket: PathBuf,
 }
 
-/// What a client asks the process of a network for.
+/// A client's request to the process of a network.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "execute", rename_all = "lowercase")]
 pub(crate) enum NetworkRequest {
@@ -121,7 +120,7 @@ impl HostNetns {
     /// Our own.
     ///
     /// # Errors
-    /// Those of stat(2).
+    /// The errors of stat(2).
     pub(crate) fn own() -> io::Result<Self> {
         let id = NamespaceId::of_path(Path::new("/proc/self/ns/net"))?;
         Ok(Self(id.device, id.inode))
@@ -136,15 +135,14 @@ pub(crate) struct Device {
     pub(crate) mac: Option<MacAddr>,
 }
 
-/// An answer that says no more than that it has been done.
+/// An answer that only tells that the request was carried out.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Done {}
 
-/// Receives what is asked for. The inner error is for the other side, whose message is not
-/// understood.
+/// Receives a request. The inner error is for the other side, whose message was not understood.
 ///
 /// # Errors
-/// Those of [`frame::receive`] otherwise.
+/// Otherwise the errors of [`frame::receive`].
 pub(crate) fn receive_order<T: DeserializeOwned>(
     stream: &UnixStream,
 ) -> io::Result<Result<T, Error>> {
@@ -166,7 +164,7 @@ struct Refusal {
 /// Sends an answer, or why there is none.
 ///
 /// # Errors
-/// Those of [`frame::send`].
+/// The errors of [`frame::send`].
 pub(crate) fn answer<T: Serialize>(
     stream: &UnixStream,
     answer: Result<T, Error>,
@@ -180,7 +178,7 @@ pub(crate) fn answer<T: Serialize>(
 /// Receives an answer; the inner error is the other side's.
 ///
 /// # Errors
-/// Those of [`frame::receive`].
+/// The errors of [`frame::receive`].
 pub(crate) fn receive_answer<T: DeserializeOwned>(
     stream: &UnixStream,
 ) -> io::Result<Result<T, Error>> {

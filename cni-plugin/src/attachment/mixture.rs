@@ -6,10 +6,10 @@ use super::stop::is_served;
 use super::store::Candidates;
 
 /// Refuses an attachment that is shared if its network has attachments that are not, and the other
-/// way around: the two would not reach each other, and nothing would say why.
+/// way around: the two could not reach each other, and no message would tell why.
 ///
-/// Each attachment is written down before it looks, so that of two that begin at the same moment at
-/// most one stays. Records of killed keepers do not count.
+/// Each attachment is recorded before this check, so at most one of two that begin at the same
+/// moment stays. Records of killed keepers do not count.
 ///
 /// # Errors
 /// [`Kind::Unsupported`], with the other attachment.
@@ -20,7 +20,7 @@ pub(crate) fn refuse_mixture(request: &Request, candidates: &Candidates) -> Resu
             let other = &record.request;
             if other.network != request.network
                 || other.shared.is_some() == is_shared
-                // Its keeper may be out of sight, and reached by its socket alone.
+                // Its keeper may not be visible, and only reachable through its socket.
                 || !(record.is_alive() || is_served(&store.files(&other.key)).is_some())
             {
                 continue;

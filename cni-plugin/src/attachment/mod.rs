@@ -1,6 +1,6 @@
-//! Attachments: containers with a network of ours.
+//! Attachments: containers with a network that we provide.
 //!
-//! Owns the two verbs, [`attach`] and [`detach`], and what stands behind them:
+//! Owns the two verbs, [`attach`] and [`detach`], and their parts:
 //!
 //! ```text
 //!  attach detach      the verbs
@@ -13,8 +13,8 @@
 //!  open error ports   opening without waiting; failures; ports in words
 //! ```
 //!
-//! Knows neither CNI nor OCI hooks, which are two ways to ask, nor what the processes do, which is
-//! in [`keeper`](crate::keeper).
+//! Knows neither CNI nor OCI hooks, which are two callers of the verbs. The work of the processes
+//! is in [`keeper`](crate::keeper).
 
 pub(crate) mod attach;
 pub(crate) mod contact;

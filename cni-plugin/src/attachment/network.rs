@@ -12,32 +12,32 @@ use super::message::{Done, NetworkRequest, receive_answer};
 use super::store::Files;
 use super::{frame, open};
 
-/// The argument by which our executable is told to be the process of a network.
+/// The argument that makes our executable the process of a network.
 pub(crate) const NETWORK_ARGUMENT: &str = "run-network";
 
 /// How long the process of a network may take to answer (arbitrary; it takes microseconds).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a leaving keeper waits for others at work on the network's files (arbitrary: joining
-/// holds their lock for some 50 ms at the longest).
+/// How long a leaving keeper waits for the lock of the network's files (arbitrary: joining holds it
+/// for some 50 ms at most).
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The files of the network `name` in the folder of these: `STEM.sock` is where members join,
-/// `STEM.api` the API socket, `STEM.lock` held while somebody joins.
+/// The files of the network `name` in the folder of `files`: `STEM.sock` is where members join,
+/// `STEM.api` the API socket, `STEM.lock` the lock that is held while a member joins.
 pub(crate) fn network_files(files: &Files, name: &str) -> Files {
     Files::new(files.folder().to_owned(), stem(name), files.scope().to_owned())
 }
 
-/// The name of a network's files: no attachment has it, since no container's id is empty.
+/// The name of a network's files: no attachment has this name, since no container's id is empty.
 fn stem(name: &str) -> String {
     super::key::hash([&[0], name.as_bytes(), &[0]].concat())
 }
 
-/// Waits until the members of a network whose keepers have ended are gone, and with them their
-/// interfaces and ports. Removes the network's files when no member is left.
+/// Waits until members of a network whose keepers have ended are removed with their interfaces and
+/// ports. Removes the network's files when no member is left.
 pub(crate) fn await_departure(network: &Files) {
     if let Ok(stream) = open::connect(&network.socket())
-        // An end instead of an answer says the same.
+        // A hang-up instead of an answer means the same.
         && let Err(error) = ask_to_settle(&stream)
     {
         tracing::debug!(%error, "the network has ended");
@@ -52,13 +52,13 @@ fn ask_to_settle(stream: &UnixStream) -> io::Result<Result<Done, Error>> {
     receive_answer(stream)
 }
 
-/// Removes the files of a network that has no process, unless another process works on them for
+/// Removes the files of a network that has no process, unless another process holds their lock for
 /// long.
 pub(crate) fn sweep(network: &Files) {
     if !network.exist() {
         return;
     }
-    // The lock is waited for: keepers that leave at the same moment look one after the other, and
+    // This waits for the lock: keepers that leave at the same moment check one after the other, and
     // only the last of them finds the network's process gone.
     if let Ok(lock) = network.lock_within(SWEEP_TIMEOUT)
         && open::connect(&network.socket()).is_err_and(|error| open::is_absent(&error))
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_a_network_are_nobody_elses() {
+    fn files_of_a_network_belong_to_it_alone() {
         let files = Files::new("/x".into(), "0".to_owned(), "-".to_owned());
         assert_ne!(network_files(&files, "a").stem(), network_files(&files, "b").stem());
         assert_eq!(network_files(&files, "a").stem().len(), 32);

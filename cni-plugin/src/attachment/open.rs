@@ -1,7 +1,7 @@
-//! Opening what has a name that somebody else may have taken: nothing here waits for long.
+//! Opening files and sockets by names that another program may have taken, without long waits.
 //!
-//! Owns reading files, of which open(2) would wait where a FIFO has no writer, and connecting to
-//! sockets, where connect(2) would wait once a listener that accepts nothing has its queue full.
+//! Owns reading files, where open(2) would wait for the writer of a FIFO, and connecting to
+//! sockets, where connect(2) would wait while a listener's queue is full.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -19,22 +19,22 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use nix::unistd::geteuid;
 
-/// How long a listener may take to have room in its queue (arbitrary; ours accept at once).
+/// How long a listener's queue may stay full (arbitrary; our listeners accept at once).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens whatever is at `path` for reading, also a FIFO that nobody writes to.
+/// Opens any file at `path` for reading, even a FIFO without a writer.
 ///
 /// # Errors
-/// Those of open(2).
+/// The errors of open(2).
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// What is in the file at `path`, at most `cap` bytes of it.
+/// The content of the file at `path`, at most `cap` bytes.
 ///
 /// # Errors
-/// Those of open(2) and read(2); `InvalidInput` for what is no regular file.
+/// The errors of open(2) and read(2); `InvalidInput` for a file that is not regular.
 pub(crate) fn read(path: &Path, cap: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if !file.metadata()?.is_file() {
@@ -45,17 +45,17 @@ pub(crate) fn read(path: &Path, cap: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Connects to whoever listens at `path`.
+/// Connects to the listener at `path`.
 ///
 /// # Errors
-/// Those of connect(2); `WouldBlock` where the listener has had no room for a while.
+/// The errors of connect(2); `WouldBlock` when the listener's queue stays full.
 pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
     connect_within(path, CONNECT_TIMEOUT)
 }
 
 fn connect_within(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // It holds for connect(2) as well (socket(7)).
+    // The send time-out applies to connect(2) as well (socket(7)).
     let limit = TimeVal::new(timeout.as_secs().cast_signed(), timeout.subsec_micros().into());
     setsockopt(&socket, sockopt::SendTimeout, &limit)?;
     connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -63,11 +63,11 @@ fn connect_within(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// The number of the process at the other end, which has to be our own user's; 0 if it cannot be
-/// seen from our PID namespace.
+/// The number of the process at the other end, which must run as our own user; 0 if it is not
+/// visible in our PID namespace.
 ///
 /// # Errors
-/// `PermissionDenied` where it is another user's.
+/// `PermissionDenied` when it runs as another user.
 pub(crate) fn pid_of_own(stream: &UnixStream) -> io::Result<i32> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?;
     if peer.uid() == geteuid().as_raw() {
@@ -77,7 +77,7 @@ pub(crate) fn pid_of_own(stream: &UnixStream) -> io::Result<i32> {
     }
 }
 
-/// Whether connecting failed because nobody listens.
+/// Whether connecting failed because there is no listener.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -1,4 +1,4 @@
-//! Forwarded ports in words.
+//! Forwarded ports as text.
 
 use slirp_core::instance::{Forward, ForwardProtocol};
 

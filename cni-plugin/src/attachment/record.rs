@@ -1,4 +1,4 @@
-//! An attachment as it is written down.
+//! The record of an attachment.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub(crate) struct Record {
     pub(crate) mac: String,
 }
 
-/// The form of records, 1; records of another form are not read.
+/// The format of records, 1; records of other formats are not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 pub(crate) struct Form;
@@ -38,7 +38,7 @@ impl TryFrom<u64> for Form {
 }
 
 impl Record {
-    /// Whether its container has a network.
+    /// Whether its keeper lives, so that its container has a network.
     pub(crate) fn is_alive(&self) -> bool {
         self.keeper.is_alive() && self.engine.as_ref().is_none_or(ProcessIdentity::is_alive)
     }

@@ -1,7 +1,7 @@
-//! What an attachment is to be like.
+//! The request for an attachment.
 //!
-//! Owns [`Request`], which the long-lived processes are told and which is written down. How its
-//! parts look as JSON is in [`form`].
+//! Owns [`Request`], which is sent to the long-lived processes and recorded. The JSON forms of its
+//! parts are in [`form`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use slirp_core::policy::Policy;
 use super::form;
 use super::key::Key;
 
-/// An attachment that is asked for.
+/// A requested attachment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Request {
@@ -26,8 +26,8 @@ pub(crate) struct Request {
     pub(crate) network: String,
     /// Path of the network namespace, absolute.
     pub(crate) netns: PathBuf,
-    /// Which namespace that was when the request was made; unknown while only the container itself
-    /// can look at it, which will say which one it is.
+    /// The namespace at that path when the request was made. Unknown while only the container
+    /// itself can access it; the container then reports it.
     #[serde(flatten)]
     #[serde(serialize_with = "form::write::<_, form::Netns, _>")]
     #[serde(deserialize_with = "form::read::<_, form::Netns, _>")]
@@ -40,7 +40,7 @@ pub(crate) struct Request {
     pub(crate) plan: SlirpNetwork,
     /// The guest's address, in the plan's network.
     pub(crate) address: Ipv4Addr,
-    /// The guest's IPv6 address, in the plan's network; there when the plan has one.
+    /// The guest's IPv6 address, in the plan's network; set if the plan has IPv6.
     pub(crate) address6: Option<Ipv6Addr>,
     /// Metric of the default routes.
     pub(crate) metric: Option<u32>,
@@ -58,26 +58,27 @@ pub(crate) struct Request {
     #[serde(serialize_with = "form::write::<_, form::Ports, _>")]
     #[serde(deserialize_with = "form::read::<_, form::Ports, _>")]
     pub(crate) ports: Vec<Forward>,
-    /// Whether the engine gives up its privileges, the file system and most system calls.
+    /// Whether the engine runs in a sandbox: without privileges, the file system and most system
+    /// calls.
     pub(crate) sandbox: bool,
-    /// Where log lines go; nowhere without one.
+    /// File for log lines; with `None` there are none.
     pub(crate) log_file: Option<PathBuf>,
-    /// A program with slirp4netns's command line that is to be the engine.
+    /// A program with slirp4netns's command line that serves as the engine.
     pub(crate) program: Option<PathBuf>,
-    /// What goes with a network that is shared with other containers.
+    /// The membership, on a network that is shared with other containers.
     pub(crate) shared: Option<MembershipRequest>,
 }
 
-/// What a container asks a shared network for besides a network.
+/// What a container requests from a shared network.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct MembershipRequest {
-    /// Whether the runtime has chosen the address; otherwise the network does.
+    /// Whether the runtime has chosen the address; otherwise the network assigns one.
     #[serde(rename = "addressChosen")]
     pub(crate) is_address_chosen: bool,
-    /// Whether the runtime has chosen the IPv6 address; otherwise the network does.
+    /// Whether the runtime has chosen the IPv6 address; otherwise the network assigns one.
     #[serde(rename = "address6Chosen")]
     pub(crate) is_address6_chosen: bool,
-    /// Names that mean this container alone.
+    /// Names for this container alone.
     pub(crate) names: Vec<String>,
     /// Names that several containers may have.
     pub(crate) aliases: Vec<String>,
@@ -110,8 +111,8 @@ impl Request {
         }
     }
 
-    /// The same request with the addresses that a shared network has given to the container; its
-    /// ports lead there.
+    /// The request with the addresses that a shared network assigned to the container; its ports
+    /// lead there.
     pub(crate) fn with_addresses(self, Addresses { address, address6 }: Addresses) -> Self {
         let ports = self.ports.into_iter().map(|mut forward| {
             let own = match forward.guest.ip() {

@@ -1,10 +1,10 @@
-//! Ending the processes of an attachment, for certain.
+//! Ending the processes of an attachment reliably.
 //!
 //! # Theory of operation
-//! A keeper is asked through its socket, which the kernel says whose it is. One that has no socket
-//! any more, or does not answer, is found by what its record says, or by its command line when the
-//! record is gone as well, and is signalled through a descriptor, never by a bare number. Either
-//! way this returns when interface and ports are free.
+//! A keeper is asked through its socket; the kernel tells which user owns it. A keeper without a
+//! socket, or one that does not answer, is found by its record, or by its command line if the
+//! record is gone as well. It is signalled through a descriptor, never by a bare number. Either way
+//! this returns when interface and ports are free.
 
 use std::fs;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use super::identity::{ProcessIdentity, is_running};
 use super::network::{await_departure, network_files};
 use super::store::Files;
 
-/// The argument by which our executable is told to be a keeper; stem and scope of the attachment's
-/// files come behind it.
+/// The argument that makes our executable a keeper; stem and scope of the attachment's files follow
+/// it.
 pub(crate) const KEEPER_ARGUMENT: &str = "keep-attachment";
-/// The same for the engine.
+/// The argument that makes our executable an engine.
 pub(crate) const ENGINE_ARGUMENT: &str = "run-attachment";
 
 /// How long a process may take to end after SIGTERM (slirp-cni-plugin's 5 s).
 const TERM_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same after SIGKILL (slirp-cni-plugin's 1 s).
+/// How long a process may take to end after SIGKILL (slirp-cni-plugin's 1 s).
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends the processes of an attachment, if there are any.
@@ -39,8 +39,8 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
     if let Ok(contact) = Contact::open(&files.socket()) {
         let ended = contact.end();
         match (&contact.process, ended) {
-            // What it does not do by itself is done to it. Its socket is closed a moment before it
-            // has ended.
+            // A keeper that does not end by itself is ended. Its socket is closed a moment before
+            // its end.
             (Some(process), ended) => {
                 if ended.is_err() || !has_ended(process, KILL_TIMEOUT) {
                     end(process)?;
@@ -54,14 +54,14 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
             }
         }
     }
-    // The engine ends with its keeper, however that ended; this waits until it has.
+    // The engine ends with its keeper, whatever ended the keeper; this waits for it.
     let written = record.iter().flat_map(|record| [Some(&record.keeper), record.engine.as_ref()]);
     for identity in written.flatten() {
         if let Some(process) = identity.find() {
             end(&process)?;
         }
     }
-    // The process of a shared network notices that the keeper has ended; this waits until it has.
+    // The process of a shared network notices the keeper's end; this waits for that.
     if let Some(record) = record
         && record.request.shared.is_some()
     {
@@ -70,8 +70,7 @@ pub(crate) fn stop(files: &Files) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends processes that serve the attachment with this stem and scope though nothing is written down
-/// about them any more.
+/// Ends processes that serve the attachment with this stem and scope although their record is gone.
 ///
 /// # Errors
 /// When one of them outlives SIGKILL.
@@ -88,7 +87,7 @@ fn processes_of(stem: &str, scope: &str) -> Vec<ProcessFd> {
                 continue;
             };
             let Ok(process) = ProcessFd::open(pid) else { continue };
-            // Asked after the number was pinned down.
+            // Checked after the descriptor was opened, so the number is not reused in between.
             if is_ours(pid, [role, stem, scope]) && is_running(&process) {
                 found.push(process);
             }
@@ -97,13 +96,14 @@ fn processes_of(stem: &str, scope: &str) -> Vec<ProcessFd> {
     found
 }
 
-/// Whether a process is of this user and was started with these arguments first.
+/// Whether a process runs as this user and its first arguments are `words`.
 fn is_ours(pid: i32, words: [&str; 3]) -> bool {
-    // The owner of the files of a process that may not be traced is root; this is the true one.
+    // Files in `/proc` of a process that may not be traced belong to root; `status` tells its true
+    // user.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     if status.starts_with("Name:\tslirp-outside\n") {
-        // It has the command line of the engine that it was forked from, ends with it, and lets no
-        // SIGTERM end it before.
+        // The process outside of the engine's sandbox has the engine's command line, since it was
+        // forked from it. It ends with the engine, and SIGTERM does not end it before.
         return false;
     }
     let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
@@ -119,7 +119,7 @@ fn end(process: &ProcessFd) -> Result<(), Error> {
         return Ok(());
     }
     for (signal, timeout) in [(Signal::SIGTERM, TERM_TIMEOUT), (Signal::SIGKILL, KILL_TIMEOUT)] {
-        // It may have ended this moment, which is what the wait tells.
+        // The process may have ended just now; the wait tells.
         let _ = process.signal(signal as i32);
         if has_ended(process, timeout) {
             return Ok(());
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn unrecorded_engine_is_ended_but_not_the_process_that_stays_outside_of_its_sandbox() {
         let scratch = Scratch::new("stop");
-        // What the shell runs, under the name that it is told over standard input.
+        // The shell's script; it takes the process name that it reads from standard input.
         let script = "read name; printf %s $name > /proc/$$/comm; echo named; read end";
         fs::write(scratch.0.join(ENGINE_ARGUMENT), script).unwrap();
         let scope = scratch.0.display().to_string();

@@ -1,16 +1,16 @@
-//! Where attachments are written down.
+//! The folders in which attachments are recorded.
 //!
 //! Owns the choice of folders, the files of an attachment and its lock.
 //!
 //! # Theory of operation
 //! Runtimes add and delete with different environments (a hook with an empty one, a cleanup process
-//! of another service), so the folder has to be found without the environment's help. There is a
-//! list of usual folders; adding writes to the first that can be used, everything else looks at all
-//! of them. Where the configuration names one, it is that one for everything. A folder that others
-//! could write to, or that belongs to somebody else, is not used.
+//! of another service), so the folder must be found without the environment. There is a list of
+//! usual folders: adding writes to the first usable one, all other commands search every folder. If
+//! the configuration names a folder, only that one is used. A folder that other users can write to,
+//! or that another user owns, is not used.
 //!
 //! Files of an attachment: `STEM.json` its record, `STEM.sock` the socket of its keeper, `STEM.api`
-//! slirp4netns's API socket, `STEM.lock` held while it is added, deleted or looked at.
+//! slirp4netns's API socket, `STEM.lock` the lock that is held while it is added, deleted or read.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -32,7 +32,7 @@ use super::record::Record;
 /// Longest path of a socket (unix(7): 108 bytes with the final zero).
 const SOCKET_PATH_CAP: usize = 107;
 /// How long another process may hold the lock of an attachment (arbitrary: an addition takes a
-/// fraction of a second, a deletion at most the time that is given to a process to end).
+/// fraction of a second, a deletion at most the time that a process has to end).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the lock is tried (arbitrary).
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -40,7 +40,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest record in bytes (arbitrary; one with thousands of ports has some 200 KiB).
 const RECORD_CAP: u64 = 4 * 1024 * 1024;
 
-/// The scope of attachments whose folder nobody has chosen.
+/// The scope of attachments in the usual folders.
 const USUAL_SCOPE: &str = "-";
 
 /// Folders that may hold attachments, in the order in which they are tried.
@@ -52,7 +52,7 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// The one that was asked for, or else the usual ones.
+    /// The chosen folder alone, or else the usual ones.
     pub(crate) fn new(chosen: Option<&Path>) -> Self {
         match chosen {
             Some(folder) => {
@@ -62,10 +62,10 @@ impl Candidates {
         }
     }
 
-    /// The first that can be written to, made if need be.
+    /// The first folder that can be written to; it is created if need be.
     ///
     /// # Errors
-    /// When none can, with the reason for each.
+    /// When none can be written to, with the reason for each.
     pub(crate) fn create(&self) -> Result<Store, Error> {
         let mut reasons = Vec::new();
         for folder in &self.folders {
@@ -78,20 +78,19 @@ impl Candidates {
         Err(Error::failed(message).with_hint(Some("name one with stateDir")))
     }
 
-    /// Those that exist.
+    /// The folders that exist.
     pub(crate) fn existing(&self) -> impl Iterator<Item = Store> + '_ {
         self.folders.iter().filter_map(|folder| Store::open(folder, self.scope.clone()).ok())
     }
 
-    /// What tells attachments of the same name apart: those in a folder of somebody's choice are
-    /// nobody else's.
+    /// Distinguishes attachments of one name: each chosen folder has its own scope.
     pub(crate) fn scope(&self) -> &str {
         &self.scope
     }
 }
 
-/// Where to look when nobody has chosen a folder. `XDG_RUNTIME_DIR` comes late, since it is there
-/// in one call and not in the next.
+/// The folders to use when none is chosen. `XDG_RUNTIME_DIR` comes late, since it may be set in one
+/// call and not in the next.
 fn usual_folders() -> Vec<PathBuf> {
     let user = geteuid();
     let mut parents = Vec::new();
@@ -101,7 +100,7 @@ fn usual_folders() -> Vec<PathBuf> {
     parents.push(PathBuf::from(format!("/run/user/{user}")));
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     if let Some(outer) = outer_user(&map, user.as_raw()) {
-        // Root of a rootless runtime's user namespace sees the folder of whoever made that.
+        // Root in a rootless runtime's user namespace sees the folder of the user outside.
         parents.push(PathBuf::from(format!("/run/user/{outer}")));
     }
     parents.extend(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
@@ -121,7 +120,7 @@ fn usual_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Who `user` is outside of our user namespace, from the text of `/proc/PID/uid_map`: lines of
+/// The id of `user` outside of our user namespace, from the text of `/proc/PID/uid_map`: lines of
 /// first user inside, first user outside, count (user_namespaces(7)).
 fn outer_user(map: &str, user: u32) -> Option<u32> {
     map.lines().find_map(|line| {
@@ -149,7 +148,7 @@ impl Store {
             ));
         }
         if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(folder)
-            // What is there instead of a folder is told below.
+            // A file in place of the folder is reported below.
             && folder.symlink_metadata().is_err()
         {
             return Err(error);
@@ -198,7 +197,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Those of the attachment with this stem.
+    /// The files of the attachment with this stem.
     pub(crate) fn new(folder: PathBuf, stem: String, scope: String) -> Self {
         Self { folder, stem, scope }
     }
@@ -228,7 +227,7 @@ impl Files {
         &self.scope
     }
 
-    /// Whether there is anything of this attachment.
+    /// Whether any file of this attachment exists.
     pub(crate) fn exist(&self) -> bool {
         ["json", "sock", "api", "lock"].iter().any(|ext| self.path(ext).symlink_metadata().is_ok())
     }
@@ -238,13 +237,13 @@ impl Files {
         read_record(&self.path("json"))
     }
 
-    /// Writes the record; it is there as a whole or not at all.
+    /// Writes the record atomically.
     ///
     /// # Errors
-    /// Those of open(2), write(2) and rename(2).
+    /// The errors of open(2), write(2) and rename(2).
     pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
         let next = self.path("json.new");
-        // Whatever was left there; what is made is a file of ours.
+        // Removes any remains, so that the file is created anew and ours.
         let _ = fs::remove_file(&next);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
         file.write_all(&serde_json::to_vec(record)?)?;
@@ -254,7 +253,7 @@ impl Files {
     /// Removes everything but the lock.
     pub(crate) fn remove(&self) {
         for extension in ["json", "json.new", "sock", "api"] {
-            // Most often it is not there.
+            // Most often the file does not exist.
             let _ = fs::remove_file(self.path(extension));
         }
     }
@@ -262,15 +261,16 @@ impl Files {
     /// Waits for the lock.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when somebody holds it for long; [`Kind::Failed`] when it cannot be made.
+    /// [`Kind::Busy`] when another process holds it for long; [`Kind::Failed`] when it cannot be
+    /// created.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
         self.lock_within(LOCK_TIMEOUT)
     }
 
-    /// Waits for the lock for a time.
+    /// Waits for the lock for up to `timeout`.
     ///
     /// # Errors
-    /// Those of [`lock`](Self::lock).
+    /// The errors of [`lock`](Self::lock).
     pub(crate) fn lock_within(&self, timeout: Duration) -> Result<Lock, Error> {
         let started_at = Instant::now();
         loop {
@@ -289,10 +289,10 @@ impl Files {
         }
     }
 
-    /// The lock, if nobody has it.
+    /// The lock, if it is free.
     ///
     /// # Errors
-    /// Those of open(2) and flock(2).
+    /// The errors of open(2) and flock(2).
     pub(crate) fn try_lock(&self) -> io::Result<Option<Lock>> {
         let path = self.path("lock");
         let file = OpenOptions::new()
@@ -300,7 +300,7 @@ impl Files {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // A FIFO of that name without a reader is an error, and not waited for.
+            // A FIFO of that name without a reader is an error instead of a wait.
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&path)?;
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -308,7 +308,7 @@ impl Files {
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, errno)) => return Err(errno.into()),
         };
-        // The one who had it may have removed the file meanwhile.
+        // The former holder may have removed the file meanwhile.
         let is_same = |meta: fs::Metadata| {
             file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()))
         };
@@ -316,7 +316,7 @@ impl Files {
     }
 }
 
-/// The right to add, delete or look at an attachment.
+/// The right to add, delete or read an attachment.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: Flock<File>,
@@ -324,9 +324,9 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Gives it back and removes its file: the attachment is no more.
+    /// Releases the lock and removes its file: the attachment is gone.
     pub(crate) fn remove(self) {
-        // While we have it, nobody else can have another file of this name locked.
+        // While we hold it, no other process can hold a lock on another file of this name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -340,11 +340,11 @@ fn read_record(path: &Path) -> Option<Record> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A folder of one test's own, removed with it.
+    /// A folder for one test, removed at its end.
     pub(crate) struct Scratch(pub(crate) PathBuf);
 
     impl Scratch {
-        /// `name` is the test's, in a few letters: paths of sockets are short.
+        /// `name` stands for the test and must be short, because paths of sockets are short.
         pub(crate) fn new(name: &str) -> Self {
             let folder = env::temp_dir().join(format!("slirp-{name}-{}", std::process::id()));
             fs::create_dir(&folder).unwrap();
@@ -359,7 +359,7 @@ pub(crate) mod tests {
 
     impl Drop for Scratch {
         fn drop(&mut self) {
-            // A test that fails has left what it did.
+            // A failing test may have left files behind.
             let _ = fs::remove_dir_all(&self.0);
         }
     }
@@ -385,7 +385,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn fifo_in_the_place_of_a_file_holds_nobody_up() {
+    fn fifo_in_the_place_of_a_file_blocks_no_caller() {
         let folder = env::temp_dir().join(format!("slirp-store-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let files = Files::new(folder.clone(), "0".to_owned(), USUAL_SCOPE.to_owned());

@@ -1,7 +1,7 @@
 //! Addresses: the network's, the guest's, the host's.
 //!
 //! Owns the keys `cidr`, `cidr6`, `enableIPv6`, `outboundAddr`, `outboundAddr6`, and the ways in
-//! which a runtime asks for a guest's IP and MAC address.
+//! which a runtime requests a guest's IP and MAC address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -47,7 +47,7 @@ pub(super) fn plan(header: &Header) -> Result<SlirpNetwork, CniError> {
     Ok(plan)
 }
 
-/// The guest's addresses, as far as the runtime asks for some.
+/// The guest's addresses that the runtime requests, if any.
 pub(super) fn chosen(
     header: &Header,
     environment: &Environment,
@@ -101,8 +101,8 @@ fn network_of(ip: IpAddr, plan: &SlirpNetwork) -> Result<u8, String> {
     }
 }
 
-/// What the runtime asks for: the first of the capability `ips`, `args.cni.ips` and `CNI_ARGS`;
-/// nerdctl sends one version by the one and the other version by the other.
+/// The requested addresses: the first of the capability `ips`, `args.cni.ips` and `CNI_ARGS` for
+/// each IP version, since nerdctl sends the two versions in different ways.
 fn wanted(header: &Header, environment: &Environment) -> Result<Vec<String>, CniError> {
     let list = |value: &Value| -> Result<Vec<String>, CniError> {
         let invalid = || CniError::config(format!("ips: {value} is not a list of IP addresses"));
@@ -126,7 +126,7 @@ fn wanted(header: &Header, environment: &Environment) -> Result<Vec<String>, Cni
     Ok(ips)
 }
 
-/// The Ethernet address that is asked for.
+/// The requested Ethernet address.
 pub(super) fn mac(header: &Header, environment: &Environment) -> Result<Option<MacAddr>, CniError> {
     let capability = header.find("runtimeConfig").and_then(|config| field::of(config, "mac"));
     let of_args = header.find("args").and_then(|args| field::of(args, "cni"));
@@ -156,7 +156,7 @@ pub(super) fn mac(header: &Header, environment: &Environment) -> Result<Option<M
     Ok(Some(mac))
 }
 
-/// The host's addresses that traffic leaves from, by themselves or by an interface.
+/// The source addresses of traffic on the host, given literally or by an interface.
 pub(super) fn outbound(header: &Header) -> Result<OutboundAddresses, CniError> {
     let mut outbound = OutboundAddresses::default();
     let of_interface = |name: &str| OutboundAddresses::of_interface(name).unwrap_or_default();

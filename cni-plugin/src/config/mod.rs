@@ -1,10 +1,10 @@
 //! The network configuration that a runtime sends over standard input.
 //!
 //! Owns the way from its JSON to a [`Request`](crate::attachment::request::Request): [`Header`] is
-//! what every command needs, so that deleting works whatever the rest says; [`settings`] is the
-//! rest. What is declared and cannot be acted on is an error that names the key; what is not known
-//! is ignored, as the specification says, unless it is almost a key that closes something
-//! ([`spelling`]).
+//! the part that every command needs, so that deleting works even if the rest is invalid;
+//! [`settings`] is the rest. A declared key that cannot be acted on is an error that names the key.
+//! An unknown key is ignored, as the specification says, unless it looks like a misspelt key that
+//! restricts something ([`spelling`]).
 
 pub(crate) mod addresses;
 pub(crate) mod port_mappings;
@@ -21,13 +21,13 @@ use crate::protocol::error::{CniError, code};
 use crate::protocol::field;
 use crate::protocol::version::Version;
 
-/// What every command needs.
+/// The part that every command needs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Header {
     pub(crate) version: Version,
     pub(crate) name: String,
     pub(crate) state_dir: Option<PathBuf>,
-    /// Everything, for those who need more.
+    /// The whole object, for commands that need more.
     pub(crate) object: Map<String, Value>,
 }
 
@@ -35,8 +35,8 @@ impl Header {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// For what is not JSON, of an unknown version, or without a valid name; also with the version
-    /// in which to say so.
+    /// For input that is not JSON, has an unknown version, or lacks a valid name; with the version
+    /// in which to report the error.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, (Version, CniError)> {
         let newest = |error: CniError| (Version::NEWEST, error);
         let broken = |what: String| {
@@ -74,10 +74,10 @@ impl Header {
         field::find(&self.object, name)
     }
 
-    /// The attachments that the runtime still wants, if it says which; for `GC`.
+    /// The attachments that the runtime still wants, if it lists them; for `GC`.
     ///
     /// # Errors
-    /// For a list that is none.
+    /// For an invalid list.
     pub(crate) fn valid_attachments(&self) -> Result<Option<Vec<Key>>, CniError> {
         let names = ["cni.dev/valid-attachments", "cni.dev/attachments"];
         let Some(value) = names.iter().find_map(|name| self.find(name)) else { return Ok(None) };
@@ -91,7 +91,7 @@ impl Header {
     }
 }
 
-/// A member that is true or false.
+/// A boolean member.
 fn flag(header: &Header, name: &str, default: bool) -> Result<bool, CniError> {
     match header.find(name) {
         None => Ok(default),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_code_and_text() {
+    fn each_mistake_has_its_code_and_text() {
         for (text, code, message) in [
             (
                 "",

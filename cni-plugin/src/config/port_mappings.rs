@@ -10,11 +10,11 @@ use crate::protocol::error::CniError;
 use crate::protocol::field;
 
 /// The rules of a list of mappings, one for each port, for a guest with these addresses. A mapping
-/// without an address of the host is open at all of them: one rule per IP version of the guest, or
-/// one rule for both where the guest has IPv4 only.
+/// without a host address is open at all of the host's addresses: one rule per IP version of the
+/// guest, or one rule for both if the guest has IPv4 only.
 ///
 /// # Errors
-/// For what is no list of mappings, a port that is none, a protocol that cannot be forwarded.
+/// For an invalid list of mappings, an invalid port, or a protocol that cannot be forwarded.
 pub(super) fn parse(
     value: &Value,
     guest: Ipv4Addr,
@@ -30,12 +30,12 @@ pub(super) fn parse(
     Ok(forwards)
 }
 
-/// The same rules without repetition, as the same mapping in configuration and capability is one,
-/// and with one rule for ports in a row.
+/// Merges rules. A mapping that is in both configuration and capability counts once, and adjacent
+/// ports become one rule.
 pub(super) fn joined(forwards: Vec<Forward>) -> Vec<Forward> {
     let mut seen = HashSet::new();
     let mut joined: Vec<Forward> = Vec::new();
-    // Both versions of a mapping come in turns: the last rule of each is looked for.
+    // The IP versions of a mapping alternate, so the last rule of each version is kept.
     let mut last: HashMap<(ForwardProtocol, IpAddr, bool, IpAddr), usize> = HashMap::new();
     for forward in forwards.into_iter().filter(|forward| seen.insert(*forward)) {
         let kind = (forward.protocol, forward.host.ip(), forward.also_ipv6, forward.guest.ip());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_forwarded_is_named() {
+    fn mapping_that_cannot_be_forwarded_is_named() {
         for (mapping, code, message) in [
             (json!({ "containerPort": 80 }), 7, "Invalid host port number: 0"),
             (

@@ -1,4 +1,4 @@
-//! What the attachment is to be like, according to configuration, capabilities and arguments.
+//! The settings of an attachment, from configuration, capabilities and arguments.
 
 use std::env;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -23,30 +23,30 @@ use crate::protocol::result::{Dns, texts};
 /// The smallest MTU that the original plugin takes, and its default.
 const MTU_MIN: u16 = 1500;
 
-/// Capabilities that we act on; others are an error, so that nobody believes that they work.
+/// Capabilities that we act on; others are an error, so that they do not seem to work.
 const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];
-/// The one that only a shared network has a use for.
+/// The capability that only a shared network uses.
 const ALIASES: &str = "aliases";
 
-/// Length of what runtimes show of a container's id.
+/// Length of the prefix of a container's id that runtimes display.
 const SHORT_ID_LEN: usize = 12;
-/// The `CNI_ARGS` by which runtimes tell what a container calls itself: nerdctl its host name;
-/// Podman, CRI-O and containerd its name or that of its pod.
+/// The `CNI_ARGS` with which runtimes pass a container's name: nerdctl its host name; Podman, CRI-O
+/// and containerd its name or its pod's.
 const HOSTNAME_ARGUMENTS: [&str; 2] = ["NERDCTL_CNI_DHCP_HOSTNAME", "K8S_POD_NAME"];
 
 /// The variable that names another program as the engine.
 const PROGRAM_VARIABLE: &str = "SLIRP4NETNS";
 
-/// Everything that a configuration says.
+/// All settings of a configuration.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Settings {
     pub(crate) request: Request,
-    /// What the result says about name servers.
+    /// The name servers in the result.
     pub(crate) dns: Dns,
 }
 
 /// Reads the settings of an attachment. `netns_id` is the namespace at the environment's path, if
-/// it can be looked at.
+/// it is accessible.
 ///
 /// # Errors
 /// For invalid values, with their key, and for values that cannot be acted on.
@@ -112,7 +112,7 @@ pub(crate) fn settings(
     Ok(Settings { request, dns })
 }
 
-/// The attachment that the environment is about.
+/// The attachment that the environment names.
 pub(crate) fn key(environment: &Environment) -> Key {
     Key { container_id: environment.container_id.clone(), ifname: environment.ifname.clone() }
 }
@@ -164,14 +164,14 @@ fn refuse_unsupported(header: &Header) -> Result<(), CniError> {
     Ok(())
 }
 
-/// What a container is on a shared network.
+/// The membership of a container on a shared network.
 fn membership(
     header: &Header,
     environment: &Environment,
     chosen: (Option<Ipv4Addr>, Option<Ipv6Addr>),
 ) -> Result<MembershipRequest, CniError> {
     let id = &environment.container_id;
-    // An id that is not a valid host name (one with a dot) cannot be asked for.
+    // An id that is not a valid host name (such as one with a dot) cannot be looked up.
     let is_name = |text: &str| text.parse::<MemberName>().is_ok();
     let short = id.get(..SHORT_ID_LEN).filter(|short| short.len() < id.len());
     let names = [Some(id.as_str()), short].into_iter().flatten().filter(|name| is_name(name));
@@ -196,7 +196,8 @@ fn membership(
     })
 }
 
-/// The capability `aliases`: a list of names, or such lists by network, of which ours counts.
+/// The capability `aliases`: a list of names, or a list for each network, of which we use our
+/// network's.
 fn wanted_aliases(header: &Header) -> Result<Vec<String>, CniError> {
     let config = header.find("runtimeConfig");
     let Some(value) = config.and_then(|config| field::of(config, ALIASES)) else {
@@ -205,7 +206,7 @@ fn wanted_aliases(header: &Header) -> Result<Vec<String>, CniError> {
     let list = if value.is_object() { field::of(value, &header.name) } else { Some(value) };
     let Some(list) = list.filter(|list| !field::is_empty(list)) else { return Ok(Vec::new()) };
     let invalid = |what: &Value| {
-        CniError::config(format!("aliases: {what} is no name of a container ({MemberNameError})"))
+        CniError::config(format!("aliases: {what} is not a container name ({MemberNameError})"))
     };
     let entries = list.as_array().ok_or_else(|| invalid(list))?.iter();
     entries
@@ -216,7 +217,7 @@ fn wanted_aliases(header: &Header) -> Result<Vec<String>, CniError> {
         .collect()
 }
 
-/// `dns` of the configuration, its lists replaced by those of the capability.
+/// `dns` of the configuration; the capability's lists replace its lists.
 fn name_servers(header: &Header) -> Dns {
     let mut dns = header.find("dns").map(Dns::parse).unwrap_or_default();
     let capability = header.find("runtimeConfig").and_then(|config| field::of(config, "dns"));
@@ -234,7 +235,7 @@ fn name_servers(header: &Header) -> Dns {
     dns
 }
 
-/// The program that `SLIRP4NETNS` names, whatever it is, if it is set.
+/// The program that `SLIRP4NETNS` names, if it is set. The program is not checked.
 pub(crate) fn program() -> Result<Option<PathBuf>, CniError> {
     let Some(program) = env::var_os(PROGRAM_VARIABLE) else { return Ok(None) };
     if program.is_empty() {
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_is_named() {
+    fn invalid_values_are_named() {
         let mtu = |number: i64| {
             (7, format!("invalid MTU value {number} configured. 1500 <= MTU <= 65521"))
         };
@@ -372,7 +373,7 @@ mod tests {
             (
                 json!({ "shared": true, "runtimeConfig": { "aliases": ["a.b"] } }),
                 7,
-                "aliases: \"a.b\" is no name of a container",
+                "aliases: \"a.b\" is not a container name",
             ),
             (
                 json!({ "runtimeConfig": { "aliases": ["web"] } }),

@@ -1,23 +1,23 @@
-//! Keys that are almost ours.
+//! Misspelt keys.
 //!
-//! Unknown keys are ignored, as the specification says. One that is a slip of the pen away from a
-//! key which closes something would leave that open without a word, so it is an error.
+//! Unknown keys are ignored, as the specification says. A misspelling of a key that restricts
+//! something would silently lift the restriction, so it is an error.
 
 use serde_json::{Map, Value};
 
 use crate::protocol::error::CniError;
 
-/// Keys whose loss opens what was to be closed, or joins what was to be apart.
+/// Keys whose loss would lift a restriction or join separate networks.
 const GUARDED: [&str; 6] =
     ["disableHostLoopback", "disableDNS", "sandbox", "shared", "outboundAddr", "outboundAddr6"];
 
-/// Length from which two slips make a word no other word (arbitrary).
+/// Length from which two mistakes still leave a word recognizable (arbitrary).
 const LONG: usize = 9;
 
-/// Refuses keys that are almost those of the list.
+/// Refuses misspelt keys of the list.
 ///
 /// # Errors
-/// With the key that was probably meant.
+/// With the key that was probably intended.
 pub(super) fn refuse_misspelt(object: &Map<String, Value>) -> Result<(), CniError> {
     let is_known = |key: &str| GUARDED.iter().any(|known| known.eq_ignore_ascii_case(key));
     for key in object.keys().filter(|key| !is_known(key)) {
@@ -25,7 +25,8 @@ pub(super) fn refuse_misspelt(object: &Map<String, Value>) -> Result<(), CniErro
         let plain = plain.to_ascii_lowercase();
         let is_meant = |known: &&&str| {
             let slips = if known.len() < LONG { 1 } else { 2 };
-            // No slip makes a word so much longer or shorter; nor does a long key cost us time.
+            // Few mistakes cannot change the length by more. This also bounds the time for a long
+            // key.
             plain.len().abs_diff(known.len()) <= slips
                 && distance(&plain, known.to_ascii_lowercase().as_bytes()) <= slips
         };

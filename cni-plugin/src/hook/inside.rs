@@ -1,11 +1,11 @@
 //! The hook in the container's own namespaces: `createContainer`, the second of two stages.
 //!
-//! It finds the network made, most often, and has nothing to do. Where the first stage was not
-//! allowed to look into the container's namespaces, a process waits for this one
-//! ([`keeper`](crate::keeper), *waiting*), and is told which namespace it is.
+//! Most often the network exists already and there is nothing to do. If the first stage could not
+//! access the container's namespaces, a keeper waits for this hook ([`keeper`](crate::keeper),
+//! *waiting*), and the hook hands it the namespace.
 //!
-//! The state that runtimes give here is about a process of the container's PID namespace: runc
-//! calls it 1, crun 0. Neither number means anything to us.
+//! The state that runtimes pass here names a process in the container's PID namespace: 1 with runc,
+//! 0 with crun. Neither number is usable.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
@@ -24,7 +24,7 @@ use crate::attachment::store::Candidates;
 /// Our own network namespace.
 const OWN: &str = "/proc/self/ns/net";
 
-/// Whether this process is in the container, or is waited for there.
+/// Whether this process is in the container, or a keeper waits for it there.
 pub(super) fn is_inside(state: &State, candidates: &Candidates) -> bool {
     let own = NamespaceId::of_path(Path::new(OWN)).ok();
     let is_of_ours = |record: &Record| record.request.netns_id.is_none_or(|id| Some(id) == own);
@@ -40,18 +40,17 @@ fn records(id: &str, candidates: &Candidates) -> impl Iterator<Item = Record> {
     })
 }
 
-/// Whether `/proc`, which is still that of the runtime, shows a PID namespace further out than
-/// ours.
+/// Whether `/proc`, which is still the runtime's, shows a PID namespace further out than ours.
 fn is_in_inner_pid_namespace() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     numbers.is_some_and(|numbers| numbers.split_whitespace().count() > 1)
 }
 
-/// Tells who waits which namespace the container has.
+/// Hands the container's namespace to the waiting keeper.
 ///
 /// # Errors
-/// When there is neither a network nor somebody who waits, and when the network does not come up.
+/// When there is neither a network nor a waiting keeper, and when the network does not come up.
 pub(super) fn enter(
     state: &State,
     options: &Options,
@@ -82,7 +81,7 @@ pub(super) fn enter(
             Entered::Waiting { .. } => Ok(()),
         };
     }
-    // Whoever made it may be out of sight: the container may have other users than its runtime.
+    // The network's keeper may not be visible: the container may have other users than its runtime.
     if has_interface(options.ifname()) {
         return Ok(());
     }

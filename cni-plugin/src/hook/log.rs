@@ -1,7 +1,7 @@
-//! What a hook says, to whom.
+//! Messages of a hook, and where they go.
 //!
-//! Failures go to standard error, which runc shows and crun throws away, and to a file: the one
-//! that was asked for, otherwise `oci-hook.log` beside the attachments.
+//! Failures go to standard error, which runc shows and crun throws away, and to a file: the
+//! requested one, or else `oci-hook.log` beside the attachments.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,10 +18,10 @@ use crate::attachment::store::Candidates;
 
 /// The file's name in the folder of attachments.
 const FILE_NAME: &str = "oci-hook.log";
-/// Bytes at which the file is begun anew (arbitrary: some thousand failures).
+/// Length in bytes at which the file is started anew (arbitrary: some thousand failures).
 const LEN_CAP: u64 = 256 * 1024;
 
-/// Says why the hook failed.
+/// Reports why the hook failed.
 pub(super) fn complain(
     candidates: &Candidates,
     chosen: Option<&Path>,
@@ -36,22 +36,22 @@ pub(super) fn complain(
         .collect();
     say(&format!("{line}\n"));
     let Some(path) = chosen.map(Path::to_owned).or_else(|| usual(candidates)) else { return };
-    // There is nowhere left to tell that even this fails.
+    // There is no place left to report that this fails, too.
     let _ = append(&path, &format!("{} {line}\n", seconds()));
 }
 
-/// Says that a network has come, where a file was asked for.
+/// Logs that a network works, if a log file was requested.
 pub(super) fn note(request: &Request) {
     let Some(path) = &request.log_file else { return };
     let shown: Vec<String> = request.ports.iter().map(ports::shown).collect();
     let line = format!("{} slirp oci-hook: {}: up {}\n", seconds(), request.key, shown.join(","));
-    // The network works, whatever is written about it.
+    // The network works even if this line cannot be written.
     let _ = append(path, line.as_str());
 }
 
-/// Says something on standard error.
+/// Writes a text to standard error.
 pub(super) fn say(text: &str) {
-    // There is nobody to tell if nobody reads it.
+    // If it is not read, that cannot be reported either.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -69,13 +69,13 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         .truncate(is_full)
         .create(true)
         .mode(0o600)
-        // A FIFO that nobody reads does not stop the hook.
+        // A FIFO without a reader does not stop the hook.
         .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
         .open(path)?
         .write_all(line.as_bytes())
 }
 
-/// Seconds since the epoch and who says it, as a log line begins.
+/// The start of a log line: seconds since the epoch, and the program's name.
 fn seconds() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     format!("{} [{}]", now.unwrap_or_default().as_secs(), getpid())

@@ -1,24 +1,22 @@
-//! The OCI hook: a way to ask for a network without any CNI runtime, by two lines of `config.json`.
+//! The OCI hook: a network without any CNI runtime, by two lines of `config.json`.
 //!
 //! # Theory of operation
 //! An OCI runtime starts a hook with the state of a container on standard input (runtime-spec,
-//! "State" and "POSIX-platform Hooks"). A container that has a process gets a network, one that has
-//! none any more loses it, so the same command line serves as `createRuntime`, `prestart`,
-//! `poststart` and `poststop`, and needs no argument. Options come by arguments, then by
-//! annotations.
+//! "State" and "POSIX-platform Hooks"). A container that has a process gets a network; a container
+//! without one loses it. So one command line serves as `createRuntime`, `prestart`, `poststart` and
+//! `poststop`, and needs no argument. Options come by arguments, then by annotations.
 //!
 //! `createContainer` is different: there the hook runs in the container's namespaces ([`inside`]).
 //! crun hides the container's process from its own user until the program runs, so for an ordinary
-//! user `createRuntime` starts a process that waits, and `createContainer` tells it which namespace
-//! it is. Everywhere else that stage finds its work done.
+//! user `createRuntime` starts a keeper that waits, and `createContainer` hands it the namespace.
+//! In all other cases that stage finds its work done.
 //!
-//! Nothing is done, successfully, where a network is somebody else's business: the configuration
-//! joins a namespace by path, or the namespace has a network of ours already.
+//! The hook succeeds without doing anything if it is not responsible for the network: the
+//! configuration joins a namespace by path, or the namespace has a network of ours already.
 //!
 //! Runtimes wait for the end of our standard output and error; the long-lived processes have
-//! neither. crun throws away what a hook says, so the last lines are also kept in a file
-//! ([`log`]), and it starts hooks with nearly all signals blocked, which the long-lived processes
-//! undo.
+//! neither. crun discards the output of hooks, so the last lines are also kept in a file ([`log`]).
+//! crun also starts hooks with nearly all signals blocked; the long-lived processes unblock them.
 //!
 //! | status in the state | process | what happens |
 //! | --- | --- | --- |
@@ -53,7 +51,7 @@ use state::State;
 /// The word of the command line.
 pub(crate) const WORD: &str = "oci-hook";
 
-/// What a program name ends with that makes the word superfluous: `slirp-hook`, `oci-hook`.
+/// Ending of a program name that makes the word superfluous: `slirp-hook`, `oci-hook`.
 const NAME_ENDING: &[u8] = b"hook";
 
 /// The network of the attachments that hooks make, for `slirp ls`.
@@ -63,7 +61,7 @@ const NETWORK: &str = "oci-hook";
 /// once).
 const STATE_TIMEOUT_MS: u16 = 1_000;
 
-/// Why a hook failed: words for a person, in one line.
+/// Why a hook failed: a message for a person, in one line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(String);
@@ -84,14 +82,14 @@ fn with_hint(message: &str, hint: &str) -> String {
     if hint.is_empty() { message.to_owned() } else { format!("{message} ({hint})") }
 }
 
-/// Whether the program was started by a name that means the hook.
+/// Whether the program was started under a name that means the hook.
 pub(crate) fn is_name(name: Option<&OsStr>) -> bool {
     let file = name.and_then(|name| Path::new(name).file_name());
     file.is_some_and(|file| file.as_encoded_bytes().ends_with(NAME_ENDING))
 }
 
-/// The state of a container on standard input, if a runtime that gave us neither word nor name
-/// sends one: without this, such a hook would do nothing and call it success.
+/// The state of a container on standard input, if a runtime sends one although it used neither the
+/// word nor the name. Without this, such a hook would succeed without doing anything.
 pub(crate) fn state_without_word() -> Option<Vec<u8>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -106,9 +104,9 @@ pub(crate) fn state_without_word() -> Option<Vec<u8>> {
     State::parse(&input).is_ok().then_some(input)
 }
 
-/// Runs as a hook with these arguments. `input` is the state where it has been read already.
+/// Runs as a hook with these arguments. `input` is the state if it has been read already.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>, input: Option<Vec<u8>>) -> ExitCode {
-    // Kernels before 5.11 lack it; what we were started with stays open in our children there.
+    // Kernels before 5.11 lack this; our children then keep inherited descriptors open.
     let _ = close_descriptors_on_exec();
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -160,7 +158,7 @@ fn read(input: Option<Vec<u8>>) -> Result<State, Failure> {
     State::parse(&input)
 }
 
-/// The program's own name and the arguments behind it.
+/// The name under which the program was started.
 pub(crate) fn program_name() -> Option<OsString> {
     env::args_os().next()
 }

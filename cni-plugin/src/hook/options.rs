@@ -1,6 +1,6 @@
-//! What the network is to be like: arguments of the command line and annotations of the container.
+//! The options of the network: arguments of the command line and annotations of the container.
 //!
-//! Owns their names and their way to a configuration as CNI has it, which says what is valid.
+//! Owns their names and the translation into a CNI configuration, which validates them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, NETWORK};
 
-/// What every annotation of ours begins with.
+/// The prefix of our annotations.
 pub(super) const ANNOTATION_PREFIX: &str = "org.slirp.";
 
 /// The interface's usual name.
@@ -53,20 +53,20 @@ const NAMES: [&str; 9] = [
     "attach-shared",
 ];
 
-/// Options that need no value; alone they mean yes.
+/// Options whose value may be omitted; it is then `true`.
 const FLAGS: [&str; 5] = ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox"];
 
-/// Whether a network comes or goes.
+/// Whether to attach or to detach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Direction {
     Up,
     Down,
 }
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Arguments {
-    /// Told by word instead of by the state.
+    /// Given as a word; otherwise the state decides.
     pub(super) direction: Option<Direction>,
     pub(super) wants_help: bool,
     pub(super) log_file: Option<PathBuf>,
@@ -75,10 +75,10 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the command line behind the word.
+    /// Parses the command line after the word.
     ///
     /// # Errors
-    /// For an option that does not exist, or lacks its value.
+    /// For an unknown option, or one without its value.
     pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut arguments = arguments.map(|argument| {
             argument.into_string().map_err(|_| Failure("an argument is not UTF-8".to_owned()))
@@ -122,14 +122,15 @@ impl Arguments {
         let absolute = |value: &str| {
             let path = PathBuf::from(value);
             path.is_absolute().then_some(path).ok_or_else(|| {
-                // A hook's working folder is the bundle, which its author may not think of.
+                // A hook's working folder is the bundle, which the author of a relative path may
+                // not expect.
                 Failure(format!("--{name}: {value} is not an absolute path"))
             })
         };
         match name {
             "log-file" => self.log_file = Some(absolute(&value)?),
             "state-dir" => self.state_dir = Some(absolute(&value)?),
-            // Repeated, it adds ports.
+            // A repeated option adds ports.
             "ports" => {
                 let ports = self.options.entry(name.to_owned()).or_default();
                 if !ports.is_empty() {
@@ -156,7 +157,7 @@ impl Options {
     /// Arguments win over annotations.
     ///
     /// # Errors
-    /// For an annotation of ours that does not exist.
+    /// For an unknown annotation with our prefix.
     pub(super) fn new(
         arguments: &Arguments,
         annotations: &BTreeMap<String, String>,
@@ -194,10 +195,10 @@ impl Options {
         self.flag("attach-shared", false)
     }
 
-    /// The same as a configuration of CNI.
+    /// The options as a CNI configuration.
     ///
     /// # Errors
-    /// For what cannot be read.
+    /// For a value that cannot be parsed.
     pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
         let mut object = Map::new();
         let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_named() {
+    fn unknown_options_are_named() {
         for (words, message) in [
             (&["--wrong"][..], "unknown option --wrong (try --help)"),
             (&["sideways"], "unknown argument sideways (try --help)"),

@@ -1,4 +1,4 @@
-//! What a runtime says about a container: the state (runtime-spec, "State") and the bundle's
+//! A runtime's description of a container: the state (runtime-spec, "State") and the bundle's
 //! configuration.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ impl State {
     /// Reads a state.
     ///
     /// # Errors
-    /// For anything else.
+    /// For anything but a state.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let invalid =
             |what: String| Failure(format!("no container's state on standard input: {what}"));
@@ -49,7 +49,7 @@ impl State {
         })
     }
 
-    /// What this state asks for.
+    /// What to do in this state.
     pub(super) fn direction(&self) -> Direction {
         if self.pid.is_none() || self.status == "stopped" { Direction::Down } else { Direction::Up }
     }
@@ -60,7 +60,7 @@ fn annotations(value: Option<&Value>) -> BTreeMap<String, String> {
     object.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// What `config.json` of a bundle says; empty where there is none that can be read.
+/// The parts of a bundle's `config.json` that matter here; empty if it cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Bundle {
     /// The network namespace that the container joins.
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_state_is_refused() {
+    fn invalid_state_is_refused() {
         for text in
             ["", "{}", "7", "{\"ociVersion\":\"1.0.2\"}", "{\"ociVersion\":\"1\",\"id\":\"\"}"]
         {

@@ -1,4 +1,4 @@
-//! A container gets its network.
+//! Attaching a container.
 
 use std::fs;
 use std::io;
@@ -24,10 +24,10 @@ use crate::protocol::version::Version;
 /// How long the program of a running container may take to be started after its runtime let it
 /// (arbitrary; it is one execve(2)).
 const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked at (arbitrary).
+/// How often it is checked (arbitrary).
 const EXEC_PAUSE: Duration = Duration::from_millis(5);
 
-/// Attaches the container, if that is our business.
+/// Attaches the container, if the hook is responsible for its network.
 pub(super) fn up(
     state: &State,
     arguments: &Arguments,
@@ -35,12 +35,13 @@ pub(super) fn up(
 ) -> Result<(), Failure> {
     let (bundle, options) = read(state, arguments)?;
     if bundle.joined.is_some() && !options.attaches_shared()? {
-        // Whoever made the namespace has given it a network, or wants none.
+        // The namespace's creator has given it a network, or wants none.
         return Ok(());
     }
     let pid = state.pid.ok_or_else(|| Failure("the container has no process".to_owned()))?;
     validate_ifname(options.ifname())?;
-    // A joined one by the name that it was joined by, which says how long it lives.
+    // A joined namespace is named by the path in the configuration, because that path tells how
+    // long it lives.
     let netns = bundle
         .joined
         .as_deref()
@@ -80,7 +81,7 @@ pub(super) fn up(
     Ok(())
 }
 
-/// What is to be done in the container's own namespaces, if that is our business.
+/// The second stage, in the container's own namespaces, if the hook is responsible for its network.
 pub(super) fn second_stage(
     state: &State,
     arguments: &Arguments,
@@ -88,13 +89,13 @@ pub(super) fn second_stage(
 ) -> Result<(), Failure> {
     let (bundle, options) = read(state, arguments)?;
     if bundle.joined.is_some() {
-        // It could be looked into by the first stage.
+        // The first stage had access to it.
         return Ok(());
     }
     inside::enter(state, &options, candidates)
 }
 
-/// What there is to know about the container, and what its network is to be like.
+/// The container's bundle, and the options of its network.
 fn read(state: &State, arguments: &Arguments) -> Result<(Bundle, Options), Failure> {
     let bundle = state.bundle.as_deref().map(Bundle::read).unwrap_or_default();
     let has_annotations = !state.annotations.is_empty();
@@ -118,7 +119,8 @@ fn of_namespace(error: Error) -> Failure {
     }
 }
 
-/// Whether this program is also to be called in the container's own namespaces.
+/// Whether the bundle also calls this program in the container's own namespaces; a keeper then
+/// waits for that.
 fn has_second_stage(bundle: &Bundle) -> bool {
     let file = |path: &Path| {
         let meta = fs::metadata(path).ok()?;
@@ -137,10 +139,10 @@ fn is_served(candidates: &Candidates, id: NamespaceId) -> bool {
         .any(|record| record.request.netns_id == Some(id) && record.is_alive())
 }
 
-/// Looks whether we may enter the namespace. A process that its runtime made unreadable (crun:
-/// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program, which is
-/// waited for where that is about to happen. What else may be wrong with the namespace is told by
-/// who opens it next.
+/// Whether we may enter the namespace. A process that its runtime made unreadable (crun:
+/// PR_SET_DUMPABLE of prctl(2)) is readable again once it runs the container's program; if that is
+/// about to happen, this waits for it. Other problems are reported when the namespace is opened
+/// next.
 fn is_readable(netns: &Path, is_running: bool) -> bool {
     let started_at = Instant::now();
     let is_denied =

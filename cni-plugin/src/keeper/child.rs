@@ -30,7 +30,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Engine {
     child: Child,
     process: ProcessFd,
-    /// What the engine reads; it ends when this does.
+    /// The socket that the engine reads; the engine ends when it hangs up.
     lifeline: Option<OwnedFd>,
 }
 
@@ -38,7 +38,7 @@ impl Engine {
     /// Starts an engine on `tap` and waits until the network works.
     ///
     /// # Errors
-    /// What kept it from working; the engine has ended then.
+    /// Why the network does not work; the engine has ended then.
     pub(super) fn start(
         tap: &Tap,
         user_namespace: Option<BorrowedFd<'_>>,
@@ -70,7 +70,7 @@ impl Engine {
         receive_answer::<Done>(&stream).map_err(failed)?.map(|Done {}| engine)
     }
 
-    /// Takes a child over that ends when `lifeline` does.
+    /// Takes over a child that ends when `lifeline` hangs up.
     pub(super) fn adopt(child: Child, lifeline: OwnedFd) -> io::Result<Self> {
         let process = ProcessFd::open(child.id().cast_signed())?;
         Ok(Self { child, process, lifeline: Some(lifeline) })
@@ -80,10 +80,10 @@ impl Engine {
         self.child.id().cast_signed()
     }
 
-    /// Ends it, and with it interface and host ports, and returns when it has ended.
+    /// Ends the engine, which frees interface and host ports, and waits until it has ended.
     pub(super) fn end(&mut self) {
         if let Some(lifeline) = self.lifeline.take() {
-            // A pipe refuses it, and hangs up by being closed.
+            // A pipe refuses shutdown(2); closing it hangs up.
             let _ = nix::sys::socket::shutdown(
                 std::os::fd::AsRawFd::as_raw_fd(&lifeline),
                 nix::sys::socket::Shutdown::Both,
@@ -91,7 +91,7 @@ impl Engine {
         }
         if !self.process.wait(END_TIMEOUT).unwrap_or(false) {
             tracing::warn!("the engine does not end and is killed");
-            // Our own child, not waited for yet, so its number is still its own.
+            // The child has not been waited for, so its number is not reused.
             let _ = self.child.kill();
         }
         match self.child.wait() {
@@ -111,14 +111,14 @@ impl AsFd for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.lifeline.is_some() {
-            // Our own child, not waited for yet, so its number is still its own.
+            // The child has not been waited for, so its number is not reused.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
 }
 
-/// Waits until there is something to read from `answer`, as long as the caller waits for it.
+/// Waits until `answer` is readable, as long as the caller is there.
 ///
 /// # Errors
 /// After the timeout, or when the caller has gone.
@@ -137,14 +137,14 @@ pub(super) fn await_answer(
     };
     match (count, polled) {
         (0, _) => Err(Error::failed("timeout")),
-        // The caller says nothing before it has heard something.
+        // The caller sends nothing before it gets an answer, so this is its hang-up.
         (_, [answer, _]) if answer.any() != Some(true) => Err(Error::failed("the caller has gone")),
         _ => Ok(()),
     }
 }
 
-/// Half of a socket that says nothing any more.
+/// Shuts a socket down in both directions.
 pub(super) fn hang_up(stream: &UnixStream) {
-    // It fails only where the other side has done it.
+    // It fails only if the other side has hung up.
     let _ = stream.shutdown(Shutdown::Both);
 }

@@ -1,8 +1,8 @@
-//! The socket at which other processes of ours ask for something.
+//! The socket at which our other processes send requests.
 //!
-//! Owns who is let in and how long a client may hold us up: processes of our own user, which the
-//! kernel vouches for (SO_PEERCRED), and messages of bounded length in a bounded time. What they
-//! may ask for is decided by whoever opens the door.
+//! Owns admission, and how long a client may delay us. Clients are processes of our own user, as
+//! the kernel reports it (SO_PEERCRED); messages have a bounded length and a bounded time. The
+//! owner of the door decides which requests there are.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -40,10 +40,10 @@ impl Door {
         Ok(Self(listener))
     }
 
-    /// The next client; none when no client waits, or one that is not let in.
+    /// The next client; `None` when no client waits, or when it is not admitted.
     ///
     /// # Errors
-    /// Those of accept(2).
+    /// The errors of accept(2).
     pub(super) fn accept(&self) -> io::Result<Option<Connection>> {
         let stream = match self.0.accept() {
             Ok((stream, _)) => stream,
@@ -62,11 +62,11 @@ impl AsFd for Door {
     }
 }
 
-/// A client that was let in.
+/// An admitted client.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
-    /// Number of its process; 0 if it cannot be seen from our PID namespace.
+    /// Number of its process; 0 if it is not visible in our PID namespace.
     pub(super) pid: i32,
 }
 
@@ -82,20 +82,20 @@ impl Connection {
         Ok(Self { stream, pid })
     }
 
-    /// Reads one message. The inner error is to be answered.
+    /// Reads one message. The inner error is for the client.
     ///
     /// # Errors
-    /// When the client has gone, or stops in the middle.
+    /// When the client has gone, or stops in the middle of a message.
     pub(super) fn receive<T: DeserializeOwned>(&self) -> io::Result<Result<T, Error>> {
         message::receive_order(&self.stream)
     }
 
-    /// Answers; whether the client is still there to read it does not matter.
+    /// Sends an answer. It does not matter whether the client is still there.
     pub(super) fn answer<T: Serialize>(&self, answer: Result<T, Error>) {
         let _ = message::answer(&self.stream, answer);
     }
 
-    /// Says that no more follows.
+    /// Hangs up: no more answers follow.
     pub(super) fn hang_up(&self) {
         hang_up(&self.stream);
     }

@@ -1,8 +1,8 @@
 //! The process that carries an attachment's traffic.
 //!
-//! Owns its start: what it is told and given by its keeper, what has to be opened by name, the way
-//! into the sandbox, the host's ports. Everything else is slirp-core's. It ends when its keeper
-//! does.
+//! Owns its start: the request and descriptors from its keeper, files that are opened by name, the
+//! way into the sandbox, the host's ports. slirp-core does everything else. The engine ends when
+//! its keeper does.
 
 use std::ffi::CStr;
 use std::io;
@@ -33,11 +33,11 @@ use crate::attachment::message::{self, Done, EngineOrder};
 use crate::attachment::ports;
 use crate::attachment::request::Request;
 
-/// How long the engine may take to end before we leave without it (arbitrary; it takes
-/// milliseconds, and the keeper waits longer).
+/// How long the engine may take to end before we exit without it (arbitrary; it takes milliseconds,
+/// and the keeper waits longer).
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What this module asks of the kernel once the filter is in place.
+/// The system calls of this module once the filter applies.
 const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_ppoll, "the wait for the end"),
     #[cfg(target_arch = "x86_64")]
@@ -46,7 +46,7 @@ const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_shutdown, "the keeper is told no more"),
 ];
 
-/// Runs as an engine. What it is told comes over standard input, which is a socket.
+/// Runs as an engine. Its request comes over standard input, which is a socket.
 pub(crate) fn run() -> ExitCode {
     let Ok(keeper) = take_over(c"slirp-engine") else { return ExitCode::FAILURE };
     let running = match start(&keeper) {
@@ -75,7 +75,7 @@ pub(super) fn take_over(name: &CStr) -> io::Result<UnixStream> {
 }
 
 fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
-    let untold = |error: io::Error| Error::failed(format!("the engine was told nothing: {error}"));
+    let untold = |error: io::Error| Error::failed(format!("the engine got no request: {error}"));
     let order: EngineOrder = message::receive_order(keeper).map_err(untold)??;
     let request = order.request;
     if request.log_file.is_some() {
@@ -97,7 +97,7 @@ pub(super) fn api_socket(path: &Path) -> Result<ApiSocket, Error> {
     ApiSocket::bind(path).map_err(|error| Error::failed(format!("{}: {error}", path.display())))
 }
 
-/// What a request says about an instance.
+/// Applies a request to the settings of an instance.
 pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
     builder
         .plan(request.plan)
@@ -107,8 +107,8 @@ pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
         .search_domains(request.search_domains.iter().cloned())
 }
 
-/// Starts an engine of which `builder` holds everything that has a name. If the request wants a
-/// sandbox, the engine lives in one, where `more` system calls are allowed besides those of every
+/// Starts an engine from `builder`, which holds everything with a name. If the request wants a
+/// sandbox, the engine runs in one, which allows `more` system calls besides the calls of every
 /// engine.
 pub(super) fn start_confined(
     builder: Builder,
@@ -129,8 +129,8 @@ pub(super) fn start_confined(
     confined.start().map_err(|error| Error::failed(error.to_string()))
 }
 
-/// Looks whether the host has the addresses and ports of a request, before there is a device. The
-/// ports are closed again: the engine, another process, opens them for good.
+/// Checks that the host has the addresses and free ports of a request, before there is a device.
+/// The ports are closed again: the engine, another process, opens them for good.
 pub(super) fn verify(request: &Request) -> Result<(), Error> {
     launch::raise_descriptor_limit();
     request.outbound.verify().map_err(|error| Error::failed(error.to_string()))?;
@@ -140,7 +140,7 @@ pub(super) fn verify(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the host's ports, all of them or, by ending, none.
+/// Opens all of the host's ports. After a failure the engine ends, which closes them again.
 pub(super) fn publish(request: &Request, handle: &Handle) -> Result<(), Error> {
     for forward in &request.ports {
         handle.blocking().add_forward(*forward).map_err(refused(forward))?;
@@ -184,7 +184,7 @@ mod tests {
     use crate::attachment::request::tests::example;
     use crate::attachment::store::tests::Scratch;
 
-    /// What an engine says that is told this, and given these files in the place of its device.
+    /// The answer of an engine that gets this request, and these files in place of its device.
     fn refusal(order: Option<serde_json::Value>, files: &[&str]) -> String {
         let (ours, theirs) = UnixStream::pair().unwrap();
         if let Some(order) = order {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn port_that_is_taken_is_named_and_those_before_it_end_with_the_network() {
-        // An address of the loopback that nobody else has ports of.
+        // A loopback address on which no other test has ports.
         let bind = || TcpListener::bind("127.0.77.1:0").unwrap();
         let mut request = Request { outbound: OutboundAddresses::default(), ..example() };
         let board = Builder::new(Switchboard::new().unwrap());

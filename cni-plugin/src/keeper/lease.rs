@@ -1,6 +1,6 @@
 //! The process of a shared network, as one of its keepers sees it.
 //!
-//! Owns joining: finding the process or starting it, one keeper at a time, and leaving.
+//! Owns joining (finding the process or starting it, one keeper at a time) and leaving.
 
 use std::io::{self, Read as _};
 use std::net::Shutdown;
@@ -29,24 +29,24 @@ use crate::attachment::store::Files;
 
 /// How long the process of a network may take to answer (arbitrary; it takes some 10 ms to start).
 const ANSWER_TIMEOUT_MS: u16 = 15_000;
-/// How long it may take to let a member go (arbitrary; it takes milliseconds).
+/// How long it may take to remove a member (arbitrary; it takes milliseconds).
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often joining is tried while one process ends and the next one starts (arbitrary: the next
-/// one is started by whoever tries, so twice is enough).
+/// How often joining is tried while one process ends and the next one starts (arbitrary: the keeper
+/// that tries starts the next one, so two would be enough).
 const ATTEMPTS: usize = 5;
 
-/// A place on a network. Dropping it gives it back.
+/// A lease of addresses on a shared network. Dropping it gives them back.
 #[derive(Debug)]
 pub(super) struct NetworkLease {
     stream: UnixStream,
     network: Files,
     is_ended: bool,
-    /// The addresses that the network has given.
+    /// The addresses that the network assigned.
     pub(super) addresses: Addresses,
 }
 
 impl NetworkLease {
-    /// Takes a place on the network of `request`, which is started if nobody is on it.
+    /// Takes a lease on the network of `request`, whose process is started if there is none.
     ///
     /// # Errors
     /// When the network does not start, or refuses.
@@ -58,7 +58,7 @@ impl NetworkLease {
         let network = network_files(files, &request.network);
         let taken = Self::try_take(request, &network, caller);
         if taken.is_err() {
-            // What was started for us has ended with us.
+            // The process that was started for us has ended with us.
             sweep(&network);
         }
         taken
@@ -68,7 +68,7 @@ impl NetworkLease {
         let host_netns = HostNetns::own()
             .map_err(|error| Error::failed(format!("/proc/self/ns/net: {error}")))?;
         let join = NetworkRequest::Join { request: Box::new(request.clone()), host_netns };
-        // One at a time, so that there is one process however many begin at once.
+        // One keeper at a time, so that there is one process however many keepers start at once.
         let _lock = network.lock()?;
         for _ in 0..ATTEMPTS {
             let (stream, is_new) = match connect(network) {
@@ -85,7 +85,7 @@ impl NetworkLease {
                     let network = network.clone();
                     return Ok(Self { stream, network, is_ended: false, addresses });
                 }
-                // It has ended between our connection and its answer.
+                // The process has ended between our connection and its answer.
                 Err(Refusal::Gone(error)) if !is_new => {
                     tracing::debug!(%error, "the network has just ended");
                 }
@@ -122,13 +122,13 @@ impl NetworkLease {
     /// Leaves the network, and returns when interface and host ports are gone.
     pub(super) fn end(&mut self) {
         self.is_ended = true;
-        // It fails only where the other side has hung up.
+        // It fails only if the other side has hung up.
         let _ = self.stream.shutdown(Shutdown::Write);
         let _ = self.stream.set_read_timeout(Some(END_TIMEOUT));
         match self.stream.read(&mut [0]) {
-            Ok(_) => tracing::info!("the network has let us go"),
+            Ok(_) => tracing::info!("the container has left the network"),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) => tracing::warn!(%error, "the network does not let us go"),
+            Err(error) => tracing::warn!(%error, "the container cannot leave the network"),
         }
         sweep(&self.network);
     }
@@ -149,7 +149,7 @@ impl AsFd for NetworkLease {
     }
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// Why there is no lease.
 enum Refusal {
     Gone(io::Error),
     Told(Error),
@@ -161,8 +161,7 @@ fn connect(network: &Files) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Starts the process of a network. It is a child of ours for as long as we are there, and nobody's
-/// afterwards.
+/// Starts the process of a network. It is our child while we live, and is re-parented afterwards.
 fn start(
     request: &Request,
     network: &Files,
@@ -225,11 +224,11 @@ mod tests {
 
     const GIVEN: Addresses = Addresses { address: Ipv4Addr::new(10, 9, 0, 100), address6: None };
 
-    /// What a network does with a connection: hang up, or read a message and answer it.
+    /// A network's reactions to a connection: to hang up, or to read a message and answer it.
     type Answers = Vec<Option<Value>>;
 
-    /// Takes a place on a network that gives these answers, one for each connection. Returns how
-    /// many connections there were, too.
+    /// Takes a lease on a network that gives these answers, one for each connection. Also returns
+    /// the number of connections.
     fn take(name: &str, answers: Answers) -> (Result<NetworkLease, Error>, usize) {
         let scratch = Scratch::new(name);
         let files = scratch.files("a");
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_waited_for_when_the_caller_has_gone() {
+    fn wait_ends_when_the_caller_has_gone() {
         let (stream, _network) = UnixStream::pair().unwrap();
         let (gone, caller) = UnixStream::pair().unwrap();
         drop(gone);

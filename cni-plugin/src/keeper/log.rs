@@ -1,4 +1,4 @@
-//! Where the long-lived processes say what happens.
+//! Log lines of the long-lived processes.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -22,7 +22,7 @@ pub(super) fn start(file: Option<&Path>) -> Result<(), Error> {
         .append(true)
         .create(true)
         .mode(0o600)
-        // A FIFO that nobody reads stops neither the attachment nor its traffic.
+        // A FIFO without a reader stops neither the attachment nor its traffic.
         .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
         .open(path);
     let shown = |error: io::Error| Error::failed(format!("logFile {}: {error}", path.display()));

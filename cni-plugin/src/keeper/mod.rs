@@ -3,20 +3,20 @@
 //! # Theory of operation
 //! There are two. The *keeper* ([`run`]) lives in the caller's namespaces with the caller's rights
 //! and sees no packet: it opens the TAP device, watches the container, answers on its socket, and
-//! cleans up. The *engine* ([`engine`]) is its child, has the device, and gives up everything else
-//! before the first packet. Each ends with the other: the keeper waits for the engine, the engine
-//! reads a socket whose other end the keeper has.
+//! cleans up. The *engine* ([`engine`]) is its child. It has the device, and gives up everything
+//! else before the first packet. Each ends with the other: the keeper waits for the engine, and the
+//! engine reads a socket whose other end the keeper holds.
 //!
-//! On a shared network all keepers have one process in place of their engines ([`network`]); each
+//! On a shared network one process takes the place of all keepers' engines ([`network`]); each
 //! gives it the device of its container ([`lease`]).
 //!
 //! Life of a keeper:
 //!
 //! | state | what ends it |
 //! | --- | --- |
-//! | starting | anything that fails, which the caller is told |
+//! | starting | any failure, which is reported to the caller |
 //! | [`waiting`] for the container's namespace | the container's end, a request, a signal, time |
-//! | uncommitted: the network works, its caller has not said that it stays | the caller's end |
+//! | uncommitted: the network works, its caller has not confirmed it yet | the caller's end |
 //! | serving | a request, a signal, the end of the container, the end of the engine |
 //!
 //! Whatever the reason, the end is the same: the engine ends first, and with it interface and host
@@ -70,8 +70,8 @@ use lease::NetworkLease;
 use serve::{Backend, Keeper};
 use watch::Watch;
 
-/// How long the caller may take to say that the attachment is to stay (arbitrary; runtimes give a
-/// plugin a minute or more, and it prints one object).
+/// How long the caller may take to confirm the attachment (arbitrary; runtimes give a plugin a
+/// minute or more, and it prints one object).
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs as a keeper. The arguments are stem, scope and folder of the attachment's files; the
@@ -125,8 +125,8 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Says that the network works, or that it is waited for, and waits for the word that it is to
-/// stay.
+/// Reports that the network works, or that the keeper waits for the container, and waits for the
+/// caller's confirmation.
 fn agree(caller: &UnixStream, started: &Started) -> io::Result<()> {
     caller.set_read_timeout(Some(COMMIT_TIMEOUT))?;
     frame::send(caller, started)?;
@@ -134,14 +134,14 @@ fn agree(caller: &UnixStream, started: &Started) -> io::Result<()> {
     frame::send(caller, &KEPT)
 }
 
-/// Holds back the signals that ask for an end, and tells of them.
+/// Blocks the signals that ask for an end, and returns a descriptor that reports them.
 fn hold_signals() -> io::Result<SignalFd> {
     let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     held.thread_block()?;
     Ok(SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
-/// Removes what is written down, with its lock, where no process that asked for our end does so.
+/// Removes the record with its lock, unless a process that asked for our end does so.
 fn remove_unless_locked(files: &Files) {
     // The holder of the lock is about to remove everything, after we have ended.
     if let Ok(Some(lock)) = files.try_lock() {
@@ -150,12 +150,12 @@ fn remove_unless_locked(files: &Files) {
     }
 }
 
-/// Leaves behind what came from the caller: session, folder, signals, descriptors; and takes over
-/// the socket that leads to it.
+/// Drops what was inherited from the caller: session, folder, signals, descriptors. Takes over the
+/// socket to the caller.
 fn detach_from_caller() -> io::Result<UnixStream> {
     reset_signals()?;
-    // Kernels before 5.11 lack it; the caller of ours has marked its descriptors itself then, or
-    // they are harmless to a keeper.
+    // Kernels before 5.11 lack this; there the caller marks its descriptors itself, or they are
+    // harmless to a keeper.
     let _ = close_descriptors_on_exec();
     let caller = inherited_fd(0)?;
     dup2_stdin(std::fs::File::open("/dev/null")?)?;
@@ -164,15 +164,16 @@ fn detach_from_caller() -> io::Result<UnixStream> {
     let _ = setsid();
     let _ = chdir("/");
     let _ = prctl::set_pdeathsig(None);
-    // A runtime protects itself from the OOM killer, or offers its children to it; we are neither.
+    // A runtime may protect itself from the OOM killer or make its children its first victims; a
+    // keeper is an ordinary process.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     umask(Mode::from_bits_truncate(0o077));
     Ok(caller.into())
 }
 
-/// The name that ps(1) and top(1) show; without it that would be `exe`.
+/// Sets the name that ps(1) and top(1) show, which would otherwise be `exe`.
 fn name_process(name: &CStr) {
-    // It fails for no name.
+    // It never fails.
     let _ = prctl::set_name(name);
 }
 
@@ -180,12 +181,13 @@ fn name_process(name: &CStr) {
 enum Place {
     /// At the path of the request.
     Named,
-    /// In our hands, and the container's process, which cannot be looked into yet, keeps it alive.
+    /// Received as a descriptor. The container's process, which is not accessible yet, keeps it
+    /// alive.
     Entered(OwnedFd, ProcessFd),
 }
 
 impl Place {
-    /// Opens the namespace and watches it. The request says which one it is from then on.
+    /// Opens the namespace and watches it. Its identity is stored in the request.
     fn open(self, request: &mut Request) -> Result<(NamespaceTarget, Watch), Error> {
         let failed =
             |what: &'static str| move |error: io::Error| Error::failed(format!("{what}: {error}"));
@@ -215,7 +217,7 @@ impl Place {
                 .map_err(failed("cannot watch the container"))?
                 .ok_or_else(|| Error::new(Kind::ContainerGone, "the container has ended"))?,
         };
-        // Whether it may be our own has been asked before.
+        // Whether it may be our own was checked before.
         Ok((target.even_our_own(), watch))
     }
 }
@@ -261,8 +263,8 @@ fn start(
     Ok((keeper, mac))
 }
 
-/// Opens the container's device, once the host has what goes with it; returns its Ethernet address,
-/// too.
+/// Checks the host's ports and addresses, then opens the container's device; also returns its
+/// Ethernet address.
 fn make_tap(target: &NamespaceTarget, request: &Request) -> Result<(Tap, Option<MacAddr>), Error> {
     engine::verify(request)?;
     let tap =
@@ -272,7 +274,7 @@ fn make_tap(target: &NamespaceTarget, request: &Request) -> Result<(Tap, Option<
     Ok((tap, mac))
 }
 
-/// What the failure of opening the device means.
+/// The error for a device that could not be opened.
 fn of_tap(error: &AttachError, request: &Request) -> Error {
     if let AttachError::Step { step: AttachStep::CheckName, source } = error
         && source.raw_os_error() == Some(nix::libc::EEXIST)

@@ -2,22 +2,22 @@
 //!
 //! # Theory of operation
 //! The first keeper of a network starts it and is its first client; later ones connect to its
-//! socket. It makes its sockets, enters a sandbox of its own, no member's, and serves until its
-//! last member has gone. A client is a connection, and whatever ends the connection ends the
-//! membership:
+//! socket. It makes its sockets, enters its own sandbox (not in a member's user namespace), and
+//! serves until its last member has gone. A client is a connection; the end of the connection ends
+//! the membership:
 //!
 //! | state | next |
 //! | --- | --- |
-//! | new | *join* gets it addresses, if it agrees with the network; *settle* is answered, the end |
+//! | new | *join* gets addresses, if its terms match the network's; *settle* is answered, the end |
 //! | joining | its device and Ethernet address make it a member, with its ports |
 //! | member | nothing: it stays until it hangs up or its device is gone |
 //!
-//! Each turn removes clients that have gone before it answers any, so that an answer to *settle*
-//! means that clients that hung up before have left nothing behind.
+//! Each turn first removes clients that have gone, then answers. So after an answer to *settle*,
+//! nothing is left of clients that hung up before.
 //!
 //! The end: when no client has addresses any more, the listener is closed, then the instance ends,
-//! then the last connection, which tells its keeper. A client that has connected and not joined yet
-//! is hung up on without an answer, and starts the network anew.
+//! then the last connection is closed, which tells its keeper. A client that has connected but not
+//! joined is hung up on without an answer, and starts the network anew.
 //!
 //! Clients are keepers of the same user, which the kernel vouches for (SO_PEERCRED). One that stops
 //! in the middle of a message holds up joining for a few seconds, never a packet.
@@ -50,8 +50,8 @@ use crate::attachment::request::{Addresses, Request};
 /// Clients at one time: all members, and as many who are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
-/// Runs as the process of a network. What it is told comes over standard input, which is a socket,
-/// and stays its first client.
+/// Runs as the process of a network. Its request comes over standard input, a socket that stays its
+/// first client.
 pub(crate) fn run() -> ExitCode {
     let Ok(starter) = engine::take_over(c"slirp-network") else { return ExitCode::FAILURE };
     // The network outlives the keeper that started it.
@@ -85,7 +85,7 @@ struct Client {
 #[derive(Debug)]
 enum State {
     New,
-    /// It has addresses, and its device is awaited.
+    /// It has addresses, and the network waits for its device.
     Joining(Box<Request>),
     /// `end` hangs up when the membership ends.
     Member {
@@ -94,7 +94,7 @@ enum State {
     },
 }
 
-/// What becomes of a client after a message.
+/// The state of a client after a message.
 enum Next {
     Stay(State),
     Leave,
@@ -115,7 +115,7 @@ struct Network {
 impl Network {
     fn start(starter: &UnixStream) -> Result<Self, Error> {
         let untold =
-            |error: io::Error| Error::failed(format!("the network was told nothing: {error}"));
+            |error: io::Error| Error::failed(format!("the network got no request: {error}"));
         let order: NetworkOrder = message::receive_order(starter).map_err(untold)??;
         let request = order.request;
         if request.log_file.is_some() {
@@ -129,7 +129,7 @@ impl Network {
             .map_err(|error| Error::failed(format!("cannot start the network: {error}")))?;
         let builder = engine::configured(Builder::new(board), &request);
         let builder = builder.api_socket(api);
-        // Not in the user namespace of a member, whose root would be root over us.
+        // Not in the user namespace of a member: its root would have power over us.
         let running = engine::start_confined(builder, &request, None, member_system_calls())?;
         Ok(Self {
             terms: Terms::of(&request),
@@ -147,7 +147,7 @@ impl Network {
         self.running.handle()
     }
 
-    /// Serves until the last client has gone, or the instance has.
+    /// Serves until the last client has gone, or the instance has ended.
     fn serve(mut self, starter: UnixStream) {
         tracing::info!(network = %self.name, "serving a shared network");
         match Connection::new(starter) {
@@ -168,7 +168,7 @@ impl Network {
         }
         drop(self.door);
         engine::stop(&self.running);
-        // Their keepers hear of their end now that everything has.
+        // Their keepers are told now that everything has ended.
         drop(gone);
         tracing::info!(network = %self.name, "the network has ended");
     }
@@ -183,7 +183,7 @@ impl Network {
         })
     }
 
-    /// Waits until there is something to do; not when the instance has ended.
+    /// Waits until there is something to do. Returns false when the instance has ended.
     fn wait(&self) -> bool {
         let mut polled = vec![
             PollFd::new(self.running.as_fd(), PollFlags::empty()),
@@ -207,7 +207,7 @@ impl Network {
             poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
         };
         let is_gone = |client: &Client| match &client.state {
-            // A member says nothing, so what there is to read is the end.
+            // A member sends nothing, so a readable connection has hung up.
             State::Member { end, .. } => {
                 has_event(&client.connection, PollFlags::POLLIN)
                     || has_event(end, PollFlags::empty())
@@ -219,7 +219,7 @@ impl Network {
         let end = |client: Client| {
             self.roster.leave(client.number);
             if let State::Member { id, .. } = client.state {
-                // Where its device was lost it is removed already.
+                // If its device was lost, the member is removed already.
                 let _ = self.running.handle().blocking().remove_member(id);
             }
             client.connection
@@ -227,8 +227,7 @@ impl Network {
         Vec::into_iter(gone).map(end).collect()
     }
 
-    /// Reads what clients say and answers. Returns the connections of those who have nothing more
-    /// to say.
+    /// Reads and answers messages of clients. Returns the connections that are finished.
     fn serve_messages(&mut self) -> Vec<Connection> {
         let mut leaving = Vec::new();
         for mut client in std::mem::take(&mut self.clients) {
@@ -342,7 +341,7 @@ impl Network {
             .add_member(new)
             .map_err(|error| Error::failed(error.to_string()))?;
         if let Err(error) = engine::publish(request, self.handle()) {
-            // All of its ports or none.
+            // A member gets all of its ports or none.
             let _ = self.handle().blocking().remove_member(id);
             return Err(error);
         }
@@ -351,7 +350,7 @@ impl Network {
         Ok(State::Member { id, end })
     }
 
-    /// Takes new clients, all that are there.
+    /// Accepts all waiting clients.
     fn accept(&mut self) {
         while let Ok(Some(client)) = self.door.accept() {
             if self.clients.len() < CLIENTS_CAP {

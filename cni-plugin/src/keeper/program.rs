@@ -1,4 +1,4 @@
-//! Another program as the engine: what `SLIRP4NETNS` names.
+//! Another program as the engine: the one that `SLIRP4NETNS` names.
 //!
 //! Owns its command line, which is slirp4netns(1)'s, and the way to its API socket.
 
@@ -24,7 +24,7 @@ use crate::attachment::ports;
 use crate::attachment::request::Request;
 use crate::attachment::store::Files;
 
-/// How long the program may take to say that it is ready (slirp-cni-plugin's 5 s).
+/// How long the program may take to report that it is ready (slirp-cni-plugin's 5 s).
 const READY_TIMEOUT_MS: u16 = 5_000;
 /// How long its API socket may take to answer (arbitrary).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Starts the program and waits until it is ready.
 ///
 /// # Errors
-/// When it does not become ready, refuses a port, or cannot do what is asked for.
+/// When it does not become ready, refuses a port, or lacks a requested feature.
 pub(super) fn start(
     program: &Path,
     request: &Request,
@@ -68,7 +68,7 @@ pub(super) fn start(
     drop((at_ready, exit));
     let engine = Engine::adopt(child, at_exit.into()).map_err(failed)?;
     await_ready(ready, caller)?;
-    // It may know nothing of ranges.
+    // The program may not support ranges.
     for forward in request.ports.iter().flat_map(Forward::each) {
         forward_port(&files.api_socket(), &forward)?;
     }
@@ -167,7 +167,7 @@ fn forward_port(socket: &Path, forward: &Forward) -> Result<(), Error> {
 /// One request to an API socket of slirp4netns(1).
 ///
 /// # Errors
-/// When nobody answers, or not in JSON.
+/// When there is no answer, or it is not JSON.
 pub(crate) fn ask(socket: &Path, request: &Value) -> io::Result<Value> {
     let mut stream = open::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;

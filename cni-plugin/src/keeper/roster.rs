@@ -1,9 +1,8 @@
-//! The addresses of a shared network's members: who has which, and which is the next.
+//! The address book of a shared network's members.
 //!
-//! Owns their assignment. One that the runtime has chosen is given if nobody has it; otherwise it
-//! is the lowest free one from the plan's recommended address on (`.100`, `::100`). The same
-//! requests in the same order get the same addresses. An address is free again when its member has
-//! gone.
+//! Owns their assignment. An address that the runtime has chosen is assigned if it is free. Other
+//! members get the lowest free address from the plan's recommended one on (`.100`, `::100`). Equal
+//! requests in equal order get equal addresses. An address is free again when its member has gone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +13,7 @@ use crate::attachment::error::Error;
 use crate::attachment::key::Key;
 use crate::attachment::request::{Addresses, Request};
 
-/// What a member has.
+/// The addresses of a member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Assignment {
     number: u64,
@@ -39,7 +38,7 @@ impl Roster {
     /// Gives addresses to the member `number` that makes this request.
     ///
     /// # Errors
-    /// When another member has the address that it asks for, with that container; when none is
+    /// When another member has the requested address, with that member's container; when none is
     /// left.
     pub(super) fn take(&mut self, number: u64, request: &Request) -> Result<Addresses, Error> {
         let membership = request.shared.clone().unwrap_or_default();
@@ -66,7 +65,7 @@ impl Roster {
     /// Notes the Ethernet address of a member.
     ///
     /// # Errors
-    /// When another member has it, with that container.
+    /// When another member has it, with that member's container.
     pub(super) fn note_mac(&mut self, number: u64, mac: MacAddr) -> Result<(), Error> {
         if let Some(holder) = self.assigned.iter().find(|member| member.mac == Some(mac)) {
             let message = format!("the Ethernet address {mac} is that of {}", shown(&holder.key));
@@ -78,7 +77,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Takes the addresses of a member back.
+    /// Takes back the addresses of a member.
     pub(super) fn leave(&mut self, number: u64) {
         self.assigned.retain(|member| member.number != number);
     }
@@ -116,7 +115,7 @@ impl Roster {
 
     fn free_address6(&self, plan: &Ipv6Plan) -> Option<Ipv6Addr> {
         let first = plan.recommended_guest().to_bits();
-        // There are more of them than there can be members.
+        // These are more addresses than there can be members.
         let mut all = (first..first + 0x1_0000).map(Ipv6Addr::from_bits);
         all.find(|&address| self.holder(IpAddr::V6(address)).is_none())
     }

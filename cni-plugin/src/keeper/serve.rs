@@ -40,14 +40,14 @@ pub(super) struct Keeper {
 /// What carries the attachment's traffic.
 #[derive(Debug)]
 pub(super) enum Backend {
-    /// A process of its own.
+    /// An engine process of the attachment's own.
     Engine(Engine),
     /// The process of a shared network.
     Network(NetworkLease),
 }
 
 impl Backend {
-    /// The process that is to be gone with the attachment.
+    /// The process that ends with the attachment.
     pub(super) fn pid(&self) -> Option<i32> {
         match self {
             Self::Engine(engine) => Some(engine.pid()),
@@ -84,7 +84,7 @@ enum Event {
 }
 
 impl Keeper {
-    /// Writes the attachment down and makes its socket.
+    /// Writes the attachment's record and makes its socket.
     pub(super) fn new(
         record: Record,
         files: Files,
@@ -128,13 +128,13 @@ impl Keeper {
         }
     }
 
-    /// Ends the engine, and with it interface and host ports, and removes what is written down.
+    /// Ends the engine, which frees interface and host ports, and removes the record.
     pub(super) fn end(&mut self) {
         self.backend.end();
         self.files.remove();
     }
 
-    /// Ends where no client asked for it, so that no client removes the lock.
+    /// Ends without a client's request, so no client removes the lock.
     fn end_alone(&mut self) {
         self.backend.end();
         remove_unless_locked(&self.files);
@@ -173,12 +173,12 @@ impl Keeper {
 
     fn is_held_after_grace(&mut self) -> bool {
         let grace = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::ZERO);
-        // Only time is waited for.
+        // This only waits for time to pass.
         let _ = poll(&mut [], grace);
         self.watch.is_held()
     }
 
-    /// Serves one request. Returns whether it is the one to end, which is answered later.
+    /// Serves one request. Returns whether it was a request to end, which is answered later.
     fn is_end_asked_for(&self, client: &Connection) -> bool {
         let answer = match client.receive() {
             Ok(Ok(ClientRequest::End)) => return true,
@@ -217,8 +217,8 @@ mod tests {
     use crate::attachment::request::tests::example;
     use crate::attachment::store::tests::Scratch;
 
-    /// An attachment of this process's own namespace, with a program that ends with its standard
-    /// input as the engine.
+    /// An attachment of this process's own namespace. Its engine is a program that ends when its
+    /// standard input closes.
     fn keeper(scratch: &Scratch) -> (Keeper, Files, ProcessIdentity) {
         let (lifeline, theirs) = UnixStream::pair().unwrap();
         let child = Command::new("cat")
@@ -313,14 +313,14 @@ mod tests {
     fn signal_ends_keeper_and_engine() {
         let scratch = Scratch::new("term");
         let (mut keeper, files, engine) = keeper(&scratch);
-        // To this thread, which holds it back for the keeper.
+        // Sent to this thread, which blocks it for the keeper.
         raise(Signal::SIGTERM).unwrap();
         keeper.serve();
         assert!(!engine.is_alive() && !files.exist());
     }
 
     #[test]
-    fn files_are_left_to_whoever_has_the_lock() {
+    fn files_are_left_to_the_holder_of_the_lock() {
         let scratch = Scratch::new("lock");
         let (mut keeper, files, engine) = keeper(&scratch);
         let lock = files.lock().unwrap();

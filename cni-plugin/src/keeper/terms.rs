@@ -1,10 +1,10 @@
-//! What all members of a shared network have to agree on.
+//! The settings on which all members of a shared network must agree.
 
 use serde_json::{Map, Value, json};
 
 use crate::attachment::request::Request;
 
-/// What the members of a network agree on, by the keys of the configuration.
+/// The common settings of a network's members, by the keys of the configuration.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Terms(Map<String, Value>);
 
@@ -25,7 +25,7 @@ impl Terms {
         Self(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    /// In which keys `other` differs, for a person; `None` where it does not.
+    /// Names the keys in which `other` differs, for a person; `None` if there are none.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let shown = |value: Option<&Value>| match value {
             None | Some(Value::Null) => "none".to_owned(),

@@ -1,16 +1,16 @@
-//! The keeper before it knows which namespace the container has.
+//! The keeper before it knows the container's namespace.
 //!
 //! # Theory of operation
-//! crun hides a container's process from the user who starts it (PR_SET_DUMPABLE of prctl(2)) until
-//! the container's program runs, so whoever is beside the runtime cannot look into its namespaces.
-//! Somebody who is in them can pass them on. So a hook beside the runtime starts the keeper, which
-//! listens, and a hook in the container ([`hook::inside`](crate::hook)) connects and sends a
-//! descriptor of its own network namespace. From there on everything is as usual, with the second
-//! hook as the caller.
+//! crun hides a container's process from the user that starts it (PR_SET_DUMPABLE of prctl(2))
+//! until the container's program runs, so a process beside the runtime cannot access its
+//! namespaces. A process inside of them can pass them on. So a hook beside the runtime starts the
+//! keeper, which listens, and a hook in the container ([`hook::inside`](crate::hook)) connects and
+//! sends a descriptor of its own network namespace. From there on everything is as usual, with the
+//! second hook as the caller.
 //!
-//! What comes in is believed if it comes from a process of our own user that descends from the
-//! container's. Waiting ends with the container, on request, by a signal, and after a time; nothing
-//! is left behind then.
+//! A namespace is accepted only from a process of our own user that descends from the container's.
+//! Waiting ends with the container, on request, by a signal, and after [`WAIT_TIMEOUT`]; nothing is
+//! left behind then.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -32,25 +32,25 @@ use crate::attachment::record::{Form, Record};
 use crate::attachment::request::Request;
 use crate::attachment::store::Files;
 
-/// How long the second hook may take to come (arbitrary: there is nothing between the two but other
-/// hooks, and runtimes give those seconds).
+/// How long the second hook may take to connect (arbitrary: only other hooks run between the two,
+/// and runtimes give them seconds).
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Processes between the container's first and the hook (arbitrary: a shell or two).
 const DESCENT_CAP: usize = 8;
 
-/// What the second hook has brought.
+/// What the second hook has handed over.
 #[derive(Debug)]
 pub(super) struct Entered {
-    /// The way back to it.
+    /// The connection to the hook.
     pub(super) hook: UnixStream,
     /// The container's network namespace.
     pub(super) namespace: OwnedFd,
-    /// The container's first process, which cannot be looked into yet.
+    /// The container's first process, which is not accessible yet.
     pub(super) process: ProcessFd,
 }
 
-/// Says that we wait, and does so. `None` when there is nothing to wait for any more; what was
-/// written down is removed then.
+/// Reports that the keeper waits, and waits. `None` when there is nothing to wait for any more; the
+/// record is removed then.
 ///
 /// # Errors
 /// When waiting is not possible.
@@ -66,7 +66,7 @@ pub(super) fn wait(
     let process = ProcessFd::open(pid)
         .map_err(|error| Error::new(Kind::ContainerGone, format!("process {pid}: {error}")))?;
     let waiting = Waiting::open(request, files, pid, process).map_err(failed)?;
-    // All that the first hook is told is that we wait.
+    // The first hook is only told that the keeper waits.
     if agree(caller, &Started { addresses: None, mac: String::new() }).is_err() {
         tracing::info!("the caller has gone before the attachment was committed");
         files.remove();
@@ -84,7 +84,7 @@ struct Waiting {
     signals: SignalFd,
 }
 
-/// What follows from a request.
+/// The next step after a request.
 #[derive(Debug)]
 enum Next {
     Enter(OwnedFd),
@@ -93,7 +93,7 @@ enum Next {
 }
 
 impl Waiting {
-    /// Writes the attachment down and makes its socket.
+    /// Writes the attachment's record and makes its socket.
     fn open(request: &Request, files: &Files, pid: i32, process: ProcessFd) -> io::Result<Self> {
         let signals = hold_signals()?;
         let door = Door::open(&files.socket())?;
@@ -197,6 +197,6 @@ mod tests {
         let up = parent(own).unwrap();
         assert!(descends(own, own) && descends(own, up));
         assert!(!descends(up, own), "a parent does not descend from its child");
-        assert!(!descends(0, 0), "a process that cannot be seen is nobody");
+        assert!(!descends(0, 0), "an invisible process has no descendants");
     }
 }

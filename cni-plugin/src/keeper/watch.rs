@@ -1,16 +1,16 @@
 //! Whether the container still lives.
 //!
 //! # Theory of operation
-//! Our TAP device keeps the network namespace alive, so the namespace itself never tells. What
-//! keeps it alive besides us is watched instead ([`TargetWatch`]), one holder at a time: a process
-//! in it, or a file that it is bound to. When a holder goes, another one is looked for: a second
-//! container may have joined the namespace of the first and outlive it. Only when there is none the
-//! container has ended.
+//! Our TAP device keeps the network namespace alive, so the namespace itself does not tell.
+//! Instead, one of its other holders is watched ([`TargetWatch`]): a process in it, or a file to
+//! which it is bound. When that holder goes, another one is searched for: a second container may
+//! have joined the namespace of the first and outlive it. The container has ended when no holder is
+//! left.
 //!
 //! A process that its runtime hides (see [`waiting`](super::waiting)) is known by its descriptor
-//! alone until it can be looked into.
+//! alone until it becomes accessible.
 //!
-//! An idle keeper never wakes up, but where inotify(7) has no instance left for us: there it looks
+//! An idle keeper never wakes up, unless inotify(7) has no instance left for us; then it checks
 //! once a second.
 
 use std::ffi::OsString;
@@ -25,26 +25,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use slirp_core::internals::process::ProcessFd;
 use slirp_core::netns::{NamespaceId, NamespaceTarget, TargetWatch};
 
-/// How often a file is looked at where nothing tells about it (pasta's interval).
+/// How often a file is checked when it cannot be watched (pasta's interval).
 const LOOK_EVERY_MS: u16 = 1_000;
-/// Symbolic links on the way to one file (path_resolution(7)).
+/// Most symbolic links on the way to one file (path_resolution(7)).
 const LINKS_CAP: usize = 40;
 
-/// What keeps the namespace alive.
+/// A holder: it keeps the namespace alive.
 #[derive(Debug)]
 struct Holder {
-    /// `/proc/PID/ns/net`, or a file that the namespace is bound to.
+    /// `/proc/PID/ns/net`, or a file to which the namespace is bound.
     path: PathBuf,
     teller: Teller,
 }
 
-/// Who tells about the end of a holder.
+/// How the end of a holder is noticed.
 #[derive(Debug)]
 enum Teller {
     Watch(TargetWatch),
-    /// The process itself, which nobody may look into for the time being.
+    /// By the process itself, which is not accessible for the time being.
     HiddenProcess(ProcessFd),
-    /// Nobody: it is looked at.
+    /// It is polled.
     Nobody,
 }
 
@@ -67,13 +67,13 @@ impl Teller {
 }
 
 impl Holder {
-    /// What is at `path`, if that is the namespace.
+    /// The holder at `path`, if that is the namespace.
     fn open(path: PathBuf, id: NamespaceId) -> Option<Self> {
         let target = NamespaceTarget::from_paths(&path, None).ok()?;
         (target.network_id().ok()? == id).then_some(())?;
         let watch = target.watch();
         if let Err(error) = &watch {
-            tracing::warn!(%error, "the container is looked at instead");
+            tracing::warn!(%error, "the container is polled instead");
         }
         Some(Self { path, teller: watch.map_or(Teller::Nobody, Teller::Watch) })
     }
@@ -83,7 +83,7 @@ impl Holder {
             && match NamespaceId::of_path(&self.path) {
                 Ok(found) => found == id,
                 Err(error) => {
-                    // It was in the namespace when it was hidden, and is what it was.
+                    // The process was in the namespace when it was hidden, and has not changed.
                     error.kind() == io::ErrorKind::PermissionDenied
                         && matches!(self.teller, Teller::HiddenProcess(_))
                 }
@@ -103,10 +103,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches the namespace at `path`; `None` when it is not there any more.
+    /// Watches the namespace at `path`; `None` when it does not exist any more.
     ///
     /// # Errors
-    /// Those of readlink(2).
+    /// The errors of readlink(2).
     pub(super) fn start(path: &Path, id: NamespaceId) -> io::Result<Option<Self>> {
         let holder = match resolve(path)? {
             Place::Process(pid) => Holder::open(of_process(pid), id),
@@ -115,13 +115,13 @@ impl Watch {
         Ok(holder.map(|holder| Self { id, holder }))
     }
 
-    /// Watches a process in the namespace that cannot be looked into, at `/proc/PID/ns/net`.
+    /// Watches a process in the namespace that is not accessible, at `/proc/PID/ns/net`.
     pub(super) fn of_hidden_process(path: &Path, process: ProcessFd, id: NamespaceId) -> Self {
         let teller = Teller::HiddenProcess(process);
         Self { id, holder: Holder { path: path.to_owned(), teller } }
     }
 
-    /// What to wait for.
+    /// The descriptor to wait for.
     pub(super) fn polled(&self) -> Option<PollFd<'_>> {
         self.holder.teller.polled().map(|fd| PollFd::new(fd, PollFlags::POLLIN))
     }
@@ -134,7 +134,8 @@ impl Watch {
         }
     }
 
-    /// Whether anything but us keeps the namespace alive. To be asked after each wait.
+    /// Whether anything but us keeps the namespace alive; if not, the keeper ends. Call it after
+    /// each wait.
     pub(super) fn is_held(&mut self) -> bool {
         if self.holder.holds(self.id) {
             return true;
@@ -155,7 +156,7 @@ fn find_holder(id: NamespaceId) -> Option<Holder> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut paths = pids.map(of_process);
-    // Most processes are somewhere else, and are not worth a descriptor.
+    // Most processes are in other namespaces, and are not worth a descriptor.
     let is_there = |path: &PathBuf| NamespaceId::of_path(path).is_ok_and(|found| found == id);
     let process = paths.find_map(|path| is_there(&path).then(|| Holder::open(path, id)).flatten());
     process.or_else(|| {
@@ -176,7 +177,7 @@ fn bound_to(mounts: &[u8], inode: u64) -> Vec<PathBuf> {
     mounts.split(|&byte| byte == b'\n').filter_map(of_line).collect()
 }
 
-/// Blanks and the like are written as three octal digits behind a backslash.
+/// Blanks and similar characters are written as a backslash and three octal digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
@@ -193,7 +194,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Where a path leads.
+/// The destination of a path.
 #[derive(PartialEq, Eq, Debug)]
 enum Place {
     /// To a namespace of this process.
@@ -212,7 +213,7 @@ fn resolve(path: &Path) -> io::Result<Place> {
         if let Some(pid) = process_of(&path) {
             return Ok(Place::Process(pid));
         }
-        // The links in other folders of /proc lead nowhere that has a name.
+        // Links in other folders of /proc lead to files without a name.
         if path.starts_with("/proc") || !fs::symlink_metadata(&path)?.is_symlink() {
             return Ok(Place::File(path));
         }

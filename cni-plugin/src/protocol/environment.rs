@@ -1,7 +1,7 @@
-//! What a runtime says by environment variables.
+//! The environment variables of a call.
 //!
-//! Owns the variables `CNI_*`, which of them a command needs, and what they may contain. An empty
-//! variable is an absent one: libcni sets all of them always.
+//! Owns the variables `CNI_*`, which of them a command needs, and their valid values. An empty
+//! variable counts as absent, because libcni always sets all of them.
 
 use std::ffi::OsString;
 
@@ -10,7 +10,7 @@ use super::error::{CniError, code};
 /// Longest name of an interface in bytes (`IFNAMSIZ` without the final zero).
 const IFNAME_CAP: usize = 15;
 
-/// What a runtime can ask for.
+/// The commands of a runtime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Add,
@@ -39,8 +39,8 @@ impl Command {
     }
 }
 
-/// The variables of one call that has to do with a container; empty where the command does not need
-/// them and they are not set.
+/// The variables of one call about a container; empty if the command does not need them and they
+/// are not set.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Environment {
     pub(crate) container_id: String,
@@ -48,15 +48,16 @@ pub(crate) struct Environment {
     pub(crate) ifname: String,
     /// `CNI_ARGS`.
     pub(crate) args: Vec<(String, String)>,
-    /// Whether the network namespace may be our own (`CNI_NETNS_OVERRIDE`).
+    /// Whether the network namespace may be our own (`CNI_NETNS_OVERRIDE`); otherwise that is an
+    /// error.
     pub(crate) may_be_own_netns: bool,
 }
 
 impl Environment {
-    /// Reads what `command` needs. `variable` looks one up.
+    /// Reads the variables that `command` needs. `variable` looks one up.
     ///
     /// # Errors
-    /// When something that the command needs is missing, or not valid.
+    /// When a variable that the command needs is missing or invalid.
     pub(crate) fn read(
         command: Command,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_names_are_refused() {
+    fn invalid_names_are_refused() {
         for (variable, value, message) in [
             ("CNI_CONTAINERID", "-a", "invalid characters in containerID"),
             ("CNI_CONTAINERID", "a/b", "invalid characters in containerID"),

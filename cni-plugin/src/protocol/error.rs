@@ -8,7 +8,7 @@ use super::version::Version;
 pub(crate) mod code {
     /// The configuration's version is not supported, or does not have this command.
     pub(crate) const INCOMPATIBLE_VERSION: u16 = 1;
-    /// A key is understood by nobody here, or has a value that cannot be acted on.
+    /// A key is not supported, or has a value that cannot be acted on.
     pub(crate) const UNSUPPORTED_FIELD: u16 = 2;
     /// The container does not exist (any more).
     pub(crate) const UNKNOWN_CONTAINER: u16 = 3;
@@ -22,7 +22,7 @@ pub(crate) mod code {
     pub(crate) const INVALID_CONFIG: u16 = 7;
     /// The network namespace is our own; libcni's `ErrInvalidNetNS`.
     pub(crate) const INVALID_NETNS: u16 = 8;
-    /// Something else is at work on the same container.
+    /// Another process has locked the container.
     pub(crate) const TRY_AGAIN_LATER: u16 = 11;
     /// `STATUS`: containers cannot be added.
     pub(crate) const NOT_AVAILABLE: u16 = 50;
@@ -63,7 +63,7 @@ impl CniError {
         self
     }
 
-    /// The same with words before it that say what was being done.
+    /// Puts a context in front of the message.
     pub(crate) fn in_context(mut self, context: &str) -> Self {
         self.message = format!("{context}: {}", self.message);
         self

@@ -1,12 +1,11 @@
 //! Members of JSON objects, whatever the case of their names.
 //!
 //! Runtimes written in Go match names without regard to case, and some (containerd's go-cni) send
-//! them in another one than the specification's.
+//! names whose case differs from the specification's.
 
 use serde_json::{Map, Value};
 
-/// The member of `object` with this name: of exactly this name, or else of one that differs in
-/// case.
+/// The member of `object` with this name: an exact match, or else one that differs in case.
 pub(crate) fn find<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
     let found = object.get(name).or_else(|| {
         object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -14,12 +13,12 @@ pub(crate) fn find<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v
     found.filter(|value| !value.is_null())
 }
 
-/// The same of a value, which has no members unless it is an object.
+/// The member of a value; `None` unless the value is an object.
 pub(crate) fn of<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     value.as_object().and_then(|object| find(object, name))
 }
 
-/// Whether a value says nothing: null, or an empty text, list or object.
+/// Whether a value counts as absent: null, or an empty text, list or object.
 pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

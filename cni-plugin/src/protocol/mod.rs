@@ -1,7 +1,7 @@
 //! The language between a container runtime and a CNI plugin.
 //!
-//! Owns what the CNI specification fixes, whatever the plugin does: versions, environment, results,
-//! error objects. Knows no network.
+//! Owns the parts that the CNI specification fixes for every plugin: versions, environment,
+//! results, error objects. Knows no network.
 
 pub(crate) mod environment;
 pub(crate) mod error;

@@ -1,8 +1,8 @@
 //! The result of an attachment, and its shape in each version of the specification.
 //!
-//! Owns one value in the terms of version 1.1.0, the way into it from the result of plugins before
-//! us in a chain, and the way out of it in the version of the configuration. Members of earlier
-//! plugins' interfaces and routes that mean nothing to us are kept as they are.
+//! Owns one value in the terms of version 1.1.0. It is parsed from the result of earlier plugins in
+//! a chain, and printed in the version of the configuration. Unknown members of earlier plugins'
+//! interfaces and routes are kept as they are.
 
 use serde_json::{Map, Value, json};
 
@@ -35,7 +35,7 @@ impl IpEntry {
     }
 }
 
-/// What a container's resolv.conf should say.
+/// The intended content of a container's resolv.conf.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Dns {
     pub(crate) nameservers: Vec<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// Reads an object; what is not text is left out.
+    /// Parses an object; values other than texts are skipped.
     pub(crate) fn parse(value: &Value) -> Self {
         Self {
             nameservers: texts(field::of(value, "nameservers")),
@@ -71,7 +71,7 @@ impl Dns {
         Value::Object(object)
     }
 
-    /// Adds what another plugin's result says, without repeating anything.
+    /// Adds the entries of another plugin's result, without duplicates.
     fn extend(&mut self, other: Self) {
         let add = |to: &mut Vec<String>, from: Vec<String>| {
             for value in from {
@@ -89,7 +89,7 @@ impl Dns {
     }
 }
 
-/// The texts of a list; none of anything else.
+/// The texts of a list; empty for any other value.
 pub(crate) fn texts(value: Option<&Value>) -> Vec<String> {
     let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -103,7 +103,7 @@ impl AttachmentResult {
     /// Reads a `prevResult`.
     ///
     /// # Errors
-    /// When it is no object, or of a version that we do not know.
+    /// When it is not an object, or its version is unknown.
     pub(crate) fn parse(value: &Value, version: Version) -> Result<Self, CniError> {
         let object = value
             .as_object()
@@ -150,7 +150,7 @@ impl AttachmentResult {
         result
     }
 
-    /// Adds what we made to what is there, the indexes of interfaces moved along.
+    /// Appends our result and adjusts its interface indexes.
     pub(crate) fn append(&mut self, ours: Self) {
         let offset = u64::try_from(self.interfaces.len()).unwrap_or(u64::MAX);
         self.interfaces.extend(ours.interfaces);
@@ -197,7 +197,7 @@ impl AttachmentResult {
         object
     }
 
-    /// Members that came with 1.1.0 are left out before it.
+    /// Members that came with 1.1.0 are omitted in earlier versions.
     fn newer_members_cut(&self, values: &[Value], version: Version) -> Value {
         const NEWER: [&str; 7] =
             ["mtu", "socketPath", "pciID", "advmss", "priority", "table", "scope"];

@@ -1,6 +1,6 @@
 //! Versions of the CNI specification.
 
-/// A version that we speak; later ones are greater.
+/// A supported version; later ones are greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Version {
     V010,

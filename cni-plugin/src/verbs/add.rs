@@ -13,10 +13,10 @@ use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
 use crate::protocol::result::{AttachmentResult, IpEntry};
 
-/// Attaches the container and says how.
+/// Attaches the container and returns the result.
 ///
 /// # Errors
-/// With the words of the original plugin before them.
+/// The message begins with the original plugin's words.
 pub(super) fn add(header: &Header, environment: &Environment) -> Result<Answer, CniError> {
     let context = format!("add slirp {}", environment.ifname);
     try_add(header, environment).map_err(|error| error.in_context(&context))

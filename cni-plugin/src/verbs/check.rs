@@ -1,7 +1,7 @@
-//! `CHECK`: whether a container still has the network that it was given.
+//! `CHECK`: whether a container still has its network.
 //!
-//! What is expected comes from `prevResult`, since later plugins of a chain may have changed what
-//! we made; what they added does not matter, nor in which routing table a default route is.
+//! The expected state comes from `prevResult`, since later plugins of a chain may have changed
+//! ours. Their additions do not matter, nor does the routing table of a default route.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::protocol::error::CniError;
 use crate::protocol::field;
 use crate::protocol::result::AttachmentResult;
 
-/// Compares what there is with `prevResult` and the configuration.
+/// Compares the present state with `prevResult` and the configuration.
 ///
 /// # Errors
 /// The first difference.
@@ -54,7 +54,7 @@ fn try_check(header: &Header, environment: &Environment) -> Result<(), CniError>
     check_interface(&environment.ifname, &expected)
 }
 
-/// What `prevResult` says about our interface.
+/// Our interface according to `prevResult`.
 struct Expected {
     addresses: Vec<IpAddr>,
     /// Gateways of default routes through it.
@@ -81,7 +81,7 @@ impl Expected {
         for ip in previous.ips.iter().filter(|ip| is_ours(ip.interface)) {
             let address = ip.address.split('/').next().unwrap_or_default().parse();
             let invalid =
-                || CniError::config(format!("prevResult: {:?} is no IP address", ip.address));
+                || CniError::config(format!("prevResult: {:?} is not an IP address", ip.address));
             addresses.push(address.map_err(|_| invalid())?);
             own_gateways
                 .extend(ip.gateway.as_ref().and_then(|gateway| gateway.parse::<IpAddr>().ok()));
@@ -94,7 +94,7 @@ impl Expected {
     }
 }
 
-/// Keeper and engine answer, and serve this namespace.
+/// Checks that keeper and engine answer, and serve this namespace.
 fn check_processes(files: &Files, id: NamespaceId) -> Result<(), CniError> {
     let dead = |error: std::io::Error| {
         CniError::internal(format!("the process of the network does not answer: {error}"))
@@ -106,12 +106,12 @@ fn check_processes(files: &Files, id: NamespaceId) -> Result<(), CniError> {
     Ok(())
 }
 
-/// The engine still forwards every port.
+/// Checks that the engine still forwards every port.
 fn check_ports(files: &Files, wanted: &[slirp_core::instance::Forward]) -> Result<(), CniError> {
     let record = files.record();
     let is_external = record.as_ref().is_some_and(|record| record.request.program.is_some());
     if is_external && wanted.is_empty() {
-        // It was started without an API socket.
+        // The engine was started without an API socket.
         return Ok(());
     }
     let list = serde_json::json!({ "execute": "list_hostfwd" });
@@ -149,7 +149,8 @@ fn check_ports(files: &Files, wanted: &[slirp_core::instance::Forward]) -> Resul
 /// Joins the namespaces, for the rest of this process, which has a single thread.
 fn enter(target: &NamespaceTarget) -> Result<(), CniError> {
     if let Some(user) = target.user() {
-        // Root needs no other user namespace to join the network namespace, which tells.
+        // Root needs no other user namespace to join the network namespace; otherwise joining that
+        // fails next.
         let _ = setns(user, CloneFlags::CLONE_NEWUSER);
     }
     setns(target.network(), CloneFlags::CLONE_NEWNET)

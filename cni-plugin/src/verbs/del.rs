@@ -7,11 +7,11 @@ use crate::config::settings::key;
 use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
 
-/// Detaches the container. Neither its network namespace nor the rest of the configuration matters,
-/// and that it is not attached is no error.
+/// Detaches the container. Neither its network namespace nor the rest of the configuration matters.
+/// A container that is not attached is not an error.
 ///
 /// # Errors
-/// With the words of the original plugin before them.
+/// The message begins with the original plugin's words.
 pub(super) fn del(header: &Header, environment: &Environment) -> Result<(), CniError> {
     let context = format!("del slirp {}", environment.ifname);
     let candidates = Candidates::new(header.state_dir.as_deref());

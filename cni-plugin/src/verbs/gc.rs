@@ -1,12 +1,12 @@
-//! `GC`: takes the network from containers that a runtime does not know any more.
+//! `GC`: detaches containers that a runtime does not know any more.
 
 use crate::attachment::detach::collect;
 use crate::attachment::store::Candidates;
 use crate::config::Header;
 use crate::protocol::error::CniError;
 
-/// Detaches all containers of this network but those that the configuration lists; where it lists
-/// none at all, those whose processes have ended.
+/// Detaches all containers of this network except the ones that the configuration lists. Without a
+/// list, it detaches containers whose processes have ended.
 ///
 /// # Errors
 /// All failures in one, after everything was tried.

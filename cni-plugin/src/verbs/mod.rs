@@ -1,6 +1,6 @@
 //! The commands of the CNI specification.
 //!
-//! Owns the way from a call to its answer. What a command does to containers is in
+//! Owns the way from a call to its answer. The work on containers is in
 //! [`attachment`](crate::attachment).
 
 mod add;
@@ -29,7 +29,7 @@ use crate::protocol::version::Version;
 /// does so at once).
 const VERSION_INPUT_TIMEOUT_MS: u16 = 100;
 
-/// What one call is answered with.
+/// The answer to one call.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Nothing on stdout, status 0.
@@ -38,7 +38,7 @@ pub(crate) enum Answer {
     Object(Value),
     /// An object on stdout, status 0; the attachment stays if it could be printed.
     Attached(Value, Pending),
-    /// A text on stderr for a person who called the plugin by hand, status 0.
+    /// A text on stderr for a user that called the plugin by hand, status 0.
     About(String),
     /// An error object on stdout, status 1.
     Failure(Version, CniError),
@@ -98,7 +98,7 @@ fn since(version: Version, first: Version, command: &str) -> Result<(), CniError
     Err(CniError::new(code::INCOMPATIBLE_VERSION, message))
 }
 
-/// The answer to `VERSION`, in the version of the input if there is one that we know.
+/// The answer to `VERSION`, in the version of the input if it is a known one.
 fn versions() -> Value {
     let version = version_of_input().unwrap_or(Version::NEWEST.as_str());
     json!({ "cniVersion": version, "supportedVersions": Version::texts() })

@@ -23,12 +23,12 @@ const HOP_LEN: usize = 8;
 /// Room for one answer, in bytes: the most that the kernel puts into one (`netlink_dump`).
 const ANSWER_CAP: usize = 32 * 1024;
 
-/// Those of `gateways` that no default route through the interface `index` leads to, in the
-/// namespace of the calling thread.
+/// The `gateways` without a default route through the interface `index`, in the namespace of the
+/// calling thread.
 ///
 /// # Errors
-/// Those of socket(2), send(2) and recv(2), and what the kernel answers; `EBADMSG` for an answer
-/// that cannot be read.
+/// The errors of socket(2), send(2) and recv(2), and the kernel's error answers; `EBADMSG` for a
+/// malformed answer.
 pub(super) fn without_route(index: u32, mut gateways: Vec<IpAddr>) -> io::Result<Vec<IpAddr>> {
     let netlink = socket(
         AddressFamily::Netlink,
@@ -60,14 +60,14 @@ pub(super) fn without_route(index: u32, mut gateways: Vec<IpAddr>) -> io::Result
     }
 }
 
-/// Asks for all routes of all tables and families.
+/// The request for all routes of all tables and families.
 fn request() -> Vec<u8> {
     let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or_default();
     let len = HEADER_LEN + ROUTE_LEN;
     let mut bytes = u32::try_from(len).unwrap_or_default().to_ne_bytes().to_vec();
     bytes.extend(libc::RTM_GETROUTE.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
-    // Neither a number nor a sender, and of the route nothing but "any".
+    // Sequence number, sender and all route fields are zero, which means any.
     bytes.resize(len, 0);
     bytes
 }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_answers_and_no_route_leads_to_who_is_no_gateway() {
+    fn kernel_answers_and_no_route_leads_to_an_unknown_gateway() {
         let nobody: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(without_route(u32::MAX, vec![nobody]).unwrap(), [nobody]);
     }

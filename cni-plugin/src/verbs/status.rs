@@ -10,10 +10,10 @@ use crate::config::settings::settings;
 use crate::protocol::environment::Environment;
 use crate::protocol::error::{CniError, code};
 
-/// Looks at what an addition needs, without a container.
+/// Checks what an addition needs, without a container.
 ///
 /// # Errors
-/// 50 with what is missing, 51 when containers of this network have lost theirs.
+/// 50 with the missing part, 51 when containers of this network have lost their network.
 pub(super) fn status(header: &Header) -> Result<(), CniError> {
     let settings = settings(header, &Environment::default(), None)?;
     let unavailable = |what: String| Err(CniError::new(code::NOT_AVAILABLE, what));

@@ -18,7 +18,7 @@ use crate::attachment::store::tests::Scratch;
 /// The host's network namespace, as keepers name it.
 const HOST: [u64; 2] = [4, 4_026_531_840];
 
-/// What the container asks for, on a network of 10.9.0.0/16.
+/// A container's request, on a network of 10.9.0.0/16.
 fn request(container: &str) -> Request {
     let mut request = Request {
         outbound: OutboundAddresses::default(),
@@ -43,7 +43,7 @@ struct Fixture {
     scratch: Scratch,
 }
 
-/// Starts a network; returns both halves of its starter's connection, too.
+/// Starts a network; also returns both ends of its starter's connection.
 fn start_alone(name: &str) -> (Network, Scratch, [UnixStream; 2]) {
     let scratch = Scratch::new(name);
     let (starter, theirs) = UnixStream::pair().unwrap();
@@ -77,7 +77,7 @@ impl Fixture {
         self.network.serve_messages();
     }
 
-    /// Says something and returns the answer.
+    /// Sends a message and returns the answer.
     fn ask(&mut self, client: &UnixStream, message: &Value) -> Value {
         frame::send(client, message).unwrap();
         self.turn();
@@ -110,7 +110,7 @@ fn seat_is_free_again_when_its_keeper_hangs_up() {
 }
 
 #[test]
-fn who_disagrees_is_told_why_and_hung_up_on() {
+fn client_with_other_terms_is_told_why_and_hung_up_on() {
     let mut fixture = start("terms");
     let elsewhere = {
         let mut message = join(&request("b"));
@@ -150,7 +150,7 @@ fn who_disagrees_is_told_why_and_hung_up_on() {
 }
 
 #[test]
-fn what_is_no_device_makes_no_member() {
+fn invalid_device_makes_no_member() {
     let mut fixture = start("device");
     let client = fixture.client();
     assert_eq!(fixture.join(&client, "a"), 100);
@@ -165,7 +165,7 @@ fn what_is_no_device_makes_no_member() {
 }
 
 #[test]
-fn network_is_needed_by_its_starter_and_by_seats_and_not_by_who_looks() {
+fn network_is_needed_by_its_starter_and_by_seats_and_not_by_probes() {
     let mut fixture = start("needed");
     assert!(fixture.network.is_needed(), "the starter is about to join");
     let member = fixture.client();
