@@ -1,6 +1,6 @@
-//! What the pure side costs, without device, socket or clock.
+//! The cost of the pure side, without device, socket or clock.
 //!
-//! Owns the measurements of single steps; what a whole stack achieves is measured by `compare`.
+//! Owns the measurements of single steps; `compare` measures whole stacks.
 
 use core::hint::black_box;
 use core::time::Duration;
@@ -21,7 +21,7 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const BULK: usize = 64_000;
 
-/// A host that takes everything and gives what it was told to.
+/// A host that takes all bytes and sends a given number of bytes.
 #[derive(Default)]
 struct Host {
     ready: usize,
@@ -100,7 +100,7 @@ fn tcp(port: u16, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     frame(6, &tcp, 0, 0)
 }
 
-/// A stack with connections of the guest, and its end of the last of them.
+/// A stack with connections of the guest, and the guest's end of the last one.
 struct World {
     stack: Stack,
     host: Host,
@@ -147,7 +147,7 @@ impl World {
         self.turn();
     }
 
-    /// One turn; notes the end of what the guest was sent.
+    /// One turn; notes the end of the bytes that the guest was sent.
     fn turn(&mut self) {
         while let Some(flow) = self.stack.poll_ready(self.now) {
             self.stack.pump(flow, &mut self.host, self.now);
@@ -231,7 +231,7 @@ fn flows(criterion: &mut Criterion) {
         let mut port = 0_u16;
         group.bench_function(BenchmarkId::new("udp_1", count), |bencher| {
             bencher.iter(|| {
-                // A stride without a common divisor visits all of them in no order.
+                // A stride without a common divisor visits all connections in a scattered order.
                 port = port.wrapping_add(7919) % count;
                 let mut frame = frame(17, &udp(port + 1, b"x"), 0, 0);
                 black_box(world.stack.handle_frame(&mut frame, world.now).is_some())
@@ -244,7 +244,7 @@ fn flows(criterion: &mut Criterion) {
 fn park(criterion: &mut Criterion) {
     let mut world = World::new();
     world.open(40_000);
-    // A connection sleeps only once the guest was told a window behind the handshake's.
+    // A connection is parked only after the guest was sent a window update since the handshake.
     world.send(ACK, b"x");
     criterion.bench_function("park/sleep_and_wake", |bencher| {
         bencher.iter(|| {

@@ -1,7 +1,7 @@
 //! An arena: fresh namespaces with one stack attached, gone when dropped.
 //!
 //! Owns the processes: a holder (this binary, which unshares and waits), the stack, and the order
-//! in which they end. Workers enter the holder's namespaces by its process id. Nothing is ever
+//! in which they end. Workers enter the holder's namespaces by its process id. No process is ever
 //! looked up or killed by name.
 
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ pub(crate) const GATEWAY: &str = "10.0.2.2";
 
 /// How long a stack may take to configure the guest; arbitrary, all take well under a second.
 const START_WITHIN: Duration = Duration::from_secs(10);
-/// How often the guest's routes are looked at meanwhile.
+/// How often the guest's routes are checked meanwhile.
 const POLL_EVERY: Duration = Duration::from_millis(2);
 
 /// One stack attached to one fresh network namespace.
@@ -50,7 +50,7 @@ impl Arena {
         Self::open_as(options, stack, mtu, false)
     }
 
-    /// The same with an API socket, for stacks that have one.
+    /// As [`open`](Self::open), with an API socket, for stacks that have one.
     pub(crate) fn open_with_api(
         options: &Options,
         stack: &Stack,
@@ -64,7 +64,7 @@ impl Arena {
         let mut args = stack.args(holder.pid(), mtu);
         let api_socket = options.out.join(format!("{}.sock", stack.kind.label()));
         if has_api {
-            // What an earlier one left behind must not be taken for this one's.
+            // A socket that an earlier stack left behind must not be mistaken for this one's.
             remove(&api_socket)?;
             args.insert(0, format!("--api-socket={}", api_socket.display()));
         }
@@ -116,7 +116,7 @@ impl Arena {
         bail!("no default route in the guest within {} s", START_WITHIN.as_secs())
     }
 
-    /// Where a stack that was opened with one has its API socket.
+    /// Path of the API socket of a stack that was opened with one.
     pub(crate) fn api_socket(&self) -> &Path {
         &self.api_socket
     }
@@ -168,7 +168,7 @@ fn log_path(options: &Options, kind: StackKind) -> PathBuf {
     options.out.join(format!("{}.log", kind.label()))
 }
 
-/// Begins the log of a stack anew; each start of it adds its command line and what it says.
+/// Begins the log of a stack anew; each start of the stack adds its command line and its output.
 pub(crate) fn clear_log(options: &Options, kind: StackKind) -> anyhow::Result<()> {
     remove(&log_path(options, kind))
 }

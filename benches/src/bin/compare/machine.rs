@@ -1,4 +1,4 @@
-//! The machine a run was made on, and the one limit it needs raised.
+//! The machine of a run, and the one limit that must be raised for it.
 //!
 //! Owns the facts printed above every table, so that a number never travels without them.
 
@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::stack::Stack;
 
-/// Lets this process and all it starts open as many descriptors as the hard limit allows: 10,000
+/// Lets this process and its children open as many descriptors as the hard limit allows: 10,000
 /// idle flows need one each in the client, the server and the stack.
 pub(crate) fn raise_file_limit() -> anyhow::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit(NOFILE)")?;
@@ -42,7 +42,7 @@ pub(crate) fn facts(stacks: &[Stack]) -> String {
     fact("memory", &memory_total());
     fact("user", if nix::unistd::geteuid().is_root() { "root" } else { "ordinary user" });
     fact("open files", &file_limit().to_string());
-    // What the guest's and the host's kernels send with.
+    // The congestion control of the guest's and the host's kernels.
     fact("TCP", &congestion_control());
     for stack in stacks {
         fact(stack.kind.label(), &format!("{} ({})", stack.version, stack.path.display()));

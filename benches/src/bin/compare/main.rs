@@ -1,9 +1,9 @@
 //! `compare`: our stack beside slirp4netns and pasta, in the same run on the same machine.
 //!
 //! Owns the order of a run: rounds outside, measurements inside, and within a measurement ours and
-//! slirp4netns side by side, each in a fresh namespace, working in turns. How a stack is started is
-//! `arena`'s and `stack`'s, what is measured is `measure`'s, who makes the traffic is `load`'s
-//! (this binary re-executes itself inside the namespace), what comes out is `report`'s.
+//! slirp4netns side by side, each in a fresh namespace, working in turns. `arena` and `stack` start
+//! a stack, `measure` owns the measurements, `load` makes the traffic (this binary re-executes
+//! itself inside the namespace), and `report` owns the output.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything that was asked for; `false` if any measurement failed.
+/// Makes all requested measurements; `false` if any of them failed.
 fn run() -> anyhow::Result<bool> {
     let options = match options::parse()? {
         Invocation::Help => {
@@ -109,8 +109,8 @@ fn measure_all(options: &Options, cases: &[Case], stacks: &[Stack]) -> Results {
     results
 }
 
-/// One round of one case: those who take turns are set up and do so, once or several times, then
-/// each of the others has its window.
+/// One round of one case: first the stacks that take turns are set up and measured, once or several
+/// times, then each other stack has its window.
 fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results: &mut Results) {
     let (together, alone): (Vec<&Stack>, Vec<&Stack>) = stacks
         .iter()
@@ -146,7 +146,7 @@ fn measure_together(
         }
     }
     for &window in windows {
-        // Who comes first in one window comes last in the next.
+        // The first stack in one window is the last in the next.
         let is_forward = (round + window).is_multiple_of(2);
         let mut failed = Vec::new();
         for turn in 0..trials.len() {
@@ -170,7 +170,7 @@ fn fail(results: &mut Results, case: Case, kind: StackKind, error: &anyhow::Erro
     results.record_failure(failure);
 }
 
-/// Ours (built unless told otherwise) and those peers that are installed.
+/// Ours (built unless a path is given) and the installed peers.
 fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
     let mut stacks = Vec::new();
     if options.with_ours {

@@ -1,6 +1,6 @@
 //! The command line of `compare`.
 //!
-//! Owns what a person may ask for and the defaults; leaves every measurement to `measure`.
+//! Owns the options and their defaults; the measurements are in `measure`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,13 +32,13 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   -h, --help        this text
 ";
 
-/// What the command line asks for.
+/// The command of a command line.
 pub(crate) enum Invocation {
     Help,
     Measure(Box<Options>),
 }
 
-/// A run, as asked for.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) rounds: u32,
@@ -46,9 +46,9 @@ pub(crate) struct Options {
     pub(crate) measured: Duration,
     /// Traffic before the window: slow start, first touches of memory.
     pub(crate) warm_up: Duration,
-    /// Bytes that one flow moves before its memory is looked at.
+    /// Bytes that one flow moves before its memory is read.
     pub(crate) bulk_bytes: u64,
-    /// Rest before memory is looked at a second time.
+    /// Rest before memory is read a second time.
     pub(crate) idle_for: Duration,
     pub(crate) only: Vec<String>,
     pub(crate) peers: Vec<StackKind>,
@@ -63,8 +63,8 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
 }
 
-/// About how long a stack works until it is the next one's turn: much shorter than the seconds for
-/// which a core keeps its speed (measured), long enough for thousands of round trips.
+/// About how long a stack's turn is: much shorter than the seconds for which a core keeps its speed
+/// (measured), long enough for thousands of round trips.
 const TURN: Duration = Duration::from_millis(400);
 
 impl Options {

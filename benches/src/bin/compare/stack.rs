@@ -1,8 +1,8 @@
-//! A stack under measurement: which program, how it is invoked, what the kernel says it used.
+//! A stack under measurement: its program, its command line, and the resources that it used.
 //!
-//! Owns the true command line of each peer (printed in the log of a run) and the reading of
-//! `/proc`. All three give the guest the same picture: 10.0.2.100/24 behind the gateway 10.0.2.2,
-//! which is the host's loopback. Starting and ending processes is `arena`'s.
+//! Owns the true command line of each peer (printed in the log of a run) and the parsing of
+//! `/proc`. All three stacks give the guest one layout: 10.0.2.100/24 behind the gateway 10.0.2.2,
+//! which is the host's loopback. `arena` starts and ends processes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-/// Who is measured.
+/// The stack that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StackKind {
     Ours,
@@ -19,9 +19,8 @@ pub(crate) enum StackKind {
 }
 
 impl StackKind {
-    /// Whether it works in turns with others, in short windows. pasta is measured by itself: a
-    /// connection of its that has lost frames waits for a timer that has been backed off, for
-    /// longer than a window.
+    /// Whether it takes turns with other stacks in short windows. pasta is measured by itself:
+    /// after lost frames its connection may wait for a backed-off timer for longer than a window.
     pub(crate) const fn takes_turns(self) -> bool {
         match self {
             Self::Ours | Self::Slirp4netns => true,
@@ -83,7 +82,7 @@ impl Stack {
                     ("--address", "10.0.2.100"),
                     ("--netmask", "24"),
                     ("--gateway", "10.0.2.2"),
-                    // With an interface and a MAC of our choice it runs on hosts without a default
+                    // With a given interface and MAC address pasta runs on hosts without a default
                     // route.
                     ("--interface", "lo"),
                     ("--mac-addr", "52:55:0a:00:02:02"),
@@ -96,7 +95,8 @@ impl Stack {
                 }
                 args.extend(["--mtu".into(), mtu.to_string()]);
                 if nix::unistd::geteuid().is_root() {
-                    // As root it would become nobody, who may not enter this tool's namespaces.
+                    // As root, pasta would become the user `nobody`, which may not enter this
+                    // tool's namespaces.
                     args.extend(["--runas".into(), "0:0".into()]);
                 }
                 args.push(holder.to_string());
@@ -141,8 +141,8 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 }
 
 /// Resident memory of `pid` and its living children in KiB: `Rss` of `smaps_rollup` in proc(5),
-/// which counts page by page; where this user may not read that, `VmRSS` of `status`, which may lag
-/// by some pages.
+/// which counts page by page; if this user may not read it, `VmRSS` of `status`, which may lag by
+/// some pages.
 pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for pid in family(pid) {
@@ -152,8 +152,8 @@ pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     Ok(sum)
 }
 
-/// Proportional share in KiB (`Pss`), where this user may read it: pages shared with other
-/// processes count in part only.
+/// Proportional share in KiB (`Pss`), if this user may read it: pages shared with other processes
+/// count in part only.
 pub(crate) fn proportional_kib(pid: u32) -> Option<f64> {
     let mut sum = 0.0;
     for pid in family(pid) {

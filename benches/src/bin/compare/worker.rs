@@ -3,8 +3,8 @@
 //!
 //! Owns the line protocol between the tool and its workers: a worker prints `ready NAME=NUMBER
 //! ...`, then answers each line it reads with `ok NAME=NUMBER ...` or `error TEXT`, and ends when
-//! its input ends. So a worker never outlives the tool, whatever ended it. What workers do is
-//! `load`'s.
+//! its input ends. So a worker never outlives the tool, whatever ended the tool. The work itself is
+//! in `load`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -25,7 +25,7 @@ pub(crate) const EXEC_IN_GUEST: &str = "exec-in-guest";
 pub(crate) const WORK: &str = "work";
 
 /// How long a worker may take to become ready or to answer a question without a duration of its
-/// own. Arbitrary: far above any honest answer, so that a run ends by itself.
+/// own. Arbitrary: far above any real answer, so that a run ends by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Numbers by name, as a worker reports them.
@@ -71,7 +71,7 @@ impl Reply {
     }
 }
 
-/// Which world a worker lives in.
+/// The side on which a worker runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     Host,
@@ -159,8 +159,7 @@ impl Drop for Worker {
     }
 }
 
-/// Kills a child of this tool and collects it; nothing to be done where that fails, it is gone
-/// already.
+/// Kills a child of this tool and reaps it. A failure means that the child is gone already.
 pub(crate) fn end(child: &mut Child) {
     drop(child.stdin.take());
     let _ = child.kill();
@@ -186,9 +185,9 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// Tells the tool why this worker ends before it was ready.
+/// Tells the tool why this worker ends before it is ready.
 pub(crate) fn report_failure(error: &anyhow::Error) {
-    // The tool may be gone; then nobody is left to tell.
+    // The tool may be gone; then the failure cannot be reported.
     let _ = io::stdout().write_all(failure_line(error).as_bytes());
 }
 
@@ -201,8 +200,7 @@ pub(crate) fn die_with_parent() -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
 }
 
-/// Becomes the program named by the arguments; keeps the process id, so the tool knows whom it
-/// started.
+/// Becomes the program named by the arguments; keeps the process id, so the tool knows its child.
 pub(crate) fn exec(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
     die_with_parent()?;
     let program = args.next().context("no program")?;

@@ -1,7 +1,7 @@
-//! Connect, ask with one byte, take the answer, close: as often as time allows.
+//! Connect, send one byte, read the answer, close: as often as time allows.
 //!
-//! Owns both ends. Ephemeral ports must not be what is measured: the server closes with a reset, so
-//! that no TIME-WAIT stays on the host's side of the stack; it listens on several ports, and the
+//! Owns both ends. Ephemeral ports must not limit the measurement: the server closes with a reset,
+//! so that no TIME-WAIT stays on the host's side of the stack; it listens on several ports, and the
 //! guest's namespace gets the widest port range and reuses its own TIME-WAIT tuples. Question to
 //! the client: `run MILLISECONDS`.
 

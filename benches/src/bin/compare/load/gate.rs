@@ -1,7 +1,7 @@
-//! What the threads of a load share: a count of bytes, and the gate at which paused senders wait.
+//! The shared state of a load's threads: a count of bytes, and the gate at which paused senders
+//! wait.
 //!
-//! Owns that a paused load costs nothing: while one stack is measured, the senders of all others
-//! are paused.
+//! A paused load costs nothing: while one stack is measured, the senders of all others are paused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::worker::Reply;
 
 pub(crate) struct Progress {
     bytes: AtomicU64,
-    /// The same as in the gate, for those who only pass by.
+    /// A copy of the gate's flag, for senders that need not wait.
     is_paused: AtomicBool,
     gate: Mutex<bool>,
     opened: Condvar,
@@ -38,12 +38,12 @@ impl Progress {
         self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// A sender's way to its next bytes: waits while the load is paused.
+    /// A sender calls this before its next bytes. Waits while the load is paused.
     pub(crate) fn pass(&self) {
         if !self.is_paused.load(Ordering::Relaxed) {
             return;
         }
-        // Nothing panics while it holds the gate.
+        // No thread panics while it holds the gate.
         let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.opened.wait_while(gate, |is_paused| *is_paused));
     }

@@ -1,7 +1,7 @@
 //! Idle flows: TCP connections that carried one request each and then stay open.
 //!
 //! Owns both ends. One server thread suffices: the client opens its flows one after the other.
-//! Question to the client: `open COUNT` (that many more), answered with the number now open.
+//! Question to the client: `open COUNT` (opens COUNT more), answered with the number now open.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Load generators: what this binary does when it is re-executed as a worker.
+//! Load generators: the work of this binary when it is re-executed as a worker.
 //!
 //! Owns the table of loads by name. Each load is plain blocking sockets and threads, kept simple so
 //! that the generator stays well ahead of what it measures; each answers questions over `worker`'s
@@ -45,8 +45,8 @@ fn dispatch(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
         arena::enter(place.parse().context("odd holder")?)?;
     }
     worker::die_with_parent()?;
-    // As in life, where a container, its network and the servers of the host do not share a
-    // session: the scheduler divides a core among sessions first (sched(7), autogroups).
+    // In real use a container, its network and the host's servers do not share a session, and the
+    // scheduler divides a core among sessions first (sched(7), autogroups).
     setsid().context("setsid")?;
     match load.as_str() {
         tcp_stream::LOAD => tcp_stream::work(&args),

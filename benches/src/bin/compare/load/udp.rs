@@ -20,11 +20,11 @@ use crate::worker::{self, Reply};
 
 pub(crate) const LOAD: &str = "udp";
 
-/// Payload of a datagram in bytes: what fits an MTU of 1500 with room to spare.
+/// Payload of a datagram in bytes: it fits an MTU of 1500 with room to spare.
 const DATAGRAM: i32 = 1400;
 /// Datagrams handed over in one call with `gso`: the most that stays below 65,507 bytes.
 const BATCH: usize = 45;
-/// Asked of the kernel for the receiver; it grants `net.core.rmem_max`.
+/// The requested receive buffer in bytes; the kernel grants at most `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
@@ -87,7 +87,8 @@ fn send(
     let payload = vec![0_u8; usize::try_from(DATAGRAM)? * datagrams];
     loop {
         progress.pass();
-        // A full queue or a late ICMP message costs this datagram only: the receiver's count tells.
+        // A full queue or a late ICMP message costs this datagram only; the receiver's count shows
+        // it.
         if let Ok(len) = socket.send(&payload) {
             progress.add(len);
         }

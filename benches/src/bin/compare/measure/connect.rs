@@ -6,10 +6,10 @@ use crate::load::connect::{CLIENT, SERVER};
 use crate::options::Options;
 use crate::stack::Stack;
 
-/// What clients do, again and again.
+/// The repeated work of the clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Errand {
-    /// How many are at it at once.
+    /// How many clients work at once.
     pub(crate) clients: u32,
     /// Bytes of the answer that each connection fetches.
     pub(crate) answer_len: u32,
@@ -19,7 +19,7 @@ impl Errand {
     /// Nothing but the connection, one after the other and several at once.
     pub(crate) const PLAIN: [Self; 2] =
         [Self { clients: 1, answer_len: 1 }, Self { clients: 8, answer_len: 1 }];
-    /// What a page and a file fetch.
+    /// Connections that fetch a page and a file.
     pub(crate) const FETCHES: [Self; 2] =
         [Self { clients: 8, answer_len: 32 << 10 }, Self { clients: 8, answer_len: 1 << 20 }];
 

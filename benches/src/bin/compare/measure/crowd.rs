@@ -1,8 +1,8 @@
 //! One bulk flow beside a crowd of idle ones: does a packet cost the same with 10,000 flows?
 //!
 //! Owns the crowds of 0, 1,000 and 10,000: each has its own arena, and the bulk flows beside them
-//! take turns, since one is held against the other. Peers stop at 1,000: slirp4netns walks all its
-//! sockets for every event and would take minutes.
+//! take turns, since they are compared. Peers stop at 1,000: slirp4netns walks all its sockets for
+//! every event and would take minutes.
 
 use std::thread;
 use std::time::Duration;
@@ -18,12 +18,11 @@ use crate::worker::Worker;
 
 /// Idle flows beside the bulk flow.
 const STEPS: [u64; 3] = [0, 1_000, 10_000];
-/// The largest crowd peers are measured with.
+/// The largest crowd for peers.
 const PEER_CROWD_CAP: u64 = 1_000;
 /// Descriptors every process needs beside its flows.
 const SPARE_DESCRIPTORS: u64 = 200;
-/// What has just been opened is not idle yet: our stack puts a flow to sleep after 2 s without
-/// traffic.
+/// A new flow is not idle yet: our stack parks a flow after 2 s without traffic.
 const FALL_ASLEEP_FOR: Duration = Duration::from_secs(3);
 /// Opening the crowd may take this long.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);

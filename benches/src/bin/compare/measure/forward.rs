@@ -1,8 +1,8 @@
 //! A port of the host that leads to a server in the guest: throughput in both directions, and
 //! latency.
 //!
-//! Owns the request on the stack's API socket that opens the port. pasta has no such socket, and
-//! its own way for ports of the loopback goes around its TAP device: it does not take part.
+//! Owns the request on the stack's API socket that opens the port. pasta has no such socket, and it
+//! forwards loopback ports around its TAP device, so it does not take part.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener};
@@ -20,10 +20,10 @@ use crate::options::Options;
 use crate::stack::{Stack, StackKind};
 use crate::worker::Reply;
 
-/// Where the guest's server is reached from the TAP device.
+/// Address of the guest's server behind the TAP device.
 const GUEST: &str = "10.0.2.100";
 
-/// How often the API socket is looked for.
+/// How often the API socket is tried.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 pub(crate) const LATENCY_ROW: &str = "forward latency of 1 byte there and back";
@@ -83,7 +83,7 @@ pub(crate) fn open_latency(options: &Options, stack: &Stack) -> anyhow::Result<A
     Asked::new(options, client, server, arena, Box::new(read))
 }
 
-/// The socket is there some time after the guest is configured.
+/// Connects to the API socket, which appears some time after the guest is configured.
 fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
     let started_at = Instant::now();
     loop {
@@ -98,9 +98,9 @@ fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
     }
 }
 
-/// Has the stack lead a free port of the host's loopback to `guest_port`; returns its address.
+/// Makes the stack forward a free port of the host's loopback to `guest_port`; returns its address.
 fn open_port(socket: &Path, guest_port: u64) -> anyhow::Result<String> {
-    // Free at this moment; nobody else on this machine is expected to want it.
+    // The port is free at this moment; no other program on this machine is expected to take it.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let request = format!(
         concat!(

@@ -1,7 +1,7 @@
-//! Cross-check of the TCP rates with iperf3, when installed and asked for.
+//! Cross-check of the TCP rates with iperf3, if it is installed and requested.
 //!
-//! Owns iperf3's command line and the reading of its report; the numbers stand beside our own
-//! generator's and no bar refers to them.
+//! Owns iperf3's command line and the parsing of its report. The numbers stand beside our own
+//! generator's, and no bar refers to them.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::options::Options;
 use crate::stack::Stack;
 use crate::worker::{self, PATIENCE};
 
-/// How often a condition of iperf3 is looked at.
+/// How often a condition of iperf3 is checked.
 const POLL_EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) fn row(direction: Direction, streams: u32, mtu: u32) -> String {
@@ -79,7 +79,8 @@ fn wait_until_over(client: &mut Program, within: Duration) -> anyhow::Result<()>
     bail!("iperf3 did not end within {} s", within.as_secs())
 }
 
-/// Looks in the host's socket table, so that the one-off server is not used up by a probe.
+/// Checks the host's socket table instead of connecting, because the one-off server serves a single
+/// client.
 fn wait_until_listening(server: &mut Program, port: &str) -> anyhow::Result<()> {
     let port: u16 = port.parse()?;
     // proc(5), net/tcp: local address and port in hexadecimal; state 0A is LISTEN.

@@ -16,7 +16,7 @@ pub(crate) fn open(options: &Options, stack: &Stack) -> anyhow::Result<Asked> {
     Asked::new(options, client, server, arena, Box::new(|answer| samples(ROW, answer)))
 }
 
-/// What a client's answer says.
+/// The samples in a client's answer.
 pub(crate) fn samples(row: &str, answer: &Reply) -> anyhow::Result<Vec<Sample>> {
     let seconds = answer.number("nanos")? as f64 / 1e9;
     let micros = |nanos: u64| nanos as f64 / 1e3;

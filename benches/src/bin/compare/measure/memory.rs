@@ -1,7 +1,7 @@
 //! Resident memory: idle, per idle flow, and after a flow that moved gigabytes fell idle.
 //!
-//! Owns the moments at which memory is looked at. A first flow runs before every baseline, so that
-//! code and buffers every stack touches once are not charged to the flows.
+//! Owns the moments at which memory is read. A first flow runs before every baseline, so that code
+//! and buffers that every stack touches once are not charged to the flows.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,11 +18,12 @@ pub(crate) const IDLE_ROW: &str = "memory without flows";
 pub(crate) const FLOWS_ROW: &str = "memory with 1000 idle flows";
 /// Flows that are opened to find the cost of one.
 const FLOWS: u32 = 1000;
-/// Rest before memory is looked at: timers of the handshake are over. Arbitrary.
+/// Rest before memory is read: timers of the handshake are over. Arbitrary.
 const SETTLE: Duration = Duration::from_secs(1);
-/// A stack that is too slow for the asked bytes is looked at after this long; reported as it is.
+/// The memory of a stack that is too slow for the requested bytes is read after this long, and
+/// reported as it is.
 const BULK_WITHIN: Duration = Duration::from_secs(30);
-/// How often the progress of a bulk flow is looked at.
+/// How often the progress of a bulk flow is checked.
 const PROGRESS_STEP: Duration = Duration::from_millis(50);
 /// Opening a thousand flows takes the slowest peer a few seconds.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);

@@ -1,10 +1,10 @@
-//! What is measured: the table of cases and the metrics they yield.
+//! The measurements: the table of cases, and their metrics.
 //!
 //! Owns the names of rows (no commas: `--only` takes a list), which the report and the bars refer
-//! to, and the order within a case: it is set up with every stack, and then they take turns in
-//! short windows. A core of a machine that others share may run at half its speed for seconds and
-//! then at full speed again; windows that stand side by side had the same core. Each case has
-//! arenas of its own, so nothing a stack did before weighs on it.
+//! to, and the order within a case: it is set up with every stack, and then the stacks take turns
+//! in short windows. On a shared machine a core may run at half its speed for seconds and then at
+//! full speed again; adjacent windows see equal speed. Each case has arenas of its own, so earlier
+//! work of a stack does not affect it.
 
 pub(crate) mod connect;
 pub(crate) mod crowd;
@@ -134,14 +134,14 @@ impl Sample {
     }
 }
 
-/// Longest wait for what is under way when a sender pauses; a connection of pasta's that waits for
-/// its retransmission timer takes longer, and costs nobody anything meanwhile. Arbitrary.
+/// Longest wait for bytes in flight after a sender pauses. A connection of pasta that waits for its
+/// retransmission timer takes longer, but uses no processor time meanwhile. Arbitrary.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
-/// What has not moved for this long has come to rest. Arbitrary.
+/// A count that has not changed for this long is final. Arbitrary.
 const AT_REST: Duration = Duration::from_millis(40);
 
-/// Pauses `sender` and waits until `receiver` has got what is in the queues between them: a stack
-/// that still works on it would weigh on the next one's window.
+/// Pauses `sender` and waits until `receiver` has read everything in the queues between them: a
+/// stack that still works would disturb the next stack's window.
 pub(crate) fn pause(sender: &mut Worker, receiver: &mut Worker) -> anyhow::Result<()> {
     sender.ask("pause", PATIENCE)?;
     let started_at = Instant::now();
@@ -158,14 +158,14 @@ pub(crate) fn pause(sender: &mut Worker, receiver: &mut Worker) -> anyhow::Resul
 
 /// A case that has been set up with one stack and does nothing until its turn.
 pub(crate) trait Trial {
-    /// Has it work for one window of time, of length `len` where that can be chosen.
+    /// Runs the case for one window, of length `len` if that can be chosen.
     fn window(&mut self, len: Duration) -> anyhow::Result<Vec<Sample>>;
 }
 
-/// What an answer says.
+/// Reads the samples from an answer.
 type Reading = Box<dyn Fn(&Reply) -> anyhow::Result<Vec<Sample>>>;
 
-/// A client that is asked to work for a while, and what its answer means.
+/// A client that works for a while when asked, and the reading of its answer.
 pub(crate) struct Asked {
     client: Worker,
     _server: Worker,
@@ -239,24 +239,24 @@ impl Case {
         }
     }
 
-    /// Whether it measures no time; memory hardly varies.
+    /// Whether the case measures memory, which hardly varies, and not time.
     const fn is_of_memory(self) -> bool {
         matches!(self, Self::MemoryOfFlows | Self::MemoryAfterBulk { .. })
     }
 
-    /// Further rounds would add time but no knowledge.
+    /// The most rounds that are useful; further rounds would only take time.
     pub(crate) const fn rounds_cap(self) -> u32 {
         if self.is_of_memory() { 2 } else { u32::MAX }
     }
 
-    /// Whether all is done in one window.
+    /// Whether the whole case runs in one window.
     pub(crate) const fn is_whole(self) -> bool {
         self.is_of_memory() || matches!(self, Self::Iperf { .. })
     }
 
-    /// After how many of a round's windows it is set up anew. Where threads wake each other for
-    /// every byte, it matters which of them the kernel has put on the same core, and they tend to
-    /// stay where they are.
+    /// After how many of a round's windows the case is set up anew. If threads wake each other for
+    /// every byte, the result depends on which of them the kernel puts on one core, and they tend
+    /// to stay there.
     pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
         match self {
             Self::Latency | Self::ForwardLatency | Self::Connect(_) => 2,
@@ -285,7 +285,7 @@ impl Case {
         }
     }
 
-    /// Sets it up with `stack`.
+    /// Sets the case up with `stack`.
     pub(crate) fn open(self, options: &Options, stack: &Stack) -> anyhow::Result<Box<dyn Trial>> {
         let (owned_options, owned) = (options.clone(), stack.clone());
         Ok(match self {

@@ -1,8 +1,8 @@
 //! TCP throughput, and the processor time the stack spends on it.
 //!
 //! Owns the measured window: two marks at the receiver, the stack's processor time between the same
-//! two moments. One stream and eight share an arena and take turns, since one is held against the
-//! other. `crowd`, `forward` and `memory` reuse the stream.
+//! two moments. One stream and eight streams share an arena and take turns, since they are
+//! compared. `crowd`, `forward` and `memory` reuse the stream.
 
 use std::thread;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Trial for Bulk {
     }
 }
 
-/// What went through in a window of time.
+/// The bytes and the processor time of one window.
 pub(crate) struct Window {
     pub(crate) bytes: f64,
     pub(crate) seconds: f64,
@@ -71,7 +71,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// What lies between two marks.
+    /// The window between two marks.
     pub(crate) fn between(before: &Reply, after: &Reply, cpu_seconds: f64) -> anyhow::Result<Self> {
         let bytes = after.number("bytes")? - before.number("bytes")?;
         let nanos = after.number("nanos")? - before.number("nanos")?;
@@ -85,7 +85,7 @@ impl Window {
         self.bytes * 8.0 / 1e9 / self.seconds
     }
 
-    /// The rate; and what it cost, unless nothing arrived at all.
+    /// The rate, and its cost unless no byte arrived.
     pub(crate) fn samples(&self, row: &str) -> Vec<Sample> {
         let mut samples = vec![Sample::new(row, Metric::Rate, self.gigabits_per_second())];
         if self.bytes > 0.0 {
@@ -115,7 +115,7 @@ impl Stream {
         Ok(Self::between(guest, host, direction))
     }
 
-    /// Two connected workers, of whom the sender is paused.
+    /// Two connected workers; the sender is paused.
     pub(crate) const fn between(guest: Worker, host: Worker, direction: Direction) -> Self {
         Self { guest, host, direction }
     }
@@ -149,7 +149,7 @@ impl Stream {
         self.receiver().ask("mark", PATIENCE)?.number("bytes")
     }
 
-    /// Stops the sender, and waits for what is under way; the connection stays.
+    /// Stops the sender, and waits for bytes in flight; the connection stays.
     pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
         let (sender, receiver) = match self.direction {
             Direction::Up => (&mut self.guest, &mut self.host),

@@ -1,6 +1,7 @@
-//! UDP goodput of 1400-byte datagrams: what arrives while the sender sends as fast as it can.
+//! UDP goodput of 1400-byte datagrams: the rate that arrives while the sender sends as fast as it
+//! can.
 //!
-//! Owns the window and the loss. A sender without brakes loses much by design; the rate that
+//! Owns the window and the loss. A sender without flow control loses much by design; the rate that
 //! arrives, and the processor time the stack spent on it, are the result.
 
 use std::thread;
@@ -21,7 +22,7 @@ pub(crate) fn row(direction: Direction, gso: bool) -> String {
     format!("udp {}{sender}", direction.label())
 }
 
-/// A sender without brakes, and its receiver.
+/// A sender without flow control, and its receiver.
 pub(crate) struct Flood {
     row: String,
     sender: Worker,

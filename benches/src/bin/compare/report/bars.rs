@@ -1,7 +1,7 @@
-//! The bars: what this product promises about speed and memory, held against the run.
+//! The bars: this product's promises about speed and memory, compared with the run.
 //!
 //! Owns the promises as data. A verdict is information for the reader of a run; it never changes
-//! the exit code, because a number measured on a busy machine is no test.
+//! the exit code, because a number measured on a busy machine is not a test.
 
 use super::{Results, short};
 use crate::measure::{
@@ -10,7 +10,7 @@ use crate::measure::{
 };
 use crate::stack::StackKind;
 
-/// Against what we are held.
+/// The base of a comparison.
 enum Base {
     /// slirp4netns in the same row.
     Slirp4netns,
@@ -109,7 +109,7 @@ pub(crate) fn verdicts(results: &Results) -> String {
     text
 }
 
-/// What is held against the bar, as a number and in words.
+/// The measured value that is compared with the bar, as a number and in words.
 fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
     let row = results.row(&bar.row, bar.metric)?;
     let (ratio, of) = match &bar.base {

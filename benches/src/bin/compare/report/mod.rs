@@ -1,9 +1,9 @@
-//! What comes out of a run: samples by row and stack, their medians, and how stacks compare.
+//! The results of a run: samples by row and stack, their medians, and comparisons of stacks.
 //!
-//! Owns the collected numbers, and that what took turns is compared window by window: a ratio is
-//! the median of the ratios between samples of the same window, so that a core which changes its
-//! speed between windows does not decide it. How numbers look is `text`'s, `csv`'s and `svg`'s,
-//! what they mean against the promises is `bars`'.
+//! Owns the collected numbers. Stacks that took turns are compared window by window: a ratio is the
+//! median of the ratios within each window, so a core that changes its speed between windows does
+//! not decide it. `text`, `csv` and `svg` format the numbers; `bars` compares them with the
+//! promises.
 
 pub(crate) mod bars;
 pub(crate) mod csv;
@@ -36,7 +36,7 @@ pub(crate) struct Row {
     pub(crate) samples: Vec<(At, StackKind, f64)>,
 }
 
-/// How two things compare: the quartiles of their ratios.
+/// A comparison: the quartiles of the ratios.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
@@ -61,8 +61,8 @@ impl Row {
         quartile(&values, 2)
     }
 
-    /// `stack` as a multiple of `base`: window by window where both took turns, else by the
-    /// medians. Nothing where either is missing or the base is not above zero.
+    /// `stack` as a multiple of `base`: window by window if both took turns, else by the medians.
+    /// `None` if either is missing or the base is not above zero.
     pub(crate) fn multiple(&self, stack: StackKind, base: StackKind) -> Option<f64> {
         if stack.takes_turns() && base.takes_turns() {
             return Some(self.ratio_to(stack, self, base)?.median);
@@ -95,8 +95,8 @@ impl Row {
     }
 }
 
-/// The value below which that many quarters of the sorted values lie, between two of them in
-/// proportion.
+/// The value below which that many quarters of the sorted values lie, interpolated between
+/// neighbours.
 fn quartile(sorted: &[f64], quarters: usize) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let (below, rest) = (quarters * last / 4, quarters * last % 4);

@@ -1,7 +1,7 @@
 //! The plot: every row as a group of bars, as multiples of slirp4netns on a logarithmic axis.
 //!
-//! Owns the drawing; SVG 1.1, self-contained, readable on a light and a dark page. Where
-//! slirp4netns was not measured, the first stack of the run is the base.
+//! Owns the drawing; SVG 1.1, self-contained, readable on a light and a dark page. If slirp4netns
+//! was not measured, the first stack of the run is the base.
 
 use super::{Results, Row, short};
 use crate::stack::StackKind;
@@ -143,7 +143,7 @@ fn legend(stacks: &[StackKind]) -> String {
     svg
 }
 
-/// Row names hold no character that XML reserves: they are this tool's own words.
+/// Row names are this tool's own and hold no character that XML reserves.
 fn text(x: f64, y: f64, anchor: &str, words: &str, size: u32) -> String {
     format!(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" \
