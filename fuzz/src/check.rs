@@ -1,7 +1,7 @@
-//! What every frame to the guest must be.
+//! The requirements of every frame to the guest.
 //!
 //! Owns the judgement of one frame: that it parses, fits, and has the checksums that its virtio-net
-//! header promises (virtio 1.2 section 5.1.6.2). Panics with the frame when it does not.
+//! header promises (virtio 1.2 section 5.1.6.2). Panics with the frame otherwise.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use slirp_core::internals::wire::{FLAG_NEEDS_CSUM, Gso, VnetHeader};
 
 use crate::packet::{ETHERNET_LEN, ICMP, ICMPV6, TCP, UDP, VNET_LEN, pseudo_sum, sum};
 
-/// A TCP segment that the guest got.
+/// A TCP segment that the guest received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpSeen<'a> {
     pub(crate) from: SocketAddr,

@@ -1,7 +1,7 @@
 //! A stack with a scripted host around it and a virtual clock.
 //!
 //! Owns the order of calls that [`Stack`] asks for, the caps that make an endless loop a failure,
-//! and the scripted ends of host sockets. It leaves to the targets what the guest sends and when.
+//! and the scripted ends of host sockets. The targets decide what the guest sends, and when.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -19,7 +19,7 @@ use crate::check::judge;
 use crate::guest::{Guest, content};
 
 /// Frames that one turn may emit: a full ring in segments of 28 bytes is 2,341, for each of the
-/// eight flows; beyond that something repeats itself.
+/// eight flows; a turn with more repeats itself.
 const FRAMES_CAP: usize = 32 * 1024;
 /// How often one turn may find more work without time passing.
 const ROUNDS_CAP: usize = 4096;
@@ -34,7 +34,7 @@ pub(crate) const FLOWS_CAP: usize = 8;
 pub(crate) struct Host {
     pub(crate) flow: FlowId,
     pub(crate) is_connecting: bool,
-    /// The guest's first sequence number behind its SYN, where the content is known.
+    /// The guest's first sequence number after its SYN, if the content is known.
     pub(crate) origin: Option<u32>,
     /// Bytes that wait to be read by the stack.
     pub(crate) ready: usize,
@@ -93,12 +93,12 @@ impl HostStream for Host {
     }
 }
 
-/// What a target wants done with everything that needs no decision of its script.
+/// How the host reacts to everything that the script does not decide.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum World {
     /// Connects succeed, datagrams come back, queries are answered with themselves.
     Echoing,
-    /// Nothing happens unless the script says so.
+    /// The host reacts only as the script says.
     Scripted,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A stack whose configuration is chosen by `choice`.
+    /// A stack with the configuration of `choice`.
     pub(crate) fn new(choice: u8, world: World) -> Self {
         let config = configure(choice);
         Self {
@@ -130,8 +130,8 @@ impl Driver {
         }
     }
 
-    /// One frame of the guest and the turn that follows. `origin` is the sequence number behind the
-    /// SYN, if the frame is one and what follows it has known content.
+    /// One frame of the guest and the turn that follows. `origin` is the sequence number after the
+    /// SYN, if the frame is a SYN and the content after it is known.
     pub(crate) fn handle_frame(&mut self, frame: &mut [u8], origin: Option<u32>) {
         let mut echoed = None;
         match self.stack.handle_frame(frame, self.now) {
@@ -161,7 +161,7 @@ impl Driver {
         self.turn(origin);
     }
 
-    /// Everything that a host side would do before it waits.
+    /// All work of a host side before it waits.
     pub(crate) fn turn(&mut self, origin: Option<u32>) {
         let mut frames = 0;
         for _ in 0..ROUNDS_CAP {
@@ -192,7 +192,7 @@ impl Driver {
         panic!("a turn does not end: {:?}", self.stack.stats());
     }
 
-    /// Lets time pass without looking at the timers in between, as a suspended host does.
+    /// Lets time pass without serving the timers in between, as on a suspended host.
     pub(crate) fn jump(&mut self, by: Duration) {
         self.now = self.now + by;
         self.turn(None);
@@ -216,7 +216,7 @@ impl Driver {
         panic!("timers follow each other without end: {:?}", self.stack.poll_timeout());
     }
 
-    /// Everybody leaves; nothing may be left of them.
+    /// Guest and remotes leave; no state of them may be left.
     pub(crate) fn finish(mut self) {
         self.turn(None);
         for at in 0..self.hosts.len() {
@@ -230,7 +230,7 @@ impl Driver {
         }
         self.turn(None);
         self.step(Duration::from_secs(1));
-        // The guest's programs end, and its kernel says so on whatever is open.
+        // The guest's programs end, and its kernel resets every open connection.
         for mut reset in self.guest.resets(self.stack.config()) {
             self.handle_frame(&mut reset, None);
         }
@@ -238,7 +238,7 @@ impl Driver {
             self.jump(Duration::from_secs(30));
         }
         let stats = self.stack.stats();
-        assert_eq!(stats.flows, 0, "nobody is left: {stats:?} {:?}", self.hosts);
+        assert_eq!(stats.flows, 0, "a flow is left: {stats:?} {:?}", self.hosts);
         assert!(self.hosts.is_empty(), "every socket was closed: {:?}", self.hosts);
     }
 

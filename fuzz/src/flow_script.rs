@@ -2,7 +2,8 @@
 //!
 //! Owns the language of its inputs: byte 0 chooses the configuration, then each move is an [`Op`]
 //! (its number modulo how many there are) and four bytes of arguments. The content of every stream
-//! is known, so the target judges not only that nothing breaks but that bytes and ends arrive.
+//! is known, so the target checks not only that nothing breaks, but also that bytes and ends
+//! arrive.
 
 use core::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::driver::{Driver, World};
 use crate::guest::{content, with_vnet};
 use crate::packet::{ACK, FIN, PSH, RST, SYN, Tcp, UDP, URG, echo, ipv4, tcp, udp, udp_segment};
 
-/// Most bytes that one move gives to the guest: bounds how long an input takes.
+/// Most bytes that one move sends to the guest; this bounds the time of an input.
 const GIVEN_CAP: usize = 32 * 1024;
 
 /// One move. The arguments are `which` (a conversation, modulo four), `a` (a byte), `b` (16 bits).
@@ -23,14 +24,14 @@ pub enum Op {
     Open = 0,
     /// The guest sends `b` bytes in order; with `a` odd, and a FIN.
     Send,
-    /// The guest sends 16 times `a` bytes `b` (signed) bytes away from where its stream stands.
+    /// The guest sends 16 times `a` bytes, `b` (signed) bytes away from its stream's position.
     SendAt,
     /// The guest acknowledges everything, with window `b`.
     Acknowledge,
-    /// The guest acknowledges `b` (signed) times 16 bytes from what it heard; `a` is the window's
-    /// high byte.
+    /// The guest acknowledges `b` (signed) times 16 bytes from what it received; `a` is the
+    /// window's high byte.
     AcknowledgeAt,
-    /// The guest ends its stream; `b` bytes of it come along.
+    /// The guest ends its stream, together with `b` more bytes.
     End,
     /// The guest resets, `b` (signed) bytes from what the stack expects.
     Reset,
@@ -51,13 +52,13 @@ pub enum Op {
     /// The host answers a datagram with `b` bytes; `a` not zero cuts them into that many times
     /// eight.
     HostUdp,
-    /// The host's error queue speaks about a datagram; `a` is the kind.
+    /// The host's error queue reports an error about a datagram; `a` is the kind.
     HostUdpError,
-    /// The guest asks for an echo.
+    /// The guest sends an echo request.
     Echo,
-    /// The echo comes back, or an error with `a` odd.
+    /// The echo reply arrives, or an error with `a` odd.
     HostEcho,
-    /// The guest asks a name.
+    /// The guest sends a DNS query.
     Dns,
     /// The oldest query is answered with `b` bytes, or not at all with `a` odd.
     DnsAnswer,
@@ -213,7 +214,7 @@ impl Play {
     }
 
     fn send(&mut self, which: usize, seq: u32, ack: u32, len: u16, flags: u8) {
-        // What one IP packet takes.
+        // The most that one IP packet takes.
         let len = u32::from(len).min(60_000);
         let end = seq.wrapping_add(len);
         if self.driver.guest.note_sent(which, end, flags & FIN != 0) {

@@ -3,7 +3,7 @@
 //! Owns the layout of its inputs. Byte 0 chooses the configuration (offload, IPv6, MTU, policy).
 //! Then records follow: two bytes, big-endian, of which the low 14 bits are a length and the high
 //! two are [`STEP_TIME`] and [`FIX_CHECKSUMS`]; and as many bytes, a frame with its virtio-net
-//! header. Where the configuration has no such header the ten bytes are skipped.
+//! header. If the configuration has no such header, the ten bytes are skipped.
 
 use core::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::packet::{VNET_LEN, fix_checksums};
 
 /// Time passes before the frame: 700 ms, or 40 s when the length is odd.
 pub const STEP_TIME: u16 = 0x8000;
-/// The frame's checksums are made right.
+/// The frame's checksums are corrected.
 pub const FIX_CHECKSUMS: u16 = 0x4000;
 
 /// Feeds one input to a new stack. Panics when a promise is broken.

@@ -1,8 +1,8 @@
-//! A guest's book about its TCP conversations.
+//! A guest's record of its TCP conversations.
 //!
 //! Owns four conversations of known content: a byte of the guest follows from its sequence number,
 //! a byte to the guest from its distance to the SYN|ACK. So any mix of repeats, overlaps and gaps
-//! has one right outcome, and any byte out of place is noticed.
+//! has one correct outcome, and any misplaced byte is noticed.
 
 use core::net::SocketAddr;
 
@@ -11,8 +11,8 @@ use slirp_core::config::StackConfig;
 use crate::check::TcpSeen;
 use crate::packet::{ACK, FIN, RST, SYN, Tcp, VNET_LEN, ethernet, tcp};
 
-/// Addresses of the conversations: host loopback over the gateway, somebody far away, the same over
-/// IPv6, and the DNS service.
+/// Addresses of the conversations: host loopback through the gateway, a distant remote, a distant
+/// remote over IPv6, and the DNS service.
 const ENDS: [(&str, &str); 4] = [
     ("10.0.2.100:40000", "10.0.2.2:80"),
     ("10.0.2.100:40001", "192.0.2.1:443"),
@@ -32,17 +32,17 @@ pub(crate) struct Conversation {
     pub(crate) remote: SocketAddr,
     /// The sequence number of the SYN.
     pub(crate) isn: u32,
-    /// The sequence number behind what was sent in order.
+    /// The sequence number after the bytes that were sent in order.
     pub(crate) next: u32,
     /// The last acknowledgement of the stack.
     pub(crate) acknowledged: u32,
     /// The sequence number of the stack's SYN|ACK.
     pub(crate) their_isn: Option<u32>,
-    /// The sequence number behind everything that the stack sent.
+    /// The sequence number after everything that the stack sent.
     pub(crate) their_next: u32,
     /// Where the guest has ended its stream.
     pub(crate) ends: Vec<u32>,
-    /// Behind the last byte that it sent.
+    /// The sequence number after the last byte that it sent.
     pub(crate) sent_end: u32,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Conversation {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) conversations: Vec<Conversation>,
-    /// Whether content is known: no frame was sent that the book does not know.
+    /// Whether content is known and judged: every frame that was sent is in the record.
     strict: bool,
     ends: Vec<u32>,
 }
@@ -79,11 +79,11 @@ impl Guest {
         self.strict = true;
     }
 
-    /// Takes note of a segment of the stack and judges its content.
+    /// Records a segment of the stack and checks its content.
     pub(crate) fn hear(&mut self, segment: &TcpSeen<'_>) {
         let known = |c: &&mut Conversation| (c.remote, c.guest) == (segment.from, segment.to);
         let Some(conversation) = self.conversations.iter_mut().find(known) else {
-            // Somebody of whom the target keeps no book.
+            // A conversation that the target does not record.
             self.remember(segment);
             return;
         };
@@ -116,8 +116,9 @@ impl Guest {
         }
     }
 
-    /// Notes what `which` sends up to `end`; returns whether it sends behind an end of its stream,
-    /// or ends it before what it sent. What the host gets then is the guest's own doing.
+    /// Notes what `which` sends up to `end`; returns whether it sends after an end of its stream,
+    /// or ends the stream before bytes that it sent. The host's data is then undefined by the
+    /// guest's own fault.
     pub(crate) fn note_sent(&mut self, which: usize, end: u32, is_end: bool) -> bool {
         let is_before = |a: u32, b: u32| a.wrapping_sub(b) > u32::MAX / 2;
         let c = &mut self.conversations[which];
@@ -135,7 +136,7 @@ impl Guest {
         self.ends.push(seq);
     }
 
-    /// The host was told that the guest's stream ends at `seq`: did the guest say so?
+    /// Checks that the guest ended its stream at `seq`, where the host was told that it ends.
     pub(crate) fn judge_end(&self, seq: u32) {
         if self.strict {
             assert!(self.ends.contains(&seq), "no FIN at {seq}, only {:?}", self.ends);
@@ -178,7 +179,7 @@ impl Guest {
     }
 }
 
-/// A frame around an IP packet, with an empty virtio-net header where the device has one.
+/// A frame around an IP packet, with an empty virtio-net header if the device has one.
 pub(crate) fn with_vnet(config: &StackConfig, packet: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; if config.offload.vnet_header { VNET_LEN } else { 0 }];
     frame.extend_from_slice(&ethernet(packet));

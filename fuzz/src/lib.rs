@@ -7,10 +7,10 @@
 //! * no input makes it panic, and none reaches smoltcp's panics (they would be counted as
 //!   [`TcpEngineFailed`](slirp_core::discard::DiscardReason::TcpEngineFailed));
 //! * every poll loop ends, and emits a bounded number of frames;
-//! * every frame to the guest parses, fits the MTU or says how it is to be cut, and has the
+//! * every frame to the guest parses, fits the MTU or tells how to segment it, and has the
 //!   checksums that its virtio-net header promises;
-//! * the flow table keeps its cap, and is empty once everybody is gone;
-//! * bytes arrive as sent and in order, in both directions, and so does the end ([`flow_script`]).
+//! * the flow table keeps its cap, and is empty once guest and remotes are gone;
+//! * bytes arrive as sent and in order, in both directions, and so do their ends ([`flow_script`]).
 //!
 //! The layout of an input is the doc of its target. Inputs are bounded, as libFuzzer bounds them.
 
@@ -26,5 +26,5 @@ pub use flow_script::{Op, flow_script};
 pub use frame::{FIX_CHECKSUMS, STEP_TIME, frame};
 pub use members::members;
 
-/// Bytes of an input that are looked at; the rest is ignored.
+/// Bytes of an input that are used; the rest is ignored.
 pub const INPUT_CAP: usize = 8 * 1024;

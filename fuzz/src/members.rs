@@ -1,15 +1,15 @@
-//! The target `members`: a shared network whose members send what they like, and forwarded ports.
+//! The target `members`: a shared network whose members send arbitrary frames, and forwarded ports.
 //!
-//! Owns the language of its inputs and what must hold there besides the promises of every target:
+//! Owns the language of its inputs, and the promises beyond every target's:
 //!
-//! * no member speaks with an address that was assigned to another one;
-//! * a frame for a device without offloads is cut into whole packets with right checksums;
+//! * no member sends from an address that was assigned to another one;
+//! * a frame for a device without offloads is cut into whole packets with correct checksums;
 //! * no member has more than its quarter of the flow table;
-//! * once all members, remotes and resolvers are gone, nothing is left of them.
+//! * once all members, remotes and resolvers are gone, no state of them is left.
 //!
 //! Byte 0 chooses the policy. Then moves follow: the number of an [`MemberOp`] (modulo how many
 //! there are), a byte of flags whose high bit is the member's port, and two bytes `b`. A frame, a
-//! payload or an answer follows its move; `b` says how long it is.
+//! payload or an answer follows its move; `b` is its length.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -49,11 +49,11 @@ const ROOM: usize = 100_000;
 pub const OWN_MAC: u8 = 0x01;
 /// The member's frame goes to the gateway's Ethernet address.
 pub const TO_GATEWAY: u8 = 0x02;
-/// The frame's checksums are made right.
+/// The frame's checksums are corrected.
 pub const RIGHT_CHECKSUMS: u8 = 0x04;
-/// What the frame leads to is answered; otherwise it fails.
+/// The host answers the frame's request; otherwise the request fails.
 pub const ANSWERED: u8 = 0x08;
-/// The move is that of the second member.
+/// The move is the second member's.
 pub const SECOND: u8 = 0x80;
 
 /// One move.
@@ -71,17 +71,17 @@ pub enum MemberOp {
     Answer,
     /// `b` times 7 milliseconds pass, or seconds with [`ANSWERED`].
     Step,
-    /// The member leaves, and comes again.
+    /// The member leaves, and joins again.
     Rejoin,
-    /// The network complains about flow number `b` of those that were seen.
+    /// The network reports an error about flow number `b` of the flows that were seen.
     Error,
-    /// The remote of flow number `b` goes; with [`ANSWERED`] its socket breaks as well.
+    /// The remote of flow number `b` leaves; with [`ANSWERED`] its socket breaks as well.
     Leave,
     /// Rule `flags & 3` is removed.
     Unforward,
     /// All sockets have more bytes and more room.
     Host,
-    /// Somebody reads the list of flows.
+    /// The list of flows is read.
     List,
 }
 
@@ -195,12 +195,12 @@ struct Network {
     stack: Stack,
     switch: Switch,
     now: Instant,
-    /// Who is on which port.
+    /// The member on each port.
     ids: [MemberId; MEMBERS as usize],
     last_id: u64,
     hosts: BTreeMap<FlowId, Host>,
     queries: Vec<DnsQueryId>,
-    /// Flows that were seen; most of them are gone by now.
+    /// Flows that were seen; most of them have ended.
     seen: Vec<FlowId>,
 }
 
@@ -401,7 +401,7 @@ impl Network {
         }
     }
 
-    /// Everything that a host side would do before it waits.
+    /// All work of a host side before it waits.
     fn turn(&mut self) {
         let mut frames = 0;
         for _ in 0..ROUNDS_CAP {
@@ -461,7 +461,7 @@ impl Network {
         );
         let guests = self.flows();
         assert!(guests.len() <= FLOWS_CAP, "{} flows", guests.len());
-        // Every address is a member's, those of networks that are nested behind it included.
+        // Every address belongs to a member, including addresses of networks behind it.
         let parts = usize::from(MEMBERS) * (FLOWS_CAP / 4);
         assert!(guests.len() <= parts, "{} flows of members", guests.len());
         for port in 0..usize::from(MEMBERS) {
@@ -471,7 +471,7 @@ impl Network {
         }
     }
 
-    /// Everybody leaves; nothing may be left of them.
+    /// Members, remotes and resolvers leave; no state of them may be left.
     fn finish(mut self) {
         (0..usize::from(MEMBERS)).for_each(|port| self.leave(port));
         for query in core::mem::take(&mut self.queries) {
@@ -486,12 +486,12 @@ impl Network {
             self.now = self.now + Duration::from_secs(300);
         }
         self.turn();
-        assert_eq!(self.stack.stats().flows, 0, "nobody is left: {:?}", self.stack.stats());
+        assert_eq!(self.stack.stats().flows, 0, "a flow is left: {:?}", self.stack.stats());
         assert!(self.hosts.is_empty(), "every socket was closed");
     }
 }
 
-/// The addresses that were assigned to other members are not this one's to speak with.
+/// Asserts that a member does not send from an address that was assigned to another one.
 fn assert_not_spoofed(port: usize, frame: &[u8]) {
     let Some((ethernet, packet)) =
         frame.get(VNET_HEADER_LEN..).and_then(|frame| frame.split_at_checked(ETHERNET_HEADER_LEN))
@@ -522,7 +522,7 @@ fn cut_for_plain_devices(frame: &[u8]) {
             continue;
         }
         let (mut room, mut packets) = (Vec::new(), 0);
-        // What cannot be cut is discarded, and counted.
+        // A frame that cannot be cut is discarded and counted.
         let _ = cut(&vnet, &frame[VNET_HEADER_LEN..], &mut room, |packet| {
             packets += 1;
             if vnet.flags & FLAG_NEEDS_CSUM == 0 {

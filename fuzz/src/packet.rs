@@ -1,7 +1,7 @@
 //! Packets of a guest, built by hand.
 //!
-//! Owns the few headers that the targets and the seeds of their corpus need, with right checksums.
-//! It shares no code with the product: what both got wrong in the same way would never be found.
+//! Owns the few headers that the targets and the seeds of their corpus need, with correct
+//! checksums. It shares no code with the product: a mistake in shared code would never be found.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -209,8 +209,8 @@ pub fn ethernet_of(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Makes the checksums of an Ethernet frame right where there is room for them, so that mutated
-/// frames reach what is behind the checks.
+/// Corrects the checksums of an Ethernet frame if there is room for them, so that mutated frames
+/// pass the checks.
 pub fn fix_checksums(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(ETHERNET_LEN..) else {
         return;

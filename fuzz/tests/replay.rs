@@ -1,6 +1,6 @@
 //! Replays the corpus of every target, then tries random and mutated inputs for a while.
 //!
-//! `SLIRP_FUZZ_SECONDS` (default 4, per target) says for how long, `SLIRP_FUZZ_SEED` repeats a run.
+//! `SLIRP_FUZZ_SECONDS` (default 4, per target) sets the duration, `SLIRP_FUZZ_SEED` repeats a run.
 //! A failure prints the seed and leaves the input in the target directory.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]

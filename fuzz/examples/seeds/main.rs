@@ -1,7 +1,7 @@
 //! Writes the seeds of the corpus: real traffic shapes and the triggers of known defects.
 //!
-//! Owns the seeds only; what fuzzing adds to the corpus is kept beside them. Run from the root of
-//! the workspace: `cargo run -p slirp-fuzz --example seeds`.
+//! Owns the seeds only; inputs that fuzzing adds to the corpus are kept beside them. Run from the
+//! root of the workspace: `cargo run -p slirp-fuzz --example seeds`.
 
 mod members;
 
@@ -338,8 +338,8 @@ fn scripts() -> Vec<Seed> {
             ],
         ),
     ));
-    // The guest is asked for a connection of which it has ended its half, and has forgotten it at
-    // last.
+    // The stack probes a connection whose half the guest has closed, and which the guest has
+    // forgotten.
     seeds.push((
         "half_closed_and_forgotten",
         FULL,
