@@ -252,7 +252,7 @@ fn optional<'v>(arguments: &'v Value, name: &str) -> Option<&'v Value> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "cutting the fraction off is what is wanted; the range is checked before"
+    reason = "the fraction is cut off on purpose; the range is checked before"
 )]
 fn number(value: &Value) -> Option<u64> {
     let number = value.as_f64()?;

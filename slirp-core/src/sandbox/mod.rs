@@ -129,7 +129,7 @@ pub enum SandboxError {
     Step {
         /// Which one.
         step: SandboxStep,
-        /// What the system call said.
+        /// The error of the system call.
         source: io::Error,
     },
 }
