@@ -161,6 +161,26 @@ fn parked_flow_wakes_from_either_side() {
 }
 
 #[test]
+fn guest_of_a_flow_that_was_parked_has_the_whole_time_to_answer() {
+    let mut ladder = Ladder::new();
+    let mut talk = Talk::open(&mut ladder);
+    let unresponsive = ladder.stack.config().timeouts.guest_unresponsive;
+    let heard = ladder.host(talk.flow, |host| host.to_guest.extend(b"first"));
+    assert_eq!(talk.take(&heard), b"first");
+    ladder.pass(unresponsive / 2);
+    talk.acknowledge(&mut ladder);
+    ladder.pass(unresponsive * 2);
+    assert_eq!(ladder.stack.stats().tcp_parked, 1);
+    ladder.host(talk.flow, |host| host.to_guest.extend(b"second"));
+    assert_eq!(ladder.stack.stats().tcp_unparked, 1);
+    ladder.pass(unresponsive - Duration::from_secs(1));
+    assert!(ladder.closes.is_empty(), "what was awaited before does not count");
+    ladder.pass(Duration::from_secs(2));
+    assert_eq!(ladder.closes, [(talk.flow, true)]);
+    assert_eq!(ladder.discards(DiscardReason::TcpGuestUnresponsive), 1);
+}
+
+#[test]
 fn host_probes_its_remote_as_often_as_the_guest_does() {
     for garbage in [&b""[..], b"x"] {
         let mut ladder = Ladder::new();
