@@ -242,12 +242,12 @@ impl Network {
         assert_eq!(self.switch.connect(&member), Ok(port), "a free port and free addresses");
         self.last_id += 1;
         self.ids[port] = MemberId(self.last_id);
-        self.stack.handle_member_added(self.ids[port], &member);
+        self.stack.handle_member_added(self.ids[port], &member, self.now);
     }
 
     fn leave(&mut self, port: usize) {
         let released = self.switch.disconnect(port);
-        self.stack.handle_member_removed(self.ids[port], &member(port), &released);
+        self.stack.handle_member_removed(self.ids[port], &member(port), &released, self.now);
     }
 
     fn play(&mut self, op: MemberOp, flags: u8, b: u16, body: &[u8]) {
@@ -260,7 +260,9 @@ impl Network {
             MemberOp::Frame => self.frame(port, flags, body),
             MemberOp::Accept => {
                 let guest = SocketAddr::new(guest, 80);
-                if let Ok(flow) = self.stack.handle_tcp_accepted(remote, guest, self.now) {
+                if let Ok(flow) =
+                    self.stack.handle_tcp_accepted(ForwardId(1), remote, guest, self.now)
+                {
                     self.hosts.insert(flow, Host { ready: 3000, room: ROOM, ..Host::default() });
                     self.seen.push(flow);
                 }
@@ -314,7 +316,8 @@ impl Network {
                 }
             }
             MemberOp::Unforward => {
-                self.stack.handle_forwards_removed(&[ForwardId(u64::from(flags & 3))].into());
+                self.stack
+                    .handle_forwards_removed(&[ForwardId(u64::from(flags & 3))].into(), self.now);
             }
             MemberOp::Host => {
                 for (&flow, host) in &mut self.hosts {

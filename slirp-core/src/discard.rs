@@ -166,8 +166,13 @@ pub struct DiscardCounters([u64; DiscardReason::ALL.len()]);
 impl DiscardCounters {
     /// Counts one discard and leaves a trace line.
     pub(crate) fn count(&mut self, reason: DiscardReason) {
-        self.0[reason as usize] = self.0[reason as usize].wrapping_add(1);
+        self.count_silently(reason);
         tracing::trace!(reason = reason.as_str(), "discard");
+    }
+
+    /// Counts one discard that a listener hears of otherwise.
+    pub(crate) const fn count_silently(&mut self, reason: DiscardReason) {
+        self.0[reason as usize] = self.0[reason as usize].wrapping_add(1);
     }
 
     /// Counts the discard that `outcome` tells of, if it does.

@@ -173,6 +173,21 @@ pub enum HostError {
     Exhausted,
 }
 
+impl HostError {
+    /// The word for it, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::NetworkUnreachable => "network_unreachable",
+            Self::HostUnreachable => "host_unreachable",
+            Self::TimedOut => "timed_out",
+            Self::TooLarge(_) => "too_large",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
+
 /// What a host socket's error queue reported about a datagram that was sent earlier
 /// (`IP_RECVERR`, `IPV6_RECVERR`; ip(7)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -170,6 +170,7 @@ mod host;
 pub mod instance;
 #[doc(hidden)]
 pub mod internals;
+pub mod journal;
 #[cfg(feature = "host")]
 pub mod launch;
 mod mac;

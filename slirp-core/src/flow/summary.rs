@@ -3,13 +3,14 @@
 //! Owns the words for the states of flows. Reading a row changes nothing. How often a program may
 //! ask is left to the caller.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::table::Entry;
 use super::{Flow, Traffic};
 use crate::config::Timeouts;
 use crate::event::FlowId;
+use crate::journal::Ends;
 use crate::policy::Protocol;
 use crate::time::Instant;
 
@@ -74,36 +75,33 @@ pub struct FlowSummary {
 
 impl FlowSummary {
     pub(crate) fn of(entry: &Entry, timeouts: &Timeouts, now: Instant) -> Self {
-        let key = &entry.meta.key;
+        let Ends { protocol, guest, remote } = entry.ends();
         let age = now.saturating_since(entry.meta.created_at);
         // Traffic puts the expiry off by a whole timeout; what is left of it tells the idle time.
         let idle = |expires_at: Instant, timeout: Duration| {
             timeout.saturating_sub(expires_at.saturating_since(now))
         };
-        let (remote, is_inbound, state, idle) = match &entry.flow {
-            Flow::Tcp(flow) => (
-                key.remote,
-                flow.is_inbound(),
-                flow.state(),
-                now.saturating_since(flow.active_at()),
-            ),
+        let (is_inbound, state, idle) = match &entry.flow {
+            Flow::Tcp(flow) => {
+                (flow.is_inbound(), flow.state(), now.saturating_since(flow.active_at()))
+            }
             Flow::Udp(flow) => {
                 let idle = idle(flow.expires_at(), flow.idle_timeout(timeouts));
-                (flow.latest(), false, FlowState::Open, idle)
+                (false, FlowState::Open, idle)
             }
             Flow::Echo(flow) => {
                 let idle = idle(flow.expires_at(), timeouts.echo);
-                (echo_remote(flow.latest()), false, FlowState::Open, idle)
+                (false, FlowState::Open, idle)
             }
             Flow::InboundUdp(flow) => {
                 let idle = idle(flow.expires_at(), timeouts.udp);
-                (key.remote, true, FlowState::Open, idle)
+                (true, FlowState::Open, idle)
             }
         };
         Self {
             id: entry.meta.id,
-            protocol: key.protocol,
-            guest: key.guest,
+            protocol,
+            guest,
             remote,
             local: None,
             is_inbound,
@@ -113,10 +111,6 @@ impl FlowSummary {
             traffic: entry.meta.traffic,
         }
     }
-}
-
-const fn echo_remote(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, 0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! *Limits.* None of its own: each entry holds a [`Permit`] of `stack::admission`, which bounds how
 //! many there are.
 
+use core::net::SocketAddr;
 use std::collections::HashMap;
 
 use foldhash::quality::FixedState;
@@ -24,12 +25,26 @@ use super::tcp::TcpFlow;
 use super::udp::UdpFlow;
 use super::{Flow, FlowKey, Traffic};
 use crate::event::FlowId;
+use crate::journal::Ends;
 use crate::time::Instant;
 
 /// A flow with what the table keeps beside it.
 pub(crate) struct Entry {
     pub(crate) meta: Meta,
     pub(crate) flow: Flow,
+}
+
+impl Entry {
+    /// Who talks to whom. The remote of a mapping is the one that the guest has addressed last.
+    pub(crate) fn ends(&self) -> Ends {
+        let FlowKey { protocol, guest, remote } = self.meta.key;
+        let remote = match &self.flow {
+            Flow::Tcp(_) | Flow::InboundUdp(_) => remote,
+            Flow::Udp(flow) => flow.latest(),
+            Flow::Echo(flow) => SocketAddr::new(flow.latest(), 0),
+        };
+        Ends::new(protocol, guest, remote)
+    }
 }
 
 /// What every flow has, whatever its protocol.

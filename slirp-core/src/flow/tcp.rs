@@ -66,12 +66,12 @@ use super::traffic::Traffic;
 use super::transfer::HostStream;
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
+use crate::journal::Ending;
 use crate::tcp::{Engine, LinkAddresses, Parked, Segment, Syn};
 use crate::time::Instant;
 use crate::wire::MacAddr;
 
 pub(crate) use acknowledgement::ACK_HOLD;
-pub(crate) use ends::Ending;
 
 enum State {
     Connecting(Syn),
@@ -175,12 +175,12 @@ impl TcpFlow {
         }
     }
 
-    /// The stack gives the flow up: the remote has gone, or another connection needs its place.
-    pub(crate) fn abort(&mut self) {
+    /// The stack gives the flow up.
+    pub(crate) fn abort(&mut self, why: Ending) {
         match &mut self.state {
-            State::Awake(awake) => awake.abort(Ending::GivenUp),
+            State::Awake(awake) => awake.abort(why),
             State::Locating { .. } | State::Connecting(_) | State::Parked(_) => {
-                self.state = State::Broken(Ending::GivenUp);
+                self.state = State::Broken(why);
             }
             State::Broken(_) => {}
         }
@@ -255,6 +255,12 @@ impl TcpFlow {
 
     pub(crate) const fn is_parked(&self) -> bool {
         matches!(self.state, State::Parked(_))
+    }
+
+    /// Whether both sides have opened the connection, and neither it nor they have failed.
+    pub(crate) fn is_established(&self) -> bool {
+        let is_aborted = matches!(&self.state, State::Awake(awake) if awake.ends.is_aborted());
+        !self.is_half_open() && !is_aborted && self.ending().is_none()
     }
 
     /// Whether an opening segment with this sequence number repeats the SYN that made this flow.

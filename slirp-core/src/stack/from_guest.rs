@@ -17,6 +17,7 @@ use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::journal::{Ends, PacketEnds, Peer, Refusal};
 use crate::member::MemberId;
 use crate::policy::{EchoTarget, Protocol, Target};
 use crate::service::dns::Asker;
@@ -126,7 +127,8 @@ impl Stack {
                 })
             }
             Err(reason) => {
-                self.stats.discards.count(reason);
+                let at = if self.config.offload.vnet_header { VNET_HEADER_LEN } else { 0 };
+                self.discard(reason, || ends_of(frame.get(at + ETHERNET_HEADER_LEN..)?));
                 None
             }
         }
@@ -297,7 +299,8 @@ impl Stack {
                 return Ok(None);
             }
             Err(reason) => {
-                return Err(self.refuse(reason, arrival.packet, arrival.mac));
+                let ends = Ends::new(Protocol::Udp, guest.address, original_dst);
+                return Err(self.refuse(reason, ends, arrival.packet, arrival.mac));
             }
         };
         let segment_len = segment_len_of(arrival, payload.len());
@@ -309,7 +312,11 @@ impl Stack {
         };
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
-            None => self.open_flow(Kind::Udp, key, Flow::Udp(UdpFlow::new(guest, now)), now)?,
+            None => {
+                let flow = Flow::Udp(UdpFlow::new(guest, now));
+                let way = (original_dst, Peer::Host(translated_dst));
+                self.open_flow(Kind::Udp, key, flow, way, now)?
+            }
         };
         if let Some((meta, flow)) = self.flows.udp_mut(id) {
             let (plan, timeouts) = (&self.config.plan, &self.config.timeouts);
@@ -341,7 +348,8 @@ impl Stack {
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        let remote = match self.config.policy.echo(&self.config.plan, arrival.ip.destination) {
+        let original_dst = SocketAddr::new(arrival.ip.destination, 0);
+        let remote = match self.config.policy.echo(&self.config.plan, original_dst.ip()) {
             Ok(EchoTarget::Ours) => {
                 let mut reply = Vec::new();
                 handle_echo_request(arrival.packet, &mut reply)?;
@@ -350,7 +358,8 @@ impl Stack {
             }
             Ok(EchoTarget::Host(remote)) => remote,
             Err(reason) => {
-                return Err(self.refuse(reason, arrival.packet, arrival.mac));
+                let ends = Ends::new(Protocol::Echo, guest.address, original_dst);
+                return Err(self.refuse(reason, ends, arrival.packet, arrival.mac));
             }
         };
         if remote.is_multicast() {
@@ -364,7 +373,11 @@ impl Stack {
         };
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
-            None => self.open_flow(Kind::Echo, key, Flow::Echo(EchoFlow::new(guest, now)), now)?,
+            None => {
+                let flow = Flow::Echo(EchoFlow::new(guest, now));
+                let way = (original_dst, Peer::Host(SocketAddr::new(remote, 0)));
+                self.open_flow(Kind::Echo, key, flow, way, now)?
+            }
         };
         let payload = arrival.ip.header_len + ICMP_HEADER_LEN..arrival.ip.packet_len;
         if let Some((meta, flow)) = self.flows.echo_mut(id) {
@@ -435,9 +448,11 @@ impl Stack {
     pub(super) fn refuse(
         &mut self,
         reason: DiscardReason,
+        ends: Ends,
         packet: &[u8],
         mac: MacAddr,
     ) -> DiscardReason {
+        self.events.refused(None, ends, Refusal::by_stack(reason));
         if reason != DiscardReason::DestinationUnroutable {
             // A full outbox is counted by the refusal itself.
             let _ = self.outbox.push_error(IcmpError::NetworkUnreachable, packet, mac);
@@ -461,6 +476,22 @@ fn segment_len_of(arrival: &Arrival<'_>, payload_len: usize) -> Option<u16> {
         .filter(|vnet| vnet.gso == Gso::Udp)
         .map(|vnet| vnet.gso_size)
         .filter(|&len| usize::from(len) < payload_len)
+}
+
+/// What a discarded packet says of itself, as far as it can be parsed.
+fn ends_of(packet: &[u8]) -> Option<PacketEnds> {
+    let ip = IpHeader::parse(packet).ok()?;
+    let has_ports = !ip.is_fragment && matches!(ip.protocol, IpProtocol::Tcp | IpProtocol::Udp);
+    let first = packet.get(ip.header_len..).and_then(<[u8]>::first_chunk);
+    let ports = first
+        .filter(|_| has_ports)
+        .map(|&[s0, s1, d0, d1]| (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])));
+    Some(PacketEnds {
+        protocol: ip.protocol.into(),
+        source: ip.source,
+        destination: ip.destination,
+        ports,
+    })
 }
 
 /// Whether a packet may come from `source`, which is not a group, a loopback address, or ours.

@@ -13,6 +13,7 @@ use crate::discard::DiscardReason;
 use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
+use crate::journal::{Ending, Refusal};
 use crate::nat;
 use crate::policy::Protocol;
 use crate::time::Instant;
@@ -45,10 +46,11 @@ impl Stack {
             return;
         };
         if flow.on_connected(&mut self.engine, now) {
+            self.events.connected(meta, now);
             self.turns.wake_first(meta);
         } else {
-            self.stats.discards.count(DiscardReason::TcpEngineFailed);
-            self.close_flow(id, true);
+            self.note_discard(DiscardReason::TcpEngineFailed);
+            self.close_flow(id, Ending::EngineFailed, now);
         }
     }
 
@@ -63,15 +65,15 @@ impl Stack {
         let mac = flow.guest().mac;
         self.stats.tcp_failed += 1;
         if error == HostError::Exhausted {
-            self.stats.discards.count(DiscardReason::HostResourcesExhausted);
+            self.note_discard(DiscardReason::HostResourcesExhausted);
         }
         let told = match GuestSignal::for_error(error, Protocol::Tcp) {
             GuestSignal::TcpReset => self.outbox.push_reset(&syn.segment, mac),
             GuestSignal::Icmp(icmp) => self.outbox.push_error(icmp, &syn.headers, mac),
             GuestSignal::Silence => Ok(()),
         };
-        self.stats.discards.note(told);
-        self.close_flow(id, true);
+        self.note(told);
+        self.refuse_flow(id, Refusal::Host(error));
     }
 
     /// A datagram, or several of `segment_len` bytes each, arrived on the UDP socket of a flow,
@@ -86,7 +88,7 @@ impl Stack {
         now: Instant,
     ) {
         let Some((meta, flow)) = self.flows.udp_mut(id) else {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            self.note_discard(DiscardReason::HostDatagramNoFlow);
             return;
         };
         let timeouts = &self.config.timeouts;
@@ -95,7 +97,7 @@ impl Stack {
         meta.traffic.add_to_guest(payload.len());
         let guest = flow.guest();
         let Some(from) = from else {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            self.note_discard(DiscardReason::HostDatagramNoFlow);
             return;
         };
         let udp = UdpToGuest {
@@ -107,7 +109,7 @@ impl Stack {
             traffic_class,
         };
         let sent = self.outbox.push_udp(udp);
-        self.stats.discards.note(sent);
+        self.note(sent);
     }
 
     /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to
@@ -131,8 +133,9 @@ impl Stack {
             | HostError::TooLarge(_) => DiscardReason::HostSendFailed,
         };
         for _ in 0..count {
-            self.stats.discards.count(reason);
+            self.note_discard(reason);
         }
+        self.tell_unsent(id, error, count);
         let signal = GuestSignal::for_error(error, Protocol::Udp);
         self.tell_udp(id, remote, None, signal, payload, payload_len);
     }
@@ -148,6 +151,12 @@ impl Stack {
             GuestSignal::for_datagram_error(error, Protocol::Udp)
         };
         self.tell_udp(id, error.remote, error.offender, signal, payload, payload.len());
+    }
+
+    fn tell_unsent(&mut self, id: FlowId, error: HostError, count: u64) {
+        if let Some(entry) = self.flows.entry(id) {
+            self.events.unsent(entry, error, count);
+        }
     }
 
     fn tell_udp(
@@ -207,7 +216,7 @@ impl Stack {
     ) {
         let flow = self.flows.echo_mut(id).filter(|(_, flow)| flow.is_same_family(remote));
         let Some((meta, flow)) = flow else {
-            self.stats.discards.count(DiscardReason::HostDatagramNoFlow);
+            self.note_discard(DiscardReason::HostDatagramNoFlow);
             return;
         };
         meta.traffic.add_to_guest(payload.len());
@@ -217,7 +226,7 @@ impl Stack {
         let mut packet = Vec::new();
         let outcome = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit)
             .and_then(|()| self.outbox.push_packet(&packet, guest.mac));
-        self.stats.discards.note(outcome);
+        self.note(outcome);
     }
 
     /// The echo socket of a flow could not be opened, or refused to send.
@@ -228,15 +237,16 @@ impl Stack {
         sequence: u16,
         error: HostError,
     ) {
-        self.stats.discards.count(DiscardReason::HostSendFailed);
+        self.note_discard(DiscardReason::HostSendFailed);
+        self.tell_unsent(id, error, 1);
         let signal = GuestSignal::for_error(error, Protocol::Echo);
         self.tell_echo(id, remote, sequence, None, signal);
     }
 
     /// The host allows no echo socket at all; the flow ends.
     pub fn handle_echo_not_permitted(&mut self, id: FlowId) {
-        self.stats.discards.count(DiscardReason::IcmpEchoNotPermitted);
-        self.close_flow(id, false);
+        self.note_discard(DiscardReason::IcmpEchoNotPermitted);
+        self.refuse_flow(id, Refusal::EchoNotPermitted);
     }
 
     /// The error queue of a flow's echo socket told about an earlier request.
@@ -289,7 +299,7 @@ impl Stack {
         let mut packet = Vec::new();
         emit_error(&mut packet, icmp, from, to, quote);
         let sent = self.outbox.push_packet(&packet, mac);
-        self.stats.discards.note(sent);
+        self.note(sent);
     }
 
     /// The answer to a [`QueryDns`](crate::event::HostAction::QueryDns), or `None` when no
@@ -306,7 +316,7 @@ impl Stack {
         };
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
             let pumped = flow.pump(stream, &mut self.engine, &mut meta.traffic, now);
-            self.stats.discards.note(pumped);
+            self.note(pumped);
         }
         self.dns.handle_pumped(id, &mut self.stats, now);
         self.deliver_dns();
@@ -320,18 +330,21 @@ impl Stack {
                     let (payload, segment_len, traffic_class) = (&answer[..], None, 0);
                     let udp = UdpToGuest { from, to, mac, payload, segment_len, traffic_class };
                     let sent = self.outbox.push_udp(udp);
-                    self.stats.discards.note(sent);
+                    self.note(sent);
                 }
                 Want::Wake(id) => self.wake_flow(id),
                 Want::Reset(id) => {
-                    self.stats.discards.count(DiscardReason::DnsConnectionLimit);
+                    self.note_discard(DiscardReason::DnsConnectionLimit);
                     if let Some((meta, flow)) = self.flows.tcp_mut(id) {
-                        flow.abort();
+                        flow.abort(Ending::Evicted);
                         self.turns.wake(meta);
                     }
                 }
                 Want::Host(action) => self.actions.push_back(action),
             }
+        }
+        while let Some(event) = self.dns.poll_event() {
+            self.events.tell(|| event);
         }
         self.schedule.ask(TimerOwner::Dns, self.dns.poll_timeout());
     }

@@ -26,6 +26,7 @@ use crate::flow::inbound_udp::InboundUdp;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::journal::{Ending, Ends, Peer, Refusal};
 use crate::nat::{self, Opener};
 use crate::policy::Protocol;
 use crate::time::Instant;
@@ -38,25 +39,28 @@ const PORT_ATTEMPTS: u16 = 256;
 const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
 
 impl Stack {
-    /// A host listener has accepted a connection of `remote` that is to be forwarded to `guest`.
-    /// Its socket is to be kept for the flow that is returned; the guest is connected to from now
-    /// on.
+    /// A host listener of `rule` has accepted a connection of `remote` that is to be forwarded to
+    /// `guest`. Its socket is to be kept for the flow that is returned; the guest is connected to
+    /// from now on.
     ///
     /// # Errors
     /// Why it cannot be; the socket is to be reset.
     pub fn handle_tcp_accepted(
         &mut self,
+        rule: ForwardId,
         remote: SocketAddr,
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        let opened = self.open_inbound(remote, guest, now);
-        self.stats.discards.note(opened.map(|_| ()));
+        let opened = self.open_inbound(rule, remote, guest, now);
+        self.note(opened.map(|_| ()));
+        self.tell_refused(Protocol::Tcp, remote, guest, opened.err());
         opened
     }
 
     fn open_inbound(
         &mut self,
+        rule: ForwardId,
         remote: SocketAddr,
         guest: SocketAddr,
         now: Instant,
@@ -75,11 +79,13 @@ impl Stack {
         let side = GuestSide { address: guest, mac };
         let our_mac = self.outbox.our_mac(guest.ip());
         let flow = TcpFlow::accepted(side, our_mac, key.remote, &self.config.timeouts, now);
-        let id = self.open_flow(Kind::InboundOpening, key, Flow::Tcp(Box::new(flow)), now)?;
+        let way = (key.remote, Peer::Forwarded { rule, client: remote });
+        let flow = Flow::Tcp(Box::new(flow));
+        let id = self.open_flow(Kind::InboundOpening, key, flow, way, now)?;
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
             Ok(Some(mac)) => self.locate(id, mac),
             Ok(None) => {}
-            Err(reason) => self.stats.discards.count(reason),
+            Err(reason) => self.note_discard(reason),
         }
         self.schedule_link();
         Ok(id)
@@ -97,7 +103,7 @@ impl Stack {
         if let Some((meta, flow)) = self.flows.tcp_mut(id)
             && flow.is_unanswered()
         {
-            flow.abort();
+            flow.abort(Ending::RemoteGone);
             self.turns.wake(meta);
         }
     }
@@ -115,7 +121,25 @@ impl Stack {
         now: Instant,
     ) {
         let forwarded = self.forward_udp(origin, guest, payload, segment_len, traffic_class, now);
-        self.stats.discards.note(forwarded);
+        self.note(forwarded);
+        if forwarded == Err(DiscardReason::ForwardAddressInvalid) {
+            self.tell_refused(Protocol::Udp, origin.client, guest, forwarded.err());
+        }
+    }
+
+    /// Tells of what a remote wanted and did not get.
+    fn tell_refused(
+        &mut self,
+        protocol: Protocol,
+        remote: SocketAddr,
+        guest: SocketAddr,
+        reason: Option<DiscardReason>,
+    ) {
+        // The opening of a flow has told of a full table.
+        if let Some(reason) = reason.filter(|&reason| reason != DiscardReason::FlowTableFull) {
+            let ends = Ends::new(protocol, guest, remote);
+            self.events.refused(None, ends, Refusal::by_stack(reason));
+        }
     }
 
     fn forward_udp(
@@ -147,7 +171,9 @@ impl Stack {
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
-                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(flow), now)?
+                let way =
+                    (key.remote, Peer::Forwarded { rule: origin.rule, client: origin.client });
+                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(flow), way, now)?
             }
         };
         let Some((meta, flow)) = self.flows.inbound_udp_mut(id) else {
@@ -162,7 +188,7 @@ impl Stack {
         let (side, wake_at) = (flow.guest(), Some(flow.expires_at()));
         self.schedule_flow(id, wake_at);
         let asked = self.link.note_use(guest.ip(), &mut self.outbox, now);
-        self.stats.discards.note(asked);
+        self.note(asked);
         let udp = UdpToGuest {
             from: key.remote,
             to: guest,
@@ -234,14 +260,14 @@ impl Stack {
 
     /// These rules are gone, and their sockets with them: so are the flows of their datagrams.
     /// Costs as much as there are such flows, however many rules go.
-    pub fn handle_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>) {
+    pub fn handle_forwards_removed(&mut self, rules: &BTreeSet<ForwardId>, now: Instant) {
         let is_its = |id: &FlowId| {
             let flow = self.flows.inbound_udp(*id);
             flow.is_some_and(|(_, flow)| rules.contains(&flow.origin().rule))
         };
         let flows: Vec<_> = self.admission.flows_of(Kind::InboundUdp).filter(is_its).collect();
         for id in flows {
-            self.close_flow(id, false);
+            self.close_flow(id, Ending::ForwardRemoved, now);
         }
     }
 
@@ -318,7 +344,7 @@ impl Stack {
             traffic_class: datagram.traffic_class,
         };
         let sent = self.outbox.push_udp(udp);
-        self.stats.discards.note(sent);
+        self.note(sent);
     }
 }
 

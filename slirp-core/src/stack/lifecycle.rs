@@ -6,7 +6,7 @@
 //! reservation, its names, its place among the neighbours, its part of every limit, its flows.
 //! Which packets of which member get here is decided by the [`switch`](crate::switch).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::Stack;
 use crate::discard::DiscardReason;
@@ -14,6 +14,7 @@ use crate::event::{FlowId, HostAction, HostError};
 use crate::flow::permit::Kind;
 use crate::flow::table::Entry;
 use crate::flow::{Flow, FlowKey};
+use crate::journal::{Ending, Ends, Peer, Refusal};
 use crate::member::{Member, MemberId};
 use crate::share::Holder;
 use crate::switch::Released;
@@ -22,7 +23,8 @@ use crate::timer::TimerOwner;
 
 impl Stack {
     /// Adds a flow as one of `kind`, counts it, and starts its clock. Others may have to make room
-    /// for it.
+    /// for it. Its first packet goes to or comes from `remote`, as the guest knows it, behind which
+    /// stands `peer`.
     ///
     /// # Errors
     /// [`DiscardReason::FlowTableFull`], and then none of them has.
@@ -31,16 +33,24 @@ impl Stack {
         kind: Kind,
         key: FlowKey,
         flow: Flow,
+        (remote, peer): (SocketAddr, Peer),
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
         let guest = key.guest.ip();
-        let evicted = self.admission.make_room(&mut self.flows, kind, guest, now)?;
+        let ends = Ends::new(key.protocol, key.guest, remote);
+        let evicted = match self.admission.make_room(&mut self.flows, kind, guest, now) {
+            Ok(evicted) => evicted,
+            Err(reason) => {
+                self.events.refused(None, ends, Refusal::by_stack(reason));
+                return Err(reason);
+            }
+        };
         let wake_at = flow.wake_at();
         let permit = |id| self.admission.admit(kind, guest, id, now);
         let id = self.flows.insert(key, flow, permit, now);
         // Only now, so that the new flow's slot is none where the host side has a socket to close.
         for evicted in evicted {
-            self.evict(evicted);
+            self.evict(evicted, now);
         }
         let opened = match kind {
             Kind::Opening | Kind::Open => &mut self.stats.tcp_opened,
@@ -52,34 +62,53 @@ impl Stack {
         *opened += 1;
         self.stats.flows = self.flows.len() as u64;
         self.schedule_flow(id, wake_at);
+        self.events.opened(id, ends, peer);
         Ok(id)
     }
 
-    /// Forgets a flow and asks for its host socket to be closed, by a reset if `reset`.
-    pub(super) fn close_flow(&mut self, id: FlowId, reset: bool) {
+    /// Ends a flow.
+    pub(super) fn close_flow(&mut self, id: FlowId, ending: Ending, now: Instant) {
+        if let Some(entry) = self.flows.entry(id) {
+            self.events.closed(entry, ending, now);
+            self.remove_flow(id, ending.is_reset());
+        }
+    }
+
+    /// Ends a flow that has come to nothing.
+    pub(super) fn refuse_flow(&mut self, id: FlowId, by: Refusal) {
+        if let Some(entry) = self.flows.entry(id) {
+            self.events.refused(Some(id), entry.ends(), by);
+            self.remove_flow(id, true);
+        }
+    }
+
+    /// Forgets a flow and asks for its host socket to be closed, by a reset if `reset` and it has
+    /// such a thing.
+    fn remove_flow(&mut self, id: FlowId, reset: bool) {
         let Some(entry) = self.flows.remove(id) else {
             return;
         };
         self.schedule.forget(TimerOwner::Flow(id));
         self.admission.release(&entry.meta.permit, id);
+        let is_tcp = matches!(entry.flow, Flow::Tcp(_));
         if let Flow::Tcp(flow) = entry.flow {
             flow.retire(&mut self.engine);
         }
         debug_assert!(self.flows.len() > 0 || !self.engine.is_in_use(), "rings are given back");
         self.dns.forget(id);
         self.stats.flows = self.flows.len() as u64;
-        self.actions.push_back(HostAction::Close { flow: id, reset });
+        self.actions.push_back(HostAction::Close { flow: id, reset: reset && is_tcp });
     }
 
     /// Closes a flow that is to make room for another one.
-    fn evict(&mut self, id: FlowId) {
+    fn evict(&mut self, id: FlowId, now: Instant) {
         let is_tcp = self.flows.tcp(id).is_some();
-        self.stats.discards.count(if is_tcp {
+        self.note_discard(if is_tcp {
             DiscardReason::HalfOpenLimit
         } else {
             DiscardReason::MappingEvicted
         });
-        self.close_flow(id, is_tcp);
+        self.close_flow(id, Ending::Evicted, now);
     }
 
     /// Works out what becomes of a flow that has nothing more to say for now.
@@ -88,11 +117,14 @@ impl Stack {
             return;
         };
         self.stats.tcp_unparked += u64::from(core::mem::take(&mut flow.unparked));
+        if meta.permit.kind == Kind::InboundOpening && flow.is_established() {
+            self.events.connected(meta, now);
+        }
         if !flow.is_half_open() {
             self.admission.note_open(&mut meta.permit, id);
         }
         if let Some(ending) = flow.ending() {
-            self.close_flow(id, ending.is_reset());
+            self.close_flow(id, ending, now);
             return;
         }
         let was_parked = flow.is_parked();
@@ -125,7 +157,7 @@ impl Stack {
             return;
         }
         let Flow::Tcp(flow) = flow else {
-            self.close_flow(id, false);
+            self.close_flow(id, Ending::Idle, now);
             return;
         };
         let was_parked = flow.is_parked();
@@ -133,11 +165,11 @@ impl Stack {
             Ok(()) if flow.is_parked() && !was_parked => self.stats.tcp_parked += 1,
             Ok(()) => self.turns.wake(meta),
             Err(reason) => {
-                self.stats.discards.count(reason);
+                self.note_discard(reason);
                 if reason == DiscardReason::HostConnectTimedOut {
                     self.fail_connect(id, HostError::TimedOut);
                 } else {
-                    self.turns.wake(meta);
+                    self.wake_flow(id);
                 }
             }
         }
@@ -145,10 +177,10 @@ impl Stack {
 
     /// A member has come. Flows that other stations have begun with its addresses end.
     #[doc(hidden)]
-    pub fn handle_member_added(&mut self, id: MemberId, member: &Member) {
+    pub fn handle_member_added(&mut self, id: MemberId, member: &Member, now: Instant) {
         let own: Vec<_> = member.own_addresses(&self.config.plan).collect();
         let released = Released { macs: vec![member.mac], addresses: own };
-        self.forget_guest(&released);
+        self.forget_guest(&released, now);
         self.dns.add_member(id, member);
         let own = released.addresses.iter().copied();
         self.admission.assign(id, own.clone());
@@ -158,10 +190,16 @@ impl Stack {
 
     /// A member has gone, and so have its addresses: `released`.
     #[doc(hidden)]
-    pub fn handle_member_removed(&mut self, id: MemberId, member: &Member, released: &Released) {
+    pub fn handle_member_removed(
+        &mut self,
+        id: MemberId,
+        member: &Member,
+        released: &Released,
+        now: Instant,
+    ) {
         self.link.remove_member(member);
         self.dns.remove_member(id);
-        self.forget_guest(released);
+        self.forget_guest(released, now);
         self.admission.unassign(id);
         self.engine.handle_member_removed(id);
     }
@@ -176,7 +214,7 @@ impl Stack {
     }
 
     /// Ends all flows of a guest; their remotes see a reset.
-    fn forget_guest(&mut self, released: &Released) {
+    fn forget_guest(&mut self, released: &Released, now: Instant) {
         self.link.forget(released);
         let is_its = |entry: &&Entry| {
             let guest = entry.flow.guest();
@@ -184,7 +222,7 @@ impl Stack {
         };
         let flows: Vec<_> = self.flows.iter().filter(is_its).map(|entry| entry.meta.id).collect();
         for id in flows {
-            self.close_flow(id, true);
+            self.close_flow(id, Ending::MemberLeft, now);
         }
     }
 }

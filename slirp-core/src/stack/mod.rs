@@ -14,6 +14,7 @@
 //! | `LinkServices` | ARP to TFTP, and the place of every guest address; owns no flow |
 //! | `DnsRelay` | queries in flight and connections to the DNS service; owns no flow |
 //! | `Reassembly` | fragments of the guest |
+//! | `Events` | what a listener is told, if there is one |
 //! | `EagerRemotes` | which remotes wait for the guest to speak first |
 //!
 //! The stack's own methods stand in files by the side that they serve: `from_guest` and
@@ -38,7 +39,9 @@
 //! 4. [`poll_ready`](Stack::poll_ready) until there is none; each flow that it names is given to
 //!    [`pump`](Stack::pump) with its host socket, and then [`poll_frame`](Stack::poll_frame) is
 //!    called until there is none.
-//! 5. Wait for frames, host sockets or the deadline; not at all while
+//! 5. [`poll_event`](Stack::poll_event) until there is none, if [`set_detail`](Stack::set_detail)
+//!    has asked for events.
+//! 6. Wait for frames, host sockets or the deadline; not at all while
 //!    [`has_work`](Stack::has_work) says so.
 //!
 //! ```
@@ -65,6 +68,7 @@
 
 mod admission;
 mod dns;
+mod events;
 mod from_guest;
 mod from_host;
 mod inbound;
@@ -83,6 +87,7 @@ use crate::event::{FlowId, HostAction};
 use crate::flow::eager::EagerRemotes;
 use crate::flow::table::FlowTable;
 use crate::flow::{FlowSummary, HostStream};
+use crate::journal::{Detail, PacketEnds, Report};
 use crate::rng::Rng;
 use crate::share::PARTS;
 use crate::stats::Stats;
@@ -92,6 +97,7 @@ use crate::timer::Schedule;
 pub use crate::timer::TimerOwner;
 use admission::Admission;
 use dns::DnsRelay;
+use events::Events;
 use link::LinkServices;
 use outbox::Outbox;
 use reassembly::Reassembly;
@@ -101,6 +107,7 @@ use turns::Turns;
 pub struct Stack {
     config: StackConfig,
     stats: Stats,
+    events: Events,
     flows: FlowTable,
     admission: Admission,
     engine: Engine,
@@ -130,6 +137,7 @@ impl Stack {
         let link = LinkServices::new(&config, rng.next_u64());
         let mut stack = Self {
             stats: Stats::default(),
+            events: Events::default(),
             flows: FlowTable::new(rng.next_u64()),
             admission: Admission::new(&config.limits, config.policy.is_shared),
             engine,
@@ -170,7 +178,36 @@ impl Stack {
 
     /// Counts a discard that happened on the host side.
     pub fn note_discard(&mut self, reason: DiscardReason) {
-        self.stats.discards.count(reason);
+        self.discard(reason, || None);
+    }
+
+    /// Chooses how much [`poll_event`](Self::poll_event) tells from now on: nothing at first. What
+    /// waits already is forgotten.
+    pub fn set_detail(&mut self, detail: Detail) {
+        self.events.set_detail(detail);
+        self.dns.set_heard(self.events.has_listener());
+    }
+
+    /// The next event that is worth a line in a log. Up to 1,024 wait; what happens while as many
+    /// do is lost, and counted in the report behind it.
+    pub fn poll_event(&mut self) -> Option<Report> {
+        self.events.poll()
+    }
+
+    /// Counts a discard, and tells the listener, or the log, of it.
+    fn discard(&mut self, reason: DiscardReason, packet: impl FnOnce() -> Option<PacketEnds>) {
+        if self.events.discarded(reason, packet) {
+            self.stats.discards.count_silently(reason);
+        } else {
+            self.stats.discards.count(reason);
+        }
+    }
+
+    /// Counts the discard that `outcome` tells of, if it does.
+    fn note(&mut self, outcome: Result<(), DiscardReason>) {
+        if let Err(reason) = outcome {
+            self.note_discard(reason);
+        }
     }
 
     /// What the stack was told at its start.
@@ -206,7 +243,7 @@ impl Stack {
             if let Some(is_eager) = flow.first_speaker.take_report() {
                 self.eager_remotes.note(meta.key.remote, is_eager);
             }
-            self.stats.discards.note(pumped);
+            self.note(pumped);
         }
     }
 
@@ -230,7 +267,7 @@ impl Stack {
                     return Some(self.engine.frame(range));
                 }
                 Ok(None) => {}
-                Err(reason) => self.stats.discards.count(reason),
+                Err(reason) => self.note_discard(reason),
             }
         }
         self.turns.end();

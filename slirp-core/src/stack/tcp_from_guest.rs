@@ -10,6 +10,7 @@ use crate::event::HostAction;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
+use crate::journal::{Ending, Ends, Peer};
 use crate::policy::{Protocol, Target};
 use crate::tcp::{Segment, Syn};
 use crate::time::Instant;
@@ -34,7 +35,7 @@ impl Stack {
                 }
                 // The guest has forgotten what this flow was (RFC 9293 section 3.10.7.4; a reused
                 // port, or a TIME-WAIT of its own): a new conversation starts.
-                self.close_flow(id, true);
+                self.close_flow(id, Ending::Replaced, now);
             }
             return self.open_tcp(key, guest, &segment, packet, now);
         }
@@ -48,7 +49,7 @@ impl Stack {
         if flow.is_connecting() {
             // Nothing but a reset makes sense before the handshake.
             if segment.is_rst() {
-                self.close_flow(id, true);
+                self.close_flow(id, Ending::GuestReset, now);
                 return Ok(());
             }
             return Err(DiscardReason::TcpNoFlow);
@@ -72,7 +73,10 @@ impl Stack {
         let remote = match self.config.policy.tcp(&self.config.plan, key.remote) {
             Ok(Target::Host(remote)) => Some(remote),
             Ok(Target::Resolver) => None,
-            Err(reason) => return Err(self.refuse(reason, packet, guest.mac)),
+            Err(reason) => {
+                let ends = Ends::new(Protocol::Tcp, key.guest, key.remote);
+                return Err(self.refuse(reason, ends, packet, guest.mac));
+            }
         };
         let our_mac = self.outbox.our_mac(key.remote.ip());
         let is_guest_eager = remote.is_some() && self.eager_remotes.contains(key.remote);
@@ -84,7 +88,9 @@ impl Stack {
             &self.config.timeouts,
             now,
         );
-        let id = match self.open_flow(Kind::Opening, key, Flow::Tcp(Box::new(flow)), now) {
+        let way = (key.remote, remote.map_or(Peer::Resolver, Peer::Host));
+        let flow = Flow::Tcp(Box::new(flow));
+        let id = match self.open_flow(Kind::Opening, key, flow, way, now) {
             Ok(id) => id,
             Err(reason) => {
                 // Not a reset, which would be the remote's word.

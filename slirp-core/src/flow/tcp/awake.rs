@@ -2,7 +2,7 @@
 //!
 //! Owns the order of the steps in [`Awake::pump`]; the rules of each part are with the part.
 
-use super::ends::{Ending, Ends};
+use super::ends::Ends;
 use super::growth::Growth;
 use super::keep_alive::KeepAlive;
 use crate::discard::DiscardReason;
@@ -10,6 +10,7 @@ use crate::flow::eager::FirstSpeaker;
 use crate::flow::question::Question;
 use crate::flow::traffic::Traffic;
 use crate::flow::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
+use crate::journal::Ending;
 use crate::tcp::{Connection, Engine, Segment};
 use crate::time::Instant;
 

@@ -5,10 +5,10 @@
 
 use core::time::Duration;
 
-use super::ends::Ending;
 use super::{ACK_HOLD, State, TcpFlow};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
+use crate::journal::Ending;
 use crate::tcp::Engine;
 use crate::time::Instant;
 

@@ -11,36 +11,11 @@
 //! [`Transfer::Ended`]: crate::flow::Transfer::Ended
 //! [`Transfer::Failed`]: crate::flow::Transfer::Failed
 //!
-//! Owns these marks and the verdict, [`Ending`].
+//! Owns these marks and the verdict, an [`Ending`].
 
+use crate::journal::Ending;
 use crate::tcp::Connection;
 use crate::time::Instant;
-
-/// How a flow ended, for its host socket and for people.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ending {
-    /// Both directions in order.
-    Orderly,
-    /// The guest has reset it.
-    GuestReset,
-    /// The host's socket broke, or was never connected.
-    HostFailed,
-    /// A time limit passed.
-    TimedOut,
-    /// The guest's connections held more memory than they may.
-    MemoryExhausted,
-    /// The stack has given it up: the remote has gone, or another connection needs its place.
-    GivenUp,
-    /// The engine failed.
-    EngineFailed,
-}
-
-impl Ending {
-    /// Whether the host's socket is to be reset.
-    pub(crate) const fn is_reset(self) -> bool {
-        !matches!(self, Self::Orderly)
-    }
-}
 
 /// How far the end of one direction has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -105,8 +105,8 @@ pub(crate) struct Forwards {
 
 /// The outcome of one accept.
 pub(crate) enum Accepted {
-    /// A connection of `remote`, to be forwarded to `guest`.
-    Connection { stream: TcpStream, remote: SocketAddr, guest: SocketAddr },
+    /// A connection of `remote` on a port of `rule`, to be forwarded to `guest`.
+    Connection { stream: TcpStream, rule: ForwardId, remote: SocketAddr, guest: SocketAddr },
     /// A connection that was already gone; there may be more.
     Lost,
     /// No more connections for now.
@@ -319,13 +319,15 @@ impl Forwards {
 
     /// Takes the next connection of a port.
     pub(crate) fn accept(&mut self, id: PortId, now: Instant) -> Accepted {
-        let Some((Port { socket: RuleSocket::Tcp(listener), .. }, forward)) = self.port(id) else {
+        let Some((&Port { rule, socket: RuleSocket::Tcp(ref listener), .. }, forward)) =
+            self.port(id)
+        else {
             return Accepted::Drained;
         };
         let guest = forward.guest;
         match listener.accept() {
             Ok((socket, remote)) => match (TcpStream::accepted(socket), remote.as_socket()) {
-                (Ok(stream), Some(remote)) => Accepted::Connection { stream, remote, guest },
+                (Ok(stream), Some(remote)) => Accepted::Connection { stream, rule, remote, guest },
                 (Ok(_) | Err(_), _) => Accepted::Lost,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Drained,

@@ -52,7 +52,7 @@ impl Reactor {
         for id in rules {
             tracing::info!(id = id.0, "forward removed");
         }
-        self.stack.handle_forwards_removed(rules);
+        self.stack.handle_forwards_removed(rules, self.now());
     }
 
     /// Serves ready forwarded ports, at most one share each.
@@ -72,12 +72,14 @@ impl Reactor {
     /// Returns whether every connection was taken.
     fn accept(&mut self, id: PortId, now: Instant) -> bool {
         for _ in 0..ACCEPTS_CAP {
-            let (stream, remote, guest) = match self.forwards.accept(id, now) {
-                Accepted::Connection { stream, remote, guest } => (stream, remote, guest),
+            let (stream, rule, remote, guest) = match self.forwards.accept(id, now) {
+                Accepted::Connection { stream, rule, remote, guest } => {
+                    (stream, rule, remote, guest)
+                }
                 Accepted::Lost => continue,
                 Accepted::Drained => return true,
             };
-            match self.stack.handle_tcp_accepted(remote, guest, now) {
+            match self.stack.handle_tcp_accepted(rule, remote, guest, now) {
                 Ok(flow) => {
                     // If a flow was evicted to make room, its socket is reset before its slot is
                     // used.

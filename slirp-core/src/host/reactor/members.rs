@@ -15,7 +15,7 @@ impl Reactor {
         let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
         let member = new.member.clone();
         let id = board.add(new)?;
-        self.stack.handle_member_added(id, &member);
+        self.stack.handle_member_added(id, &member, self.now());
         tracing::info!(member = id.0, "member added");
         Ok(id)
     }
@@ -32,7 +32,7 @@ impl Reactor {
         self.on_forwards_removed(&removed);
         let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
         let (member, released) = board.remove(id).ok_or(MemberError::Unknown)?;
-        self.stack.handle_member_removed(id, &member, &released);
+        self.stack.handle_member_removed(id, &member, &released, self.now());
         tracing::info!(member = id.0, "member removed");
         Ok(())
     }

@@ -7,7 +7,10 @@
 //! RFC 1035 section 4.1 (format), RFC 2181 section 9 (TC), RFC 6891 section 6 (OPT), RFC 4035
 //! section 3.2.2 (CD), RFC 9619 (one question).
 
+use core::fmt::Write as _;
 use core::ops::Range;
+
+use crate::journal::{Answer, Question};
 
 /// Length of the fixed header (RFC 1035 section 4.1.1).
 pub(super) const HEADER_LEN: usize = 12;
@@ -114,6 +117,41 @@ pub(super) fn read_query(message: &[u8]) -> Option<QueryShape> {
         dnssec_ok: message.get(opt.start + 7).is_some_and(|flags| flags & 0x80 != 0),
     });
     Some(QueryShape { questions: HEADER_LEN..end, edns })
+}
+
+/// The first question of a query or an answer; `None` when there is none that can be read.
+pub(super) fn first_question(message: &[u8]) -> Option<Question> {
+    if u16_at(message, 4)? == 0 || is_compressed(message, HEADER_LEN) {
+        return None;
+    }
+    let end = skip_name(message, HEADER_LEN).filter(|&end| end - HEADER_LEN <= NAME_CAP)?;
+    let kind = u16_at(message, end)?;
+    let mut name = String::new();
+    let mut labels = message.get(HEADER_LEN..end - 1)?;
+    while let Some((&len, rest)) = labels.split_first() {
+        let (label, rest) = rest.split_at_checked(usize::from(len))?;
+        if !name.is_empty() {
+            name.push('.');
+        }
+        for &byte in label {
+            if byte.is_ascii_graphic() && byte != b'.' && byte != b'\\' {
+                name.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(name, "\\{byte:03}");
+            }
+        }
+        labels = rest;
+    }
+    if name.is_empty() {
+        name.push('.');
+    }
+    Some(Question { name, kind })
+}
+
+/// What an answer says to a person.
+pub(super) fn read_answer(message: &[u8]) -> Option<Answer> {
+    Some(Answer { code: message.get(3)? & 0x0f, records: u16_at(message, 6)? })
 }
 
 /// An answer to `query` that says `code` and nothing else. `shape` is missing when the query could

@@ -39,11 +39,13 @@ mod names;
 mod tests;
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, DnsTransport, FlowId, HostAction};
+use crate::journal::Event;
 use crate::member::MemberId;
 use crate::share::{Holder, Shares};
 use crate::time::Instant;
@@ -55,7 +57,8 @@ pub(crate) use names::MemberNames;
 
 /// Where a query came from, and so where its answer goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asker {
+#[non_exhaustive]
+pub enum Asker {
     /// A datagram.
     Udp {
         /// Source of the query.
@@ -82,7 +85,7 @@ pub(crate) struct DnsService {
     cap: usize,
     /// How many each member has in flight.
     shares: Shares,
-    timeout: core::time::Duration,
+    timeout: Duration,
     next_id: u64,
     /// Ordered by age, and so by deadline.
     in_flight: BTreeMap<u64, InFlight>,
@@ -92,6 +95,8 @@ pub(crate) struct DnsService {
     to_host: VecDeque<HostAction>,
     /// Answers that were made here.
     made_here: VecDeque<(Asker, Vec<u8>)>,
+    /// What a listener is to hear, if there is one.
+    events: Option<VecDeque<Event>>,
     /// Names that are answered here.
     pub names: MemberNames,
 }
@@ -102,6 +107,7 @@ struct InFlight {
     holder: Holder,
     message: Vec<u8>,
     shape: QueryShape,
+    asked_at: Instant,
     expires_at: Instant,
 }
 
@@ -118,6 +124,7 @@ impl DnsService {
             udp: BTreeMap::new(),
             to_host: VecDeque::new(),
             made_here: VecDeque::new(),
+            events: None,
             names: MemberNames::default(),
         }
     }
@@ -146,7 +153,9 @@ impl DnsService {
         if let Some(id) = key.and_then(|key| self.udp.get(&key))
             && self.in_flight.get(id).is_some_and(|first| first.message == message)
         {
-            return Ok(DnsQueryId(*id));
+            let query = DnsQueryId(*id);
+            self.tell_asked(query, asker, holder, message);
+            return Ok(query);
         }
         if self.made_here.len() >= self.cap {
             return Err(DiscardReason::DnsQueriesExhausted);
@@ -155,14 +164,14 @@ impl DnsService {
         self.next_id += 1;
         let Some(shape) = message::read_query(message) else {
             let answer = message::make_answer(message, None, ResponseCode::FormatError);
-            self.made_here.push_back((asker, answer));
+            self.answer_here(DnsQueryId(id), asker, holder, message, answer);
             return Ok(DnsQueryId(id));
         };
         if let Some(mut answer) = self.names.answer(message, &shape) {
             if let Asker::Udp { .. } = asker {
                 answer = message::truncate_answer(answer, shape.udp_answer_cap());
             }
-            self.made_here.push_back((asker, answer));
+            self.answer_here(DnsQueryId(id), asker, holder, message, answer);
             return Ok(DnsQueryId(id));
         }
         if self.in_flight.len() + self.made_here.len() >= self.cap
@@ -175,13 +184,15 @@ impl DnsService {
             Asker::Tcp { .. } => DnsTransport::Tcp,
         };
         let query = DnsQueryId(id);
+        self.tell_asked(query, asker, holder, message);
         let message = message.to_vec();
         self.to_host.push_back(HostAction::QueryDns { query, transport, message: message.clone() });
         if let Some(key) = key {
             self.udp.insert(key, id);
         }
         let expires_at = now + self.timeout;
-        self.in_flight.insert(id, InFlight { asker, holder, message, shape, expires_at });
+        let asked = InFlight { asker, holder, message, shape, asked_at: now, expires_at };
+        self.in_flight.insert(id, asked);
         self.shares.add(holder, 1);
         Ok(query)
     }
@@ -205,10 +216,12 @@ impl DnsService {
         &mut self,
         query: DnsQueryId,
         answer: Option<Vec<u8>>,
-        _now: Instant,
+        now: Instant,
     ) -> Option<(Asker, Vec<u8>)> {
         let done = self.take(query.0)?;
-        let Some(mut answer) = answer.filter(|answer| message::is_answer(answer)) else {
+        let answer = answer.filter(|answer| message::is_answer(answer));
+        self.tell_answered(query, &done, answer.as_deref(), now);
+        let Some(mut answer) = answer else {
             return Some(done.into_failure());
         };
         answer[..2].copy_from_slice(&message::message_id(&done.message).to_be_bytes());
@@ -232,6 +245,7 @@ impl DnsService {
             && oldest.expires_at <= now
             && let Some(done) = self.take(id)
         {
+            self.tell_answered(DnsQueryId(id), &done, None, now);
             self.made_here.push_back(done.into_failure());
             expired += 1;
         }
@@ -258,6 +272,60 @@ impl DnsService {
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Chooses whether [`poll_event`](Self::poll_event) tells anything from now on.
+    pub(crate) fn set_heard(&mut self, is_heard: bool) {
+        self.events = is_heard.then(VecDeque::new);
+    }
+
+    /// The next thing that a listener is to hear.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.as_mut()?.pop_front()
+    }
+
+    fn answer_here(
+        &mut self,
+        query: DnsQueryId,
+        asker: Asker,
+        member: Holder,
+        message: &[u8],
+        answer: Vec<u8>,
+    ) {
+        self.tell_asked(query, asker, member, message);
+        if let Some(events) = &mut self.events {
+            let (question, answer) =
+                (message::first_question(message), message::read_answer(&answer));
+            let after = Duration::ZERO;
+            events.push_back(Event::Answered { query, asker, member, question, answer, after });
+        }
+        self.made_here.push_back((asker, answer));
+    }
+
+    fn tell_asked(&mut self, query: DnsQueryId, asker: Asker, member: Holder, message: &[u8]) {
+        if let Some(events) = &mut self.events {
+            let question = message::first_question(message);
+            events.push_back(Event::Asked { query, asker, member, question });
+        }
+    }
+
+    fn tell_answered(
+        &mut self,
+        query: DnsQueryId,
+        done: &InFlight,
+        answer: Option<&[u8]>,
+        now: Instant,
+    ) {
+        if let Some(events) = &mut self.events {
+            events.push_back(Event::Answered {
+                query,
+                asker: done.asker,
+                member: done.holder,
+                question: message::first_question(&done.message),
+                answer: answer.and_then(message::read_answer),
+                after: now.saturating_since(done.asked_at),
+            });
+        }
     }
 
     fn take(&mut self, id: u64) -> Option<InFlight> {

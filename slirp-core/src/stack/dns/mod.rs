@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction};
+use crate::journal::Event;
 use crate::member::{Member, MemberId};
 use crate::service::dns::{Asker, DnsService};
 use crate::share::Holder;
@@ -132,6 +133,16 @@ impl DnsRelay {
             };
             self.answer(asker, answer);
         }
+    }
+
+    /// Chooses whether [`poll_event`](Self::poll_event) tells anything from now on.
+    pub(super) fn set_heard(&mut self, is_heard: bool) {
+        self.service.set_heard(is_heard);
+    }
+
+    /// The next thing that a listener is to hear.
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.service.poll_event()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

@@ -62,7 +62,8 @@ impl Scene {
 
     fn accept(&mut self, remote: &str) -> Result<FlowId, DiscardReason> {
         let guest = SocketAddr::from((GUEST, 80));
-        let accepted = self.stack.handle_tcp_accepted(remote.parse().unwrap(), guest, self.now);
+        let accepted =
+            self.stack.handle_tcp_accepted(ForwardId(1), remote.parse().unwrap(), guest, self.now);
         self.turn();
         accepted
     }
@@ -367,7 +368,7 @@ fn segment_of_an_older_connection_that_comes_before_our_syn_does_not_confuse_it(
         // The guest's frame and the client come in one turn: the SYN has not left yet.
         let guest = SocketAddr::from((GUEST, 80));
         let client = SocketAddr::from(remote);
-        scene.stack.handle_tcp_accepted(client, guest, scene.now).unwrap();
+        scene.stack.handle_tcp_accepted(ForwardId(1), client, guest, scene.now).unwrap();
         scene.feed(match flags {
             "a SYN|ACK" => built(segment(remote, 1000).syn().ack(old), &[]),
             "data" => built(segment(remote, 1000).ack(old).psh(), b"what was left"),
@@ -514,7 +515,7 @@ fn answer_goes_back_to_whoever_asked_until_the_rule_is_gone() {
         Datagram::Udp { .. } | Datagram::Echo { .. } => panic!("not the rule's socket"),
     });
     assert_eq!(sent, Some((expected, b"answer".to_vec())));
-    scene.stack.handle_forwards_removed(&[ForwardId(1)].into());
+    scene.stack.handle_forwards_removed(&[ForwardId(1)].into(), scene.now);
     let sent = scene.stack.handle_frame(&mut frame, scene.now);
     assert!(matches!(sent, Some(Datagram::Udp { .. })), "{sent:?}");
 }
@@ -529,7 +530,7 @@ fn rules_that_go_take_their_own_conversations_along() {
         let guest = SocketAddr::from((GUEST, 80));
         scene.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, scene.now);
     }
-    scene.stack.handle_forwards_removed(&[1, 3, 4, 9].map(ForwardId).into());
+    scene.stack.handle_forwards_removed(&[1, 3, 4, 9].map(ForwardId).into(), scene.now);
     let (mut left, _) = scene.stack.flows(0, 10, scene.now);
     assert_eq!(left.next().map(|flow| flow.remote.port()), Some(5002));
     assert!(left.next().is_none());

@@ -215,7 +215,7 @@ fn answer_to_a_remote_that_is_gone_is_told_by_the_address_that_the_guest_knows()
 fn word_about_a_flow_that_is_gone_reaches_nobody() {
     let mut ladder = Ladder::new();
     let (first, remote) = send(&mut ladder, "10.0.2.100:5000", "192.0.2.1:9");
-    ladder.stack.close_flow(first, false);
+    ladder.stack.close_flow(first, Ending::Idle, ladder.now);
     // Its slot belongs to another guest's port by now.
     let (next, _) = send(&mut ladder, "10.0.2.100:5001", "192.0.2.1:9");
     assert_eq!(first.index, next.index);

@@ -61,7 +61,7 @@ fn connection_of_a_remote_is_seen_while_its_guest_is_looked_for() {
     let mut ladder = Ladder::new();
     let remote = "198.51.100.2:700".parse().unwrap();
     let guest = "10.0.2.100:80".parse().unwrap();
-    ladder.stack.handle_tcp_accepted(remote, guest, ladder.now).unwrap();
+    ladder.stack.handle_tcp_accepted(ForwardId(1), remote, guest, ladder.now).unwrap();
     let flow = only_flow(&ladder);
     assert_eq!((flow.state, flow.is_inbound), (FlowState::Locating, true));
     assert_eq!((flow.guest, flow.remote), (guest, remote));
@@ -77,11 +77,13 @@ fn list_is_read_in_pieces_that_miss_and_repeat_nothing() {
     let mut flows = Vec::new();
     for port in 1..=20 {
         let guest = SocketAddr::from(([10, 0, 2, 100], port));
-        flows.push(ladder.stack.handle_tcp_accepted(remote, guest, ladder.now).unwrap());
+        flows.push(
+            ladder.stack.handle_tcp_accepted(ForwardId(1), remote, guest, ladder.now).unwrap(),
+        );
     }
     // Slots in the middle are free.
     for flow in flows.drain(5..12) {
-        ladder.stack.close_flow(flow, true);
+        ladder.stack.close_flow(flow, Ending::TimedOut, ladder.now);
     }
     let (mut seen, mut next, mut pieces) = (Vec::new(), Some(0), 0);
     while let Some(first) = next {

@@ -37,8 +37,8 @@ fn stack() -> Stack {
     let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
     config.policy.is_shared = true;
     let mut stack = Stack::new(config);
-    stack.handle_member_added(MemberId(1), &member(100, "web"));
-    stack.handle_member_added(MemberId(2), &member(101, "db"));
+    stack.handle_member_added(MemberId(1), &member(100, "web"), NOW);
+    stack.handle_member_added(MemberId(2), &member(101, "db"), NOW);
     stack
 }
 
@@ -67,7 +67,7 @@ fn end_of_a_member_ends_its_flows_alone() {
     assert!(send(&mut stack, 100, "192.0.2.1:9", b"a"));
     assert!(send(&mut stack, 101, "192.0.2.1:9", b"b"));
     assert_eq!(stack.stats().flows, 2);
-    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100), NOW);
     assert_eq!(stack.stats().flows, 1);
     assert!(matches!(stack.poll_action(), Some(HostAction::Close { .. })));
     assert_eq!(stack.poll_action(), None);
@@ -80,7 +80,7 @@ fn name_is_answered_as_long_as_its_member_is_there() {
     let mut stack = stack();
     assert!(ask(&mut stack, "web") && ask(&mut stack, "db"));
     assert!(!ask(&mut stack, "other"));
-    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100), NOW);
     assert!(!ask(&mut stack, "web"));
     assert!(ask(&mut stack, "db"));
 }
@@ -100,8 +100,8 @@ fn member_that_opens_all_it_can_leaves_the_others_theirs() {
     config.limits.flows = 40;
     config.limits.dns_queries = 8;
     let mut stack = Stack::new(config);
-    stack.handle_member_added(MemberId(1), &member(100, "web"));
-    stack.handle_member_added(MemberId(2), &member(101, "db"));
+    stack.handle_member_added(MemberId(1), &member(100, "web"), NOW);
+    stack.handle_member_added(MemberId(2), &member(101, "db"), NOW);
     let datagram = |stack: &mut Stack, last: u8, port: u16, to: &str, payload: &[u8]| {
         let from = SocketAddr::from(([10, 0, 2, last], port));
         let mut frame = [[0x52, 0x55, 10, 0, 2, 2], mac(last).0].concat();
@@ -122,8 +122,8 @@ fn member_that_opens_all_it_can_leaves_the_others_theirs() {
     }
     assert_eq!(asked, 2 + 1);
     // What it had is free again with it.
-    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
-    stack.handle_member_added(MemberId(3), &member(100, "web"));
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100), NOW);
+    stack.handle_member_added(MemberId(3), &member(100, "web"), NOW);
     assert!(datagram(&mut stack, 100, 1, "192.0.2.1:9", b"x"));
 }
 
@@ -141,7 +141,7 @@ fn member_with_most_queries_gives_one_up_for_a_member_with_less() {
     config.limits.dns_queries = 8;
     let mut stack = Stack::new(config);
     for last in 100..105 {
-        stack.handle_member_added(MemberId(last.into()), &member(last, &format!("m{last}")));
+        stack.handle_member_added(MemberId(last.into()), &member(last, &format!("m{last}")), NOW);
     }
     let ask = |stack: &mut Stack, last: u8, id: u8| {
         send(stack, last, "10.0.2.3:53", &query(id));
@@ -182,7 +182,9 @@ fn address_of_a_newcomer_is_looked_for_where_it_is() {
     let mut stack = stack();
     let guest = SocketAddr::from(([10, 0, 2, 100], 80));
     let frame_to = |stack: &mut Stack| {
-        stack.handle_tcp_accepted("192.0.2.1:7".parse().unwrap(), guest, NOW).unwrap();
+        stack
+            .handle_tcp_accepted(ForwardId(1), "192.0.2.1:7".parse().unwrap(), guest, NOW)
+            .unwrap();
         while stack.poll_ready(NOW).is_some() {
             if let Some(frame) = stack.poll_frame(NOW) {
                 return frame[..6].to_vec();
@@ -191,9 +193,9 @@ fn address_of_a_newcomer_is_looked_for_where_it_is() {
         panic!("nothing is sent");
     };
     assert_eq!(frame_to(&mut stack), mac(100).0);
-    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100));
+    stack.handle_member_removed(MemberId(1), &member(100, "web"), &released(100), NOW);
     let next = Member { mac: mac(77), ..member(100, "web") };
-    stack.handle_member_added(MemberId(3), &next);
+    stack.handle_member_added(MemberId(3), &next, NOW);
     assert_eq!(frame_to(&mut stack), mac(77).0);
 }
 

@@ -75,7 +75,7 @@ fn member_that_fills_every_window_pays_for_it_alone() {
             names: Vec::new(),
             aliases: Vec::new(),
         };
-        ladder.stack.handle_member_added(MemberId(u64::from(last)), &member);
+        ladder.stack.handle_member_added(MemberId(u64::from(last)), &member, ladder.now);
     }
     let syn = Talk::syn(false, LINUX_OPTIONS);
     assert_eq!(syn.from.ip().to_string(), "10.0.2.100");

@@ -9,6 +9,7 @@ mod closing;
 mod datagrams;
 mod dns;
 mod eager;
+mod events;
 mod from_host;
 mod hostile;
 mod link;
@@ -25,8 +26,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Stack;
 use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
+use crate::event::{DnsQueryId, FlowId, ForwardId, HostAction, HostError};
 use crate::flow::{HostStream, Transfer};
+use crate::journal::Ending;
 use crate::member::MemberId;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::tcp::tests::packet::{

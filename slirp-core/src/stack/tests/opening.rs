@@ -254,7 +254,7 @@ fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
         let address = [10, 0, 2, 99 + mac.0[5]].into();
         let (names, aliases) = (Vec::new(), Vec::new());
         let member = Member { mac, address, address6: None, names, aliases };
-        ladder.stack.handle_member_added(MemberId(id), &member);
+        ladder.stack.handle_member_added(MemberId(id), &member, ladder.now);
     }
     let dns: SocketAddr = "10.0.2.3:53".parse().unwrap();
     let mut talks = Vec::new();

@@ -66,7 +66,7 @@ fn networks_behind_a_member_count_as_its_own() {
     let mut addresses: Vec<IpAddr> = (0..30).map(|n| address(&nested(n)).ip()).collect();
     addresses.push([10, 0, 2, 100].into());
     let released = Released { macs, addresses };
-    crowd.stack.handle_member_removed(MemberId(100), &member(100), &released);
+    crowd.stack.handle_member_removed(MemberId(100), &member(100), &released, crowd.now);
     assert_eq!(crowd.stack.stats().flows, 1);
     assert_eq!(crowd.stack.admission.holder(address(&nested(3)).ip()), None);
     crowd.assert_consistent();

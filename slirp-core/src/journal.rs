@@ -1,0 +1,305 @@
+//! What a stack tells of its work: flows, names and discards as they come and go.
+//!
+//! Owns the values that [`Stack::poll_event`](crate::stack::Stack::poll_event) hands out. They are
+//! for logs, live views, audits and counters; what the host side has to *do* is in
+//! [`event`](crate::event). No value here holds text, except the names that guests ask for.
+//!
+//! A flow's events are one [`Opened`](Event::Opened), at most one [`Connected`](Event::Connected),
+//! any number of [`Unsent`](Event::Unsent), and one [`Refused`](Event::Refused) or
+//! [`Closed`](Event::Closed) at its end. What is refused before it becomes a flow has one `Refused`
+//! alone.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use crate::discard::DiscardReason;
+use crate::event::{DnsQueryId, FlowId, ForwardId, HostError};
+use crate::flow::Traffic;
+use crate::member::MemberId;
+use crate::policy::Protocol;
+
+pub use crate::service::dns::Asker;
+
+/// How much a stack tells.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[non_exhaustive]
+pub enum Detail {
+    /// Nothing, which costs nothing.
+    #[default]
+    Nothing,
+    /// What becomes of flows and of the names that guests ask for.
+    Flows,
+    /// Discarded packets, too. Each is parsed once more.
+    Discards,
+}
+
+/// An event, and how many others before it were lost because the listener was too slow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Events that were lost between the last report and this one.
+    pub lost: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A flow was opened: policy allows it, and it has a place in the table.
+    Opened {
+        /// The flow.
+        flow: FlowId,
+        /// Its ends. The remote of a UDP or echo mapping is that of the first packet.
+        ends: Ends,
+        /// What stands behind the remote's address.
+        peer: Peer,
+    },
+    /// A TCP flow has both sides: the host has connected, or the guest has answered a remote.
+    Connected {
+        /// The flow.
+        flow: FlowId,
+        /// Its ends.
+        ends: Ends,
+        /// How long that took.
+        after: Duration,
+    },
+    /// Something that was to be a flow came to nothing.
+    Refused {
+        /// The flow, if there was one already. It is gone.
+        flow: Option<FlowId>,
+        /// Who wanted to talk to whom. Where a remote's connection or datagram was refused, the
+        /// remote is the one that the host has seen.
+        ends: Ends,
+        /// By whom, and why.
+        by: Refusal,
+    },
+    /// The host did not send datagrams of a flow. The flow goes on.
+    Unsent {
+        /// The flow.
+        flow: FlowId,
+        /// Its ends.
+        ends: Ends,
+        /// Why.
+        error: HostError,
+        /// How many datagrams.
+        count: u64,
+    },
+    /// A flow ended.
+    Closed {
+        /// The flow.
+        flow: FlowId,
+        /// Its ends. The remote of a UDP or echo mapping is that of the guest's last packet.
+        ends: Ends,
+        /// How it ended.
+        ending: Ending,
+        /// How long it existed.
+        age: Duration,
+        /// Its payload both ways.
+        traffic: Traffic,
+    },
+    /// A guest asked the DNS service.
+    Asked {
+        /// Name of the query. A repeated query has the name of the first one.
+        query: DnsQueryId,
+        /// Who asked, and over which transport.
+        asker: Asker,
+        /// The member of a shared network that asked.
+        member: Option<MemberId>,
+        /// What was asked; `None` if it cannot be read.
+        question: Option<Question>,
+    },
+    /// A query that was [`Asked`](Self::Asked) is over.
+    Answered {
+        /// Name of the query.
+        query: DnsQueryId,
+        /// Who asked, and over which transport.
+        asker: Asker,
+        /// The member of a shared network that asked.
+        member: Option<MemberId>,
+        /// What was asked; `None` if it cannot be read.
+        question: Option<Question>,
+        /// What the answer says; `None` if no resolver answered, which the guest hears as a
+        /// failure.
+        answer: Option<Answer>,
+        /// How long that took.
+        after: Duration,
+    },
+    /// A packet or datagram was discarded. Told with [`Detail::Discards`] alone.
+    Discarded {
+        /// Why.
+        reason: DiscardReason,
+        /// What it was, where it was a guest's packet that can be parsed.
+        packet: Option<PacketEnds>,
+    },
+}
+
+/// Who talks to whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Ends {
+    /// The protocol; the family is that of `guest`.
+    pub protocol: Protocol,
+    /// The guest's side. An echo flow's port is the ICMP identifier.
+    pub guest: SocketAddr,
+    /// The remote as the guest knows it: for what the guest began, the destination that it wrote.
+    /// Echo has no ports: 0.
+    pub remote: SocketAddr,
+}
+
+impl Ends {
+    pub(crate) const fn new(protocol: Protocol, guest: SocketAddr, remote: SocketAddr) -> Self {
+        Self { protocol, guest, remote }
+    }
+}
+
+/// What stands behind the remote's address of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Peer {
+    /// The guest began it, and a host socket goes here.
+    Host(SocketAddr),
+    /// The guest began it, and the built-in DNS service answers.
+    Resolver,
+    /// A remote began it through a forward rule.
+    Forwarded {
+        /// The rule.
+        rule: ForwardId,
+        /// The remote as the host sees it.
+        client: SocketAddr,
+    },
+}
+
+impl Peer {
+    /// Whether a remote began the flow.
+    pub const fn is_inbound(self) -> bool {
+        matches!(self, Self::Forwarded { .. })
+    }
+}
+
+/// By whom something was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// By policy, or because the addresses do not fit together.
+    Policy(DiscardReason),
+    /// By a limit.
+    Limit(DiscardReason),
+    /// By the host, or by what the host tried to reach.
+    Host(HostError),
+    /// By the host, which lets no program here send echo requests.
+    EchoNotPermitted,
+}
+
+impl Refusal {
+    /// A refusal by the stack itself.
+    pub(crate) const fn by_stack(reason: DiscardReason) -> Self {
+        if matches!(reason, DiscardReason::FlowTableFull | DiscardReason::GuestQueueFull) {
+            Self::Limit(reason)
+        } else {
+            Self::Policy(reason)
+        }
+    }
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Ending {
+    /// Both directions in order.
+    Orderly,
+    /// The guest has reset it.
+    GuestReset,
+    /// The host's socket broke, or was never connected.
+    HostFailed,
+    /// The remote went before the guest had answered.
+    RemoteGone,
+    /// A time limit passed.
+    TimedOut,
+    /// A UDP or echo mapping was not used for its idle timeout.
+    Idle,
+    /// Another flow needed its place.
+    Evicted,
+    /// The guest began a new connection with the same addresses and ports.
+    Replaced,
+    /// The member of a shared network left, or its addresses were given to another member.
+    MemberLeft,
+    /// The forward rule that it came through was removed.
+    ForwardRemoved,
+    /// The guest's connections held more memory than they may.
+    MemoryExhausted,
+    /// The TCP engine failed.
+    EngineFailed,
+}
+
+impl Ending {
+    /// Whether the host's TCP socket is to be reset.
+    pub(crate) const fn is_reset(self) -> bool {
+        match self {
+            Self::Orderly | Self::Idle | Self::ForwardRemoved => false,
+            Self::GuestReset
+            | Self::HostFailed
+            | Self::RemoteGone
+            | Self::TimedOut
+            | Self::Evicted
+            | Self::Replaced
+            | Self::MemberLeft
+            | Self::MemoryExhausted
+            | Self::EngineFailed => true,
+        }
+    }
+
+    /// The word for it, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Orderly => "orderly",
+            Self::GuestReset => "guest_reset",
+            Self::HostFailed => "host_failed",
+            Self::RemoteGone => "remote_gone",
+            Self::TimedOut => "timed_out",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::Replaced => "replaced",
+            Self::MemberLeft => "member_left",
+            Self::ForwardRemoved => "forward_removed",
+            Self::MemoryExhausted => "memory_exhausted",
+            Self::EngineFailed => "engine_failed",
+        }
+    }
+}
+
+/// The first question of a DNS query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Question {
+    /// The name as it is usually written, without the last dot; bytes that are no printable ASCII,
+    /// dots within labels and backslashes as `\DDD` (RFC 1035 section 5.1). The root is ".".
+    pub name: String,
+    /// The type that is asked for, as its number: 1 is A, 28 is AAAA.
+    pub kind: u16,
+}
+
+/// What a DNS answer says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The response code of the header (RFC 1035 section 4.1.1): 0 is success, 3 is "no such name".
+    pub code: u8,
+    /// Records in the answer section.
+    pub records: u16,
+}
+
+/// What a discarded packet says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PacketEnds {
+    /// Protocol number of the transport header (IANA).
+    pub protocol: u8,
+    /// Its source.
+    pub source: IpAddr,
+    /// Its destination.
+    pub destination: IpAddr,
+    /// Source and destination port of TCP and UDP, where they can be read.
+    pub ports: Option<(u16, u16)>,
+}
