@@ -64,6 +64,7 @@ mod busy_poll;
 mod datagrams;
 mod error;
 mod forwards;
+mod log;
 mod mail;
 mod members;
 mod train;
@@ -202,6 +203,7 @@ impl Reactor {
     /// Why the loop cannot go on.
     pub(crate) fn run(&mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(EVENTS_CAP);
+        self.start_log();
         loop {
             let now = self.wait(&mut events)?;
             let found = self.note_events(&events, now);
@@ -216,12 +218,14 @@ impl Reactor {
                 self.is_batch_spent = false;
             }
             if found.is_woken && self.read_mail(now) == Next::End {
+                self.write_log();
                 return Ok(());
             }
             if self.stack.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.stack.handle_timeout(now);
             }
             self.turn(now)?;
+            self.write_log();
         }
     }
 

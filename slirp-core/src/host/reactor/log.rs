@@ -1,0 +1,162 @@
+//! The lines of the log about flows, names and discards.
+//!
+//! Owns what is asked of the stack's events, and how each becomes one line: flows and names at
+//! debug, discards at trace. Guest addresses and names are in lines of these two levels alone, and
+//! payload in none. What the events mean is in [`journal`](crate::journal).
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::wire::IpProtocol;
+use tracing::field::{DisplayValue, display};
+use tracing::{Level, debug, enabled, trace};
+
+use super::Reactor;
+use crate::event::FlowId;
+use crate::journal::{Detail, Ends, Event, PacketEnds, Peer, Question, Refusal, Report};
+use crate::policy::Protocol;
+use crate::service::dns::Asker;
+
+impl Reactor {
+    /// Asks the stack for what the log takes. A level that is turned on later goes unnoticed.
+    pub(super) fn start_log(&mut self) {
+        self.stack.set_detail(if enabled!(Level::TRACE) {
+            Detail::Discards
+        } else if enabled!(Level::DEBUG) {
+            Detail::Flows
+        } else {
+            Detail::Nothing
+        });
+    }
+
+    /// Writes what has happened since the last turn.
+    pub(super) fn write_log(&mut self) {
+        while let Some(Report { lost, event }) = self.stack.poll_event() {
+            if lost > 0 {
+                debug!(lost, "events are missing here: too many in one turn");
+            }
+            write(event);
+        }
+    }
+}
+
+fn write(event: Event) {
+    match event {
+        Event::Opened { flow, ends, peer } => {
+            let Ends { guest, remote, .. } = ends;
+            let (flow, protocol) = (number(flow), protocol(ends.protocol));
+            match peer {
+                Peer::Host(to) => debug!(flow, protocol, %guest, %remote, %to, "flow opened"),
+                Peer::Resolver => {
+                    debug!(flow, protocol, %guest, %remote, to = "dns", "flow opened")
+                }
+                Peer::Forwarded { rule, client } => {
+                    let rule = rule.0;
+                    debug!(flow, protocol, %guest, %remote, %client, rule, "inbound flow opened");
+                }
+            }
+        }
+        Event::Connected { flow, ends: Ends { guest, remote, .. }, after } => {
+            debug!(flow = number(flow), %guest, %remote, ?after, "flow connected");
+        }
+        Event::Refused { flow, ends, by } => {
+            let Ends { guest, remote, .. } = ends;
+            let (flow, protocol) = (flow.map(number), protocol(ends.protocol));
+            let (by, reason) = match by {
+                Refusal::Policy(reason) => ("policy", reason.as_str()),
+                Refusal::Limit(reason) => ("limit", reason.as_str()),
+                Refusal::Host(error) => ("host", error.as_str()),
+                Refusal::EchoNotPermitted => ("host", "echo_not_permitted"),
+            };
+            debug!(flow, protocol, %guest, %remote, by, reason, "flow refused");
+        }
+        Event::Unsent { flow, ends, error, count } => {
+            let Ends { guest, remote, .. } = ends;
+            let (flow, protocol, reason) = (number(flow), protocol(ends.protocol), error.as_str());
+            debug!(flow, protocol, %guest, %remote, reason, count, "datagrams not sent");
+        }
+        Event::Closed { flow, ends, ending, age, traffic } => {
+            let Ends { guest, remote, .. } = ends;
+            let (flow, protocol, reason) = (number(flow), protocol(ends.protocol), ending.as_str());
+            let (to_guest, to_host) = (traffic.to_guest, traffic.from_guest);
+            debug!(
+                flow, protocol, %guest, %remote, reason, ?age, to_guest, to_host, "flow closed"
+            );
+        }
+        Event::Asked { query, asker, member, question } => {
+            let (guest, flow, transport) = origin(&asker);
+            let (query, member) = (query.0, member.map(|member| member.0));
+            let (name, kind) = words(question.as_ref());
+            debug!(query, guest, flow, member, transport, name, kind, "name asked");
+        }
+        Event::Answered { query, asker, member, question, answer, after } => {
+            let (guest, flow, _) = origin(&asker);
+            let (query, member) = (query.0, member.map(|member| member.0));
+            let (name, kind) = words(question.as_ref());
+            match answer {
+                Some(answer) => {
+                    let (code, records) = (answer.code, answer.records);
+                    debug!(
+                        query,
+                        guest,
+                        flow,
+                        member,
+                        name,
+                        kind,
+                        code,
+                        records,
+                        ?after,
+                        "name answered"
+                    );
+                }
+                None => {
+                    debug!(query, guest, flow, member, name, kind, ?after, "name not answered");
+                }
+            }
+        }
+        Event::Discarded { reason, packet } => {
+            let reason = reason.as_str();
+            match packet {
+                Some(PacketEnds { protocol, source, destination, ports }) => {
+                    let protocol = display(IpProtocol::from(protocol));
+                    let (from, to) = ports.unzip();
+                    let (source, destination) = (with(source, from), with(destination, to));
+                    trace!(reason, protocol, source, destination, "discard");
+                }
+                None => trace!(reason, "discard"),
+            }
+        }
+    }
+}
+
+/// The part of a flow's name that is not used again.
+const fn number(flow: FlowId) -> u32 {
+    flow.generation
+}
+
+const fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Echo => "icmp",
+    }
+}
+
+/// The guest's address or its flow, and the transport.
+fn origin(asker: &Asker) -> (Option<DisplayValue<SocketAddr>>, Option<u32>, &'static str) {
+    match *asker {
+        Asker::Udp { guest, .. } => (Some(display(guest)), None, "udp"),
+        Asker::Tcp { flow } => (None, Some(number(flow)), "tcp"),
+    }
+}
+
+/// The name and the number of the type that were asked for.
+fn words(question: Option<&Question>) -> (&str, Option<u16>) {
+    question.map_or(("(unreadable)", None), |question| (&question.name, Some(question.kind)))
+}
+
+/// An address, with the port where there is one.
+fn with(address: IpAddr, port: Option<u16>) -> DisplayValue<String> {
+    display(
+        port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string()),
+    )
+}
