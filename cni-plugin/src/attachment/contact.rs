@@ -16,7 +16,7 @@ use super::error::Error;
 use super::message::{COMMIT, ClientRequest, Ended, Info, receive_answer};
 use super::{frame, open};
 
-/// How long a keeper may take to say something about itself (arbitrary; it takes microseconds).
+/// How long a keeper may take to answer a question about itself (arbitrary; it takes microseconds).
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a keeper may take to bring the network up (arbitrary; it takes some 50 ms).
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);

@@ -212,7 +212,7 @@ pub(crate) mod tests {
         assert_eq!(request.configuration().ipv6.unwrap().address.to_string(), "fd00::8");
     }
 
-    /// A request as the processes and records of version 0.1.0 have it.
+    /// A request in the form of processes and records of version 0.1.0.
     pub(crate) fn written() -> Value {
         json!({
             "containerID": "c1",

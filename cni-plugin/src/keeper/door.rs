@@ -30,10 +30,10 @@ impl Door {
     /// Listens at `path`. Its folder is closed to other users.
     ///
     /// # Errors
-    /// Those of bind(2).
+    /// The errors of bind(2).
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // A process that was killed leaves its socket behind. A living one cannot be there: the
-        // lock is held by whoever starts us.
+        // A killed process leaves its socket behind. There is no living one, because our starter
+        // holds the lock.
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;

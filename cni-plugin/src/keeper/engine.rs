@@ -202,12 +202,12 @@ mod tests {
         let mut request = example();
         request.log_file = None;
         let order = json!({ "request": request, "apiSocket": "/none", "userNamespace": false });
-        assert!(refusal(None, &[]).starts_with("the engine was told nothing: "));
+        assert!(refusal(None, &[]).starts_with("the engine got no request: "));
         assert_eq!(
             refusal(Some(json!({})), &[]),
             "the request cannot be read: missing field `request` at line 1 column 2"
         );
-        assert!(refusal(Some(order.clone()), &[]).starts_with("the engine was told nothing: "));
+        assert!(refusal(Some(order.clone()), &[]).starts_with("the engine got no request: "));
         assert!(refusal(Some(order), &["/dev/null"]).contains("TAP"));
     }
 

@@ -47,7 +47,7 @@ use crate::attachment::error::{Error, Kind};
 use crate::attachment::message::{self, Device, Done, HostNetns, NetworkOrder, NetworkRequest};
 use crate::attachment::request::{Addresses, Request};
 
-/// Clients at one time: all members, and as many who are about to join.
+/// Clients at one time: all members, and as many clients that are about to join.
 const CLIENTS_CAP: usize = 2 * slirp_core::member::MEMBERS_CAP;
 
 /// Runs as the process of a network. Its request comes over standard input, a socket that stays its

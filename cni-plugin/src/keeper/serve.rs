@@ -22,8 +22,8 @@ use crate::attachment::record::Record;
 use crate::attachment::request::Addresses;
 use crate::attachment::store::Files;
 
-/// How long a container may seem to be gone before it is: a runtime may be about to move it, or to
-/// bind its namespace elsewhere (arbitrary).
+/// How long a container must seem to be gone before it counts as gone: a runtime may be about to
+/// move it, or to bind its namespace elsewhere (arbitrary).
 const GRACE: Duration = Duration::from_millis(250);
 
 /// A served attachment.

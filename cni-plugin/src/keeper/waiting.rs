@@ -35,7 +35,8 @@ use crate::attachment::store::Files;
 /// How long the second hook may take to connect (arbitrary: only other hooks run between the two,
 /// and runtimes give them seconds).
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Processes between the container's first and the hook (arbitrary: a shell or two).
+/// Most generations of processes between the container's first one and the hook (arbitrary: a shell
+/// or two).
 const DESCENT_CAP: usize = 8;
 
 /// What the second hook has handed over.

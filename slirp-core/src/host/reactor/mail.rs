@@ -1,4 +1,4 @@
-//! Messages of other threads to the loop: what they ask for, and what the answers are.
+//! Messages of other threads to the loop, and their answers.
 //!
 //! Owns the reading of the [mailbox](crate::host::mailbox). Most messages come from a
 //! [`Handle`](crate::host::handle::Handle), DNS answers from the control thread.
