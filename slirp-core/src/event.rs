@@ -6,6 +6,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use crate::mac::MacAddr;
+
 /// Identifier of one flow: an index that is reused, with a generation that is not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowId {
@@ -42,6 +44,26 @@ pub enum DnsTransport {
     Udp,
     /// A message on a TCP connection; any length up to 65,535 bytes.
     Tcp,
+}
+
+/// Where a query came from, and so where its answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum QueryOrigin {
+    /// A datagram.
+    Udp {
+        /// Source of the query.
+        guest: SocketAddr,
+        /// The virtual address that was asked; the answer comes from it.
+        server: SocketAddr,
+        /// Link-layer source of the query, destination of the answer.
+        guest_mac: MacAddr,
+    },
+    /// A message on a TCP connection.
+    Tcp {
+        /// The connection; it may be gone when the answer arrives.
+        flow: FlowId,
+    },
 }
 
 /// Something that the stack asks the host side to do.

@@ -13,12 +13,10 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId, ForwardId, HostError};
-use crate::flow::Traffic;
+use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
-
-pub use crate::service::dns::Asker;
+use crate::traffic::Traffic;
 
 /// How much a stack tells.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -104,7 +102,7 @@ pub enum Event {
         /// Name of the query. A repeated query has the name of the first one.
         query: DnsQueryId,
         /// Who asked, and over which transport.
-        asker: Asker,
+        origin: QueryOrigin,
         /// The member of a shared network that asked.
         member: Option<MemberId>,
         /// What was asked; `None` if it cannot be read.
@@ -115,7 +113,7 @@ pub enum Event {
         /// Name of the query.
         query: DnsQueryId,
         /// Who asked, and over which transport.
-        asker: Asker,
+        origin: QueryOrigin,
         /// The member of a shared network that asked.
         member: Option<MemberId>,
         /// What was asked; `None` if it cannot be read.

@@ -193,12 +193,14 @@ mod sys;
 mod tcp;
 pub mod time;
 mod timer;
+mod traffic;
 mod wire;
 
-pub use flow::{FlowState, FlowSummary, HostStream, Traffic, Transfer};
+pub use flow::{FlowState, FlowSummary, HostStream, Transfer};
 #[cfg(feature = "host")]
 pub use host::{dns, link};
 pub use mac::MacAddr;
+pub use traffic::Traffic;
 
 /// The program in README.md compiles.
 #[cfg(all(doctest, feature = "host"))]

@@ -9,15 +9,15 @@ pub(crate) mod echo;
 pub(crate) mod inbound_udp;
 pub(crate) mod permit;
 mod question;
+mod state;
 pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod tcp;
-mod traffic;
 mod transfer;
 pub(crate) mod udp;
 
-pub use summary::{FlowState, FlowSummary};
-pub use traffic::Traffic;
+pub use state::FlowState;
+pub use summary::FlowSummary;
 pub use transfer::{HostStream, Transfer};
 
 use core::net::SocketAddr;

@@ -1,50 +1,19 @@
 //! What a flow looks like from outside: the rows of a list for people and programs.
 //!
-//! Owns the words for the states of flows. Reading a row changes nothing. How often a program may
-//! ask is left to the caller.
+//! Owns what a row has. Reading a row changes nothing. How often a program may ask is left to the
+//! caller.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::table::Entry;
-use super::{Flow, Traffic};
+use super::{Flow, FlowState};
 use crate::config::Timeouts;
 use crate::event::FlowId;
 use crate::journal::Ends;
 use crate::policy::Protocol;
 use crate::time::Instant;
-
-/// Where a flow stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum FlowState {
-    /// The host is connecting to the remote.
-    Connecting,
-    /// A remote has come, and the guest's link-layer address is asked for.
-    Locating,
-    /// The guest has not finished the handshake.
-    Handshaking,
-    /// Open; the only state of a UDP or echo flow.
-    Open,
-    /// Open and idle for so long that its memory has been given back.
-    Parked,
-    /// One direction has ended, or both.
-    Closing,
-}
-
-impl FlowState {
-    /// The word for it, in lower case.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Locating => "locating",
-            Self::Handshaking => "handshaking",
-            Self::Open => "open",
-            Self::Parked => "parked",
-            Self::Closing => "closing",
-        }
-    }
-}
+use crate::traffic::Traffic;
 
 /// One flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

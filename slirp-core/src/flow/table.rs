@@ -23,10 +23,11 @@ use super::inbound_udp::InboundUdp;
 use super::permit::Permit;
 use super::tcp::TcpFlow;
 use super::udp::UdpFlow;
-use super::{Flow, FlowKey, Traffic};
+use super::{Flow, FlowKey};
 use crate::event::FlowId;
 use crate::journal::Ends;
 use crate::time::Instant;
+use crate::traffic::Traffic;
 
 /// A flow with what the table keeps beside it.
 pub(crate) struct Entry {

@@ -61,14 +61,14 @@ use self::awake::{Awake, Turn};
 use self::keep_alive::KeepAlive;
 use super::GuestSide;
 use super::eager::FirstSpeaker;
-use super::summary::FlowState;
-use super::traffic::Traffic;
+use super::state::FlowState;
 use super::transfer::HostStream;
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::journal::Ending;
 use crate::tcp::{Engine, LinkAddresses, Parked, Segment, Syn};
 use crate::time::Instant;
+use crate::traffic::Traffic;
 use crate::wire::MacAddr;
 
 pub(crate) use acknowledgement::ACK_HOLD;

@@ -37,10 +37,11 @@ pub use builder::{BUSY_POLL, Builder, MTU_MAX, MTU_MIN, StartError};
 pub use calls::{member_system_calls, system_calls};
 pub use running::Instance;
 
+pub use crate::Traffic;
 pub use crate::control::server::ApiSocket;
 pub use crate::event::ForwardId;
 #[doc(no_inline)]
-pub use crate::flow::{FlowState, FlowSummary, Traffic};
+pub use crate::flow::{FlowState, FlowSummary};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
 #[doc(no_inline)]

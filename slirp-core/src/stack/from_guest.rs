@@ -12,7 +12,7 @@ use smoltcp::wire::IpProtocol;
 use super::Stack;
 use super::link::Outcome;
 use crate::discard::DiscardReason;
-use crate::event::{Datagram, Envelope, FlowId, Origin};
+use crate::event::{Datagram, Envelope, FlowId, Origin, QueryOrigin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
@@ -20,7 +20,6 @@ use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::journal::{Ends, PacketEnds, Peer, Refusal};
 use crate::member::MemberId;
 use crate::policy::{EchoTarget, Protocol, Target};
-use crate::service::dns::Asker;
 use crate::service::echo::handle_echo_request;
 use crate::share::Holder;
 use crate::time::Instant;
@@ -289,11 +288,14 @@ impl Stack {
         let translated_dst = match self.config.policy.udp(&self.config.plan, original_dst) {
             Ok(Target::Host(translated_dst)) => translated_dst,
             Ok(Target::Resolver) => {
-                let asker =
-                    Asker::Udp { guest: guest.address, server: original_dst, guest_mac: guest.mac };
+                let origin = QueryOrigin::Udp {
+                    guest: guest.address,
+                    server: original_dst,
+                    guest_mac: guest.mac,
+                };
                 let holder = self.admission.holder(guest.address.ip());
                 let query = &arrival.packet[payload];
-                let asked = self.dns.ask(asker, holder, query, &mut self.stats, now);
+                let asked = self.dns.ask(origin, holder, query, &mut self.stats, now);
                 self.deliver_dns();
                 asked?;
                 return Ok(None);

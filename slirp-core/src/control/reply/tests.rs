@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::*;
 use crate::control::protocol::{Request, parse};
 use crate::event::FlowId;
-use crate::flow::{FlowState, Traffic};
+use crate::flow::FlowState;
 use crate::plan::{AssumedGuest, Ipv6Plan};
+use crate::traffic::Traffic;
 
 #[test]
 fn replies_that_clients_know_are_exact() {

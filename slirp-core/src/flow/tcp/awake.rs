@@ -8,11 +8,11 @@ use super::keep_alive::KeepAlive;
 use crate::discard::DiscardReason;
 use crate::flow::eager::FirstSpeaker;
 use crate::flow::question::Question;
-use crate::flow::traffic::Traffic;
 use crate::flow::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
 use crate::journal::Ending;
 use crate::tcp::{Connection, Engine, Segment};
 use crate::time::Instant;
+use crate::traffic::Traffic;
 
 /// What a flow has only while its connection has a socket and rings.
 pub(super) struct Awake {

@@ -11,10 +11,9 @@ use tracing::field::{DisplayValue, display};
 use tracing::{Level, debug, enabled, trace};
 
 use super::Reactor;
-use crate::event::FlowId;
+use crate::event::{FlowId, QueryOrigin};
 use crate::journal::{Detail, Ends, Event, PacketEnds, Peer, Question, Refusal, Report};
 use crate::policy::Protocol;
-use crate::service::dns::Asker;
 
 impl Reactor {
     /// Asks the stack for what the log takes. A level that is turned on later goes unnoticed.
@@ -82,14 +81,14 @@ fn write(event: Event) {
                 flow, protocol, %guest, %remote, reason, ?age, to_guest, to_host, "flow closed"
             );
         }
-        Event::Asked { query, asker, member, question } => {
-            let (guest, flow, transport) = origin(&asker);
+        Event::Asked { query, origin, member, question } => {
+            let (guest, flow, transport) = source_of(&origin);
             let (query, member) = (query.0, member.map(|member| member.0));
             let (name, kind) = words(question.as_ref());
             debug!(query, guest, flow, member, transport, name, kind, "name asked");
         }
-        Event::Answered { query, asker, member, question, answer, after } => {
-            let (guest, flow, _) = origin(&asker);
+        Event::Answered { query, origin, member, question, answer, after } => {
+            let (guest, flow, _) = source_of(&origin);
             let (query, member) = (query.0, member.map(|member| member.0));
             let (name, kind) = words(question.as_ref());
             match answer {
@@ -142,10 +141,12 @@ const fn protocol(protocol: Protocol) -> &'static str {
 }
 
 /// The guest's address or its flow, and the transport.
-fn origin(asker: &Asker) -> (Option<DisplayValue<SocketAddr>>, Option<u32>, &'static str) {
-    match *asker {
-        Asker::Udp { guest, .. } => (Some(display(guest)), None, "udp"),
-        Asker::Tcp { flow } => (None, Some(number(flow)), "tcp"),
+fn source_of(
+    origin: &QueryOrigin,
+) -> (Option<DisplayValue<SocketAddr>>, Option<u32>, &'static str) {
+    match *origin {
+        QueryOrigin::Udp { guest, .. } => (Some(display(guest)), None, "udp"),
+        QueryOrigin::Tcp { flow } => (None, Some(number(flow)), "tcp"),
     }
 }
 

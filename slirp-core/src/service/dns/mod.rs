@@ -44,36 +44,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, DnsTransport, FlowId, HostAction};
+use crate::event::{DnsQueryId, DnsTransport, HostAction, QueryOrigin};
 use crate::journal::Event;
 use crate::member::MemberId;
 use crate::share::{Holder, Shares};
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 pub(crate) use framer::DnsTcpFramer;
 use message::{QueryShape, ResponseCode};
 pub(crate) use names::MemberNames;
-
-/// Where a query came from, and so where its answer goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Asker {
-    /// A datagram.
-    Udp {
-        /// Source of the query.
-        guest: SocketAddr,
-        /// The virtual address that was asked; the answer comes from it.
-        server: SocketAddr,
-        /// Link-layer source of the query, destination of the answer.
-        guest_mac: MacAddr,
-    },
-    /// A message on a TCP connection.
-    Tcp {
-        /// The connection; it may be gone when the answer arrives.
-        flow: FlowId,
-    },
-}
 
 /// What identifies a repeated UDP query.
 type UdpKey = (SocketAddr, SocketAddr, u16);
@@ -94,7 +73,7 @@ pub(crate) struct DnsService {
     /// Queries that the host side has not taken yet.
     to_host: VecDeque<HostAction>,
     /// Answers that were made here.
-    made_here: VecDeque<(Asker, Vec<u8>)>,
+    made_here: VecDeque<(QueryOrigin, Vec<u8>)>,
     /// What a listener is to hear, if there is one.
     events: Option<VecDeque<Event>>,
     /// Names that are answered here.
@@ -103,7 +82,7 @@ pub(crate) struct DnsService {
 
 #[derive(Debug)]
 struct InFlight {
-    asker: Asker,
+    origin: QueryOrigin,
     holder: Holder,
     message: Vec<u8>,
     shape: QueryShape,
@@ -141,7 +120,7 @@ impl DnsService {
     /// [`surplus`](Self::surplus).
     pub(crate) fn handle_query(
         &mut self,
-        asker: Asker,
+        origin: QueryOrigin,
         holder: Option<MemberId>,
         message: &[u8],
         now: Instant,
@@ -149,12 +128,12 @@ impl DnsService {
         if !message::is_query(message) {
             return Err(DiscardReason::DnsMessageInvalid);
         }
-        let key = udp_key(&asker, message);
+        let key = udp_key(&origin, message);
         if let Some(id) = key.and_then(|key| self.udp.get(&key))
             && self.in_flight.get(id).is_some_and(|first| first.message == message)
         {
             let query = DnsQueryId(*id);
-            self.tell_asked(query, asker, holder, message);
+            self.tell_asked(query, origin, holder, message);
             return Ok(query);
         }
         if self.made_here.len() >= self.cap {
@@ -164,14 +143,14 @@ impl DnsService {
         self.next_id += 1;
         let Some(shape) = message::read_query(message) else {
             let answer = message::make_answer(message, None, ResponseCode::FormatError);
-            self.answer_here(DnsQueryId(id), asker, holder, message, answer);
+            self.answer_here(DnsQueryId(id), origin, holder, message, answer);
             return Ok(DnsQueryId(id));
         };
         if let Some(mut answer) = self.names.answer(message, &shape) {
-            if let Asker::Udp { .. } = asker {
+            if let QueryOrigin::Udp { .. } = origin {
                 answer = message::truncate_answer(answer, shape.udp_answer_cap());
             }
-            self.answer_here(DnsQueryId(id), asker, holder, message, answer);
+            self.answer_here(DnsQueryId(id), origin, holder, message, answer);
             return Ok(DnsQueryId(id));
         }
         if self.in_flight.len() + self.made_here.len() >= self.cap
@@ -179,19 +158,19 @@ impl DnsService {
         {
             return Err(DiscardReason::DnsQueriesExhausted);
         }
-        let transport = match asker {
-            Asker::Udp { .. } => DnsTransport::Udp,
-            Asker::Tcp { .. } => DnsTransport::Tcp,
+        let transport = match origin {
+            QueryOrigin::Udp { .. } => DnsTransport::Udp,
+            QueryOrigin::Tcp { .. } => DnsTransport::Tcp,
         };
         let query = DnsQueryId(id);
-        self.tell_asked(query, asker, holder, message);
+        self.tell_asked(query, origin, holder, message);
         let message = message.to_vec();
         self.to_host.push_back(HostAction::QueryDns { query, transport, message: message.clone() });
         if let Some(key) = key {
             self.udp.insert(key, id);
         }
         let expires_at = now + self.timeout;
-        let asked = InFlight { asker, holder, message, shape, asked_at: now, expires_at };
+        let asked = InFlight { origin, holder, message, shape, asked_at: now, expires_at };
         self.in_flight.insert(id, asked);
         self.shares.add(holder, 1);
         Ok(query)
@@ -217,7 +196,7 @@ impl DnsService {
         query: DnsQueryId,
         answer: Option<Vec<u8>>,
         now: Instant,
-    ) -> Option<(Asker, Vec<u8>)> {
+    ) -> Option<(QueryOrigin, Vec<u8>)> {
         let done = self.take(query.0)?;
         let answer = answer.filter(|answer| message::is_answer(answer));
         self.tell_answered(query, &done, answer.as_deref(), now);
@@ -225,10 +204,10 @@ impl DnsService {
             return Some(done.into_failure());
         };
         answer[..2].copy_from_slice(&message::message_id(&done.message).to_be_bytes());
-        if let Asker::Udp { .. } = done.asker {
+        if let QueryOrigin::Udp { .. } = done.origin {
             answer = message::truncate_answer(answer, done.shape.udp_answer_cap());
         }
-        Some((done.asker, answer))
+        Some((done.origin, answer))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -258,7 +237,7 @@ impl DnsService {
     }
 
     /// The next answer that was made without the host side.
-    pub(crate) fn poll_answer(&mut self) -> Option<(Asker, Vec<u8>)> {
+    pub(crate) fn poll_answer(&mut self) -> Option<(QueryOrigin, Vec<u8>)> {
         self.made_here.pop_front()
     }
 
@@ -287,25 +266,31 @@ impl DnsService {
     fn answer_here(
         &mut self,
         query: DnsQueryId,
-        asker: Asker,
+        origin: QueryOrigin,
         member: Holder,
         message: &[u8],
         answer: Vec<u8>,
     ) {
-        self.tell_asked(query, asker, member, message);
+        self.tell_asked(query, origin, member, message);
         if let Some(events) = &mut self.events {
             let (question, answer) =
                 (message::first_question(message), message::read_answer(&answer));
             let after = Duration::ZERO;
-            events.push_back(Event::Answered { query, asker, member, question, answer, after });
+            events.push_back(Event::Answered { query, origin, member, question, answer, after });
         }
-        self.made_here.push_back((asker, answer));
+        self.made_here.push_back((origin, answer));
     }
 
-    fn tell_asked(&mut self, query: DnsQueryId, asker: Asker, member: Holder, message: &[u8]) {
+    fn tell_asked(
+        &mut self,
+        query: DnsQueryId,
+        origin: QueryOrigin,
+        member: Holder,
+        message: &[u8],
+    ) {
         if let Some(events) = &mut self.events {
             let question = message::first_question(message);
-            events.push_back(Event::Asked { query, asker, member, question });
+            events.push_back(Event::Asked { query, origin, member, question });
         }
     }
 
@@ -319,7 +304,7 @@ impl DnsService {
         if let Some(events) = &mut self.events {
             events.push_back(Event::Answered {
                 query,
-                asker: done.asker,
+                origin: done.origin,
                 member: done.holder,
                 question: message::first_question(&done.message),
                 answer: answer.and_then(message::read_answer),
@@ -331,7 +316,7 @@ impl DnsService {
     fn take(&mut self, id: u64) -> Option<InFlight> {
         let done = self.in_flight.remove(&id)?;
         self.shares.remove(done.holder, 1);
-        if let Some(key) = udp_key(&done.asker, &done.message)
+        if let Some(key) = udp_key(&done.origin, &done.message)
             && self.udp.get(&key) == Some(&id)
         {
             self.udp.remove(&key);
@@ -341,19 +326,21 @@ impl DnsService {
 }
 
 impl InFlight {
-    fn into_failure(self) -> (Asker, Vec<u8>) {
+    fn into_failure(self) -> (QueryOrigin, Vec<u8>) {
         let code = ResponseCode::ServerFailure;
         let mut answer = message::make_answer(&self.message, Some(&self.shape), code);
-        if let Asker::Udp { .. } = self.asker {
+        if let QueryOrigin::Udp { .. } = self.origin {
             answer = message::truncate_answer(answer, self.shape.udp_answer_cap());
         }
-        (self.asker, answer)
+        (self.origin, answer)
     }
 }
 
-fn udp_key(asker: &Asker, message: &[u8]) -> Option<UdpKey> {
-    match *asker {
-        Asker::Udp { guest, server, .. } => Some((guest, server, message::message_id(message))),
-        Asker::Tcp { .. } => None,
+fn udp_key(origin: &QueryOrigin, message: &[u8]) -> Option<UdpKey> {
+    match *origin {
+        QueryOrigin::Udp { guest, server, .. } => {
+            Some((guest, server, message::message_id(message)))
+        }
+        QueryOrigin::Tcp { .. } => None,
     }
 }

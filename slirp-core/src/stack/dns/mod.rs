@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId, HostAction};
+use crate::event::{DnsQueryId, FlowId, HostAction, QueryOrigin};
 use crate::journal::Event;
 use crate::member::{Member, MemberId};
-use crate::service::dns::{Asker, DnsService};
+use crate::service::dns::DnsService;
 use crate::share::Holder;
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -56,20 +56,20 @@ impl DnsRelay {
     /// Why it was discarded.
     pub(super) fn ask(
         &mut self,
-        asker: Asker,
+        origin: QueryOrigin,
         holder: Holder,
         message: &[u8],
         stats: &mut Stats,
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let mut asked = self.service.handle_query(asker, holder, message, now);
+        let mut asked = self.service.handle_query(origin, holder, message, now);
         if asked == Err(DiscardReason::DnsQueriesExhausted)
             && let Some(query) = self.service.surplus(holder)
         {
             stats.discards.count(DiscardReason::DnsQueriesExhausted);
             self.handle_answer(query, None, now);
             self.wants.push_back(Want::Host(HostAction::CancelDns { query }));
-            asked = self.service.handle_query(asker, holder, message, now);
+            asked = self.service.handle_query(origin, holder, message, now);
         }
         asked?;
         stats.dns_queries += 1;
@@ -83,8 +83,8 @@ impl DnsRelay {
         answer: Option<Vec<u8>>,
         now: Instant,
     ) {
-        if let Some((asker, answer)) = self.service.handle_answer(query, answer, now) {
-            self.answer(asker, answer);
+        if let Some((origin, answer)) = self.service.handle_answer(query, answer, now) {
+            self.answer(origin, answer);
         }
     }
 
@@ -108,7 +108,7 @@ impl DnsRelay {
         let (holder, messages) = (stream.holder, stream.take_messages());
         self.streams.recount(flow);
         for message in messages {
-            if let Err(reason) = self.ask(Asker::Tcp { flow }, holder, &message, stats, now) {
+            if let Err(reason) = self.ask(QueryOrigin::Tcp { flow }, holder, &message, stats, now) {
                 stats.discards.count(reason);
                 if let Some(stream) = self.streams.get_mut(flow) {
                     stream.handle_discard();
@@ -128,10 +128,10 @@ impl DnsRelay {
             if let Some(want) = self.wants.pop_front() {
                 return Some(want);
             }
-            let Some((asker, answer)) = self.service.poll_answer() else {
+            let Some((origin, answer)) = self.service.poll_answer() else {
                 return self.service.poll_action().map(Want::Host);
             };
-            self.answer(asker, answer);
+            self.answer(origin, answer);
         }
     }
 
@@ -167,13 +167,13 @@ impl DnsRelay {
         self.service.names.remove(id);
     }
 
-    fn answer(&mut self, asker: Asker, answer: Vec<u8>) {
-        match asker {
-            Asker::Udp { guest, server, guest_mac } => {
+    fn answer(&mut self, origin: QueryOrigin, answer: Vec<u8>) {
+        match origin {
+            QueryOrigin::Udp { guest, server, guest_mac } => {
                 let answer = Want::Answer { from: server, to: guest, mac: guest_mac, answer };
                 self.wants.push_back(answer);
             }
-            Asker::Tcp { flow } => {
+            QueryOrigin::Tcp { flow } => {
                 let Some(holder) = self.streams.get_mut(flow).map(|stream| stream.holder) else {
                     return;
                 };
@@ -224,8 +224,8 @@ mod tests {
         let mut relay = DnsRelay::new(&StackConfig::default());
         let (guest, server) = (([10, 0, 2, 100], 4000).into(), ([10, 0, 2, 3], 53).into());
         let guest_mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        let (mut stats, asker) = (Stats::default(), Asker::Udp { guest, server, guest_mac });
-        relay.ask(asker, None, &query(7), &mut stats, NOW).unwrap();
+        let (mut stats, origin) = (Stats::default(), QueryOrigin::Udp { guest, server, guest_mac });
+        relay.ask(origin, None, &query(7), &mut stats, NOW).unwrap();
         assert_eq!(stats.dns_queries, 1);
         let asked = wants(&mut relay);
         let [Want::Host(HostAction::QueryDns { query: id, .. })] = asked[..] else {
@@ -252,8 +252,8 @@ mod tests {
         assert!(relay.stream(flow(0)).is_none() && relay.stream(flow(2)).is_some());
         let mut stats = Stats::default();
         for index in [1, 2] {
-            let asker = Asker::Tcp { flow: flow(index) };
-            relay.ask(asker, None, &query(1), &mut stats, NOW).unwrap();
+            let origin = QueryOrigin::Tcp { flow: flow(index) };
+            relay.ask(origin, None, &query(1), &mut stats, NOW).unwrap();
         }
         relay.forget(flow(1));
         assert_eq!(wants(&mut relay).len(), 2);

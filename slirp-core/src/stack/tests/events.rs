@@ -1,16 +1,15 @@
 //! What a listener hears of flows, names and discards.
 
 use super::*;
-use crate::event::{Datagram, Origin};
-use crate::flow::Traffic;
+use crate::event::{Datagram, Origin, QueryOrigin};
 use crate::journal::{
     Answer, Detail, Ending, Ends, Event, PacketEnds, Peer, Question, Refusal, Report,
 };
 use crate::member::Member;
 use crate::policy::Protocol;
-use crate::service::dns::Asker;
 use crate::switch::Released;
 use crate::tcp::tests::packet::{FIN, RST};
+use crate::traffic::Traffic;
 use crate::wire::icmp::emit_echo_quote;
 use crate::wire::udp::emit_datagram;
 
@@ -341,8 +340,8 @@ fn question(name: &str) -> Option<Question> {
 
 const SERVER: &str = "10.0.2.3:53";
 
-fn asker() -> Asker {
-    Asker::Udp { guest: address(GUEST), server: address(SERVER), guest_mac: MAC }
+fn origin() -> QueryOrigin {
+    QueryOrigin::Udp { guest: address(GUEST), server: address(SERVER), guest_mac: MAC }
 }
 
 #[test]
@@ -351,8 +350,8 @@ fn names_are_told_with_what_became_of_them() {
     datagram(&mut ladder, GUEST, SERVER, &query(b"\x03www\x07example"));
     ladder.turn();
     let (query_id, message) = ladder.queries.pop().unwrap();
-    let (asker, member, question) = (asker(), None, question("www.example"));
-    let asked = Event::Asked { query: query_id, asker, member, question: question.clone() };
+    let (origin, member, question) = (origin(), None, question("www.example"));
+    let asked = Event::Asked { query: query_id, origin, member, question: question.clone() };
     assert_eq!(events(&mut ladder), [asked], "no flow is opened for a datagram");
     ladder.pass(Duration::from_millis(20));
     let mut reply = message;
@@ -360,7 +359,7 @@ fn names_are_told_with_what_became_of_them() {
     ladder.stack.handle_dns_answer(query_id, Some(reply), ladder.now);
     let answer = Some(Answer { code: 3, records: 2 });
     let after = Duration::from_millis(20);
-    let answered = Event::Answered { query: query_id, asker, member, question, answer, after };
+    let answered = Event::Answered { query: query_id, origin, member, question, answer, after };
     assert_eq!(events(&mut ladder), [answered]);
 }
 
@@ -410,8 +409,8 @@ fn connection_to_the_resolver_is_a_flow_and_its_queries_name_it() {
     let framed = [&u16::try_from(message.len()).unwrap().to_be_bytes(), &message[..]].concat();
     talk.say(&mut ladder, ACK, &framed);
     let told = events(&mut ladder);
-    let [Event::Asked { asker, .. }] = told[..] else { panic!("{told:?}") };
-    assert_eq!(asker, Asker::Tcp { flow });
+    let [Event::Asked { origin, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!(origin, QueryOrigin::Tcp { flow });
 }
 
 #[test]

@@ -6,20 +6,19 @@ mod relay;
 
 use core::net::SocketAddr;
 
-use crate::event::FlowId;
-use crate::service::dns::Asker;
+use crate::event::{FlowId, QueryOrigin};
 use crate::wire::MacAddr;
 
-fn udp_asker(port: u16) -> Asker {
-    Asker::Udp {
+fn udp_origin(port: u16) -> QueryOrigin {
+    QueryOrigin::Udp {
         guest: SocketAddr::from(([10, 0, 2, 100], port)),
         server: SocketAddr::from(([10, 0, 2, 3], 53)),
         guest_mac: MacAddr([2, 0, 0, 0, 0, 1]),
     }
 }
 
-fn tcp_asker() -> Asker {
-    Asker::Tcp { flow: FlowId { index: 7, generation: 3 } }
+fn tcp_origin() -> QueryOrigin {
+    QueryOrigin::Tcp { flow: FlowId { index: 7, generation: 3 } }
 }
 
 /// A query for `example.test` of type A; `edns` is the UDP size and the DO bit of an OPT record.

@@ -38,12 +38,12 @@ fn service() -> DnsService {
 
 /// The data of the records of the answer that is made here; `None` for a query that is passed on.
 fn ask(service: &mut DnsService, query: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let asker = Asker::Udp {
+    let origin = QueryOrigin::Udp {
         guest: "10.0.2.100:5".parse().unwrap(),
         server: "10.0.2.3:53".parse().unwrap(),
         guest_mac: MacAddr([2, 0, 0, 0, 0, 100]),
     };
-    service.handle_query(asker, None, query, Instant::ZERO).unwrap();
+    service.handle_query(origin, None, query, Instant::ZERO).unwrap();
     if service.poll_action().is_some() {
         assert!(service.poll_answer().is_none());
         return None;
@@ -134,7 +134,7 @@ proptest::proptest! {
         let mut query = question("web", 1);
         query.truncate(HEADER);
         query.extend_from_slice(&bytes);
-        let asker = Asker::Tcp { flow: FlowId { index: 0, generation: 0 } };
-        let _ = service.handle_query(asker, None, &query, Instant::ZERO);
+        let origin = QueryOrigin::Tcp { flow: FlowId { index: 0, generation: 0 } };
+        let _ = service.handle_query(origin, None, &query, Instant::ZERO);
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{answer, query, tcp_asker, udp_asker};
+use super::{answer, query, tcp_origin, udp_origin};
 use crate::config::{StackConfig, Timeouts};
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, DnsTransport, HostAction};
@@ -15,14 +15,14 @@ fn service() -> DnsService {
 }
 
 fn ask(service: &mut DnsService, port: u16, message: &[u8]) -> DnsQueryId {
-    service.handle_query(udp_asker(port), None, message, Instant::ZERO).unwrap()
+    service.handle_query(udp_origin(port), None, message, Instant::ZERO).unwrap()
 }
 
 #[test]
 fn query_reaches_the_host_side_as_it_came() {
     let mut service = service();
     let message = query(0x1234, Some((1400, true)));
-    let id = service.handle_query(tcp_asker(), None, &message, Instant::ZERO).unwrap();
+    let id = service.handle_query(tcp_origin(), None, &message, Instant::ZERO).unwrap();
     let action = HostAction::QueryDns { query: id, transport: DnsTransport::Tcp, message };
     assert_eq!(service.poll_action(), Some(action));
     assert_eq!(service.poll_action(), None);
@@ -32,9 +32,9 @@ fn query_reaches_the_host_side_as_it_came() {
 fn answer_gets_the_id_of_the_guest_and_nothing_else_changes() {
     let mut service = service();
     let id = ask(&mut service, 4000, &query(0x1234, None));
-    let (asker, bytes) =
+    let (origin, bytes) =
         service.handle_answer(id, Some(answer(0xfeed, 100, false)), Instant::ZERO).unwrap();
-    assert_eq!(asker, udp_asker(4000));
+    assert_eq!(origin, udp_origin(4000));
     assert_eq!(bytes, answer(0x1234, 100, false));
     assert!(service.is_empty());
     assert_eq!(service.handle_answer(id, None, Instant::ZERO), None);
@@ -90,7 +90,7 @@ fn long_answer_is_cut_to_what_the_guest_takes() {
 #[test]
 fn long_answer_over_tcp_is_not_cut() {
     let mut service = service();
-    let id = service.handle_query(tcp_asker(), None, &query(9, None), Instant::ZERO).unwrap();
+    let id = service.handle_query(tcp_origin(), None, &query(9, None), Instant::ZERO).unwrap();
     let (_, bytes) =
         service.handle_answer(id, Some(answer(1, 60_000, true)), Instant::ZERO).unwrap();
     assert_eq!(bytes, answer(9, 60_000, true));
@@ -124,8 +124,8 @@ fn unreadable_question_is_formerr_and_stays_here() {
         let mut service = service();
         ask(&mut service, 4000, &message);
         assert_eq!(service.poll_action(), None);
-        let (asker, bytes) = service.poll_answer().unwrap();
-        assert_eq!(asker, udp_asker(4000));
+        let (origin, bytes) = service.poll_answer().unwrap();
+        assert_eq!(origin, udp_origin(4000));
         assert_eq!(bytes, b"\0\x07\x81\x91\0\0\0\0\0\0\0\0");
         assert!(service.is_empty());
     }
@@ -153,7 +153,7 @@ fn message_that_is_no_query_is_discarded() {
     let mut service = service();
     let too_long = vec![0; 65_536];
     for message in [&[][..], &query(1, None)[..11], &answer(1, 4, false), &too_long] {
-        let result = service.handle_query(udp_asker(1), None, message, Instant::ZERO);
+        let result = service.handle_query(udp_origin(1), None, message, Instant::ZERO);
         assert_eq!(result, Err(DiscardReason::DnsMessageInvalid));
     }
     assert_eq!(service.poll_action(), None);
@@ -168,7 +168,7 @@ fn cap_holds_and_an_answer_makes_room() {
     // Answers that wait to be fetched count as well.
     let cut = query(7, None)[..20].to_vec();
     ask(&mut service, 2, &cut);
-    let refused = service.handle_query(udp_asker(3), None, &query(1, None), Instant::ZERO);
+    let refused = service.handle_query(udp_origin(3), None, &query(1, None), Instant::ZERO);
     assert_eq!(refused, Err(DiscardReason::DnsQueriesExhausted));
     // A retransmission is not a further query.
     assert_eq!(ask(&mut service, 1, &query(1, None)), first);
@@ -186,7 +186,7 @@ fn queries_count_for_the_member_that_asked_until_they_are_answered() {
     let mut service = DnsService::new(&config);
     let [a, b] = [1, 2].map(|id| Some(MemberId(id)));
     let mut ask = |holder, id| {
-        let asked = service.handle_query(tcp_asker(), holder, &query(id, None), Instant::ZERO);
+        let asked = service.handle_query(tcp_origin(), holder, &query(id, None), Instant::ZERO);
         while service.poll_action().is_some() {}
         asked
     };
@@ -197,7 +197,7 @@ fn queries_count_for_the_member_that_asked_until_they_are_answered() {
     ask(b, 4).unwrap();
     ask(None, 5).unwrap();
     service.handle_answer(first, None, Instant::ZERO).unwrap();
-    service.handle_query(tcp_asker(), a, &query(6, None), Instant::ZERO).unwrap();
+    service.handle_query(tcp_origin(), a, &query(6, None), Instant::ZERO).unwrap();
 }
 
 #[test]
@@ -207,12 +207,12 @@ fn query_without_answer_ends_in_servfail() {
     let later = Instant::from_micros(1_000);
     assert_eq!(service.poll_timeout(), None);
     let first = ask(&mut service, 1, &query(1, None));
-    service.handle_query(udp_asker(2), None, &query(2, None), later).unwrap();
+    service.handle_query(udp_origin(2), None, &query(2, None), later).unwrap();
     assert_eq!(service.poll_timeout(), Some(Instant::ZERO + timeout));
     assert_eq!(service.handle_timeout(later), 0);
     assert_eq!(service.handle_timeout(Instant::ZERO + timeout), 1);
-    let (asker, bytes) = service.poll_answer().unwrap();
-    assert_eq!(asker, udp_asker(1));
+    let (origin, bytes) = service.poll_answer().unwrap();
+    assert_eq!(origin, udp_origin(1));
     assert_eq!(bytes[3] & 0x0f, 2);
     assert_eq!(service.poll_answer(), None);
     assert_eq!(service.handle_answer(first, Some(answer(1, 1, false)), later), None);
@@ -237,7 +237,7 @@ proptest! {
                 message[at] = count % 4;
             }
         }
-        if let Ok(id) = service.handle_query(udp_asker(9), None, &message, Instant::ZERO) {
+        if let Ok(id) = service.handle_query(udp_origin(9), None, &message, Instant::ZERO) {
             let told = service
                 .handle_answer(id, Some(reply), Instant::ZERO)
                 .or_else(|| service.poll_answer());
