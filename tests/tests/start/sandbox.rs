@@ -426,7 +426,7 @@ fn loss_of_the_helper_stops_no_traffic() {
         .unwrap();
     wait_until(PATIENCE, "somebody says so", || {
         assert!(resolves_to(&world, 1), "what is known is kept");
-        slirp.stderr().contains("the process that reads resolv.conf has ended")
+        slirp.stderr().contains("the reader of resolv.conf has ended")
     });
     transfer(&world);
     slirp.signal(Signal::SIGTERM);
