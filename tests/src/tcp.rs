@@ -71,6 +71,10 @@ pub fn connect_from(
 }
 
 fn failure(error: &io::Error, started_at: Instant) -> ConnectFailure {
-    let errno = error.raw_os_error().map_or(Errno::ETIMEDOUT, Errno::from_raw);
+    let errno = match error.raw_os_error() {
+        Some(errno) => Errno::from_raw(errno),
+        None if error.kind() == io::ErrorKind::TimedOut => Errno::ETIMEDOUT,
+        None => panic!("after {:?}, not a word of the kernel: {error:?}", started_at.elapsed()),
+    };
     ConnectFailure { errno, after: started_at.elapsed() }
 }
