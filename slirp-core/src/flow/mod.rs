@@ -20,7 +20,7 @@ pub use state::FlowState;
 pub use summary::FlowSummary;
 pub use transfer::{HostStream, Transfer};
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::policy::Protocol;
 use crate::time::Instant;
@@ -28,13 +28,29 @@ use crate::wire::MacAddr;
 
 /// What makes two packets belong to the same flow.
 ///
-/// UDP and echo flows are keyed by the guest's side alone (RFC 4787 section 4.1,
-/// endpoint-independent mapping): their `remote` is the unspecified address.
+/// UDP and echo flows of the guest are keyed by its side alone ([`of_guest`](Self::of_guest)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct FlowKey {
     pub(crate) protocol: Protocol,
     pub(crate) guest: SocketAddr,
     pub(crate) remote: SocketAddr,
+}
+
+impl FlowKey {
+    /// Of a conversation with one remote.
+    pub(crate) const fn new(protocol: Protocol, guest: SocketAddr, remote: SocketAddr) -> Self {
+        Self { protocol, guest, remote }
+    }
+
+    /// Of all that the guest sends from one port (RFC 4787 section 4.1, endpoint-independent
+    /// mapping). The remote is the unspecified address of the guest's family.
+    pub(crate) const fn of_guest(protocol: Protocol, guest: SocketAddr) -> Self {
+        let any = match guest {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self::new(protocol, guest, SocketAddr::new(any, 0))
+    }
 }
 
 /// The guest's side of a conversation.

@@ -113,7 +113,7 @@ mod tests {
     fn entry(protocol: Protocol, remote: &str, flow: Flow) -> Entry {
         let meta = Meta {
             id: FlowId { index: 3, generation: 9 },
-            key: FlowKey { protocol, guest: guest().address, remote: address(remote) },
+            key: FlowKey::new(protocol, guest().address, address(remote)),
             permit: Permit::new(Kind::Udp, None, at(10)),
             created_at: at(10),
             traffic: Traffic { from_guest: 1, to_guest: 2 },

@@ -198,11 +198,7 @@ mod tests {
     use core::net::SocketAddr;
 
     fn key(port: u16) -> FlowKey {
-        FlowKey {
-            protocol: Protocol::Echo,
-            guest: SocketAddr::from(([10, 0, 2, 100], port)),
-            remote: SocketAddr::from(([0, 0, 0, 0], 0)),
-        }
+        FlowKey::of_guest(Protocol::Echo, SocketAddr::from(([10, 0, 2, 100], port)))
     }
 
     fn flow(port: u16) -> Flow {

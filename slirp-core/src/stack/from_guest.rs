@@ -4,7 +4,7 @@
 //! and the opening of UDP and echo flows; TCP goes on in [`tcp_from_guest`](super::tcp_from_guest).
 //! Refusals that the guest is to hear of become ICMP errors or resets here.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 
 use smoltcp::wire::IpProtocol;
@@ -307,11 +307,7 @@ impl Stack {
         };
         let segment_len = segment_len_of(arrival, payload.len());
         let envelope = self.envelope(arrival, payload.start, segment_len)?;
-        let key = FlowKey {
-            protocol: Protocol::Udp,
-            guest: guest.address,
-            remote: unspecified(guest.address),
-        };
+        let key = FlowKey::of_guest(Protocol::Udp, guest.address);
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
@@ -368,11 +364,7 @@ impl Stack {
             return Err(DiscardReason::DestinationUnroutable);
         }
         let envelope = self.envelope(arrival, 0, None)?;
-        let key = FlowKey {
-            protocol: Protocol::Echo,
-            guest: guest.address,
-            remote: unspecified(guest.address),
-        };
+        let key = FlowKey::of_guest(Protocol::Echo, guest.address);
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
@@ -503,12 +495,4 @@ fn is_possible_source(plan: &crate::plan::AddressPlan, source: IpAddr) -> bool {
         IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     };
     is_possible && !plan.is_ours(source)
-}
-
-/// The wildcard remote of a flow that is keyed by the guest's side alone.
-pub(super) const fn unspecified(like: SocketAddr) -> SocketAddr {
-    match like {
-        SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-    }
 }

@@ -17,7 +17,6 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use super::Stack;
-use super::from_guest::unspecified;
 use super::link::HeldDatagram;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
@@ -215,15 +214,14 @@ impl Stack {
     /// The flow of what `guest` sends by itself.
     fn mapping(&self, guest: SocketAddr) -> Option<FlowId> {
         let guest = SocketAddr::new(guest.ip(), guest.port());
-        let remote = unspecified(guest);
-        self.flows.lookup(&FlowKey { protocol: Protocol::Udp, guest, remote })
+        self.flows.lookup(&FlowKey::of_guest(Protocol::Udp, guest))
     }
 
     /// The error queue of a forward rule's socket told about an earlier datagram of `guest`.
     pub fn handle_udp_forward_error(&mut self, guest: SocketAddr, error: &DatagramError) {
         let answered = self.as_seen_by(guest, error.remote).ok().and_then(|remote| {
             let guest = SocketAddr::new(guest.ip(), guest.port());
-            self.flows.lookup(&FlowKey { protocol: Protocol::Udp, guest, remote })
+            self.flows.lookup(&FlowKey::new(Protocol::Udp, guest, remote))
         });
         // Who has not answered yet is known to the guest's own flow alone.
         if let Some(id) = answered.or_else(|| self.mapping(guest)) {
@@ -243,7 +241,7 @@ impl Stack {
         if self.admission.count(Kind::InboundUdp) == 0 {
             return None;
         }
-        let key = FlowKey { protocol: Protocol::Udp, guest: guest.address, remote: original_dst };
+        let key = FlowKey::new(Protocol::Udp, guest.address, original_dst);
         let id = self.flows.lookup(&key)?;
         let (meta, flow) = self.flows.inbound_udp_mut(id)?;
         meta.traffic.add_from_guest(payload_len);
@@ -301,11 +299,9 @@ impl Stack {
             // Spread by a prime, so that two remotes with neighbouring ports do not try the same.
             first + seen.port().wrapping_add(attempt.wrapping_mul(7919)) % count
         });
-        core::iter::once(seen.port()).chain(others).map(move |port| FlowKey {
-            protocol,
-            guest,
-            remote: SocketAddr::new(seen.ip(), port),
-        })
+        core::iter::once(seen.port())
+            .chain(others)
+            .map(move |port| FlowKey::new(protocol, guest, SocketAddr::new(seen.ip(), port)))
     }
 
     fn is_from(&self, id: FlowId, origin: &Origin) -> bool {

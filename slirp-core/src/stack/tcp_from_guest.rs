@@ -25,8 +25,7 @@ impl Stack {
         let Arrival { packet, ip, mac, .. } = arrival;
         let segment = Segment::parse(&ip, packet)?;
         let guest = GuestSide { address: segment.source, mac };
-        let key =
-            FlowKey { protocol: Protocol::Tcp, guest: segment.source, remote: segment.destination };
+        let key = FlowKey::new(Protocol::Tcp, segment.source, segment.destination);
         let known = self.flows.lookup(&key);
         if segment.is_opening() {
             if let Some(id) = known {

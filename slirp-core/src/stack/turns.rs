@@ -85,7 +85,7 @@ mod tests {
 
     fn insert(flows: &mut FlowTable, port: u16) -> FlowId {
         let guest = ([10, 0, 2, 100], port).into();
-        let key = FlowKey { protocol: Protocol::Echo, guest, remote: ([0, 0, 0, 0], 0).into() };
+        let key = FlowKey::of_guest(Protocol::Echo, guest);
         let side = GuestSide { address: guest, mac: MacAddr::default() };
         let flow = Flow::Echo(EchoFlow::new(side, Instant::ZERO));
         let permit = |_| Permit::new(Kind::Echo, None, Instant::ZERO);
