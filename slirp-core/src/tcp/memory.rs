@@ -30,7 +30,6 @@ use std::collections::BTreeMap;
 
 use slab::Slab;
 
-use super::rings::Rings;
 use crate::member::MemberId;
 
 /// The smallest page of any machine that Linux runs on; larger pages are counted too low.
@@ -161,19 +160,18 @@ impl RingMemory {
         part.and_then(|part| self.parts.get(part))
     }
 
-    /// Starts to count `rings` for a new connection of `guest`, with the pages that they hold
-    /// already.
-    pub(super) fn lease(&mut self, guest: IpAddr, rings: &Rings) -> Lease {
-        let mut lease = Lease {
-            part: self.part_of(guest),
-            from_guest: Extent::of_len(rings.receive.len()),
-            to_guest: Extent::of_len(rings.send.len()),
-            is_grown: rings.is_grown,
-            leased_at: rings.taken_at,
-        };
-        let held = lease.from_guest.note_held(in_pages(rings.receive.touched()))
-            + lease.to_guest.note_held(in_pages(rings.send.touched()));
-        let grown = usize::from(lease.is_grown);
+    /// Starts to count the rings of a new connection of `guest`, with the pages that they hold
+    /// already. Whether the ring to the guest is a larger one, and the pool's number of ticks, stay
+    /// in the lease.
+    pub(super) fn lease(
+        &mut self,
+        guest: IpAddr,
+        [from_guest, to_guest]: [Extent; 2],
+        is_grown: bool,
+        leased_at: u64,
+    ) -> Lease {
+        let lease = Lease { part: self.part_of(guest), from_guest, to_guest, is_grown, leased_at };
+        let (held, grown) = (lease.held(), usize::from(lease.is_grown));
         self.change(lease.part, |count| {
             count.used += held;
             count.grown += grown;
@@ -241,13 +239,13 @@ pub(super) struct Lease {
     from_guest: Extent,
     to_guest: Extent,
     is_grown: bool,
-    /// The [pool](super::rings::RingPool)'s number of ticks when the rings were taken.
+    /// The ring pool's number of ticks when the rings were taken.
     leased_at: u64,
 }
 
 /// How far one ring was written to.
 #[derive(Debug)]
-struct Extent {
+pub(super) struct Extent {
     ring_len: usize,
     /// Bytes from the start of the ring, by this connection.
     written: usize,
@@ -256,8 +254,9 @@ struct Extent {
 }
 
 impl Extent {
-    const fn of_len(ring_len: usize) -> Self {
-        Self { ring_len, written: 0, held: 0 }
+    /// Of a ring of `ring_len` bytes, whose first `touched` were written to by earlier connections.
+    pub(super) const fn new(ring_len: usize, touched: usize) -> Self {
+        Self { ring_len, written: 0, held: in_pages(touched) }
     }
 
     /// Returns how many bytes more are held than before.
@@ -267,12 +266,7 @@ impl Extent {
             return 0;
         }
         self.written = end;
-        self.note_held(in_pages(end))
-    }
-
-    /// Returns how many bytes more are held than before.
-    const fn note_held(&mut self, pages: usize) -> usize {
-        let more = pages.saturating_sub(self.held);
+        let more = in_pages(end).saturating_sub(self.held);
         self.held += more;
         more
     }
@@ -323,8 +317,8 @@ pub(super) const fn in_pages(len: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rings::RingPool;
     use super::*;
+    use crate::tcp::rings::{RingPool, Rings};
 
     const GUEST: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 100));
     const OTHER: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 2, 101));
@@ -334,7 +328,7 @@ mod tests {
     }
 
     fn lease(memory: &mut RingMemory, guest: IpAddr) -> Lease {
-        memory.lease(guest, &rings())
+        rings().lease(memory, guest)
     }
 
     fn grown(memory: &mut RingMemory, guest: IpAddr) -> Lease {
@@ -342,7 +336,7 @@ mod tests {
         let lease = lease(memory, guest);
         assert!(memory.may_grow(&lease));
         memory.release(lease);
-        memory.lease(guest, &rings)
+        rings.lease(memory, guest)
     }
 
     fn may_grow(memory: &mut RingMemory, guest: IpAddr) -> bool {
@@ -381,12 +375,12 @@ mod tests {
     fn pages_of_an_earlier_connection_count_as_held_and_not_as_written() {
         let mut memory = RingMemory::new(8 * PAGE, 0, 1);
         let mut pool = RingPool::new(64 * PAGE, 64 * PAGE);
-        let mut earlier = memory.lease(GUEST, &rings());
+        let mut earlier = rings().lease(&mut memory, GUEST);
         memory.note_from_guest(&mut earlier, PAGE + 1);
         memory.note_to_guest(&mut earlier, 3 * PAGE);
         pool.give_back(rings(), &earlier);
         memory.release(earlier);
-        let mut lease = memory.lease(GUEST, &pool.rings(Level::Low));
+        let mut lease = pool.rings(Level::Low).lease(&mut memory, GUEST);
         // The free list is a stack: the ring that came back last is the first to be used.
         memory.note_from_guest(&mut lease, 2 * PAGE);
         assert_eq!((lease.held(), lease.written()), (5 * PAGE, (2 * PAGE, 0)));

@@ -18,11 +18,13 @@
 //!
 //! [memory]: super::memory
 
+use core::net::IpAddr;
+
 use self_cell::{MutBorrow, self_cell};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 
-use super::memory::{Lease, Level, in_pages};
+use super::memory::{Extent, Lease, Level, RingMemory, in_pages};
 
 /// Most bytes that free rings of the usual length may hold: a page of each ring of 500 connections,
 /// or as much as the rings of eight that moved bulk data.
@@ -48,13 +50,8 @@ impl Ring {
         Self { bytes: vec![0; len].into_boxed_slice(), touched: 0 }
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// How far the ring was written to before it was taken.
-    pub(super) const fn touched(&self) -> usize {
-        self.touched
+    fn extent(&self) -> Extent {
+        Extent::new(self.bytes.len(), self.touched)
     }
 
     /// Bytes of memory that it holds. An untouched ring counts as a page, so that the number of
@@ -68,13 +65,21 @@ impl Ring {
 #[derive(Debug)]
 pub(super) struct Rings {
     /// From the guest.
-    pub(super) receive: Ring,
+    receive: Ring,
     /// To the guest.
-    pub(super) send: Ring,
+    send: Ring,
     /// Whether the ring to the guest is a larger one.
-    pub(super) is_grown: bool,
+    is_grown: bool,
     /// The pool's number of ticks when the rings were taken.
-    pub(super) taken_at: u64,
+    taken_at: u64,
+}
+
+impl Rings {
+    /// Starts to count the rings for a new connection of `guest`.
+    pub(super) fn lease(&self, memory: &mut RingMemory, guest: IpAddr) -> Lease {
+        let extents = [self.receive.extent(), self.send.extent()];
+        memory.lease(guest, extents, self.is_grown, self.taken_at)
+    }
 }
 
 /// The rings of one length that are not in use.
@@ -199,7 +204,7 @@ impl<'r> OneSocket<'r> {
     /// smoltcp cuts segments out of contiguous bytes, so a ring of whole segments does not end in a
     /// runt in each round.
     fn new(rings: &'r mut Rings, segment_len: usize) -> Self {
-        let whole = rings.send.len() / segment_len * segment_len;
+        let whole = rings.send.bytes.len() / segment_len * segment_len;
         let mut socket = Socket::new(
             SocketBuffer::new(&mut rings.receive.bytes[..]),
             SocketBuffer::new(&mut rings.send.bytes[..whole]),
@@ -293,9 +298,9 @@ mod tests {
         let mut list = FreeList::new(LEN, SPARE_CAP);
         let ring = used(&mut list, 1);
         list.give_back(ring, 1);
-        assert_eq!(list.take(Level::Moderate).touched(), 0);
+        assert_eq!(list.take(Level::Moderate).touched, 0);
         assert_eq!(list.rings.len(), 1);
-        assert_eq!(list.take(Level::Tight).touched(), 0);
+        assert_eq!(list.take(Level::Tight).touched, 0);
         assert_eq!((list.rings.len(), list.held), (0, 0));
     }
 

@@ -37,7 +37,7 @@ impl Engine {
     /// Rings for a new connection of `guest`.
     pub(super) fn lend_rings(&mut self, guest: SocketAddr) -> (Rings, Lease) {
         let rings = self.pool.rings(self.memory.level_for(guest.ip()));
-        let lease = self.memory.lease(guest.ip(), &rings);
+        let lease = rings.lease(&mut self.memory, guest.ip());
         (rings, lease)
     }
 
@@ -70,7 +70,7 @@ impl Engine {
         };
         let guest = parked.guest.ip();
         let rings = self.pool.grown_rings(self.memory.level_for(guest));
-        let lease = self.memory.lease(guest, &rings);
+        let lease = rings.lease(&mut self.memory, guest);
         if let Some(grown) = self.resume(&parked, (rings, lease), now) {
             self.replace(connection, grown);
         }
@@ -89,7 +89,7 @@ impl Engine {
             return;
         };
         let rings = self.pool.new_rings();
-        let lease = self.memory.lease(parked.guest.ip(), &rings);
+        let lease = rings.lease(&mut self.memory, parked.guest.ip());
         if let Some(renewed) = self.resume(&parked, (rings, lease), now) {
             self.replace(connection, renewed);
         }
