@@ -16,6 +16,8 @@ use crate::time::Instant;
 
 /// Stale hints that the heap may hold beyond one for each live hint: 32 bytes each (arbitrary).
 const STALE_CAP: usize = 1024;
+/// Hints, and places of live hints, for which memory is kept (arbitrary: 192 KiB together).
+const KEPT: usize = 4096;
 /// Owners that are no flows.
 const SERVICES: usize = 5;
 
@@ -60,6 +62,9 @@ pub(crate) struct Schedule {
     live: Vec<Option<Live>>,
     /// Number of live hints.
     live_count: usize,
+    /// Places that [`tidy`](Self::tidy) may drop: each hint that is forgotten pays for one, so that
+    /// a flow that comes and goes in the last of many places does not cost all of them each time.
+    forgotten: usize,
     added: NonZeroU64,
 }
 
@@ -81,7 +86,8 @@ struct Hint {
 impl Default for Schedule {
     fn default() -> Self {
         let live = vec![None; SERVICES];
-        Self { heap: BinaryHeap::new(), live, live_count: 0, added: NonZeroU64::MIN }
+        let added = NonZeroU64::MIN;
+        Self { heap: BinaryHeap::new(), live, live_count: 0, forgotten: 0, added }
     }
 }
 
@@ -111,6 +117,7 @@ impl Schedule {
             && live.take().is_some()
         {
             self.live_count -= 1;
+            self.forgotten = (self.forgotten + 1).min(self.live.len());
         }
     }
 
@@ -141,11 +148,16 @@ impl Schedule {
         if self.heap.len() > 2 * self.live_count + STALE_CAP {
             self.heap.retain(|Reverse(hint)| is_live(&self.live, hint));
         }
-        let in_use = self.heap.len();
-        if self.heap.capacity() > 4096 && self.heap.capacity() / 4 > in_use {
-            self.heap.shrink_to(in_use * 2);
-            let last = self.live.iter().rposition(Option::is_some).unwrap_or(0);
-            self.live.truncate(SERVICES.max(last + 1));
+        while self.forgotten > 0
+            && self.live.len() > SERVICES
+            && self.live.pop_if(|last| last.is_none()).is_some()
+        {
+            self.forgotten -= 1;
+        }
+        if is_spacious(self.heap.capacity(), self.heap.len()) {
+            self.heap.shrink_to(self.heap.len() * 2);
+        }
+        if is_spacious(self.live.capacity(), self.live.len()) {
             self.live.shrink_to(self.live.len() * 2);
         }
     }
@@ -155,6 +167,11 @@ impl Schedule {
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }
+}
+
+/// Whether memory for `capacity` elements is more than enough for the `len` that are left.
+const fn is_spacious(capacity: usize, len: usize) -> bool {
+    capacity > KEPT && capacity / 4 > len
 }
 
 fn is_live(live: &[Option<Live>], hint: &Hint) -> bool {
@@ -253,6 +270,36 @@ mod tests {
         schedule.tidy();
         assert!(schedule.heap.capacity() < 100 && schedule.live.capacity() < 100);
         assert_eq!(due(&mut schedule, 3), [flow(7, 2)]);
+    }
+
+    #[test]
+    fn memory_of_places_is_given_back_when_the_last_flow_of_a_burst_ends() {
+        let mut schedule = Schedule::default();
+        let last = flow(65_535, 1);
+        for index in 0..=65_535 {
+            schedule.ask(flow(index, 1), at(10));
+        }
+        for index in 0..65_535 {
+            schedule.forget(flow(index, 1));
+            schedule.tidy();
+        }
+        assert!(schedule.heap.capacity() <= KEPT, "{}", schedule.heap.capacity());
+        assert!(schedule.live.capacity() > 65_535, "the last place is in use");
+        schedule.forget(last);
+        schedule.tidy();
+        assert!(schedule.live.capacity() <= KEPT, "{}", schedule.live.capacity());
+    }
+
+    #[test]
+    fn flow_that_comes_and_goes_in_a_high_place_pays_for_few_places() {
+        let mut schedule = Schedule::default();
+        for _ in 0..10 {
+            schedule.ask(flow(65_535, 1), at(10));
+            schedule.forget(flow(65_535, 1));
+            let places = schedule.live.len();
+            schedule.tidy();
+            assert!(places - schedule.live.len() <= 1);
+        }
     }
 
     #[test]
