@@ -33,12 +33,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 pub(crate) use busy_poll::BusyPoll;
 pub use error::RunError;
@@ -50,16 +48,16 @@ use super::link::recording::Recorder;
 use super::link::tap::is_frame_lost;
 use super::mailbox::{Mailbox, Message};
 use super::socket::outbound::OutboundAddresses;
-use super::socket::table::{HostSocket, SocketTable, TcpHost};
-use super::socket::tcp::{Connecting, HandshakeAck};
+use super::socket::table::{HostSocket, SocketTable};
 use super::token::Source;
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId, HostAction, HostError};
+use crate::event::{DnsQueryId, FlowId};
 use crate::stack::Stack;
 use crate::time::Instant;
 use mail::Next;
 use train::Train;
 
+mod actions;
 mod busy_poll;
 mod datagrams;
 mod error;
@@ -68,6 +66,7 @@ mod log;
 mod mail;
 mod members;
 mod train;
+mod wait;
 
 /// Frames that are read in one turn at most. With eight streams up, 64 instead of 16 moved an
 /// eighth more, since each flow's bytes are then sent in one piece (measured; a single stream gains
@@ -229,81 +228,6 @@ impl Reactor {
         }
     }
 
-    /// Waits until there is an event or pending work. Returns the time at which the wait ended.
-    fn wait(&mut self, events: &mut Events) -> Result<Instant, RunError> {
-        let patience = self.patience();
-        if std::mem::take(&mut self.is_gathering) || patience == Some(Duration::ZERO) {
-            self.poll(events, patience)?;
-            let now = self.now();
-            self.busy_poll.note_gathered(now);
-            return Ok(now);
-        }
-        let span = self.busy_poll.span();
-        let is_found = match span {
-            Some(span) => self.look(events, span)?,
-            None => false,
-        };
-        if !is_found {
-            self.poll(events, patience)?;
-        }
-        let now = self.now();
-        self.busy_poll.note_turn(span.is_some() && !is_found, now);
-        Ok(now)
-    }
-
-    /// Polls for events for up to `span`, without sleeping. Returns whether there are any.
-    fn look(&mut self, events: &mut Events, span: Duration) -> Result<bool, RunError> {
-        let until = self.now() + span;
-        loop {
-            self.poll(events, Some(Duration::ZERO))?;
-            if !events.is_empty() || self.now() >= until {
-                return Ok(!events.is_empty());
-            }
-        }
-    }
-
-    fn poll(&mut self, events: &mut Events, patience: Option<Duration>) -> Result<(), RunError> {
-        match self.poll.poll(events, patience) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                Ok(())
-            }
-            Err(error) => Err(RunError::Poller(error)),
-        }
-    }
-
-    fn now(&self) -> Instant {
-        let micros = self.started_at.elapsed().as_micros();
-        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
-
-    /// How long the next wait may take: zero while there is work, else until the next event, the
-    /// timer included.
-    fn patience(&mut self) -> Option<Duration> {
-        let has_work = self.stack.has_work() || !self.backlog.is_empty();
-        // Work for the guest has to wait while the link is full.
-        if has_work && !self.link.is_full() {
-            return Some(Duration::ZERO);
-        }
-        let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
-        let Some((at, _)) = self.stack.poll_timeout() else {
-            return pause;
-        };
-        if self.timer_at.is_some_and(|timer_at| timer_at <= at) {
-            return pause;
-        }
-        // Zero would disarm the timer (timerfd_create(2)).
-        let wait = at.saturating_since(self.now()).max(Duration::from_micros(1));
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
-        if let Err(error) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            tracing::debug!(%error, "the timer was not set");
-            return Some(pause.map_or(wait, |pause| pause.min(wait)));
-        }
-        self.timer_at = Some(at);
-        pause
-    }
-
     fn note_events(&mut self, events: &Events, now: Instant) -> Found {
         let mut found = Found::default();
         if self.timer_at.is_some_and(|at| at <= now) {
@@ -346,25 +270,6 @@ impl Reactor {
             }
         }
         found
-    }
-
-    fn finish_connect(&mut self, flow: FlowId, event: &mio::event::Event, now: Instant) {
-        let Some(HostSocket::Connecting(stream)) = self.sockets.of(flow) else {
-            return;
-        };
-        match stream.finish_connect() {
-            Ok(false) => {}
-            Ok(true) => {
-                if let Some(host) = self.sockets.connected(flow) {
-                    host.on_event(event);
-                }
-                self.stack.handle_tcp_connected(flow, Ok(()), now);
-            }
-            Err(error) => {
-                self.sockets.remove(flow);
-                self.stack.handle_tcp_connected(flow, Err(error), now);
-            }
-        }
     }
 
     /// Reads a batch of frames.
@@ -442,13 +347,6 @@ impl Reactor {
         self.write_frames(now)
     }
 
-    /// Does what the stack asks for.
-    fn perform_all(&mut self, now: Instant) {
-        while let Some(action) = self.stack.poll_action() {
-            self.perform(action, now);
-        }
-    }
-
     fn write_frames(&mut self, now: Instant) -> Result<(), RunError> {
         while !self.link.is_full()
             && let Some(frame) = self.stack.poll_frame(now)
@@ -483,50 +381,6 @@ impl Reactor {
             tracing::debug!(%error, "a frame was lost (further ones only counted)");
         }
         Ok(())
-    }
-
-    fn perform(&mut self, action: HostAction, now: Instant) {
-        match action {
-            HostAction::ConnectTcp { flow, remote, is_guest_eager } => {
-                let ack =
-                    if is_guest_eager { HandshakeAck::WithData } else { HandshakeAck::AtOnce };
-                let connected = self.sockets.connect(remote, ack).and_then(|connecting| {
-                    let (socket, is_done) = match connecting {
-                        Connecting::Done(stream) => (HostSocket::Tcp(TcpHost::new(stream)), true),
-                        Connecting::InProgress(stream) => (HostSocket::Connecting(stream), false),
-                    };
-                    let inserted = self.sockets.insert(flow, socket);
-                    inserted.map(|()| is_done).map_err(|error| HostError::from_io(&error))
-                });
-                match connected {
-                    Ok(false) => {}
-                    Ok(true) => self.stack.handle_tcp_connected(flow, Ok(()), now),
-                    Err(error) => self.stack.handle_tcp_connected(flow, Err(error), now),
-                }
-            }
-            HostAction::Close { flow, reset } => match self.sockets.remove(flow) {
-                Some(HostSocket::Tcp(host)) if reset => host.reset(),
-                Some(
-                    HostSocket::Tcp(_)
-                    | HostSocket::Connecting(_)
-                    | HostSocket::Udp(_)
-                    | HostSocket::Echo(_),
-                )
-                | None => {}
-            },
-            HostAction::QueryDns { query, transport, message } => {
-                let (wanted, is_wanted) = tokio::sync::oneshot::channel();
-                self.wanted.insert(query, wanted);
-                let asked =
-                    self.queries.try_send(Query { id: query, transport, message, is_wanted });
-                if asked.is_err() {
-                    self.on_dns_answer(query, None, now);
-                }
-            }
-            HostAction::CancelDns { query } => {
-                self.wanted.remove(&query);
-            }
-        }
     }
 }
 

@@ -7,9 +7,12 @@ mod scene;
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
 use super::*;
 use crate::config::StackConfig;
