@@ -1,6 +1,6 @@
 //! The manual pages, the completions and the documents agree with the table of options.
 
-use super::table::{OPTIONS, OptionSpec, Support, left_column};
+use super::table::{OPTIONS, left_column};
 
 const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
 const README: &str = include_str!("../../../../../README.md");
@@ -24,13 +24,9 @@ fn documented(page: &str, section: &str) -> Vec<String> {
         .collect()
 }
 
-fn is_listed(option: &OptionSpec) -> bool {
-    matches!(option.support, Support::Listed(_))
-}
-
 #[test]
 fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
-    let (listed, others): (Vec<_>, Vec<_>) = OPTIONS.iter().partition(|option| is_listed(option));
+    let (listed, others): (Vec<_>, Vec<_>) = OPTIONS.iter().partition(|option| option.about.is_some());
     let expected: Vec<_> = listed.into_iter().chain(others).map(left_column).collect();
     assert_eq!(documented(PAGE, "OPTIONS"), expected);
 }
@@ -83,7 +79,7 @@ fn completions_know_every_listed_option() {
     let bash = include_str!("../../../../completions/slirp4netns.bash");
     let fish = include_str!("../../../../completions/slirp4netns.fish");
     let zsh = include_str!("../../../../completions/_slirp4netns");
-    for option in OPTIONS.iter().filter(|option| is_listed(option)) {
+    for option in OPTIONS.iter().filter(|option| option.about.is_some()) {
         let long = option.long;
         let equals = if option.value.is_some() { "=" } else { "" };
         let word = format!("--{long}{equals}");

@@ -11,49 +11,6 @@
 //! slirp4netns is resolved as if ours did not exist. So no abbreviation that callers use changes
 //! its meaning or becomes ambiguous.
 
-/// The name of an option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OptionId {
-    ApiSocket,
-    BusyPoll,
-    Cidr,
-    Cidr6,
-    Configure,
-    CreateSandbox,
-    DisableDns,
-    DisableHostLoopback,
-    Dns,
-    EnableIpv6,
-    EnableSandbox,
-    EnableSeccomp,
-    ExitFd,
-    ExitWithNetns,
-    Help,
-    LogLevel,
-    MacAddress,
-    Mtu,
-    NetnsType,
-    NoHostLoopback,
-    OutboundAddr,
-    OutboundAddr6,
-    Pcap,
-    Publish,
-    ReadyFd,
-    SearchDomain,
-    TargetType,
-    UsernsPath,
-    Version,
-}
-
-/// How far we support an option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Support {
-    /// Works and is listed by `--help` with this description.
-    Listed(&'static str),
-    /// Works but is not listed: an old name.
-    Unlisted,
-}
-
 /// One option.
 #[derive(Debug)]
 pub(crate) struct OptionSpec {
@@ -64,7 +21,8 @@ pub(crate) struct OptionSpec {
     pub(crate) long: &'static str,
     /// The placeholder of the value, for an option that takes one.
     pub(crate) value: Option<&'static str>,
-    pub(crate) support: Support,
+    /// The description in `--help`. An option without one works and is not listed: an old name.
+    pub(crate) about: Option<&'static str>,
     origin: Origin,
 }
 
@@ -82,229 +40,96 @@ enum Origin {
     /// An option of slirp4netns, with its place in the list that an error about an ambiguous prefix
     /// prints. That order differs from the order of `--help`; both follow slirp4netns.
     Upstream(u8),
-    /// An option of our own.
+    /// An option of our own. It has no short form, because future versions of slirp4netns may use
+    /// any letter.
     Ours,
 }
 
-/// An option of slirp4netns.
-const fn option(
-    id: OptionId,
-    short: Option<u8>,
-    long: &'static str,
-    value: Option<&'static str>,
-    rank: u8,
-    support: Support,
-) -> OptionSpec {
-    OptionSpec { id, short, long, value, support, origin: Origin::Upstream(rank) }
+/// Makes the names and the table of one list.
+macro_rules! options {
+    (@maybe) => { None };
+    (@maybe $value:literal) => { Some($value) };
+    ($(
+        $id:ident: $origin:expr, $([$short:literal])? $long:literal $(= $value:literal)?
+        $(, $about:literal)?;
+    )+) => {
+        /// The name of an option.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(crate) enum OptionId { $( $id, )+ }
+
+        /// Every option, in the order of `--help`.
+        pub(crate) const OPTIONS: &[OptionSpec] = &{
+            use Origin::{Ours, Upstream};
+            [$( OptionSpec {
+                id: OptionId::$id,
+                origin: $origin,
+                short: options!(@maybe $($short)?),
+                long: $long,
+                value: options!(@maybe $($value)?),
+                about: options!(@maybe $($about)?),
+            }, )+]
+        };
+    };
 }
 
-/// An option of our own; these have no short form, because future versions of slirp4netns may use
-/// any letter.
-const fn ours(
-    id: OptionId,
-    long: &'static str,
-    value: Option<&'static str>,
-    about: &'static str,
-) -> OptionSpec {
-    let support = Support::Listed(about);
-    OptionSpec { id, short: None, long, value, support, origin: Origin::Ours }
+options! {
+    Configure: Upstream(0), [b'c'] "configure",
+        "set the tap up: addresses, route, MTU, link up";
+    ExitFd: Upstream(1), [b'e'] "exit-fd" = "FD",
+        "exit when the other end of this descriptor is closed";
+    ReadyFd: Upstream(2), [b'r'] "ready-fd" = "FD",
+        "write \"1\" to this descriptor once the network is ready";
+    Mtu: Upstream(3), [b'm'] "mtu" = "MTU",
+        "MTU of the tap (default=1500, max=65521)";
+    EnableIpv6: Upstream(10), [b'6'] "enable-ipv6",
+        "offer IPv6 as well (experimental)";
+    ApiSocket: Upstream(9), [b'a'] "api-socket" = "PATH",
+        "path of the socket that takes requests, such as port forwards";
+    Cidr: Upstream(4), "cidr" = "CIDR",
+        "network that the guest lives in (default=10.0.2.0/24)";
+    DisableHostLoopback: Upstream(5), "disable-host-loopback",
+        "keep the guest away from the host's 127.0.0.1:*";
+    NoHostLoopback: Upstream(6), "no-host-loopback";
+    NetnsType: Upstream(7), "netns-type" = "TYPE",
+        "what the first argument is ([path|pid|tapfd], default=pid)";
+    UsernsPath: Upstream(8), "userns-path" = "PATH",
+        "user namespace to enter before the network namespace";
+    EnableSandbox: Upstream(11), "enable-sandbox",
+        "own read-only root, no capability but CAP_NET_BIND_SERVICE";
+    CreateSandbox: Upstream(12), "create-sandbox";
+    EnableSeccomp: Upstream(13), "enable-seccomp",
+        "allow only the system calls that are needed (experimental)";
+    OutboundAddr: Upstream(16), "outbound-addr" = "IPv4",
+        "address or interface that IPv4 leaves from (experimental)";
+    OutboundAddr6: Upstream(17), "outbound-addr6" = "IPv6",
+        "address or interface that IPv6 leaves from (experimental)";
+    DisableDns: Upstream(18), "disable-dns",
+        "do not answer DNS queries at 10.0.2.3 (or .3 of the CIDR)";
+    MacAddress: Upstream(19), "macaddress" = "MAC",
+        "MAC address of the tap (only with -c)";
+    TargetType: Upstream(20), "target-type" = "TYPE",
+        "what the guest is connected by ([netns|bess], default=netns)";
+    Help: Upstream(14), [b'h'] "help",
+        "print this text and exit";
+    Version: Upstream(15), [b'v'] "version",
+        "print the version and exit";
+    Cidr6: Ours, "cidr6" = "PREFIX/64",
+        "IPv6 network that the guest lives in (default=fd00::/64, needs -6)";
+    Publish: Ours, "publish" = "SPEC",
+        "[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT of the host lead to the guest";
+    Dns: Ours, "dns" = "ADDR[:PORT]",
+        "ask this resolver instead of /etc/resolv.conf (repeatable)";
+    SearchDomain: Ours, "search-domain" = "DOMAIN",
+        "tell the guest to look up short names there (repeatable)";
+    LogLevel: Ours, "log-level" = "LEVEL",
+        "log error, warn (default), info, debug or trace and above on stderr";
+    Pcap: Ours, "pcap" = "FILE",
+        "record the guest's frames in a file or FIFO, for Wireshark or tcpdump";
+    ExitWithNetns: Ours, "exit-with-netns",
+        "exit when the process PID has ended, or PATH is gone";
+    BusyPoll: Ours, "busy-poll" = "USEC",
+        "poll for events this long before sleeping (default=20, max=1000, 0: never)";
 }
-
-/// Every option, in the order of `--help`.
-pub(crate) const OPTIONS: &[OptionSpec] = &{
-    use OptionId as Id;
-    use Support::{Listed, Unlisted};
-    [
-        option(
-            Id::Configure,
-            Some(b'c'),
-            "configure",
-            None,
-            0,
-            Listed("set the tap up: addresses, route, MTU, link up"),
-        ),
-        option(
-            Id::ExitFd,
-            Some(b'e'),
-            "exit-fd",
-            Some("FD"),
-            1,
-            Listed("exit when the other end of this descriptor is closed"),
-        ),
-        option(
-            Id::ReadyFd,
-            Some(b'r'),
-            "ready-fd",
-            Some("FD"),
-            2,
-            Listed("write \"1\" to this descriptor once the network is ready"),
-        ),
-        option(
-            Id::Mtu,
-            Some(b'm'),
-            "mtu",
-            Some("MTU"),
-            3,
-            Listed("MTU of the tap (default=1500, max=65521)"),
-        ),
-        option(
-            Id::EnableIpv6,
-            Some(b'6'),
-            "enable-ipv6",
-            None,
-            10,
-            Listed("offer IPv6 as well (experimental)"),
-        ),
-        option(
-            Id::ApiSocket,
-            Some(b'a'),
-            "api-socket",
-            Some("PATH"),
-            9,
-            Listed("path of the socket that takes requests, such as port forwards"),
-        ),
-        option(
-            Id::Cidr,
-            None,
-            "cidr",
-            Some("CIDR"),
-            4,
-            Listed("network that the guest lives in (default=10.0.2.0/24)"),
-        ),
-        option(
-            Id::DisableHostLoopback,
-            None,
-            "disable-host-loopback",
-            None,
-            5,
-            Listed("keep the guest away from the host's 127.0.0.1:*"),
-        ),
-        option(Id::NoHostLoopback, None, "no-host-loopback", None, 6, Unlisted),
-        option(
-            Id::NetnsType,
-            None,
-            "netns-type",
-            Some("TYPE"),
-            7,
-            Listed("what the first argument is ([path|pid|tapfd], default=pid)"),
-        ),
-        option(
-            Id::UsernsPath,
-            None,
-            "userns-path",
-            Some("PATH"),
-            8,
-            Listed("user namespace to enter before the network namespace"),
-        ),
-        option(
-            Id::EnableSandbox,
-            None,
-            "enable-sandbox",
-            None,
-            11,
-            Listed("own read-only root, no capability but CAP_NET_BIND_SERVICE"),
-        ),
-        option(Id::CreateSandbox, None, "create-sandbox", None, 12, Unlisted),
-        option(
-            Id::EnableSeccomp,
-            None,
-            "enable-seccomp",
-            None,
-            13,
-            Listed("allow only the system calls that are needed (experimental)"),
-        ),
-        option(
-            Id::OutboundAddr,
-            None,
-            "outbound-addr",
-            Some("IPv4"),
-            16,
-            Listed("address or interface that IPv4 leaves from (experimental)"),
-        ),
-        option(
-            Id::OutboundAddr6,
-            None,
-            "outbound-addr6",
-            Some("IPv6"),
-            17,
-            Listed("address or interface that IPv6 leaves from (experimental)"),
-        ),
-        option(
-            Id::DisableDns,
-            None,
-            "disable-dns",
-            None,
-            18,
-            Listed("do not answer DNS queries at 10.0.2.3 (or .3 of the CIDR)"),
-        ),
-        option(
-            Id::MacAddress,
-            None,
-            "macaddress",
-            Some("MAC"),
-            19,
-            Listed("MAC address of the tap (only with -c)"),
-        ),
-        option(
-            Id::TargetType,
-            None,
-            "target-type",
-            Some("TYPE"),
-            20,
-            Listed("what the guest is connected by ([netns|bess], default=netns)"),
-        ),
-        option(Id::Help, Some(b'h'), "help", None, 14, Listed("print this text and exit")),
-        option(Id::Version, Some(b'v'), "version", None, 15, Listed("print the version and exit")),
-        ours(
-            Id::Cidr6,
-            "cidr6",
-            Some("PREFIX/64"),
-            "IPv6 network that the guest lives in (default=fd00::/64, needs -6)",
-        ),
-        ours(
-            Id::Publish,
-            "publish",
-            Some("SPEC"),
-            "[PROTO:][ADDR:]PORT[-PORT]:[GUEST:]PORT of the host lead to the guest",
-        ),
-        ours(
-            Id::Dns,
-            "dns",
-            Some("ADDR[:PORT]"),
-            "ask this resolver instead of /etc/resolv.conf (repeatable)",
-        ),
-        ours(
-            Id::SearchDomain,
-            "search-domain",
-            Some("DOMAIN"),
-            "tell the guest to look up short names there (repeatable)",
-        ),
-        ours(
-            Id::LogLevel,
-            "log-level",
-            Some("LEVEL"),
-            "log error, warn (default), info, debug or trace and above on stderr",
-        ),
-        ours(
-            Id::Pcap,
-            "pcap",
-            Some("FILE"),
-            "record the guest's frames in a file or FIFO, for Wireshark or tcpdump",
-        ),
-        ours(
-            Id::ExitWithNetns,
-            "exit-with-netns",
-            None,
-            "exit when the process PID has ended, or PATH is gone",
-        ),
-        ours(
-            Id::BusyPoll,
-            "busy-poll",
-            Some("USEC"),
-            "poll for events this long before sleeping (default=20, max=1000, 0: never)",
-        ),
-    ]
-};
 
 /// The width of the left column of `--help`: descriptions start in the column after it.
 const LEFT_COLUMN: usize = 25;
@@ -333,7 +158,7 @@ pub(crate) fn by_long(name: &[u8]) -> Vec<&'static OptionSpec> {
 pub(crate) fn listing() -> String {
     let mut text = String::new();
     for option in OPTIONS {
-        let Support::Listed(about) = option.support else { continue };
+        let Some(about) = option.about else { continue };
         text.push_str(&format!("{:<LEFT_COLUMN$}{about}\n", left_column(option)));
     }
     text
