@@ -57,7 +57,7 @@ impl EchoFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MacAddr;
+    use crate::mac::MacAddr;
     use core::net::SocketAddr;
     use core::time::Duration;
 

@@ -7,8 +7,8 @@
 use super::GuestSide;
 use crate::config::Timeouts;
 use crate::event::Origin;
+use crate::mac::MacAddr;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 /// See the [module](self).
 pub(crate) struct InboundUdp {

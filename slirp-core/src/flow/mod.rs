@@ -22,9 +22,9 @@ pub use transfer::{HostStream, Transfer};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::mac::MacAddr;
 use crate::policy::Protocol;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 /// What makes two packets belong to the same flow.
 ///

@@ -92,8 +92,8 @@ mod tests {
     use crate::flow::table::Meta;
     use crate::flow::udp::UdpFlow;
     use crate::flow::{FlowKey, GuestSide};
+    use crate::mac::MacAddr;
     use crate::plan::AddressPlan;
-    use crate::wire::MacAddr;
 
     const ANYBODY: &str = "0.0.0.0:0";
 

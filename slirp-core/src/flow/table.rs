@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use crate::flow::GuestSide;
     use crate::flow::permit::Kind;
+    use crate::mac::MacAddr;
     use crate::policy::Protocol;
-    use crate::wire::MacAddr;
     use core::net::SocketAddr;
 
     fn key(port: u16) -> FlowKey {

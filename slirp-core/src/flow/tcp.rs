@@ -66,10 +66,10 @@ use super::transfer::HostStream;
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::journal::Ending;
+use crate::mac::MacAddr;
 use crate::tcp::{Engine, LinkAddresses, Parked, Segment, Syn};
 use crate::time::Instant;
 use crate::traffic::Traffic;
-use crate::wire::MacAddr;
 
 pub(crate) use acknowledgement::ACK_HOLD;
 

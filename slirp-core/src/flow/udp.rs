@@ -124,7 +124,7 @@ impl UdpFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MacAddr;
+    use crate::mac::MacAddr;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()

@@ -27,12 +27,12 @@ use nix::fcntl::AT_FDCWD;
 use process::{Process, in_proc, open_file};
 
 use crate::host::link::{OffloadCeiling, Tap};
+use crate::mac::MacAddr;
 use crate::plan::{Ipv6Plan, SlirpNetwork};
 pub use crate::sys::attach::AttachStep;
 use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
 use crate::sys::ifreq::InterfaceRequest;
 use crate::sys::{nsfs, owner_of};
-use crate::wire::MacAddr;
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::neighbor::is_single_guest;
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::{AddressPlan, Family};
-use crate::wire::MacAddr;
 
 /// Length of an Ethernet frame with an ARP packet in bytes, without padding.
 pub(crate) const ARP_FRAME_LEN: usize = 42;

@@ -9,8 +9,8 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use super::neighbor::is_single_guest;
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::AddressPlan;
-use crate::wire::MacAddr;
 use crate::wire::icmp::{NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, ROUTER_SOLICITATION};
 use crate::wire::ip::{HeaderFields, IPV6_HEADER_LEN, IpPair, Located, PROTOCOL_ICMPV6};
 

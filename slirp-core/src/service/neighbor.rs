@@ -8,9 +8,9 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::mac::MacAddr;
 use crate::share::{Holder, Shares};
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 /// Guest addresses that are remembered: those of all members of a network
 /// ([`MEMBERS_CAP`](crate::member::MEMBERS_CAP)) in both families, and as many of networks nested

@@ -158,8 +158,8 @@ fn push_search_list(icmp: &mut Vec<u8>, search: &[SearchDomain]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mac::MacAddr;
     use crate::plan::{Ipv6Plan, SlirpNetwork};
-    use crate::wire::MacAddr;
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 

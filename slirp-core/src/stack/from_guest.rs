@@ -18,13 +18,13 @@ use crate::flow::permit::Kind;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::journal::{Ends, PacketEnds, Peer, Refusal};
+use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::policy::{EchoTarget, Protocol, Target};
 use crate::service::echo::handle_echo_request;
 use crate::share::Holder;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
-use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
     check_offload, drop_extension_headers, is_transport_checksum_valid,

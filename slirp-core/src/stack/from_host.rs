@@ -14,6 +14,7 @@ use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
 use crate::journal::{Ending, Refusal};
+use crate::mac::MacAddr;
 use crate::nat;
 use crate::policy::Protocol;
 use crate::time::Instant;
@@ -286,7 +287,7 @@ impl Stack {
         remote: IpAddr,
         original_dst: IpAddr,
         to: IpAddr,
-        mac: crate::wire::MacAddr,
+        mac: MacAddr,
         quote: &[u8],
     ) {
         // A refused port is the remote's own word even when the kernel does not name it.

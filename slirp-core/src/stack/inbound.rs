@@ -26,10 +26,10 @@ use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
 use crate::journal::{Ending, Ends, Peer, Refusal};
+use crate::mac::MacAddr;
 use crate::nat::{self, Opener};
 use crate::policy::Protocol;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 /// Ports that are tried when the remote's own is taken (arbitrary).
 const PORT_ATTEMPTS: u16 = 256;

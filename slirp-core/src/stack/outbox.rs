@@ -11,11 +11,11 @@ use smoltcp::wire::{IpProtocol, checksum};
 
 use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::AddressPlan;
 use crate::rng::Rng;
 use crate::service::ndp::NdpPacket;
 use crate::tcp::{Segment, checksum_and_segment, emit_reset};
-use crate::wire::MacAddr;
 use crate::wire::fragmentation::fragments;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,

@@ -79,9 +79,9 @@ mod tests {
     use crate::flow::echo::EchoFlow;
     use crate::flow::permit::{Kind, Permit};
     use crate::flow::{Flow, FlowKey, GuestSide};
+    use crate::mac::MacAddr;
     use crate::policy::Protocol;
     use crate::time::Instant;
-    use crate::wire::MacAddr;
 
     fn insert(flows: &mut FlowTable, port: u16) -> FlowId {
         let guest = ([10, 0, 2, 100], port).into();

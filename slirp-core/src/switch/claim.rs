@@ -9,9 +9,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::wire::IpProtocol;
 
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::AddressPlan;
 use crate::service::{dhcp, dhcpv6};
-use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader,
     IPV6_HEADER_LEN, IpHeader, check_offload,

@@ -45,9 +45,9 @@ mod tests;
 use core::net::IpAddr;
 
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::member::{MEMBERS_CAP, Member, MemberError};
 use crate::plan::AddressPlan;
-use crate::wire::MacAddr;
 use crate::wire::vnet::VNET_HEADER_LEN;
 use claim::{Audience, Claim};
 use tenure::Tenure;

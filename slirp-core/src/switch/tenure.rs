@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use super::{PortIndex, Released};
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberError};
 use crate::plan::AddressPlan;
-use crate::wire::MacAddr;
 
 /// Ethernet addresses of one member, its own included (arbitrary: stations that it bridges here;
 /// some 40 bytes each).

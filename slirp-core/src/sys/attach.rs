@@ -19,7 +19,7 @@ use nix::unistd::{read, write};
 use super::fork::{self, REPORT_LEN};
 use super::ifreq::{self, InterfaceRequest};
 use super::{rtnetlink, tun};
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 
 /// Packets that the device queues for us when a frame may hold 64 KiB: the kernel's own default for
 /// Ethernet. A longer queue could pin hundreds of megabytes.

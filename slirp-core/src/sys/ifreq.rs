@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send};
 
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` without the final zero).
 pub(crate) const NAME_CAP: usize = 15;

@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::wire::{IpProtocol, checksum};
 
 use crate::discard::DiscardReason;
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 use crate::wire::ip::EXTENSION_HEADERS_CAP;
 pub(crate) use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::wire::tcp::TCP_CHECKSUM_AT;

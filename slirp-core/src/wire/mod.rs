@@ -13,5 +13,3 @@ pub(crate) mod segmentation;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 pub(crate) mod vnet;
-
-pub(crate) use crate::mac::MacAddr;

@@ -17,9 +17,9 @@ use nix::errno::Errno;
 
 use super::acceptance::{Acceptance, Author, Unwritten};
 use crate::config::Offload;
+use crate::mac::MacAddr;
 use crate::sys::errno::text_of;
 use crate::sys::{ifreq, make_ours, tun};
-use crate::wire::MacAddr;
 use crate::wire::vnet::VNET_HEADER_LEN;
 
 /// Why a descriptor cannot serve as the guest's link.

@@ -11,9 +11,9 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::LEASE_SECONDS;
+use crate::mac::MacAddr;
 use crate::plan::{Family, POOL_CAP};
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 /// The slots of the pool.
 #[derive(Debug)]

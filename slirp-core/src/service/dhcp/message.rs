@@ -9,7 +9,7 @@
 use core::net::Ipv4Addr;
 
 use crate::discard::DiscardReason;
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 
 /// Length of the fields before the options, in bytes.
 pub(super) const FIXED_LEN: usize = 236;

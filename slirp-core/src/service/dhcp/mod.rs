@@ -36,10 +36,10 @@ use std::collections::BTreeMap;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::Family;
 use crate::service::search_domain::{SearchDomain, encode_list};
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::udp::emit_datagram;
 use lease::LeasePool;
 use message::{

@@ -14,12 +14,12 @@ use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, HostAction, QueryOrigin};
 use crate::journal::Event;
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::service::dns::DnsService;
 use crate::share::Holder;
 use crate::stats::Stats;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use stream::{DnsStream, DnsStreams};
 
 /// What the service asks for.

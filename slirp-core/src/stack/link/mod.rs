@@ -18,6 +18,7 @@ use crate::config::StackConfig;
 use crate::discard::{DiscardCounters, DiscardReason};
 use crate::event::FlowId;
 use crate::flow::GuestSide;
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::plan::AddressPlan;
 use crate::service::arp::{self, ARP_FRAME_LEN, handle_arp};
@@ -30,7 +31,6 @@ use crate::service::tftp::{TFTP_PORT, handle_tftp};
 use crate::share::Holder;
 use crate::switch::Released;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 
 use inquiries::Inquiries;
 #[cfg(test)]

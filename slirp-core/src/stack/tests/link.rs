@@ -4,10 +4,10 @@ use core::net::SocketAddr;
 
 use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::stack::Stack;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::frame::{IpHeader, is_transport_checksum_valid};
 use crate::wire::udp::emit_datagram;
 use crate::wire::vnet::VNET_HEADER_LEN;

@@ -5,12 +5,12 @@ use core::net::SocketAddr;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, ForwardId, HostAction, Origin};
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::plan::AddressPlan;
 use crate::stack::Stack;
 use crate::switch::Released;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::udp::emit_datagram;
 
 const NOW: Instant = Instant::ZERO;

@@ -29,13 +29,13 @@ use crate::discard::DiscardReason;
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostAction, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::journal::Ending;
+use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::tcp::tests::packet::{
     ACK, Draft, LINUX_OPTIONS, SYN, Seen, frame_around, open_frame, stream,
 };
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::frame::{EthernetHeader, IpHeader};
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 

@@ -16,8 +16,8 @@ use self::packet::{ACK, Draft, SYN, Seen, open_frame};
 use super::{Connection, Engine, EngineConfig, LinkAddresses, Segment, Syn};
 use crate::config::Offload;
 use crate::discard::DiscardReason;
+use crate::mac::MacAddr;
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::frame::{ETHERNET_HEADER_LEN, IpHeader};
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 

@@ -7,8 +7,8 @@ use core::net::SocketAddr;
 
 use smoltcp::wire::{IpProtocol, checksum};
 
+use crate::mac::MacAddr;
 use crate::tcp::segment::{Segment, SynOptions};
-use crate::wire::MacAddr;
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IpHeader,
     is_transport_checksum_valid, pseudo_header_sum,

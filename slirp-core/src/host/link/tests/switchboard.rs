@@ -18,12 +18,12 @@ use crate::host::link::tap::Tap;
 use crate::host::mailbox::NewMember;
 use crate::host::mailbox::{Mailbox, Message};
 use crate::host::tests::{in_new_netns, ip, wait};
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberError, MemberId};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::stats::Stats;
 use crate::sys::{ifreq::InterfaceRequest, tun};
 use crate::tcp::tests::packet::Draft;
-use crate::wire::MacAddr;
 use crate::wire::udp::emit_datagram;
 use crate::wire::vnet::{FLAG_NEEDS_CSUM, Gso, VNET_HEADER_LEN, VnetHeader};
 

@@ -11,8 +11,8 @@ use crate::host::forward::{Forward, ForwardProtocol};
 use crate::host::link::switchboard::Switchboard;
 use crate::host::link::tap::Tap;
 use crate::host::mailbox::NewMember;
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberError, MemberId};
-use crate::wire::MacAddr;
 
 fn shared() -> (Reactor, Mailbox) {
     let mut config = StackConfig::default();

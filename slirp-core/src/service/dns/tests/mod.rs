@@ -7,7 +7,7 @@ mod relay;
 use core::net::SocketAddr;
 
 use crate::event::{FlowId, QueryOrigin};
-use crate::wire::MacAddr;
+use crate::mac::MacAddr;
 
 fn udp_origin(port: u16) -> QueryOrigin {
     QueryOrigin::Udp {

@@ -14,6 +14,7 @@ use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, ForwardId, HostAction, Origin};
 use crate::flow::Flow;
 use crate::flow::permit::Kind;
+use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::plan::{AddressPlan, Ipv6Plan};
 use crate::rng::Rng;
@@ -21,7 +22,6 @@ use crate::stack::Stack;
 use crate::switch::Released;
 use crate::tcp::tests::packet::{ACK, Draft, SYN, Seen, frame_around};
 use crate::time::Instant;
-use crate::wire::MacAddr;
 use crate::wire::frame::IpHeader;
 use crate::wire::udp::emit_datagram;
 
