@@ -210,7 +210,7 @@ impl Network {
         config.plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
         config.offload = Offload::FULL;
         config.seed = u64::from(choice);
-        config.policy.is_shared = true;
+        config.is_shared = true;
         config.policy.allow_host_loopback = choice & 1 == 0;
         let limits = &mut config.limits;
         limits.flows = FLOWS_CAP;

@@ -16,6 +16,10 @@ pub struct StackConfig {
     pub plan: AddressPlan,
     /// What the guest may reach.
     pub policy: Policy,
+    /// Whether the network is shared: addresses inside the plan belong to its members and are never
+    /// forwarded to the host, and no member may fill a table alone (default false; an instance for
+    /// members sets it).
+    pub is_shared: bool,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
     /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
@@ -37,6 +41,7 @@ impl Default for StackConfig {
         Self {
             plan: AddressPlan::default(),
             policy: Policy::default(),
+            is_shared: false,
             mtu: 1500,
             search_domains: Vec::new(),
             offload: Offload::default(),
@@ -56,14 +61,11 @@ pub struct Policy {
     pub allow_host_loopback: bool,
     /// Whether the DNS address answers queries (default true).
     pub dns_service: bool,
-    /// Whether the network is shared: addresses inside the plan belong to its members and are never
-    /// forwarded to the host (default false; an instance for members sets it).
-    pub is_shared: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow_host_loopback: true, dns_service: true, is_shared: false }
+        Self { allow_host_loopback: true, dns_service: true }
     }
 }
 

@@ -7,9 +7,9 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use crate::config::Policy;
+use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::nat::{self, Translation};
-use crate::plan::AddressPlan;
 
 /// The protocol that asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,67 +41,41 @@ pub(crate) enum EchoTarget {
     Ours,
 }
 
-impl Policy {
-    /// Where a TCP connection to `original_dst`, as the guest wrote it, goes.
+impl StackConfig {
+    /// Where TCP or UDP to `original_dst`, as the guest wrote it, goes.
     ///
     /// # Errors
     /// Why it goes nowhere. The guest is told that the network is unreachable, but for
     /// [`DiscardReason::DestinationUnroutable`], which is silent.
-    pub(crate) fn tcp(
+    pub(crate) fn target(
         &self,
-        plan: &AddressPlan,
+        protocol: Protocol,
         original_dst: SocketAddr,
     ) -> Result<Target, DiscardReason> {
-        self.transport(plan, Protocol::Tcp, original_dst)
-    }
-
-    /// Where a UDP datagram to `original_dst` goes.
-    ///
-    /// # Errors
-    /// As for [`tcp`](Self::tcp).
-    pub(crate) fn udp(
-        &self,
-        plan: &AddressPlan,
-        original_dst: SocketAddr,
-    ) -> Result<Target, DiscardReason> {
-        self.transport(plan, Protocol::Udp, original_dst)
+        match nat::translated_dst(&self.plan, original_dst, self.policy.dns_service) {
+            Translation::Resolver => Ok(Target::Resolver),
+            Translation::NoService => Err(DiscardReason::ServiceUnavailable),
+            Translation::HostLoopback(to) => self.loopback(to).map(Target::Host),
+            Translation::HostItself(to) => Ok(Target::Host(to)),
+            Translation::None => self.elsewhere(protocol, original_dst).map(Target::Host),
+        }
     }
 
     /// Where an echo request to `original_dst` goes.
     ///
     /// # Errors
-    /// As for [`tcp`](Self::tcp).
-    pub(crate) fn echo(
-        &self,
-        plan: &AddressPlan,
-        original_dst: IpAddr,
-    ) -> Result<EchoTarget, DiscardReason> {
-        if plan.stands_for_another(original_dst) {
+    /// As for [`target`](Self::target).
+    pub(crate) fn echo_target(&self, original_dst: IpAddr) -> Result<EchoTarget, DiscardReason> {
+        if self.plan.stands_for_another(original_dst) {
             return Ok(EchoTarget::Ours);
         }
-        let remote = self.elsewhere(plan, Protocol::Echo, SocketAddr::new(original_dst, 0))?;
+        let remote = self.elsewhere(Protocol::Echo, SocketAddr::new(original_dst, 0))?;
         Ok(EchoTarget::Host(remote.ip()))
-    }
-
-    fn transport(
-        &self,
-        plan: &AddressPlan,
-        protocol: Protocol,
-        original_dst: SocketAddr,
-    ) -> Result<Target, DiscardReason> {
-        match nat::translated_dst(plan, original_dst, self.dns_service) {
-            Translation::Resolver => Ok(Target::Resolver),
-            Translation::NoService => Err(DiscardReason::ServiceUnavailable),
-            Translation::HostLoopback(to) => self.loopback(to).map(Target::Host),
-            Translation::HostItself(to) => Ok(Target::Host(to)),
-            Translation::None => self.elsewhere(plan, protocol, original_dst).map(Target::Host),
-        }
     }
 
     /// The host side's destination where the plan translates none.
     fn elsewhere(
         &self,
-        plan: &AddressPlan,
         protocol: Protocol,
         original_dst: SocketAddr,
     ) -> Result<SocketAddr, DiscardReason> {
@@ -112,12 +86,15 @@ impl Policy {
                 Protocol::Tcp | Protocol::Echo => Err(DiscardReason::DestinationUnroutable),
             },
             // To the host's kernel this means its loopback, but no TCP segment can come from it.
-            ip if ip.is_unspecified() && protocol == Protocol::Tcp && self.allow_host_loopback => {
+            ip if ip.is_unspecified()
+                && protocol == Protocol::Tcp
+                && self.policy.allow_host_loopback =>
+            {
                 Err(DiscardReason::DestinationUnroutable)
             }
             // Members reach each other directly. What comes here instead is for an address that no
             // member has.
-            IpAddr::V4(v4) if self.is_shared && plan.contains(v4.into()) => {
+            IpAddr::V4(v4) if self.is_shared && self.plan.contains(v4.into()) => {
                 Err(DiscardReason::DestinationNotAllowed)
             }
             IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.loopback(original_dst),
@@ -143,10 +120,10 @@ impl Policy {
                 // destinations past every rule that is written for them.
                 Err(DiscardReason::DestinationNotAllowed)
             }
-            IpAddr::V6(v6) if self.is_shared && plan.contains(v6.into()) => {
+            IpAddr::V6(v6) if self.is_shared && self.plan.contains(v6.into()) => {
                 Err(DiscardReason::DestinationNotAllowed)
             }
-            ip if plan.is_unlisted_host(ip) => self.loopback(nat::host_loopback(original_dst)),
+            ip if self.plan.is_unlisted_host(ip) => self.loopback(nat::host_loopback(original_dst)),
             ip if ip.is_multicast() && protocol == Protocol::Tcp => {
                 Err(DiscardReason::DestinationUnroutable)
             }
@@ -156,7 +133,7 @@ impl Policy {
 
     /// A destination that is the host's loopback, or as close to the host.
     const fn loopback(&self, destination: SocketAddr) -> Result<SocketAddr, DiscardReason> {
-        if self.allow_host_loopback {
+        if self.policy.allow_host_loopback {
             Ok(destination)
         } else {
             Err(DiscardReason::DestinationNotAllowed)
@@ -193,7 +170,7 @@ mod tests {
     use super::*;
     use crate::plan::{Ipv6Plan, SlirpNetwork};
 
-    const OPEN: Policy = Policy { allow_host_loopback: true, dns_service: true, is_shared: false };
+    const OPEN: Policy = Policy { allow_host_loopback: true, dns_service: true };
     const CLOSED: Policy = Policy { allow_host_loopback: false, ..OPEN };
 
     /// Where anything goes, in one type for the tables below.
@@ -206,12 +183,16 @@ mod tests {
     }
 
     fn target(policy: Policy, protocol: Protocol, destination: &str) -> Verdict {
+        judge(false, policy, protocol, destination)
+    }
+
+    fn judge(is_shared: bool, policy: Policy, protocol: Protocol, destination: &str) -> Verdict {
         let plan = SlirpNetwork::default().with_ipv6(Ipv6Plan::default()).into();
+        let config = StackConfig { plan, policy, is_shared, ..StackConfig::default() };
         let destination: SocketAddr = destination.parse().unwrap();
         let judged = match protocol {
-            Protocol::Tcp => policy.tcp(&plan, destination),
-            Protocol::Udp => policy.udp(&plan, destination),
-            Protocol::Echo => match policy.echo(&plan, destination.ip()) {
+            Protocol::Tcp | Protocol::Udp => config.target(protocol, destination),
+            Protocol::Echo => match config.echo_target(destination.ip()) {
                 Ok(EchoTarget::Ours) => return Verdict::LocalEcho,
                 Ok(EchoTarget::Host(ip)) => {
                     Ok(Target::Host(SocketAddr::new(ip, destination.port())))
@@ -303,18 +284,17 @@ mod tests {
 
     #[test]
     fn addresses_of_a_shared_network_are_never_the_hosts() {
-        let shared = Policy { is_shared: true, ..OPEN };
         for destination in ["10.0.2.101:80", "10.0.2.255:80", "[fd00::101]:80"] {
             for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Echo] {
                 let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
-                assert_eq!(target(shared, protocol, destination), refused, "{destination}");
+                assert_eq!(judge(true, OPEN, protocol, destination), refused, "{destination}");
             }
         }
-        assert_eq!(target(shared, Protocol::Tcp, "10.0.2.2:80"), host("127.0.0.1:80"));
-        assert_eq!(target(shared, Protocol::Tcp, "192.0.2.1:80"), host("192.0.2.1:80"));
-        let closed = Policy { dns_service: false, ..shared };
+        assert_eq!(judge(true, OPEN, Protocol::Tcp, "10.0.2.2:80"), host("127.0.0.1:80"));
+        assert_eq!(judge(true, OPEN, Protocol::Tcp, "192.0.2.1:80"), host("192.0.2.1:80"));
+        let closed = Policy { dns_service: false, ..OPEN };
         let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
-        assert_eq!(target(closed, Protocol::Udp, "10.0.2.3:53"), refused);
+        assert_eq!(judge(true, closed, Protocol::Udp, "10.0.2.3:53"), refused);
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Builder {
         dns.outside = dns.outside.or(outside);
         config.seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         config.offload = link.offload();
-        config.policy.is_shared = matches!(link, Link::Members(_));
+        config.is_shared = matches!(link, Link::Members(_));
         let recorder = recording
             .map(|recording| recording.start(config.offload.vnet_header))
             .transpose()

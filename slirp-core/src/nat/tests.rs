@@ -1,6 +1,7 @@
 use super::*;
+use crate::config::StackConfig;
 use crate::plan::{Answers, Ipv6Plan, SlirpNetwork};
-use crate::policy::{Policy, Target};
+use crate::policy::{Protocol, Target};
 use crate::rng::Rng;
 
 fn address(text: &str) -> SocketAddr {
@@ -119,7 +120,8 @@ fn any_address(rng: &mut Rng) -> IpAddr {
 
 /// To the host with the default policy; `None` where nothing goes there.
 fn to_host(plan: &AddressPlan, original_dst: SocketAddr) -> Option<SocketAddr> {
-    match Policy::default().udp(plan, original_dst) {
+    let config = StackConfig { plan: *plan, ..StackConfig::default() };
+    match config.target(Protocol::Udp, original_dst) {
         Ok(Target::Host(translated)) => Some(translated),
         Ok(Target::Resolver) | Err(_) => None,
     }

@@ -285,7 +285,7 @@ impl Stack {
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        let translated_dst = match self.config.policy.udp(&self.config.plan, original_dst) {
+        let translated_dst = match self.config.target(Protocol::Udp, original_dst) {
             Ok(Target::Host(translated_dst)) => translated_dst,
             Ok(Target::Resolver) => {
                 let origin = QueryOrigin::Udp {
@@ -347,7 +347,7 @@ impl Stack {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         let original_dst = SocketAddr::new(arrival.ip.destination, 0);
-        let remote = match self.config.policy.echo(&self.config.plan, original_dst.ip()) {
+        let remote = match self.config.echo_target(original_dst.ip()) {
             Ok(EchoTarget::Ours) => {
                 let mut reply = Vec::new();
                 handle_echo_request(arrival.packet, &mut reply)?;

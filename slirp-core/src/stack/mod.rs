@@ -131,7 +131,7 @@ impl Stack {
             ring_len: config.limits.ring_len,
             bulk_flows: config.limits.bulk_flows,
             ring_memory: config.limits.ring_memory,
-            parts: if config.policy.is_shared { PARTS } else { 1 },
+            parts: if config.is_shared { PARTS } else { 1 },
             seed: rng.next_u64(),
         });
         let link = LinkServices::new(&config, rng.next_u64());
@@ -139,7 +139,7 @@ impl Stack {
             stats: Stats::default(),
             events: Events::default(),
             flows: FlowTable::new(rng.next_u64()),
-            admission: Admission::new(&config.limits, config.policy.is_shared),
+            admission: Admission::new(&config.limits, config.is_shared),
             engine,
             outbox: Outbox::new(&config, rng.next_u64()),
             schedule: Schedule::default(),

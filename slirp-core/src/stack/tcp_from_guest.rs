@@ -69,7 +69,7 @@ impl Stack {
         packet: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let remote = match self.config.policy.tcp(&self.config.plan, key.remote) {
+        let remote = match self.config.target(Protocol::Tcp, key.remote) {
             Ok(Target::Host(remote)) => Some(remote),
             Ok(Target::Resolver) => None,
             Err(reason) => {

@@ -107,7 +107,7 @@ impl DhcpServer {
                 .filter_map(|text| SearchDomain::new(text))
                 .collect(),
             pool: LeasePool::new(config.plan.ipv4()),
-            reservations: config.policy.is_shared.then(BTreeMap::new),
+            reservations: config.is_shared.then(BTreeMap::new),
         }
     }
 

@@ -96,7 +96,7 @@ impl DnsService {
         let cap = config.limits.dns_queries;
         Self {
             cap,
-            shares: Shares::new(cap, config.policy.is_shared),
+            shares: Shares::new(cap, config.is_shared),
             timeout: config.timeouts.dns,
             next_id: 0,
             in_flight: BTreeMap::new(),

@@ -45,7 +45,7 @@ pub(super) struct DnsRelay {
 
 impl DnsRelay {
     pub(super) fn new(config: &StackConfig) -> Self {
-        let streams = DnsStreams::new(config.limits.dns_connections, config.policy.is_shared);
+        let streams = DnsStreams::new(config.limits.dns_connections, config.is_shared);
         Self { service: DnsService::new(config), streams, wants: VecDeque::new() }
     }
 

@@ -98,8 +98,8 @@ impl LinkServices {
     pub(super) fn new(config: &StackConfig, seed: u64) -> Self {
         Self {
             plan: config.plan,
-            neighbors: NeighborTable::new(config.policy.is_shared),
-            inquiries: Inquiries::new(config.policy.is_shared),
+            neighbors: NeighborTable::new(config.is_shared),
+            inquiries: Inquiries::new(config.is_shared),
             dhcp: DhcpServer::new(config),
             dhcpv6: Dhcpv6Server::new(config),
             advertiser: RouterAdvertiser::new(config, seed, Instant::ZERO),

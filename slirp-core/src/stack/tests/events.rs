@@ -309,7 +309,7 @@ fn conversations_of_remotes_end_with_their_rule() {
 #[test]
 fn flows_of_a_member_end_when_it_leaves() {
     let mut config = config();
-    config.policy.is_shared = true;
+    config.is_shared = true;
     let mut ladder = heard(config, Detail::Flows);
     let member = Member {
         mac: MAC,

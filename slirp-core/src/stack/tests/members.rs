@@ -35,7 +35,7 @@ fn released(last: u8) -> Released {
 
 fn stack() -> Stack {
     let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
-    config.policy.is_shared = true;
+    config.is_shared = true;
     let mut stack = Stack::new(config);
     stack.handle_member_added(MemberId(1), &member(100, "web"), NOW);
     stack.handle_member_added(MemberId(2), &member(101, "db"), NOW);
@@ -96,7 +96,7 @@ fn addresses_of_members_are_not_looked_for_outside() {
 #[test]
 fn member_that_opens_all_it_can_leaves_the_others_theirs() {
     let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
-    config.policy.is_shared = true;
+    config.is_shared = true;
     config.limits.flows = 40;
     config.limits.dns_queries = 8;
     let mut stack = Stack::new(config);
@@ -137,7 +137,7 @@ fn query(id: u8) -> Vec<u8> {
 #[test]
 fn member_with_most_queries_gives_one_up_for_a_member_with_less() {
     let mut config = StackConfig { plan: AddressPlan::default(), ..StackConfig::default() };
-    config.policy.is_shared = true;
+    config.is_shared = true;
     config.limits.dns_queries = 8;
     let mut stack = Stack::new(config);
     for last in 100..105 {

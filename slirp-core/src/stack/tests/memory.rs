@@ -64,7 +64,7 @@ fn guest_that_fills_every_window_is_reset_at_the_cap_and_keeps_what_it_had() {
 #[test]
 fn member_that_fills_every_window_pays_for_it_alone() {
     let mut config = config();
-    config.policy.is_shared = true;
+    config.is_shared = true;
     config.limits.ring_memory = 1024 * KIB;
     let mut ladder = Ladder::with(config);
     for last in [100, 101] {

@@ -246,7 +246,7 @@ fn replies_go_where_the_flow_comes_from() {
 #[test]
 fn dns_connection_beyond_the_cap_resets_the_oldest_of_who_has_most() {
     let mut config = config();
-    config.policy.is_shared = true;
+    config.is_shared = true;
     config.limits.dns_connections = 8;
     let mut ladder = Ladder::with(config);
     let macs = [1, 2].map(|last| MacAddr([2, 0, 0, 0, 0, last]));

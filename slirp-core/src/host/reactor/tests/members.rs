@@ -16,7 +16,7 @@ use crate::member::{Member, MemberError, MemberId};
 
 fn shared() -> (Reactor, Mailbox) {
     let mut config = StackConfig::default();
-    config.policy.is_shared = true;
+    config.is_shared = true;
     let board = Switchboard::new().unwrap().into();
     reactor_on(board, config, BusyPoll::new(Duration::ZERO, 1))
 }

@@ -182,7 +182,7 @@ fn cap_holds_and_an_answer_makes_room() {
 fn queries_count_for_the_member_that_asked_until_they_are_answered() {
     let mut config = StackConfig::default();
     config.limits.dns_queries = 8;
-    config.policy.is_shared = true;
+    config.is_shared = true;
     let mut service = DnsService::new(&config);
     let [a, b] = [1, 2].map(|id| Some(MemberId(id)));
     let mut ask = |holder, id| {

@@ -48,7 +48,7 @@ impl Crowd {
     fn of(members: u8, change: impl FnOnce(&mut Limits)) -> Self {
         let plan = AddressPlan::default().with_ipv6(Ipv6Plan::default());
         let mut config = StackConfig { plan, seed: 7, ..StackConfig::default() };
-        config.policy.is_shared = members > 0;
+        config.is_shared = members > 0;
         change(&mut config.limits);
         let mut crowd = Self { stack: Stack::new(config), now: Instant::from_micros(1_000_000) };
         for last in 100..100 + members {
@@ -64,7 +64,7 @@ impl Crowd {
             IpAddr::V4(_) | IpAddr::V6(_) => 100,
         };
         let id = MemberId(last.into());
-        let member = self.stack.config().policy.is_shared.then_some(id);
+        let member = self.stack.config().is_shared.then_some(id);
         match self.stack.handle_frame_of(member, &mut frame, self.now)? {
             Datagram::Udp { flow, .. } | Datagram::Echo { flow, .. } => Some(flow),
             Datagram::Forwarded { .. } => None,
