@@ -1,4 +1,4 @@
-//! Defects B1, B2, B3, B6, B7 and B10 to B15 of the engine, each with and without the fence.
+//! Defects B1, B2, B3, B6, B7 and B10 to B16 of the engine, each with and without the fence.
 //!
 //! The half without the fence asserts that the defect is really there: when it fails after an
 //! update of smoltcp, the guard may no longer be needed.
@@ -429,4 +429,34 @@ fn window_that_opens_behind_the_guests_end_is_used() {
 fn window_that_opens_in_last_ack_is_still_ignored_by_the_engine() {
     let flows = window_that_opens_in_last_ack(true);
     assert!(!flows, "smoltcp heeds it now: the flow may close without waiting (B15)");
+}
+
+/// B16: the guest's window shrinks to `window` before three duplicate acknowledgements; returns the
+/// payload lengths of what is retransmitted.
+fn fast_retransmission_into_a_smaller_window(is_guarded: bool, window: u16) -> Vec<usize> {
+    // An MSS and no window scale.
+    let options = vec![2, 4, 5, 180];
+    let opening = Opening { window: 10_000, options, is_guarded, ..Opening::default() };
+    let mut peer = Peer::open(&opening);
+    assert_eq!(peer.queue(&stream(5000)), 5000);
+    assert!(peer.poll_all().len() > 3);
+    peer.window = window;
+    let _ = peer.send(ACK, 0, 0, &[]);
+    assert_eq!(peer.poll_all().len(), 0);
+    for _ in 0..3 {
+        let _ = peer.send(ACK, 0, 0, &[]);
+    }
+    peer.poll_all().iter().map(|seen| seen.payload.len()).collect()
+}
+
+#[test]
+fn fast_retransmission_is_cut_at_the_edge_of_the_window() {
+    assert_eq!(fast_retransmission_into_a_smaller_window(true, 100), [100]);
+    assert_eq!(fast_retransmission_into_a_smaller_window(true, 0), [1]);
+}
+
+#[test]
+fn fast_retransmission_of_an_unfenced_engine_still_goes_beyond_the_window() {
+    let lens = fast_retransmission_into_a_smaller_window(false, 100);
+    assert!(lens[0] > 100, "smoltcp heeds the window now: guard B16 may go");
 }
