@@ -25,15 +25,16 @@ const ISN: u32 = 0xffff_f000;
 
 /// The guest's side of a handshake.
 #[derive(Clone, Debug)]
-struct Opening {
-    ring_len: usize,
-    ring_memory: usize,
-    offload: Offload,
-    window: u16,
-    options: Vec<u8>,
-    is_ipv6: bool,
+pub(crate) struct Opening {
+    pub(crate) ring_len: usize,
+    pub(crate) ring_memory: usize,
+    pub(crate) bulk_flows: usize,
+    pub(crate) offload: Offload,
+    pub(crate) window: u16,
+    pub(crate) options: Vec<u8>,
+    pub(crate) is_ipv6: bool,
     /// Whether the fence stands between the guest and smoltcp.
-    is_guarded: bool,
+    pub(crate) is_guarded: bool,
 }
 
 impl Default for Opening {
@@ -41,6 +42,7 @@ impl Default for Opening {
         Self {
             ring_len: 128 * 1024,
             ring_memory: usize::MAX,
+            bulk_flows: 1,
             offload: Offload::default(),
             window: 65_535,
             options: packet::LINUX_OPTIONS.to_vec(),
@@ -55,7 +57,7 @@ fn engine(opening: &Opening) -> Engine {
         mtu: 1500,
         offload: opening.offload,
         ring_len: opening.ring_len,
-        bulk_flows: 1,
+        bulk_flows: opening.bulk_flows,
         ring_memory: opening.ring_memory,
         parts: 1,
         seed: 42,
@@ -70,10 +72,10 @@ fn accept(engine: &mut Engine, packet: &[u8], now: Instant) -> Option<Connection
 }
 
 /// See the [module](self).
-struct Peer {
-    engine: Engine,
-    connection: Connection,
-    now: Instant,
+pub(crate) struct Peer {
+    pub(crate) engine: Engine,
+    pub(crate) connection: Connection,
+    pub(crate) now: Instant,
     offload: Offload,
     is_guarded: bool,
     from: SocketAddr,
@@ -96,7 +98,7 @@ struct Peer {
 
 impl Peer {
     /// A guest whose handshake is done.
-    fn open(opening: &Opening) -> Self {
+    pub(crate) fn open(opening: &Opening) -> Self {
         Self::open_with(engine(opening), opening)
     }
 
@@ -156,7 +158,13 @@ impl Peer {
 
     /// Sends `payload` at `offset` of the guest's stream, acknowledging `acked` bytes of the
     /// stack's. Returns the stack's immediate answer.
-    fn send(&mut self, flags: u8, offset: u32, acked: u32, payload: &[u8]) -> Option<Seen> {
+    pub(crate) fn send(
+        &mut self,
+        flags: u8,
+        offset: u32,
+        acked: u32,
+        payload: &[u8],
+    ) -> Option<Seen> {
         let draft = Draft {
             seq: self.start.wrapping_add(offset),
             ack: self.stack_start.wrapping_add(acked),
@@ -180,7 +188,7 @@ impl Peer {
     }
 
     /// The next segment of the stack.
-    fn poll(&mut self) -> Option<Seen> {
+    pub(crate) fn poll(&mut self) -> Option<Seen> {
         if !self.is_guarded {
             let answer = self.engine.egress(&mut self.connection, self.now);
             return self.unfenced(answer);
@@ -199,7 +207,7 @@ impl Peer {
 
     /// Queues `data` for the guest, as much as there is room for. Returns how many bytes were
     /// queued.
-    fn queue(&mut self, data: &[u8]) -> usize {
+    pub(crate) fn queue(&mut self, data: &[u8]) -> usize {
         self.engine.lend_room(&mut self.connection, |room| {
             let len = data.len().min(room.len());
             room[..len].copy_from_slice(&data[..len]);
@@ -208,7 +216,7 @@ impl Peer {
     }
 
     /// Takes everything that the guest has sent.
-    fn drain(&mut self, into: &mut Vec<u8>) {
+    pub(crate) fn drain(&mut self, into: &mut Vec<u8>) {
         while self.connection.lend_data(|data| {
             into.extend_from_slice(data);
             data.len()
