@@ -151,7 +151,7 @@ impl Driver {
                 }
             }
             // There are no forward rules here.
-            Some(Datagram::Forwarded { .. }) | None => {}
+            Some(Datagram::InboundUdp { .. }) | None => {}
         }
         if self.world == World::Echoing
             && let Some((flow, remote, payload, segment_len)) = echoed

@@ -315,9 +315,9 @@ impl Play {
         };
         let payload = [a; 40];
         if a & 0x80 == 0 {
-            self.driver.stack.handle_udp_failed(flow, remote, error(a), &payload, 1400, 1);
+            self.driver.stack.handle_udp_unsent(flow, remote, error(a), &payload, 1400, 1);
         } else {
-            self.driver.stack.handle_udp_error(flow, &datagram_error(remote, a), &payload);
+            self.driver.stack.handle_udp_undelivered(flow, &datagram_error(remote, a), &payload);
         }
         self.driver.turn(None);
     }
@@ -330,10 +330,10 @@ impl Play {
         let stack = &mut self.driver.stack;
         match a % 4 {
             0 => stack.handle_echo_reply(flow, remote, sequence, &vec![a; usize::from(b)], None),
-            1 => stack.handle_echo_failed(flow, remote, sequence, error(a >> 2)),
+            1 => stack.handle_echo_unsent(flow, remote, sequence, error(a >> 2)),
             2 => {
                 let remote = core::net::SocketAddr::new(remote, 0);
-                stack.handle_echo_error(flow, &datagram_error(remote, a), sequence);
+                stack.handle_echo_undelivered(flow, &datagram_error(remote, a), sequence);
             }
             _ => stack.handle_echo_not_permitted(flow),
         }

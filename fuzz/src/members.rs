@@ -216,7 +216,7 @@ impl Network {
         limits.flows = FLOWS_CAP;
         limits.half_open = 12;
         limits.echo_flows = 8;
-        limits.forwarded_udp = 8;
+        limits.inbound_udp = 8;
         limits.dns_queries = 8;
         limits.dns_connections = 3;
         limits.reassembly_datagrams = 4;
@@ -275,7 +275,7 @@ impl Network {
                 let segment_len = is_answered.then_some(u16::from(b0)).filter(|&len| len != 0);
                 let guest = SocketAddr::new(guest, 53);
                 let payload = vec![1; len];
-                self.stack.handle_udp_forwarded(origin, guest, &payload, segment_len, 0, self.now);
+                self.stack.handle_inbound_udp(origin, guest, &payload, segment_len, 0, self.now);
             }
             MemberOp::Answer => {
                 if let Some(query) = self.queries.pop() {
@@ -301,8 +301,8 @@ impl Network {
                     error: HostError::HostUnreachable,
                 };
                 if let Some(flow) = self.seen_flow(b) {
-                    self.stack.handle_udp_error(flow, &error, &[b0; 600]);
-                    self.stack.handle_echo_error(flow, &error, b);
+                    self.stack.handle_udp_undelivered(flow, &error, &[b0; 600]);
+                    self.stack.handle_echo_undelivered(flow, &error, b);
                 }
             }
             MemberOp::Leave => {
@@ -390,7 +390,7 @@ impl Network {
                 } else {
                     let len = payload.len();
                     let error = HostError::TooLarge(Some(u16::try_from(len).unwrap_or(u16::MAX)));
-                    self.stack.handle_udp_failed(flow, remote, error, &payload, len, 1);
+                    self.stack.handle_udp_unsent(flow, remote, error, &payload, len, 1);
                 }
             }
             Some(Datagram::Echo { flow, remote, sequence, payload, .. }) => {
@@ -400,7 +400,7 @@ impl Network {
                     self.stack.handle_echo_reply(flow, remote, sequence, &payload, None);
                 }
             }
-            Some(Datagram::Forwarded { .. }) | None => {}
+            Some(Datagram::InboundUdp { .. }) | None => {}
         }
     }
 

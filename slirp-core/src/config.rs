@@ -116,7 +116,7 @@ pub struct Limits {
     pub udp_mappings: usize,
     /// UDP conversations that remotes began by way of forward rules (default 4,096; about 200 bytes
     /// each).
-    pub forwarded_udp: usize,
+    pub inbound_udp: usize,
     /// Size of each of the two rings of an active TCP flow in bytes, a power of two
     /// (default 256 KiB: the round trip over a TAP device is some 50 us, and the bandwidth-delay
     /// product of the path beyond the host is held by the host's own sockets).
@@ -148,7 +148,7 @@ impl Default for Limits {
             half_open: 4_096,
             echo_flows: 256,
             udp_mappings: 14_116,
-            forwarded_udp: 4_096,
+            inbound_udp: 4_096,
             ring_len: 256 * 1024,
             bulk_flows: 128,
             ring_memory: 1024 * 1024 * 1024,

@@ -141,7 +141,7 @@ pub enum Datagram<'a> {
     },
     /// Send over the socket of a forward rule: the guest answers a remote.
     #[non_exhaustive]
-    Forwarded {
+    InboundUdp {
         /// The flow.
         flow: FlowId,
         /// The rule, the remote, and the host's address to send from.

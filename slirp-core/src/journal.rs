@@ -161,7 +161,7 @@ pub enum Peer {
     /// The guest began it, and the built-in DNS service answers.
     Resolver,
     /// A remote began it through a forward rule.
-    Forwarded {
+    Inbound {
         /// The rule.
         rule: ForwardId,
         /// The remote as the host sees it.
@@ -172,7 +172,7 @@ pub enum Peer {
 impl Peer {
     /// Whether a remote began the flow.
     pub const fn is_inbound(self) -> bool {
-        matches!(self, Self::Forwarded { .. })
+        matches!(self, Self::Inbound { .. })
     }
 }
 

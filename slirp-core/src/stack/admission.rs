@@ -254,7 +254,7 @@ impl Admission {
             Group::Kind(Kind::Opening) => self.limits.half_open.min(most(all)),
             Group::Kind(Kind::InboundOpening) => self.limits.half_open.min(most(inbound)),
             Group::Kind(Kind::Udp) => self.limits.udp_mappings,
-            Group::Kind(Kind::InboundUdp) => self.limits.forwarded_udp,
+            Group::Kind(Kind::InboundUdp) => self.limits.inbound_udp,
             Group::Kind(Kind::Echo) => self.limits.echo_flows,
         };
         let parts = if is_own && self.is_shared { PARTS } else { 1 };

@@ -118,7 +118,7 @@ impl Stack {
                         Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
                     }
                     LentKind::InboundUdp { origin, segment_len } => {
-                        Datagram::Forwarded { flow, origin, payload, segment_len, envelope }
+                        Datagram::InboundUdp { flow, origin, payload, segment_len, envelope }
                     }
                     LentKind::Echo { remote, ident, sequence } => {
                         Datagram::Echo { flow, remote, ident, sequence, payload, envelope }

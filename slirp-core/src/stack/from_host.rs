@@ -115,7 +115,7 @@ impl Stack {
 
     /// The UDP socket of a flow could not be opened, or refused to send `count` datagrams to
     /// `remote`: the first had `payload_len` bytes, of which `payload` is the start.
-    pub fn handle_udp_failed(
+    pub fn handle_udp_unsent(
         &mut self,
         id: FlowId,
         remote: SocketAddr,
@@ -143,7 +143,7 @@ impl Stack {
 
     /// The error queue of a flow's UDP socket told about an earlier datagram, of which `payload`
     /// is as much as is known.
-    pub fn handle_udp_error(&mut self, id: FlowId, error: &DatagramError, payload: &[u8]) {
+    pub fn handle_udp_undelivered(&mut self, id: FlowId, error: &DatagramError, payload: &[u8]) {
         let is_foreign = |entry: &Entry| entry.meta.key.guest.is_ipv4() != error.remote.is_ipv4();
         let signal = if self.flows.entry(id).is_some_and(is_foreign) {
             // The numbers of the other IP version's messages mean something else to this guest.
@@ -231,7 +231,7 @@ impl Stack {
     }
 
     /// The echo socket of a flow could not be opened, or refused to send.
-    pub fn handle_echo_failed(
+    pub fn handle_echo_unsent(
         &mut self,
         id: FlowId,
         remote: IpAddr,
@@ -251,7 +251,7 @@ impl Stack {
     }
 
     /// The error queue of a flow's echo socket told about an earlier request.
-    pub fn handle_echo_error(&mut self, id: FlowId, error: &DatagramError, sequence: u16) {
+    pub fn handle_echo_undelivered(&mut self, id: FlowId, error: &DatagramError, sequence: u16) {
         let signal = GuestSignal::for_datagram_error(error, Protocol::Echo);
         self.tell_echo(id, error.remote.ip(), sequence, error.offender, signal);
     }

@@ -78,7 +78,7 @@ impl Stack {
         let side = GuestSide { address: guest, mac };
         let our_mac = self.outbox.our_mac(guest.ip());
         let flow = TcpFlow::accepted(side, our_mac, key.remote, &self.config.timeouts, now);
-        let way = (key.remote, Peer::Forwarded { rule, client: remote });
+        let way = (key.remote, Peer::Inbound { rule, client: remote });
         let flow = Flow::Tcp(Box::new(flow));
         let id = self.open_flow(Kind::InboundOpening, key, flow, way, now)?;
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
@@ -110,7 +110,7 @@ impl Stack {
     /// A datagram, or several of `segment_len` bytes each, has arrived on the socket of a forward
     /// rule, from and to where `origin` says, with TOS or traffic class `traffic_class`. Goes to
     /// `guest`.
-    pub fn handle_udp_forwarded(
+    pub fn handle_inbound_udp(
         &mut self,
         origin: Origin,
         guest: SocketAddr,
@@ -170,8 +170,7 @@ impl Stack {
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
-                let way =
-                    (key.remote, Peer::Forwarded { rule: origin.rule, client: origin.client });
+                let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
                 self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(flow), way, now)?
             }
         };
@@ -218,14 +217,14 @@ impl Stack {
     }
 
     /// The error queue of a forward rule's socket told about an earlier datagram of `guest`.
-    pub fn handle_udp_forward_error(&mut self, guest: SocketAddr, error: &DatagramError) {
+    pub fn handle_inbound_udp_undelivered(&mut self, guest: SocketAddr, error: &DatagramError) {
         let answered = self.as_seen_by(guest, error.remote).ok().and_then(|remote| {
             let guest = SocketAddr::new(guest.ip(), guest.port());
             self.flows.lookup(&FlowKey::new(Protocol::Udp, guest, remote))
         });
         // Who has not answered yet is known to the guest's own flow alone.
         if let Some(id) = answered.or_else(|| self.mapping(guest)) {
-            self.handle_udp_error(id, error, &[]);
+            self.handle_udp_undelivered(id, error, &[]);
         }
     }
 

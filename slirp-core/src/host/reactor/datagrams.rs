@@ -31,10 +31,10 @@ impl Reactor {
                         None => {}
                     }
                 }
-                self.stack.handle_udp_failed(flow, remote, error, &quote, len, count);
+                self.stack.handle_udp_unsent(flow, remote, error, &quote, len, count);
             }
             Err(Unsent::Echo { flow, remote, sequence, error }) => {
-                self.stack.handle_echo_failed(flow, remote, sequence, error);
+                self.stack.handle_echo_unsent(flow, remote, sequence, error);
             }
             Err(Unsent::EchoNotPermitted { flow, error }) => {
                 if !self.is_echo_refusal_logged {
@@ -92,7 +92,7 @@ impl Reactor {
             // A datagram that was too large for the local kernel was refused and reported when it
             // was sent.
             if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
-                self.stack.handle_udp_error(flow, &error, &[]);
+                self.stack.handle_udp_undelivered(flow, &error, &[]);
             }
         }
         for _ in 0..DATAGRAMS_CAP {
@@ -129,7 +129,7 @@ impl Reactor {
                 break;
             };
             if let Some(sequence) = error.sequence {
-                self.stack.handle_echo_error(flow, &error.error, sequence);
+                self.stack.handle_echo_undelivered(flow, &error.error, sequence);
             }
         }
         for _ in 0..DATAGRAMS_CAP {
@@ -205,7 +205,7 @@ pub(super) fn send(
             };
             sent.map_err(|not_sent| unsent(flow, None, remote, payload, not_sent))
         }
-        Datagram::Forwarded { flow, origin, payload, segment_len, envelope } => {
+        Datagram::InboundUdp { flow, origin, payload, segment_len, envelope } => {
             let port = forwards.port_of(&origin);
             let sent = forwards.send(&origin, payload, segment_len, envelope);
             sent.map_err(|not_sent| unsent(flow, port, origin.client, payload, not_sent))

@@ -105,7 +105,7 @@ impl Reactor {
             // A datagram that was too large for the local kernel was refused and reported when it
             // was sent.
             if error.offender.is_some() || !matches!(error.error, HostError::TooLarge(_)) {
-                self.stack.handle_udp_forward_error(guest, &error);
+                self.stack.handle_inbound_udp_undelivered(guest, &error);
             }
         }
         for _ in 0..DATAGRAMS_CAP {
@@ -113,7 +113,7 @@ impl Reactor {
             else {
                 return Ok(true);
             };
-            self.stack.handle_udp_forwarded(
+            self.stack.handle_inbound_udp(
                 origin,
                 guest,
                 received.payload,

@@ -48,7 +48,7 @@ fn write(event: Event) {
                 Peer::Resolver => {
                     debug!(flow, protocol, %guest, %remote, to = "dns", "flow opened")
                 }
-                Peer::Forwarded { rule, client } => {
+                Peer::Inbound { rule, client } => {
                     let rule = rule.0;
                     debug!(flow, protocol, %guest, %remote, %client, rule, "inbound flow opened");
                 }

@@ -68,8 +68,8 @@ impl Train {
             Datagram::Udp { flow, guest, remote, envelope, .. } => {
                 Datagram::Udp { flow, guest, remote, payload: &self.payload, segment_len, envelope }
             }
-            Datagram::Forwarded { flow, origin, envelope, .. } => {
-                Datagram::Forwarded { flow, origin, payload: &self.payload, segment_len, envelope }
+            Datagram::InboundUdp { flow, origin, envelope, .. } => {
+                Datagram::InboundUdp { flow, origin, payload: &self.payload, segment_len, envelope }
             }
             echo @ Datagram::Echo { .. } => echo,
         })
@@ -85,12 +85,12 @@ const fn split<'a>(datagram: &Datagram<'a>) -> Option<(Datagram<'static>, &'a [u
             Datagram::Udp { flow, guest, remote, payload: &[], segment_len: None, envelope },
             payload,
         ),
-        Datagram::Forwarded { flow, origin, payload, segment_len: None, envelope } => {
+        Datagram::InboundUdp { flow, origin, payload, segment_len: None, envelope } => {
             let way =
-                Datagram::Forwarded { flow, origin, payload: &[], segment_len: None, envelope };
+                Datagram::InboundUdp { flow, origin, payload: &[], segment_len: None, envelope };
             (way, payload)
         }
-        Datagram::Udp { .. } | Datagram::Forwarded { .. } | Datagram::Echo { .. } => return None,
+        Datagram::Udp { .. } | Datagram::InboundUdp { .. } | Datagram::Echo { .. } => return None,
     };
     if payload.is_empty() { None } else { Some((way, payload)) }
 }
@@ -116,7 +116,7 @@ mod tests {
     fn taken(train: &mut Train) -> Option<(Vec<u8>, Option<u16>)> {
         match train.take()? {
             Datagram::Udp { payload, segment_len, .. } => Some((payload.to_vec(), segment_len)),
-            Datagram::Forwarded { .. } | Datagram::Echo { .. } => panic!("not what was put in"),
+            Datagram::InboundUdp { .. } | Datagram::Echo { .. } => panic!("not what was put in"),
         }
     }
 

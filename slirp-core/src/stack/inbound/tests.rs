@@ -469,7 +469,7 @@ fn origin(port: u16) -> Origin {
 
 fn send_datagram(scene: &mut Scene, port: u16) {
     let guest = SocketAddr::from((GUEST, 80));
-    scene.stack.handle_udp_forwarded(origin(port), guest, b"ask", None, 0, scene.now);
+    scene.stack.handle_inbound_udp(origin(port), guest, b"ask", None, 0, scene.now);
     scene.turn();
 }
 
@@ -511,7 +511,7 @@ fn answer_goes_back_to_whoever_asked_until_the_rule_is_gone() {
         .unwrap();
     let expected = origin(5000);
     let sent = scene.stack.handle_frame(&mut frame.clone(), scene.now).map(|sent| match sent {
-        Datagram::Forwarded { origin, payload, .. } => (origin, payload.to_vec()),
+        Datagram::InboundUdp { origin, payload, .. } => (origin, payload.to_vec()),
         Datagram::Udp { .. } | Datagram::Echo { .. } => panic!("not the rule's socket"),
     });
     assert_eq!(sent, Some((expected, b"answer".to_vec())));
@@ -528,7 +528,7 @@ fn rules_that_go_take_their_own_conversations_along() {
         let origin =
             Origin { rule: ForwardId(rule), ..origin(5000 + u16::try_from(rule).unwrap()) };
         let guest = SocketAddr::from((GUEST, 80));
-        scene.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, scene.now);
+        scene.stack.handle_inbound_udp(origin, guest, b"ask", None, 0, scene.now);
     }
     scene.stack.handle_forwards_removed(&[1, 3, 4, 9].map(ForwardId).into(), scene.now);
     let (mut left, _) = scene.stack.flows(0, 10, scene.now);
@@ -538,7 +538,7 @@ fn rules_that_go_take_their_own_conversations_along() {
 
 #[test]
 fn flood_of_sources_pushes_its_own_oldest_out() {
-    let mut scene = Scene::new(|config| config.limits.forwarded_udp = 4);
+    let mut scene = Scene::new(|config| config.limits.inbound_udp = 4);
     scene.tell_mac();
     for port in 5000..5100 {
         send_datagram(&mut scene, port);
@@ -615,9 +615,9 @@ fn remote_that_the_guest_spoke_to_first_answers_as_the_guest_knows_it() {
         other => panic!("{other:?}"),
     }
     let origin = Origin { rule: ForwardId(1), client: reached, local: reached };
-    scene.stack.handle_udp_forwarded(origin, guest, b"answer", None, 0, scene.now);
+    scene.stack.handle_inbound_udp(origin, guest, b"answer", None, 0, scene.now);
     scene.turn();
     assert_eq!(scene.frames.last().unwrap()[26..30], [127, 0, 0, 1]);
     let sent = scene.stack.handle_frame(&mut frame, scene.now);
-    assert!(matches!(sent, Some(Datagram::Forwarded { .. })), "{sent:?}");
+    assert!(matches!(sent, Some(Datagram::InboundUdp { .. })), "{sent:?}");
 }

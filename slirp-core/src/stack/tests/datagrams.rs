@@ -38,7 +38,7 @@ fn ipv6(to: &str, hop_limit: u8, traffic_class: u8, len: usize) -> Vec<u8> {
 fn envelope(ladder: &mut Ladder, mut frame: Vec<u8>) -> Option<Envelope> {
     match ladder.stack.handle_frame(&mut frame, ladder.now)? {
         Datagram::Udp { envelope, .. } => Some(envelope),
-        other @ (Datagram::Forwarded { .. } | Datagram::Echo { .. }) => panic!("{other:?}"),
+        other @ (Datagram::InboundUdp { .. } | Datagram::Echo { .. }) => panic!("{other:?}"),
     }
 }
 

@@ -70,7 +70,7 @@ fn datagram(ladder: &mut Ladder, from: &str, to: &str, payload: &[u8]) -> Option
     let mut packet = Vec::new();
     emit_datagram(&mut packet, address(from), address(to), 64, 0, payload).unwrap();
     match ladder.stack.handle_frame(&mut frame_around(&packet, MAC), ladder.now)? {
-        Datagram::Udp { flow, .. } | Datagram::Forwarded { flow, .. } => Some(flow),
+        Datagram::Udp { flow, .. } | Datagram::InboundUdp { flow, .. } => Some(flow),
         other @ Datagram::Echo { .. } => panic!("{other:?}"),
     }
 }
@@ -195,7 +195,7 @@ fn mappings_tell_of_what_was_not_sent_and_end_when_they_are_idle() {
     datagram(&mut ladder, GUEST, REMOTE, b"question");
     let ends = ends(Protocol::Udp, GUEST, REMOTE);
     let error = HostError::NetworkUnreachable;
-    ladder.stack.handle_udp_failed(flow, ends.remote, error, b"question", 8, 2);
+    ladder.stack.handle_udp_unsent(flow, ends.remote, error, b"question", 8, 2);
     assert_eq!(events(&mut ladder), [Event::Unsent { flow, ends, error, count: 2 }]);
     ladder.stack.handle_udp_from_host(flow, ends.remote, b"answer", None, 0, ladder.now);
     ladder.pass(Duration::from_secs(301));
@@ -211,7 +211,7 @@ fn echo_tells_of_its_mapping_and_of_a_host_that_allows_none() {
     let ends = ends(Protocol::Echo, "10.0.2.100:77", "192.0.2.1:0");
     let opened = Event::Opened { flow, ends, peer: Peer::Host(ends.remote) };
     assert_eq!(events(&mut ladder), [opened]);
-    ladder.stack.handle_echo_failed(flow, ends.remote.ip(), 3, HostError::Exhausted);
+    ladder.stack.handle_echo_unsent(flow, ends.remote.ip(), 3, HostError::Exhausted);
     let error = HostError::Exhausted;
     assert_eq!(events(&mut ladder), [Event::Unsent { flow, ends, error, count: 1 }]);
     ladder.stack.handle_echo_not_permitted(flow);
@@ -241,7 +241,7 @@ fn remotes_open_flows_through_a_rule_and_are_connected_once_the_guest_has_answer
     let flow = ladder.stack.handle_tcp_accepted(ForwardId(3), client, guest, ladder.now).unwrap();
     // The guest knows its host as the gateway.
     let ends = ends(Protocol::Tcp, "10.0.2.100:80", "10.0.2.2:700");
-    let peer = Peer::Forwarded { rule: ForwardId(3), client };
+    let peer = Peer::Inbound { rule: ForwardId(3), client };
     assert!(peer.is_inbound());
     assert_eq!(events(&mut ladder), [Event::Opened { flow, ends, peer }]);
     ladder.stack.on_neighbor(guest.ip(), MAC);
@@ -276,7 +276,7 @@ fn what_cannot_be_forwarded_is_refused() {
     let (client, guest) = (address("127.0.0.1:700"), address("10.0.2.2:80"));
     ladder.stack.handle_tcp_accepted(ForwardId(3), client, guest, ladder.now).unwrap_err();
     let origin = Origin { rule: ForwardId(3), client, local: client };
-    ladder.stack.handle_udp_forwarded(origin, guest, b"text", None, 0, ladder.now);
+    ladder.stack.handle_inbound_udp(origin, guest, b"text", None, 0, ladder.now);
     let refused = |protocol| Event::Refused {
         flow: None,
         ends: Ends::new(protocol, guest, client),
@@ -295,14 +295,14 @@ fn conversations_of_remotes_end_with_their_rule() {
         local: address("198.51.100.1:8080"),
     };
     let (stack, now) = (&mut ladder.stack, ladder.now);
-    stack.handle_udp_forwarded(origin, address(GUEST), b"text", None, 0, now);
+    stack.handle_inbound_udp(origin, address(GUEST), b"text", None, 0, now);
     stack.handle_forwards_removed(&[ForwardId(3)].into(), now);
     let told = events(&mut ladder);
     let [Event::Opened { ends, peer, .. }, Event::Closed { ending, traffic, .. }] = told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(ends, self::ends(Protocol::Udp, GUEST, "198.51.100.2:700"));
-    assert_eq!(peer, Peer::Forwarded { rule: ForwardId(3), client: origin.client });
+    assert_eq!(peer, Peer::Inbound { rule: ForwardId(3), client: origin.client });
     assert_eq!((ending, traffic.to_guest), (Ending::ForwardRemoved, 4));
 }
 

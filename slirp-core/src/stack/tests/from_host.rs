@@ -40,7 +40,7 @@ fn receive(ladder: &mut Ladder, client: &str, guest: &str) -> FlowId {
     ladder.stack.on_neighbor(ip("10.0.2.100"), MAC);
     let (client, guest) = (address(client), address(guest));
     let origin = Origin { rule: ForwardId(1), client, local: client };
-    ladder.stack.handle_udp_forwarded(origin, guest, b"question", None, 0, ladder.now);
+    ladder.stack.handle_inbound_udp(origin, guest, b"question", None, 0, ladder.now);
     assert_eq!(ladder.turn().len(), 1);
     ladder.stack.flows.iter().last().unwrap().meta.id
 }
@@ -99,7 +99,7 @@ fn refused_datagram_is_told_by_the_address_that_the_guest_wrote() {
         let mut ladder = Ladder::new();
         let (flow, remote) = send(&mut ladder, from, written);
         assert_eq!(remote, address(reached));
-        ladder.stack.handle_udp_error(flow, &refusal(remote), b"question");
+        ladder.stack.handle_udp_undelivered(flow, &refusal(remote), b"question");
         let told = told(&mut ladder).unwrap();
         assert_eq!((told.from, told.kind), (address(written).ip(), kind));
         assert_eq!(quoted_destination(&told), address(written));
@@ -126,7 +126,7 @@ fn error_comes_from_the_complainant_unless_a_guest_would_drop_it_as_a_martian() 
     ] {
         let mut ladder = Ladder::new();
         let (flow, _) = send(&mut ladder, "10.0.2.100:5000", "192.0.2.1:9");
-        ladder.stack.handle_udp_error(flow, &unreachable(offender), b"");
+        ladder.stack.handle_udp_undelivered(flow, &unreachable(offender), b"");
         let told = told(&mut ladder).unwrap();
         assert_eq!((told.from, told.kind), (ip(from), (3, 1)), "{offender:?}");
     }
@@ -138,7 +138,7 @@ fn error_comes_from_the_complainant_unless_a_guest_would_drop_it_as_a_martian() 
         let (flow, remote) = send(&mut ladder, from, written);
         assert_eq!(remote.ip(), ip(offender));
         let own = DatagramError { remote, ..unreachable(Some(offender)) };
-        ladder.stack.handle_udp_error(flow, &own, b"");
+        ladder.stack.handle_udp_undelivered(flow, &own, b"");
         assert_eq!(told(&mut ladder).unwrap().from, address(written).ip());
     }
 }
@@ -155,7 +155,7 @@ fn word_of_a_router_is_passed_on_as_it_came() {
         error: HostError::TooLarge(Some(1280)),
         ..refusal(remote)
     };
-    ladder.stack.handle_udp_error(flow, &too_big, b"");
+    ladder.stack.handle_udp_undelivered(flow, &too_big, b"");
     let word = told(&mut ladder).unwrap();
     assert_eq!((word.from, word.kind, word.info), (ip(ROUTER), (3, 4), 1280));
     // A traceroute of the guest lives on these.
@@ -166,7 +166,7 @@ fn word_of_a_router_is_passed_on_as_it_came() {
         error: HostError::HostUnreachable,
         ..refusal(address("192.0.2.1:0"))
     };
-    ladder.stack.handle_echo_error(echo, &expired, 3);
+    ladder.stack.handle_echo_undelivered(echo, &expired, 3);
     let word = told(&mut ladder).unwrap();
     assert_eq!((word.from, word.kind), (ip(ROUTER), (11, 0)));
     // Type, identifier and sequence number: what ping finds its request by.
@@ -179,7 +179,7 @@ fn each_datagram_that_was_not_sent_counts_and_the_guest_is_told_once() {
     let mut ladder = Ladder::new();
     let (flow, remote) = send(&mut ladder, "10.0.2.100:5000", "192.0.2.1:9");
     let fail = |ladder: &mut Ladder, error, count| {
-        ladder.stack.handle_udp_failed(flow, remote, error, b"start", 1400, count);
+        ladder.stack.handle_udp_unsent(flow, remote, error, b"start", 1400, count);
         told(ladder)
     };
     let told = fail(&mut ladder, HostError::NetworkUnreachable, 3).unwrap();
@@ -204,7 +204,7 @@ fn answer_to_a_remote_that_is_gone_is_told_by_the_address_that_the_guest_knows()
     {
         let mut ladder = Ladder::new();
         let flow = receive(&mut ladder, client, "10.0.2.100:53");
-        ladder.stack.handle_udp_error(flow, &refusal(address(client)), b"answer");
+        ladder.stack.handle_udp_undelivered(flow, &refusal(address(client)), b"answer");
         let told = told(&mut ladder).unwrap();
         assert_eq!((told.from, told.kind), (address(shown).ip(), (3, 3)), "{client}");
         assert_eq!(quoted_destination(&told), address(shown), "{client}");
@@ -222,8 +222,8 @@ fn word_about_a_flow_that_is_gone_reaches_nobody() {
     let (stack, now) = (&mut ladder.stack, ladder.now);
     stack.handle_udp_from_host(first, remote, b"answer", None, 0, now);
     stack.handle_echo_reply(first, remote.ip(), 3, b"answer", None);
-    stack.handle_udp_error(first, &refusal(remote), b"");
-    stack.handle_echo_error(first, &refusal(remote), 3);
+    stack.handle_udp_undelivered(first, &refusal(remote), b"");
+    stack.handle_echo_undelivered(first, &refusal(remote), 3);
     stack.handle_tcp_connected(first, Ok(()), now);
     stack.handle_tcp_connected(first, Err(HostError::Refused), now);
     assert!(ladder.turn().is_empty());
@@ -241,11 +241,11 @@ fn word_about_a_flow_of_another_kind_reaches_nobody() {
     let now = ladder.now;
     for flow in [tcp, echo] {
         ladder.stack.handle_udp_from_host(flow, remote, b"answer", None, 0, now);
-        ladder.stack.handle_udp_error(flow, &refusal(remote), b"");
+        ladder.stack.handle_udp_undelivered(flow, &refusal(remote), b"");
     }
     for flow in [tcp, udp] {
         ladder.stack.handle_echo_reply(flow, remote.ip(), 3, b"answer", None);
-        ladder.stack.handle_echo_error(flow, &refusal(remote), 3);
+        ladder.stack.handle_echo_undelivered(flow, &refusal(remote), 3);
     }
     for flow in [udp, echo] {
         ladder.stack.handle_tcp_connected(flow, Ok(()), now);
@@ -314,10 +314,10 @@ fn echo_that_was_not_sent_is_counted_and_told() {
     let mut ladder = Ladder::new();
     let remote = ip("192.0.2.1");
     let flow = ping(&mut ladder, "10.0.2.100", "192.0.2.1");
-    ladder.stack.handle_echo_failed(flow, remote, 3, HostError::HostUnreachable);
+    ladder.stack.handle_echo_unsent(flow, remote, 3, HostError::HostUnreachable);
     let told = told(&mut ladder).unwrap();
     assert_eq!((told.from, told.kind), (ip("10.0.2.2"), (3, 1)));
-    ladder.stack.handle_echo_failed(flow, remote, 3, HostError::Exhausted);
+    ladder.stack.handle_echo_unsent(flow, remote, 3, HostError::Exhausted);
     assert_eq!(self::told(&mut ladder), None);
     assert_eq!(ladder.discards(DiscardReason::HostSendFailed), 2);
     assert_eq!((ladder.stack.stats().flows, ladder.closes.len()), (1, 0));

@@ -245,7 +245,7 @@ fn publish(stack: &mut Stack, last: u8, port: u16) -> usize {
     let client = SocketAddr::from(([192, 0, 2, 1], port));
     let origin = Origin { rule: ForwardId(u64::from(last)), client, local: client };
     let guest = SocketAddr::from(([10, 0, 2, last], 53));
-    stack.handle_udp_forwarded(origin, guest, b"question", None, 0, NOW);
+    stack.handle_inbound_udp(origin, guest, b"question", None, 0, NOW);
     datagrams_to(stack, last)
 }
 

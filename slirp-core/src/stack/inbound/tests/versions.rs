@@ -9,7 +9,7 @@ fn ask(scene: &mut Scene, client: &str) -> Origin {
     let local = "[2001:db8::9]:53".parse().unwrap();
     let origin = Origin { rule: ForwardId(1), client: client.parse().unwrap(), local };
     let guest = SocketAddr::from((GUEST, 80));
-    scene.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, scene.now);
+    scene.stack.handle_inbound_udp(origin, guest, b"ask", None, 0, scene.now);
     scene.turn();
     origin
 }
@@ -31,7 +31,7 @@ fn answer(scene: &mut Scene, (address, port): ([u8; 4], u16)) -> Option<(FlowId,
         .write(&mut frame, b"answer")
         .unwrap();
     match scene.stack.handle_frame(&mut frame, scene.now)? {
-        Datagram::Forwarded { flow, origin, .. } => Some((flow, origin)),
+        Datagram::InboundUdp { flow, origin, .. } => Some((flow, origin)),
         Datagram::Udp { .. } | Datagram::Echo { .. } => None,
     }
 }
@@ -68,7 +68,7 @@ fn errors_of_the_other_versions_network_are_told_in_the_guests_terms() {
         (frame[34], frame[35], u16::from_be_bytes([frame[40], frame[41]]))
     };
     let too_large = HostError::TooLarge(Some(1400));
-    scene.stack.handle_udp_failed(flow, origin.client, too_large, b"answer", 6, 1);
+    scene.stack.handle_udp_unsent(flow, origin.client, too_large, b"answer", 6, 1);
     assert_eq!(icmp(&mut scene), (3, 4, 1380), "an IPv4 header is 20 bytes shorter");
     let error = |error, icmp_type, icmp_code, offender: &str| DatagramError {
         error,
@@ -81,15 +81,15 @@ fn errors_of_the_other_versions_network_are_told_in_the_guests_terms() {
     let guest = SocketAddr::from((GUEST, 80));
     // "Address unreachable" and "port unreachable" have other numbers in IPv4.
     let host = error(HostError::HostUnreachable, 1, 3, "2001:db8::9");
-    scene.stack.handle_udp_forward_error(guest, &host);
+    scene.stack.handle_inbound_udp_undelivered(guest, &host);
     assert_eq!(icmp(&mut scene), (3, 1, 0));
     let port = error(HostError::Refused, 1, 4, "2001:db8::1");
-    scene.stack.handle_udp_forward_error(guest, &port);
+    scene.stack.handle_inbound_udp_undelivered(guest, &port);
     assert_eq!(icmp(&mut scene), (3, 3, 0));
     // Nobody that the guest knows.
     let before = scene.frames.len();
     let stranger = DatagramError { remote: "[2001:db8::7]:9".parse().unwrap(), ..port };
-    scene.stack.handle_udp_forward_error(guest, &stranger);
+    scene.stack.handle_inbound_udp_undelivered(guest, &stranger);
     scene.turn();
     assert_eq!(scene.frames.len(), before);
 }

@@ -6,7 +6,7 @@ use super::*;
 fn member_has_a_quarter_of_what_comes_in() {
     let mut crowd = Crowd::of(2, |limits| {
         limits.half_open = 16;
-        limits.forwarded_udp = 16;
+        limits.inbound_udp = 16;
     });
     crowd.open("10.0.2.101:1");
     let theirs = crowd.accept(4000, 101).unwrap();

@@ -67,7 +67,7 @@ impl Crowd {
         let member = self.stack.config().is_shared.then_some(id);
         match self.stack.handle_frame_of(member, &mut frame, self.now)? {
             Datagram::Udp { flow, .. } | Datagram::Echo { flow, .. } => Some(flow),
-            Datagram::Forwarded { .. } => None,
+            Datagram::InboundUdp { .. } => None,
         }
     }
 
@@ -184,7 +184,7 @@ impl Crowd {
         let local = SocketAddr::from(([198, 51, 100, 1], 80));
         let origin = Origin { rule: ForwardId(1), client, local };
         let guest = SocketAddr::from(([10, 0, 2, last], 80));
-        self.stack.handle_udp_forwarded(origin, guest, b"ask", None, 0, self.now);
+        self.stack.handle_inbound_udp(origin, guest, b"ask", None, 0, self.now);
         self.heard();
         self.has_client(port, last)
     }
@@ -263,7 +263,7 @@ fn counts_hold_whatever_comes_and_goes() {
     let mut crowd = Crowd::of(3, |limits| {
         limits.flows = 24;
         limits.half_open = 8;
-        limits.forwarded_udp = 6;
+        limits.inbound_udp = 6;
         limits.udp_mappings = 12;
     });
     let mut rng = Rng::new(0xad_317);

@@ -90,7 +90,7 @@ fn remotes_make_room_for_each_other_before_mappings_of_the_guest_do() {
 
 #[test]
 fn answered_datagrams_of_remotes_outlive_those_that_are_not() {
-    let mut crowd = Crowd::new(|limits| limits.forwarded_udp = 3);
+    let mut crowd = Crowd::new(|limits| limits.inbound_udp = 3);
     assert!(crowd.receive(5000, 100));
     assert_eq!(crowd.send("10.0.2.100:80", "198.51.100.2:5000"), None, "by the rule's socket");
     crowd.pass(60 * SECOND);
