@@ -91,6 +91,14 @@ fn translate<A: Copy + PartialEq + Into<IpAddr>>(
     if is_resolver && found == Translation::None { Translation::NoService } else { found }
 }
 
+/// The unspecified address of the same family.
+pub(crate) const fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 /// The same port of the host's loopback, in the same family.
 pub(crate) const fn host_loopback(like: SocketAddr) -> SocketAddr {
     let ip = match like {

@@ -20,9 +20,10 @@ pub use state::FlowState;
 pub use summary::FlowSummary;
 pub use transfer::{HostStream, Transfer};
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use crate::mac::MacAddr;
+use crate::nat::unspecified;
 use crate::policy::Protocol;
 use crate::time::Instant;
 
@@ -45,11 +46,7 @@ impl FlowKey {
     /// Of all that the guest sends from one port (RFC 4787 section 4.1, endpoint-independent
     /// mapping). The remote is the unspecified address of the guest's family.
     pub(crate) const fn of_guest(protocol: Protocol, guest: SocketAddr) -> Self {
-        let any = match guest {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        Self::new(protocol, guest, SocketAddr::new(any, 0))
+        Self::new(protocol, guest, SocketAddr::new(unspecified(guest.ip()), 0))
     }
 }
 

@@ -6,7 +6,7 @@
 //! RFC 1035 section 4.2, RFC 5452 sections 4 and 9, RFC 7766 section 8.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::event::DnsTransport;
+use crate::nat::unspecified;
 
 /// Length of the fixed header (RFC 1035 section 4.1.1).
 const HEADER_LEN: usize = 12;
@@ -145,11 +146,8 @@ async fn ask_udp(
     source: Option<SocketAddr>,
     query: &Outgoing,
 ) -> Result<Vec<u8>, ExchangeError> {
-    let any = match server {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = UdpSocket::bind(source.unwrap_or(any)).await.map_err(ExchangeError::NoSocket)?;
+    let source = source.unwrap_or_else(|| SocketAddr::new(unspecified(server.ip()), 0));
+    let socket = UdpSocket::bind(source).await.map_err(ExchangeError::NoSocket)?;
     socket.connect(server).await.map_err(ExchangeError::Unreachable)?;
     let (id, message) = query.with_fresh_id();
     socket.send(&message).await.map_err(ExchangeError::Unreachable)?;

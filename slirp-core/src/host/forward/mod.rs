@@ -18,9 +18,9 @@ mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -33,6 +33,7 @@ use super::socket::tcp::TcpStream;
 use super::socket::udp::{NotSent, Received};
 use super::token::Source;
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
+use crate::nat::unspecified;
 use crate::time::Instant;
 
 /// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
@@ -203,7 +204,7 @@ impl Forwards {
             socket.coalesce();
         }
         let token = Source::Port(id.0).token()?;
-        let fd = socket.as_raw_fd();
+        let fd = socket.as_fd().as_raw_fd();
         self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
@@ -358,11 +359,8 @@ impl Forwards {
             return None;
         };
         let received = socket.recv(buffer).ok()?;
-        let unspecified = match forward.host {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let local = SocketAddr::new(received.local.unwrap_or(unspecified), forward.host.port());
+        let local = received.local.unwrap_or_else(|| unspecified(forward.host.ip()));
+        let local = SocketAddr::new(local, forward.host.port());
         Some((Origin { rule: *rule, client: received.from, local }, forward.guest, received))
     }
 
@@ -391,12 +389,12 @@ impl Forwards {
         let &(.., id) = rules.find(|(.., id)| self.rules.get(id).is_some_and(reaches))?;
         let forward = self.rules.get(&id)?.forward;
         // The rule's listening address, or the kernel's choice, is the right source already.
-        let address = match remote {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
         let port = forward.port(guest.port().checked_sub(forward.guest.port())?).host.port();
-        Some(Origin { rule: id, client: remote, local: SocketAddr::new(address, port) })
+        Some(Origin {
+            rule: id,
+            client: remote,
+            local: SocketAddr::new(unspecified(remote.ip()), port),
+        })
     }
 
     /// Sends the guest's answer to the remote of `origin`.

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -216,19 +216,16 @@ impl RuleSocket {
 
     /// The port that the kernel has picked.
     fn port(&self) -> io::Result<u16> {
-        let local = match self {
-            Self::Tcp(socket) => socket.local_addr(),
-            Self::Udp(socket) => SockRef::from(socket).local_addr(),
-        };
-        Ok(local?.as_socket().map_or(0, |local| local.port()))
+        let local = SockRef::from(self).local_addr()?;
+        Ok(local.as_socket().map_or(0, |local| local.port()))
     }
 }
 
-impl AsRawFd for RuleSocket {
-    fn as_raw_fd(&self) -> RawFd {
+impl AsFd for RuleSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(socket) => socket.as_raw_fd(),
-            Self::Udp(socket) => socket.as_raw_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
         }
     }
 }

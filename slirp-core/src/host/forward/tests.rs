@@ -218,7 +218,7 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
     let mut opened = OpenForwards::open(&wanted, SlirpNetwork::default()).unwrap();
     assert!(opened.rules().eq(wanted));
     let inode = |socket: &RuleSocket| {
-        let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        let link = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
         std::fs::read_link(link).unwrap()
     };
     let before: Vec<_> = opened.rules.iter().flat_map(|rule| &rule.sockets).map(inode).collect();

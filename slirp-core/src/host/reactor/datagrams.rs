@@ -13,7 +13,7 @@ use crate::event::{Datagram, FlowId, HostError};
 use crate::host::forward::{Forwards, PortId};
 use crate::host::socket::datagram::SendError;
 use crate::host::socket::echo::EchoOpenError;
-use crate::host::socket::table::{EchoFailure, HostSocket, SocketTable};
+use crate::host::socket::table::{HostSocket, SocketTable};
 use crate::host::socket::udp::NotSent;
 use crate::time::Instant;
 
@@ -36,10 +36,10 @@ impl Reactor {
             Err(Unsent::Echo { flow, remote, sequence, error }) => {
                 self.stack.handle_echo_unsent(flow, remote, sequence, error);
             }
-            Err(Unsent::EchoNotPermitted { flow, error }) => {
+            Err(Unsent::EchoNotPermitted { flow }) => {
                 if !self.is_echo_refusal_logged {
                     self.is_echo_refusal_logged = true;
-                    tracing::warn!("guests cannot ping: {error}");
+                    tracing::warn!("guests cannot ping: {}", EchoOpenError::NotPermitted);
                 }
                 self.stack.handle_echo_not_permitted(flow);
             }
@@ -178,7 +178,6 @@ pub(super) enum Unsent {
     },
     EchoNotPermitted {
         flow: FlowId,
-        error: EchoOpenError,
     },
     BufferFull {
         count: u64,
@@ -213,8 +212,8 @@ pub(super) fn send(
         Datagram::Echo { flow, remote, ident, sequence, payload, envelope } => {
             let unsent = |error| Unsent::Echo { flow, remote, sequence, error };
             let socket = sockets.echo(flow, remote, ident).map_err(|failure| match failure {
-                EchoFailure::NotPermitted(error) => Unsent::EchoNotPermitted { flow, error },
-                EchoFailure::Host(error) => unsent(error),
+                EchoOpenError::NotPermitted => Unsent::EchoNotPermitted { flow },
+                EchoOpenError::Host(error) => unsent(error),
             })?;
             match socket.send(remote, sequence, payload, envelope) {
                 Ok(()) => Ok(()),

@@ -12,7 +12,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use smoltcp::wire::{IpVersion, checksum};
@@ -228,12 +228,6 @@ impl EchoSocket {
 impl AsFd for EchoSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.socket().as_fd()
-    }
-}
-
-impl AsRawFd for EchoSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.socket().as_raw_fd()
     }
 }
 

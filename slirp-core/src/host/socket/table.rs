@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -37,11 +37,15 @@ pub(crate) enum HostSocket {
     Echo(EchoSocket),
 }
 
-/// Why a flow has no echo socket.
-#[derive(Debug)]
-pub(crate) enum EchoFailure {
-    NotPermitted(EchoOpenError),
-    Host(HostError),
+impl AsFd for HostSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Connecting(stream) => stream.as_fd(),
+            Self::Tcp(host) => host.stream.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Echo(socket) => socket.as_fd(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -82,12 +86,7 @@ impl SocketTable {
 
     /// Registers `socket` for `flow` and keeps it.
     pub(crate) fn insert(&mut self, flow: FlowId, socket: HostSocket) -> io::Result<()> {
-        let fd = match &socket {
-            HostSocket::Connecting(stream) => stream.as_raw_fd(),
-            HostSocket::Tcp(host) => host.stream.as_raw_fd(),
-            HostSocket::Udp(socket) => socket.as_raw_fd(),
-            HostSocket::Echo(socket) => socket.as_raw_fd(),
-        };
+        let fd = socket.as_fd().as_raw_fd();
         let index = slot(flow.index);
         // A datagram socket that cannot send loses the datagram, so no flow waits for it to become
         // writable. A connected one is writable, and to say so would cost each flow a wake-up: see
@@ -119,7 +118,7 @@ impl SocketTable {
         }
         // Should there be room by now, this reports it: a change arms the edge anew.
         let interest = STREAM_INTEREST.add(Interest::WRITABLE);
-        let fd = host.stream.as_raw_fd();
+        let fd = host.stream.as_fd().as_raw_fd();
         let token = Source::Flow(flow.index).token();
         let watched =
             token.and_then(|it| self.registry.reregister(&mut SourceFd(&fd), it, interest));
@@ -142,13 +141,7 @@ impl SocketTable {
     /// The host's side of the socket of `flow`, where it has one that is open.
     pub(crate) fn local_address(&self, flow: FlowId) -> Option<SocketAddr> {
         let entry = self.slots.get(slot(flow.index))?.as_ref().filter(|slot| slot.flow == flow)?;
-        let fd = match &entry.socket {
-            HostSocket::Connecting(stream) => stream.as_fd(),
-            HostSocket::Tcp(host) => host.stream.as_fd(),
-            HostSocket::Udp(socket) => socket.as_fd(),
-            HostSocket::Echo(socket) => socket.as_fd(),
-        };
-        SockRef::from(&fd).local_addr().ok()?.as_socket()
+        SockRef::from(&entry.socket).local_addr().ok()?.as_socket()
     }
 
     /// Notes whether `flow` stands in the reactor's backlog; returns whether that has changed.
@@ -221,23 +214,17 @@ impl SocketTable {
         flow: FlowId,
         remote: IpAddr,
         ident: u16,
-    ) -> Result<&mut EchoSocket, EchoFailure> {
+    ) -> Result<&mut EchoSocket, EchoOpenError> {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote);
-            let socket =
-                EchoSocket::open(version_of(remote), source, ident).map_err(
-                    |error| match error {
-                        EchoOpenError::NotPermitted => EchoFailure::NotPermitted(error),
-                        EchoOpenError::Host(error) => EchoFailure::Host(error),
-                    },
-                )?;
+            let socket = EchoSocket::open(version_of(remote), source, ident)?;
             self.insert(flow, HostSocket::Echo(socket))
-                .map_err(|e| EchoFailure::Host(HostError::from_io(&e)))?;
+                .map_err(|e| EchoOpenError::Host(HostError::from_io(&e)))?;
         }
         match self.of(flow) {
             Some(HostSocket::Echo(socket)) => Ok(socket),
             Some(HostSocket::Connecting(_) | HostSocket::Tcp(_) | HostSocket::Udp(_)) | None => {
-                Err(EchoFailure::Host(HostError::Exhausted))
+                Err(EchoOpenError::Host(HostError::Exhausted))
             }
         }
     }

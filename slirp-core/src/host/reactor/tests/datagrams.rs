@@ -5,7 +5,6 @@ use std::net::UdpSocket;
 use super::scene::{GUEST_MAC, Scene, await_readable, source};
 use super::*;
 use crate::host::reactor::datagrams::Unsent;
-use crate::host::socket::echo::EchoOpenError;
 use crate::host::tests::{in_new_netns, ip};
 use crate::wire::icmp::emit_echo_quote;
 use crate::wire::ip::fill_ipv4_checksum;
@@ -143,8 +142,7 @@ fn echo_goes_out_and_its_reply_or_its_failure_comes_back() {
         // If the host permits no echo, the flow ends with its socket.
         let now = scene.reactor.now();
         let flow = scene.reactor.list_flows(0, now).flows[0].id;
-        let error = EchoOpenError::NotPermitted;
-        scene.reactor.note_sent(Err(Unsent::EchoNotPermitted { flow, error }));
+        scene.reactor.note_sent(Err(Unsent::EchoNotPermitted { flow }));
         scene.serve();
         assert_eq!((scene.flows(), scene.reactor.sockets.of(flow).is_none()), (0, true));
         assert_eq!(scene.discards(DiscardReason::IcmpEchoNotPermitted), 1);
