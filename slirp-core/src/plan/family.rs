@@ -270,7 +270,7 @@ impl Family<Ipv6Addr> {
 }
 
 /// Whether `address` can belong to a single station that is not the host's loopback.
-pub(super) fn is_unicast(address: IpAddr) -> bool {
+pub(crate) fn is_unicast(address: IpAddr) -> bool {
     let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     !address.is_unspecified()

@@ -11,8 +11,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::mac::MacAddr;
 
 pub use self::error::PlanError;
-pub(crate) use self::family::POOL_CAP;
 pub use self::family::{Family, Meaning, Meanings, Unlisted};
+pub(crate) use self::family::{POOL_CAP, is_unicast};
 pub use self::slirp::{Ipv6Plan, SlirpNetwork};
 
 mod error;
@@ -155,9 +155,7 @@ impl AddressPlan {
         };
         match self.answers {
             Answers::OnlyOurs => false,
-            Answers::EveryoneElse => {
-                family::is_unicast(target) && !is_own && !is_probe && asker != target
-            }
+            Answers::EveryoneElse => is_unicast(target) && !is_own && !is_probe && asker != target,
         }
     }
 

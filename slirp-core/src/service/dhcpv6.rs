@@ -64,11 +64,7 @@ impl Dhcpv6Server {
         Self {
             plan: config.plan,
             announces_dns: config.policy.dns_service,
-            search: config
-                .search_domains
-                .iter()
-                .filter_map(|text| SearchDomain::new(text))
-                .collect(),
+            search: SearchDomain::list(&config.search_domains),
         }
     }
 

@@ -72,11 +72,7 @@ impl RouterAdvertiser {
             source: plan.link_local?,
             mtu: config.mtu,
             announces_dns: config.policy.dns_service,
-            search: config
-                .search_domains
-                .iter()
-                .filter_map(|text| SearchDomain::new(text))
-                .collect(),
+            search: SearchDomain::list(&config.search_domains),
         };
         let mut advertiser = Self { rng: Rng::new(seed), next_at: now, sent_at: None, content };
         advertiser.next_at = now + advertiser.interval();
@@ -168,7 +164,7 @@ mod tests {
     }
 
     fn content(mtu: u16, announces_dns: bool, search: &[&str]) -> Content {
-        let search = search.iter().filter_map(|text| SearchDomain::new(text)).collect();
+        let search = SearchDomain::list(search);
         let plan = *plan().ipv6().unwrap();
         Content { plan, source: plan.link_local.unwrap(), mtu, announces_dns, search }
     }

@@ -18,6 +18,11 @@ pub struct SearchDomain {
 }
 
 impl SearchDomain {
+    /// The valid ones of `texts`.
+    pub(crate) fn list(texts: &[impl AsRef<str>]) -> Vec<Self> {
+        texts.iter().filter_map(|text| Self::new(text.as_ref())).collect()
+    }
+
     /// Takes `text` such as `example.org`, with or without a final dot. `None` when it is not a
     /// domain name: labels have 1 to 63 letters, digits, hyphens or underscores. Clients hand these
     /// names to scripts and write them to files, so other characters are refused.

@@ -10,7 +10,7 @@ use smoltcp::wire::IpProtocol;
 
 use crate::discard::DiscardReason;
 use crate::mac::MacAddr;
-use crate::plan::AddressPlan;
+use crate::plan::{AddressPlan, is_unicast};
 use crate::service::{dhcp, dhcpv6};
 use crate::wire::frame::{
     ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader,
@@ -253,14 +253,7 @@ fn link_layer_addresses(mut options: &[u8]) -> Result<[Option<MacAddr>; 2], Disc
 
 /// An address that a single sender can have.
 fn single(plan: &AddressPlan, address: IpAddr) -> Result<IpAddr, DiscardReason> {
-    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    if is_broadcast
-        || is_mapped
-        || address.is_multicast()
-        || address.is_loopback()
-        || address.is_unspecified()
-    {
+    if !is_unicast(address) {
         return Err(DiscardReason::SourceAddressInvalid);
     }
     if plan.is_ours(address) {

@@ -114,26 +114,23 @@ impl IpPair {
     /// Fills in the ICMP or ICMPv6 checksum of the message `icmp` in its bytes 2..4.
     pub(crate) fn fill_icmp_checksum(self, icmp: &mut [u8]) {
         icmp[2..4].fill(0);
-        let sum = match self {
-            Self::V4(..) => checksum::data(icmp),
-            Self::V6(..) => checksum::combine(&[
-                self.pseudo_header_sum(PROTOCOL_ICMPV6, saturating_u16(icmp.len())),
-                checksum::data(icmp),
-            ]),
-        };
+        let sum = self.icmp_sum(icmp);
         icmp[2..4].copy_from_slice(&(!sum).to_be_bytes());
     }
 
     /// Whether the checksum of the ICMP or ICMPv6 message `icmp` is right.
     pub(crate) fn is_icmp_checksum_valid(self, icmp: &[u8]) -> bool {
-        let sum = match self {
+        self.icmp_sum(icmp) == u16::MAX
+    }
+
+    fn icmp_sum(self, icmp: &[u8]) -> u16 {
+        match self {
             Self::V4(..) => checksum::data(icmp),
             Self::V6(..) => checksum::combine(&[
                 self.pseudo_header_sum(PROTOCOL_ICMPV6, saturating_u16(icmp.len())),
                 checksum::data(icmp),
             ]),
-        };
-        sum == u16::MAX
+        }
     }
 }
 

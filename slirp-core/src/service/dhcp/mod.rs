@@ -101,11 +101,7 @@ impl DhcpServer {
             plan: config.plan.ipv4().copied(),
             mtu: config.mtu,
             announces_dns: config.policy.dns_service,
-            search: config
-                .search_domains
-                .iter()
-                .filter_map(|text| SearchDomain::new(text))
-                .collect(),
+            search: SearchDomain::list(&config.search_domains),
             pool: LeasePool::new(config.plan.ipv4()),
             reservations: config.is_shared.then(BTreeMap::new),
         }
