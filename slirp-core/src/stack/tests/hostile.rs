@@ -19,15 +19,7 @@ fn play(ladder: &mut Ladder, seed: u64, is_ipv6: bool) {
     let Some((flow, _)) = ladder.connects.pop() else { return };
     let heard = ladder.connected(flow, Ok(()));
     let Some(syn_ack) = heard.first().and_then(|heard| heard.tcp.clone()) else { return };
-    let mut talk = Talk {
-        flow,
-        from: syn.from,
-        to: syn.to,
-        seq: syn_ack.ack,
-        ack: syn_ack.seq.wrapping_add(1),
-        window: 65_535,
-        syn_ack,
-    };
+    let mut talk = Talk::answering(&syn, syn_ack, flow);
     let payload = [0x5a; 9000];
     for _ in 0..STEPS {
         let mut heard = match pick(16) {

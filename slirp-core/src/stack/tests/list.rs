@@ -26,15 +26,7 @@ fn connection_of_the_guest_is_seen_in_every_state() {
     assert_eq!(only_flow(&ladder).state, FlowState::Connecting);
     let syn_ack = only(&ladder.connected(flow, Ok(()))).clone();
     assert_eq!(only_flow(&ladder).state, FlowState::Handshaking);
-    let mut talk = Talk {
-        flow,
-        from: syn.from,
-        to: syn.to,
-        seq: syn_ack.ack,
-        ack: syn_ack.seq.wrapping_add(1),
-        window: 65_535,
-        syn_ack,
-    };
+    let mut talk = Talk::answering(&syn, syn_ack, flow);
     talk.say(&mut ladder, ACK, b"hello");
     let heard = ladder.host(flow, |host| host.to_guest.extend(b"hi"));
     talk.take(&heard);

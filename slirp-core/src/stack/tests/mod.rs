@@ -303,7 +303,14 @@ impl Talk {
         let syn_ack = heard[0].tcp.clone().unwrap();
         assert!(syn_ack.has(SYN | ACK));
         assert_eq!(syn_ack.ack, syn.seq.wrapping_add(1));
-        let talk = Self {
+        let talk = Self::answering(syn, syn_ack, flow);
+        assert!(ladder.guest(&talk.draft(ACK, &[])).is_empty());
+        talk
+    }
+
+    /// A guest that has heard `syn_ack` and not answered yet.
+    fn answering(syn: &Draft, syn_ack: Seen, flow: FlowId) -> Self {
+        Self {
             flow,
             from: syn.from,
             to: syn.to,
@@ -311,9 +318,7 @@ impl Talk {
             ack: syn_ack.seq.wrapping_add(1),
             window: 65_535,
             syn_ack,
-        };
-        assert!(ladder.guest(&talk.draft(ACK, &[])).is_empty());
-        talk
+        }
     }
 
     fn draft(&self, flags: u8, payload: &[u8]) -> Draft {
