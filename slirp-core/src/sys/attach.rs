@@ -2,7 +2,7 @@
 //! configure it.
 //!
 //! Owns the order of the steps and the name of each ([`AttachStep`]). The process that runs this is
-//! in [`fork`](super::fork); explanations of the steps for users are in [`netns`](crate::netns).
+//! in [`fork`]; explanations of the steps for users are in [`netns`](crate::netns).
 //! Everything here runs after fork(2) and so neither allocates nor panics.
 
 use core::fmt;

@@ -7,8 +7,9 @@
 //! capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU discovery of a
 //! socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
 //! ([`calls`]). Beside them stand two small things that every floor above needs: the texts of
-//! errors ([`errno`]) and files by device and inode ([`file`]). Each function offered here is safe
-//! to call; the reason is written at its `unsafe` block. Decisions are left to the floors above.
+//! errors ([`errno`]) and files by device and inode ([`mod@file`]). Each function offered here is
+//! safe to call; the reason is written at its `unsafe` block. Decisions are left to the floors
+//! above.
 
 #![expect(unsafe_code, reason = "system calls that no safe crate wraps; the only place for them")]
 

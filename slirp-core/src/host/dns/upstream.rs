@@ -1,8 +1,8 @@
 //! Which resolver is asked when: order, failover, and memory of the silent ones.
 //!
 //! Owns the state of each resolver and the course of one query across them. Leaves single exchanges
-//! to [`exchange`](super::exchange) and the list itself to [`resolv_conf`](super::resolv_conf). The
-//! theory of operation is in the [parent](super).
+//! to [`exchange`] and the list itself to [`resolv_conf`](super::resolv_conf). The theory of
+//! operation is in the [parent](super).
 //!
 //! | a try ends with | the resolver is | next try |
 //! | --- | --- | --- |
