@@ -10,7 +10,6 @@ mod error;
 mod process;
 mod watch;
 
-use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,8 +28,8 @@ use process::{Process, in_proc, open_file};
 use crate::host::link::{OffloadCeiling, Tap};
 use crate::mac::MacAddr;
 use crate::plan::{Ipv6Plan, SlirpNetwork};
-pub use crate::sys::attach::AttachStep;
-use crate::sys::attach::{self, Order, Settings, Settings6, open_in_namespaces};
+use crate::sys::attach::{self, Order, open_in_namespaces};
+pub use crate::sys::attach::{AttachStep, Configuration, Ipv6Configuration};
 use crate::sys::ifreq::InterfaceRequest;
 use crate::sys::{nsfs, owner_of};
 
@@ -200,43 +199,6 @@ pub struct TapRequest {
     pub configure: Option<Configuration>,
 }
 
-/// The guest's side of the link.
-///
-/// Without static IPv6 the guest makes its own addresses from our router advertisements.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Configuration {
-    /// MTU in bytes, 68..=65521.
-    pub mtu: u16,
-    /// IPv4 address of the interface.
-    pub address: Ipv4Addr,
-    /// Length of its network's prefix in bits, 0..=32.
-    pub prefix_len: u8,
-    /// Where the default route leads.
-    pub gateway: Ipv4Addr,
-    /// Metric of the default routes; with `None` the kernel's default (0 for IPv4, 1024 for IPv6).
-    pub metric: Option<u32>,
-    /// Ethernet address; with `None` the kernel picks a random one.
-    pub mac: Option<MacAddr>,
-    /// Whether the guest configures IPv6 from our router advertisements, unless it is static. If
-    /// so, they are accepted even if the guest forwards packets, as far as `/proc/sys` is writable;
-    /// otherwise a guest that runs containers of its own would lose its default route.
-    pub advertised_ipv6: bool,
-    /// Static IPv6: the address may be used at once and router advertisements are ignored, as far
-    /// as `/proc/sys` is writable.
-    pub ipv6: Option<Ipv6Configuration>,
-}
-
-/// The guest's side of the link in IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv6Configuration {
-    /// Address of the interface.
-    pub address: Ipv6Addr,
-    /// Length of its network's prefix in bits, 0..=128.
-    pub prefix_len: u8,
-    /// Where the default route leads.
-    pub gateway: Ipv6Addr,
-}
-
 impl Ipv6Configuration {
     /// What an address plan recommends to a guest with a fixed address.
     pub fn for_plan(plan: &Ipv6Plan) -> Self {
@@ -261,25 +223,6 @@ impl Configuration {
             mac: None,
             advertised_ipv6: plan.ipv6().is_some(),
             ipv6: None,
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        let host_bits = 32_u32.saturating_sub(u32::from(self.prefix_len));
-        let netmask = Ipv4Addr::from_bits(u32::MAX.checked_shl(host_bits).unwrap_or(0));
-        Settings {
-            mtu: self.mtu,
-            address: self.address,
-            netmask,
-            gateway: self.gateway,
-            metric: self.metric,
-            mac: self.mac,
-            advertised_ipv6: self.advertised_ipv6,
-            ipv6: self.ipv6.map(|ipv6| Settings6 {
-                address: ipv6.address,
-                prefix_len: ipv6.prefix_len,
-                gateway: ipv6.gateway,
-            }),
         }
     }
 }
@@ -331,7 +274,7 @@ fn open(
     exclusive: bool,
 ) -> Result<Tap, AttachError> {
     target.refuse_our_own()?;
-    let mac = request.configure.as_ref().and_then(|settings| settings.mac);
+    let mac = request.configure.and_then(|configuration| configuration.mac);
     if mac.is_some_and(|mac| !mac.is_valid_source()) {
         // The error that the kernel would report once the device exists.
         let source = Errno::EADDRNOTAVAIL.into();
@@ -343,7 +286,7 @@ fn open(
         user: target.user.as_ref().map(AsFd::as_fd),
         interface: InterfaceRequest::new(request.name.as_bytes()),
         vnet_header: ceiling > OffloadCeiling::Nothing,
-        settings: request.configure.as_ref().map(Configuration::settings),
+        configuration: request.configure,
     };
     let fd = open_in_namespaces(order).map_err(AttachError::from)?;
     Ok(Tap::adopt_up_to(fd, ceiling)?)
@@ -351,6 +294,8 @@ fn open(
 
 #[cfg(test)]
 mod tests {
+    use core::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -358,18 +303,7 @@ mod tests {
         let configuration = Configuration::for_plan(&SlirpNetwork::default(), 1500);
         assert_eq!(configuration.address, Ipv4Addr::new(10, 0, 2, 100));
         assert_eq!(configuration.gateway, Ipv4Addr::new(10, 0, 2, 2));
-        assert_eq!(configuration.settings().netmask, Ipv4Addr::new(255, 255, 255, 0));
-    }
-
-    #[test]
-    fn any_prefix_length_has_a_netmask() {
-        let base = Configuration::for_plan(&SlirpNetwork::default(), 1500);
-        for (prefix_len, netmask) in
-            [(0, 0), (1, 1 << 31), (25, 0xffff_ff80), (32, u32::MAX), (99, u32::MAX)]
-        {
-            let settings = Configuration { prefix_len, ..base }.settings();
-            assert_eq!(settings.netmask, Ipv4Addr::from_bits(netmask), "/{prefix_len}");
-        }
+        assert_eq!(configuration.prefix_len, 24);
     }
 
     #[test]

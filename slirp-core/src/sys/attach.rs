@@ -116,39 +116,44 @@ pub(crate) struct Order<'a> {
     /// Whether to ask for a virtio-net header.
     pub(crate) vnet_header: bool,
     /// How to configure the interface, if at all.
-    pub(crate) settings: Option<Settings>,
+    pub(crate) configuration: Option<Configuration>,
 }
 
-/// How the interface is configured.
-#[derive(Clone, Copy)]
-pub(crate) struct Settings {
-    /// MTU in bytes.
-    pub(crate) mtu: u16,
+/// The guest's side of the link.
+///
+/// Without static IPv6 the guest makes its own addresses from our router advertisements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Configuration {
+    /// MTU in bytes, 68..=65521.
+    pub mtu: u16,
     /// IPv4 address of the interface.
-    pub(crate) address: Ipv4Addr,
-    /// Its netmask.
-    pub(crate) netmask: Ipv4Addr,
+    pub address: Ipv4Addr,
+    /// Length of its network's prefix in bits, 0..=32.
+    pub prefix_len: u8,
     /// Where the default route leads.
-    pub(crate) gateway: Ipv4Addr,
-    /// Metric of the default routes; the kernel's choice without one.
-    pub(crate) metric: Option<u32>,
-    /// Ethernet address; the kernel's choice without one.
-    pub(crate) mac: Option<MacAddr>,
-    /// Whether router advertisements are to be accepted even if the guest forwards packets.
-    pub(crate) advertised_ipv6: bool,
-    /// Static IPv6, if any.
-    pub(crate) ipv6: Option<Settings6>,
+    pub gateway: Ipv4Addr,
+    /// Metric of the default routes; with `None` the kernel's default (0 for IPv4, 1024 for IPv6).
+    pub metric: Option<u32>,
+    /// Ethernet address; with `None` the kernel picks a random one.
+    pub mac: Option<MacAddr>,
+    /// Whether the guest configures IPv6 from our router advertisements, unless it is static. If
+    /// so, they are accepted even if the guest forwards packets, as far as `/proc/sys` is writable;
+    /// otherwise a guest that runs containers of its own would lose its default route.
+    pub advertised_ipv6: bool,
+    /// Static IPv6: the address may be used at once and router advertisements are ignored, as far
+    /// as `/proc/sys` is writable.
+    pub ipv6: Option<Ipv6Configuration>,
 }
 
-/// How IPv6 is configured.
-#[derive(Clone, Copy)]
-pub(crate) struct Settings6 {
+/// The guest's side of the link in IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Configuration {
     /// Address of the interface.
-    pub(crate) address: Ipv6Addr,
-    /// Length of its network's prefix in bits.
-    pub(crate) prefix_len: u8,
+    pub address: Ipv6Addr,
+    /// Length of its network's prefix in bits, 0..=128.
+    pub prefix_len: u8,
     /// Where the default route leads.
-    pub(crate) gateway: Ipv6Addr,
+    pub gateway: Ipv6Addr,
 }
 
 /// Why there is no device.
@@ -162,9 +167,10 @@ pub(crate) enum Failure {
 
 /// Opens the device in a helper process that joins the namespaces; this process stays where it is.
 pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
-    // SAFETY: `attach` and everything that it calls in this module, in `ifreq` and in `tun` work on
-    // values on the stack and make plain system calls; the wrappers of nix that it uses (setns,
-    // open of a C string, socket, send) do the same. `encode` only moves numbers.
+    // SAFETY: `attach` and everything that it calls in this module, in `ifreq`, `rtnetlink` and
+    // `tun` work on values on the stack and make plain system calls; the wrappers of nix that it
+    // uses (setns, open of a C string, read, write, socket, send, recv) do the same. `encode` only
+    // moves numbers.
     let outcome = unsafe {
         fork::run(|| match attach(&order) {
             Ok((device, is_prepared)) => ([u8::from(is_prepared); REPORT_LEN], Some(device)),
@@ -244,8 +250,8 @@ fn attach(order: &Order<'_>) -> StepResult<(OwnedFd, bool)> {
             .map_err(|errno| (Step::OpenTun, errno))?;
     let (interface, vnet_header) =
         create(device.as_fd(), order).map_err(|errno| (Step::CreateTap, errno))?;
-    let is_prepared = match &order.settings {
-        Some(settings) => configure(interface, vnet_header, settings)?,
+    let is_prepared = match &order.configuration {
+        Some(configuration) => configure(interface, vnet_header, configuration)?,
         None => true,
     };
     Ok((device, is_prepared))
@@ -296,7 +302,7 @@ fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest
 fn configure(
     interface: InterfaceRequest,
     vnet_header: bool,
-    settings: &Settings,
+    wanted: &Configuration,
 ) -> StepResult<bool> {
     use AttachStep as Step;
     const UP: u16 = 0x1;
@@ -304,47 +310,47 @@ fn configure(
     let control = control_socket().map_err(step(Step::OpenSocket))?;
     let control = control.as_fd();
     ifreq::add_flags(control, InterfaceRequest::new(b"lo"), UP).map_err(step(Step::SetUp))?;
-    ifreq::set_mtu(control, interface, settings.mtu).map_err(step(Step::SetMtu))?;
+    ifreq::set_mtu(control, interface, wanted.mtu).map_err(step(Step::SetMtu))?;
     // This only affects speed, and the default works.
     let queue_len = if vnet_header { QUEUE_LEN_LARGE_FRAMES } else { QUEUE_LEN_SMALL_FRAMES };
-    let _unchanged = ifreq::set_queue_len(control, interface, queue_len);
-    if let Some(mac) = settings.mac {
+    let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
+    let _unchanged = rtnetlink::set_queue_len(index, queue_len);
+    if let Some(mac) = wanted.mac {
         ifreq::set_mac(control, interface, mac).map_err(step(Step::SetMac))?;
     }
-    ifreq::set_address(control, interface, settings.address).map_err(step(Step::SetAddress))?;
-    ifreq::set_netmask(control, interface, settings.netmask).map_err(step(Step::SetNetmask))?;
-    let is_prepared = if settings.ipv6.is_some() {
+    ifreq::set_address(control, interface, wanted.address).map_err(step(Step::SetAddress))?;
+    ifreq::set_netmask(control, interface, wanted.prefix_len).map_err(step(Step::SetNetmask))?;
+    let is_prepared = if wanted.ipv6.is_some() {
         prepare_static_ipv6(&interface);
         true
     } else {
-        !settings.advertised_ipv6 || prepare_advertised_ipv6(&interface)
+        !wanted.advertised_ipv6 || prepare_advertised_ipv6(&interface)
     };
     // Brought up after the addresses, so that the interface is never up half configured, and before
     // the routes, which need it.
     ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
-    let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
-    let route = match settings.metric {
-        None => ifreq::add_default_route(control, interface, settings.gateway),
-        Some(_) => rtnetlink::add_default_route4(index, settings.gateway, settings.metric),
+    let route = match wanted.metric {
+        None => ifreq::add_default_route(control, interface, wanted.gateway),
+        Some(_) => rtnetlink::add_default_route4(index, wanted.gateway, wanted.metric),
     };
     match route {
         // The interface was configured before.
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err((Step::AddRoute, errno)),
     }
-    if let Some(ipv6) = &settings.ipv6 {
-        configure_ipv6(index, ipv6, settings.metric)?;
+    if let Some(ipv6) = &wanted.ipv6 {
+        configure_ipv6(index, ipv6, wanted.metric)?;
     }
     Ok(is_prepared)
 }
 
-fn configure_ipv6(index: u32, settings: &Settings6, metric: Option<u32>) -> StepResult<()> {
+fn configure_ipv6(index: u32, wanted: &Ipv6Configuration, metric: Option<u32>) -> StepResult<()> {
     use AttachStep as Step;
-    match rtnetlink::add_address6(index, settings.address, settings.prefix_len) {
+    match rtnetlink::add_address6(index, wanted.address, wanted.prefix_len) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err((Step::SetAddress6, errno)),
     }
-    match rtnetlink::add_default_route6(index, settings.gateway, metric) {
+    match rtnetlink::add_default_route6(index, wanted.gateway, metric) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err((Step::AddRoute6, errno)),
     }

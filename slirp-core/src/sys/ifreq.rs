@@ -7,15 +7,11 @@ use core::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send};
 
 use crate::mac::MacAddr;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` without the final zero).
 pub(crate) const NAME_CAP: usize = 15;
-
-/// The message is a request (netlink(7)).
-const NLM_F_REQUEST: u16 = 1;
 
 /// Type of an Ethernet hardware address (`ARPHRD_ETHER`), the only one that a TAP device takes.
 const HARDWARE_ETHER: u16 = libc::ARPHRD_ETHER;
@@ -110,46 +106,6 @@ pub(crate) fn index(socket: BorrowedFd<'_>, interface: InterfaceRequest) -> Resu
     Ok(u32::from_ne_bytes([i0, i1, i2, i3]))
 }
 
-/// Sets the length of the transmit queue in packets.
-///
-/// It uses rtnetlink(7), since the ioctl needs a capability in the initial user namespace. The
-/// kernel's answer is not read: the default length works, too.
-pub(crate) fn set_queue_len(
-    socket: BorrowedFd<'_>,
-    interface: InterfaceRequest,
-    packets: u16,
-) -> Result<(), Errno> {
-    const MESSAGE_LEN: u32 = 16 + 16 + 8;
-    let [i0, i1, i2, i3] = index(socket, interface)?.to_ne_bytes();
-    // struct nlmsghdr, struct ifinfomsg, struct rtattr: all of them in the host's byte order.
-    let mut message = [0_u8; MESSAGE_LEN as usize];
-    let fields = [
-        (0, MESSAGE_LEN.to_ne_bytes()),
-        (4, pair(libc::RTM_NEWLINK, NLM_F_REQUEST)),
-        (20, [i0, i1, i2, i3]),
-        (32, pair(8, libc::IFLA_TXQLEN)),
-        (36, u32::from(packets).to_ne_bytes()),
-    ];
-    for (at, bytes) in fields {
-        for (to, from) in message.iter_mut().skip(at).zip(bytes) {
-            *to = from;
-        }
-    }
-    let netlink = nix::sys::socket::socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    send(netlink.as_raw_fd(), &message, MsgFlags::empty()).map(drop)
-}
-
-/// Two numbers of 16 bits, one after the other.
-fn pair(first: u16, second: u16) -> [u8; 4] {
-    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    [a, b, c, d]
-}
-
 /// Sets the Ethernet address.
 pub(crate) fn set_mac(
     socket: BorrowedFd<'_>,
@@ -174,9 +130,9 @@ pub(crate) fn set_address(
 pub(crate) fn set_netmask(
     socket: BorrowedFd<'_>,
     interface: InterfaceRequest,
-    netmask: Ipv4Addr,
+    prefix_len: u8,
 ) -> Result<(), Errno> {
-    call(socket, Call::SetNetmask, &mut interface.with(socket_address(netmask)))
+    call(socket, Call::SetNetmask, &mut interface.with(socket_address(netmask(prefix_len))))
 }
 
 /// Reads the Ethernet address of a TAP device through its own descriptor.
@@ -244,6 +200,11 @@ fn call(fd: BorrowedFd<'_>, call: Call, request: &mut InterfaceRequest) -> Resul
     Errno::result(done).map(drop)
 }
 
+fn netmask(prefix_len: u8) -> Ipv4Addr {
+    let host_bits = 32_u32.saturating_sub(prefix_len.into());
+    Ipv4Addr::from_bits(u32::MAX.checked_shl(host_bits).unwrap_or(0))
+}
+
 /// `struct sockaddr_in` with port 0 (ip(7)).
 fn socket_address(address: Ipv4Addr) -> [u8; 8] {
     let [f0, f1] = u16::try_from(libc::AF_INET).unwrap_or(2).to_ne_bytes();
@@ -280,6 +241,20 @@ mod tests {
             (b"tap0\0evil", b"tap0"),
         ] {
             assert_eq!(InterfaceRequest::new(given).name(), kept);
+        }
+    }
+
+    #[test]
+    fn any_prefix_length_has_a_netmask() {
+        for (prefix_len, expected) in [
+            (0, 0),
+            (1, 1 << 31),
+            (24, 0xffff_ff00),
+            (25, 0xffff_ff80),
+            (32, u32::MAX),
+            (99, u32::MAX),
+        ] {
+            assert_eq!(netmask(prefix_len).to_bits(), expected, "/{prefix_len}");
         }
     }
 

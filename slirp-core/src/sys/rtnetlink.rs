@@ -15,7 +15,9 @@ use nix::sys::socket::{
 const MESSAGE_CAP: usize = 128;
 
 /// `NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE` (netlink(7)).
-const CREATE: u16 = 0x1 | 0x4 | 0x200 | 0x400;
+const CREATE: u16 = CHANGE | 0x200 | 0x400;
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const CHANGE: u16 = 0x1 | 0x4;
 
 /// No duplicate address detection: no other station is on the link (`IFA_F_NODAD`).
 const NO_DETECTION: u8 = 0x02;
@@ -28,10 +30,10 @@ struct Message {
 }
 
 impl Message {
-    fn new(kind: u16) -> Self {
+    fn new(kind: u16, flags: u16) -> Self {
         let mut message = Self { bytes: [0; MESSAGE_CAP], len: 4 };
         message.push(&kind.to_ne_bytes());
-        message.push(&CREATE.to_ne_bytes());
+        message.push(&flags.to_ne_bytes());
         // Sequence number and port of the sender, which are not used.
         message.push(&[0; 8]);
         message
@@ -92,12 +94,26 @@ fn family(number: libc::c_int) -> u8 {
     u8::try_from(number).unwrap_or_default()
 }
 
+/// Sets the length of an interface's transmit queue in packets. The ioctl for it needs a capability
+/// in the initial user namespace.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_queue_len(index: u32, packets: u16) -> Result<(), Errno> {
+    let mut message = Message::new(libc::RTM_NEWLINK, CHANGE);
+    message.push(&[0; 4]);
+    message.push(&index.to_ne_bytes());
+    message.push(&[0; 8]);
+    message.attribute(libc::IFLA_TXQLEN, &u32::from(packets).to_ne_bytes());
+    message.carry_out()
+}
+
 /// Gives an interface an IPv6 address that may be used at once.
 ///
 /// # Errors
 /// `EACCES` when IPv6 is disabled on the interface, `EEXIST` when it has the address already.
 pub(crate) fn add_address6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Result<(), Errno> {
-    let mut message = Message::new(libc::RTM_NEWADDR);
+    let mut message = Message::new(libc::RTM_NEWADDR, CREATE);
     // struct ifaddrmsg: family, prefix, flags, scope, index.
     message.push(&[family(libc::AF_INET6), prefix_len, NO_DETECTION, 0]);
     message.push(&index.to_ne_bytes());
@@ -136,7 +152,7 @@ fn add_default_route(
     gateway: &[u8],
     metric: Option<u32>,
 ) -> Result<(), Errno> {
-    let mut message = Message::new(libc::RTM_NEWROUTE);
+    let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
     // struct rtmsg: family, lengths of destination and source, type of service, table, protocol,
     // scope, type, flags.
     message.push(&[
@@ -164,7 +180,7 @@ mod tests {
 
     #[test]
     fn longest_message_fits() {
-        let mut message = Message::new(libc::RTM_NEWROUTE);
+        let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
         message.push(&[0; 12]);
         message.attribute(libc::RTA_GATEWAY, &[0; 16]);
         message.attribute(libc::RTA_OIF, &[0; 4]);
