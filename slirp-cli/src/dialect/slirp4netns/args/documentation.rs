@@ -26,7 +26,8 @@ fn documented(page: &str, section: &str) -> Vec<String> {
 
 #[test]
 fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
-    let (listed, others): (Vec<_>, Vec<_>) = OPTIONS.iter().partition(|option| option.about.is_some());
+    let (listed, others): (Vec<_>, Vec<_>) =
+        OPTIONS.iter().partition(|option| option.about.is_some());
     let expected: Vec<_> = listed.into_iter().chain(others).map(left_column).collect();
     assert_eq!(documented(PAGE, "OPTIONS"), expected);
 }
