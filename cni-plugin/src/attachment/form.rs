@@ -4,6 +4,7 @@
 //! never change, since processes and records of an earlier version may still exist.
 
 use core::fmt::Display;
+use core::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,22 +14,25 @@ use slirp_core::netns::NamespaceId;
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use slirp_core::policy::Policy;
 
-/// Writes `value` in its form `F`.
-pub(super) fn write<T, F, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
-where
-    F: for<'v> From<&'v T> + Serialize,
-    S: Serializer,
-{
-    F::from(value).serialize(serializer)
-}
+/// Values that are written in their form `F`, for serde's `with`.
+pub(super) struct In<F>(PhantomData<F>);
 
-/// Reads a value that [`write()`] wrote.
-pub(super) fn read<'de, T, F, D>(deserializer: D) -> Result<T, D::Error>
-where
-    F: Deserialize<'de> + TryInto<T, Error: Display>,
-    D: Deserializer<'de>,
-{
-    F::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+impl<F> In<F> {
+    pub(super) fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        F: for<'v> From<&'v T> + Serialize,
+        S: Serializer,
+    {
+        F::from(value).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        F: Deserialize<'de> + TryInto<T, Error: Display>,
+        D: Deserializer<'de>,
+    {
+        F::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
 }
 
 /// A network namespace, or the mark that it is not known yet.

@@ -130,8 +130,7 @@ impl HostNetns {
 /// A member's interface, whose descriptor follows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Device {
-    #[serde(serialize_with = "form::write::<_, form::Mac, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Mac, _>")]
+    #[serde(with = "form::In::<form::Mac>")]
     pub(crate) mac: Option<MacAddr>,
 }
 

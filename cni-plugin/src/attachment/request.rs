@@ -28,15 +28,11 @@ pub(crate) struct Request {
     pub(crate) netns: PathBuf,
     /// The namespace at that path when the request was made. Unknown while only the container
     /// itself can access it; the container then reports it.
-    #[serde(flatten)]
-    #[serde(serialize_with = "form::write::<_, form::Netns, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Netns, _>")]
+    #[serde(flatten, with = "form::In::<form::Netns>")]
     pub(crate) netns_id: Option<NamespaceId>,
     /// MTU in bytes, 1500..=65521.
     pub(crate) mtu: u16,
-    #[serde(flatten)]
-    #[serde(serialize_with = "form::write::<_, form::Plan, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Plan, _>")]
+    #[serde(flatten, with = "form::In::<form::Plan>")]
     pub(crate) plan: SlirpNetwork,
     /// The guest's address, in the plan's network.
     pub(crate) address: Ipv4Addr,
@@ -44,19 +40,14 @@ pub(crate) struct Request {
     pub(crate) address6: Option<Ipv6Addr>,
     /// Metric of the default routes.
     pub(crate) metric: Option<u32>,
-    #[serde(default)]
-    #[serde(serialize_with = "form::write::<_, form::Mac, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Mac, _>")]
+    #[serde(default, with = "form::In::<form::Mac>")]
     pub(crate) mac: Option<MacAddr>,
-    #[serde(flatten)]
-    #[serde(serialize_with = "form::write::<_, form::Access, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Access, _>")]
+    #[serde(flatten, with = "form::In::<form::Access>")]
     pub(crate) policy: Policy,
     pub(crate) search_domains: Vec<String>,
     #[serde(flatten, with = "form::Outbound")]
     pub(crate) outbound: OutboundAddresses,
-    #[serde(serialize_with = "form::write::<_, form::Ports, _>")]
-    #[serde(deserialize_with = "form::read::<_, form::Ports, _>")]
+    #[serde(with = "form::In::<form::Ports>")]
     pub(crate) ports: Vec<Forward>,
     /// Whether the engine runs in a sandbox: without privileges, the file system and most system
     /// calls.

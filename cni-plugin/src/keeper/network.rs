@@ -23,7 +23,7 @@
 //! in the middle of a message holds up joining for a few seconds, never a packet.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
@@ -202,10 +202,6 @@ impl Network {
     /// Ends the memberships of clients that have hung up or lost their device. Returns their
     /// connections.
     fn remove_gone(&mut self) -> Vec<Connection> {
-        let has_event = |fd: &dyn std::os::fd::AsFd, flags: PollFlags| {
-            let mut polled = [PollFd::new(fd.as_fd(), flags)];
-            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
-        };
         let is_gone = |client: &Client| match &client.state {
             // A member sends nothing, so a readable connection has hung up.
             State::Member { end, .. } => {
@@ -231,7 +227,8 @@ impl Network {
     fn serve_messages(&mut self) -> Vec<Connection> {
         let mut leaving = Vec::new();
         for mut client in std::mem::take(&mut self.clients) {
-            if matches!(client.state, State::Member { .. }) || !is_readable(&client.connection) {
+            let is_member = matches!(client.state, State::Member { .. });
+            if is_member || !has_event(&client.connection, PollFlags::POLLIN) {
                 self.clients.push(client);
                 continue;
             }
@@ -365,8 +362,8 @@ impl Network {
     }
 }
 
-fn is_readable(client: &Connection) -> bool {
-    let mut polled = [PollFd::new(client.as_fd(), PollFlags::POLLIN)];
+fn has_event(fd: &impl AsFd, flags: PollFlags) -> bool {
+    let mut polled = [PollFd::new(fd.as_fd(), flags)];
     poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 

@@ -4,6 +4,7 @@
 //! a chain, and printed in the version of the configuration. Unknown members of earlier plugins'
 //! interfaces and routes are kept as they are.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::error::CniError;
@@ -20,12 +21,14 @@ pub(crate) struct AttachmentResult {
 }
 
 /// One address.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct IpEntry {
     /// With its prefix, such as `10.0.2.100/24`.
     pub(crate) address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gateway: Option<String>,
     /// Index in `interfaces`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) interface: Option<u64>,
 }
 
@@ -36,11 +39,15 @@ impl IpEntry {
 }
 
 /// The intended content of a container's resolv.conf.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct Dns {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) nameservers: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) domain: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) search: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) options: Vec<String>,
 }
 
@@ -53,22 +60,6 @@ impl Dns {
             search: texts(field::of(value, "search")),
             options: texts(field::of(value, "options")),
         }
-    }
-
-    fn object(&self) -> Value {
-        let mut object = Map::new();
-        let mut list = |name: &str, values: &[String]| {
-            if !values.is_empty() {
-                object.insert(name.to_owned(), json!(values));
-            }
-        };
-        list("nameservers", &self.nameservers);
-        list("search", &self.search);
-        list("options", &self.options);
-        if !self.domain.is_empty() {
-            object.insert("domain".to_owned(), json!(self.domain));
-        }
-        Value::Object(object)
     }
 
     /// Adds the entries of another plugin's result, without duplicates.
@@ -167,28 +158,19 @@ impl AttachmentResult {
         let mut object =
             if version < Version::V030 { self.oldest() } else { self.current(version) };
         object.insert("cniVersion".to_owned(), json!(version.as_str()));
-        let dns = self.dns.object();
-        if version < Version::V100 || !field::is_empty(&dns) {
-            object.insert("dns".to_owned(), dns);
+        if version < Version::V100 || self.dns != Dns::default() {
+            object.insert("dns".to_owned(), json!(self.dns));
         }
         Value::Object(object)
     }
 
     fn current(&self, version: Version) -> Map<String, Value> {
         let ips = self.ips.iter().map(|ip| {
-            let mut object = Map::new();
+            let mut object = json!(ip);
             if version < Version::V100 {
-                let family = if ip.is_ipv6() { "6" } else { "4" };
-                object.insert("version".to_owned(), json!(family));
+                object["version"] = json!(if ip.is_ipv6() { "6" } else { "4" });
             }
-            if let Some(interface) = ip.interface {
-                object.insert("interface".to_owned(), json!(interface));
-            }
-            object.insert("address".to_owned(), json!(ip.address));
-            if let Some(gateway) = &ip.gateway {
-                object.insert("gateway".to_owned(), json!(gateway));
-            }
-            Value::Object(object)
+            object
         });
         let mut object = Map::new();
         object.insert("interfaces".to_owned(), self.newer_members_cut(&self.interfaces, version));
