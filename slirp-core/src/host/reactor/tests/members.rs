@@ -15,8 +15,7 @@ use crate::mac::MacAddr;
 use crate::member::{Member, MemberError, MemberId};
 
 fn shared() -> (Reactor, Mailbox) {
-    let mut config = StackConfig::default();
-    config.is_shared = true;
+    let config = StackConfig { is_shared: true, ..StackConfig::default() };
     let board = Switchboard::new().unwrap().into();
     reactor_on(board, config, BusyPoll::new(Duration::ZERO, 1))
 }

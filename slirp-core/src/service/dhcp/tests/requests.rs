@@ -214,8 +214,7 @@ proptest::proptest! {
 
 #[test]
 fn member_of_a_shared_network_gets_its_own_address_and_nobody_elses() {
-    let mut config = StackConfig::default();
-    config.is_shared = true;
+    let config = StackConfig { is_shared: true, ..StackConfig::default() };
     let mut server = DhcpServer::new(&config);
     let mac = |last: u8| MacAddr([2, 0, 0, 0, 0, last]);
     server.reserve(mac(1), Ipv4Addr::new(10, 0, 2, 101));
