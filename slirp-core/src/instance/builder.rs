@@ -244,20 +244,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; the device is closed.
     pub fn spawn(self) -> Result<Instance, StartError> {
-        let Self {
-            link,
-            recording,
-            mut config,
-            mut dns,
-            outbound,
-            api,
-            outside,
-            assumed_guest,
-            forwards,
-            resources,
-            seed,
-            busy_poll,
-        } = self;
+        let Self { link, mut config, mut dns, outbound, .. } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
         }
@@ -265,29 +252,30 @@ impl Builder {
         if !ring_len.is_power_of_two() || !(1 << 16..=1 << 29).contains(&ring_len) {
             return Err(StartError::RingLength(ring_len));
         }
-        let resources = resources.unwrap_or_else(HostResources::read);
+        let resources = self.resources.unwrap_or_else(HostResources::read);
         let api_clients = resources.cap(&mut config.limits, &mut dns);
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
-        dns.outside = dns.outside.or(outside);
-        config.seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        dns.outside = dns.outside.or(self.outside);
+        config.seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         config.offload = link.offload();
         config.is_shared = matches!(link, Link::Members(_));
-        let recorder = recording
+        let recorder = self
+            .recording
             .map(|recording| recording.start(config.offload.vnet_header))
             .transpose()
             .map_err(StartError::Thread)?;
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
         let plan = config.plan;
-        let assumed = assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
+        let assumed = self.assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
         let stack = Stack::new(config);
-        let busy_poll = BusyPoll::new(busy_poll, resources.processors);
+        let busy_poll = BusyPoll::new(self.busy_poll, resources.processors);
         let descriptors = resources.descriptors;
         let (mut reactor, mailbox) =
             Reactor::new(link, recorder, stack, outbound, ask, busy_poll, descriptors)
                 .map_err(StartError::Poller)?;
-        reactor.adopt_forwards(forwards)?;
+        reactor.adopt_forwards(self.forwards)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -299,7 +287,7 @@ impl Builder {
             let resolving = dns::run(dns, queries, move |query, answer| {
                 answers.send(Message::DnsAnswer { query, answer });
             });
-            let Some(api) = api else {
+            let Some(api) = self.api else {
                 runtime.block_on(resolving);
                 return;
             };

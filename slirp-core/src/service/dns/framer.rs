@@ -115,9 +115,3 @@ impl DnsTcpFramer {
         Some(framed)
     }
 }
-
-impl Default for DnsTcpFramer {
-    fn default() -> Self {
-        Self::new()
-    }
-}

@@ -146,10 +146,8 @@ impl DnsService {
             self.answer_here(DnsQueryId(id), origin, holder, message, answer);
             return Ok(DnsQueryId(id));
         };
-        if let Some(mut answer) = self.names.answer(message, &shape) {
-            if let QueryOrigin::Udp { .. } = origin {
-                answer = message::truncate_answer(answer, shape.udp_answer_cap());
-            }
+        if let Some(answer) = self.names.answer(message, &shape) {
+            let answer = fitted(&origin, &shape, answer);
             self.answer_here(DnsQueryId(id), origin, holder, message, answer);
             return Ok(DnsQueryId(id));
         }
@@ -204,10 +202,7 @@ impl DnsService {
             return Some(done.into_failure());
         };
         answer[..2].copy_from_slice(&message::message_id(&done.message).to_be_bytes());
-        if let QueryOrigin::Udp { .. } = done.origin {
-            answer = message::truncate_answer(answer, done.shape.udp_answer_cap());
-        }
-        Some((done.origin, answer))
+        Some((done.origin, fitted(&done.origin, &done.shape, answer)))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -272,12 +267,14 @@ impl DnsService {
         answer: Vec<u8>,
     ) {
         self.tell_asked(query, origin, member, message);
-        if let Some(events) = &mut self.events {
-            let (question, answer) =
-                (message::first_question(message), message::read_answer(&answer));
-            let after = Duration::ZERO;
-            events.push_back(Event::Answered { query, origin, member, question, answer, after });
-        }
+        self.tell(|| Event::Answered {
+            query,
+            origin,
+            member,
+            question: message::first_question(message),
+            answer: message::read_answer(&answer),
+            after: Duration::ZERO,
+        });
         self.made_here.push_back((origin, answer));
     }
 
@@ -288,10 +285,10 @@ impl DnsService {
         member: Holder,
         message: &[u8],
     ) {
-        if let Some(events) = &mut self.events {
+        self.tell(|| {
             let question = message::first_question(message);
-            events.push_back(Event::Asked { query, origin, member, question });
-        }
+            Event::Asked { query, origin, member, question }
+        });
     }
 
     fn tell_answered(
@@ -301,15 +298,19 @@ impl DnsService {
         answer: Option<&[u8]>,
         now: Instant,
     ) {
+        self.tell(|| Event::Answered {
+            query,
+            origin: done.origin,
+            member: done.holder,
+            question: message::first_question(&done.message),
+            answer: answer.and_then(message::read_answer),
+            after: now.saturating_since(done.asked_at),
+        });
+    }
+
+    fn tell(&mut self, event: impl FnOnce() -> Event) {
         if let Some(events) = &mut self.events {
-            events.push_back(Event::Answered {
-                query,
-                origin: done.origin,
-                member: done.holder,
-                question: message::first_question(&done.message),
-                answer: answer.and_then(message::read_answer),
-                after: now.saturating_since(done.asked_at),
-            });
+            events.push_back(event());
         }
     }
 
@@ -328,11 +329,16 @@ impl DnsService {
 impl InFlight {
     fn into_failure(self) -> (QueryOrigin, Vec<u8>) {
         let code = ResponseCode::ServerFailure;
-        let mut answer = message::make_answer(&self.message, Some(&self.shape), code);
-        if let QueryOrigin::Udp { .. } = self.origin {
-            answer = message::truncate_answer(answer, self.shape.udp_answer_cap());
-        }
-        (self.origin, answer)
+        let answer = message::make_answer(&self.message, Some(&self.shape), code);
+        (self.origin, fitted(&self.origin, &self.shape, answer))
+    }
+}
+
+/// An answer, cut to what the guest takes over UDP.
+fn fitted(origin: &QueryOrigin, shape: &QueryShape, answer: Vec<u8>) -> Vec<u8> {
+    match origin {
+        QueryOrigin::Udp { .. } => message::truncate_answer(answer, shape.udp_answer_cap()),
+        QueryOrigin::Tcp { .. } => answer,
     }
 }
 
