@@ -160,18 +160,16 @@ impl RingMemory {
         part.and_then(|part| self.parts.get(part))
     }
 
-    /// Starts to count the rings of a new connection of `guest`, with the pages that they hold
-    /// already. Whether the ring to the guest is a larger one, and the pool's number of ticks, stay
-    /// in the lease.
+    /// Starts to count the rings of a new connection of `guest`, which were taken at the pool's tick
+    /// `leased_at`, with the pages that they hold already.
     pub(super) fn lease(
         &mut self,
         guest: IpAddr,
         [from_guest, to_guest]: [Extent; 2],
-        is_grown: bool,
         leased_at: u64,
     ) -> Lease {
-        let lease = Lease { part: self.part_of(guest), from_guest, to_guest, is_grown, leased_at };
-        let (held, grown) = (lease.held(), usize::from(lease.is_grown));
+        let lease = Lease { part: self.part_of(guest), from_guest, to_guest, leased_at };
+        let (held, grown) = (lease.held(), usize::from(lease.is_grown()));
         self.change(lease.part, |count| {
             count.used += held;
             count.grown += grown;
@@ -183,7 +181,7 @@ impl RingMemory {
     /// Stops counting the memory of a connection.
     #[expect(clippy::needless_pass_by_value, reason = "a lease is given back once")]
     pub(super) fn release(&mut self, lease: Lease) {
-        let (held, grown) = (lease.held(), usize::from(lease.is_grown));
+        let (held, grown) = (lease.held(), usize::from(lease.is_grown()));
         self.change(lease.part, |count| {
             count.used -= held;
             count.grown -= grown;
@@ -238,7 +236,6 @@ pub(super) struct Lease {
     part: PartId,
     from_guest: Extent,
     to_guest: Extent,
-    is_grown: bool,
     /// The ring pool's number of ticks when the rings were taken.
     leased_at: u64,
 }
@@ -301,7 +298,7 @@ impl Lease {
 
     /// Whether the ring to the guest is a larger one.
     pub(super) const fn is_grown(&self) -> bool {
-        self.is_grown
+        self.send_len() > self.receive_len()
     }
 
     /// The pool's number of ticks when the rings were taken.
@@ -328,15 +325,15 @@ mod tests {
     }
 
     fn lease(memory: &mut RingMemory, guest: IpAddr) -> Lease {
-        rings().lease(memory, guest)
+        rings().lease(memory, guest, 0)
     }
 
     fn grown(memory: &mut RingMemory, guest: IpAddr) -> Lease {
-        let rings = RingPool::new(PAGE, PAGE).grown_rings(Level::Low);
+        let rings = RingPool::new(PAGE, 2 * PAGE).grown_rings(Level::Low);
         let lease = lease(memory, guest);
         assert!(memory.may_grow(&lease));
         memory.release(lease);
-        rings.lease(memory, guest)
+        rings.lease(memory, guest, 0)
     }
 
     fn may_grow(memory: &mut RingMemory, guest: IpAddr) -> bool {
@@ -375,12 +372,12 @@ mod tests {
     fn pages_of_an_earlier_connection_count_as_held_and_not_as_written() {
         let mut memory = RingMemory::new(8 * PAGE, 0, 1);
         let mut pool = RingPool::new(64 * PAGE, 64 * PAGE);
-        let mut earlier = rings().lease(&mut memory, GUEST);
+        let mut earlier = rings().lease(&mut memory, GUEST, 0);
         memory.note_from_guest(&mut earlier, PAGE + 1);
         memory.note_to_guest(&mut earlier, 3 * PAGE);
         pool.give_back(rings(), &earlier);
         memory.release(earlier);
-        let mut lease = pool.rings(Level::Low).lease(&mut memory, GUEST);
+        let mut lease = pool.rings(Level::Low).lease(&mut memory, GUEST, 0);
         // The free list is a stack: the ring that came back last is the first to be used.
         memory.note_from_guest(&mut lease, 2 * PAGE);
         assert_eq!((lease.held(), lease.written()), (5 * PAGE, (2 * PAGE, 0)));

@@ -68,17 +68,14 @@ pub(super) struct Rings {
     receive: Ring,
     /// To the guest.
     send: Ring,
-    /// Whether the ring to the guest is a larger one.
-    is_grown: bool,
-    /// The pool's number of ticks when the rings were taken.
-    taken_at: u64,
 }
 
 impl Rings {
-    /// Starts to count the rings for a new connection of `guest`.
-    pub(super) fn lease(&self, memory: &mut RingMemory, guest: IpAddr) -> Lease {
+    /// Starts to count the rings, which were taken at the pool's tick `taken_at`, for a new
+    /// connection of `guest`.
+    pub(super) fn lease(&self, memory: &mut RingMemory, guest: IpAddr, taken_at: u64) -> Lease {
         let extents = [self.receive.extent(), self.send.extent()];
-        memory.lease(guest, extents, self.is_grown, self.taken_at)
+        memory.lease(guest, extents, taken_at)
     }
 }
 
@@ -142,7 +139,8 @@ impl FreeList {
 pub(super) struct RingPool {
     usual: FreeList,
     grown: FreeList,
-    ticks: u64,
+    /// How often [`tick`](Self::tick) was called.
+    pub(super) ticks: u64,
 }
 
 impl RingPool {
@@ -156,26 +154,26 @@ impl RingPool {
     /// Two rings of the usual length for a connection whose guest's memory is at `level`.
     pub(super) fn rings(&mut self, level: Level) -> Rings {
         let (receive, send) = (self.usual.take(level), self.usual.take(level));
-        Rings { receive, send, is_grown: false, taken_at: self.ticks }
+        Rings { receive, send }
     }
 
     /// Two rings of the usual length without resident pages.
     pub(super) fn new_rings(&self) -> Rings {
         let (receive, send) = (Ring::new(self.usual.len), Ring::new(self.usual.len));
-        Rings { receive, send, is_grown: false, taken_at: self.ticks }
+        Rings { receive, send }
     }
 
     /// As [`rings`](Self::rings), with a larger ring to the guest.
     pub(super) fn grown_rings(&mut self, level: Level) -> Rings {
         let (receive, send) = (self.usual.take(level), self.grown.take(level));
-        Rings { receive, send, is_grown: true, taken_at: self.ticks }
+        Rings { receive, send }
     }
 
     /// Takes back the rings of the connection that holds `lease`.
     pub(super) fn give_back(&mut self, rings: Rings, lease: &Lease) {
         let (from_guest, to_guest) = lease.written();
         self.usual.give_back(rings.receive, from_guest);
-        let send = if rings.is_grown { &mut self.grown } else { &mut self.usual };
+        let send = if lease.is_grown() { &mut self.grown } else { &mut self.usual };
         send.give_back(rings.send, to_guest);
     }
 

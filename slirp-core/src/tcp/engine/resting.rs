@@ -37,7 +37,12 @@ impl Engine {
     /// Rings for a new connection of `guest`.
     pub(super) fn lend_rings(&mut self, guest: SocketAddr) -> (Rings, Lease) {
         let rings = self.pool.rings(self.memory.level_for(guest.ip()));
-        let lease = rings.lease(&mut self.memory, guest.ip());
+        self.leased(rings, guest.ip())
+    }
+
+    /// Rings that were just taken from the pool, with the lease that counts them.
+    fn leased(&mut self, rings: Rings, guest: IpAddr) -> (Rings, Lease) {
+        let lease = rings.lease(&mut self.memory, guest, self.pool.ticks);
         (rings, lease)
     }
 
@@ -70,8 +75,8 @@ impl Engine {
         };
         let guest = parked.guest.ip();
         let rings = self.pool.grown_rings(self.memory.level_for(guest));
-        let lease = rings.lease(&mut self.memory, guest);
-        if let Some(grown) = self.resume(&parked, (rings, lease), now) {
+        let lent = self.leased(rings, guest);
+        if let Some(grown) = self.resume(&parked, lent, now) {
             self.replace(connection, grown);
         }
     }
@@ -88,9 +93,8 @@ impl Engine {
         let Some(parked) = parked else {
             return;
         };
-        let rings = self.pool.new_rings();
-        let lease = rings.lease(&mut self.memory, parked.guest.ip());
-        if let Some(renewed) = self.resume(&parked, (rings, lease), now) {
+        let lent = self.leased(self.pool.new_rings(), parked.guest.ip());
+        if let Some(renewed) = self.resume(&parked, lent, now) {
             self.replace(connection, renewed);
         }
     }
