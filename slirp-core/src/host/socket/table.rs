@@ -28,13 +28,14 @@ crate::sys::calls::system_calls! {
     SYS_getsockname => "the host's side of a flow, for the list of flows";
 }
 
-/// A host socket with its state.
+/// A host socket with its state. The rarer kinds are boxed, so that each TCP flow does not take as
+/// much as they do.
 #[derive(Debug)]
 pub(crate) enum HostSocket {
     Connecting(TcpStream),
     Tcp(TcpHost),
-    Udp(UdpSocket),
-    Echo(EchoSocket),
+    Udp(Box<UdpSocket>),
+    Echo(Box<EchoSocket>),
 }
 
 impl AsFd for HostSocket {
@@ -198,7 +199,8 @@ impl SocketTable {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote.ip());
             let socket = UdpSocket::open(version_of(remote.ip()), source, self.coalesce_udp)?;
-            self.insert(flow, HostSocket::Udp(socket)).map_err(|e| HostError::from_io(&e))?;
+            self.insert(flow, HostSocket::Udp(socket.into()))
+                .map_err(|e| HostError::from_io(&e))?;
         }
         match self.of(flow) {
             Some(HostSocket::Udp(socket)) => Ok(socket),
@@ -218,7 +220,7 @@ impl SocketTable {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote);
             let socket = EchoSocket::open(version_of(remote), source, ident)?;
-            self.insert(flow, HostSocket::Echo(socket))
+            self.insert(flow, HostSocket::Echo(socket.into()))
                 .map_err(|e| EchoOpenError::Host(HostError::from_io(&e)))?;
         }
         match self.of(flow) {
@@ -372,5 +374,15 @@ impl HostStream for TcpHost {
 
     fn keep_alive(&mut self, idle_for: Duration) {
         self.stream.keep_alive(idle_for);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_takes_32_bytes() {
+        assert_eq!(size_of::<Option<Slot>>(), 32);
     }
 }
