@@ -30,7 +30,7 @@ use crate::time::Instant;
 /// What makes two packets belong to the same flow.
 ///
 /// UDP and echo flows of the guest are keyed by its side alone ([`of_guest`](Self::of_guest)).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FlowKey {
     pub(crate) protocol: Protocol,
     pub(crate) guest: SocketAddr,
@@ -60,12 +60,12 @@ pub(crate) struct GuestSide {
     pub(crate) mac: MacAddr,
 }
 
-/// One flow.
+/// One flow. Boxed, so that each takes what its own kind needs.
 pub(crate) enum Flow {
     Tcp(Box<tcp::TcpFlow>),
-    Udp(udp::UdpFlow),
-    Echo(echo::EchoFlow),
-    InboundUdp(inbound_udp::InboundUdp),
+    Udp(Box<udp::UdpFlow>),
+    Echo(Box<echo::EchoFlow>),
+    InboundUdp(Box<inbound_udp::InboundUdp>),
 }
 
 impl Flow {

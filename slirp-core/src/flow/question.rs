@@ -13,17 +13,19 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
-/// Idleness before the first question: longer than Linux keeps what its program has closed (60 s).
-/// It doubles with each question, up to [`LONGEST`].
-const FIRST: Duration = Duration::from_secs(75);
-/// The interval of keep-alive probes (RFC 1122 section 4.2.3.6: at least 2 hours by default).
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
+/// Idleness before the first question, in seconds: longer than Linux keeps what its program has
+/// closed (60 s). It doubles with each question, up to [`LONGEST`].
+const FIRST: u32 = 75;
+/// The interval of keep-alive probes in seconds (RFC 1122 section 4.2.3.6: at least 2 hours by
+/// default).
+const LONGEST: u32 = 2 * 3600;
 /// How soon an unanswered question is repeated, as frames get lost (arbitrary).
 const REPEAT: Duration = Duration::from_secs(30);
 
 /// See the [module](self).
 pub(super) struct Question {
-    idle_for: Duration,
+    /// In seconds, which take a quarter of the space of a `Duration`.
+    idle_for: u32,
     at: Option<Instant>,
     is_open: bool,
 }
@@ -70,7 +72,8 @@ impl Question {
 
     /// Works out when to ask about a flow that was active last at `active_at`, if at all.
     pub(super) fn settle(&mut self, may_ask: bool, active_at: Instant) {
-        self.at = may_ask.then(|| self.at.unwrap_or(active_at + self.idle_for));
+        self.at = may_ask
+            .then(|| self.at.unwrap_or(active_at + Duration::from_secs(self.idle_for.into())));
     }
 }
 

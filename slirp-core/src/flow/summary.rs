@@ -132,7 +132,7 @@ mod tests {
         let (written, reached) = (address(written), address(reached));
         let (plan, timeouts) = (AddressPlan::default(), Timeouts::default());
         flow.on_guest_datagram(guest(), written, reached, &plan, &timeouts, at(12));
-        entry(Protocol::Udp, ANYBODY, Flow::Udp(flow))
+        entry(Protocol::Udp, ANYBODY, Flow::Udp(Box::new(flow)))
     }
 
     #[test]
@@ -165,8 +165,11 @@ mod tests {
         for (entry, timeout) in [
             (mapping("192.0.2.1:9", "192.0.2.1:9"), timeouts.udp),
             (mapping("192.0.2.1:53", "192.0.2.1:53"), timeouts.udp_dns),
-            (entry(Protocol::Echo, ANYBODY, Flow::Echo(echo)), timeouts.echo),
-            (entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(forwarded)), timeouts.udp),
+            (entry(Protocol::Echo, ANYBODY, Flow::Echo(Box::new(echo))), timeouts.echo),
+            (
+                entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(Box::new(forwarded))),
+                timeouts.udp,
+            ),
         ] {
             assert_eq!(of(&entry, 12).idle, Duration::ZERO);
             assert_eq!(of(&entry, 17).idle, Duration::from_secs(5));
@@ -177,7 +180,8 @@ mod tests {
 
     #[test]
     fn flow_that_was_never_used_is_no_longer_idle_than_it_is_old() {
-        let unused = entry(Protocol::Udp, ANYBODY, Flow::Udp(UdpFlow::new(guest(), at(10))));
+        let unused =
+            entry(Protocol::Udp, ANYBODY, Flow::Udp(Box::new(UdpFlow::new(guest(), at(10)))));
         let summary = of(&unused, 11);
         assert_eq!((summary.age, summary.idle), (Duration::from_secs(1), Duration::from_secs(1)));
     }
@@ -186,12 +190,12 @@ mod tests {
     fn echo_has_no_ports_and_remotes_open_what_is_forwarded() {
         let mut echo = EchoFlow::new(guest(), at(10));
         echo.on_request(guest(), [192, 0, 2, 1].into(), &Timeouts::default(), at(12));
-        let summary = of(&entry(Protocol::Echo, ANYBODY, Flow::Echo(echo)), 12);
+        let summary = of(&entry(Protocol::Echo, ANYBODY, Flow::Echo(Box::new(echo))), 12);
         assert_eq!((summary.remote, summary.is_inbound), (address("192.0.2.1:0"), false));
         let client = address("127.0.0.1:700");
         let origin = Origin { rule: ForwardId(1), client, local: client };
         let forwarded = InboundUdp::new(guest(), origin, &Timeouts::default(), at(10));
-        let entry = entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(forwarded));
+        let entry = entry(Protocol::Udp, "10.0.2.2:700", Flow::InboundUdp(Box::new(forwarded)));
         let summary = of(&entry, 12);
         // Where it really came from means nothing to a guest.
         assert_eq!((summary.remote, summary.is_inbound), (address("10.0.2.2:700"), true));

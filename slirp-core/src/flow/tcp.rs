@@ -372,14 +372,14 @@ impl TcpFlow {
         if self.ack.holds(may_hold, now) {
             return Ok(None);
         }
-        if awake.is_lingering && awake.connection.is_time_wait() {
+        if awake.ends.is_lingering && awake.connection.is_time_wait() {
             return Ok(None);
         }
         if !awake.ends.is_aborted() && awake.watch.question.is_due(now) {
             return engine.ask(&awake.connection, link).map(Some);
         }
         let frame = engine.poll_segment(&mut awake.connection, link, now)?;
-        awake.is_lingering = frame.is_none() && awake.connection.is_time_wait();
+        awake.ends.is_lingering = frame.is_none() && awake.connection.is_time_wait();
         if frame.is_some() {
             self.ack.on_sent();
         }

@@ -311,7 +311,7 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                let flow = Flow::Udp(UdpFlow::new(guest, now));
+                let flow = Flow::Udp(Box::new(UdpFlow::new(guest, now)));
                 let way = (original_dst, Peer::Host(translated_dst));
                 self.open_flow(Kind::Udp, key, flow, way, now)?
             }
@@ -368,7 +368,7 @@ impl Stack {
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
-                let flow = Flow::Echo(EchoFlow::new(guest, now));
+                let flow = Flow::Echo(Box::new(EchoFlow::new(guest, now)));
                 let way = (original_dst, Peer::Host(SocketAddr::new(remote, 0)));
                 self.open_flow(Kind::Echo, key, flow, way, now)?
             }

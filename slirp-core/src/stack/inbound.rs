@@ -171,7 +171,7 @@ impl Stack {
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
                 let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
-                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(flow), way, now)?
+                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(Box::new(flow)), way, now)?
             }
         };
         let Some((meta, flow)) = self.flows.inbound_udp_mut(id) else {

@@ -87,7 +87,7 @@ mod tests {
         let guest = ([10, 0, 2, 100], port).into();
         let key = FlowKey::of_guest(Protocol::Echo, guest);
         let side = GuestSide { address: guest, mac: MacAddr::default() };
-        let flow = Flow::Echo(EchoFlow::new(side, Instant::ZERO));
+        let flow = Flow::Echo(Box::new(EchoFlow::new(side, Instant::ZERO)));
         let permit = |_| Permit::new(Kind::Echo, None, Instant::ZERO);
         flows.insert(key, flow, permit, Instant::ZERO)
     }

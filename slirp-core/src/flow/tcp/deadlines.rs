@@ -32,7 +32,7 @@ impl TcpFlow {
         }
         engine.revive(&mut awake.connection, now);
         let (connection, watch) = (&awake.connection, &mut awake.watch);
-        watch.engine_at = if ack_at.is_some() || awake.is_lingering {
+        watch.engine_at = if ack_at.is_some() || awake.ends.is_lingering {
             // The engine would want to acknowledge at once, or is not to be polled any more.
             None
         } else {
@@ -42,7 +42,7 @@ impl TcpFlow {
         let failed_at = awake.ends.failed_at();
         let is_idle = watch.engine_at.is_none()
             && ack_at.is_none()
-            && !awake.is_lingering
+            && !awake.ends.is_lingering
             && failed_at.is_none()
             && connection.queued_to_host() == 0
             && connection.queued_to_guest() == 0;

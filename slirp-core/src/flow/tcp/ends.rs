@@ -34,11 +34,20 @@ pub(super) struct Ends {
     failed_at: Option<Instant>,
     /// Why we have reset the connection, if we have.
     aborted: Option<Ending>,
+    /// Whether TIME-WAIT was reached and its acknowledgement is out: the engine is not polled any
+    /// more, since the end of TIME-WAIT would throw away what the host has not taken yet.
+    pub(super) is_lingering: bool,
 }
 
 impl Ends {
     pub(super) const fn new() -> Self {
-        Self { is_guest_relayed: false, host: End::Open, failed_at: None, aborted: None }
+        Self {
+            is_guest_relayed: false,
+            host: End::Open,
+            failed_at: None,
+            aborted: None,
+            is_lingering: false,
+        }
     }
 
     /// Whether the host has been told of the guest's end.
