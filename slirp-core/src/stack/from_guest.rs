@@ -41,10 +41,11 @@ use crate::wire::vnet::{Gso, VNET_HEADER_LEN, VnetHeader};
 /// it.
 const DONT_FRAGMENT_CAP: usize = 1500;
 
-/// A datagram for the host, as a range of the packet that carried it.
+/// A datagram for the host, as a range of its carrier.
 struct Lent {
     flow: FlowId,
     kind: LentKind,
+    carrier: Carrier,
     payload: Range<usize>,
     envelope: Envelope,
 }
@@ -55,17 +56,21 @@ enum LentKind {
     Echo { remote: IpAddr, ident: u16, sequence: u16 },
 }
 
-/// Where the packet lies that a [`Lent`] speaks of.
+/// Where a packet lies.
+#[derive(Clone, Copy)]
 enum Carrier {
-    /// Behind this many bytes of the frame.
-    Frame(usize),
-    /// In the reassembled datagram, behind this many bytes.
-    Reassembled(usize),
+    /// In the frame.
+    Frame,
+    /// In the reassembled datagram.
+    Reassembled,
 }
 
 /// What is known of a packet before its transport header is looked at.
 pub(super) struct Arrival<'p> {
     pub(super) packet: &'p mut [u8],
+    carrier: Carrier,
+    /// Where `packet` starts in the carrier.
+    start: usize,
     pub(super) ip: IpHeader,
     pub(super) mac: MacAddr,
     vnet: Option<VnetHeader>,
@@ -79,6 +84,24 @@ impl Arrival<'_> {
 
     fn guest(&self, port: u16) -> GuestSide {
         GuestSide { address: SocketAddr::new(self.ip.source, port), mac: self.mac }
+    }
+
+    fn drop_extension_headers(&mut self) {
+        let moved = drop_extension_headers(self.packet, &mut self.ip);
+        self.packet = &mut core::mem::take(&mut self.packet)[moved..];
+        self.start += moved;
+    }
+
+    /// Lends `payload`, a range of the packet.
+    fn lend(
+        &self,
+        flow: FlowId,
+        kind: LentKind,
+        payload: Range<usize>,
+        envelope: Envelope,
+    ) -> Lent {
+        let payload = self.start + payload.start..self.start + payload.end;
+        Lent { flow, kind, carrier: self.carrier, payload, envelope }
     }
 }
 
@@ -106,13 +129,12 @@ impl Stack {
         self.stats.bytes_from_guest += frame.len() as u64;
         match self.on_frame(member, frame, now) {
             Ok(None) => None,
-            Ok(Some((carrier, lent))) => {
-                let packet = match carrier {
-                    Carrier::Frame(at) => &frame[at..],
-                    Carrier::Reassembled(at) => &self.reassembly.kept()[at..],
+            Ok(Some(lent)) => {
+                let Lent { flow, kind, carrier, payload, envelope } = lent;
+                let payload = match carrier {
+                    Carrier::Frame => &frame[payload],
+                    Carrier::Reassembled => &self.reassembly.kept()[payload],
                 };
-                let Lent { flow, kind, payload, envelope } = lent;
-                let payload = &packet[payload];
                 Some(match kind {
                     LentKind::Udp { guest, remote, segment_len } => {
                         Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
@@ -138,7 +160,7 @@ impl Stack {
         member: Option<MemberId>,
         frame: &mut [u8],
         now: Instant,
-    ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
+    ) -> Result<Option<Lent>, DiscardReason> {
         let mut at = 0;
         let mut vnet = None;
         if self.config.offload.vnet_header {
@@ -169,8 +191,8 @@ impl Stack {
         if ip.is_fragment {
             return self.on_fragment(packet, ip.source, ethernet.source, now);
         }
-        let (moved, lent) = self.on_packet(packet, ip, ethernet.source, vnet, now)?;
-        Ok(lent.map(|lent| (Carrier::Frame(at + moved), lent)))
+        let (carrier, start, mac) = (Carrier::Frame, at, ethernet.source);
+        self.on_packet(Arrival { packet, carrier, start, ip, mac, vnet }, now)
     }
 
     fn on_fragment(
@@ -179,29 +201,26 @@ impl Stack {
         source: IpAddr,
         mac: MacAddr,
         now: Instant,
-    ) -> Result<Option<(Carrier, Lent)>, DiscardReason> {
+    ) -> Result<Option<Lent>, DiscardReason> {
         let (holder, discards) = (self.admission.holder(source), &mut self.stats.discards);
         let whole = self.reassembly.handle_fragment(holder, packet, discards, now);
         self.schedule.ask(TimerOwner::Reassembly, self.reassembly.poll_timeout());
         let Some((mut whole, ip)) = whole? else {
             return Ok(None);
         };
-        let outcome = self.on_packet(&mut whole, ip, mac, None, now);
+        let (packet, carrier, start, vnet) = (&mut whole[..], Carrier::Reassembled, 0, None);
+        let lent = self.on_packet(Arrival { packet, carrier, start, ip, mac, vnet }, now);
         self.reassembly.keep(whole);
-        let (moved, lent) = outcome?;
-        Ok(lent.map(|lent| (Carrier::Reassembled(moved), lent)))
+        lent
     }
 
-    /// Handles one complete IP packet. Also returns by how many bytes removed extension headers
-    /// have moved its start.
+    /// Handles one complete IP packet.
     fn on_packet(
         &mut self,
-        packet: &mut [u8],
-        mut ip: IpHeader,
-        mac: MacAddr,
-        vnet: Option<VnetHeader>,
+        mut arrival: Arrival<'_>,
         now: Instant,
-    ) -> Result<(usize, Option<Lent>), DiscardReason> {
+    ) -> Result<Option<Lent>, DiscardReason> {
+        let Arrival { ip, vnet, .. } = &arrival;
         // A source of 0.0.0.0 or :: is valid only for link services: NDP, and DHCP, where it is
         // checked again once the port is known.
         let is_link_only = ip.source.is_unspecified()
@@ -209,28 +228,27 @@ impl Stack {
         if is_link_only || !is_possible_source(&self.config.plan, ip.source) {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        check_offload(vnet.as_ref(), &ip, packet)?;
-        let moved = drop_extension_headers(packet, &mut ip);
-        let arrival = Arrival { packet: &mut packet[moved..], ip, mac, vnet };
+        check_offload(vnet.as_ref(), ip, arrival.packet)?;
         let is_trusted = vnet.is_some_and(|vnet| vnet.is_checksum_trusted());
-        let lent = match ip.protocol {
+        arrival.drop_extension_headers();
+        match arrival.ip.protocol {
             IpProtocol::Tcp => {
                 verify(is_trusted, &arrival)?;
                 self.on_tcp(arrival, now)?;
-                None
+                Ok(None)
             }
-            IpProtocol::Udp => self.on_udp(&arrival, is_trusted, now)?,
-            IpProtocol::Icmp if ip.source.is_ipv4() => {
+            IpProtocol::Udp => self.on_udp(&arrival, is_trusted, now),
+            IpProtocol::Icmp if arrival.ip.source.is_ipv4() => {
                 if smoltcp::wire::checksum::data(arrival.segment()) != !0 {
                     return Err(DiscardReason::TransportChecksumInvalid);
                 }
-                self.on_icmp(&arrival, ICMPV4_ECHO_REQUEST, now)?
+                self.on_icmp(&arrival, ICMPV4_ECHO_REQUEST, now)
             }
-            IpProtocol::Icmpv6 if ip.source.is_ipv6() => {
+            IpProtocol::Icmpv6 if arrival.ip.source.is_ipv6() => {
                 verify(false, &arrival)?;
                 match arrival.segment().first() {
-                    Some(kind) if NDP_TYPES.contains(kind) => self.on_ndp(&arrival, now)?,
-                    Some(_) | None => self.on_icmp(&arrival, ICMPV6_ECHO_REQUEST, now)?,
+                    Some(kind) if NDP_TYPES.contains(kind) => self.on_ndp(&arrival, now),
+                    Some(_) | None => self.on_icmp(&arrival, ICMPV6_ECHO_REQUEST, now),
                 }
             }
             IpProtocol::HopByHop
@@ -243,9 +261,8 @@ impl Stack {
             | IpProtocol::Icmpv6
             | IpProtocol::Ipv6NoNxt
             | IpProtocol::Ipv6Opts
-            | IpProtocol::Unknown(_) => return Err(DiscardReason::ProtocolUnsupported),
-        };
-        Ok((moved, lent))
+            | IpProtocol::Unknown(_) => Err(DiscardReason::ProtocolUnsupported),
+        }
     }
 
     fn on_udp(
@@ -274,7 +291,7 @@ impl Stack {
             let segment_len = segment_len_of(arrival, payload.len());
             let envelope = self.envelope(arrival, payload.start, segment_len)?;
             let kind = LentKind::InboundUdp { origin, segment_len };
-            return Ok(Some(Lent { flow: id, kind, payload, envelope }));
+            return Ok(Some(arrival.lend(id, kind, payload, envelope)));
         }
         if let Some(service) = self.link.service_at(original_dst) {
             let payload = &arrival.packet[payload];
@@ -325,7 +342,7 @@ impl Stack {
             self.schedule_flow(id, wake_at);
         }
         let kind = LentKind::Udp { guest: guest.address, remote: translated_dst, segment_len };
-        Ok(Some(Lent { flow: id, kind, payload, envelope }))
+        Ok(Some(arrival.lend(id, kind, payload, envelope)))
     }
 
     fn on_icmp(
@@ -382,7 +399,7 @@ impl Stack {
             self.schedule_flow(id, wake_at);
         }
         let kind = LentKind::Echo { remote, ident, sequence };
-        Ok(Some(Lent { flow: id, kind, payload, envelope }))
+        Ok(Some(arrival.lend(id, kind, payload, envelope)))
     }
 
     fn on_ndp(
