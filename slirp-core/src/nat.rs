@@ -75,7 +75,8 @@ fn translate<A: Copy + PartialEq + Into<IpAddr>>(
     has_resolver: bool,
 ) -> Translation {
     let (mut is_resolver, mut found) = (false, Translation::None);
-    for meaning in family.into_iter().flat_map(|family| family.meanings_of(address)) {
+    let Some(family) = family else { return Translation::None };
+    for meaning in family.meanings_of(address) {
         match meaning {
             Meaning::Resolver if !has_resolver => {}
             Meaning::Resolver if original_dst.port() == DNS_PORT => return Translation::Resolver,
@@ -118,6 +119,7 @@ pub(crate) fn as_seen_by_guest(
     translated_src: IpAddr,
 ) -> Option<IpAddr> {
     let listed = match translated_src {
+        address if !may_be_listed(plan, address) => None,
         IpAddr::V4(v4) => address_of(plan.ipv4(), v4, v4 == Ipv4Addr::LOCALHOST).map(IpAddr::V4),
         IpAddr::V6(v6) => address_of(plan.ipv6(), v6, v6 == Ipv6Addr::LOCALHOST).map(IpAddr::V6),
     };
@@ -137,6 +139,12 @@ pub(crate) fn as_seen_by_guest(
         }
         (Opener::Guest | Opener::Remote, _) => Some(translated_src),
     }
+}
+
+/// Whether the list may have another name for `host`. Most plans have one for the host's loopback
+/// alone, so that the list need not be read for each datagram.
+fn may_be_listed(plan: &AddressPlan, host: IpAddr) -> bool {
+    host.is_loopback() || plan.renames_host()
 }
 
 /// The first address in the list that is translated to `host`.
@@ -234,6 +242,9 @@ impl Translations {
     ) -> Option<SocketAddr> {
         if let Some(original) = self.original(remote) {
             return Some(original);
+        }
+        if !may_be_listed(plan, remote.ip()) {
+            return (remote.is_ipv4() == guest.is_ipv4()).then_some(remote);
         }
         let seen = as_seen_by_guest(plan, Opener::Guest, guest, remote.ip())?;
         Some(if seen == remote.ip() { remote } else { SocketAddr::new(seen, remote.port()) })

@@ -52,6 +52,10 @@ impl StackConfig {
         protocol: Protocol,
         original_dst: SocketAddr,
     ) -> Result<Target, DiscardReason> {
+        // Most destinations have no meaning, and this is asked for each datagram.
+        if !self.plan.is_ours(original_dst.ip()) {
+            return self.elsewhere(protocol, original_dst).map(Target::Host);
+        }
         match nat::translated_dst(&self.plan, original_dst, self.policy.dns_service) {
             Translation::Resolver => Ok(Target::Resolver),
             Translation::NoService => Err(DiscardReason::ServiceUnavailable),

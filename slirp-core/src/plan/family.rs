@@ -101,12 +101,17 @@ impl<A: Copy + PartialEq> Family<A> {
 
     /// Every address with a meaning, in order.
     pub fn list(&self) -> impl Iterator<Item = (A, Meaning<A>)> {
-        self.meanings.0.iter().map_while(|&entry| entry)
+        self.entries().copied()
+    }
+
+    /// The list in place, for look-ups.
+    fn entries(&self) -> impl Iterator<Item = &(A, Meaning<A>)> {
+        self.meanings.0.iter().map_while(Option::as_ref)
     }
 
     /// What `address` stands for, at most two meanings.
     pub fn meanings_of(&self, address: A) -> impl Iterator<Item = Meaning<A>> {
-        self.list().filter(move |&(ours, _)| ours == address).map(|(_, meaning)| meaning)
+        self.entries().filter(move |(ours, _)| *ours == address).map(|&(_, meaning)| meaning)
     }
 
     /// The first address with this `meaning`.
@@ -121,7 +126,7 @@ impl<A: Copy + PartialEq> Family<A> {
 
     /// Whether `address` has a meaning.
     pub(crate) fn is_ours(&self, address: A) -> bool {
-        self.list().any(|(ours, _)| ours == address)
+        self.entries().any(|(ours, _)| *ours == address)
     }
 
     pub(super) fn renames_host(&self) -> bool {

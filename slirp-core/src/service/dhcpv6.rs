@@ -72,8 +72,8 @@ impl Dhcpv6Server {
     /// of our own addresses.
     pub(crate) fn is_for_us(&self, destination: SocketAddr) -> bool {
         let IpAddr::V6(address) = destination.ip() else { return false };
-        let is_ours = address == ALL_SERVERS || self.plan.is_ours(address.into());
-        self.plan.ipv6().is_some() && destination.port() == SERVER_PORT && is_ours
+        let is_ours = || address == ALL_SERVERS || self.plan.is_ours(address.into());
+        destination.port() == SERVER_PORT && self.plan.ipv6().is_some() && is_ours()
     }
 
     /// Takes the payload of a datagram from `client` that is [for us](Self::is_for_us) because it
