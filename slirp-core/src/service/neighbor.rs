@@ -58,6 +58,13 @@ impl NeighborTable {
         if !mac.is_valid_source() || !is_single_guest(address) {
             return;
         }
+        if let Some(latest) = self.entries.get_mut(&address)
+            && (latest.heard, latest.holder) == (self.heard, holder)
+        {
+            // No other was heard since: it is the youngest already.
+            (latest.mac, latest.used_at) = (mac, None);
+            return;
+        }
         self.remove(address);
         if let Some(crowder) = self.shares.crowded_by(holder, 1)
             && let Some((_, &oldest)) = self.by_age.range((crowder, 0)..).next()
