@@ -45,7 +45,8 @@ impl Stack {
                 return Err(reason);
             }
         };
-        let wake_at = flow.wake_at();
+        // The clock of a mapping starts with the packet that the caller notes next.
+        let wake_at = flow.wake_at().filter(|&at| at > now);
         let permit = |id| self.admission.admit(kind, guest, id, now);
         let id = self.flows.insert(key, flow, permit, now);
         // Only now, so that the new flow's slot is none where the host side has a socket to close.
