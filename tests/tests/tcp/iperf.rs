@@ -37,13 +37,22 @@ fn totals(report: &Value, suffix: &str) -> (u64, u64) {
     (bytes("sent"), bytes("received"))
 }
 
+/// That every stream was written to, and that each direction was read. The one thread of an iperf3
+/// reads its streams as it comes to them: on a busy machine the time is over before it has come to
+/// all. That no stream is left out to its end is tested with programs of our own, in `streams`.
 fn assert_every_stream_moved(report: &Value, streams: usize) {
     let ends = report.pointer("/end/streams").and_then(Value::as_array).unwrap();
     assert_eq!(ends.len(), streams, "{report:#}");
+    let mut received_by_sender = [0, 0];
     for end in ends {
         let (sent, received) = (number(end, "/sender/bytes"), number(end, "/receiver/bytes"));
-        assert!(sent > 0 && received > 0 && received <= sent, "{end:#}");
+        assert!(sent > 0 && received <= sent, "{end:#}");
+        let is_reverse = end.pointer("/sender/sender") == Some(&Value::Bool(false));
+        received_by_sender[usize::from(is_reverse)] += received;
     }
+    let is_both_ways = report.pointer("/end/sum_received_bidir_reverse").is_some();
+    let read = received_by_sender.iter().filter(|&&received| received > 0).count();
+    assert_eq!(read, 1 + usize::from(is_both_ways), "{report:#}");
 }
 
 #[test]
