@@ -160,8 +160,8 @@ impl RingMemory {
         part.and_then(|part| self.parts.get(part))
     }
 
-    /// Starts to count the rings of a new connection of `guest`, which were taken at the pool's tick
-    /// `leased_at`, with the pages that they hold already.
+    /// Starts to count the rings of a new connection of `guest` with the pages that they hold
+    /// already. They were taken at the pool's tick `leased_at`.
     pub(super) fn lease(
         &mut self,
         guest: IpAddr,
