@@ -78,9 +78,9 @@ fn tcp_socket(to: SocketAddr) -> io::Result<Socket> {
 /// Connects within [`IO_LIMIT`].
 ///
 /// Linux wakes those who wait for a connecting socket when it queues an ICMP error
-/// (`sock_queue_err_skb` in `tcp_v4_err`), and sets the socket's error only then. Who is quick finds
-/// a broken socket without an error; `connect_timeout` of the standard library and of socket2 then
-/// return one of their own, without a number. Here the error is waited for.
+/// (`sock_queue_err_skb` in `tcp_v4_err`), and sets the socket's error only then. Who is quick
+/// finds a broken socket without an error; `connect_timeout` of the standard library and of socket2
+/// then return one of their own, without a number. Here the error is waited for.
 fn connect_within(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
     let until = Instant::now() + IO_LIMIT;
     socket.set_nonblocking(true)?;
