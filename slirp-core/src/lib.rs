@@ -162,6 +162,7 @@ pub mod config;
 #[cfg(feature = "host")]
 mod control;
 pub mod discard;
+pub mod egress;
 pub mod event;
 mod flow;
 #[cfg(feature = "host")]

@@ -1,0 +1,56 @@
+//! Egress policy: where a guest may go, by address, port and name.
+//!
+//! Owns the rules and how they are written, what they make of an address, a lookup, and the first
+//! bytes of a connection, and which addresses a guest has learned for which name. It holds no
+//! socket, file, clock or thread, and knows no flow: the [`stack`](crate::stack) asks and obeys.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `name`, `rule` | the values that rules are made of |
+//! | `parse`, `error` | the grammar: text to rules, and what is wrong with a text |
+//! | `text` | rules to text |
+//! | `policy`, `draft` | [`EgressPolicy`], all rules in force; how those of several doors add up |
+//! | `warning` | what an operator should know about rules that are in order |
+//! | `sets` | named sets of addresses |
+//! | `compile`, `ports` | rules in a form that is fast to ask |
+//! | `evaluation` | the order of evaluation |
+//! | `explain` | why a verdict is as it is |
+//! | `bindings` | the addresses that the DNS has tied to names |
+//! | `judge` | `Judge`, one per guest: the verdicts |
+//! | `verdict` | verdicts, and their causes |
+//! | `verifier` | names in the first bytes of a connection: TLS and HTTP/1 |
+
+mod bindings;
+mod compile;
+mod draft;
+mod error;
+mod evaluation;
+mod explain;
+mod judge;
+mod name;
+mod parse;
+mod policy;
+mod ports;
+mod rule;
+mod sets;
+#[cfg(test)]
+mod tests;
+mod text;
+pub(crate) mod verdict;
+pub(crate) mod verifier;
+mod warning;
+
+pub use draft::TEXT_CAP;
+pub use error::{Excerpt, RuleError, RuleErrorKind, RuleErrors};
+pub use explain::{Destination, Explanation};
+pub(crate) use judge::{Judge, JudgeConfig};
+pub use name::Name;
+pub use policy::EgressPolicy;
+pub use rule::{
+    Action, AddressSet, Direction, EgressRule, Mode, NamePattern, PortRange, Prefix,
+    RuleDestination, RuleProtocol, Settings, Source, Verify,
+};
+pub use verdict::Cause;
+pub(crate) use verdict::{FlowVerdict, NameVerdict, Verification};
+pub(crate) use verifier::{Ask, Peek, Verifier};
+pub use warning::{RuleWarning, RuleWarningKind};

@@ -1,0 +1,64 @@
+//! What the judge promises: a table of cases, a slow reference evaluator, and properties.
+
+mod bindings;
+mod properties;
+mod reference;
+mod vectors;
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::judge::{Judge, JudgeConfig};
+use super::name::Name;
+use super::policy::EgressPolicy;
+use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
+use crate::policy::Protocol;
+use crate::time::Instant;
+
+pub(super) const GATEWAY: &str = "10.0.2.2";
+
+pub(super) fn policy(text: &str) -> EgressPolicy {
+    EgressPolicy::parse(text, "test.policy").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+pub(super) fn judge(text: &str) -> Judge {
+    let gateways = [Some(ip(GATEWAY)), Some(ip("fd00::2"))];
+    Judge::new(policy(text), JudgeConfig { gateways, ..JudgeConfig::default() })
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text).unwrap_or_else(|| panic!("{text} is a name"))
+}
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is an address"))
+}
+
+pub(super) fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is an address with a port"))
+}
+
+pub(super) const fn at(seconds: u64) -> Instant {
+    Instant::from_micros(seconds * 1_000_000)
+}
+
+#[test]
+fn audit_lets_all_pass_but_what_is_protected() {
+    let mut judge =
+        judge("set mode audit\nallow a.example\ndeny 203.0.113.9\nallow in 10.0.0.1:80");
+    let flow = |judge: &Judge, reached: &str| {
+        let reached = socket(reached);
+        judge.on_flow(Protocol::Tcp, reached, reached, at(0))
+    };
+    let passes = |cause| FlowVerdict::Pass { verify: Verification::None, cause };
+    assert_eq!(flow(&judge, "203.0.113.9:443"), passes(Cause::Rule));
+    assert_eq!(flow(&judge, "203.0.113.1:443"), passes(Cause::NoName));
+    assert_eq!(flow(&judge, "203.0.113.1:53"), FlowVerdict::Resolver);
+    for protected in ["127.0.0.1:80", "169.254.169.254:80", "[64:ff9b::7f00:1]:80"] {
+        assert_eq!(flow(&judge, protected), FlowVerdict::Refuse(Cause::Protected));
+    }
+    assert_eq!(judge.on_lookup(&name("b.test"), at(0)), NameVerdict::Ask);
+    assert!(judge.on_answer(&name("b.test"), &[], &[(ip("203.0.113.1"), 60)], at(0)));
+    assert_eq!(judge.names(ip("203.0.113.1")).count(), 1);
+    assert!(judge.on_claim(Some(&name("b.test")), socket("203.0.113.1:443"), at(0)).is_ok());
+    assert!(judge.on_inbound(Protocol::Tcp, socket("198.51.100.1:40000"), 22).is_ok());
+}

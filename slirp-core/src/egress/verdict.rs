@@ -1,0 +1,107 @@
+//! Verdicts, and their causes.
+//!
+//! Owns the words that logs, events and explanations use.
+
+/// Why something was allowed or refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A rule says so.
+    Rule,
+    /// No rule does.
+    Default,
+    /// A protected set, which a rule has to name.
+    Protected,
+    /// No lookup of an allowed name has given this address.
+    NoName,
+    /// A rule allows the destination on other ports.
+    Port,
+    /// A rule allows the destination for another protocol.
+    Protocol,
+    /// The name's address is unfit: private, or the host's.
+    Rebinding,
+    /// The first bytes name another host.
+    Name,
+    /// The first bytes are no TLS.
+    NoTls,
+    /// The ClientHello is malformed, too long or too slow.
+    Hello,
+    /// The HTTP request is malformed, or cannot be followed.
+    Http,
+    /// The ClientHello hides its name.
+    Ech,
+    /// Nobody is connected who may decide.
+    NoApprover,
+    /// Nobody has decided in time.
+    AskTimeout,
+    /// Too many questions are open.
+    AskFull,
+    /// The policy has changed.
+    Revoked,
+}
+
+impl Cause {
+    /// The word for it, as the audit log has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Default => "default",
+            Self::Protected => "protected",
+            Self::NoName => "no-name",
+            Self::Port => "port",
+            Self::Protocol => "protocol",
+            Self::Rebinding => "rebinding",
+            Self::Name => "name",
+            Self::NoTls => "no-tls",
+            Self::Hello => "hello",
+            Self::Http => "http",
+            Self::Ech => "ech",
+            Self::NoApprover => "no-approver",
+            Self::AskTimeout => "ask-timeout",
+            Self::AskFull => "ask-full",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// What the judge says about a flow at its first packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlowVerdict {
+    /// It may go on, for this cause; its first bytes are to be looked at as `verify` says.
+    Pass { verify: Verification, cause: Cause },
+    /// It is led to the DNS service.
+    Resolver,
+    /// It is refused.
+    Refuse(Cause),
+}
+
+/// What is looked at in the first bytes of a TCP flow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Verification {
+    /// Nothing.
+    #[default]
+    None,
+    /// They must be a ClientHello with an allowed name (a name rule on port 443).
+    Tls,
+    /// They must be HTTP/1 requests for an allowed host (a name rule on port 80).
+    Http,
+    /// If they are one of both, the name must be allowed; anything else passes (a name rule on
+    /// other ports).
+    Sniff,
+    /// If they are one of both, the name must not be denied; anything else passes (an address rule
+    /// or default, while a name is denied).
+    SniffDenied,
+}
+
+/// What the judge says about a lookup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NameVerdict {
+    /// It may be asked upstream.
+    Ask,
+    /// Somebody is to decide about flows to it: it gets a placeholder.
+    Placeholder,
+    /// There is no such type (NODATA): names below may be allowed.
+    NoData,
+    /// There is no such name (NXDOMAIN), with this explanation.
+    Refuse { note: Option<std::sync::Arc<str>> },
+}
