@@ -147,7 +147,14 @@ impl Driver {
                 self.echoes.push((flow, remote, sequence));
                 if self.world == World::Echoing {
                     let payload = payload.to_vec();
-                    self.stack.handle_echo_reply(flow, remote, sequence, &payload, Some(60));
+                    self.stack.handle_echo_reply(
+                        flow,
+                        remote,
+                        sequence,
+                        &payload,
+                        Some(60),
+                        self.now,
+                    );
                 }
             }
             // There are no forward rules here.

@@ -327,9 +327,10 @@ impl Play {
         let Some(&(flow, remote, sequence)) = self.driver.echoes.get(which % count) else {
             return;
         };
-        let stack = &mut self.driver.stack;
+        let (stack, now) = (&mut self.driver.stack, self.driver.now);
+        let payload = vec![a; usize::from(b)];
         match a % 4 {
-            0 => stack.handle_echo_reply(flow, remote, sequence, &vec![a; usize::from(b)], None),
+            0 => stack.handle_echo_reply(flow, remote, sequence, &payload, None, now),
             1 => stack.handle_echo_unsent(flow, remote, sequence, error(a >> 2)),
             2 => {
                 let remote = core::net::SocketAddr::new(remote, 0);

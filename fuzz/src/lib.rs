@@ -10,21 +10,32 @@
 //! * every frame to the guest parses, fits the MTU or tells how to segment it, and has the
 //!   checksums that its virtio-net header promises;
 //! * the flow table keeps its cap, and is empty once guest and remotes are gone;
-//! * bytes arrive as sent and in order, in both directions, and so do their ends ([`flow_script`]).
+//! * bytes arrive as sent and in order, in both directions, and so do their ends ([`flow_script`]);
+//! * an answer of a resolver binds to a name what a second, naive reader finds ([`dns_answer`]).
+//! * a policy that is written and read again is the same, and errors point into its text
+//!   ([`rule()`]).
+//!
+//! What a guest says first on a connection has its own promises: [`client_hello`], [`http_head`].
 //!
 //! The layout of an input is the doc of its target. Inputs are bounded, as libFuzzer bounds them.
 
 mod check;
+mod dns_answer;
 mod driver;
+mod first_bytes;
 mod flow_script;
 mod frame;
 mod guest;
 pub mod members;
 pub mod packet;
+pub mod rule;
 
+pub use dns_answer::dns_answer;
+pub use first_bytes::{client_hello, http_head};
 pub use flow_script::{Op, flow_script};
 pub use frame::{FIX_CHECKSUMS, STEP_TIME, frame};
 pub use members::members;
+pub use rule::rule;
 
 /// Bytes of an input that are used; the rest is ignored.
 pub const INPUT_CAP: usize = 8 * 1024;

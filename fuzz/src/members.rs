@@ -260,9 +260,8 @@ impl Network {
             MemberOp::Frame => self.frame(port, flags, body),
             MemberOp::Accept => {
                 let guest = SocketAddr::new(guest, 80);
-                if let Ok(flow) =
-                    self.stack.handle_tcp_accepted(ForwardId(1), remote, guest, self.now)
-                {
+                let origin = Origin { rule: ForwardId(1), client: remote, local: remote };
+                if let Ok(flow) = self.stack.handle_tcp_accepted(origin, guest, self.now) {
                     self.hosts.insert(flow, Host { ready: 3000, room: ROOM, ..Host::default() });
                     self.seen.push(flow);
                 }
@@ -397,7 +396,7 @@ impl Network {
                 let payload = payload.to_vec();
                 self.seen.push(flow);
                 if is_answered {
-                    self.stack.handle_echo_reply(flow, remote, sequence, &payload, None);
+                    self.stack.handle_echo_reply(flow, remote, sequence, &payload, None, self.now);
                 }
             }
             Some(Datagram::InboundUdp { .. }) | None => {}

@@ -119,6 +119,26 @@ fn every_shared_network_of_the_corpus_keeps_the_promises() {
 }
 
 #[test]
+fn every_answer_of_the_corpus_is_read_as_the_reference_reads_it() {
+    replay("dns_answer", slirp_fuzz::dns_answer);
+}
+
+#[test]
+fn every_policy_of_the_corpus_keeps_the_promises() {
+    replay("rule", slirp_fuzz::rule);
+}
+
+#[test]
+fn every_client_hello_of_the_corpus_keeps_the_promises() {
+    replay("client_hello", slirp_fuzz::client_hello);
+}
+
+#[test]
+fn every_request_of_the_corpus_keeps_the_promises() {
+    replay("http_head", slirp_fuzz::http_head);
+}
+
+#[test]
 fn random_frames_keep_the_promises() {
     explore("frame", slirp_fuzz::frame);
 }
@@ -131,4 +151,24 @@ fn random_scripts_keep_the_promises() {
 #[test]
 fn random_shared_networks_keep_the_promises() {
     explore("members", slirp_fuzz::members);
+}
+
+#[test]
+fn random_answers_are_read_as_the_reference_reads_them() {
+    explore("dns_answer", slirp_fuzz::dns_answer);
+}
+
+#[test]
+fn random_policies_keep_the_promises() {
+    explore("rule", slirp_fuzz::rule);
+}
+
+#[test]
+fn random_client_hellos_keep_the_promises() {
+    explore("client_hello", slirp_fuzz::client_hello);
+}
+
+#[test]
+fn random_requests_keep_the_promises() {
+    explore("http_head", slirp_fuzz::http_head);
 }

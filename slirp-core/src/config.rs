@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use crate::egress::EgressPolicy;
 use crate::plan::AddressPlan;
 pub use crate::service::search_domain::SearchDomain;
 
@@ -20,6 +21,10 @@ pub struct StackConfig {
     /// forwarded to the host, and no member may fill a table alone (default false; an instance for
     /// members sets it).
     pub is_shared: bool,
+    /// Which of the destinations that `policy` allows the guest may use, by address, port and name
+    /// (default `None`: all of them). On a shared network it holds for the members that have no
+    /// policy of their own.
+    pub egress: Option<EgressPolicy>,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
     /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
@@ -42,6 +47,7 @@ impl Default for StackConfig {
             plan: AddressPlan::default(),
             policy: Policy::default(),
             is_shared: false,
+            egress: None,
             mtu: 1500,
             search_domains: Vec::new(),
             offload: Offload::default(),

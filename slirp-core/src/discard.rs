@@ -69,6 +69,10 @@ reasons! {
     FragmentTimedOut => "fragment_timed_out",
     /// Policy forbids this destination.
     DestinationNotAllowed => "destination_not_allowed",
+    /// The egress policy forbids it.
+    EgressDenied => "egress_denied",
+    /// The egress policy forbids what the first bytes of a connection say, or they cannot be read.
+    EgressUnverified => "egress_unverified",
     /// The destination can never be relayed (multicast, broadcast, unspecified).
     DestinationUnroutable => "destination_unroutable",
     /// A service that does not exist on a virtual address.

@@ -21,14 +21,15 @@ pub struct FlowId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ForwardId(pub u64);
 
-/// Where a forwarded datagram came from, as the host saw it.
+/// Where a forwarded connection or datagram came from, as the host saw it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
     /// The rule on whose socket it arrived.
     pub rule: ForwardId,
     /// The sender.
     pub client: SocketAddr,
-    /// The host's address and port that it was sent to; answers leave from there.
+    /// The host's address and port that it was sent to; answers leave from there. Of a connection,
+    /// where the rule listens.
     pub local: SocketAddr,
 }
 
@@ -81,10 +82,10 @@ pub enum HostAction {
         /// [`HostStream::acknowledge`](crate::HostStream::acknowledge).
         is_guest_eager: bool,
     },
-    /// The flow is gone: close its socket, whatever its protocol.
+    /// The flow needs its host socket no more: close it, whatever its protocol, if there is one.
     #[non_exhaustive]
     Close {
-        /// The flow; its id will not be used again.
+        /// The flow. It is gone, or its guest is told why its bytes were refused.
         flow: FlowId,
         /// Whether a TCP peer is to see a reset instead of an orderly end.
         reset: bool,

@@ -14,6 +14,23 @@ pub mod process {
     };
 }
 
+/// How programs read policy files.
+#[cfg(feature = "host")]
+pub mod policy_file {
+    pub use crate::host::policy_file::{PolicyFileError, VARIABLE, named_by, read, read_from};
+}
+
+/// What answers of resolvers bind to a name.
+pub mod dns {
+    pub use crate::service::dns::{Chain, read_chain};
+}
+
+/// What reads the first bytes of a connection.
+pub mod egress {
+    pub use crate::egress::verdict::Verification;
+    pub use crate::egress::verifier::{Ask, Denial, HELLO_TIMEOUT, Peek, Verifier};
+}
+
 /// The switch between the members of a shared network.
 pub mod switch {
     pub use crate::switch::{PortIndex, Recipients, Released, Route, Switch};

@@ -13,6 +13,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::discard::DiscardReason;
+use crate::egress::Cause;
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
@@ -65,7 +66,8 @@ pub enum Event {
     },
     /// Something that was to be a flow came to nothing.
     Refused {
-        /// The flow, if there was one already. It is gone.
+        /// The flow, if there was one already. Its host socket is closed, and no other event
+        /// follows.
         flow: Option<FlowId>,
         /// Who wanted to talk to whom. Where a remote's connection or datagram was refused, the
         /// remote is the one that the host has seen.
@@ -121,6 +123,9 @@ pub enum Event {
         /// What the answer says; `None` if no resolver answered, which the guest hears as a
         /// failure.
         answer: Option<Answer>,
+        /// What the egress policy made of it; `None` without a policy, and for what is answered
+        /// whatever a policy says: malformed queries and the names of members.
+        lookup: Option<Lookup>,
         /// How long that took.
         after: Duration,
     },
@@ -182,6 +187,8 @@ impl Peer {
 pub enum Refusal {
     /// By policy, or because the addresses do not fit together.
     Policy(DiscardReason),
+    /// By the egress policy.
+    Egress(Cause),
     /// By a limit.
     Limit(DiscardReason),
     /// By the host, or by what the host tried to reach.
@@ -225,6 +232,8 @@ pub enum Ending {
     MemberLeft,
     /// The forward rule that it came through was removed.
     ForwardRemoved,
+    /// Another egress policy does not allow it any more.
+    Revoked,
     /// The guest's connections held more memory than they may.
     MemoryExhausted,
     /// The TCP engine failed.
@@ -243,6 +252,7 @@ impl Ending {
             | Self::Evicted
             | Self::Replaced
             | Self::MemberLeft
+            | Self::Revoked
             | Self::MemoryExhausted
             | Self::EngineFailed => true,
         }
@@ -261,6 +271,7 @@ impl Ending {
             Self::Replaced => "replaced",
             Self::MemberLeft => "member_left",
             Self::ForwardRemoved => "forward_removed",
+            Self::Revoked => "revoked",
             Self::MemoryExhausted => "memory_exhausted",
             Self::EngineFailed => "engine_failed",
         }
@@ -286,6 +297,40 @@ pub struct Answer {
     pub code: u8,
     /// Records in the answer section.
     pub records: u16,
+}
+
+/// What an egress policy made of a lookup.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Lookup {
+    /// This kind of query is asked for nobody. Nothing went upstream.
+    Refused,
+    /// The name may not be asked for, or the answer leads through a name that is denied. The guest
+    /// hears that there is no such name.
+    NoSuchName,
+    /// The guest hears that the name has no such records. Nothing went upstream.
+    NoData,
+    /// It went upstream, and the answer binds no address to the name.
+    Asked,
+    /// It went upstream, and addresses of the answer are bound to the name.
+    Bound,
+    /// It went upstream, and none of the answer's addresses is one that the name may have, such as
+    /// a private one.
+    Unfit,
+}
+
+impl Lookup {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::NoSuchName => "nxdomain",
+            Self::NoData => "nodata",
+            Self::Asked => "asked",
+            Self::Bound => "bound",
+            Self::Unfit => "unfit",
+        }
+    }
 }
 
 /// What a discarded packet says of itself.

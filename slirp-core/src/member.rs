@@ -115,6 +115,9 @@ pub enum MemberError {
     /// The member's device cannot be watched.
     #[error("the member's device cannot be watched")]
     Device,
+    /// It has an egress policy, for which the addresses of the host cannot be read.
+    #[error("cannot read the addresses of the host, for which its egress policy asks")]
+    HostAddresses,
     /// No member has this id (any more).
     #[error("there is no such member")]
     Unknown,

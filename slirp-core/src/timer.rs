@@ -19,7 +19,7 @@ const STALE_CAP: usize = 1024;
 /// Hints, and places of live hints, for which memory is kept (arbitrary: 192 KiB together).
 const KEPT: usize = 4096;
 /// Owners that are no flows.
-const SERVICES: usize = 5;
+const SERVICES: usize = 6;
 
 /// Who asked to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,9 @@ pub enum TimerOwner {
     RouterAdvertisement,
     /// The TCP engine: memory that no connection needs any more.
     Engine,
+    /// The egress policy: addresses that the DNS has tied to names, and flows that are to be judged
+    /// anew.
+    Egress,
 }
 
 impl TimerOwner {
@@ -48,6 +51,7 @@ impl TimerOwner {
             Self::Inquiries => 2,
             Self::RouterAdvertisement => 3,
             Self::Engine => 4,
+            Self::Egress => 5,
             // Lossless: there are no 16-bit platforms with TAP devices.
             Self::Flow(id) => SERVICES + id.index as usize,
         }

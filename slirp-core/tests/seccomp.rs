@@ -13,7 +13,8 @@ use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
-use slirp_core::instance::{Builder, Switchboard};
+use slirp_core::egress::EgressPolicy;
+use slirp_core::instance::{Builder, Established, Revision, Switchboard};
 
 /// Set in a copy: what it tries under the filter.
 const TRIAL: &str = "SLIRP_TEST_TRIAL";
@@ -38,6 +39,16 @@ fn copy_tries_what_it_is_told() {
         "nothing" => {}
         "instance" => {
             let instance = builder.spawn().unwrap();
+            instance.handle().shutdown();
+            instance.wait().unwrap();
+        }
+        "policy" | "late policy" => {
+            let policy = EgressPolicy::parse("allow internet", "test").unwrap();
+            let is_late = trial == "late policy";
+            let builder = if is_late { builder } else { builder.egress(policy.clone()) };
+            let instance = builder.spawn().unwrap();
+            let set = instance.handle().blocking().set_egress(None, policy, Established::Cut);
+            assert_eq!(set.unwrap(), Revision(if is_late { 1 } else { 2 }));
             instance.handle().shutdown();
             instance.wait().unwrap();
         }
@@ -111,7 +122,17 @@ fn copy_tries_what_it_is_told() {
 
 #[test]
 fn what_the_network_needs_passes() {
-    for trial in ["nothing", "instance", "thread", "read", "sockets", "stream pair"] {
+    let trials = [
+        "nothing",
+        "instance",
+        "policy",
+        "late policy",
+        "thread",
+        "read",
+        "sockets",
+        "stream pair",
+    ];
+    for trial in trials {
         let status = outcome(trial);
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{trial}");
     }

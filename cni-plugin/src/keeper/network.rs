@@ -331,7 +331,7 @@ impl Network {
             aliases: parsed(&membership.aliases),
         };
         let (end, guard) = io::pipe().map_err(failed)?;
-        let new = NewMember { tap, member, guard: Some(OwnedFd::from(guard)) };
+        let new = NewMember { tap, member, egress: None, guard: Some(OwnedFd::from(guard)) };
         let id = self
             .handle()
             .blocking()

@@ -3,7 +3,10 @@
 //! Owns the seeds only; inputs that fuzzing adds to the corpus are kept beside them. Run from the
 //! root of the workspace: `cargo run -p slirp-fuzz --example seeds`.
 
+mod dns_answer;
+mod first_bytes;
 mod members;
+mod rules;
 
 use core::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -22,7 +25,13 @@ const PLAIN: u8 = 3;
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let targets = [("frame", frames()), ("flow_script", scripts()), ("members", members::seeds())];
+    let targets = [
+        ("dns_answer", dns_answer::seeds()),
+        ("flow_script", scripts()),
+        ("frame", frames()),
+        ("members", members::seeds()),
+        ("rule", rules::seeds()),
+    ];
     for (folder, seeds) in targets {
         let folder = corpus.join(folder);
         std::fs::create_dir_all(&folder)?;
@@ -31,6 +40,11 @@ fn main() -> std::io::Result<()> {
             input.extend_from_slice(&body);
             std::fs::write(folder.join(name), input)?;
         }
+    }
+    let folder = corpus.join("http_head");
+    std::fs::create_dir_all(&folder)?;
+    for (name, input) in first_bytes::seeds() {
+        std::fs::write(folder.join(name), input)?;
     }
     Ok(())
 }

@@ -59,6 +59,18 @@ pub(crate) struct Meta {
     pub(crate) traffic: Traffic,
     /// Whether the flow stands in the queue of flows that are to be pumped.
     pub(crate) is_ready: bool,
+    /// What the egress policy has last let pass, if there is a policy.
+    pub(crate) passed: Option<Box<Passed>>,
+}
+
+/// A destination that the egress policy lets a flow have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Passed {
+    /// The destination on the host's side. The names that lead there are in use while the flow
+    /// lasts.
+    pub(crate) reached: SocketAddr,
+    /// The [revision](crate::egress::Judge::revision) under which it passed.
+    pub(crate) revision: u64,
 }
 
 /// A key as the index keeps it. Flow labels and scopes, which packets do not have, would add a
@@ -138,6 +150,7 @@ impl FlowTable {
             created_at: now,
             traffic: Traffic::default(),
             is_ready: false,
+            passed: None,
         };
         slot.insert(Entry { meta, flow });
         self.by_key.insert(IndexKey::from(&key), index);
@@ -147,6 +160,12 @@ impl FlowTable {
     pub(crate) fn lookup(&self, key: &FlowKey) -> Option<FlowId> {
         let &index = self.by_key.get(&IndexKey::from(key))?;
         self.entries.get(slot(index)).map(|entry| entry.meta.id)
+    }
+
+    /// The flow of everything that the guest sends from `guest`; there is none for TCP.
+    pub(crate) fn mapping(&self, protocol: Protocol, guest: SocketAddr) -> Option<&Entry> {
+        let id = self.lookup(&FlowKey::of_guest(protocol, guest))?;
+        self.entry(id)
     }
 
     pub(crate) fn entry_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
@@ -243,7 +262,7 @@ mod tests {
     #[test]
     fn flow_takes_no_more_memory_than_it_did() {
         assert!(size_of::<(IndexKey, u32)>() <= 44);
-        assert!(size_of::<Entry>() <= 176);
-        assert!(size_of::<TcpFlow>() <= 224);
+        assert!(size_of::<Entry>() <= 184);
+        assert!(size_of::<TcpFlow>() <= 256);
     }
 }

@@ -41,6 +41,9 @@
 //! *Keep-alive.* The guest's probes are [passed on](keep_alive). We send no probes of our own while
 //! both directions are open: an idle flow costs little, and ends with its host socket.
 //!
+//! *Egress.* Where a policy wants to see the first bytes of the guest, a [`gate`] stands between
+//! the guest's ring and the host. It keeps no bytes of its own, and it survives parking.
+//!
 //! *Forgotten connections.* A guest that has half a connection left is [asked](super::question) for
 //! it now and then. If the guest has forgotten it behind its own end, the host's socket is closed
 //! in order: a reset would take away what the host's kernel has not sent yet.
@@ -49,6 +52,7 @@ mod acknowledgement;
 mod awake;
 mod deadlines;
 mod ends;
+mod gate;
 mod growth;
 mod keep_alive;
 
@@ -58,6 +62,7 @@ use core::ops::Range;
 
 use self::acknowledgement::HeldAck;
 use self::awake::{Awake, Turn};
+use self::gate::Gate;
 use self::keep_alive::KeepAlive;
 use super::GuestSide;
 use super::eager::FirstSpeaker;
@@ -65,6 +70,7 @@ use super::state::FlowState;
 use super::transfer::HostStream;
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
+use crate::egress::Name;
 use crate::journal::Ending;
 use crate::mac::MacAddr;
 use crate::tcp::{Engine, LinkAddresses, Parked, Segment, Syn};
@@ -72,6 +78,7 @@ use crate::time::Instant;
 use crate::traffic::Traffic;
 
 pub(crate) use acknowledgement::ACK_HOLD;
+pub(crate) use gate::Passage;
 
 enum State {
     Connecting(Syn),
@@ -90,8 +97,12 @@ pub(crate) struct TcpFlow {
     state: State,
     guest: GuestSide,
     our_mac: MacAddr,
-    /// Whether the remote opened the connection.
-    is_inbound: bool,
+    /// Who opened the connection, and to which port of the host, if the guest did not.
+    opener: Option<Box<(SocketAddr, u16)>>,
+    /// What stands between the guest's bytes and the host, if anything does.
+    gate: Option<Box<Gate>>,
+    /// The name that the guest's first bytes had, where a policy has looked at them.
+    claim: Option<Name>,
     ack: HeldAck,
     keep_alive: KeepAlive,
     /// When the flow was opened; once the host is connected, since when it is.
@@ -121,17 +132,19 @@ impl TcpFlow {
         }
     }
 
-    /// A flow that `remote` has opened. It is to be [`locate`](Self::locate)d, then the guest is to
+    /// A flow that `opener`, a client and the host's port that it uses, has opened; the guest knows
+    /// the client as `remote`. The flow is to be [`locate`](Self::locate)d, then the guest is to
     /// answer, both within `timeouts.guest_connect`.
     pub(crate) fn accepted(
         guest: GuestSide,
         our_mac: MacAddr,
         remote: SocketAddr,
+        opener: (SocketAddr, u16),
         timeouts: &Timeouts,
         now: Instant,
     ) -> Self {
         Self {
-            is_inbound: true,
+            opener: Some(Box::new(opener)),
             wake_at: Some(now + timeouts.guest_connect),
             ..Self::new(State::Locating { remote }, guest, our_mac, now)
         }
@@ -142,7 +155,9 @@ impl TcpFlow {
             state,
             guest,
             our_mac,
-            is_inbound: false,
+            opener: None,
+            gate: None,
+            claim: None,
             ack: HeldAck::new(),
             keep_alive: KeepAlive::new(),
             opened_at: now,
@@ -209,9 +224,14 @@ impl TcpFlow {
         }
     }
 
+    /// The remote's client and the host's port, if the remote opened the connection.
+    pub(crate) fn opener(&self) -> Option<(SocketAddr, u16)> {
+        self.opener.as_deref().copied()
+    }
+
     /// Whether the remote opened the connection.
     pub(crate) const fn is_inbound(&self) -> bool {
-        self.is_inbound
+        self.opener.is_some()
     }
 
     /// When either side was active last.
@@ -338,6 +358,7 @@ impl TcpFlow {
         let State::Awake(awake) = &mut self.state else {
             return Ok(());
         };
+        let limit = self.gate.as_deref().map_or(usize::MAX, Gate::limit);
         let mut turn = Turn {
             host,
             engine,
@@ -345,10 +366,14 @@ impl TcpFlow {
             first_speaker: &mut self.first_speaker,
             keep_alive: &mut self.keep_alive,
             is_late: now >= self.opened_at + ACK_HOLD,
+            limit,
             now,
             moved: 0,
         };
         let outcome = awake.pump(&mut turn);
+        if let Some(gate) = &mut self.gate {
+            gate.note_left((limit - turn.limit) as u64);
+        }
         if turn.moved > 0 {
             self.active_at = now;
         }

@@ -43,17 +43,21 @@ pub enum Transfer {
     Failed,
 }
 
-/// Gives the host what the guest has sent, as far as the host takes it. Returns how much that was,
-/// and why it was no more.
+/// Gives the host what the guest has sent, up to `limit` bytes and as far as the host takes it.
+/// Returns how much that was, and why it was no more.
 pub(super) fn drain_to_host(
     connection: &mut Connection,
     host: &mut impl HostStream,
+    limit: usize,
 ) -> (usize, Transfer) {
     let mut moved = 0;
     loop {
         let mut outcome = Transfer::Blocked;
+        if moved == limit {
+            return (moved, outcome);
+        }
         let taken = connection.lend_data(|data| {
-            outcome = host.send(data);
+            outcome = host.send(&data[..data.len().min(limit - moved)]);
             match outcome {
                 Transfer::Moved(bytes) => bytes,
                 Transfer::Blocked | Transfer::Ended | Transfer::Failed => 0,

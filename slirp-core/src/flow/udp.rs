@@ -3,7 +3,9 @@
 //! Owns the mapping's idle time (RFC 4787 section 4.3) and the memory of the destinations whose
 //! address was translated ([`Translations`]). There is one flow per guest endpoint, not per pair
 //! (endpoint-independent mapping, RFC 4787 section 4.1), and any remote may answer (section 5,
-//! endpoint-independent filtering), as peer-to-peer programs expect.
+//! endpoint-independent filtering), as peer-to-peer programs expect. Under an egress policy the
+//! remotes that the guest may send to may answer: `stack::egress` asks before a flow hears of a
+//! datagram.
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -3,6 +3,7 @@
 //! Owns the channel and the waking: a message is never left lying, because sending one always wakes
 //! the event loop. The data thread never waits for a sender.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
 use super::link::tap::Tap;
+use crate::egress::EgressPolicy;
 use crate::event::{DnsQueryId, ForwardId};
 use crate::flow::FlowSummary;
 use crate::member::{Member, MemberError, MemberId};
+use crate::stack::{Established, Revision};
 use crate::stats::Stats;
 
 /// What the data thread can be told.
@@ -67,6 +70,17 @@ pub(crate) enum Message {
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), MemberError>>,
     },
+    /// An egress policy is to come into force.
+    SetEgress {
+        /// For which member; `None` for the guest, or for all members without one of their own.
+        member: Option<MemberId>,
+        /// The policy.
+        policy: EgressPolicy,
+        /// What becomes of the flows that it does not allow.
+        established: Established,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<Revision, EgressError>>,
+    },
     /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
     /// The device of a member is gone.
@@ -82,9 +96,28 @@ pub struct NewMember {
     pub tap: Tap,
     /// What it is known by.
     pub member: Member,
+    /// Where it may go; `None` for the [egress policy of the
+    /// network](crate::instance::Builder::egress), if there is one.
+    pub egress: Option<EgressPolicy>,
     /// Closed when the membership ends, whatever ends it. If it is one end of a pipe or socket, the
     /// holder of the other end notices.
     pub guard: Option<OwnedFd>,
+}
+
+/// Why an egress policy did not come into force. The one before stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EgressError {
+    /// No member has this id (any more), or the network is not shared.
+    #[error("there is no such member")]
+    UnknownMember,
+    /// The addresses of the host cannot be read, without which no policy can tell the host from
+    /// others.
+    #[error("cannot read the addresses of the host: {0}")]
+    HostAddresses(#[source] io::Error),
+    /// The instance has ended.
+    #[error("the network has ended")]
+    Ended,
 }
 
 /// A part of the list of flows.

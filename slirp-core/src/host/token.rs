@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Mailbox,
     /// The timer of the next deadline.
     Timer,
+    /// The host's addresses.
+    Addresses,
     /// The host socket of the flow in this slot of the flow table.
     Flow(u32),
     /// The socket of a forwarded port, by the number of the port among all that there ever were.
@@ -34,6 +36,7 @@ const SINGLE: usize = 2;
 const LINK: usize = 0;
 const MAILBOX: usize = 1;
 const TIMER: usize = 2;
+const ADDRESSES: usize = 3;
 
 impl Source {
     /// The token that stands for it.
@@ -45,6 +48,7 @@ impl Source {
             Self::Link => (SINGLE, LINK),
             Self::Mailbox => (SINGLE, MAILBOX),
             Self::Timer => (SINGLE, TIMER),
+            Self::Addresses => (SINGLE, ADDRESSES),
             Self::Flow(slot) => (FLOW, usize::try_from(slot).unwrap_or(usize::MAX)),
             Self::Port(number) => (PORT, number),
         };
@@ -62,6 +66,7 @@ impl Source {
             (SINGLE, LINK) => Some(Self::Link),
             (SINGLE, MAILBOX) => Some(Self::Mailbox),
             (SINGLE, TIMER) => Some(Self::Timer),
+            (SINGLE, ADDRESSES) => Some(Self::Addresses),
             _ => None,
         }
     }
@@ -77,7 +82,7 @@ mod tests {
     fn every_source_comes_back_from_a_token_of_its_own() {
         let slots = [0, 1, u32::MAX - 1, u32::MAX].map(Source::Flow);
         let ports = [0, 1, u32::MAX as usize, NUMBER - 1, NUMBER].map(Source::Port);
-        let singles = [Source::Link, Source::Mailbox, Source::Timer];
+        let singles = [Source::Link, Source::Mailbox, Source::Timer, Source::Addresses];
         let sources: Vec<Source> = slots.into_iter().chain(ports).chain(singles).collect();
         let tokens: BTreeSet<Token> = sources.iter().map(|it| it.token().unwrap()).collect();
         assert_eq!(tokens.len(), sources.len());
@@ -97,7 +102,7 @@ mod tests {
     #[test]
     fn other_tokens_are_nobodys() {
         let beyond_slots = usize::try_from(u64::from(u32::MAX) + 1).unwrap();
-        let unnamed = [(FLOW, beyond_slots), (SINGLE, TIMER + 1), (SINGLE, NUMBER), (3, 0)];
+        let unnamed = [(FLOW, beyond_slots), (SINGLE, ADDRESSES + 1), (SINGLE, NUMBER), (3, 0)];
         for (kind, number) in unnamed {
             assert_eq!(Source::of(Token((kind << KIND_SHIFT) | number)), None, "{kind} {number}");
         }

@@ -15,6 +15,8 @@ use super::resources::HostResources;
 use super::running::Instance;
 use crate::config::{Limits, StackConfig, Timeouts};
 use crate::control::server::ApiSocket;
+use crate::egress::EgressPolicy;
+use crate::host::addresses::HostAddresses;
 use crate::host::dns::{self, DnsConfig};
 use crate::host::forward::{ForwardError, OpenForwards};
 use crate::host::handle::Handle;
@@ -52,6 +54,10 @@ pub enum StartError {
     /// A rule that [`Builder::forwards`] was given cannot be added.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// The addresses of the host cannot be read, without which an egress policy cannot tell the
+    /// host from others.
+    #[error("cannot read the addresses of the host: {0}")]
+    HostAddresses(#[source] io::Error),
     /// The poller could not be set up.
     #[error("cannot set up the event loop: {0}")]
     Poller(#[source] io::Error),
@@ -76,6 +82,8 @@ pub struct Builder {
     assumed_guest: Option<AssumedGuest>,
     forwards: OpenForwards,
     resources: Option<HostResources>,
+    /// The socket that tells the host's addresses, once it was opened.
+    addresses: Option<io::Result<HostAddresses>>,
     seed: Option<u64>,
     busy_poll: Duration,
 }
@@ -99,6 +107,7 @@ impl Builder {
             assumed_guest: None,
             forwards: OpenForwards::default(),
             resources: None,
+            addresses: None,
             seed: None,
             busy_poll: BUSY_POLL,
         }
@@ -122,6 +131,15 @@ impl Builder {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.config.policy = policy;
+        self
+    }
+
+    /// Which of the destinations that the [`policy`](Self::policy) allows the guest may use, by
+    /// address, port and name (default: all of them). On a shared network it holds for the members
+    /// that have no policy of their own. [`Handle::set_egress`] exchanges it.
+    #[must_use]
+    pub fn egress(mut self, policy: EgressPolicy) -> Self {
+        self.config.egress = Some(policy);
         self
     }
 
@@ -227,7 +245,8 @@ impl Builder {
     }
 
     /// Reads now, instead of in [`spawn`](Self::spawn), the limit of descriptors, the number of UDP
-    /// ports that the host hands out, and the number of processors. A program that enters a sandbox
+    /// ports that the host hands out, and the number of processors, and opens the socket that tells
+    /// the addresses of the host, for which an egress policy asks. A program that enters a sandbox
     /// or filters system calls without [`launch`](crate::launch) calls this before: the sandbox
     /// hides the answers, and a filter kills a process that asks.
     ///
@@ -236,6 +255,7 @@ impl Builder {
     #[must_use]
     pub fn measure_host(mut self) -> Self {
         self.resources = Some(HostResources::read());
+        self.addresses = Some(HostAddresses::open());
         self
     }
 
@@ -275,6 +295,7 @@ impl Builder {
         let (mut reactor, mailbox) =
             Reactor::new(link, recorder, stack, outbound, ask, busy_poll, descriptors)
                 .map_err(StartError::Poller)?;
+        reactor.adopt_addresses(self.addresses).map_err(StartError::HostAddresses)?;
         reactor.adopt_forwards(self.forwards)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()

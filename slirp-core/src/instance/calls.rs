@@ -26,6 +26,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::forward::SYSTEM_CALLS,
         crate::host::forward::open::SYSTEM_CALLS,
         crate::host::reactor::SYSTEM_CALLS,
+        crate::host::addresses::SYSTEM_CALLS,
         crate::host::dns::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,
         crate::sys::outside::SYSTEM_CALLS,

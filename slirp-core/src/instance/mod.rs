@@ -46,7 +46,9 @@ pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwa
 pub use crate::host::handle::{Blocking, Handle};
 #[doc(no_inline)]
 pub use crate::host::link::Switchboard;
-pub use crate::host::mailbox::{FlowPage, NewMember};
+pub use crate::host::mailbox::{EgressError, FlowPage, NewMember};
 pub use crate::host::reactor::RunError;
 pub use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
+#[doc(no_inline)]
+pub use crate::stack::{Established, Revision};

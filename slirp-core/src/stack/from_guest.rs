@@ -12,6 +12,7 @@ use smoltcp::wire::IpProtocol;
 use super::Stack;
 use super::link::Outcome;
 use crate::discard::DiscardReason;
+use crate::egress::Verification;
 use crate::event::{Datagram, Envelope, FlowId, Origin, QueryOrigin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
@@ -302,7 +303,13 @@ impl Stack {
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
         }
-        let translated_dst = match self.config.target(Protocol::Udp, original_dst) {
+        let mut target = self.config.target(Protocol::Udp, original_dst);
+        if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
+            let ends = Ends::new(Protocol::Udp, guest.address, original_dst);
+            let (judged, _) = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
+            target = Ok(judged);
+        }
+        let translated_dst = match target {
             Ok(Target::Host(translated_dst)) => translated_dst,
             Ok(Target::Resolver) => {
                 let origin = QueryOrigin::Udp {
@@ -312,7 +319,8 @@ impl Stack {
                 };
                 let holder = self.admission.holder(guest.address.ip());
                 let query = &arrival.packet[payload];
-                let asked = self.dns.ask(origin, holder, query, &mut self.stats, now);
+                let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
+                let asked = self.dns.ask(origin, holder, judge, query, &mut self.stats, now);
                 self.deliver_dns();
                 asked?;
                 return Ok(None);
@@ -340,6 +348,9 @@ impl Stack {
             meta.traffic.add_from_guest(payload.len());
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
+        }
+        if self.egress.is_some() {
+            self.note_passed(id, translated_dst, Verification::None, now);
         }
         let kind = LentKind::Udp { guest: guest.address, remote: translated_dst, segment_len };
         Ok(Some(arrival.lend(id, kind, payload, envelope)))
@@ -380,13 +391,18 @@ impl Stack {
         if remote.is_multicast() {
             return Err(DiscardReason::DestinationUnroutable);
         }
+        let reached = SocketAddr::new(remote, 0);
+        if self.egress.is_some() {
+            let ends = Ends::new(Protocol::Echo, guest.address, original_dst);
+            self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
+        }
         let envelope = self.envelope(arrival, 0, None)?;
         let key = FlowKey::of_guest(Protocol::Echo, guest.address);
         let id = match self.flows.lookup(&key) {
             Some(id) => id,
             None => {
                 let flow = Flow::Echo(Box::new(EchoFlow::new(guest, now)));
-                let way = (original_dst, Peer::Host(SocketAddr::new(remote, 0)));
+                let way = (original_dst, Peer::Host(reached));
                 self.open_flow(Kind::Echo, key, flow, way, now)?
             }
         };
@@ -397,6 +413,9 @@ impl Stack {
             meta.traffic.add_from_guest(payload.len());
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
+        }
+        if self.egress.is_some() {
+            self.note_passed(id, reached, Verification::None, now);
         }
         let kind = LentKind::Echo { remote, ident, sequence };
         Ok(Some(arrival.lend(id, kind, payload, envelope)))

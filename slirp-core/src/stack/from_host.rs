@@ -88,6 +88,10 @@ impl Stack {
         traffic_class: u8,
         now: Instant,
     ) {
+        if self.egress.is_some() && !self.may_answer(id, remote, now) {
+            self.note_discard(DiscardReason::EgressDenied);
+            return;
+        }
         let Some((meta, flow)) = self.flows.udp_mut(id) else {
             self.note_discard(DiscardReason::HostDatagramNoFlow);
             return;
@@ -214,7 +218,12 @@ impl Stack {
         sequence: u16,
         payload: &[u8],
         hop_limit: Option<u8>,
+        now: Instant,
     ) {
+        if self.egress.is_some() && !self.may_answer(id, SocketAddr::new(remote, 0), now) {
+            self.note_discard(DiscardReason::EgressDenied);
+            return;
+        }
         let flow = self.flows.echo_mut(id).filter(|(_, flow)| flow.is_same_family(remote));
         let Some((meta, flow)) = flow else {
             self.note_discard(DiscardReason::HostDatagramNoFlow);
@@ -306,8 +315,10 @@ impl Stack {
     /// The answer to a [`QueryDns`](crate::event::HostAction::QueryDns), or `None` when no
     /// resolver gave one.
     pub fn handle_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
-        self.dns.handle_answer(query, answer, now);
+        let egress = &mut self.egress;
+        self.dns.handle_answer(query, answer, |holder| egress.as_mut()?.judge(holder), now);
         self.deliver_dns();
+        self.schedule_egress(now);
     }
 
     /// Lets a TCP flow to the DNS service exchange bytes with it; nothing for other flows.
@@ -319,7 +330,9 @@ impl Stack {
             let pumped = flow.pump(stream, &mut self.engine, &mut meta.traffic, now);
             self.note(pumped);
         }
-        self.dns.handle_pumped(id, &mut self.stats, now);
+        let egress = &mut self.egress;
+        let stats = &mut self.stats;
+        self.dns.handle_pumped(id, |holder| egress.as_mut()?.judge(holder), stats, now);
         self.deliver_dns();
     }
 

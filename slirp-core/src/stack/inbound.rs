@@ -38,47 +38,50 @@ const PORT_ATTEMPTS: u16 = 256;
 const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
 
 impl Stack {
-    /// A host listener of `rule` has accepted a connection of `remote` that is to be forwarded to
-    /// `guest`. Its socket is to be kept for the flow that is returned; the guest is connected to
-    /// from now on.
+    /// A host listener has accepted a connection, from and to where `origin` says, that is to be
+    /// forwarded to `guest`. Its socket is to be kept for the flow that is returned; the guest is
+    /// connected to from now on.
     ///
     /// # Errors
     /// Why it cannot be; the socket is to be reset.
     pub fn handle_tcp_accepted(
         &mut self,
-        rule: ForwardId,
-        remote: SocketAddr,
+        origin: Origin,
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        let opened = self.open_inbound(rule, remote, guest, now);
+        let opened = self.open_inbound(origin, guest, now);
         self.note(opened.map(|_| ()));
-        self.tell_refused(Protocol::Tcp, remote, guest, opened.err());
+        self.tell_refused(Protocol::Tcp, origin.client, guest, opened.err());
         opened
     }
 
     fn open_inbound(
         &mut self,
-        rule: ForwardId,
-        remote: SocketAddr,
+        origin: Origin,
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
         // Without scope and flow label, which no key has.
         let guest = SocketAddr::new(guest.ip(), guest.port());
-        let seen = self.as_seen_by(guest, remote)?;
+        let seen = self.as_seen_by(guest, origin.client)?;
         let key = self
             .keys(Protocol::Tcp, guest, seen)
             .find(|key| self.flows.lookup(key).is_none())
             .ok_or(DiscardReason::ForwardAddressInvalid)?;
+        if self.egress.is_some() {
+            self.judge_inbound(Protocol::Tcp, &origin, guest, now)?;
+        }
         let holder = self.admission.holder(guest.ip());
         // Asked before another flow makes room for one that could not wait for the guest.
         self.link.check_waiting(guest.ip(), holder)?;
         let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
         let side = GuestSide { address: guest, mac };
         let our_mac = self.outbox.our_mac(guest.ip());
-        let flow = TcpFlow::accepted(side, our_mac, key.remote, &self.config.timeouts, now);
-        let way = (key.remote, Peer::Inbound { rule, client: remote });
+        let opener = (origin.client, origin.local.port());
+        let timeouts = &self.config.timeouts;
+        let flow = TcpFlow::accepted(side, our_mac, key.remote, opener, timeouts, now);
+        let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
         let flow = Flow::Tcp(Box::new(flow));
         let id = self.open_flow(Kind::InboundOpening, key, flow, way, now)?;
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
@@ -134,8 +137,9 @@ impl Stack {
         guest: SocketAddr,
         reason: Option<DiscardReason>,
     ) {
-        // The opening of a flow has told of a full table.
-        if let Some(reason) = reason.filter(|&reason| reason != DiscardReason::FlowTableFull) {
+        // The opening of a flow has told of a full table, and the judge of its verdict.
+        let is_told = [DiscardReason::FlowTableFull, DiscardReason::EgressDenied];
+        if let Some(reason) = reason.filter(|reason| !is_told.contains(reason)) {
             let ends = Ends::new(protocol, guest, remote);
             self.events.refused(None, ends, Refusal::by_stack(reason));
         }
@@ -167,6 +171,9 @@ impl Stack {
         let id = match known {
             Some(id) => id,
             None => {
+                if self.egress.is_some() {
+                    self.judge_inbound(Protocol::Udp, &origin, guest, now)?;
+                }
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);

@@ -70,8 +70,11 @@ impl Stack {
     /// Ends a flow.
     pub(super) fn close_flow(&mut self, id: FlowId, ending: Ending, now: Instant) {
         if let Some(entry) = self.flows.entry(id) {
-            self.events.closed(entry, ending, now);
-            self.remove_flow(id, ending.is_reset());
+            // A listener has heard of a refusal already.
+            if !matches!(&entry.flow, Flow::Tcp(flow) if flow.is_refused()) {
+                self.events.closed(entry, ending, now);
+            }
+            self.remove_flow(id, ending.is_reset(), now);
         }
     }
 
@@ -79,18 +82,23 @@ impl Stack {
     pub(super) fn refuse_flow(&mut self, id: FlowId, by: Refusal) {
         if let Some(entry) = self.flows.entry(id) {
             self.events.refused(Some(id), entry.ends(), by);
-            self.remove_flow(id, true);
+            // Nothing has come of it since it began.
+            let began_at = entry.meta.created_at;
+            self.remove_flow(id, true, began_at);
         }
     }
 
-    /// Forgets a flow and asks for its host socket to be closed, by a reset if `reset` and it has
-    /// such a thing.
-    fn remove_flow(&mut self, id: FlowId, reset: bool) {
+    /// Forgets a flow, which was in use until `used_at`, and asks for its host socket to be closed,
+    /// by a reset if `reset` and it has such a thing.
+    fn remove_flow(&mut self, id: FlowId, reset: bool, used_at: Instant) {
         let Some(entry) = self.flows.remove(id) else {
             return;
         };
         self.schedule.forget(TimerOwner::Flow(id));
         self.admission.release(&entry.meta.permit, id);
+        if let Some(egress) = &mut self.egress {
+            self.schedule.ask(TimerOwner::Egress, egress.on_closed(&entry.meta, used_at));
+        }
         let is_tcp = matches!(entry.flow, Flow::Tcp(_));
         if let Flow::Tcp(flow) = entry.flow {
             flow.retire(&mut self.engine);
@@ -201,6 +209,7 @@ impl Stack {
         self.link.remove_member(member);
         self.dns.remove_member(id);
         self.forget_guest(released, now);
+        self.forget_judge(id);
         self.admission.unassign(id);
         self.engine.handle_member_removed(id);
     }

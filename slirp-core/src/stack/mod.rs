@@ -14,6 +14,7 @@
 //! | `LinkServices` | ARP to TFTP, and the place of every guest address; owns no flow |
 //! | `DnsRelay` | queries in flight and connections to the DNS service; owns no flow |
 //! | `Reassembly` | fragments of the guest |
+//! | `Egress` | the egress policy in force, if there is one: who judges which guest |
 //! | `Events` | what a listener is told, if there is one |
 //! | `EagerRemotes` | which remotes wait for the guest to speak first |
 //!
@@ -68,6 +69,7 @@
 
 mod admission;
 mod dns;
+mod egress;
 mod events;
 mod from_guest;
 mod from_host;
@@ -97,6 +99,8 @@ use crate::timer::Schedule;
 pub use crate::timer::TimerOwner;
 use admission::Admission;
 use dns::DnsRelay;
+use egress::Egress;
+pub use egress::{Established, Revision};
 use events::Events;
 use link::LinkServices;
 use outbox::Outbox;
@@ -117,6 +121,7 @@ pub struct Stack {
     actions: VecDeque<HostAction>,
     link: LinkServices,
     dns: DnsRelay,
+    egress: Option<Box<Egress>>,
     reassembly: Reassembly,
     eager_remotes: EagerRemotes,
 }
@@ -147,6 +152,7 @@ impl Stack {
             actions: VecDeque::new(),
             link,
             dns: DnsRelay::new(&config),
+            egress: config.egress.is_some().then(|| Box::new(Egress::new(&config))),
             reassembly: Reassembly::new(&config),
             eager_remotes: EagerRemotes::new(rng.next_u64()),
             config,
@@ -225,6 +231,9 @@ impl Stack {
     pub fn poll_ready(&mut self, now: Instant) -> Option<FlowId> {
         let id = self.turns.begin(&mut self.flows)?;
         self.pump_dns(id, now);
+        if self.egress.is_some() {
+            self.pump_refused(id, now);
+        }
         Some(id)
     }
 
@@ -238,8 +247,14 @@ impl Stack {
 
     /// Moves bytes between the guest's side of a TCP flow and its host socket.
     pub fn pump(&mut self, id: FlowId, host: &mut impl HostStream, now: Instant) {
+        if self.egress.is_some() && !self.verify(id, now) {
+            return;
+        }
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
             let pumped = flow.pump(host, &mut self.engine, &mut meta.traffic, now);
+            if self.egress.is_some() && flow.has_unseen() {
+                self.turns.wake(meta);
+            }
             if let Some(is_eager) = flow.first_speaker.take_report() {
                 self.eager_remotes.note(meta.key.remote, is_eager);
             }
@@ -318,6 +333,7 @@ impl Stack {
                     self.engine.handle_timeout(now);
                     self.schedule.ask(owner, self.engine.poll_timeout());
                 }
+                TimerOwner::Egress => self.on_egress_timer(now),
             }
         }
         self.schedule.tidy();

@@ -6,6 +6,7 @@
 use super::Stack;
 use super::from_guest::Arrival;
 use crate::discard::DiscardReason;
+use crate::egress::Verification;
 use crate::event::HostAction;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
@@ -69,7 +70,14 @@ impl Stack {
         packet: &[u8],
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let remote = match self.config.target(Protocol::Tcp, key.remote) {
+        let mut target = self.config.target(Protocol::Tcp, key.remote);
+        let mut verify = Verification::None;
+        if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
+            let ends = Ends::new(Protocol::Tcp, key.guest, key.remote);
+            let (judged, verification) = self.judge(ends, reached, packet, guest.mac, now)?;
+            (target, verify) = (Ok(judged), verification);
+        }
+        let remote = match target {
             Ok(Target::Host(remote)) => Some(remote),
             Ok(Target::Resolver) => None,
             Err(reason) => {
@@ -99,6 +107,9 @@ impl Stack {
         };
         match remote {
             Some(remote) => {
+                if self.egress.is_some() {
+                    self.note_passed(id, remote, verify, now);
+                }
                 self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
             }
             None => {

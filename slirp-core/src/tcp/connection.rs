@@ -308,6 +308,21 @@ impl Connection {
         })
     }
 
+    /// Lets `look` see up to `cap` bytes of the guest in one piece, and leaves them where they are.
+    pub(crate) fn peek<R>(&mut self, cap: usize, look: impl FnOnce(&[u8]) -> R) -> R {
+        self.with_socket_mut(|socket| {
+            let len = socket.recv_queue().min(cap);
+            let first = socket.peek(len).unwrap_or_default();
+            if first.len() == len {
+                return look(first);
+            }
+            // They lie around the end of the ring.
+            let mut whole = vec![0; len];
+            let len = socket.peek_slice(&mut whole).unwrap_or_default();
+            look(&whole[..len])
+        })
+    }
+
     /// Gives bytes to the guest; see [`Engine::lend_room`](super::Engine::lend_room), which counts
     /// the memory.
     pub(super) fn lend_room(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {

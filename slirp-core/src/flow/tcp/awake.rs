@@ -50,6 +50,8 @@ pub(super) struct Turn<'t, H> {
     pub(super) keep_alive: &'t mut KeepAlive,
     /// Whether the acknowledgement of the remote's SYN has been held long enough.
     pub(super) is_late: bool,
+    /// How many bytes of the guest may leave.
+    pub(super) limit: usize,
     pub(super) now: Instant,
     pub(super) moved: usize,
 }
@@ -90,9 +92,10 @@ impl Awake {
         if self.connection.queued_to_host() == 0 || !self.ends.is_host_taking() {
             return;
         }
-        let (bytes, outcome) = drain_to_host(&mut self.connection, turn.host);
+        let (bytes, outcome) = drain_to_host(&mut self.connection, turn.host, turn.limit);
         turn.traffic.add_from_guest(bytes);
         turn.moved += bytes;
+        turn.limit -= bytes;
         if bytes > 0 {
             turn.first_speaker.observe(!turn.is_late);
         }

@@ -13,7 +13,7 @@ use crate::tcp::Engine;
 use crate::time::Instant;
 
 /// Retry interval for an engine that asks to be polled at once but emits nothing.
-const ENGINE_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const ENGINE_PAUSE: Duration = Duration::from_millis(10);
 
 impl TcpFlow {
     /// Works out when to look at the flow again; to be called when it has nothing more to say.
@@ -63,6 +63,7 @@ impl TcpFlow {
             if idle_at > now { idle_at } else { now + timeouts.tcp_park }
         });
         let told_at = failed_at.map(|at| at + timeouts.guest_unresponsive);
+        let verdict_at = self.gate.as_deref().and_then(|gate| gate.due_at(connection, now));
         let speak_at = self.first_speaker.is_ack_held().then(|| self.opened_at + ACK_HOLD);
         self.wake_at = [
             watch.engine_at,
@@ -72,6 +73,7 @@ impl TcpFlow {
             park_at,
             connection.stalled_at(),
             told_at,
+            verdict_at,
             watch.question.at(),
         ]
         .into_iter()
@@ -80,7 +82,7 @@ impl TcpFlow {
     }
 
     const fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {
-        if self.is_inbound { timeouts.guest_connect } else { timeouts.guest_handshake }
+        if self.is_inbound() { timeouts.guest_connect } else { timeouts.guest_handshake }
     }
 
     /// A deadline has passed.

@@ -106,8 +106,8 @@ pub(crate) struct Forwards {
 
 /// The outcome of one accept.
 pub(crate) enum Accepted {
-    /// A connection of `remote` on a port of `rule`, to be forwarded to `guest`.
-    Connection { stream: TcpStream, rule: ForwardId, remote: SocketAddr, guest: SocketAddr },
+    /// A connection on the port and of the remote that `origin` names, to be forwarded to `guest`.
+    Connection { stream: TcpStream, origin: Origin, guest: SocketAddr },
     /// A connection that was already gone; there may be more.
     Lost,
     /// No more connections for now.
@@ -328,7 +328,10 @@ impl Forwards {
         let guest = forward.guest;
         match listener.accept() {
             Ok((socket, remote)) => match (TcpStream::accepted(socket), remote.as_socket()) {
-                (Ok(stream), Some(remote)) => Accepted::Connection { stream, rule, remote, guest },
+                (Ok(stream), Some(client)) => {
+                    let origin = Origin { rule, client, local: forward.host };
+                    Accepted::Connection { stream, origin, guest }
+                }
                 (Ok(_) | Err(_), _) => Accepted::Lost,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Drained,

@@ -6,10 +6,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use super::Handle;
+use crate::egress::EgressPolicy;
 use crate::event::ForwardId;
 use crate::host::forward::{Forward, ForwardError};
-use crate::host::mailbox::{FlowPage, NewMember};
+use crate::host::mailbox::{EgressError, FlowPage, NewMember};
 use crate::member::{Member, MemberError, MemberId};
+use crate::stack::{Established, Revision};
 use crate::stats::Stats;
 
 /// See [`Handle::blocking`]. Each method mirrors the [`Handle`] method of its name, and returns
@@ -83,6 +85,19 @@ impl Blocking<'_> {
     /// [`MemberError::NotShared`], [`MemberError::Unknown`] and [`MemberError::Ended`].
     pub fn remove_member(self, id: MemberId) -> Result<(), MemberError> {
         wait(self.0.remove_member(id))
+    }
+
+    /// See [`Handle::set_egress`].
+    ///
+    /// # Errors
+    /// See [`EgressError`].
+    pub fn set_egress(
+        self,
+        member: Option<MemberId>,
+        policy: EgressPolicy,
+        established: Established,
+    ) -> Result<Revision, EgressError> {
+        wait(self.0.set_egress(member, policy, established))
     }
 
     /// See [`Handle::members`].

@@ -9,9 +9,11 @@ pub use blocking::Blocking;
 use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
-use super::mailbox::{FlowPage, Mailbox, Message, NewMember};
+use super::mailbox::{EgressError, FlowPage, Mailbox, Message, NewMember};
+use crate::egress::EgressPolicy;
 use crate::event::ForwardId;
 use crate::member::{Member, MemberError, MemberId};
+use crate::stack::{Established, Revision};
 use crate::stats::Stats;
 
 /// Controls a running instance. Its requests are futures that work in any runtime;
@@ -124,6 +126,24 @@ impl Handle {
     pub async fn remove_member(&self, id: MemberId) -> Result<(), MemberError> {
         let answer = self.ask(|reply| Message::RemoveMember { id, reply });
         answer.ok_or(MemberError::Ended)?.await.unwrap_or(Err(MemberError::Ended))
+    }
+
+    /// Brings an egress policy into force: for a member, or for the guest. On a shared network the
+    /// policy of no member holds for all members that have none of their own.
+    ///
+    /// Returns how often a policy has come into force there. With [`Established::Cut`] the flows
+    /// that the policy does not allow are reset soon afterwards.
+    ///
+    /// # Errors
+    /// See [`EgressError`]; the policy before stays in force.
+    pub async fn set_egress(
+        &self,
+        member: Option<MemberId>,
+        policy: EgressPolicy,
+        established: Established,
+    ) -> Result<Revision, EgressError> {
+        let answer = self.ask(|reply| Message::SetEgress { member, policy, established, reply });
+        answer.ok_or(EgressError::Ended)?.await.unwrap_or(Err(EgressError::Ended))
     }
 
     /// The members in the order of their arrival; `None` when the instance has ended. The list is

@@ -143,6 +143,7 @@ impl Reactor {
                     reply.sequence,
                     reply.payload,
                     reply.hop_limit,
+                    now,
                 ),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -72,14 +72,12 @@ impl Reactor {
     /// Returns whether every connection was taken.
     fn accept(&mut self, id: PortId, now: Instant) -> bool {
         for _ in 0..ACCEPTS_CAP {
-            let (stream, rule, remote, guest) = match self.forwards.accept(id, now) {
-                Accepted::Connection { stream, rule, remote, guest } => {
-                    (stream, rule, remote, guest)
-                }
+            let (stream, origin, guest) = match self.forwards.accept(id, now) {
+                Accepted::Connection { stream, origin, guest } => (stream, origin, guest),
                 Accepted::Lost => continue,
                 Accepted::Drained => return true,
             };
-            match self.stack.handle_tcp_accepted(rule, remote, guest, now) {
+            match self.stack.handle_tcp_accepted(origin, guest, now) {
                 Ok(flow) => {
                     // If a flow was evicted to make room, its socket is reset before its slot is
                     // used.

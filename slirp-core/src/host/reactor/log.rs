@@ -12,7 +12,7 @@ use tracing::{Level, debug, enabled, trace};
 
 use super::Reactor;
 use crate::event::{FlowId, QueryOrigin};
-use crate::journal::{Detail, Ends, Event, PacketEnds, Peer, Question, Refusal, Report};
+use crate::journal::{Detail, Ends, Event, Lookup, PacketEnds, Peer, Question, Refusal, Report};
 use crate::policy::Protocol;
 
 impl Reactor {
@@ -62,6 +62,7 @@ fn write(event: Event) {
             let (flow, protocol) = (flow.map(number), protocol(ends.protocol));
             let (by, reason) = match by {
                 Refusal::Policy(reason) => ("policy", reason.as_str()),
+                Refusal::Egress(cause) => ("egress", cause.as_str()),
                 Refusal::Limit(reason) => ("limit", reason.as_str()),
                 Refusal::Host(error) => ("host", error.as_str()),
                 Refusal::EchoNotPermitted => ("host", "echo_not_permitted"),
@@ -87,8 +88,9 @@ fn write(event: Event) {
             let (name, kind) = words(question.as_ref());
             debug!(query, guest, flow, member, transport, name, kind, "name asked");
         }
-        Event::Answered { query, origin, member, question, answer, after } => {
+        Event::Answered { query, origin, member, question, answer, lookup, after } => {
             let (guest, flow, _) = source_of(&origin);
+            let lookup = lookup.map(Lookup::as_str);
             let (query, member) = (query.0, member.map(|member| member.0));
             let (name, kind) = words(question.as_ref());
             match answer {
@@ -103,12 +105,23 @@ fn write(event: Event) {
                         kind,
                         code,
                         records,
+                        lookup,
                         ?after,
                         "name answered"
                     );
                 }
                 None => {
-                    debug!(query, guest, flow, member, name, kind, ?after, "name not answered");
+                    debug!(
+                        query,
+                        guest,
+                        flow,
+                        member,
+                        name,
+                        kind,
+                        lookup,
+                        ?after,
+                        "name not answered"
+                    );
                 }
             }
         }

@@ -66,6 +66,9 @@ impl Reactor {
                 Message::RemoveMember { id, reply } => {
                     let _ = reply.send(self.remove_member(id));
                 }
+                Message::SetEgress { member, policy, established, reply } => {
+                    let _ = reply.send(self.set_egress(member, policy, established));
+                }
                 Message::ListMembers(reply) => {
                     let _ = reply.send(self.members());
                 }

@@ -9,13 +9,27 @@ use super::Reactor;
 use crate::event::ForwardId;
 use crate::host::mailbox::NewMember;
 use crate::member::{Member, MemberError, MemberId};
+use crate::stack::Established;
 
 impl Reactor {
     pub(super) fn add_member(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
+        if self.link.switchboard().is_none() {
+            return Err(MemberError::NotShared);
+        }
+        let egress = new.egress.clone();
+        if egress.is_some() {
+            self.watch_addresses().map_err(|error| {
+                tracing::warn!(%error, "cannot read the addresses of the host");
+                MemberError::HostAddresses
+            })?;
+        }
         let board = self.link.switchboard().ok_or(MemberError::NotShared)?;
         let member = new.member.clone();
         let id = board.add(new)?;
         self.stack.handle_member_added(id, &member, self.now());
+        if let Some(policy) = egress {
+            self.stack.set_egress(Some(id), policy, Established::Keep, self.now());
+        }
         tracing::info!(member = id.0, "member added");
         Ok(id)
     }

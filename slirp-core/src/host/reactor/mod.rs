@@ -41,6 +41,7 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 pub(crate) use busy_poll::BusyPoll;
 pub use error::RunError;
 
+use super::addresses::HostAddresses;
 use super::dns::Query;
 use super::forward::Forwards;
 use super::link::port::{Link, LinkPort};
@@ -58,6 +59,7 @@ use mail::Next;
 use train::Train;
 
 mod actions;
+mod addresses;
 mod busy_poll;
 mod datagrams;
 mod error;
@@ -124,6 +126,10 @@ pub(crate) struct Reactor {
     backlog: Vec<FlowId>,
     frame: Box<[u8]>,
     datagram: Box<[u8]>,
+    /// The socket that tells the host's addresses, or why there is none; `None` where it was not
+    /// opened.
+    addresses: Option<io::Result<HostAddresses>>,
+    is_watching_addresses: bool,
     busy_poll: BusyPoll,
     /// Whether bulk traffic is under way, so that more work gathers while the thread sleeps: this
     /// turn found several things to do, or read a frame of [`BULK_FRAME`] bytes or more.
@@ -138,6 +144,7 @@ struct Found {
     is_link_ready: bool,
     is_link_writable: bool,
     is_woken: bool,
+    has_address_news: bool,
 }
 
 impl Reactor {
@@ -188,6 +195,8 @@ impl Reactor {
             backlog: Vec::new(),
             frame: vec![0; FRAME_CAP].into_boxed_slice(),
             datagram: vec![0; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            addresses: None,
+            is_watching_addresses: false,
             busy_poll,
             is_gathering: false,
             is_echo_refusal_logged: false,
@@ -206,6 +215,9 @@ impl Reactor {
         loop {
             let now = self.wait(&mut events)?;
             let found = self.note_events(&events, now);
+            if found.has_address_news {
+                self.renew_addresses();
+            }
             if found.is_link_writable {
                 self.resume(now)?;
             }
@@ -242,6 +254,7 @@ impl Reactor {
                 }
                 Some(Source::Mailbox) => found.is_woken = true,
                 Some(Source::Timer) => self.timer_at = None,
+                Some(Source::Addresses) => found.has_address_news = true,
                 Some(Source::Port(number)) => self.forwards.on_event(number),
                 Some(Source::Flow(slot)) => {
                     let Some((flow, socket)) = self.sockets.at(slot) else {

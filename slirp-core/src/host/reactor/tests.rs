@@ -1,6 +1,7 @@
 //! The loop turn by turn, with a real poller and a guest behind a socket. This file tests the wait.
 
 mod datagrams;
+mod egress;
 mod forwards;
 mod members;
 mod scene;

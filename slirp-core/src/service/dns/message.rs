@@ -1,8 +1,7 @@
 //! As much of the DNS message format as a relay has to understand.
 //!
-//! Owns the walk over questions and records, the guest's EDNS option, answers that are made here
-//! (SERVFAIL, FORMERR) and the cut to a UDP size. Everything else in a message is passed on
-//! unread.
+//! Owns the walk over questions and records, the guest's EDNS option, answers that are made here,
+//! and the cut to a UDP size. Everything else in a message is passed on unread.
 //!
 //! RFC 1035 section 4.1 (format), RFC 2181 section 9 (TC), RFC 6891 section 6 (OPT), RFC 4035
 //! section 3.2.2 (CD), RFC 9619 (one question).
@@ -23,9 +22,23 @@ const UDP_LEN_CAP: usize = 65_507;
 /// UDP size that answers made here announce (the value of the DNS flag day of 2020).
 const OWN_UDP_LEN: u16 = 1232;
 /// Longest name (RFC 1035 section 2.3.4).
-const NAME_CAP: usize = 255;
+pub(super) const NAME_CAP: usize = 255;
+/// IPv4 address (RFC 1035 section 3.4.1).
+pub(super) const TYPE_A: u16 = 1;
+/// Alias (RFC 1035 section 3.3.1).
+pub(super) const TYPE_CNAME: u16 = 5;
+/// Name of an address (RFC 1035 section 3.3.12).
+pub(super) const TYPE_PTR: u16 = 12;
+/// IPv6 address (RFC 3596 section 2.1).
+pub(super) const TYPE_AAAA: u16 = 28;
 /// Type of the EDNS pseudo-record (RFC 6891 section 6.1.1).
-const TYPE_OPT: u16 = 41;
+pub(super) const TYPE_OPT: u16 = 41;
+/// Every type (RFC 1035 section 3.2.3).
+pub(super) const TYPE_ANY: u16 = 255;
+/// The Internet (RFC 1035 section 3.2.4).
+pub(super) const CLASS_IN: u16 = 1;
+/// Every class (RFC 1035 section 3.2.5).
+pub(super) const CLASS_ANY: u16 = 255;
 /// Length of an OPT record without options.
 const EMPTY_OPT_LEN: usize = 11;
 
@@ -34,13 +47,13 @@ const FLAG_RESPONSE: u8 = 0x80;
 /// Operation code in byte 2.
 const OPCODE_MASK: u8 = 0x78;
 /// Truncation bit in byte 2.
-const FLAG_TRUNCATED: u8 = 0x02;
+pub(super) const FLAG_TRUNCATED: u8 = 0x02;
 /// Recursion desired bit in byte 2.
-const FLAG_RECURSION_DESIRED: u8 = 0x01;
+pub(super) const FLAG_RECURSION_DESIRED: u8 = 0x01;
 /// Recursion available bit in byte 3.
 const FLAG_RECURSION_AVAILABLE: u8 = 0x80;
 /// Checking disabled bit in byte 3.
-const FLAG_CHECKING_DISABLED: u8 = 0x10;
+pub(super) const FLAG_CHECKING_DISABLED: u8 = 0x10;
 
 /// Response codes of answers that are made here (RFC 1035 section 4.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +64,12 @@ pub(super) enum ResponseCode {
     FormatError = 1,
     /// No upstream resolver answered.
     ServerFailure = 2,
+    /// There is no such name.
+    NoSuchName = 3,
+    /// This kind of query is not supported.
+    NotImplemented = 4,
+    /// Policy refuses this kind of query.
+    Refused = 5,
 }
 
 /// What the guest said about its own abilities (RFC 6891 section 6.1.2).
@@ -91,6 +110,11 @@ pub(super) fn is_answer(message: &[u8]) -> bool {
     (HEADER_LEN..=MESSAGE_CAP).contains(&message.len()) && message[2] & FLAG_RESPONSE != 0
 }
 
+/// Whether `message` is a standard query or its answer: operation code 0 (RFC 1035 section 4.1.1).
+pub(super) fn is_standard(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & OPCODE_MASK == 0)
+}
+
 /// The message id; zero when even that is missing.
 pub(super) fn message_id(message: &[u8]) -> u16 {
     u16_at(message, 0).unwrap_or(0)
@@ -103,7 +127,7 @@ pub(super) fn message_id(message: &[u8]) -> u16 {
 /// section 2.3), but any number of entries in it. A query may have no question (RFC 7873 section
 /// 5.4).
 pub(super) fn read_query(message: &[u8]) -> Option<QueryShape> {
-    let is_standard = message.get(2)? & OPCODE_MASK == 0;
+    let is_standard = is_standard(message);
     let count = u16_at(message, 4)?;
     let Some(end) = skip_plain_questions(message, count) else {
         return (!is_standard)
@@ -185,13 +209,29 @@ pub(super) fn make_answer_with(
     answer[6..8].copy_from_slice(&count.to_be_bytes());
     answer.extend_from_slice(records);
     if let Some(edns) = shape.edns {
-        answer[11] = 1;
-        answer.push(0);
-        answer.extend_from_slice(&TYPE_OPT.to_be_bytes());
-        answer.extend_from_slice(&OWN_UDP_LEN.to_be_bytes());
-        answer.extend_from_slice(&[0, 0, if edns.dnssec_ok { 0x80 } else { 0 }, 0, 0, 0]);
+        append_opt(&mut answer, Edns { udp_len: OWN_UDP_LEN, ..edns });
     }
     answer
+}
+
+/// Appends an OPT record without options to a message that has no additional records.
+pub(super) fn append_opt(message: &mut Vec<u8>, edns: Edns) {
+    message[11] = 1;
+    message.push(0);
+    message.extend_from_slice(&TYPE_OPT.to_be_bytes());
+    message.extend_from_slice(&edns.udp_len.to_be_bytes());
+    message.extend_from_slice(&[0, 0, if edns.dnssec_ok { 0x80 } else { 0 }, 0, 0, 0]);
+}
+
+/// Gives the OPT record that [`append_opt`] has just appended its one option (RFC 6891 section
+/// 6.1.2). `data` is short.
+pub(super) fn append_option(message: &mut Vec<u8>, code: u16, data: &[u8]) {
+    let len = u16::try_from(data.len()).unwrap_or(0);
+    let at = message.len() - 2;
+    message[at..].copy_from_slice(&(len + 4).to_be_bytes());
+    message.extend_from_slice(&code.to_be_bytes());
+    message.extend_from_slice(&len.to_be_bytes());
+    message.extend_from_slice(&data[..usize::from(len)]);
 }
 
 /// Cuts `answer` to at most `cap` bytes: header with TC set, question section and OPT record stay
@@ -281,21 +321,42 @@ fn find_opt(message: &[u8]) -> Option<Range<usize>> {
     let mut at = skip_questions(message, u16_at(message, 4)?)?;
     let before = u32::from(u16_at(message, 6)?) + u32::from(u16_at(message, 8)?);
     for _ in 0..before {
-        at = record_at(message, at)?.end;
+        at = read_record(message, at)?.data.end;
     }
     for _ in 0..u16_at(message, 10)? {
-        let record = record_at(message, at)?;
-        if message[at] == 0 && u16_at(message, at + 1)? == TYPE_OPT {
-            return Some(record);
+        let record = read_record(message, at)?;
+        if message[at] == 0 && record.kind == TYPE_OPT {
+            return Some(at..record.data.end);
         }
-        at = record.end;
+        at = record.data.end;
     }
     None
 }
 
+/// A resource record (RFC 1035 section 4.1.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Record {
+    /// Where its owner's name starts.
+    pub(super) owner: usize,
+    pub(super) kind: u16,
+    pub(super) class: u16,
+    /// Its time to live in seconds.
+    pub(super) ttl: u32,
+    /// Where its data lies. The next record starts behind it.
+    pub(super) data: Range<usize>,
+}
+
 /// The record that starts at `at`, whole.
-fn record_at(message: &[u8], at: usize) -> Option<Range<usize>> {
+pub(super) fn read_record(message: &[u8], at: usize) -> Option<Record> {
     let fixed = skip_name(message, at)?;
-    let end = fixed + 10 + usize::from(u16_at(message, fixed + 8)?);
-    (end <= message.len()).then_some(at..end)
+    let &[k0, k1, c0, c1, t0, t1, t2, t3, l0, l1] = message.get(fixed..)?.first_chunk()?;
+    let start = fixed + 10;
+    let data = start..start + usize::from(u16::from_be_bytes([l0, l1]));
+    (data.end <= message.len()).then_some(Record {
+        owner: at,
+        kind: u16::from_be_bytes([k0, k1]),
+        class: u16::from_be_bytes([c0, c1]),
+        ttl: u32::from_be_bytes([t0, t1, t2, t3]),
+        data,
+    })
 }

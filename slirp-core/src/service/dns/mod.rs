@@ -2,7 +2,7 @@
 //!
 //! Owns the queries in flight: their origin, message id and deadline. Leaves datagrams and streams
 //! to the flows, and the exchange with upstream resolvers to the host side, which gets each message
-//! unchanged ([`HostAction::QueryDns`]).
+//! ([`HostAction::QueryDns`]): unchanged, unless an egress policy is in force.
 //!
 //! # Theory of operation
 //!
@@ -26,14 +26,24 @@
 //! On a shared network a question about a member is answered here ([`MemberNames`]) and never
 //! passed on.
 //!
+//! Where an egress policy is in force for the guest, its [`Judge`] is asked about every other
+//! question first. What may be asked is asked in our own words ([`rebuild`]); everything else is
+//! answered here ([`gate`]). Before the guest gets the answer, its addresses are bound to the name
+//! that was asked for ([`answers`]), so that the guest's next packet already finds them bound. An
+//! answer that leads through a denied name is replaced by NXDOMAIN.
+//!
 //! Deliberately omitted: caching, search domains, rewriting of EDNS options, and zone transfers,
 //! which span several messages.
 //!
 //! RFC 1035 section 4, RFC 2181 section 9, RFC 5452, RFC 6891, RFC 7766.
 
+mod answers;
 mod framer;
+mod gate;
 mod message;
 mod names;
+mod question;
+mod rebuild;
 
 #[cfg(test)]
 mod tests;
@@ -44,13 +54,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
+use crate::egress::{Judge, Name};
 use crate::event::{DnsQueryId, DnsTransport, HostAction, QueryOrigin};
-use crate::journal::Event;
+use crate::journal::{Event, Lookup};
 use crate::member::MemberId;
 use crate::share::{Holder, Shares};
 use crate::time::Instant;
 
+pub use answers::{Chain, read_chain};
 pub(crate) use framer::DnsTcpFramer;
+use gate::Passage;
 use message::{QueryShape, ResponseCode};
 pub(crate) use names::MemberNames;
 
@@ -86,6 +99,10 @@ struct InFlight {
     holder: Holder,
     message: Vec<u8>,
     shape: QueryShape,
+    /// Whether an egress policy has let it pass.
+    is_judged: bool,
+    /// The name that addresses of the answer are bound to, under a policy.
+    name: Option<Name>,
     asked_at: Instant,
     expires_at: Instant,
 }
@@ -110,6 +127,8 @@ impl DnsService {
 
     /// Takes a query: one datagram, or one message of a TCP stream without its length prefix. On a
     /// shared network it counts for the member `holder`, or for all traffic without a member.
+    /// `judge` decides for the guest that asks, if a policy is in force for it.
+    ///
     /// Afterwards [`poll_action`](Self::poll_action) and [`poll_answer`](Self::poll_answer) may
     /// have something. Returns the id of the query: for a repeated query the id of the first, and
     /// for a query that was answered at once an id that is no longer in flight.
@@ -122,6 +141,7 @@ impl DnsService {
         &mut self,
         origin: QueryOrigin,
         holder: Option<MemberId>,
+        judge: Option<&mut Judge>,
         message: &[u8],
         now: Instant,
     ) -> Result<DnsQueryId, DiscardReason> {
@@ -143,14 +163,24 @@ impl DnsService {
         self.next_id += 1;
         let Some(shape) = message::read_query(message) else {
             let answer = message::make_answer(message, None, ResponseCode::FormatError);
-            self.answer_here(DnsQueryId(id), origin, holder, message, answer);
+            self.answer_here(DnsQueryId(id), origin, holder, message, answer, None);
             return Ok(DnsQueryId(id));
         };
         if let Some(answer) = self.names.answer(message, &shape) {
             let answer = fitted(&origin, &shape, answer);
-            self.answer_here(DnsQueryId(id), origin, holder, message, answer);
+            self.answer_here(DnsQueryId(id), origin, holder, message, answer, None);
             return Ok(DnsQueryId(id));
         }
+        let is_judged = judge.is_some();
+        let passage = judge.map(|judge| gate::judge_query(judge, message, &shape, now));
+        let (upstream, name) = match passage {
+            None => (message.to_vec(), None),
+            Some(Passage::Ask { upstream, name }) => (upstream, name),
+            Some(Passage::Answer { answer, lookup }) => {
+                self.answer_here(DnsQueryId(id), origin, holder, message, answer, Some(lookup));
+                return Ok(DnsQueryId(id));
+            }
+        };
         if self.in_flight.len() + self.made_here.len() >= self.cap
             || self.shares.crowded_by(holder, 1).is_some()
         {
@@ -162,13 +192,14 @@ impl DnsService {
         };
         let query = DnsQueryId(id);
         self.tell_asked(query, origin, holder, message);
-        let message = message.to_vec();
-        self.to_host.push_back(HostAction::QueryDns { query, transport, message: message.clone() });
+        self.to_host.push_back(HostAction::QueryDns { query, transport, message: upstream });
         if let Some(key) = key {
             self.udp.insert(key, id);
         }
         let expires_at = now + self.timeout;
-        let asked = InFlight { origin, holder, message, shape, asked_at: now, expires_at };
+        let message = message.to_vec();
+        let asked =
+            InFlight { origin, holder, message, shape, is_judged, name, asked_at: now, expires_at };
         self.in_flight.insert(id, asked);
         self.shares.add(holder, 1);
         Ok(query)
@@ -187,17 +218,30 @@ impl DnsService {
     }
 
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
-    /// no resolver answered. Returns the answer and its destination; nothing when the query has
-    /// expired.
-    pub(crate) fn handle_answer(
+    /// no resolver answered. `judge_of` finds the judge of the guest that asked, if a policy is in
+    /// force for it: the answer's addresses are bound there before the guest has them. Returns the
+    /// answer and its destination; nothing when the query has expired.
+    pub(crate) fn handle_answer<'a>(
         &mut self,
         query: DnsQueryId,
         answer: Option<Vec<u8>>,
+        judge_of: impl FnOnce(Holder) -> Option<&'a mut Judge>,
         now: Instant,
     ) -> Option<(QueryOrigin, Vec<u8>)> {
         let done = self.take(query.0)?;
-        let answer = answer.filter(|answer| message::is_answer(answer));
-        self.tell_answered(query, &done, answer.as_deref(), now);
+        let mut answer = answer.filter(|answer| message::is_answer(answer));
+        let mut lookup = done.is_judged.then_some(Lookup::Asked);
+        if let (Some(name), Some(given)) = (&done.name, &mut answer)
+            && let Some(judge) = judge_of(done.holder)
+        {
+            let (asked, shape) = (&done.message, &done.shape);
+            let outcome = gate::judge_answer(judge, name, asked, shape, given, now);
+            if outcome == Lookup::NoSuchName {
+                *given = gate::blocked(asked, shape, None);
+            }
+            lookup = Some(outcome);
+        }
+        self.tell_answered(query, &done, answer.as_deref(), lookup, now);
         let Some(mut answer) = answer else {
             return Some(done.into_failure());
         };
@@ -219,7 +263,8 @@ impl DnsService {
             && oldest.expires_at <= now
             && let Some(done) = self.take(id)
         {
-            self.tell_answered(DnsQueryId(id), &done, None, now);
+            let lookup = done.is_judged.then_some(Lookup::Asked);
+            self.tell_answered(DnsQueryId(id), &done, None, lookup, now);
             self.made_here.push_back(done.into_failure());
             expired += 1;
         }
@@ -265,6 +310,7 @@ impl DnsService {
         member: Holder,
         message: &[u8],
         answer: Vec<u8>,
+        lookup: Option<Lookup>,
     ) {
         self.tell_asked(query, origin, member, message);
         self.tell(|| Event::Answered {
@@ -273,6 +319,7 @@ impl DnsService {
             member,
             question: message::first_question(message),
             answer: message::read_answer(&answer),
+            lookup,
             after: Duration::ZERO,
         });
         self.made_here.push_back((origin, answer));
@@ -296,6 +343,7 @@ impl DnsService {
         query: DnsQueryId,
         done: &InFlight,
         answer: Option<&[u8]>,
+        lookup: Option<Lookup>,
         now: Instant,
     ) {
         self.tell(|| Event::Answered {
@@ -304,6 +352,7 @@ impl DnsService {
             member: done.holder,
             question: message::first_question(&done.message),
             answer: answer.and_then(message::read_answer),
+            lookup,
             after: now.saturating_since(done.asked_at),
         });
     }

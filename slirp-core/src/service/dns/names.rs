@@ -6,22 +6,18 @@
 //! alias that several members share stands for all of them. Questions about members are never
 //! passed on to a resolver. RFC 1035, RFC 3596 section 2.5.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use super::message::{HEADER_LEN, QueryShape, ResponseCode, make_answer_with};
+use super::message::{
+    CLASS_ANY, CLASS_IN, QueryShape, ResponseCode, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_PTR,
+    make_answer_with,
+};
+use super::question::{Question, Reverse};
 use crate::member::{Member, MemberId};
 
-const TYPE_A: u16 = 1;
-const TYPE_PTR: u16 = 12;
-const TYPE_AAAA: u16 = 28;
-const TYPE_ANY: u16 = 255;
-const CLASS_IN: u16 = 1;
-const CLASS_ANY: u16 = 255;
 /// A pointer to the name of the first question (RFC 1035 section 4.1.4).
 const QUESTION_NAME: [u8; 2] = [0xc0, 12];
-/// Labels of the longest name that is looked at: 32 nibbles and `ip6.arpa`.
-const LABELS_CAP: usize = 34;
 /// Members that one answer lists (arbitrary): their addresses of either family fit into a message
 /// of 1,232 bytes.
 const ANSWERS_CAP: usize = 16;
@@ -32,12 +28,6 @@ pub(crate) struct MemberNames {
     names: BTreeMap<String, Vec<MemberId>>,
     aliases: BTreeMap<String, Vec<MemberId>>,
     members: BTreeMap<MemberId, Member>,
-}
-
-/// The question of a query, as far as it matters here.
-struct Question {
-    labels: Vec<String>,
-    kind: u16,
 }
 
 impl MemberNames {
@@ -70,9 +60,15 @@ impl MemberNames {
             return None;
         }
         let question = Question::read(query, shape)?;
-        let records = match question.labels.as_slice() {
-            [name] => self.addresses_of(name, question.kind)?,
-            _ => self.name_of(question.address()?, question.kind)?,
+        if !matches!(question.class, CLASS_IN | CLASS_ANY) {
+            return None;
+        }
+        let records = if let Some(label) = question.only_label() {
+            let name = core::str::from_utf8(label).ok()?.to_ascii_lowercase();
+            self.addresses_of(&name, question.kind)?
+        } else {
+            let Some(Reverse::Address(address)) = question.reverse() else { return None };
+            self.name_of(address, question.kind)?
         };
         let count = u16::try_from(records.len()).unwrap_or(u16::MAX);
         Some(make_answer_with(query, Some(shape), ResponseCode::NoError, count, &records.concat()))
@@ -118,57 +114,4 @@ fn record(kind: u16, data: &[u8]) -> Vec<u8> {
     record.extend_from_slice(&len.to_be_bytes());
     record.extend_from_slice(data);
     record
-}
-
-impl Question {
-    /// Reads the question of a standard query that has exactly one.
-    fn read(query: &[u8], shape: &QueryShape) -> Option<Self> {
-        let is_standard = query.get(2)? & 0x78 == 0;
-        if !is_standard || query.get(4..6)? != [0, 1] || shape.questions.start != HEADER_LEN {
-            return None;
-        }
-        let mut rest = query.get(shape.questions.clone())?;
-        let mut labels = Vec::new();
-        loop {
-            let (&len, behind) = rest.split_first()?;
-            if len == 0 {
-                rest = behind;
-                break;
-            }
-            let (label, behind) = behind.split_at_checked(usize::from(len))?;
-            if labels.len() == LABELS_CAP {
-                return None;
-            }
-            labels.push(core::str::from_utf8(label).ok()?.to_ascii_lowercase());
-            rest = behind;
-        }
-        let &[k0, k1, c0, c1] = rest.first_chunk()?;
-        let class = u16::from_be_bytes([c0, c1]);
-        let question = Self { labels, kind: u16::from_be_bytes([k0, k1]) };
-        matches!(class, CLASS_IN | CLASS_ANY).then_some(question)
-    }
-
-    /// The address whose name is asked for.
-    fn address(&self) -> Option<IpAddr> {
-        let (digits, zone) = self.labels.split_at_checked(self.labels.len().checked_sub(2)?)?;
-        let [zone, arpa] = zone else { return None };
-        if arpa != "arpa" {
-            return None;
-        }
-        match (zone.as_str(), digits.len()) {
-            ("in-addr", 4) => {
-                let text = digits.iter().rev().map(String::as_str).collect::<Vec<_>>().join(".");
-                text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
-            }
-            ("ip6", 32) => {
-                let mut bits = 0;
-                for digit in digits.iter().rev() {
-                    let [byte] = digit.as_bytes() else { return None };
-                    bits = bits << 4 | u128::from(char::from(*byte).to_digit(16)?);
-                }
-                Some(IpAddr::V6(Ipv6Addr::from_bits(bits)))
-            }
-            _ => None,
-        }
-    }
 }

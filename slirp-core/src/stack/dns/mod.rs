@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
+use crate::egress::Judge;
 use crate::event::{DnsQueryId, FlowId, HostAction, QueryOrigin};
 use crate::journal::Event;
 use crate::mac::MacAddr;
@@ -49,8 +50,8 @@ impl DnsRelay {
         Self { service: DnsService::new(config), streams, wants: VecDeque::new() }
     }
 
-    /// Passes a query on, which counts for `holder`. In a full table the member with most queries
-    /// may have to give one up.
+    /// Passes a query on, which counts for `holder`, if the `judge` of the guest that asks lets it.
+    /// In a full table the member with most queries may have to give one up.
     ///
     /// # Errors
     /// Why it was discarded.
@@ -58,32 +59,36 @@ impl DnsRelay {
         &mut self,
         origin: QueryOrigin,
         holder: Holder,
+        mut judge: Option<&mut Judge>,
         message: &[u8],
         stats: &mut Stats,
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let mut asked = self.service.handle_query(origin, holder, message, now);
+        let by = judge.as_deref_mut();
+        let mut asked = self.service.handle_query(origin, holder, by, message, now);
         if asked == Err(DiscardReason::DnsQueriesExhausted)
             && let Some(query) = self.service.surplus(holder)
         {
             stats.discards.count(DiscardReason::DnsQueriesExhausted);
-            self.handle_answer(query, None, now);
+            self.handle_answer(query, None, |_| None, now);
             self.wants.push_back(Want::Host(HostAction::CancelDns { query }));
-            asked = self.service.handle_query(origin, holder, message, now);
+            asked = self.service.handle_query(origin, holder, judge, message, now);
         }
         asked?;
         stats.dns_queries += 1;
         Ok(())
     }
 
-    /// What the resolvers have answered; `None` when no resolver gave an answer.
-    pub(super) fn handle_answer(
+    /// What the resolvers have answered; `None` when no resolver gave an answer. `judge_of` finds
+    /// the judge of the guest that asked.
+    pub(super) fn handle_answer<'a>(
         &mut self,
         query: DnsQueryId,
         answer: Option<Vec<u8>>,
+        judge_of: impl FnOnce(Holder) -> Option<&'a mut Judge>,
         now: Instant,
     ) {
-        if let Some((origin, answer)) = self.service.handle_answer(query, answer, now) {
+        if let Some((origin, answer)) = self.service.handle_answer(query, answer, judge_of, now) {
             self.answer(origin, answer);
         }
     }
@@ -102,13 +107,24 @@ impl DnsRelay {
     }
 
     /// A connection has exchanged bytes with its [stream](Self::stream): passes queries on that
-    /// have become whole.
-    pub(super) fn handle_pumped(&mut self, flow: FlowId, stats: &mut Stats, now: Instant) {
+    /// have become whole, as [`ask`](Self::ask) does. `judge_of` finds the guest's judge.
+    pub(super) fn handle_pumped<'a>(
+        &mut self,
+        flow: FlowId,
+        judge_of: impl FnOnce(Holder) -> Option<&'a mut Judge>,
+        stats: &mut Stats,
+        now: Instant,
+    ) {
         let Some(stream) = self.streams.get_mut(flow) else { return };
         let (holder, messages) = (stream.holder, stream.take_messages());
         self.streams.recount(flow);
+        if messages.is_empty() {
+            return;
+        }
+        let mut judge = judge_of(holder);
         for message in messages {
-            if let Err(reason) = self.ask(QueryOrigin::Tcp { flow }, holder, &message, stats, now) {
+            let (origin, judge) = (QueryOrigin::Tcp { flow }, judge.as_deref_mut());
+            if let Err(reason) = self.ask(origin, holder, judge, &message, stats, now) {
                 stats.discards.count(reason);
                 if let Some(stream) = self.streams.get_mut(flow) {
                     stream.handle_discard();
@@ -201,6 +217,9 @@ impl DnsRelay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::{EgressPolicy, JudgeConfig};
+    use crate::flow::{HostStream, Transfer};
+    use crate::service::dns::DnsTcpFramer;
 
     const NOW: Instant = Instant::ZERO;
 
@@ -225,7 +244,7 @@ mod tests {
         let (guest, server) = (([10, 0, 2, 100], 4000).into(), ([10, 0, 2, 3], 53).into());
         let guest_mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let (mut stats, origin) = (Stats::default(), QueryOrigin::Udp { guest, server, guest_mac });
-        relay.ask(origin, None, &query(7), &mut stats, NOW).unwrap();
+        relay.ask(origin, None, None, &query(7), &mut stats, NOW).unwrap();
         assert_eq!(stats.dns_queries, 1);
         let asked = wants(&mut relay);
         let [Want::Host(HostAction::QueryDns { query: id, .. })] = asked[..] else {
@@ -233,7 +252,7 @@ mod tests {
         };
         let mut answer = query(9);
         answer[2] |= 0x80;
-        relay.handle_answer(id, Some(answer), NOW);
+        relay.handle_answer(id, Some(answer), |_| None, NOW);
         let told = wants(&mut relay);
         let [Want::Answer { from, to, mac, ref answer }] = told[..] else { panic!("{told:?}") };
         assert_eq!((from, to, mac, answer[1]), (server, guest, guest_mac, 7));
@@ -253,7 +272,7 @@ mod tests {
         let mut stats = Stats::default();
         for index in [1, 2] {
             let origin = QueryOrigin::Tcp { flow: flow(index) };
-            relay.ask(origin, None, &query(1), &mut stats, NOW).unwrap();
+            relay.ask(origin, None, None, &query(1), &mut stats, NOW).unwrap();
         }
         relay.forget(flow(1));
         assert_eq!(wants(&mut relay).len(), 2);
@@ -261,5 +280,38 @@ mod tests {
         assert_eq!(stats.discards.value(DiscardReason::DnsTimedOut), 2);
         let woken = wants(&mut relay);
         assert!(matches!(woken[..], [Want::Wake(id)] if id == flow(2)), "{woken:?}");
+    }
+
+    #[test]
+    fn each_message_of_a_connection_is_judged() {
+        let mut relay = DnsRelay::new(&StackConfig::default());
+        let policy = EgressPolicy::parse("allow b.", "policy").unwrap();
+        let mut judge = Judge::new(policy, JudgeConfig::default());
+        relay.open(flow(1), None, NOW);
+        let messages = [b'a', b'b', b'c'].map(|label| {
+            let mut message = query(label);
+            message[13] = label;
+            message
+        });
+        let stream = relay.stream(flow(1)).unwrap();
+        for message in &messages {
+            let framed = DnsTcpFramer::frame(message).unwrap();
+            assert_eq!(stream.send(&framed), Transfer::Moved(framed.len()));
+        }
+        let mut stats = Stats::default();
+        relay.handle_pumped(flow(1), |_| Some(&mut judge), &mut stats, NOW);
+        let mut asked = Vec::new();
+        for want in wants(&mut relay) {
+            match want {
+                Want::Host(HostAction::QueryDns { ref message, .. }) => asked.push(message.clone()),
+                Want::Wake(id) => assert_eq!(id, flow(1)),
+                Want::Answer { .. } | Want::Reset(_) | Want::Host(_) => panic!("{want:?}"),
+            }
+        }
+        assert_eq!(asked, [messages[1].clone()]);
+        let mut answers = [0; 256];
+        let len = relay.stream(flow(1)).unwrap().recv(&mut answers);
+        assert_eq!(len, Transfer::Moved(2 * (2 + messages[0].len())));
+        assert_eq!((answers[5] & 15, answers[5 + 2 + messages[0].len()] & 15), (3, 3));
     }
 }

@@ -9,6 +9,7 @@ use crate::config::{Offload, StackConfig};
 use crate::event::{Datagram, HostAction};
 use crate::flow::{HostStream, Transfer};
 use crate::stack::link::{ASK_INTERVAL, HELD_CAP};
+use crate::stack::tests::came_through;
 use crate::wire::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 mod versions;
@@ -62,8 +63,11 @@ impl Scene {
 
     fn accept(&mut self, remote: &str) -> Result<FlowId, DiscardReason> {
         let guest = SocketAddr::from((GUEST, 80));
-        let accepted =
-            self.stack.handle_tcp_accepted(ForwardId(1), remote.parse().unwrap(), guest, self.now);
+        let accepted = self.stack.handle_tcp_accepted(
+            came_through(1, remote.parse().unwrap()),
+            guest,
+            self.now,
+        );
         self.turn();
         accepted
     }
@@ -368,7 +372,7 @@ fn segment_of_an_older_connection_that_comes_before_our_syn_does_not_confuse_it(
         // The guest's frame and the client come in one turn: the SYN has not left yet.
         let guest = SocketAddr::from((GUEST, 80));
         let client = SocketAddr::from(remote);
-        scene.stack.handle_tcp_accepted(ForwardId(1), client, guest, scene.now).unwrap();
+        scene.stack.handle_tcp_accepted(came_through(1, client), guest, scene.now).unwrap();
         scene.feed(match flags {
             "a SYN|ACK" => built(segment(remote, 1000).syn().ack(old), &[]),
             "data" => built(segment(remote, 1000).ack(old).psh(), b"what was left"),

@@ -238,7 +238,8 @@ fn oldest_mapping_is_evicted_before_the_new_one_opens() {
 fn remotes_open_flows_through_a_rule_and_are_connected_once_the_guest_has_answered() {
     let mut ladder = ladder();
     let (client, guest) = (address("127.0.0.1:700"), address("10.0.2.100:80"));
-    let flow = ladder.stack.handle_tcp_accepted(ForwardId(3), client, guest, ladder.now).unwrap();
+    let flow =
+        ladder.stack.handle_tcp_accepted(came_through(3, client), guest, ladder.now).unwrap();
     // The guest knows its host as the gateway.
     let ends = ends(Protocol::Tcp, "10.0.2.100:80", "10.0.2.2:700");
     let peer = Peer::Inbound { rule: ForwardId(3), client };
@@ -263,7 +264,8 @@ fn remotes_open_flows_through_a_rule_and_are_connected_once_the_guest_has_answer
     let reset = Draft { seq: seq + 1, flags: RST | ACK, options: Vec::new(), ..answer };
     ladder.guest(&reset);
     assert_eq!(endings(&mut ladder), [Ending::GuestReset]);
-    let flow = ladder.stack.handle_tcp_accepted(ForwardId(3), client, guest, ladder.now).unwrap();
+    let flow =
+        ladder.stack.handle_tcp_accepted(came_through(3, client), guest, ladder.now).unwrap();
     ladder.turn();
     ladder.stack.handle_remote_gone(flow);
     ladder.turn();
@@ -274,7 +276,7 @@ fn remotes_open_flows_through_a_rule_and_are_connected_once_the_guest_has_answer
 fn what_cannot_be_forwarded_is_refused() {
     let mut ladder = ladder();
     let (client, guest) = (address("127.0.0.1:700"), address("10.0.2.2:80"));
-    ladder.stack.handle_tcp_accepted(ForwardId(3), client, guest, ladder.now).unwrap_err();
+    ladder.stack.handle_tcp_accepted(came_through(3, client), guest, ladder.now).unwrap_err();
     let origin = Origin { rule: ForwardId(3), client, local: client };
     ladder.stack.handle_inbound_udp(origin, guest, b"text", None, 0, ladder.now);
     let refused = |protocol| Event::Refused {
@@ -359,7 +361,8 @@ fn names_are_told_with_what_became_of_them() {
     ladder.stack.handle_dns_answer(query_id, Some(reply), ladder.now);
     let answer = Some(Answer { code: 3, records: 2 });
     let after = Duration::from_millis(20);
-    let answered = Event::Answered { query: query_id, origin, member, question, answer, after };
+    let (query, lookup) = (query_id, None);
+    let answered = Event::Answered { query, origin, member, question, answer, lookup, after };
     assert_eq!(events(&mut ladder), [answered]);
 }
 

@@ -221,7 +221,7 @@ fn word_about_a_flow_that_is_gone_reaches_nobody() {
     assert_eq!(first.index, next.index);
     let (stack, now) = (&mut ladder.stack, ladder.now);
     stack.handle_udp_from_host(first, remote, b"answer", None, 0, now);
-    stack.handle_echo_reply(first, remote.ip(), 3, b"answer", None);
+    stack.handle_echo_reply(first, remote.ip(), 3, b"answer", None, now);
     stack.handle_udp_undelivered(first, &refusal(remote), b"");
     stack.handle_echo_undelivered(first, &refusal(remote), 3);
     stack.handle_tcp_connected(first, Ok(()), now);
@@ -244,7 +244,7 @@ fn word_about_a_flow_of_another_kind_reaches_nobody() {
         ladder.stack.handle_udp_undelivered(flow, &refusal(remote), b"");
     }
     for flow in [tcp, udp] {
-        ladder.stack.handle_echo_reply(flow, remote.ip(), 3, b"answer", None);
+        ladder.stack.handle_echo_reply(flow, remote.ip(), 3, b"answer", None, ladder.now);
         ladder.stack.handle_echo_undelivered(flow, &refusal(remote), 3);
     }
     for flow in [udp, echo] {
@@ -252,7 +252,7 @@ fn word_about_a_flow_of_another_kind_reaches_nobody() {
         ladder.stack.handle_tcp_connected(flow, Err(HostError::Refused), now);
     }
     // IPv6 has no business on the socket of an IPv4 flow.
-    ladder.stack.handle_echo_reply(echo, ip("2001:db8::1"), 3, b"answer", None);
+    ladder.stack.handle_echo_reply(echo, ip("2001:db8::1"), 3, b"answer", None, ladder.now);
     assert!(ladder.turn().is_empty());
     assert_eq!(ladder.discards(DiscardReason::HostDatagramNoFlow), 5);
     assert_eq!((ladder.stack.stats().flows, ladder.stack.stats().tcp_failed), (3, 0));
@@ -277,7 +277,7 @@ fn echo_reply_reaches_the_guest_as_it_came() {
     ] {
         let mut ladder = Ladder::new();
         let flow = ping(&mut ladder, from, remote);
-        ladder.stack.handle_echo_reply(flow, ip(remote), 3, b"payload", arrived_with);
+        ladder.stack.handle_echo_reply(flow, ip(remote), 3, b"payload", arrived_with, ladder.now);
         let heard = ladder.turn();
         assert_eq!(heard.len(), 1);
         let packet = &heard[0].packet;
@@ -298,10 +298,10 @@ fn reply_that_fits_no_packet_is_counted() {
     let mut ladder = Ladder::new();
     let flow = ping(&mut ladder, "10.0.2.100", "192.0.2.1");
     let remote = ip("192.0.2.1");
-    ladder.stack.handle_echo_reply(flow, remote, 3, &[0; 65_508], None);
+    ladder.stack.handle_echo_reply(flow, remote, 3, &[0; 65_508], None, ladder.now);
     assert!(ladder.turn().is_empty());
     assert_eq!(ladder.discards(DiscardReason::HostDatagramTooLarge), 1);
-    ladder.stack.handle_echo_reply(flow, remote, 3, &[0; 65_507], None);
+    ladder.stack.handle_echo_reply(flow, remote, 3, &[0; 65_507], None, ladder.now);
     assert_eq!(ladder.turn().len(), 45, "the longest one, in fragments");
     let (flow, remote) = send(&mut ladder, "10.0.2.100:5000", "192.0.2.1:9");
     ladder.stack.handle_udp_from_host(flow, remote, &[0; 65_508], None, 0, ladder.now);

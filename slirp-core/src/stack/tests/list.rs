@@ -53,7 +53,7 @@ fn connection_of_a_remote_is_seen_while_its_guest_is_looked_for() {
     let mut ladder = Ladder::new();
     let remote = "198.51.100.2:700".parse().unwrap();
     let guest = "10.0.2.100:80".parse().unwrap();
-    ladder.stack.handle_tcp_accepted(ForwardId(1), remote, guest, ladder.now).unwrap();
+    ladder.stack.handle_tcp_accepted(came_through(1, remote), guest, ladder.now).unwrap();
     let flow = only_flow(&ladder);
     assert_eq!((flow.state, flow.is_inbound), (FlowState::Locating, true));
     assert_eq!((flow.guest, flow.remote), (guest, remote));
@@ -70,7 +70,7 @@ fn list_is_read_in_pieces_that_miss_and_repeat_nothing() {
     for port in 1..=20 {
         let guest = SocketAddr::from(([10, 0, 2, 100], port));
         flows.push(
-            ladder.stack.handle_tcp_accepted(ForwardId(1), remote, guest, ladder.now).unwrap(),
+            ladder.stack.handle_tcp_accepted(came_through(1, remote), guest, ladder.now).unwrap(),
         );
     }
     // Slots in the middle are free.

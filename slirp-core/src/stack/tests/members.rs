@@ -9,6 +9,7 @@ use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::plan::AddressPlan;
 use crate::stack::Stack;
+use crate::stack::tests::came_through;
 use crate::switch::Released;
 use crate::time::Instant;
 use crate::wire::udp::emit_datagram;
@@ -183,7 +184,7 @@ fn address_of_a_newcomer_is_looked_for_where_it_is() {
     let guest = SocketAddr::from(([10, 0, 2, 100], 80));
     let frame_to = |stack: &mut Stack| {
         stack
-            .handle_tcp_accepted(ForwardId(1), "192.0.2.1:7".parse().unwrap(), guest, NOW)
+            .handle_tcp_accepted(came_through(1, "192.0.2.1:7".parse().unwrap()), guest, NOW)
             .unwrap();
         while stack.poll_ready(NOW).is_some() {
             if let Some(frame) = stack.poll_frame(NOW) {

@@ -9,6 +9,7 @@ mod closing;
 mod datagrams;
 mod dns;
 mod eager;
+mod egress;
 mod events;
 mod from_host;
 mod hostile;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Stack;
 use crate::config::{Offload, StackConfig};
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId, ForwardId, HostAction, HostError};
+use crate::event::{DnsQueryId, FlowId, ForwardId, HostAction, HostError, Origin};
 use crate::flow::{HostStream, Transfer};
 use crate::journal::Ending;
 use crate::mac::MacAddr;
@@ -356,6 +357,11 @@ impl Talk {
     fn acknowledge(&self, ladder: &mut Ladder) -> Vec<Heard> {
         ladder.guest(&self.draft(ACK, &[]))
     }
+}
+
+/// The origin of what `client` sends to the port of `rule`.
+pub(super) fn came_through(rule: u64, client: SocketAddr) -> Origin {
+    Origin { rule: ForwardId(rule), client, local: client }
 }
 
 /// The only TCP segment of a turn.

@@ -1,6 +1,10 @@
 //! Scenario and property tests of the DNS service.
 
+mod answers;
+mod binding;
 mod framing;
+mod gate;
+mod guest;
 mod names;
 mod relay;
 
@@ -47,4 +51,21 @@ fn answer(id: u16, len: u16, with_opt: bool) -> Vec<u8> {
         message.extend_from_slice(&[0, 0, 41, 0x04, 0xd0, 0, 0, 0x80, 0, 0, 6, 0, 15, 0, 2, 0, 3]);
     }
     message
+}
+
+/// A name in wire format, uncompressed. The empty name is the root.
+fn wire(name: &str) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        wire.push(u8::try_from(label.len()).unwrap());
+        wire.extend_from_slice(label.as_bytes());
+    }
+    wire.push(0);
+    wire
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }

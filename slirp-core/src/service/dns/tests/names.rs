@@ -43,7 +43,7 @@ fn ask(service: &mut DnsService, query: &[u8]) -> Option<Vec<Vec<u8>>> {
         server: "10.0.2.3:53".parse().unwrap(),
         guest_mac: MacAddr([2, 0, 0, 0, 0, 100]),
     };
-    service.handle_query(origin, None, query, Instant::ZERO).unwrap();
+    service.handle_query(origin, None, None, query, Instant::ZERO).unwrap();
     if service.poll_action().is_some() {
         assert!(service.poll_answer().is_none());
         return None;
@@ -135,6 +135,6 @@ proptest::proptest! {
         query.truncate(HEADER);
         query.extend_from_slice(&bytes);
         let origin = QueryOrigin::Tcp { flow: FlowId { index: 0, generation: 0 } };
-        let _ = service.handle_query(origin, None, &query, Instant::ZERO);
+        let _ = service.handle_query(origin, None, None, &query, Instant::ZERO);
     }
 }

@@ -15,14 +15,14 @@ fn service() -> DnsService {
 }
 
 fn ask(service: &mut DnsService, port: u16, message: &[u8]) -> DnsQueryId {
-    service.handle_query(udp_origin(port), None, message, Instant::ZERO).unwrap()
+    service.handle_query(udp_origin(port), None, None, message, Instant::ZERO).unwrap()
 }
 
 #[test]
 fn query_reaches_the_host_side_as_it_came() {
     let mut service = service();
     let message = query(0x1234, Some((1400, true)));
-    let id = service.handle_query(tcp_origin(), None, &message, Instant::ZERO).unwrap();
+    let id = service.handle_query(tcp_origin(), None, None, &message, Instant::ZERO).unwrap();
     let action = HostAction::QueryDns { query: id, transport: DnsTransport::Tcp, message };
     assert_eq!(service.poll_action(), Some(action));
     assert_eq!(service.poll_action(), None);
@@ -32,12 +32,13 @@ fn query_reaches_the_host_side_as_it_came() {
 fn answer_gets_the_id_of_the_guest_and_nothing_else_changes() {
     let mut service = service();
     let id = ask(&mut service, 4000, &query(0x1234, None));
-    let (origin, bytes) =
-        service.handle_answer(id, Some(answer(0xfeed, 100, false)), Instant::ZERO).unwrap();
+    let (origin, bytes) = service
+        .handle_answer(id, Some(answer(0xfeed, 100, false)), |_| None, Instant::ZERO)
+        .unwrap();
     assert_eq!(origin, udp_origin(4000));
     assert_eq!(bytes, answer(0x1234, 100, false));
     assert!(service.is_empty());
-    assert_eq!(service.handle_answer(id, None, Instant::ZERO), None);
+    assert_eq!(service.handle_answer(id, None, |_| None, Instant::ZERO), None);
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn repeated_query_waits_for_the_same_answer() {
     assert_ne!(ask(&mut service, 4000, &query(2, None)), first);
     let second = ask(&mut service, 4000, &other_question);
     assert_ne!(second, first);
-    assert!(service.handle_answer(first, None, Instant::ZERO).is_some());
+    assert!(service.handle_answer(first, None, |_| None, Instant::ZERO).is_some());
     assert_eq!(ask(&mut service, 4000, &other_question), second);
     // Once answered, the same bytes are a new query.
     assert_ne!(ask(&mut service, 4000, &query(1, None)), first);
@@ -75,10 +76,12 @@ fn long_answer_is_cut_to_what_the_guest_takes() {
         let long = answer(9, u16::try_from(cap - fixed + 1).unwrap(), true);
         let mut service = service();
         let id = ask(&mut service, 4000, &query(9, edns));
-        let (_, bytes) = service.handle_answer(id, Some(whole.clone()), Instant::ZERO).unwrap();
+        let (_, bytes) =
+            service.handle_answer(id, Some(whole.clone()), |_| None, Instant::ZERO).unwrap();
         assert_eq!(bytes, whole, "{edns:?}");
         let id = ask(&mut service, 4000, &query(9, edns));
-        let (_, bytes) = service.handle_answer(id, Some(long.clone()), Instant::ZERO).unwrap();
+        let (_, bytes) =
+            service.handle_answer(id, Some(long.clone()), |_| None, Instant::ZERO).unwrap();
         let mut expected = long[..30].to_vec();
         expected[2] |= 0x02;
         expected[6..12].copy_from_slice(&[0, 0, 0, 0, 0, 1]);
@@ -90,9 +93,10 @@ fn long_answer_is_cut_to_what_the_guest_takes() {
 #[test]
 fn long_answer_over_tcp_is_not_cut() {
     let mut service = service();
-    let id = service.handle_query(tcp_origin(), None, &query(9, None), Instant::ZERO).unwrap();
+    let id =
+        service.handle_query(tcp_origin(), None, None, &query(9, None), Instant::ZERO).unwrap();
     let (_, bytes) =
-        service.handle_answer(id, Some(answer(1, 60_000, true)), Instant::ZERO).unwrap();
+        service.handle_answer(id, Some(answer(1, 60_000, true)), |_| None, Instant::ZERO).unwrap();
     assert_eq!(bytes, answer(9, 60_000, true));
 }
 
@@ -100,7 +104,7 @@ fn long_answer_over_tcp_is_not_cut() {
 fn failure_of_all_resolvers_is_servfail() {
     let mut service = service();
     let id = ask(&mut service, 4000, &query(0x4242, Some((1232, true))));
-    let (_, bytes) = service.handle_answer(id, None, Instant::ZERO).unwrap();
+    let (_, bytes) = service.handle_answer(id, None, |_| None, Instant::ZERO).unwrap();
     // Response, RD, RA, CD as asked, rcode 2; the question as it came; an OPT with DO.
     let mut expected = b"\x42\x42\x81\x92\0\x01\0\0\0\0\0\x01".to_vec();
     expected.extend_from_slice(b"\x07eXample\x04test\0\0\x01\0\x01");
@@ -108,7 +112,7 @@ fn failure_of_all_resolvers_is_servfail() {
     assert_eq!(bytes, expected);
     // So is an answer that is none.
     let id = ask(&mut service, 4000, &query(5, None));
-    let (_, bytes) = service.handle_answer(id, Some(vec![0; 5]), Instant::ZERO).unwrap();
+    let (_, bytes) = service.handle_answer(id, Some(vec![0; 5]), |_| None, Instant::ZERO).unwrap();
     assert_eq!(bytes[3] & 0x0f, 2);
 }
 
@@ -153,7 +157,7 @@ fn message_that_is_no_query_is_discarded() {
     let mut service = service();
     let too_long = vec![0; 65_536];
     for message in [&[][..], &query(1, None)[..11], &answer(1, 4, false), &too_long] {
-        let result = service.handle_query(udp_origin(1), None, message, Instant::ZERO);
+        let result = service.handle_query(udp_origin(1), None, None, message, Instant::ZERO);
         assert_eq!(result, Err(DiscardReason::DnsMessageInvalid));
     }
     assert_eq!(service.poll_action(), None);
@@ -168,13 +172,13 @@ fn cap_holds_and_an_answer_makes_room() {
     // Answers that wait to be fetched count as well.
     let cut = query(7, None)[..20].to_vec();
     ask(&mut service, 2, &cut);
-    let refused = service.handle_query(udp_origin(3), None, &query(1, None), Instant::ZERO);
+    let refused = service.handle_query(udp_origin(3), None, None, &query(1, None), Instant::ZERO);
     assert_eq!(refused, Err(DiscardReason::DnsQueriesExhausted));
     // A retransmission is not a further query.
     assert_eq!(ask(&mut service, 1, &query(1, None)), first);
     assert!(service.poll_answer().is_some());
     ask(&mut service, 3, &query(1, None));
-    service.handle_answer(first, None, Instant::ZERO).unwrap();
+    service.handle_answer(first, None, |_| None, Instant::ZERO).unwrap();
     ask(&mut service, 4, &query(1, None));
 }
 
@@ -186,7 +190,8 @@ fn queries_count_for_the_member_that_asked_until_they_are_answered() {
     let mut service = DnsService::new(&config);
     let [a, b] = [1, 2].map(|id| Some(MemberId(id)));
     let mut ask = |holder, id| {
-        let asked = service.handle_query(tcp_origin(), holder, &query(id, None), Instant::ZERO);
+        let asked =
+            service.handle_query(tcp_origin(), holder, None, &query(id, None), Instant::ZERO);
         while service.poll_action().is_some() {}
         asked
     };
@@ -196,8 +201,8 @@ fn queries_count_for_the_member_that_asked_until_they_are_answered() {
     assert_eq!(ask(a, 3), Err(DiscardReason::DnsQueriesExhausted));
     ask(b, 4).unwrap();
     ask(None, 5).unwrap();
-    service.handle_answer(first, None, Instant::ZERO).unwrap();
-    service.handle_query(tcp_origin(), a, &query(6, None), Instant::ZERO).unwrap();
+    service.handle_answer(first, None, |_| None, Instant::ZERO).unwrap();
+    service.handle_query(tcp_origin(), a, None, &query(6, None), Instant::ZERO).unwrap();
 }
 
 #[test]
@@ -207,7 +212,7 @@ fn query_without_answer_ends_in_servfail() {
     let later = Instant::from_micros(1_000);
     assert_eq!(service.poll_timeout(), None);
     let first = ask(&mut service, 1, &query(1, None));
-    service.handle_query(udp_origin(2), None, &query(2, None), later).unwrap();
+    service.handle_query(udp_origin(2), None, None, &query(2, None), later).unwrap();
     assert_eq!(service.poll_timeout(), Some(Instant::ZERO + timeout));
     assert_eq!(service.handle_timeout(later), 0);
     assert_eq!(service.handle_timeout(Instant::ZERO + timeout), 1);
@@ -215,7 +220,7 @@ fn query_without_answer_ends_in_servfail() {
     assert_eq!(origin, udp_origin(1));
     assert_eq!(bytes[3] & 0x0f, 2);
     assert_eq!(service.poll_answer(), None);
-    assert_eq!(service.handle_answer(first, Some(answer(1, 1, false)), later), None);
+    assert_eq!(service.handle_answer(first, Some(answer(1, 1, false)), |_| None, later), None);
     assert_eq!(service.poll_timeout(), Some(later + timeout));
     // The key is free again.
     assert_ne!(ask(&mut service, 1, &query(1, None)), first);
@@ -237,9 +242,9 @@ proptest! {
                 message[at] = count % 4;
             }
         }
-        if let Ok(id) = service.handle_query(udp_origin(9), None, &message, Instant::ZERO) {
+        if let Ok(id) = service.handle_query(udp_origin(9), None, None, &message, Instant::ZERO) {
             let told = service
-                .handle_answer(id, Some(reply), Instant::ZERO)
+                .handle_answer(id, Some(reply), |_| None, Instant::ZERO)
                 .or_else(|| service.poll_answer());
             let (_, bytes) = told.unwrap();
             prop_assert!(bytes.len() >= 12);
@@ -258,7 +263,8 @@ proptest! {
         let mut service = service();
         let id = ask(&mut service, 1, &query(1, Some((udp_len, false))));
         let whole = answer(1, len, with_opt);
-        let (_, bytes) = service.handle_answer(id, Some(whole.clone()), Instant::ZERO).unwrap();
+        let given = Some(whole.clone());
+        let (_, bytes) = service.handle_answer(id, given, |_| None, Instant::ZERO).unwrap();
         let cap = usize::from(udp_len).max(512);
         prop_assert!(bytes.len() <= cap);
         prop_assert_eq!(bytes == whole, whole.len() <= cap);

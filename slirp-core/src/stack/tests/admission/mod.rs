@@ -9,6 +9,7 @@ mod remotes;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::came_through;
 use crate::config::{Limits, StackConfig};
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, FlowId, ForwardId, HostAction, Origin};
@@ -151,7 +152,7 @@ impl Crowd {
     fn accept(&mut self, port: u16, last: u8) -> Result<FlowId, DiscardReason> {
         let remote = SocketAddr::from(([198, 51, 100, 2], port));
         let guest = SocketAddr::from(([10, 0, 2, last], 80));
-        let accepted = self.stack.handle_tcp_accepted(ForwardId(1), remote, guest, self.now);
+        let accepted = self.stack.handle_tcp_accepted(came_through(1, remote), guest, self.now);
         self.heard();
         accepted
     }
@@ -160,7 +161,7 @@ impl Crowd {
     fn accept_for(&mut self, guest: [u8; 4]) -> Result<FlowId, DiscardReason> {
         let remote = SocketAddr::from(([198, 51, 100, 2], 5000));
         let guest = SocketAddr::from((guest, 80));
-        self.stack.handle_tcp_accepted(ForwardId(1), remote, guest, self.now)
+        self.stack.handle_tcp_accepted(came_through(1, remote), guest, self.now)
     }
 
     /// The guest takes such a connection.
@@ -169,7 +170,8 @@ impl Crowd {
         self.stack.on_neighbor([10, 0, 2, 100].into(), mac);
         let remote = SocketAddr::from(([198, 51, 100, 2], port));
         let guest = SocketAddr::from(([10, 0, 2, 100], 80));
-        let flow = self.stack.handle_tcp_accepted(ForwardId(1), remote, guest, self.now).unwrap();
+        let flow =
+            self.stack.handle_tcp_accepted(came_through(1, remote), guest, self.now).unwrap();
         let syn = Seen::of_packet(self.heard().last().unwrap());
         let ack = syn.seq.wrapping_add(1);
         let answer = Draft { flags: SYN | ACK, seq: 5, ack, ..Draft::new(guest, remote) };

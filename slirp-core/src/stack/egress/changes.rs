@@ -1,0 +1,214 @@
+//! Another policy comes into force while flows are open, or the host's addresses change.
+//!
+//! Owns the second look at every flow: in parts, so that no turn takes long, and with the judge's
+//! present opinion. A connection goes on if its destination is still allowed and the name that its
+//! first bytes had too. A connection that has said nothing yet is watched as a new one is. One that
+//! was let through without a look, or is no longer looked at although each of its requests would
+//! have to name its host now, is reset: its first bytes are gone. The next datagram of a mapping is
+//! judged in any case. A change of the host's addresses holds for what begins from then on.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+
+use super::{Egress, Guest};
+use crate::discard::DiscardReason;
+use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification};
+use crate::event::FlowId;
+use crate::flow::Flow;
+use crate::flow::table::Entry;
+use crate::journal::{Ending, Refusal};
+use crate::member::MemberId;
+use crate::policy::{Protocol, Target};
+use crate::share::Holder;
+use crate::stack::Stack;
+use crate::time::Instant;
+use crate::wire::icmp::IcmpError;
+
+/// Slots of the flow table that are judged anew in one turn (arbitrary: a fraction of a
+/// millisecond).
+const REVIEW_PART: u32 = 256;
+
+/// What becomes of flows that a new policy does not allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Established {
+    /// They are reset.
+    Cut,
+    /// They go on.
+    Keep,
+}
+
+/// How often a policy has come into force for a guest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Revision(pub u64);
+
+/// A look at all flows of some guests, in parts.
+#[derive(Default)]
+pub(super) struct Review {
+    pub(super) guests: BTreeSet<Holder>,
+    /// The slot that comes next.
+    next: u32,
+}
+
+impl Egress {
+    /// Brings `policy` into force, for a member or for all who have none of their own. Returns the
+    /// guests that it is in force for, and how often a policy came into force for the first.
+    fn set_policy(
+        &mut self,
+        member: Option<MemberId>,
+        policy: EgressPolicy,
+        now: Instant,
+    ) -> (BTreeSet<Holder>, Revision) {
+        // One that nobody was judged by so far came into force before this one.
+        self.guest(member);
+        let mut changed = BTreeSet::new();
+        for (&holder, guest) in &mut self.guests {
+            if holder == member || (member.is_none() && !guest.is_own) {
+                guest.judge.set_policy(policy.clone(), now);
+                guest.revision.0 += 1;
+                guest.is_own |= member.is_some();
+                changed.insert(holder);
+            }
+        }
+        if member.is_none() {
+            self.policy = Some(policy.clone());
+        }
+        if changed.insert(member) {
+            let judge = self.new_judge(policy);
+            self.guests.insert(member, Guest::new(judge, member.is_some()));
+        }
+        let revision = self.guests.get(&member).map_or(Revision(0), |guest| guest.revision);
+        (changed, revision)
+    }
+}
+
+impl Stack {
+    /// Brings an egress policy into force: for a member of a shared network, or for the guest. On a
+    /// shared network the policy of no member holds for all members that have none of their own.
+    ///
+    /// With [`Established::Cut`] the flows that it does not allow are reset within the next turns.
+    pub fn set_egress(
+        &mut self,
+        member: Option<MemberId>,
+        policy: EgressPolicy,
+        established: Established,
+        now: Instant,
+    ) -> Revision {
+        let egress = self.egress.get_or_insert_with(|| Box::new(Egress::new(&self.config)));
+        let (changed, revision) = egress.set_policy(member, policy, now);
+        if established == Established::Cut {
+            let is_for_all = member.is_none() && self.config.is_shared;
+            // Members that nobody has judged yet are found by their flows.
+            let holders = self.flows.iter().map(|entry| entry.meta.permit.holder);
+            let follows = |holder: &Holder| {
+                is_for_all && egress.guests.get(holder).is_none_or(|guest| !guest.is_own)
+            };
+            egress.review.guests.extend(holders.filter(follows).chain(changed));
+            egress.review.next = 0;
+        }
+        self.schedule_egress(now);
+        revision
+    }
+
+    /// The host's interfaces have these addresses from now on. Only an egress policy asks for them:
+    /// not to be called unless one is in force or about to be.
+    pub fn set_host_addresses(&mut self, addresses: &[IpAddr]) {
+        let egress = self.egress.get_or_insert_with(|| Box::new(Egress::new(&self.config)));
+        egress.host_addresses = addresses.to_vec();
+        for guest in egress.guests.values_mut() {
+            guest.judge.set_host_addresses(addresses);
+        }
+    }
+
+    /// Judges the next part of the flows that are to be judged anew.
+    pub(super) fn review(&mut self, now: Instant) {
+        let Some(egress) = &mut self.egress else { return };
+        if egress.review.guests.is_empty() {
+            return;
+        }
+        let (entries, next) = self.flows.in_slots(egress.review.next, REVIEW_PART);
+        let is_due = |entry: &&Entry| egress.review.guests.contains(&entry.meta.permit.holder);
+        let flows: Vec<_> = entries.filter(is_due).map(|entry| entry.meta.id).collect();
+        match next {
+            Some(next) => egress.review.next = next,
+            None => egress.review = Review::default(),
+        }
+        for id in flows {
+            if !self.still_passes(id, now) {
+                self.revoke(id, now);
+            }
+        }
+    }
+
+    /// Whether the policy lets a flow go on that it, or another one, has let begin.
+    fn still_passes(&mut self, id: FlowId, now: Instant) -> bool {
+        let (Some(egress), Some(entry)) = (&mut self.egress, self.flows.entry_mut(id)) else {
+            return true;
+        };
+        let holder = entry.meta.permit.holder;
+        let key = entry.meta.key;
+        let flow = match &mut entry.flow {
+            Flow::Tcp(flow) => flow,
+            Flow::InboundUdp(flow) => {
+                let origin = flow.origin();
+                let port = origin.local.port();
+                return egress.judge(holder).is_none_or(|judge| {
+                    judge.on_inbound(key.protocol, origin.client, port).is_ok()
+                });
+            }
+            // The next datagram is judged in any case.
+            Flow::Udp(_) | Flow::Echo(_) => return true,
+        };
+        if flow.is_shut() {
+            return true;
+        }
+        if let Some((client, port)) = flow.opener() {
+            return egress
+                .judge(holder)
+                .is_none_or(|judge| judge.on_inbound(key.protocol, client, port).is_ok());
+        }
+        let Ok(Target::Host(reached)) = self.config.target(Protocol::Tcp, key.remote) else {
+            return true;
+        };
+        let is_resolver = self.dns.stream(id).is_some();
+        let verify = match egress.on_flow(holder, key.protocol, key.remote, reached, now) {
+            FlowVerdict::Refuse(_) => return false,
+            FlowVerdict::Pass { .. } if is_resolver => return true,
+            FlowVerdict::Resolver => return is_resolver,
+            FlowVerdict::Pass { verify, .. } => verify,
+        };
+        egress.note_passed(holder, &mut entry.meta, reached, now);
+        if verify == Verification::None || entry.meta.traffic.from_guest == 0 {
+            flow.watch(egress.verifier(holder, verify, reached.port()));
+            return true;
+        }
+        let Some(judge) = egress.judge(holder) else { return true };
+        if flow.claim().is_some_and(|claim| judge.on_claim(Some(claim), reached, now).is_err()) {
+            return false;
+        }
+        match verify {
+            // A hello comes once, but each request names its host.
+            Verification::Tls => flow.watch_strictly() || flow.claim().is_some(),
+            Verification::Http => flow.watch_strictly(),
+            Verification::Sniff | Verification::SniffDenied | Verification::None => true,
+        }
+    }
+
+    /// Ends a flow that the policy does not allow any more.
+    fn revoke(&mut self, id: FlowId, now: Instant) {
+        let Some((meta, flow)) = self.flows.tcp_mut(id) else {
+            self.close_flow(id, Ending::Revoked, now);
+            return;
+        };
+        if let Some(syn) = flow.take_syn() {
+            let mac = flow.guest().mac;
+            let prohibited = IcmpError::AdministrativelyProhibited;
+            let told = self.outbox.push_error(prohibited, &syn.headers, mac);
+            self.note(told);
+            self.note_discard(DiscardReason::EgressDenied);
+            self.refuse_flow(id, Refusal::Egress(Cause::Revoked));
+            return;
+        }
+        flow.revoke(&mut self.engine, now);
+        self.turns.wake(meta);
+    }
+}

@@ -1,0 +1,400 @@
+//! The egress policy in force: who is judged by what, and what a refusal looks like.
+//!
+//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, and, in `changes`, the
+//! second look at every flow when another policy comes into force. On a shared network each member
+//! has a judge of its own, found by the guest's address as its share of every limit is; a member
+//! without a policy of its own is judged by the instance's. What the rules mean is left to
+//! [`egress`](crate::egress), what the DNS service asks its judge to [`dns`](super::dns).
+//!
+//! Without a policy there is no [`Egress`], and each packet costs one comparison more.
+//!
+//! # What is judged
+//! What [`Policy`](crate::policy::Policy) sends to the host: the first segment of a connection,
+//! each datagram, each echo request, and each datagram and echo reply that comes back, since the
+//! mapping of a UDP port lets every remote in. A verdict about a mapping is kept with it for as
+//! long as the remote is the same and the judge's revision too. What the link's services and the
+//! DNS service answer is never judged, nor is what members say to each other, nor answers within a
+//! flow.
+//!
+//! # Names in use
+//! A flow holds the names that lead to its destination in use: a connection for as long as it
+//! exists, a mapping those of the destination that it was let through to last.
+
+mod changes;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use super::Stack;
+use crate::config::StackConfig;
+use crate::discard::DiscardReason;
+use crate::egress::{
+    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Name, Verification, Verifier,
+};
+use crate::event::{FlowId, HostAction, Origin};
+use crate::flow::Flow;
+use crate::flow::table::{Entry, Meta, Passed};
+use crate::flow::tcp::Passage;
+use crate::journal::{Ends, Refusal};
+use crate::mac::MacAddr;
+use crate::member::MemberId;
+use crate::nat::{Opener, as_seen_by_guest};
+use crate::plan::AddressPlan;
+use crate::policy::{Protocol, Target};
+use crate::rng::Rng;
+use crate::share::{Holder, PARTS};
+use crate::time::Instant;
+use crate::timer::TimerOwner;
+use crate::wire::icmp::IcmpError;
+use changes::Review;
+pub use changes::{Established, Revision};
+
+/// Refused datagrams and echo requests that a guest is told of in [`TOLD_WITHIN`] (arbitrary: a
+/// program needs one, and a flood of errors helps nobody). Refused connections are always told of.
+const TOLD_CAP: usize = 20;
+/// See [`TOLD_CAP`].
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Tells the seeds of the judges from those of the stack's tables.
+const OWN_SEED: u64 = u64::from_be_bytes(*b"egress\0\0");
+
+/// What is judged for one guest.
+struct Guest {
+    judge: Judge,
+    /// Whether the policy is its own, not the instance's.
+    is_own: bool,
+    revision: Revision,
+    /// When it was told of its last refusals, and where the next one goes.
+    told: [Option<Instant>; TOLD_CAP],
+    next: usize,
+}
+
+impl Guest {
+    fn new(judge: Judge, is_own: bool) -> Self {
+        Self { judge, is_own, revision: Revision(1), told: [None; TOLD_CAP], next: 0 }
+    }
+}
+
+/// See the [module](self).
+pub(super) struct Egress {
+    /// The instance's.
+    policy: Option<EgressPolicy>,
+    /// What every judge knows besides its policy.
+    known: JudgeConfig,
+    rng: Rng,
+    guests: BTreeMap<Holder, Guest>,
+    host_addresses: Vec<IpAddr>,
+    review: Review,
+}
+
+impl Egress {
+    pub(super) fn new(config: &StackConfig) -> Self {
+        let cap = JudgeConfig::default().bindings_cap;
+        let known = JudgeConfig {
+            has_resolver: config.policy.dns_service,
+            gateways: gateways(&config.plan),
+            bindings_cap: if config.is_shared { cap / PARTS } else { cap },
+            seed: 0,
+        };
+        Self {
+            policy: config.egress.clone(),
+            known,
+            rng: Rng::new(config.seed ^ OWN_SEED),
+            guests: BTreeMap::new(),
+            host_addresses: Vec::new(),
+            review: Review::default(),
+        }
+    }
+
+    fn guest(&mut self, holder: Holder) -> Option<&mut Guest> {
+        if !self.guests.contains_key(&holder) {
+            let judge = self.new_judge(self.policy.clone()?);
+            self.guests.insert(holder, Guest::new(judge, false));
+        }
+        self.guests.get_mut(&holder)
+    }
+
+    fn new_judge(&mut self, policy: EgressPolicy) -> Judge {
+        let known = JudgeConfig { seed: self.rng.next_u64(), ..self.known.clone() };
+        let mut judge = Judge::new(policy, known);
+        judge.set_host_addresses(&self.host_addresses);
+        judge
+    }
+
+    /// Who judges what `holder` does; `None` if nobody does.
+    pub(super) fn judge(&mut self, holder: Holder) -> Option<&mut Judge> {
+        self.guest(holder).map(|guest| &mut guest.judge)
+    }
+
+    /// The verdict about what a guest of `holder` begins.
+    fn on_flow(
+        &mut self,
+        holder: Holder,
+        protocol: Protocol,
+        written: SocketAddr,
+        reached: SocketAddr,
+        now: Instant,
+    ) -> FlowVerdict {
+        let unjudged = FlowVerdict::Pass { verify: Verification::None, cause: Cause::Default };
+        self.judge(holder).map_or(unjudged, |judge| judge.on_flow(protocol, written, reached, now))
+    }
+
+    /// Whether the flow was let through to `reached`, and that still holds.
+    fn has_passed(&mut self, holder: Holder, meta: &Meta, reached: SocketAddr) -> bool {
+        // An address may have changed hands.
+        let passed = meta.passed.as_deref().filter(|_| meta.permit.holder == holder);
+        let Some(passed) = passed.filter(|passed| passed.reached == reached) else { return false };
+        self.judge(holder).is_some_and(|judge| judge.revision() == passed.revision)
+    }
+
+    /// Notes that the flow was let through to `reached`: its names are in use now instead of those
+    /// of the last destination.
+    fn note_passed(&mut self, holder: Holder, meta: &mut Meta, reached: SocketAddr, now: Instant) {
+        // An address may have changed hands.
+        if holder != meta.permit.holder {
+            return;
+        }
+        let Some(judge) = self.judge(holder) else { return };
+        match &mut meta.passed {
+            Some(passed) => {
+                if passed.reached != reached {
+                    judge.on_closed(passed.reached, now);
+                    judge.on_opened(reached, now);
+                    passed.reached = reached;
+                }
+                passed.revision = judge.revision();
+            }
+            None => {
+                judge.on_opened(reached, now);
+                meta.passed = Some(Box::new(Passed { reached, revision: judge.revision() }));
+            }
+        }
+    }
+
+    /// Whether one more refusal may be told.
+    fn may_tell(&mut self, holder: Holder, now: Instant) -> bool {
+        let Some(guest) = self.guest(holder) else { return true };
+        let place = &mut guest.told[guest.next];
+        if place.is_some_and(|at| now < at + TOLD_WITHIN) {
+            return false;
+        }
+        *place = Some(now);
+        guest.next = (guest.next + 1) % TOLD_CAP;
+        true
+    }
+
+    fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        // In the next turn.
+        let soon = (!self.review.guests.is_empty()).then(|| now + Duration::from_micros(1));
+        let ends = self.guests.values().filter_map(|guest| guest.judge.poll_timeout());
+        ends.chain(soon).min()
+    }
+}
+
+impl Stack {
+    /// Whether an egress policy is in force for anybody, so that
+    /// [`set_host_addresses`](Self::set_host_addresses) is to be called.
+    pub const fn has_egress(&self) -> bool {
+        self.egress.is_some()
+    }
+
+    /// Has the egress policy looked at when it wants to be.
+    pub(super) fn schedule_egress(&mut self, now: Instant) {
+        if let Some(egress) = &self.egress {
+            self.schedule.ask(TimerOwner::Egress, egress.poll_timeout(now));
+        }
+    }
+
+    /// Time has come for the egress policy.
+    pub(super) fn on_egress_timer(&mut self, now: Instant) {
+        self.review(now);
+        if let Some(egress) = &mut self.egress {
+            for guest in egress.guests.values_mut() {
+                if guest.judge.poll_timeout().is_some_and(|at| at <= now) {
+                    guest.judge.handle_timeout(now);
+                }
+            }
+        }
+        self.schedule_egress(now);
+    }
+
+    /// Forgets the judge of a member that has gone.
+    pub(super) fn forget_judge(&mut self, member: MemberId) {
+        if let Some(egress) = &mut self.egress {
+            egress.guests.remove(&Some(member));
+            egress.review.guests.remove(&Some(member));
+        }
+    }
+
+    /// Judges what a guest begins, which policy sends to `reached`: the first segment of a
+    /// connection, a datagram or an echo request. Also returns what is to be looked at in the first
+    /// bytes of a connection.
+    ///
+    /// # Errors
+    /// [`DiscardReason::EgressDenied`]; the guest has been told.
+    pub(super) fn judge(
+        &mut self,
+        ends: Ends,
+        reached: SocketAddr,
+        packet: &[u8],
+        mac: MacAddr,
+        now: Instant,
+    ) -> Result<(Target, Verification), DiscardReason> {
+        let holder = self.admission.holder(ends.guest.ip());
+        let passed = Ok((Target::Host(reached), Verification::None));
+        let Some(egress) = &mut self.egress else { return passed };
+        if let Some(entry) = self.flows.mapping(ends.protocol, ends.guest)
+            && egress.has_passed(holder, &entry.meta, reached)
+        {
+            return passed;
+        }
+        match egress.on_flow(holder, ends.protocol, ends.remote, reached, now) {
+            FlowVerdict::Pass { verify, .. } => Ok((Target::Host(reached), verify)),
+            FlowVerdict::Resolver => Ok((Target::Resolver, Verification::None)),
+            FlowVerdict::Refuse(cause) => {
+                let is_told = match ends.protocol {
+                    Protocol::Tcp => true,
+                    Protocol::Udp | Protocol::Echo => egress.may_tell(holder, now),
+                };
+                self.events.refused(None, ends, Refusal::Egress(cause));
+                if is_told {
+                    // A full outbox is counted by the refusal itself.
+                    let prohibited = IcmpError::AdministrativelyProhibited;
+                    let _ = self.outbox.push_error(prohibited, packet, mac);
+                }
+                Err(DiscardReason::EgressDenied)
+            }
+        }
+    }
+
+    /// Notes that a flow was let through to `reached`. What its guest sends is watched if `verify`
+    /// says so.
+    pub(super) fn note_passed(
+        &mut self,
+        id: FlowId,
+        reached: SocketAddr,
+        verify: Verification,
+        now: Instant,
+    ) {
+        let (Some(egress), Some(entry)) = (&mut self.egress, self.flows.entry_mut(id)) else {
+            return;
+        };
+        let holder = self.admission.holder(entry.meta.key.guest.ip());
+        egress.note_passed(holder, &mut entry.meta, reached, now);
+        if let Flow::Tcp(flow) = &mut entry.flow {
+            flow.watch(egress.verifier(holder, verify, reached.port()));
+        }
+    }
+
+    /// Whether a datagram or echo reply of `remote` may come in by a mapping: the guest may send
+    /// there.
+    pub(super) fn may_answer(&mut self, id: FlowId, remote: SocketAddr, now: Instant) -> bool {
+        let (Some(egress), Some(Entry { meta, flow })) = (&mut self.egress, self.flows.entry(id))
+        else {
+            return true;
+        };
+        let seen = match flow {
+            Flow::Udp(flow) => flow.as_seen_by_guest(remote, &self.config.plan).unwrap_or(remote),
+            Flow::Tcp(_) | Flow::Echo(_) | Flow::InboundUdp(_) => remote,
+        };
+        let holder = meta.permit.holder;
+        egress.has_passed(holder, meta, remote)
+            || matches!(
+                egress.on_flow(holder, meta.key.protocol, seen, remote, now),
+                FlowVerdict::Pass { .. }
+            )
+    }
+
+    /// Judges a remote that is about to use a published port to reach `guest`. What answers a
+    /// mapping of the guest comes through such a port as well: it may come if the guest may send
+    /// there.
+    ///
+    /// # Errors
+    /// [`DiscardReason::EgressDenied`]; a listener has been told.
+    pub(super) fn judge_inbound(
+        &mut self,
+        protocol: Protocol,
+        origin: &Origin,
+        guest: SocketAddr,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let holder = self.admission.holder(guest.ip());
+        let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
+        let Some(judge) = judge else { return Ok(()) };
+        let judged = judge.on_inbound(protocol, origin.client, origin.local.port());
+        let Err(cause) = judged else { return Ok(()) };
+        let mapping = self.flows.mapping(protocol, guest).map(|entry| entry.meta.id);
+        if mapping.is_some_and(|id| self.may_answer(id, origin.client, now)) {
+            return Ok(());
+        }
+        let ends = Ends::new(protocol, guest, origin.client);
+        self.events.refused(None, ends, Refusal::Egress(cause));
+        Err(DiscardReason::EgressDenied)
+    }
+
+    /// Has what the guest of a connection has sent looked at, if its first bytes are to be. Returns
+    /// whether the connection may be pumped.
+    pub(super) fn verify(&mut self, id: FlowId, now: Instant) -> bool {
+        let Some(egress) = &mut self.egress else { return true };
+        let Some((meta, flow)) = self.flows.tcp_mut(id) else { return true };
+        if !flow.is_gated() {
+            return true;
+        }
+        let (holder, reached) = (meta.permit.holder, meta.passed.as_deref());
+        let (Some(reached), Some(judge)) = (reached, egress.judge(holder)) else {
+            return !flow.is_shut();
+        };
+        let mut claim = |claim: Option<&Name>| judge.on_claim(claim, reached.reached, now);
+        match flow.verify(&mut claim, now) {
+            Passage::Open => true,
+            Passage::Shut => false,
+            Passage::Refused(cause) => {
+                let key = &meta.key;
+                let ends = Ends::new(key.protocol, key.guest, key.remote);
+                self.turns.wake(meta);
+                self.events.refused(Some(id), ends, Refusal::Egress(cause));
+                self.actions.push_back(HostAction::Close { flow: id, reset: false });
+                self.note_discard(DiscardReason::EgressUnverified);
+                false
+            }
+        }
+    }
+
+    /// Gives a guest whose first bytes were refused its reply and the end; nothing for other flows.
+    pub(super) fn pump_refused(&mut self, id: FlowId, now: Instant) {
+        if let Some((_, flow)) = self.flows.tcp_mut(id) {
+            let pumped = flow.pump_refused(&mut self.engine, now);
+            self.note(pumped);
+        }
+    }
+}
+
+impl Egress {
+    /// Who looks at the first bytes of a connection to `port`, if anybody does.
+    fn verifier(
+        &mut self,
+        holder: Holder,
+        verification: Verification,
+        port: u16,
+    ) -> Option<Verifier> {
+        let policy = self.judge(holder)?.policy();
+        let is_open = policy.default_action() == Action::Allow;
+        let may_hide_name = policy.settings().ech.unwrap_or(is_open);
+        Verifier::new(verification, port, may_hide_name)
+    }
+
+    /// A flow has ended: the names that lead to its destination are not in use by it any more.
+    /// Returns when its judge wants to be looked at.
+    pub(super) fn on_closed(&mut self, meta: &Meta, now: Instant) -> Option<Instant> {
+        let passed = meta.passed.as_ref()?;
+        let judge = &mut self.guests.get_mut(&meta.permit.holder)?.judge;
+        judge.on_closed(passed.reached, now);
+        judge.poll_timeout()
+    }
+}
+
+/// The guest's IPv4 and IPv6 address for the host's loopback.
+fn gateways(plan: &AddressPlan) -> [Option<IpAddr>; 2] {
+    let localhosts = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    localhosts.map(|localhost| as_seen_by_guest(plan, Opener::Guest, localhost, localhost))
+}
