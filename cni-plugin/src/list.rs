@@ -17,13 +17,19 @@ use crate::attachment::store::Candidates;
 const USAGE: &str = "\
 Usage: slirp ls [--json] [--state-dir DIR]
        slirp rm [--state-dir DIR] CONTAINER [IFNAME]
+       slirp policy check FILE...
+       slirp policy explain FILE... TARGET
        slirp oci-hook --help
 
 A CNI plugin of type \"slirp\". Container runtimes call it by the environment variable CNI_COMMAND;
 people can
-  ls   list the attachments of this user
-  rm   remove the attachments of a container, or the one of this interface
+  ls      list the attachments of this user
+  rm      remove the attachments of a container, or the one of this interface
+  policy  check egress policies, and explain what they say; see slirp policy --help
 ";
+
+/// Words for people.
+const WORDS: [&str; 5] = ["ls", "rm", "policy", "oci-hook", "help"];
 
 /// Runs a word of the command line.
 pub(crate) fn run(word: &str, arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -39,6 +45,13 @@ pub(crate) fn run(word: &str, arguments: impl Iterator<Item = OsString>) -> Exit
         ("rm", [container, ifname]) => remove(&options, container, Some(ifname)),
         _ => fail(USAGE),
     }
+}
+
+/// Refuses a word of the command line that is none.
+pub(crate) fn refuse(word: &str) -> ExitCode {
+    let meant = slirp_cli::nearest(word, &WORDS);
+    let meant = meant.map(|meant| format!("; did you mean \"{meant}\"?")).unwrap_or_default();
+    fail(&format!("slirp: {word:?} is no word of slirp{meant}\n{USAGE}"))
 }
 
 #[derive(Default)]

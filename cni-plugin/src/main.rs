@@ -2,8 +2,8 @@
 //!
 //! Gives containers a network without privileges. One program has all roles: the plugin that
 //! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes
-//! behind an attachment ([`keeper`]), which are this program again, and a tool for people
-//! ([`list`]).
+//! behind an attachment ([`keeper`]), which are this program again, and tools for people ([`list`],
+//! and those of [`slirp_cli`]).
 //!
 //! ```text
 //!  verbs hook list  the callers: a CNI runtime, an OCI runtime, a person
@@ -50,14 +50,18 @@ fn main() -> ExitCode {
         Some(word @ ("ls" | "rm" | "help" | "--help" | "-h" | "--version")) => {
             list::run(word, arguments)
         }
-        None if env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) => {
-            match hook::state_without_word() {
-                Some(state) => hook::run(core::iter::empty(), Some(state)),
-                None => plugin(|| verbs::answer(None)),
-            }
-        }
+        Some("policy") => slirp_cli::policy(arguments),
+        Some(word) if !is_called_by_runtime() => list::refuse(word),
+        None if !is_called_by_runtime() => match hook::state_without_word() {
+            Some(state) => hook::run(core::iter::empty(), Some(state)),
+            None => plugin(|| verbs::answer(None)),
+        },
         Some(_) | None => plugin(|| verbs::answer(env::var_os("CNI_COMMAND").as_deref())),
     }
+}
+
+fn is_called_by_runtime() -> bool {
+    env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
 }
 
 /// Answers one call. Even after a panic the runtime gets an object that reports it.

@@ -13,11 +13,15 @@ _slirp4netns_value() {
     --target-type) _slirp4netns_candidates -W "netns bess" ;;
     --log-level) _slirp4netns_candidates -W "error warn info debug trace" ;;
     --busy-poll) _slirp4netns_candidates -W "0 20" ;;
+    --policy-mode) _slirp4netns_candidates -W "enforce audit" ;;
+    --allow | --deny | --ask)
+        _slirp4netns_candidates -W "any internet private host-loopback link-local metadata multicast dns"
+        ;;
     -m | --mtu) _slirp4netns_candidates -W "1500 65520" ;;
     --outbound-addr | --outbound-addr6)
         _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)"
         ;;
-    -a | --api-socket | --userns-path | --pcap)
+    -a | --api-socket | --userns-path | --pcap | --policy)
         compopt -o filenames 2>/dev/null
         _slirp4netns_candidates -f
         ;;
@@ -42,7 +46,7 @@ _slirp4netns() {
             -a --api-socket= --cidr= --disable-host-loopback --netns-type= --userns-path=
             --enable-sandbox --enable-seccomp --outbound-addr= --outbound-addr6= --disable-dns
             --macaddress= --target-type= --cidr6= --publish= --dns= --search-domain= --log-level=
-            --pcap= --exit-with-netns --busy-poll=
+            --pcap= --exit-with-netns --busy-poll= --allow= --deny= --ask= --policy= --policy-mode=
             -h --help -v --version"
         [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
         return

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
+use slirp_core::egress::EgressPolicy;
 use slirp_core::instance::{Forward, OpenForwards, StartError};
 use slirp_core::link::Recording;
 use slirp_core::plan::AssumedGuest;
@@ -25,12 +26,15 @@ use crate::options::{Options, SOCKET_PATH_CAP};
 pub(crate) struct Checked {
     /// The published ports.
     pub(crate) ports: OpenForwards,
+    /// Where the guest may go, if any door says so.
+    pub(crate) egress: Option<EgressPolicy>,
     /// The recording; its file is unchanged so far.
     pub(crate) recording: Option<Recording>,
 }
 
 /// Checks everything on the host that `options` name.
 pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
+    let egress = options.egress.load(&options.policy)?;
     options.outbound.verify().map_err(StartError::Outbound)?;
     // The address that an IPv6 guest derives from its MAC address is not known yet, and not checked
     // here.
@@ -49,7 +53,7 @@ pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
     let recording = options.pcap.as_ref().map(|path| {
         Recording::open(path).map_err(|error| RunFailure::Recording(path.clone(), error))
     });
-    Ok(Checked { ports, recording: recording.transpose()? })
+    Ok(Checked { ports, egress, recording: recording.transpose()? })
 }
 
 /// Checks whether a socket can be bound at `path` in place of the present file; the errors follow

@@ -13,6 +13,7 @@ use slirp_core::launch::LaunchError;
 use slirp_core::link::{FrameSocketError, RecordingError, TapError};
 use slirp_core::netns::{AttachError, WatchError};
 
+use crate::egress::EgressFailure;
 use crate::options::SOCKET_PATH_CAP;
 
 /// Why a run failed.
@@ -51,6 +52,8 @@ pub(crate) enum RunFailure {
     #[error("cannot watch the network: {0}")]
     Watch(#[source] io::Error),
     #[error(transparent)]
+    Egress(#[from] EgressFailure),
+    #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
     Run(#[from] RunError),
@@ -73,6 +76,7 @@ impl RunFailure {
             | Self::Socket(FrameSocketError::Call { source: error, .. }) => {
                 hint_of_file(error).map(Into::into)
             }
+            Self::Egress(error) => error.hint().map(Into::into),
             Self::ApiPathTooLong | Self::SocketPathTooLong => {
                 Some("change into a folder near it and give a relative path".into())
             }

@@ -13,6 +13,7 @@ use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::egress::EgressOptions;
 use crate::publish::Publish;
 
 /// Size of a Unix socket's path with its final NUL (unix(7)).
@@ -29,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) plan: SlirpNetwork,
     /// What the guest may reach.
     pub(crate) policy: Policy,
+    /// Where the guest may go.
+    pub(crate) egress: EgressOptions,
     /// MAC address of the TAP device; with `None` the kernel picks a random one.
     pub(crate) mac: Option<MacAddr>,
     /// Path of the API socket.
@@ -66,6 +69,7 @@ impl Default for Options {
             mtu: 1500,
             plan: SlirpNetwork::default(),
             policy: Policy::default(),
+            egress: EgressOptions::default(),
             mac: None,
             api_socket: None,
             publish: Vec::new(),

@@ -75,7 +75,7 @@ pub(crate) fn run(
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     launch::raise_descriptor_limit();
     let found = guest::find(target, options)?;
-    let Checked { mut ports, recording } = checks::check(options)?;
+    let Checked { mut ports, egress, recording } = checks::check(options)?;
     let opened = match guest::open(found, options, sources, report)? {
         Ok(opened) => opened,
         Err(end) => {
@@ -87,6 +87,12 @@ pub(crate) fn run(
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
+    if let Some(policy) = egress {
+        for warning in policy.warnings() {
+            tracing::warn!("{warning}");
+        }
+        builder = builder.egress(policy);
+    }
     if let (Some(recording), Some(path)) = (recording, &options.pcap) {
         let failed = |error| RunFailure::Recording(path.clone(), error);
         builder = builder.recording(recording.emptied().map_err(failed)?);

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -104,6 +105,11 @@ fn help_lists_what_works_and_nothing_else() {
             "--pcap=FILE",
             "--exit-with-netns",
             "--busy-poll=USEC",
+            "--allow=RULE",
+            "--deny=RULE",
+            "--ask=RULE",
+            "--policy=FILE",
+            "--policy-mode=MODE",
         ]
     );
 }
@@ -365,4 +371,96 @@ fn a_device_descriptor_that_is_not_open_is_refused() {
     let reason = text(&output.stderr);
     assert!(reason.starts_with("TAPFD 900 is not open: "), "{reason}");
     assert_eq!(text(&output.stdout), "");
+}
+
+/// A file with this text, removed when the test is over.
+struct PolicyFile(PathBuf);
+
+impl PolicyFile {
+    fn new(name: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = std::env::temp_dir().join(format!("slirp-cli-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn option(&self) -> String {
+        format!("--policy={}", self.0.display())
+    }
+}
+
+impl Drop for PolicyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_rule_that_is_none_is_refused_with_its_column() {
+    for (argument, reason) in [
+        ("--allow=", "--allow: column 1: a destination is missing\n"),
+        ("--deny=a.example:0", "--deny: column 11: ports are 1 to 65535\n"),
+        (
+            "--allow=0.0.0.0/0",
+            "--allow: column 1: say \"allow any\" (all destinations) or \"allow internet\"\n",
+        ),
+        ("--policy-mode=off", "invalid --policy-mode: off (expected enforce or audit)\n"),
+    ] {
+        let output = run(&[argument, NO_PID, "tap0"]);
+        assert_eq!(output.status.code(), Some(1), "{argument}");
+        assert_eq!(text(&output.stderr), reason, "{argument}");
+        assert_eq!(text(&output.stdout), "", "{argument}");
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_had_ends_the_start() {
+    let own = std::process::id().to_string();
+    let bad = PolicyFile::new("bad", "allow a.example\n\nalow b.example\nallow a..b\n");
+    let shown = bad.0.display();
+    let two = format!(
+        "{shown}:3:1: \"alow\" is no action: allow, deny or ask\n{shown}:4:7: a label is empty\n"
+    );
+    let binary = PolicyFile::new("binary", b"allow \xff\n");
+    let not_text = format!(
+        "the policy {} is not UTF-8\nhint: names are ASCII; notes and comments may be UTF-8\n",
+        binary.0.display()
+    );
+    let large = PolicyFile::new("large", vec![b'#'; 2 << 20]);
+    let too_long = "1 MiB";
+    for (arguments, expected) in [
+        (&[bad.option().as_str()][..], two.as_str()),
+        (&[binary.option().as_str()], &not_text),
+        (&[large.option().as_str()], too_long),
+        (
+            &["--policy=/nonexistent/rules"],
+            "cannot read the policy /nonexistent/rules: No such file or directory (os error 2)\n\
+             hint: without its rules the guest would be free: give its path\n",
+        ),
+        (&["--deny=a.example"], "this policy only denies: add \"allow any\" for a deny list\n"),
+        (&["--allow=any", "--deny=any"], "the default was already given at cli:1: allow\n"),
+        (&["--allow=a.example", "--disable-dns"], "cli:1: "),
+        (&["--allow=host-loopback", "--disable-host-loopback"], "cli:1: "),
+    ] {
+        let mut arguments = arguments.to_vec();
+        arguments.extend([own.as_str(), "tap0"]);
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_environment_names_a_policy_as_well_and_an_empty_name_is_refused() {
+    let own = std::process::id().to_string();
+    let bad = PolicyFile::new("environment", "allow\n");
+    let missing = format!("{}:1:6: a destination is missing\n", bad.0.display());
+    for (value, expected) in [
+        (bad.0.to_str().unwrap(), missing.as_str()),
+        ("", "SLIRP_POLICY is empty\nhint: name a policy file in it, or unset it\n"),
+    ] {
+        let output = output(program().env("SLIRP_POLICY", value).args([own.as_str(), "tap0"]));
+        assert_eq!(output.status.code(), Some(1), "{value}");
+        assert_eq!(text(&output.stderr), expected);
+    }
 }

@@ -8,8 +8,9 @@ use std::os::unix::net::UnixStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest message in bytes (arbitrary; a request with thousands of ports has some 200 KiB).
-const CAP: usize = 4 * 1024 * 1024;
+/// Longest message in bytes (arbitrary; a request with thousands of ports has some 200 KiB, and one
+/// with three policies of 1 MiB each some 4 MiB).
+const CAP: usize = 16 * 1024 * 1024;
 
 /// Sends a message.
 ///

@@ -103,13 +103,21 @@ pub(crate) struct NetworkOrder {
 #[serde(tag = "execute", rename_all = "lowercase")]
 pub(crate) enum NetworkRequest {
     /// [`Addresses`]; a [`Device`] follows.
-    Join {
-        request: Box<Request>,
-        #[serde(rename = "hostNetns")]
-        host_netns: HostNetns,
-    },
+    Join(Join),
+    /// The same for a request with an egress policy. A process of version 0.1.0 would overlook the
+    /// policy; this word makes it refuse.
+    #[serde(rename = "join-under-policy")]
+    JoinUnderPolicy(Join),
     /// An answer once members whose keepers have hung up are gone.
     Settle,
+}
+
+/// A keeper's request to join.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Join {
+    pub(crate) request: Box<Request>,
+    pub(crate) host_netns: HostNetns,
 }
 
 /// Device and inode of the network namespace in which a keeper runs.
@@ -228,8 +236,12 @@ mod tests {
         is_written(KEPT, &json!("kept"));
         let request = Box::new(example());
         is_written(
-            &NetworkRequest::Join { request, host_netns },
+            &NetworkRequest::Join(Join { request: request.clone(), host_netns }),
             &json!({ "execute": "join", "request": written(), "hostNetns": [1, 2] }),
+        );
+        is_written(
+            &NetworkRequest::JoinUnderPolicy(Join { request, host_netns }),
+            &json!({ "execute": "join-under-policy", "request": written(), "hostNetns": [1, 2] }),
         );
         is_written(&NetworkRequest::Settle, &json!({ "execute": "settle" }));
         is_written(&Device { mac }, &json!({ "mac": "02:00:00:00:00:09" }));

@@ -8,13 +8,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use slirp_core::MacAddr;
+use slirp_core::egress::EgressPolicy;
 use slirp_core::instance::{Forward, OutboundAddresses};
 use slirp_core::netns::{Configuration, Ipv6Configuration, NamespaceId};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 
+use super::error::Error;
 use super::form;
 use super::key::Key;
+use super::policy::{self, PolicyText};
 
 /// A requested attachment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,6 +47,10 @@ pub(crate) struct Request {
     pub(crate) mac: Option<MacAddr>,
     #[serde(flatten, with = "form::In::<form::Access>")]
     pub(crate) policy: Policy,
+    /// Where the container may go, if any door says so. It is not recorded: records are read often,
+    /// and this may be long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) egress: Option<Vec<PolicyText>>,
     pub(crate) search_domains: Vec<String>,
     #[serde(flatten, with = "form::Outbound")]
     pub(crate) outbound: OutboundAddresses,
@@ -86,6 +93,15 @@ impl Request {
     /// The container's addresses.
     pub(crate) const fn addresses(&self) -> Addresses {
         Addresses { address: self.address, address6: self.address6 }
+    }
+
+    /// The policy that says where the container may go, if there is one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn egress_policy(&self) -> Result<Option<EgressPolicy>, Error> {
+        let policy = self.egress.as_deref().map(policy::sum).transpose();
+        policy.map_err(|errors| Error::failed(errors.to_string()))
     }
 
     /// How the interface is to be configured.
@@ -144,6 +160,7 @@ pub(crate) mod tests {
             metric: Some(50),
             mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
             policy,
+            egress: None,
             search_domains: vec!["example.org".to_owned()],
             outbound: OutboundAddresses {
                 ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
@@ -190,6 +207,17 @@ pub(crate) mod tests {
             let written = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<Request>(&written).unwrap(), request);
         }
+    }
+
+    #[test]
+    fn empty_policy_survives_the_way_between_processes_and_denies_all() {
+        let request = Request { egress: Some(Vec::new()), ..example() };
+        let written = serde_json::to_string(&request).unwrap();
+        let read: Request = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, request);
+        let policy = read.egress_policy().unwrap().unwrap();
+        assert_eq!(policy.to_text(), "");
+        assert_eq!(example().egress_policy(), Ok(None));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! restricts something ([`spelling`]).
 
 pub(crate) mod addresses;
+pub(crate) mod policy;
 pub(crate) mod port_mappings;
 pub(crate) mod settings;
 mod spelling;

@@ -25,6 +25,9 @@ const MTU_MIN: u16 = 1500;
 
 /// Capabilities that we act on; others are an error, so that they do not seem to work.
 const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];
+/// Keys that later versions may act on; until then they are an error, so that they do not seem to
+/// work.
+const LATER: [&str; 2] = ["auditLog", "controlSocket"];
 /// The capability that only a shared network uses.
 const ALIASES: &str = "aliases";
 
@@ -45,7 +48,8 @@ pub(crate) struct Settings {
     pub(crate) dns: Dns,
 }
 
-/// Reads the settings of an attachment. `netns_id` is the namespace at the environment's path, if
+/// Reads the settings of an attachment, but not where it may go ([`policy`](super::policy)).
+/// `netns_id` is the namespace at the environment's path, if
 /// it is accessible.
 ///
 /// # Errors
@@ -101,6 +105,7 @@ pub(crate) fn settings(
         metric: metric(header)?,
         mac: addresses::mac(header, environment)?,
         policy,
+        egress: None,
         search_domains,
         outbound: addresses::outbound(header)?,
         ports,
@@ -147,6 +152,10 @@ fn refuse_unsupported(header: &Header) -> Result<(), CniError> {
         .is_some_and(|t| !field::is_empty(t))
     {
         return Err(CniError::config("ipam plugin not supported within slirp"));
+    }
+    if let Some((key, value)) = LATER.iter().find_map(|key| Some((key, header.find(key)?))) {
+        let message = format!("{key} is not supported (its value is {value})");
+        return Err(CniError::unsupported(message));
     }
     let is_shared = flag(header, "shared", false)?;
     let Some(config) = header.find("runtimeConfig") else { return Ok(()) };
@@ -375,6 +384,8 @@ mod tests {
                 7,
                 "aliases: \"a.b\" is not a container name",
             ),
+            (json!({ "AuditLog": "/a" }), 2, "auditLog is not supported"),
+            (json!({ "controlSocket": "/c" }), 2, "controlSocket is not supported"),
             (
                 json!({ "runtimeConfig": { "aliases": ["web"] } }),
                 2,

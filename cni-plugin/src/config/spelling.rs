@@ -8,8 +8,16 @@ use serde_json::{Map, Value};
 use crate::protocol::error::CniError;
 
 /// Keys whose loss would lift a restriction or join separate networks.
-const GUARDED: [&str; 6] =
-    ["disableHostLoopback", "disableDNS", "sandbox", "shared", "outboundAddr", "outboundAddr6"];
+const GUARDED: [&str; 8] = [
+    "disableHostLoopback",
+    "disableDNS",
+    "sandbox",
+    "shared",
+    "outboundAddr",
+    "outboundAddr6",
+    "policy",
+    "policyFile",
+];
 
 /// Length from which two mistakes still leave a word recognizable (arbitrary).
 const LONG: usize = 9;
@@ -70,6 +78,8 @@ mod tests {
             ("sandbx", "sandbox"),
             ("share", "shared"),
             ("outboundAdr", "outboundAddr"),
+            ("polcy", "policy"),
+            ("policy_files", "policyFile"),
         ] {
             match read(key) {
                 Ok(()) => assert_eq!(meant, "", "{key}"),
@@ -79,8 +89,16 @@ mod tests {
                 }
             }
         }
-        for key in ["SANDBOX", "disablehostloopback", "outboundAddr6", "name", "type", "mtu", "dns"]
-        {
+        for key in [
+            "SANDBOX",
+            "disablehostloopback",
+            "outboundAddr6",
+            "Policy",
+            "name",
+            "type",
+            "mtu",
+            "dns",
+        ] {
             assert!(read(key).is_ok(), "{key}");
         }
     }

@@ -1,14 +1,18 @@
 //! The options of the network: arguments of the command line and annotations of the container.
 //!
-//! Owns their names and the translation into a CNI configuration, which validates them.
+//! Owns their names, the translation into a CNI configuration, which validates them, and what a
+//! container's author may say about its egress policy.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
+use slirp_core::egress::{Action, Settings};
 
 use super::{Failure, NETWORK};
+use crate::attachment::policy::{Door, PolicyText, sum};
+use crate::config::policy;
 
 /// The prefix of our annotations.
 pub(super) const ANNOTATION_PREFIX: &str = "org.slirp.";
@@ -33,15 +37,19 @@ its work done. A program name that ends with \"hook\" stands for the word oci-ho
   --mac ADDRESS                the interface's Ethernet address
   --disable-host-loopback[=BOOL]  the gateway's address does not lead to the host (default false)
   --attach-shared[=BOOL]       a network even if the network namespace is joined by path
+  --policy RULE[;RULE]...      where the container may go (may be given several times)
+  --policy-file FILE           a file of such rules (may be given several times)
   --sandbox[=BOOL]             confine the process that carries the traffic (default true)
   --log-file FILE              where hook and network say what happens
   --state-dir DIR              where attachments are written down
 
-All but the last three are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win.
+All but the last four are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win, but
+the rules of all places add up. If an argument or SLIRP_POLICY gives a policy, an annotation may
+only add rules that deny or ask.
 ";
 
 /// Options that are annotations, too.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "ports",
     "mtu",
     "cidr",
@@ -51,7 +59,11 @@ const NAMES: [&str; 9] = [
     "mac",
     "disable-host-loopback",
     "attach-shared",
+    "policy",
 ];
+
+/// Options that are not annotations and have a value.
+const PRIVATE_NAMES: [&str; 3] = ["log-file", "state-dir", "policy-file"];
 
 /// Options whose value may be omitted; it is then `true`.
 const FLAGS: [&str; 5] = ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox"];
@@ -71,6 +83,9 @@ pub(super) struct Arguments {
     pub(super) wants_help: bool,
     pub(super) log_file: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
+    /// Rules, one for each line and `;`.
+    rules: Option<String>,
+    policy_files: Vec<PathBuf>,
     options: BTreeMap<String, String>,
 }
 
@@ -102,7 +117,7 @@ impl Arguments {
                 continue;
             }
             let is_flag = FLAGS.contains(&name);
-            if !is_flag && !NAMES.contains(&name) && !["log-file", "state-dir"].contains(&name) {
+            if !is_flag && !NAMES.contains(&name) && !PRIVATE_NAMES.contains(&name) {
                 return Err(Failure(format!("unknown option --{name} (try --help)")));
             }
             let value = match value {
@@ -130,6 +145,15 @@ impl Arguments {
         match name {
             "log-file" => self.log_file = Some(absolute(&value)?),
             "state-dir" => self.state_dir = Some(absolute(&value)?),
+            "policy-file" => self.policy_files.push(absolute(&value)?),
+            // A repeated option adds rules.
+            "policy" => {
+                let rules = self.rules.get_or_insert_default();
+                if !rules.is_empty() {
+                    rules.push('\n');
+                }
+                rules.push_str(&value);
+            }
             // A repeated option adds ports.
             "ports" => {
                 let ports = self.options.entry(name.to_owned()).or_default();
@@ -151,6 +175,8 @@ impl Arguments {
 pub(super) struct Options {
     values: BTreeMap<String, String>,
     log_file: Option<PathBuf>,
+    rules: Option<String>,
+    policy_files: Vec<PathBuf>,
 }
 
 impl Options {
@@ -171,7 +197,12 @@ impl Options {
             values.insert(name.to_owned(), value.clone());
         }
         values.extend(arguments.options.clone());
-        Ok(Self { values, log_file: arguments.log_file.clone() })
+        Ok(Self {
+            values,
+            log_file: arguments.log_file.clone(),
+            rules: arguments.rules.clone(),
+            policy_files: arguments.policy_files.clone(),
+        })
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -193,6 +224,29 @@ impl Options {
 
     pub(super) fn attaches_shared(&self) -> Result<bool, Failure> {
         self.flag("attach-shared", false)
+    }
+
+    /// The egress policy of all doors. `environment` is what the hook's environment gives.
+    ///
+    /// # Errors
+    /// For a file that cannot be read, and for an annotation that would open what is closed.
+    pub(super) fn policy(
+        &self,
+        environment: Option<PolicyText>,
+    ) -> Result<Vec<PolicyText>, Failure> {
+        let mut texts: Vec<PolicyText> = environment.into_iter().collect();
+        texts.extend(self.rules.as_deref().map(|rules| PolicyText::list(Door::Cli, rules)));
+        for path in &self.policy_files {
+            texts.push(policy::file(path)?);
+        }
+        if let Some(rules) = self.text("policy") {
+            let annotation = PolicyText::list(Door::Oci, rules);
+            if !texts.is_empty() {
+                refuse_opening(&annotation)?;
+            }
+            texts.push(annotation);
+        }
+        Ok(texts)
     }
 
     /// The options as a CNI configuration.
@@ -226,6 +280,26 @@ impl Options {
         }
         Ok(object)
     }
+}
+
+/// Refuses an annotation that does more than deny or ask: the author of a container's configuration
+/// is not the operator.
+fn refuse_opening(annotation: &PolicyText) -> Result<(), Failure> {
+    let annotated = sum(std::slice::from_ref(annotation)).map_err(|e| policy::invalid(&e))?;
+    let allowing = annotated.rules().iter().find(|rule| rule.action == Action::Allow);
+    let what = if let Some(rule) = allowing {
+        rule.to_string()
+    } else if annotated.default_action() != Action::Deny {
+        format!("{} any", annotated.default_action())
+    } else if *annotated.settings() != Settings::default() {
+        "a setting".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Failure(format!(
+        "org.slirp.policy: {what}: the operator has given a policy, to which an annotation may \
+         only add rules that deny or ask"
+    )))
 }
 
 /// Reads `[IP:]PORT:PORT[/PROTOCOL],...`.
@@ -311,5 +385,62 @@ mod tests {
         let wrong = Options::new(&arguments(&["--ipv6=maybe"]).unwrap(), &BTreeMap::new()).unwrap();
         let failure = wrong.configuration().unwrap_err();
         assert_eq!(failure.to_string(), "ipv6: \"maybe\" is neither true nor false");
+    }
+
+    fn policy_of(words: &[&str], annotation: &str, file: Option<&str>) -> Result<String, Failure> {
+        let annotations = [("org.slirp.policy".to_owned(), annotation.to_owned())].into();
+        let options = Options::new(&arguments(words).unwrap(), &annotations)?;
+        let file =
+            file.map(|text| PolicyText::File { name: "/p".to_owned(), text: text.to_owned() });
+        let texts = options.policy(file)?;
+        Ok(sum(&texts).map_err(|errors| policy::invalid(&errors))?.to_text())
+    }
+
+    #[test]
+    fn annotation_alone_says_where_the_container_may_go() {
+        let text = policy_of(&[], "allow a.example; set ech deny\nallow any", None);
+        assert_eq!(text.unwrap(), "allow any\nset ech deny\nallow a.example\n");
+        assert_eq!(policy_of(&[], "", None).unwrap(), "", "all is denied");
+        let none = Options::new(&Arguments::default(), &BTreeMap::new()).unwrap();
+        assert_eq!(none.policy(None).unwrap(), []);
+    }
+
+    #[test]
+    fn annotation_narrows_what_the_operator_allows_and_widens_nothing() {
+        let operator: &[&str] = &["--policy", "allow .a.example", "--policy=allow 10.0.0.1; "];
+        let narrowed = policy_of(operator, "deny x.a.example; ask y.a.example", None).unwrap();
+        assert_eq!(
+            narrowed,
+            "allow .a.example\nallow 10.0.0.1\nask y.a.example\ndeny x.a.example\n"
+        );
+        for (annotation, what) in [
+            ("deny x.a.example; allow b.example", "allow b.example"),
+            ("allow any", "allow any"),
+            ("ask any", "ask any"),
+            ("allow in any", "allow in any"),
+            ("set mode audit", "a setting"),
+            ("set mode enforce", "a setting"),
+        ] {
+            let start = format!("org.slirp.policy: {what}: the operator has given a policy");
+            for (words, file) in
+                [(operator, None), (&["--policy="][..], None), (&[], Some("allow .a.example"))]
+            {
+                let failure = policy_of(words, annotation, file).unwrap_err().to_string();
+                assert!(failure.starts_with(&start), "{annotation}: {failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn policy_file_is_the_operators_alone_and_named_by_its_path() {
+        let failure = arguments(&["--policy-file=p"]).unwrap_err().to_string();
+        assert_eq!(failure, "--policy-file: p is not an absolute path");
+        let annotations = [("org.slirp.policy-file".to_owned(), "/p".to_owned())].into();
+        let failure = Options::new(&Arguments::default(), &annotations).unwrap_err().to_string();
+        assert_eq!(failure, "annotation org.slirp.policy-file is not known");
+        let missing = arguments(&["--policy-file", "/none/p"]).unwrap();
+        let options = Options::new(&missing, &BTreeMap::new()).unwrap();
+        let failure = options.policy(None).unwrap_err().to_string();
+        assert!(failure.starts_with("cannot read the policy /none/p: "), "{failure}");
     }
 }

@@ -16,8 +16,8 @@ use crate::attachment::attach::{attach, find_namespace};
 use crate::attachment::error::{Error, Kind};
 use crate::attachment::open;
 use crate::attachment::store::Candidates;
-use crate::config::Header;
 use crate::config::settings::settings;
+use crate::config::{Header, policy};
 use crate::protocol::environment::{Environment, validate_ifname};
 use crate::protocol::version::Version;
 
@@ -73,7 +73,10 @@ pub(super) fn up(
         ifname: options.ifname().to_owned(),
         ..Environment::default()
     };
-    let settings = settings(&header, &environment, id)?;
+    let mut settings = settings(&header, &environment, id)?;
+    let request = &mut settings.request;
+    let texts = options.policy(policy::of_environment()?)?;
+    request.egress = policy::checked(texts, &request.policy)?;
     attach(&settings.request, candidates)?.commit()?;
     if id.is_some() {
         log::note(&settings.request);

@@ -87,7 +87,10 @@ fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     let user_namespace = user_namespace.map_err(untold)?;
     let api = api_socket(&order.api_socket)?;
     launch::raise_descriptor_limit();
-    let builder = configured(Builder::new(tap), &request).api_socket(api);
+    let mut builder = configured(Builder::new(tap), &request).api_socket(api);
+    if let Some(policy) = request.egress_policy()? {
+        builder = builder.egress(policy);
+    }
     let running = start_confined(builder, &request, user_namespace, core::iter::empty())?;
     publish(&request, running.handle())?;
     Ok(running)
@@ -97,7 +100,8 @@ pub(super) fn api_socket(path: &Path) -> Result<ApiSocket, Error> {
     ApiSocket::bind(path).map_err(|error| Error::failed(format!("{}: {error}", path.display())))
 }
 
-/// Applies a request to the settings of an instance.
+/// Applies a request to the settings of an instance, except for the egress policy: on a shared
+/// network each member has its own.
 pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
     builder
         .plan(request.plan)

@@ -17,10 +17,10 @@ use slirp_core::internals::process::send_fd;
 use slirp_core::link::Tap;
 
 use super::child::await_answer;
-use crate::attachment::error::Error;
+use crate::attachment::error::{Error, Kind};
 use crate::attachment::frame;
 use crate::attachment::message::{
-    Device, Done, HostNetns, NetworkOrder, NetworkRequest, receive_answer,
+    Device, Done, HostNetns, Join, NetworkOrder, NetworkRequest, receive_answer,
 };
 use crate::attachment::network::{NETWORK_ARGUMENT, network_files, sweep};
 use crate::attachment::open;
@@ -67,7 +67,11 @@ impl NetworkLease {
     fn try_take(request: &Request, network: &Files, caller: &UnixStream) -> Result<Self, Error> {
         let host_netns = HostNetns::own()
             .map_err(|error| Error::failed(format!("/proc/self/ns/net: {error}")))?;
-        let join = NetworkRequest::Join { request: Box::new(request.clone()), host_netns };
+        let join = Join { request: Box::new(request.clone()), host_netns };
+        let join = match request.egress {
+            None => NetworkRequest::Join(join),
+            Some(_) => NetworkRequest::JoinUnderPolicy(join),
+        };
         // One keeper at a time, so that there is one process however many keepers start at once.
         let _lock = network.lock()?;
         for _ in 0..ATTEMPTS {
@@ -91,6 +95,17 @@ impl NetworkLease {
                 }
                 Err(Refusal::Gone(error)) => {
                     return Err(Error::failed(format!("the network has ended: {error}")));
+                }
+                Err(Refusal::Told(error))
+                    if request.egress.is_some() && is_about_a_word(&error) =>
+                {
+                    let message = format!(
+                        "the network {} is served by a process of an earlier version, which knows \
+                         no egress policy",
+                        request.network
+                    );
+                    let hint = "remove the other containers of the network first";
+                    return Err(Error::new(Kind::Unsupported, message).with_hint(Some(hint)));
                 }
                 Err(Refusal::Told(error)) => return Err(error),
             }
@@ -161,6 +176,11 @@ fn connect(network: &Files) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// Whether the process of a network did not know the word of a request: serde's words.
+fn is_about_a_word(error: &Error) -> bool {
+    error.message.contains("unknown variant")
+}
+
 /// Starts the process of a network. It is our child while we live, and is re-parented afterwards.
 fn start(
     request: &Request,
@@ -178,7 +198,8 @@ fn start(
         .spawn()
         .map_err(failed)?;
     let order = NetworkOrder {
-        request: request.clone(),
+        // The policy is the member's, not the network's.
+        request: Request { egress: None, ..request.clone() },
         host_netns,
         socket: network.socket(),
         api_socket: network.api_socket(),
@@ -230,9 +251,18 @@ mod tests {
     /// Takes a lease on a network that gives these answers, one for each connection. Also returns
     /// the number of connections.
     fn take(name: &str, answers: Answers) -> (Result<NetworkLease, Error>, usize) {
+        take_for(&example(), "join", name, answers)
+    }
+
+    fn take_for(
+        request: &Request,
+        word: &'static str,
+        name: &str,
+        answers: Answers,
+    ) -> (Result<NetworkLease, Error>, usize) {
         let scratch = Scratch::new(name);
         let files = scratch.files("a");
-        let network = network_files(&files, &example().network);
+        let network = network_files(&files, &request.network);
         let listener = UnixListener::bind(network.socket()).unwrap();
         let serving = thread::spawn(move || {
             let mut asked = 0;
@@ -241,14 +271,14 @@ mod tests {
                 asked += 1;
                 if let Some(answer) = answer {
                     let asked: Value = frame::receive(&stream).unwrap();
-                    assert_eq!(asked["execute"], "join");
+                    assert_eq!(asked["execute"], word);
                     frame::send(&stream, &answer).unwrap();
                 }
             }
             asked
         });
         let (_caller, caller) = UnixStream::pair().unwrap();
-        let taken = NetworkLease::take(&example(), &files, &caller);
+        let taken = NetworkLease::take(request, &files, &caller);
         (taken, serving.join().unwrap())
     }
 
@@ -277,6 +307,21 @@ mod tests {
             taken.unwrap_err().message,
             "the network is not understood: invalid IPv4 address syntax"
         );
+    }
+
+    #[test]
+    fn network_of_an_earlier_version_does_not_take_a_container_with_a_policy() {
+        let request = Request { egress: Some(Vec::new()), ..example() };
+        // The answer of version 0.1.0.
+        let refused = Error::failed(
+            "the request cannot be read: unknown variant `join-under-policy`, expected `join` or \
+             `settle` at line 1 column 30",
+        );
+        let answers = vec![Some(json!({ "error": refused }))];
+        let (taken, _) = take_for(&request, "join-under-policy", "older", answers);
+        let error = taken.unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported);
+        assert!(error.message.contains("of an earlier version"), "{}", error.message);
     }
 
     #[test]

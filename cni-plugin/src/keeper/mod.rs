@@ -49,6 +49,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use slirp_core::MacAddr;
+use slirp_core::egress::EgressPolicy;
 use slirp_core::internals::process::{
     ProcessFd, close_descriptors_on_exec, inherited_fd, reset_signals,
 };
@@ -230,6 +231,10 @@ fn start(
     place: Place,
 ) -> Result<(Keeper, String), Error> {
     log::start(request.log_file.as_deref())?;
+    let egress = request.egress_policy()?;
+    for warning in egress.iter().flat_map(EgressPolicy::warnings) {
+        tracing::warn!("{warning}");
+    }
     let (target, watch) = place.open(&mut request)?;
     let (backend, mac) = match &request.program {
         Some(program) => {
@@ -255,7 +260,7 @@ fn start(
         keeper: ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or_else(|| Error::failed("/proc is not readable"))?,
         engine: backend.pid().and_then(ProcessIdentity::of_pid),
-        request,
+        request: Request { egress: None, ..request },
         mac: mac.clone(),
     };
     let keeper = Keeper::new(record, files.clone(), backend, watch)

@@ -44,7 +44,9 @@ use super::log;
 use super::roster::Roster;
 use super::terms::Terms;
 use crate::attachment::error::{Error, Kind};
-use crate::attachment::message::{self, Device, Done, HostNetns, NetworkOrder, NetworkRequest};
+use crate::attachment::message::{
+    self, Device, Done, HostNetns, Join, NetworkOrder, NetworkRequest,
+};
 use crate::attachment::request::{Addresses, Request};
 
 /// Clients at one time: all members, and as many clients that are about to join.
@@ -261,7 +263,8 @@ impl Network {
     ) -> Result<Next, Error> {
         match state {
             State::New => match client.receive() {
-                Ok(Ok(NetworkRequest::Join { request, host_netns })) => {
+                Ok(Ok(NetworkRequest::Join(join) | NetworkRequest::JoinUnderPolicy(join))) => {
+                    let Join { request, host_netns } = join;
                     let addresses = self.give_addresses(number, &request, host_netns)?;
                     client.answer(Ok(addresses));
                     let request = request.with_addresses(addresses);
@@ -331,7 +334,8 @@ impl Network {
             aliases: parsed(&membership.aliases),
         };
         let (end, guard) = io::pipe().map_err(failed)?;
-        let new = NewMember { tap, member, egress: None, guard: Some(OwnedFd::from(guard)) };
+        let egress = request.egress_policy()?;
+        let new = NewMember { tap, member, egress, guard: Some(OwnedFd::from(guard)) };
         let id = self
             .handle()
             .blocking()

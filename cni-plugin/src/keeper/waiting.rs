@@ -100,7 +100,7 @@ impl Waiting {
         let door = Door::open(&files.socket())?;
         let keeper = ProcessIdentity::of_pid(std::process::id().cast_signed())
             .ok_or(io::ErrorKind::NotFound)?;
-        let request = request.clone();
+        let request = Request { egress: None, ..request.clone() };
         let (engine, mac) = (None, String::new());
         files.write_record(&Record { form: Form, request, keeper, engine, mac })?;
         Ok(Self { pid, process, door, signals })

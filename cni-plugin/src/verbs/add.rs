@@ -8,6 +8,7 @@ use super::Answer;
 use crate::attachment::attach::{Pending, attach, find_namespace};
 use crate::attachment::store::Candidates;
 use crate::config::Header;
+use crate::config::policy;
 use crate::config::settings::{Settings, settings};
 use crate::protocol::environment::Environment;
 use crate::protocol::error::CniError;
@@ -24,7 +25,9 @@ pub(super) fn add(header: &Header, environment: &Environment) -> Result<Answer, 
 
 fn try_add(header: &Header, environment: &Environment) -> Result<Answer, CniError> {
     let id = find_namespace(Path::new(&environment.netns), environment.may_be_own_netns)?;
-    let settings = settings(header, environment, Some(id))?;
+    let mut settings = settings(header, environment, Some(id))?;
+    let request = &mut settings.request;
+    request.egress = policy::checked(policy::texts(header)?, &request.policy)?;
     let mut result = match header.find("prevResult") {
         Some(value) => AttachmentResult::parse(value, header.version)?,
         None => AttachmentResult::default(),

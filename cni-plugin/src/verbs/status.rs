@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::attachment::store::Candidates;
 use crate::config::Header;
+use crate::config::policy;
 use crate::config::settings::settings;
 use crate::protocol::environment::Environment;
 use crate::protocol::error::{CniError, code};
@@ -16,6 +17,7 @@ use crate::protocol::error::{CniError, code};
 /// 50 with the missing part, 51 when containers of this network have lost their network.
 pub(super) fn status(header: &Header) -> Result<(), CniError> {
     let settings = settings(header, &Environment::default(), None)?;
+    policy::checked(policy::texts(header)?, &settings.request.policy)?;
     let unavailable = |what: String| Err(CniError::new(code::NOT_AVAILABLE, what));
     if let Some(program) = &settings.request.program {
         let is_executable = std::fs::metadata(program)

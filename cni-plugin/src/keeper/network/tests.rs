@@ -130,8 +130,8 @@ fn client_with_other_terms_is_told_why_and_hung_up_on() {
         ),
         (
             json!({ "execute": "dance" }),
-            "the request cannot be read: unknown variant `dance`, expected `join` or `settle` \
-             at line 1 column 18",
+            "the request cannot be read: unknown variant `dance`, expected one of `join`, \
+             `join-under-policy`, `settle` at line 1 column 18",
         ),
         (
             json!(7),

@@ -59,6 +59,7 @@ fn lines(failure: &RunFailure) -> (String, &'static [&'static str]) {
         | RunFailure::Signals(_)
         | RunFailure::Watch(_)
         | RunFailure::Forward(_)
+        | RunFailure::Egress(_)
         | RunFailure::Run(_) => (failure.to_string(), &[]),
     }
 }

@@ -11,12 +11,13 @@ mod progress;
 mod values;
 mod version;
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use crate::console::{self, eprint_bytes, eprint_line, print, print_line};
 use crate::options::{Options, Target};
-use crate::{log, run};
+use crate::{egress, log, run};
 use args::{ArgumentError, Command};
 
 /// Carries out a command line. The first argument is the name by which the program was called.
@@ -29,7 +30,10 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match parsed.command {
         Ok(Command::Help) => finish(&args::usage(&program)),
         Ok(Command::Version) => finish(version::TEXT.as_bytes()),
-        Ok(Command::Run(target, options)) => connect(&target, &options),
+        Ok(Command::Run(target, mut options)) => {
+            options.egress.variable = env::var_os(egress::VARIABLE);
+            connect(&target, &options)
+        }
         Err(error) => refuse(&program, &error),
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slirp_core::MacAddr;
 use slirp_core::config::SearchDomain;
+use slirp_core::egress::{EgressPolicy, RuleErrors};
 use slirp_core::instance::MTU_MAX;
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use tracing_subscriber::filter::LevelFilter;
@@ -60,6 +61,12 @@ pub(crate) enum ValueError {
     /// The value of `--busy-poll`.
     #[error("invalid --busy-poll: {0} (expected microseconds, 0 to {MAX_BUSY_POLL})")]
     BusyPoll(String),
+    /// The value of `--allow`, `--deny` or `--ask`.
+    #[error(transparent)]
+    Rule(#[from] RuleErrors),
+    /// The value of `--policy-mode`.
+    #[error("invalid --policy-mode: {0} (expected enforce or audit)")]
+    PolicyMode(String),
     /// The value of `--publish`.
     #[error("invalid --publish: {0} ({1})")]
     Publish(String, PublishError),
@@ -157,6 +164,16 @@ pub(crate) fn log_level(text: &OsStr) -> Result<LevelFilter, ValueError> {
         b"trace" => LevelFilter::TRACE,
         _ => return Err(ValueError::LogLevel(text.display().to_string())),
     })
+}
+
+/// The value of `--policy-mode`, as a policy that says nothing else.
+pub(crate) fn policy_mode(value: &OsStr) -> Result<EgressPolicy, ValueError> {
+    let setting = match value.as_bytes() {
+        b"enforce" => "set mode enforce",
+        b"audit" => "set mode audit",
+        _ => return Err(ValueError::PolicyMode(value.display().to_string())),
+    };
+    Ok(EgressPolicy::from_entry("cli", 1, "--policy-mode", setting)?)
 }
 
 /// Microseconds, 0..=1000.

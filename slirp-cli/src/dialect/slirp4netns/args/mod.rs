@@ -19,6 +19,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use nix::unistd::{AccessFlags, access};
+use slirp_core::egress::{Action, EgressPolicy};
 use slirp_core::instance::OutboundAddresses;
 use slirp_core::plan::Ipv6Plan;
 
@@ -100,6 +101,8 @@ struct Line {
     netns_type: Option<NetnsType>,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
+    /// How many rules there were so far.
+    rules: u32,
 }
 
 impl Line {
@@ -191,6 +194,11 @@ impl Line {
             OptionId::Pcap => options.pcap = Some(PathBuf::from(value)),
             OptionId::ExitWithNetns => options.exit_with_netns = true,
             OptionId::BusyPoll => options.busy_poll = values::busy_poll(&value)?,
+            OptionId::Allow => self.rule(Action::Allow, &value)?,
+            OptionId::Deny => self.rule(Action::Deny, &value)?,
+            OptionId::Ask => self.rule(Action::Ask, &value)?,
+            OptionId::Policy => options.egress.files.push(PathBuf::from(value)),
+            OptionId::PolicyMode => options.egress.rules.push(values::policy_mode(&value)?),
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             OptionId::OutboundAddr => {
@@ -203,6 +211,15 @@ impl Line {
             }
         }
         Ok(None)
+    }
+
+    /// Takes a rule of `--allow`, `--deny` or `--ask`.
+    fn rule(&mut self, action: Action, value: &OsStr) -> Result<(), ValueError> {
+        self.rules += 1;
+        // What is no UTF-8 is no rule either; let the parser reject it.
+        let rule = EgressPolicy::from_option(action, &value.to_string_lossy(), self.rules)?;
+        self.options.egress.rules.push(rule);
+        Ok(())
     }
 
     /// The checks at the end of the line.

@@ -129,6 +129,16 @@ options! {
         "exit when the process PID has ended, or PATH is gone";
     BusyPoll: Ours, "busy-poll" = "USEC",
         "poll for events this long before sleeping (default=20, max=1000, 0: never)";
+    Allow: Ours, "allow" = "RULE",
+        "let the guest go there, and nowhere else that no rule allows (repeatable)";
+    Deny: Ours, "deny" = "RULE",
+        "keep the guest away from there, whatever else is allowed (repeatable)";
+    Ask: Ours, "ask" = "RULE",
+        "have somebody decide whether the guest may go there (repeatable)";
+    Policy: Ours, "policy" = "FILE",
+        "read rules from a file (repeatable; $SLIRP_POLICY names one more)";
+    PolicyMode: Ours, "policy-mode" = "MODE",
+        "obey the rules or only tell of them ([enforce|audit], default=enforce)";
 }
 
 /// The width of the left column of `--help`: descriptions start in the column after it.
@@ -248,6 +258,9 @@ mod tests {
             ("s", "search-domain"),
             ("l", "log-level"),
             ("b", "busy-poll"),
+            ("al", "allow"),
+            ("as", "ask"),
+            ("de", "deny"),
             ("outbound-addr", "outbound-addr"),
         ] {
             assert_eq!(found(name), [long], "--{name}");

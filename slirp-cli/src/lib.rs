@@ -1,0 +1,45 @@
+//! What the programs of this workspace do for the person or the program that calls them.
+//!
+//! `slirp4netns` is a thin program of this package, `slirp` is one of `slirp-cni`; both call the
+//! functions below. They are no interface for others: that is `slirp-core`, in which everything is
+//! that touches a packet.
+//!
+//! ```text
+//!  dialect/slirp4netns   argv to options, and all texts
+//!  tool                  words of the program `slirp`
+//!  run                   the order of start and end
+//!  guest checks          what connects the guest; what else a start needs of the host
+//!  lifetime inherited    what ends a run; descriptors that the caller handed over
+//!  egress                the policy of all doors: options, files, environment
+//!  options publish       values: what is to be done
+//!  milestone failure     values: what has happened, why a run failed
+//!  console log           stdout, stderr
+//! ```
+
+#![doc(hidden)]
+
+mod checks;
+mod console;
+mod dialect;
+mod egress;
+mod failure;
+mod guest;
+mod inherited;
+mod lifetime;
+mod log;
+mod milestone;
+mod options;
+mod publish;
+mod run;
+mod tool;
+
+use std::env;
+use std::process::ExitCode;
+
+pub use tool::nearest::nearest;
+pub use tool::policy::main as policy;
+
+/// The program `slirp4netns`.
+pub fn slirp4netns() -> ExitCode {
+    dialect::slirp4netns::main(env::args_os())
+}

@@ -1,0 +1,5 @@
+//! Words of the program `slirp`.
+
+pub(crate) mod nearest;
+pub(crate) mod policy;
+mod target;
