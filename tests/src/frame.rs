@@ -75,14 +75,22 @@ def icmp6(source, destination, kind, code, rest):
 /// # Panics
 /// When it fails, or the kernel lets hardly any frame through.
 pub fn inject(world: &World, body: &str) -> String {
-    let program = format!("{PRELUDE}\n{body}\nprint(sent)\n");
-    let output = world.guest.exec(&["/usr/bin/python3", "-c", &program]);
-    assert!(output.status.success(), "{}", output.stderr);
-    let (said, sent) =
-        output.stdout.trim_end().rsplit_once('\n').unwrap_or(("", output.stdout.trim_end()));
+    let said = send_frames(world, &format!("{body}\nprint(sent)"));
+    let (said, sent) = said.trim_end().rsplit_once('\n').unwrap_or(("", said.trim_end()));
     let sent: u32 = sent.parse().expect("the last line is a number");
     assert!(sent > 100, "only {sent} frames were taken");
     said.to_owned()
+}
+
+/// The same for a program that sends a few frames.
+///
+/// # Panics
+/// When it fails.
+pub fn send_frames(world: &World, body: &str) -> String {
+    let program = format!("{PRELUDE}\n{body}\n");
+    let output = world.guest.exec(&["/usr/bin/python3", "-c", &program]);
+    assert!(output.status.success(), "{}", output.stderr);
+    output.stdout
 }
 
 /// A raw socket in `namespace` whose packets start with their own IPv4 header.

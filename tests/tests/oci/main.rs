@@ -1,5 +1,6 @@
 //! The OCI hook under the real runtimes, runc and crun.
 
 mod hook;
+mod policy;
 mod two_stages;
 mod walk;

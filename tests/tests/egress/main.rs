@@ -1,0 +1,14 @@
+//! Guests under an egress policy, and their ways around it.
+//!
+//! What each test asserts is what arrived outside, besides what the guest is told and how soon.
+
+mod addresses;
+mod clients;
+mod everyday;
+mod first_bytes;
+mod hello;
+mod lookups;
+mod members;
+mod policies;
+mod scene;
+mod segments;
