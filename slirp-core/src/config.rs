@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::egress::EgressPolicy;
 use crate::plan::AddressPlan;
 pub use crate::service::search_domain::SearchDomain;
+pub use crate::switches::Policy;
 
 /// Configuration of one stack.
 #[derive(Clone, Debug)]
@@ -55,23 +56,6 @@ impl Default for StackConfig {
             timeouts: Timeouts::default(),
             seed: 0,
         }
-    }
-}
-
-/// What a guest may reach; [`policy`](crate::policy) judges by it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Policy {
-    /// Whether the gateway address stands for the host's loopback, and loopback addresses that the
-    /// guest spells out are passed on (default true).
-    pub allow_host_loopback: bool,
-    /// Whether the DNS address answers queries (default true).
-    pub dns_service: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { allow_host_loopback: true, dns_service: true }
     }
 }
 

@@ -182,6 +182,7 @@ mod nat;
 pub mod netns;
 pub mod plan;
 pub mod policy;
+mod protocol;
 mod rng;
 #[cfg(feature = "host")]
 pub mod sandbox;
@@ -190,6 +191,7 @@ mod share;
 pub mod stack;
 pub mod stats;
 mod switch;
+mod switches;
 #[cfg(feature = "host")]
 mod sys;
 mod tcp;

@@ -10,18 +10,7 @@ pub use crate::config::Policy;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::nat::{self, Translation};
-
-/// The protocol that asks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP or ICMPv6 echo; its "port" is not looked at.
-    Echo,
-}
+pub use crate::protocol::Protocol;
 
 /// Where TCP and UDP of the guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

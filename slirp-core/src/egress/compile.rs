@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::quality::FixedState;
 
-use super::evaluation::Place;
 use super::name::Name;
 use super::ports::{ALL_PORTS, Access, Entry, Kind, Said, both};
 use super::rule::{
@@ -16,6 +15,7 @@ use super::rule::{
     RuleProtocol,
 };
 use super::sets;
+use super::sets::Place;
 
 /// All rules of a policy.
 #[derive(Debug)]

@@ -9,29 +9,15 @@
 //! first bytes always have to name a host (443, 80) one allowed name lets the flow through, and the
 //! first bytes decide. Elsewhere the strictest of all names holds.
 
-use core::net::IpAddr;
-
 use super::compile::{Compiled, NameClass, Tally};
 use super::ports::{Access, Kind, Said, both};
 use super::rule::{Action, AddressSet, Verify};
-use super::sets::{Fitness, Sets};
+use super::sets::{Fitness, Place};
 use super::verdict::{Cause, Verification};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
-
-/// A destination, as far as rules are about it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    /// `None` for an address about which no rule says anything but by its sets.
-    pub(super) address: Option<IpAddr>,
-    pub(super) sets: Sets,
-    /// Other addresses that stand for it alone.
-    pub(super) spellings: &'a [IpAddr],
-    /// Whether names count here.
-    pub(super) fitness: Fitness,
-}
 
 /// What the rules make of a flow.
 #[derive(Clone, Copy, Debug)]

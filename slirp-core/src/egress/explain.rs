@@ -5,16 +5,17 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::evaluation::{Outcome, Place};
+use super::evaluation::Outcome;
 use super::judge::{Judge, JudgeConfig};
 use super::name::Name;
 use super::policy::EgressPolicy;
 use super::ports::Said;
 use super::rule::{Action, EgressRule, Source};
+use super::sets::Place;
 use super::sets::{ALL, Fitness, Sets};
 use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
 use crate::plan::{Ipv6Plan, SlirpNetwork};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::time::Instant;
 
 /// What a guest or a client may want to do.

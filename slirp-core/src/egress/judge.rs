@@ -8,16 +8,17 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::bindings::Bindings;
-use super::evaluation::{Outcome, Place};
+use super::evaluation::Outcome;
 use super::name::Name;
 use super::policy::EgressPolicy;
 use super::ports::{Kind, Said};
 use super::rule::{Action, Mode, Prefix};
+use super::sets::Place;
 use super::sets::{Fitness, Sets, embedded};
 use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
 use super::verifier::Denial;
 use crate::nat::DNS_PORT;
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::time::Instant;
 
 /// Addresses that stand for names that are asked about, if the policy gives none.

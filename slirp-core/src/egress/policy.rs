@@ -17,7 +17,7 @@ use super::rule::{
 };
 use super::warning::{RuleWarning, RuleWarningKind};
 use super::{parse, text};
-use crate::policy::Policy;
+use crate::switches::Policy;
 
 /// A policy; cloning it is cheap. Without rules it denies everything.
 ///

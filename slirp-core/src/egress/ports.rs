@@ -6,7 +6,7 @@
 use core::cmp::Ordering;
 
 use super::rule::{Action, PortRange, Verify};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 
 /// What the rules say where they say something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -260,3 +260,15 @@ impl Fitness {
 fn is_benchmark(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(v4) if matches!(v4.octets(), [198, 18 | 19, ..]))
 }
+
+/// A destination, as far as rules are about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// `None` for an address about which no rule says anything but by its sets.
+    pub(super) address: Option<IpAddr>,
+    pub(super) sets: Sets,
+    /// Other addresses that stand for it alone.
+    pub(super) spellings: &'a [IpAddr],
+    /// Whether names count here.
+    pub(super) fitness: Fitness,
+}

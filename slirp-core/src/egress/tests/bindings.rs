@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::super::judge::{Judge, JudgeConfig};
 use super::super::verdict::FlowVerdict;
 use super::{at, ip, judge, name, policy, socket};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::time::Instant;
 
 fn is_open(judge: &Judge, address: &str, seconds: u64) -> bool {

@@ -11,7 +11,7 @@ use super::judge::{Judge, JudgeConfig};
 use super::name::Name;
 use super::policy::EgressPolicy;
 use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::time::Instant;
 
 pub(super) const GATEWAY: &str = "10.0.2.2";

@@ -11,7 +11,7 @@ use super::super::rule::Action;
 use super::super::verdict::{Cause, FlowVerdict, NameVerdict};
 use super::reference::{Reference, strictness};
 use super::{GATEWAY, at, ip, name, policy};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::rng::Rng;
 use crate::time::Instant;
 

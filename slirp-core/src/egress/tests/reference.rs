@@ -14,7 +14,7 @@ use super::super::rule::{
 use super::super::sets::embedded;
 use super::super::verdict::{NameVerdict, Verification};
 use super::{GATEWAY, ip};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 
 /// The members of each set, range by range.
 const NETWORKS: [(AddressSet, &[&str]); 5] = [

@@ -8,7 +8,7 @@ use super::super::rule::Action;
 use super::super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
 use super::reference::Reference;
 use super::{at, ip, judge, name, socket};
-use crate::policy::Protocol;
+use crate::protocol::Protocol;
 use crate::time::Instant;
 
 const VECTORS: &str = include_str!("vectors.txt");
