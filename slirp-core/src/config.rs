@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use crate::egress::EgressPolicy;
 use crate::plan::AddressPlan;
+use crate::rates::Rates;
 pub use crate::service::search_domain::SearchDomain;
 pub use crate::switches::Policy;
 
@@ -26,6 +27,8 @@ pub struct StackConfig {
     /// (default `None`: all of them). On a shared network it holds for the members that have no
     /// policy of their own.
     pub egress: Option<EgressPolicy>,
+    /// How fast the guest may send and receive.
+    pub rates: Rates,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
     pub mtu: u16,
     /// Domains in which the guest looks up short names; told over DHCP and DHCPv6 to clients that
@@ -49,6 +52,7 @@ impl Default for StackConfig {
             policy: Policy::default(),
             is_shared: false,
             egress: None,
+            rates: Rates::default(),
             mtu: 1500,
             search_domains: Vec::new(),
             offload: Offload::default(),

@@ -13,7 +13,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::discard::DiscardReason;
-use crate::egress::Cause;
+use crate::egress::{Action, Cause, Name, Source};
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
@@ -98,6 +98,18 @@ pub enum Event {
         age: Duration,
         /// Its payload both ways.
         traffic: Traffic,
+    },
+    /// An egress policy has judged something that a guest or a remote began, before it became a
+    /// flow.
+    Judged(Box<Judgement>),
+    /// An egress policy has judged the name in the first bytes of a connection.
+    Verified {
+        /// The flow.
+        flow: FlowId,
+        /// What was read there; `None` if there was no name.
+        claim: Option<Claim>,
+        /// What the policy makes of it.
+        judgement: Box<Judgement>,
     },
     /// A guest asked the DNS service.
     Asked {
@@ -331,6 +343,42 @@ impl Lookup {
             Self::Unfit => "unfit",
         }
     }
+}
+
+/// What an egress policy makes of a flow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Judgement {
+    /// Who wants to talk to whom.
+    pub ends: Ends,
+    /// The member of a shared network that is judged.
+    pub member: Option<MemberId>,
+    /// The remote on the host's side; a client of a published port as the host sees it.
+    pub reached: SocketAddr,
+    /// Whether a remote begins it, through a published port.
+    pub is_inbound: bool,
+    /// What the rules say.
+    pub action: Action,
+    /// Why.
+    pub cause: Cause,
+    /// The rule that decided, if one did.
+    pub rule: Option<Source>,
+    /// Whether the guest has to obey; not in audit mode.
+    pub is_enforced: bool,
+    /// Names that the guest has learned for the remote's address, at most [`NAMES_TOLD`].
+    pub names: Vec<Name>,
+}
+
+/// Names of one address that a [`Judgement`] tells at most.
+pub const NAMES_TOLD: usize = 4;
+
+/// A name in first bytes, and where it stood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// In a TLS ClientHello (RFC 6066 section 3).
+    Sni(Name),
+    /// In an HTTP request.
+    Host(Name),
 }
 
 /// What a discarded packet says of itself.

@@ -183,6 +183,7 @@ pub mod netns;
 pub mod plan;
 pub mod policy;
 mod protocol;
+mod rates;
 mod rng;
 #[cfg(feature = "host")]
 pub mod sandbox;
@@ -204,6 +205,7 @@ pub use flow::{FlowState, FlowSummary, HostStream, Transfer};
 #[cfg(feature = "host")]
 pub use host::{dns, link};
 pub use mac::MacAddr;
+pub use rates::{Rate, Rates};
 pub use traffic::Traffic;
 
 /// The program in README.md compiles.

@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "sockets and files live on this side")]
 
+pub(crate) mod metrics;
 pub(crate) mod protocol;
 pub(crate) mod reply;
 pub(crate) mod server;
+pub(crate) mod socket;

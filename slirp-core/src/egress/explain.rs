@@ -121,7 +121,7 @@ impl Judge {
                 if !names.is_empty() {
                     steps.push(format!("it was given for {}", names.join(", ")));
                 }
-                let verdict = self.on_flow(protocol, reached, reached, now);
+                let verdict = self.on_flow(protocol, reached, reached, now).verdict;
                 let explanation = self.explain_outcome(outcome, &mut steps);
                 if verdict == FlowVerdict::Resolver {
                     let mut steps = explanation.steps;

@@ -15,7 +15,7 @@ use super::ports::{Kind, Said};
 use super::rule::{Action, Mode, Prefix};
 use super::sets::Place;
 use super::sets::{Fitness, Sets, embedded};
-use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
+use super::verdict::{Cause, FlowVerdict, Judged, NameVerdict, Verification};
 use super::verifier::Denial;
 use crate::nat::DNS_PORT;
 use crate::protocol::Protocol;
@@ -84,20 +84,20 @@ impl Judge {
         written: SocketAddr,
         reached: SocketAddr,
         now: Instant,
-    ) -> FlowVerdict {
+    ) -> Judged {
         let outcome = self.outcome(protocol, written.ip(), reached, now);
-        match outcome.action {
-            Action::Allow => {
-                FlowVerdict::Pass { verify: self.verify(outcome), cause: outcome.cause }
-            }
+        let Outcome { action, cause, said, .. } = outcome;
+        let verdict = match action {
+            Action::Allow => FlowVerdict::Pass { verify: self.verify(outcome) },
             Action::Ask | Action::Deny if self.leads_to_resolver(protocol, reached, outcome) => {
                 FlowVerdict::Resolver
             }
             Action::Ask | Action::Deny if self.is_audit() && !outcome.is_protected => {
-                FlowVerdict::Pass { verify: Verification::None, cause: outcome.cause }
+                FlowVerdict::Pass { verify: Verification::None }
             }
-            Action::Ask | Action::Deny => FlowVerdict::Refuse(outcome.cause),
-        }
+            Action::Ask | Action::Deny => FlowVerdict::Refuse(cause),
+        };
+        Judged { verdict, action, cause, rule: said.map(|said| said.rule) }
     }
 
     fn verify(&self, outcome: Outcome) -> Verification {

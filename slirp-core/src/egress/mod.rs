@@ -18,8 +18,10 @@
 //! | `bindings` | the addresses that the DNS has tied to names |
 //! | `judge` | `Judge`, one per guest: the verdicts |
 //! | `verdict` | verdicts, and their causes |
+//! | `approval` | questions about flows, and decisions |
 //! | `verifier` | names in the first bytes of a connection: TLS and HTTP/1 |
 
+mod approval;
 mod bindings;
 mod compile;
 mod draft;
@@ -40,6 +42,7 @@ pub(crate) mod verdict;
 pub(crate) mod verifier;
 mod warning;
 
+pub use approval::{DecideError, Decided, Decision, PendingQuestion, QuestionId, Scope, Subject};
 pub use draft::TEXT_CAP;
 pub use error::{Excerpt, RuleError, RuleErrorKind, RuleErrors};
 pub use explain::{Destination, Explanation};
@@ -51,6 +54,6 @@ pub use rule::{
     RuleDestination, RuleProtocol, Settings, Source, Verify,
 };
 pub use verdict::Cause;
-pub(crate) use verdict::{FlowVerdict, NameVerdict, Verification};
+pub(crate) use verdict::{FlowVerdict, Judged, NameVerdict, Verification};
 pub(crate) use verifier::{Ask, Peek, Verifier};
 pub use warning::{RuleWarning, RuleWarningKind};

@@ -27,6 +27,15 @@ pub enum Action {
 impl Action {
     pub(super) const WORDS: [(&str, Self); 3] =
         [("allow", Self::Allow), ("ask", Self::Ask), ("deny", Self::Deny)];
+
+    /// The word for it, as rules and events have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ask => "ask",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// Who opens what the rule is about.

@@ -2,6 +2,8 @@
 //!
 //! Owns the words that logs, events and explanations use.
 
+use super::rule::Action;
+
 /// Why something was allowed or refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -64,11 +66,23 @@ impl Cause {
     }
 }
 
-/// What the judge says about a flow at its first packet.
+/// What the judge says about a flow at its first packet, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Judged {
+    /// What is to be done.
+    pub(crate) verdict: FlowVerdict,
+    /// What the rules say. A flow that passes although it is not allowed does so in audit mode.
+    pub(crate) action: Action,
+    pub(crate) cause: Cause,
+    /// The number of the rule that decided, if one did.
+    pub(crate) rule: Option<u32>,
+}
+
+/// What becomes of a flow at its first packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FlowVerdict {
-    /// It may go on, for this cause; its first bytes are to be looked at as `verify` says.
-    Pass { verify: Verification, cause: Cause },
+    /// It may go on; its first bytes are to be looked at as `verify` says.
+    Pass { verify: Verification },
     /// It is led to the DNS service.
     Resolver,
     /// It is refused.

@@ -9,7 +9,9 @@
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
 pub(crate) mod addresses;
+pub(crate) mod audit;
 pub mod dns;
+pub(crate) mod events;
 pub(crate) mod forward;
 pub(crate) mod handle;
 pub mod link;

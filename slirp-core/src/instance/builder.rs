@@ -14,9 +14,12 @@ use tokio::task::JoinSet;
 use super::resources::HostResources;
 use super::running::Instance;
 use crate::config::{Limits, StackConfig, Timeouts};
+use crate::control::metrics::MetricsSocket;
 use crate::control::server::ApiSocket;
+use crate::control::socket::ControlSocket;
 use crate::egress::EgressPolicy;
 use crate::host::addresses::HostAddresses;
+use crate::host::audit::AuditLog;
 use crate::host::dns::{self, DnsConfig};
 use crate::host::forward::{ForwardError, OpenForwards};
 use crate::host::handle::Handle;
@@ -27,6 +30,7 @@ use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
+use crate::rates::Rates;
 use crate::stack::Stack;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
@@ -78,6 +82,9 @@ pub struct Builder {
     dns: DnsConfig,
     outbound: OutboundAddresses,
     api: Option<ApiSocket>,
+    audit: Option<AuditLog>,
+    control: Option<ControlSocket>,
+    metrics: Option<MetricsSocket>,
     outside: Option<Outside>,
     assumed_guest: Option<AssumedGuest>,
     forwards: OpenForwards,
@@ -103,6 +110,9 @@ impl Builder {
             dns: DnsConfig::default(),
             outbound: OutboundAddresses::default(),
             api: None,
+            audit: None,
+            control: None,
+            metrics: None,
             outside: None,
             assumed_guest: None,
             forwards: OpenForwards::default(),
@@ -140,6 +150,36 @@ impl Builder {
     #[must_use]
     pub fn egress(mut self, policy: EgressPolicy) -> Self {
         self.config.egress = Some(policy);
+        self
+    }
+
+    /// How fast the guest may send and receive (default: as fast as it can). On a shared network
+    /// it holds for each member that has no limits of its own. [`Handle::set_rates`] exchanges it.
+    #[must_use]
+    pub fn rates(mut self, rates: Rates) -> Self {
+        self.config.rates = rates;
+        self
+    }
+
+    /// Writes down what the egress policy decides (default: nothing).
+    #[must_use]
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
+    /// Serves requests on a control socket (default none). Its file is removed when the instance
+    /// ends.
+    #[must_use]
+    pub fn control(mut self, socket: ControlSocket) -> Self {
+        self.control = Some(socket);
+        self
+    }
+
+    /// Serves metrics on a socket (default none). Its file is removed when the instance ends.
+    #[must_use]
+    pub fn metrics(mut self, socket: MetricsSocket) -> Self {
+        self.metrics = Some(socket);
         self
     }
 

@@ -38,10 +38,13 @@ pub use calls::{member_system_calls, system_calls};
 pub use running::Instance;
 
 pub use crate::Traffic;
+pub use crate::control::metrics::MetricsSocket;
 pub use crate::control::server::ApiSocket;
+pub use crate::control::socket::ControlSocket;
 pub use crate::event::ForwardId;
 #[doc(no_inline)]
 pub use crate::flow::{FlowState, FlowSummary};
+pub use crate::host::audit::{AuditLevel, AuditLog};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
 #[doc(no_inline)]

@@ -10,7 +10,7 @@ use crate::time::Instant;
 
 fn is_open(judge: &Judge, address: &str, seconds: u64) -> bool {
     let reached = SocketAddr::new(ip(address), 443);
-    match judge.on_flow(Protocol::Tcp, reached, reached, at(seconds)) {
+    match judge.on_flow(Protocol::Tcp, reached, reached, at(seconds)).verdict {
         FlowVerdict::Pass { .. } => true,
         FlowVerdict::Resolver | FlowVerdict::Refuse(_) => false,
     }

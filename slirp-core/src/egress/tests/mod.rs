@@ -10,6 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 use super::judge::{Judge, JudgeConfig};
 use super::name::Name;
 use super::policy::EgressPolicy;
+use super::rule::Action;
 use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
 use crate::protocol::Protocol;
 use crate::time::Instant;
@@ -47,14 +48,15 @@ fn audit_lets_all_pass_but_what_is_protected() {
         judge("set mode audit\nallow a.example\ndeny 203.0.113.9\nallow in 10.0.0.1:80");
     let flow = |judge: &Judge, reached: &str| {
         let reached = socket(reached);
-        judge.on_flow(Protocol::Tcp, reached, reached, at(0))
+        let judged = judge.on_flow(Protocol::Tcp, reached, reached, at(0));
+        (judged.verdict, judged.action, judged.cause)
     };
-    let passes = |cause| FlowVerdict::Pass { verify: Verification::None, cause };
-    assert_eq!(flow(&judge, "203.0.113.9:443"), passes(Cause::Rule));
-    assert_eq!(flow(&judge, "203.0.113.1:443"), passes(Cause::NoName));
-    assert_eq!(flow(&judge, "203.0.113.1:53"), FlowVerdict::Resolver);
+    let passed = FlowVerdict::Pass { verify: Verification::None };
+    assert_eq!(flow(&judge, "203.0.113.9:443"), (passed, Action::Deny, Cause::Rule));
+    assert_eq!(flow(&judge, "203.0.113.1:443"), (passed, Action::Deny, Cause::NoName));
+    assert_eq!(flow(&judge, "203.0.113.1:53").0, FlowVerdict::Resolver);
     for protected in ["127.0.0.1:80", "169.254.169.254:80", "[64:ff9b::7f00:1]:80"] {
-        assert_eq!(flow(&judge, protected), FlowVerdict::Refuse(Cause::Protected));
+        assert_eq!(flow(&judge, protected).0, FlowVerdict::Refuse(Cause::Protected));
     }
     assert_eq!(judge.on_lookup(&name("b.test"), at(0)), NameVerdict::Ask);
     assert!(judge.on_answer(&name("b.test"), &[], &[(ip("203.0.113.1"), 60)], at(0)));

@@ -168,10 +168,16 @@ fn guest(rules: &[String], default: &str, seed: u64) -> (Judge, Reference) {
     (judge, reference)
 }
 
+/// The verdict and its cause. Of several rules that say the same, any may be named.
+fn said(judge: &Judge, protocol: Protocol, reached: SocketAddr) -> (FlowVerdict, Action, Cause) {
+    let judged = judge.on_flow(protocol, reached, reached, at(1));
+    (judged.verdict, judged.action, judged.cause)
+}
+
 /// The verdict in an order: the stricter, the greater.
 fn verdict(judge: &Judge, protocol: Protocol, reached: SocketAddr) -> (Action, u8) {
-    match judge.on_flow(protocol, reached, reached, at(1)) {
-        FlowVerdict::Pass { verify, .. } => (Action::Allow, strictness(verify)),
+    match judge.on_flow(protocol, reached, reached, at(1)).verdict {
+        FlowVerdict::Pass { verify } => (Action::Allow, strictness(verify)),
         FlowVerdict::Refuse(Cause::NoApprover) => (Action::Ask, 0),
         FlowVerdict::Refuse(_) => (Action::Deny, 0),
         FlowVerdict::Resolver => {
@@ -233,8 +239,8 @@ proptest! {
         let (other, _) = guest(&shuffled, default, seed);
         for (protocol, reached) in flows() {
             prop_assert_eq!(
-                judge.on_flow(protocol, reached, reached, at(1)),
-                other.on_flow(protocol, reached, reached, at(1)),
+                said(&judge, protocol, reached),
+                said(&other, protocol, reached),
                 "{:?} {}", protocol, reached
             );
         }

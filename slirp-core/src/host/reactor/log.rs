@@ -82,6 +82,8 @@ fn write(event: Event) {
                 flow, protocol, %guest, %remote, reason, ?age, to_guest, to_host, "flow closed"
             );
         }
+        // What a policy refuses is a flow refused, too.
+        Event::Judged(_) | Event::Verified { .. } => {}
         Event::Asked { query, origin, member, question } => {
             let (guest, flow, transport) = source_of(&origin);
             let (query, member) = (query.0, member.map(|member| member.0));

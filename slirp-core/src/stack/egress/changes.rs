@@ -170,11 +170,12 @@ impl Stack {
             return true;
         };
         let is_resolver = self.dns.stream(id).is_some();
-        let verify = match egress.on_flow(holder, key.protocol, key.remote, reached, now) {
+        let judged = egress.on_flow(holder, key.protocol, key.remote, reached, now);
+        let verify = match judged.verdict {
             FlowVerdict::Refuse(_) => return false,
             FlowVerdict::Pass { .. } if is_resolver => return true,
             FlowVerdict::Resolver => return is_resolver,
-            FlowVerdict::Pass { verify, .. } => verify,
+            FlowVerdict::Pass { verify } => verify,
         };
         egress.note_passed(holder, &mut entry.meta, reached, now);
         if verify == Verification::None || entry.meta.traffic.from_guest == 0 {

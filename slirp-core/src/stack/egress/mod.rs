@@ -30,7 +30,8 @@ use super::Stack;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::egress::{
-    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Name, Verification, Verifier,
+    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Judged, Name, Verification,
+    Verifier,
 };
 use crate::event::{FlowId, HostAction, Origin};
 use crate::flow::Flow;
@@ -134,8 +135,13 @@ impl Egress {
         written: SocketAddr,
         reached: SocketAddr,
         now: Instant,
-    ) -> FlowVerdict {
-        let unjudged = FlowVerdict::Pass { verify: Verification::None, cause: Cause::Default };
+    ) -> Judged {
+        let unjudged = Judged {
+            verdict: FlowVerdict::Pass { verify: Verification::None },
+            action: Action::Allow,
+            cause: Cause::Default,
+            rule: None,
+        };
         self.judge(holder).map_or(unjudged, |judge| judge.on_flow(protocol, written, reached, now))
     }
 
@@ -248,8 +254,8 @@ impl Stack {
         {
             return passed;
         }
-        match egress.on_flow(holder, ends.protocol, ends.remote, reached, now) {
-            FlowVerdict::Pass { verify, .. } => Ok((Target::Host(reached), verify)),
+        match egress.on_flow(holder, ends.protocol, ends.remote, reached, now).verdict {
+            FlowVerdict::Pass { verify } => Ok((Target::Host(reached), verify)),
             FlowVerdict::Resolver => Ok((Target::Resolver, Verification::None)),
             FlowVerdict::Refuse(cause) => {
                 let is_told = match ends.protocol {
@@ -300,7 +306,7 @@ impl Stack {
         let holder = meta.permit.holder;
         egress.has_passed(holder, meta, remote)
             || matches!(
-                egress.on_flow(holder, meta.key.protocol, seen, remote, now),
+                egress.on_flow(holder, meta.key.protocol, seen, remote, now).verdict,
                 FlowVerdict::Pass { .. }
             )
     }

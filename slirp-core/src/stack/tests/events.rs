@@ -61,6 +61,8 @@ fn endings(ladder: &mut Ladder) -> Vec<Ending> {
         | Event::Unsent { .. }
         | Event::Asked { .. }
         | Event::Answered { .. }
+        | Event::Judged(_)
+        | Event::Verified { .. }
         | Event::Discarded { .. } => None,
     };
     events(ladder).into_iter().filter_map(closed).collect()

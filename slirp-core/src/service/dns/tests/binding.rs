@@ -137,7 +137,7 @@ fn answer_binds_for_the_guest_that_asked() {
         .unwrap();
     let to = "203.0.113.7:443".parse().unwrap();
     let verdicts = judges.each_mut().map(|(_, judge)| {
-        matches!(judge.on_flow(Protocol::Tcp, to, to, NOW), FlowVerdict::Pass { .. })
+        matches!(judge.on_flow(Protocol::Tcp, to, to, NOW).verdict, FlowVerdict::Pass { .. })
     });
     assert_eq!(verdicts, [true, false]);
 }

@@ -106,7 +106,7 @@ impl Guest {
     }
 
     pub(super) fn connect_at(&mut self, to: SocketAddr, now: Instant) -> Result<(), Cause> {
-        match self.judge.on_flow(Protocol::Tcp, to, to, now) {
+        match self.judge.on_flow(Protocol::Tcp, to, to, now).verdict {
             FlowVerdict::Pass { .. } => Ok(()),
             FlowVerdict::Refuse(cause) => Err(cause),
             FlowVerdict::Resolver => panic!("{to} is no resolver"),

@@ -130,6 +130,8 @@ fn refusals(ladder: &mut Ladder) -> Vec<(Ends, Refusal)> {
             | Event::Closed { .. }
             | Event::Asked { .. }
             | Event::Answered { .. }
+            | Event::Judged(_)
+            | Event::Verified { .. }
             | Event::Discarded { .. } => None,
         })
         .collect()

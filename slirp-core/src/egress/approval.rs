@@ -1,0 +1,104 @@
+//! Questions about flows that the policy wants asked about, and what people decide.
+//!
+//! Owns plain values. Which flows wait for which question is kept by the judge and the stack; who
+//! may decide is left to the host side.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use super::name::Name;
+use super::rule::{Action, EgressRule, Source};
+use crate::member::MemberId;
+use crate::protocol::Protocol;
+
+/// Identifier of one question; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QuestionId(pub u64);
+
+/// What a question is about.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Subject {
+    /// A name, which nobody has looked up yet.
+    Name(Name),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// A question that waits for a decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PendingQuestion {
+    /// Its name.
+    pub id: QuestionId,
+    /// The member of a shared network that asks.
+    pub member: Option<MemberId>,
+    /// The guest's address.
+    pub guest: IpAddr,
+    /// Where it wants to go.
+    pub subject: Subject,
+    /// The port there.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The rule that wants it asked; `None` for the default.
+    pub rule: Option<Source>,
+    /// How long it has been open.
+    pub held: Duration,
+    /// How long it may still wait.
+    pub expires_in: Duration,
+    /// Connections that wait for it.
+    pub flows: u32,
+}
+
+/// How long a decision holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// For the flows that wait, and for equal ones that begin within 30 s.
+    Once,
+    /// For this long.
+    For(Duration),
+    /// For as long as the policy is in force.
+    Session,
+}
+
+/// A decision about a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Allow or deny; [`Action::Ask`] is no decision.
+    pub action: Action,
+    /// How long it holds.
+    pub scope: Scope,
+    /// Whether it holds for all ports of the protocol, not for the one that was asked about alone.
+    pub all_ports: bool,
+    /// Whether it holds for everything below the parent of the name too: `.example.com` where
+    /// `www.example.com` was asked about.
+    pub parent: bool,
+}
+
+/// What came of a decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Decided {
+    /// The question as it was.
+    pub question: PendingQuestion,
+    /// The rule that says the same for good.
+    pub rule: EgressRule,
+}
+
+/// Why a decision was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// There is no such question, or it has expired.
+    #[error("there is no such question")]
+    Unknown,
+    /// Somebody else was quicker.
+    #[error("already decided: {}", .0.as_str())]
+    AlreadyDecided(Action),
+    /// The decision is [`Action::Ask`], wants a parent that is everybody's, or is about an address.
+    #[error("this is no decision for that question")]
+    Unfit,
+    /// The instance has ended.
+    #[error("the network has ended")]
+    Ended,
+}
