@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use mio::Waker;
 use tokio::sync::oneshot;
 
+use super::events::Observer;
 use super::forward::{Forward, ForwardError};
 use super::link::tap::Tap;
 use crate::egress::EgressPolicy;
@@ -83,6 +84,8 @@ pub(crate) enum Message {
     },
     /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
+    /// An observer wants to hear what happens from now on.
+    Observe(Observer),
     /// The device of a member is gone.
     MemberLost(MemberId),
     /// The instance is to end.

@@ -6,12 +6,14 @@
 mod blocking;
 
 pub use blocking::Blocking;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::events::{Observed, Observer};
 use super::forward::{Forward, ForwardError};
 use super::mailbox::{EgressError, FlowPage, Mailbox, Message, NewMember};
 use crate::egress::{DecideError, Decided, Decision, EgressPolicy, PendingQuestion, QuestionId};
 use crate::event::ForwardId;
+use crate::journal::Event;
 use crate::member::{Member, MemberError, MemberId};
 use crate::rates::Rates;
 use crate::stack::{Established, Revision};
@@ -183,6 +185,20 @@ impl Handle {
     /// empty on a network with a single guest.
     pub async fn members(&self) -> Option<Vec<(MemberId, Member)>> {
         self.ask(Message::ListMembers)?.await.ok()
+    }
+
+    /// What happens from now on, as far as it `wants` it: what was asked for before this call may
+    /// have happened already. `cap` events may wait; those beyond are lost and counted. Dropping
+    /// the receiver ends it, and so does the end of the instance.
+    pub(crate) fn observe(
+        &self,
+        cap: usize,
+        wants: fn(&Event) -> bool,
+    ) -> mpsc::Receiver<Observed> {
+        let (observer, receiver) = Observer::new(cap, wants);
+        // An instance that has ended drops the observer.
+        self.mailbox.send(Message::Observe(observer));
+        receiver
     }
 
     /// Sends a message and waits for its answer.

@@ -1,10 +1,12 @@
-//! The lines of the log about flows, names and discards.
+//! Where the stack's events go: the observers, and the lines of the log about flows, names and
+//! discards.
 //!
-//! Owns what is asked of the stack's events, and how each becomes one line: flows and names at
-//! debug, discards at trace. Guest addresses and names are in lines of these two levels alone, and
-//! payload in none. What the events mean is in [`journal`](crate::journal).
+//! Owns what is asked of the stack's events, and how each becomes one line of the log: flows and
+//! names at debug, discards at trace. Guest addresses and names are in lines of these two levels
+//! alone, and payload in none. What the events mean is in [`journal`](crate::journal).
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use smoltcp::wire::IpProtocol;
 use tracing::field::{DisplayValue, display};
@@ -12,28 +14,49 @@ use tracing::{Level, debug, enabled, trace};
 
 use super::Reactor;
 use crate::event::{FlowId, QueryOrigin};
-use crate::journal::{Detail, Ends, Event, Lookup, PacketEnds, Peer, Question, Refusal, Report};
+use crate::host::events::Observer;
+use crate::journal::{Detail, Ends, Event, Lookup, PacketEnds, Peer, Question, Refusal};
 use crate::policy::Protocol;
 
 impl Reactor {
-    /// Asks the stack for what the log takes. A level that is turned on later goes unnoticed.
-    pub(super) fn start_log(&mut self) {
-        self.stack.set_detail(if enabled!(Level::TRACE) {
+    /// Asks the stack for as much as the log and the observers take. A level of the log that is
+    /// turned on later goes unnoticed.
+    pub(super) fn choose_detail(&mut self) {
+        let detail = if enabled!(Level::TRACE) {
             Detail::Discards
         } else if enabled!(Level::DEBUG) {
             Detail::Flows
         } else {
             Detail::Nothing
-        });
+        };
+        self.is_logging = detail > Detail::Nothing;
+        self.stack.set_detail(detail.max(self.observers.detail()));
     }
 
-    /// Writes what has happened since the last turn.
-    pub(super) fn write_log(&mut self) {
-        while let Some(Report { lost, event }) = self.stack.poll_event() {
-            if lost > 0 {
-                debug!(lost, "events are missing here: too many in one turn");
+    /// Has `observer` hear what happens from now on.
+    pub(super) fn add_observer(&mut self, observer: Observer) {
+        // What has happened before is for the others.
+        self.tell_events();
+        self.observers.add(observer);
+        self.choose_detail();
+    }
+
+    /// Tells the log and the observers what has happened since the last turn.
+    pub(super) fn tell_events(&mut self) {
+        // Read once a turn, and only if something has happened.
+        let mut at = None;
+        while let Some(report) = self.stack.poll_event() {
+            let at = *at.get_or_insert_with(SystemTime::now);
+            self.observers.tell(at, &report);
+            if self.is_logging {
+                if report.lost > 0 {
+                    debug!(lost = report.lost, "events are missing here: too many in one turn");
+                }
+                write(report.event);
             }
-            write(event);
+        }
+        if at.is_some() && self.observers.forget_gone() {
+            self.choose_detail();
         }
     }
 }

@@ -72,6 +72,7 @@ impl Reactor {
                 Message::ListMembers(reply) => {
                     let _ = reply.send(self.members());
                 }
+                Message::Observe(observer) => self.add_observer(observer),
                 Message::MemberLost(id) => {
                     // The member may have been removed meanwhile.
                     let _ = self.remove_member(id);

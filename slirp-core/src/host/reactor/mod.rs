@@ -43,6 +43,7 @@ pub use error::RunError;
 
 use super::addresses::HostAddresses;
 use super::dns::Query;
+use super::events::Observers;
 use super::forward::Forwards;
 use super::link::port::{Link, LinkPort};
 use super::link::recording::Recorder;
@@ -131,6 +132,9 @@ pub(crate) struct Reactor {
     addresses: Option<io::Result<HostAddresses>>,
     is_watching_addresses: bool,
     busy_poll: BusyPoll,
+    observers: Observers,
+    /// Whether the log takes events.
+    is_logging: bool,
     /// Whether bulk traffic is under way, so that more work gathers while the thread sleeps: this
     /// turn found several things to do, or read a frame of [`BULK_FRAME`] bytes or more.
     is_gathering: bool,
@@ -198,6 +202,8 @@ impl Reactor {
             addresses: None,
             is_watching_addresses: false,
             busy_poll,
+            observers: Observers::default(),
+            is_logging: false,
             is_gathering: false,
             is_echo_refusal_logged: false,
             is_tap_failure_logged: false,
@@ -211,7 +217,7 @@ impl Reactor {
     /// Why the loop cannot go on.
     pub(crate) fn run(&mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(EVENTS_CAP);
-        self.start_log();
+        self.choose_detail();
         loop {
             let now = self.wait(&mut events)?;
             let found = self.note_events(&events, now);
@@ -229,14 +235,14 @@ impl Reactor {
                 self.is_batch_spent = false;
             }
             if found.is_woken && self.read_mail(now) == Next::End {
-                self.write_log();
+                self.tell_events();
                 return Ok(());
             }
             if self.stack.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.stack.handle_timeout(now);
             }
             self.turn(now)?;
-            self.write_log();
+            self.tell_events();
         }
     }
 
