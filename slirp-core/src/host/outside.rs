@@ -19,9 +19,9 @@ pub struct RemovedFile {
     pub(crate) identity: Identity,
 }
 
-/// The process outside. It reads resolv.conf for the sandboxed process. It removes the API socket's
-/// file when the last copy of this handle is dropped, or when the sandboxed process has ended for
-/// any reason.
+/// The process outside. It reads resolv.conf for the sandboxed process. It removes the files of
+/// our sockets when the last copy of this handle is dropped, or when the sandboxed process has ended
+/// for any reason.
 ///
 /// An instance keeps a copy until its end: [`Builder::outside`](crate::instance::Builder::outside).
 #[derive(Clone, Debug)]
@@ -35,15 +35,13 @@ impl Outside {
     /// given. The descriptor that is returned hangs up when the watched target is gone.
     pub(crate) fn start(
         resolv_conf: Option<&Path>,
-        removed: Option<RemovedFile>,
+        removed: Vec<RemovedFile>,
         watched: Option<&Watched<'_>>,
     ) -> io::Result<(Self, Option<OwnedFd>)> {
         let read = resolv_conf.map(name_of).transpose()?;
-        let removed = removed
-            .map(|file| io::Result::Ok((name_of(&file.path)?, file.identity)))
-            .transpose()?;
-        let duties = Duties { read, removed };
-        if duties.read.is_none() && duties.removed.is_none() && watched.is_none() {
+        let removed = removed.into_iter().map(|file| Ok((name_of(&file.path)?, file.identity)));
+        let duties = Duties { read, removed: removed.collect::<io::Result<_>>()? };
+        if duties.read.is_none() && duties.removed.is_empty() && watched.is_none() {
             return Ok((Self { helper: None }, None));
         }
         let (helper, gone) = Helper::start(&duties, watched)?;

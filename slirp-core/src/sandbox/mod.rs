@@ -12,7 +12,8 @@
 //! needs privileges or the file system is opened before: TAP device, API socket, capture files.
 //!
 //! 1. a process that stays outside, for what needs the host's files: it reads resolv.conf, watches
-//!    the name of the target, and removes the API socket's file. It serves no other request
+//!    the name of the target, and removes the files of our sockets. It serves no other
+//!    request
 //! 2. user namespace, if not root: the guest's, where we become root, or else a new one. Its
 //!    capabilities are void outside
 //! 3. mount namespace: an empty, read-only root
@@ -202,14 +203,14 @@ pub struct Entered {
 pub struct Sandbox {
     user_namespace: Option<OwnedFd>,
     resolv_conf: Option<PathBuf>,
-    removed: Option<RemovedFile>,
+    removed: Vec<RemovedFile>,
     target: Option<TargetWatch>,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
         let resolv_conf = Some(PathBuf::from("/etc/resolv.conf"));
-        Self { user_namespace: None, resolv_conf, removed: None, target: None }
+        Self { user_namespace: None, resolv_conf, removed: Vec::new(), target: None }
     }
 }
 
@@ -227,11 +228,11 @@ impl Sandbox {
         self
     }
 
-    /// A file that the process outside removes at the end, even after SIGKILL: the file of the [API
-    /// socket](crate::control::server::ApiSocket::file).
+    /// One more file that the process outside removes at the end, even after SIGKILL: the file of a
+    /// socket of ours, such as the [API socket](crate::control::server::ApiSocket::file).
     #[must_use]
     pub fn removed_file(mut self, file: Option<RemovedFile>) -> Self {
-        self.removed = file;
+        self.removed.extend(file);
         self
     }
 
@@ -262,7 +263,7 @@ impl Sandbox {
         }
         let target = self.target.take();
         let (outside, target) =
-            start_outside(self.resolv_conf.as_deref(), self.removed.take(), target)
+            start_outside(self.resolv_conf.as_deref(), std::mem::take(&mut self.removed), target)
                 .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
         let is_root = geteuid().is_root();
         if !is_root {
@@ -308,7 +309,7 @@ impl Sandbox {
 /// process watches a target that is watched by its name.
 fn start_outside(
     resolv_conf: Option<&Path>,
-    removed: Option<RemovedFile>,
+    removed: Vec<RemovedFile>,
     target: Option<TargetWatch>,
 ) -> io::Result<(Outside, Option<TargetWatch>)> {
     let by_name = target.as_ref().and_then(TargetWatch::by_name);

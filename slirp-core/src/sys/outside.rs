@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | read a file | this process asks | its content, never a descriptor |
 //! | watch a target | all the time | the hang-up of a pipe, once the target is gone |
-//! | remove a file | this process has ended or dropped the helper | nothing |
+//! | remove files | this process has ended or dropped the helper | nothing |
 //!
 //! # Theory of operation
 //! There is a pipe each way. Its hang-up tells each side that the other has ended, for whatever
@@ -64,9 +64,9 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Duties {
     /// The file that it reads, as an absolute path.
     pub(crate) read: Option<CString>,
-    /// The file that it removes at the end, as an absolute path, unless another file has the name
-    /// by then.
-    pub(crate) removed: Option<(CString, Identity)>,
+    /// The files that it removes at the end, as absolute paths, unless another file has the name by
+    /// then.
+    pub(crate) removed: Vec<(CString, Identity)>,
 }
 
 /// A target for the helper to watch.
@@ -80,7 +80,7 @@ pub(crate) struct Watched<'a> {
     pub(crate) is_gone: &'a dyn Fn() -> bool,
 }
 
-/// The helper. Dropping it lets it remove its file, and waits until it has.
+/// The helper. Dropping it lets it remove its files, and waits until it has.
 #[derive(Debug)]
 pub(crate) struct Helper {
     /// Questions are written here. `None` while the helper is being dropped.
@@ -252,11 +252,11 @@ fn serve(
             Ok(0) | Err(_) => break,
         }
     }
-    if let Some((path, identity)) = &duties.removed
-        && identity_of(path) == Some(*identity)
-    {
-        // SAFETY: the path is a C string; nothing can be done about a failure.
-        let _removed = unsafe { libc::unlink(path.as_ptr()) };
+    for (path, identity) in &duties.removed {
+        if identity_of(path) == Some(*identity) {
+            // SAFETY: the path is a C string; nothing can be done about a failure.
+            let _removed = unsafe { libc::unlink(path.as_ptr()) };
+        }
     }
 }
 
@@ -368,7 +368,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let name = c_string(&path);
         let identity = identity_of(&name).unwrap();
-        (path, Duties { read: None, removed: Some((name, identity)) })
+        (path, Duties { read: None, removed: vec![(name, identity)] })
     }
 
     #[test]
@@ -380,6 +380,15 @@ mod tests {
         drop(helper);
         assert!(!path.exists());
         assert_eq!(nix::sys::signal::kill(pid, None), Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn every_file_is_removed() {
+        let (first, mut duties) = file("first");
+        let (second, more) = file("second");
+        duties.removed.extend(more.removed);
+        drop(Helper::start(&duties, None).unwrap());
+        assert!(!first.exists() && !second.exists());
     }
 
     #[test]
@@ -399,7 +408,7 @@ mod tests {
     #[test]
     fn file_is_read_as_it_is_at_each_question() {
         let path = path("read");
-        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        let duties = Duties { read: Some(c_string(&path)), removed: Vec::new() };
         let (helper, _) = Helper::start(&duties, None).unwrap();
         let errno = || helper.read().unwrap_err().raw_os_error();
         assert_eq!(errno(), Some(libc::ENOENT));
@@ -423,7 +432,7 @@ mod tests {
     fn late_answer_is_not_taken_for_the_next() {
         let path = path("late");
         std::fs::write(&path, "old").unwrap();
-        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        let duties = Duties { read: Some(c_string(&path)), removed: Vec::new() };
         let (helper, _) = Helper::start(&duties, None).unwrap();
         // A question whose answer was not awaited.
         helper.ask(200).unwrap();
@@ -470,7 +479,7 @@ mod tests {
     fn nothing_else_stays_open_where_close_range_is_missing() {
         let path = path("fds");
         std::fs::write(&path, "one").unwrap();
-        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        let duties = Duties { read: Some(c_string(&path)), removed: Vec::new() };
         // Other tests open and close descriptors of this process all the time; this one stays open.
         let ours = std::fs::File::open(&path).unwrap();
         let on_old_kernel = std::thread::spawn(move || {
@@ -496,7 +505,7 @@ mod tests {
         use nix::sys::wait::{WaitPidFlag, WaitStatus};
         let path = path("signal");
         std::fs::write(&path, "one").unwrap();
-        let duties = Duties { read: Some(c_string(&path)), removed: None };
+        let duties = Duties { read: Some(c_string(&path)), removed: Vec::new() };
         let (helper, _) = Helper::start(&duties, None).unwrap();
         let pid = helper.pid;
         kill(pid, Signal::SIGSTOP).unwrap();
