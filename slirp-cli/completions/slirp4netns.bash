@@ -14,6 +14,9 @@ _slirp4netns_value() {
     --log-level) _slirp4netns_candidates -W "error warn info debug trace" ;;
     --busy-poll) _slirp4netns_candidates -W "0 20" ;;
     --policy-mode) _slirp4netns_candidates -W "enforce audit" ;;
+    --audit) _slirp4netns_candidates -W "denied decisions all" ;;
+    --rate-in | --rate-out) _slirp4netns_candidates -W "1M 10M 100M 1G" ;;
+    --metrics) _slirp4netns_candidates -W "unix: 127.0.0.1:9100" ;;
     --allow | --deny | --ask)
         _slirp4netns_candidates -W "any internet private host-loopback link-local metadata multicast dns"
         ;;
@@ -21,12 +24,12 @@ _slirp4netns_value() {
     --outbound-addr | --outbound-addr6)
         _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)"
         ;;
-    -a | --api-socket | --userns-path | --pcap | --policy)
+    -a | --api-socket | --userns-path | --pcap | --policy | --audit-log | --control-socket)
         compopt -o filenames 2>/dev/null
         _slirp4netns_candidates -f
         ;;
     -e | --exit-fd | -r | --ready-fd | --cidr | --cidr6 | --macaddress | --publish | --dns | \
-        --search-domain) ;;
+        --search-domain | --control-fd) ;;
     *) return 1 ;;
     esac
 }
@@ -47,6 +50,8 @@ _slirp4netns() {
             --enable-sandbox --enable-seccomp --outbound-addr= --outbound-addr6= --disable-dns
             --macaddress= --target-type= --cidr6= --publish= --dns= --search-domain= --log-level=
             --pcap= --exit-with-netns --busy-poll= --allow= --deny= --ask= --policy= --policy-mode=
+            --audit-log= --audit= --audit-required --control-socket= --control-fd= --rate-in=
+            --rate-out= --metrics= --metrics-members
             -h --help -v --version"
         [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
         return

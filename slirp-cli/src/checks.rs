@@ -1,9 +1,9 @@
 //! Checks of the host before the guest's device is made.
 //!
 //! Owns the order of these checks. A port, an address or a file that is not available is reported
-//! before anything was made or printed, so the guest's namespace is not touched. Ports and the
-//! recording are open from here on, so that no other program takes them. The API socket is bound
-//! later; if another program has bound it by then, the bind reports it.
+//! before anything was made or printed, so the guest's namespace is not touched. Ports, the
+//! recording and the audit log are open from here on, so that no other program takes them. Sockets
+//! with a path are bound later; if another program has bound one by then, the bind reports it.
 
 use std::fs::{Metadata, metadata, symlink_metadata};
 use std::io;
@@ -20,6 +20,7 @@ use slirp_core::link::Recording;
 use slirp_core::plan::AssumedGuest;
 
 use crate::failure::RunFailure;
+use crate::operator::{Opened, Taken};
 use crate::options::{Options, SOCKET_PATH_CAP};
 
 /// What the checks have opened.
@@ -30,10 +31,12 @@ pub(crate) struct Checked {
     pub(crate) egress: Option<EgressPolicy>,
     /// The recording; its file is unchanged so far.
     pub(crate) recording: Option<Recording>,
+    /// What the operator watches and steers by, as far as it is open.
+    pub(crate) operator: Opened,
 }
 
-/// Checks everything on the host that `options` name.
-pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
+/// Checks everything on the host that `options` name. `taken` are descriptors of the caller.
+pub(crate) fn check(options: &Options, taken: Taken) -> Result<Checked, RunFailure> {
     let egress = options.egress.load(&options.policy)?;
     options.outbound.verify().map_err(StartError::Outbound)?;
     // The address that an IPv6 guest derives from its MAC address is not known yet, and not checked
@@ -49,17 +52,19 @@ pub(crate) fn check(options: &Options) -> Result<Checked, RunFailure> {
         may_bind(path)
             .map_err(|errno| RunFailure::ApiBind(path.clone(), io::Error::from(errno)))?;
     }
-    // Last, because it creates a missing file.
+    // Last, because these create missing files.
     let recording = options.pcap.as_ref().map(|path| {
         Recording::open(path).map_err(|error| RunFailure::Recording(path.clone(), error))
     });
-    Ok(Checked { ports, egress, recording: recording.transpose()? })
+    let recording = recording.transpose()?;
+    let operator = options.operator.open(taken)?;
+    Ok(Checked { ports, egress, recording, operator })
 }
 
 /// Checks whether a socket can be bound at `path` in place of the present file; the errors follow
 /// bind(2). Binding for a trial would remove a socket that another program may serve, for a start
 /// that may fail.
-fn may_bind(path: &Path) -> Result<(), Errno> {
+pub(crate) fn may_bind(path: &Path) -> Result<(), Errno> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let is_folder = metadata(folder).map_or(true, |folder| folder.is_dir());

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use slirp_core::egress::{EgressPolicy, RuleErrors};
+use slirp_core::egress::{Action, EgressPolicy, RuleErrors};
 use slirp_core::internals::policy_file::{self, PolicyFileError};
 use slirp_core::policy::Policy;
 
@@ -58,6 +58,12 @@ impl EgressOptions {
         policy.check(beside)?;
         Ok(Some(policy))
     }
+}
+
+/// Whether there is anything that somebody has to be asked about.
+pub(crate) fn asks(policy: &EgressPolicy) -> bool {
+    policy.default_action() == Action::Ask
+        || policy.rules().iter().any(|rule| rule.action == Action::Ask)
 }
 
 /// The policy of one file.

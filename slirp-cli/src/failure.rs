@@ -14,6 +14,7 @@ use slirp_core::link::{FrameSocketError, RecordingError, TapError};
 use slirp_core::netns::{AttachError, WatchError};
 
 use crate::egress::EgressFailure;
+use crate::operator::OperatorFailure;
 use crate::options::SOCKET_PATH_CAP;
 
 /// Why a run failed.
@@ -54,6 +55,8 @@ pub(crate) enum RunFailure {
     #[error(transparent)]
     Egress(#[from] EgressFailure),
     #[error(transparent)]
+    Operator(#[from] OperatorFailure),
+    #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
     Run(#[from] RunError),
@@ -77,6 +80,7 @@ impl RunFailure {
                 hint_of_file(error).map(Into::into)
             }
             Self::Egress(error) => error.hint().map(Into::into),
+            Self::Operator(error) => error.hint(),
             Self::ApiPathTooLong | Self::SocketPathTooLong => {
                 Some("change into a folder near it and give a relative path".into())
             }
@@ -110,7 +114,7 @@ fn hint_of_start(error: &StartError) -> Option<&'static str> {
 }
 
 /// A hint for a file that cannot be created.
-fn hint_of_file(error: &io::Error) -> Option<&'static str> {
+pub(crate) fn hint_of_file(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::ENOENT => Some("the folder does not exist: make it first"),
         libc::ENOTDIR => Some("a part of the path is not a folder"),

@@ -11,7 +11,8 @@
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
 //!  egress                the policy of all doors: options, files, environment
-//!  options publish       values: what is to be done
+//!  operator              audit log, control socket, metrics
+//!  options publish wording  values: what is to be done
 //!  milestone failure     values: what has happened, why a run failed
 //!  console log           stdout, stderr
 //! ```
@@ -28,10 +29,12 @@ mod inherited;
 mod lifetime;
 mod log;
 mod milestone;
+mod operator;
 mod options;
 mod publish;
 mod run;
 mod tool;
+pub mod wording;
 
 use std::env;
 use std::process::ExitCode;

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use slirp_core::MacAddr;
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
+use slirp_core::{MacAddr, Rates};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::egress::EgressOptions;
+use crate::operator::OperatorOptions;
 use crate::publish::Publish;
 
 /// Size of a Unix socket's path with its final NUL (unix(7)).
@@ -32,6 +33,10 @@ pub(crate) struct Options {
     pub(crate) policy: Policy,
     /// Where the guest may go.
     pub(crate) egress: EgressOptions,
+    /// How fast the guest may send and receive.
+    pub(crate) rates: Rates,
+    /// How the network is watched and steered.
+    pub(crate) operator: OperatorOptions,
     /// MAC address of the TAP device; with `None` the kernel picks a random one.
     pub(crate) mac: Option<MacAddr>,
     /// Path of the API socket.
@@ -70,6 +75,8 @@ impl Default for Options {
             plan: SlirpNetwork::default(),
             policy: Policy::default(),
             egress: EgressOptions::default(),
+            rates: Rates::default(),
+            operator: OperatorOptions::default(),
             mac: None,
             api_socket: None,
             publish: Vec::new(),

@@ -8,7 +8,7 @@
 //! 2. raise the limit of descriptors to the hard limit; find the target; check everything else that
 //!    the options name ([`checks`]) before anything is made, and open the published ports
 //! 3. open the TAP device, or wait for the peer of a socket
-//! 4. empty the recording, bind the API socket
+//! 4. empty the recording, bind the API socket, the control socket and the socket of metrics
 //! 5. close descriptors that the caller left open, enter the sandbox, then filter system calls,
 //!    both while there is a single thread: every file that is opened by name is open by now
 //! 6. start the engine, which takes the published ports over
@@ -33,6 +33,7 @@ use slirp_core::sandbox::Sandbox;
 
 use crate::checks::{self, Checked};
 use crate::console;
+use crate::egress;
 use crate::failure::RunFailure;
 use crate::guest;
 use crate::inherited::{self, ExitFd, ReadyFd};
@@ -53,16 +54,13 @@ pub(crate) fn run(
     if options.mtu < MTU_MIN {
         return Err(RunFailure::MtuTooSmall(options.mtu));
     }
-    if let Target::TapFd(fd) = *target
-        && [options.ready_fd, options.exit_fd].contains(&Some(fd))
-    {
-        return Err(RunFailure::DescriptorTwice(fd));
-    }
+    refuse_shared_descriptor(target, options)?;
     let ready = options.ready_fd.and_then(ReadyFd::take);
     let exit = options.exit_fd.map(|number| {
         // We are about to close it ourselves.
         if options.ready_fd == Some(number) { ExitFd::Closed } else { ExitFd::take(number) }
     });
+    let taken = options.operator.take_over()?;
     // Neither is an error: the network works without them.
     if let (Some(number), None) = (options.ready_fd, &ready) {
         report(Milestone::ReadyFdClosed(number));
@@ -75,7 +73,7 @@ pub(crate) fn run(
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     launch::raise_descriptor_limit();
     let found = guest::find(target, options)?;
-    let Checked { mut ports, egress, recording } = checks::check(options)?;
+    let Checked { mut ports, egress: policy, recording, operator } = checks::check(options, taken)?;
     let opened = match guest::open(found, options, sources, report)? {
         Ok(opened) => opened,
         Err(end) => {
@@ -87,9 +85,15 @@ pub(crate) fn run(
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
-    if let Some(policy) = egress {
+    if let Some(policy) = policy {
         for warning in policy.warnings() {
             tracing::warn!("{warning}");
+        }
+        if egress::asks(&policy) && !options.operator.has_control() {
+            tracing::warn!(
+                "nobody can be asked without --control-socket or --control-fd: what the rules ask \
+                 about is refused"
+            );
         }
         builder = builder.egress(policy);
     }
@@ -107,6 +111,7 @@ pub(crate) fn run(
     if let Some(api) = api {
         builder = builder.api_socket(api);
     }
+    (builder, sandbox) = options.operator.bind(operator, builder, sandbox)?;
     let mut watch = opened.watch;
     if options.sandbox {
         sandbox = sandbox.target(watch.take());
@@ -141,6 +146,25 @@ pub(crate) fn run(
     Ok(leave(end, signals))
 }
 
+/// Refuses a descriptor that is given for two purposes. The exit descriptor may be the ready
+/// descriptor: callers of slirp4netns have done so, and it counts as closed.
+fn refuse_shared_descriptor(target: &Target, options: &Options) -> Result<(), RunFailure> {
+    let device = match *target {
+        Target::TapFd(fd) => Some(fd),
+        Target::Pid { .. } | Target::Path { .. } | Target::Socket(_) => None,
+    };
+    let told = options.exit_fd.filter(|_| options.exit_fd != options.ready_fd);
+    let mut seen = Vec::new();
+    let numbers = [device, options.ready_fd, told].into_iter().flatten();
+    for number in numbers.chain(options.operator.descriptors()) {
+        if seen.contains(&number) {
+            return Err(RunFailure::DescriptorTwice(number));
+        }
+        seen.push(number);
+    }
+    Ok(())
+}
+
 /// Reports why the run is over.
 fn announce(end: End, watch: Option<&TargetWatch>, report: Report<'_>) {
     match end {
@@ -170,6 +194,7 @@ fn builder(options: &Options, link: Link) -> Builder {
         .plan(options.plan)
         .mtu(options.mtu)
         .policy(options.policy)
+        .rates(options.rates)
         .outbound(options.outbound)
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())

@@ -110,6 +110,15 @@ fn help_lists_what_works_and_nothing_else() {
             "--ask=RULE",
             "--policy=FILE",
             "--policy-mode=MODE",
+            "--audit-log=FILE",
+            "--audit=LEVEL",
+            "--audit-required",
+            "--control-socket=PATH",
+            "--control-fd=FD",
+            "--rate-in=RATE",
+            "--rate-out=RATE",
+            "--metrics=ADDRESS",
+            "--metrics-members",
         ]
     );
 }
@@ -462,5 +471,92 @@ fn the_environment_names_a_policy_as_well_and_an_empty_name_is_refused() {
         let output = output(program().env("SLIRP_POLICY", value).args([own.as_str(), "tap0"]));
         assert_eq!(output.status.code(), Some(1), "{value}");
         assert_eq!(text(&output.stderr), expected);
+    }
+}
+
+/// Runs a command line whose target is this process, which is refused before anything is made.
+fn refused_start(command: &mut Command, arguments: &[&str]) -> String {
+    let own = std::process::id().to_string();
+    let output = output(command.args(arguments).args([own.as_str(), "tap0"]));
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    text(&output.stderr).to_owned()
+}
+
+#[test]
+fn what_an_operator_cannot_have_ends_the_start() {
+    let long = format!("--control-socket=/tmp/{}", "x".repeat(108));
+    let plain = PolicyFile::new("plain", "");
+    let control = format!("--control-socket={}", plain.0.display());
+    let no_socket = format!(
+        "--control-socket: {0}: Address already in use (os error 98)\n\
+         hint: {0}: a program serves it, or it is no socket: give another\n",
+        plain.0.display()
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap();
+    let listen = format!("--metrics={port}");
+    let in_use = format!(
+        "--metrics: cannot listen at {port}: Address already in use (os error 98)\n\
+         hint: another program has this port, which ss -tlnp shows\n"
+    );
+    for (argument, reason) in [
+        (
+            "--audit-log=/nonexistent/log",
+            "cannot write the audit log /nonexistent/log: No such file or directory (os error 2)\n\
+             hint: the folder does not exist: make it first\n",
+        ),
+        ("--audit-log=fd:900", "--audit-log: descriptor 900 is not open: "),
+        ("--control-fd=900", "--control-fd: descriptor 900 is not open: "),
+        (
+            &long,
+            "--control-socket: the path of the socket is too long (>= 108)\n\
+             hint: change into a folder near it and give a relative path\n",
+        ),
+        (
+            "--control-socket=/nonexistent/s",
+            "--control-socket: /nonexistent/s: No such file or directory (os error 2)\n\
+             hint: /nonexistent/s: the folder does not exist: make it first\n",
+        ),
+        (&control, &no_socket),
+        ("--metrics=unix:/nonexistent/m", "--metrics: /nonexistent/m: No such file"),
+        (&listen, &in_use),
+    ] {
+        let said = refused_start(&mut program(), &[argument]);
+        assert!(said.starts_with(reason), "{argument}: {said}");
+    }
+    assert_eq!(std::fs::read(&plain.0).unwrap(), b"");
+}
+
+#[test]
+fn descriptors_of_another_kind_are_refused() {
+    let (reader, _writer) = io::pipe().unwrap();
+    let said = refused_start(program().stdin(reader), &["--audit-log=fd:0"]);
+    assert_eq!(said, "--audit-log: descriptor 0 is not open for writing\n");
+    let (datagrams, _theirs) = UnixDatagram::pair().unwrap();
+    let internet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for fd in
+        [OwnedFd::from(datagrams), OwnedFd::from(internet), File::open("/dev/null").unwrap().into()]
+    {
+        let said = refused_start(program().stdin(fd), &["--control-fd=0"]);
+        assert_eq!(
+            said,
+            "--control-fd: descriptor 0 is no stream socket of the UNIX domain\n\
+             hint: give one end of socketpair(AF_UNIX, SOCK_STREAM)\n"
+        );
+    }
+}
+
+#[test]
+fn one_descriptor_has_one_purpose() {
+    for arguments in [
+        &["--control-fd=5", "-r", "5", NO_PID, "tap0"][..],
+        &["--control-fd=5", "-e", "5", NO_PID, "tap0"],
+        &["--control-fd=5", "--audit-log=fd:5", NO_PID, "tap0"],
+        &["--audit-log=fd:5", "-r", "5", "-e", "5", NO_PID, "tap0"],
+        &["--control-fd=5", "--netns-type=tapfd", "5"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(text(&output.stderr), "descriptor 5 is given for two purposes\n");
     }
 }

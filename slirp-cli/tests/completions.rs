@@ -123,6 +123,7 @@ fn bash_offers_every_option_and_its_values() {
     assert_offers(bash(&["--netns-type", "="]), &set(&["path", "pid", "tapfd"]));
     assert_offers(bash(&["--netns-type", "=", "pa"]), &set(&["path"]));
     assert_offers(bash(&["--log-level", "d"]), &set(&["debug"]));
+    assert_offers(bash(&["--audit", "d"]), &set(&["decisions", "denied"]));
     let path = ["--netns-type", "=", "path", "/etc/host"];
     assert_offers(bash(&path).map(|words| set_has(&words, "/etc/hostname")), &set(&["yes"]));
     let me = std::process::id().to_string();

@@ -60,6 +60,7 @@ fn lines(failure: &RunFailure) -> (String, &'static [&'static str]) {
         | RunFailure::Watch(_)
         | RunFailure::Forward(_)
         | RunFailure::Egress(_)
+        | RunFailure::Operator(_)
         | RunFailure::Run(_) => (failure.to_string(), &[]),
     }
 }

@@ -7,16 +7,19 @@
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use slirp_core::MacAddr;
 use slirp_core::config::SearchDomain;
 use slirp_core::egress::{EgressPolicy, RuleErrors};
-use slirp_core::instance::MTU_MAX;
+use slirp_core::instance::{AuditLevel, MTU_MAX};
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
+use slirp_core::{MacAddr, Rate};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::operator::AuditTarget;
 use crate::publish::PublishError;
+use crate::wording::{self, MetricsAddress, MetricsAddressError, RateError};
 
 /// Longest time that `--busy-poll` takes, in microseconds (arbitrary: an answer that takes longer
 /// than a millisecond gains nothing from the few microseconds that polling saves).
@@ -67,6 +70,18 @@ pub(crate) enum ValueError {
     /// The value of `--policy-mode`.
     #[error("invalid --policy-mode: {0} (expected enforce or audit)")]
     PolicyMode(String),
+    /// The value of `--audit-log`.
+    #[error("invalid --audit-log: {0} (expected the path of a file, or fd:N)")]
+    AuditLog(String),
+    /// The value of `--audit`.
+    #[error("invalid --audit: {0} (expected denied, decisions or all)")]
+    AuditLevel(String),
+    /// The value of `--rate-in` or `--rate-out`.
+    #[error("invalid {0}: {1} ({2})")]
+    Rate(&'static str, String, RateError),
+    /// The value of `--metrics`.
+    #[error("invalid --metrics: {0} ({1})")]
+    Metrics(String, MetricsAddressError),
     /// The value of `--publish`.
     #[error("invalid --publish: {0} ({1})")]
     Publish(String, PublishError),
@@ -174,6 +189,39 @@ pub(crate) fn policy_mode(value: &OsStr) -> Result<EgressPolicy, ValueError> {
         _ => return Err(ValueError::PolicyMode(value.display().to_string())),
     };
     Ok(EgressPolicy::from_entry("cli", 1, "--policy-mode", setting)?)
+}
+
+/// A file, or `fd:N`. `-` is refused: stdout is taken by messages.
+pub(crate) fn audit_log(text: &OsStr) -> Result<AuditTarget, ValueError> {
+    let invalid = || ValueError::AuditLog(text.display().to_string());
+    match text.as_bytes() {
+        b"" | b"-" => Err(invalid()),
+        [b'f', b'd', b':', number @ ..] => {
+            let number = str::from_utf8(number).ok().filter(|number| is_digits(number, 10));
+            let number = number.and_then(|number| number.parse().ok());
+            number.map(AuditTarget::Descriptor).ok_or_else(invalid)
+        }
+        _ => Ok(AuditTarget::File(PathBuf::from(text))),
+    }
+}
+
+/// How much the audit log has.
+pub(crate) fn audit_level(text: &OsStr) -> Result<AuditLevel, ValueError> {
+    text.to_str()
+        .and_then(wording::audit_level)
+        .ok_or_else(|| ValueError::AuditLevel(text.display().to_string()))
+}
+
+/// The value of `option`, a limit.
+pub(crate) fn rate(option: &'static str, text: &OsStr) -> Result<Rate, ValueError> {
+    let shown = text.to_string_lossy();
+    wording::rate(&shown).map_err(|error| ValueError::Rate(option, shown.into_owned(), error))
+}
+
+/// Where metrics are served.
+pub(crate) fn metrics(text: &OsStr) -> Result<MetricsAddress, ValueError> {
+    MetricsAddress::parse(text)
+        .map_err(|error| ValueError::Metrics(text.display().to_string(), error))
 }
 
 /// Microseconds, 0..=1000.

@@ -199,6 +199,20 @@ impl Line {
             OptionId::Ask => self.rule(Action::Ask, &value)?,
             OptionId::Policy => options.egress.files.push(PathBuf::from(value)),
             OptionId::PolicyMode => options.egress.rules.push(values::policy_mode(&value)?),
+            OptionId::AuditLog => options.operator.audit_log = Some(values::audit_log(&value)?),
+            OptionId::Audit => options.operator.audit_level = Some(values::audit_level(&value)?),
+            OptionId::AuditRequired => options.operator.is_audit_required = true,
+            OptionId::ControlSocket => options.operator.control_socket = Some(value.into()),
+            OptionId::ControlFd => {
+                let fd = values::descriptor(&value).ok_or(ArgumentError::ControlFd)?;
+                options.operator.control_fd = Some(fd);
+            }
+            OptionId::RateIn => options.rates.to_guest = Some(values::rate("--rate-in", &value)?),
+            OptionId::RateOut => {
+                options.rates.from_guest = Some(values::rate("--rate-out", &value)?);
+            }
+            OptionId::Metrics => options.operator.metrics = Some(values::metrics(&value)?),
+            OptionId::MetricsMembers => options.operator.has_member_metrics = true,
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
             OptionId::OutboundAddr => {
@@ -228,11 +242,12 @@ impl Line {
             return Err(ArgumentError::MacWithoutConfigure);
         }
         if self.cidr6.is_some() && !self.enable_ipv6 {
-            return Err(ArgumentError::WithoutIpv6("--cidr6"));
+            return Err(ArgumentError::without_ipv6("--cidr6"));
         }
         if self.options.publish.iter().any(Publish::needs_ipv6) && !self.enable_ipv6 {
-            return Err(ArgumentError::WithoutIpv6("--publish with an IPv6 address of the guest"));
+            return Err(ArgumentError::without_ipv6("--publish with an IPv6 address of the guest"));
         }
+        self.operator()?;
         let target = self.target()?;
         let options = &mut self.options;
         if let Some(cidr) = &self.cidr {
@@ -247,6 +262,24 @@ impl Line {
             self.warnings.push(Warning::DnsDisabled);
         }
         Ok(target)
+    }
+
+    /// Options about the audit log, the control socket and metrics come with each other or not.
+    fn operator(&self) -> Result<(), ArgumentError> {
+        let given = &self.options.operator;
+        for (is_given, option, is_there, needed) in [
+            (given.audit_level.is_some(), "--audit", given.audit_log.is_some(), "--audit-log"),
+            (given.is_audit_required, "--audit-required", given.audit_log.is_some(), "--audit-log"),
+            (given.has_member_metrics, "--metrics-members", given.metrics.is_some(), "--metrics"),
+        ] {
+            if is_given && !is_there {
+                return Err(ArgumentError::Without(option, needed));
+            }
+        }
+        if given.control_socket.is_some() && given.control_fd.is_some() {
+            return Err(ArgumentError::Conflict("--control-fd", "--control-socket"));
+        }
+        Ok(())
     }
 
     /// The one operand of `--target-type=bess`.

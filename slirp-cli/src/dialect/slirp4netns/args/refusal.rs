@@ -59,6 +59,8 @@ pub(crate) enum ArgumentError {
     ExitFd,
     /// `--ready-fd`.
     ReadyFd,
+    /// `--control-fd`.
+    ControlFd,
     /// `--userns-path`.
     UsernsPath(PathBuf),
     /// `--target-type`.
@@ -75,13 +77,18 @@ pub(crate) enum ArgumentError {
     Conflict(&'static str, &'static str),
     /// More operands than `--target-type=bess` takes.
     TooManyArguments,
-    /// An IPv6 option without `--enable-ipv6`.
-    WithoutIpv6(&'static str),
+    /// An option without another one that it needs.
+    Without(&'static str, &'static str),
     /// A refused value; the usage is not shown.
     Value(ValueError),
 }
 
 impl ArgumentError {
+    /// An IPv6 option without `--enable-ipv6`.
+    pub(crate) const fn without_ipv6(option: &'static str) -> Self {
+        Self::Without(option, "--enable-ipv6 or -6")
+    }
+
     /// The line for stderr, without its end; `None` if only the usage is shown.
     pub(crate) fn text(&self, program: &OsStr) -> Option<Vec<u8>> {
         let with_program = |text: &[u8]| [program.as_bytes(), b": ", text].concat();
@@ -91,6 +98,7 @@ impl ArgumentError {
             Self::Mtu => b"MTU must be a positive integer (< 65522)".to_vec(),
             Self::ExitFd => b"exit-fd must be a non-negative integer".to_vec(),
             Self::ReadyFd => b"ready-fd must be a non-negative integer".to_vec(),
+            Self::ControlFd => b"control-fd must be a non-negative integer".to_vec(),
             Self::UsernsPath(path) => {
                 [b"userns path doesn't exist: ", path.as_os_str().as_bytes()].concat()
             }
@@ -98,9 +106,8 @@ impl ArgumentError {
             Self::MacWithoutConfigure => {
                 b"--macaddr cannot be specified when --configure or -c is not specified".to_vec()
             }
-            Self::WithoutIpv6(option) => {
-                format!("{option} cannot be specified when --enable-ipv6 or -6 is not specified")
-                    .into_bytes()
+            Self::Without(option, needed) => {
+                format!("{option} cannot be specified when {needed} is not specified").into_bytes()
             }
             Self::Pid => b"PID must be a positive integer".to_vec(),
             Self::NetnsPath(errno) => {

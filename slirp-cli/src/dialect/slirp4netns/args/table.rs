@@ -139,6 +139,24 @@ options! {
         "read rules from a file (repeatable; $SLIRP_POLICY names one more)";
     PolicyMode: Ours, "policy-mode" = "MODE",
         "obey the rules or only tell of them ([enforce|audit], default=enforce)";
+    AuditLog: Ours, "audit-log" = "FILE",
+        "append what the rules decide to a file, or to a descriptor: fd:N";
+    Audit: Ours, "audit" = "LEVEL",
+        "how much the log has ([denied|decisions|all], default=decisions)";
+    AuditRequired: Ours, "audit-required",
+        "refuse new connections while the log cannot be written";
+    ControlSocket: Ours, "control-socket" = "PATH",
+        "path of the socket for policy, questions, events and rates";
+    ControlFd: Ours, "control-fd" = "FD",
+        "the same for this descriptor alone, one end of a socket pair";
+    RateIn: Ours, "rate-in" = "RATE",
+        "let the guest receive this many bits a second: N[k|M|G][,burst=BYTES]";
+    RateOut: Ours, "rate-out" = "RATE",
+        "let the guest send this many bits a second: N[k|M|G][,burst=BYTES]";
+    Metrics: Ours, "metrics" = "ADDRESS",
+        "serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT";
+    MetricsMembers: Ours, "metrics-members",
+        "count the members of a shared network one by one";
 }
 
 /// The width of the left column of `--help`: descriptions start in the column after it.
@@ -261,6 +279,12 @@ mod tests {
             ("al", "allow"),
             ("as", "ask"),
             ("de", "deny"),
+            ("audit", "audit"),
+            ("audit-r", "audit-required"),
+            ("rate-i", "rate-in"),
+            ("metrics", "metrics"),
+            ("metrics-m", "metrics-members"),
+            ("r", "ready-fd"),
             ("outbound-addr", "outbound-addr"),
         ] {
             assert_eq!(found(name), [long], "--{name}");

@@ -3,11 +3,15 @@
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
+use slirp_core::instance::AuditLevel;
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
+use slirp_core::{Rate, Rates};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::*;
+use crate::operator::{AuditTarget, OperatorOptions};
+use crate::wording::MetricsAddress;
 
 fn read(line: &[&str]) -> Parsed {
     parse(line.iter().map(OsString::from))
@@ -192,6 +196,23 @@ fn refusals_have_the_texts_that_callers_know() {
             "--exit-with-netns conflicts with --netns-type=tapfd",
         ),
         (&["--nope"], "PROGRAM: unrecognized option '--nope'"),
+        (&["--control-fd=-1"], "control-fd must be a non-negative integer"),
+        (
+            &["--audit=all", "42", "tap0"],
+            "--audit cannot be specified when --audit-log is not specified",
+        ),
+        (
+            &["--audit-required", "42", "tap0"],
+            "--audit-required cannot be specified when --audit-log is not specified",
+        ),
+        (
+            &["--metrics-members", "42", "tap0"],
+            "--metrics-members cannot be specified when --metrics is not specified",
+        ),
+        (
+            &["--control-fd=3", "--control-socket=/c", "42", "tap0"],
+            "--control-fd conflicts with --control-socket",
+        ),
     ] {
         assert_eq!(refusal(line), (Some(text.to_owned()), true), "{line:?}");
     }
@@ -275,6 +296,29 @@ fn bad_addresses_names_and_levels_are_refused_without_the_usage() {
         (&["--busy-poll=1001"], "invalid --busy-poll: 1001 (expected microseconds, 0 to 1000)"),
         (&["--busy-poll=1ms"], "invalid --busy-poll: 1ms (expected microseconds, 0 to 1000)"),
         (&["--busy-poll="], "invalid --busy-poll:  (expected microseconds, 0 to 1000)"),
+        (&["--audit-log=-"], "invalid --audit-log: - (expected the path of a file, or fd:N)"),
+        (&["--audit-log="], "invalid --audit-log:  (expected the path of a file, or fd:N)"),
+        (&["--audit-log=fd:x"], "invalid --audit-log: fd:x (expected the path of a file, or fd:N)"),
+        (&["--audit=none"], "invalid --audit: none (expected denied, decisions or all)"),
+        (
+            &["--rate-in=10Mbit"],
+            "invalid --rate-in: 10Mbit (expected RATE[,burst=BYTES], in bits a second and bytes, \
+             such as 10M or 500k)",
+        ),
+        (
+            &["--rate-out=0"],
+            "invalid --rate-out: 0 (nothing passes at a rate of 0; without a limit the guest is as \
+             fast as it can)",
+        ),
+        (
+            &["--metrics=9100"],
+            "invalid --metrics: 9100 (expected unix:PATH, 127.0.0.1:PORT or [::1]:PORT)",
+        ),
+        (
+            &["--metrics=0.0.0.0:9100"],
+            "invalid --metrics: 0.0.0.0:9100 (metrics are served at loopback addresses alone: \
+             127.0.0.1:PORT or [::1]:PORT)",
+        ),
     ] {
         let line = [line, &["42", "tap0"]].concat();
         assert_eq!(refusal(&line), (Some(text.to_owned()), false), "{line:?}");
@@ -326,6 +370,46 @@ fn our_own_options_are_taken_in_the_order_of_the_line() {
     assert_eq!(all.search_domains, ["example.org", "example.test"]);
     assert_eq!(all.log_level, Some(LevelFilter::DEBUG));
     assert_eq!(all.busy_poll, Duration::ZERO);
+}
+
+#[test]
+fn operators_have_a_log_a_socket_rates_and_metrics() {
+    let plain = options(&["42", "tap0"]);
+    assert_eq!((plain.operator, plain.rates), (OperatorOptions::default(), Rates::default()));
+
+    let all = options(&[
+        "--audit-log=a.log",
+        "--audit=all",
+        "--audit-required",
+        "--control-socket=/run/c",
+        "--rate-in=10M",
+        "--rate-out=1k",
+        "--rate-out=2M,burst=100k",
+        "--metrics=unix:/run/m",
+        "--metrics-members",
+        "42",
+        "tap0",
+    ]);
+    let operator = OperatorOptions {
+        audit_log: Some(AuditTarget::File("a.log".into())),
+        audit_level: Some(AuditLevel::All),
+        is_audit_required: true,
+        control_socket: Some("/run/c".into()),
+        control_fd: None,
+        metrics: Some(MetricsAddress::Unix("/run/m".into())),
+        has_member_metrics: true,
+    };
+    assert_eq!(all.operator, operator);
+    let rate = |bits_per_second, burst| Some(Rate { bits_per_second, burst });
+    let rates = Rates::new(rate(10_000_000, None), rate(2_000_000, Some(100_000)));
+    assert_eq!(all.rates, rates);
+
+    let numbers = options(&["--audit-log=fd:7", "--control-fd", " 8", "42", "tap0"]).operator;
+    assert_eq!(numbers.audit_log, Some(AuditTarget::Descriptor(7)));
+    assert_eq!(numbers.control_fd, Some(8));
+    assert_eq!(numbers.descriptors().collect::<Vec<_>>(), [7, 8]);
+    let named = options(&["--audit-log=./fd:7", "42", "tap0"]).operator;
+    assert_eq!(named.audit_log, Some(AuditTarget::File("./fd:7".into())));
 }
 
 #[test]
@@ -406,6 +490,10 @@ fn no_bytes_make_the_parser_panic() {
         "--search-domain",
         "--log-level",
         "--busy-poll",
+        "--audit-log",
+        "--control-fd",
+        "--rate-in",
+        "--metrics",
         "--publish",
         "--target-type",
         "--",
