@@ -3,6 +3,7 @@
 //! Owns [`StackConfig`] with [`Policy`], [`Offload`], [`Limits`] and [`Timeouts`]. Every table and
 //! queue of the stack has its cap here, with the memory that one entry costs.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::egress::EgressPolicy;
@@ -27,6 +28,10 @@ pub struct StackConfig {
     /// (default `None`: all of them). On a shared network it holds for the members that have no
     /// policy of their own.
     pub egress: Option<EgressPolicy>,
+    /// TCP listeners on the host's loopback that no guest reaches, whatever the policy says
+    /// (default none): the doors of the operator. With such an address, all addresses are meant
+    /// that lead to the loopback of its IP version.
+    pub own_listeners: Vec<SocketAddr>,
     /// How fast the guest may send and receive.
     pub rates: Rates,
     /// MTU of the guest's interface in bytes, IP header included; 68..=65521 (default 1500).
@@ -52,6 +57,7 @@ impl Default for StackConfig {
             policy: Policy::default(),
             is_shared: false,
             egress: None,
+            own_listeners: Vec::new(),
             rates: Rates::default(),
             mtu: 1500,
             search_domains: Vec::new(),

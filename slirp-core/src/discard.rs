@@ -4,28 +4,9 @@
 //! the data path names one of these, counts it and leaves a trace line. A discard is never an
 //! `Err`: a hostile guest must not be able to steer the control flow above the packet path.
 
-macro_rules! reasons {
-    ($( $(#[$doc:meta])* $name:ident => $text:literal, )+) => {
-        /// Why something was discarded.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        #[non_exhaustive]
-        pub enum DiscardReason {
-            $( $(#[$doc])* $name, )+
-        }
-
-        impl DiscardReason {
-            /// Every reason, in the order of their counters.
-            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
-
-            /// The reason as a stable snake_case word for counters and log lines.
-            pub const fn as_str(self) -> &'static str {
-                match self { $( Self::$name => $text, )+ }
-            }
-        }
-    };
-}
-
-reasons! {
+crate::words::words! {
+    /// Why something was discarded.
+    pub enum DiscardReason:
     /// The frame is shorter than the headers that it announces.
     FrameTruncated => "frame_truncated",
     /// The virtio-net header contradicts the frame behind it.

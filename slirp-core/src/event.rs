@@ -197,6 +197,30 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// One of each kind, in the order of their counters.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Refused,
+        Self::Reset,
+        Self::NetworkUnreachable,
+        Self::HostUnreachable,
+        Self::TimedOut,
+        Self::TooLarge(None),
+        Self::Exhausted,
+    ];
+
+    /// The place of its kind in [`ALL`](Self::ALL).
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Refused => 0,
+            Self::Reset => 1,
+            Self::NetworkUnreachable => 2,
+            Self::HostUnreachable => 3,
+            Self::TimedOut => 4,
+            Self::TooLarge(_) => 5,
+            Self::Exhausted => 6,
+        }
+    }
+
     /// The word for it, in `snake_case`.
     pub const fn as_str(self) -> &'static str {
         match self {

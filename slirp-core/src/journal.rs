@@ -311,38 +311,23 @@ pub struct Answer {
     pub records: u16,
 }
 
-/// What an egress policy made of a lookup.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Lookup {
+crate::words::words! {
+    /// What an egress policy made of a lookup.
+    pub enum Lookup:
     /// This kind of query is asked for nobody. Nothing went upstream.
-    Refused,
+    Refused => "refused",
     /// The name may not be asked for, or the answer leads through a name that is denied. The guest
     /// hears that there is no such name.
-    NoSuchName,
+    NoSuchName => "nxdomain",
     /// The guest hears that the name has no such records. Nothing went upstream.
-    NoData,
+    NoData => "nodata",
     /// It went upstream, and the answer binds no address to the name.
-    Asked,
+    Asked => "asked",
     /// It went upstream, and addresses of the answer are bound to the name.
-    Bound,
+    Bound => "bound",
     /// It went upstream, and none of the answer's addresses is one that the name may have, such as
     /// a private one.
-    Unfit,
-}
-
-impl Lookup {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::NoSuchName => "nxdomain",
-            Self::NoData => "nodata",
-            Self::Asked => "asked",
-            Self::Bound => "bound",
-            Self::Unfit => "unfit",
-        }
-    }
+    Unfit => "unfit",
 }
 
 /// What an egress policy makes of a flow.

@@ -200,6 +200,7 @@ pub mod time;
 mod timer;
 mod traffic;
 mod wire;
+mod words;
 
 pub use flow::{FlowState, FlowSummary, HostStream, Transfer};
 #[cfg(feature = "host")]

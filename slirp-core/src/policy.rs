@@ -48,7 +48,7 @@ impl StackConfig {
         match nat::translated_dst(&self.plan, original_dst, self.policy.dns_service) {
             Translation::Resolver => Ok(Target::Resolver),
             Translation::NoService => Err(DiscardReason::ServiceUnavailable),
-            Translation::HostLoopback(to) => self.loopback(to).map(Target::Host),
+            Translation::HostLoopback(to) => self.loopback(protocol, to).map(Target::Host),
             Translation::HostItself(to) => Ok(Target::Host(to)),
             Translation::None => self.elsewhere(protocol, original_dst).map(Target::Host),
         }
@@ -75,7 +75,7 @@ impl StackConfig {
         match original_dst.ip() {
             IpAddr::V4(v4) if v4.is_broadcast() => match protocol {
                 // A host service that listens for broadcasts is as close as a user-mode stack gets.
-                Protocol::Udp => self.loopback(nat::host_loopback(original_dst)),
+                Protocol::Udp => self.loopback(protocol, nat::host_loopback(original_dst)),
                 Protocol::Tcp | Protocol::Echo => Err(DiscardReason::DestinationUnroutable),
             },
             // To the host's kernel this means its loopback, but no TCP segment can come from it.
@@ -90,20 +90,20 @@ impl StackConfig {
             IpAddr::V4(v4) if self.is_shared && self.plan.contains(v4.into()) => {
                 Err(DiscardReason::DestinationNotAllowed)
             }
-            IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.loopback(original_dst),
+            IpAddr::V4(v4) if is_ipv4_loopback(v4) => self.loopback(protocol, original_dst),
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => {
-                self.loopback(original_dst)
+                self.loopback(protocol, original_dst)
             }
             // Groups of the host's own link, or of its loopback even (RFC 5771 section 4; RFC 4291
             // section 2.7): no router passes them on, and among their members are the host's own
             // services.
             IpAddr::V4(v4) if is_ipv4_link_group(v4) && protocol != Protocol::Tcp => {
-                self.loopback(original_dst)
+                self.loopback(protocol, original_dst)
             }
             IpAddr::V6(v6) if v6.is_multicast() && protocol != Protocol::Tcp => {
                 match group_scope(v6) {
                     0..=SCOPE_INTERFACE => Err(DiscardReason::DestinationNotAllowed),
-                    SCOPE_LINK => self.loopback(original_dst),
+                    SCOPE_LINK => self.loopback(protocol, original_dst),
                     _ => Ok(original_dst),
                 }
             }
@@ -116,7 +116,9 @@ impl StackConfig {
             IpAddr::V6(v6) if self.is_shared && self.plan.contains(v6.into()) => {
                 Err(DiscardReason::DestinationNotAllowed)
             }
-            ip if self.plan.is_unlisted_host(ip) => self.loopback(nat::host_loopback(original_dst)),
+            ip if self.plan.is_unlisted_host(ip) => {
+                self.loopback(protocol, nat::host_loopback(original_dst))
+            }
             ip if ip.is_multicast() && protocol == Protocol::Tcp => {
                 Err(DiscardReason::DestinationUnroutable)
             }
@@ -125,8 +127,16 @@ impl StackConfig {
     }
 
     /// A destination that is the host's loopback, or as close to the host.
-    const fn loopback(&self, destination: SocketAddr) -> Result<SocketAddr, DiscardReason> {
-        if self.policy.allow_host_loopback {
+    fn loopback(
+        &self,
+        protocol: Protocol,
+        destination: SocketAddr,
+    ) -> Result<SocketAddr, DiscardReason> {
+        let is_own = |own: &SocketAddr| {
+            own.port() == destination.port() && own.is_ipv4() == destination.is_ipv4()
+        };
+        let is_closed = protocol == Protocol::Tcp && self.own_listeners.iter().any(is_own);
+        if self.policy.allow_host_loopback && !is_closed {
             Ok(destination)
         } else {
             Err(DiscardReason::DestinationNotAllowed)
@@ -244,6 +254,37 @@ mod tests {
             target(CLOSED, Protocol::Echo, "127.0.0.1:0"),
             Verdict::Refused(DiscardReason::DestinationNotAllowed)
         );
+    }
+
+    #[test]
+    fn our_own_listeners_are_closed_in_every_spelling_that_leads_to_them() {
+        let plan = SlirpNetwork::default().with_ipv6(Ipv6Plan::default()).into();
+        let ipv4 = ["10.0.2.2", "127.0.0.1", "127.1.2.3", "0.1.2.3"];
+        let ipv6 = ["[::1]", "[fd00::2]", "[fd00::99]"];
+        for (own, closed, open) in
+            [("127.0.0.1:9100", &ipv4[..], &ipv6[..]), ("[::1]:9100", &ipv6[..], &ipv4[..])]
+        {
+            let config = StackConfig {
+                plan,
+                policy: OPEN,
+                own_listeners: vec![own.parse().unwrap()],
+                ..StackConfig::default()
+            };
+            let is_open = |protocol, ip: &str, port: u16| {
+                config.target(protocol, format!("{ip}:{port}").parse().unwrap()).is_ok()
+            };
+            for ip in closed {
+                assert!(!is_open(Protocol::Tcp, ip, 9100), "{own} by {ip}");
+                assert!(is_open(Protocol::Tcp, ip, 9101), "another port of {ip}");
+                assert!(is_open(Protocol::Udp, ip, 9100), "{ip} by UDP, where it does not listen");
+            }
+            for ip in open.iter().chain(&["192.0.2.1", "[2001:db8::1]"]) {
+                assert!(is_open(Protocol::Tcp, ip, 9100), "{ip} does not lead to {own}");
+            }
+            for ip in ["[::ffff:127.0.0.1]", "0.0.0.0", "[::]"] {
+                assert!(!is_open(Protocol::Tcp, ip, 9100), "{ip} leads nowhere");
+            }
+        }
     }
 
     #[test]

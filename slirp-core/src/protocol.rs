@@ -2,14 +2,13 @@
 //!
 //! Owns their name, [`Protocol`]. Published as [`policy::Protocol`](crate::policy::Protocol).
 
-/// The protocol that asks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Protocol {
+crate::words::words! {
+    /// The protocol that asks.
+    pub enum Protocol:
     /// TCP.
-    Tcp,
+    Tcp => "tcp",
     /// UDP.
-    Udp,
+    Udp => "udp",
     /// ICMP or ICMPv6 echo; its "port" is not looked at.
-    Echo,
+    Echo => "icmp",
 }

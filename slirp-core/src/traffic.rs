@@ -18,6 +18,14 @@ impl Traffic {
     pub(crate) const fn add_to_guest(&mut self, len: usize) {
         self.to_guest = self.to_guest.saturating_add(len as u64);
     }
+
+    /// Adds what a flow has moved between two moments.
+    pub(crate) const fn add_growth(&mut self, before: Self, after: Self) {
+        let from_guest = after.from_guest.saturating_sub(before.from_guest);
+        let to_guest = after.to_guest.saturating_sub(before.to_guest);
+        self.from_guest = self.from_guest.saturating_add(from_guest);
+        self.to_guest = self.to_guest.saturating_add(to_guest);
+    }
 }
 
 #[cfg(test)]

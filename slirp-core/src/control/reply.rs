@@ -11,7 +11,6 @@ use crate::event::ForwardId;
 use crate::flow::FlowSummary;
 use crate::host::forward::{Forward, ForwardProtocol};
 use crate::plan::AddressPlan;
-use crate::policy::Protocol;
 use crate::stats::Stats;
 
 /// The reply to `add_hostfwd`. It names the port when the host port was 0.
@@ -81,11 +80,7 @@ pub(crate) fn flows(flows: &[FlowSummary], next: Option<u32>) -> String {
 }
 
 fn push_flow(reply: &mut String, flow: &FlowSummary) {
-    let proto = match flow.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Echo => "icmp",
-    };
+    let proto = flow.protocol.as_str();
     let six = if flow.guest.is_ipv6() { "6" } else { "" };
     let opened_by = if flow.is_inbound { "remote" } else { "guest" };
     let _ = write!(

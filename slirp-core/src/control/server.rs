@@ -9,7 +9,6 @@
 //! The file is removed when the server ends, unless another file has taken its place. A sandboxed
 //! process cannot reach the file; the process outside removes it then ([`ApiSocket::file`]).
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -18,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
 
+use super::clients::{Clients, PAUSE};
 use super::protocol::{self, REQUEST_CAP, Refusal, Request};
 use super::reply;
 use crate::event::ForwardId;
@@ -34,8 +33,6 @@ pub(crate) const CONNECTIONS_CAP: usize = 256;
 /// How long a client may take for its request and for taking the reply (arbitrary; clients write
 /// theirs in one go).
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long accepting pauses when descriptors have run out (arbitrary).
-const PAUSE: Duration = Duration::from_millis(100);
 /// How many reads discard what a client sent after its request, before the connection is closed
 /// (arbitrary).
 const LEFTOVERS_CAP: usize = 16;
@@ -100,30 +97,15 @@ impl ApiSocket {
             return;
         };
         let shared = Arc::new(Shared { handle, plan, assumed, started_at: Instant::now() });
-        let mut tasks = JoinSet::new();
-        let mut order: VecDeque<AbortHandle> = VecDeque::new();
+        let mut clients = Clients::new(cap, REQUEST_TIMEOUT);
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            match listener.accept().await {
+                Ok((stream, _)) => clients.serve(serve_client(stream, Arc::clone(&shared))),
                 Err(error) => {
                     tracing::debug!(%error, "accept");
                     tokio::time::sleep(PAUSE).await;
-                    continue;
                 }
-            };
-            while tasks.try_join_next().is_some() {}
-            order.retain(|task| !task.is_finished());
-            if order.len() >= cap
-                && let Some(oldest) = order.pop_front()
-            {
-                oldest.abort();
             }
-            let serving = serve_client(stream, Arc::clone(&shared));
-            order.push_back(tasks.spawn(async move {
-                if tokio::time::timeout(REQUEST_TIMEOUT, serving).await.is_err() {
-                    tracing::debug!("an API client took too long");
-                }
-            }));
         }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Bindings {
     unfit: VecDeque<IpAddr>,
     /// Counts the bindings that have come and gone.
     revision: u64,
+    /// Counts those that have made room for others.
+    evicted: u64,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Bindings {
             cap,
             unfit: VecDeque::new(),
             revision: 0,
+            evicted: 0,
         }
     }
 
@@ -197,7 +200,7 @@ impl Bindings {
         {
             let first = found.ties.iter().min_by_key(|tie| tie.ends).map(|tie| tie.name);
             match first {
-                Some(first) if !found.is_in_use(now) => self.release(first, address),
+                Some(first) if !found.is_in_use(now) => self.evict(first, address),
                 Some(_) | None => return,
             }
         }
@@ -231,7 +234,7 @@ impl Bindings {
         let mut free: Vec<_> = bound.addresses.iter().filter_map(ends_of).collect();
         free.sort_unstable();
         for (_, address) in free.into_iter().take(excess) {
-            self.release(name, address);
+            self.evict(name, address);
         }
     }
 
@@ -248,8 +251,14 @@ impl Bindings {
         let free = first.filter(|(_, _, address)| is_free(address));
         let free: Vec<_> = free.take(excess).copied().collect();
         for (_, name, address) in free {
-            self.release(name, address);
+            self.evict(name, address);
         }
+    }
+
+    /// Lets one binding go for another.
+    fn evict(&mut self, name: usize, address: IpAddr) {
+        self.release(name, address);
+        self.evicted += 1;
     }
 
     /// Lets one binding go.
@@ -349,8 +358,17 @@ impl Bindings {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// How many names have one.
+    pub(super) fn names_len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// How many have made room for others.
+    pub(super) const fn evicted(&self) -> u64 {
+        self.evicted
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Compiled {
     pub(super) names: Names,
     /// What is done with everything else that the guest opens.
     pub(super) default: Action,
+    /// How many rules there are of each action.
+    pub(super) counts: [usize; Action::ALL.len()],
 }
 
 impl Compiled {
@@ -37,6 +39,10 @@ impl Compiled {
         let of = |direction| {
             rules.iter().zip(0_u32..).filter(move |(rule, _)| rule.direction == direction)
         };
+        let mut counts = [0; Action::ALL.len()];
+        for rule in rules {
+            counts[rule.action as usize] += 1;
+        }
         let is_closed = of(Direction::In).any(|(rule, _)| rule.action == Action::Allow);
         Self {
             out: Addresses::new(of(Direction::Out), false),
@@ -44,6 +50,7 @@ impl Compiled {
             inbound_default: if is_closed { Action::Deny } else { Action::Allow },
             names: Names::new(of(Direction::Out)),
             default,
+            counts,
         }
     }
 }

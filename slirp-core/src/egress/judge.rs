@@ -325,9 +325,18 @@ impl Judge {
     }
 
     /// How many addresses of names the guest has learned.
-    #[cfg(test)]
-    pub(super) fn bindings_len(&self) -> usize {
+    pub(crate) fn bindings_len(&self) -> usize {
         self.bindings.len()
+    }
+
+    /// How many names these are.
+    pub(crate) fn names_len(&self) -> usize {
+        self.bindings.names_len()
+    }
+
+    /// How many addresses were forgotten to make room for others.
+    pub(crate) const fn bindings_evicted(&self) -> u64 {
+        self.bindings.evicted()
     }
 
     /// Another policy is in force from now on.

@@ -193,6 +193,11 @@ impl EgressPolicy {
         &self.0.rules
     }
 
+    /// How many rules there are of each action, in the order of [`Action::ALL`].
+    pub fn rule_counts(&self) -> [usize; Action::ALL.len()] {
+        self.0.compiled.counts
+    }
+
     /// What it sets besides its rules.
     pub fn settings(&self) -> &Settings {
         &self.0.settings

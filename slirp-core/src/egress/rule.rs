@@ -25,6 +25,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action, in the order of their counters.
+    pub const ALL: [Self; 3] = [Self::Allow, Self::Ask, Self::Deny];
+
     pub(super) const WORDS: [(&str, Self); 3] =
         [("allow", Self::Allow), ("ask", Self::Ask), ("deny", Self::Deny)];
 

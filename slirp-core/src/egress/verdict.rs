@@ -4,66 +4,41 @@
 
 use super::rule::Action;
 
-/// Why something was allowed or refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Cause {
+crate::words::words! {
+    /// Why something was allowed or refused.
+    pub enum Cause:
     /// A rule says so.
-    Rule,
+    Rule => "rule",
     /// No rule does.
-    Default,
+    Default => "default",
     /// A protected set, which a rule has to name.
-    Protected,
+    Protected => "protected",
     /// No lookup of an allowed name has given this address.
-    NoName,
+    NoName => "no-name",
     /// A rule allows the destination on other ports.
-    Port,
+    Port => "port",
     /// A rule allows the destination for another protocol.
-    Protocol,
+    Protocol => "protocol",
     /// The name's address is unfit: private, or the host's.
-    Rebinding,
+    Rebinding => "rebinding",
     /// The first bytes name another host.
-    Name,
+    Name => "name",
     /// The first bytes are no TLS.
-    NoTls,
+    NoTls => "no-tls",
     /// The ClientHello is malformed, too long or too slow.
-    Hello,
+    Hello => "hello",
     /// The HTTP request is malformed, or cannot be followed.
-    Http,
+    Http => "http",
     /// The ClientHello hides its name.
-    Ech,
+    Ech => "ech",
     /// Nobody is connected who may decide.
-    NoApprover,
+    NoApprover => "no-approver",
     /// Nobody has decided in time.
-    AskTimeout,
+    AskTimeout => "ask-timeout",
     /// Too many questions are open.
-    AskFull,
+    AskFull => "ask-full",
     /// The policy has changed.
-    Revoked,
-}
-
-impl Cause {
-    /// The word for it, as the audit log has it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rule => "rule",
-            Self::Default => "default",
-            Self::Protected => "protected",
-            Self::NoName => "no-name",
-            Self::Port => "port",
-            Self::Protocol => "protocol",
-            Self::Rebinding => "rebinding",
-            Self::Name => "name",
-            Self::NoTls => "no-tls",
-            Self::Hello => "hello",
-            Self::Http => "http",
-            Self::Ech => "ech",
-            Self::NoApprover => "no-approver",
-            Self::AskTimeout => "ask-timeout",
-            Self::AskFull => "ask-full",
-            Self::Revoked => "revoked",
-        }
-    }
+    Revoked => "revoked",
 }
 
 /// What the judge says about a flow at its first packet, and why.

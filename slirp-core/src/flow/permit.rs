@@ -4,6 +4,7 @@
 //! `stack::admission`, which issues and counts permits, when the flow ends.
 
 use crate::event::FlowId;
+use crate::protocol::Protocol;
 use crate::share::Holder;
 use crate::time::Instant;
 
@@ -37,6 +38,15 @@ impl Kind {
         Self::InboundUdp,
         Self::Echo,
     ];
+
+    /// The protocol.
+    pub(crate) const fn protocol(self) -> Protocol {
+        match self {
+            Self::Opening | Self::Open | Self::InboundOpening | Self::InboundOpen => Protocol::Tcp,
+            Self::Udp | Self::InboundUdp => Protocol::Udp,
+            Self::Echo => Protocol::Echo,
+        }
+    }
 
     /// Whether a remote has begun it.
     pub(crate) const fn is_inbound(self) -> bool {

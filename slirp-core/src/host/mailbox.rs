@@ -33,7 +33,12 @@ pub(crate) enum Message {
         answer: Option<Vec<u8>>,
     },
     /// Asks for the counters.
-    Stats(oneshot::Sender<Stats>),
+    Stats {
+        /// Whether the members of a shared network are wanted one by one.
+        by_member: bool,
+        /// Where they go.
+        reply: oneshot::Sender<Stats>,
+    },
     /// Ports of the host are to lead to the guest, all of them or none.
     AddForwards {
         /// The rules; at least one.

@@ -320,6 +320,9 @@ impl Builder {
         config.seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         config.offload = link.offload();
         config.is_shared = matches!(link, Link::Members(_));
+        if let Some(metrics) = &self.metrics {
+            config.own_listeners.extend(metrics.tcp_address());
+        }
         let recorder = self
             .recording
             .map(|recording| recording.start(config.offload.vnet_header))
@@ -348,14 +351,15 @@ impl Builder {
             let resolving = dns::run(dns, queries, move |query, answer| {
                 answers.send(Message::DnsAnswer { query, answer });
             });
-            let Some(api) = self.api else {
-                runtime.block_on(resolving);
-                return;
-            };
             // Ends when the data thread has ended and its channel of queries is closed.
             runtime.block_on(async move {
                 let mut serving = JoinSet::new();
-                serving.spawn(api.serve(handle, plan, assumed, api_clients));
+                if let Some(metrics) = self.metrics {
+                    serving.spawn(metrics.serve(handle.clone()));
+                }
+                if let Some(api) = self.api {
+                    serving.spawn(api.serve(handle, plan, assumed, api_clients));
+                }
                 resolving.await;
                 serving.shutdown().await;
             });

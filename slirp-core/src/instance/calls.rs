@@ -28,6 +28,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::reactor::SYSTEM_CALLS,
         crate::host::addresses::SYSTEM_CALLS,
         crate::host::dns::SYSTEM_CALLS,
+        crate::control::metrics::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,
         crate::sys::outside::SYSTEM_CALLS,
         crate::sys::alloc::SYSTEM_CALLS,

@@ -43,6 +43,7 @@ use crate::flow::permit::{Kind, Permit, Place};
 use crate::flow::table::FlowTable;
 use crate::member::MemberId;
 use crate::share::{Holder, PARTS};
+use crate::stats::PerProtocol;
 use crate::time::Instant;
 
 /// Remotes may open this part of the table (arbitrary: as much as the guest has to itself).
@@ -148,6 +149,15 @@ impl Admission {
     /// The member that flows of `guest` count for.
     pub(super) fn holder(&self, guest: IpAddr) -> Holder {
         self.members.get(&guest).copied()
+    }
+
+    /// Flows at this moment, of all or of one holder.
+    pub(super) fn open(&self, of: Option<Holder>) -> PerProtocol<u64> {
+        let mut open = PerProtocol::default();
+        for kind in Kind::ALL {
+            open[kind.protocol()] += self.used(Group::Kind(kind), of) as u64;
+        }
+        open
     }
 
     /// How many flows of `kind` there are.

@@ -346,6 +346,7 @@ impl Stack {
             flow.on_guest_datagram(guest, original_dst, translated_dst, plan, timeouts, now);
             meta.permit.note_traffic(flow.is_lasting(), now);
             meta.traffic.add_from_guest(payload.len());
+            self.stats.traffic[Protocol::Udp].add_from_guest(payload.len());
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
         }
@@ -411,6 +412,7 @@ impl Stack {
             flow.on_request(guest, remote, &self.config.timeouts, now);
             meta.permit.note_traffic(false, now);
             meta.traffic.add_from_guest(payload.len());
+            self.stats.traffic[Protocol::Echo].add_from_guest(payload.len());
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
         }

@@ -65,6 +65,7 @@ impl Stack {
         };
         let mac = flow.guest().mac;
         self.stats.tcp_failed += 1;
+        self.stats.connect_failures.count(error);
         if error == HostError::Exhausted {
             self.note_discard(DiscardReason::HostResourcesExhausted);
         }
@@ -100,6 +101,7 @@ impl Stack {
         let from = flow.on_host_datagram(remote, &self.config.plan, timeouts, now);
         meta.permit.note_traffic(flow.is_lasting(), now);
         meta.traffic.add_to_guest(payload.len());
+        self.stats.traffic[Protocol::Udp].add_to_guest(payload.len());
         let guest = flow.guest();
         let Some(from) = from else {
             self.note_discard(DiscardReason::HostDatagramNoFlow);
@@ -230,6 +232,7 @@ impl Stack {
             return;
         };
         meta.traffic.add_to_guest(payload.len());
+        self.stats.traffic[Protocol::Echo].add_to_guest(payload.len());
         let guest = flow.guest();
         let (to, ident) = (guest.address.ip(), guest.address.port());
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);

@@ -187,6 +187,7 @@ impl Stack {
         flow.on_datagram(&self.config.timeouts, now);
         meta.permit.note_traffic(false, now);
         meta.traffic.add_to_guest(payload.len());
+        self.stats.traffic[Protocol::Udp].add_to_guest(payload.len());
         if let Some(mac) = self.link.mac_of(guest.ip()) {
             flow.locate(mac);
         }
@@ -251,6 +252,7 @@ impl Stack {
         let id = self.flows.lookup(&key)?;
         let (meta, flow) = self.flows.inbound_udp_mut(id)?;
         meta.traffic.add_from_guest(payload_len);
+        self.stats.traffic[Protocol::Udp].add_from_guest(payload_len);
         flow.locate(guest.mac);
         flow.on_datagram(&self.config.timeouts, now);
         // Answered: conversations without an answer make room first.

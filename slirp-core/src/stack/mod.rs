@@ -78,6 +78,7 @@ mod lifecycle;
 mod link;
 mod outbox;
 mod reassembly;
+mod snapshot;
 mod tcp_from_guest;
 mod turns;
 
@@ -90,6 +91,7 @@ use crate::flow::eager::EagerRemotes;
 use crate::flow::table::FlowTable;
 use crate::flow::{FlowSummary, HostStream};
 use crate::journal::{Detail, PacketEnds, Report};
+use crate::policy::Protocol;
 use crate::rng::Rng;
 use crate::share::PARTS;
 use crate::stats::Stats;
@@ -161,7 +163,7 @@ impl Stack {
         stack
     }
 
-    /// The counters so far.
+    /// The counters so far, without what is looked up in a [`snapshot`](Self::snapshot).
     pub const fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -251,7 +253,9 @@ impl Stack {
             return;
         }
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
+            let before = meta.traffic;
             let pumped = flow.pump(host, &mut self.engine, &mut meta.traffic, now);
+            self.stats.traffic[Protocol::Tcp].add_growth(before, meta.traffic);
             if self.egress.is_some() && flow.has_unseen() {
                 self.turns.wake(meta);
             }

@@ -1,9 +1,26 @@
-//! Counters of one stack.
+//! Counters of one stack, and what it holds at one moment.
 //!
-//! Owns plain numbers and their names; who reads them and how they are shown is decided elsewhere.
-//! "Guest" and "host" name the side that a frame, byte or event came from.
+//! Owns plain numbers and their names. How they are shown is decided elsewhere. "Guest" and "host"
+//! name the side that a frame, byte or event came from. Counting costs an addition: no counter
+//! allocates, and each has its place in an array whose index is an enum.
+//!
+//! What can be read off the stack is not counted. It is looked up when the numbers are asked for,
+//! by [`Stack::snapshot`](crate::stack::Stack::snapshot).
+
+mod histogram;
+mod names;
+mod policy;
+
+use core::ops::{Index, IndexMut};
 
 use crate::discard::DiscardCounters;
+use crate::event::HostError;
+use crate::member::MemberId;
+use crate::protocol::Protocol;
+use crate::traffic::Traffic;
+pub use histogram::Histogram;
+pub use names::{Answered, NameStats};
+pub use policy::{PolicyStats, Shown, VerdictCounters, VerifiedCounters};
 
 macro_rules! counters {
     ($( $(#[$doc:meta])* $name:ident, )+) => {
@@ -14,10 +31,28 @@ macro_rules! counters {
             $( $(#[$doc])* pub $name: u64, )+
             /// Discards by reason.
             pub discards: DiscardCounters,
+            /// TCP flows of the guest that failed, by reason.
+            pub connect_failures: ConnectFailures,
+            /// Payload of all flows, of those that are over too.
+            pub traffic: PerProtocol<Traffic>,
+            /// What became of DNS queries. In a snapshot only.
+            pub names: NameStats,
+            /// Flows that exist at this moment. In a snapshot only.
+            pub open: PerProtocol<u64>,
+            /// Bytes that the rings of TCP flows hold at this moment. In a snapshot only.
+            pub ring_memory: u64,
+            /// What the egress policies of all guests have decided; `None` without a policy. In a
+            /// snapshot only.
+            pub policy: Option<PolicyStats>,
+            /// Members of a shared network at this moment. In a snapshot only.
+            pub members: u64,
+            /// The members one by one, if a snapshot was asked for them.
+            pub by_member: Option<Vec<MemberStats>>,
         }
 
         impl Stats {
-            /// Every counter but the discards, with its name, in the order of the fields.
+            /// Every counter that is a number of its own, with its name, in the order of the
+            /// fields.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [ $( (stringify!($name), self.$name), )+ ].into_iter()
             }
@@ -58,4 +93,92 @@ counters! {
     frames_between_members,
     /// Bytes of these frames, link header included.
     bytes_between_members,
+}
+
+/// What one member of a shared network holds at this moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MemberStats {
+    /// The member.
+    pub id: MemberId,
+    /// Its flows.
+    pub open: PerProtocol<u64>,
+    /// What its egress policy has decided, if it has one.
+    pub policy: Option<PolicyStats>,
+}
+
+impl MemberStats {
+    pub(crate) const fn new(
+        id: MemberId,
+        open: PerProtocol<u64>,
+        policy: Option<PolicyStats>,
+    ) -> Self {
+        Self { id, open, policy }
+    }
+}
+
+/// A value for each [`Protocol`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PerProtocol<T>([T; Protocol::ALL.len()]);
+
+impl<T> PerProtocol<T> {
+    /// Each protocol with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Protocol, &T)> {
+        Protocol::ALL.iter().copied().zip(&self.0)
+    }
+}
+
+impl<T> Index<Protocol> for PerProtocol<T> {
+    type Output = T;
+
+    fn index(&self, protocol: Protocol) -> &T {
+        &self.0[protocol as usize]
+    }
+}
+
+impl<T> IndexMut<Protocol> for PerProtocol<T> {
+    fn index_mut(&mut self, protocol: Protocol) -> &mut T {
+        &mut self.0[protocol as usize]
+    }
+}
+
+/// A counter for each [`HostError`].
+#[derive(Clone, Default, Debug)]
+pub struct ConnectFailures([u64; HostError::ALL.len()]);
+
+impl ConnectFailures {
+    pub(crate) const fn count(&mut self, error: HostError) {
+        self.0[error.index()] += 1;
+    }
+
+    /// Each error with its counter.
+    pub fn iter(&self) -> impl Iterator<Item = (HostError, u64)> {
+        HostError::ALL.into_iter().zip(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_by_their_kind() {
+        let mut failures = ConnectFailures::default();
+        failures.count(HostError::TooLarge(Some(1400)));
+        failures.count(HostError::Exhausted);
+        failures.count(HostError::TooLarge(None));
+        let counted: Vec<_> = failures.iter().filter(|&(_, count)| count > 0).collect();
+        assert_eq!(counted, [(HostError::TooLarge(None), 2), (HostError::Exhausted, 1)]);
+        for (index, error) in HostError::ALL.into_iter().enumerate() {
+            assert_eq!(error.index(), index);
+        }
+    }
+
+    #[test]
+    fn protocols_have_a_place_each() {
+        let mut open = PerProtocol::<u64>::default();
+        open[Protocol::Echo] += 2;
+        let all: Vec<_> = open.iter().map(|(protocol, &count)| (protocol, count)).collect();
+        assert_eq!(all, [(Protocol::Tcp, 0), (Protocol::Udp, 0), (Protocol::Echo, 2)]);
+    }
 }

@@ -224,6 +224,11 @@ impl RingMemory {
             .all(|count| count.grown < count.grown_cap)
     }
 
+    /// Bytes that all rings hold.
+    pub(super) const fn used(&self) -> usize {
+        self.whole.used
+    }
+
     /// Whether any connection has rings.
     pub(super) const fn is_in_use(&self) -> bool {
         self.whole.leases > 0

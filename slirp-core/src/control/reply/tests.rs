@@ -7,6 +7,7 @@ use crate::control::protocol::{Request, parse};
 use crate::event::FlowId;
 use crate::flow::FlowState;
 use crate::plan::{AssumedGuest, Ipv6Plan};
+use crate::policy::Protocol;
 use crate::traffic::Traffic;
 
 #[test]

@@ -26,6 +26,11 @@ impl Blocking<'_> {
         wait(self.0.stats())
     }
 
+    /// See [`Handle::stats_by_member`].
+    pub fn stats_by_member(self) -> Option<Stats> {
+        wait(self.0.stats_by_member())
+    }
+
     /// See [`Handle::add_forward`].
     ///
     /// # Errors

@@ -44,7 +44,13 @@ impl Handle {
 
     /// The present counters; `None` when the instance has ended.
     pub async fn stats(&self) -> Option<Stats> {
-        self.ask(Message::Stats)?.await.ok()
+        self.ask(|reply| Message::Stats { by_member: false, reply })?.await.ok()
+    }
+
+    /// The present counters, with those of each member of a shared network; `None` when the
+    /// instance has ended.
+    pub async fn stats_by_member(&self) -> Option<Stats> {
+        self.ask(|reply| Message::Stats { by_member: true, reply })?.await.ok()
     }
 
     /// Opens a port of the host that leads to the guest. The port is open when this returns.

@@ -181,6 +181,11 @@ impl Switchboard {
         members
     }
 
+    /// The names of all members, in no order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> {
+        self.ports.iter().flatten().map(|port| port.id)
+    }
+
     /// A member, if it is (still) there.
     pub(crate) fn member(&self, id: MemberId) -> Option<&Member> {
         self.ports.iter().flatten().find(|port| port.id == id).map(|port| &port.member)
@@ -191,6 +196,7 @@ impl Switchboard {
         stats.discards.add(&self.discards);
         stats.frames_between_members += self.frames;
         stats.bytes_between_members += self.bytes;
+        stats.members = self.ids().count() as u64;
     }
 
     /// Reads the next frame that is for the stack, and passes on those before it that are not.

@@ -7,6 +7,7 @@ use super::Reactor;
 use crate::event::DnsQueryId;
 use crate::flow::FlowSummary;
 use crate::host::mailbox::{FlowPage, Message};
+use crate::stats::Stats;
 use crate::time::Instant;
 
 /// Slots of the flow table that one part of the list of flows covers: one getsockname(2) each,
@@ -31,18 +32,27 @@ impl Reactor {
         FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
+    /// The counters, and what there is at this moment.
+    fn stats(&mut self, by_member: bool) -> Stats {
+        let mut stats = self.stack.snapshot();
+        if let Some(board) = self.link.switchboard() {
+            board.add_to(&mut stats);
+            if by_member {
+                let members = board.ids().map(|id| self.stack.member_stats(id));
+                stats.by_member = Some(members.collect());
+            }
+        }
+        stats
+    }
+
     /// Answers the messages that have arrived, until there are no more or a shutdown is requested.
     pub(super) fn read_mail(&mut self, now: Instant) -> Next {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
-                Message::Stats(reply) => {
-                    let mut stats = self.stack.stats().clone();
-                    if let Some(board) = self.link.switchboard() {
-                        board.add_to(&mut stats);
-                    }
+                Message::Stats { by_member, reply } => {
                     // The requester may have gone.
-                    let _ = reply.send(stats);
+                    let _ = reply.send(self.stats(by_member));
                 }
                 Message::AddForwards { forwards, reply } => {
                     let _ = reply.send(self.add_forwards(&forwards));

@@ -59,6 +59,7 @@ use crate::event::{DnsQueryId, DnsTransport, HostAction, QueryOrigin};
 use crate::journal::{Event, Lookup};
 use crate::member::MemberId;
 use crate::share::{Holder, Shares};
+use crate::stats::{Answered, NameStats};
 use crate::time::Instant;
 
 pub use answers::{Chain, read_chain};
@@ -89,6 +90,8 @@ pub(crate) struct DnsService {
     made_here: VecDeque<(QueryOrigin, Vec<u8>)>,
     /// What a listener is to hear, if there is one.
     events: Option<VecDeque<Event>>,
+    /// What became of the queries that are over.
+    pub stats: NameStats,
     /// Names that are answered here.
     pub names: MemberNames,
 }
@@ -121,6 +124,7 @@ impl DnsService {
             to_host: VecDeque::new(),
             made_here: VecDeque::new(),
             events: None,
+            stats: NameStats::default(),
             names: MemberNames::default(),
         }
     }
@@ -312,6 +316,7 @@ impl DnsService {
         answer: Vec<u8>,
         lookup: Option<Lookup>,
     ) {
+        self.stats.count(lookup.map_or(Answered::Here, Answered::Judged));
         self.tell_asked(query, origin, member, message);
         self.tell(|| Event::Answered {
             query,
@@ -346,6 +351,13 @@ impl DnsService {
         lookup: Option<Lookup>,
         now: Instant,
     ) {
+        let after = now.saturating_since(done.asked_at);
+        if answer.is_some() {
+            self.stats.count(lookup.map_or(Answered::Relayed, Answered::Judged));
+            self.stats.upstream.note(after);
+        } else {
+            self.stats.count(Answered::Failed);
+        }
         self.tell(|| Event::Answered {
             query,
             origin: done.origin,
@@ -353,7 +365,7 @@ impl DnsService {
             question: message::first_question(&done.message),
             answer: answer.and_then(message::read_answer),
             lookup,
-            after: now.saturating_since(done.asked_at),
+            after,
         });
     }
 

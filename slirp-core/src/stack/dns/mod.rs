@@ -19,7 +19,7 @@ use crate::mac::MacAddr;
 use crate::member::{Member, MemberId};
 use crate::service::dns::DnsService;
 use crate::share::Holder;
-use crate::stats::Stats;
+use crate::stats::{NameStats, Stats};
 use crate::time::Instant;
 use stream::{DnsStream, DnsStreams};
 
@@ -164,6 +164,11 @@ impl DnsRelay {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.service.poll_timeout()
+    }
+
+    /// What became of the queries that are over.
+    pub(super) const fn stats(&self) -> &NameStats {
+        &self.service.stats
     }
 
     /// Gives up queries whose time is over.

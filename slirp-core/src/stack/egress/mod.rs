@@ -21,6 +21,7 @@
 //! exists, a mapping those of the destination that it was let through to last.
 
 mod changes;
+mod counts;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -45,6 +46,7 @@ use crate::plan::AddressPlan;
 use crate::policy::{Protocol, Target};
 use crate::rng::Rng;
 use crate::share::{Holder, PARTS};
+use crate::stats::PolicyStats;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
 use crate::wire::icmp::IcmpError;
@@ -65,6 +67,8 @@ struct Guest {
     /// Whether the policy is its own, not the instance's.
     is_own: bool,
     revision: Revision,
+    /// What was decided so far.
+    counted: Box<PolicyStats>,
     /// When it was told of its last refusals, and where the next one goes.
     told: [Option<Instant>; TOLD_CAP],
     next: usize,
@@ -72,7 +76,8 @@ struct Guest {
 
 impl Guest {
     fn new(judge: Judge, is_own: bool) -> Self {
-        Self { judge, is_own, revision: Revision(1), told: [None; TOLD_CAP], next: 0 }
+        let (revision, counted) = (Revision(1), Box::default());
+        Self { judge, is_own, revision, counted, told: [None; TOLD_CAP], next: 0 }
     }
 }
 
@@ -84,6 +89,8 @@ pub(super) struct Egress {
     known: JudgeConfig,
     rng: Rng,
     guests: BTreeMap<Holder, Guest>,
+    /// What was decided for members that have gone.
+    gone: Box<PolicyStats>,
     host_addresses: Vec<IpAddr>,
     review: Review,
 }
@@ -102,6 +109,7 @@ impl Egress {
             known,
             rng: Rng::new(config.seed ^ OWN_SEED),
             guests: BTreeMap::new(),
+            gone: Box::default(),
             host_addresses: Vec::new(),
             review: Review::default(),
         }
@@ -227,7 +235,7 @@ impl Stack {
     /// Forgets the judge of a member that has gone.
     pub(super) fn forget_judge(&mut self, member: MemberId) {
         if let Some(egress) = &mut self.egress {
-            egress.guests.remove(&Some(member));
+            egress.forget(member);
             egress.review.guests.remove(&Some(member));
         }
     }
@@ -254,7 +262,9 @@ impl Stack {
         {
             return passed;
         }
-        match egress.on_flow(holder, ends.protocol, ends.remote, reached, now).verdict {
+        let judged = egress.on_flow(holder, ends.protocol, ends.remote, reached, now);
+        egress.count(holder, ends.protocol, judged);
+        match judged.verdict {
             FlowVerdict::Pass { verify } => Ok((Target::Host(reached), verify)),
             FlowVerdict::Resolver => Ok((Target::Resolver, Verification::None)),
             FlowVerdict::Refuse(cause) => {

@@ -153,6 +153,11 @@ impl Engine {
         connection.held() > before && self.memory.level(&connection.lease) == Level::Exhausted
     }
 
+    /// Bytes that the rings of all connections hold.
+    pub(crate) const fn ring_memory(&self) -> usize {
+        self.memory.used()
+    }
+
     /// Whether any connection holds rings.
     pub(crate) const fn is_in_use(&self) -> bool {
         self.memory.is_in_use()

@@ -1,0 +1,81 @@
+//! A listening UNIX socket that nobody else may connect to.
+//!
+//! Owns the file's mode, and what becomes of a file that an earlier process has left behind.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
+
+use crate::sys::file::OwnFile;
+
+/// Clients that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Listens at `path`, in place of a socket that nobody serves. The mode of the file is 0600, less
+/// the umask, from the first moment. The listener does not block.
+///
+/// # Errors
+/// `AddrInUse` if the socket at `path` is served, or if there is another file; the errors of
+/// unlink(2), bind(2) and listen(2).
+pub(super) fn listen_at(path: &Path) -> io::Result<(OwnFile, UnixListener)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // bind(2) gives the file the mode of the socket (`unix_bind_bsd` in net/unix/af_unix.c).
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let address = UnixAddr::new(path)?;
+    match bind(socket.as_raw_fd(), &address) {
+        Err(Errno::EADDRINUSE) if is_left_behind(path) => {
+            std::fs::remove_file(path)?;
+            bind(socket.as_raw_fd(), &address)?;
+        }
+        bound => bound?,
+    }
+    let file = OwnFile::at(path);
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    Ok((file, socket.into()))
+}
+
+/// Whether there is a socket that nobody serves.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(is_refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn file_is_for_its_owner_alone_and_replaces_one_that_nobody_serves() {
+        let path = std::env::temp_dir().join(format!("slirp-own-file-{}", std::process::id()));
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let (file, listener) = listen_at(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        let error = listen_at(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(UnixStream::connect(&path).unwrap());
+        let left_behind = path.with_extension("left");
+        std::fs::rename(&path, &left_behind).unwrap();
+        drop((file, listener));
+        std::fs::rename(&left_behind, &path).unwrap();
+        let (file, _listener) = listen_at(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        drop(file);
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(listen_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
