@@ -9,6 +9,7 @@ mod first_bytes;
 mod hello;
 mod lookups;
 mod members;
+mod metrics;
 mod policies;
 mod scene;
 mod segments;
