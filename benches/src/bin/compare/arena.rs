@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::options::Options;
+use crate::policy::Names;
 use crate::stack::{self, Stack, StackKind};
 use crate::worker::{self, EXEC, EXEC_IN_GUEST, Reply, Side, Worker};
 
@@ -33,6 +34,8 @@ pub(crate) struct Arena {
     stack: Program,
     holder: Worker,
     api_socket: PathBuf,
+    /// For a stack under an egress policy.
+    _names: Option<Names>,
 }
 
 /// A foreign program that this tool started; dropping it ends it.
@@ -69,11 +72,15 @@ impl Arena {
             args.insert(0, format!("--api-socket={}", api_socket.display()));
         }
         let further: &[String] = match stack.kind {
-            StackKind::Ours => &options.ours_args,
+            StackKind::Ours | StackKind::Policy => &options.ours_args,
             StackKind::Slirp4netns => &options.slirp4netns_args,
             StackKind::Pasta => &[],
         };
         args.splice(0..0, further.iter().cloned());
+        let names = (stack.kind == StackKind::Policy).then(Names::start).transpose()?;
+        if let Some(names) = &names {
+            args.splice(0..0, names.args(&options.out)?);
+        }
         let log_path = log_path(options, stack.kind);
         let mut log = File::options()
             .create(true)
@@ -93,8 +100,11 @@ impl Arena {
             .stderr(log)
             .spawn()
             .context("cannot start the stack")?;
-        let mut arena = Self { stack: Program(child), holder, api_socket };
+        let mut arena = Self { stack: Program(child), holder, api_socket, _names: names };
         arena.wait_until_configured().with_context(|| last_words(&log_path))?;
+        if stack.kind == StackKind::Policy {
+            Names::teach(arena.holder.pid()).context("the guest's names")?;
+        }
         Ok(arena)
     }
 

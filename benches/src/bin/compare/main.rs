@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod measure;
 mod options;
+mod policy;
 mod report;
 mod stack;
 mod worker;
@@ -183,7 +184,9 @@ fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
         };
         let stack = Stack::at(StackKind::Ours, path.clone())
             .with_context(|| format!("our binary does not run: {}", path.display()))?;
+        let under_policy = Stack { kind: StackKind::Policy, ..stack.clone() };
         stacks.push(stack);
+        stacks.extend(options.with_policy.then_some(under_policy));
     }
     for &kind in &options.peers {
         match stack::find_in_path(kind) {

@@ -25,6 +25,8 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'
   --slirp4netns-args LIST
                     further arguments for slirp4netns
+  --policy          our binary once more, under an egress policy of 1,000 rules and with a guest
+                    that has learned 10,000 names
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
@@ -53,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     pub(crate) peers: Vec<StackKind>,
     pub(crate) with_ours: bool,
+    /// Whether ours takes part a second time, under an egress policy.
+    pub(crate) with_policy: bool,
     pub(crate) ours: Option<PathBuf>,
     /// Further arguments for our binary.
     pub(crate) ours_args: Vec<String>,
@@ -92,6 +96,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         only: Vec::new(),
         peers: vec![StackKind::Slirp4netns, StackKind::Pasta],
         with_ours: true,
+        with_policy: false,
         ours: None,
         ours_args: Vec::new(),
         slirp4netns_args: Vec::new(),
@@ -112,6 +117,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
             Long("slirp4netns-args") => {
                 options.slirp4netns_args = arguments(&parser.value()?.string()?);
             }
+            Long("policy") => options.with_policy = true,
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
             Long("iperf") => options.iperf = true,

@@ -14,6 +14,8 @@ use anyhow::Context;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StackKind {
     Ours,
+    /// Ours under an egress policy.
+    Policy,
     Slirp4netns,
     Pasta,
 }
@@ -23,7 +25,7 @@ impl StackKind {
     /// after lost frames its connection may wait for a backed-off timer for longer than a window.
     pub(crate) const fn takes_turns(self) -> bool {
         match self {
-            Self::Ours | Self::Slirp4netns => true,
+            Self::Ours | Self::Policy | Self::Slirp4netns => true,
             Self::Pasta => false,
         }
     }
@@ -31,6 +33,7 @@ impl StackKind {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Policy => "policy",
             Self::Slirp4netns => "slirp4netns",
             Self::Pasta => "pasta",
         }
@@ -65,7 +68,7 @@ impl Stack {
     pub(crate) fn args(&self, holder: u32, mtu: u32) -> Vec<String> {
         match self.kind {
             // Descriptor 0 is a pipe held by this tool: when the tool is gone, so is the stack.
-            StackKind::Ours | StackKind::Slirp4netns => vec![
+            StackKind::Ours | StackKind::Policy | StackKind::Slirp4netns => vec![
                 "--configure".into(),
                 "--exit-fd=0".into(),
                 format!("--mtu={mtu}"),

@@ -7,6 +7,7 @@
 pub(crate) mod connect;
 mod gate;
 pub(crate) mod idle;
+pub(crate) mod names;
 pub(crate) mod round_trip;
 pub(crate) mod tcp_stream;
 pub(crate) mod udp;
@@ -57,6 +58,8 @@ fn dispatch(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
         udp::LOAD => udp::work(&args),
         idle::SERVER => idle::serve(),
         idle::CLIENT => idle::call(&args),
+        names::SERVER => names::serve(),
+        names::CLIENT => names::call(&args),
         other => bail!("unknown load {other}"),
     }
 }

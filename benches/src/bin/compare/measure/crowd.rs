@@ -53,7 +53,9 @@ impl Crowds {
         direction: Direction,
     ) -> anyhow::Result<Self> {
         let is_fit = |idle: &u64| match stack.kind {
-            StackKind::Ours => idle + SPARE_DESCRIPTORS <= machine::file_limit(),
+            StackKind::Ours | StackKind::Policy => {
+                idle + SPARE_DESCRIPTORS <= machine::file_limit()
+            }
             StackKind::Slirp4netns | StackKind::Pasta => *idle <= PEER_CROWD_CAP,
         };
         let mut crowds = Vec::new();

@@ -38,7 +38,7 @@ pub(crate) fn row(direction: Direction, mtu: u32) -> String {
 
 /// Whether `stack` has an API socket.
 pub(crate) const fn is_supported(stack: &Stack) -> bool {
-    matches!(stack.kind, StackKind::Ours | StackKind::Slirp4netns)
+    matches!(stack.kind, StackKind::Ours | StackKind::Policy | StackKind::Slirp4netns)
 }
 
 /// One stream through a port.

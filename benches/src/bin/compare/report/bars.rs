@@ -18,6 +18,8 @@ enum Base {
     Pasta,
     /// Ourselves in another row.
     Own(String),
+    /// Ourselves in the same row, compared with ourselves under an egress policy.
+    WithoutPolicy,
     /// Nothing: the median itself, in its unit.
     Absolute,
 }
@@ -71,6 +73,16 @@ fn bars() -> Vec<Bar> {
         let own = Base::Own(crowd::row(direction, 0));
         bar(crowd::row(direction, 10_000), Metric::Rate, own, Bound::AtLeast(0.9));
     }
+    // One round trip takes some 50 us, of which the promised microsecond is a fiftieth.
+    let row = latency::ROW.to_owned();
+    bar(row, Metric::LatencyMedian, Base::WithoutPolicy, Bound::AtMost(1.02));
+    for errand in Errand::PLAIN {
+        bar(errand.row(), Metric::Connections, Base::WithoutPolicy, Bound::AtLeast(0.97));
+    }
+    for direction in Direction::BOTH {
+        let row = tcp::row(direction, 1, MTU_ETHERNET);
+        bar(row, Metric::Rate, Base::WithoutPolicy, Bound::AtLeast(0.99));
+    }
     // Ten megabytes, and ten kilobytes a flow.
     bar(memory::IDLE_ROW.into(), Metric::Resident, Base::Absolute, Bound::AtMost(1e7 / 1024.0));
     bar(memory::FLOWS_ROW.into(), Metric::PerFlow, Base::Absolute, Bound::AtMost(1e4 / 1024.0));
@@ -121,6 +133,10 @@ fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
             let base = results.row(other, bar.metric)?;
             let ratio = row.ratio_to(StackKind::Ours, base, StackKind::Ours)?;
             (ratio, format!("\"{other}\""))
+        }
+        Base::WithoutPolicy => {
+            let ratio = row.ratio_to(StackKind::Policy, row, StackKind::Ours)?;
+            (ratio, "without a policy".to_owned())
         }
         Base::Absolute => {
             let median = row.median(StackKind::Ours)?;

@@ -154,6 +154,7 @@ fn text(x: f64, y: f64, anchor: &str, words: &str, size: u32) -> String {
 fn color(stack: StackKind) -> &'static str {
     match stack {
         StackKind::Ours => "#d9622b",
+        StackKind::Policy => "#8f3f9c",
         StackKind::Slirp4netns => "#7a8794",
         StackKind::Pasta => "#3f7fb5",
     }

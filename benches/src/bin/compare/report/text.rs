@@ -1,4 +1,5 @@
-//! The table for people: medians over all windows, and ratios to slirp4netns.
+//! The table for people: medians over all windows, and ratios to slirp4netns, or to ours without a
+//! policy.
 
 use super::{Results, short};
 use crate::stack::StackKind;
@@ -6,15 +7,20 @@ use crate::stack::StackKind;
 /// Columns are two spaces apart; numbers are right-aligned.
 pub(crate) fn table(results: &Results) -> String {
     let stacks = results.stacks();
-    let compared: Vec<StackKind> = if stacks.contains(&StackKind::Slirp4netns) {
-        stacks.iter().copied().filter(|stack| *stack != StackKind::Slirp4netns).collect()
-    } else {
-        Vec::new()
+    let base_of = |stack: &StackKind| match stack {
+        StackKind::Policy => StackKind::Ours,
+        StackKind::Ours | StackKind::Slirp4netns | StackKind::Pasta => StackKind::Slirp4netns,
     };
+    let compared: Vec<(StackKind, StackKind)> = stacks
+        .iter()
+        .map(|stack| (*stack, base_of(stack)))
+        .filter(|(stack, base)| stack != base && stacks.contains(base))
+        .collect();
     let mut lines = Vec::new();
     let mut head = vec!["measurement (median)".to_owned(), "unit".to_owned()];
     head.extend(stacks.iter().map(|stack| stack.label().to_owned()));
-    head.extend(compared.iter().map(|stack| format!("{}/slirp4netns", stack.label())));
+    let of = |(stack, base): &(StackKind, StackKind)| format!("{}/{}", stack.label(), base.label());
+    head.extend(compared.iter().map(of));
     lines.push(head);
     for row in results.rows() {
         let mut line = vec![format!("{}: {}", row.name, row.metric.label())];
@@ -22,8 +28,8 @@ pub(crate) fn table(results: &Results) -> String {
         line.extend(
             stacks.iter().map(|stack| row.median(*stack).map_or_else(|| "-".to_owned(), short)),
         );
-        line.extend(compared.iter().map(|stack| {
-            row.multiple(*stack, StackKind::Slirp4netns)
+        line.extend(compared.iter().map(|&(stack, base)| {
+            row.multiple(stack, base)
                 .map_or_else(|| "-".to_owned(), |ratio| format!("{}x", short(ratio)))
         }));
         lines.push(line);
