@@ -343,6 +343,11 @@ impl Names {
         self.about(class).any(|access| access.opens_any(true))
     }
 
+    /// Whether a rule says something of a name at a private address.
+    pub(super) fn count_at_private(&self, class: NameClass) -> bool {
+        self.about(class).any(Access::counts_at_private)
+    }
+
     /// Whether a rule may open a name below `name`.
     pub(super) fn is_parent(&self, name: &Name) -> bool {
         self.parents.contains(name.as_str())

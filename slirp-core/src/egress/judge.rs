@@ -260,16 +260,22 @@ impl Judge {
             return false;
         }
         let class = compiled.names.class(name);
-        let may_be_private = compiled.names.opens_private(class);
-        let fits = |address| match self.fitness(address) {
-            Fitness::Public => true,
-            Fitness::Private => may_be_private,
-            Fitness::Never => false,
-        };
-        let (fit, unfit): (Vec<_>, Vec<_>) =
-            addresses.iter().partition(|&&(address, _)| fits(address));
-        for (address, _) in unfit {
-            self.bindings.note_unfit(address);
+        let opens_private = compiled.names.opens_private(class);
+        // What is denied of a name is denied at its private addresses too.
+        let counts_at_private = compiled.names.count_at_private(class);
+        let mut fit = Vec::new();
+        for &(address, ttl) in addresses {
+            let (opens, counts) = match self.fitness(address) {
+                Fitness::Public => (true, true),
+                Fitness::Private => (opens_private, counts_at_private),
+                Fitness::Never => (false, false),
+            };
+            if !opens {
+                self.bindings.note_unfit(address);
+            }
+            if counts {
+                fit.push((address, ttl));
+            }
         }
         self.bindings.bind(name, class, fit.into_iter(), now);
         true

@@ -122,6 +122,13 @@ impl Access {
         [Kind::Tcp, Kind::Udp, Kind::Echo].into_iter().any(|kind| self.opens(kind, private))
     }
 
+    /// Whether something is said about some port of a private address that a name has.
+    pub(super) fn counts_at_private(&self) -> bool {
+        [Kind::Tcp, Kind::Udp, Kind::Echo]
+            .into_iter()
+            .any(|kind| self.0[kind as usize].cells.iter().any(|cell| cell.private.is_some()))
+    }
+
     /// Whether a rule asks about some port of any protocol, even if another one denies it.
     pub(super) fn asks(&self) -> bool {
         self.0.iter().any(|ports| ports.asks)

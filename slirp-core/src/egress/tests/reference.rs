@@ -178,9 +178,8 @@ impl Reference {
         let about = self.about_name(name, true);
         let is_fit = match self.unfitness(address) {
             0 => true,
-            1 => about.iter().any(|rule| {
-                rule.action == Action::Allow && rule.protocol != Some(RuleProtocol::Dns)
-            }),
+            // A deny counts there, and an allow that may.
+            1 => about.iter().any(|rule| rule.protocol != Some(RuleProtocol::Dns)),
             _ => false,
         };
         if is_fit && !self.bound.contains(&(address, name.clone())) {
@@ -277,11 +276,10 @@ impl Reference {
         let of_name = self.about_name(name, false);
         let any = self.rules(Direction::Out).filter(|r| r.destination == RuleDestination::Any);
         let closing: Vec<_> = of_name.into_iter().chain(any).collect();
-        let internet = self.rules(Direction::Out).filter(|rule| {
-            rule.destination == RuleDestination::Set(AddressSet::Internet)
-                && rule.action != Action::Deny
-        });
-        let all: Vec<_> = closing.iter().copied().chain(internet).collect();
+        let is_internet =
+            |rule: &&EgressRule| rule.destination == RuleDestination::Set(AddressSet::Internet);
+        let internet: Vec<_> = self.rules(Direction::Out).filter(is_internet).collect();
+        let all: Vec<_> = closing.iter().chain(&internet).copied().collect();
         let of_lookups = closing.iter().filter(|rule| rule.protocol == Some(RuleProtocol::Dns));
         let of_lookups = strictest(of_lookups);
         let is_asked_about = all.iter().any(|rule| rule.action == Action::Ask);
@@ -293,10 +291,14 @@ impl Reference {
         ports.dedup();
         let best =
             [Protocol::Tcp, Protocol::Udp, Protocol::Echo].into_iter().flat_map(|protocol| {
-                let all = &all;
+                let (closing, internet) = (&closing, &internet);
                 ports.iter().map(move |&port| {
-                    let covering = all.iter().filter(|rule| covers(rule, protocol, port));
-                    match (strictest(covering), self.default()) {
+                    let covering = |rule: &&&EgressRule| covers(rule, protocol, port);
+                    // The name's address may be one that is not on the Internet.
+                    let outside = strictest(internet.iter().filter(covering));
+                    let outside = outside.filter(|&action| action != Action::Deny);
+                    let said = strictest(closing.iter().filter(covering)).max(outside);
+                    match (said, self.default()) {
                         (Some(Action::Allow), _) | (None, Action::Allow) => Lookup::Allowed,
                         (Some(Action::Ask), _) => Lookup::Asked,
                         (None, Action::Ask) => Lookup::AskedByDefault,
