@@ -18,7 +18,7 @@
 //!
 //! On a shared network a member has a quarter of all queries in flight, and in a full table the
 //! member with most queries loses one to a member with fewer: that query fails at once, and the
-//! host side is told to stop ([`HostAction::CancelDns`]).
+//! host side, if it has the query already, is told to stop ([`HostAction::CancelDns`]).
 //!
 //! A closed TCP connection does not free its queries: they still cost work upstream, and a guest
 //! must not be able to raise that cost by opening and closing connections.
@@ -84,7 +84,7 @@ pub(crate) struct DnsService {
     in_flight: BTreeMap<u64, InFlight>,
     /// The youngest query in flight under each key.
     udp: BTreeMap<UdpKey, u64>,
-    /// Queries that the host side has not taken yet.
+    /// Queries that the host side has not taken yet, and those that it is to stop.
     to_host: VecDeque<HostAction>,
     /// Answers that were made here.
     made_here: VecDeque<(QueryOrigin, Vec<u8>)>,
@@ -221,6 +221,20 @@ impl DnsService {
         of_crowder.next().map(|(&id, _)| DnsQueryId(id))
     }
 
+    /// Stops the exchange of `query` with the resolvers: it is taken back if the host side has not
+    /// got it yet, and else the host side is told. The query stays in flight until
+    /// [`handle_answer`](Self::handle_answer) ends it.
+    pub(crate) fn withdraw(&mut self, query: DnsQueryId) {
+        let waiting = self.to_host.iter().position(|action| {
+            let HostAction::QueryDns { query: asked, .. } = action else { return false };
+            *asked == query
+        });
+        match waiting {
+            Some(at) => drop(self.to_host.remove(at)),
+            None => self.to_host.push_back(HostAction::CancelDns { query }),
+        }
+    }
+
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
     /// no resolver answered. `judge_of` finds the judge of the guest that asked, if a policy is in
     /// force for it: the answer's addresses are bound there before the guest has them. Returns the
@@ -275,7 +289,7 @@ impl DnsService {
         expired
     }
 
-    /// The next query that the host side has to ask.
+    /// The next query that the host side has to ask or to stop.
     pub(crate) fn poll_action(&mut self) -> Option<HostAction> {
         self.to_host.pop_front()
     }

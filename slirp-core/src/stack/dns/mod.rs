@@ -71,7 +71,7 @@ impl DnsRelay {
         {
             stats.discards.count(DiscardReason::DnsQueriesExhausted);
             self.handle_answer(query, None, |_| None, now);
-            self.wants.push_back(Want::Host(HostAction::CancelDns { query }));
+            self.service.withdraw(query);
             asked = self.service.handle_query(origin, holder, judge, message, now);
         }
         asked?;
@@ -261,6 +261,44 @@ mod tests {
         let told = wants(&mut relay);
         let [Want::Answer { from, to, mac, ref answer }] = told[..] else { panic!("{told:?}") };
         assert_eq!((from, to, mac, answer[1]), (server, guest, guest_mac, 7));
+    }
+
+    #[test]
+    fn query_that_is_given_up_before_the_host_has_it_is_not_asked() {
+        let mut config = StackConfig { is_shared: true, ..StackConfig::default() };
+        config.limits.dns_queries = 8;
+        let mut relay = DnsRelay::new(&config);
+        let mut stats = Stats::default();
+        let mut ask = |relay: &mut DnsRelay, member: u64, id: u8| {
+            let guest = ([10, 0, 2, 100 + u8::try_from(member).unwrap()], 4000).into();
+            let server = ([10, 0, 2, 3], 53).into();
+            let origin = QueryOrigin::Udp { guest, server, guest_mac: MacAddr([2; 6]) };
+            let holder = Some(MemberId(member));
+            relay.ask(origin, holder, None, &query(id), &mut stats, NOW).unwrap();
+        };
+        for member in 1..5 {
+            ask(&mut relay, member, 0);
+            ask(&mut relay, member, 1);
+        }
+        // The host side has the first one, the others wait.
+        let Some(Want::Host(HostAction::QueryDns { query: first, .. })) = relay.poll() else {
+            panic!("the first query");
+        };
+        ask(&mut relay, 5, 0);
+        ask(&mut relay, 6, 0);
+        let (mut asked, mut cancelled) = (vec![first], Vec::new());
+        for want in wants(&mut relay) {
+            match want {
+                Want::Host(HostAction::QueryDns { query, .. }) => asked.push(query),
+                Want::Host(HostAction::CancelDns { query }) => {
+                    assert!(asked.contains(&query), "{query:?} has not been asked");
+                    cancelled.push(query);
+                }
+                Want::Answer { answer, .. } => assert_eq!(answer[3] & 15, 2, "SERVFAIL"),
+                Want::Wake(_) | Want::Reset(_) | Want::Host(_) => panic!("{want:?}"),
+            }
+        }
+        assert_eq!(asked.len() - cancelled.len(), 8, "as many as may be in flight");
     }
 
     #[test]
