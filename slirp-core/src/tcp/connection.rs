@@ -348,6 +348,11 @@ impl Connection {
         self.with_socket(|socket| socket.recv_queue())
     }
 
+    /// Whether the guest can send no more before some of its bytes are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.with_socket(|socket| socket.recv_queue() == socket.recv_capacity())
+    }
+
     /// Bytes for the guest that are unsent or unacknowledged.
     pub(crate) fn queued_to_guest(&self) -> usize {
         self.with_socket(|socket| socket.send_queue())

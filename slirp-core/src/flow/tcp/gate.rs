@@ -36,7 +36,7 @@ pub(super) enum Gate {
         verifier: Verifier,
         /// Bytes that may leave and have not left yet.
         limit: u64,
-        /// How many bytes waited, and whether the guest had ended, when the verifier wanted more.
+        /// How many bytes waited, and whether more could come, when the verifier wanted more.
         seen: Option<(usize, bool)>,
     },
     Refused(Farewell),
@@ -143,7 +143,8 @@ impl TcpFlow {
         if queued == 0 || *limit > 0 || !awake.ends.is_host_taking() {
             return Passage::Open;
         }
-        let is_ended = awake.connection.is_guest_finished() && queued <= SHOWN_CAP;
+        let is_finished = awake.connection.is_guest_finished() && queued <= SHOWN_CAP;
+        let is_ended = is_finished || awake.connection.is_full();
         let is_late = verifier.deadline().is_some_and(|at| at <= now);
         if *seen == Some((queued, is_ended)) && !is_late {
             return Passage::Open;

@@ -279,6 +279,33 @@ fn request_that_lies_around_the_end_of_the_ring_is_read() {
 }
 
 #[test]
+fn unfinished_first_bytes_that_fill_the_ring_are_refused() {
+    const RING: usize = 2048;
+    let endless = [b"GET / HTTP/1.1\r\nX: ", &[b'x'; RING][..]].concat();
+    let mut hello = hello(NAME);
+    hello.resize(5, 0);
+    // A record that says that it is longer than the ring.
+    hello[3..5].copy_from_slice(&4096_u16.to_be_bytes());
+    hello.extend([1, 0, 15, 252].into_iter().chain([3; RING]));
+    for (to, bytes, by) in [(HTTP, endless, Cause::Http), (TLS, hello, Cause::Hello)] {
+        let mut config = StackConfig { egress: Some(policy("allow index.example")), ..config() };
+        config.limits.ring_len = RING;
+        let mut ladder = Ladder::with(config);
+        ladder.stack.set_detail(Detail::Flows);
+        look_up(&mut ladder, NAME, [203, 0, 113, 7], 60);
+        let mut talk = Talk::open_with(&mut ladder, &syn_to(to, 40_000));
+        let mut heard = talk.say(&mut ladder, ACK, &bytes[..1000]);
+        heard.extend(talk.say(&mut ladder, ACK, &bytes[1000..RING - 1]));
+        assert_eq!(last_words(&mut talk, &heard), (Vec::new(), false), "one byte more may come");
+        let heard = talk.say(&mut ladder, ACK, &bytes[RING - 1..RING]);
+        let (words, _) = last_words(&mut talk, &heard);
+        assert!(!words.is_empty(), "{to}");
+        assert_eq!(ladder.taken(talk.flow), b"");
+        assert_eq!(refusals(&mut ladder)[0].1, Refusal::Egress(by));
+    }
+}
+
+#[test]
 fn change_of_policy_cuts_the_connection_of_a_name_that_shares_its_address() {
     let lines = "allow index.example\nallow other.example";
     for (left, is_cut) in [("allow other.example", true), ("allow index.example", false)] {
