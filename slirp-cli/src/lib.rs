@@ -39,7 +39,7 @@ pub mod wording;
 use std::env;
 use std::process::ExitCode;
 
-pub use tool::nearest::nearest;
+pub use tool::nearest::{distance, nearest};
 pub use tool::policy::main as policy;
 
 /// The program `slirp4netns`.

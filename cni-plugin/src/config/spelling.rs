@@ -4,6 +4,7 @@
 //! something would silently lift the restriction, so it is an error.
 
 use serde_json::{Map, Value};
+use slirp_cli::distance;
 
 use crate::protocol::error::CniError;
 
@@ -29,35 +30,17 @@ const LONG: usize = 9;
 pub(super) fn refuse_misspelt(object: &Map<String, Value>) -> Result<(), CniError> {
     let is_known = |key: &str| GUARDED.iter().any(|known| known.eq_ignore_ascii_case(key));
     for key in object.keys().filter(|key| !is_known(key)) {
-        let plain: Vec<u8> = key.bytes().filter(u8::is_ascii_alphanumeric).collect();
+        let plain: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
         let plain = plain.to_ascii_lowercase();
         let is_meant = |known: &&&str| {
             let slips = if known.len() < LONG { 1 } else { 2 };
-            // Few mistakes cannot change the length by more. This also bounds the time for a long
-            // key.
-            plain.len().abs_diff(known.len()) <= slips
-                && distance(&plain, known.to_ascii_lowercase().as_bytes()) <= slips
+            distance(&plain, &known.to_ascii_lowercase()) <= slips
         };
         if let Some(known) = GUARDED.iter().find(is_meant) {
             return Err(CniError::config(format!("{key}: unknown key; {known} is meant?")));
         }
     }
     Ok(())
-}
-
-/// How many bytes have to be added, removed or replaced (Levenshtein).
-fn distance(one: &[u8], other: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, byte) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, wanted) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(byte != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]

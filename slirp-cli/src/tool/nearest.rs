@@ -11,8 +11,9 @@ pub fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     begun.or_else(|| misspelt().map(|(_, word)| word)).copied()
 }
 
-/// Bytes to add, remove or replace (Levenshtein).
-fn distance(text: &str, word: &str) -> usize {
+/// How many bytes have to be added, removed or replaced to make `word` of `text` (Levenshtein), or
+/// some larger number if `text` is more than twice as long.
+pub fn distance(text: &str, word: &str) -> usize {
     // This also bounds the time for a long text.
     if text.len() > 2 * word.len() {
         return text.len();
