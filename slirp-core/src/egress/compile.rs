@@ -230,6 +230,8 @@ pub(super) struct Names {
     opened: Access,
     /// Whether a rule denies some name or asks about it.
     restrict: bool,
+    /// Whether a rule is about more of some name than its lookup.
+    name_hosts: bool,
 }
 
 /// The rules about a name, and about all names below it.
@@ -264,6 +266,7 @@ impl Names {
         let mut parents = HashSet::default();
         let mut opened = Vec::new();
         let mut restrict = false;
+        let mut name_hosts = false;
         for (rule, number) in rules {
             let RuleDestination::Name(pattern) = &rule.destination else { continue };
             let entries = entries(rule, number);
@@ -279,7 +282,9 @@ impl Names {
             if rule.action == Action::Allow {
                 opened.extend_from_slice(&entries);
             }
-            restrict |= rule.action != Action::Allow && rule.protocol != Some(RuleProtocol::Dns);
+            let is_about_host = rule.protocol != Some(RuleProtocol::Dns);
+            restrict |= rule.action != Action::Allow && is_about_host;
+            name_hosts |= is_about_host;
             let [at, below] = nodes.entry(name).or_default();
             if is_at {
                 at.extend_from_slice(&entries);
@@ -301,6 +306,7 @@ impl Names {
             parents,
             opened: Access::new(&opened),
             restrict,
+            name_hosts,
         }
     }
 
@@ -361,6 +367,11 @@ impl Names {
     /// Whether a rule denies some name or asks about it.
     pub(super) const fn restrict(&self) -> bool {
         self.restrict
+    }
+
+    /// Whether a rule is about more of some name than its lookup.
+    pub(super) const fn name_hosts(&self) -> bool {
+        self.name_hosts
     }
 }
 

@@ -213,6 +213,11 @@ impl EgressPolicy {
         text::policy(self.0.given.iter().map(|given| given.setting), &self.0.rules)
     }
 
+    /// Whether rules tell hosts apart by their names, so that first bytes have to show a name.
+    pub(crate) fn names_hosts(&self) -> bool {
+        self.0.compiled.names.name_hosts()
+    }
+
     pub(super) fn compiled(&self) -> &Compiled {
         &self.0.compiled
     }

@@ -34,9 +34,7 @@ use super::message::{
 };
 use super::question::{Question, Reverse, host_name, nearest_host_name};
 use super::rebuild::rebuild;
-use crate::egress::{
-    Action, EgressPolicy, Judge, Mode, Name, NameVerdict, RuleDestination, RuleProtocol,
-};
+use crate::egress::{Action, EgressPolicy, Judge, Mode, Name, NameVerdict};
 use crate::journal::Lookup;
 use crate::time::Instant;
 
@@ -168,11 +166,7 @@ pub(super) fn blocked(query: &[u8], shape: &QueryShape, note: Option<Arc<str>>) 
 
 /// Whether first bytes have to show their names, now or when what was learned is enforced.
 fn looks_at_names(policy: &EgressPolicy) -> bool {
-    is_audited(policy)
-        || policy.rules().iter().any(|rule| {
-            matches!(rule.destination, RuleDestination::Name(_))
-                && rule.protocol != Some(RuleProtocol::Dns)
-        })
+    is_audited(policy) || policy.names_hosts()
 }
 
 /// Whether names are asked for that no rule is about.
