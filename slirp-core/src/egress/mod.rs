@@ -53,6 +53,7 @@ pub use rule::{
     Action, AddressSet, Direction, EgressRule, Mode, NamePattern, PortRange, Prefix,
     RuleDestination, RuleProtocol, Settings, Source, Verify,
 };
+pub(crate) use sets::embedded;
 pub use verdict::Cause;
 pub(crate) use verdict::{FlowVerdict, Judged, NameVerdict, Verification};
 pub(crate) use verifier::{Ask, Peek, Verifier};

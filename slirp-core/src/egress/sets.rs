@@ -195,7 +195,7 @@ pub(super) fn masked(address: IpAddr, len: u8) -> u128 {
 /// The IPv4 addresses that a translator or a tunnel would make of an IPv6 address: NAT64 (RFC 6052
 /// section 2.1, RFC 8215), 6to4 (RFC 3056 section 2), Teredo's server and client (RFC 4380 section
 /// 4), IPv4-compatible, v4-mapped and v4-translated (RFC 4291 section 2.5.5, RFC 2765 section 2.1).
-pub(super) fn embedded(address: IpAddr) -> [Option<Ipv4Addr>; 2] {
+pub(crate) fn embedded(address: IpAddr) -> [Option<Ipv4Addr>; 2] {
     let IpAddr::V6(address) = address else { return [None, None] };
     let [.., a, b, c, d] = address.octets();
     let last = Ipv4Addr::new(a, b, c, d);

@@ -37,7 +37,7 @@ impl Reactor {
         // What has changed since is reported at once.
         addresses.register(self.poll.registry())?;
         self.is_watching_addresses = true;
-        self.stack.set_host_addresses(&list);
+        self.stack.set_host_addresses(&list, self.now());
         Ok(())
     }
 
@@ -45,7 +45,7 @@ impl Reactor {
     pub(super) fn renew_addresses(&mut self) {
         let Some(Ok(addresses)) = &mut self.addresses else { return };
         match addresses.read() {
-            Ok(list) => self.stack.set_host_addresses(&list),
+            Ok(list) => self.stack.set_host_addresses(&list, self.now()),
             // The next change is another chance.
             Err(error) => tracing::warn!(%error, "cannot read the addresses of the host"),
         }

@@ -5,14 +5,17 @@
 //! first bytes had too. A connection that has said nothing yet is watched as a new one is. One that
 //! was let through without a look, or is no longer looked at although each of its requests would
 //! have to name its host now, is reset: its first bytes are gone. The next datagram of a mapping is
-//! judged in any case. A change of the host's addresses holds for what begins from then on.
+//! judged in any case.
+//!
+//! When the host's addresses change, the flows to and from those that came or went get the same
+//! look. All others go on, those too that an earlier policy has let begin and a later one has kept.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::{Egress, Guest};
 use crate::discard::DiscardReason;
-use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification};
+use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification, embedded};
 use crate::event::FlowId;
 use crate::flow::Flow;
 use crate::flow::table::Entry;
@@ -41,12 +44,42 @@ pub enum Established {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Revision(pub u64);
 
-/// A look at all flows of some guests, in parts.
+/// A look at all flows of some guests, or at those to some addresses, in parts.
 #[derive(Default)]
 pub(super) struct Review {
     pub(super) guests: BTreeSet<Holder>,
+    /// Addresses that the host has now, or has no longer.
+    moved: BTreeSet<IpAddr>,
     /// The slot that comes next.
     next: u32,
+}
+
+impl Review {
+    /// Whether there is nothing to look at.
+    pub(super) fn is_over(&self) -> bool {
+        self.guests.is_empty() && self.moved.is_empty()
+    }
+
+    fn is_due(&self, entry: &Entry) -> bool {
+        self.guests.contains(&entry.meta.permit.holder)
+            || (!self.moved.is_empty() && self.has_moved(far_end(entry)))
+    }
+
+    fn has_moved(&self, address: IpAddr) -> bool {
+        let mut inner = embedded(address).into_iter().flatten();
+        self.moved.contains(&address) || inner.any(|inner| self.moved.contains(&inner.into()))
+    }
+}
+
+/// Where a flow leads on the host's side, or comes from.
+fn far_end(entry: &Entry) -> IpAddr {
+    let reached = entry.meta.passed.as_deref().map_or(entry.meta.key.remote, |to| to.reached);
+    let client = match &entry.flow {
+        Flow::Tcp(flow) => flow.opener().map(|(client, _)| client),
+        Flow::InboundUdp(flow) => Some(flow.origin().client),
+        Flow::Udp(_) | Flow::Echo(_) => None,
+    };
+    client.unwrap_or(reached).ip().to_canonical()
 }
 
 impl Egress {
@@ -111,22 +144,32 @@ impl Stack {
 
     /// The host's interfaces have these addresses from now on. Only an egress policy asks for them:
     /// not to be called unless one is in force or about to be.
-    pub fn set_host_addresses(&mut self, addresses: &[IpAddr]) {
+    ///
+    /// Flows to and from addresses that came or went are judged anew within the next turns.
+    pub fn set_host_addresses(&mut self, addresses: &[IpAddr], now: Instant) {
         let egress = self.egress.get_or_insert_with(|| Box::new(Egress::new(&self.config)));
+        let before: BTreeSet<_> = egress.host_addresses.iter().copied().collect();
+        let after: BTreeSet<_> = addresses.iter().copied().collect();
         egress.host_addresses = addresses.to_vec();
         for guest in egress.guests.values_mut() {
             guest.judge.set_host_addresses(addresses);
+        }
+        // Without a judge nothing was judged that could be judged otherwise now.
+        if before != after && !egress.guests.is_empty() {
+            egress.review.moved.extend(before.symmetric_difference(&after));
+            egress.review.next = 0;
+            self.schedule_egress(now);
         }
     }
 
     /// Judges the next part of the flows that are to be judged anew.
     pub(super) fn review(&mut self, now: Instant) {
         let Some(egress) = &mut self.egress else { return };
-        if egress.review.guests.is_empty() {
+        if egress.review.is_over() {
             return;
         }
         let (entries, next) = self.flows.in_slots(egress.review.next, REVIEW_PART);
-        let is_due = |entry: &&Entry| egress.review.guests.contains(&entry.meta.permit.holder);
+        let is_due = |entry: &&Entry| egress.review.is_due(entry);
         let flows: Vec<_> = entries.filter(is_due).map(|entry| entry.meta.id).collect();
         match next {
             Some(next) => egress.review.next = next,

@@ -199,7 +199,7 @@ impl Egress {
 
     fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         // In the next turn.
-        let soon = (!self.review.guests.is_empty()).then(|| now + Duration::from_micros(1));
+        let soon = (!self.review.is_over()).then(|| now + Duration::from_micros(1));
         let ends = self.guests.values().filter_map(|guest| guest.judge.poll_timeout());
         ends.chain(soon).min()
     }

@@ -126,3 +126,58 @@ fn revision_counts_the_policies_of_a_guest() {
     let set = ladder.stack.set_egress(None, policy(""), Established::Keep, ladder.now);
     assert_eq!(set.0, 1);
 }
+
+/// The host's addresses are these from now on.
+fn have(ladder: &mut Ladder, addresses: &[&str]) -> Vec<Heard> {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    ladder.stack.set_host_addresses(&addresses, ladder.now);
+    ladder.pass(Duration::from_millis(1))
+}
+
+#[test]
+fn connection_to_an_address_that_becomes_the_hosts_is_judged_anew() {
+    for is_parked in [false, true] {
+        let mut ladder = under("allow any\ndeny host");
+        let direct = Talk::open_with(&mut ladder, &syn_to("203.0.113.9:22", 40_000));
+        let translated = Talk::open_with(&mut ladder, &syn_to("[64:ff9b::cb00:7109]:22", 40_001));
+        let mut other = Talk::open_with(&mut ladder, &syn_to("203.0.113.8:22", 40_002));
+        if is_parked {
+            ladder.pass(Duration::from_secs(10));
+            assert_eq!(ladder.stack.stats().tcp_parked, 3);
+        }
+        assert!(!is_reset(&have(&mut ladder, &["192.0.2.77"])));
+        assert!(is_reset(&have(&mut ladder, &["192.0.2.77", "203.0.113.9"])));
+        let mut closed: Vec<_> = ladder.closes.iter().map(|&(flow, _)| flow).collect();
+        closed.sort_by_key(|flow| flow.index);
+        assert_eq!(closed, [direct.flow, translated.flow]);
+        other.say(&mut ladder, ACK, b"goes on");
+        assert_eq!(ladder.taken(other.flow), b"goes on");
+    }
+}
+
+#[test]
+fn connection_that_only_the_hosts_address_allowed_ends_with_it() {
+    let mut ladder = under("allow host\nallow in host");
+    have(&mut ladder, &["203.0.113.9"]);
+    let talk = Talk::open_with(&mut ladder, &syn_to("203.0.113.9:22", 40_000));
+    let guest = address("10.0.2.100:80");
+    ladder.stack.on_neighbor(guest.ip(), MAC);
+    let origin = through("203.0.113.9:700", 8080);
+    ladder.stack.handle_inbound_udp(origin, guest, b"text", None, 0, ladder.now);
+    ladder.turn();
+    assert_eq!(ladder.stack.stats().flows, 2);
+    have(&mut ladder, &[]);
+    assert!(ladder.closes.contains(&(talk.flow, true)), "{:?}", ladder.closes);
+    assert_eq!(ladder.stack.stats().flows, 0);
+}
+
+#[test]
+fn kept_connection_goes_on_when_other_addresses_of_the_host_change() {
+    let mut ladder = under("allow any");
+    Talk::open_with(&mut ladder, &syn_to("203.0.113.9:22", 40_000));
+    set(&mut ladder, "", Established::Keep);
+    have(&mut ladder, &["203.0.113.8"]);
+    assert_eq!(ladder.stack.stats().flows, 1);
+    have(&mut ladder, &["203.0.113.8", "203.0.113.9"]);
+    assert_eq!(ladder.stack.stats().flows, 0);
+}

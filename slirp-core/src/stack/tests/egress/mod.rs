@@ -216,9 +216,9 @@ fn host_is_known_by_its_addresses() {
     let mut ladder = under("allow any\ndeny host");
     let host = "203.0.113.9:22";
     assert_eq!(connect(&mut ladder, host, 40_000), Fate::Host(address(host)));
-    ladder.stack.set_host_addresses(&[address(host).ip()]);
+    ladder.stack.set_host_addresses(&[address(host).ip()], ladder.now);
     assert_eq!(connect(&mut ladder, host, 40_001), Fate::Refused(3, 13));
-    ladder.stack.set_host_addresses(&[]);
+    ladder.stack.set_host_addresses(&[], ladder.now);
     assert_eq!(connect(&mut ladder, host, 40_002), Fate::Host(address(host)));
 }
 
