@@ -357,6 +357,19 @@ impl Bindings {
         self.revision
     }
 
+    /// Never more than `cap` from now on; those that there are stay.
+    pub(super) const fn set_cap(&mut self, cap: usize) {
+        self.cap = cap;
+    }
+
+    /// Lets the `count` bindings go that end first, in use or not.
+    pub(super) fn give_up(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(&(_, name, address)) = self.ends.first() else { return };
+            self.evict(name, address);
+        }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.ends.len()

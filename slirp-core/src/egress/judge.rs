@@ -345,6 +345,16 @@ impl Judge {
         self.bindings.evicted()
     }
 
+    /// The guest may have so many from now on; those that it has stay.
+    pub(crate) const fn set_bindings_cap(&mut self, cap: usize) {
+        self.bindings.set_cap(cap);
+    }
+
+    /// Forgets the `count` bindings that end first, in use or not.
+    pub(crate) fn give_up(&mut self, count: usize) {
+        self.bindings.give_up(count);
+    }
+
     /// Another policy is in force from now on.
     pub(crate) fn set_policy(&mut self, policy: EgressPolicy, _now: Instant) {
         self.bindings.classify(|name| policy.compiled().names.class(name));

@@ -319,7 +319,12 @@ impl Stack {
     /// resolver gave one.
     pub fn handle_dns_answer(&mut self, query: DnsQueryId, answer: Option<Vec<u8>>, now: Instant) {
         let egress = &mut self.egress;
-        self.dns.handle_answer(query, answer, |holder| egress.as_mut()?.judge(holder), now);
+        self.dns.handle_answer(
+            query,
+            answer,
+            |holder| egress.as_mut()?.judge_of_answer(holder),
+            now,
+        );
         self.deliver_dns();
         self.schedule_egress(now);
     }

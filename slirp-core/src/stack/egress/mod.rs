@@ -1,10 +1,11 @@
 //! The egress policy in force: who is judged by what, and what a refusal looks like.
 //!
-//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, and, in `changes`, the
-//! second look at every flow when another policy comes into force. On a shared network each member
-//! has a judge of its own, found by the guest's address as its share of every limit is; a member
-//! without a policy of its own is judged by the instance's. What the rules mean is left to
-//! [`egress`](crate::egress), what the DNS service asks its judge to [`dns`](super::dns).
+//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, in `changes` the second
+//! look at every flow when another policy comes into force, and in `room` the memory of all judges.
+//! On a shared network each member has a judge of its own, found by the guest's address as its
+//! share of every limit is; a member without a policy of its own is judged by the instance's. What
+//! the rules mean is left to [`egress`](crate::egress), what the DNS service asks its judge to
+//! [`dns`](super::dns).
 //!
 //! Without a policy there is no [`Egress`], and each packet costs one comparison more.
 //!
@@ -22,6 +23,7 @@
 
 mod changes;
 mod counts;
+mod room;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -87,6 +89,8 @@ pub(super) struct Egress {
     policy: Option<EgressPolicy>,
     /// What every judge knows besides its policy.
     known: JudgeConfig,
+    /// Bindings that all guests may have together.
+    bindings_cap: usize,
     rng: Rng,
     guests: BTreeMap<Holder, Guest>,
     /// What was decided for members that have gone.
@@ -107,6 +111,7 @@ impl Egress {
         Self {
             policy: config.egress.clone(),
             known,
+            bindings_cap: cap,
             rng: Rng::new(config.seed ^ OWN_SEED),
             guests: BTreeMap::new(),
             gone: Box::default(),
