@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use slirp_core::MacAddr;
+use slirp_core::egress::EgressPolicy;
 use slirp_core::instance::Forward;
 
 /// Reports a milestone to the caller of the program.
@@ -31,6 +32,8 @@ pub(crate) enum Milestone<'a> {
         mac: Option<MacAddr>,
         /// Rules whose ports the system has picked.
         picked: &'a [Forward],
+        /// The egress policy in force.
+        egress: Option<&'a EgressPolicy>,
     },
     /// The exit descriptor has hung up: the run ends.
     ExitFdHungUp,

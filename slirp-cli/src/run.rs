@@ -85,17 +85,17 @@ pub(crate) fn run(
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
-    if let Some(policy) = policy {
+    if let Some(policy) = &policy {
         for warning in policy.warnings() {
             tracing::warn!("{warning}");
         }
-        if egress::asks(&policy) && !options.operator.has_control() {
+        if egress::asks(policy) && !options.operator.has_control() {
             tracing::warn!(
                 "nobody can be asked without --control-socket or --control-fd: what the rules ask \
                  about is refused"
             );
         }
-        builder = builder.egress(policy);
+        builder = builder.egress(policy.clone());
     }
     if let (Some(recording), Some(path)) = (recording, &options.pcap) {
         let failed = |error| RunFailure::Recording(path.clone(), error);
@@ -122,7 +122,8 @@ pub(crate) fn run(
     // The command line does not tell which port the system picked.
     let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
-    report(Milestone::Started { mac: opened.mac, picked: &picked });
+    let egress = policy.as_ref();
+    report(Milestone::Started { mac: opened.mac, picked: &picked, egress });
     if let Some(ready) = ready {
         // A full pipe without a reader must not keep a signal from ending the run.
         if signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? {

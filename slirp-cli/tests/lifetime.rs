@@ -210,9 +210,11 @@ fn a_signal_ends_the_run_as_it_would_end_any_program() {
 }
 
 #[test]
-fn host_loopback_is_warned_about_unless_it_is_disabled() {
+fn host_loopback_is_warned_about_unless_it_is_closed() {
     let Some(guest) = Guest::start() else { return };
-    for (arguments, warned) in [(&[][..], true), (&["--disable-host-loopback"], false)] {
+    for (arguments, warned) in
+        [(&[][..], true), (&["--disable-host-loopback"], false), (&["--allow=internet"], false)]
+    {
         let run = Run::start(&guest, arguments);
         assert_eq!(run.said.contains("WARNING: 127.0.0.1:* on the host"), warned);
         run.signal(Signal::SIGTERM);

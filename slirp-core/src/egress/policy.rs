@@ -165,7 +165,7 @@ impl EgressPolicy {
         for rule in &self.0.rules {
             let mut fail =
                 |kind| errors.push(RuleError { place: Place::Rule(rule.source.clone()), kind });
-            if !beside.allow_host_loopback && opens_host_loopback(rule) {
+            if !beside.allow_host_loopback && is_for_host_loopback(rule) {
                 fail(RuleErrorKind::HostLoopbackDisabled);
             }
             if !beside.dns_service && rule.is_about_names() {
@@ -208,6 +208,12 @@ impl EgressPolicy {
         self.0.default
     }
 
+    /// Whether a rule lets the guest reach some of the host's loopback. A rule for one of the
+    /// guest's `gateways` is such a rule.
+    pub fn opens_host_loopback(&self, gateways: &[IpAddr]) -> bool {
+        self.0.rules.iter().any(|rule| opens_host_loopback(rule, gateways))
+    }
+
     /// Its canonical text. Read again it is an equal policy, and equal policies have the same text.
     pub fn to_text(&self) -> String {
         text::policy(self.0.given.iter().map(|given| given.setting), &self.0.rules)
@@ -232,8 +238,21 @@ impl PartialEq for EgressPolicy {
 
 impl Eq for EgressPolicy {}
 
+/// Whether the rule opens some of the host's loopback.
+fn opens_host_loopback(rule: &EgressRule, gateways: &[IpAddr]) -> bool {
+    let is_open = rule.direction == Direction::Out && rule.action != Action::Deny;
+    let is_among_others = match rule.destination {
+        RuleDestination::Set(set) => set == AddressSet::Host,
+        RuleDestination::Prefix(Prefix { address, len }) => {
+            len == if address.is_ipv4() { 32 } else { 128 } && gateways.contains(&address)
+        }
+        RuleDestination::Any | RuleDestination::Name(_) => false,
+    };
+    (is_open && is_among_others) || is_for_host_loopback(rule)
+}
+
 /// Whether the rule is for nothing but addresses that lead to the host's loopback.
-fn opens_host_loopback(rule: &EgressRule) -> bool {
+fn is_for_host_loopback(rule: &EgressRule) -> bool {
     let is_loopback = match rule.destination {
         RuleDestination::Set(set) => set == AddressSet::HostLoopback,
         RuleDestination::Prefix(Prefix { address: IpAddr::V4(v4), len }) => {

@@ -2,12 +2,20 @@
 //!
 //! Owns its lines, which people and scripts read. They match the table in slirp4netns's man page.
 
+use std::net::IpAddr;
+
 use slirp_core::MacAddr;
+use slirp_core::egress::EgressPolicy;
 
 use crate::options::Options;
 
-/// The lines of the summary. `mac` is the TAP device's address if it is known.
-pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
+/// The lines of the summary. `mac` is the TAP device's address if it is known, `egress` the policy
+/// in force.
+pub(crate) fn lines(
+    options: &Options,
+    mac: Option<MacAddr>,
+    egress: Option<&EgressPolicy>,
+) -> Vec<String> {
     let plan = &options.plan;
     let row =
         |name: &str, value: &dyn std::fmt::Display| format!("{:<18} {value}", format!("* {name}:"));
@@ -30,12 +38,20 @@ pub(crate) fn lines(options: &Options, mac: Option<MacAddr>) -> Vec<String> {
     lines.extend(options.outbound.ipv4.map(|address| outbound("4", &address)));
     lines.extend(options.outbound.ipv6.map(|address| outbound("6", &address)));
     lines.extend(mac.map(|mac| row("MAC address", &mac)));
-    if options.policy.allow_host_loopback {
-        lines.push(format!(
-            "WARNING: 127.0.0.1:* on the host is accessible as {} \
-             (give --disable-host-loopback to forbid that)",
-            plan.gateway()
-        ));
+    let gateway = plan.gateway();
+    let ipv6 = plan.ipv6().map(|ipv6| ipv6.gateway().into());
+    let gateways: Vec<IpAddr> = [gateway.into()].into_iter().chain(ipv6).collect();
+    match egress {
+        _ if !options.policy.allow_host_loopback => {}
+        None => lines.push(format!(
+            "WARNING: 127.0.0.1:* on the host is accessible as {gateway} \
+             (give --disable-host-loopback to forbid that)"
+        )),
+        Some(policy) if policy.opens_host_loopback(&gateways) => lines.push(format!(
+            "WARNING: the loopback of the host (127.0.0.1 as {gateway}) is accessible \
+             at the ports that the egress policy allows"
+        )),
+        Some(_) => {}
     }
     if options.seccomp {
         lines.push(
@@ -67,7 +83,7 @@ Starting slirp
 * DHCP end:        10.0.2.30
 * Recommended IP:  10.0.2.100
 * MAC address:     0e:d4:18:d9:38:fb";
-        assert_eq!(lines(&options, Some(mac)).join("\n"), expected);
+        assert_eq!(lines(&options, Some(mac), None).join("\n"), expected);
     }
 
     #[test]
@@ -81,19 +97,37 @@ Starting slirp
             "* Outbound IPv6:    2001:db8::1",
             "* MAC address:     00:00:00:00:00:00",
         ];
-        assert_eq!(lines(&options, Some(MacAddr::default()))[9..13], expected);
+        assert_eq!(lines(&options, Some(MacAddr::default()), None)[9..13], expected);
     }
 
     #[test]
     fn the_filter_of_system_calls_is_said_what_it_does() {
         let options = Options { seccomp: true, ..Options::default() };
-        assert!(lines(&options, None).last().unwrap().starts_with("seccomp: only "));
+        assert!(lines(&options, None, None).last().unwrap().starts_with("seccomp: only "));
     }
 
     #[test]
     fn open_host_loopback_is_warned_about() {
-        let lines = lines(&Options::default(), None);
+        let lines = lines(&Options::default(), None, None);
         let start = "WARNING: 127.0.0.1:* on the host is accessible as 10.0.2.2 ";
         assert!(lines.last().unwrap().starts_with(start));
+    }
+    #[test]
+    fn host_loopback_that_a_policy_closes_is_not_warned_about() {
+        let mut options = Options { seccomp: false, ..Options::default() };
+        let last = |options: &Options, text: &str| {
+            let policy = EgressPolicy::parse(text, "policy").unwrap();
+            lines(options, None, Some(&policy)).pop().unwrap()
+        };
+        for closed in ["", "allow any", "deny host-loopback"] {
+            assert_eq!(last(&options, closed), "* Recommended IP:  10.0.2.100", "{closed}");
+        }
+        for open in ["allow host-loopback:11434", "allow 10.0.2.2:80"] {
+            let warning = "WARNING: the loopback of the host (127.0.0.1 as 10.0.2.2) is \
+                           accessible at the ports that the egress policy allows";
+            assert_eq!(last(&options, open), warning);
+        }
+        options.policy.allow_host_loopback = false;
+        assert_eq!(last(&options, "allow 10.0.2.2:80"), "* Recommended IP:  10.0.2.100");
     }
 }

@@ -31,8 +31,8 @@ pub(super) fn report(options: &Options, milestone: Milestone<'_>) {
             eprint_line(format_args!("sent tapfd={fd} for {name}"));
             eprint_line(format_args!("received tapfd={fd}"));
         }
-        Milestone::Started { mac, picked } => {
-            for line in banner::lines(options, mac) {
+        Milestone::Started { mac, picked, egress } => {
+            for line in banner::lines(options, mac, egress) {
                 print_line(line);
             }
             for rule in picked {

@@ -374,3 +374,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn rules_for_lookups_alone_tell_no_hosts_apart() {
+    for (text, names_hosts) in [
+        ("", false),
+        ("allow 10.9.8.7", false),
+        ("allow dns:a.example\ndeny dns:*.b.example\nallow dns:any", false),
+        ("allow a.example", true),
+        ("allow any\ndeny .a.example:22", true),
+        ("allow dns:any\nask udp:a.example:7", true),
+    ] {
+        assert_eq!(policy(text).names_hosts(), names_hosts, "{text}");
+    }
+}
+
+#[test]
+fn host_loopback_is_open_where_a_rule_names_it() {
+    let gateways = ["10.0.2.2", "fd00::2"].map(|gateway| gateway.parse().unwrap());
+    for (text, opens) in [
+        ("", false),
+        ("allow any", false),
+        ("allow internet\nallow private", false),
+        ("deny host-loopback\nallow in 127.0.0.1", false),
+        ("allow 10.0.2.0/24\nallow 0.0.0.0/1", false),
+        ("allow host-loopback:80", true),
+        ("ask host:80", true),
+        ("allow 127.0.0.1:80", true),
+        ("allow [::1]:80", true),
+        ("allow gateway:80", true),
+        ("allow 10.0.2.2:80", true),
+        ("allow [fd00::2]:80", true),
+    ] {
+        assert_eq!(policy(text).opens_host_loopback(&gateways), opens, "{text}");
+    }
+}
