@@ -150,7 +150,6 @@ fn verdicts_have_a_status_a_cause_and_a_rule() {
         "allowed: rule, p:1\n  \
          p:1: allow .index.example\n  \
          the lookup of index.example is asked upstream\n  \
-         p:1: allow .index.example\n  \
          its first bytes must be a ClientHello with an allowed name\n"
     );
     let rule = "allow 10.0.2.2:11434";

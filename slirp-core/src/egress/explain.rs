@@ -161,11 +161,15 @@ impl Judge {
 
     fn explain_outcome(&self, outcome: Outcome, steps: &mut Vec<String>) -> Explanation {
         let default = self.policy().compiled().default;
-        steps.push(if outcome.said.is_none() && outcome.is_protected {
+        let decided = if outcome.said.is_none() && outcome.is_protected {
             "it is protected, and no rule names it".into()
         } else {
             self.policy().decided_by(outcome.said, default)
-        });
+        };
+        // Often what decides about the lookup decides about the flow.
+        if !steps.contains(&decided) {
+            steps.push(decided);
+        }
         let why = match outcome.cause {
             Cause::Port => "a rule allows the destination, on other ports",
             Cause::Protocol => "a rule allows the destination, for another protocol",
