@@ -47,6 +47,10 @@ const INTERNET: u8 = 1 << index_of(AddressSet::Internet);
 const PROTECTED: u8 = HOST_LOOPBACK | LINK_LOCAL | METADATA | MULTICAST;
 
 /// The protected sets as networks.
+///
+/// `metadata` has what the clouds document: fd00:ec2::254 (Amazon EC2 user guide, "Access instance
+/// metadata for an EC2 instance"), fd00:ec2::23 (Amazon EKS user guide, "Set up the Amazon EKS Pod
+/// Identity Agent"), and fd20:ce::254 (Google Compute Engine, "View and query VM metadata").
 const PROTECTED_NETWORKS: [Prefix; 18] = [
     v4([0, 0, 0, 0], 8),
     v4([127, 0, 0, 0], 8),
