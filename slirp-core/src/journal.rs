@@ -8,12 +8,18 @@
 //! any number of [`Unsent`](Event::Unsent), and one [`Refused`](Event::Refused) or
 //! [`Closed`](Event::Closed) at its end. What is refused before it becomes a flow has one `Refused`
 //! alone.
+//!
+//! Under an egress policy a verdict that lets a flow begin is [`Judged`](Event::Judged) with the
+//! flow's id, behind its `Opened`; the event of its end says so, too. A UDP or echo mapping is
+//! judged again for another remote. What is refused is `Judged` without a flow, before its
+//! `Refused`. A verdict of a rule with `log=no` is not told, nor are queries to other name servers
+//! that are led to the DNS service: what comes of them is told as `Answered`.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::discard::DiscardReason;
-use crate::egress::{Action, Cause, Name, Source};
+use crate::egress::{Action, Cause, EgressPolicy, Name, NamePattern, Source};
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
@@ -74,6 +80,10 @@ pub enum Event {
         ends: Ends,
         /// By whom, and why.
         by: Refusal,
+        /// Its payload both ways, if it was a flow.
+        traffic: Traffic,
+        /// Where it was to go, if a verdict was told of it as a flow.
+        judged: Option<Course>,
     },
     /// The host did not send datagrams of a flow. The flow goes on.
     Unsent {
@@ -98,10 +108,16 @@ pub enum Event {
         age: Duration,
         /// Its payload both ways.
         traffic: Traffic,
+        /// Where it went, if a verdict was told of it.
+        judged: Option<Course>,
     },
-    /// An egress policy has judged something that a guest or a remote began, before it became a
-    /// flow.
-    Judged(Box<Judgement>),
+    /// An egress policy has judged something that a guest or a remote began.
+    Judged {
+        /// The flow, if there is one.
+        flow: Option<FlowId>,
+        /// The verdict.
+        judgement: Box<Judgement>,
+    },
     /// An egress policy has judged the name in the first bytes of a connection.
     Verified {
         /// The flow.
@@ -110,6 +126,27 @@ pub enum Event {
         claim: Option<Claim>,
         /// What the policy makes of it.
         judgement: Box<Judgement>,
+    },
+    /// An egress policy has come into force.
+    PolicySet {
+        /// For which member; `None` for the guest, or for all members without one of their own.
+        member: Option<MemberId>,
+        /// The policy.
+        policy: EgressPolicy,
+        /// How often one has come into force there.
+        revision: u64,
+    },
+    /// Guests have looked up many different names that one rule with a wildcard allows, within an
+    /// hour.
+    ManyNames {
+        /// The member of a shared network that did.
+        member: Option<MemberId>,
+        /// Where the rule was written.
+        rule: Source,
+        /// The names that it matches.
+        pattern: NamePattern,
+        /// How many names, about.
+        count: u32,
     },
     /// A guest asked the DNS service.
     Asked {
@@ -128,6 +165,8 @@ pub enum Event {
         query: DnsQueryId,
         /// Who asked, and over which transport.
         origin: QueryOrigin,
+        /// The guest's address; `None` if its connection has ended.
+        guest: Option<IpAddr>,
         /// The member of a shared network that asked.
         member: Option<MemberId>,
         /// What was asked; `None` if it cannot be read.
@@ -138,6 +177,8 @@ pub enum Event {
         /// What the egress policy made of it; `None` without a policy, and for what is answered
         /// whatever a policy says: malformed queries and the names of members.
         lookup: Option<Lookup>,
+        /// What the policy says of the name, where the guest does not have to obey.
+        would: Option<Action>,
         /// How long that took.
         after: Duration,
     },
@@ -190,6 +231,22 @@ impl Peer {
     /// Whether a remote began the flow.
     pub const fn is_inbound(self) -> bool {
         matches!(self, Self::Inbound { .. })
+    }
+}
+
+/// Where a flow goes of which a verdict was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Course {
+    /// The member of a shared network that was judged.
+    pub member: Option<MemberId>,
+    /// See [`Judgement::reached`].
+    pub reached: SocketAddr,
+}
+
+impl Course {
+    pub(crate) const fn new(member: Option<MemberId>, reached: SocketAddr) -> Self {
+        Self { member, reached }
     }
 }
 
@@ -338,17 +395,18 @@ pub struct Judgement {
     pub ends: Ends,
     /// The member of a shared network that is judged.
     pub member: Option<MemberId>,
-    /// The remote on the host's side; a client of a published port as the host sees it.
+    /// The remote on the host's side. For a client of a published port: its address as the host
+    /// sees it, with the published port.
     pub reached: SocketAddr,
     /// Whether a remote begins it, through a published port.
     pub is_inbound: bool,
-    /// What the rules say.
+    /// The verdict: what is asked about and may not wait for an answer is denied.
     pub action: Action,
     /// Why.
     pub cause: Cause,
     /// The rule that decided, if one did.
     pub rule: Option<Source>,
-    /// Whether the guest has to obey; not in audit mode.
+    /// Whether the guest has to obey. In audit mode it has to only where a protected set is refused.
     pub is_enforced: bool,
     /// Names that the guest has learned for the remote's address, at most [`NAMES_TOLD`].
     pub names: Vec<Name>,

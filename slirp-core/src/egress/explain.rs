@@ -186,7 +186,8 @@ impl Judge {
             | Cause::NoApprover
             | Cause::AskTimeout
             | Cause::AskFull
-            | Cause::Revoked => "",
+            | Cause::Revoked
+            | Cause::NoAudit => "",
         };
         let first_bytes = match outcome.verify {
             Verification::None => "",

@@ -8,11 +8,12 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::bindings::Bindings;
+use super::distinct::Distinct;
 use super::evaluation::Outcome;
 use super::name::Name;
 use super::policy::EgressPolicy;
 use super::ports::{Kind, Said};
-use super::rule::{Action, Mode, Prefix};
+use super::rule::{Action, Mode, NamePattern, Prefix, RuleDestination, Source};
 use super::sets::Place;
 use super::sets::{Fitness, Sets, embedded};
 use super::verdict::{Cause, FlowVerdict, Judged, NameVerdict, Verification};
@@ -47,12 +48,23 @@ impl Default for JudgeConfig {
     }
 }
 
+/// A guest has looked up many names that one rule allows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ManyNames {
+    /// The rule, and the names that it matches.
+    pub(crate) rule: Source,
+    pub(crate) pattern: NamePattern,
+    /// How many, about.
+    pub(crate) count: u32,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Judge {
     policy: EgressPolicy,
     config: JudgeConfig,
     bindings: Bindings,
+    distinct: Distinct,
     /// In order.
     host_addresses: Vec<IpAddr>,
     /// Counts the changes of all but the bindings.
@@ -62,7 +74,8 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn new(policy: EgressPolicy, config: JudgeConfig) -> Self {
         let bindings = Bindings::new(config.bindings_cap, config.seed);
-        Self { policy, config, bindings, host_addresses: Vec::new(), revision: 0 }
+        let distinct = Distinct::new(config.seed);
+        Self { policy, config, bindings, distinct, host_addresses: Vec::new(), revision: 0 }
     }
 
     /// The policy in force.
@@ -88,20 +101,19 @@ impl Judge {
         let outcome = self.outcome(protocol, written.ip(), reached, now);
         let Outcome { action, cause, said, .. } = outcome;
         let verdict = match action {
-            Action::Allow => FlowVerdict::Pass { verify: self.verify(outcome) },
+            Action::Allow => FlowVerdict::Pass { verify: outcome.verify },
             Action::Ask | Action::Deny if self.leads_to_resolver(protocol, reached, outcome) => {
                 FlowVerdict::Resolver
             }
             Action::Ask | Action::Deny if self.is_audit() && !outcome.is_protected => {
-                FlowVerdict::Pass { verify: Verification::None }
+                // First bytes are looked at all the same, so that their name can be told.
+                let is_tcp = protocol == Protocol::Tcp;
+                let verify = if is_tcp { Verification::Sniff } else { Verification::None };
+                FlowVerdict::Pass { verify }
             }
             Action::Ask | Action::Deny => FlowVerdict::Refuse(cause),
         };
         Judged { verdict, action, cause, rule: said.map(|said| said.rule) }
-    }
-
-    fn verify(&self, outcome: Outcome) -> Verification {
-        if self.is_audit() { Verification::None } else { outcome.verify }
     }
 
     /// Whether a refused flow is a query to another name server about which no rule says anything.
@@ -164,25 +176,26 @@ impl Judge {
         embedded.fold(of(address), Fitness::max)
     }
 
-    pub(super) fn is_audit(&self) -> bool {
+    /// Whether what is refused passes nevertheless, all but the protected sets.
+    pub(crate) fn is_audit(&self) -> bool {
         self.policy.settings().mode == Some(Mode::Audit)
     }
 
     /// Judges a remote that opens a flow through the published `host_port`.
-    ///
-    /// # Errors
-    /// Why it may not.
     pub(crate) fn on_inbound(
         &self,
         protocol: Protocol,
         client: SocketAddr,
         host_port: u16,
-    ) -> Result<(), Cause> {
-        match self.inbound(protocol, client.ip(), host_port) {
-            (Action::Allow, ..) => Ok(()),
-            (Action::Ask | Action::Deny, ..) if self.is_audit() => Ok(()),
-            (Action::Ask | Action::Deny, cause, _) => Err(cause),
-        }
+    ) -> Judged {
+        let (action, cause, said) = self.inbound(protocol, client.ip(), host_port);
+        let is_let_in = action == Action::Allow || self.is_audit();
+        let verdict = if is_let_in {
+            FlowVerdict::Pass { verify: Verification::None }
+        } else {
+            FlowVerdict::Refuse(cause)
+        };
+        Judged { verdict, action, cause, rule: said.map(|said| said.rule) }
     }
 
     /// What the rules make of a client.
@@ -217,6 +230,36 @@ impl Judge {
             Action::Deny if compiled.names.is_parent(name) => NameVerdict::NoData,
             Action::Deny => NameVerdict::Refuse { note: self.note(said) },
         }
+    }
+
+    /// What the rules say of a lookup that is let pass in audit mode alone.
+    pub(crate) fn would_say(&self, name: &Name) -> Option<Action> {
+        let compiled = self.policy.compiled();
+        let (action, _) = compiled.lookup(compiled.names.class(name));
+        (self.is_audit() && action != Action::Allow).then_some(action)
+    }
+
+    /// A name was looked up, and was let pass. Returns the rule that allows it if it is one of
+    /// many names under a wildcard: once an hour.
+    pub(crate) fn note_lookup(&mut self, name: &Name, now: Instant) -> Option<ManyNames> {
+        let compiled = self.policy.compiled();
+        let (_, said) = compiled.lookup(compiled.names.class(name));
+        let number = said?.rule;
+        let rule = self.policy.rules().get(usize::try_from(number).ok()?)?;
+        let RuleDestination::Name(pattern) = &rule.destination else { return None };
+        match pattern {
+            NamePattern::Exact(_) => None,
+            NamePattern::Below(_) | NamePattern::Tree(_) => {
+                let count = self.distinct.note(number, name, now)?;
+                Some(ManyNames { rule: rule.source.clone(), pattern: pattern.clone(), count })
+            }
+        }
+    }
+
+    /// The most different names that were looked up under one wildcard within the hour.
+    #[expect(dead_code, reason = "a gauge for the metrics")]
+    pub(crate) fn most_names(&self) -> u32 {
+        self.distinct.most()
     }
 
     fn note(&self, said: Option<Said>) -> Option<std::sync::Arc<str>> {
@@ -282,36 +325,40 @@ impl Judge {
     }
 
     /// Judges the name in the first bytes of a flow to `reached` that [`on_flow`](Self::on_flow)
-    /// has let pass, or that they have none.
+    /// has let pass, or that they have none. Returns the number of the rule that decides, if one
+    /// does.
     ///
     /// # Errors
-    /// Why it may not go on, with the note of the rule that denies the name.
+    /// Why it may not go on, with the note of the rule that denies the name. In audit mode it goes
+    /// on all the same.
     pub(crate) fn on_claim(
         &self,
         claim: Option<&Name>,
         reached: SocketAddr,
         now: Instant,
-    ) -> Result<(), Denial> {
-        if self.is_audit() {
-            return Ok(());
-        }
+    ) -> Result<Option<u32>, Denial> {
         let outcome = self.outcome(Protocol::Tcp, reached.ip(), reached, now);
         if outcome.action != Action::Allow {
-            return Err(outcome.cause.into());
+            return Err(Denial { rule: rule_of(outcome.said), ..Denial::from(outcome.cause) });
         }
         let needs_name = match outcome.verify {
-            Verification::None => return Ok(()),
+            Verification::None => return Ok(rule_of(outcome.said)),
             Verification::SniffDenied => false,
             Verification::Tls | Verification::Http | Verification::Sniff => true,
         };
         let Some(claim) = claim else {
-            return if needs_name { Err(Cause::Name.into()) } else { Ok(()) };
+            let passed = Ok(rule_of(outcome.said));
+            return if needs_name { Err(Cause::Name.into()) } else { passed };
         };
         let names = &self.policy.compiled().names;
         let is_private = self.fitness(reached.ip()) == Fitness::Private;
         let said = names.tally(names.class(claim), Kind::Tcp, reached.port(), is_private).said;
         let is_allowed = said.map_or(!needs_name, |said| said.action == Action::Allow);
-        if is_allowed { Ok(()) } else { Err(Denial { cause: Cause::Name, note: self.note(said) }) }
+        if is_allowed {
+            Ok(rule_of(said.or(outcome.said)))
+        } else {
+            Err(Denial { cause: Cause::Name, note: self.note(said), rule: rule_of(said) })
+        }
     }
 
     /// A flow to `reached` that [`on_flow`](Self::on_flow) has let pass was opened: its binding
@@ -357,6 +404,7 @@ impl Judge {
 
     /// Another policy is in force from now on.
     pub(crate) fn set_policy(&mut self, policy: EgressPolicy, _now: Instant) {
+        self.distinct.clear();
         self.bindings.classify(|name| policy.compiled().names.class(name));
         self.policy = policy;
         self.revision += 1;
@@ -379,4 +427,8 @@ impl Judge {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.bindings.handle_timeout(now);
     }
+}
+
+fn rule_of(said: Option<Said>) -> Option<u32> {
+    said.map(|said| said.rule)
 }

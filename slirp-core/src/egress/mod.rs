@@ -16,6 +16,7 @@
 //! | `evaluation` | the order of evaluation |
 //! | `explain` | why a verdict is as it is |
 //! | `bindings` | the addresses that the DNS has tied to names |
+//! | `distinct` | how many names are looked up under a wildcard |
 //! | `judge` | `Judge`, one per guest: the verdicts |
 //! | `verdict` | verdicts, and their causes |
 //! | `approval` | questions about flows, and decisions |
@@ -24,6 +25,7 @@
 mod approval;
 mod bindings;
 mod compile;
+mod distinct;
 mod draft;
 mod error;
 mod evaluation;
@@ -46,7 +48,7 @@ pub use approval::{DecideError, Decided, Decision, PendingQuestion, QuestionId, 
 pub use draft::TEXT_CAP;
 pub use error::{Excerpt, RuleError, RuleErrorKind, RuleErrors};
 pub use explain::{Destination, Explanation};
-pub(crate) use judge::{Judge, JudgeConfig};
+pub(crate) use judge::{Judge, JudgeConfig, ManyNames};
 pub use name::Name;
 pub use policy::EgressPolicy;
 pub use rule::{

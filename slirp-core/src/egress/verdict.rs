@@ -39,6 +39,8 @@ crate::words::words! {
     AskFull => "ask-full",
     /// The policy has changed.
     Revoked => "revoked",
+    /// The audit log cannot be written, which the operator has made a condition.
+    NoAudit => "no-audit",
 }
 
 /// What the judge says about a flow at its first packet, and why.

@@ -118,6 +118,7 @@ mod tests {
             created_at: at(10),
             traffic: Traffic { from_guest: 1, to_guest: 2 },
             is_ready: false,
+            is_told: false,
             passed: None,
         };
         Entry { meta, flow }

@@ -25,7 +25,7 @@ use super::tcp::TcpFlow;
 use super::udp::UdpFlow;
 use super::{Flow, FlowKey};
 use crate::event::FlowId;
-use crate::journal::Ends;
+use crate::journal::{Course, Ends};
 use crate::policy::Protocol;
 use crate::time::Instant;
 use crate::traffic::Traffic;
@@ -47,6 +47,23 @@ impl Entry {
         };
         Ends::new(protocol, guest, remote)
     }
+
+    /// Where it goes, if a listener has heard a verdict about it.
+    pub(crate) fn course(&self) -> Option<Course> {
+        let opener = match &self.flow {
+            Flow::Tcp(flow) => flow.opener(),
+            Flow::InboundUdp(flow) => {
+                let origin = flow.origin();
+                Some((origin.client, origin.local.port()))
+            }
+            Flow::Udp(_) | Flow::Echo(_) => None,
+        };
+        let reached = match opener {
+            Some((client, port)) => SocketAddr::new(client.ip(), port),
+            None => self.meta.passed.as_deref()?.reached,
+        };
+        self.meta.is_told.then(|| Course::new(self.meta.permit.holder, reached))
+    }
 }
 
 /// What every flow has, whatever its protocol.
@@ -59,6 +76,8 @@ pub(crate) struct Meta {
     pub(crate) traffic: Traffic,
     /// Whether the flow stands in the queue of flows that are to be pumped.
     pub(crate) is_ready: bool,
+    /// Whether a listener has heard a verdict about it, and is to hear of its end.
+    pub(crate) is_told: bool,
     /// What the egress policy has last let pass, if there is a policy.
     pub(crate) passed: Option<Box<Passed>>,
 }
@@ -150,6 +169,7 @@ impl FlowTable {
             created_at: now,
             traffic: Traffic::default(),
             is_ready: false,
+            is_told: false,
             passed: None,
         };
         slot.insert(Entry { meta, flow });

@@ -42,9 +42,16 @@ impl Observer {
         self.queue.capacity()
     }
 
-    fn take(&mut self, at: SystemTime, event: &Event) {
-        if (self.wants)(event) {
-            let observed = Observed { at, lost: self.lost, event: event.clone() };
+    /// Events that were lost since the last one that found a place.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Gives it what the stack has told, if it wants that.
+    pub(crate) fn tell(&mut self, at: SystemTime, report: &Report) {
+        self.lost = self.lost.saturating_add(report.lost);
+        if (self.wants)(&report.event) {
+            let observed = Observed { at, lost: self.lost, event: report.event.clone() };
             match self.queue.try_send(observed) {
                 Ok(()) => self.lost = 0,
                 Err(TrySendError::Full(_)) => self.lost = self.lost.saturating_add(1),
@@ -79,8 +86,7 @@ impl Observers {
     /// Gives each of them what the stack has told.
     pub(crate) fn tell(&mut self, at: SystemTime, report: &Report) {
         for observer in &mut self.0 {
-            observer.lost = observer.lost.saturating_add(report.lost);
-            observer.take(at, &report.event);
+            observer.tell(at, report);
         }
     }
 }
@@ -123,7 +129,8 @@ mod tests {
     #[test]
     fn unwanted_event_takes_no_place() {
         let mut observers = Observers::default();
-        let (observer, mut end) = Observer::new(1, |event| !matches!(event, Event::Discarded { .. }));
+        let (observer, mut end) =
+            Observer::new(1, |event| !matches!(event, Event::Discarded { .. }));
         observers.add(observer);
         observers.tell(AT, &report(0));
         assert!(end.try_recv().is_err());

@@ -91,6 +91,13 @@ pub(crate) enum Message {
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
     /// An observer wants to hear what happens from now on.
     Observe(Observer),
+    /// The audit log is to go on in another file.
+    ReopenAudit {
+        /// Open for writing.
+        file: OwnedFd,
+        /// Where it goes whether there is a log.
+        reply: oneshot::Sender<bool>,
+    },
     /// The device of a member is gone.
     MemberLost(MemberId),
     /// The instance is to end.

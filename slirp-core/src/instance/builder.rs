@@ -330,6 +330,8 @@ impl Builder {
             .map_err(StartError::Thread)?;
         let queries_cap = config.limits.dns_queries.max(1);
         let (ask, queries) = mpsc::channel(queries_cap);
+        let audit = self.audit.map(|log| log.start(config.egress.as_ref()));
+        let audit = audit.transpose().map_err(StartError::Thread)?;
         let plan = config.plan;
         let assumed = self.assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
         let stack = Stack::new(config);
@@ -340,6 +342,7 @@ impl Builder {
                 .map_err(StartError::Poller)?;
         reactor.adopt_addresses(self.addresses).map_err(StartError::HostAddresses)?;
         reactor.adopt_forwards(self.forwards)?;
+        reactor.adopt_audit(audit);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()

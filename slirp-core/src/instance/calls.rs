@@ -27,6 +27,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::forward::open::SYSTEM_CALLS,
         crate::host::reactor::SYSTEM_CALLS,
         crate::host::addresses::SYSTEM_CALLS,
+        crate::host::audit::SYSTEM_CALLS,
         crate::host::dns::SYSTEM_CALLS,
         crate::control::metrics::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostError};
 use crate::flow::table::{Entry, Meta};
-use crate::journal::{Detail, Ending, Ends, Event, PacketEnds, Peer, Refusal, Report};
+use crate::journal::{Detail, Ending, Ends, Event, Judgement, PacketEnds, Peer, Refusal, Report};
 use crate::time::Instant;
+use crate::traffic::Traffic;
 
 /// Events that wait for the listener at most. Those of one turn are to fit: 64 frames, of which
 /// each may discard, open and evict, and a few hundred sockets of the host (arbitrary; about 200
@@ -62,8 +63,28 @@ impl Events {
         });
     }
 
-    pub(super) fn refused(&mut self, flow: Option<FlowId>, ends: Ends, by: Refusal) {
-        self.tell(|| Event::Refused { flow, ends, by });
+    /// Something was refused before it became a flow.
+    pub(super) fn refused(&mut self, ends: Ends, by: Refusal) {
+        let traffic = Traffic::default();
+        self.tell(|| Event::Refused { flow: None, ends, by, traffic, judged: None });
+    }
+
+    /// A flow has come to nothing.
+    pub(super) fn flow_refused(&mut self, entry: &Entry, by: Refusal) {
+        self.tell(|| Event::Refused {
+            flow: Some(entry.meta.id),
+            ends: entry.ends(),
+            by,
+            traffic: entry.meta.traffic,
+            judged: entry.course(),
+        });
+    }
+
+    /// A verdict, about a flow if there is one. Without a listener there is no `judgement`.
+    pub(super) fn judged(&mut self, flow: Option<FlowId>, judgement: Option<Box<Judgement>>) {
+        if let Some(judgement) = judgement {
+            self.tell(|| Event::Judged { flow, judgement });
+        }
     }
 
     /// The host did not send `count` datagrams of a flow.
@@ -78,6 +99,7 @@ impl Events {
             ending,
             age: now.saturating_since(entry.meta.created_at),
             traffic: entry.meta.traffic,
+            judged: entry.course(),
         });
     }
 

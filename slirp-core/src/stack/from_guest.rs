@@ -12,7 +12,6 @@ use smoltcp::wire::IpProtocol;
 use super::Stack;
 use super::link::Outcome;
 use crate::discard::DiscardReason;
-use crate::egress::Verification;
 use crate::event::{Datagram, Envelope, FlowId, Origin, QueryOrigin};
 use crate::flow::echo::EchoFlow;
 use crate::flow::permit::Kind;
@@ -304,10 +303,13 @@ impl Stack {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         let mut target = self.config.target(Protocol::Udp, original_dst);
+        let mut clearance = None;
         if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
             let ends = Ends::new(Protocol::Udp, guest.address, original_dst);
-            let (judged, _) = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
-            target = Ok(judged);
+            clearance = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
+            if clearance.is_none() {
+                target = Ok(Target::Resolver);
+            }
         }
         let translated_dst = match target {
             Ok(Target::Host(translated_dst)) => translated_dst,
@@ -350,8 +352,8 @@ impl Stack {
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
         }
-        if self.egress.is_some() {
-            self.note_passed(id, translated_dst, Verification::None, now);
+        if let Some(clearance) = clearance {
+            self.note_passed(id, clearance, now);
         }
         let kind = LentKind::Udp { guest: guest.address, remote: translated_dst, segment_len };
         Ok(Some(arrival.lend(id, kind, payload, envelope)))
@@ -393,9 +395,10 @@ impl Stack {
             return Err(DiscardReason::DestinationUnroutable);
         }
         let reached = SocketAddr::new(remote, 0);
+        let mut clearance = None;
         if self.egress.is_some() {
             let ends = Ends::new(Protocol::Echo, guest.address, original_dst);
-            self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
+            clearance = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
         }
         let envelope = self.envelope(arrival, 0, None)?;
         let key = FlowKey::of_guest(Protocol::Echo, guest.address);
@@ -416,8 +419,8 @@ impl Stack {
             let wake_at = Some(flow.expires_at());
             self.schedule_flow(id, wake_at);
         }
-        if self.egress.is_some() {
-            self.note_passed(id, reached, Verification::None, now);
+        if let Some(clearance) = clearance {
+            self.note_passed(id, clearance, now);
         }
         let kind = LentKind::Echo { remote, ident, sequence };
         Ok(Some(arrival.lend(id, kind, payload, envelope)))
@@ -484,7 +487,7 @@ impl Stack {
         packet: &[u8],
         mac: MacAddr,
     ) -> DiscardReason {
-        self.events.refused(None, ends, Refusal::by_stack(reason));
+        self.events.refused(ends, Refusal::by_stack(reason));
         if reason != DiscardReason::DestinationUnroutable {
             // A full outbox is counted by the refusal itself.
             let _ = self.outbox.push_error(IcmpError::NetworkUnreachable, packet, mac);

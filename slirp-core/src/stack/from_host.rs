@@ -10,10 +10,10 @@ use super::Stack;
 use super::dns::Want;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
-use crate::event::{DatagramError, DnsQueryId, FlowId, HostError};
+use crate::event::{DatagramError, DnsQueryId, FlowId, HostError, QueryOrigin};
 use crate::flow::Flow;
 use crate::flow::table::Entry;
-use crate::journal::{Ending, Refusal};
+use crate::journal::{Ending, Event, Refusal};
 use crate::mac::MacAddr;
 use crate::nat;
 use crate::policy::Protocol;
@@ -365,7 +365,10 @@ impl Stack {
                 Want::Host(action) => self.actions.push_back(action),
             }
         }
-        while let Some(event) = self.dns.poll_event() {
+        while let Some(mut event) = self.dns.poll_event() {
+            if let Event::Answered { origin: QueryOrigin::Tcp { flow }, guest, .. } = &mut event {
+                *guest = self.flows.entry(*flow).map(|entry| entry.meta.key.guest.ip());
+            }
             self.events.tell(|| event);
         }
         self.schedule.ask(TimerOwner::Dns, self.dns.poll_timeout());

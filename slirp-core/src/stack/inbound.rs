@@ -69,9 +69,10 @@ impl Stack {
             .keys(Protocol::Tcp, guest, seen)
             .find(|key| self.flows.lookup(key).is_none())
             .ok_or(DiscardReason::ForwardAddressInvalid)?;
-        if self.egress.is_some() {
-            self.judge_inbound(Protocol::Tcp, &origin, guest, now)?;
-        }
+        let judgement = match self.egress {
+            Some(_) => self.judge_inbound(Protocol::Tcp, &origin, guest, now)?,
+            None => None,
+        };
         let holder = self.admission.holder(guest.ip());
         // Asked before another flow makes room for one that could not wait for the guest.
         self.link.check_waiting(guest.ip(), holder)?;
@@ -84,6 +85,7 @@ impl Stack {
         let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
         let flow = Flow::Tcp(Box::new(flow));
         let id = self.open_flow(Kind::InboundOpening, key, flow, way, now)?;
+        self.tell_judged(id, judgement);
         match self.link.wait_for(guest.ip(), holder, id, &mut self.outbox, now) {
             Ok(Some(mac)) => self.locate(id, mac),
             Ok(None) => {}
@@ -141,7 +143,7 @@ impl Stack {
         let is_told = [DiscardReason::FlowTableFull, DiscardReason::EgressDenied];
         if let Some(reason) = reason.filter(|reason| !is_told.contains(reason)) {
             let ends = Ends::new(protocol, guest, remote);
-            self.events.refused(None, ends, Refusal::by_stack(reason));
+            self.events.refused(ends, Refusal::by_stack(reason));
         }
     }
 
@@ -171,14 +173,18 @@ impl Stack {
         let id = match known {
             Some(id) => id,
             None => {
-                if self.egress.is_some() {
-                    self.judge_inbound(Protocol::Udp, &origin, guest, now)?;
-                }
+                let judgement = match self.egress {
+                    Some(_) => self.judge_inbound(Protocol::Udp, &origin, guest, now)?,
+                    None => None,
+                };
                 let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
                 let side = GuestSide { address: guest, mac };
                 let flow = InboundUdp::new(side, origin, &self.config.timeouts, now);
                 let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
-                self.open_flow(Kind::InboundUdp, key, Flow::InboundUdp(Box::new(flow)), way, now)?
+                let flow = Flow::InboundUdp(Box::new(flow));
+                let id = self.open_flow(Kind::InboundUdp, key, flow, way, now)?;
+                self.tell_judged(id, judgement);
+                id
             }
         };
         let Some((meta, flow)) = self.flows.inbound_udp_mut(id) else {

@@ -41,7 +41,7 @@ impl Stack {
         let evicted = match self.admission.make_room(&mut self.flows, kind, guest, now) {
             Ok(evicted) => evicted,
             Err(reason) => {
-                self.events.refused(None, ends, Refusal::by_stack(reason));
+                self.events.refused(ends, Refusal::by_stack(reason));
                 return Err(reason);
             }
         };
@@ -81,7 +81,7 @@ impl Stack {
     /// Ends a flow that has come to nothing.
     pub(super) fn refuse_flow(&mut self, id: FlowId, by: Refusal) {
         if let Some(entry) = self.flows.entry(id) {
-            self.events.refused(Some(id), entry.ends(), by);
+            self.events.flow_refused(entry, by);
             // Nothing has come of it since it began.
             let began_at = entry.meta.created_at;
             self.remove_flow(id, true, began_at);

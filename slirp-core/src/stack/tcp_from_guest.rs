@@ -6,7 +6,6 @@
 use super::Stack;
 use super::from_guest::Arrival;
 use crate::discard::DiscardReason;
-use crate::egress::Verification;
 use crate::event::HostAction;
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
@@ -71,11 +70,13 @@ impl Stack {
         now: Instant,
     ) -> Result<(), DiscardReason> {
         let mut target = self.config.target(Protocol::Tcp, key.remote);
-        let mut verify = Verification::None;
+        let mut clearance = None;
         if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
             let ends = Ends::new(Protocol::Tcp, key.guest, key.remote);
-            let (judged, verification) = self.judge(ends, reached, packet, guest.mac, now)?;
-            (target, verify) = (Ok(judged), verification);
+            clearance = self.judge(ends, reached, packet, guest.mac, now)?;
+            if clearance.is_none() {
+                target = Ok(Target::Resolver);
+            }
         }
         let remote = match target {
             Ok(Target::Host(remote)) => Some(remote),
@@ -107,8 +108,8 @@ impl Stack {
         };
         match remote {
             Some(remote) => {
-                if self.egress.is_some() {
-                    self.note_passed(id, remote, verify, now);
+                if let Some(clearance) = clearance {
+                    self.note_passed(id, clearance, now);
                 }
                 self.actions.push_back(HostAction::ConnectTcp { flow: id, remote, is_guest_eager });
             }

@@ -51,7 +51,7 @@ fn audit_lets_all_pass_but_what_is_protected() {
         let judged = judge.on_flow(Protocol::Tcp, reached, reached, at(0));
         (judged.verdict, judged.action, judged.cause)
     };
-    let passed = FlowVerdict::Pass { verify: Verification::None };
+    let passed = FlowVerdict::Pass { verify: Verification::Sniff };
     assert_eq!(flow(&judge, "203.0.113.9:443"), (passed, Action::Deny, Cause::Rule));
     assert_eq!(flow(&judge, "203.0.113.1:443"), (passed, Action::Deny, Cause::NoName));
     assert_eq!(flow(&judge, "203.0.113.1:53").0, FlowVerdict::Resolver);
@@ -61,6 +61,12 @@ fn audit_lets_all_pass_but_what_is_protected() {
     assert_eq!(judge.on_lookup(&name("b.test"), at(0)), NameVerdict::Ask);
     assert!(judge.on_answer(&name("b.test"), &[], &[(ip("203.0.113.1"), 60)], at(0)));
     assert_eq!(judge.names(ip("203.0.113.1")).count(), 1);
-    assert!(judge.on_claim(Some(&name("b.test")), socket("203.0.113.1:443"), at(0)).is_ok());
-    assert!(judge.on_inbound(Protocol::Tcp, socket("198.51.100.1:40000"), 22).is_ok());
+    assert_eq!(judge.would_say(&name("b.test")), Some(Action::Deny));
+    assert_eq!(judge.would_say(&name("a.example")), None);
+    // Whether that is obeyed is for the stack to say.
+    let claimed = judge.on_claim(Some(&name("b.test")), socket("203.0.113.1:443"), at(0));
+    assert_eq!(claimed.unwrap_err().cause, Cause::NoName);
+    let inbound = judge.on_inbound(Protocol::Tcp, socket("198.51.100.1:40000"), 22);
+    let passed = FlowVerdict::Pass { verify: Verification::None };
+    assert_eq!((inbound.verdict, inbound.action), (passed, Action::Deny));
 }

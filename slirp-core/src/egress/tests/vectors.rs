@@ -114,7 +114,7 @@ impl Guest {
     fn claim(&mut self, claim: &str, reached: SocketAddr) -> String {
         let claim = (claim != "-").then(|| name(claim));
         match self.judge.on_claim(claim.as_ref(), reached, self.now) {
-            Ok(()) => "pass".into(),
+            Ok(_) => "pass".into(),
             Err(denial) => denial.cause.as_str().into(),
         }
     }
@@ -124,12 +124,13 @@ impl Guest {
         let destination = Destination::Client { protocol, client, host_port };
         let explained = self.explain(&destination).verdict;
         assert_eq!(explained, self.reference.inbound(protocol, client.to_canonical(), host_port));
-        match self.judge.on_inbound(protocol, SocketAddr::new(client, 40_000), host_port) {
-            Ok(()) => {
+        let judged = self.judge.on_inbound(protocol, SocketAddr::new(client, 40_000), host_port);
+        match judged.verdict {
+            FlowVerdict::Pass { .. } | FlowVerdict::Resolver => {
                 assert_eq!(explained, Action::Allow);
                 "allow".into()
             }
-            Err(cause) => {
+            FlowVerdict::Refuse(cause) => {
                 assert_ne!(explained, Action::Allow);
                 cause.as_str().into()
             }

@@ -76,11 +76,13 @@ pub struct Denial {
     pub cause: Cause,
     /// What the operator wants the guest to read.
     pub note: Option<Arc<str>>,
+    /// The number of the rule that says so, if one does.
+    pub rule: Option<u32>,
 }
 
 impl From<Cause> for Denial {
     fn from(cause: Cause) -> Self {
-        Self { cause, note: None }
+        Self { cause, note: None, rule: None }
     }
 }
 
@@ -205,6 +207,11 @@ impl Verifier {
     /// From now on bytes that cannot be read are a reason to refuse.
     pub const fn be_strict(&mut self) {
         self.is_lenient = false;
+    }
+
+    /// Whether the bytes are HTTP, as far as is known.
+    pub const fn is_http(&self) -> bool {
+        matches!(self.reading, Reading::Http(_))
     }
 
     /// When [`on_bytes`](Self::on_bytes) is due again even if no byte comes.

@@ -50,6 +50,9 @@ pub(crate) enum Passage {
     Open,
     /// The guest's bytes were refused just now. The host's socket is to be closed.
     Refused(Cause),
+    /// It may, although the guest's bytes would be refused if the policy were obeyed. Nothing is
+    /// looked at any more.
+    Excused(Cause),
     /// There is no host any more.
     Shut,
 }
@@ -134,20 +137,27 @@ impl TcpFlow {
     }
 
     /// Has the verifier, if there is one, look at what waits. `judge` says whether a name may be
-    /// talked to.
-    pub(crate) fn verify(&mut self, judge: &mut Ask<'_>, now: Instant) -> Passage {
-        let Some(gate) = self.gate.as_deref_mut() else { return Passage::Open };
-        let Gate::Watched { verifier, limit, seen } = gate else { return Passage::Shut };
-        let State::Awake(awake) = &mut self.state else { return Passage::Open };
+    /// talked to, and `is_enforced` whether a refusal is obeyed. Also returns whether the guest
+    /// speaks HTTP.
+    pub(crate) fn verify(
+        &mut self,
+        judge: &mut Ask<'_>,
+        is_enforced: bool,
+        now: Instant,
+    ) -> (Passage, bool) {
+        let open = (Passage::Open, false);
+        let Some(gate) = self.gate.as_deref_mut() else { return open };
+        let Gate::Watched { verifier, limit, seen } = gate else { return (Passage::Shut, false) };
+        let State::Awake(awake) = &mut self.state else { return open };
         let queued = awake.connection.queued_to_host();
         if queued == 0 || *limit > 0 || !awake.ends.is_host_taking() {
-            return Passage::Open;
+            return open;
         }
         let is_finished = awake.connection.is_guest_finished() && queued <= SHOWN_CAP;
         let is_ended = is_finished || awake.connection.is_full();
         let is_late = verifier.deadline().is_some_and(|at| at <= now);
         if *seen == Some((queued, is_ended)) && !is_late {
-            return Passage::Open;
+            return open;
         }
         let claim = &mut self.claim;
         let mut judge = |name: Option<&Name>| {
@@ -160,16 +170,21 @@ impl TcpFlow {
         let peek = awake
             .connection
             .peek(SHOWN_CAP, |unread| verifier.on_bytes(unread, is_ended, now, &mut judge));
+        let is_http = verifier.is_http();
         match peek {
             Peek::More | Peek::Pass(0) => *seen = Some((queued, is_ended)),
             Peek::Pass(bytes) => (*limit, *seen) = (bytes, None),
             Peek::Done => self.gate = None,
+            Peek::Refuse { cause, .. } if !is_enforced => {
+                self.gate = None;
+                return (Passage::Excused(cause), is_http);
+            }
             Peek::Refuse { cause, reply } => {
                 *gate = Gate::Refused(Farewell { reply, said: 0, until: now + FAREWELL });
-                return Passage::Refused(cause);
+                return (Passage::Refused(cause), is_http);
             }
         }
-        Passage::Open
+        (Passage::Open, is_http)
     }
 
     /// Gives a refused guest its reply and the end, and throws away what it sends; nothing for

@@ -5,6 +5,8 @@
 
 mod blocking;
 
+use std::os::fd::OwnedFd;
+
 pub use blocking::Blocking;
 use tokio::sync::{mpsc, oneshot};
 
@@ -191,6 +193,16 @@ impl Handle {
     /// empty on a network with a single guest.
     pub async fn members(&self) -> Option<Vec<(MemberId, Member)>> {
         self.ask(Message::ListMembers)?.await.ok()
+    }
+
+    /// Has the audit log go on in `file`, which is open for writing: as after the file that it had
+    /// was renamed. Returns whether there is a log. A line that was not written as a whole begins
+    /// anew there.
+    pub async fn reopen_audit(&self, file: OwnedFd) -> bool {
+        match self.ask(|reply| Message::ReopenAudit { file, reply }) {
+            Some(answer) => answer.await.unwrap_or(false),
+            None => false,
+        }
     }
 
     /// What happens from now on, as far as it `wants` it: what was asked for before this call may

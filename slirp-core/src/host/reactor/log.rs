@@ -6,6 +6,7 @@
 //! alone, and payload in none. What the events mean is in [`journal`](crate::journal).
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use smoltcp::wire::IpProtocol;
@@ -14,6 +15,7 @@ use tracing::{Level, debug, enabled, trace};
 
 use super::Reactor;
 use crate::event::{FlowId, QueryOrigin};
+use crate::host::audit::Audit;
 use crate::host::events::Observer;
 use crate::journal::{Detail, Ends, Event, Lookup, PacketEnds, Peer, Question, Refusal};
 use crate::policy::Protocol;
@@ -30,7 +32,28 @@ impl Reactor {
             Detail::Nothing
         };
         self.is_logging = detail > Detail::Nothing;
-        self.stack.set_detail(detail.max(self.observers.detail()));
+        let audit = if self.audit.is_some() { Detail::Flows } else { Detail::Nothing };
+        self.stack.set_detail(detail.max(self.observers.detail()).max(audit));
+    }
+
+    /// Writes what happens to `audit`, from the start.
+    pub(crate) fn adopt_audit(&mut self, audit: Option<Audit>) {
+        self.audit = audit;
+    }
+
+    /// Has nothing new begin that an audit log would have to have and cannot have.
+    pub(super) fn obey_audit(&mut self) {
+        if let Some(audit) = &self.audit {
+            self.stack.set_unaudited(audit.forbids());
+        }
+    }
+
+    /// Has the audit log go on in another file. Returns whether there is a log.
+    pub(super) fn reopen_audit(&self, file: OwnedFd) -> bool {
+        if let Some(audit) = &self.audit {
+            audit.reopen(file);
+        }
+        self.audit.is_some()
     }
 
     /// Has `observer` hear what happens from now on.
@@ -47,6 +70,9 @@ impl Reactor {
         let mut at = None;
         while let Some(report) = self.stack.poll_event() {
             let at = *at.get_or_insert_with(SystemTime::now);
+            if let Some(audit) = &mut self.audit {
+                audit.tell(at, &report);
+            }
             self.observers.tell(at, &report);
             if self.is_logging {
                 if report.lost > 0 {
@@ -80,7 +106,7 @@ fn write(event: Event) {
         Event::Connected { flow, ends: Ends { guest, remote, .. }, after } => {
             debug!(flow = number(flow), %guest, %remote, ?after, "flow connected");
         }
-        Event::Refused { flow, ends, by } => {
+        Event::Refused { flow, ends, by, .. } => {
             let Ends { guest, remote, .. } = ends;
             let (flow, protocol) = (flow.map(number), protocol(ends.protocol));
             let (by, reason) = match by {
@@ -97,7 +123,7 @@ fn write(event: Event) {
             let (flow, protocol, reason) = (number(flow), protocol(ends.protocol), error.as_str());
             debug!(flow, protocol, %guest, %remote, reason, count, "datagrams not sent");
         }
-        Event::Closed { flow, ends, ending, age, traffic } => {
+        Event::Closed { flow, ends, ending, age, traffic, .. } => {
             let Ends { guest, remote, .. } = ends;
             let (flow, protocol, reason) = (number(flow), protocol(ends.protocol), ending.as_str());
             let (to_guest, to_host) = (traffic.to_guest, traffic.from_guest);
@@ -105,15 +131,19 @@ fn write(event: Event) {
                 flow, protocol, %guest, %remote, reason, ?age, to_guest, to_host, "flow closed"
             );
         }
-        // What a policy refuses is a flow refused, too.
-        Event::Judged(_) | Event::Verified { .. } => {}
+        // What a policy refuses is a flow refused, too; the rest is for the audit log.
+        Event::Judged { .. } | Event::Verified { .. } | Event::PolicySet { .. } => {}
+        Event::ManyNames { member, rule, count, .. } => {
+            let (member, rule) = (member.map(|member| member.0), rule.to_string());
+            debug!(member, rule, count, "many names under one wildcard");
+        }
         Event::Asked { query, origin, member, question } => {
             let (guest, flow, transport) = source_of(&origin);
             let (query, member) = (query.0, member.map(|member| member.0));
             let (name, kind) = words(question.as_ref());
             debug!(query, guest, flow, member, transport, name, kind, "name asked");
         }
-        Event::Answered { query, origin, member, question, answer, lookup, after } => {
+        Event::Answered { query, origin, member, question, answer, lookup, after, .. } => {
             let (guest, flow, _) = source_of(&origin);
             let lookup = lookup.map(Lookup::as_str);
             let (query, member) = (query.0, member.map(|member| member.0));

@@ -83,6 +83,9 @@ impl Reactor {
                     let _ = reply.send(self.members());
                 }
                 Message::Observe(observer) => self.add_observer(observer),
+                Message::ReopenAudit { file, reply } => {
+                    let _ = reply.send(self.reopen_audit(file));
+                }
                 Message::MemberLost(id) => {
                     // The member may have been removed meanwhile.
                     let _ = self.remove_member(id);

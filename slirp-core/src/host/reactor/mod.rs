@@ -42,6 +42,7 @@ pub(crate) use busy_poll::BusyPoll;
 pub use error::RunError;
 
 use super::addresses::HostAddresses;
+use super::audit::Audit;
 use super::dns::Query;
 use super::events::Observers;
 use super::forward::Forwards;
@@ -133,6 +134,7 @@ pub(crate) struct Reactor {
     is_watching_addresses: bool,
     busy_poll: BusyPoll,
     observers: Observers,
+    audit: Option<Audit>,
     /// Whether the log takes events.
     is_logging: bool,
     /// Whether bulk traffic is under way, so that more work gathers while the thread sleeps: this
@@ -203,6 +205,7 @@ impl Reactor {
             is_watching_addresses: false,
             busy_poll,
             observers: Observers::default(),
+            audit: None,
             is_logging: false,
             is_gathering: false,
             is_echo_refusal_logged: false,
@@ -220,6 +223,7 @@ impl Reactor {
         self.choose_detail();
         loop {
             let now = self.wait(&mut events)?;
+            self.obey_audit();
             let found = self.note_events(&events, now);
             if found.has_address_news {
                 self.renew_addresses();

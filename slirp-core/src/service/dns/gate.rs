@@ -34,7 +34,7 @@ use super::message::{
 };
 use super::question::{Question, Reverse, host_name, nearest_host_name};
 use super::rebuild::rebuild;
-use crate::egress::{Action, EgressPolicy, Judge, Mode, Name, NameVerdict};
+use crate::egress::{Action, EgressPolicy, Judge, ManyNames, Mode, Name, NameVerdict};
 use crate::journal::Lookup;
 use crate::time::Instant;
 
@@ -52,8 +52,9 @@ const BLOCKED_TEXT: &str = "egress policy";
 /// What becomes of a query.
 #[derive(Debug)]
 pub(super) enum Passage {
-    /// This goes upstream. The addresses of the answer belong to `name`, if it has one.
-    Ask { upstream: Vec<u8>, name: Option<Name> },
+    /// This goes upstream. The addresses of the answer belong to `name`, if it has one. A policy
+    /// that was obeyed would say `would` instead. The guest has looked up `many` names.
+    Ask { upstream: Vec<u8>, name: Option<Name>, would: Option<Action>, many: Option<ManyNames> },
     /// Nothing goes upstream.
     Answer { answer: Vec<u8>, lookup: Lookup },
 }
@@ -85,7 +86,9 @@ pub(super) fn judge_query(
             if matches!(question.kind, TYPE_SVCB | TYPE_HTTPS) && looks_at_names(judge.policy()) {
                 return answer(ResponseCode::NoError, Lookup::NoData);
             }
-            Passage::Ask { upstream: rebuild(query, shape, &question), name }
+            let would = name.as_ref().and_then(|name| judge.would_say(name));
+            let many = name.as_ref().and_then(|name| judge.note_lookup(name, now));
+            Passage::Ask { upstream: rebuild(query, shape, &question), name, would, many }
         }
         NameVerdict::NoData => answer(ResponseCode::NoError, Lookup::NoData),
         // There are no placeholders yet, and nobody who could decide.

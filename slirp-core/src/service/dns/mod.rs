@@ -48,13 +48,13 @@ mod rebuild;
 #[cfg(test)]
 mod tests;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
-use crate::egress::{Judge, Name};
+use crate::egress::{Action, Judge, ManyNames, Name};
 use crate::event::{DnsQueryId, DnsTransport, HostAction, QueryOrigin};
 use crate::journal::{Event, Lookup};
 use crate::member::MemberId;
@@ -106,6 +106,8 @@ struct InFlight {
     is_judged: bool,
     /// The name that addresses of the answer are bound to, under a policy.
     name: Option<Name>,
+    /// What the policy says of it, if the guest does not have to obey.
+    would: Option<Action>,
     asked_at: Instant,
     expires_at: Instant,
 }
@@ -177,9 +179,14 @@ impl DnsService {
         }
         let is_judged = judge.is_some();
         let passage = judge.map(|judge| gate::judge_query(judge, message, &shape, now));
-        let (upstream, name) = match passage {
-            None => (message.to_vec(), None),
-            Some(Passage::Ask { upstream, name }) => (upstream, name),
+        let (upstream, name, would) = match passage {
+            None => (message.to_vec(), None, None),
+            Some(Passage::Ask { upstream, name, would, many }) => {
+                if let Some(ManyNames { rule, pattern, count }) = many {
+                    self.tell(|| Event::ManyNames { member: holder, rule, pattern, count });
+                }
+                (upstream, name, would)
+            }
             Some(Passage::Answer { answer, lookup }) => {
                 self.answer_here(DnsQueryId(id), origin, holder, message, answer, Some(lookup));
                 return Ok(DnsQueryId(id));
@@ -202,8 +209,18 @@ impl DnsService {
         }
         let expires_at = now + self.timeout;
         let message = message.to_vec();
-        let asked =
-            InFlight { origin, holder, message, shape, is_judged, name, asked_at: now, expires_at };
+        let asked_at = now;
+        let asked = InFlight {
+            origin,
+            holder,
+            message,
+            shape,
+            is_judged,
+            name,
+            would,
+            asked_at,
+            expires_at,
+        };
         self.in_flight.insert(id, asked);
         self.shares.add(holder, 1);
         Ok(query)
@@ -335,10 +352,12 @@ impl DnsService {
         self.tell(|| Event::Answered {
             query,
             origin,
+            guest: guest_of(&origin),
             member,
             question: message::first_question(message),
             answer: message::read_answer(&answer),
             lookup,
+            would: None,
             after: Duration::ZERO,
         });
         self.made_here.push_back((origin, answer));
@@ -375,10 +394,12 @@ impl DnsService {
         self.tell(|| Event::Answered {
             query,
             origin: done.origin,
+            guest: guest_of(&done.origin),
             member: done.holder,
             question: message::first_question(&done.message),
             answer: answer.and_then(message::read_answer),
             lookup,
+            would: done.would,
             after,
         });
     }
@@ -414,6 +435,14 @@ fn fitted(origin: &QueryOrigin, shape: &QueryShape, answer: Vec<u8>) -> Vec<u8> 
     match origin {
         QueryOrigin::Udp { .. } => message::truncate_answer(answer, shape.udp_answer_cap()),
         QueryOrigin::Tcp { .. } => answer,
+    }
+}
+
+/// The guest's address, where the origin has it.
+fn guest_of(origin: &QueryOrigin) -> Option<IpAddr> {
+    match origin {
+        QueryOrigin::Udp { guest, .. } => Some(guest.ip()),
+        QueryOrigin::Tcp { .. } => None,
     }
 }
 

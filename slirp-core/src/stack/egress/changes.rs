@@ -10,7 +10,7 @@
 //! When the host's addresses change, the flows to and from those that came or went get the same
 //! look. All others go on, those too that an earlier policy has let begin and a later one has kept.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use super::{Egress, Guest};
@@ -19,7 +19,7 @@ use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification, embedded};
 use crate::event::FlowId;
 use crate::flow::Flow;
 use crate::flow::table::Entry;
-use crate::journal::{Ending, Refusal};
+use crate::journal::{Ending, Event, Refusal};
 use crate::member::MemberId;
 use crate::policy::{Protocol, Target};
 use crate::share::Holder;
@@ -112,6 +112,20 @@ impl Egress {
         let revision = self.guests.get(&member).map_or(Revision(0), |guest| guest.revision);
         (changed, revision)
     }
+
+    /// Whether a client may use a published port.
+    fn lets_in(
+        &mut self,
+        holder: Holder,
+        protocol: Protocol,
+        client: SocketAddr,
+        port: u16,
+    ) -> bool {
+        self.judge(holder).is_none_or(|judge| {
+            let judged = judge.on_inbound(protocol, client, port);
+            matches!(judged.verdict, FlowVerdict::Pass { .. })
+        })
+    }
 }
 
 impl Stack {
@@ -127,7 +141,8 @@ impl Stack {
         now: Instant,
     ) -> Revision {
         let egress = self.egress.get_or_insert_with(|| Box::new(Egress::new(&self.config)));
-        let (changed, revision) = egress.set_policy(member, policy, now);
+        let (changed, revision) = egress.set_policy(member, policy.clone(), now);
+        self.events.tell(|| Event::PolicySet { member, policy, revision: revision.0 });
         if established == Established::Cut {
             let is_for_all = member.is_none() && self.config.is_shared;
             // Members that nobody has judged yet are found by their flows.
@@ -194,9 +209,7 @@ impl Stack {
             Flow::InboundUdp(flow) => {
                 let origin = flow.origin();
                 let port = origin.local.port();
-                return egress.judge(holder).is_none_or(|judge| {
-                    judge.on_inbound(key.protocol, origin.client, port).is_ok()
-                });
+                return egress.lets_in(holder, key.protocol, origin.client, port);
             }
             // The next datagram is judged in any case.
             Flow::Udp(_) | Flow::Echo(_) => return true,
@@ -205,9 +218,7 @@ impl Stack {
             return true;
         }
         if let Some((client, port)) = flow.opener() {
-            return egress
-                .judge(holder)
-                .is_none_or(|judge| judge.on_inbound(key.protocol, client, port).is_ok());
+            return egress.lets_in(holder, key.protocol, client, port);
         }
         let Ok(Target::Host(reached)) = self.config.target(Protocol::Tcp, key.remote) else {
             return true;
@@ -225,7 +236,9 @@ impl Stack {
             flow.watch(egress.verifier(holder, verify, reached.port()));
             return true;
         }
-        let Some(judge) = egress.judge(holder) else { return true };
+        let Some(judge) = egress.judge(holder).filter(|judge| !judge.is_audit()) else {
+            return true;
+        };
         if flow.claim().is_some_and(|claim| judge.on_claim(Some(claim), reached, now).is_err()) {
             return false;
         }

@@ -40,12 +40,12 @@ use crate::event::{FlowId, HostAction, Origin};
 use crate::flow::Flow;
 use crate::flow::table::{Entry, Meta, Passed};
 use crate::flow::tcp::Passage;
-use crate::journal::{Ends, Refusal};
+use crate::journal::{Claim, Ends, Event, Judgement, NAMES_TOLD, Refusal};
 use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::nat::{Opener, as_seen_by_guest};
 use crate::plan::AddressPlan;
-use crate::policy::{Protocol, Target};
+use crate::policy::Protocol;
 use crate::rng::Rng;
 use crate::share::{Holder, PARTS};
 use crate::stats::PolicyStats;
@@ -83,6 +83,16 @@ impl Guest {
     }
 }
 
+/// What was let through: for the flow that it opens, or that it is of.
+#[derive(Debug)]
+pub(super) struct Clearance {
+    reached: SocketAddr,
+    /// What is to be looked at in the first bytes of a connection.
+    verify: Verification,
+    /// What a listener is to hear, if it has not yet.
+    judgement: Option<Box<Judgement>>,
+}
+
 /// See the [module](self).
 pub(super) struct Egress {
     /// The instance's.
@@ -97,6 +107,8 @@ pub(super) struct Egress {
     gone: Box<PolicyStats>,
     host_addresses: Vec<IpAddr>,
     review: Review,
+    /// Whether nothing may begin, since nothing could be written down.
+    is_unaudited: bool,
 }
 
 impl Egress {
@@ -117,6 +129,7 @@ impl Egress {
             gone: Box::default(),
             host_addresses: Vec::new(),
             review: Review::default(),
+            is_unaudited: false,
         }
     }
 
@@ -156,6 +169,44 @@ impl Egress {
             rule: None,
         };
         self.judge(holder).map_or(unjudged, |judge| judge.on_flow(protocol, written, reached, now))
+    }
+
+    /// A verdict, or the refusal of what could not be written down.
+    fn audited(&self, judged: Judged) -> Judged {
+        if !self.is_unaudited || !matches!(judged.verdict, FlowVerdict::Pass { .. }) {
+            return judged;
+        }
+        let cause = Cause::NoAudit;
+        Judged { verdict: FlowVerdict::Refuse(cause), action: Action::Deny, cause, rule: None }
+    }
+
+    /// A verdict as a listener hears it; `None` if the rule that decided is not to be logged.
+    fn judgement(
+        &mut self,
+        holder: Holder,
+        ends: Ends,
+        reached: SocketAddr,
+        judged: Judged,
+        is_inbound: bool,
+    ) -> Option<Box<Judgement>> {
+        let judge = self.judge(holder)?;
+        let rule = judged.rule.and_then(|rule| usize::try_from(rule).ok());
+        let rule = rule.and_then(|rule| judge.policy().rules().get(rule));
+        if rule.is_some_and(|rule| !rule.log) {
+            return None;
+        }
+        let is_refused = matches!(judged.verdict, FlowVerdict::Refuse(_));
+        Some(Box::new(Judgement {
+            ends,
+            member: holder,
+            reached,
+            is_inbound,
+            action: if is_refused { Action::Deny } else { judged.action },
+            cause: judged.cause,
+            rule: rule.map(|rule| rule.source.clone()),
+            is_enforced: is_refused || !judge.is_audit(),
+            names: judge.names(reached.ip()).take(NAMES_TOLD).cloned().collect(),
+        }))
     }
 
     /// Whether the flow was let through to `reached`, and that still holds.
@@ -217,6 +268,14 @@ impl Stack {
         self.egress.is_some()
     }
 
+    /// Whether whatever an egress policy would let begin is refused from now on: what it decides
+    /// cannot be written down. What is open goes on.
+    pub fn set_unaudited(&mut self, is_unaudited: bool) {
+        if let Some(egress) = &mut self.egress {
+            egress.is_unaudited = is_unaudited;
+        }
+    }
+
     /// Has the egress policy looked at when it wants to be.
     pub(super) fn schedule_egress(&mut self, now: Instant) {
         if let Some(egress) = &self.egress {
@@ -246,8 +305,7 @@ impl Stack {
     }
 
     /// Judges what a guest begins, which policy sends to `reached`: the first segment of a
-    /// connection, a datagram or an echo request. Also returns what is to be looked at in the first
-    /// bytes of a connection.
+    /// connection, a datagram or an echo request. `None` leads it to the DNS service.
     ///
     /// # Errors
     /// [`DiscardReason::EgressDenied`]; the guest has been told.
@@ -258,26 +316,31 @@ impl Stack {
         packet: &[u8],
         mac: MacAddr,
         now: Instant,
-    ) -> Result<(Target, Verification), DiscardReason> {
+    ) -> Result<Option<Clearance>, DiscardReason> {
         let holder = self.admission.holder(ends.guest.ip());
-        let passed = Ok((Target::Host(reached), Verification::None));
-        let Some(egress) = &mut self.egress else { return passed };
+        let passed = Clearance { reached, verify: Verification::None, judgement: None };
+        let Some(egress) = &mut self.egress else { return Ok(Some(passed)) };
         if let Some(entry) = self.flows.mapping(ends.protocol, ends.guest)
             && egress.has_passed(holder, &entry.meta, reached)
         {
-            return passed;
+            return Ok(Some(passed));
         }
         let judged = egress.on_flow(holder, ends.protocol, ends.remote, reached, now);
+        let judged = egress.audited(judged);
         egress.count(holder, ends.protocol, judged);
+        let judgement = (self.events.has_listener() && judged.verdict != FlowVerdict::Resolver)
+            .then(|| egress.judgement(holder, ends, reached, judged, false))
+            .flatten();
         match judged.verdict {
-            FlowVerdict::Pass { verify } => Ok((Target::Host(reached), verify)),
-            FlowVerdict::Resolver => Ok((Target::Resolver, Verification::None)),
+            FlowVerdict::Pass { verify } => Ok(Some(Clearance { reached, verify, judgement })),
+            FlowVerdict::Resolver => Ok(None),
             FlowVerdict::Refuse(cause) => {
+                self.events.judged(None, judgement);
                 let is_told = match ends.protocol {
                     Protocol::Tcp => true,
                     Protocol::Udp | Protocol::Echo => egress.may_tell(holder, now),
                 };
-                self.events.refused(None, ends, Refusal::Egress(cause));
+                self.events.refused(ends, Refusal::Egress(cause));
                 if is_told {
                     // A full outbox is counted by the refusal itself.
                     let prohibited = IcmpError::AdministrativelyProhibited;
@@ -288,15 +351,10 @@ impl Stack {
         }
     }
 
-    /// Notes that a flow was let through to `reached`. What its guest sends is watched if `verify`
-    /// says so.
-    pub(super) fn note_passed(
-        &mut self,
-        id: FlowId,
-        reached: SocketAddr,
-        verify: Verification,
-        now: Instant,
-    ) {
+    /// Notes that a flow was let through. What its guest sends is watched if the clearance says so.
+    pub(super) fn note_passed(&mut self, id: FlowId, clearance: Clearance, now: Instant) {
+        let Clearance { reached, verify, judgement } = clearance;
+        self.tell_judged(id, judgement);
         let (Some(egress), Some(entry)) = (&mut self.egress, self.flows.entry_mut(id)) else {
             return;
         };
@@ -304,6 +362,16 @@ impl Stack {
         egress.note_passed(holder, &mut entry.meta, reached, now);
         if let Flow::Tcp(flow) = &mut entry.flow {
             flow.watch(egress.verifier(holder, verify, reached.port()));
+        }
+    }
+
+    /// Tells a listener, if there is one, the verdict that let a flow through.
+    pub(super) fn tell_judged(&mut self, id: FlowId, judgement: Option<Box<Judgement>>) {
+        if judgement.is_some()
+            && let Some(entry) = self.flows.entry_mut(id)
+        {
+            entry.meta.is_told = true;
+            self.events.judged(Some(id), judgement);
         }
     }
 
@@ -328,7 +396,8 @@ impl Stack {
 
     /// Judges a remote that is about to use a published port to reach `guest`. What answers a
     /// mapping of the guest comes through such a port as well: it may come if the guest may send
-    /// there.
+    /// there. Returns what a listener is to hear of the flow that it opens: nothing where no `in`
+    /// rule is about the remote.
     ///
     /// # Errors
     /// [`DiscardReason::EgressDenied`]; a listener has been told.
@@ -338,18 +407,26 @@ impl Stack {
         origin: &Origin,
         guest: SocketAddr,
         now: Instant,
-    ) -> Result<(), DiscardReason> {
+    ) -> Result<Option<Box<Judgement>>, DiscardReason> {
         let holder = self.admission.holder(guest.ip());
-        let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
-        let Some(judge) = judge else { return Ok(()) };
-        let judged = judge.on_inbound(protocol, origin.client, origin.local.port());
-        let Err(cause) = judged else { return Ok(()) };
+        let Some(egress) = &mut self.egress else { return Ok(None) };
+        let Some(judge) = egress.judge(holder) else { return Ok(None) };
+        let port = origin.local.port();
+        let judged = judge.on_inbound(protocol, origin.client, port);
+        let judged = egress.audited(judged);
+        let is_worth_telling = judged.rule.is_some() || judged.action != Action::Allow;
+        let ends = Ends::new(protocol, guest, origin.client);
+        let reached = SocketAddr::new(origin.client.ip(), port);
+        let judgement = (is_worth_telling && self.events.has_listener())
+            .then(|| egress.judgement(holder, ends, reached, judged, true))
+            .flatten();
+        let FlowVerdict::Refuse(cause) = judged.verdict else { return Ok(judgement) };
         let mapping = self.flows.mapping(protocol, guest).map(|entry| entry.meta.id);
         if mapping.is_some_and(|id| self.may_answer(id, origin.client, now)) {
-            return Ok(());
+            return Ok(None);
         }
-        let ends = Ends::new(protocol, guest, origin.client);
-        self.events.refused(None, ends, Refusal::Egress(cause));
+        self.events.judged(None, judgement);
+        self.events.refused(ends, Refusal::Egress(cause));
         Err(DiscardReason::EgressDenied)
     }
 
@@ -362,23 +439,60 @@ impl Stack {
             return true;
         }
         let (holder, reached) = (meta.permit.holder, meta.passed.as_deref());
-        let (Some(reached), Some(judge)) = (reached, egress.judge(holder)) else {
+        let (Some(reached), Some(judge)) =
+            (reached.map(|passed| passed.reached), egress.judge(holder))
+        else {
             return !flow.is_shut();
         };
-        let mut claim = |claim: Option<&Name>| judge.on_claim(claim, reached.reached, now);
-        match flow.verify(&mut claim, now) {
-            Passage::Open => true,
-            Passage::Shut => false,
-            Passage::Refused(cause) => {
-                let key = &meta.key;
-                let ends = Ends::new(key.protocol, key.guest, key.remote);
-                self.turns.wake(meta);
-                self.events.refused(Some(id), ends, Refusal::Egress(cause));
-                self.actions.push_back(HostAction::Close { flow: id, reset: false });
-                self.note_discard(DiscardReason::EgressUnverified);
-                false
+        let is_enforced = !judge.is_audit();
+        let is_told = meta.is_told && self.events.has_listener();
+        let known = is_told.then(|| flow.claim().cloned()).flatten();
+        // What was asked about last, and the rule that decided.
+        let mut asked = None;
+        let mut claim = |claim: Option<&Name>| {
+            let judged = judge.on_claim(claim, reached, now);
+            if is_told {
+                let rule = judged.as_ref().map_or_else(|denial| denial.rule, |&rule| rule);
+                asked = Some((claim.cloned(), rule));
+            }
+            judged.map(|_| ())
+        };
+        let (passage, is_http) = flow.verify(&mut claim, is_enforced, now);
+        let cause = match passage {
+            Passage::Shut => return false,
+            // Requests with the name of the one before are not told.
+            Passage::Open if asked.is_none() || flow.claim() == known.as_ref() => return true,
+            Passage::Open => None,
+            Passage::Refused(cause) | Passage::Excused(cause) => Some(cause),
+        };
+        if is_told {
+            let (name, rule) = asked.unwrap_or_default();
+            let judged = Judged {
+                verdict: match passage {
+                    Passage::Refused(cause) => FlowVerdict::Refuse(cause),
+                    Passage::Open | Passage::Excused(_) | Passage::Shut => {
+                        FlowVerdict::Pass { verify: Verification::None }
+                    }
+                },
+                action: if cause.is_some() { Action::Deny } else { Action::Allow },
+                cause: cause.unwrap_or(if rule.is_some() { Cause::Rule } else { Cause::Default }),
+                rule,
+            };
+            let key = &meta.key;
+            let ends = Ends::new(key.protocol, key.guest, key.remote);
+            let claim = name.map(if is_http { Claim::Host } else { Claim::Sni });
+            if let Some(judgement) = egress.judgement(holder, ends, reached, judged, false) {
+                self.events.tell(|| Event::Verified { flow: id, claim, judgement });
             }
         }
+        let Passage::Refused(cause) = passage else { return true };
+        self.turns.wake(meta);
+        if let Some(entry) = self.flows.entry(id) {
+            self.events.flow_refused(entry, Refusal::Egress(cause));
+        }
+        self.actions.push_back(HostAction::Close { flow: id, reset: false });
+        self.note_discard(DiscardReason::EgressUnverified);
+        false
     }
 
     /// Gives a guest whose first bytes were refused its reply and the end; nothing for other flows.

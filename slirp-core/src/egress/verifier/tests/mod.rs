@@ -78,7 +78,7 @@ impl Guest {
         if name.as_str() == "good.example" || name.as_str().ends_with(".good.example") {
             return Ok(());
         }
-        Err(Denial { cause: Cause::Name, note: Some("Ask Ann.".into()) })
+        Err(Denial { cause: Cause::Name, note: Some("Ask Ann.".into()), rule: None })
     }
 
     /// Sends `stream` in pieces that end at `cuts` and at its end.

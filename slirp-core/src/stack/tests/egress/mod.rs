@@ -1,12 +1,14 @@
 //! A guest under an egress policy: what reaches the host, and what the guest hears.
 //!
 //! This file judges by address. What the DNS ties to names is in `names`, first bytes are in
-//! `first_bytes`, members of a shared network in `members`, changes of the policy in `changes`.
+//! `first_bytes`, members of a shared network in `members`, changes of the policy in `changes`, and
+//! what a listener hears in `told`.
 
 mod changes;
 mod first_bytes;
 mod members;
 mod names;
+mod told;
 
 use super::*;
 use crate::egress::{Cause, EgressPolicy};
@@ -130,7 +132,9 @@ fn refusals(ladder: &mut Ladder) -> Vec<(Ends, Refusal)> {
             | Event::Closed { .. }
             | Event::Asked { .. }
             | Event::Answered { .. }
-            | Event::Judged(_)
+            | Event::Judged { .. }
+            | Event::PolicySet { .. }
+            | Event::ManyNames { .. }
             | Event::Verified { .. }
             | Event::Discarded { .. } => None,
         })
