@@ -301,7 +301,7 @@ pub enum Ending {
     MemberLeft,
     /// The forward rule that it came through was removed.
     ForwardRemoved,
-    /// Another egress policy does not allow it any more.
+    /// Another egress policy does not allow it any more, or somebody cut it.
     Revoked,
     /// The guest's connections held more memory than they may.
     MemoryExhausted,

@@ -8,11 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use slirp_core::egress::{Action, EgressPolicy, Explanation, Mode, RuleErrorKind, RuleErrors};
+use slirp_core::egress::{
+    Action, Attempt, EgressPolicy, Explanation, Mode, RuleErrorKind, RuleErrors,
+};
 use slirp_core::policy::Policy;
 
 use super::nearest::nearest;
-use super::target::{Target, ascii};
+use super::target::{self, ascii};
 use crate::console::{eprint_line, print};
 use crate::egress::{EgressFailure, parse, parse_from};
 
@@ -49,7 +51,7 @@ const WORDS: [&str; 3] = ["check", "explain", "help"];
 enum Command {
     Help,
     Check { files: Vec<PathBuf>, is_canonical: bool },
-    Explain { files: Vec<PathBuf>, target: Target },
+    Explain { files: Vec<PathBuf>, target: Attempt },
 }
 
 /// Runs `slirp policy` with the arguments behind these words.
@@ -62,7 +64,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         },
         Ok(Command::Explain { files, target }) => match load(&files) {
             Some(policy) => {
-                let explanation = policy.explain(&target.destination());
+                let explanation = policy.explain(&target.destination(target::reached));
                 let is_allowed = explanation.verdict == Action::Allow;
                 let status = if is_allowed { ExitCode::SUCCESS } else { NO.into() };
                 finish(&shown(&explanation), status)
@@ -111,7 +113,7 @@ impl Command {
             return Err(format!("{missing} needed"));
         }
         let Some(target) = target else { return Ok(Self::Check { files, is_canonical }) };
-        let target = Target::parse(&target.to_string_lossy());
+        let target = target::parse(&target.to_string_lossy());
         Ok(Self::Explain { files, target: target.map_err(|error| error.to_string())? })
     }
 }

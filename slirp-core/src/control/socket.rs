@@ -1,14 +1,71 @@
 //! The control socket: policy, questions, events and limits, for a launcher or a person.
 //!
-//! Owns the socket. Lines of JSON go both ways.
+//! Owns the socket, and who may connect. Lines of JSON go both ways ([`lines`](super::lines)): a
+//! greeting from us, then [requests](super::requests) and replies, any number of them on a
+//! [connection](super::connection), and events from the [`hub`](super::hub). Changes of the policy
+//! are in [`rules`](super::rules). All of it runs on the control thread, so that no client can
+//! delay a packet.
+//!
+//! # Who may connect
+//! The file has the mode 0600 before anybody can connect, and a peer must have our user id or 0,
+//! as our user namespace sees it. That says little about a guest without privileges of the host:
+//! its root is our own user outside. So the peer's socket must be of the network namespace that
+//! this process is in: guests have another one, and so has whatever they make below it
+//! ([`network_of`]). This holds for processes that are in no guest as well. They are to be given
+//! one end of a socketpair(2), which has no name, and whose other end is the launcher's choice.
+//!
+//! A connection more than [`CONNECTIONS_CAP`] is refused in words; no other one is closed for it,
+//! as that might be the one that decides.
 
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
+use tokio::task::JoinSet;
+
+use super::connection::{Connection, Peer, Shared};
+use super::hub::Hub;
+use super::rules::Rules;
+use super::verdicts::Verdicts;
+use crate::host::handle::Handle;
 use crate::host::outside::RemovedFile;
+use crate::plan::AssumedGuest;
+use crate::policy::Policy;
 use crate::sys::file::OwnFile;
+use crate::sys::peer::network_of;
+
+/// Connections at one time (each has one descriptor, and at most 1 MiB of a request).
+pub(crate) const CONNECTIONS_CAP: usize = 32;
+/// Connections that wait to be accepted (arbitrary).
+const BACKLOG: i32 = 32;
+/// How long accepting pauses when descriptors have run out (arbitrary).
+const PAUSE: Duration = Duration::from_millis(100);
+
+crate::sys::calls::system_calls! {
+    SYS_accept4 => "clients";
+    SYS_getsockopt => "who a client is";
+    SYS_geteuid => "who we are";
+    SYS_recvmsg => "requests";
+    SYS_sendto => "replies";
+    SYS_shutdown => "the end of a connection";
+    SYS_newfstatat => "whether the file is still ours";
+    SYS_statx => "whether the file is still ours";
+    SYS_unlinkat if crate::sys::calls::BY_NAME => "the file at the end";
+    #[cfg(target_arch = "x86_64")]
+    SYS_unlink => "the file at the end";
+}
 
 /// A control socket; dropping it removes its file.
 #[derive(Debug)]
@@ -24,15 +81,40 @@ enum Door {
     Stream(UnixStream),
 }
 
+/// Why a client is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum Unwelcome {
+    #[error("who you are cannot be told")]
+    Unknown,
+    #[error("this socket is for the user who runs slirp, and for root")]
+    OtherUser,
+    #[error("this socket is for the network namespace that slirp runs in")]
+    OtherNetwork,
+    #[error("{CONNECTIONS_CAP} connections are open already")]
+    Full,
+}
+
 impl ControlSocket {
     /// Binds `path`, in place of a socket that nobody serves. Its mode is 0600.
     ///
     /// # Errors
-    /// The errors of bind(2) and listen(2).
+    /// `AddrInUse` when somebody serves the socket, or the file is none; the errors of bind(2) and
+    /// listen(2); `InvalidInput` for a path of 108 bytes or more.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { door: Door::Listener { file: OwnFile::at(path), listener } })
+        let listener = match bound(path) {
+            Err(Errno::EADDRINUSE) => {
+                remove_dead(path)?;
+                bound(path)?
+            }
+            Err(Errno::ENAMETOOLONG) => return Err(io::ErrorKind::InvalidInput.into()),
+            outcome => outcome?,
+        };
+        let file = OwnFile::at(path);
+        listen(&listener, Backlog::new(BACKLOG)?)?;
+        if let Err(errno) = network_of(listener.as_fd()) {
+            tracing::warn!(%errno, "Linux 5.14 could tell guests from other clients");
+        }
+        Ok(Self { door: Door::Listener { file, listener: listener.into() } })
     }
 
     /// Serves the peer of `stream`, one end of a socketpair(2), and nobody else.
@@ -55,4 +137,120 @@ impl ControlSocket {
             Door::Stream(_) => None,
         }
     }
+
+    /// Serves clients until it is dropped. `switches` is what no policy can allow.
+    pub(crate) async fn serve(self, handle: Handle, switches: Policy, assumed: AssumedGuest) {
+        let (hub, mut approvers) = Hub::new();
+        let shared = Arc::new(Shared {
+            rules: Rules::new(handle.clone(), switches),
+            handle,
+            assumed,
+            started_at: Instant::now(),
+            hub: Arc::new(hub),
+            verdicts: Verdicts::default(),
+        });
+        let mut tasks = JoinSet::new();
+        let expiring = Arc::clone(&shared);
+        tasks.spawn(async move { expiring.rules.expire().await });
+        let counted = shared.handle.clone();
+        tasks.spawn(async move {
+            while approvers.changed().await.is_ok() {
+                let count = *approvers.borrow_and_update();
+                counted.set_approvers(count).await;
+            }
+        });
+        match self.door {
+            Door::Listener { file, listener } => accept_all(&file, listener, shared).await,
+            Door::Stream(stream) => {
+                // The launcher has made both ends.
+                let peer = peer_of(stream.as_fd()).unwrap_or_default();
+                match tokio::net::UnixStream::from_std(stream) {
+                    Ok(stream) => Connection::new(shared, stream, peer).serve().await,
+                    Err(error) => tracing::error!(%error, "the control socket is not usable"),
+                }
+                // Rules still end.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
+
+async fn accept_all(_file: &OwnFile, listener: UnixListener, shared: Arc<Shared>) {
+    let ours = network_of(listener.as_fd()).ok();
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the control socket is not usable");
+            return;
+        }
+    };
+    let mut clients = JoinSet::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accept");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while clients.try_join_next().is_some() {}
+        let admitted = admitted(stream.as_fd(), ours);
+        let admitted = admitted.and_then(|peer| {
+            if clients.len() < CONNECTIONS_CAP { Ok(peer) } else { Err(Unwelcome::Full) }
+        });
+        match admitted {
+            Ok(peer) => {
+                clients.spawn(Connection::new(Arc::clone(&shared), stream, peer).serve());
+            }
+            Err(unwelcome) => {
+                tracing::debug!(%unwelcome, "a client of the control socket was refused");
+                // A new connection takes a line at once; the client goes either way.
+                let line = format!("{{\"error\":{{\"desc\":\"{unwelcome}\"}}}}\n");
+                let _ = stream.try_write(line.as_bytes());
+            }
+        }
+    }
+}
+
+/// Who the client is, if it may be here. `ours` is the network namespace of the listener, where the
+/// kernel can tell.
+fn admitted(stream: BorrowedFd<'_>, ours: Option<u64>) -> Result<Peer, Unwelcome> {
+    let peer = peer_of(stream).ok_or(Unwelcome::Unknown)?;
+    if peer.uid != 0 && peer.uid != geteuid().as_raw() {
+        return Err(Unwelcome::OtherUser);
+    }
+    match ours {
+        Some(ours) if network_of(stream) != Ok(ours) => Err(Unwelcome::OtherNetwork),
+        Some(_) | None => Ok(peer),
+    }
+}
+
+fn peer_of(stream: BorrowedFd<'_>) -> Option<Peer> {
+    let credentials = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(Peer { uid: credentials.uid(), pid: credentials.pid(), label: None })
+}
+
+/// A socket that is bound, and that nobody can connect to yet.
+fn bound(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // The file gets the mode of the socket, less the umask (unix_bind of the kernel).
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
+/// Removes the socket at `path`, if nobody serves it.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
+    match UnixStream::connect(path) {
+        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path)
+        }
+        Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

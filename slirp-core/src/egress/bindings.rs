@@ -23,6 +23,7 @@ use slab::Slab;
 
 use super::compile::NameClass;
 use super::name::Name;
+use super::rule::{Action, Source};
 use crate::time::Instant;
 
 /// Addresses that one name may have at a time (arbitrary: large object stores answer with hundreds
@@ -45,6 +46,27 @@ const LOOKED_AT_CAP: usize = 1024;
 
 /// Unfit addresses that are remembered, so that a refusal can say why (arbitrary).
 const UNFIT_CAP: usize = 64;
+
+/// A name that a guest has learned addresses for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LearnedName {
+    /// The name.
+    pub name: Name,
+    /// Its addresses, at most [`ADDRESSES_TOLD`].
+    pub addresses: Vec<IpAddr>,
+    /// What the policy makes of a lookup of the name.
+    pub action: Action,
+    /// The rule that decides that, if one does.
+    pub rule: Option<Source>,
+    /// Open flows to its addresses. Names that share an address have its flows together.
+    pub flows: u32,
+    /// When the last of its addresses is forgotten, unless it is in use by then.
+    pub expires_in: Duration,
+}
+
+/// Addresses of one name that a [`LearnedName`] tells at most.
+pub const ADDRESSES_TOLD: usize = 64;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -315,6 +337,35 @@ impl Bindings {
             found.open = found.open.saturating_sub(1);
             found.used_until = now + USED_FOR;
         }
+    }
+
+    /// The names in `count` slots from slot `first` on, each with its class, and the slot to go on
+    /// from; `None` at the end. Costs as much as there are slots and addresses in the range.
+    pub(super) fn in_slots(
+        &self,
+        first: usize,
+        count: usize,
+        now: Instant,
+    ) -> (impl Iterator<Item = (LearnedName, NameClass)>, Option<usize>) {
+        let end = first.saturating_add(count);
+        let bound = (first..end).filter_map(|slot| Some((slot, self.names.get(slot)?)));
+        let rows = bound.map(move |(slot, Bound { name, class, addresses })| {
+            let found = addresses.iter().filter_map(|address| self.by_address.get(address));
+            let ends = found.clone().filter_map(|found| {
+                let tie = found.ties.iter().find(|tie| tie.name == slot)?;
+                Some(tie.ends.max(found.used_until))
+            });
+            let row = LearnedName {
+                name: name.clone(),
+                addresses: addresses.iter().take(ADDRESSES_TOLD).copied().collect(),
+                action: Action::Deny,
+                rule: None,
+                flows: found.map(|found| found.open).fold(0, u32::saturating_add),
+                expires_in: ends.max().unwrap_or(now).saturating_since(now),
+            };
+            (row, *class)
+        });
+        (rows, (end < self.names.capacity()).then_some(end))
     }
 
     /// Finds the classes of all names anew.

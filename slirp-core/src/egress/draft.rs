@@ -20,7 +20,7 @@ const RULES_CAP: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Given {
     pub(super) setting: Setting,
-    source: Source,
+    pub(super) source: Source,
     place: Place,
 }
 

@@ -82,6 +82,11 @@ impl EgressPolicy {
         self.rules().get(usize::try_from(said?.rule).ok()?)
     }
 
+    /// Where the rule was written that decided.
+    pub(super) fn source(&self, said: Option<Said>) -> Option<Source> {
+        self.rule(said).map(|rule| rule.source.clone())
+    }
+
     /// The line about what decided.
     fn decided_by(&self, said: Option<Said>, default: Action) -> String {
         match self.rule(said) {
@@ -218,7 +223,7 @@ impl Judge {
         if self.is_audit() {
             steps.push("the policy is in audit mode: all but protected addresses pass".into());
         }
-        let rule = self.policy().rule(said).map(|rule| rule.source.clone());
+        let rule = self.policy().source(said);
         Explanation { verdict, cause, rule, steps }
     }
 

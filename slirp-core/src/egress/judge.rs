@@ -7,7 +7,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::bindings::Bindings;
+use super::bindings::{Bindings, LearnedName};
 use super::distinct::Distinct;
 use super::evaluation::Outcome;
 use super::name::Name;
@@ -375,6 +375,47 @@ impl Judge {
     /// The names that the guest has learned for an address.
     pub(crate) fn names(&self, address: IpAddr) -> impl Iterator<Item = &Name> {
         self.bindings.names(address)
+    }
+
+    /// The names that the guest has learned, in `count` slots from slot `first` on, and the slot to
+    /// go on from; `None` at the end.
+    pub(crate) fn learned(
+        &self,
+        first: u32,
+        count: u32,
+        now: Instant,
+    ) -> (Vec<LearnedName>, Option<u32>) {
+        let [first, count] = [first, count].map(|slot| usize::try_from(slot).unwrap_or(usize::MAX));
+        let compiled = self.policy.compiled();
+        let (rows, next) = self.bindings.in_slots(first, count, now);
+        let rows = rows.map(|(row, class)| {
+            let (action, said) = compiled.lookup(class);
+            LearnedName { action, rule: self.policy.source(said), ..row }
+        });
+        (rows.collect(), next.and_then(|next| u32::try_from(next).ok()))
+    }
+
+    /// What the rules make of a flow at this moment, by which cause and rule.
+    pub(crate) fn opinion(
+        &self,
+        protocol: Protocol,
+        written: SocketAddr,
+        reached: SocketAddr,
+        now: Instant,
+    ) -> (Action, Cause, Option<Source>) {
+        let outcome = self.outcome(protocol, written.ip(), reached, now);
+        (outcome.action, outcome.cause, self.policy.source(outcome.said))
+    }
+
+    /// What the rules make of a client of the published `host_port` at this moment.
+    pub(crate) fn opinion_of_client(
+        &self,
+        protocol: Protocol,
+        client: IpAddr,
+        host_port: u16,
+    ) -> (Action, Cause, Option<Source>) {
+        let (action, cause, said) = self.inbound(protocol, client, host_port);
+        (action, cause, self.policy.source(said))
     }
 
     /// How many addresses of names the guest has learned.

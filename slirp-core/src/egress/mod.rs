@@ -15,6 +15,7 @@
 //! | `compile`, `ports` | rules in a form that is fast to ask |
 //! | `evaluation` | the order of evaluation |
 //! | `explain` | why a verdict is as it is |
+//! | `attempt` | attempts as people write them, to have them explained |
 //! | `bindings` | the addresses that the DNS has tied to names |
 //! | `distinct` | how many names are looked up under a wildcard |
 //! | `judge` | `Judge`, one per guest: the verdicts |
@@ -23,6 +24,7 @@
 //! | `verifier` | names in the first bytes of a connection: TLS and HTTP/1 |
 
 mod approval;
+mod attempt;
 mod bindings;
 mod compile;
 mod distinct;
@@ -45,6 +47,8 @@ pub(crate) mod verifier;
 mod warning;
 
 pub use approval::{DecideError, Decided, Decision, PendingQuestion, QuestionId, Scope, Subject};
+pub use attempt::{Attempt, AttemptError};
+pub use bindings::{ADDRESSES_TOLD, LearnedName};
 pub use draft::TEXT_CAP;
 pub use error::{Excerpt, RuleError, RuleErrorKind, RuleErrors};
 pub use explain::{Destination, Explanation};

@@ -7,6 +7,7 @@
 mod tests;
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::compile::Compiled;
@@ -137,8 +138,25 @@ impl EgressPolicy {
         Self::new(draft)
     }
 
+    /// This policy without the rules that `keep` does not keep. What it sets stays.
+    #[must_use]
+    pub fn retain(&self, keep: impl Fn(&EgressRule) -> bool) -> Self {
+        let Inner { rules, given, warnings, .. } = &*self.0;
+        let rules: Vec<_> = rules.iter().filter(|rule| keep(rule)).cloned().collect();
+        let is_kept = |warning: &&RuleWarning| {
+            let source = warning.source.as_ref();
+            source.is_none_or(|source| rules.iter().any(|rule| rule.source == *source))
+        };
+        let warnings = warnings.iter().filter(is_kept).cloned().collect();
+        Self::of(rules, given.clone(), warnings)
+    }
+
     fn new(draft: Draft) -> Result<Self, RuleErrors> {
         let Draft { rules, given, warnings, .. } = draft.checked()?;
+        Ok(Self::of(rules, given, warnings))
+    }
+
+    fn of(rules: Vec<EgressRule>, given: Vec<Given>, warnings: Vec<RuleWarning>) -> Self {
         let mut settings = Settings::default();
         let mut default = Action::Deny;
         for Given { setting, .. } in &given {
@@ -152,7 +170,7 @@ impl EgressPolicy {
             }
         }
         let compiled = Compiled::new(&rules, default);
-        Ok(Self(Arc::new(Inner { rules, given, settings, default, warnings, compiled })))
+        Self(Arc::new(Inner { rules, given, settings, default, warnings, compiled }))
     }
 
     /// Checks the whole policy: what is wrong only when the rules of all doors are together, or
@@ -186,6 +204,14 @@ impl EgressPolicy {
         let deny_list = RuleWarning { source: None, kind: RuleWarningKind::DenyList };
         let deny_list = (self.0.default == Action::Allow).then_some(deny_list);
         self.0.warnings.iter().cloned().chain(deny_list)
+    }
+
+    /// The doors that it comes from: names of files, and `cli`, `cni`, `oci`, `api` or `library`.
+    pub fn doors(&self) -> impl Iterator<Item = &str> {
+        let given = self.0.given.iter().map(|given| &given.source);
+        let sources = self.0.rules.iter().map(|rule| &rule.source).chain(given);
+        let doors: BTreeSet<_> = sources.map(Source::door).collect();
+        doors.into_iter()
     }
 
     /// Rules of all doors, in the order in which they were given, which means nothing.

@@ -175,6 +175,16 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// The name of the file, or the door.
+    pub fn door(&self) -> &str {
+        match self {
+            Self::File { name, .. } => name,
+            Self::Entry { door, .. } => door,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

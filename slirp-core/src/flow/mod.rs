@@ -17,7 +17,7 @@ mod transfer;
 pub(crate) mod udp;
 
 pub use state::FlowState;
-pub use summary::FlowSummary;
+pub use summary::{FlowSummary, JudgedFlow};
 pub use transfer::{HostStream, Transfer};
 
 use core::net::SocketAddr;

@@ -9,11 +9,35 @@ use core::time::Duration;
 use super::table::Entry;
 use super::{Flow, FlowState};
 use crate::config::Timeouts;
+use crate::egress::{Action, Cause, Name, Source};
 use crate::event::FlowId;
 use crate::journal::Ends;
+#[cfg(doc)]
+use crate::journal::NAMES_TOLD;
+use crate::member::MemberId;
 use crate::policy::Protocol;
 use crate::time::Instant;
 use crate::traffic::Traffic;
+
+/// One flow, and what the egress policy makes of it now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct JudgedFlow {
+    /// The flow.
+    pub summary: FlowSummary,
+    /// The member of a shared network that it is counted for.
+    pub member: Option<MemberId>,
+    /// The remote on the host's side, if the policy has judged it. A client of a published port as
+    /// the host sees it.
+    pub reached: Option<SocketAddr>,
+    /// The name that the guest's first bytes had, and those that the guest has learned for the
+    /// remote's address, at most [`NAMES_TOLD`].
+    pub names: Vec<Name>,
+    /// What the rules make of it at this moment, and why; `None` where no policy has judged it.
+    pub verdict: Option<(Action, Cause)>,
+    /// The rule that decides, if one does.
+    pub rule: Option<Source>,
+}
 
 /// One flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

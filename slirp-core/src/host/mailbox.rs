@@ -4,6 +4,7 @@
 //! the event loop. The data thread never waits for a sender.
 
 use std::io;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use tokio::sync::oneshot;
 use super::events::Observer;
 use super::forward::{Forward, ForwardError};
 use super::link::tap::Tap;
-use crate::egress::EgressPolicy;
-use crate::event::{DnsQueryId, ForwardId};
-use crate::flow::FlowSummary;
+use crate::egress::{Attempt, EgressPolicy, Explanation, LearnedName};
+use crate::event::{DnsQueryId, FlowId, ForwardId};
+use crate::flow::{FlowSummary, JudgedFlow};
 use crate::member::{Member, MemberError, MemberId};
-use crate::stack::{Established, Revision};
+use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
 
 /// What the data thread can be told.
@@ -84,8 +85,49 @@ pub(crate) enum Message {
         policy: EgressPolicy,
         /// What becomes of the flows that it does not allow.
         established: Established,
+        /// The revision that it is to replace; `None` for any.
+        replaced: Option<Revision>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<Revision, EgressError>>,
+    },
+    /// Asks for the egress policy in force for a member or the guest.
+    Egress {
+        /// For which member.
+        member: Option<MemberId>,
+        /// Where it goes.
+        reply: oneshot::Sender<Result<Option<EgressState>, EgressError>>,
+    },
+    /// Asks what becomes of an attempt, and why.
+    Explain {
+        /// What is attempted.
+        attempt: Attempt,
+        /// By which guest.
+        guest: Option<IpAddr>,
+        /// Where the explanation goes; `None` without a policy.
+        reply: oneshot::Sender<Option<Explanation>>,
+    },
+    /// Asks for a part of the names that a member or the guest has learned.
+    ListNames {
+        /// Which member.
+        member: Option<MemberId>,
+        /// The slot to begin with.
+        first: u32,
+        /// Where they go.
+        reply: oneshot::Sender<NamePage>,
+    },
+    /// Asks for a part of the flows, with what the egress policy makes of them.
+    ListJudgedFlows {
+        /// The slot of the flow table to begin with.
+        first: u32,
+        /// Where they go.
+        reply: oneshot::Sender<JudgedFlowPage>,
+    },
+    /// A flow is to end.
+    Cut {
+        /// Which.
+        flow: FlowId,
+        /// Whether there was one.
+        reply: oneshot::Sender<bool>,
     },
     /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
@@ -130,6 +172,9 @@ pub enum EgressError {
     /// others.
     #[error("cannot read the addresses of the host: {0}")]
     HostAddresses(#[source] io::Error),
+    /// Another policy than the expected one is in force: the one of this revision.
+    #[error("the policy in force has revision {}", .0.0)]
+    Changed(Revision),
     /// The instance has ended.
     #[error("the network has ended")]
     Ended,
@@ -141,6 +186,26 @@ pub enum EgressError {
 pub struct FlowPage {
     /// The flows.
     pub flows: Vec<FlowSummary>,
+    /// Where the next part begins; `None` at the end.
+    pub next: Option<u32>,
+}
+
+/// A part of the list of flows, with what the egress policy makes of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct JudgedFlowPage {
+    /// The flows.
+    pub flows: Vec<JudgedFlow>,
+    /// Where the next part begins; `None` at the end.
+    pub next: Option<u32>,
+}
+
+/// A part of the list of names that a guest has learned.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct NamePage {
+    /// The names, in no order.
+    pub names: Vec<LearnedName>,
     /// Where the next part begins; `None` at the end.
     pub next: Option<u32>,
 }

@@ -332,7 +332,7 @@ impl Builder {
         let (ask, queries) = mpsc::channel(queries_cap);
         let audit = self.audit.map(|log| log.start(config.egress.as_ref()));
         let audit = audit.transpose().map_err(StartError::Thread)?;
-        let plan = config.plan;
+        let (plan, policy) = (config.plan, config.policy);
         let assumed = self.assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
         let stack = Stack::new(config);
         let busy_poll = BusyPoll::new(self.busy_poll, resources.processors);
@@ -361,7 +361,10 @@ impl Builder {
                     serving.spawn(metrics.serve(handle.clone()));
                 }
                 if let Some(api) = self.api {
-                    serving.spawn(api.serve(handle, plan, assumed, api_clients));
+                    serving.spawn(api.serve(handle.clone(), plan, assumed, api_clients));
+                }
+                if let Some(control) = self.control {
+                    serving.spawn(control.serve(handle, policy, assumed));
                 }
                 resolving.await;
                 serving.shutdown().await;

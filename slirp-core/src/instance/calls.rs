@@ -31,6 +31,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::dns::SYSTEM_CALLS,
         crate::control::metrics::SYSTEM_CALLS,
         crate::control::server::SYSTEM_CALLS,
+        crate::control::socket::SYSTEM_CALLS,
         crate::sys::outside::SYSTEM_CALLS,
         crate::sys::alloc::SYSTEM_CALLS,
         super::background::SYSTEM_CALLS,

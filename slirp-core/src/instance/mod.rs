@@ -41,17 +41,17 @@ pub use crate::Traffic;
 pub use crate::control::metrics::MetricsSocket;
 pub use crate::control::server::ApiSocket;
 pub use crate::control::socket::ControlSocket;
-pub use crate::event::ForwardId;
+pub use crate::event::{FlowId, ForwardId};
 #[doc(no_inline)]
-pub use crate::flow::{FlowState, FlowSummary};
+pub use crate::flow::{FlowState, FlowSummary, JudgedFlow};
 pub use crate::host::audit::{AuditLevel, AuditLog};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
 #[doc(no_inline)]
 pub use crate::host::link::Switchboard;
-pub use crate::host::mailbox::{EgressError, FlowPage, NewMember};
+pub use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};
 pub use crate::host::reactor::RunError;
 pub use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
 pub use crate::member::{Member, MemberError, MemberId, MemberName};
 #[doc(no_inline)]
-pub use crate::stack::{Established, Revision};
+pub use crate::stack::{EgressState, Established, Revision};

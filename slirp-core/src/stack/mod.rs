@@ -102,7 +102,7 @@ pub use crate::timer::TimerOwner;
 use admission::Admission;
 use dns::DnsRelay;
 use egress::Egress;
-pub use egress::{Established, Revision};
+pub use egress::{EgressState, Established, Revision};
 use events::Events;
 use link::LinkServices;
 use outbox::Outbox;

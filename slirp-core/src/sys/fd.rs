@@ -113,11 +113,13 @@ pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// The errors of recvmsg(2), except `EINTR`, after which it tries again.
-pub(super) fn receive_with_fd(
+pub(crate) fn receive_with_fd(
     socket: BorrowedFd<'_>,
     record: &mut [u8],
 ) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut control = cmsg_space!([RawFd; 1]);
+    // As many as a message may have (unix(7)): the kernel installs what there is room for, and of
+    // several all but the last are closed here.
+    let mut control = cmsg_space!([RawFd; 253]);
     loop {
         let mut parts = [io::IoSliceMut::new(record)];
         let message = match recvmsg::<()>(

@@ -4,7 +4,8 @@
 //! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
 //! ([`fd`]), the helper process that works inside the target's namespaces ([`fork`], and its work
 //! there, [`attach`]), the helper process that stays outside of the sandbox ([`outside`]),
-//! capabilities ([`privilege`]), descriptors of processes ([`process`]), path MTU discovery of a
+//! capabilities ([`privilege`]), descriptors of processes ([`process`]), where
+//! the client of a socket is ([`peer`]), path MTU discovery of a
 //! socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
 //! ([`calls`]). Beside them stand two small things that every floor above needs: the texts of
 //! errors ([`errno`]) and files by device and inode ([`mod@file`]). Each function offered here is
@@ -24,6 +25,7 @@ pub(crate) mod ifreq;
 pub(crate) mod mtu_discovery;
 pub(crate) mod nsfs;
 pub(crate) mod outside;
+pub(crate) mod peer;
 pub(crate) mod privilege;
 pub(crate) mod process;
 mod rtnetlink;
@@ -31,5 +33,5 @@ pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
 pub use fd::{close_inherited_fds, inherited_fd, receive_fd, send_fd};
-pub(crate) use fd::{make_ours, owner_of};
+pub(crate) use fd::{make_ours, owner_of, receive_with_fd};
 pub use process::{ProcessFd, close_descriptors_on_exec, reset_signals};

@@ -1,17 +1,18 @@
 //! The requests of a [`Handle`] for threads that block until the answer.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use super::Handle;
-use crate::egress::EgressPolicy;
-use crate::event::ForwardId;
+use crate::egress::{Attempt, EgressPolicy, Explanation};
+use crate::event::{FlowId, ForwardId};
 use crate::host::forward::{Forward, ForwardError};
-use crate::host::mailbox::{EgressError, FlowPage, NewMember};
+use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};
 use crate::member::{Member, MemberError, MemberId};
-use crate::stack::{Established, Revision};
+use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
 
 /// See [`Handle::blocking`]. Each method mirrors the [`Handle`] method of its name, and returns
@@ -103,6 +104,48 @@ impl Blocking<'_> {
         established: Established,
     ) -> Result<Revision, EgressError> {
         wait(self.0.set_egress(member, policy, established))
+    }
+
+    /// See [`Handle::replace_egress`].
+    ///
+    /// # Errors
+    /// See [`EgressError`].
+    pub fn replace_egress(
+        self,
+        member: Option<MemberId>,
+        replaced: Revision,
+        policy: EgressPolicy,
+        established: Established,
+    ) -> Result<Revision, EgressError> {
+        wait(self.0.replace_egress(member, replaced, policy, established))
+    }
+
+    /// See [`Handle::egress`].
+    ///
+    /// # Errors
+    /// [`EgressError::UnknownMember`] and [`EgressError::Ended`].
+    pub fn egress(self, member: Option<MemberId>) -> Result<Option<EgressState>, EgressError> {
+        wait(self.0.egress(member))
+    }
+
+    /// See [`Handle::explain`].
+    pub fn explain(self, attempt: Attempt, guest: Option<IpAddr>) -> Option<Explanation> {
+        wait(self.0.explain(attempt, guest))
+    }
+
+    /// See [`Handle::learned_names`].
+    pub fn learned_names(self, member: Option<MemberId>, first: u32) -> Option<NamePage> {
+        wait(self.0.learned_names(member, first))
+    }
+
+    /// See [`Handle::judged_flows`].
+    pub fn judged_flows(self, first: u32) -> Option<JudgedFlowPage> {
+        wait(self.0.judged_flows(first))
+    }
+
+    /// See [`Handle::cut`].
+    pub fn cut(self, flow: FlowId) -> Option<bool> {
+        wait(self.0.cut(flow))
     }
 
     /// See [`Handle::members`].

@@ -5,6 +5,7 @@
 
 mod blocking;
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 pub use blocking::Blocking;
@@ -12,13 +13,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::events::{Observed, Observer};
 use super::forward::{Forward, ForwardError};
-use super::mailbox::{EgressError, FlowPage, Mailbox, Message, NewMember};
-use crate::egress::{DecideError, Decided, Decision, EgressPolicy, PendingQuestion, QuestionId};
-use crate::event::ForwardId;
+use super::mailbox::{
+    EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
+};
+use crate::egress::{
+    Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion, QuestionId,
+};
+use crate::event::{FlowId, ForwardId};
 use crate::journal::Event;
 use crate::member::{Member, MemberError, MemberId};
 use crate::rates::Rates;
-use crate::stack::{Established, Revision};
+use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
 
 /// Controls a running instance. Its requests are futures that work in any runtime;
@@ -153,8 +158,71 @@ impl Handle {
         policy: EgressPolicy,
         established: Established,
     ) -> Result<Revision, EgressError> {
-        let answer = self.ask(|reply| Message::SetEgress { member, policy, established, reply });
+        self.change_egress(member, None, policy, established).await
+    }
+
+    /// Brings an egress policy into force as [`set_egress`](Self::set_egress) does, if the one
+    /// before has the revision `replaced`; 0 stands for no policy.
+    ///
+    /// # Errors
+    /// See [`EgressError`]; the policy before stays in force.
+    pub async fn replace_egress(
+        &self,
+        member: Option<MemberId>,
+        replaced: Revision,
+        policy: EgressPolicy,
+        established: Established,
+    ) -> Result<Revision, EgressError> {
+        self.change_egress(member, Some(replaced), policy, established).await
+    }
+
+    async fn change_egress(
+        &self,
+        member: Option<MemberId>,
+        replaced: Option<Revision>,
+        policy: EgressPolicy,
+        established: Established,
+    ) -> Result<Revision, EgressError> {
+        let answer =
+            self.ask(|reply| Message::SetEgress { member, policy, established, replaced, reply });
         answer.ok_or(EgressError::Ended)?.await.unwrap_or(Err(EgressError::Ended))
+    }
+
+    /// The egress policy in force for a member, or for the guest; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`EgressError::UnknownMember`] and [`EgressError::Ended`].
+    pub async fn egress(
+        &self,
+        member: Option<MemberId>,
+    ) -> Result<Option<EgressState>, EgressError> {
+        let answer = self.ask(|reply| Message::Egress { member, reply });
+        answer.ok_or(EgressError::Ended)?.await.unwrap_or(Err(EgressError::Ended))
+    }
+
+    /// What becomes of an attempt at this moment, and why: of the guest with the address `guest`
+    /// where there are several. `None` if no egress policy is in force, or the instance has ended.
+    pub async fn explain(&self, attempt: Attempt, guest: Option<IpAddr>) -> Option<Explanation> {
+        self.ask(|reply| Message::Explain { attempt, guest, reply })?.await.ok()?
+    }
+
+    /// A part of the list of the names that a member, or the guest, has learned, from slot `first`
+    /// on (0 for the beginning); `None` when the instance has ended. It is empty without an egress
+    /// policy.
+    pub async fn learned_names(&self, member: Option<MemberId>, first: u32) -> Option<NamePage> {
+        self.ask(|reply| Message::ListNames { member, first, reply })?.await.ok()
+    }
+
+    /// A part of the list of flows like [`flows`](Self::flows), with what the egress policy makes
+    /// of them.
+    pub async fn judged_flows(&self, first: u32) -> Option<JudgedFlowPage> {
+        self.ask(|reply| Message::ListJudgedFlows { first, reply })?.await.ok()
+    }
+
+    /// Ends a flow: a connection is reset, a mapping forgotten. Returns whether there was one;
+    /// `None` when the instance has ended.
+    pub async fn cut(&self, flow: FlowId) -> Option<bool> {
+        self.ask(|reply| Message::Cut { flow, reply })?.await.ok()
     }
 
     /// The questions that wait for a decision, the oldest first; `None` when the instance has

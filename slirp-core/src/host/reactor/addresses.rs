@@ -10,7 +10,7 @@ use crate::egress::EgressPolicy;
 use crate::host::addresses::HostAddresses;
 use crate::host::mailbox::EgressError;
 use crate::member::MemberId;
-use crate::stack::{Established, Revision};
+use crate::stack::{EgressState, Established, Revision};
 
 impl Reactor {
     /// Takes the socket that was opened before the loop, or the reason why it could not be. If a
@@ -51,15 +51,28 @@ impl Reactor {
         }
     }
 
+    /// The policy in force for a member, or for the guest.
+    pub(super) fn egress(
+        &mut self,
+        member: Option<MemberId>,
+    ) -> Result<Option<EgressState>, EgressError> {
+        if let Some(id) = member {
+            let board = self.link.switchboard().ok_or(EgressError::UnknownMember)?;
+            board.member(id).ok_or(EgressError::UnknownMember)?;
+        }
+        Ok(self.stack.egress(member))
+    }
+
     pub(super) fn set_egress(
         &mut self,
         member: Option<MemberId>,
         policy: EgressPolicy,
         established: Established,
+        replaced: Option<Revision>,
     ) -> Result<Revision, EgressError> {
-        if let Some(id) = member {
-            let board = self.link.switchboard().ok_or(EgressError::UnknownMember)?;
-            board.member(id).ok_or(EgressError::UnknownMember)?;
+        let before = self.egress(member)?.map_or(Revision(0), |state| state.revision);
+        if replaced.is_some_and(|expected| expected != before) {
+            return Err(EgressError::Changed(before));
         }
         self.watch_addresses().map_err(EgressError::HostAddresses)?;
         let revision = self.stack.set_egress(member, policy, established, self.now());

@@ -5,14 +5,18 @@
 
 use super::Reactor;
 use crate::event::DnsQueryId;
-use crate::flow::FlowSummary;
-use crate::host::mailbox::{FlowPage, Message};
+use crate::flow::{FlowSummary, JudgedFlow};
+use crate::host::mailbox::{FlowPage, JudgedFlowPage, Message, NamePage};
 use crate::stats::Stats;
 use crate::time::Instant;
 
 /// Slots of the flow table that one part of the list of flows covers: one getsockname(2) each,
 /// together a fraction of a millisecond.
 const FLOW_PAGE: u32 = 256;
+
+/// Slots of a guest's table of names that one part of its list covers. One name has at most 1,024
+/// addresses, but few have many.
+const NAME_PAGE: u32 = 128;
 
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
@@ -30,6 +34,15 @@ impl Reactor {
             flow
         };
         FlowPage { flows: flows.map(with_local).collect(), next }
+    }
+
+    fn list_judged_flows(&self, first: u32, now: Instant) -> JudgedFlowPage {
+        let (flows, next) = self.stack.judged_flows(first, FLOW_PAGE, now);
+        let with_local = |mut flow: JudgedFlow| {
+            flow.summary.local = self.sockets.local_address(flow.summary.id);
+            flow
+        };
+        JudgedFlowPage { flows: flows.map(with_local).collect(), next }
     }
 
     /// The counters, and what there is at this moment.
@@ -76,8 +89,24 @@ impl Reactor {
                 Message::RemoveMember { id, reply } => {
                     let _ = reply.send(self.remove_member(id));
                 }
-                Message::SetEgress { member, policy, established, reply } => {
-                    let _ = reply.send(self.set_egress(member, policy, established));
+                Message::SetEgress { member, policy, established, replaced, reply } => {
+                    let _ = reply.send(self.set_egress(member, policy, established, replaced));
+                }
+                Message::Egress { member, reply } => {
+                    let _ = reply.send(self.egress(member));
+                }
+                Message::Explain { attempt, guest, reply } => {
+                    let _ = reply.send(self.stack.explain(&attempt, guest, now));
+                }
+                Message::ListNames { member, first, reply } => {
+                    let (names, next) = self.stack.learned_names(member, first, NAME_PAGE, now);
+                    let _ = reply.send(NamePage { names, next });
+                }
+                Message::ListJudgedFlows { first, reply } => {
+                    let _ = reply.send(self.list_judged_flows(first, now));
+                }
+                Message::Cut { flow, reply } => {
+                    let _ = reply.send(self.stack.cut(flow, now));
                 }
                 Message::ListMembers(reply) => {
                     let _ = reply.send(self.members());

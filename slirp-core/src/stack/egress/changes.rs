@@ -44,6 +44,19 @@ pub enum Established {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Revision(pub u64);
 
+/// The egress policy in force for a guest.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EgressState {
+    /// The policy.
+    pub policy: EgressPolicy,
+    /// How often one has come into force there.
+    pub revision: Revision,
+    /// Flows that were reset because the last policy that came into force, for this guest or
+    /// another one, does not allow them; `None` while not all flows have been judged anew.
+    pub cut: Option<u64>,
+}
+
 /// A look at all flows of some guests, or at those to some addresses, in parts.
 #[derive(Default)]
 pub(super) struct Review {
@@ -144,6 +157,7 @@ impl Stack {
         let (changed, revision) = egress.set_policy(member, policy.clone(), now);
         self.events.tell(|| Event::PolicySet { member, policy, revision: revision.0 });
         if established == Established::Cut {
+            egress.cut = 0;
             let is_for_all = member.is_none() && self.config.is_shared;
             // Members that nobody has judged yet are found by their flows.
             let holders = self.flows.iter().map(|entry| entry.meta.permit.holder);
@@ -193,8 +207,29 @@ impl Stack {
         for id in flows {
             if !self.still_passes(id, now) {
                 self.revoke(id, now);
+                if let Some(egress) = &mut self.egress {
+                    egress.cut += 1;
+                }
             }
         }
+    }
+
+    /// The policy in force for a member, or for the guest; `None` if there is none.
+    pub fn egress(&mut self, member: Option<MemberId>) -> Option<EgressState> {
+        let egress = self.egress.as_deref_mut()?;
+        let cut = egress.review.guests.is_empty().then_some(egress.cut);
+        let guest = egress.guest(member)?;
+        let (policy, revision) = (guest.judge.policy().clone(), guest.revision);
+        Some(EgressState { policy, revision, cut })
+    }
+
+    /// Ends a flow that somebody wants ended. Returns whether there is one.
+    pub fn cut(&mut self, id: FlowId, now: Instant) -> bool {
+        let exists = self.flows.entry(id).is_some();
+        if exists {
+            self.revoke(id, now);
+        }
+        exists
     }
 
     /// Whether the policy lets a flow go on that it, or another one, has let begin.

@@ -1,7 +1,8 @@
 //! The egress policy in force: who is judged by what, and what a refusal looks like.
 //!
 //! Owns the [`Judge`] of each guest, how many refusals a guest is told of, in `changes` the second
-//! look at every flow when another policy comes into force, and in `room` the memory of all judges.
+//! look at every flow when another policy comes into force, in `room` the memory of all judges, in
+//! `counts` what is counted, and in `views` what people see of it.
 //! On a shared network each member has a judge of its own, found by the guest's address as its
 //! share of every limit is; a member without a policy of its own is judged by the instance's. What
 //! the rules mean is left to [`egress`](crate::egress), what the DNS service asks its judge to
@@ -24,6 +25,7 @@
 mod changes;
 mod counts;
 mod room;
+mod views;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -53,7 +55,7 @@ use crate::time::Instant;
 use crate::timer::TimerOwner;
 use crate::wire::icmp::IcmpError;
 use changes::Review;
-pub use changes::{Established, Revision};
+pub use changes::{EgressState, Established, Revision};
 
 /// Refused datagrams and echo requests that a guest is told of in [`TOLD_WITHIN`] (arbitrary: a
 /// program needs one, and a flood of errors helps nobody). Refused connections are always told of.
@@ -109,6 +111,8 @@ pub(super) struct Egress {
     review: Review,
     /// Whether nothing may begin, since nothing could be written down.
     is_unaudited: bool,
+    /// Flows that the last policy change has cut.
+    cut: u64,
 }
 
 impl Egress {
@@ -130,6 +134,7 @@ impl Egress {
             host_addresses: Vec::new(),
             review: Review::default(),
             is_unaudited: false,
+            cut: 0,
         }
     }
 

@@ -31,11 +31,11 @@ fn policy_is_exchanged_while_the_loop_runs() {
     scene.send(5000, at, b"text");
     await_readable(&service);
     assert_eq!(scene.discards(DiscardReason::EgressDenied), 0);
-    let set = scene.reactor.set_egress(None, policy(""), Established::Cut).unwrap();
+    let set = scene.reactor.set_egress(None, policy(""), Established::Cut, None).unwrap();
     assert_eq!(set, Revision(2));
     scene.send(5000, at, b"text");
     assert_eq!(scene.discards(DiscardReason::EgressDenied), 1);
-    let unknown = scene.reactor.set_egress(Some(MemberId(1)), policy(""), Established::Cut);
+    let unknown = scene.reactor.set_egress(Some(MemberId(1)), policy(""), Established::Cut, None);
     assert!(matches!(unknown, Err(EgressError::UnknownMember)), "{unknown:?}");
 }
 
@@ -51,7 +51,7 @@ fn addresses_of_the_hosts_interfaces_are_the_host() {
     };
     let mut scene = Scene::new(StackConfig::default());
     for (lines, denied) in [("allow any\nallow private", 0), ("allow any\ndeny host", 1)] {
-        scene.reactor.set_egress(None, policy(lines), Established::Keep).unwrap();
+        scene.reactor.set_egress(None, policy(lines), Established::Keep, None).unwrap();
         scene.send(5000, (own, 9).into(), b"text");
         assert_eq!(scene.discards(DiscardReason::EgressDenied), denied, "{lines}");
     }

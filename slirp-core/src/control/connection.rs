@@ -1,0 +1,248 @@
+//! One client of the control socket.
+//!
+//! Owns its requests one after the other, its events, and whether it may decide. A client that does
+//! not read stops its own requests; its events wait in a bounded queue of the [`hub`](super::hub).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use super::hub::{Approver, Hub, Subscription};
+use super::lines::{self, Incoming, Lines};
+use super::requests::{self, Refusal, Request, reply};
+use super::rows;
+use super::rules::Rules;
+use super::verdicts::Verdicts;
+use crate::host::handle::Handle;
+use crate::plan::AssumedGuest;
+
+/// What every connection needs to answer requests.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) handle: Handle,
+    pub(super) assumed: AssumedGuest,
+    pub(super) started_at: Instant,
+    pub(super) rules: Rules,
+    pub(super) hub: Arc<Hub>,
+    pub(super) verdicts: Verdicts,
+}
+
+/// Who is at the other end, as the kernel says, and as the client says.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) pid: i32,
+    pub(super) label: Option<String>,
+}
+
+/// A client.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    stream: UnixStream,
+    peer: Peer,
+    approver: Option<Approver>,
+    subscription: Option<Subscription>,
+}
+
+impl Connection {
+    pub(super) const fn new(shared: Arc<Shared>, stream: UnixStream, peer: Peer) -> Self {
+        Self { shared, stream, peer, approver: None, subscription: None }
+    }
+
+    /// Serves the client until it goes.
+    pub(super) async fn serve(mut self) {
+        let mut lines = Lines::default();
+        if self.send(&rows::greeting()).await.is_err() {
+            return;
+        }
+        loop {
+            let incoming = tokio::select! {
+                incoming = lines.next(&self.stream) => incoming,
+                event = next_of(self.subscription.as_ref()) => {
+                    if lines::send(&self.stream, &event).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let sent = match incoming {
+                Ok(Incoming::Line(line)) if line.trim_ascii().is_empty() => continue,
+                Ok(Incoming::Line(line)) => {
+                    let answer = self.answer(&line, lines.take_fd()).await;
+                    self.send(&answer).await
+                }
+                Ok(Incoming::TooLong) => {
+                    let _ = self.send(&Refusal::TooLong.reply(None)).await;
+                    return;
+                }
+                Ok(Incoming::End) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "a client of the control socket");
+                    return;
+                }
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, value: &Value) -> std::io::Result<()> {
+        let mut line = value.to_string();
+        line.push('\n');
+        lines::send(&self.stream, &line).await
+    }
+
+    async fn answer(&mut self, line: &[u8], fd: Option<OwnedFd>) -> Value {
+        let (id, request) = requests::parse(line);
+        let outcome = match request {
+            Ok(request) => self.perform(request, fd).await,
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok(value) => reply(id.as_ref(), "return", value),
+            Err(refusal) => refusal.reply(id.as_ref()),
+        }
+    }
+
+    async fn perform(&mut self, request: Request, fd: Option<OwnedFd>) -> Result<Value, Refusal> {
+        let shared = Arc::clone(&self.shared);
+        let Shared { handle, rules, hub, .. } = &*shared;
+        match request {
+            Request::Hello { label, decide } => {
+                self.peer.label = label.or(self.peer.label.take());
+                self.may_decide(decide);
+                Ok(rows::greeting())
+            }
+            Request::PolicyGet { member, from } => {
+                let state = rules.state(member).await?;
+                Ok(rows::policy(&state, &rules.ends(member).await, from))
+            }
+            Request::PolicySet { member, policy, replaced, established } => {
+                let (revision, cut) = rules.set(member, policy, replaced, established).await?;
+                Ok(json!({ "revision": revision.0, "cut": cut }))
+            }
+            Request::PolicyAdd { member, rule, limit } => {
+                let (id, revision) = rules.add(member, &rule, limit).await?;
+                Ok(json!({ "id": id.to_string(), "revision": revision.0 }))
+            }
+            Request::PolicyRemove { member, which } => {
+                let (id, revision) = rules.remove(member, &which).await?;
+                Ok(json!({ "id": id.to_string(), "revision": revision.0 }))
+            }
+            Request::Explain { attempt, guest } => {
+                // A policy may be in force for some members alone.
+                let explanation = handle.explain(attempt, guest).await;
+                explanation.as_ref().map(rows::explanation).ok_or(Refusal::NoPolicy)
+            }
+            Request::Names { member, from, limit } => {
+                let page = handle.learned_names(member, from).await.ok_or(Refusal::Ended)?;
+                // The slot of a row is not told, so a part is as long as the engine makes it.
+                let _ = limit;
+                let names: Vec<_> = page.names.iter().map(rows::name).collect();
+                Ok(json!({ "names": names, "next": page.next }))
+            }
+            Request::Flows { from, limit } => self.flows(from, limit).await,
+            Request::Questions => {
+                let questions = handle.questions().await.ok_or(Refusal::Ended)?;
+                let questions: Vec<_> = questions.iter().map(rows::question).collect();
+                Ok(json!({ "questions": questions }))
+            }
+            Request::Decide { question, decision } => {
+                if self.approver.is_none() {
+                    return Err(Refusal::MayNotDecide);
+                }
+                shared.verdicts.decide(handle, question, decision, &self.peer).await
+            }
+            Request::Cut(flow) => match handle.cut(flow).await {
+                Some(true) => Ok(json!({})),
+                Some(false) => Err(Refusal::UnknownFlow),
+                None => Err(Refusal::Ended),
+            },
+            Request::RateGet { member } => {
+                let rates = handle.rates(member).await.ok_or(Refusal::UnknownMember)?;
+                Ok(rows::rates(&rates, member))
+            }
+            Request::RateSet { member, rates } => {
+                let is_set = handle.set_rates(member, rates).await;
+                if is_set { Ok(json!({})) } else { Err(Refusal::UnknownMember) }
+            }
+            Request::Subscribe { kinds, decide, since } => {
+                let (subscription, seq) = hub.subscribe(kinds, since);
+                self.subscription = Some(subscription);
+                self.may_decide(decide);
+                Ok(json!({ "seq": seq }))
+            }
+            Request::Info => self.info().await,
+            Request::LogReopen => {
+                let _fd = fd.ok_or(Refusal::NoDescriptor)?;
+                Err(Refusal::NoLog)
+            }
+        }
+    }
+
+    fn may_decide(&mut self, decide: bool) {
+        if decide && self.approver.is_none() {
+            self.approver = Some(self.shared.hub.approver());
+        }
+    }
+
+    async fn flows(&self, from: u32, limit: usize) -> Result<Value, Refusal> {
+        let mut rows = Vec::new();
+        let mut next = Some(from);
+        while let Some(first) = next {
+            let page = self.shared.handle.judged_flows(first).await.ok_or(Refusal::Ended)?;
+            next = page.next;
+            for flow in &page.flows {
+                if rows.len() == limit {
+                    next = Some(flow.summary.id.index);
+                    return Ok(json!({ "flows": rows, "next": next }));
+                }
+                rows.push(rows::flow(flow));
+            }
+        }
+        Ok(json!({ "flows": rows, "next": next }))
+    }
+
+    async fn info(&self) -> Result<Value, Refusal> {
+        let Shared { handle, assumed, started_at, rules, hub, .. } = &*self.shared;
+        let stats = handle.stats().await.ok_or(Refusal::Ended)?;
+        let policy = match rules.state(None).await {
+            Ok(state) => rows::policy_in_short(&state),
+            Err(Refusal::NoPolicy) => Value::Null,
+            Err(refusal) => return Err(refusal),
+        };
+        let members = handle.members().await.ok_or(Refusal::Ended)?;
+        let members: Vec<_> =
+            members.iter().map(|(id, member)| rows::member_of(*id, member)).collect();
+        let questions = handle.questions().await.ok_or(Refusal::Ended)?.len();
+        let (counters, discards) = rows::counters(&stats);
+        let uptime = u64::try_from(started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let denied = ["egress_denied", "egress_unverified"];
+        let denied: u64 = denied.iter().filter_map(|reason| discards[reason].as_u64()).sum();
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": uptime,
+            "guest": assumed.ipv4.to_string(),
+            "stats": counters,
+            "discards": discards,
+            "policy": policy,
+            "approvers": hub.approvers(),
+            "questions": questions,
+            "denied": denied,
+            "flows": stats.flows,
+            "members": members,
+        }))
+    }
+}
+
+/// The next event, if the client hears of any.
+async fn next_of(subscription: Option<&Subscription>) -> String {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
