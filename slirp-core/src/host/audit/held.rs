@@ -100,8 +100,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Keeps `observed` if it is a refusal. Gives it back if it is not, and the oldest refusal where
-    /// there are too many.
+    /// Keeps `observed` if it is a refusal. Gives it back if it is not, and the oldest refusal
+    /// where there are too many.
     pub(super) fn hold(&mut self, observed: Observed, now: Instant) -> Option<Waiting> {
         let waiting = |first| Waiting { first, count: 1, until: now + WITHIN };
         let Some(key) = Key::of(&observed.event) else { return Some(waiting(observed)) };

@@ -6,7 +6,7 @@
 //!
 //! | key | |
 //! | --- | --- |
-//! | `v`, `ts`, `seq`, `event` | the version of this table, 1; RFC 3339 in UTC; the number; the kind |
+//! | `v`, `ts`, `seq`, `event` | this table's version, 1; RFC 3339, UTC; the number; the kind |
 //! | `version`, `rules`, `sha256`, `default`, `mode`, `revision` | of the policy in force |
 //! | `guest`, `member` | who |
 //! | `proto`, `dst`, `port`, `written` | where to; `written` if the guest wrote another address |

@@ -1,6 +1,7 @@
 //! The requests of a [`Handle`] for threads that block until the answer.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -146,6 +147,11 @@ impl Blocking<'_> {
     /// See [`Handle::cut`].
     pub fn cut(self, flow: FlowId) -> Option<bool> {
         wait(self.0.cut(flow))
+    }
+
+    /// See [`Handle::reopen_audit`].
+    pub fn reopen_audit(self, file: OwnedFd) -> bool {
+        wait(self.0.reopen_audit(file))
     }
 
     /// See [`Handle::members`].

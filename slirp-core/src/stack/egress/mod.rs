@@ -1,7 +1,8 @@
 //! The egress policy in force: who is judged by what, and what a refusal looks like.
 //!
-//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, in `changes` the second
-//! look at every flow when another policy comes into force, in `room` the memory of all judges, in
+//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, and what a listener hears
+//! of verdicts; in `first_bytes` the look at the names in first bytes, in `changes` the second look
+//! at every flow when another policy comes into force, in `room` the memory of all judges, in
 //! `counts` what is counted, and in `views` what people see of it.
 //! On a shared network each member has a judge of its own, found by the guest's address as its
 //! share of every limit is; a member without a policy of its own is judged by the instance's. What
@@ -24,6 +25,7 @@
 
 mod changes;
 mod counts;
+mod first_bytes;
 mod room;
 mod views;
 
@@ -35,14 +37,12 @@ use super::Stack;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::egress::{
-    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Judged, Name, Verification,
-    Verifier,
+    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Judged, Verification,
 };
-use crate::event::{FlowId, HostAction, Origin};
+use crate::event::{FlowId, Origin};
 use crate::flow::Flow;
 use crate::flow::table::{Entry, Meta, Passed};
-use crate::flow::tcp::Passage;
-use crate::journal::{Claim, Ends, Event, Judgement, NAMES_TOLD, Refusal};
+use crate::journal::{Ends, Judgement, NAMES_TOLD, Refusal};
 use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::nat::{Opener, as_seen_by_guest};
@@ -434,95 +434,9 @@ impl Stack {
         self.events.refused(ends, Refusal::Egress(cause));
         Err(DiscardReason::EgressDenied)
     }
-
-    /// Has what the guest of a connection has sent looked at, if its first bytes are to be. Returns
-    /// whether the connection may be pumped.
-    pub(super) fn verify(&mut self, id: FlowId, now: Instant) -> bool {
-        let Some(egress) = &mut self.egress else { return true };
-        let Some((meta, flow)) = self.flows.tcp_mut(id) else { return true };
-        if !flow.is_gated() {
-            return true;
-        }
-        let (holder, reached) = (meta.permit.holder, meta.passed.as_deref());
-        let (Some(reached), Some(judge)) =
-            (reached.map(|passed| passed.reached), egress.judge(holder))
-        else {
-            return !flow.is_shut();
-        };
-        let is_enforced = !judge.is_audit();
-        let is_told = meta.is_told && self.events.has_listener();
-        let known = is_told.then(|| flow.claim().cloned()).flatten();
-        // What was asked about last, and the rule that decided.
-        let mut asked = None;
-        let mut claim = |claim: Option<&Name>| {
-            let judged = judge.on_claim(claim, reached, now);
-            if is_told {
-                let rule = judged.as_ref().map_or_else(|denial| denial.rule, |&rule| rule);
-                asked = Some((claim.cloned(), rule));
-            }
-            judged.map(|_| ())
-        };
-        let (passage, is_http) = flow.verify(&mut claim, is_enforced, now);
-        let cause = match passage {
-            Passage::Shut => return false,
-            // Requests with the name of the one before are not told.
-            Passage::Open if asked.is_none() || flow.claim() == known.as_ref() => return true,
-            Passage::Open => None,
-            Passage::Refused(cause) | Passage::Excused(cause) => Some(cause),
-        };
-        if is_told {
-            let (name, rule) = asked.unwrap_or_default();
-            let judged = Judged {
-                verdict: match passage {
-                    Passage::Refused(cause) => FlowVerdict::Refuse(cause),
-                    Passage::Open | Passage::Excused(_) | Passage::Shut => {
-                        FlowVerdict::Pass { verify: Verification::None }
-                    }
-                },
-                action: if cause.is_some() { Action::Deny } else { Action::Allow },
-                cause: cause.unwrap_or(if rule.is_some() { Cause::Rule } else { Cause::Default }),
-                rule,
-            };
-            let key = &meta.key;
-            let ends = Ends::new(key.protocol, key.guest, key.remote);
-            let claim = name.map(if is_http { Claim::Host } else { Claim::Sni });
-            if let Some(judgement) = egress.judgement(holder, ends, reached, judged, false) {
-                self.events.tell(|| Event::Verified { flow: id, claim, judgement });
-            }
-        }
-        let Passage::Refused(cause) = passage else { return true };
-        self.turns.wake(meta);
-        if let Some(entry) = self.flows.entry(id) {
-            self.events.flow_refused(entry, Refusal::Egress(cause));
-        }
-        self.actions.push_back(HostAction::Close { flow: id, reset: false });
-        self.note_discard(DiscardReason::EgressUnverified);
-        false
-    }
-
-    /// Gives a guest whose first bytes were refused its reply and the end; nothing for other flows.
-    pub(super) fn pump_refused(&mut self, id: FlowId, now: Instant) {
-        if let Some((_, flow)) = self.flows.tcp_mut(id) {
-            let pumped = flow.pump_refused(&mut self.engine, now);
-            self.note(pumped);
-        }
-    }
 }
 
 impl Egress {
-    /// Who looks at the first bytes of a connection to `port`, if anybody does.
-    fn verifier(
-        &mut self,
-        holder: Holder,
-        verification: Verification,
-        port: u16,
-    ) -> Option<Verifier> {
-        let policy = self.judge(holder)?.policy();
-        let is_open = policy.default_action() == Action::Allow;
-        let may_hide_name = policy.settings().ech.unwrap_or(is_open);
-        Verifier::new(verification, port, may_hide_name)
-    }
-
     /// A flow has ended: the names that lead to its destination are not in use by it any more.
     /// Returns when its judge wants to be looked at.
     pub(super) fn on_closed(&mut self, meta: &Meta, now: Instant) -> Option<Instant> {
