@@ -12,24 +12,30 @@ use crate::scene::*;
 const POLICY: &str = "allow .index.example";
 
 /// How a client ended.
-struct Ended {
-    code: Option<i32>,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
     /// Everything that it said.
-    text: String,
+    pub(crate) text: String,
     after: Duration,
 }
 
 impl Ended {
     /// Asserts that it has failed at once with this code and this text.
     #[track_caller]
-    fn assert_failed(&self, code: i32, text: &str) {
+    pub(crate) fn assert_failed(&self, code: i32, text: &str) {
+        self.assert_failed_within(AT_ONCE, code, text);
+    }
+
+    /// The same of a program that itself takes a while to start or to end.
+    #[track_caller]
+    pub(crate) fn assert_failed_within(&self, limit: Duration, code: i32, text: &str) {
         assert_eq!(self.code, Some(code), "{}", self.text);
         assert!(self.text.contains(text), "{}", self.text);
-        assert!(self.after < AT_ONCE, "after {:?}: {}", self.after, self.text);
+        assert!(self.after < limit, "after {:?}: {}", self.after, self.text);
     }
 
     #[track_caller]
-    fn assert_succeeded(&self, text: &str) {
+    pub(crate) fn assert_succeeded(&self, text: &str) {
         assert_eq!(self.code, Some(0), "{}", self.text);
         assert!(self.text.contains(text), "{}", self.text);
     }
@@ -37,7 +43,7 @@ impl Ended {
 
 /// Runs a client, up to three times if it fails late: a busy machine is slow now and then, a client
 /// that waits for something is slow each time.
-fn run(scene: &Scene, argv: &[&str]) -> Ended {
+pub(crate) fn run(scene: &Scene, argv: &[&str]) -> Ended {
     let once = || {
         let started_at = Instant::now();
         let output = scene.guest.exec(argv);
@@ -55,12 +61,12 @@ fn run(scene: &Scene, argv: &[&str]) -> Ended {
 }
 
 /// A server of TLS at index.example and a server of HTTP beside it.
-struct Web {
-    scene: Scene,
-    certificate: String,
+pub(crate) struct Web {
+    pub(crate) scene: Scene,
+    pub(crate) certificate: String,
     _tls: Background,
     _http: Background,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 /// Serves files below the folder that is its argument, over HTTP/1.1.
@@ -72,7 +78,7 @@ http.server.ThreadingHTTPServer(('203.0.113.7', 80),
     functools.partial(handler, directory=sys.argv[1])).serve_forever()";
 
 impl Web {
-    fn new(world: World, policy: &str) -> Self {
+    pub(crate) fn new(world: World, policy: &str) -> Self {
         // Programs of the guest need its own name server, whatever the machine's files say.
         let scene = Scene::with(world, policy, &[], &[]);
         scene.dns.set_address("www.index.example", "203.0.113.7");
@@ -114,7 +120,7 @@ impl Web {
     }
 
     /// Asserts that nothing arrived at another address, and no other name at this one.
-    fn assert_only_index(&self) {
+    pub(crate) fn assert_only_index(&self) {
         self.scene.assert_only(&[INDEX]);
         for packet in self.scene.outside.arrived() {
             let is_told = packet.payload.windows(4).any(|window| window == b"evil");
@@ -320,6 +326,6 @@ fn dnsmasq_before_and_behind_the_gate() {
 }
 
 /// The world, where `openssl` is there as well.
-fn with_openssl(world: World) -> Result<World, Missing> {
+pub(crate) fn with_openssl(world: World) -> Result<World, Missing> {
     is_installed("openssl").map(|()| world)
 }
