@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::attachment::detach::detach;
-use crate::attachment::form::Ports;
+use crate::attachment::form::{Limits, Ports};
 use crate::attachment::key::Key;
 use crate::attachment::ports;
 use crate::attachment::record::Record;
@@ -129,6 +129,7 @@ fn state(record: &Record) -> &'static str {
 
 fn object(record: &Record) -> Value {
     let request = &record.request;
+    let operator = &request.operator;
     json!({
         "containerID": request.key.container_id,
         "ifname": request.key.ifname,
@@ -141,6 +142,10 @@ fn object(record: &Record) -> Value {
         "pid": record.keeper.pid,
         "state": state(record),
         "ports": Ports::from(&request.ports),
+        "rates": Limits::from(&request.rates),
+        "auditLog": operator.audit.as_ref().map(|audit| audit.file.display().to_string()),
+        "controlSocket": operator.control_socket.as_ref().map(|path| path.display().to_string()),
+        "metrics": operator.metrics.as_ref().map(|metrics| metrics.address.to_string()),
     })
 }
 

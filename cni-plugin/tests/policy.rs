@@ -236,7 +236,7 @@ fn examples_of_the_manual_pages_work_as_written() {
             }
         }
     }
-    assert_eq!(runs, 3);
+    assert_eq!(runs, 4);
 }
 
 #[test]

@@ -5,14 +5,15 @@
 
 use core::fmt::Display;
 use core::marker::PhantomData;
+use core::num::NonZeroU64;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use slirp_core::MacAddr;
 use slirp_core::instance::{Forward, ForwardProtocol, OutboundAddresses};
 use slirp_core::netns::NamespaceId;
 use slirp_core::plan::{Ipv6Plan, PlanError, SlirpNetwork};
 use slirp_core::policy::Policy;
+use slirp_core::{MacAddr, Rate, Rates};
 
 /// Values that are written in their form `F`, for serde's `with`.
 pub(super) struct In<F>(PhantomData<F>);
@@ -115,6 +116,48 @@ pub(super) struct Outbound {
     ipv6: Option<Ipv6Addr>,
     #[serde(rename = "outbound6Scope")]
     ipv6_scope: u32,
+}
+
+/// Limits of both directions.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Limits {
+    #[serde(rename = "in")]
+    to_guest: Option<Limit>,
+    #[serde(rename = "out")]
+    from_guest: Option<Limit>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Limit {
+    bits_per_second: NonZeroU64,
+    /// Bytes.
+    burst: Option<u64>,
+}
+
+impl From<&Rates> for Limits {
+    fn from(rates: &Rates) -> Self {
+        let limit = |Rate { bits_per_second, burst }| {
+            Some(Limit { bits_per_second: NonZeroU64::new(bits_per_second)?, burst })
+        };
+        let Rates { to_guest, from_guest, .. } = *rates;
+        Self { to_guest: to_guest.and_then(limit), from_guest: from_guest.and_then(limit) }
+    }
+}
+
+impl From<Limits> for Rates {
+    fn from(Limits { to_guest, from_guest }: Limits) -> Self {
+        let rate = |Limit { bits_per_second, burst }| Rate {
+            bits_per_second: bits_per_second.get(),
+            burst,
+        };
+        Self::new(to_guest.map(rate), from_guest.map(rate))
+    }
+}
+
+/// Whether nothing is limited.
+pub(super) fn is_unlimited(rates: &Rates) -> bool {
+    *rates == Rates::default()
 }
 
 /// An Ethernet address as text.

@@ -9,7 +9,7 @@
 //!  store record       where attachments are written down
 //!  message frame      what processes say to each other, and how it is carried
 //!  request form       what an attachment is to be like, and how it is written
-//!  policy             where its container may go
+//!  policy operator    where its container may go; what the operator watches and steers it by
 //!  key identity       which container, which process
 //!  open error ports   opening without waiting; failures; ports in words
 //! ```
@@ -29,6 +29,7 @@ pub(crate) mod message;
 mod mixture;
 pub(crate) mod network;
 pub(crate) mod open;
+pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod ports;
 pub(crate) mod record;

@@ -7,16 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use slirp_core::MacAddr;
 use slirp_core::egress::EgressPolicy;
 use slirp_core::instance::{Forward, OutboundAddresses};
 use slirp_core::netns::{Configuration, Ipv6Configuration, NamespaceId};
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
+use slirp_core::{MacAddr, Rates};
 
 use super::error::Error;
 use super::form;
 use super::key::Key;
+use super::operator::Operator;
 use super::policy::{self, PolicyText};
 
 /// A requested attachment.
@@ -51,6 +52,16 @@ pub(crate) struct Request {
     /// and this may be long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) egress: Option<Vec<PolicyText>>,
+    /// How fast the container may send and receive.
+    #[serde(
+        default,
+        skip_serializing_if = "form::is_unlimited",
+        with = "form::In::<form::Limits>"
+    )]
+    pub(crate) rates: Rates,
+    /// What the operator watches and steers its network by.
+    #[serde(default, skip_serializing_if = "Operator::is_none")]
+    pub(crate) operator: Operator,
     pub(crate) search_domains: Vec<String>,
     #[serde(flatten, with = "form::Outbound")]
     pub(crate) outbound: OutboundAddresses,
@@ -93,6 +104,20 @@ impl Request {
     /// The container's addresses.
     pub(crate) const fn addresses(&self) -> Addresses {
         Addresses { address: self.address, address6: self.address6 }
+    }
+
+    /// What an engine or a network process of version 0.1.0 would overlook, in words; `None` if
+    /// there is nothing.
+    pub(crate) fn beyond_first_version(&self) -> Option<&'static str> {
+        if self.egress.is_some() {
+            Some("an egress policy")
+        } else if self.rates != Rates::default() {
+            Some("bandwidth")
+        } else if !self.operator.is_none() {
+            Some("auditLog, controlSocket or metrics")
+        } else {
+            None
+        }
     }
 
     /// The policy that says where the container may go, if there is one.
@@ -138,10 +163,12 @@ impl Request {
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::{Value, json};
+    use slirp_core::Rate;
     use slirp_core::instance::ForwardProtocol;
     use slirp_core::plan::Ipv6Plan;
 
     use super::*;
+    use crate::attachment::operator::{Address, Audit, Level, Metrics};
 
     pub(crate) fn example() -> Request {
         let mut policy = Policy::default();
@@ -161,6 +188,8 @@ pub(crate) mod tests {
             mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
             policy,
             egress: None,
+            rates: Rates::default(),
+            operator: Operator::default(),
             search_domains: vec!["example.org".to_owned()],
             outbound: OutboundAddresses {
                 ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
@@ -218,6 +247,38 @@ pub(crate) mod tests {
         let policy = read.egress_policy().unwrap().unwrap();
         assert_eq!(policy.to_text(), "");
         assert_eq!(example().egress_policy(), Ok(None));
+    }
+
+    #[test]
+    fn rates_and_what_an_operator_wants_survive_the_way_between_processes() {
+        let rate = |bits_per_second, burst| Some(Rate { bits_per_second, burst });
+        let metrics = |address| Some(Metrics { address, members: true });
+        let audit = Audit { file: "/a".into(), level: Level::Denied, required: true };
+        for (rates, operator) in [
+            (
+                Rates::new(rate(1, None), rate(u64::MAX, Some(7))),
+                Operator {
+                    audit: Some(audit),
+                    control_socket: Some("/c".into()),
+                    metrics: metrics(Address::Unix("/m".into())),
+                },
+            ),
+            (
+                Rates::new(None, rate(1, None)),
+                Operator {
+                    metrics: metrics(Address::Loopback("[::1]:1".parse().unwrap())),
+                    ..Operator::default()
+                },
+            ),
+        ] {
+            let request = Request { rates, operator, ..example() };
+            assert!(request.beyond_first_version().is_some());
+            let mut written = serde_json::to_value(&request).unwrap();
+            assert_eq!(serde_json::from_value::<Request>(written.clone()).unwrap(), request);
+            written["rates"]["out"]["bitsPerSecond"] = json!(0);
+            assert!(serde_json::from_value::<Request>(written).is_err());
+        }
+        assert_eq!(example().beyond_first_version(), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! restricts something ([`spelling`]).
 
 pub(crate) mod addresses;
+mod bandwidth;
+mod operator;
 pub(crate) mod policy;
 pub(crate) mod port_mappings;
 pub(crate) mod settings;

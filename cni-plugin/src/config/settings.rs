@@ -11,8 +11,9 @@ use slirp_core::netns::NamespaceId;
 use slirp_core::plan::Ipv6Plan;
 use slirp_core::policy::Policy;
 
+use super::bandwidth::{self, BANDWIDTH};
 use super::spelling::refuse_misspelt;
-use super::{Header, addresses, flag, path, port_mappings};
+use super::{Header, addresses, flag, operator, path, port_mappings};
 use crate::attachment::key::Key;
 use crate::attachment::request::{MembershipRequest, Request};
 use crate::protocol::environment::Environment;
@@ -24,10 +25,7 @@ use crate::protocol::result::{Dns, texts};
 const MTU_MIN: u16 = 1500;
 
 /// Capabilities that we act on; others are an error, so that they do not seem to work.
-const CAPABILITIES: [&str; 4] = ["portMappings", "ips", "mac", "dns"];
-/// Keys that later versions may act on; until then they are an error, so that they do not seem to
-/// work.
-const LATER: [&str; 2] = ["auditLog", "controlSocket"];
+const CAPABILITIES: [&str; 5] = ["portMappings", "ips", "mac", "dns", BANDWIDTH];
 /// The capability that only a shared network uses.
 const ALIASES: &str = "aliases";
 
@@ -106,6 +104,8 @@ pub(crate) fn settings(
         mac: addresses::mac(header, environment)?,
         policy,
         egress: None,
+        rates: bandwidth::rates(header)?,
+        operator: operator::operator(header, environment, shared.is_some())?,
         search_domains,
         outbound: addresses::outbound(header)?,
         ports,
@@ -152,10 +152,6 @@ fn refuse_unsupported(header: &Header) -> Result<(), CniError> {
         .is_some_and(|t| !field::is_empty(t))
     {
         return Err(CniError::config("ipam plugin not supported within slirp"));
-    }
-    if let Some((key, value)) = LATER.iter().find_map(|key| Some((key, header.find(key)?))) {
-        let message = format!("{key} is not supported (its value is {value})");
-        return Err(CniError::unsupported(message));
     }
     let is_shared = flag(header, "shared", false)?;
     let Some(config) = header.find("runtimeConfig") else { return Ok(()) };
@@ -384,8 +380,7 @@ mod tests {
                 7,
                 "aliases: \"a.b\" is not a container name",
             ),
-            (json!({ "AuditLog": "/a" }), 2, "auditLog is not supported"),
-            (json!({ "controlSocket": "/c" }), 2, "controlSocket is not supported"),
+            (json!({ "auditLog": "a" }), 7, "auditLog: \"a\" is not an absolute path"),
             (
                 json!({ "runtimeConfig": { "aliases": ["web"] } }),
                 2,
@@ -393,8 +388,13 @@ mod tests {
             ),
             (
                 json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1 } } }),
+                7,
+                "ingressRate: if rate is set, burst must also be set",
+            ),
+            (
+                json!({ "runtimeConfig": { "deviceID": "7" } }),
                 2,
-                "capability bandwidth is not supported",
+                "capability deviceID is not supported",
             ),
         ] {
             let (found, message) = refusal(config, &[]);

@@ -9,7 +9,7 @@ use slirp_cli::distance;
 use crate::protocol::error::CniError;
 
 /// Keys whose loss would lift a restriction or join separate networks.
-const GUARDED: [&str; 8] = [
+const GUARDED: [&str; 11] = [
     "disableHostLoopback",
     "disableDNS",
     "sandbox",
@@ -18,6 +18,9 @@ const GUARDED: [&str; 8] = [
     "outboundAddr6",
     "policy",
     "policyFile",
+    "auditLog",
+    "auditRequired",
+    "bandwidth",
 ];
 
 /// Length from which two mistakes still leave a word recognizable (arbitrary).
@@ -63,6 +66,8 @@ mod tests {
             ("outboundAdr", "outboundAddr"),
             ("polcy", "policy"),
             ("policy_files", "policyFile"),
+            ("audit_log", "auditLog"),
+            ("bandwith", "bandwidth"),
         ] {
             match read(key) {
                 Ok(()) => assert_eq!(meant, "", "{key}"),

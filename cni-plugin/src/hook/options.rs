@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
+use slirp_cli::wording::rate;
+use slirp_core::Rates;
 use slirp_core::egress::{Action, Settings};
 
 use super::{Failure, NETWORK};
@@ -38,18 +40,27 @@ its work done. A program name that ends with \"hook\" stands for the word oci-ho
   --disable-host-loopback[=BOOL]  the gateway's address does not lead to the host (default false)
   --attach-shared[=BOOL]       a network even if the network namespace is joined by path
   --policy RULE[;RULE]...      where the container may go (may be given several times)
+  --rate-in RATE               bits a second that it receives: N[k|M|G][,burst=BYTES]
+  --rate-out RATE              bits a second that it sends
+
   --policy-file FILE           a file of such rules (may be given several times)
+  --audit-log FILE             append what the rules decide, as lines of JSON
+  --audit LEVEL                how much: denied, decisions (default) or all
+  --audit-required[=BOOL]      refuse new connections while the log cannot be written
+  --control-socket PATH        a socket for policy, questions, events and rates
+  --metrics ADDRESS            serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT
   --sandbox[=BOOL]             confine the process that carries the traffic (default true)
   --log-file FILE              where hook and network say what happens
   --state-dir DIR              where attachments are written down
 
-All but the last four are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win, but
-the rules of all places add up. If an argument or SLIRP_POLICY gives a policy, an annotation may
-only add rules that deny or ask.
+Options of the first part are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win,
+but the rules of all places add up. If an argument or SLIRP_POLICY gives a policy, an annotation may
+only add rules that deny or ask. Paths are absolute; {containerID} and {ifname} in those of the log
+and of the sockets stand for the container.
 ";
 
 /// Options that are annotations, too.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "ports",
     "mtu",
     "cidr",
@@ -60,13 +71,27 @@ const NAMES: [&str; 10] = [
     "disable-host-loopback",
     "attach-shared",
     "policy",
+    "rate-in",
+    "rate-out",
 ];
 
-/// Options that are not annotations and have a value.
-const PRIVATE_NAMES: [&str; 3] = ["log-file", "state-dir", "policy-file"];
+/// Options that are not annotations: the author of a container's configuration neither chooses
+/// files of the host nor opens a way to steer the network.
+const PRIVATE_NAMES: [&str; 9] = [
+    "log-file",
+    "state-dir",
+    "policy-file",
+    "audit-log",
+    "audit",
+    "audit-required",
+    "control-socket",
+    "metrics",
+    "sandbox",
+];
 
 /// Options whose value may be omitted; it is then `true`.
-const FLAGS: [&str; 5] = ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox"];
+const FLAGS: [&str; 6] =
+    ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox", "audit-required"];
 
 /// Whether to attach or to detach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +142,7 @@ impl Arguments {
                 continue;
             }
             let is_flag = FLAGS.contains(&name);
-            if !is_flag && !NAMES.contains(&name) && !PRIVATE_NAMES.contains(&name) {
+            if !NAMES.contains(&name) && !PRIVATE_NAMES.contains(&name) {
                 return Err(Failure(format!("unknown option --{name} (try --help)")));
             }
             let value = match value {
@@ -146,6 +171,10 @@ impl Arguments {
             "log-file" => self.log_file = Some(absolute(&value)?),
             "state-dir" => self.state_dir = Some(absolute(&value)?),
             "policy-file" => self.policy_files.push(absolute(&value)?),
+            "audit-log" | "control-socket" => {
+                absolute(&value)?;
+                self.options.insert(name.to_owned(), value);
+            }
             // A repeated option adds rules.
             "policy" => {
                 let rules = self.rules.get_or_insert_default();
@@ -226,6 +255,20 @@ impl Options {
         self.flag("attach-shared", false)
     }
 
+    /// How fast the container may send and receive.
+    ///
+    /// # Errors
+    /// For a value that is no rate.
+    pub(super) fn rates(&self) -> Result<Rates, Failure> {
+        let rate = |name: &str| {
+            let rate = self.text(name).map(|text| {
+                rate(text).map_err(|error| Failure(format!("{name}: {text:?}: {error}")))
+            });
+            rate.transpose()
+        };
+        Ok(Rates::new(rate("rate-in")?, rate("rate-out")?))
+    }
+
     /// The egress policy of all doors. `environment` is what the hook's environment gives.
     ///
     /// # Errors
@@ -263,11 +306,19 @@ impl Options {
                 .map_err(|_| Failure(format!("mtu: {text:?} is not a number of bytes")))?;
             set("mtu", json!(mtu));
         }
-        for name in ["cidr", "mac"] {
+        for (name, key) in [
+            ("cidr", "cidr"),
+            ("mac", "mac"),
+            ("audit-log", "auditLog"),
+            ("audit", "audit"),
+            ("control-socket", "controlSocket"),
+            ("metrics", "metrics"),
+        ] {
             if let Some(text) = self.text(name) {
-                set(name, json!(text));
+                set(key, json!(text));
             }
         }
+        set("auditRequired", json!(self.flag("audit-required", false)?));
         if let Some(text) = self.text("ports") {
             set("portMappings", ports(text)?);
         }
@@ -330,6 +381,8 @@ fn port(rule: &str) -> Result<Value, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use slirp_core::Rate;
+
     use super::*;
 
     fn arguments(words: &[&str]) -> Result<Arguments, Failure> {
@@ -385,6 +438,57 @@ mod tests {
         let wrong = Options::new(&arguments(&["--ipv6=maybe"]).unwrap(), &BTreeMap::new()).unwrap();
         let failure = wrong.configuration().unwrap_err();
         assert_eq!(failure.to_string(), "ipv6: \"maybe\" is neither true nor false");
+    }
+
+    fn options_of(words: &[&str], annotations: &[(&str, &str)]) -> Result<Options, Failure> {
+        let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Options::new(&arguments(words).unwrap(), &annotations.collect())
+    }
+
+    #[test]
+    fn annotation_opens_no_file_and_no_socket() {
+        for name in
+            ["audit-log", "audit", "audit-required", "control-socket", "metrics", "policy-file"]
+        {
+            let key = format!("org.slirp.{name}");
+            let failure = options_of(&[], &[(&key, "/x")]).unwrap_err().to_string();
+            assert_eq!(failure, format!("annotation {key} is not known"));
+        }
+    }
+
+    #[test]
+    fn operator_has_a_log_and_sockets_by_arguments() {
+        let words = [
+            "--audit-log=/log/{containerID}",
+            "--audit=all",
+            "--audit-required",
+            "--control-socket",
+            "/run/c",
+            "--metrics=unix:/run/m",
+        ];
+        let object = options_of(&words, &[]).unwrap().configuration().unwrap();
+        assert_eq!(object["auditLog"], "/log/{containerID}");
+        assert_eq!((&object["audit"], &object["auditRequired"]), (&json!("all"), &json!(true)));
+        assert_eq!(object["controlSocket"], "/run/c");
+        assert_eq!(object["metrics"], "unix:/run/m");
+        for (word, message) in [
+            ("--audit-log=a", "--audit-log: a is not an absolute path"),
+            ("--control-socket=c", "--control-socket: c is not an absolute path"),
+        ] {
+            assert_eq!(arguments(&[word]).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn rates_are_arguments_or_annotations() {
+        let annotations = [("org.slirp.rate-in", "5M"), ("org.slirp.rate-out", "1k,burst=9")];
+        let options = options_of(&["--rate-in=1M"], &annotations).unwrap();
+        let rate = |bits_per_second, burst| Some(Rate { bits_per_second, burst });
+        let expected = Rates::new(rate(1_000_000, None), rate(1_000, Some(9)));
+        assert_eq!(options.rates(), Ok(expected));
+        assert_eq!(options_of(&[], &[]).unwrap().rates(), Ok(Rates::default()));
+        let failure = options_of(&["--rate-out=fast"], &[]).unwrap().rates().unwrap_err();
+        assert!(failure.to_string().starts_with("rate-out: \"fast\": expected RATE"), "{failure}");
     }
 
     fn policy_of(words: &[&str], annotation: &str, file: Option<&str>) -> Result<String, Failure> {

@@ -75,6 +75,7 @@ pub(super) fn up(
     };
     let mut settings = settings(&header, &environment, id)?;
     let request = &mut settings.request;
+    request.rates = options.rates()?;
     let texts = options.policy(policy::of_environment()?)?;
     request.egress = policy::checked(texts, &request.policy)?;
     attach(&settings.request, candidates)?.commit()?;

@@ -27,7 +27,7 @@ use slirp_core::sandbox::Sandbox;
 use slirp_core::sandbox::seccomp::SystemCall;
 
 use super::child::hang_up;
-use super::{log, name_process};
+use super::{log, name_process, operator};
 use crate::attachment::error::Error;
 use crate::attachment::message::{self, Done, EngineOrder};
 use crate::attachment::ports;
@@ -87,7 +87,7 @@ fn start(keeper: &UnixStream) -> Result<BackgroundInstance, Error> {
     let user_namespace = user_namespace.map_err(untold)?;
     let api = api_socket(&order.api_socket)?;
     launch::raise_descriptor_limit();
-    let mut builder = configured(Builder::new(tap), &request).api_socket(api);
+    let mut builder = configured(Builder::new(tap), &request).rates(request.rates).api_socket(api);
     if let Some(policy) = request.egress_policy()? {
         builder = builder.egress(policy);
     }
@@ -100,8 +100,8 @@ pub(super) fn api_socket(path: &Path) -> Result<ApiSocket, Error> {
     ApiSocket::bind(path).map_err(|error| Error::failed(format!("{}: {error}", path.display())))
 }
 
-/// Applies a request to the settings of an instance, except for the egress policy: on a shared
-/// network each member has its own.
+/// Applies a request to the settings of an instance, except for the egress policy and the rates: on
+/// a shared network each member has its own.
 pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
     builder
         .plan(request.plan)
@@ -111,18 +111,19 @@ pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
         .search_domains(request.search_domains.iter().cloned())
 }
 
-/// Starts an engine from `builder`, which holds everything with a name. If the request wants a
-/// sandbox, the engine runs in one, which allows `more` system calls besides the calls of every
-/// engine.
+/// Starts an engine from `builder`, which holds everything with a name except what the operator
+/// wants: that is opened here. If the request wants a sandbox, the engine runs in one, which allows
+/// `more` system calls besides the calls of every engine.
 pub(super) fn start_confined(
     builder: Builder,
     request: &Request,
     user_namespace: Option<OwnedFd>,
     more: impl Iterator<Item = &'static SystemCall>,
 ) -> Result<BackgroundInstance, Error> {
+    let sandbox = Sandbox::new().user_namespace(user_namespace);
+    let (builder, sandbox) = operator::open(&request.operator, builder, sandbox)?;
     let mut confinement = Confinement::none();
     if request.sandbox {
-        let sandbox = Sandbox::new().user_namespace(user_namespace);
         confinement = confinement.sandbox(sandbox).filter(SYSTEM_CALLS.iter().chain(more));
     }
     let confined = Prepared::new(builder).confine(confinement).map_err(|error| {

@@ -68,7 +68,8 @@ impl NetworkLease {
         let host_netns = HostNetns::own()
             .map_err(|error| Error::failed(format!("/proc/self/ns/net: {error}")))?;
         let join = Join { request: Box::new(request.clone()), host_netns };
-        let join = match request.egress {
+        let unknown_before = request.beyond_first_version();
+        let join = match unknown_before {
             None => NetworkRequest::Join(join),
             Some(_) => NetworkRequest::JoinUnderPolicy(join),
         };
@@ -97,11 +98,12 @@ impl NetworkLease {
                     return Err(Error::failed(format!("the network has ended: {error}")));
                 }
                 Err(Refusal::Told(error))
-                    if request.egress.is_some() && is_about_a_word(&error) =>
+                    if let Some(what) = unknown_before
+                        && is_about_a_word(&error) =>
                 {
                     let message = format!(
-                        "the network {} is served by a process of an earlier version, which knows \
-                         no egress policy",
+                        "the network {} is served by a process of an earlier version, which does \
+                         not know {what}",
                         request.network
                     );
                     let hint = "remove the other containers of the network first";

@@ -28,6 +28,7 @@ pub(crate) mod engine;
 mod lease;
 mod log;
 pub(crate) mod network;
+mod operator;
 pub(crate) mod program;
 mod roster;
 mod serve;

@@ -81,8 +81,8 @@ fn refuse_what_it_cannot_do(request: &Request) -> Result<(), Error> {
         "a static IP address"
     } else if request.metric.is_some() {
         "metric"
-    } else if request.egress.is_some() {
-        "an egress policy"
+    } else if let Some(what) = request.beyond_first_version() {
+        what
     } else {
         return Ok(());
     };

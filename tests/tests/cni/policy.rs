@@ -109,7 +109,8 @@ fn container_whose_policy_is_not_understood_gets_no_network() {
             "policy[1]: column 7: a label is empty",
         ),
         (plain(json!({ "polcy": [] })), 7, "polcy: unknown key; policy is meant?"),
-        (plain(json!({ "auditLog": "/a" })), 2, "auditLog is not supported (its value is \"/a\")"),
+        (plain(json!({ "auditlog": "a" })), 7, "auditLog: \"a\" is not an absolute path"),
+        (plain(json!({ "audit_log": "/a" })), 7, "audit_log: unknown key; auditLog is meant?"),
         (plain(json!({})).variable("SLIRP_POLICY", ""), 7, "SLIRP_POLICY is empty"),
         (
             plain(json!({})).variable("SLIRP_POLICY", "/no/such/file"),
