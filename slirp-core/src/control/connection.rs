@@ -5,13 +5,15 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
+use super::follow::Beginning;
 use super::hub::{Approver, Hub, Subscription};
 use super::lines::{self, Incoming, Lines};
+use super::metrics;
 use super::requests::{self, Refusal, Request, reply};
 use super::rows;
 use super::rules::Rules;
@@ -25,9 +27,11 @@ pub(super) struct Shared {
     pub(super) handle: Handle,
     pub(super) assumed: AssumedGuest,
     pub(super) started_at: Instant,
+    pub(super) born_at: SystemTime,
     pub(super) rules: Rules,
     pub(super) hub: Arc<Hub>,
     pub(super) verdicts: Verdicts,
+    pub(super) beginning: Beginning,
 }
 
 /// Who is at the other end, as the kernel says, and as the client says.
@@ -171,6 +175,7 @@ impl Connection {
                 if is_set { Ok(json!({})) } else { Err(Refusal::UnknownMember) }
             }
             Request::Subscribe { kinds, decide, since } => {
+                shared.beginning.begin(handle).await;
                 let (subscription, seq) = hub.subscribe(kinds, since);
                 self.subscription = Some(subscription);
                 self.may_decide(decide);
@@ -178,8 +183,12 @@ impl Connection {
             }
             Request::Info => self.info().await,
             Request::LogReopen => {
-                let _fd = fd.ok_or(Refusal::NoDescriptor)?;
-                Err(Refusal::NoLog)
+                let fd = fd.ok_or(Refusal::NoDescriptor)?;
+                if handle.reopen_audit(fd).await { Ok(json!({})) } else { Err(Refusal::NoLog) }
+            }
+            Request::Metrics => {
+                let text = metrics::text(handle.clone(), shared.born_at).await;
+                text.map(|text| json!({ "text": text })).ok_or(Refusal::Ended)
             }
         }
     }

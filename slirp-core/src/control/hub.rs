@@ -107,17 +107,16 @@ impl Hub {
         (Self { state: Mutex::default(), approvers }, followed)
     }
 
-    /// Tells an event, whose text is made from its number.
-    pub(super) fn tell(
-        &self,
-        kind: &'static str,
-        question: Option<u64>,
-        object: impl FnOnce(u64) -> String,
-    ) {
+    /// Tells an event. `object` makes its text from its number: an object as the audit log has it,
+    /// if there is one for the event.
+    pub(super) fn tell(&self, object: impl FnOnce(u64) -> Option<String>) {
         let mut state = lock(&self.state);
-        state.seq += 1;
-        let seq = state.seq;
-        let line = format!("{{\"event\":{}}}\n", object(seq));
+        let seq = state.seq + 1;
+        let Some(object) = object(seq) else { return };
+        let Some(kind) = kind_of(&object) else { return };
+        state.seq = seq;
+        let question = question_of(&object);
+        let line = format!("{{\"event\":{object}}}\n");
         let told = Arc::new(Told { seq, kind, question, line });
         if state.kept.len() >= KEPT_CAP {
             state.kept.pop_front();
@@ -212,6 +211,20 @@ impl Drop for Approver {
     }
 }
 
+/// The kind of an event. Only numbers and a time stand before it.
+fn kind_of(object: &str) -> Option<&'static str> {
+    let (_, rest) = object.split_once("\"event\":\"")?;
+    let (kind, _) = rest.split_once('"')?;
+    KINDS.into_iter().find(|&known| known == kind)
+}
+
+/// The question that an event is about. Text of a guest has no quotes that are not escaped.
+fn question_of(object: &str) -> Option<u64> {
+    let (_, rest) = object.split_once("\"question\":")?;
+    let (digits, _) = rest.split_once(|byte: char| !byte.is_ascii_digit())?;
+    digits.parse().ok()
+}
+
 /// All of it is on one thread, and what a panic has left behind is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -227,7 +240,12 @@ mod tests {
     }
 
     fn tell(hub: &Hub, kind: &'static str, question: Option<u64>) {
-        hub.tell(kind, question, |seq| format!("{{\"seq\":{seq}}}"));
+        hub.tell(|seq| Some(object(seq, kind, question)));
+    }
+
+    fn object(seq: u64, kind: &str, question: Option<u64>) -> String {
+        let question = question.map(|question| format!(",\"question\":{question}"));
+        format!("{{\"seq\":{seq},\"event\":\"{kind}\"{}}}", question.unwrap_or_default())
     }
 
     fn all(subscription: &Subscription) -> Vec<String> {
@@ -235,7 +253,19 @@ mod tests {
     }
 
     fn event(seq: u64) -> String {
-        format!("{{\"event\":{{\"seq\":{seq}}}}}\n")
+        format!("{{\"event\":{}}}\n", object(seq, "flow", None))
+    }
+
+    #[test]
+    fn kind_and_question_are_found_and_text_of_a_guest_is_not() {
+        let hostile = r#"{"seq":1,"event":"dns","name":"\"event\":\"ask\",\"question\":7,"}"#;
+        assert_eq!((kind_of(hostile), question_of(hostile)), (Some("dns"), None));
+        let asked = object(1, ASK, Some(7));
+        assert_eq!((kind_of(&asked), question_of(&asked)), (Some("ask"), Some(7)));
+        assert_eq!(kind_of(r#"{"seq":1,"event":"other"}"#), None);
+        let (hub, _) = hub();
+        hub.tell(|_| None);
+        assert_eq!(hub.subscribe(None, None).1, 0);
     }
 
     #[test]
@@ -252,7 +282,8 @@ mod tests {
         let got = all(&subscription);
         assert_eq!(got.len(), QUEUE_CAP + 1);
         assert_eq!(got[0], "{\"event\":{\"event\":\"lost\",\"count\":3}}\n");
-        assert_eq!(got[1], event(1), "nobody has decided the first question");
+        let first = format!("{{\"event\":{}}}\n", object(1, ASK, Some(1)));
+        assert_eq!(got[1], first, "nobody has decided it");
         // The second question, its end and one flow are gone.
         assert_eq!(got[2], event(5));
         assert_eq!(got[QUEUE_CAP], event(3 + 1024));

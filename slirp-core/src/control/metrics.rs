@@ -159,6 +159,11 @@ async fn serve_tcp(listener: TcpListener, source: Source) -> io::Result<()> {
     }
 }
 
+/// The page in OpenMetrics, for the control socket; `None` when the instance has ended.
+pub(super) async fn text(handle: Handle, started_at: SystemTime) -> Option<String> {
+    Source { handle, per_member: false, started_at }.page(Dialect::OpenMetrics).await
+}
+
 async fn pause(error: &io::Error) {
     tracing::debug!(%error, "accept");
     tokio::time::sleep(PAUSE).await;

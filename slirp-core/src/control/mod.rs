@@ -10,6 +10,7 @@
 
 mod clients;
 mod connection;
+mod follow;
 mod hub;
 mod lines;
 pub(crate) mod metrics;

@@ -67,6 +67,8 @@ pub(super) enum Request {
     Info,
     /// Another file for the audit log.
     LogReopen,
+    /// What collectors read.
+    Metrics,
 }
 
 /// Which rule is to be removed.
@@ -202,6 +204,7 @@ fn request(object: &Map<String, Value>) -> Result<Request, Refusal> {
         "subscribe" => subscribe(&of("subscribe", &["events", "decide", "since"])?),
         "info" => of("info", &[]).map(|_| Request::Info),
         "log_reopen" => of("log_reopen", &[]).map(|_| Request::LogReopen),
+        "metrics" => of("metrics", &[]).map(|_| Request::Metrics),
         _ => Err(Refusal::UnknownRequest),
     }
 }

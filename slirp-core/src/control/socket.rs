@@ -17,26 +17,23 @@
 //! A connection more than [`CONNECTIONS_CAP`] is refused in words; no other one is closed for it,
 //! as that might be the one that decides.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
-use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
-};
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use tokio::task::JoinSet;
 
+use super::clients::PAUSE;
 use super::connection::{Connection, Peer, Shared};
+use super::follow::{Beginning, follow};
 use super::hub::Hub;
+use super::own_file::listen_at;
 use super::rules::Rules;
 use super::verdicts::Verdicts;
 use crate::host::handle::Handle;
@@ -48,10 +45,6 @@ use crate::sys::peer::network_of;
 
 /// Connections at one time (each has one descriptor, and at most 1 MiB of a request).
 pub(crate) const CONNECTIONS_CAP: usize = 32;
-/// Connections that wait to be accepted (arbitrary).
-const BACKLOG: i32 = 32;
-/// How long accepting pauses when descriptors have run out (arbitrary).
-const PAUSE: Duration = Duration::from_millis(100);
 
 crate::sys::calls::system_calls! {
     SYS_accept4 => "clients";
@@ -99,22 +92,13 @@ impl ControlSocket {
     ///
     /// # Errors
     /// `AddrInUse` when somebody serves the socket, or the file is none; the errors of bind(2) and
-    /// listen(2); `InvalidInput` for a path of 108 bytes or more.
+    /// listen(2).
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let listener = match bound(path) {
-            Err(Errno::EADDRINUSE) => {
-                remove_dead(path)?;
-                bound(path)?
-            }
-            Err(Errno::ENAMETOOLONG) => return Err(io::ErrorKind::InvalidInput.into()),
-            outcome => outcome?,
-        };
-        let file = OwnFile::at(path);
-        listen(&listener, Backlog::new(BACKLOG)?)?;
+        let (file, listener) = listen_at(path)?;
         if let Err(errno) = network_of(listener.as_fd()) {
             tracing::warn!(%errno, "Linux 5.14 could tell guests from other clients");
         }
-        Ok(Self { door: Door::Listener { file, listener: listener.into() } })
+        Ok(Self { door: Door::Listener { file, listener } })
     }
 
     /// Serves the peer of `stream`, one end of a socketpair(2), and nobody else.
@@ -141,17 +125,22 @@ impl ControlSocket {
     /// Serves clients until it is dropped. `switches` is what no policy can allow.
     pub(crate) async fn serve(self, handle: Handle, switches: Policy, assumed: AssumedGuest) {
         let (hub, mut approvers) = Hub::new();
+        let (beginning, begun) = Beginning::new();
         let shared = Arc::new(Shared {
             rules: Rules::new(handle.clone(), switches),
             handle,
             assumed,
             started_at: Instant::now(),
+            born_at: SystemTime::now(),
             hub: Arc::new(hub),
             verdicts: Verdicts::default(),
+            beginning,
         });
         let mut tasks = JoinSet::new();
         let expiring = Arc::clone(&shared);
         tasks.spawn(async move { expiring.rules.expire().await });
+        let told = Arc::clone(&shared.hub);
+        tasks.spawn(async move { follow(begun, &told).await });
         let counted = shared.handle.clone();
         tasks.spawn(async move {
             while approvers.changed().await.is_ok() {
@@ -229,27 +218,6 @@ fn admitted(stream: BorrowedFd<'_>, ours: Option<u64>) -> Result<Peer, Unwelcome
 fn peer_of(stream: BorrowedFd<'_>) -> Option<Peer> {
     let credentials = getsockopt(&stream, PeerCredentials).ok()?;
     Some(Peer { uid: credentials.uid(), pid: credentials.pid(), label: None })
-}
-
-/// A socket that is bound, and that nobody can connect to yet.
-fn bound(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // The file gets the mode of the socket, less the umask (unix_bind of the kernel).
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(socket)
-}
-
-/// Removes the socket at `path`, if nobody serves it.
-fn remove_dead(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
-    match UnixStream::connect(path) {
-        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path)
-        }
-        Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
-    }
 }
 
 #[cfg(test)]

@@ -403,8 +403,9 @@ impl Judge {
         reached: SocketAddr,
         now: Instant,
     ) -> (Action, Cause, Option<Source>) {
-        let outcome = self.outcome(protocol, written.ip(), reached, now);
-        (outcome.action, outcome.cause, self.policy.source(outcome.said))
+        let Judged { action, cause, rule, .. } = self.on_flow(protocol, written, reached, now);
+        let rule = rule.and_then(|number| self.policy.rules().get(usize::try_from(number).ok()?));
+        (action, cause, rule.map(|rule| rule.source.clone()))
     }
 
     /// What the rules make of a client of the published `host_port` at this moment.

@@ -121,6 +121,7 @@ fn requests_are_read() {
         ),
         ("info", "{}", Request::Info),
         ("log_reopen", "{}", Request::LogReopen),
+        ("metrics", "{}", Request::Metrics),
     ] {
         assert_eq!(ask(execute, &arguments.replace('\n', " ")), Ok(request), "{execute}");
     }

@@ -1,11 +1,13 @@
 //! The control socket as its clients see it, in front of a real instance whose guest is a socket.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use nix::sys::socket::socketpair;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde_json::{Value, json};
 
 use super::*;
@@ -299,8 +301,6 @@ fn socket_that_is_served_is_left_alone_and_a_dead_one_replaced() {
     assert_eq!(other, Err(io::ErrorKind::AddrInUse));
     assert_eq!(fs::read_to_string(&path).unwrap(), "a file of somebody's");
     fs::remove_file(&path).unwrap();
-    let long = std::env::temp_dir().join("x".repeat(108));
-    assert_eq!(ControlSocket::bind(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
