@@ -52,6 +52,9 @@ crate::words::words! {
     DestinationNotAllowed => "destination_not_allowed",
     /// The egress policy forbids it.
     EgressDenied => "egress_denied",
+    /// A datagram about which somebody is asked whether it may go there, or whose name is looked
+    /// up. The program repeats it.
+    EgressAsked => "egress_asked",
     /// The egress policy forbids what the first bytes of a connection say, or they cannot be read.
     EgressUnverified => "egress_unverified",
     /// The destination can never be relayed (multicast, broadcast, unspecified).

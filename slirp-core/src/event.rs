@@ -65,6 +65,11 @@ pub enum QueryOrigin {
         /// The connection; it may be gone when the answer arrives.
         flow: FlowId,
     },
+    /// The stack itself: flows to a name wait, about which somebody was asked and has said yes.
+    Own {
+        /// Number of the lookup, which has a query for each IP version.
+        lookup: u64,
+    },
 }
 
 /// Something that the stack asks the host side to do.
@@ -85,7 +90,8 @@ pub enum HostAction {
     /// The flow needs its host socket no more: close it, whatever its protocol, if there is one.
     #[non_exhaustive]
     Close {
-        /// The flow. It is gone, or its guest is told why its bytes were refused.
+        /// The flow. It is gone, its guest is told why its bytes were refused, or another address
+        /// is to be tried.
         flow: FlowId,
         /// Whether a TCP peer is to see a reset instead of an orderly end.
         reset: bool,

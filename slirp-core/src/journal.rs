@@ -19,7 +19,9 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use crate::discard::DiscardReason;
-use crate::egress::{Action, Cause, EgressPolicy, Name, NamePattern, Source};
+use crate::egress::{
+    Action, Approver, Cause, Decision, EgressPolicy, Name, NamePattern, PendingQuestion, Source,
+};
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
@@ -52,7 +54,8 @@ pub struct Report {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A flow was opened: policy allows it, and it has a place in the table.
+    /// A flow was opened: policy allows it or has somebody asked about it, and it has a place in
+    /// the table.
     Opened {
         /// The flow.
         flow: FlowId,
@@ -147,6 +150,15 @@ pub enum Event {
         pattern: NamePattern,
         /// How many names, about.
         count: u32,
+    },
+    /// The egress policy wants somebody to be asked about a flow.
+    QuestionOpened(Box<PendingQuestion>),
+    /// Such a question is over.
+    QuestionEnded {
+        /// The question as it was.
+        question: Box<PendingQuestion>,
+        /// How it ended.
+        ending: QuestionEnding,
     },
     /// A guest asked the DNS service.
     Asked {
@@ -378,6 +390,9 @@ crate::words::words! {
     NoSuchName => "nxdomain",
     /// The guest hears that the name has no such records. Nothing went upstream.
     NoData => "nodata",
+    /// The guest gets an address that stands for the name until somebody has decided. Nothing went
+    /// upstream.
+    Placeholder => "placeholder",
     /// It went upstream, and the answer binds no address to the name.
     Asked => "asked",
     /// It went upstream, and addresses of the answer are bound to the name.
@@ -422,6 +437,48 @@ pub enum Claim {
     Sni(Name),
     /// In an HTTP request.
     Host(Name),
+}
+
+/// How a question ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum QuestionEnding {
+    /// Somebody has decided: this question, or another one by a decision that covers this one.
+    Decided {
+        /// The decision.
+        decision: Decision,
+        /// Who has decided.
+        by: Option<Approver>,
+    },
+    /// Nobody has decided in time.
+    TimedOut,
+    /// The last one who may decide has left.
+    NoApprover,
+    /// Another policy does not ask.
+    PolicyChanged,
+    /// The member of a shared network that asked has left.
+    MemberLeft,
+}
+
+impl QuestionEnding {
+    /// Whether the flows that waited may go on; after a change of the policy they are judged anew.
+    pub const fn action(&self) -> Option<Action> {
+        match self {
+            Self::Decided { decision, .. } => Some(decision.action),
+            Self::TimedOut | Self::NoApprover | Self::MemberLeft => Some(Action::Deny),
+            Self::PolicyChanged => None,
+        }
+    }
+
+    /// Why, as the audit log has it.
+    pub const fn cause(&self) -> Cause {
+        match self {
+            Self::Decided { .. } => Cause::Decision,
+            Self::TimedOut => Cause::AskTimeout,
+            Self::NoApprover => Cause::NoApprover,
+            Self::PolicyChanged | Self::MemberLeft => Cause::Revoked,
+        }
+    }
 }
 
 /// What a discarded packet says of itself.

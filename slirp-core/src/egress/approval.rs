@@ -5,6 +5,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::name::Name;
 use super::rule::{Action, EgressRule, Source};
@@ -53,11 +54,12 @@ pub struct PendingQuestion {
 /// How long a decision holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
-    /// For the flows that wait, and for equal ones that begin within 30 s.
+    /// For the flows that wait, and for equal ones that begin within 30 s. After a deny nobody is
+    /// asked about equal ones for 60 s.
     Once,
     /// For this long.
     For(Duration),
-    /// For as long as the policy is in force.
+    /// For as long as the guest is there, where the policy asks.
     Session,
 }
 
@@ -71,8 +73,20 @@ pub struct Decision {
     /// Whether it holds for all ports of the protocol, not for the one that was asked about alone.
     pub all_ports: bool,
     /// Whether it holds for everything below the parent of the name too: `.example.com` where
-    /// `www.example.com` was asked about.
+    /// `www.example.com` was asked about. Where anybody can have a name below the parent it is the
+    /// name and everything below that: `.api.example` where `api.example` was asked about.
     pub parent: bool,
+}
+
+/// Who has decided, as far as it is known.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Approver {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The process.
+    pub pid: Option<u32>,
+    /// What it calls itself.
+    pub label: Option<Arc<str>>,
 }
 
 /// What came of a decision.
@@ -95,7 +109,8 @@ pub enum DecideError {
     /// Somebody else was quicker.
     #[error("already decided: {}", .0.as_str())]
     AlreadyDecided(Action),
-    /// The decision is [`Action::Ask`], wants a parent that is everybody's, or is about an address.
+    /// The decision is [`Action::Ask`], is about the parent of an address, or about all ports of a
+    /// protected address.
     #[error("this is no decision for that question")]
     Unfit,
     /// The instance has ended.

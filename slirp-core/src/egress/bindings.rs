@@ -147,6 +147,19 @@ impl Bindings {
         ties.iter().filter(move |tie| is_in_use || now < tie.ends).map(|tie| tie.class)
     }
 
+    /// The names of `address` that count, with their classes.
+    pub(super) fn live(
+        &self,
+        address: IpAddr,
+        now: Instant,
+    ) -> impl Iterator<Item = (NameClass, &Name)> {
+        let found = self.by_address.get(&address);
+        let is_in_use = found.is_some_and(|address| address.is_in_use(now));
+        let ties = found.map_or(&[][..], |address| &address.ties);
+        let live = ties.iter().filter(move |tie| is_in_use || now < tie.ends);
+        live.filter_map(|tie| Some((tie.class, &self.names.get(tie.name)?.name)))
+    }
+
     /// The names of `address`.
     pub(super) fn names(&self, address: IpAddr) -> impl Iterator<Item = &Name> {
         let ties = self.by_address.get(&address).map_or(&[][..], |address| &address.ties);

@@ -344,9 +344,10 @@ impl Names {
         tally
     }
 
-    /// Whether a rule with `private=yes` allows something of a name.
-    pub(super) fn opens_private(&self, class: NameClass) -> bool {
-        self.about(class).any(|access| access.opens_any(true))
+    /// Whether a rule with `private=yes` allows something of a name, or asks about it: the name may
+    /// have private addresses.
+    pub(super) fn admits_private(&self, class: NameClass) -> bool {
+        self.about(class).any(|access| access.opens_any(true) || access.asks_private())
     }
 
     /// Whether a rule says something of a name at a private address.

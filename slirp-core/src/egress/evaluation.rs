@@ -93,7 +93,8 @@ impl Compiled {
                 };
                 (if said.is_some() { Cause::Rule } else { Cause::Default }, verify)
             }
-            Action::Ask => (Cause::NoApprover, Verification::None),
+            Action::Ask if said.is_none() => (Cause::Default, Verification::None),
+            Action::Ask => (Cause::Rule, Verification::None),
             Action::Deny if said.is_some() => (Cause::Rule, Verification::None),
             Action::Deny => (self.why_undecided(at, &say, place, kind, port), Verification::None),
         };
@@ -205,7 +206,8 @@ impl Compiled {
         }
     }
 
-    /// Whether something of an address may be reached, by its own rules or those of its names.
+    /// Whether something of an address may be reached, by its own rules or those of its names,
+    /// without asking anybody.
     pub(super) fn is_reachable(
         &self,
         place: &Place<'_>,
@@ -228,7 +230,7 @@ impl Compiled {
             said.fold(None, both)
         };
         let (action, said) = self.best(|| rules.iter().map(|&(access, ..)| access), said_at);
-        action != Action::Deny && (said.is_some() || !place.sets.is_protected())
+        action == Action::Allow && (said.is_some() || !place.sets.is_protected())
     }
 
     /// The most lenient that `rules` come to on any port. A rule that asks counts before a default

@@ -13,7 +13,7 @@ use super::ports::Said;
 use super::rule::{Action, EgressRule, Source};
 use super::sets::Place;
 use super::sets::{ALL, Fitness, Sets};
-use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
+use super::verdict::{Cause, FlowVerdict, Judged, NameVerdict, Verification};
 use crate::plan::{Ipv6Plan, SlirpNetwork};
 use crate::protocol::Protocol;
 use crate::time::Instant;
@@ -120,6 +120,9 @@ impl Judge {
                 self.explain_outcome(outcome, &mut steps)
             }
             Destination::Address { protocol, reached } => {
+                if let Some(judged) = self.on_placeholder(protocol, reached, now) {
+                    return self.explain_placeholder(judged, reached.ip());
+                }
                 let outcome = self.outcome(protocol, reached.ip(), reached, now);
                 let mut steps = vec![self.sets_line(reached.ip())];
                 let names: Vec<_> = self.names(reached.ip()).map(Name::as_str).take(8).collect();
@@ -142,6 +145,18 @@ impl Judge {
                 self.explanation(action, cause, said, steps)
             }
         }
+    }
+
+    fn explain_placeholder(&self, judged: Judged, address: IpAddr) -> Explanation {
+        let Judged { action, cause, rule, .. } = judged;
+        let stands_for = match self.placeholder_name(address) {
+            Some(name) => format!("{address} stands for {name}, which somebody is asked about"),
+            None => format!("{address} is one that stands for a name, and stands for none"),
+        };
+        let number = rule.and_then(|rule| usize::try_from(rule).ok());
+        let rule = number.and_then(|number| self.policy().rules().get(number));
+        let rule = rule.map(|rule| rule.source.clone());
+        Explanation { verdict: action, cause, rule, steps: vec![stands_for] }
     }
 
     fn explain_lookup(&self, name: &Name, now: Instant) -> Explanation {
@@ -191,6 +206,7 @@ impl Judge {
             | Cause::NoApprover
             | Cause::AskTimeout
             | Cause::AskFull
+            | Cause::Decision
             | Cause::Revoked
             | Cause::NoAudit => "",
         };
@@ -205,12 +221,10 @@ impl Judge {
         };
         let lines = [why, first_bytes].into_iter().filter(|line| !line.is_empty());
         steps.extend(lines.map(String::from));
-        let cause = match (outcome.action, outcome.said) {
-            (Action::Ask, Some(_)) => Cause::Rule,
-            (Action::Ask, None) => Cause::Default,
-            (Action::Allow | Action::Deny, _) => outcome.cause,
-        };
-        self.explanation(outcome.action, cause, outcome.said, core::mem::take(steps))
+        if outcome.cause == Cause::Decision {
+            steps.push(format!("somebody was asked and has decided: {}", outcome.action.as_str()));
+        }
+        self.explanation(outcome.action, outcome.cause, outcome.said, core::mem::take(steps))
     }
 
     fn explanation(

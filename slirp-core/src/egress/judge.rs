@@ -8,14 +8,17 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::bindings::{Bindings, LearnedName};
+use super::decisions::Decisions;
 use super::distinct::Distinct;
 use super::evaluation::Outcome;
 use super::name::Name;
+use super::placeholders::Placeholders;
 use super::policy::EgressPolicy;
 use super::ports::{Kind, Said};
+use super::questions::Questions;
 use super::rule::{Action, Mode, NamePattern, Prefix, RuleDestination, Source};
 use super::sets::Place;
-use super::sets::{Fitness, Sets, embedded};
+use super::sets::{Fitness, Sets, contains, embedded};
 use super::verdict::{Cause, FlowVerdict, Judged, NameVerdict, Verification};
 use super::verifier::Denial;
 use crate::nat::DNS_PORT;
@@ -36,15 +39,28 @@ pub(crate) struct JudgeConfig {
     pub(crate) gateways: [Option<IpAddr>; 2],
     /// Bindings that the guest may have at a time.
     pub(crate) bindings_cap: usize,
+    /// Names that may have a placeholder at a time.
+    pub(crate) placeholders_cap: usize,
+    /// The guest's network, and other addresses that mean something to it: no placeholder may be
+    /// one of them.
+    pub(crate) taken: Vec<Prefix>,
     /// Seeds the hashes of names and addresses.
     pub(crate) seed: u64,
 }
 
 impl Default for JudgeConfig {
     /// A guest of its own: 16,384 bindings, at about 430 bytes each if each has another name and
-    /// another address (measured: 4.6 MiB for 10,000 of them and 1,000 rules).
+    /// another address (measured: 4.6 MiB for 10,000 of them and 1,000 rules). 4,096 placeholders,
+    /// at about 250 bytes each.
     fn default() -> Self {
-        Self { has_resolver: true, gateways: [None; 2], bindings_cap: 16_384, seed: 0 }
+        Self {
+            has_resolver: true,
+            gateways: [None; 2],
+            bindings_cap: 16_384,
+            placeholders_cap: 4096,
+            taken: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -63,8 +79,13 @@ pub(crate) struct ManyNames {
 pub(crate) struct Judge {
     policy: EgressPolicy,
     config: JudgeConfig,
-    bindings: Bindings,
+    pub(super) bindings: Bindings,
     distinct: Distinct,
+    pub(super) placeholders: Placeholders,
+    /// Whether placeholders would be addresses of the guest's network: none is given out.
+    pub(super) overlaps_plan: bool,
+    pub(super) questions: Questions,
+    pub(super) decisions: Decisions,
     /// In order.
     host_addresses: Vec<IpAddr>,
     /// Counts the changes of all but the bindings.
@@ -74,8 +95,19 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn new(policy: EgressPolicy, config: JudgeConfig) -> Self {
         let bindings = Bindings::new(config.bindings_cap, config.seed);
-        let distinct = Distinct::new(config.seed);
-        Self { policy, config, bindings, distinct, host_addresses: Vec::new(), revision: 0 }
+        let network = policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
+        Self {
+            overlaps_plan: overlaps(&config.taken, network),
+            placeholders: Placeholders::new(network, config.placeholders_cap, config.seed),
+            policy,
+            distinct: Distinct::new(config.seed),
+            config,
+            bindings,
+            questions: Questions::default(),
+            decisions: Decisions::default(),
+            host_addresses: Vec::new(),
+            revision: 0,
+        }
     }
 
     /// The policy in force.
@@ -84,9 +116,9 @@ impl Judge {
     }
 
     /// Changes whenever an earlier [`FlowVerdict`] may no longer hold: with the policy, the host's
-    /// addresses, and when a binding comes or goes.
+    /// addresses, and when a binding or a decision comes or goes.
     pub(crate) const fn revision(&self) -> u64 {
-        self.revision.wrapping_add(self.bindings.revision())
+        self.revision.wrapping_add(self.bindings.revision()).wrapping_add(self.decisions.revision())
     }
 
     /// Judges a packet that opens a flow, or any datagram. `written` is the destination as the
@@ -98,6 +130,9 @@ impl Judge {
         reached: SocketAddr,
         now: Instant,
     ) -> Judged {
+        if let Some(judged) = self.on_placeholder(protocol, reached, now) {
+            return judged;
+        }
         let outcome = self.outcome(protocol, written.ip(), reached, now);
         let Outcome { action, cause, said, .. } = outcome;
         let verdict = match action {
@@ -111,7 +146,10 @@ impl Judge {
                 let verify = if is_tcp { Verification::Sniff } else { Verification::None };
                 FlowVerdict::Pass { verify }
             }
-            Action::Ask | Action::Deny => FlowVerdict::Refuse(cause),
+            Action::Ask if protocol != Protocol::Echo => FlowVerdict::Hold,
+            // An echo is never asked about.
+            Action::Ask => FlowVerdict::Refuse(Cause::Protocol),
+            Action::Deny => FlowVerdict::Refuse(cause),
         };
         Judged { verdict, action, cause, rule: said.map(|said| said.rule) }
     }
@@ -127,7 +165,8 @@ impl Judge {
             && self.sets(reached.ip()).is_unicast()
     }
 
-    /// What the rules make of a flow: of its destination and of what the destination embeds.
+    /// What the rules make of a flow: of its destination and of what the destination embeds; where
+    /// they ask, what was decided.
     pub(super) fn outcome(
         &self,
         protocol: Protocol,
@@ -154,11 +193,19 @@ impl Judge {
         {
             return Outcome { cause: Cause::Rebinding, ..outcome };
         }
+        if outcome.action == Action::Ask && !self.decisions.is_empty() {
+            return self.decided(protocol, reached, outcome, now);
+        }
         outcome
     }
 
     /// `spellings` are other addresses of the host's loopback, if this is one.
-    fn place<'a>(&self, address: IpAddr, fitness: Fitness, spellings: &'a [IpAddr]) -> Place<'a> {
+    pub(super) fn place<'a>(
+        &self,
+        address: IpAddr,
+        fitness: Fitness,
+        spellings: &'a [IpAddr],
+    ) -> Place<'a> {
         let sets = self.sets(address);
         let spellings = if sets.is_host_loopback() { spellings } else { &[] };
         Place { address: Some(address), sets, spellings, fitness }
@@ -169,8 +216,8 @@ impl Judge {
     }
 
     /// What kind of an answer an address is, with what it embeds.
-    fn fitness(&self, address: IpAddr) -> Fitness {
-        let placeholders = self.policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
+    pub(super) fn fitness(&self, address: IpAddr) -> Fitness {
+        let placeholders = self.placeholders.network();
         let of = |address| Fitness::of(address, self.sets(address), placeholders);
         let embedded = embedded(address).into_iter().flatten().map(|inner| of(inner.into()));
         embedded.fold(of(address), Fitness::max)
@@ -220,12 +267,13 @@ impl Judge {
     }
 
     /// Judges a lookup.
-    pub(crate) fn on_lookup(&self, name: &Name, _now: Instant) -> NameVerdict {
+    pub(crate) fn on_lookup(&self, name: &Name, now: Instant) -> NameVerdict {
         let compiled = self.policy.compiled();
         let (action, said) = compiled.lookup(compiled.names.class(name));
         match action {
             Action::Allow => NameVerdict::Ask,
             Action::Ask | Action::Deny if self.is_audit() => NameVerdict::Ask,
+            Action::Ask if self.is_lookup_decided(name, now) => NameVerdict::Ask,
             Action::Ask => NameVerdict::Placeholder,
             Action::Deny if compiled.names.is_parent(name) => NameVerdict::NoData,
             Action::Deny => NameVerdict::Refuse { note: self.note(said) },
@@ -291,37 +339,46 @@ impl Judge {
         addresses: &[(IpAddr, u32)],
         now: Instant,
     ) -> bool {
-        let compiled = self.policy.compiled();
-        let is_denied = |alias: &Name| {
-            let (action, said) = compiled.lookup(compiled.names.class(alias));
-            action == Action::Deny && said.is_some()
-        };
         // The policy may have changed since the query.
         if self.on_lookup(name, now) != NameVerdict::Ask
-            || (!self.is_audit() && aliases.iter().any(is_denied))
+            || (!self.is_audit() && aliases.iter().any(|alias| self.is_denied(alias)))
         {
             return false;
         }
-        let class = compiled.names.class(name);
-        let opens_private = compiled.names.opens_private(class);
+        self.bind_fit(name, addresses, now);
+        true
+    }
+
+    /// Binds those of `addresses` to a name that count for it, and returns those that it may have.
+    pub(super) fn bind_fit(
+        &mut self,
+        name: &Name,
+        addresses: &[(IpAddr, u32)],
+        now: Instant,
+    ) -> Vec<(IpAddr, u32)> {
+        let names = &self.policy.compiled().names;
+        let class = names.class(name);
+        let admits_private = names.admits_private(class);
         // What is denied of a name is denied at its private addresses too.
-        let counts_at_private = compiled.names.count_at_private(class);
-        let mut fit = Vec::new();
+        let counts_at_private = names.count_at_private(class);
+        let (mut fit, mut bound) = (Vec::new(), Vec::new());
         for &(address, ttl) in addresses {
             let (opens, counts) = match self.fitness(address) {
                 Fitness::Public => (true, true),
-                Fitness::Private => (opens_private, counts_at_private),
+                Fitness::Private => (admits_private, counts_at_private),
                 Fitness::Never => (false, false),
             };
-            if !opens {
+            if opens {
+                fit.push((address, ttl));
+            } else {
                 self.bindings.note_unfit(address);
             }
             if counts {
-                fit.push((address, ttl));
+                bound.push((address, ttl));
             }
         }
-        self.bindings.bind(name, class, fit.into_iter(), now);
-        true
+        self.bindings.bind(name, class, bound.into_iter(), now);
+        fit
     }
 
     /// Judges the name in the first bytes of a flow to `reached` that [`on_flow`](Self::on_flow)
@@ -353,7 +410,9 @@ impl Judge {
         let names = &self.policy.compiled().names;
         let is_private = self.fitness(reached.ip()) == Fitness::Private;
         let said = names.tally(names.class(claim), Kind::Tcp, reached.port(), is_private).said;
-        let is_allowed = said.map_or(!needs_name, |said| said.action == Action::Allow);
+        let is_asked = said.map_or(self.policy.default_action(), |said| said.action) == Action::Ask;
+        let is_allowed = said.map_or(!needs_name, |said| said.action == Action::Allow)
+            || (is_asked && self.is_claim_decided(claim, reached.port(), now));
         if is_allowed {
             Ok(rule_of(said.or(outcome.said)))
         } else {
@@ -446,6 +505,14 @@ impl Judge {
 
     /// Another policy is in force from now on.
     pub(crate) fn set_policy(&mut self, policy: EgressPolicy, _now: Instant) {
+        let network = policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
+        if network != self.placeholders.network() {
+            let JudgeConfig { placeholders_cap: cap, seed, .. } = self.config;
+            self.placeholders = Placeholders::new(network, cap, seed);
+            self.overlaps_plan = overlaps(&self.config.taken, network);
+        }
+        // Other addresses may be fit now.
+        self.placeholders.forget_found();
         self.distinct.clear();
         self.bindings.classify(|name| policy.compiled().names.class(name));
         self.policy = policy;
@@ -460,17 +527,28 @@ impl Judge {
         self.revision += 1;
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due: bindings end.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`take_expired`](Self::take_expired) is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.bindings.poll_timeout()
+        let ends = [
+            self.bindings.poll_timeout(),
+            self.decisions.poll_timeout(),
+            self.questions.poll_timeout(),
+        ];
+        ends.into_iter().flatten().min()
     }
 
-    /// Drops bindings whose time is over.
+    /// Drops bindings and decisions whose time is over.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.bindings.handle_timeout(now);
+        self.decisions.handle_timeout(now);
     }
 }
 
 fn rule_of(said: Option<Said>) -> Option<u32> {
     said.map(|said| said.rule)
+}
+
+fn overlaps(taken: &[Prefix], network: Prefix) -> bool {
+    let overlap = |a: Prefix, b: Prefix| contains(a, b.address) || contains(b, a.address);
+    taken.iter().any(|&taken| overlap(taken, network))
 }

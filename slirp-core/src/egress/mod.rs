@@ -20,13 +20,18 @@
 //! | `distinct` | how many names are looked up under a wildcard |
 //! | `judge` | `Judge`, one per guest: the verdicts |
 //! | `verdict` | verdicts, and their causes |
-//! | `approval` | questions about flows, and decisions |
+//! | `approval` | questions about flows, and decisions, as people see them |
+//! | `asking` | flows that the rules ask about |
+//! | `questions`, `decisions` | what is asked, and what was decided |
+//! | `placeholders` | addresses that stand for names that are asked about |
 //! | `verifier` | names in the first bytes of a connection: TLS and HTTP/1 |
 
 mod approval;
+mod asking;
 mod attempt;
 mod bindings;
 mod compile;
+mod decisions;
 mod distinct;
 mod draft;
 mod error;
@@ -35,8 +40,10 @@ mod explain;
 mod judge;
 mod name;
 mod parse;
+mod placeholders;
 mod policy;
 mod ports;
+mod questions;
 mod rule;
 mod sets;
 #[cfg(test)]
@@ -46,7 +53,10 @@ pub(crate) mod verdict;
 pub(crate) mod verifier;
 mod warning;
 
-pub use approval::{DecideError, Decided, Decision, PendingQuestion, QuestionId, Scope, Subject};
+pub use approval::{
+    Approver, DecideError, Decided, Decision, PendingQuestion, QuestionId, Scope, Subject,
+};
+pub(crate) use asking::Found;
 pub use attempt::{Attempt, AttemptError};
 pub use bindings::{ADDRESSES_TOLD, LearnedName};
 pub use draft::TEXT_CAP;
@@ -55,6 +65,7 @@ pub use explain::{Destination, Explanation};
 pub(crate) use judge::{Judge, JudgeConfig, ManyNames};
 pub use name::Name;
 pub use policy::EgressPolicy;
+pub(crate) use questions::Question;
 pub use rule::{
     Action, AddressSet, Direction, EgressRule, Mode, NamePattern, PortRange, Prefix,
     RuleDestination, RuleProtocol, Settings, Source, Verify,

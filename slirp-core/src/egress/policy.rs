@@ -49,6 +49,8 @@ struct Inner {
     default: Action,
     warnings: Vec<RuleWarning>,
     compiled: Compiled,
+    /// Whether a rule about what the guest opens asks, or the default does.
+    asks: bool,
 }
 
 impl EgressPolicy {
@@ -170,7 +172,11 @@ impl EgressPolicy {
             }
         }
         let compiled = Compiled::new(&rules, default);
-        Self(Arc::new(Inner { rules, given, settings, default, warnings, compiled }))
+        let asks = default == Action::Ask
+            || rules
+                .iter()
+                .any(|rule| rule.action == Action::Ask && rule.direction == Direction::Out);
+        Self(Arc::new(Inner { rules, given, settings, default, warnings, compiled, asks }))
     }
 
     /// Checks the whole policy: what is wrong only when the rules of all doors are together, or
@@ -238,6 +244,11 @@ impl EgressPolicy {
     /// guest's `gateways` is such a rule.
     pub fn opens_host_loopback(&self, gateways: &[IpAddr]) -> bool {
         self.0.rules.iter().any(|rule| opens_host_loopback(rule, gateways))
+    }
+
+    /// Whether it may want somebody to be asked about what a guest opens.
+    pub(super) fn asks(&self) -> bool {
+        self.0.asks
     }
 
     /// Its canonical text. Read again it is an equal policy, and equal policies have the same text.

@@ -54,6 +54,8 @@ struct Ports {
     opens_private: bool,
     /// Whether a rule asks about some port, even if another one denies it.
     asks: bool,
+    /// Whether such a rule says `private=yes`.
+    asks_private: bool,
 }
 
 /// A rule's share in a table.
@@ -134,6 +136,11 @@ impl Access {
         self.0.iter().any(|ports| ports.asks)
     }
 
+    /// Whether a rule with `private=yes` asks about some port of any protocol.
+    pub(super) fn asks_private(&self) -> bool {
+        self.0.iter().any(|ports| ports.asks_private)
+    }
+
     /// The ports at which what is said changes.
     pub(super) fn turns(&self, kind: Kind) -> impl Iterator<Item = u16> {
         self.0[kind as usize].cells.iter().map(|cell| cell.first)
@@ -190,6 +197,9 @@ impl Ports {
             opens: cells.iter().any(|cell| allows(cell.public)),
             opens_private: cells.iter().any(|cell| allows(cell.private)),
             asks: !asked.is_empty(),
+            asks_private: entries.iter().any(|entry| {
+                entry.kind == kind && entry.said.action == Action::Ask && entry.private
+            }),
             cells: cells.into(),
         }
     }

@@ -37,6 +37,8 @@ crate::words::words! {
     AskTimeout => "ask-timeout",
     /// Too many questions are open.
     AskFull => "ask-full",
+    /// Somebody has decided it.
+    Decision => "decision",
     /// The policy has changed.
     Revoked => "revoked",
     /// The audit log cannot be written, which the operator has made a condition.
@@ -55,13 +57,30 @@ pub(crate) struct Judged {
     pub(crate) rule: Option<u32>,
 }
 
+impl Judged {
+    /// A refusal by no rule.
+    pub(crate) const fn refusal(cause: Cause) -> Self {
+        Self { verdict: FlowVerdict::Refuse(cause), action: Action::Deny, cause, rule: None }
+    }
+
+    /// The same, refused.
+    pub(crate) const fn refused(self, cause: Cause) -> Self {
+        Self { verdict: FlowVerdict::Refuse(cause), action: Action::Deny, cause, ..self }
+    }
+}
+
 /// What becomes of a flow at its first packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FlowVerdict {
     /// It may go on; its first bytes are to be looked at as `verify` says.
     Pass { verify: Verification },
+    /// It goes to a placeholder whose name is allowed: the name is to be looked up, and the first
+    /// bytes have to name it as `verify` says.
+    Named { verify: Verification },
     /// It is led to the DNS service.
     Resolver,
+    /// Somebody is to be asked; it waits.
+    Hold,
     /// It is refused.
     Refuse(Cause),
 }

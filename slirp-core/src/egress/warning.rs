@@ -90,6 +90,17 @@ impl fmt::Display for RuleWarningKind {
     }
 }
 
+/// Whether anybody can have a name below `zone`: a top-level domain, a registry's second level such
+/// as `co.uk` by its usual labels, or a zone of [`HOSTING`].
+pub(super) fn is_everybodys(zone: &Name) -> bool {
+    const REGISTRIES: [&str; 9] = ["ac", "co", "com", "edu", "gov", "ne", "net", "or", "org"];
+    let is_registry = zone
+        .as_str()
+        .split_once('.')
+        .is_some_and(|(second, top)| top.len() == 2 && REGISTRIES.contains(&second));
+    zone.is_one_label() || is_registry || HOSTING.split(' ').any(|hosting| hosting == zone.as_str())
+}
+
 /// Adds what there is to know about a rule, whose target was written as `target`.
 pub(super) fn of_rule(rule: &EgressRule, target: &str, warnings: &mut Vec<RuleWarning>) {
     let mut warn = |kind| warnings.push(RuleWarning { source: Some(rule.source.clone()), kind });

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FlowState {
+    /// Somebody is asked whether it may be opened, or its name is looked up.
+    Asking,
     /// The host is connecting to the remote.
     Connecting,
     /// A remote has come, and the guest's link-layer address is asked for.
@@ -22,6 +24,7 @@ impl FlowState {
     /// The word for it, in lower case.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Asking => "asking",
             Self::Connecting => "connecting",
             Self::Locating => "locating",
             Self::Handshaking => "handshaking",

@@ -24,6 +24,7 @@ use super::permit::Permit;
 use super::tcp::TcpFlow;
 use super::udp::UdpFlow;
 use super::{Flow, FlowKey};
+use crate::egress::Name;
 use crate::event::FlowId;
 use crate::journal::{Course, Ends};
 use crate::policy::Protocol;
@@ -83,13 +84,16 @@ pub(crate) struct Meta {
 }
 
 /// A destination that the egress policy lets a flow have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Passed {
     /// The destination on the host's side. The names that lead there are in use while the flow
     /// lasts.
     pub(crate) reached: SocketAddr,
     /// The [revision](crate::egress::Judge::revision) under which it passed.
     pub(crate) revision: u64,
+    /// The name that its first bytes have to have, if the guest knows the destination by a
+    /// placeholder.
+    pub(crate) name: Option<Name>,
 }
 
 /// A key as the index keeps it. Flow labels and scopes, which packets do not have, would add a

@@ -11,13 +11,15 @@
 //!
 //! | state | allowed operations | who may write bytes | left by |
 //! | --- | --- | --- | --- |
+//! | asking | `connect_until`, `take_syn` | nobody | stack's decision, SYN, RST |
 //! | connecting | `on_connected`, `take_syn` | nobody | host's answer, SYN, RST, time limit |
 //! | locating | `locate` | nobody | guest's MAC address, time limit |
 //! | awake | `on_segment`, `pump`, `poll_segment` | guest, host | both ends, RST, time limit |
 //! | parked | none | nobody | segment, host data |
 //! | broken | `ending` | nobody | removal by the stack |
 //!
-//! A connecting flow swallows repeats of its SYN. A locating flow was opened by a remote whose
+//! An asking flow waits until an egress policy lets it connect. Like a connecting flow it swallows
+//! repeats of its SYN. A locating flow was opened by a remote whose
 //! guest is being looked for on the link. While awake the guest writes by segments and the host by
 //! `pump`. A parked flow has no rings; a segment or host data wakes it.
 //!
@@ -81,6 +83,8 @@ pub(crate) use acknowledgement::ACK_HOLD;
 pub(crate) use gate::Passage;
 
 enum State {
+    /// Boxed, so that the others stay small.
+    Asking(Box<Syn>),
     Connecting(Syn),
     Locating {
         remote: SocketAddr,
@@ -130,6 +134,27 @@ impl TcpFlow {
             first_speaker: FirstSpeaker::Unknown { is_ack_held: is_guest_eager },
             ..Self::new(State::Connecting(syn), guest, our_mac, now)
         }
+    }
+
+    /// A flow that waits for the stack to have it [connected](Self::connect_until).
+    pub(crate) fn asking(guest: GuestSide, our_mac: MacAddr, syn: Syn, now: Instant) -> Self {
+        Self {
+            first_speaker: FirstSpeaker::Unknown { is_ack_held: false },
+            ..Self::new(State::Asking(Box::new(syn)), guest, our_mac, now)
+        }
+    }
+
+    /// The host is told to connect, once more perhaps, and has time until `deadline`.
+    pub(crate) fn connect_until(&mut self, deadline: Instant) {
+        if let Some(syn) = self.take_syn() {
+            self.state = State::Connecting(syn);
+            self.wake_at = Some(deadline);
+        }
+    }
+
+    /// Whether it waits for the stack to have it connected.
+    pub(crate) const fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking(_))
     }
 
     /// A flow that `opener`, a client and the host's port that it uses, has opened; the guest knows
@@ -186,7 +211,7 @@ impl TcpFlow {
         match &self.state {
             State::Locating { .. } => true,
             State::Awake(awake) => awake.connection.is_opening(),
-            State::Connecting(_) | State::Parked(_) | State::Broken(_) => false,
+            State::Asking(_) | State::Connecting(_) | State::Parked(_) | State::Broken(_) => false,
         }
     }
 
@@ -194,7 +219,7 @@ impl TcpFlow {
     pub(crate) fn abort(&mut self, why: Ending) {
         match &mut self.state {
             State::Awake(awake) => awake.abort(why),
-            State::Locating { .. } | State::Connecting(_) | State::Parked(_) => {
+            State::Asking(_) | State::Locating { .. } | State::Connecting(_) | State::Parked(_) => {
                 self.state = State::Broken(why);
             }
             State::Broken(_) => {}
@@ -211,6 +236,7 @@ impl TcpFlow {
     /// The state that people see.
     pub(crate) fn state(&self) -> FlowState {
         match &self.state {
+            State::Asking(_) => FlowState::Asking,
             State::Connecting(_) => FlowState::Connecting,
             State::Locating { .. } => FlowState::Locating,
             State::Awake(awake) if awake.connection.is_handshaking() => FlowState::Handshaking,
@@ -247,9 +273,9 @@ impl TcpFlow {
         self.wake_at
     }
 
-    /// Whether the host has not answered yet.
+    /// Whether the host has not answered yet, or was not told to connect.
     pub(crate) const fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Connecting(_))
+        matches!(self.state, State::Asking(_) | State::Connecting(_))
     }
 
     /// The guest's SYN, if the host has not answered yet: it is to be refused, and the flow is
@@ -259,6 +285,7 @@ impl TcpFlow {
             return None;
         }
         match mem::replace(&mut self.state, State::Broken(Ending::HostFailed)) {
+            State::Asking(syn) => Some(*syn),
             State::Connecting(syn) => Some(syn),
             State::Locating { .. } | State::Awake(_) | State::Parked(_) | State::Broken(_) => None,
         }
@@ -267,7 +294,7 @@ impl TcpFlow {
     /// Whether either side has not finished opening the connection.
     pub(crate) fn is_half_open(&self) -> bool {
         match &self.state {
-            State::Connecting(_) | State::Locating { .. } => true,
+            State::Asking(_) | State::Connecting(_) | State::Locating { .. } => true,
             State::Awake(awake) => awake.connection.is_handshaking(),
             State::Parked(_) | State::Broken(_) => false,
         }
@@ -286,6 +313,7 @@ impl TcpFlow {
     /// Whether an opening segment with this sequence number repeats the SYN that made this flow.
     pub(crate) fn is_same_opening(&self, seq: u32) -> bool {
         match &self.state {
+            State::Asking(syn) => syn.segment.seq == seq,
             State::Connecting(syn) => syn.segment.seq == seq,
             State::Awake(awake) => awake.connection.is_handshaking_with(seq),
             State::Locating { .. } | State::Parked(_) | State::Broken(_) => false,
@@ -414,7 +442,9 @@ impl TcpFlow {
     /// How the flow ended, if it did and has nothing more to say.
     pub(crate) fn ending(&self) -> Option<Ending> {
         match &self.state {
-            State::Connecting(_) | State::Locating { .. } | State::Parked(_) => None,
+            State::Asking(_) | State::Connecting(_) | State::Locating { .. } | State::Parked(_) => {
+                None
+            }
             State::Awake(awake) => awake.ending(),
             State::Broken(why) => Some(*why),
         }

@@ -16,7 +16,10 @@ use tokio::sync::oneshot;
 use super::events::Observer;
 use super::forward::{Forward, ForwardError};
 use super::link::tap::Tap;
-use crate::egress::{Attempt, EgressPolicy, Explanation, LearnedName};
+use crate::egress::{
+    Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, LearnedName,
+    PendingQuestion, QuestionId,
+};
 use crate::event::{DnsQueryId, FlowId, ForwardId};
 use crate::flow::{FlowSummary, JudgedFlow};
 use crate::member::{Member, MemberError, MemberId};
@@ -128,6 +131,26 @@ pub(crate) enum Message {
         flow: FlowId,
         /// Whether there was one.
         reply: oneshot::Sender<bool>,
+    },
+    /// Asks for the questions that wait for a decision.
+    ListQuestions(oneshot::Sender<Vec<PendingQuestion>>),
+    /// A question is decided.
+    Decide {
+        /// Which.
+        question: QuestionId,
+        /// The decision.
+        decision: Decision,
+        /// Who has decided, if that is known.
+        by: Option<Approver>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<Decided, DecideError>>,
+    },
+    /// So many are there who may decide.
+    SetApprovers {
+        /// How many.
+        count: usize,
+        /// Where it is said that it is known.
+        reply: oneshot::Sender<()>,
     },
     /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),

@@ -10,6 +10,7 @@ use core::ops::Range;
 use smoltcp::wire::IpProtocol;
 
 use super::Stack;
+use super::egress::Way;
 use super::link::Outcome;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, Envelope, FlowId, Origin, QueryOrigin};
@@ -306,9 +307,13 @@ impl Stack {
         let mut clearance = None;
         if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
             let ends = Ends::new(Protocol::Udp, guest.address, original_dst);
-            clearance = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
-            if clearance.is_none() {
-                target = Ok(Target::Resolver);
+            match self.judge(ends, reached, arrival.packet, arrival.mac, now)? {
+                Way::Host(cleared) => {
+                    target = Ok(Target::Host(cleared.reached()));
+                    clearance = Some(cleared);
+                }
+                Way::Resolver => target = Ok(Target::Resolver),
+                Way::Wait(_) => return Err(DiscardReason::EgressAsked),
             }
         }
         let translated_dst = match target {
@@ -323,7 +328,7 @@ impl Stack {
                 let query = &arrival.packet[payload];
                 let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
                 let asked = self.dns.ask(origin, holder, judge, query, &mut self.stats, now);
-                self.deliver_dns();
+                self.deliver_dns(now);
                 asked?;
                 return Ok(None);
             }
@@ -398,7 +403,10 @@ impl Stack {
         let mut clearance = None;
         if self.egress.is_some() {
             let ends = Ends::new(Protocol::Echo, guest.address, original_dst);
-            clearance = self.judge(ends, reached, arrival.packet, arrival.mac, now)?;
+            match self.judge(ends, reached, arrival.packet, arrival.mac, now)? {
+                Way::Host(cleared) => clearance = Some(cleared),
+                Way::Resolver | Way::Wait(_) => return Err(DiscardReason::EgressAsked),
+            }
         }
         let envelope = self.envelope(arrival, 0, None)?;
         let key = FlowKey::of_guest(Protocol::Echo, guest.address);

@@ -40,7 +40,9 @@ impl Stack {
         now: Instant,
     ) {
         if let Err(error) = outcome {
-            self.fail_connect(id, error);
+            if self.egress.is_none() || !self.try_next(id, now) {
+                self.fail_connect(id, error);
+            }
             return;
         }
         let Some((meta, flow)) = self.flows.tcp_mut(id) else {
@@ -325,7 +327,7 @@ impl Stack {
             |holder| egress.as_mut()?.judge_of_answer(holder),
             now,
         );
-        self.deliver_dns();
+        self.deliver_dns(now);
         self.schedule_egress(now);
     }
 
@@ -341,11 +343,11 @@ impl Stack {
         let egress = &mut self.egress;
         let stats = &mut self.stats;
         self.dns.handle_pumped(id, |holder| egress.as_mut()?.judge(holder), stats, now);
-        self.deliver_dns();
+        self.deliver_dns(now);
     }
 
     /// Does what the DNS service wants.
-    pub(super) fn deliver_dns(&mut self) {
+    pub(super) fn deliver_dns(&mut self, now: Instant) {
         while let Some(want) = self.dns.poll() {
             match want {
                 Want::Answer { from, to, mac, answer } => {
@@ -362,6 +364,7 @@ impl Stack {
                         self.turns.wake(meta);
                     }
                 }
+                Want::Found { lookup, answer } => self.on_found(lookup, &answer, now),
                 Want::Host(action) => self.actions.push_back(action),
             }
         }

@@ -97,6 +97,7 @@ impl Stack {
         self.schedule.forget(TimerOwner::Flow(id));
         self.admission.release(&entry.meta.permit, id);
         if let Some(egress) = &mut self.egress {
+            egress.forget_flow(&entry.meta, &entry.flow, used_at);
             self.schedule.ask(TimerOwner::Egress, egress.on_closed(&entry.meta, used_at));
         }
         let is_tcp = matches!(entry.flow, Flow::Tcp(_));
@@ -176,7 +177,9 @@ impl Stack {
             Err(reason) => {
                 self.note_discard(reason);
                 if reason == DiscardReason::HostConnectTimedOut {
-                    self.fail_connect(id, HostError::TimedOut);
+                    if self.egress.is_none() || !self.try_next(id, now) {
+                        self.fail_connect(id, HostError::TimedOut);
+                    }
                 } else {
                     self.wake_flow(id);
                 }
@@ -209,7 +212,7 @@ impl Stack {
         self.link.remove_member(member);
         self.dns.remove_member(id);
         self.forget_guest(released, now);
-        self.forget_judge(id);
+        self.forget_judge(id, now);
         self.admission.unassign(id);
         self.engine.handle_member_removed(id);
     }

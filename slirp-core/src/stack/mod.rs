@@ -101,7 +101,7 @@ use crate::timer::Schedule;
 pub use crate::timer::TimerOwner;
 use admission::Admission;
 use dns::DnsRelay;
-use egress::Egress;
+use egress::{Approvers, Egress};
 pub use egress::{EgressState, Established, Revision};
 use events::Events;
 use link::LinkServices;
@@ -124,6 +124,7 @@ pub struct Stack {
     link: LinkServices,
     dns: DnsRelay,
     egress: Option<Box<Egress>>,
+    approvers: Approvers,
     reassembly: Reassembly,
     eager_remotes: EagerRemotes,
 }
@@ -155,6 +156,7 @@ impl Stack {
             link,
             dns: DnsRelay::new(&config),
             egress: config.egress.is_some().then(|| Box::new(Egress::new(&config))),
+            approvers: Approvers::default(),
             reassembly: Reassembly::new(&config),
             eager_remotes: EagerRemotes::new(rng.next_u64()),
             config,
@@ -321,7 +323,7 @@ impl Stack {
                 }
                 TimerOwner::Dns => {
                     self.dns.handle_timeout(&mut self.stats, now);
-                    self.deliver_dns();
+                    self.deliver_dns(now);
                 }
                 TimerOwner::Inquiries => {
                     let is_unanswered =

@@ -4,9 +4,10 @@
 //! [`TcpFlow`].
 
 use super::Stack;
+use super::egress::Way;
 use super::from_guest::Arrival;
 use crate::discard::DiscardReason;
-use crate::event::HostAction;
+use crate::event::{FlowId, HostAction};
 use crate::flow::permit::Kind;
 use crate::flow::tcp::TcpFlow;
 use crate::flow::{Flow, FlowKey, GuestSide};
@@ -73,9 +74,16 @@ impl Stack {
         let mut clearance = None;
         if let (Ok(Target::Host(reached)), true) = (target, self.egress.is_some()) {
             let ends = Ends::new(Protocol::Tcp, key.guest, key.remote);
-            clearance = self.judge(ends, reached, packet, guest.mac, now)?;
-            if clearance.is_none() {
-                target = Ok(Target::Resolver);
+            match self.judge(ends, reached, packet, guest.mac, now)? {
+                Way::Host(cleared) => clearance = Some(cleared),
+                Way::Resolver => target = Ok(Target::Resolver),
+                Way::Wait(wait) => {
+                    let our_mac = self.outbox.our_mac(key.remote.ip());
+                    let flow = TcpFlow::asking(guest, our_mac, Syn::new(segment, packet), now);
+                    let id = self.open_tcp_flow(key, flow, Peer::Host(reached), packet, now)?;
+                    self.hold(id, wait, now);
+                    return Ok(());
+                }
             }
         }
         let remote = match target {
@@ -96,16 +104,8 @@ impl Stack {
             &self.config.timeouts,
             now,
         );
-        let way = (key.remote, remote.map_or(Peer::Resolver, Peer::Host));
-        let flow = Flow::Tcp(Box::new(flow));
-        let id = match self.open_flow(Kind::Opening, key, flow, way, now) {
-            Ok(id) => id,
-            Err(reason) => {
-                // Not a reset, which would be the remote's word.
-                self.outbox.push_error(IcmpError::AdministrativelyProhibited, packet, guest.mac)?;
-                return Err(reason);
-            }
-        };
+        let peer = remote.map_or(Peer::Resolver, Peer::Host);
+        let id = self.open_tcp_flow(key, flow, peer, packet, now)?;
         match remote {
             Some(remote) => {
                 if let Some(clearance) = clearance {
@@ -116,10 +116,27 @@ impl Stack {
             None => {
                 let holder = self.admission.holder(key.guest.ip());
                 self.dns.open(id, holder, now);
-                self.deliver_dns();
+                self.deliver_dns(now);
                 self.handle_tcp_connected(id, Ok(()), now);
             }
         }
         Ok(())
+    }
+
+    fn open_tcp_flow(
+        &mut self,
+        key: FlowKey,
+        flow: TcpFlow,
+        peer: Peer,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        let (mac, flow) = (flow.guest().mac, Flow::Tcp(Box::new(flow)));
+        let opened = self.open_flow(Kind::Opening, key, flow, (key.remote, peer), now);
+        if opened.is_err() {
+            // Not a reset, which would be the remote's word.
+            self.outbox.push_error(IcmpError::AdministrativelyProhibited, packet, mac)?;
+        }
+        opened
     }
 }

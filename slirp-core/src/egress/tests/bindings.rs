@@ -12,7 +12,10 @@ fn is_open(judge: &Judge, address: &str, seconds: u64) -> bool {
     let reached = SocketAddr::new(ip(address), 443);
     match judge.on_flow(Protocol::Tcp, reached, reached, at(seconds)).verdict {
         FlowVerdict::Pass { .. } => true,
-        FlowVerdict::Resolver | FlowVerdict::Refuse(_) => false,
+        FlowVerdict::Named { .. }
+        | FlowVerdict::Hold
+        | FlowVerdict::Resolver
+        | FlowVerdict::Refuse(_) => false,
     }
 }
 
@@ -260,7 +263,8 @@ fn reverse_names_are_asked_of_reachable_addresses_only() {
         ("10.0.1.1", true),
         ("10.0.0.1", false),
         ("198.51.100.1", true),
-        ("198.51.100.2", true),
+        // Nothing leaves before somebody has decided.
+        ("198.51.100.2", false),
         ("127.0.0.1", false),
         ("100.100.100.200", false),
         ("64:ff9b::a00:1", false),

@@ -176,10 +176,12 @@ fn said(judge: &Judge, protocol: Protocol, reached: SocketAddr) -> (FlowVerdict,
 
 /// The verdict in an order: the stricter, the greater.
 fn verdict(judge: &Judge, protocol: Protocol, reached: SocketAddr) -> (Action, u8) {
-    match judge.on_flow(protocol, reached, reached, at(1)).verdict {
+    let judged = judge.on_flow(protocol, reached, reached, at(1));
+    match judged.verdict {
         FlowVerdict::Pass { verify } => (Action::Allow, strictness(verify)),
-        FlowVerdict::Refuse(Cause::NoApprover) => (Action::Ask, 0),
-        FlowVerdict::Refuse(_) => (Action::Deny, 0),
+        // An echo is never asked about.
+        FlowVerdict::Hold | FlowVerdict::Refuse(_) => (judged.action, 0),
+        FlowVerdict::Named { .. } => panic!("{judged:?}"),
         FlowVerdict::Resolver => {
             let explanation = judge.outcome(protocol, reached.ip(), reached, at(1));
             (explanation.action, 0)

@@ -99,10 +99,12 @@ impl Guest {
                 assert_eq!(explanation.verdict, Action::Allow);
                 "resolver".into()
             }
-            FlowVerdict::Refuse(Cause::NoApprover) => {
+            // An echo is never asked about.
+            FlowVerdict::Hold | FlowVerdict::Refuse(_) if action == Action::Ask => {
                 assert_eq!((action, explanation.verdict), (Action::Ask, Action::Ask));
                 "ask".into()
             }
+            FlowVerdict::Hold | FlowVerdict::Named { .. } => panic!("{judged:?}"),
             FlowVerdict::Refuse(cause) => {
                 assert_eq!(action, Action::Deny);
                 assert_eq!(told(&explanation), format!("deny {}", cause.as_str()));
@@ -134,6 +136,7 @@ impl Guest {
                 assert_ne!(explained, Action::Allow);
                 cause.as_str().into()
             }
+            FlowVerdict::Named { .. } | FlowVerdict::Hold => panic!("{judged:?}"),
         }
     }
 }

@@ -96,14 +96,14 @@ impl TcpFlow {
         now: Instant,
     ) -> Result<(), DiscardReason> {
         match &self.state {
-            State::Connecting(_) if now >= self.opened_at + timeouts.host_connect => {
+            State::Connecting(_) if self.wake_at.is_some_and(|at| at <= now) => {
                 Err(DiscardReason::HostConnectTimedOut)
             }
             State::Locating { .. } if now >= self.opened_at + timeouts.guest_connect => {
                 self.state = State::Broken(Ending::TimedOut);
                 Err(DiscardReason::GuestNotFound)
             }
-            State::Connecting(_) | State::Locating { .. } => Ok(()),
+            State::Asking(_) | State::Connecting(_) | State::Locating { .. } => Ok(()),
             State::Awake(_) => self.on_awake_timer(engine, timeouts, now),
             State::Parked(_) | State::Broken(_) => {
                 self.wake_at = None;

@@ -129,9 +129,11 @@ impl TcpFlow {
             matches!(self.gate.as_deref(), Some(Gate::Watched { limit: 0, seen: None, .. }));
         let queued = match &self.state {
             State::Awake(awake) => awake.connection.queued_to_host(),
-            State::Connecting(_) | State::Locating { .. } | State::Parked(_) | State::Broken(_) => {
-                0
-            }
+            State::Asking(_)
+            | State::Connecting(_)
+            | State::Locating { .. }
+            | State::Parked(_)
+            | State::Broken(_) => 0,
         };
         is_ready && queued > 0
     }

@@ -65,6 +65,8 @@ impl Key {
             | Event::Closed { .. }
             | Event::Judged { flow: Some(_), .. }
             | Event::PolicySet { .. }
+            | Event::QuestionOpened(_)
+            | Event::QuestionEnded { .. }
             | Event::ManyNames { .. }
             | Event::Asked { .. }
             | Event::Answered { lookup: None, .. }

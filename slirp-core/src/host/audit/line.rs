@@ -15,17 +15,22 @@
 //! | `name`, `qtype`, `answer` | of a lookup |
 //! | `verdict` or `would`, `cause`, `rule` | what the policy says |
 //! | `flow`, `bytes_out`, `bytes_in`, `ms` | the flow's id, which joins its lines, and its end |
+//! | `question`, `expires_ms`, `flows` | of a question, with the flows that wait for it |
+//! | `by`, `scope`, `for`, `ports`, `parent`, `held_ms` | of a decision: who, how long, what for |
 //! | `count` | events that the line stands for; of `lost`, events that have no line |
 
 use core::fmt::{self, Write as _};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::digest::sha256;
-use crate::egress::{Action, EgressPolicy, Mode, NamePattern};
+use crate::egress::{
+    Action, Approver, Decision, EgressPolicy, Mode, NamePattern, PendingQuestion, Scope, Source,
+    Subject,
+};
 use crate::event::FlowId;
-use crate::journal::{Claim, Course, Ends, Event, Judgement, Lookup};
+use crate::journal::{Claim, Course, Ends, Event, Judgement, Lookup, QuestionEnding};
 use crate::member::MemberId;
 use crate::protocol::Protocol;
 
@@ -59,7 +64,7 @@ pub(crate) fn of_event(at: SystemTime, seq: u64, event: &Event, count: u64) -> O
             line.flow(Some(*flow));
             line.number("bytes_out", traffic.from_guest);
             line.number("bytes_in", traffic.to_guest);
-            line.number("ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            line.number("ms", millis(*age));
             line
         }
         Event::Refused { flow: Some(flow), ends, judged: Some(course), .. } => {
@@ -98,6 +103,35 @@ pub(crate) fn of_event(at: SystemTime, seq: u64, event: &Event, count: u64) -> O
             line.text("name", &written(pattern));
             line.text("rule", &rule.to_string());
             line.number("count", u64::from(*count));
+            line
+        }
+        Event::QuestionOpened(question) => {
+            let mut line = begin("ask");
+            line.subject(question);
+            line.text("verdict", Action::Ask.as_str());
+            line.rule(question.rule.as_ref());
+            line.number("question", question.id.0);
+            line.number("expires_ms", millis(question.expires_in));
+            line.number("flows", u64::from(question.flows));
+            line
+        }
+        Event::QuestionEnded { question, ending } => {
+            let mut line = begin("decision");
+            line.subject(question);
+            if let Some(action) = ending.action() {
+                line.text("verdict", action.as_str());
+            }
+            line.text("cause", ending.cause().as_str());
+            line.rule(question.rule.as_ref());
+            line.number("question", question.id.0);
+            if let QuestionEnding::Decided { decision, by } = ending {
+                if let Some(by) = by {
+                    line.by(by);
+                }
+                line.scope(decision);
+            }
+            line.number("held_ms", millis(question.held));
+            line.number("flows", u64::from(question.flows));
             line
         }
         Event::Opened { .. }
@@ -141,7 +175,9 @@ pub(crate) fn lost(at: SystemTime, seq: u64, count: u64) -> String {
 pub(super) const fn is_denied(lookup: Lookup) -> bool {
     match lookup {
         Lookup::Refused | Lookup::NoSuchName => true,
-        Lookup::NoData | Lookup::Asked | Lookup::Bound | Lookup::Unfit => false,
+        Lookup::NoData | Lookup::Placeholder | Lookup::Asked | Lookup::Bound | Lookup::Unfit => {
+            false
+        }
     }
 }
 
@@ -221,14 +257,9 @@ impl Line {
     }
 
     fn destination(&mut self, ends: &Ends, reached: SocketAddr) {
-        let (proto, has_ports) = match ends.protocol {
-            Protocol::Tcp => ("tcp", true),
-            Protocol::Udp => ("udp", true),
-            Protocol::Echo => ("icmp", false),
-        };
-        self.text("proto", proto);
+        self.text("proto", protocol(ends.protocol));
         self.text("dst", &reached.ip().to_string());
-        if has_ports {
+        if ends.protocol != Protocol::Echo {
             self.number("port", u64::from(reached.port()));
         }
         if ends.remote.ip() != reached.ip() {
@@ -261,8 +292,61 @@ impl Line {
             judgement.action.as_str(),
         );
         self.text("cause", judgement.cause.as_str());
-        if let Some(rule) = &judgement.rule {
+        self.rule(judgement.rule.as_ref());
+    }
+
+    fn rule(&mut self, rule: Option<&Source>) {
+        if let Some(rule) = rule {
             self.text("rule", &rule.to_string());
+        }
+    }
+
+    /// What a question is about.
+    fn subject(&mut self, question: &PendingQuestion) {
+        self.who(Some(question.guest), question.member);
+        self.text("proto", protocol(question.protocol));
+        if let Subject::Address(address) = &question.subject {
+            self.text("dst", &address.to_string());
+        }
+        self.number("port", u64::from(question.port));
+        if let Subject::Name(name) = &question.subject {
+            self.0.push_str(",\"names\":[");
+            self.quoted(name.as_str(), TEXT_CAP);
+            self.0.push(']');
+        }
+    }
+
+    /// Who has decided.
+    fn by(&mut self, by: &Approver) {
+        self.0.push_str(",\"by\":{");
+        let numbers = [("uid", by.uid), ("pid", by.pid)];
+        for (key, value) in numbers.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            let _ = write!(self.0, "\"{key}\":{value},");
+        }
+        if let Some(label) = &by.label {
+            self.0.push_str("\"label\":");
+            self.quoted(label, TEXT_CAP);
+        } else if self.0.ends_with(',') {
+            self.0.pop();
+        }
+        self.0.push('}');
+    }
+
+    fn scope(&mut self, decision: &Decision) {
+        let (scope, time) = match decision.scope {
+            Scope::Once => ("once", None),
+            Scope::For(time) => ("for", Some(time)),
+            Scope::Session => ("session", None),
+        };
+        self.text("scope", scope);
+        if let Some(time) = time {
+            self.number("for", time.as_secs());
+        }
+        if decision.all_ports {
+            self.text("ports", "all");
+        }
+        if decision.parent {
+            self.0.push_str(",\"parent\":true");
         }
     }
 
@@ -286,6 +370,18 @@ impl Line {
         };
         self.text("mode", mode);
     }
+}
+
+const fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Echo => "icmp",
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn written(pattern: &NamePattern) -> String {

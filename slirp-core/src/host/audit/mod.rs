@@ -86,7 +86,10 @@ impl AuditLevel {
                     || would.is_some()
             }
             Event::PolicySet { .. } => true,
-            Event::ManyNames { .. } => self >= Self::Decisions,
+            Event::ManyNames { .. } | Event::QuestionOpened(_) => self >= Self::Decisions,
+            Event::QuestionEnded { ending, .. } => {
+                self >= Self::Decisions || ending.action() == Some(Action::Deny)
+            }
             Event::Opened { .. }
             | Event::Connected { .. }
             | Event::Refused { flow: None, .. }

@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use super::Handle;
-use crate::egress::{Attempt, EgressPolicy, Explanation};
+use crate::egress::{
+    Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion, QuestionId,
+};
 use crate::event::{FlowId, ForwardId};
 use crate::host::forward::{Forward, ForwardError};
 use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};
@@ -152,6 +154,24 @@ impl Blocking<'_> {
     /// See [`Handle::reopen_audit`].
     pub fn reopen_audit(self, file: OwnedFd) -> bool {
         wait(self.0.reopen_audit(file))
+    }
+
+    /// See [`Handle::questions`].
+    pub fn questions(self) -> Option<Vec<PendingQuestion>> {
+        wait(self.0.questions())
+    }
+
+    /// See [`Handle::decide`].
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub fn decide(self, question: QuestionId, decision: Decision) -> Result<Decided, DecideError> {
+        wait(self.0.decide(question, decision))
+    }
+
+    /// See [`Handle::set_approvers`].
+    pub fn set_approvers(self, count: usize) {
+        wait(self.0.set_approvers(count));
     }
 
     /// See [`Handle::members`].

@@ -17,7 +17,8 @@ use super::mailbox::{
     EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
 };
 use crate::egress::{
-    Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion, QuestionId,
+    Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion,
+    QuestionId,
 };
 use crate::event::{FlowId, ForwardId};
 use crate::journal::Event;
@@ -228,23 +229,42 @@ impl Handle {
     /// The questions that wait for a decision, the oldest first; `None` when the instance has
     /// ended.
     pub async fn questions(&self) -> Option<Vec<PendingQuestion>> {
-        Some(Vec::new())
+        self.ask(Message::ListQuestions)?.await.ok()
     }
 
-    /// Decides a question. The first decision holds.
+    /// Decides a question. The first decision holds. The flows that waited for it have been let go
+    /// or refused when this returns.
     ///
     /// # Errors
     /// See [`DecideError`].
     pub async fn decide(
         &self,
-        _question: QuestionId,
-        _decision: Decision,
+        question: QuestionId,
+        decision: Decision,
     ) -> Result<Decided, DecideError> {
-        Err(DecideError::Unknown)
+        self.decide_as(question, decision, None).await
     }
 
-    /// Says how many are there who may decide. Without one, what is to be asked about is refused.
-    pub async fn set_approvers(&self, _count: usize) {}
+    /// The same, for somebody who is known.
+    pub(crate) async fn decide_as(
+        &self,
+        question: QuestionId,
+        decision: Decision,
+        by: Option<Approver>,
+    ) -> Result<Decided, DecideError> {
+        let answer = self.ask(|reply| Message::Decide { question, decision, by, reply });
+        answer.ok_or(DecideError::Ended)?.await.unwrap_or(Err(DecideError::Ended))
+    }
+
+    /// Says how many are there who may decide (0 at first). Without one, what is to be asked about
+    /// is refused at once. When the last one leaves, open questions wait five seconds for another
+    /// one.
+    pub async fn set_approvers(&self, count: usize) {
+        if let Some(answer) = self.ask(|reply| Message::SetApprovers { count, reply }) {
+            // The instance may have ended.
+            let _ = answer.await;
+        }
+    }
 
     /// Limits a member, or the guest; on a shared network all members without limits of their own.
     /// Returns whether there is such a member.

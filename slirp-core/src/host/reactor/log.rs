@@ -132,7 +132,11 @@ fn write(event: Event) {
             );
         }
         // What a policy refuses is a flow refused, too; the rest is for the audit log.
-        Event::Judged { .. } | Event::Verified { .. } | Event::PolicySet { .. } => {}
+        Event::Judged { .. }
+        | Event::Verified { .. }
+        | Event::PolicySet { .. }
+        | Event::QuestionOpened(_)
+        | Event::QuestionEnded { .. } => {}
         Event::ManyNames { member, rule, count, .. } => {
             let (member, rule) = (member.map(|member| member.0), rule.to_string());
             debug!(member, rule, count, "many names under one wildcard");
@@ -215,6 +219,7 @@ fn source_of(
     match *origin {
         QueryOrigin::Udp { guest, .. } => (Some(display(guest)), None, "udp"),
         QueryOrigin::Tcp { flow } => (None, Some(number(flow)), "tcp"),
+        QueryOrigin::Own { .. } => (None, None, "own"),
     }
 }
 

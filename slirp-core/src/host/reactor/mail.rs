@@ -108,6 +108,17 @@ impl Reactor {
                 Message::Cut { flow, reply } => {
                     let _ = reply.send(self.stack.cut(flow, now));
                 }
+                Message::ListQuestions(reply) => {
+                    let _ = reply.send(self.stack.questions(now));
+                }
+                Message::Decide { question, decision, by, reply } => {
+                    let decided = self.stack.decide(question, &decision, by.as_ref(), now);
+                    let _ = reply.send(decided);
+                }
+                Message::SetApprovers { count, reply } => {
+                    self.stack.set_approvers(count, now);
+                    let _ = reply.send(());
+                }
                 Message::ListMembers(reply) => {
                     let _ = reply.send(self.members());
                 }

@@ -14,7 +14,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::message::{
     CLASS_IN, FLAG_TRUNCATED, HEADER_LEN, NAME_CAP, Record, TYPE_A, TYPE_AAAA, TYPE_CNAME,
-    is_answer, is_standard, read_record,
+    is_answer, is_standard, make_query, read_record,
 };
 use super::question::host_name;
 use crate::egress::Name;
@@ -83,6 +83,12 @@ pub fn read_chain(answer: &[u8], question: &[u8]) -> Option<Chain> {
         }
     }
     Some(chain)
+}
+
+/// Reads the answer to one of our own queries for `name`, of either IP version.
+pub(crate) fn read_own(answer: &[u8], name: &Name) -> Option<Chain> {
+    let of = |kind| read_chain(answer, make_query(name, kind).get(HEADER_LEN..)?);
+    of(TYPE_A).or_else(|| of(TYPE_AAAA))
 }
 
 /// The CNAME records of the answer section that starts at `at`, and its A and AAAA records.

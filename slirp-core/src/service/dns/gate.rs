@@ -11,6 +11,9 @@
 //! | type ANY | NOTIMP |
 //! | a reverse name | asked if the guest can reach the address now, else NXDOMAIN |
 //! | a name that may be asked for | asked, in [our own words](super::rebuild) |
+//! | a name that somebody is to be asked about: A | a placeholder, for one second |
+//! | the same: AAAA, HTTPS and SVCB | NODATA |
+//! | the same: other types | NXDOMAIN |
 //! | HTTPS and SVCB of such a name, while a rule names hosts, and in audit mode | NODATA |
 //! | a name above one that may be asked for, the root, a reverse zone | NODATA |
 //! | any other name, and names that are no host names | NXDOMAIN |
@@ -26,11 +29,13 @@
 //! NXDOMAIN and NODATA have no SOA record, so that nothing caches them (RFC 2308 section 5): rules
 //! may change. Where the guest speaks EDNS, NXDOMAIN says why (RFC 8914 section 4.16).
 
+use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::answers::read_chain;
 use super::message::{
-    CLASS_IN, QueryShape, ResponseCode, TYPE_ANY, TYPE_OPT, append_option, make_answer,
+    CLASS_IN, QueryShape, ResponseCode, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_OPT, append_option,
+    make_answer, make_answer_with,
 };
 use super::question::{Question, Reverse, host_name, nearest_host_name};
 use super::rebuild::rebuild;
@@ -46,6 +51,8 @@ const TYPE_HTTPS: u16 = 65;
 const OPTION_EXTENDED_ERROR: u16 = 15;
 /// "The server is unable to respond because the domain is blocked" (RFC 8914 section 4.16).
 const ERROR_BLOCKED: u16 = 15;
+/// How long a placeholder may be kept, in seconds: a decision changes what the name means.
+const PLACEHOLDER_TTL: u32 = 1;
 /// What the guest reads where the rule has no note.
 const BLOCKED_TEXT: &str = "egress policy";
 
@@ -91,10 +98,18 @@ pub(super) fn judge_query(
             Passage::Ask { upstream: rebuild(query, shape, &question), name, would, many }
         }
         NameVerdict::NoData => answer(ResponseCode::NoError, Lookup::NoData),
-        // There are no placeholders yet, and nobody who could decide.
-        NameVerdict::Placeholder => {
-            Passage::Answer { answer: blocked(query, shape, None), lookup: Lookup::NoSuchName }
-        }
+        NameVerdict::Placeholder => match (question.kind, name) {
+            (TYPE_A, Some(name)) if let Some(address) = judge.placeholder(&name, now) => {
+                let answer = placeholder_answer(query, shape, address);
+                Passage::Answer { answer, lookup: Lookup::Placeholder }
+            }
+            (TYPE_AAAA | TYPE_SVCB | TYPE_HTTPS, _) => {
+                answer(ResponseCode::NoError, Lookup::NoData)
+            }
+            _ => {
+                Passage::Answer { answer: blocked(query, shape, None), lookup: Lookup::NoSuchName }
+            }
+        },
         NameVerdict::Refuse { note } => {
             Passage::Answer { answer: blocked(query, shape, note), lookup: Lookup::NoSuchName }
         }
@@ -156,6 +171,18 @@ pub(super) fn judge_answer(
     }
 }
 
+/// The answer that a name has `address`, for a second.
+fn placeholder_answer(query: &[u8], shape: &QueryShape, address: Ipv4Addr) -> Vec<u8> {
+    // The owner is the question's name, which stands behind the header of 12 bytes.
+    let mut record = vec![0xc0, 12];
+    record.extend_from_slice(&TYPE_A.to_be_bytes());
+    record.extend_from_slice(&CLASS_IN.to_be_bytes());
+    record.extend_from_slice(&PLACEHOLDER_TTL.to_be_bytes());
+    record.extend_from_slice(&[0, 4]);
+    record.extend_from_slice(&address.octets());
+    make_answer_with(query, Some(shape), ResponseCode::NoError, 1, &record)
+}
+
 /// The answer that a name is blocked, and why.
 pub(super) fn blocked(query: &[u8], shape: &QueryShape, note: Option<Arc<str>>) -> Vec<u8> {
     let mut answer = make_answer(query, Some(shape), ResponseCode::NoSuchName);
@@ -169,7 +196,7 @@ pub(super) fn blocked(query: &[u8], shape: &QueryShape, note: Option<Arc<str>>) 
 
 /// Whether first bytes have to show their names, now or when what was learned is enforced.
 fn looks_at_names(policy: &EgressPolicy) -> bool {
-    is_audited(policy) || policy.names_hosts()
+    is_audited(policy) || policy.default_action() == Action::Ask || policy.names_hosts()
 }
 
 /// Whether names are asked for that no rule is about.

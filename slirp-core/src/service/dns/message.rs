@@ -9,6 +9,7 @@
 use core::fmt::Write as _;
 use core::ops::Range;
 
+use crate::egress::Name;
 use crate::journal::{Answer, Question};
 
 /// Length of the fixed header (RFC 1035 section 4.1.1).
@@ -176,6 +177,22 @@ pub(super) fn first_question(message: &[u8]) -> Option<Question> {
 /// What an answer says to a person.
 pub(super) fn read_answer(message: &[u8]) -> Option<Answer> {
     Some(Answer { code: message.get(3)? & 0x0f, records: u16_at(message, 6)? })
+}
+
+/// A query for the records of this type of `name`, to be answered by a resolver.
+pub(super) fn make_query(name: &Name, kind: u16) -> Vec<u8> {
+    let mut query = vec![0; HEADER_LEN];
+    query[2] = FLAG_RECURSION_DESIRED;
+    query[5] = 1;
+    for label in name.as_str().split('.') {
+        // A label of a name has at most 63 bytes.
+        query.push(u8::try_from(label.len()).unwrap_or(0));
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.push(0);
+    query.extend_from_slice(&kind.to_be_bytes());
+    query.extend_from_slice(&CLASS_IN.to_be_bytes());
+    query
 }
 
 /// An answer to `query` that says `code` and nothing else. `shape` is missing when the query could

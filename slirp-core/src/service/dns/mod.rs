@@ -32,6 +32,10 @@
 //! that was asked for ([`answers`]), so that the guest's next packet already finds them bound. An
 //! answer that leads through a denied name is replaced by NXDOMAIN.
 //!
+//! A name that somebody is to be asked about is answered with an address that stands for it. Once
+//! somebody has said yes, the stack looks the name up by a query of its own
+//! ([`resolve`](DnsService::resolve)).
+//!
 //! Deliberately omitted: caching, search domains, rewriting of EDNS options, and zone transfers,
 //! which span several messages.
 //!
@@ -62,10 +66,11 @@ use crate::share::{Holder, Shares};
 use crate::stats::{Answered, NameStats};
 use crate::time::Instant;
 
+pub(crate) use answers::read_own;
 pub use answers::{Chain, read_chain};
 pub(crate) use framer::DnsTcpFramer;
 use gate::Passage;
-use message::{QueryShape, ResponseCode};
+use message::{QueryShape, ResponseCode, TYPE_A, TYPE_AAAA};
 pub(crate) use names::MemberNames;
 
 /// What identifies a repeated UDP query.
@@ -197,19 +202,10 @@ impl DnsService {
         {
             return Err(DiscardReason::DnsQueriesExhausted);
         }
-        let transport = match origin {
-            QueryOrigin::Udp { .. } => DnsTransport::Udp,
-            QueryOrigin::Tcp { .. } => DnsTransport::Tcp,
-        };
-        let query = DnsQueryId(id);
-        self.tell_asked(query, origin, holder, message);
-        self.to_host.push_back(HostAction::QueryDns { query, transport, message: upstream });
         if let Some(key) = key {
             self.udp.insert(key, id);
         }
-        let expires_at = now + self.timeout;
         let message = message.to_vec();
-        let asked_at = now;
         let asked = InFlight {
             origin,
             holder,
@@ -218,12 +214,63 @@ impl DnsService {
             is_judged,
             name,
             would,
-            asked_at,
-            expires_at,
+            asked_at: now,
+            expires_at: now + self.timeout,
         };
+        Ok(self.send(id, asked, upstream))
+    }
+
+    /// Has the resolvers answer a query.
+    fn send(&mut self, id: u64, asked: InFlight, upstream: Vec<u8>) -> DnsQueryId {
+        let transport = match asked.origin {
+            QueryOrigin::Udp { .. } | QueryOrigin::Own { .. } => DnsTransport::Udp,
+            QueryOrigin::Tcp { .. } => DnsTransport::Tcp,
+        };
+        let query = DnsQueryId(id);
+        self.tell_asked(query, asked.origin, asked.holder, &asked.message);
+        self.to_host.push_back(HostAction::QueryDns { query, transport, message: upstream });
+        self.shares.add(asked.holder, 1);
         self.in_flight.insert(id, asked);
-        self.shares.add(holder, 1);
-        Ok(query)
+        query
+    }
+
+    /// Looks `name` up for the stack itself: once for each IP version, as the lookup of this
+    /// number. The answers come as those of a guest do, unjudged. Returns how many queries went
+    /// out.
+    pub(crate) fn resolve(
+        &mut self,
+        lookup: u64,
+        holder: Option<MemberId>,
+        name: &Name,
+        now: Instant,
+    ) -> usize {
+        let mut sent = 0;
+        for kind in [TYPE_A, TYPE_AAAA] {
+            if self.in_flight.len() + self.made_here.len() >= self.cap
+                || self.shares.crowded_by(holder, 1).is_some()
+            {
+                return sent;
+            }
+            let message = message::make_query(name, kind);
+            let Some(shape) = message::read_query(&message) else { return sent };
+            let (id, origin) = (self.next_id, QueryOrigin::Own { lookup });
+            self.next_id += 1;
+            let upstream = message.clone();
+            let asked = InFlight {
+                origin,
+                holder,
+                message,
+                shape,
+                is_judged: false,
+                name: None,
+                would: None,
+                asked_at: now,
+                expires_at: now + self.timeout,
+            };
+            self.send(id, asked, upstream);
+            sent += 1;
+        }
+        sent
     }
 
     /// The query to give up so that a refused one of `holder` fits: the oldest of the member with
@@ -434,7 +481,7 @@ impl InFlight {
 fn fitted(origin: &QueryOrigin, shape: &QueryShape, answer: Vec<u8>) -> Vec<u8> {
     match origin {
         QueryOrigin::Udp { .. } => message::truncate_answer(answer, shape.udp_answer_cap()),
-        QueryOrigin::Tcp { .. } => answer,
+        QueryOrigin::Tcp { .. } | QueryOrigin::Own { .. } => answer,
     }
 }
 
@@ -442,7 +489,7 @@ fn fitted(origin: &QueryOrigin, shape: &QueryShape, answer: Vec<u8>) -> Vec<u8> 
 fn guest_of(origin: &QueryOrigin) -> Option<IpAddr> {
     match origin {
         QueryOrigin::Udp { guest, .. } => Some(guest.ip()),
-        QueryOrigin::Tcp { .. } => None,
+        QueryOrigin::Tcp { .. } | QueryOrigin::Own { .. } => None,
     }
 }
 
@@ -451,6 +498,6 @@ fn udp_key(origin: &QueryOrigin, message: &[u8]) -> Option<UdpKey> {
         QueryOrigin::Udp { guest, server, .. } => {
             Some((guest, server, message::message_id(message)))
         }
-        QueryOrigin::Tcp { .. } => None,
+        QueryOrigin::Tcp { .. } | QueryOrigin::Own { .. } => None,
     }
 }

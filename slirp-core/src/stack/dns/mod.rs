@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
-use crate::egress::Judge;
+use crate::egress::{Judge, Name};
 use crate::event::{DnsQueryId, FlowId, HostAction, QueryOrigin};
 use crate::journal::Event;
 use crate::mac::MacAddr;
@@ -32,6 +32,8 @@ pub(super) enum Want {
     Wake(FlowId),
     /// A connection is to be reset, to make room for others.
     Reset(FlowId),
+    /// An own lookup has an answer.
+    Found { lookup: u64, answer: Vec<u8> },
     /// Something for the resolvers.
     Host(HostAction),
 }
@@ -77,6 +79,17 @@ impl DnsRelay {
         asked?;
         stats.dns_queries += 1;
         Ok(())
+    }
+
+    /// Looks up a name for a flow that waits; see [`DnsService::resolve`].
+    pub(super) fn resolve(
+        &mut self,
+        lookup: u64,
+        holder: Holder,
+        name: &Name,
+        now: Instant,
+    ) -> usize {
+        self.service.resolve(lookup, holder, name, now)
     }
 
     /// What the resolvers have answered; `None` when no resolver gave an answer. `judge_of` finds
@@ -194,6 +207,7 @@ impl DnsRelay {
                 let answer = Want::Answer { from: server, to: guest, mac: guest_mac, answer };
                 self.wants.push_back(answer);
             }
+            QueryOrigin::Own { lookup } => self.wants.push_back(Want::Found { lookup, answer }),
             QueryOrigin::Tcp { flow } => {
                 let Some(holder) = self.streams.get_mut(flow).map(|stream| stream.holder) else {
                     return;
@@ -348,7 +362,9 @@ mod tests {
             match want {
                 Want::Host(HostAction::QueryDns { ref message, .. }) => asked.push(message.clone()),
                 Want::Wake(id) => assert_eq!(id, flow(1)),
-                Want::Answer { .. } | Want::Reset(_) | Want::Host(_) => panic!("{want:?}"),
+                Want::Answer { .. } | Want::Found { .. } | Want::Reset(_) | Want::Host(_) => {
+                    panic!("{want:?}")
+                }
             }
         }
         assert_eq!(asked, [messages[1].clone()]);

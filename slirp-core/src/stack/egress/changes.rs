@@ -14,18 +14,16 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use super::{Egress, Guest};
-use crate::discard::DiscardReason;
 use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification, embedded};
 use crate::event::FlowId;
 use crate::flow::Flow;
 use crate::flow::table::Entry;
-use crate::journal::{Ending, Event, Refusal};
+use crate::journal::{Ending, Event};
 use crate::member::MemberId;
 use crate::policy::{Protocol, Target};
 use crate::share::Holder;
 use crate::stack::Stack;
 use crate::time::Instant;
-use crate::wire::icmp::IcmpError;
 
 /// Slots of the flow table that are judged anew in one turn (arbitrary: a fraction of a
 /// millisecond).
@@ -164,9 +162,10 @@ impl Stack {
             let follows = |holder: &Holder| {
                 is_for_all && egress.guests.get(holder).is_none_or(|guest| !guest.is_own)
             };
-            egress.review.guests.extend(holders.filter(follows).chain(changed));
+            egress.review.guests.extend(holders.filter(follows).chain(changed.iter().copied()));
             egress.review.next = 0;
         }
+        self.end_unasked(&changed, now);
         self.schedule_egress(now);
         revision
     }
@@ -262,7 +261,9 @@ impl Stack {
         let judged = egress.on_flow(holder, key.protocol, key.remote, reached, now);
         let verify = match judged.verdict {
             FlowVerdict::Refuse(_) => return false,
-            FlowVerdict::Pass { .. } if is_resolver => return true,
+            // What was asked about, or would be now, goes on.
+            FlowVerdict::Hold | FlowVerdict::Named { .. } => return true,
+            FlowVerdict::Pass { .. } if is_resolver || flow.is_asking() => return true,
             FlowVerdict::Resolver => return is_resolver,
             FlowVerdict::Pass { verify } => verify,
         };
@@ -291,13 +292,8 @@ impl Stack {
             self.close_flow(id, Ending::Revoked, now);
             return;
         };
-        if let Some(syn) = flow.take_syn() {
-            let mac = flow.guest().mac;
-            let prohibited = IcmpError::AdministrativelyProhibited;
-            let told = self.outbox.push_error(prohibited, &syn.headers, mac);
-            self.note(told);
-            self.note_discard(DiscardReason::EgressDenied);
-            self.refuse_flow(id, Refusal::Egress(Cause::Revoked));
+        if flow.is_connecting() {
+            self.refuse_syn(id, Cause::Revoked);
             return;
         }
         flow.revoke(&mut self.engine, now);

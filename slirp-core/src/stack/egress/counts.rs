@@ -27,7 +27,8 @@ impl Egress {
     pub(super) fn count(&mut self, holder: Holder, protocol: Protocol, judged: Judged) {
         let is_counted = match judged.verdict {
             FlowVerdict::Pass { .. } | FlowVerdict::Refuse(_) => true,
-            FlowVerdict::Resolver => false,
+            // What waits is counted when it is decided.
+            FlowVerdict::Resolver | FlowVerdict::Hold | FlowVerdict::Named { .. } => false,
         };
         if is_counted && let Some(guest) = self.guests.get_mut(&holder) {
             guest.counted.verdicts.count(judged.action, judged.cause, protocol);

@@ -32,10 +32,15 @@ impl Stack {
         let is_enforced = !judge.is_audit();
         let is_told = meta.is_told && self.events.has_listener();
         let known = is_told.then(|| flow.claim().cloned()).flatten();
+        let wanted = meta.passed.as_deref().and_then(|passed| passed.name.as_ref());
         // What was asked about last, and the rule that decided.
         let mut asked = None;
         let mut claim = |claim: Option<&Name>| {
-            let judged = judge.on_claim(claim, reached, now);
+            let judged = match wanted {
+                None => judge.on_claim(claim, reached, now),
+                Some(name) if claim == Some(name) => Ok(None),
+                Some(_) => Err(Cause::Name.into()),
+            };
             if is_told {
                 let rule = judged.as_ref().map_or_else(|denial| denial.rule, |&rule| rule);
                 asked = Some((claim.cloned(), rule));

@@ -23,9 +23,11 @@
 //! A flow holds the names that lead to its destination in use: a connection for as long as it
 //! exists, a mapping those of the destination that it was let through to last.
 
+mod asking;
 mod changes;
 mod counts;
 mod first_bytes;
+mod release;
 mod room;
 mod views;
 
@@ -37,12 +39,12 @@ use super::Stack;
 use crate::config::StackConfig;
 use crate::discard::DiscardReason;
 use crate::egress::{
-    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Judged, Verification,
+    Action, Cause, EgressPolicy, FlowVerdict, Judge, JudgeConfig, Judged, Prefix, Verification,
 };
 use crate::event::{FlowId, Origin};
 use crate::flow::Flow;
 use crate::flow::table::{Entry, Meta, Passed};
-use crate::journal::{Ends, Judgement, NAMES_TOLD, Refusal};
+use crate::journal::{Ends, Judgement, NAMES_TOLD, QuestionEnding, Refusal};
 use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::nat::{Opener, as_seen_by_guest};
@@ -54,8 +56,11 @@ use crate::stats::PolicyStats;
 use crate::time::Instant;
 use crate::timer::TimerOwner;
 use crate::wire::icmp::IcmpError;
+use asking::Asking;
+pub(super) use asking::{Approvers, Wait};
 use changes::Review;
 pub use changes::{EgressState, Established, Revision};
+use release::Releases;
 
 /// Refused datagrams and echo requests that a guest is told of in [`TOLD_WITHIN`] (arbitrary: a
 /// program needs one, and a flood of errors helps nobody). Refused connections are always told of.
@@ -95,6 +100,13 @@ pub(super) struct Clearance {
     judgement: Option<Box<Judgement>>,
 }
 
+impl Clearance {
+    /// Where it goes, on the host's side.
+    pub(super) const fn reached(&self) -> SocketAddr {
+        self.reached
+    }
+}
+
 /// See the [module](self).
 pub(super) struct Egress {
     /// The instance's.
@@ -113,21 +125,36 @@ pub(super) struct Egress {
     is_unaudited: bool,
     /// Flows that the last policy change has cut.
     cut: u64,
+    asking: Asking,
+    releases: Releases,
+}
+
+/// What becomes of what a guest begins, if it is not refused.
+pub(super) enum Way {
+    /// It goes there.
+    Host(Clearance),
+    /// It is led to the DNS service.
+    Resolver,
+    /// It has to wait: a connection holds its SYN, a datagram is dropped.
+    Wait(Wait),
 }
 
 impl Egress {
     pub(super) fn new(config: &StackConfig) -> Self {
-        let cap = JudgeConfig::default().bindings_cap;
+        let JudgeConfig { bindings_cap, placeholders_cap, .. } = JudgeConfig::default();
+        let part = |cap: usize| if config.is_shared { cap / PARTS } else { cap };
         let known = JudgeConfig {
             has_resolver: config.policy.dns_service,
             gateways: gateways(&config.plan),
-            bindings_cap: if config.is_shared { cap / PARTS } else { cap },
+            bindings_cap: part(bindings_cap),
+            placeholders_cap: part(placeholders_cap),
+            taken: taken(&config.plan),
             seed: 0,
         };
         Self {
             policy: config.egress.clone(),
             known,
-            bindings_cap: cap,
+            bindings_cap,
             rng: Rng::new(config.seed ^ OWN_SEED),
             guests: BTreeMap::new(),
             gone: Box::default(),
@@ -135,6 +162,8 @@ impl Egress {
             review: Review::default(),
             is_unaudited: false,
             cut: 0,
+            asking: Asking::default(),
+            releases: Releases::default(),
         }
     }
 
@@ -178,11 +207,18 @@ impl Egress {
 
     /// A verdict, or the refusal of what could not be written down.
     fn audited(&self, judged: Judged) -> Judged {
-        if !self.is_unaudited || !matches!(judged.verdict, FlowVerdict::Pass { .. }) {
-            return judged;
+        match judged.verdict {
+            FlowVerdict::Pass { .. } | FlowVerdict::Named { .. } | FlowVerdict::Hold
+                if self.is_unaudited =>
+            {
+                Judged::refusal(Cause::NoAudit)
+            }
+            FlowVerdict::Pass { .. }
+            | FlowVerdict::Named { .. }
+            | FlowVerdict::Resolver
+            | FlowVerdict::Hold
+            | FlowVerdict::Refuse(_) => judged,
         }
-        let cause = Cause::NoAudit;
-        Judged { verdict: FlowVerdict::Refuse(cause), action: Action::Deny, cause, rule: None }
     }
 
     /// A verdict as a listener hears it; `None` if the rule that decided is not to be logged.
@@ -241,7 +277,8 @@ impl Egress {
             }
             None => {
                 judge.on_opened(reached, now);
-                meta.passed = Some(Box::new(Passed { reached, revision: judge.revision() }));
+                let revision = judge.revision();
+                meta.passed = Some(Box::new(Passed { reached, revision, name: None }));
             }
         }
     }
@@ -284,13 +321,15 @@ impl Stack {
     /// Has the egress policy looked at when it wants to be.
     pub(super) fn schedule_egress(&mut self, now: Instant) {
         if let Some(egress) = &self.egress {
-            self.schedule.ask(TimerOwner::Egress, egress.poll_timeout(now));
+            let at = egress.poll_timeout(now).into_iter().chain(self.alone_until()).min();
+            self.schedule.ask(TimerOwner::Egress, at);
         }
     }
 
     /// Time has come for the egress policy.
     pub(super) fn on_egress_timer(&mut self, now: Instant) {
         self.review(now);
+        self.end_due_questions(now);
         if let Some(egress) = &mut self.egress {
             for guest in egress.guests.values_mut() {
                 if guest.judge.poll_timeout().is_some_and(|at| at <= now) {
@@ -302,48 +341,68 @@ impl Stack {
     }
 
     /// Forgets the judge of a member that has gone.
-    pub(super) fn forget_judge(&mut self, member: MemberId) {
-        if let Some(egress) = &mut self.egress {
-            egress.forget(member);
-            egress.review.guests.remove(&Some(member));
-        }
+    pub(super) fn forget_judge(&mut self, member: MemberId, now: Instant) {
+        let Some(egress) = &mut self.egress else { return };
+        egress.review.guests.remove(&Some(member));
+        let judge = egress.guests.get_mut(&Some(member)).map(|guest| &mut guest.judge);
+        let questions = judge.map_or(Vec::new(), Judge::take_questions);
+        egress.forget(member);
+        self.end_questions(Some(member), questions, &QuestionEnding::MemberLeft, now);
     }
 
     /// Judges what a guest begins, which policy sends to `reached`: the first segment of a
-    /// connection, a datagram or an echo request. `None` leads it to the DNS service.
+    /// connection, a datagram or an echo request.
     ///
     /// # Errors
     /// [`DiscardReason::EgressDenied`]; the guest has been told.
     pub(super) fn judge(
         &mut self,
         ends: Ends,
-        reached: SocketAddr,
+        mut reached: SocketAddr,
         packet: &[u8],
         mac: MacAddr,
         now: Instant,
-    ) -> Result<Option<Clearance>, DiscardReason> {
+    ) -> Result<Way, DiscardReason> {
         let holder = self.admission.holder(ends.guest.ip());
         let passed = Clearance { reached, verify: Verification::None, judgement: None };
-        let Some(egress) = &mut self.egress else { return Ok(Some(passed)) };
+        let Some(egress) = &mut self.egress else { return Ok(Way::Host(passed)) };
         if let Some(entry) = self.flows.mapping(ends.protocol, ends.guest)
             && egress.has_passed(holder, &entry.meta, reached)
         {
-            return Ok(Some(passed));
+            return Ok(Way::Host(passed));
         }
         let judged = egress.on_flow(holder, ends.protocol, ends.remote, reached, now);
-        let judged = egress.audited(judged);
-        egress.count(holder, ends.protocol, judged);
-        let judgement = (self.events.has_listener() && judged.verdict != FlowVerdict::Resolver)
-            .then(|| egress.judgement(holder, ends, reached, judged, false))
-            .flatten();
+        let mut judged = egress.audited(judged);
         match judged.verdict {
-            FlowVerdict::Pass { verify } => Ok(Some(Clearance { reached, verify, judgement })),
-            FlowVerdict::Resolver => Ok(None),
+            FlowVerdict::Resolver => return Ok(Way::Resolver),
+            FlowVerdict::Hold => match self.ask(holder, ends, reached, judged.rule, now) {
+                Ok(question) => return Ok(Way::Wait(Wait::Decision(question))),
+                Err(cause) => judged = judged.refused(cause),
+            },
+            FlowVerdict::Named { .. } if ends.protocol == Protocol::Tcp => {
+                return Ok(Way::Wait(Wait::Lookup));
+            }
+            FlowVerdict::Named { verify } => match self.datagram_target(holder, reached, now) {
+                Ok(Some(to)) => {
+                    judged.verdict = FlowVerdict::Pass { verify };
+                    reached = to;
+                }
+                Ok(None) => return Ok(Way::Wait(Wait::Lookup)),
+                Err(cause) => judged = judged.refused(cause),
+            },
+            FlowVerdict::Pass { .. } | FlowVerdict::Refuse(_) => {}
+        }
+        let judgement = self.judgement(holder, ends, reached, judged);
+        match judged.verdict {
+            FlowVerdict::Pass { verify } => Ok(Way::Host(Clearance { reached, verify, judgement })),
+            FlowVerdict::Resolver | FlowVerdict::Named { .. } | FlowVerdict::Hold => {
+                Ok(Way::Resolver)
+            }
             FlowVerdict::Refuse(cause) => {
                 self.events.judged(None, judgement);
-                let is_told = match ends.protocol {
-                    Protocol::Tcp => true,
-                    Protocol::Udp | Protocol::Echo => egress.may_tell(holder, now),
+                let is_told = match (ends.protocol, &mut self.egress) {
+                    (Protocol::Tcp, _) | (_, None) => true,
+                    (Protocol::Udp | Protocol::Echo, Some(egress)) => egress.may_tell(holder, now),
                 };
                 self.events.refused(ends, Refusal::Egress(cause));
                 if is_told {
@@ -354,6 +413,20 @@ impl Stack {
                 Err(DiscardReason::EgressDenied)
             }
         }
+    }
+
+    /// Counts a verdict about what a guest begins, and returns it as a listener is to hear it.
+    fn judgement(
+        &mut self,
+        holder: Holder,
+        ends: Ends,
+        reached: SocketAddr,
+        judged: Judged,
+    ) -> Option<Box<Judgement>> {
+        let egress = self.egress.as_mut()?;
+        egress.count(holder, ends.protocol, judged);
+        let is_heard = self.events.has_listener();
+        is_heard.then(|| egress.judgement(holder, ends, reached, judged, false)).flatten()
     }
 
     /// Notes that a flow was let through. What its guest sends is watched if the clearance says so.
@@ -392,11 +465,17 @@ impl Stack {
             Flow::Tcp(_) | Flow::Echo(_) | Flow::InboundUdp(_) => remote,
         };
         let holder = meta.permit.holder;
-        egress.has_passed(holder, meta, remote)
-            || matches!(
-                egress.on_flow(holder, meta.key.protocol, seen, remote, now).verdict,
-                FlowVerdict::Pass { .. }
-            )
+        if egress.has_passed(holder, meta, remote) {
+            return true;
+        }
+        // The guest may know the remote by a placeholder.
+        let judge = egress.judge(holder);
+        let is_named = judge.is_some_and(|judge| judge.placeholder_name(seen.ip()).is_some());
+        let reached = if is_named { seen } else { remote };
+        matches!(
+            egress.on_flow(holder, meta.key.protocol, seen, reached, now).verdict,
+            FlowVerdict::Pass { .. } | FlowVerdict::Named { .. }
+        )
     }
 
     /// Judges a remote that is about to use a published port to reach `guest`. What answers a
@@ -445,6 +524,14 @@ impl Egress {
         judge.on_closed(passed.reached, now);
         judge.poll_timeout()
     }
+}
+
+/// The IPv4 addresses that mean something to the guest: its network, and others.
+fn taken(plan: &AddressPlan) -> Vec<Prefix> {
+    let Some(ipv4) = plan.ipv4() else { return Vec::new() };
+    let network = Prefix { address: ipv4.network().into(), len: ipv4.prefix_len };
+    let others = ipv4.list().map(|(address, _)| Prefix { address: address.into(), len: 32 });
+    core::iter::once(network).chain(others).collect()
 }
 
 /// The guest's IPv4 and IPv6 address for the host's loopback.

@@ -69,6 +69,8 @@ fn endings(ladder: &mut Ladder) -> Vec<Ending> {
         | Event::PolicySet { .. }
         | Event::ManyNames { .. }
         | Event::Verified { .. }
+        | Event::QuestionOpened(_)
+        | Event::QuestionEnded { .. }
         | Event::Discarded { .. } => None,
     };
     events(ladder).into_iter().filter_map(closed).collect()

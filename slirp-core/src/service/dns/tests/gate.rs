@@ -80,13 +80,45 @@ fn names_of_rules_are_asked_for_and_those_above_have_no_records() {
         ("corp.example", Some(0)),
         ("example", Some(0)),
         ("", Some(0)),
-        // Nobody can decide yet.
-        ("api.example", Some(3)),
     ] {
         for kind in [A, 28, TXT] {
             assert_eq!(guest.code(name, kind), code, "{name} {kind}");
         }
     }
+}
+
+#[test]
+fn name_that_is_asked_about_has_an_address_that_stands_for_it() {
+    let mut guest = Guest::new(POLICY);
+    for spelling in ["api.example", "API.Example", "api.example"] {
+        let query = question(&wire(spelling), A);
+        let Fate::Answered(answer, lookup) = guest.ask(&query) else { panic!("asked") };
+        assert_eq!((answer[3] & 15, lookup), (0, Lookup::Placeholder));
+        let (echoed, record) = answer[12..].split_at(query.len() - 12);
+        assert_eq!(echoed, &query[12..], "in the guest's spelling");
+        assert_eq!(record[..12], [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        assert_eq!(record[12..], [198, 19, 192, 1]);
+    }
+    for (kind, code) in [(28, 0), (64, 0), (65, 0), (TXT, 3), (15, 3), (255, 4)] {
+        assert_eq!(guest.code("api.example", kind), Some(code), "{kind}");
+    }
+    // Above it nothing is known.
+    let mut guest = Guest::new("ask any\ndeny evil.example\nset placeholder 100.127.0.0/30");
+    assert_eq!(guest.code("evil.example", A), Some(3));
+    for number in 0..20 {
+        let name = format!("n{number}.example");
+        let Fate::Answered(answer, lookup) = guest.ask(&question(&wire(&name), A)) else {
+            panic!("asked")
+        };
+        let last = answer.last().copied();
+        assert_eq!((lookup, last), (Lookup::Placeholder, Some(1 + number % 2)));
+    }
+    // A name that no rule can be about gets none.
+    let odd = [b"\x03a b\x07example\0".as_slice(), &[0, 1, 0, 1]].concat();
+    let Fate::Answered(answer, _) = guest.ask(&[&question(&[], A)[..12], &odd].concat()) else {
+        panic!("asked")
+    };
+    assert_eq!(answer[3] & 15, 3);
 }
 
 #[test]
@@ -117,7 +149,7 @@ fn name_is_asked_for_where_a_rule_needs_all_names() {
     assert_eq!(guest.code("www.evil.example", A), Some(3));
     let mut guest = Guest::new("ask any\nallow index.example");
     assert_eq!(guest.code("index.example", A), None);
-    assert_eq!(guest.code("other.example", A), Some(3));
+    assert_eq!(guest.code("other.example", TXT), Some(3));
     let mut guest = Guest::new("");
     assert_eq!(guest.code("index.example", A), Some(3));
 }

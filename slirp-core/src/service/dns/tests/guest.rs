@@ -109,7 +109,9 @@ impl Guest {
         match self.judge.on_flow(Protocol::Tcp, to, to, now).verdict {
             FlowVerdict::Pass { .. } => Ok(()),
             FlowVerdict::Refuse(cause) => Err(cause),
-            FlowVerdict::Resolver => panic!("{to} is no resolver"),
+            other @ (FlowVerdict::Named { .. } | FlowVerdict::Hold | FlowVerdict::Resolver) => {
+                panic!("{other:?}")
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! `first_bytes`, members of a shared network in `members`, changes of the policy in `changes`, and
 //! what a listener hears in `told`.
 
+mod ask;
 mod changes;
 mod first_bytes;
 mod members;
@@ -136,6 +137,8 @@ fn refusals(ladder: &mut Ladder) -> Vec<(Ends, Refusal)> {
             | Event::PolicySet { .. }
             | Event::ManyNames { .. }
             | Event::Verified { .. }
+            | Event::QuestionOpened(_)
+            | Event::QuestionEnded { .. }
             | Event::Discarded { .. } => None,
         })
         .collect()

@@ -49,7 +49,9 @@ fn line(event: Event) -> Option<String> {
             format!("{} asked: {}{would}", guest.unwrap(), lookup.as_str())
         }
         Event::ManyNames { rule, pattern, count, .. } => format!("{rule} {pattern:?} {count}"),
-        Event::Opened { .. }
+        Event::QuestionOpened(_)
+        | Event::QuestionEnded { .. }
+        | Event::Opened { .. }
         | Event::Connected { .. }
         | Event::Refused { .. }
         | Event::Unsent { .. }
