@@ -57,6 +57,8 @@ crate::words::words! {
     EgressAsked => "egress_asked",
     /// The egress policy forbids what the first bytes of a connection say, or they cannot be read.
     EgressUnverified => "egress_unverified",
+    /// A datagram was to wait for its part of a limited rate, and there was no room or no time.
+    RateExceeded => "rate_exceeded",
     /// The destination can never be relayed (multicast, broadcast, unspecified).
     DestinationUnroutable => "destination_unroutable",
     /// A service that does not exist on a virtual address.

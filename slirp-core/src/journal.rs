@@ -25,6 +25,7 @@ use crate::egress::{
 use crate::event::{DnsQueryId, FlowId, ForwardId, HostError, QueryOrigin};
 use crate::member::MemberId;
 use crate::policy::Protocol;
+use crate::rates::RateDirection;
 use crate::traffic::Traffic;
 
 /// How much a stack tells.
@@ -193,6 +194,14 @@ pub enum Event {
         would: Option<Action>,
         /// How long that took.
         after: Duration,
+    },
+    /// A limit of a guest's rate has begun to make its traffic wait, after a second or more in which
+    /// it did not.
+    RateLimited {
+        /// The member of a shared network that is limited.
+        member: Option<MemberId>,
+        /// Which way.
+        direction: RateDirection,
     },
     /// A packet or datagram was discarded. Told with [`Detail::Discards`] alone.
     Discarded {

@@ -25,7 +25,8 @@
 //!    `handle_*` for what the host's sockets reported
 //! 2. [`handle_timeout`](stack::Stack::handle_timeout) when
 //!    [`poll_timeout`](stack::Stack::poll_timeout) is due
-//! 3. [`poll_action`](stack::Stack::poll_action): connect, close, ask a resolver
+//! 3. [`poll_action`](stack::Stack::poll_action): connect, close, ask a resolver; where rates are
+//!    limited, [`poll_datagram`](stack::Stack::poll_datagram): datagrams that had to wait
 //! 4. [`poll_ready`](stack::Stack::poll_ready) names a flow: [`pump`](stack::Stack::pump) it with
 //!    its host socket, and send what [`poll_frame`](stack::Stack::poll_frame) has for the guest
 //! 5. wait for frames, sockets or the deadline
@@ -188,6 +189,7 @@ mod rng;
 #[cfg(feature = "host")]
 pub mod sandbox;
 mod service;
+mod shaper;
 mod share;
 pub mod stack;
 pub mod stats;
@@ -206,7 +208,7 @@ pub use flow::{FlowState, FlowSummary, HostStream, Transfer};
 #[cfg(feature = "host")]
 pub use host::{dns, link};
 pub use mac::MacAddr;
-pub use rates::{Rate, Rates};
+pub use rates::{Rate, RateDirection, Rates};
 pub use traffic::Traffic;
 
 /// The program in README.md compiles.

@@ -19,7 +19,7 @@ const STALE_CAP: usize = 1024;
 /// Hints, and places of live hints, for which memory is kept (arbitrary: 192 KiB together).
 const KEPT: usize = 4096;
 /// Owners that are no flows.
-const SERVICES: usize = 6;
+const SERVICES: usize = 7;
 
 /// Who asked to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +40,8 @@ pub enum TimerOwner {
     /// The egress policy: addresses that the DNS has tied to names, and flows that are to be judged
     /// anew.
     Egress,
+    /// The shaper: a flow that waits for its part of a limited rate.
+    Shaper,
 }
 
 impl TimerOwner {
@@ -52,6 +54,7 @@ impl TimerOwner {
             Self::RouterAdvertisement => 3,
             Self::Engine => 4,
             Self::Egress => 5,
+            Self::Shaper => 6,
             // Lossless: there are no 16-bit platforms with TAP devices.
             Self::Flow(id) => SERVICES + id.index as usize,
         }

@@ -18,6 +18,7 @@ pub(crate) mod udp;
 
 pub use state::FlowState;
 pub use summary::{FlowSummary, JudgedFlow};
+pub(crate) use transfer::{Allowance, Wants};
 pub use transfer::{HostStream, Transfer};
 
 use core::net::SocketAddr;

@@ -69,12 +69,13 @@ use self::keep_alive::KeepAlive;
 use super::GuestSide;
 use super::eager::FirstSpeaker;
 use super::state::FlowState;
-use super::transfer::HostStream;
+use super::transfer::{Allowance, HostStream, Wants};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::egress::Name;
 use crate::journal::Ending;
 use crate::mac::MacAddr;
+use crate::shaper::Segments;
 use crate::tcp::{Engine, LinkAddresses, Parked, Segment, Syn};
 use crate::time::Instant;
 use crate::traffic::Traffic;
@@ -371,7 +372,18 @@ impl TcpFlow {
         outcome
     }
 
-    /// Moves bytes between the guest's rings and its host; `traffic` counts them.
+    /// What its payload takes as IP packets. Before both sides are there it has none to move.
+    pub(crate) fn segments(&self) -> Segments {
+        let mss = match &self.state {
+            State::Awake(awake) => awake.connection.guest_mss(),
+            State::Parked(parked) => parked.mss(),
+            State::Connecting(_) | State::Locating { .. } | State::Broken(_) => 1,
+        };
+        Segments::new(mss, self.guest.address.is_ipv4())
+    }
+
+    /// Moves bytes between the guest's rings and its host, as many as `allowance` says; `traffic`
+    /// counts them. Returns whether it would have moved more.
     ///
     /// # Errors
     /// Why the connection is dead now.
@@ -380,11 +392,12 @@ impl TcpFlow {
         host: &mut impl HostStream,
         engine: &mut Engine,
         traffic: &mut Traffic,
+        allowance: Allowance,
         now: Instant,
-    ) -> Result<(), DiscardReason> {
+    ) -> Result<Wants, DiscardReason> {
         self.wake(engine, now);
         let State::Awake(awake) = &mut self.state else {
-            return Ok(());
+            return Ok(Wants::default());
         };
         let limit = self.gate.as_deref().map_or(usize::MAX, Gate::limit);
         let mut turn = Turn {
@@ -395,6 +408,8 @@ impl TcpFlow {
             keep_alive: &mut self.keep_alive,
             is_late: now >= self.opened_at + ACK_HOLD,
             limit,
+            allowance,
+            wants: Wants::default(),
             now,
             moved: 0,
         };
@@ -405,7 +420,7 @@ impl TcpFlow {
         if turn.moved > 0 {
             self.active_at = now;
         }
-        outcome
+        outcome.map(|()| turn.wants)
     }
 
     /// Where the next frame to the guest lies.

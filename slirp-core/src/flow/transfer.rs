@@ -28,6 +28,11 @@ pub trait HostStream {
     fn keep_alive(&mut self, idle_for: Duration) {
         let _ = idle_for;
     }
+    /// Whether [`recv`](Self::recv) may find something. Asked where a limit of the rate keeps it
+    /// from being called; `true` by default, which costs a call in vain now and then.
+    fn has_input(&self) -> bool {
+        true
+    }
 }
 
 /// What came of one transfer.
@@ -41,6 +46,24 @@ pub enum Transfer {
     Ended,
     /// The connection is broken, and there is nothing more to receive if this was said of that.
     Failed,
+}
+
+/// How many bytes of payload a flow may move in one turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Allowance {
+    pub(crate) from_guest: usize,
+    pub(crate) to_guest: usize,
+}
+
+impl Allowance {
+    pub(crate) const UNLIMITED: Self = Self { from_guest: usize::MAX, to_guest: usize::MAX };
+}
+
+/// Whether a flow would have moved more if its [`Allowance`] had been larger.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Wants {
+    pub(crate) from_guest: bool,
+    pub(crate) to_guest: bool,
 }
 
 /// Gives the host what the guest has sent, up to `limit` bytes and as far as the host takes it.

@@ -6,6 +6,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
+use std::borrow::Cow;
 
 use smoltcp::wire::IpProtocol;
 
@@ -51,10 +52,34 @@ struct Lent {
     envelope: Envelope,
 }
 
-enum LentKind {
+/// What is to be done with a datagram for the host.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LentKind {
     Udp { guest: SocketAddr, remote: SocketAddr, segment_len: Option<u16> },
     InboundUdp { origin: Origin, segment_len: Option<u16> },
     Echo { remote: IpAddr, ident: u16, sequence: u16 },
+}
+
+impl LentKind {
+    /// Lends `payload` to the host.
+    pub(super) const fn lend<'a>(
+        self,
+        flow: FlowId,
+        payload: &'a [u8],
+        envelope: Envelope,
+    ) -> Datagram<'a> {
+        match self {
+            Self::Udp { guest, remote, segment_len } => {
+                Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
+            }
+            Self::InboundUdp { origin, segment_len } => {
+                Datagram::InboundUdp { flow, origin, payload, segment_len, envelope }
+            }
+            Self::Echo { remote, ident, sequence } => {
+                Datagram::Echo { flow, remote, ident, sequence, payload, envelope }
+            }
+        }
+    }
 }
 
 /// Where a packet lies.
@@ -132,21 +157,22 @@ impl Stack {
             Ok(None) => None,
             Ok(Some(lent)) => {
                 let Lent { flow, kind, carrier, payload, envelope } = lent;
+                if self.shaping.is_some() {
+                    let payload = match carrier {
+                        Carrier::Frame => Cow::Borrowed(&frame[payload.clone()]),
+                        Carrier::Reassembled => {
+                            Cow::Owned(self.reassembly.kept()[payload.clone()].to_vec())
+                        }
+                    };
+                    if !self.admits_datagram(flow, kind, &payload, envelope, now) {
+                        return None;
+                    }
+                }
                 let payload = match carrier {
                     Carrier::Frame => &frame[payload],
                     Carrier::Reassembled => &self.reassembly.kept()[payload],
                 };
-                Some(match kind {
-                    LentKind::Udp { guest, remote, segment_len } => {
-                        Datagram::Udp { flow, guest, remote, payload, segment_len, envelope }
-                    }
-                    LentKind::InboundUdp { origin, segment_len } => {
-                        Datagram::InboundUdp { flow, origin, payload, segment_len, envelope }
-                    }
-                    LentKind::Echo { remote, ident, sequence } => {
-                        Datagram::Echo { flow, remote, ident, sequence, payload, envelope }
-                    }
-                })
+                Some(kind.lend(flow, payload, envelope))
             }
             Err(reason) => {
                 let at = if self.config.offload.vnet_header { VNET_HEADER_LEN } else { 0 };

@@ -11,8 +11,8 @@ use super::dns::Want;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{DatagramError, DnsQueryId, FlowId, HostError, QueryOrigin};
-use crate::flow::Flow;
 use crate::flow::table::Entry;
+use crate::flow::{Allowance, Flow};
 use crate::journal::{Ending, Event, Refusal};
 use crate::mac::MacAddr;
 use crate::nat;
@@ -117,6 +117,9 @@ impl Stack {
             segment_len,
             traffic_class,
         };
+        if self.shaping.is_some() && !self.admits_udp(id, udp, now) {
+            return;
+        }
         let sent = self.outbox.push_udp(udp);
         self.note(sent);
     }
@@ -239,8 +242,11 @@ impl Stack {
         let (to, ident) = (guest.address.ip(), guest.address.port());
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
         let mut packet = Vec::new();
-        let outcome = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit)
-            .and_then(|()| self.outbox.push_packet(&packet, guest.mac));
+        let emitted = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit);
+        if self.shaping.is_some() && emitted.is_ok() && !self.admits_reply(id, &packet, now) {
+            return;
+        }
+        let outcome = emitted.and_then(|()| self.outbox.push_packet(&packet, guest.mac));
         self.note(outcome);
     }
 
@@ -337,8 +343,9 @@ impl Stack {
             return;
         };
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
-            let pumped = flow.pump(stream, &mut self.engine, &mut meta.traffic, now);
-            self.note(pumped);
+            let (traffic, all) = (&mut meta.traffic, Allowance::UNLIMITED);
+            let pumped = flow.pump(stream, &mut self.engine, traffic, all, now);
+            self.note(pumped.map(|_| ()));
         }
         let egress = &mut self.egress;
         let stats = &mut self.stats;

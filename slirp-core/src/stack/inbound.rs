@@ -209,6 +209,9 @@ impl Stack {
             segment_len,
             traffic_class,
         };
+        if self.shaping.is_some() && !self.admits_udp(id, udp, now) {
+            return Ok(());
+        }
         if side.mac != MacAddr::default() {
             return self.outbox.push_udp(udp);
         }

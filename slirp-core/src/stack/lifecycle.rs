@@ -106,6 +106,9 @@ impl Stack {
         }
         debug_assert!(self.flows.len() > 0 || !self.engine.is_in_use(), "rings are given back");
         self.dns.forget(id);
+        if self.shaping.is_some() {
+            self.forget_shaped(id, entry.meta.permit.holder, used_at);
+        }
         self.stats.flows = self.flows.len() as u64;
         self.actions.push_back(HostAction::Close { flow: id, reset: reset && is_tcp });
     }
@@ -213,6 +216,7 @@ impl Stack {
         self.dns.remove_member(id);
         self.forget_guest(released, now);
         self.forget_judge(id, now);
+        self.forget_rates(id);
         self.admission.unassign(id);
         self.engine.handle_member_removed(id);
     }

@@ -14,6 +14,7 @@
 //! | `LinkServices` | ARP to TFTP, and the place of every guest address; owns no flow |
 //! | `DnsRelay` | queries in flight and connections to the DNS service; owns no flow |
 //! | `Reassembly` | fragments of the guest |
+//! | `Shaping` | the limits of rates, if there are any, and the datagrams that wait for them |
 //! | `Egress` | the egress policy in force, if there is one: who judges which guest |
 //! | `Events` | what a listener is told, if there is one |
 //! | `EagerRemotes` | which remotes wait for the guest to speak first |
@@ -36,7 +37,9 @@
 //!    sockets reported, and [`wake_flow`](Stack::wake_flow) for TCP sockets that became readable or
 //!    writable.
 //! 2. [`handle_timeout`](Stack::handle_timeout), when [`poll_timeout`](Stack::poll_timeout) is due.
-//! 3. [`poll_action`](Stack::poll_action) until there is none.
+//! 3. [`poll_action`](Stack::poll_action) until there is none, and
+//!    [`poll_datagram`](Stack::poll_datagram), which lends datagrams of the guest that had to wait
+//!    for its [`Rates`](crate::Rates).
 //! 4. [`poll_ready`](Stack::poll_ready) until there is none; each flow that it names is given to
 //!    [`pump`](Stack::pump) with its host socket, and then [`poll_frame`](Stack::poll_frame) is
 //!    called until there is none.
@@ -77,6 +80,7 @@ mod inbound;
 mod lifecycle;
 mod link;
 mod outbox;
+mod rates;
 mod reassembly;
 mod snapshot;
 mod tcp_from_guest;
@@ -89,7 +93,7 @@ use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::eager::EagerRemotes;
 use crate::flow::table::FlowTable;
-use crate::flow::{FlowSummary, HostStream};
+use crate::flow::{Allowance, FlowSummary, HostStream};
 use crate::journal::{Detail, PacketEnds, Report};
 use crate::policy::Protocol;
 use crate::rng::Rng;
@@ -106,6 +110,7 @@ pub use egress::{EgressState, Established, Revision};
 use events::Events;
 use link::LinkServices;
 use outbox::Outbox;
+use rates::Shaping;
 use reassembly::Reassembly;
 use turns::Turns;
 
@@ -125,6 +130,7 @@ pub struct Stack {
     dns: DnsRelay,
     egress: Option<Box<Egress>>,
     approvers: Approvers,
+    shaping: Option<Box<Shaping>>,
     reassembly: Reassembly,
     eager_remotes: EagerRemotes,
 }
@@ -157,6 +163,7 @@ impl Stack {
             dns: DnsRelay::new(&config),
             egress: config.egress.is_some().then(|| Box::new(Egress::new(&config))),
             approvers: Approvers::default(),
+            shaping: Shaping::new(config.rates),
             reassembly: Reassembly::new(&config),
             eager_remotes: EagerRemotes::new(rng.next_u64()),
             config,
@@ -254,9 +261,13 @@ impl Stack {
         if self.egress.is_some() && !self.verify(id, now) {
             return;
         }
+        let mut allowance = Allowance::UNLIMITED;
+        if self.shaping.is_some() {
+            allowance = self.allowance(id, now);
+        }
         if let Some((meta, flow)) = self.flows.tcp_mut(id) {
             let before = meta.traffic;
-            let pumped = flow.pump(host, &mut self.engine, &mut meta.traffic, now);
+            let pumped = flow.pump(host, &mut self.engine, &mut meta.traffic, allowance, now);
             self.stats.traffic[Protocol::Tcp].add_growth(before, meta.traffic);
             if self.egress.is_some() && flow.has_unseen() {
                 self.turns.wake(meta);
@@ -264,7 +275,10 @@ impl Stack {
             if let Some(is_eager) = flow.first_speaker.take_report() {
                 self.eager_remotes.note(meta.key.remote, is_eager);
             }
-            self.note(pumped);
+            self.note(pumped.map(|_| ()));
+            if self.shaping.is_some() {
+                self.note_pumped(id, before, pumped.unwrap_or_default(), now);
+            }
         }
     }
 
@@ -293,12 +307,18 @@ impl Stack {
         }
         self.turns.end();
         self.settle(id, now);
+        if self.shaping.is_some() {
+            self.end_shaped_turn(id, now);
+        }
         None
     }
 
     /// Whether a turn now would find something to do.
     pub fn has_work(&self) -> bool {
-        self.turns.has_work() || !self.actions.is_empty() || self.outbox.has_next()
+        self.turns.has_work()
+            || !self.actions.is_empty()
+            || self.outbox.has_next()
+            || self.shaping.as_ref().is_some_and(|shaping| shaping.has_datagrams())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, and for which owner.
@@ -340,6 +360,7 @@ impl Stack {
                     self.schedule.ask(owner, self.engine.poll_timeout());
                 }
                 TimerOwner::Egress => self.on_egress_timer(now),
+                TimerOwner::Shaper => self.on_shaper_timer(now),
             }
         }
         self.schedule.tidy();

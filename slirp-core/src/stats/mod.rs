@@ -87,6 +87,16 @@ counters! {
     echo_opened,
     /// DNS queries that were passed on.
     dns_queries,
+    /// Datagrams and echo replies that did not get to a guest because of its limit.
+    rate_dropped_to_guest,
+    /// Datagrams and echo requests of a guest that did not leave because of its limit.
+    rate_dropped_from_guest,
+    /// Microseconds in which something had to wait for a guest's limit on what it receives; of
+    /// several guests, the sum.
+    rate_limited_micros_to_guest,
+    /// Microseconds in which something had to wait for a guest's limit on what it sends; of several
+    /// guests, the sum.
+    rate_limited_micros_from_guest,
     /// Flows that exist at this moment.
     flows,
     /// Frames from member to member of a shared network.

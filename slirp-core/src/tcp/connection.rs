@@ -91,6 +91,11 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
+    /// The guest's MSS in bytes.
+    pub(crate) const fn mss(&self) -> u16 {
+        self.guest_mss
+    }
+
     /// A SYN without an MSS option means the default MSS; waking must not raise it.
     pub(super) fn engine_mss_cap(&self) -> u16 {
         if self.options.mss.is_some() { u16::MAX } else { self.guest_mss }

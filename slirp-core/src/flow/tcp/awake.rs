@@ -8,7 +8,9 @@ use super::keep_alive::KeepAlive;
 use crate::discard::DiscardReason;
 use crate::flow::eager::FirstSpeaker;
 use crate::flow::question::Question;
-use crate::flow::transfer::{HostStream, Transfer, drain_to_host, fill_from_host};
+use crate::flow::transfer::{
+    Allowance, HostStream, Transfer, Wants, drain_to_host, fill_from_host,
+};
 use crate::journal::Ending;
 use crate::tcp::{Connection, Engine, Segment};
 use crate::time::Instant;
@@ -50,8 +52,11 @@ pub(super) struct Turn<'t, H> {
     pub(super) keep_alive: &'t mut KeepAlive,
     /// Whether the acknowledgement of the remote's SYN has been held long enough.
     pub(super) is_late: bool,
-    /// How many bytes of the guest may leave.
+    /// How many bytes of the guest the gate lets leave.
     pub(super) limit: usize,
+    /// What the rates of the guest allow.
+    pub(super) allowance: Allowance,
+    pub(super) wants: Wants,
     pub(super) now: Instant,
     pub(super) moved: usize,
 }
@@ -92,7 +97,10 @@ impl Awake {
         if self.connection.queued_to_host() == 0 || !self.ends.is_host_taking() {
             return;
         }
-        let (bytes, outcome) = drain_to_host(&mut self.connection, turn.host, turn.limit);
+        let allowed = turn.allowance.from_guest;
+        let limit = turn.limit.min(allowed);
+        let (bytes, outcome) = drain_to_host(&mut self.connection, turn.host, limit);
+        turn.wants.from_guest = bytes == allowed && self.connection.queued_to_host() > 0;
         turn.traffic.add_from_guest(bytes);
         turn.moved += bytes;
         turn.limit -= bytes;
@@ -131,7 +139,13 @@ impl Awake {
         let Some(limit) = limit else {
             return self.ends.is_host_ended();
         };
-        let (bytes, outcome) = fill_from_host(&mut self.connection, turn.host, turn.engine, limit);
+        let allowed = turn.allowance.to_guest;
+        let most = limit.min(allowed);
+        let (bytes, outcome) = fill_from_host(&mut self.connection, turn.host, turn.engine, most);
+        turn.wants.to_guest = bytes == allowed
+            && bytes < limit
+            && self.connection.has_room()
+            && turn.host.has_input();
         turn.traffic.add_to_guest(bytes);
         turn.moved += bytes;
         if bytes > 0 {

@@ -18,7 +18,7 @@ use super::deadlines::ENGINE_PAUSE;
 use super::{State, TcpFlow};
 use crate::discard::DiscardReason;
 use crate::egress::{Ask, Cause, Name, Peek, Verifier};
-use crate::flow::transfer::{HostStream, Transfer};
+use crate::flow::transfer::{Allowance, HostStream, Transfer};
 use crate::journal::Ending;
 use crate::tcp::{Connection, Engine};
 use crate::time::Instant;
@@ -205,7 +205,8 @@ impl TcpFlow {
         let mut gate = self.gate.take();
         let mut outcome = Ok(());
         if let Some(Gate::Refused(farewell)) = gate.as_deref_mut() {
-            outcome = self.pump(farewell, engine, &mut Traffic::default(), now);
+            let (traffic, all) = (&mut Traffic::default(), Allowance::UNLIMITED);
+            outcome = self.pump(farewell, engine, traffic, all, now).map(|_| ());
             if farewell.until <= now {
                 self.abort(Ending::TimedOut);
             }

@@ -68,6 +68,7 @@ impl Key {
             | Event::QuestionOpened(_)
             | Event::QuestionEnded { .. }
             | Event::ManyNames { .. }
+            | Event::RateLimited { .. }
             | Event::Asked { .. }
             | Event::Answered { lookup: None, .. }
             | Event::Discarded { .. } => return None,

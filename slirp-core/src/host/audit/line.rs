@@ -13,6 +13,7 @@
 //! | `inbound` | `true`: `dst` has come in by the published `port` |
 //! | `names`, `sni`, `host` | what `dst` is called, and what first bytes say |
 //! | `name`, `qtype`, `answer` | of a lookup |
+//! | `direction` | `in` or `out`: the guest's limit that began to make traffic wait |
 //! | `verdict` or `would`, `cause`, `rule` | what the policy says |
 //! | `flow`, `bytes_out`, `bytes_in`, `ms` | the flow's id, which joins its lines, and its end |
 //! | `question`, `expires_ms`, `flows` | of a question, with the flows that wait for it |
@@ -132,6 +133,12 @@ pub(crate) fn of_event(at: SystemTime, seq: u64, event: &Event, count: u64) -> O
             }
             line.number("held_ms", millis(question.held));
             line.number("flows", u64::from(question.flows));
+            line
+        }
+        Event::RateLimited { member, direction } => {
+            let mut line = begin("rate");
+            line.who(None, *member);
+            line.text("direction", direction.as_str());
             line
         }
         Event::Opened { .. }

@@ -86,7 +86,9 @@ impl AuditLevel {
                     || would.is_some()
             }
             Event::PolicySet { .. } => true,
-            Event::ManyNames { .. } | Event::QuestionOpened(_) => self >= Self::Decisions,
+            Event::ManyNames { .. } | Event::QuestionOpened(_) | Event::RateLimited { .. } => {
+                self >= Self::Decisions
+            }
             Event::QuestionEnded { ending, .. } => {
                 self >= Self::Decisions || ending.action() == Some(Action::Deny)
             }

@@ -184,6 +184,10 @@ fn write(event: Event) {
                 }
             }
         }
+        Event::RateLimited { member, direction } => {
+            let (member, direction) = (member.map(|member| member.0), direction.as_str());
+            debug!(member, direction, "rate limited");
+        }
         Event::Discarded { reason, packet } => {
             let reason = reason.as_str();
             match packet {

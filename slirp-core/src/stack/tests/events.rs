@@ -71,6 +71,7 @@ fn endings(ladder: &mut Ladder) -> Vec<Ending> {
         | Event::Verified { .. }
         | Event::QuestionOpened(_)
         | Event::QuestionEnded { .. }
+        | Event::RateLimited { .. }
         | Event::Discarded { .. } => None,
     };
     events(ladder).into_iter().filter_map(closed).collect()

@@ -17,6 +17,7 @@ mod link;
 mod list;
 mod memory;
 mod opening;
+mod rates;
 mod segmentation;
 mod window;
 

@@ -7,6 +7,7 @@ use crate::egress::{Cause, Name, Source};
 use crate::event::{DnsQueryId, QueryOrigin};
 use crate::journal::{Ending, Question, Refusal};
 use crate::mac::MacAddr;
+use crate::rates::RateDirection;
 use crate::traffic::Traffic;
 
 const FLOW: FlowId = FlowId { index: 17, generation: 3 };
@@ -137,6 +138,14 @@ fn keys_of_each_event_stand_in_their_order() {
     assert_eq!(
         line(&many),
         r#""event":"dns_many","name":"*.wild.test","rule":"cli:4","count":1000}"#
+    );
+    let limited = |member, direction| line(&Event::RateLimited { member, direction });
+    assert_eq!(
+        [
+            limited(Some(MemberId(3)), RateDirection::ToGuest),
+            limited(None, RateDirection::FromGuest)
+        ],
+        [r#""event":"rate","member":3,"direction":"in"}"#, r#""event":"rate","direction":"out"}"#]
     );
     let policy = EgressPolicy::parse("set mode audit\nallow a.test\n", "p").unwrap();
     let set = Event::PolicySet { member: None, policy: policy.clone(), revision: 2 };

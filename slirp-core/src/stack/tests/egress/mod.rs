@@ -139,6 +139,7 @@ fn refusals(ladder: &mut Ladder) -> Vec<(Ends, Refusal)> {
             | Event::Verified { .. }
             | Event::QuestionOpened(_)
             | Event::QuestionEnded { .. }
+            | Event::RateLimited { .. }
             | Event::Discarded { .. } => None,
         })
         .collect()

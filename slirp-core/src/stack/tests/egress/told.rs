@@ -58,6 +58,7 @@ fn line(event: Event) -> Option<String> {
         | Event::Closed { .. }
         | Event::Asked { .. }
         | Event::Answered { .. }
+        | Event::RateLimited { .. }
         | Event::Discarded { .. } => return None,
     })
 }
