@@ -88,7 +88,9 @@ async fn join(
     let mac = tap.mac()?.ok_or("the device has no Ethernet address")?;
     let member =
         Member { mac, address, address6: None, names: vec![name.parse()?], aliases: Vec::new() };
-    Ok(network.add_member(NewMember { tap, member, egress: None, guard: None }).await?)
+    Ok(network
+        .add_member(NewMember { tap, member, egress: None, rates: None, guard: None })
+        .await?)
 }
 
 /// A process in namespaces of its own, which waits before its first step until it has a network.

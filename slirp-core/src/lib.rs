@@ -75,7 +75,7 @@
 //!     let address = Ipv4Addr::new(10, 0, 2, last);
 //!     let names = vec![name.parse()?];
 //!     let member = Member { mac, address, address6: None, names, aliases: Vec::new() };
-//!     let member = NewMember { tap, member, egress: None, guard: None };
+//!     let member = NewMember { tap, member, egress: None, rates: None, guard: None };
 //!     network.handle().blocking().add_member(member)?;
 //! }
 //! // `client` can fetch http://web/ now. Members come and go while the network runs.

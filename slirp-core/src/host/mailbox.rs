@@ -23,6 +23,7 @@ use crate::egress::{
 use crate::event::{DnsQueryId, FlowId, ForwardId};
 use crate::flow::{FlowSummary, JudgedFlow};
 use crate::member::{Member, MemberError, MemberId};
+use crate::rates::Rates;
 use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
 
@@ -152,6 +153,22 @@ pub(crate) enum Message {
         /// Where it is said that it is known.
         reply: oneshot::Sender<()>,
     },
+    /// A guest is to be limited.
+    SetRates {
+        /// Which member; `None` for the guest, or for all members without limits of their own.
+        member: Option<MemberId>,
+        /// The limits.
+        rates: Rates,
+        /// Where it goes whether there is such a member.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Asks for the limits of a guest.
+    Rates {
+        /// Which member; `None` for the guest, or for all members without limits of their own.
+        member: Option<MemberId>,
+        /// Where they go; `None` if there is no such member.
+        reply: oneshot::Sender<Option<Rates>>,
+    },
     /// Asks for the members.
     ListMembers(oneshot::Sender<Vec<(MemberId, Member)>>),
     /// An observer wants to hear what happens from now on.
@@ -179,6 +196,9 @@ pub struct NewMember {
     /// Where it may go; `None` for the [egress policy of the
     /// network](crate::instance::Builder::egress), if there is one.
     pub egress: Option<EgressPolicy>,
+    /// How fast it may send and receive; `None` for the [limits of the
+    /// network](crate::instance::Builder::rates).
+    pub rates: Option<Rates>,
     /// Closed when the membership ends, whatever ends it. If it is one end of a pipe or socket, the
     /// holder of the other end notices.
     pub guard: Option<OwnedFd>,

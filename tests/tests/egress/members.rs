@@ -60,7 +60,8 @@ impl Network {
         let mac = tap.mac().unwrap().unwrap();
         let names = vec![format!("m{last}").parse().unwrap()];
         let member = Member { mac, address, address6: None, names, aliases: Vec::new() };
-        let member = NewMember { tap, member, egress: Some(policy(text)), guard: None };
+        let member =
+            NewMember { tap, member, egress: Some(policy(text)), rates: None, guard: None };
         let id = self.instance.handle().blocking().add_member(member).unwrap();
         (namespace, id)
     }

@@ -53,7 +53,7 @@ fn member(namespace: &Namespace, last: u8, ceiling: OffloadCeiling) -> NewMember
         names: vec![format!("m{last}").parse().unwrap()],
         aliases: Vec::new(),
     };
-    NewMember { tap, member, egress: None, guard: None }
+    NewMember { tap, member, egress: None, rates: None, guard: None }
 }
 
 fn join(network: &Instance, namespace: &Namespace, last: u8, ceiling: OffloadCeiling) -> MemberId {

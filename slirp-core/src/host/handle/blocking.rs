@@ -15,6 +15,7 @@ use crate::event::{FlowId, ForwardId};
 use crate::host::forward::{Forward, ForwardError};
 use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};
 use crate::member::{Member, MemberError, MemberId};
+use crate::rates::Rates;
 use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
 
@@ -172,6 +173,16 @@ impl Blocking<'_> {
     /// See [`Handle::set_approvers`].
     pub fn set_approvers(self, count: usize) {
         wait(self.0.set_approvers(count));
+    }
+
+    /// See [`Handle::set_rates`].
+    pub fn set_rates(self, member: Option<MemberId>, rates: Rates) -> bool {
+        wait(self.0.set_rates(member, rates))
+    }
+
+    /// See [`Handle::rates`].
+    pub fn rates(self, member: Option<MemberId>) -> Option<Rates> {
+        wait(self.0.rates(member))
     }
 
     /// See [`Handle::members`].

@@ -267,14 +267,19 @@ impl Handle {
     }
 
     /// Limits a member, or the guest; on a shared network all members without limits of their own.
-    /// Returns whether there is such a member.
-    pub async fn set_rates(&self, _member: Option<MemberId>, _rates: Rates) -> bool {
-        false
+    /// Another limit goes on with what is left of the burst. Returns whether there is such a
+    /// member.
+    pub async fn set_rates(&self, member: Option<MemberId>, rates: Rates) -> bool {
+        match self.ask(|reply| Message::SetRates { member, rates, reply }) {
+            Some(answer) => answer.await.unwrap_or(false),
+            None => false,
+        }
     }
 
-    /// The limits of a member, or of the guest; `None` if there is no such member.
-    pub async fn rates(&self, _member: Option<MemberId>) -> Option<Rates> {
-        None
+    /// The limits of a member, or of the guest; `None` if there is no such member, or when the
+    /// instance has ended.
+    pub async fn rates(&self, member: Option<MemberId>) -> Option<Rates> {
+        self.ask(|reply| Message::Rates { member, reply })?.await.ok()?
     }
 
     /// The members in the order of their arrival; `None` when the instance has ended. The list is

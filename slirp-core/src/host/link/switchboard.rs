@@ -141,7 +141,7 @@ impl Switchboard {
     /// Connects a member, and tells the others of its addresses, which may have been somebody
     /// else's a moment ago.
     pub(crate) fn add(&mut self, new: NewMember) -> Result<MemberId, MemberError> {
-        let NewMember { tap, member, guard, egress: _ } = new;
+        let NewMember { tap, member, guard, egress: _, rates: _ } = new;
         let index = self.switch.connect(&member)?;
         let token = u64::try_from(index).unwrap_or(u64::MAX);
         if let Err(errno) = self.epoll.add(&tap, EpollEvent::new(EpollFlags::EPOLLIN, token)) {

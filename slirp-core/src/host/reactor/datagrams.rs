@@ -59,6 +59,14 @@ impl Reactor {
         }
     }
 
+    /// Sends the datagrams of the guest that have waited for their part of a limited rate.
+    pub(super) fn send_released(&mut self) {
+        while let Some(datagram) = self.stack.poll_datagram() {
+            let sent = send(&mut self.sockets, &mut self.forwards, datagram);
+            self.note_sent(sent);
+        }
+    }
+
     /// Receives from ready datagram sockets, at most one share from each.
     pub(super) fn serve_backlog(&mut self, now: Instant) -> Result<(), RunError> {
         if self.link.is_full() {

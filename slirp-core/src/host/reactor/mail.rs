@@ -119,6 +119,12 @@ impl Reactor {
                     self.stack.set_approvers(count, now);
                     let _ = reply.send(());
                 }
+                Message::SetRates { member, rates, reply } => {
+                    let _ = reply.send(self.set_rates(member, rates));
+                }
+                Message::Rates { member, reply } => {
+                    let _ = reply.send(self.rates(member));
+                }
                 Message::ListMembers(reply) => {
                     let _ = reply.send(self.members());
                 }

@@ -9,6 +9,7 @@ use super::Reactor;
 use crate::event::ForwardId;
 use crate::host::mailbox::NewMember;
 use crate::member::{Member, MemberError, MemberId};
+use crate::rates::Rates;
 use crate::stack::Established;
 
 impl Reactor {
@@ -16,7 +17,7 @@ impl Reactor {
         if self.link.switchboard().is_none() {
             return Err(MemberError::NotShared);
         }
-        let egress = new.egress.clone();
+        let (egress, rates) = (new.egress.clone(), new.rates);
         if egress.is_some() {
             self.watch_addresses().map_err(|error| {
                 tracing::warn!(%error, "cannot read the addresses of the host");
@@ -29,6 +30,9 @@ impl Reactor {
         self.stack.handle_member_added(id, &member, self.now());
         if let Some(policy) = egress {
             self.stack.set_egress(Some(id), policy, Established::Keep, self.now());
+        }
+        if let Some(rates) = rates {
+            self.stack.set_rates(Some(id), rates, self.now());
         }
         tracing::info!(member = id.0, "member added");
         Ok(id)
@@ -53,6 +57,26 @@ impl Reactor {
 
     pub(super) fn members(&mut self) -> Vec<(MemberId, Member)> {
         self.link.switchboard().map(|board| board.members()).unwrap_or_default()
+    }
+
+    /// Limits a member, or all guests that have no limits of their own. Returns whether there is
+    /// such a member.
+    pub(super) fn set_rates(&mut self, member: Option<MemberId>, rates: Rates) -> bool {
+        let is_known = self.is_known(member);
+        if is_known {
+            self.stack.set_rates(member, rates, self.now());
+        }
+        is_known
+    }
+
+    /// The limits of a member, or of the guests that have none of their own.
+    pub(super) fn rates(&mut self, member: Option<MemberId>) -> Option<Rates> {
+        self.is_known(member).then(|| self.stack.rates(member))
+    }
+
+    fn is_known(&mut self, member: Option<MemberId>) -> bool {
+        let board = self.link.switchboard();
+        member.is_none_or(|id| board.is_some_and(|board| board.member(id).is_some()))
     }
 
     fn rules_of(&self, member: &Member) -> Vec<ForwardId> {

@@ -355,6 +355,7 @@ impl Reactor {
     fn turn(&mut self, now: Instant) -> Result<(), RunError> {
         loop {
             self.perform_all(now);
+            self.send_released();
             if self.link.is_full() {
                 return Ok(());
             }

@@ -338,6 +338,10 @@ impl HostStream for TcpHost {
         }
     }
 
+    fn has_input(&self) -> bool {
+        self.is_readable
+    }
+
     fn recv(&mut self, room: &mut [u8]) -> Transfer {
         if !self.is_readable {
             return Transfer::Blocked;

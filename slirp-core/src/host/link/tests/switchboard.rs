@@ -83,7 +83,7 @@ impl Network {
 
     fn join(&mut self, last: u8, offload: Offload) -> Station {
         let (tap, socket) = device(offload);
-        let new = NewMember { tap, member: member(last), egress: None, guard: None };
+        let new = NewMember { tap, member: member(last), egress: None, rates: None, guard: None };
         Station { id: self.board.add(new).unwrap(), last, socket }
     }
 
@@ -316,7 +316,7 @@ fn newcomer_is_announced_to_the_others_by_all_its_addresses() {
     let (tap, socket) = device(Offload::FULL);
     let address6 = Some("fd00::66".parse().unwrap());
     let member = Member { address6, ..member(102) };
-    network.board.add(NewMember { tap, member, egress: None, guard: None }).unwrap();
+    network.board.add(NewMember { tap, member, egress: None, rates: None, guard: None }).unwrap();
     for station in &stations {
         let heard = station.heard();
         let ethertypes: Vec<_> = heard.iter().map(|frame| frame[22..24].to_vec()).collect();
@@ -335,7 +335,13 @@ fn member_that_leaves_takes_its_device_and_guard_with_it() {
     let (tap, socket) = device(Offload::FULL);
     let (guard, mut lifeline) = UnixStream::pair().unwrap();
     lifeline.set_nonblocking(true).unwrap();
-    let new = NewMember { tap, member: member(102), egress: None, guard: Some(guard.into()) };
+    let new = NewMember {
+        tap,
+        member: member(102),
+        egress: None,
+        rates: None,
+        guard: Some(guard.into()),
+    };
     let guest = Station { id: network.board.add(new).unwrap(), last: 102, socket };
     assert!(lifeline.read(&mut [0]).is_err(), "it is held");
     // It still has something to say.
@@ -370,14 +376,20 @@ fn member_that_is_refused_leaves_nothing_behind() {
     let (mut network, stations) = Network::of(1);
     let (tap, socket) = device(Offload::FULL);
     let twin = Member { mac: mac(77), ..member(100) };
-    let refused = network.board.add(NewMember { tap, member: twin, egress: None, guard: None });
+    let refused =
+        network.board.add(NewMember { tap, member: twin, egress: None, rates: None, guard: None });
     assert_eq!(refused, Err(MemberError::AddressTaken([10, 0, 2, 100].into())));
     Station { id: MemberId(0), last: 100, socket }.await_end();
     // A file that no poller takes.
     let file = OwnedFd::from(File::open("/proc/self/status").unwrap());
     let tap = Tap::double(file, Offload::FULL);
-    let refused =
-        network.board.add(NewMember { tap, member: member(101), egress: None, guard: None });
+    let refused = network.board.add(NewMember {
+        tap,
+        member: member(101),
+        egress: None,
+        rates: None,
+        guard: None,
+    });
     assert_eq!(refused, Err(MemberError::Device));
     assert_eq!(network.board.members().len(), 1);
     assert!(stations[0].heard().is_empty(), "nobody is announced");
@@ -479,7 +491,7 @@ fn interface_that_is_deleted_ends_its_member_and_one_that_is_down_does_not() {
         .unwrap();
         let (mut network, stations) = Network::of(1);
         let tap = Tap::adopt(device).unwrap();
-        let new = NewMember { tap, member: member(101), egress: None, guard: None };
+        let new = NewMember { tap, member: member(101), egress: None, rates: None, guard: None };
         let id = network.board.add(new).unwrap();
         let say = |network: &mut Network| {
             stations[0].say(&stations[0].to_member(101, b"payload"));

@@ -30,7 +30,16 @@ fn member(last: u8) -> (NewMember, OwnedFd) {
         names: Vec::new(),
         aliases: Vec::new(),
     };
-    (NewMember { tap: Tap::double(ours, Offload::FULL), member, egress: None, guard: None }, own)
+    (
+        NewMember {
+            tap: Tap::double(ours, Offload::FULL),
+            member,
+            egress: None,
+            rates: None,
+            guard: None,
+        },
+        own,
+    )
 }
 
 /// A rule on 127.0.85.`last` that leads to 10.0.2.`last`.
