@@ -13,6 +13,7 @@ use slirp_core::config::{Offload, StackConfig};
 use slirp_core::discard::DiscardReason;
 use slirp_core::internals::Rng;
 use slirp_core::plan::{AddressPlan, Ipv6Plan};
+use slirp_core::{Rate, Rates};
 use slirp_tests::sim::{Program, Remote, Sim, Weather};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,7 +116,10 @@ fn same(one: &[u8], other: &[u8], what: &str) {
 
 /// Six conversations at once over a link of any quality.
 fn converse(seed: u64) -> u64 {
-    let (config, weather) = any_circumstances(seed);
+    converse_in(any_circumstances(seed), seed)
+}
+
+fn converse_in((config, weather): (StackConfig, Weather), seed: u64) -> u64 {
     let mut sim = Sim::new(config, weather);
     let data = stream(seed, 150_000);
     let far = stream(!seed, 140_000);
@@ -168,6 +172,22 @@ fn converse(seed: u64) -> u64 {
 fn streams_arrive_exactly_over_bad_links() {
     over_seeds(24, |seed| {
         converse(seed);
+    });
+}
+
+#[test]
+fn streams_arrive_exactly_under_limits() {
+    over_seeds(12, |seed| {
+        let (mut config, weather) = any_circumstances(seed);
+        let mut rng = Rng::new(!seed);
+        let mut rate = || {
+            let bits_per_second = [256_000, 1_000_000, 20_000_000, 1_000_000_000, u64::MAX];
+            let bits_per_second = bits_per_second[usize::from(rng.next_u16() % 5)];
+            let burst = [None, Some(1), Some(10_000)][usize::from(rng.next_u16() % 3)];
+            (rng.next_u16() % 4 != 0).then_some(Rate { bits_per_second, burst })
+        };
+        config.rates = Rates::new(rate(), rate());
+        converse_in((config, weather), seed);
     });
 }
 

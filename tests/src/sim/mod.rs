@@ -216,6 +216,9 @@ impl Sim {
             while let Some(action) = self.stack.poll_action() {
                 self.world.handle_action(action, now);
             }
+            while let Some(datagram) = self.stack.poll_datagram() {
+                self.world.handle_datagram(&datagram, now);
+            }
             let Some(flow) = self.stack.poll_ready(now) else {
                 break;
             };
