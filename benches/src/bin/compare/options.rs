@@ -19,7 +19,7 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
                     stacks take turns (default 3)
   --quick           one round, short windows, little data: a trial of the pipeline, not a result
   --only NAME,..    only measurements whose name contains one of these words
-                    (tcp, latency, connect, fetch, udp, forward, memory, crowd, iperf)
+                    (tcp, latency, connect, fetch, udp, forward, memory, crowd, iperf, rates)
   --peers NAME,..   peers to run (default slirp4netns,pasta)
   --ours PATH       our binary (default: release/slirp4netns in the target directory)
   --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'
@@ -30,6 +30,7 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
+  --rates           measure limited rates of our stack with iperf3, 10 s each
   --out DIR         where results and logs go (default: bench in the target directory)
   -h, --help        this text
 ";
@@ -64,6 +65,7 @@ pub(crate) struct Options {
     pub(crate) slirp4netns_args: Vec<String>,
     pub(crate) build: bool,
     pub(crate) iperf: bool,
+    pub(crate) rates: bool,
     pub(crate) out: PathBuf,
 }
 
@@ -102,6 +104,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         slirp4netns_args: Vec::new(),
         build: true,
         iperf: false,
+        rates: false,
         out: target_dir()?.join("bench"),
     };
     let mut parser = lexopt::Parser::from_env();
@@ -121,6 +124,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
             Long("iperf") => options.iperf = true,
+            Long("rates") => options.rates = true,
             Long("out") => options.out = parser.value()?.into(),
             Short('h') | Long("help") => return Ok(Invocation::Help),
             Short(_) | Long(_) | lexopt::Arg::Value(_) => return Err(arg.unexpected().into()),

@@ -31,6 +31,20 @@ pub(crate) fn measure(
     mtu: u32,
 ) -> anyhow::Result<Vec<Sample>> {
     let arena = Arena::open(options, stack, mtu)?;
+    let seconds = options.measured.as_secs_f64().ceil();
+    let report = run(options, &arena, direction, streams, seconds)?;
+    let bits = bits_per_second(&report, "/end/sum_received")?;
+    Ok(vec![Sample::new(row(direction, streams, mtu), Metric::IperfRate, bits / 1e9)])
+}
+
+/// The report of streams that have run for so many seconds, and one before.
+pub(super) fn run(
+    options: &Options,
+    arena: &Arena,
+    direction: Direction,
+    streams: u32,
+    seconds: f64,
+) -> anyhow::Result<serde_json::Value> {
     // iperf3 cannot report a port it chose; a port that was free a moment ago serves.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let server = Command::new(std::env::current_exe()?)
@@ -43,7 +57,6 @@ pub(crate) fn measure(
     let mut server = Program(server);
     wait_until_listening(&mut server, &port)?;
 
-    let seconds = options.measured.as_secs_f64().ceil();
     let mut args = vec!["--client".to_owned(), GATEWAY.to_owned(), "--port".to_owned(), port];
     args.extend(["--time", &seconds.to_string(), "--omit", "1", "--json"].map(str::to_owned));
     args.extend(["--connect-timeout".to_owned(), "5000".to_owned()]);
@@ -55,17 +68,21 @@ pub(crate) fn measure(
     let output =
         File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut client = arena.guest_program("iperf3", &args, output)?;
-    wait_until_over(&mut client, options.measured + PATIENCE)?;
+    wait_until_over(&mut client, Duration::try_from_secs_f64(seconds)? + PATIENCE)?;
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path)?).context("iperf3 sent no JSON report")?;
     if let Some(error) = report.get("error").and_then(serde_json::Value::as_str) {
         bail!("iperf3: {error}");
     }
-    let bits = report
-        .pointer("/end/sum_received/bits_per_second")
+    Ok(report)
+}
+
+/// The rate in one part of a report.
+pub(super) fn bits_per_second(report: &serde_json::Value, part: &str) -> anyhow::Result<f64> {
+    report
+        .pointer(&format!("{part}/bits_per_second"))
         .and_then(serde_json::Value::as_f64)
-        .context("iperf3's report has no received rate")?;
-    Ok(vec![Sample::new(row(direction, streams, mtu), Metric::IperfRate, bits / 1e9)])
+        .with_context(|| format!("iperf3's report has no rate in {part}"))
 }
 
 fn wait_until_over(client: &mut Program, within: Duration) -> anyhow::Result<()> {

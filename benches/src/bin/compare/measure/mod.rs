@@ -12,6 +12,7 @@ pub(crate) mod forward;
 pub(crate) mod iperf;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod rates;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use self::connect::Errand;
 use crate::arena::Arena;
 use crate::options::Options;
-use crate::stack::Stack;
+use crate::stack::{Stack, StackKind};
 use crate::worker::{PATIENCE, Reply, Worker};
 
 /// Traffic before each window: caches, congestion windows. Arbitrary.
@@ -73,6 +74,8 @@ pub(crate) enum Metric {
     PerFlow,
     Kept,
     IperfRate,
+    OfLimit,
+    Equality,
 }
 
 impl Metric {
@@ -90,6 +93,8 @@ impl Metric {
             Self::PerFlow => "per flow",
             Self::Kept => "kept above idle",
             Self::IperfRate => "iperf3 rate",
+            Self::OfLimit => "part of the limit",
+            Self::Equality => "Jain index",
         }
     }
 
@@ -97,6 +102,7 @@ impl Metric {
         match self {
             Self::Rate | Self::IperfRate => "Gbit/s",
             Self::Lost => "%",
+            Self::OfLimit | Self::Equality => "",
             Self::CpuPerGigabyte => "s/GB",
             Self::LatencyMedian | Self::LatencyTail => "us",
             Self::RoundTrips | Self::Connections => "1/s",
@@ -107,7 +113,12 @@ impl Metric {
     /// Whether a larger number is the better one.
     pub(crate) fn more_is_better(self) -> bool {
         match self {
-            Self::Rate | Self::IperfRate | Self::RoundTrips | Self::Connections => true,
+            Self::Rate
+            | Self::IperfRate
+            | Self::RoundTrips
+            | Self::Connections
+            | Self::OfLimit
+            | Self::Equality => true,
             Self::Lost
             | Self::CpuPerGigabyte
             | Self::LatencyMedian
@@ -221,6 +232,8 @@ pub(crate) enum Case {
     Crowd { direction: Direction },
     Forward { direction: Direction, mtu: u32 },
     ForwardLatency,
+    Rate { direction: Direction, limit: usize, streams: u32 },
+    RateLogin,
 }
 
 impl Case {
@@ -236,6 +249,10 @@ impl Case {
             Self::Crowd { direction } => crowd::name(direction),
             Self::Forward { direction, mtu } => forward::row(direction, mtu),
             Self::ForwardLatency => forward::LATENCY_ROW.to_owned(),
+            Self::Rate { direction, limit, streams } => {
+                rates::row(direction, rates::LIMITS[limit].0, streams)
+            }
+            Self::RateLogin => rates::LOGIN_ROW.to_owned(),
         }
     }
 
@@ -251,7 +268,7 @@ impl Case {
 
     /// Whether the whole case runs in one window.
     pub(crate) const fn is_whole(self) -> bool {
-        self.is_of_memory() || matches!(self, Self::Iperf { .. })
+        self.is_of_memory() || matches!(self, Self::Iperf { .. } | Self::Rate { .. })
     }
 
     /// After how many of a round's windows the case is set up anew. If threads wake each other for
@@ -259,8 +276,9 @@ impl Case {
     /// to stay there.
     pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
         match self {
-            Self::Latency | Self::ForwardLatency | Self::Connect(_) => 2,
+            Self::Latency | Self::ForwardLatency | Self::RateLogin | Self::Connect(_) => 2,
             Self::Tcp { .. }
+            | Self::Rate { .. }
             | Self::Iperf { .. }
             | Self::Udp { .. }
             | Self::MemoryOfFlows
@@ -274,6 +292,8 @@ impl Case {
     pub(crate) const fn is_for(self, stack: &Stack) -> bool {
         match self {
             Self::Forward { .. } | Self::ForwardLatency => forward::is_supported(stack),
+            // Peers have no limits.
+            Self::Rate { .. } | Self::RateLogin => matches!(stack.kind, StackKind::Ours),
             Self::Tcp { .. }
             | Self::Iperf { .. }
             | Self::Latency
@@ -311,6 +331,11 @@ impl Case {
                 Box::new(forward::Forwarded::open(options, stack, direction, mtu)?)
             }
             Self::ForwardLatency => Box::new(forward::open_latency(options, stack)?),
+            Self::Rate { direction, limit, streams } => Box::new(Whole(move || {
+                let limit = rates::LIMITS[limit];
+                rates::measure(&owned_options, &owned, direction, limit, streams)
+            })),
+            Self::RateLogin => Box::new(rates::Login::open(options, stack)?),
         })
     }
 }
@@ -338,6 +363,15 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
     cases.push(Case::MemoryOfFlows);
     cases.extend(Direction::BOTH.map(|direction| Case::MemoryAfterBulk { direction }));
     cases.extend(Direction::BOTH.map(|direction| Case::Crowd { direction }));
+    if options.rates {
+        for limit in 0..rates::LIMITS.len() {
+            for direction in Direction::BOTH {
+                let streams = rates::STREAMS.into_iter();
+                cases.extend(streams.map(|streams| Case::Rate { direction, limit, streams }));
+            }
+        }
+        cases.push(Case::RateLogin);
+    }
     if !options.only.is_empty() {
         cases.retain(|case| options.only.iter().any(|word| case.name().contains(word.as_str())));
     }

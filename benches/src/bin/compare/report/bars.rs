@@ -6,7 +6,7 @@
 use super::{Results, short};
 use crate::measure::{
     Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect::Errand, crowd, forward, latency, memory,
-    tcp, udp,
+    rates, tcp, udp,
 };
 use crate::stack::StackKind;
 
@@ -83,6 +83,19 @@ fn bars() -> Vec<Bar> {
         let row = tcp::row(direction, 1, MTU_ETHERNET);
         bar(row, Metric::Rate, Base::WithoutPolicy, Bound::AtLeast(0.99));
     }
+    for (limit, _) in rates::LIMITS {
+        for direction in Direction::BOTH {
+            for streams in rates::STREAMS {
+                let row = rates::row(direction, limit, streams);
+                bar(row.clone(), Metric::OfLimit, Base::Absolute, Bound::AtLeast(0.97));
+                bar(row.clone(), Metric::OfLimit, Base::Absolute, Bound::AtMost(1.03));
+                if streams > 1 {
+                    bar(row, Metric::Equality, Base::Absolute, Bound::AtLeast(0.95));
+                }
+            }
+        }
+    }
+    bar(rates::LOGIN_ROW.into(), Metric::LatencyTail, Base::Absolute, Bound::AtMost(50_000.0));
     // Ten megabytes, and ten kilobytes a flow.
     bar(memory::IDLE_ROW.into(), Metric::Resident, Base::Absolute, Bound::AtMost(1e7 / 1024.0));
     bar(memory::FLOWS_ROW.into(), Metric::PerFlow, Base::Absolute, Bound::AtMost(1e4 / 1024.0));
