@@ -19,17 +19,23 @@ Usage: slirp ls [--json] [--state-dir DIR]
        slirp rm [--state-dir DIR] CONTAINER [IFNAME]
        slirp policy check FILE...
        slirp policy explain FILE... TARGET
+       slirp learn [OPTION]... LOG...
+       slirp events SOCKET
        slirp oci-hook --help
 
 A CNI plugin of type \"slirp\". Container runtimes call it by the environment variable CNI_COMMAND;
 people can
   ls      list the attachments of this user
   rm      remove the attachments of a container, or the one of this interface
-  policy  check egress policies, and explain what they say; see slirp policy --help
+  policy  check egress policies, and explain what they say
+  learn   make an egress policy out of audit logs
+  events  show what a network decides, by its control socket
+Each of these words takes --help.
 ";
 
 /// Words for people.
-const WORDS: [&str; 5] = ["ls", "rm", "policy", "oci-hook", "help"];
+const WORDS: [&str; 9] =
+    ["ls", "rm", "policy", "learn", "top", "approve", "events", "oci-hook", "help"];
 
 /// Runs a word of the command line.
 pub(crate) fn run(word: &str, arguments: impl Iterator<Item = OsString>) -> ExitCode {

@@ -51,6 +51,8 @@ fn main() -> ExitCode {
             list::run(word, arguments)
         }
         Some("policy") => slirp_cli::policy(arguments),
+        Some("events") => slirp_cli::events(arguments),
+        Some("learn") => slirp_cli::learn(arguments),
         Some(word) if !is_called_by_runtime() => list::refuse(word),
         None if !is_called_by_runtime() => match hook::state_without_word() {
             Some(state) => hook::run(core::iter::empty(), Some(state)),

@@ -39,6 +39,8 @@ pub mod wording;
 use std::env;
 use std::process::ExitCode;
 
+pub use tool::events::main as events;
+pub use tool::learn::main as learn;
 pub use tool::nearest::{distance, nearest};
 pub use tool::policy::main as policy;
 

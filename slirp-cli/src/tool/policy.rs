@@ -58,11 +58,11 @@ enum Command {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match Command::parse(arguments) {
         Ok(Command::Help) => finish(USAGE, ExitCode::SUCCESS),
-        Ok(Command::Check { files, is_canonical }) => match load(&files) {
+        Ok(Command::Check { files, is_canonical }) => match load(&files, "policy") {
             Some(policy) => finish(&summary(&policy, is_canonical), ExitCode::SUCCESS),
             None => NO.into(),
         },
-        Ok(Command::Explain { files, target }) => match load(&files) {
+        Ok(Command::Explain { files, target }) => match load(&files, "policy") {
             Some(policy) => {
                 let explanation = policy.explain(&target.destination(target::reached));
                 let is_allowed = explanation.verdict == Action::Allow;
@@ -124,8 +124,9 @@ fn unknown(what: &str, text: &str, known: &[&str]) -> String {
     format!("{text:?} is no {what} of slirp policy{meant}")
 }
 
-/// The sum of all files. What is wrong with them, and what should be known about them, is told.
-fn load(files: &[PathBuf]) -> Option<EgressPolicy> {
+/// The sum of all files. What is wrong with them, and what should be known about them, is told in
+/// the name of this word of the program.
+pub(super) fn load(files: &[PathBuf], word: &str) -> Option<EgressPolicy> {
     let mut policies = Vec::new();
     for path in files {
         let policy = if path == Path::new("-") {
@@ -136,7 +137,7 @@ fn load(files: &[PathBuf]) -> Option<EgressPolicy> {
         match policy {
             Ok(policy) => policies.push(policy),
             Err(EgressFailure::Rules(errors)) => complain(&errors),
-            Err(failure) => eprint_line(format_args!("slirp policy: {failure}")),
+            Err(failure) => eprint_line(format_args!("slirp {word}: {failure}")),
         }
     }
     if policies.len() < files.len() {
