@@ -20,7 +20,7 @@ Usage: slirp ls [--json] [--state-dir DIR]
        slirp policy check FILE...
        slirp policy explain FILE... TARGET
        slirp learn [OPTION]... LOG...
-       slirp events SOCKET
+       slirp top|approve|events SOCKET
        slirp oci-hook --help
 
 A CNI plugin of type \"slirp\". Container runtimes call it by the environment variable CNI_COMMAND;
@@ -29,7 +29,8 @@ people can
   rm      remove the attachments of a container, or the one of this interface
   policy  check egress policies, and explain what they say
   learn   make an egress policy out of audit logs
-  events  show what a network decides, by its control socket
+  top, approve, events
+          watch a network by its control socket, and answer its questions
 Each of these words takes --help.
 ";
 

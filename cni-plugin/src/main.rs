@@ -51,6 +51,10 @@ fn main() -> ExitCode {
             list::run(word, arguments)
         }
         Some("policy") => slirp_cli::policy(arguments),
+        #[cfg(feature = "tui")]
+        Some("approve") => slirp_cli::approve(arguments),
+        #[cfg(feature = "tui")]
+        Some("top") => slirp_cli::top(arguments),
         Some("events") => slirp_cli::events(arguments),
         Some("learn") => slirp_cli::learn(arguments),
         Some(word) if !is_called_by_runtime() => list::refuse(word),

@@ -249,3 +249,61 @@ fn help_has_the_targets_of_the_manual_page() {
         assert!(help.contains(target), "{target}");
     }
 }
+
+#[test]
+fn policy_is_learned_from_a_log_and_left_out_lines_have_a_status() {
+    let folder = Folder::new("learn");
+    let event = r#"{"v":1,"event":"flow","proto":"tcp","dst":"203.0.113.7","port":443,"#;
+    let event = format!("{event}\"names\":[\"index.example\"],\"would\":\"deny\"}}\n");
+    folder.write("log", &event);
+    let (stdout, stderr, status) = folder.run(&["learn", "log", "-"], &event);
+    assert!(stdout.ends_with("\nallow index.example:443  # 2 connections, 0 B out\n"), "{stdout}");
+    assert_eq!((stderr.as_str(), status), ("", 0));
+    let check = folder.run(&["policy", "check", "-"], &stdout);
+    assert_eq!(check, ("1 rule, default deny, mode enforce\n".to_owned(), String::new(), 0));
+    folder.write("learned", &stdout);
+    let (stdout, ..) = folder.run(&["learn", "--against=learned", "log"], "");
+    assert!(!stdout.contains("allow"), "{stdout}");
+    let (stdout, stderr, status) = folder.run(&["learn", "log", "-"], "no event\n");
+    assert!(stdout.contains("allow index.example:443"), "{stdout}");
+    let told = "slirp learn: 1 line left out: not of an audit log\n";
+    assert_eq!((stderr.as_str(), status), (told, 1));
+    for (words, told) in [
+        (&["learn", "none"][..], "slirp learn: none: No such file or directory (os error 2)\n"),
+        (&["learn"], "slirp learn: a log is needed\nTry 'slirp learn --help'.\n"),
+        (
+            &["learn", "--against=none", "log"],
+            "slirp learn: cannot read the policy none: No such file or directory (os error 2)\n",
+        ),
+    ] {
+        assert_eq!(folder.run(words, ""), (String::new(), told.to_owned(), 2), "{words:?}");
+    }
+}
+
+#[test]
+fn words_for_a_control_socket_say_what_is_wrong() {
+    let folder = Folder::new("socket");
+    for (words, told, status) in [
+        (&["top"][..], "slirp top: one socket is needed\n", 2),
+        (&["top", "--json", "s"], "slirp top: --json needs --once\n", 2),
+        (&["approve", "--sav", "s"], "slirp approve: \"--sav\" is no option of slirp approve\n", 2),
+        (&["events"], "slirp events: a socket is needed\n", 2),
+        // Before anything is connected.
+        (&["top", "s"], "slirp top: cannot use the terminal: stdin and stdout have to be", 1),
+        (&["approve", "s"], "slirp approve: cannot use the terminal: stdin and stdout have", 1),
+        (&["top", "--once", "s"], "slirp top: cannot connect to s: No such file or dir", 1),
+        (&["events", "s"], "slirp events: cannot connect to s: No such file or directory", 1),
+        (&["events", "fd:77"], "slirp events: cannot connect to fd:77: Bad file descriptor", 1),
+    ] {
+        let (stdout, stderr, code) = folder.run(words, "");
+        assert!(stderr.starts_with(told), "{words:?}: {stderr}");
+        assert_eq!((stdout.as_str(), code), ("", status), "{words:?}");
+    }
+    for word in ["learn", "top", "approve", "events"] {
+        let (help, stderr, status) = folder.run(&[word, "--help"], "");
+        assert!(help.starts_with(&format!("Usage: slirp {word} ")), "{help}");
+        assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+        assert_eq!((stderr.as_str(), status), ("", 0));
+        assert!(SLIRP_PAGE.contains(&format!("\n.It Cm {word}\n")), "{word} in slirp(1)");
+    }
+}

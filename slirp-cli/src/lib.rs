@@ -39,10 +39,14 @@ pub mod wording;
 use std::env;
 use std::process::ExitCode;
 
+#[cfg(feature = "tui")]
+pub use tool::approve::main as approve;
 pub use tool::events::main as events;
 pub use tool::learn::main as learn;
 pub use tool::nearest::{distance, nearest};
 pub use tool::policy::main as policy;
+#[cfg(feature = "tui")]
+pub use tool::top::main as top;
 
 /// The program `slirp4netns`.
 pub fn slirp4netns() -> ExitCode {
