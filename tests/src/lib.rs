@@ -52,6 +52,7 @@ mod shared;
 pub mod sim;
 mod slirp;
 mod tcp;
+mod terminal;
 mod visitor;
 mod wait;
 mod world;
@@ -78,6 +79,7 @@ pub use session::{Session, SessionProcess};
 pub use shared::{Container, keepers, network_processes};
 pub use slirp::{Exit, Slirp, SlirpBuilder};
 pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
+pub use terminal::Terminal;
 pub use visitor::{ask_tcp, ask_udp, web_server};
 pub use wait::{PATIENCE, wait_until};
 pub use world::{

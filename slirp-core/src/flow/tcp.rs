@@ -377,7 +377,9 @@ impl TcpFlow {
         let mss = match &self.state {
             State::Awake(awake) => awake.connection.guest_mss(),
             State::Parked(parked) => parked.mss(),
-            State::Connecting(_) | State::Locating { .. } | State::Broken(_) => 1,
+            State::Asking(_) | State::Connecting(_) | State::Locating { .. } | State::Broken(_) => {
+                1
+            }
         };
         Segments::new(mss, self.guest.address.is_ipv4())
     }

@@ -16,3 +16,4 @@ mod policies;
 mod scene;
 mod segments;
 mod servers;
+mod tool;

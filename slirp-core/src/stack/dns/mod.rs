@@ -309,7 +309,9 @@ mod tests {
                     cancelled.push(query);
                 }
                 Want::Answer { answer, .. } => assert_eq!(answer[3] & 15, 2, "SERVFAIL"),
-                Want::Wake(_) | Want::Reset(_) | Want::Host(_) => panic!("{want:?}"),
+                Want::Wake(_) | Want::Reset(_) | Want::Found { .. } | Want::Host(_) => {
+                    panic!("{want:?}")
+                }
             }
         }
         assert_eq!(asked.len() - cancelled.len(), 8, "as many as may be in flight");
