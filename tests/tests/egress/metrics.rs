@@ -55,8 +55,8 @@ type Samples = BTreeMap<String, u64>;
 fn scrape(scene: &Online, address: &str, dialect: &str) -> Samples {
     let argv = ["/usr/bin/python3", "-c", COLLECTOR, address, dialect];
     let output = scene.host.exec(&argv);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = output.stdout;
+    assert!(output.status.success(), "{}", output.stderr);
     let line = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))

@@ -26,7 +26,8 @@
 //! names is no boundary, and a denied name is the only reason to refuse.
 //!
 //! *Time.* A ClientHello, and first bytes that may still become one, have [`HELLO_TIMEOUT`] from
-//! their first byte. A silent connection may stay silent. A head of HTTP may be typed by a person.
+//! their first byte. In audit mode nothing may be delayed: bytes that are neither TLS nor HTTP yet
+//! are given up at once, others after a second. A silent connection may stay silent. A head of HTTP may be typed by a person.
 //! It never leaves unfinished, so it has no deadline.
 
 mod http;
@@ -49,6 +50,9 @@ use crate::time::Instant;
 
 /// Time from the first byte of a ClientHello to its last.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a [hasty](Verifier::be_hasty) verifier holds bytes at most (arbitrary: programs send a
+/// hello or a head at once).
+const HASTE: Duration = Duration::from_secs(1);
 
 /// What becomes of the bytes that the guest has sent so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -153,6 +157,7 @@ pub struct Verifier {
     is_lenient: bool,
     port: u16,
     may_hide_name: bool,
+    is_hasty: bool,
     /// When the first of the bytes came that are undecided and have a deadline.
     undecided_since: Option<Instant>,
 }
@@ -168,7 +173,8 @@ impl Verifier {
             Verification::Sniff | Verification::SniffDenied => Reading::Sniff(Sniffer::default()),
         };
         let is_lenient = verification == Verification::SniffDenied;
-        Some(Self { reading, is_lenient, port, may_hide_name, undecided_since: None })
+        let (is_hasty, undecided_since) = (false, None);
+        Some(Self { reading, is_lenient, port, may_hide_name, is_hasty, undecided_since })
     }
 
     /// Looks at `unread`, the bytes from the first that has not left yet. `is_ended` says that no
@@ -214,9 +220,15 @@ impl Verifier {
         matches!(self.reading, Reading::Http(_))
     }
 
+    /// From now on bytes are refused rather than held for long: for a caller that lets them go then.
+    pub const fn be_hasty(&mut self) {
+        self.is_hasty = true;
+    }
+
     /// When [`on_bytes`](Self::on_bytes) is due again even if no byte comes.
     pub fn deadline(&self) -> Option<Instant> {
-        self.undecided_since.map(|since| since + HELLO_TIMEOUT)
+        let timeout = if self.is_hasty { HASTE } else { HELLO_TIMEOUT };
+        self.undecided_since.map(|since| since + timeout)
     }
 
     fn read(&mut self, unread: &[u8], is_ended: bool, ask: &mut Ask<'_>) -> Result<Step, Flaw> {
@@ -242,11 +254,14 @@ impl Verifier {
 
     /// The bytes are undecided: what their deadline makes of that.
     fn wait(&mut self, now: Instant) -> Result<Step, Flaw> {
-        if matches!(self.reading, Reading::Http(_)) {
-            return Ok(Step::More);
-        }
+        let timeout = match (&self.reading, self.is_hasty) {
+            (Reading::Http(_), false) => return Ok(Step::More),
+            (Reading::Sniff(_) | Reading::Tls(_), false) => HELLO_TIMEOUT,
+            (Reading::Sniff(_), true) => Duration::ZERO,
+            (Reading::Tls(_) | Reading::Http(_), true) => HASTE,
+        };
         let since = *self.undecided_since.get_or_insert(now);
-        if now < since + HELLO_TIMEOUT { Ok(Step::More) } else { Err(self.slow()) }
+        if now < since + timeout { Ok(Step::More) } else { Err(self.slow()) }
     }
 
     const fn slow(&self) -> Flaw {

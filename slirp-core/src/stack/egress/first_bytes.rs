@@ -102,9 +102,14 @@ impl Egress {
         verification: Verification,
         port: u16,
     ) -> Option<Verifier> {
-        let policy = self.judge(holder)?.policy();
+        let judge = self.judge(holder)?;
+        let policy = judge.policy();
         let is_open = policy.default_action() == Action::Allow;
         let may_hide_name = policy.settings().ech.unwrap_or(is_open);
-        Verifier::new(verification, port, may_hide_name)
+        let mut verifier = Verifier::new(verification, port, may_hide_name)?;
+        if judge.is_audit() {
+            verifier.be_hasty();
+        }
+        Some(verifier)
     }
 }

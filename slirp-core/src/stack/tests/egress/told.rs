@@ -176,6 +176,37 @@ fn audit_mode_tells_what_would_be_and_lets_it_be() {
 }
 
 #[test]
+fn audit_mode_does_not_hold_bytes_for_long() {
+    let mut ladder = under("set mode audit\nallow index.example");
+    look_up(&mut ladder, "index.example", [203, 0, 113, 7], 60);
+    // Neither TLS nor HTTP yet, where no rule allows anything.
+    let mut talk = Talk::open_with(&mut ladder, &syn_to("203.0.113.7:22", 40_000));
+    talk.say(&mut ladder, ACK, b"words");
+    assert_eq!(ladder.taken(talk.flow), b"words");
+    talk.say(&mut ladder, ACK, b" and more");
+    assert_eq!(ladder.taken(talk.flow), b"words and more");
+    // The beginning of what a rule wants to see.
+    for (to, port, half) in [(TLS, 40_001, &[22, 3, 1, 0, 90, 1][..]), (HTTP, 40_002, b"GET / HT")]
+    {
+        let mut talk = Talk::open_with(&mut ladder, &syn_to(to, port));
+        talk.say(&mut ladder, ACK, half);
+        assert_eq!(ladder.taken(talk.flow), b"");
+        ladder.pass(Duration::from_millis(1001));
+        assert_eq!(ladder.taken(talk.flow), half);
+    }
+    let told = lines(&mut ladder);
+    let is_verify = |line: &&String| line.starts_with("no name: ");
+    assert_eq!(
+        told.iter().filter(is_verify).collect::<Vec<_>>(),
+        [
+            "no name: 203.0.113.7:22 would be deny http index.example",
+            "no name: 203.0.113.7:443 would be deny hello index.example",
+            "no name: 203.0.113.7:80 would be deny http index.example",
+        ]
+    );
+}
+
+#[test]
 fn remote_is_told_of_where_an_in_rule_is_about_it() {
     let guest = address("10.0.2.100:80");
     for (rules, told) in [
