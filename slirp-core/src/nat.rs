@@ -233,6 +233,12 @@ impl Translations {
         self.pairs.iter().find(|&&(host, _)| host == translated).map(|&(_, original)| original)
     }
 
+    /// Where what the guest has written last led, where that is remembered.
+    pub(crate) fn translated(&self, original: SocketAddr) -> Option<SocketAddr> {
+        let mut latest = self.pairs.iter().rev();
+        latest.find(|&&(_, written)| written == original).map(|&(translated, _)| translated)
+    }
+
     /// How the guest sees `remote`, remembered or by the plan.
     pub(crate) fn as_seen_by_guest(
         &self,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::connection::Peer;
 use super::requests::Refusal;
-use crate::egress::{DecideError, Decision, QuestionId};
+use crate::egress::{Approver, DecideError, Decision, QuestionId};
 use crate::host::handle::Handle;
 
 /// Decisions whose authors are remembered (arbitrary; a late client is late by seconds).
@@ -31,7 +31,12 @@ impl Verdicts {
         decision: Decision,
         peer: &Peer,
     ) -> Result<Value, Refusal> {
-        match handle.decide(question, decision).await {
+        let by = Approver {
+            uid: Some(peer.uid),
+            pid: u32::try_from(peer.pid).ok(),
+            label: peer.label.as_deref().map(Into::into),
+        };
+        match handle.decide_as(question, decision, Some(by)).await {
             Ok(decided) => {
                 let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
                 if last.len() >= KEPT_CAP {

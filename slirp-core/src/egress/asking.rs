@@ -129,16 +129,15 @@ impl Judge {
         };
         let (action, cause, said) = self.named(name, protocol, reached.port(), now);
         let verdict = match action {
-            Action::Allow => {
-                FlowVerdict::Named { verify: self.named_verify(protocol, reached, said) }
-            }
-            Action::Ask | Action::Deny if self.is_audit() => {
-                FlowVerdict::Named { verify: self.named_verify(protocol, reached, said) }
-            }
-            Action::Ask if protocol != Protocol::Echo => FlowVerdict::Hold,
+            Action::Deny if !self.is_audit() => FlowVerdict::Refuse(cause),
             // An echo is never asked about.
-            Action::Ask => FlowVerdict::Refuse(Cause::Protocol),
-            Action::Deny => FlowVerdict::Refuse(cause),
+            Action::Allow | Action::Ask | Action::Deny if protocol == Protocol::Echo => {
+                FlowVerdict::Refuse(Cause::Protocol)
+            }
+            Action::Ask if !self.is_audit() => FlowVerdict::Hold,
+            Action::Allow | Action::Ask | Action::Deny => {
+                FlowVerdict::Named { verify: self.named_verify(protocol, reached, said) }
+            }
         };
         Some(Judged { verdict, action, cause, rule: said.map(|said| said.rule) })
     }

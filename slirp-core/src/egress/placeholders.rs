@@ -200,6 +200,8 @@ impl Placeholders {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Instant = Instant::ZERO;
@@ -282,5 +284,44 @@ mod tests {
         assert_eq!(table.found(&name(1), until), None);
         table.forget_found();
         assert_eq!(table.found(&name(1), NOW), None);
+    }
+
+    proptest! {
+        #[test]
+        fn each_address_stands_for_one_name_and_the_cap_holds(
+            steps in prop::collection::vec((0_u8..4, 0_usize..64), 0..400),
+        ) {
+            const CAP: usize = 16;
+            let mut table = table(27, CAP);
+            let (mut now, mut open) = (NOW, Vec::new());
+            for (step, number) in steps {
+                match step {
+                    0 | 1 => {
+                        if let Some(address) = table.address(&name(number), now) {
+                            prop_assert_eq!(table.name(address.into()), Some(&name(number)));
+                            if step == 1 {
+                                table.open(address.into());
+                                open.push((name(number), IpAddr::from(address)));
+                            }
+                        }
+                    }
+                    2 => {
+                        if let Some((_, address)) = open.pop() {
+                            table.close(address, now);
+                        }
+                    }
+                    _ => now += Duration::from_secs(100),
+                }
+                prop_assert!(table.by_name.len() <= CAP);
+                prop_assert_eq!(table.by_name.len(), table.by_address.len());
+                prop_assert_eq!(table.by_name.len(), table.order.len());
+                for (name, address) in &open {
+                    prop_assert_eq!(table.name(*address), Some(name), "it is in use");
+                }
+                for (name, &address) in &table.by_name {
+                    prop_assert_eq!(&table.by_address[&address].name, name);
+                }
+            }
+        }
     }
 }

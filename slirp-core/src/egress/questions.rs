@@ -140,3 +140,94 @@ impl Questions {
         self.open.values().map(|question| question.expires_at).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::approval::Subject;
+    use super::*;
+    use crate::protocol::Protocol;
+
+    const NOW: Instant = Instant::ZERO;
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn key(port: u16) -> Key {
+        let subject = Subject::Address([192, 0, 2, 1].into());
+        Key { subject, port, protocol: Protocol::Tcp }
+    }
+
+    fn flow(index: u32) -> FlowId {
+        FlowId { index, generation: 1 }
+    }
+
+    fn ask(questions: &mut Questions, next: u64, port: u16, now: Instant) -> Result<u64, Cause> {
+        let guest = [10, 0, 2, 100].into();
+        let opened = (QuestionId(next), TIMEOUT, true);
+        questions.ask(guest, key(port), None, opened, now).map(|id| id.0)
+    }
+
+    #[test]
+    fn equal_keys_share_a_question_whose_time_runs_from_the_first() {
+        let mut questions = Questions::default();
+        assert_eq!(ask(&mut questions, 0, 443, NOW), Ok(0));
+        questions.hold(QuestionId(0), flow(1));
+        let later = NOW + Duration::from_secs(7);
+        assert_eq!(ask(&mut questions, 1, 443, later), Ok(0));
+        questions.hold(QuestionId(0), flow(2));
+        assert_eq!(ask(&mut questions, 1, 80, later), Ok(1));
+        let pending = questions.get(QuestionId(0)).unwrap().pending(None, later);
+        assert_eq!((pending.flows, pending.held.as_secs()), (2, 7));
+        assert_eq!(pending.expires_in.as_secs(), 53);
+        assert_eq!(questions.poll_timeout(), Some(NOW + TIMEOUT));
+        let expired = questions.take_expired(NOW + TIMEOUT);
+        assert_eq!(expired.len(), 1);
+        assert_eq!(expired[0].flows, [flow(1), flow(2)]);
+        // Nothing is remembered.
+        assert_eq!(ask(&mut questions, 2, 443, NOW + TIMEOUT), Ok(2));
+    }
+
+    proptest! {
+        #[test]
+        fn caps_hold_whatever_comes(
+            steps in prop::collection::vec((0_u8..4, 0_u16..100, 0_u32..400), 0..2000),
+        ) {
+            let mut questions = Questions::default();
+            let (mut next, mut now, mut held) = (0, NOW, std::collections::BTreeMap::new());
+            for (number, (step, port, index)) in (1..).zip(steps) {
+                match step {
+                    0 | 1 => {
+                        let before = questions.held();
+                        match ask(&mut questions, next, port, now) {
+                            Ok(id) => {
+                                next = next.max(id + 1);
+                                let waiting = FlowId { index, generation: number };
+                                questions.hold(QuestionId(id), waiting);
+                                held.insert(waiting, id);
+                            }
+                            Err(cause) => {
+                                prop_assert_eq!(cause, Cause::AskFull);
+                                let is_full = questions.open.len() == QUESTIONS_CAP;
+                                prop_assert!(is_full || before == HELD_CAP);
+                            }
+                        }
+                    }
+                    2 => {
+                        if let Some((waiting, _)) = held.pop_first() {
+                            questions.let_go(waiting);
+                        }
+                    }
+                    _ => {
+                        now += Duration::from_secs(1);
+                        for over in questions.take_expired(now) {
+                            held.retain(|_, id| *id != over.id.0);
+                        }
+                    }
+                }
+                prop_assert!(questions.open.len() <= QUESTIONS_CAP);
+                prop_assert!(questions.held() <= HELD_CAP);
+                prop_assert_eq!(questions.held(), held.len());
+            }
+        }
+    }
+}

@@ -118,6 +118,11 @@ impl UdpFlow {
         self.translations.original(remote)
     }
 
+    /// Where datagrams to `original_dst` went, if it is remembered.
+    pub(crate) fn translated_dst(&self, original_dst: SocketAddr) -> Option<SocketAddr> {
+        self.translations.translated(original_dst)
+    }
+
     fn extend(&mut self, timeouts: &Timeouts, now: Instant) {
         self.expires_at = now + self.idle_timeout(timeouts);
     }

@@ -3,6 +3,7 @@
 //! What each test asserts is what arrived outside, besides what the guest is told and how soon.
 
 mod addresses;
+mod ask;
 mod audit;
 mod clients;
 mod everyday;

@@ -309,7 +309,7 @@ mod tests {
                     cancelled.push(query);
                 }
                 Want::Answer { answer, .. } => assert_eq!(answer[3] & 15, 2, "SERVFAIL"),
-                Want::Wake(_) | Want::Reset(_) | Want::Found { .. } | Want::Host(_) => {
+                Want::Wake(_) | Want::Found { .. } | Want::Reset(_) | Want::Host(_) => {
                     panic!("{want:?}")
                 }
             }

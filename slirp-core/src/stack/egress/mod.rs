@@ -382,14 +382,16 @@ impl Stack {
             FlowVerdict::Named { .. } if ends.protocol == Protocol::Tcp => {
                 return Ok(Way::Wait(Wait::Lookup));
             }
-            FlowVerdict::Named { verify } => match self.datagram_target(holder, reached, now) {
-                Ok(Some(to)) => {
-                    judged.verdict = FlowVerdict::Pass { verify };
-                    reached = to;
+            FlowVerdict::Named { verify } => {
+                match self.datagram_target(holder, ends.guest, reached, now) {
+                    Ok(Some(to)) => {
+                        judged.verdict = FlowVerdict::Pass { verify };
+                        reached = to;
+                    }
+                    Ok(None) => return Ok(Way::Wait(Wait::Lookup)),
+                    Err(cause) => judged = judged.refused(cause),
                 }
-                Ok(None) => return Ok(Way::Wait(Wait::Lookup)),
-                Err(cause) => judged = judged.refused(cause),
-            },
+            }
             FlowVerdict::Pass { .. } | FlowVerdict::Refuse(_) => {}
         }
         let judgement = self.judgement(holder, ends, reached, judged);

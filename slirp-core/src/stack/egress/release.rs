@@ -11,6 +11,7 @@ use super::Clearance;
 use crate::discard::DiscardReason;
 use crate::egress::{Cause, FlowVerdict, Found, Judged, Name, Verification};
 use crate::event::{FlowId, HostAction, HostError};
+use crate::flow::Flow;
 use crate::journal::{Ends, Refusal};
 use crate::policy::{Protocol, Target};
 use crate::service::dns::read_own;
@@ -142,20 +143,29 @@ impl Stack {
         self.refuse_flow(id, Refusal::Egress(cause));
     }
 
-    /// Where a datagram to a placeholder of `name` goes; `None` while that is being looked up.
+    /// Where a datagram of `guest` to a placeholder goes: where the last one went, as long as the
+    /// mapping lives. `None` while that is being looked up.
     ///
     /// # Errors
     /// Why it goes nowhere.
     pub(super) fn datagram_target(
         &mut self,
         holder: Holder,
+        guest: SocketAddr,
         placeholder: SocketAddr,
         now: Instant,
     ) -> Result<Option<SocketAddr>, Cause> {
+        let known = self.flows.mapping(Protocol::Udp, guest).and_then(|entry| match &entry.flow {
+            Flow::Udp(flow) => flow.translated_dst(placeholder),
+            Flow::Tcp(_) | Flow::Echo(_) | Flow::InboundUdp(_) => None,
+        });
         let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
         let judge = judge.ok_or(Cause::NoName)?;
         judge.note_datagram(placeholder.ip(), now);
         let name = judge.placeholder_name(placeholder.ip()).ok_or(Cause::NoName)?.clone();
+        if let Some(known) = known.filter(|&to| judge.may_lead_to(&name, Protocol::Udp, to)) {
+            return Ok(Some(known));
+        }
         let Some(found) = judge.found(&name, now) else {
             self.look_up(holder, name, None, now);
             return Ok(None);

@@ -563,6 +563,29 @@ fn datagrams_to_a_placeholder_reach_the_name_and_answers_come_from_it() {
 }
 
 #[test]
+fn mapping_keeps_its_remote_although_the_name_moves() {
+    let mut ladder = attended("ask udp:api.example:5000");
+    let stands = placeholder(&mut ladder, API);
+    let written = to(stands, 5000);
+    send(&mut ladder, &written, 5000);
+    decide(&mut ladder, SESSION);
+    send(&mut ladder, &written, 5000);
+    answer_lookup(&mut ladder, API, &[REACHED]);
+    let reached = Fate::Host(SocketAddr::from((REACHED, 5000)));
+    assert_eq!(send(&mut ladder, &written, 5000), reached);
+    // The answer is not believed any more.
+    ladder.pass(61 * SECOND);
+    assert_eq!(send(&mut ladder, &written, 5000), reached);
+    assert!(ladder.queries.is_empty());
+    // Another mapping looks it up.
+    assert_eq!(send(&mut ladder, &written, 5001), Fate::Silence);
+    answer_lookup(&mut ladder, API, &[[203, 0, 113, 8]]);
+    let moved = Fate::Host(address("203.0.113.8:5000"));
+    assert_eq!(send(&mut ladder, &written, 5001), moved);
+    assert_eq!(send(&mut ladder, &written, 5000), reached);
+}
+
+#[test]
 fn failed_lookup_is_no_hang() {
     let mut ladder = attended("ask api.example");
     let stands = placeholder(&mut ladder, API);
