@@ -14,6 +14,7 @@ mod lookups;
 mod members;
 mod metrics;
 mod policies;
+mod published;
 mod scene;
 mod segments;
 mod servers;
