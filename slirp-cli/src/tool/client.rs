@@ -233,8 +233,8 @@ pub(super) mod tests {
     /// What a network would answer.
     pub(in crate::tool) type Answers = fn(&str, &Value) -> Vec<Value>;
 
-    /// A connected socket whose other end greets and answers until it is closed. A line of `answers`
-    /// without an event gets the request's number.
+    /// A connected socket whose other end greets and answers until it is closed. A line of
+    /// `answers` without an event gets the request's number.
     pub(in crate::tool) fn server(can: &[&str], answers: Answers) -> (UnixStream, JoinHandle<()>) {
         let (ours, mut theirs) = UnixStream::pair().expect("a socketpair");
         let greeting = json!({ "slirp": "0.2.0", "protocol": 1, "can": can });

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use slirp_core::egress::EgressPolicy;
 
 use super::shown::{clock, counted, foreign};
 
@@ -93,10 +94,13 @@ impl Question {
         format!("held {} of {}, {flows}", clock(held), clock(whole))
     }
 
-    /// `.corp.example` for `db.corp.example`; `None` where that would be everybody's.
+    /// What a decision for the parent covers: `.corp.example` of `db.corp.example`, but
+    /// `.api.example` of `api.example`, since anybody can be below `example`.
     pub(super) fn parent(&self) -> Option<String> {
-        let (_, parent) = self.subject.split_once('.').filter(|_| self.is_name)?;
-        parent.contains('.').then(|| format!(".{parent}"))
+        let (_, above) = self.subject.split_once('.').filter(|_| self.is_name)?;
+        let policy = EgressPolicy::parse(&format!("allow *.{above}"), "");
+        let is_own = policy.is_ok_and(|policy| policy.warnings().next().is_none());
+        Some(format!(".{}", if is_own { above } else { self.subject.as_str() }))
     }
 
     /// The keys, and what each means.
@@ -212,10 +216,15 @@ pub(super) mod tests {
     #[test]
     fn keys_decide_and_only_these() {
         let now = Instant::now();
-        let list = json!({ "questions": [row(1, "db.corp.example"), row(2, "api.example")] });
-        let [deep, flat] = Question::list(&list, now).try_into().expect("two questions");
+        let list = json!({ "questions": [row(1, "db.corp.example"), row(2, "api.example"),
+            { "question": 3, "address": "192.0.2.1", "port": 22, "proto": "tcp" }] });
+        let [deep, flat, address] = Question::list(&list, now).try_into().expect("three questions");
+        assert_eq!((address.parent(), address.choice('p')), (None, None));
         let decided = |key| deep.choice(key).map(|choice| deep.decision(choice));
-        let base = |verdict: &str, scope: &str| json!({ "question": 1, "verdict": verdict, "scope": scope });
+        let base = |verdict: &str, scope: &str| {
+            let question = 1;
+            json!({ "question": question, "verdict": verdict, "scope": scope })
+        };
         assert_eq!(decided('a'), Some(base("allow", "once")));
         assert_eq!(decided('s'), Some(base("allow", "session")));
         assert_eq!(decided('d'), Some(base("deny", "once")));
@@ -229,8 +238,8 @@ pub(super) mod tests {
         for key in ['\n', '\r', ' ', 'A', 'y', 'n', 'q', 'S', 'x'] {
             assert_eq!(decided(key), None, "{key:?}");
         }
-        // The parent of a name of two labels is a whole top-level domain.
-        assert_eq!((flat.parent(), flat.choice('p')), (None, None));
+        // Above a name of two labels is a whole top-level domain.
+        assert_eq!(flat.parent().as_deref(), Some(".api.example"));
         assert!(deep.keys().contains("[p]arent .corp.example session"));
     }
 }

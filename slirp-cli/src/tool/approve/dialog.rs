@@ -1,8 +1,8 @@
 //! Which question is asked, and what becomes of an answer.
 //!
-//! Owns the dialog's state, without a terminal or a socket. A question is asked until it is decided,
-//! here or elsewhere, or its time is over; the list of open questions is the network's, asked for
-//! whenever one comes or goes and each second while one is open.
+//! Owns the dialog's state, without a terminal or a socket. A question is asked until it is
+//! decided, here or elsewhere, or its time is over. The list of open questions is the network's: it
+//! is asked for whenever one comes or goes, and each second.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -67,7 +67,7 @@ impl Dialog {
             let request = "subscribe";
             return vec![Effect::Ask { request, arguments, purpose: Purpose::Subscription }];
         }
-        if self.questions.is_empty() { Vec::new() } else { self.list() }
+        self.list()
     }
 
     /// A request has gone out.
@@ -147,8 +147,10 @@ impl Dialog {
                 let first = Effect::Say(format!(" {target}:"));
                 [first].into_iter().chain(lines.map(Effect::Say)).collect()
             }
-            (Purpose::Subscription, Err(words)) => vec![Effect::Say(words), Effect::Quit],
-            (Purpose::List | Purpose::Explanation { .. }, Err(words)) => vec![Effect::Say(words)],
+            (Purpose::Subscription | Purpose::List, Err(words)) => {
+                vec![Effect::Say(words), Effect::Quit]
+            }
+            (Purpose::Explanation { .. }, Err(words)) => vec![Effect::Say(words)],
         }
     }
 

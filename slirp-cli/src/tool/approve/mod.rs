@@ -31,7 +31,7 @@ Asks about connections that a policy wants asked about, one at a time, the
 oldest first. SOCKET is a control socket, or fd:N for an open descriptor of one.
   --save FILE  append decisions for the session to this policy file, as rules
 Keys: a allow once (what waits, and the same for 30 s)   s allow for the session
-      f allow for 10 minutes   p allow all names beside it, for the session
+      f allow for 10 minutes   p allow the names beside it, for the session
       d deny   D deny for the session   e explain   q quit
 No other key decides anything. Time runs on while it is asked: what nobody has
 decided is denied in the end.

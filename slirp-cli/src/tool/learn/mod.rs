@@ -1,7 +1,7 @@
 //! `slirp learn`: a policy out of what a guest did.
 //!
-//! Owns the command line, the reading of logs and the exit statuses. What the events of a log add up
-//! to is in `tally`, how that becomes rules is in `rules`.
+//! Owns the command line, the reading of logs and the exit statuses. What the events of a log add
+//! up to is in `tally`, how that becomes rules is in `rules`.
 
 mod rules;
 mod tally;

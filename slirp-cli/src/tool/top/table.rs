@@ -1,6 +1,7 @@
 //! The panes as tables: columns, rows, and how they are sorted and filtered.
 //!
-//! Owns which columns there are, their letters, and from which width of the screen on each is shown.
+//! Owns which columns there are, their letters, and from which width of the screen on each is
+//! shown.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};

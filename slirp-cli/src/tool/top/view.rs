@@ -1,7 +1,7 @@
 //! What a person looks at, and what keys do.
 //!
-//! Owns the state of the screen without a screen: the pane, its order, the selected row, what stands
-//! still, and the dialogs. What is known of the network is in `feed`.
+//! Owns the state of the screen without a screen: the pane, its order, the selected row, what
+//! stands still, and the dialogs. What is known of the network is in `feed`.
 
 use std::time::Instant;
 
