@@ -87,6 +87,30 @@ fn container_fetches_by_address_and_by_name() {
 }
 
 #[test]
+fn policy_of_the_environment_holds_for_containers() {
+    let podman = needs!(Podman::build());
+    let world = &podman.session.world;
+    let _dns = resolver(world);
+    let _far = web_server(&world.remote, (FAR, 80).into());
+    let _other = web_server(&world.remote, (REMOTE_2, 80).into());
+    let file = podman.session.home().join("policy");
+    std::fs::write(&file, "allow www.example.test\n").expect("the home is writable");
+    let variable = format!("SLIRP_POLICY={}", file.display());
+    let run = ["podman", "run", "--rm", "--volume=/usr:/usr:ro", "--network=slirp4netns", "box"];
+    // By name; by an address that no rule allows; by a name that none allows.
+    let script = format!(
+        "{CURL} http://www.example.test/; {CURL} http://{REMOTE_2}/ || echo $?; \
+         {CURL} http://other.example.test/ || echo $?"
+    );
+    let words = [&["env", &variable], &run[..], &["sh", "-uc", &script]].concat();
+    assert_eq!(podman.session.succeed(&words), "visitor 198.51.100.1\n7\n6\n");
+    // No policy, no network.
+    std::fs::remove_file(&file).expect("it was written");
+    let output = podman.session.exec(&[&["env", &variable], &run[..], &["true"]].concat());
+    assert!(!output.status.success(), "{}", output.stdout);
+}
+
+#[test]
 fn podman_asks_for_the_sandbox_and_gets_it() {
     let podman = needs!(Podman::build());
     podman.serve("web", &["--network=slirp4netns"], "0.0.0.0", &["80"]);

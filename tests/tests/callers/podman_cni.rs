@@ -88,6 +88,30 @@ fn address_mac_name_server_and_ports_are_as_asked_for() {
 }
 
 #[test]
+fn policy_of_the_environment_holds_for_containers() {
+    for account in ACCOUNTS {
+        let podman = needs!(Podman::with_plugin(account, UNRESERVED));
+        let world = &podman.session.world;
+        world.write_resolv_conf("nameserver 127.0.0.54\n");
+        let _dns = Dnsmasq::start(&world.host, RESOLVER, &[]);
+        let _far = web_server(&world.remote, (FAR, 80).into());
+        let _other = web_server(&world.remote, (REMOTE_2, 80).into());
+        let file = world.folder().join("policy");
+        std::fs::write(&file, "allow www.example.test\n").expect("the folder is the test's own");
+        let variable = format!("SLIRP_POLICY={}", file.display());
+        let script = format!(
+            "{CURL} http://www.example.test/; {CURL} http://{REMOTE_2}/ || echo $?; \
+             {CURL} http://other.example.test/ || echo $?"
+        );
+        let run = ["env", &variable, "podman", "run", "--rm", "--volume=/usr:/usr:ro"];
+        let words = [&run[..], &["--network=slirpnet", "box", "sh", "-uc", &script]].concat();
+        let output = podman.session.exec_as(account, &words);
+        assert_eq!(output.stdout, "visitor 198.51.100.1\n7\n6\n", "{}", output.stderr);
+        assert_clean_soon(&podman);
+    }
+}
+
+#[test]
 fn stopped_container_frees_its_ports_and_starts_in_a_new_namespace() {
     for account in ACCOUNTS {
         let podman = needs!(Podman::with_plugin(account, UNRESERVED));

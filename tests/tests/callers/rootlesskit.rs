@@ -73,6 +73,26 @@ fn namespace_fetches_by_address_gateway_and_name() {
 }
 
 #[test]
+fn policy_of_the_environment_holds_for_the_namespace() {
+    let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
+    let _dns = resolver(&session.world);
+    let _far = web_server(&session.world.remote, (FAR, 80).into());
+    let _other = web_server(&session.world.remote, (REMOTE_2, 80).into());
+    let file = session.home().join("policy");
+    std::fs::write(&file, "allow www.example.test\n").unwrap();
+    let variable = format!("SLIRP_POLICY={}", file.display());
+    let script = format!(
+        "{CURL} http://www.example.test/; {CURL} http://{REMOTE_2}/ || echo $?; \
+         {CURL} http://other.example.test/ || echo $?"
+    );
+    let binary = session.world.reachable_binary();
+    let rootlesskit = arguments(binary.to_str().unwrap(), &[], &script);
+    let text = session.succeed(&[&["env", &variable], &rootlesskit[..]].concat());
+    assert_eq!(text, "visitor 198.51.100.1\n7\n6\n");
+    assert_ended(&session);
+}
+
+#[test]
 fn host_loopback_can_be_closed_while_its_resolver_answers() {
     let session = needs!(Session::open(&["rootlesskit", "newuidmap"]));
     let _dns = resolver(&session.world);

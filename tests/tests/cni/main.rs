@@ -5,6 +5,7 @@ mod attach;
 mod demo;
 mod lifetime;
 mod nested;
+mod operator;
 mod policy;
 mod runtime;
 mod shared;
