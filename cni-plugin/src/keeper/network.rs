@@ -335,7 +335,13 @@ impl Network {
         };
         let (end, guard) = io::pipe().map_err(failed)?;
         let egress = request.egress_policy()?;
-        let new = NewMember { tap, member, egress, rates: None, guard: Some(OwnedFd::from(guard)) };
+        let new = NewMember {
+            tap,
+            member,
+            egress,
+            rates: Some(request.rates),
+            guard: Some(OwnedFd::from(guard)),
+        };
         let id = self
             .handle()
             .blocking()

@@ -192,9 +192,7 @@ impl Placeholders {
 
     /// Forgets where names have led.
     pub(super) fn forget_found(&mut self) {
-        for standing in self.by_address.values_mut() {
-            standing.found = None;
-        }
+        self.by_address.values_mut().for_each(|standing| standing.found = None);
     }
 }
 
@@ -310,7 +308,7 @@ mod tests {
                             table.close(address, now);
                         }
                     }
-                    _ => now += Duration::from_secs(100),
+                    _ => now = now + Duration::from_secs(100),
                 }
                 prop_assert!(table.by_name.len() <= CAP);
                 prop_assert_eq!(table.by_name.len(), table.by_address.len());
@@ -318,9 +316,9 @@ mod tests {
                 for (name, address) in &open {
                     prop_assert_eq!(table.name(*address), Some(name), "it is in use");
                 }
-                for (name, &address) in &table.by_name {
-                    prop_assert_eq!(&table.by_address[&address].name, name);
-                }
+                let is_mutual =
+                    |(name, address)| table.by_address.get(address).is_some_and(|s| s.name == *name);
+                prop_assert!(table.by_name.iter().all(is_mutual));
             }
         }
     }

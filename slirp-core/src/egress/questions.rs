@@ -193,7 +193,7 @@ mod tests {
             steps in prop::collection::vec((0_u8..4, 0_u16..100, 0_u32..400), 0..2000),
         ) {
             let mut questions = Questions::default();
-            let (mut next, mut now, mut held) = (0, NOW, std::collections::BTreeMap::new());
+            let (mut next, mut now, mut held) = (0, NOW, BTreeMap::new());
             for (number, (step, port, index)) in (1..).zip(steps) {
                 match step {
                     0 | 1 => {
@@ -218,7 +218,7 @@ mod tests {
                         }
                     }
                     _ => {
-                        now += Duration::from_secs(1);
+                        now = now + Duration::from_secs(1);
                         for over in questions.take_expired(now) {
                             held.retain(|_, id| *id != over.id.0);
                         }

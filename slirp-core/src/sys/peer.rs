@@ -40,6 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a socket")]
     fn sockets_of_one_namespace_have_one_number() {
         let (a, b) = UnixStream::pair().unwrap();
         match network_of(a.as_fd()) {

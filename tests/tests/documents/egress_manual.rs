@@ -18,17 +18,19 @@ fn part(start: &str, end: &str) -> &'static str {
 /// The steps of the examples in a part of the page, without their prompts and line ends.
 fn steps(part: &str) -> Vec<String> {
     let blocks = part.split("\n.Bd -literal -offset indent\n").skip(1);
-    let text: String = blocks.map(|block| block.split("\n.Ed\n").next().unwrap()).fold(
-        String::new(),
-        |text, block| format!("{text}\n{}", block.replace("\\e\n", " ").replace("\\-", "-")),
-    );
+    let text: String = blocks
+        .map(|block| block.split("\n.Ed\n").next().unwrap())
+        .fold(String::new(), |text, block| {
+            format!("{text}\n{}", block.replace("\\e\n", " ").replace("\\-", "-"))
+        });
     text.split("\n$ ").skip(1).map(str::to_owned).collect()
 }
 
 /// Writes the files that `cat` shows.
 fn write_files(world: &World, steps: &[String]) {
     for step in steps {
-        if let Some((file, text)) = step.strip_prefix("cat ").and_then(|shown| shown.split_once('\n'))
+        if let Some((file, text)) =
+            step.strip_prefix("cat ").and_then(|shown| shown.split_once('\n'))
         {
             std::fs::write(world.folder().join(file), format!("{text}\n")).unwrap();
         }
@@ -106,11 +108,7 @@ fn launcher_is_greeted_and_answered() {
     let path = world.folder().join("bin");
     std::fs::create_dir(&path).unwrap();
     std::os::unix::fs::symlink(binary_under_test(), path.join("slirp4netns")).unwrap();
-    let run = format!(
-        "PATH={}:$PATH exec timeout 50 python3 {}",
-        path.display(),
-        script.display()
-    );
+    let run = format!("PATH={}:$PATH exec timeout 50 python3 {}", path.display(), script.display());
     let output = world.host.exec(&["sh", "-c", &run]);
     let said: Vec<&str> = output.stdout.lines().collect();
     assert!(said.contains(&"['read', 'decide']") && said.contains(&"ask"), "{output:?}");

@@ -14,8 +14,7 @@ use crate::stats::{Answered, Shown};
 
 /// Something of everything.
 fn stats() -> Stats {
-    let mut stats = Stats::default();
-    stats.frames_from_guest = 7;
+    let mut stats = Stats { frames_from_guest: 7, ..Stats::default() };
     stats.discards.count(DiscardReason::ArpInvalid);
     stats.connect_failures.count(HostError::Refused);
     stats.traffic[Protocol::Udp].from_guest = 42;

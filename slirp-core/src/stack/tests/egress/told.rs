@@ -96,7 +96,9 @@ fn each_verdict_is_told_with_its_flow_and_the_flow_with_its_end() {
 #[test]
 fn mapping_is_told_of_again_for_another_remote_and_under_another_policy_alone() {
     let mut ladder = under("allow 192.0.2.0/24");
-    let send = |ladder: &mut Ladder, to| drop(send(ladder, to, 5000));
+    let send = |ladder: &mut Ladder, to| {
+        let _ = send(ladder, to, 5000);
+    };
     for _ in 0..3 {
         send(&mut ladder, "192.0.2.1:9");
     }
