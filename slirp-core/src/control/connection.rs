@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use nix::sys::socket::UnixCredentials;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -40,6 +41,12 @@ pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) pid: i32,
     pub(super) label: Option<String>,
+}
+
+impl Peer {
+    pub(super) fn of(credentials: &UnixCredentials) -> Self {
+        Self { uid: credentials.uid(), pid: credentials.pid(), label: None }
+    }
 }
 
 /// A client.

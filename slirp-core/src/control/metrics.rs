@@ -9,7 +9,8 @@
 //! [`REQUEST_TIMEOUT`]; at [`CONNECTIONS_CAP`] the oldest one is closed.
 //!
 //! The guest never reaches a listener on the host's loopback: the stack refuses its address
-//! ([`StackConfig::own_listeners`](crate::config::StackConfig::own_listeners)).
+//! ([`StackConfig::own_listeners`](crate::config::StackConfig::own_listeners)). A UNIX socket
+//! serves whom the control socket does: our own user and root, in our network namespace.
 //!
 //! RFC 1945 sections 5 and 6; OpenMetrics 1.0; Prometheus text format 0.0.4.
 
@@ -17,6 +18,7 @@ mod page;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -25,10 +27,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use self::page::Dialect;
 use super::clients::{Clients, PAUSE};
-use super::own_file::listen_at;
+use super::own_file::{admitted, listen_at};
 use crate::host::handle::Handle;
 use crate::host::outside::RemovedFile;
 use crate::sys::file::OwnFile;
+use crate::sys::peer::network_of;
 
 /// Connections at one time (one descriptor and a page each; one collector needs one).
 const CONNECTIONS_CAP: usize = 16;
@@ -46,7 +49,8 @@ crate::sys::calls::system_calls! {
     SYS_recvfrom => "requests";
     SYS_sendto => "pages";
     SYS_shutdown => "the end of a page";
-    SYS_getsockopt => "a collector that has gone";
+    SYS_getsockopt => "who a collector is, and whether it has gone";
+    SYS_geteuid => "who we are";
     SYS_newfstatat => "whether the file is still ours";
     SYS_statx => "whether the file is still ours";
     SYS_unlinkat if crate::sys::calls::BY_NAME => "the file at the end";
@@ -138,11 +142,15 @@ impl MetricsSocket {
 }
 
 async fn serve_unix(listener: UnixListener, source: Source) -> io::Result<()> {
+    let ours = network_of(listener.as_fd()).ok();
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let mut clients = Clients::new(CONNECTIONS_CAP, REQUEST_TIMEOUT);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => clients.serve(serve_client(stream, source.clone())),
+            Ok((stream, _)) => match admitted(stream.as_fd(), ours) {
+                Ok(_) => clients.serve(serve_client(stream, source.clone())),
+                Err(unwelcome) => tracing::debug!(%unwelcome, "a collector was refused"),
+            },
             Err(error) => pause(&error).await,
         }
     }

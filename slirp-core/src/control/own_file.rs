@@ -1,20 +1,36 @@
-//! A listening UNIX socket that nobody else may connect to.
+//! A listening UNIX socket that is for its owner alone.
 //!
-//! Owns the file's mode, and what becomes of a file that an earlier process has left behind.
+//! Owns the file's mode, what becomes of a file that an earlier process has left behind, and which
+//! clients are [admitted].
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, UnixCredentials, bind, getsockopt,
+    listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
 
 use crate::sys::file::OwnFile;
+use crate::sys::peer::network_of;
+
+/// Why a client is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Unwelcome {
+    #[error("who you are cannot be told")]
+    Unknown,
+    #[error("this socket is for the user who runs slirp, and for root")]
+    OtherUser,
+    #[error("this socket is for the network namespace that slirp runs in")]
+    OtherNetwork,
+}
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -23,14 +39,14 @@ const BACKLOG: i32 = 128;
 /// the umask, from the first moment. The listener does not block.
 ///
 /// # Errors
-/// `AddrInUse` if the socket at `path` is served, or if there is another file; the errors of
-/// unlink(2), bind(2) and listen(2).
+/// `AddrInUse` if the socket at `path` is served, or if there is another file; `InvalidInput` for a
+/// path of 108 bytes or more; the errors of unlink(2), bind(2) and listen(2).
 pub(super) fn listen_at(path: &Path) -> io::Result<(OwnFile, UnixListener)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // bind(2) gives the file the mode of the socket (`unix_bind_bsd` in net/unix/af_unix.c).
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let address = UnixAddr::new(path)?;
+    let address = UnixAddr::new(path).map_err(|_| io::ErrorKind::InvalidInput)?;
     match bind(socket.as_raw_fd(), &address) {
         Err(Errno::EADDRINUSE) if is_left_behind(path) => {
             std::fs::remove_file(path)?;
@@ -48,6 +64,27 @@ fn is_left_behind(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     is_socket && UnixStream::connect(path).is_err_and(is_refused)
+}
+
+/// Who the client is, if it may be here. `ours` is the network namespace of the listener, where the
+/// kernel can tell.
+pub(super) fn admitted(
+    stream: BorrowedFd<'_>,
+    ours: Option<u64>,
+) -> Result<UnixCredentials, Unwelcome> {
+    let peer = peer_of(stream).ok_or(Unwelcome::Unknown)?;
+    if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
+        return Err(Unwelcome::OtherUser);
+    }
+    match ours {
+        Some(ours) if network_of(stream) != Ok(ours) => Err(Unwelcome::OtherNetwork),
+        Some(_) | None => Ok(peer),
+    }
+}
+
+/// Who the client is, as the kernel says.
+pub(super) fn peer_of(stream: BorrowedFd<'_>) -> Option<UnixCredentials> {
+    getsockopt(&stream, PeerCredentials).ok()
 }
 
 #[cfg(test)]

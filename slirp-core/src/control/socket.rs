@@ -18,22 +18,19 @@
 //! as that might be the one that decides.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
 use tokio::task::JoinSet;
 
 use super::clients::PAUSE;
 use super::connection::{Connection, Peer, Shared};
 use super::follow::{Beginning, follow};
 use super::hub::Hub;
-use super::own_file::listen_at;
+use super::own_file::{admitted, listen_at, peer_of};
 use super::rules::Rules;
 use super::verdicts::Verdicts;
 use crate::host::handle::Handle;
@@ -72,19 +69,6 @@ enum Door {
     Listener { file: OwnFile, listener: UnixListener },
     /// One connection, which has no name that a guest could find.
     Stream(UnixStream),
-}
-
-/// Why a client is not served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-enum Unwelcome {
-    #[error("who you are cannot be told")]
-    Unknown,
-    #[error("this socket is for the user who runs slirp, and for root")]
-    OtherUser,
-    #[error("this socket is for the network namespace that slirp runs in")]
-    OtherNetwork,
-    #[error("{CONNECTIONS_CAP} connections are open already")]
-    Full,
 }
 
 impl ControlSocket {
@@ -152,7 +136,7 @@ impl ControlSocket {
             Door::Listener { file, listener } => accept_all(&file, listener, shared).await,
             Door::Stream(stream) => {
                 // The launcher has made both ends.
-                let peer = peer_of(stream.as_fd()).unwrap_or_default();
+                let peer = peer_of(stream.as_fd()).map(|peer| Peer::of(&peer)).unwrap_or_default();
                 match tokio::net::UnixStream::from_std(stream) {
                     Ok(stream) => Connection::new(shared, stream, peer).serve().await,
                     Err(error) => tracing::error!(%error, "the control socket is not usable"),
@@ -184,13 +168,16 @@ async fn accept_all(_file: &OwnFile, listener: UnixListener, shared: Arc<Shared>
             }
         };
         while clients.try_join_next().is_some() {}
-        let admitted = admitted(stream.as_fd(), ours);
-        let admitted = admitted.and_then(|peer| {
-            if clients.len() < CONNECTIONS_CAP { Ok(peer) } else { Err(Unwelcome::Full) }
-        });
+        let admitted = match admitted(stream.as_fd(), ours) {
+            Ok(_) if clients.len() >= CONNECTIONS_CAP => {
+                Err(format!("{CONNECTIONS_CAP} connections are open already"))
+            }
+            admitted => admitted.map_err(|unwelcome| unwelcome.to_string()),
+        };
         match admitted {
             Ok(peer) => {
-                clients.spawn(Connection::new(Arc::clone(&shared), stream, peer).serve());
+                clients
+                    .spawn(Connection::new(Arc::clone(&shared), stream, Peer::of(&peer)).serve());
             }
             Err(unwelcome) => {
                 tracing::debug!(%unwelcome, "a client of the control socket was refused");
@@ -200,24 +187,6 @@ async fn accept_all(_file: &OwnFile, listener: UnixListener, shared: Arc<Shared>
             }
         }
     }
-}
-
-/// Who the client is, if it may be here. `ours` is the network namespace of the listener, where the
-/// kernel can tell.
-fn admitted(stream: BorrowedFd<'_>, ours: Option<u64>) -> Result<Peer, Unwelcome> {
-    let peer = peer_of(stream).ok_or(Unwelcome::Unknown)?;
-    if peer.uid != 0 && peer.uid != geteuid().as_raw() {
-        return Err(Unwelcome::OtherUser);
-    }
-    match ours {
-        Some(ours) if network_of(stream) != Ok(ours) => Err(Unwelcome::OtherNetwork),
-        Some(_) | None => Ok(peer),
-    }
-}
-
-fn peer_of(stream: BorrowedFd<'_>) -> Option<Peer> {
-    let credentials = getsockopt(&stream, PeerCredentials).ok()?;
-    Some(Peer { uid: credentials.uid(), pid: credentials.pid(), label: None })
 }
 
 #[cfg(test)]
