@@ -25,9 +25,10 @@ pub mod dns {
     pub use crate::service::dns::{Chain, read_chain};
 }
 
-/// What reads the first bytes of a connection.
+/// Who judges a guest, and what reads the first bytes of a connection.
 pub mod egress {
-    pub use crate::egress::verdict::Verification;
+    pub use crate::egress::judge::{Judge, JudgeConfig};
+    pub use crate::egress::verdict::{Judged, Verification};
     pub use crate::egress::verifier::{Ask, Denial, HELLO_TIMEOUT, Peek, Verifier};
 }
 

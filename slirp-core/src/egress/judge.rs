@@ -31,7 +31,7 @@ const PLACEHOLDERS: Prefix =
 
 /// What a judge has to know besides the policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct JudgeConfig {
+pub struct JudgeConfig {
     /// Whether the guest has a DNS service, to which queries to other servers can be led.
     pub(crate) has_resolver: bool,
     /// The guest's IPv4 and IPv6 address for the host's loopback. A rule for one of them is one for
@@ -76,7 +76,7 @@ pub(crate) struct ManyNames {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub struct Judge {
     policy: EgressPolicy,
     config: JudgeConfig,
     pub(super) bindings: Bindings,
@@ -93,7 +93,8 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(policy: EgressPolicy, config: JudgeConfig) -> Self {
+    /// A judge by `policy`, of a guest that has learned no name so far.
+    pub fn new(policy: EgressPolicy, config: JudgeConfig) -> Self {
         let bindings = Bindings::new(config.bindings_cap, config.seed);
         let network = policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
         Self {
@@ -123,7 +124,7 @@ impl Judge {
 
     /// Judges a packet that opens a flow, or any datagram. `written` is the destination as the
     /// guest wrote it, `reached` what the address plan made of it. An echo's port is not looked at.
-    pub(crate) fn on_flow(
+    pub fn on_flow(
         &self,
         protocol: Protocol,
         written: SocketAddr,
@@ -305,7 +306,6 @@ impl Judge {
     }
 
     /// The most different names that were looked up under one wildcard within the hour.
-    #[expect(dead_code, reason = "a gauge for the metrics")]
     pub(crate) fn most_names(&self) -> u32 {
         self.distinct.most()
     }
@@ -332,7 +332,7 @@ impl Judge {
     /// The answer to an allowed lookup of `name`: the names of its chain of aliases and the
     /// addresses at the end, with their time to live in seconds. Returns whether the guest may have
     /// the answer: not if an alias is denied.
-    pub(crate) fn on_answer(
+    pub fn on_answer(
         &mut self,
         name: &Name,
         aliases: &[Name],

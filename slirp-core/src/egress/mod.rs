@@ -37,7 +37,7 @@ mod draft;
 mod error;
 mod evaluation;
 mod explain;
-mod judge;
+pub(crate) mod judge;
 mod name;
 mod parse;
 mod placeholders;
@@ -71,7 +71,7 @@ pub use rule::{
     RuleDestination, RuleProtocol, Settings, Source, Verify,
 };
 pub(crate) use sets::embedded;
-pub use verdict::Cause;
+pub use verdict::{Cause, Shown};
 pub(crate) use verdict::{FlowVerdict, Judged, NameVerdict, Verification};
 pub(crate) use verifier::{Ask, Peek, Verifier};
 pub use warning::{RuleWarning, RuleWarningKind};

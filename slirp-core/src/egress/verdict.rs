@@ -47,7 +47,7 @@ crate::words::words! {
 
 /// What the judge says about a flow at its first packet, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Judged {
+pub struct Judged {
     /// What is to be done.
     pub(crate) verdict: FlowVerdict,
     /// What the rules say. A flow that passes although it is not allowed does so in audit mode.
@@ -101,6 +101,17 @@ pub enum Verification {
     /// If they are one of both, the name must not be denied; anything else passes (an address rule
     /// or default, while a name is denied).
     SniffDenied,
+}
+
+crate::words::words! {
+    /// What the first bytes of a connection were.
+    pub enum Shown:
+    /// A TLS ClientHello.
+    Tls => "tls",
+    /// An HTTP request.
+    Http => "http",
+    /// Neither, as far as they were read.
+    Other => "other",
 }
 
 /// What the judge says about a lookup.

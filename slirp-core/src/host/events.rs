@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::journal::{Detail, Event, Report};
+use crate::stats::AuditStats;
 
 /// An event as an observer gets it.
 #[derive(Clone, Debug)]
@@ -28,13 +29,15 @@ pub(crate) struct Observer {
     queue: Sender<Observed>,
     wants: fn(&Event) -> bool,
     lost: u64,
+    /// All that it was given, and all that were lost.
+    sum: AuditStats,
 }
 
 impl Observer {
     /// An observer of the events that it `wants`, of which `cap` may wait for it, and its end.
     pub(crate) fn new(cap: usize, wants: fn(&Event) -> bool) -> (Self, Receiver<Observed>) {
         let (queue, receiver) = channel(cap);
-        (Self { queue, wants, lost: 0 }, receiver)
+        (Self { queue, wants, lost: 0, sum: AuditStats::default() }, receiver)
     }
 
     /// Events that still find a place in its queue.
@@ -49,15 +52,28 @@ impl Observer {
 
     /// Gives it what the stack has told, if it wants that.
     pub(crate) fn tell(&mut self, at: SystemTime, report: &Report) {
-        self.lost = self.lost.saturating_add(report.lost);
+        self.note_lost(report.lost);
         if (self.wants)(&report.event) {
             let observed = Observed { at, lost: self.lost, event: report.event.clone() };
             match self.queue.try_send(observed) {
-                Ok(()) => self.lost = 0,
-                Err(TrySendError::Full(_)) => self.lost = self.lost.saturating_add(1),
+                Ok(()) => {
+                    self.lost = 0;
+                    self.sum.taken += 1;
+                }
+                Err(TrySendError::Full(_)) => self.note_lost(1),
                 Err(TrySendError::Closed(_)) => {}
             }
         }
+    }
+
+    const fn note_lost(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+        self.sum.lost = self.sum.lost.saturating_add(count);
+    }
+
+    /// All events that it was given, and all that it has lost.
+    pub(crate) const fn sum(&self) -> AuditStats {
+        self.sum
     }
 }
 

@@ -20,7 +20,7 @@ use crate::protocol::Protocol;
 use crate::traffic::Traffic;
 pub use histogram::Histogram;
 pub use names::{Answered, NameStats};
-pub use policy::{PolicyStats, Shown, VerdictCounters, VerifiedCounters};
+pub use policy::{PolicyStats, VerdictCounters, VerifiedCounters};
 
 macro_rules! counters {
     ($( $(#[$doc:meta])* $name:ident, )+) => {
@@ -44,6 +44,8 @@ macro_rules! counters {
             /// What the egress policies of all guests have decided; `None` without a policy. In a
             /// snapshot only.
             pub policy: Option<PolicyStats>,
+            /// What was given to the audit log; `None` without one. In a snapshot only.
+            pub audit: Option<AuditStats>,
             /// Members of a shared network at this moment. In a snapshot only.
             pub members: u64,
             /// The members one by one, if a snapshot was asked for them.
@@ -125,6 +127,16 @@ impl MemberStats {
     ) -> Self {
         Self { id, open, policy }
     }
+}
+
+/// Events for the audit log.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct AuditStats {
+    /// Those that it was given.
+    pub taken: u64,
+    /// Those that found no place in its queue.
+    pub lost: u64,
 }
 
 /// A value for each [`Protocol`].

@@ -1,6 +1,6 @@
 //! Counters of an egress policy.
 
-use crate::egress::{Action, Cause};
+use crate::egress::{Action, Cause, Shown};
 use crate::protocol::Protocol;
 
 /// What the egress policy of one guest, or of all guests together, has decided and holds.
@@ -17,6 +17,9 @@ pub struct PolicyStats {
     pub bindings: u64,
     /// How many names have one.
     pub names: u64,
+    /// The most different names that were looked up under one wildcard within the hour, about. Of
+    /// all guests together: those of the guest with most.
+    pub distinct_names: u64,
     /// How many rules of each action are in force, in the order of [`Action::ALL`]. Of all guests
     /// together: those of the policy that holds where a member has none of its own.
     pub rules: [u64; Action::ALL.len()],
@@ -32,6 +35,7 @@ impl PolicyStats {
         self.bindings_evicted += other.bindings_evicted;
         self.bindings += other.bindings;
         self.names += other.names;
+        self.distinct_names = self.distinct_names.max(other.distinct_names);
     }
 }
 
@@ -73,17 +77,6 @@ impl Default for VerdictCounters {
     fn default() -> Self {
         Self([[[0; Protocol::ALL.len()]; Cause::ALL.len()]; Action::ALL.len()])
     }
-}
-
-crate::words::words! {
-    /// What the first bytes of a connection were.
-    pub enum Shown:
-    /// A TLS ClientHello.
-    Tls => "tls",
-    /// An HTTP request.
-    Http => "http",
-    /// Neither, as far as they were read.
-    Other => "other",
 }
 
 /// Verdicts about first bytes by what they were, and why they were refused, if they were.

@@ -23,6 +23,12 @@ pub(super) fn write(stats: &Stats, started_at: Duration, dialect: Dialect) -> St
     link(&mut page, stats);
     flows(&mut page, stats);
     names(&mut page, stats);
+    if let Some(audit) = &stats.audit {
+        page.counter("slirp_audit_events", "Events that were given to the audit log.");
+        page.total(&[], audit.taken);
+        page.counter("slirp_audit_lost", "Events for which the audit log had no room.");
+        page.total(&[], audit.lost);
+    }
     if let Some(policy) = &stats.policy {
         policies(&mut page, policy, stats.by_member.as_deref());
     }
@@ -139,6 +145,8 @@ fn policies(page: &mut Writer, all: &PolicyStats, members: Option<&[MemberStats]
     each(page, &|page, labels, policy| page.sample("", labels, policy.names));
     page.gauge("slirp_policy_bindings", "Addresses of these names.");
     each(page, &|page, labels, policy| page.sample("", labels, policy.bindings));
+    page.gauge("slirp_dns_distinct_names", "Names that were looked up under one wildcard.");
+    each(page, &|page, labels, policy| page.sample("", labels, policy.distinct_names));
     page.counter("slirp_policy_bindings_evicted", "Addresses that have made room for others.");
     each(page, &|page, labels, policy| page.total(labels, policy.bindings_evicted));
 }

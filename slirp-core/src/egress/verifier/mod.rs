@@ -45,7 +45,7 @@ use self::http::{HttpFlaw, HttpReader};
 use self::sniff::{Kind, Sniffer};
 use self::tls::{HelloFlaw, HelloReader};
 use super::name::Name;
-use super::verdict::{Cause, Verification};
+use super::verdict::{Cause, Shown, Verification};
 use crate::time::Instant;
 
 /// Time from the first byte of a ClientHello to its last.
@@ -215,9 +215,13 @@ impl Verifier {
         self.is_lenient = false;
     }
 
-    /// Whether the bytes are HTTP, as far as is known.
-    pub const fn is_http(&self) -> bool {
-        matches!(self.reading, Reading::Http(_))
+    /// What the bytes are, as far as is known.
+    pub const fn shown(&self) -> Shown {
+        match &self.reading {
+            Reading::Sniff(_) => Shown::Other,
+            Reading::Tls(_) => Shown::Tls,
+            Reading::Http(_) => Shown::Http,
+        }
     }
 
     /// From now on bytes are refused rather than held for long: for a caller that lets them go then.

@@ -17,7 +17,7 @@ use core::time::Duration;
 use super::deadlines::ENGINE_PAUSE;
 use super::{State, TcpFlow};
 use crate::discard::DiscardReason;
-use crate::egress::{Ask, Cause, Name, Peek, Verifier};
+use crate::egress::{Ask, Cause, Name, Peek, Shown, Verifier};
 use crate::flow::transfer::{Allowance, HostStream, Transfer};
 use crate::journal::Ending;
 use crate::tcp::{Connection, Engine};
@@ -139,17 +139,19 @@ impl TcpFlow {
     }
 
     /// Has the verifier, if there is one, look at what waits. `judge` says whether a name may be
-    /// talked to, and `is_enforced` whether a refusal is obeyed. Also returns whether the guest
-    /// speaks HTTP.
+    /// talked to, and `is_enforced` whether a refusal is obeyed. Also returns what the bytes
+    /// are.
     pub(crate) fn verify(
         &mut self,
         judge: &mut Ask<'_>,
         is_enforced: bool,
         now: Instant,
-    ) -> (Passage, bool) {
-        let open = (Passage::Open, false);
+    ) -> (Passage, Shown) {
+        let open = (Passage::Open, Shown::Other);
         let Some(gate) = self.gate.as_deref_mut() else { return open };
-        let Gate::Watched { verifier, limit, seen } = gate else { return (Passage::Shut, false) };
+        let Gate::Watched { verifier, limit, seen } = gate else {
+            return (Passage::Shut, Shown::Other);
+        };
         let State::Awake(awake) = &mut self.state else { return open };
         let queued = awake.connection.queued_to_host();
         if queued == 0 || *limit > 0 || !awake.ends.is_host_taking() {
@@ -172,21 +174,21 @@ impl TcpFlow {
         let peek = awake
             .connection
             .peek(SHOWN_CAP, |unread| verifier.on_bytes(unread, is_ended, now, &mut judge));
-        let is_http = verifier.is_http();
+        let shown = verifier.shown();
         match peek {
             Peek::More | Peek::Pass(0) => *seen = Some((queued, is_ended)),
             Peek::Pass(bytes) => (*limit, *seen) = (bytes, None),
             Peek::Done => self.gate = None,
             Peek::Refuse { cause, .. } if !is_enforced => {
                 self.gate = None;
-                return (Passage::Excused(cause), is_http);
+                return (Passage::Excused(cause), shown);
             }
             Peek::Refuse { cause, reply } => {
                 *gate = Gate::Refused(Farewell { reply, said: 0, until: now + FAREWELL });
-                return (Passage::Refused(cause), is_http);
+                return (Passage::Refused(cause), shown);
             }
         }
-        (Passage::Open, is_http)
+        (Passage::Open, shown)
     }
 
     /// Gives a refused guest its reply and the end, and throws away what it sends; nothing for

@@ -38,6 +38,7 @@ use std::time::SystemTime;
 use super::events::Observer;
 use crate::egress::{Action, EgressPolicy};
 use crate::journal::{Event, Lookup, Report};
+use crate::stats::AuditStats;
 use writer::{Shared, Writer};
 
 /// Events that may wait to be written: three seconds' worth at 5,000 a second.
@@ -184,6 +185,11 @@ impl Audit {
         if let Some(observer) = &mut self.observer {
             observer.tell(at, report);
         }
+    }
+
+    /// What it was given, and what it had no room for.
+    pub(crate) fn stats(&self) -> AuditStats {
+        self.observer.as_ref().map(Observer::sum).unwrap_or_default()
     }
 
     /// Whether nothing new may begin, because it could not be written down.

@@ -6,6 +6,7 @@
 use super::Reactor;
 use crate::event::DnsQueryId;
 use crate::flow::{FlowSummary, JudgedFlow};
+use crate::host::audit::Audit;
 use crate::host::mailbox::{FlowPage, JudgedFlowPage, Message, NamePage};
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -48,6 +49,7 @@ impl Reactor {
     /// The counters, and what there is at this moment.
     fn stats(&mut self, by_member: bool) -> Stats {
         let mut stats = self.stack.snapshot();
+        stats.audit = self.audit.as_ref().map(Audit::stats);
         if let Some(board) = self.link.switchboard() {
             board.add_to(&mut stats);
             if by_member {

@@ -1,7 +1,7 @@
 //! What the policies of all guests have decided, and what they hold.
 
 use super::{Egress, Guest};
-use crate::egress::{FlowVerdict, Judged};
+use crate::egress::{Cause, FlowVerdict, Judged, Shown};
 use crate::member::MemberId;
 use crate::policy::Protocol;
 use crate::share::Holder;
@@ -14,6 +14,7 @@ impl Guest {
             bindings_evicted: self.judge.bindings_evicted(),
             bindings: self.judge.bindings_len() as u64,
             names: self.judge.names_len() as u64,
+            distinct_names: self.judge.most_names().into(),
             rules: policy.rule_counts().map(|count| count as u64),
             revision: self.revision.0,
             ..(*self.counted).clone()
@@ -32,6 +33,18 @@ impl Egress {
         };
         if is_counted && let Some(guest) = self.guests.get_mut(&holder) {
             guest.counted.verdicts.count(judged.action, judged.cause, protocol);
+        }
+    }
+
+    /// Counts a verdict about first bytes.
+    pub(super) fn count_verified(
+        &mut self,
+        holder: Holder,
+        shown: Shown,
+        result: Result<(), Cause>,
+    ) {
+        if let Some(guest) = self.guests.get_mut(&holder) {
+            guest.counted.verified.count(shown, result);
         }
     }
 
@@ -56,7 +69,12 @@ impl Egress {
     /// Forgets a member, but not what was decided for it.
     pub(super) fn forget(&mut self, member: MemberId) {
         if let Some(guest) = self.guests.remove(&Some(member)) {
-            self.gone.add(&PolicyStats { bindings: 0, names: 0, ..guest.stats() });
+            self.gone.add(&PolicyStats {
+                bindings: 0,
+                names: 0,
+                distinct_names: 0,
+                ..guest.stats()
+            });
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Egress;
 use crate::discard::DiscardReason;
-use crate::egress::{Action, Cause, FlowVerdict, Judged, Name, Verification, Verifier};
+use crate::egress::{Action, Cause, FlowVerdict, Judged, Name, Shown, Verification, Verifier};
 use crate::event::{FlowId, HostAction};
 use crate::flow::tcp::Passage;
 use crate::journal::{Claim, Ends, Event, Refusal};
@@ -35,6 +35,7 @@ impl Stack {
         let wanted = meta.passed.as_deref().and_then(|passed| passed.name.as_ref());
         // What was asked about last, and the rule that decided.
         let mut asked = None;
+        let mut is_allowed = false;
         let mut claim = |claim: Option<&Name>| {
             let judged = match wanted {
                 None => judge.on_claim(claim, reached, now),
@@ -45,9 +46,17 @@ impl Stack {
                 let rule = judged.as_ref().map_or_else(|denial| denial.rule, |&rule| rule);
                 asked = Some((claim.cloned(), rule));
             }
+            is_allowed |= judged.is_ok();
             judged.map(|_| ())
         };
-        let (passage, is_http) = flow.verify(&mut claim, is_enforced, now);
+        let (passage, shown) = flow.verify(&mut claim, is_enforced, now);
+        match passage {
+            Passage::Open if is_allowed => egress.count_verified(holder, shown, Ok(())),
+            Passage::Open | Passage::Shut => {}
+            Passage::Refused(cause) | Passage::Excused(cause) => {
+                egress.count_verified(holder, shown, Err(cause));
+            }
+        }
         let cause = match passage {
             Passage::Shut => return false,
             // Requests with the name of the one before are not told.
@@ -70,7 +79,10 @@ impl Stack {
             };
             let key = &meta.key;
             let ends = Ends::new(key.protocol, key.guest, key.remote);
-            let claim = name.map(if is_http { Claim::Host } else { Claim::Sni });
+            let claim = name.map(match shown {
+                Shown::Http => Claim::Host,
+                Shown::Tls | Shown::Other => Claim::Sni,
+            });
             if let Some(judgement) = egress.judgement(holder, ends, reached, judged, false) {
                 self.events.tell(|| Event::Verified { flow: id, claim, judgement });
             }

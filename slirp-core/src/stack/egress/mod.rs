@@ -506,10 +506,18 @@ impl Stack {
         let judgement = (is_worth_telling && self.events.has_listener())
             .then(|| egress.judgement(holder, ends, reached, judged, true))
             .flatten();
-        let FlowVerdict::Refuse(cause) = judged.verdict else { return Ok(judgement) };
+        let FlowVerdict::Refuse(cause) = judged.verdict else {
+            if is_worth_telling {
+                egress.count(holder, protocol, judged);
+            }
+            return Ok(judgement);
+        };
         let mapping = self.flows.mapping(protocol, guest).map(|entry| entry.meta.id);
         if mapping.is_some_and(|id| self.may_answer(id, origin.client, now)) {
             return Ok(None);
+        }
+        if let Some(egress) = &mut self.egress {
+            egress.count(holder, protocol, judged);
         }
         self.events.judged(None, judgement);
         self.events.refused(ends, Refusal::Egress(cause));

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::discard::DiscardReason;
-use crate::egress::Cause;
+use crate::egress::{Cause, Shown};
 use crate::event::HostError;
 use crate::journal::Lookup;
 use crate::member::MemberId;
 use crate::protocol::Protocol;
-use crate::stats::{Answered, Shown};
+use crate::stats::{Answered, AuditStats};
 
 /// Something of everything.
 fn stats() -> Stats {
@@ -28,6 +28,7 @@ fn stats() -> Stats {
     policy.verified.count(Shown::Tls, Err(Cause::Name));
     policy.rules = [5, 0, 1];
     stats.policy = Some(policy);
+    stats.audit = Some(AuditStats { taken: 9, lost: 2 });
     stats
 }
 
@@ -110,6 +111,8 @@ fn samples_say_what_was_counted() {
         "slirp_dns_upstream_seconds_bucket{le=\"+Inf\"} 2",
         "slirp_dns_upstream_seconds_sum 300.0015",
         "slirp_dns_upstream_seconds_count 2",
+        "slirp_audit_events_total 9",
+        "slirp_audit_lost_total 2",
         "slirp_policy_rules{action=\"allow\"} 5",
         "slirp_policy_verdicts_total{verdict=\"deny\",cause=\"no-name\",proto=\"tcp\"} 1",
         "slirp_policy_verified_total{kind=\"tls\",result=\"pass\"} 1",
