@@ -3,12 +3,16 @@
 //! Owns the measurements of single steps; `compare` measures whole stacks.
 
 use core::hint::black_box;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use slirp_core::config::{Offload, StackConfig};
+use slirp_core::egress::{EgressPolicy, Name};
 use slirp_core::event::{FlowId, HostAction};
+use slirp_core::internals::egress::{Judge, JudgeConfig};
 use slirp_core::internals::wire::{FLAG_DATA_VALID, VNET_HEADER_LEN};
+use slirp_core::policy::Protocol;
 use slirp_core::stack::Stack;
 use slirp_core::time::Instant;
 use slirp_core::{HostStream, Transfer};
@@ -278,6 +282,54 @@ fn reassembly(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A judge of so many rules, half of them about names and half about addresses, whose guest has
+/// learned so many names, each with an address of its own.
+fn judge_of(rules: u32, names: u32) -> Judge {
+    let mut text = String::from("allow *.names.example\n");
+    for number in 0..rules / 2 {
+        let (high, low) = (number / 256, number % 256);
+        text.push_str(&format!("allow host{number}.example.org:443,8443-8500\n"));
+        text.push_str(&format!("deny 198.51.{high}.{low}:1-1024\n"));
+    }
+    let policy = EgressPolicy::parse(&text, "policy").expect("these are rules");
+    let mut judge = Judge::new(policy, JudgeConfig::default());
+    for number in 0..names {
+        let name = Name::new(&format!("n{number}.names.example")).expect("a name");
+        let address = (address_of(number), 3600);
+        assert!(judge.on_answer(&name, &[], &[address], Instant::from_micros(1)));
+    }
+    judge
+}
+
+fn address_of(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(20, 0, 0, 0).to_bits() + number))
+}
+
+fn judge(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("judge");
+    for rules in [0, 100, 1_000] {
+        for names in [100, 10_000] {
+            let judge = judge_of(rules, names);
+            let now = Instant::from_micros(2);
+            let ask = |number: u32| {
+                // One flow in two is to an address that no name has.
+                let reached = SocketAddr::new(address_of(number % (2 * names)), 443);
+                judge.on_flow(Protocol::Tcp, reached, reached, now)
+            };
+            let words = [0, names].map(|number| format!("{:?}", ask(number)));
+            assert!(words[0].contains("Pass") && words[1].contains("NoName"), "{words:?}");
+            let mut number = 0_u32;
+            group.bench_function(format!("{rules}x{names}"), |bencher| {
+                bencher.iter(|| {
+                    number = number.wrapping_add(7919);
+                    black_box(ask(black_box(number)))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
@@ -289,5 +341,6 @@ fn main() {
     flows(&mut criterion);
     park(&mut criterion);
     reassembly(&mut criterion);
+    judge(&mut criterion);
     criterion.final_summary();
 }
