@@ -316,9 +316,10 @@ mod tests {
                 for (name, address) in &open {
                     prop_assert_eq!(table.name(*address), Some(name), "it is in use");
                 }
-                let is_mutual =
-                    |(name, address)| table.by_address.get(address).is_some_and(|s| s.name == *name);
-                prop_assert!(table.by_name.iter().all(is_mutual));
+                let is_mutual = table.by_name.iter().all(|(name, address)| {
+                    table.by_address.get(address).is_some_and(|standing| standing.name == *name)
+                });
+                prop_assert!(is_mutual);
             }
         }
     }

@@ -44,6 +44,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// How long it has been open.
+    pub(crate) fn held(&self, now: Instant) -> Duration {
+        now.saturating_since(self.asked_at)
+    }
+
     /// The question as people see it.
     pub(crate) fn pending(&self, member: Option<MemberId>, now: Instant) -> PendingQuestion {
         PendingQuestion {
@@ -54,7 +59,7 @@ impl Question {
             port: self.key.port,
             protocol: self.key.protocol,
             rule: self.rule.clone(),
-            held: now.saturating_since(self.asked_at),
+            held: self.held(now),
             expires_in: self.expires_at.saturating_since(now),
             flows: u32::try_from(self.flows.len()).unwrap_or(u32::MAX),
         }

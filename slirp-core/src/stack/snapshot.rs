@@ -13,6 +13,8 @@ impl Stack {
         Stats {
             names: self.dns.stats().clone(),
             open: self.admission.open(None),
+            approvers: self.approvers.count() as u64,
+            rates: self.rates(None),
             ring_memory: self.engine.ring_memory() as u64,
             policy: self.egress.as_ref().map(|egress| egress.stats()),
             ..self.stats.clone()

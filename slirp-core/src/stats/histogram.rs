@@ -50,6 +50,13 @@ impl Histogram {
         })
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (own, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *own += more;
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
     /// How often something was counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

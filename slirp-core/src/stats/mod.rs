@@ -17,10 +17,11 @@ use crate::discard::DiscardCounters;
 use crate::event::HostError;
 use crate::member::MemberId;
 use crate::protocol::Protocol;
+use crate::rates::Rates;
 use crate::traffic::Traffic;
 pub use histogram::Histogram;
 pub use names::{Answered, NameStats};
-pub use policy::{PolicyStats, VerdictCounters, VerifiedCounters};
+pub use policy::{Outcome, PolicyStats, QuestionStats, VerdictCounters, VerifiedCounters};
 
 macro_rules! counters {
     ($( $(#[$doc:meta])* $name:ident, )+) => {
@@ -46,6 +47,10 @@ macro_rules! counters {
             pub policy: Option<PolicyStats>,
             /// What was given to the audit log; `None` without one. In a snapshot only.
             pub audit: Option<AuditStats>,
+            /// Who may decide questions at this moment. In a snapshot only.
+            pub approvers: u64,
+            /// The limits of every guest that has none of its own. In a snapshot only.
+            pub rates: Rates,
             /// Members of a shared network at this moment. In a snapshot only.
             pub members: u64,
             /// The members one by one, if a snapshot was asked for them.

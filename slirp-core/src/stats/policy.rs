@@ -1,5 +1,8 @@
 //! Counters of an egress policy.
 
+use core::time::Duration;
+
+use super::histogram::Histogram;
 use crate::egress::{Action, Cause, Shown};
 use crate::protocol::Protocol;
 
@@ -13,6 +16,8 @@ pub struct PolicyStats {
     pub verified: VerifiedCounters,
     /// Bindings that had to make room for others.
     pub bindings_evicted: u64,
+    /// How questions about flows have ended.
+    pub questions: QuestionStats,
     /// How many bindings of names to addresses there are at this moment.
     pub bindings: u64,
     /// How many names have one.
@@ -32,6 +37,7 @@ impl PolicyStats {
     pub(crate) fn add(&mut self, other: &Self) {
         self.verdicts.add(&other.verdicts);
         self.verified.add(&other.verified);
+        self.questions.add(&other.questions);
         self.bindings_evicted += other.bindings_evicted;
         self.bindings += other.bindings;
         self.names += other.names;
@@ -110,6 +116,52 @@ impl Default for VerifiedCounters {
     }
 }
 
+crate::words::words! {
+    /// How a question about flows ended.
+    pub enum Outcome:
+    /// Somebody has allowed it.
+    Allowed => "allow",
+    /// Somebody has denied it.
+    Denied => "deny",
+    /// Nobody has decided in time.
+    TimedOut => "ask-timeout",
+    /// The last one who may decide has left.
+    NoApprover => "no-approver",
+    /// Another policy does not ask, or the member of a shared network has left.
+    Revoked => "revoked",
+}
+
+/// Questions about flows.
+#[derive(Clone, Default, Debug)]
+#[non_exhaustive]
+pub struct QuestionStats {
+    ended: [u64; Outcome::ALL.len()],
+    /// How long they were open.
+    pub held: Histogram,
+    /// Those that are open at this moment.
+    pub open: u64,
+}
+
+impl QuestionStats {
+    pub(crate) fn count(&mut self, outcome: Outcome, held: Duration) {
+        self.ended[outcome as usize] += 1;
+        self.held.note(held);
+    }
+
+    /// How often they ended in each way.
+    pub fn iter(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.iter().copied().zip(self.ended)
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (own, more) in self.ended.iter_mut().zip(other.ended) {
+            *own += more;
+        }
+        self.held.add(&other.held);
+        self.open += other.open;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +174,10 @@ mod tests {
         other.verdicts.count(Action::Allow, Cause::Rule, Protocol::Tcp);
         other.verified.count(Shown::Tls, Ok(()));
         other.verified.count(Shown::Http, Err(Cause::Revoked));
+        other.questions.count(Outcome::TimedOut, Duration::from_mins(1));
         one.add(&other);
+        let ended: Vec<_> = one.questions.iter().filter(|ended| ended.1 > 0).collect();
+        assert_eq!((ended, one.questions.held.count()), (vec![(Outcome::TimedOut, 1)], 1));
         let verdicts: Vec<_> = one.verdicts.iter().filter(|verdict| verdict.3 > 0).collect();
         let expected = [
             (Action::Allow, Cause::Rule, Protocol::Tcp, 1),

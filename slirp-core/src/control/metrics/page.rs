@@ -12,6 +12,7 @@ use core::time::Duration;
 pub(super) use self::writer::Dialect;
 use self::writer::{Label, Writer};
 use crate::egress::Action;
+use crate::rates::RateDirection;
 use crate::stats::{MemberStats, PerProtocol, PolicyStats, Stats};
 
 /// Everything that is known, on one page.
@@ -22,6 +23,7 @@ pub(super) fn write(stats: &Stats, started_at: Duration, dialect: Dialect) -> St
     page.sample_seconds("", &[], started_at);
     link(&mut page, stats);
     flows(&mut page, stats);
+    rates(&mut page, stats);
     names(&mut page, stats);
     if let Some(audit) = &stats.audit {
         page.counter("slirp_audit_events", "Events that were given to the audit log.");
@@ -29,6 +31,8 @@ pub(super) fn write(stats: &Stats, started_at: Duration, dialect: Dialect) -> St
         page.counter("slirp_audit_lost", "Events for which the audit log had no room.");
         page.total(&[], audit.lost);
     }
+    page.gauge("slirp_approvers", "Who may decide questions at this moment.");
+    page.sample("", &[], stats.approvers);
     if let Some(policy) = &stats.policy {
         policies(&mut page, policy, stats.by_member.as_deref());
     }
@@ -97,13 +101,41 @@ fn flows(page: &mut Writer, stats: &Stats) {
     page.sample("", &[], stats.ring_memory);
 }
 
+fn rates(page: &mut Writer, stats: &Stats) {
+    page.gauge("slirp_rate_limit_bits", "Bits a second that guests without own limits may move.");
+    for direction in RateDirection::ALL {
+        if let Some(rate) = stats.rates.of(direction) {
+            page.sample("", &[("direction", word(direction))], rate.bits_per_second);
+        }
+    }
+    page.counter("slirp_rate_limited_seconds", "How long traffic has waited for a rate.");
+    let [from_guest, to_guest] =
+        [stats.rate_limited_micros_from_guest, stats.rate_limited_micros_to_guest];
+    for (direction, micros) in directions(from_guest, to_guest) {
+        let time = Duration::from_micros(micros);
+        page.sample_seconds("_total", &[("direction", direction)], time);
+    }
+    page.counter("slirp_rate_dropped", "Datagrams that a rate had no room for.");
+    for (direction, count) in directions(stats.rate_dropped_from_guest, stats.rate_dropped_to_guest)
+    {
+        page.total(&[("direction", direction)], count);
+    }
+}
+
+const fn word(direction: RateDirection) -> &'static str {
+    match direction {
+        RateDirection::ToGuest => "to_guest",
+        RateDirection::FromGuest => "from_guest",
+    }
+}
+
 fn names(page: &mut Writer, stats: &Stats) {
     page.counter("slirp_dns_queries", "DNS queries of guests, by what they were answered.");
     for (answered, count) in stats.names.iter() {
         page.total(&[("answer", answered.as_str())], count);
     }
     page.histogram("slirp_dns_upstream_seconds", "How long the host's resolvers took to answer.");
-    page.buckets(&stats.names.upstream);
+    page.buckets(&[], &stats.names.upstream);
 }
 
 fn policies(page: &mut Writer, all: &PolicyStats, members: Option<&[MemberStats]>) {
@@ -141,6 +173,16 @@ fn policies(page: &mut Writer, all: &PolicyStats, members: Option<&[MemberStats]
             page.total(&with(labels, &[("kind", shown.as_str()), ("result", result)]), count);
         }
     });
+    page.gauge("slirp_questions", "Questions about flows that wait for a decision.");
+    each(page, &|page, labels, policy| page.sample("", labels, policy.questions.open));
+    page.counter("slirp_questions_ended", "Questions about flows, by how they ended.");
+    each(page, &|page, labels, policy| {
+        for (outcome, count) in policy.questions.iter() {
+            page.total(&with(labels, &[("outcome", outcome.as_str())]), count);
+        }
+    });
+    page.histogram("slirp_question_held_seconds", "How long questions were open.");
+    each(page, &|page, labels, policy| page.buckets(labels, &policy.questions.held));
     page.gauge("slirp_policy_names_bound", "Names whose addresses the guest has learned.");
     each(page, &|page, labels, policy| page.sample("", labels, policy.names));
     page.gauge("slirp_policy_bindings", "Addresses of these names.");

@@ -59,6 +59,11 @@ pub(in crate::stack) struct Approvers {
 }
 
 impl Approvers {
+    /// How many there are.
+    pub(in crate::stack) const fn count(&self) -> usize {
+        self.count
+    }
+
     fn is_attended(&self, now: Instant) -> bool {
         self.count > 0 || self.alone_until.is_some_and(|until| now < until)
     }
@@ -156,6 +161,9 @@ impl Stack {
         now: Instant,
     ) {
         for question in questions {
+            if let Some(egress) = &mut self.egress {
+                egress.count_ended(holder, ending, question.held(now));
+            }
             self.events.tell(|| Event::QuestionEnded {
                 question: Box::new(question.pending(holder, now)),
                 ending: ending.clone(),

@@ -1,16 +1,22 @@
 //! What the policies of all guests have decided, and what they hold.
 
+use core::time::Duration;
+
 use super::{Egress, Guest};
-use crate::egress::{Cause, FlowVerdict, Judged, Shown};
+use crate::egress::{Action, Cause, FlowVerdict, Judged, Shown};
+use crate::journal::QuestionEnding;
 use crate::member::MemberId;
 use crate::policy::Protocol;
 use crate::share::Holder;
-use crate::stats::PolicyStats;
+use crate::stats::{Outcome, PolicyStats};
 
 impl Guest {
     fn stats(&self) -> PolicyStats {
         let policy = self.judge.policy();
+        let mut questions = self.counted.questions.clone();
+        questions.open = self.judge.questions().count() as u64;
         PolicyStats {
+            questions,
             bindings_evicted: self.judge.bindings_evicted(),
             bindings: self.judge.bindings_len() as u64,
             names: self.judge.names_len() as u64,
@@ -33,6 +39,22 @@ impl Egress {
         };
         if is_counted && let Some(guest) = self.guests.get_mut(&holder) {
             guest.counted.verdicts.count(judged.action, judged.cause, protocol);
+        }
+    }
+
+    /// Counts the end of a question, which was open for `held`.
+    pub(super) fn count_ended(&mut self, holder: Holder, ending: &QuestionEnding, held: Duration) {
+        let outcome = match ending {
+            QuestionEnding::Decided { decision, .. } => match decision.action {
+                Action::Allow => Outcome::Allowed,
+                Action::Ask | Action::Deny => Outcome::Denied,
+            },
+            QuestionEnding::TimedOut => Outcome::TimedOut,
+            QuestionEnding::NoApprover => Outcome::NoApprover,
+            QuestionEnding::PolicyChanged | QuestionEnding::MemberLeft => Outcome::Revoked,
+        };
+        if let Some(guest) = self.guests.get_mut(&holder) {
+            guest.counted.questions.count(outcome, held);
         }
     }
 
@@ -69,12 +91,10 @@ impl Egress {
     /// Forgets a member, but not what was decided for it.
     pub(super) fn forget(&mut self, member: MemberId) {
         if let Some(guest) = self.guests.remove(&Some(member)) {
-            self.gone.add(&PolicyStats {
-                bindings: 0,
-                names: 0,
-                distinct_names: 0,
-                ..guest.stats()
-            });
+            let mut stats = guest.stats();
+            (stats.bindings, stats.names, stats.distinct_names) = (0, 0, 0);
+            stats.questions.open = 0;
+            self.gone.add(&stats);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::event::HostError;
 use crate::journal::Lookup;
 use crate::member::MemberId;
 use crate::protocol::Protocol;
-use crate::stats::{Answered, AuditStats};
+use crate::stats::{Answered, AuditStats, Outcome};
 
 /// Something of everything.
 fn stats() -> Stats {
@@ -27,6 +27,8 @@ fn stats() -> Stats {
     policy.verified.count(Shown::Tls, Ok(()));
     policy.verified.count(Shown::Tls, Err(Cause::Name));
     policy.rules = [5, 0, 1];
+    policy.questions.count(Outcome::Denied, Duration::from_secs(7));
+    policy.questions.open = 2;
     stats.policy = Some(policy);
     stats.audit = Some(AuditStats { taken: 9, lost: 2 });
     stats
@@ -112,6 +114,10 @@ fn samples_say_what_was_counted() {
         "slirp_dns_upstream_seconds_sum 300.0015",
         "slirp_dns_upstream_seconds_count 2",
         "slirp_audit_events_total 9",
+        "slirp_questions 2",
+        "slirp_questions_ended_total{outcome=\"deny\"} 1",
+        "slirp_question_held_seconds_bucket{le=\"10.0\"} 1",
+        "slirp_rate_dropped_total{direction=\"to_guest\"} 0",
         "slirp_audit_lost_total 2",
         "slirp_policy_rules{action=\"allow\"} 5",
         "slirp_policy_verdicts_total{verdict=\"deny\",cause=\"no-name\",proto=\"tcp\"} 1",
@@ -158,6 +164,7 @@ fn nothing_that_a_guest_chooses_is_on_the_page() {
         "direction",
         "kind",
         "le",
+        "outcome",
         "proto",
         "reason",
         "result",

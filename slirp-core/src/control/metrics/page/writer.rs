@@ -109,14 +109,15 @@ impl Writer {
     }
 
     /// The samples of a histogram.
-    pub(super) fn buckets(&mut self, histogram: &Histogram) {
+    pub(super) fn buckets(&mut self, labels: &[Label<'_>], histogram: &Histogram) {
         for (bound, count) in histogram.cumulated() {
             // "1.0", as OpenMetrics wants it.
-            self.sample("_bucket", &[("le", &format!("{:?}", bound.as_secs_f64()))], count);
+            let bound = format!("{:?}", bound.as_secs_f64());
+            self.sample("_bucket", &[labels, &[("le", &bound)]].concat(), count);
         }
-        self.sample("_bucket", &[("le", "+Inf")], histogram.count());
-        self.sample_seconds("_sum", &[], histogram.sum());
-        self.sample("_count", &[], histogram.count());
+        self.sample("_bucket", &[labels, &[("le", "+Inf")]].concat(), histogram.count());
+        self.sample_seconds("_sum", labels, histogram.sum());
+        self.sample("_count", labels, histogram.count());
     }
 
     fn write(&mut self, suffix: &str, labels: &[Label<'_>], value: fmt::Arguments<'_>) {
