@@ -20,6 +20,12 @@ pub mod policy_file {
     pub use crate::host::policy_file::{PolicyFileError, VARIABLE, named_by, read, read_from};
 }
 
+/// What clients of the control socket say.
+#[cfg(feature = "host")]
+pub mod control {
+    pub use crate::control::refusal_of;
+}
+
 /// What answers of resolvers bind to a name.
 pub mod dns {
     pub use crate::service::dns::{Chain, read_chain};

@@ -150,11 +150,17 @@ impl Connection {
                 explanation.as_ref().map(rows::explanation).ok_or(Refusal::NoPolicy)
             }
             Request::Names { member, from, limit } => {
-                let page = handle.learned_names(member, from).await.ok_or(Refusal::Ended)?;
-                // The slot of a row is not told, so a part is as long as the engine makes it.
-                let _ = limit;
-                let names: Vec<_> = page.names.iter().map(rows::name).collect();
-                Ok(json!({ "names": names, "next": page.next }))
+                let mut names = Vec::new();
+                let mut next = Some(from);
+                while let Some(first) = next
+                    && let Ok(room @ 1..) = u32::try_from(limit - names.len())
+                {
+                    let page = handle.learned_names(member, first, room).await;
+                    let page = page.ok_or(Refusal::Ended)?;
+                    names.extend(page.names.iter().map(rows::name));
+                    next = page.next;
+                }
+                Ok(json!({ "names": names, "next": next }))
             }
             Request::Flows { from, limit } => self.flows(from, limit).await,
             Request::Questions => {

@@ -18,6 +18,7 @@ mod own_file;
 pub(crate) mod protocol;
 pub(crate) mod reply;
 mod requests;
+pub use requests::refusal_of;
 mod rows;
 mod rules;
 pub(crate) mod server;

@@ -87,7 +87,7 @@ pub(super) enum Refusal {
     NotObject,
     #[error("a line has at most 1 MiB")]
     TooLong,
-    #[error("bad id: a number, or text of at most {ID_CAP} bytes")]
+    #[error("bad id: a whole number, or text of at most {ID_CAP} bytes")]
     Id,
     #[error("a request has no {0:?}: id, execute, arguments")]
     UnknownKey(String),
@@ -140,6 +140,12 @@ pub(super) fn reply(id: Option<&Value>, key: &str, value: Value) -> Value {
     Value::Object(object)
 }
 
+/// The reply to a line that is not a request, or a wrong one; `None` for a request.
+pub fn refusal_of(line: &[u8]) -> Option<String> {
+    let (id, request) = parse(line);
+    Some(request.err()?.reply(id.as_ref()).to_string())
+}
+
 /// The request on a line, and its id.
 pub(super) fn parse(line: &[u8]) -> (Option<Value>, Result<Request, Refusal>) {
     let Ok(Value::Object(object)) = serde_json::from_slice(line) else {
@@ -147,7 +153,7 @@ pub(super) fn parse(line: &[u8]) -> (Option<Value>, Result<Request, Refusal>) {
     };
     let id = match object.get("id") {
         None | Some(Value::Null) => None,
-        Some(id @ Value::Number(_)) => Some(id.clone()),
+        Some(id @ Value::Number(number)) if !number.is_f64() => Some(id.clone()),
         Some(id @ Value::String(text)) if text.len() <= ID_CAP => Some(id.clone()),
         Some(_) => return (None, Err(Refusal::Id)),
     };

@@ -116,6 +116,8 @@ pub(crate) enum Message {
         member: Option<MemberId>,
         /// The slot to begin with.
         first: u32,
+        /// How many slots at most.
+        count: u32,
         /// Where they go.
         reply: oneshot::Sender<NamePage>,
     },

@@ -211,6 +211,7 @@ fn lines_that_are_no_requests_are_refused() {
         (r#"{"id":1}"#, Refusal::NoExecute),
         (r#"{"execute":7}"#, Refusal::NoExecute),
         (r#"{"id":[1],"execute":"info"}"#, Refusal::Id),
+        (r#"{"id":1.5,"execute":"info"}"#, Refusal::Id),
         (r#"{"execute":"info","argument":{}}"#, Refusal::UnknownKey("argument".into())),
     ] {
         assert_eq!(read(line), Err(refusal), "{line}");

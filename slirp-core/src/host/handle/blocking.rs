@@ -138,8 +138,13 @@ impl Blocking<'_> {
     }
 
     /// See [`Handle::learned_names`].
-    pub fn learned_names(self, member: Option<MemberId>, first: u32) -> Option<NamePage> {
-        wait(self.0.learned_names(member, first))
+    pub fn learned_names(
+        self,
+        member: Option<MemberId>,
+        first: u32,
+        count: u32,
+    ) -> Option<NamePage> {
+        wait(self.0.learned_names(member, first, count))
     }
 
     /// See [`Handle::judged_flows`].

@@ -207,11 +207,16 @@ impl Handle {
         self.ask(|reply| Message::Explain { attempt, guest, reply })?.await.ok()?
     }
 
-    /// A part of the list of the names that a member, or the guest, has learned, from slot `first`
-    /// on (0 for the beginning); `None` when the instance has ended. It is empty without an egress
-    /// policy.
-    pub async fn learned_names(&self, member: Option<MemberId>, first: u32) -> Option<NamePage> {
-        self.ask(|reply| Message::ListNames { member, first, reply })?.await.ok()
+    /// A part of the list of the names that a member, or the guest, has learned: at most `count`
+    /// and 128 of them, from slot `first` on (0 for the beginning); `None` when the instance has
+    /// ended. It is empty without an egress policy.
+    pub async fn learned_names(
+        &self,
+        member: Option<MemberId>,
+        first: u32,
+        count: u32,
+    ) -> Option<NamePage> {
+        self.ask(|reply| Message::ListNames { member, first, count, reply })?.await.ok()
     }
 
     /// A part of the list of flows like [`flows`](Self::flows), with what the egress policy makes

@@ -100,8 +100,9 @@ impl Reactor {
                 Message::Explain { attempt, guest, reply } => {
                     let _ = reply.send(self.stack.explain(&attempt, guest, now));
                 }
-                Message::ListNames { member, first, reply } => {
-                    let (names, next) = self.stack.learned_names(member, first, NAME_PAGE, now);
+                Message::ListNames { member, first, count, reply } => {
+                    let count = count.min(NAME_PAGE);
+                    let (names, next) = self.stack.learned_names(member, first, count, now);
                     let _ = reply.send(NamePage { names, next });
                 }
                 Message::ListJudgedFlows { first, reply } => {
