@@ -14,12 +14,14 @@
 //! * an answer of a resolver binds to a name what a second, naive reader finds ([`dns_answer`]).
 //! * a policy that is written and read again is the same, and errors point into its text
 //!   ([`rule()`]).
+//! * a line of a client of the control socket is granted or refused in one line ([`control_line`]).
 //!
 //! What a guest says first on a connection has its own promises: [`client_hello`], [`http_head`].
 //!
 //! The layout of an input is the doc of its target. Inputs are bounded, as libFuzzer bounds them.
 
 mod check;
+mod control_line;
 mod dns_answer;
 mod driver;
 mod first_bytes;
@@ -30,6 +32,7 @@ pub mod members;
 pub mod packet;
 pub mod rule;
 
+pub use control_line::control_line;
 pub use dns_answer::dns_answer;
 pub use first_bytes::{client_hello, http_head};
 pub use flow_script::{Op, flow_script};

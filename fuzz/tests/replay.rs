@@ -129,6 +129,11 @@ fn every_policy_of_the_corpus_keeps_the_promises() {
 }
 
 #[test]
+fn every_control_line_of_the_corpus_keeps_the_promises() {
+    replay("control_line", slirp_fuzz::control_line);
+}
+
+#[test]
 fn every_client_hello_of_the_corpus_keeps_the_promises() {
     replay("client_hello", slirp_fuzz::client_hello);
 }
@@ -161,6 +166,11 @@ fn random_answers_are_read_as_the_reference_reads_them() {
 #[test]
 fn random_policies_keep_the_promises() {
     explore("rule", slirp_fuzz::rule);
+}
+
+#[test]
+fn random_control_lines_keep_the_promises() {
+    explore("control_line", slirp_fuzz::control_line);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Owns the seeds only; inputs that fuzzing adds to the corpus are kept beside them. Run from the
 //! root of the workspace: `cargo run -p slirp-fuzz --example seeds`.
 
+mod control_lines;
 mod dns_answer;
 mod first_bytes;
 mod members;
@@ -40,6 +41,11 @@ fn main() -> std::io::Result<()> {
             input.extend_from_slice(&body);
             std::fs::write(folder.join(name), input)?;
         }
+    }
+    let folder = corpus.join("control_line");
+    std::fs::create_dir_all(&folder)?;
+    for (name, line) in control_lines::seeds() {
+        std::fs::write(folder.join(name), line)?;
     }
     let folder = corpus.join("http_head");
     std::fs::create_dir_all(&folder)?;
