@@ -27,7 +27,7 @@ pub enum Account {
 
 impl Account {
     /// Command prefix which becomes this account.
-    pub(crate) fn prefix(self) -> &'static [&'static str] {
+    pub fn prefix(self) -> &'static [&'static str] {
         match self {
             Self::Root => &[],
             Self::Ordinary => &[

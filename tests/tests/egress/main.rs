@@ -6,6 +6,7 @@ mod addresses;
 mod ask;
 mod audit;
 mod clients;
+mod control;
 mod doors;
 mod everyday;
 mod first_bytes;
