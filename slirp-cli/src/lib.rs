@@ -12,7 +12,8 @@
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
 //!  egress                the policy of all doors: options, files, environment
 //!  operator              audit log, control socket, metrics
-//!  options publish wording  values: what is to be done
+//!  options publish       values: what is to be done
+//!  wording               values that programs share, as people write them
 //!  milestone failure     values: what has happened, why a run failed
 //!  console log           stdout, stderr
 //! ```
