@@ -4,7 +4,7 @@
 //! decided, here or elsewhere, or its time is over. The list of open questions is the network's: it
 //! is asked for whenever one comes or goes, and each second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crossterm::event::KeyCode;
@@ -17,6 +17,9 @@ use crate::tool::shown::{counted, foreign};
 
 /// Subjects that are remembered, to tell what is asked for the first time (arbitrary).
 const SEEN_CAP: usize = 4096;
+
+/// Questions that are remembered after they went; a guest has no more open ones.
+const GONE_CAP: usize = 64;
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,6 +55,10 @@ pub(super) struct Dialog {
     waiting: BTreeMap<u64, Purpose>,
     /// A question that we have just decided: it is not to be asked until the network says so.
     deciding: Option<u64>,
+    /// Questions that we have decided.
+    own: BTreeSet<u64>,
+    /// The last questions that went, whose events may come later.
+    gone: VecDeque<Question>,
     /// Questions that were asked, by their targets, and how often.
     seen: BTreeMap<String, u64>,
     /// The newest question that was counted there.
@@ -89,9 +96,13 @@ impl Dialog {
     fn on_event(&mut self, event: &Value) -> Vec<Effect> {
         let mut effects = Vec::new();
         let ended = Record::of(event).filter(|record| record.event == "decision");
-        if let Some(ended) = ended.filter(|ended| ended.question != self.deciding)
-            && let Some(question) =
-                self.questions.iter().find(|question| Some(question.id) == ended.question)
+        let is_own = |id: u64| self.deciding == Some(id) || self.own.contains(&id);
+        if let Some(ended) = ended.filter(|ended| !ended.question.is_some_and(is_own))
+            && let Some(question) = self
+                .questions
+                .iter()
+                .chain(&self.gone)
+                .find(|question| Some(question.id) == ended.question)
         {
             let verdict = ended.verdict.map_or("over", |verdict| verdict.as_str());
             let cause = ended.cause.map(|cause| format!(", {}", foreign(&cause, 40)));
@@ -127,6 +138,7 @@ impl Dialog {
             (Purpose::List, Ok(answer)) => self.on_list(&answer, now),
             (Purpose::Decision { target, choice, question }, Ok(answer)) => {
                 self.questions.retain(|open| open.id != question);
+                self.own.insert(question);
                 let mut effects = vec![Effect::Say(format!(" {target}: {}", choice.as_str()))];
                 let rule = answer.get("rule").and_then(Value::as_str);
                 if let Some(rule) = rule.filter(|_| choice.is_lasting()) {
@@ -155,7 +167,12 @@ impl Dialog {
     }
 
     fn on_list(&mut self, answer: &Value, now: Instant) -> Vec<Effect> {
-        self.questions = Question::list(answer, now);
+        let before = std::mem::replace(&mut self.questions, Question::list(answer, now));
+        let is_open = |id| self.questions.iter().any(|question| question.id == id);
+        self.gone.extend(before.into_iter().filter(|question| !is_open(question.id)));
+        while self.gone.len() > GONE_CAP {
+            self.gone.pop_front();
+        }
         let newest = self.questions.iter().map(|question| question.id).max();
         let new: Vec<_> =
             self.questions.iter().filter(|question| Some(question.id) > self.counted).collect();
@@ -336,6 +353,11 @@ mod tests {
         assert_eq!(effects[0], Effect::Say(" b.example:443/tcp: already decided: deny".into()));
         listed(&mut dialog, effects, now, &[]);
         assert_eq!(dialog.lines(now), [" No questions. q quits."]);
+        // The event may come behind the list in which the question is missing.
+        let event = json!({ "v": 1, "event": "decision", "question": 8, "verdict": "deny",
+            "cause": "ask-timeout" });
+        let effects = dialog.on_message(Message::Event(event), now);
+        assert_eq!(effects[0], Effect::Say(" b.example:443/tcp: deny, ask-timeout".into()));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
+use super::columns::{Column, PANES, Pane, Sort, columns};
 use super::feed::Feed;
-use super::table::{Column, PANES, Pane, Row, Sort};
+use super::table::Row;
 use super::view::{Dialog, Purpose, View};
 use crate::tool::shown::{amount, brief, clock, counted};
 
@@ -51,7 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, feed: &Feed, now: Instant
     line(frame, 0, Line::from(head(view, feed, now, width)));
     line(frame, 1, tabs(view, feed));
     let table = view.table(feed, now);
-    let columns: Vec<_> =
+    let shown: Vec<_> =
         table.columns.iter().enumerate().filter(|(_, column)| column.from <= width).collect();
     let widths = widths(&columns, width);
     line(frame, 2, titles(&columns, &widths, view.sort()));
@@ -213,7 +214,7 @@ fn foot(view: &View, rows: usize, width: usize) -> String {
 fn over(frame: &mut Frame<'_>, dialog: &Dialog, view: &View) {
     let lines: Vec<String> = match dialog {
         Dialog::Help => {
-            let columns = super::table::columns(view.pane).0;
+            let columns = columns(view.pane).0;
             let letters =
                 columns.iter().map(|column| format!("{} {}", column.letter, column.title));
             let letters = letters.collect::<Vec<_>>().join("  ");

@@ -6,11 +6,12 @@
 //!  terminal, client  -> keys, answers, events
 //!  refresh           requests of one round, and their pages
 //!  feed              what is known of the network
-//!  table             panes as rows, sorted and filtered
+//!  columns, table    panes as rows, sorted and filtered
 //!  view              what a person looks at; keys to effects
 //!  draw              the screen
 //! ```
 
+mod columns;
 mod draw;
 mod feed;
 mod once;

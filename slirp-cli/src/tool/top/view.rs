@@ -8,8 +8,9 @@ use std::time::Instant;
 use crossterm::event::KeyCode;
 use serde_json::{Value, json};
 
+use super::columns::{PANES, Pane, Sort, columns};
 use super::feed::Feed;
-use super::table::{PANES, Pane, Row, Sort, Table, columns, table};
+use super::table::{Row, Table, table};
 use crate::tool::question::Question;
 
 /// What is to be done.
