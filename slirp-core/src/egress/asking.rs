@@ -120,10 +120,13 @@ impl Judge {
         reached: SocketAddr,
         now: Instant,
     ) -> Option<Judged> {
-        if !self.placeholders.may_be(reached.ip()) || !self.policy().asks() {
+        if !self.placeholders.may_be(reached.ip()) {
             return None;
         }
         let Some(name) = self.placeholders.name(reached.ip()) else {
+            if !self.policy().asks() {
+                return None;
+            }
             let (action, cause, rule) = (Action::Deny, Cause::NoName, None);
             return Some(Judged { verdict: FlowVerdict::Refuse(cause), action, cause, rule });
         };
@@ -182,7 +185,7 @@ impl Judge {
 
     /// The name that a placeholder stands for.
     pub(crate) fn placeholder_name(&self, address: IpAddr) -> Option<&Name> {
-        self.placeholders.name(address).filter(|_| self.policy().asks())
+        self.placeholders.name(address)
     }
 
     /// The address that stands for a name. `None` if there is no room for another name.

@@ -65,7 +65,7 @@ impl Asked {
         Self { instance, world, dns, outside, _servers: servers }
     }
 
-    fn handle(&self) -> &Handle {
+    fn handle(&self) -> Handle {
         self.instance.handle()
     }
 
@@ -174,10 +174,13 @@ fn settle(outside: &Recorder, guest: &Namespace) {
 
 /// The only address of `name`.
 fn lookup(guest: &Namespace, name: &str) -> IpAddr {
-    let socket = udp(guest, (NAMESERVER, 53).into());
-    socket.send(&query(name, "A")).unwrap();
+    lookup_by(&udp(guest, (NAMESERVER, 53).into()), name)
+}
+
+fn lookup_by(resolver: &UdpSocket, name: &str) -> IpAddr {
+    resolver.send(&query(name, "A")).unwrap();
     let mut buffer = [0; 2048];
-    let len = socket.recv(&mut buffer).unwrap();
+    let len = resolver.recv(&mut buffer).unwrap();
     let Found::Addresses(addresses) = read_answer(&buffer[..len]) else { panic!("no address") };
     assert_eq!(addresses.len(), 1);
     addresses[0]
@@ -327,7 +330,11 @@ fn decision_for_a_time_ends_with_it() {
 
 /// Sends a SYN, and waits for nothing.
 fn connect_briefly(guest: &Namespace, to: SocketAddr) -> std::io::Result<()> {
-    let socket = guest.enter(|| Socket::new(Domain::for_address(to), Type::STREAM, None))?;
+    guest.enter(|| connect_here(to))
+}
+
+fn connect_here(to: SocketAddr) -> std::io::Result<()> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::from(to))
 }
@@ -382,25 +389,24 @@ fn datagrams_pass_after_the_yes_and_answers_come_from_the_placeholder() {
 fn flood_of_names_is_bounded_and_others_are_served() {
     const NAMES: usize = 10_000;
     let asked = Asked::new(needs!(World::root()), "ask any\nallow 203.0.113.66:22");
+    let (guest, handle) = (&asked.world.guest, asked.handle());
     let flood = |is_attended: bool| {
-        asked.handle().blocking().set_approvers(usize::from(is_attended));
-        let resolver = udp(&asked.world.guest, (NAMESERVER, 53).into());
-        for number in 0..NAMES / 2 {
-            let asked_name = format!("n{number}-{is_attended}.example");
-            resolver.send(&query(&asked_name, "A")).unwrap();
-            let mut buffer = [0; 2048];
-            let len = resolver.recv(&mut buffer).unwrap();
-            let Found::Addresses(addresses) = read_answer(&buffer[..len]) else {
-                panic!("{asked_name} has no placeholder")
-            };
-            let _ = connect_briefly(&asked.world.guest, (addresses[0], 443).into());
-            if number % 500 == 0 {
-                let mut stream = connect(&asked.world.guest, SSH).unwrap();
-                stream.write_all(b"bytes").unwrap();
-                assert_eq!(answer(&mut stream), SEEN);
-                assert!(asked.questions().len() <= 64);
+        handle.blocking().set_approvers(usize::from(is_attended));
+        let resolver = udp(guest, (NAMESERVER, 53).into());
+        guest.enter(|| {
+            for number in 0..NAMES / 2 {
+                let name = format!("n{number}-{is_attended}.example");
+                let to = (lookup_by(&resolver, &name), 443).into();
+                // The connection is given up at once, and its question stays.
+                let _ = connect_here(to);
+                if number % 500 == 0 {
+                    let mut stream = connect(guest, SSH).unwrap();
+                    stream.write_all(b"bytes").unwrap();
+                    assert_eq!(answer(&mut stream), SEEN);
+                    assert!(handle.blocking().questions().unwrap().len() <= 64);
+                }
             }
-        }
+        });
         asked.settle();
         asked.questions().len()
     };
@@ -423,7 +429,8 @@ fn placeholder_leads_to_its_own_name_of_its_own_guest_and_no_other_port() {
     let Outside { servers: _servers, outside, config, .. } = Outside::of(&world);
     let instance =
         world.host.enter(|| Builder::new(Switchboard::new().unwrap()).dns(config).spawn().unwrap());
-    let handle = instance.handle().blocking();
+    let handle = instance.handle();
+    let handle = handle.blocking();
     handle.set_approvers(1);
     let [first, second] = [100, 101].map(|last| {
         let namespace = Container::alone(&world, Account::Root);
@@ -437,7 +444,7 @@ fn placeholder_leads_to_its_own_name_of_its_own_guest_and_no_other_port() {
         let names = vec![format!("m{last}").parse().unwrap()];
         let member = Member { mac, address, address6: None, names, aliases: Vec::new() };
         let egress = Some(policy("ask api.example\nallow private\nallow index.example"));
-        let member = NewMember { tap, member, egress, guard: None };
+        let member = NewMember { tap, member, egress, rates: None, guard: None };
         (namespace, handle.add_member(member).unwrap())
     });
     let placeholder = lookup(&first.0, "api.example");

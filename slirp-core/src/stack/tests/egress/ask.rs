@@ -586,6 +586,27 @@ fn mapping_keeps_its_remote_although_the_name_moves() {
 }
 
 #[test]
+fn policy_that_allows_the_name_lets_what_waits_for_it_go_on() {
+    for (lines, is_allowed) in [("allow api.example", true), ("allow other.example", false)] {
+        let mut ladder = attended("ask api.example");
+        let stands = placeholder(&mut ladder, API);
+        ladder.guest(&syn_to(&to(stands, 443), 40_000));
+        ladder.stack.set_egress(None, policy(lines), Established::Cut, ladder.now);
+        let mut heard = ladder.turn();
+        if is_allowed {
+            answer_lookup(&mut ladder, API, &[REACHED]);
+            let (_, remote) = ladder.connects.pop().unwrap();
+            assert_eq!(remote, SocketAddr::from((REACHED, 443)));
+        } else {
+            heard.append(&mut ladder.pass(Duration::from_millis(1)));
+            assert_eq!(told(&heard), REFUSED);
+        }
+        assert!(questions(&ladder).is_empty());
+        assert!(matches!(endings(&mut ladder)[..], [QuestionEnding::PolicyChanged]));
+    }
+}
+
+#[test]
 fn failed_lookup_is_no_hang() {
     let mut ladder = attended("ask api.example");
     let stands = placeholder(&mut ladder, API);
