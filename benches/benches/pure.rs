@@ -250,7 +250,9 @@ fn park(criterion: &mut Criterion) {
     world.open(40_000);
     // A connection is parked only after the guest was sent a window update since the handshake.
     world.send(ACK, b"x");
+    let mut is_measured = false;
     criterion.bench_function("park/sleep_and_wake", |bencher| {
+        is_measured = true;
         bencher.iter(|| {
             world.wait(Duration::from_secs(1));
             world.wait(Duration::from_secs(3));
@@ -258,7 +260,7 @@ fn park(criterion: &mut Criterion) {
         });
     });
     let stats = world.stack.stats();
-    assert!(stats.tcp_unparked > 0, "the flow slept and woke: {stats:?}");
+    assert!(!is_measured || stats.tcp_unparked > 0, "the flow slept and woke: {stats:?}");
 }
 
 fn reassembly(criterion: &mut Criterion) {
