@@ -184,7 +184,7 @@ fn streams_arrive_exactly_under_limits() {
             let bits_per_second = [256_000, 1_000_000, 20_000_000, 1_000_000_000, u64::MAX];
             let bits_per_second = bits_per_second[usize::from(rng.next_u16() % 5)];
             let burst = [None, Some(1), Some(10_000)][usize::from(rng.next_u16() % 3)];
-            (rng.next_u16() % 4 != 0).then_some(Rate { bits_per_second, burst })
+            (!rng.next_u16().is_multiple_of(4)).then_some(Rate { bits_per_second, burst })
         };
         config.rates = Rates::new(rate(), rate());
         converse_in((config, weather), seed);

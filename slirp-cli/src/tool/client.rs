@@ -53,7 +53,6 @@ impl ClientError {
 }
 
 /// What a network says of itself first.
-#[cfg_attr(not(feature = "tui"), expect(dead_code, reason = "`events` needs no right"))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Greeting {
     /// Its version.
@@ -74,6 +73,7 @@ pub(super) enum Message {
 /// A connection, used by one thread.
 #[derive(Debug)]
 pub(super) struct Client {
+    #[cfg_attr(not(feature = "tui"), expect(dead_code, reason = "`events` needs no right"))]
     pub(super) greeting: Greeting,
     requests: Requests,
     messages: Messages,

@@ -1,5 +1,7 @@
 //! The audit log of a running network: what it says, and that nobody waits for it.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};

@@ -113,17 +113,6 @@ fn wrong_policy_changes_nothing() {
     open(&scene);
 }
 
-/// Asserts that a client is told these words, and nothing else.
-fn assert_unwelcome(stream: UnixStream, words: &str) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    assert_eq!(line, format!("{{\"error\":{{\"desc\":\"{words}\"}}}}\n"));
-    line.clear();
-    assert_eq!(reader.read_line(&mut line).unwrap(), 0, "{line}");
-}
-
 /// Connects in python, so that the process is where its socket is, and returns what it hears.
 const CLIENT: &str = "import socket, sys
 s = socket.socket(socket.AF_UNIX)

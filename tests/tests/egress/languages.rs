@@ -1,7 +1,5 @@
 //! Clients of other languages and their package managers, allowed and denied.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use std::fs;
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The words of the program `slirp` beside a running network: `learn`, `events`, `approve` and
 //! `top`, in a real terminal where they need one.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -54,7 +54,7 @@ fn answers_are_limited_as_well() {
     });
     let socket = guest.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
     socket.connect(server.address()).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     socket.send(&[7]).unwrap();
     let handle = network.instance.handle();
     let mut received = 0;

@@ -129,7 +129,7 @@ fn published_port_is_limited_too() {
     const BITS: u64 = 4_000_000;
     let network = Network::new(needs!(World::root()), both(BITS));
     let (guest, _) = network.join(100, None);
-    let inside = std::net::IpAddr::from(Ipv4Addr::new(10, 0, 2, 100));
+    let inside = IpAddr::from(Ipv4Addr::new(10, 0, 2, 100));
     let source = source(&guest, inside, LEN);
     let forward = Forward::everywhere(ForwardProtocol::Tcp, 8080, source.address());
     network.instance.handle().blocking().add_forward(forward).unwrap();

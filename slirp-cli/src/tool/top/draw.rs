@@ -52,7 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, feed: &Feed, now: Instant
     line(frame, 0, Line::from(head(view, feed, now, width)));
     line(frame, 1, tabs(view, feed));
     let table = view.table(feed, now);
-    let shown: Vec<_> =
+    let columns: Vec<_> =
         table.columns.iter().enumerate().filter(|(_, column)| column.from <= width).collect();
     let widths = widths(&columns, width);
     line(frame, 2, titles(&columns, &widths, view.sort()));
