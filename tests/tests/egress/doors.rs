@@ -86,7 +86,9 @@ ours, theirs = socket.socketpair()
 reader, writer = os.pipe()
 if os.fork() == 0:
     theirs.close()
-    os.close(writer)
+    # Ready and exit descriptor are the program's alone.
+    for fd in writer, 3, 4:
+        os.close(fd)
     with open(folder + '/greeting', 'wb') as file:
         file.write(ours.makefile('rb').readline())
     os.rename(folder + '/greeting', folder + '/greeted')
