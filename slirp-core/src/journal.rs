@@ -195,8 +195,8 @@ pub enum Event {
         /// How long that took.
         after: Duration,
     },
-    /// A limit of a guest's rate has begun to make its traffic wait, after a second or more in which
-    /// it did not.
+    /// A limit of a guest's rate has begun to make its traffic wait, after a second or more in
+    /// which it did not.
     RateLimited {
         /// The member of a shared network that is limited.
         member: Option<MemberId>,
@@ -430,7 +430,8 @@ pub struct Judgement {
     pub cause: Cause,
     /// The rule that decided, if one did.
     pub rule: Option<Source>,
-    /// Whether the guest has to obey. In audit mode it has to only where a protected set is refused.
+    /// Whether the guest has to obey. In audit mode it has to only where a protected set is
+    /// refused.
     pub is_enforced: bool,
     /// Names that the guest has learned for the remote's address, at most [`NAMES_TOLD`].
     pub names: Vec<Name>,

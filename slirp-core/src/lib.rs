@@ -204,7 +204,7 @@ mod traffic;
 mod wire;
 mod words;
 
-pub use flow::{FlowState, FlowSummary, HostStream, Transfer};
+pub use flow::{FlowState, FlowSummary, HostStream, JudgedFlow, Transfer};
 #[cfg(feature = "host")]
 pub use host::{dns, link};
 pub use mac::MacAddr;

@@ -104,8 +104,8 @@ pub(crate) struct NetworkOrder {
 pub(crate) enum NetworkRequest {
     /// [`Addresses`]; a [`Device`] follows.
     Join(Join),
-    /// The same for a request with an egress policy, or with anything else that a process of version
-    /// 0.1.0 would overlook; this word makes it refuse.
+    /// The same for a request with an egress policy, or with anything else that a process of
+    /// version 0.1.0 would overlook; this word makes it refuse.
     #[serde(rename = "join-under-policy")]
     JoinUnderPolicy(Join),
     /// An answer once members whose keepers have hung up are gone.

@@ -112,7 +112,8 @@ mod tests {
         );
         let operator = read(json!({
             "AuditLog": "/log/{containerID}-{ifname}", "audit": "all", "auditrequired": true,
-            "ControlSocket": "/run/{containerID}.sock", "Metrics": "unix:/run/{containerID}.metrics",
+            "ControlSocket": "/run/{containerID}.sock",
+            "Metrics": "unix:/run/{containerID}.metrics",
         }))
         .unwrap();
         let audit = Audit { file: "/log/c1-eth0".into(), level: Level::All, required: true };

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use nix::sys::socket::UnixCredentials;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -18,7 +17,7 @@ use super::metrics;
 use super::requests::{self, Refusal, Request, reply};
 use super::rows;
 use super::rules::Rules;
-use super::verdicts::Verdicts;
+use super::verdicts::{Peer, Verdicts};
 use crate::host::handle::Handle;
 use crate::plan::AssumedGuest;
 
@@ -33,20 +32,6 @@ pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) verdicts: Verdicts,
     pub(super) beginning: Beginning,
-}
-
-/// Who is at the other end, as the kernel says, and as the client says.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) pid: i32,
-    pub(super) label: Option<String>,
-}
-
-impl Peer {
-    pub(super) fn of(credentials: &UnixCredentials) -> Self {
-        Self { uid: credentials.uid(), pid: credentials.pid(), label: None }
-    }
 }
 
 /// A client.

@@ -229,8 +229,8 @@ impl Rules {
     }
 }
 
-/// The policy without some of its rules, the id of the first of them, and what is to become of flows:
-/// what is not denied any more takes nothing from anybody.
+/// The policy without some of its rules, the id of the first of them, and what is to become of
+/// flows: what is not denied any more takes nothing from anybody.
 fn without(
     policy: &EgressPolicy,
     is_meant: &dyn Fn(&EgressRule) -> bool,

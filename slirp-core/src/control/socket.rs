@@ -27,12 +27,12 @@ use std::time::{Instant, SystemTime};
 use tokio::task::JoinSet;
 
 use super::clients::PAUSE;
-use super::connection::{Connection, Peer, Shared};
+use super::connection::{Connection, Shared};
 use super::follow::{Beginning, follow};
 use super::hub::Hub;
 use super::own_file::{admitted, listen_at, peer_of};
 use super::rules::Rules;
-use super::verdicts::Verdicts;
+use super::verdicts::{Peer, Verdicts};
 use crate::host::handle::Handle;
 use crate::host::outside::RemovedFile;
 use crate::plan::AssumedGuest;

@@ -6,15 +6,29 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::socket::UnixCredentials;
 use serde_json::{Value, json};
 
-use super::connection::Peer;
 use super::requests::Refusal;
 use crate::egress::{Approver, DecideError, Decision, QuestionId};
 use crate::host::handle::Handle;
 
 /// Decisions whose authors are remembered (arbitrary; a late client is late by seconds).
 const KEPT_CAP: usize = 256;
+
+/// Who is at the other end, as the kernel says, and as the client says.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) pid: i32,
+    pub(super) label: Option<String>,
+}
+
+impl Peer {
+    pub(super) fn of(credentials: &UnixCredentials) -> Self {
+        Self { uid: credentials.uid(), pid: credentials.pid(), label: None }
+    }
+}
 
 /// See the [module](self).
 #[derive(Default, Debug)]

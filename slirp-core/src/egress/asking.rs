@@ -10,8 +10,8 @@
 //! that the address is bound to, if that is a single one, else about the address.
 //!
 //! A flow to a placeholder that may go on is looked up by the stack, and each address that is found
-//! has to pass [`may_lead_to`](Judge::may_lead_to): what a rule denies about the address still holds
-//! then.
+//! has to pass [`may_lead_to`](Judge::may_lead_to): what a rule denies about the address still
+//! holds then.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -348,8 +348,11 @@ impl Judge {
         }
         let covered = Covered::new(&key.subject, decision.parent).ok_or(DecideError::Unfit)?;
         let names = &self.policy().compiled().names;
-        let private = decision.action == Action::Allow
-            && matches!(&key.subject, Subject::Name(name) if names.admits_private(names.class(name)));
+        let admits_private = match &key.subject {
+            Subject::Name(name) => names.admits_private(names.class(name)),
+            Subject::Address(_) => false,
+        };
+        let private = decision.action == Action::Allow && admits_private;
         let rule = rule_of(&covered, &key, decision, private);
         self.decisions.add(covered, &key, decision, now);
         let decisions = &self.decisions;

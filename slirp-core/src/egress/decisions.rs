@@ -1,8 +1,8 @@
 //! What people have decided about questions.
 //!
 //! Owns the table of decisions of one guest, and which of them holds for a flow. A decision is only
-//! looked for where the rules ask ([`judge`](super::judge)), so that it opens nothing that a rule or
-//! the default denies, and no protected address that no rule names. It stays when the policy
+//! looked for where the rules ask ([`judge`](super::judge)), so that it opens nothing that a rule
+//! or the default denies, and no protected address that no rule names. It stays when the policy
 //! changes and holds where the new one asks.
 //!
 //! | scope | an allow holds for | a deny holds for |
@@ -11,8 +11,8 @@
 //! | for | the given time | the given time |
 //! | session | as long as the guest is there | the same |
 //!
-//! Of several decisions about a flow the latest holds. At [`DECISIONS_CAP`] the oldest is forgotten:
-//! the next flow is asked about again.
+//! Of several decisions about a flow the latest holds. At [`DECISIONS_CAP`] the oldest is
+//! forgotten: the next flow is asked about again.
 
 use core::net::IpAddr;
 use core::time::Duration;

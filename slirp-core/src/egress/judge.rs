@@ -74,7 +74,7 @@ pub(crate) struct ManyNames {
     pub(crate) count: u32,
 }
 
-/// See the [module](self).
+/// The verdicts about one guest.
 #[derive(Debug)]
 pub struct Judge {
     policy: EgressPolicy,
@@ -527,7 +527,8 @@ impl Judge {
         self.revision += 1;
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) or [`take_expired`](Self::take_expired) is due.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`take_expired`](Self::take_expired) is
+    /// due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let ends = [
             self.bindings.poll_timeout(),

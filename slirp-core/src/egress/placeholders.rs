@@ -23,9 +23,9 @@ use crate::time::Instant;
 
 /// How long a placeholder is in use after its last flow or datagram: as long as a UDP mapping is.
 const USED_FOR: Duration = Duration::from_secs(300);
-/// Placeholders that are looked at for one to let go (arbitrary). Where all of these are in use,
-/// the name gets none.
-const LOOKED_AT_CAP: usize = 64;
+/// Placeholders that are looked at for one to let go (arbitrary: more than connections can wait).
+/// Where all of these are in use, the name gets none.
+const LOOKED_AT_CAP: usize = 512;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -113,17 +113,21 @@ impl Placeholders {
         Some(address)
     }
 
-    /// Lets the placeholder go that was used longest ago.
+    /// Lets the placeholder go that was used longest ago. Those in use move back in the order, so
+    /// that they are not looked at again and again.
     fn release_one(&mut self, now: Instant) -> Option<()> {
-        let is_free = |&&(_, address): &&(u64, Ipv4Addr)| {
-            let standing = self.by_address.get(&address);
-            standing.is_none_or(|standing| standing.open == 0 && standing.used_until <= now)
-        };
-        let place = *self.order.iter().take(LOOKED_AT_CAP).find(is_free)?;
-        self.order.remove(&place);
-        let standing = self.by_address.remove(&place.1)?;
-        self.by_name.remove(&standing.name);
-        Some(())
+        for _ in 0..LOOKED_AT_CAP {
+            let &(_, address) = self.order.first()?;
+            let standing = self.by_address.get(&address)?;
+            if standing.open == 0 && standing.used_until <= now {
+                self.order.remove(&(standing.used, address));
+                self.by_name.remove(&standing.name);
+                self.by_address.remove(&address);
+                return Some(());
+            }
+            self.touch(address);
+        }
+        None
     }
 
     fn touch(&mut self, address: Ipv4Addr) {
@@ -257,6 +261,20 @@ mod tests {
         assert!(table.address(&name(4), later).is_some());
         assert_eq!(table.name(one), Some(&name(1)), "it was open just now");
         assert!(table.address(&name(5), later + USED_FOR).is_some());
+    }
+
+    #[test]
+    fn those_in_use_are_not_in_the_way_of_others() {
+        let mut table = table(18, 1024);
+        for number in 0..1024 {
+            let address = table.address(&name(number), NOW).unwrap();
+            if number < 300 {
+                table.open(address.into());
+            }
+        }
+        for number in 1024..5000 {
+            assert!(table.address(&name(number), NOW).is_some(), "{number}");
+        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub struct RemovedFile {
     pub(crate) identity: Identity,
 }
 
-/// The process outside. It reads resolv.conf for the sandboxed process. It removes the files of
-/// our sockets when the last copy of this handle is dropped, or when the sandboxed process has ended
+/// The process outside. It reads resolv.conf for the sandboxed process. It removes the files of our
+/// sockets when the last copy of this handle is dropped, or when the sandboxed process has ended
 /// for any reason.
 ///
 /// An instance keeps a copy until its end: [`Builder::outside`](crate::instance::Builder::outside).

@@ -15,8 +15,8 @@ use crate::rates::Rate;
 use crate::time::Instant;
 
 /// What one flow may take in a round: what passes in so many microseconds. Each turn costs a call
-/// of the host's socket. With this, rates up to 500 Mbit/s have no more than 1,000 turns a second; a
-/// fifth of it made turns so long on a busy machine that a burst was over before they were.
+/// of the host's socket. With this, rates up to 500 Mbit/s have no more than 1,000 turns a second;
+/// a fifth of it made turns so long on a busy machine that a burst was over before they were.
 const QUANTUM_MICROS: u64 = 1000;
 /// The most that one flow may take in a round: one frame of the largest size.
 const QUANTUM_CAP: u64 = 64 * 1024;

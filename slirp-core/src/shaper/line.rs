@@ -8,7 +8,7 @@
 //!
 //! | entry | is | left by |
 //! | --- | --- | --- |
-//! | fresh | ahead of all that were served in this round | its credit, or what it wanted, is used up |
+//! | fresh | ahead of all that were served in this round | its credit or its want is used up |
 //! | old | behind all that came before it | it was idle when its turn came |
 //! | idle, of either | passed over when its turn comes | it wants something again |
 

@@ -16,8 +16,11 @@
 //!
 //! | who | asks by | when there is nothing |
 //! | --- | --- | --- |
-//! | a connection that is pumped | [`Lane::allowance`], [`Lane::note_moved`] | its bytes stay where they are: in the ring from the guest, whose window closes, or in the host's kernel, which closes the remote's. It is woken |
+//! | a connection that is pumped | [`Lane::allowance`], [`Lane::note_moved`] | its bytes stay |
 //! | a datagram | [`Lane::admits`] | it is held ([`Lane::hold`]), and dropped in the end |
+//!
+//! Bytes that stay are in the ring from the guest, whose window closes, or in the host's kernel,
+//! which closes the remote's. The connection is woken when it has its turn.
 //!
 //! [`Lane::poll`] gives the turn to the first of the line, one flow after the other: a connection
 //! that was woken has its turn before the next one is.

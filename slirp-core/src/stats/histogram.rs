@@ -25,7 +25,7 @@ const BOUNDS: [u64; 16] = [
     120_000_000,
 ];
 
-/// See the [module](self).
+/// How often durations fell between fixed bounds.
 #[derive(Clone, Default, Debug)]
 pub struct Histogram {
     buckets: [u64; BOUNDS.len() + 1],

@@ -426,7 +426,7 @@ fn flood_of_names_is_bounded_and_others_are_served() {
 #[test]
 fn placeholder_leads_to_its_own_name_of_its_own_guest_and_no_other_port() {
     let world = needs!(World::root());
-    let Outside { servers: _servers, outside, config, .. } = Outside::of(&world);
+    let Outside { servers: _servers, dns: _dns, outside, config } = Outside::of(&world);
     let instance =
         world.host.enter(|| Builder::new(Switchboard::new().unwrap()).dns(config).spawn().unwrap());
     let handle = instance.handle();

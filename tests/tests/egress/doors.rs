@@ -1,4 +1,5 @@
-//! Doors of an operator: files and sockets that only their owner opens, and that are gone at the end.
+//! Doors of an operator: files and sockets that only their owner opens, and that are gone at the
+//! end.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 

@@ -221,7 +221,8 @@ proptest! {
             prop_assert_eq!(found, (action, strictness(verify)), "{:?} {}", protocol, reached);
             let client = reached.ip();
             let action = reference.inbound(protocol, client, reached.port());
-            let is_let_in = judge.on_inbound(protocol, reached, reached.port()).action == Action::Allow;
+            let inbound = judge.on_inbound(protocol, reached, reached.port());
+            let is_let_in = inbound.action == Action::Allow;
             prop_assert_eq!(is_let_in, action == Action::Allow, "in {:?} {}", protocol, reached);
         }
         for asked in NAMES.map(name) {

@@ -27,8 +27,8 @@
 //!
 //! *Time.* A ClientHello, and first bytes that may still become one, have [`HELLO_TIMEOUT`] from
 //! their first byte. In audit mode nothing may be delayed: bytes that are neither TLS nor HTTP yet
-//! are given up at once, others after a second. A silent connection may stay silent. A head of HTTP may be typed by a person.
-//! It never leaves unfinished, so it has no deadline.
+//! are given up at once, others after a second. A silent connection may stay silent. A head of HTTP
+//! may be typed by a person. It never leaves unfinished, so it has no deadline.
 
 mod http;
 mod reply;
@@ -224,7 +224,8 @@ impl Verifier {
         }
     }
 
-    /// From now on bytes are refused rather than held for long: for a caller that lets them go then.
+    /// From now on bytes are refused rather than held for long: for a caller that lets them go
+    /// then.
     pub const fn be_hasty(&mut self) {
         self.is_hasty = true;
     }

@@ -1,13 +1,12 @@
 //! The egress policy in force: who is judged by what, and what a refusal looks like.
 //!
-//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, and what a listener hears
-//! of verdicts; in `first_bytes` the look at the names in first bytes, in `changes` the second look
-//! at every flow when another policy comes into force, in `room` the memory of all judges, in
-//! `counts` what is counted, and in `views` what people see of it.
-//! On a shared network each member has a judge of its own, found by the guest's address as its
-//! share of every limit is; a member without a policy of its own is judged by the instance's. What
-//! the rules mean is left to [`egress`](crate::egress), what the DNS service asks its judge to
-//! [`dns`](super::dns).
+//! Owns the [`Judge`] of each guest, how many refusals a guest is told of, and what a listener
+//! hears of verdicts; in `first_bytes` the look at the names in first bytes, in `changes` the
+//! second look at every flow when another policy comes into force, in `room` the memory of all
+//! judges, in `counts` what is counted, and in `views` what people see of it. On a shared network
+//! each member has a judge of its own, found by the guest's address as its share of every limit is;
+//! a member without a policy of its own is judged by the instance's. What the rules mean is left to
+//! [`egress`](crate::egress), what the DNS service asks its judge to [`dns`](super::dns).
 //!
 //! Without a policy there is no [`Egress`], and each packet costs one comparison more.
 //!

@@ -67,7 +67,12 @@ fn verdict_on_first_bytes_reads_as_documented() {
     let event = Event::Verified { flow: FLOW, claim, judgement: Box::new(judgement()) };
     assert_eq!(
         of_event(at(), 42, &event, 1).unwrap(),
-        r#"{"v":1,"ts":"2026-11-29T02:35:16.220101Z","seq":42,"event":"verify","guest":"10.0.2.100","proto":"tcp","dst":"203.0.113.7","port":443,"names":["index.example"],"sni":"other.example","verdict":"deny","cause":"name","flow":"17.3"}"#
+        concat!(
+            r#"{"v":1,"ts":"2026-11-29T02:35:16.220101Z","seq":42,"event":"verify","#,
+            r#""guest":"10.0.2.100","proto":"tcp","dst":"203.0.113.7","port":443,"#,
+            r#""names":["index.example"],"sni":"other.example","verdict":"deny","#,
+            r#""cause":"name","flow":"17.3"}"#,
+        )
     );
 }
 
@@ -90,7 +95,12 @@ fn keys_of_each_event_stand_in_their_order() {
     };
     assert_eq!(
         line(&flow),
-        r#""event":"flow","guest":"10.0.2.100","member":5,"proto":"udp","dst":"127.0.0.1","port":53,"written":"10.0.2.2","names":["a.test","b.test"],"would":"allow","cause":"rule","rule":"policy.txt:2","flow":"17.3"}"#
+        concat!(
+            r#""event":"flow","guest":"10.0.2.100","member":5,"proto":"udp","#,
+            r#""dst":"127.0.0.1","port":53,"written":"10.0.2.2","names":["a.test","#,
+            r#""b.test"],"would":"allow","cause":"rule","rule":"policy.txt:2","#,
+            r#""flow":"17.3"}"#,
+        )
     );
     let client = Event::Judged {
         flow: None,
@@ -105,7 +115,10 @@ fn keys_of_each_event_stand_in_their_order() {
     };
     assert_eq!(
         line(&client),
-        r#""event":"flow","guest":"10.0.2.100","proto":"tcp","dst":"198.51.100.2","port":8080,"inbound":true,"verdict":"deny","cause":"default"}"#
+        concat!(
+            r#""event":"flow","guest":"10.0.2.100","proto":"tcp","dst":"198.51.100.2","#,
+            r#""port":8080,"inbound":true,"verdict":"deny","cause":"default"}"#,
+        )
     );
     let course = Course::new(None, "192.0.2.1:0".parse().unwrap());
     let traffic = Traffic { from_guest: 64, to_guest: 128 };
@@ -119,15 +132,24 @@ fn keys_of_each_event_stand_in_their_order() {
     };
     assert_eq!(
         line(&end),
-        r#""event":"end","guest":"10.0.2.100","proto":"icmp","dst":"192.0.2.1","flow":"17.3","bytes_out":64,"bytes_in":128,"ms":1234}"#
+        concat!(
+            r#""event":"end","guest":"10.0.2.100","proto":"icmp","dst":"192.0.2.1","#,
+            r#""flow":"17.3","bytes_out":64,"bytes_in":128,"ms":1234}"#,
+        )
     );
     assert_eq!(
         line(&answered("a.test", 28, Lookup::NoSuchName, None)),
-        r#""event":"dns","guest":"10.0.2.100","name":"a.test","qtype":"AAAA","answer":"nxdomain","verdict":"deny"}"#
+        concat!(
+            r#""event":"dns","guest":"10.0.2.100","name":"a.test","qtype":"AAAA","#,
+            r#""answer":"nxdomain","verdict":"deny"}"#,
+        )
     );
     assert_eq!(
         line(&answered("a.test", 4711, Lookup::Bound, Some(Action::Ask))),
-        r#""event":"dns","guest":"10.0.2.100","name":"a.test","qtype":"TYPE4711","answer":"bound","would":"ask"}"#
+        concat!(
+            r#""event":"dns","guest":"10.0.2.100","name":"a.test","qtype":"TYPE4711","#,
+            r#""answer":"bound","would":"ask"}"#,
+        )
     );
     let many = Event::ManyNames {
         member: None,
