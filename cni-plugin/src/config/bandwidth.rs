@@ -40,9 +40,13 @@ pub(super) fn rates(header: &Header) -> Result<Rates, CniError> {
     Ok(rates)
 }
 
-/// The limit with the lower rate.
+/// The lower rate and the lower burst: what one place limits no other one lifts.
 fn lower(one: Option<Rate>, other: Option<Rate>) -> Option<Rate> {
-    one.into_iter().chain(other).min_by_key(|rate| rate.bits_per_second)
+    let (Some(one), Some(other)) = (one, other) else { return one.or(other) };
+    Some(Rate {
+        bits_per_second: one.bits_per_second.min(other.bits_per_second),
+        burst: one.burst.into_iter().chain(other.burst).min(),
+    })
 }
 
 /// The limits in one object.
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn lowest_rate_of_all_places_holds_in_each_direction() {
+    fn lowest_rate_and_burst_of_all_places_hold_in_each_direction() {
         let config = json!({
             "ingressRate": 5000, "ingressBurst": 80,
             "bandwidth": { "ingressRate": 3000, "ingressBurst": 800 },
@@ -183,7 +187,7 @@ mod tests {
                 "ingressRate": 4000, "ingressBurst": 8, "egressRate": 10, "egressBurst": 1,
             } },
         });
-        assert_eq!(read(config).unwrap(), Rates::new(rate(3000, 100), rate(10, 1)));
+        assert_eq!(read(config).unwrap(), Rates::new(rate(3000, 1), rate(10, 1)));
     }
 
     #[test]

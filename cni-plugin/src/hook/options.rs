@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use slirp_cli::wording::rate;
 use slirp_core::Rates;
-use slirp_core::egress::{Action, Settings};
+use slirp_core::egress::{Action, EgressRule, Settings, Verify};
 
 use super::{Failure, NETWORK};
 use crate::attachment::policy::{Door, PolicyText, sum};
@@ -338,7 +338,9 @@ impl Options {
 fn refuse_opening(annotation: &PolicyText) -> Result<(), Failure> {
     let annotated = sum(std::slice::from_ref(annotation)).map_err(|e| policy::invalid(&e))?;
     let allowing = annotated.rules().iter().find(|rule| rule.action == Action::Allow);
-    let what = if let Some(rule) = allowing {
+    // Neither may it hide from the log, nor loosen what a yes would let through.
+    let loosens = |rule: &&EgressRule| !rule.log || rule.private || rule.verify != Verify::Auto;
+    let what = if let Some(rule) = allowing.or_else(|| annotated.rules().iter().find(loosens)) {
         rule.to_string()
     } else if annotated.default_action() != Action::Deny {
         format!("{} any", annotated.default_action())

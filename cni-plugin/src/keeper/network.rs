@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
+use slirp_core::Rates;
 use slirp_core::instance::{
     BackgroundInstance, Builder, Handle, Member, MemberId, MemberName, NewMember, Switchboard,
     member_system_calls,
@@ -339,7 +340,7 @@ impl Network {
             tap,
             member,
             egress,
-            rates: Some(request.rates),
+            rates: (request.rates != Rates::default()).then_some(request.rates),
             guard: Some(OwnedFd::from(guard)),
         };
         let id = self
