@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::requests::{Refusal, RuleName};
-use crate::egress::{Action, EgressPolicy, EgressRule, Source};
+use crate::egress::{Action, Direction, EgressPolicy, EgressRule, Source};
 use crate::host::handle::Handle;
 use crate::instance::EgressError;
 use crate::member::MemberId;
@@ -112,10 +112,13 @@ impl Rules {
             let sum = before.policy.merge(&one);
             let sum = sum.map_err(|errors| Refusal::Words(errors.to_string()))?;
             self.check(&sum)?;
-            // What is allowed besides takes nothing from anybody.
-            let established = match new.action {
-                Action::Allow => Established::Keep,
-                Action::Ask | Action::Deny => Established::Cut,
+            // What is allowed besides takes nothing from anybody, but a first rule about clients
+            // has all others refused.
+            let established = match (new.action, new.direction) {
+                (Action::Allow, Direction::Out) => Established::Keep,
+                (Action::Allow, Direction::In) | (Action::Ask | Action::Deny, _) => {
+                    Established::Cut
+                }
             };
             match self.handle.replace_egress(member, before.revision, sum, established).await {
                 Err(EgressError::Changed(_)) => {}
@@ -237,7 +240,8 @@ fn without(
 ) -> Option<(Source, EgressPolicy, Established)> {
     let meant: Vec<_> = policy.rules().iter().filter(|&rule| is_meant(rule)).collect();
     let first = meant.first()?.source.clone();
-    let opens = meant.iter().any(|rule| rule.action == Action::Allow);
+    // What was asked about may have been allowed.
+    let opens = meant.iter().any(|rule| rule.action != Action::Deny);
     let established = if opens { Established::Cut } else { Established::Keep };
     Some((first, policy.retain(|rule| !is_meant(rule)), established))
 }

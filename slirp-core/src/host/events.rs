@@ -45,6 +45,11 @@ impl Observer {
         self.queue.capacity()
     }
 
+    /// Whether nobody will ever take an event out.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Events that were lost since the last one that found a place.
     pub(crate) const fn lost(&self) -> u64 {
         self.lost
@@ -61,7 +66,7 @@ impl Observer {
                     self.sum.taken += 1;
                 }
                 Err(TrySendError::Full(_)) => self.note_lost(1),
-                Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Closed(_)) => self.note_lost(1),
             }
         }
     }

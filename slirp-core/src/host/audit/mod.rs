@@ -194,7 +194,10 @@ impl Audit {
 
     /// Whether nothing new may begin, because it could not be written down.
     pub(crate) fn forbids(&self) -> bool {
-        let has_room = || self.observer.as_ref().is_some_and(|queue| queue.room() >= TURN_CAP);
+        let has_room = || {
+            let queue = self.observer.as_ref();
+            queue.is_some_and(|queue| !queue.is_gone() && queue.room() >= TURN_CAP)
+        };
         self.is_required && (self.shared.is_failing() || !has_room())
     }
 
