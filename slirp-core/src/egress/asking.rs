@@ -85,9 +85,15 @@ impl Judge {
         let at = compiled.out.tally(&place, kind, port).said;
         let is_private = place.fitness == Fitness::Private;
         let (mut allowed, mut denied, mut open) = (0, 0, 0);
-        let mut verify = Verify::Auto;
+        // Whether the first bytes need not say which of the names is meant.
+        let mut is_off = true;
         for (class, name) in self.bindings.live(address, now) {
+            // A yes about a name opens no private address that the name may not have.
+            if is_private && !names.admits_private(class) {
+                continue;
+            }
             let said = both(at, names.tally(class, kind, port, is_private).said);
+            is_off &= said.is_some_and(|said| said.verify == Verify::Off);
             if said.map_or(compiled.default, |said| said.action) != Action::Ask {
                 continue;
             }
@@ -95,9 +101,6 @@ impl Judge {
                 Some(Action::Allow) => allowed += 1,
                 Some(Action::Deny) => denied += 1,
                 Some(Action::Ask) | None => open += 1,
-            }
-            if let Some(said) = said {
-                verify = said.verify;
             }
         }
         let is_verified = protocol == Protocol::Tcp && matches!(port, 80 | 443);
@@ -109,6 +112,8 @@ impl Judge {
             (0, 1.., 0) => Action::Deny,
             _ => return outcome,
         };
+        let is_off = is_off && denied == 0 && open == 0;
+        let verify = if is_off { Verify::Off } else { Verify::Auto };
         let verify = verification(protocol, port, verify);
         Outcome { action, cause: Cause::Decision, verify, ..outcome }
     }
@@ -275,7 +280,13 @@ impl Judge {
         if let Some(name) = self.placeholder_name(reached) {
             return Subject::Name(name.clone());
         }
-        let mut names = self.bindings.live(reached, now).map(|(_, name)| name);
+        // A name that may not have a private address is not what its address is asked about as.
+        let is_private = self.fitness(reached) == Fitness::Private;
+        let compiled = &self.policy().compiled().names;
+        let live = self.bindings.live(reached, now);
+        let mut names = live
+            .filter(|&(class, _)| !is_private || compiled.admits_private(class))
+            .map(|(_, name)| name);
         match (names.next(), names.next()) {
             (Some(name), None) if embedded(reached) == [None, None] => Subject::Name(name.clone()),
             (Some(_) | None, _) => Subject::Address(reached),

@@ -155,7 +155,7 @@ fn ip_of_host(gateway: std::net::IpAddr) -> std::net::IpAddr {
     }
 }
 
-/// E38 of the escapes.
+/// A guest that looks for the listeners of its own network.
 #[test]
 fn guest_does_not_reach_the_metrics_although_the_hosts_loopback_is_open() {
     let world = needs!(World::root());

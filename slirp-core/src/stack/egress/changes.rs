@@ -262,7 +262,14 @@ impl Stack {
         let verify = match judged.verdict {
             FlowVerdict::Refuse(_) => return false,
             // What was asked about, or would be now, goes on.
-            FlowVerdict::Hold | FlowVerdict::Named { .. } => return true,
+            FlowVerdict::Hold | FlowVerdict::Named { .. } => {
+                // Unless what the placeholder has led to is denied.
+                let Some(passed) = entry.meta.passed.as_deref() else { return true };
+                let (Some(name), Some(judge)) = (&passed.name, egress.judge(holder)) else {
+                    return true;
+                };
+                return judge.may_lead_to(name, key.protocol, passed.reached);
+            }
             FlowVerdict::Pass { .. } if is_resolver || flow.is_asking() => return true,
             FlowVerdict::Resolver => return is_resolver,
             FlowVerdict::Pass { verify } => verify,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Clearance;
 use crate::discard::DiscardReason;
-use crate::egress::{Cause, FlowVerdict, Found, Judged, Name, Verification};
+use crate::egress::{Cause, FlowVerdict, Found, Judge, Judged, Name, Verification};
 use crate::event::{FlowId, HostAction, HostError};
 use crate::flow::Flow;
 use crate::journal::{Ends, Refusal};
@@ -274,16 +274,29 @@ impl Stack {
     /// The host could not connect a flow: has the next address tried, if there is one.
     pub(in crate::stack) fn try_next(&mut self, id: FlowId, now: Instant) -> bool {
         let Some(egress) = &mut self.egress else { return false };
-        let tries = &mut egress.releases.tries;
-        let Some(reached) = tries.get_mut(&id).and_then(Vec::pop) else { return false };
-        if tries.get(&id).is_some_and(Vec::is_empty) {
-            tries.remove(&id);
-        }
         let Some((meta, flow)) = self.flows.tcp_mut(id) else { return false };
         if !flow.is_connecting() {
             return false;
         }
         let holder = meta.permit.holder;
+        let name = meta.passed.as_deref().and_then(|passed| passed.name.clone());
+        let reached = loop {
+            let Some(reached) = egress.releases.tries.get_mut(&id).and_then(Vec::pop) else {
+                egress.releases.tries.remove(&id);
+                return false;
+            };
+            // The policy may have changed since it was found.
+            let may_lead = |judge: &mut Judge| {
+                let name = name.as_ref();
+                name.is_none_or(|name| judge.may_lead_to(name, Protocol::Tcp, reached))
+            };
+            if egress.judge(holder).is_none_or(may_lead) {
+                break reached;
+            }
+        };
+        if egress.releases.tries.get(&id).is_some_and(Vec::is_empty) {
+            egress.releases.tries.remove(&id);
+        }
         egress.note_passed(holder, meta, reached, now);
         self.actions.push_back(HostAction::Close { flow: id, reset: false });
         self.connect(id, reached, now);

@@ -449,6 +449,37 @@ fn name_without_fit_addresses_is_refused() {
         let heard = answer_lookup(&mut ladder, API, addresses);
         assert_eq!(told(&heard), fate, "{addresses:?}");
         assert!(ladder.connects.is_empty());
+        // Nor does the yes about the name open the address to a guest that knows it.
+        for &unfit in addresses {
+            let direct = connect(&mut ladder, &to(unfit.into(), 443), 40_001);
+            assert!(matches!(direct, Fate::Silence | Fate::Refused(..)), "{unfit:?}: {direct:?}");
+            let about: Vec<_> = questions(&ladder).into_iter().map(|asked| asked.subject).collect();
+            assert!(!about.contains(&Subject::Name(Name::new(API).unwrap())), "{about:?}");
+        }
+    }
+}
+
+#[test]
+fn denied_address_behind_a_placeholder_ends_what_leads_there() {
+    for (lines, is_cut) in
+        [("ask api.example\ndeny 203.0.113.7", true), ("ask api.example\ndeny 203.0.113.8", false)]
+    {
+        let mut ladder = attended("ask api.example");
+        let stands = placeholder(&mut ladder, API);
+        ladder.guest(&syn_to(&to(stands, 443), 40_000));
+        decide(&mut ladder, SESSION);
+        answer_lookup(&mut ladder, API, &[REACHED, [203, 0, 113, 8]]);
+        let (flow, remote) = ladder.connects.pop().unwrap();
+        assert_eq!(remote, SocketAddr::from((REACHED, 443)));
+        ladder.stack.set_egress(None, policy(lines), Established::Cut, ladder.now);
+        let mut heard = ladder.turn();
+        heard.append(&mut ladder.pass(Duration::from_millis(1)));
+        assert_eq!(told(&heard), if is_cut { REFUSED } else { Fate::Silence }, "{lines}");
+        if !is_cut {
+            // The other address, which was found before the change, is not tried.
+            ladder.connected(flow, Err(HostError::Refused));
+            assert!(ladder.connects.is_empty(), "{:?}", ladder.connects);
+        }
     }
 }
 
