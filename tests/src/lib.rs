@@ -79,7 +79,7 @@ pub use requirement::{Missing, is_installed, is_there, say_skipped, skip};
 pub use server::{TcpServer, UdpServer};
 pub use session::{Session, SessionProcess};
 pub use shared::{Container, keepers, network_processes};
-pub use slirp::{Exit, Slirp, SlirpBuilder};
+pub use slirp::{Exit, Slirp, SlirpBuilder, is_sandboxed_anyway};
 pub use tcp::{ConnectFailure, IO_LIMIT, bounded, connect, connect_from};
 pub use terminal::Terminal;
 pub use visitor::{ask_tcp, ask_udp, web_server};

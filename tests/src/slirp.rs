@@ -144,8 +144,9 @@ fn extra_options() -> Vec<String> {
     options.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Whether every start is sandboxed: root then has no raw sockets, and pings as anybody else does.
-pub(crate) fn is_sandboxed_anyway() -> bool {
+/// Whether every start is sandboxed: root then has no raw sockets, and pings as anybody else does;
+/// files of sockets are removed even after a SIGKILL.
+pub fn is_sandboxed_anyway() -> bool {
     extra_options().iter().any(|option| option == "--enable-sandbox")
 }
 
