@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use slirp_cli::words::{LS, Line, RM};
 
 use crate::attachment::detach::detach;
 use crate::attachment::form::{Limits, Ports};
@@ -14,87 +15,36 @@ use crate::attachment::ports;
 use crate::attachment::record::Record;
 use crate::attachment::store::Candidates;
 
-const USAGE: &str = "\
-Usage: slirp ls [--json] [--state-dir DIR]
-       slirp rm [--state-dir DIR] CONTAINER [IFNAME]
-       slirp policy check FILE...
-       slirp policy explain FILE... TARGET
-       slirp learn [OPTION]... LOG...
-       slirp top|approve|events SOCKET
-       slirp oci-hook --help
+/// `slirp ls`: lists the attachments of this user.
+pub(crate) fn ls(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match LS.read(arguments) {
+        Ok(line) if line.operands().is_empty() => list(&candidates(&line), line.has("json")),
+        Ok(_) => LS.refuse("it takes no name"),
+        Err(status) => status,
+    }
+}
 
-A CNI plugin of type \"slirp\". Container runtimes call it by the environment variable CNI_COMMAND;
-people can
-  ls      list the attachments of this user
-  rm      remove the attachments of a container, or the one of this interface
-  policy  check egress policies, and explain what they say
-  learn   make an egress policy out of audit logs
-  top, approve, events
-          watch a network by its control socket, and answer its questions
-Each of these words takes --help.
-";
-
-/// Words for people.
-const WORDS: [&str; 9] =
-    ["ls", "rm", "policy", "learn", "top", "approve", "events", "oci-hook", "help"];
-
-/// Runs a word of the command line.
-pub(crate) fn run(word: &str, arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let options = match Options::parse(arguments) {
-        Ok(options) => options,
-        Err(problem) => return fail(&format!("slirp {word}: {problem}\n{USAGE}")),
+/// `slirp rm`: removes attachments of a container.
+pub(crate) fn rm(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let line = match RM.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
     };
-    match (word, options.names.as_slice()) {
-        ("help" | "--help" | "-h", _) => print(USAGE),
-        ("--version", _) => print(&format!("slirp {}\n", env!("CARGO_PKG_VERSION"))),
-        ("ls", []) => list(&options),
-        ("rm", [container]) => remove(&options, container, None),
-        ("rm", [container, ifname]) => remove(&options, container, Some(ifname)),
-        _ => fail(USAGE),
+    let names: Vec<_> = line.operands().iter().map(|name| name.to_string_lossy()).collect();
+    match names.as_slice() {
+        [container] => remove(&candidates(&line), container, None),
+        [container, ifname] => remove(&candidates(&line), container, Some(ifname)),
+        _ => RM.refuse("a container is needed, and perhaps an interface"),
     }
 }
 
-/// Refuses a word of the command line that is none.
-pub(crate) fn refuse(word: &str) -> ExitCode {
-    let meant = slirp_cli::nearest(word, &WORDS);
-    let meant = meant.map(|meant| format!("; did you mean \"{meant}\"?")).unwrap_or_default();
-    fail(&format!("slirp: {word:?} is no word of slirp{meant}\n{USAGE}"))
+fn candidates(line: &Line) -> Candidates {
+    Candidates::new(line.value("state-dir").map(Path::new))
 }
 
-#[derive(Default)]
-struct Options {
-    as_json: bool,
-    state_dir: Option<PathBuf>,
-    names: Vec<String>,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let mut options = Self::default();
-        while let Some(argument) = arguments.next() {
-            let text = argument.into_string().map_err(|_| "an argument is not UTF-8".to_owned())?;
-            match text.as_str() {
-                "--json" => options.as_json = true,
-                "--state-dir" => {
-                    let folder = arguments.next().ok_or("--state-dir needs a folder")?;
-                    options.state_dir = Some(PathBuf::from(folder));
-                }
-                _ if text.starts_with('-') => return Err(format!("unknown option {text}")),
-                _ => options.names.push(text),
-            }
-        }
-        Ok(options)
-    }
-
-    fn candidates(&self) -> Candidates {
-        Candidates::new(self.state_dir.as_deref())
-    }
-}
-
-fn list(options: &Options) -> ExitCode {
-    let candidates = options.candidates();
+fn list(candidates: &Candidates, as_json: bool) -> ExitCode {
     let records: Vec<Record> = candidates.existing().flat_map(|store| store.records()).collect();
-    if options.as_json {
+    if as_json {
         let objects: Vec<Value> = records.iter().map(object).collect();
         return print(&format!("{}\n", Value::Array(objects)));
     }
@@ -156,8 +106,7 @@ fn object(record: &Record) -> Value {
     })
 }
 
-fn remove(options: &Options, container: &str, ifname: Option<&str>) -> ExitCode {
-    let candidates = options.candidates();
+fn remove(candidates: &Candidates, container: &str, ifname: Option<&str>) -> ExitCode {
     let mut keys: Vec<Key> = candidates
         .existing()
         .flat_map(|store| store.records())
@@ -173,7 +122,7 @@ fn remove(options: &Options, container: &str, ifname: Option<&str>) -> ExitCode 
         keys.push(Key { container_id: container.to_owned(), ifname: ifname.to_owned() });
     }
     for key in keys {
-        if let Err(error) = detach(&key, &candidates) {
+        if let Err(error) = detach(&key, candidates) {
             return fail(&format!("slirp rm: {key}: {error}\n"));
         }
     }

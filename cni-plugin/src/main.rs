@@ -2,8 +2,8 @@
 //!
 //! Gives containers a network without privileges. One program has all roles: the plugin that
 //! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes
-//! behind an attachment ([`keeper`]), which are this program again, and tools for people ([`list`],
-//! and those of [`slirp_cli`]).
+//! behind an attachment ([`keeper`]), which are this program again, the program
+//! `slirp4netns`, and tools for people ([`list`], and those of [`slirp_cli`]).
 //!
 //! ```text
 //!  verbs hook list  the callers: a CNI runtime, an OCI runtime, a person
@@ -21,11 +21,14 @@ mod protocol;
 mod verbs;
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use slirp_cli::words;
 use slirp_core::internals::process::{LargeAlloc, close_descriptors_on_exec};
 
 use attachment::network::NETWORK_ARGUMENT;
@@ -34,22 +37,32 @@ use protocol::error::CniError;
 use protocol::version::Version;
 use verbs::Answer;
 
+/// The text of `slirp --version`.
+const VERSION: &str = concat!("slirp ", env!("CARGO_PKG_VERSION"), "\n");
+
 #[global_allocator]
 static ALLOC: LargeAlloc = LargeAlloc;
 
 fn main() -> ExitCode {
-    let mut arguments = env::args_os().skip(1);
-    match arguments.next().as_deref().and_then(|argument| argument.to_str()) {
+    let mut arguments = env::args_os();
+    let name = arguments.next();
+    let name = name.as_deref().map(Path::new).and_then(Path::file_name);
+    if name == Some(OsStr::new("slirp4netns")) {
+        return slirp_cli::slirp4netns(env::args_os());
+    }
+    if hook::is_name(name) {
+        return hook::run(arguments, None);
+    }
+    match arguments.next().as_deref().and_then(OsStr::to_str) {
         Some(KEEPER_ARGUMENT) => keeper::run(arguments),
         Some(ENGINE_ARGUMENT) => keeper::engine::run(),
         Some(NETWORK_ARGUMENT) => keeper::network::run(),
-        Some(hook::WORD) => hook::run(arguments, None),
-        _ if hook::is_name(hook::program_name().as_deref()) => {
-            hook::run(env::args_os().skip(1), None)
-        }
-        Some(word @ ("ls" | "rm" | "help" | "--help" | "-h" | "--version")) => {
-            list::run(word, arguments)
-        }
+        Some("oci-hook") => hook::run(arguments, None),
+        Some("help" | "--help" | "-h") => words::help(arguments),
+        Some("--version" | "-V") => status(io::stdout().write_all(VERSION.as_bytes()).is_ok()),
+        Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
+        Some("ls") => list::ls(arguments),
+        Some("rm") => list::rm(arguments),
         Some("policy") => slirp_cli::policy(arguments),
         #[cfg(feature = "tui")]
         Some("approve") => slirp_cli::approve(arguments),
@@ -57,7 +70,7 @@ fn main() -> ExitCode {
         Some("top") => slirp_cli::top(arguments),
         Some("events") => slirp_cli::events(arguments),
         Some("learn") => slirp_cli::learn(arguments),
-        Some(word) if !is_called_by_runtime() => list::refuse(word),
+        Some(word) if !is_called_by_runtime() => words::refuse(word),
         None if !is_called_by_runtime() => match hook::state_without_word() {
             Some(state) => hook::run(core::iter::empty(), Some(state)),
             None => plugin(|| verbs::answer(None)),

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  dialect/slirp4netns   argv to options, and all texts
-//!  tool                  words of the program `slirp`
+//!  words                 the words of the program `slirp` and their options, as data
+//!  tool                  what these words do
 //!  run                   the order of start and end
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
@@ -36,8 +37,9 @@ mod publish;
 mod run;
 mod tool;
 pub mod wording;
+pub mod words;
 
-use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[cfg(feature = "tui")]
@@ -49,7 +51,7 @@ pub use tool::policy::main as policy;
 #[cfg(feature = "tui")]
 pub use tool::top::main as top;
 
-/// The program `slirp4netns`.
-pub fn slirp4netns() -> ExitCode {
-    dialect::slirp4netns::main(env::args_os())
+/// The program `slirp4netns`, with its name as the first argument.
+pub fn slirp4netns(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::slirp4netns::main(arguments)
 }

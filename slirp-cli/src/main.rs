@@ -1,5 +1,6 @@
 //! `slirp4netns`: connects a network namespace to the network of the host, without privileges.
 
+use std::env;
 use std::process::ExitCode;
 
 use slirp_core::internals::process::LargeAlloc;
@@ -8,5 +9,5 @@ use slirp_core::internals::process::LargeAlloc;
 static ALLOC: LargeAlloc = LargeAlloc;
 
 fn main() -> ExitCode {
-    slirp_cli::slirp4netns()
+    slirp_cli::slirp4netns(env::args_os())
 }

@@ -11,16 +11,16 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/completions");
 
 /// Prints what bash would offer for the words that are given, the last of which is incomplete.
 const BASH: &str = r#"
-source "$1/slirp4netns.bash"
+source "$1/$2.bash"
 shift
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-_slirp4netns
+"_$1"
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
 const FISH: &str = r#"
-source $argv[1]/slirp4netns.fish
-complete -C $argv[2]
+source $argv[1]/$argv[2].fish
+complete -C "$argv[2] $argv[3]"
 "#;
 
 /// Lets a zsh of its own complete `$2` on a terminal and notes the matches. zsh's completion works
@@ -78,15 +78,27 @@ fn offers(shell: &str, arguments: &[&str]) -> Option<BTreeSet<String>> {
 }
 
 fn bash(words: &[&str]) -> Option<BTreeSet<String>> {
-    offers("bash", &[&["--norc", "-c", BASH, "bash", FOLDER, "slirp4netns"], words].concat())
+    bash_of("slirp4netns", words)
+}
+
+fn bash_of(program: &str, words: &[&str]) -> Option<BTreeSet<String>> {
+    offers("bash", &[&["--norc", "-c", BASH, "bash", FOLDER, program], words].concat())
 }
 
 fn fish(line: &str) -> Option<BTreeSet<String>> {
-    offers("fish", &["--no-config", "-c", FISH, FOLDER, &format!("slirp4netns {line}")])
+    fish_of("slirp4netns", line)
+}
+
+fn fish_of(program: &str, line: &str) -> Option<BTreeSet<String>> {
+    offers("fish", &["--no-config", "-c", FISH, FOLDER, program, line])
 }
 
 fn zsh(line: &str) -> Option<BTreeSet<String>> {
-    offers("zsh", &["-f", "-c", ZSH, "zsh", FOLDER, &format!("slirp4netns {line}")])
+    zsh_of("slirp4netns", line)
+}
+
+fn zsh_of(program: &str, line: &str) -> Option<BTreeSet<String>> {
+    offers("zsh", &["-f", "-c", ZSH, "zsh", FOLDER, &format!("{program} {line}")])
 }
 
 /// Long names that `--help` lists; those that take a value end with `=` where that is asked for.
@@ -150,6 +162,29 @@ fn zsh_offers_every_option_and_its_values() {
     assert_offers(zsh("--publish=80:80 --pub"), &set(&["--publish"]));
     let path = "--netns-type=path /etc/host";
     assert_offers(zsh(path).map(|words| set_has(&words, "hostname")), &set(&["yes"]));
+}
+
+#[test]
+fn shells_offer_the_words_of_slirp_and_their_options() {
+    let words: BTreeSet<String> = slirp_cli::words::names().map(str::to_owned).collect();
+    assert!(words.contains("policy") && words.contains("oci-hook"));
+    assert_offers(bash_of("slirp", &[""]), &words);
+    assert_offers(zsh_of("slirp", ""), &words);
+    let has = |offered: BTreeSet<String>, word: &str| set_has(&offered, word);
+    assert_offers(fish_of("slirp", "").map(|all| has(all, "oci-hook")), &set(&["yes"]));
+    let learn = set(&["--against", "--help", "--min", "--since"]);
+    assert_offers(fish_of("slirp", "learn --"), &learn);
+    assert_offers(zsh_of("slirp", "learn --"), &learn);
+    let learn = set(&["--against=", "--help", "--min=", "--since="]);
+    assert_offers(bash_of("slirp", &["learn", "--"]), &learn);
+    let levels = set(&["decisions", "denied"]);
+    assert_offers(bash_of("slirp", &["oci-hook", "--audit", "=", "d"]), &levels);
+    assert_offers(zsh_of("slirp", "oci-hook --audit=d"), &levels);
+    assert_offers(fish_of("slirp", "oci-hook --audit d"), &levels);
+    assert_offers(bash_of("slirp", &["policy", "e"]), &set(&["explain"]));
+    assert_offers(zsh_of("slirp", "policy e"), &set(&["explain"]));
+    let file = "policy check /etc/host";
+    assert_offers(fish_of("slirp", file).map(|all| has(all, "/etc/hostname")), &set(&["yes"]));
 }
 
 fn set_has(words: &BTreeSet<String>, word: &str) -> BTreeSet<String> {

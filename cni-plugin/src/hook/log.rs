@@ -50,7 +50,7 @@ pub(super) fn note(request: &Request) {
 }
 
 /// Writes a text to standard error.
-pub(super) fn say(text: &str) {
+fn say(text: &str) {
     // If it is not read, that cannot be reported either.
     let _ = io::stderr().write_all(text.as_bytes());
 }

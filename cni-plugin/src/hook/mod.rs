@@ -32,7 +32,6 @@ mod options;
 mod state;
 mod up;
 
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
@@ -40,6 +39,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use slirp_cli::words::{OCI_HOOK, help};
 use slirp_core::internals::process::close_descriptors_on_exec;
 
 use crate::attachment::error::Error;
@@ -47,9 +47,6 @@ use crate::attachment::store::Candidates;
 use crate::protocol::error::CniError;
 use options::{Arguments, Direction};
 use state::State;
-
-/// The word of the command line.
-pub(crate) const WORD: &str = "oci-hook";
 
 /// Ending of a program name that makes the word superfluous: `slirp-hook`, `oci-hook`.
 const NAME_ENDING: &[u8] = b"hook";
@@ -116,8 +113,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>, input: Option<Vec<u
         }
     };
     if arguments.wants_help {
-        log::say(options::USAGE);
-        return ExitCode::SUCCESS;
+        return help([OCI_HOOK.name.into()].into_iter());
     }
     let candidates = Candidates::new(arguments.state_dir.as_deref());
     let fail = |id: &str, failure: &Failure| {
@@ -156,11 +152,6 @@ fn read(input: Option<Vec<u8>>) -> Result<State, Failure> {
         }
     };
     State::parse(&input)
-}
-
-/// The name under which the program was started.
-pub(crate) fn program_name() -> Option<OsString> {
-    env::args_os().next()
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 //! container's author may say about its egress policy.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 use slirp_cli::wording::rate;
+use slirp_cli::words::{Given, OCI_HOOK};
 use slirp_core::Rates;
 use slirp_core::egress::{Action, EgressRule, Settings, Verify};
 
@@ -22,76 +23,11 @@ pub(super) const ANNOTATION_PREFIX: &str = "org.slirp.";
 /// The interface's usual name.
 const IFNAME: &str = "eth0";
 
-pub(super) const USAGE: &str = "\
-Usage: slirp oci-hook [up|down] [OPTION]...
-
-A hook for OCI runtimes (createRuntime or prestart, createContainer, poststart, poststop). Reads the
-container's state from standard input: a container with a process gets a network, one without loses
-it. For rootless crun both createRuntime and createContainer are needed; elsewhere the latter finds
-its work done. A program name that ends with \"hook\" stands for the word oci-hook.
-
-  --ports [IP:]PORT:PORT[/PROTOCOL],...  ports of the host that lead into the container
-  --mtu BYTES                  MTU, 1500 to 65521 (default 1500)
-  --cidr NETWORK               IPv4 network (default 10.0.2.0/24)
-  --ipv6[=BOOL]                IPv6 as well (default false)
-  --ifname NAME                interface (default eth0)
-  --dns[=BOOL]                 the DNS service, 10.0.2.3 (default true)
-  --mac ADDRESS                the interface's Ethernet address
-  --disable-host-loopback[=BOOL]  the gateway's address does not lead to the host (default false)
-  --attach-shared[=BOOL]       a network even if the network namespace is joined by path
-  --policy RULE[;RULE]...      where the container may go (may be given several times)
-  --rate-in RATE               bits a second that it receives: N[k|M|G][,burst=BYTES]
-  --rate-out RATE              bits a second that it sends
-
-  --policy-file FILE           a file of such rules (may be given several times)
-  --audit-log FILE             append what the rules decide, as lines of JSON
-  --audit LEVEL                how much: denied, decisions (default) or all
-  --audit-required[=BOOL]      refuse new connections while the log cannot be written
-  --control-socket PATH        a socket for policy, questions, events and rates
-  --metrics ADDRESS            serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT
-  --sandbox[=BOOL]             confine the process that carries the traffic (default true)
-  --log-file FILE              where hook and network say what happens
-  --state-dir DIR              where attachments are written down
-
-Options of the first part are also annotations: org.slirp.ports, org.slirp.mtu, ... Arguments win,
-but the rules of all places add up. If an argument or SLIRP_POLICY gives a policy, an annotation may
-only add rules that deny or ask. Paths are absolute; {containerID} and {ifname} in those of the log
-and of the sockets stand for the container.
-";
-
-/// Options that are annotations, too.
-const NAMES: [&str; 12] = [
-    "ports",
-    "mtu",
-    "cidr",
-    "ipv6",
-    "ifname",
-    "dns",
-    "mac",
-    "disable-host-loopback",
-    "attach-shared",
-    "policy",
-    "rate-in",
-    "rate-out",
-];
-
-/// Options that are not annotations: the author of a container's configuration neither chooses
-/// files of the host nor opens a way to steer the network.
-const PRIVATE_NAMES: [&str; 9] = [
-    "log-file",
-    "state-dir",
-    "policy-file",
-    "audit-log",
-    "audit",
-    "audit-required",
-    "control-socket",
-    "metrics",
-    "sandbox",
-];
-
-/// Options whose value may be omitted; it is then `true`.
-const FLAGS: [&str; 6] =
-    ["ipv6", "dns", "disable-host-loopback", "attach-shared", "sandbox", "audit-required"];
+/// Whether `name` is an annotation as well. The author of a container's configuration neither
+/// chooses files of the host nor opens a way to steer the network.
+fn is_annotation(name: &str) -> bool {
+    OCI_HOOK.groups[0].flags.iter().any(|flag| flag.long == name)
+}
 
 /// Whether to attach or to detach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,40 +56,25 @@ impl Arguments {
     /// # Errors
     /// For an unknown option, or one without its value.
     pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
-        let mut arguments = arguments.map(|argument| {
-            argument.into_string().map_err(|_| Failure("an argument is not UTF-8".to_owned()))
-        });
         let mut parsed = Self::default();
-        while let Some(argument) = arguments.next().transpose()? {
-            let Some(option) = argument.strip_prefix("--") else {
-                parsed.direction = Some(match argument.as_str() {
-                    "up" => Direction::Up,
-                    "down" => Direction::Down,
-                    _ => return Err(Failure(format!("unknown argument {argument} (try --help)"))),
-                });
-                continue;
-            };
-            let (name, value) = match option.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (option, None),
-            };
-            if name == "help" {
-                parsed.wants_help = true;
-                continue;
-            }
-            let is_flag = FLAGS.contains(&name);
-            if !NAMES.contains(&name) && !PRIVATE_NAMES.contains(&name) {
-                return Err(Failure(format!("unknown option --{name} (try --help)")));
-            }
-            let value = match value {
-                Some(value) => value,
-                None if is_flag => "true".to_owned(),
-                None => arguments
-                    .next()
-                    .transpose()?
-                    .ok_or_else(|| Failure(format!("option --{name} needs a value")))?,
-            };
-            parsed.keep(name, value)?;
+        let line = match OCI_HOOK.parse(arguments).map_err(Failure)? {
+            Given::Line(line) => line,
+            Given::Help => return Ok(Self { wants_help: true, ..parsed }),
+        };
+        for operand in line.operands() {
+            parsed.direction = Some(match operand.to_str() {
+                Some("up") => Direction::Up,
+                Some("down") => Direction::Down,
+                _ => {
+                    let word = operand.display();
+                    return Err(Failure(format!("unknown argument {word} (try --help)")));
+                }
+            });
+        }
+        for (flag, value) in line.options() {
+            let value = value.map_or(Some("true"), OsStr::to_str);
+            let value = value.ok_or_else(|| Failure(format!("--{} is not UTF-8", flag.long)))?;
+            parsed.keep(flag.long, value.to_owned())?;
         }
         Ok(parsed)
     }
@@ -220,7 +141,7 @@ impl Options {
         let mut values = BTreeMap::new();
         for (key, value) in annotations {
             let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) else { continue };
-            if !NAMES.contains(&name) {
+            if !is_annotation(name) {
                 return Err(Failure(format!("annotation {key} is not known")));
             }
             values.insert(name.to_owned(), value.clone());
@@ -427,9 +348,9 @@ mod tests {
     #[test]
     fn unknown_options_are_named() {
         for (words, message) in [
-            (&["--wrong"][..], "unknown option --wrong (try --help)"),
+            (&["--wrong"][..], "--wrong is no option of slirp oci-hook"),
             (&["sideways"], "unknown argument sideways (try --help)"),
-            (&["--mtu"], "option --mtu needs a value"),
+            (&["--mtu"], "--mtu needs a value: BYTES"),
             (&["--log-file=here"], "--log-file: here is not an absolute path"),
         ] {
             assert_eq!(arguments(words).unwrap_err().to_string(), message);

@@ -11,49 +11,22 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientError};
 use super::record::Record;
 use super::shown::{bytes, counted, foreign};
-use crate::console::{eprint_line, print};
-
-const USAGE: &str = "\
-Usage: slirp events [--json] SOCKET [EVENT]...
-
-Shows the events of a network as they happen, one line each: all, or those of
-these kinds, such as flow, dns, verify, end, ask or decision. SOCKET is a
-control socket, or fd:N for an open descriptor of one.
-  --json  the objects of the audit log; its schema is in slirp-egress(7)
-Exit status: 0 if the network or the reader has ended, 1 for a failure, 2 for a
-bad command line.
-";
-
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
+use crate::console::eprint_line;
+use crate::words::EVENTS;
 
 /// Runs `slirp events` with the arguments behind this word.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut as_json = false;
-    let mut positionals = Vec::new();
-    for argument in arguments {
-        match argument.to_str() {
-            Some("--help" | "-h") => {
-                return if print(USAGE.as_bytes()).is_ok() {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
-                };
-            }
-            Some("--json") => as_json = true,
-            Some(text) if text.starts_with('-') => {
-                return refuse(&format!("{text:?} is no option of slirp events"));
-            }
-            Some(_) | None => positionals.push(argument),
-        }
-    }
-    let Some((socket, events)) = positionals.split_first() else {
-        return refuse("a socket is needed");
+    let line = match EVENTS.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
+    };
+    let Some((socket, events)) = line.operands().split_first() else {
+        return EVENTS.refuse("a socket is needed");
     };
     let events: Vec<_> = events.iter().map(|event| event.to_string_lossy().into_owned()).collect();
     let followed = Client::connect(socket, "slirp events")
         .map_err(Failure::Network)
-        .and_then(|client| follow(client, &events, as_json, &mut io::stdout().lock()));
+        .and_then(|client| follow(client, &events, line.has("json"), &mut io::stdout().lock()));
     match followed {
         Err(Failure::Network(ClientError::Ended)) | Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Reader(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -68,11 +41,6 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn refuse(problem: &str) -> ExitCode {
-    eprint_line(format_args!("slirp events: {problem}\nTry 'slirp events --help'."));
-    TROUBLE.into()
 }
 
 /// Why the events end.

@@ -17,47 +17,26 @@ use super::nearest::nearest;
 use super::target::{self, ascii};
 use crate::console::{eprint_line, print};
 use crate::egress::{EgressFailure, parse, parse_from};
-
-const USAGE: &str = "\
-Usage: slirp policy check [--canonical] FILE...
-       slirp policy explain FILE... TARGET
-
-check reads policy files as a network would, all together as one policy.
-  --canonical  print the policy, too: one spelling, sorted, without comments
-  Exit status: 0 if it is in order, 1 if it is not, 2 for a bad command line.
-
-explain tells what becomes of an attempt, by which rule, and why.
-  TARGET is what the guest opens or looks up, or who comes in:
-    index.example:443, tcp:index.example:443   a name is looked up first
-    203.0.113.7:22, [2001:db8::1]:22           an address without a lookup
-    host-loopback:8000, 10.0.2.2:8000          a port of the host's loopback
-    udp:203.0.113.7:53, icmp:203.0.113.7       another protocol
-    dns:index.example                          the lookup alone
-    in:203.0.113.7:8080                        a client at published port 8080
-  Exit status: 0 if it is allowed, 1 if it is denied or asked about, 2 if the
-  policy or the command line is bad.
-
-FILE is - for standard input. What rules mean is in slirp-egress(7).
-";
+use crate::words::{Line, POLICY};
 
 /// Exit status of `check` for a policy with errors, and of `explain` for what is not allowed.
 const NO: u8 = 1;
 /// Exit status where there is no answer.
 const TROUBLE: u8 = 2;
 
-const WORDS: [&str; 3] = ["check", "explain", "help"];
-
 /// What is asked for.
 enum Command {
-    Help,
     Check { files: Vec<PathBuf>, is_canonical: bool },
     Explain { files: Vec<PathBuf>, target: Attempt },
 }
 
 /// Runs `slirp policy` with the arguments behind these words.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match Command::parse(arguments) {
-        Ok(Command::Help) => finish(USAGE, ExitCode::SUCCESS),
+    let line = match POLICY.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
+    };
+    match Command::of(&line) {
         Ok(Command::Check { files, is_canonical }) => match load(&files, "policy") {
             Some(policy) => finish(&summary(&policy, is_canonical), ExitCode::SUCCESS),
             None => NO.into(),
@@ -71,57 +50,35 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
             None => TROUBLE.into(),
         },
-        Err(problem) => {
-            eprint_line(format_args!("slirp policy: {problem}\nTry 'slirp policy --help'."));
-            TROUBLE.into()
-        }
+        Err(problem) => POLICY.refuse(problem),
     }
 }
 
 impl Command {
-    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let Some(word) = arguments.next() else {
+    fn of(line: &Line) -> Result<Self, String> {
+        let Some((word, operands)) = line.operands().split_first() else {
             return Err("a word is missing: check or explain".into());
         };
         let word = word.to_string_lossy();
-        let is_check = match &*word {
-            "check" => true,
-            "explain" => false,
-            "help" | "--help" | "-h" => return Ok(Self::Help),
-            _ => return Err(unknown("word", &word, &WORDS)),
-        };
-        let mut is_canonical = false;
-        let mut positionals = Vec::new();
-        let mut has_options = true;
-        for argument in arguments {
-            match argument.to_str() {
-                Some("--") if has_options => has_options = false,
-                Some("--help" | "-h") if has_options => return Ok(Self::Help),
-                Some("--canonical") if has_options && is_check => is_canonical = true,
-                Some(text) if has_options && text.len() > 1 && text.starts_with('-') => {
-                    let options: &[_] =
-                        if is_check { &["--canonical", "--help"] } else { &["--help"] };
-                    return Err(unknown("option", text, options));
-                }
-                Some(_) | None => positionals.push(argument),
+        let is_canonical = line.has("canonical");
+        let files = |files: &[OsString]| files.iter().map(PathBuf::from).collect();
+        match (&*word, operands) {
+            ("check", []) => Err("a file is needed".into()),
+            ("check", operands) => Ok(Self::Check { files: files(operands), is_canonical }),
+            ("explain", _) if is_canonical => Err("--canonical goes with check".into()),
+            ("explain", [operands @ .., target]) if !operands.is_empty() => {
+                let target = target::parse(&target.to_string_lossy());
+                let target = target.map_err(|error| error.to_string())?;
+                Ok(Self::Explain { files: files(operands), target })
+            }
+            ("explain", _) => Err("a file and a target are needed".into()),
+            _ => {
+                let meant = nearest(&word, POLICY.subwords);
+                let meant = meant.map(|meant| format!("; did you mean {meant}?"));
+                Err(format!("{word:?} is no word of slirp policy{}", meant.unwrap_or_default()))
             }
         }
-        let target = if is_check { None } else { positionals.pop() };
-        let files: Vec<_> = positionals.into_iter().map(PathBuf::from).collect();
-        if files.is_empty() {
-            let missing = if is_check { "a file is" } else { "a file and a target are" };
-            return Err(format!("{missing} needed"));
-        }
-        let Some(target) = target else { return Ok(Self::Check { files, is_canonical }) };
-        let target = target::parse(&target.to_string_lossy());
-        Ok(Self::Explain { files, target: target.map_err(|error| error.to_string())? })
     }
-}
-
-fn unknown(what: &str, text: &str, known: &[&str]) -> String {
-    let meant = nearest(text, known);
-    let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
-    format!("{text:?} is no {what} of slirp policy{meant}")
 }
 
 /// The sum of all files. What is wrong with them, and what should be known about them, is told in

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use crate::console::{self, eprint_bytes, eprint_line, print, print_line};
 use crate::options::{Options, Target};
 use crate::{egress, log, run};
+pub(crate) use args::usage;
 use args::{ArgumentError, Command};
 
 /// Carries out a command line. The first argument is the name by which the program was called.
@@ -28,7 +29,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         print_line(warning);
     }
     match parsed.command {
-        Ok(Command::Help) => finish(&args::usage(&program)),
+        Ok(Command::Help) => finish(&usage(&program)),
         Ok(Command::Version) => finish(version::TEXT.as_bytes()),
         Ok(Command::Run(target, mut options)) => {
             options.egress.variable = env::var_os(egress::VARIABLE);
@@ -74,7 +75,7 @@ fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
     }
     if error.shows_usage() {
         // The exit status already tells that this run failed.
-        let _ = print(&args::usage(program));
+        let _ = print(&usage(program));
     }
     ExitCode::FAILURE
 }

@@ -22,52 +22,20 @@ use slirp_core::egress::EgressPolicy;
 use self::dialog::{Dialog, Effect};
 use super::client::{Client, ClientError, Requests};
 use super::terminal::{Input, Raw, inputs};
-use crate::console::{eprint_line, print};
+use crate::console::eprint_line;
+use crate::words::APPROVE;
 
-const USAGE: &str = "\
-Usage: slirp approve [--save FILE] SOCKET
-
-Asks about connections that a policy wants asked about, one at a time, the
-oldest first. SOCKET is a control socket, or fd:N for an open descriptor of one.
-  --save FILE  append decisions for the session to this policy file, as rules
-Keys: a allow once (what waits, and the same for 30 s)   s allow for the session
-      f allow for 10 minutes   p allow the names beside it, for the session
-      d deny   D deny for the session   e explain   q quit
-No other key decides anything. Time runs on while it is asked: what nobody has
-decided is denied in the end.
-Exit status: 0 if you quit or the network has ended, 1 for a failure, 2 for a
-bad command line.
-";
-
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
 /// How often the clock moves.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs `slirp approve` with the arguments behind this word.
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut file = None;
-    let mut sockets = Vec::new();
-    while let Some(argument) = arguments.next() {
-        match argument.to_str() {
-            Some("--help" | "-h") => {
-                let is_told = print(USAGE.as_bytes()).is_ok();
-                return if is_told { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            }
-            Some("--save") => match arguments.next() {
-                Some(path) => file = Some(PathBuf::from(path)),
-                None => return refuse("--save needs a file"),
-            },
-            Some(text) if text.starts_with("--save=") => {
-                file = Some(text["--save=".len()..].into())
-            }
-            Some(text) if text.starts_with('-') => {
-                return refuse(&format!("{text:?} is no option of slirp approve"));
-            }
-            Some(_) | None => sockets.push(argument),
-        }
-    }
-    let [socket] = sockets.as_slice() else { return refuse("one socket is needed") };
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let line = match APPROVE.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
+    };
+    let [socket] = line.operands() else { return APPROVE.refuse("one socket is needed") };
+    let file = line.value("save").map(PathBuf::from);
     match run(socket, file.as_deref()) {
         Ok(()) | Err(Failure::Network(ClientError::Ended)) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -75,11 +43,6 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn refuse(problem: &str) -> ExitCode {
-    eprint_line(format_args!("slirp approve: {problem}\nTry 'slirp approve --help'."));
-    TROUBLE.into()
 }
 
 /// Why nothing is asked any more.

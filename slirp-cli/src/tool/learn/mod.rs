@@ -8,6 +8,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -22,23 +23,7 @@ use super::policy::load;
 use super::record::Record;
 use super::shown::{counted, parse_span, timestamp};
 use crate::console::{eprint_line, print};
-
-const USAGE: &str = "\
-Usage: slirp learn [OPTION]... LOG...
-
-Prints a policy that allows what a guest did: one rule for each name, sorted.
-Addresses without a name, private and protected addresses, and what was refused
-come as comments. Logs are audit logs, in the order in which they were written,
-and - for standard input. For a log that has all, run the guest in audit mode
-first: --policy-mode=audit --audit-log=LOG.
-  --against POLICY  print only what this policy file does not allow yet
-  --min N           fewer than N connections become a comment
-  --since TIME      only events since then: 2026-11-29, 2026-11-29T02:35:16, or
-                    how long ago: 90s, 10m, 2h, 7d
-Exit status: 0 if all was read, 1 if broken lines were left out, 2 if nothing is
-printed: a log cannot be read, or the command line is bad. What rules mean is in
-slirp-egress(7).
-";
+use crate::words::{LEARN, Line};
 
 /// Exit status where lines were left out.
 const BROKEN: u8 = 1;
@@ -52,7 +37,6 @@ const RULES_CAP: usize = 10_000;
 /// What is asked for.
 #[derive(Default, Debug)]
 struct Options {
-    wants_help: bool,
     logs: Vec<PathBuf>,
     against: Option<PathBuf>,
     min: u64,
@@ -61,16 +45,14 @@ struct Options {
 
 /// Runs `slirp learn` with the arguments behind this word.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let options = match Options::parse(arguments, SystemTime::now()) {
-        Ok(options) => options,
-        Err(problem) => {
-            eprint_line(format_args!("slirp learn: {problem}\nTry 'slirp learn --help'."));
-            return TROUBLE.into();
-        }
+    let line = match LEARN.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
     };
-    if options.wants_help {
-        return finish(USAGE, ExitCode::SUCCESS);
-    }
+    let options = match Options::of(&line, SystemTime::now()) {
+        Ok(options) => options,
+        Err(problem) => return LEARN.refuse(problem),
+    };
     let against =
         match options.against.as_ref().map(|file| load(std::slice::from_ref(file), "learn")) {
             // What is wrong with it has been told.
@@ -104,52 +86,19 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 impl Options {
-    fn parse(
-        mut arguments: impl Iterator<Item = OsString>,
-        now: SystemTime,
-    ) -> Result<Self, String> {
-        let mut options = Self { min: 1, ..Self::default() };
-        let mut has_options = true;
-        while let Some(argument) = arguments.next() {
-            let text = argument.to_string_lossy().into_owned();
-            if !has_options || text == "-" || !text.starts_with('-') {
-                options.logs.push(argument.into());
-                continue;
-            }
-            if text == "--" {
-                has_options = false;
-                continue;
-            }
-            let (option, mut value) = match text.split_once('=') {
-                Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
-                None => (text, None),
-            };
-            let mut value = || {
-                let next = || arguments.next().map(|next| next.to_string_lossy().into_owned());
-                value.take().or_else(next).ok_or_else(|| format!("{option} needs a value"))
-            };
-            match option.as_str() {
-                "--help" | "-h" => options.wants_help = true,
-                "--against" => options.against = Some(value()?.into()),
-                "--min" => {
-                    let text = value()?;
-                    let number = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-                    options.min = number;
-                }
-                "--since" => options.since = Some(since(&value()?, now)?),
-                _ => {
-                    let known = ["--against", "--help", "--min", "--since"];
-                    let meant = super::nearest::nearest(&option, &known);
-                    let meant = meant.map(|meant| format!("; did you mean {meant}?"));
-                    let meant = meant.unwrap_or_default();
-                    return Err(format!("{option:?} is no option of slirp learn{meant}"));
-                }
-            }
-        }
-        if options.logs.is_empty() && !options.wants_help {
+    fn of(line: &Line, now: SystemTime) -> Result<Self, String> {
+        let text = |long| line.value(long).map(|value| value.to_string_lossy());
+        let number =
+            |text: Cow<'_, str>| text.parse().map_err(|_| format!("--min: {text:?} is no number"));
+        if line.operands().is_empty() {
             return Err("a log is needed".into());
         }
-        Ok(options)
+        Ok(Self {
+            logs: line.operands().iter().map(PathBuf::from).collect(),
+            against: line.value("against").map(PathBuf::from),
+            min: text("min").map_or(Ok(1), number)?,
+            since: text("since").map(|text| since(&text, now)).transpose()?,
+        })
     }
 }
 

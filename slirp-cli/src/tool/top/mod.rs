@@ -40,22 +40,8 @@ use super::client::{Client, ClientError, Message, Requests};
 use super::question::explained;
 use super::terminal::{Input, Raw, inputs};
 use crate::console::{eprint_line, print};
+use crate::words::TOP;
 
-const USAGE: &str = "\
-Usage: slirp top SOCKET
-       slirp top --once [--json] SOCKET
-
-Shows who talks to whom, what is denied and what is asked. SOCKET is a control
-socket, or fd:N for an open descriptor of one. ? lists the keys; NO_COLOR in the
-environment leaves colours out.
-  --once  print flows and names without flows instead, and end
-  --json  print all that is known, as one JSON object (with --once)
-Exit status: 0 if you quit or the network has ended, 1 for a failure, 2 for a
-bad command line.
-";
-
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
 /// Time from one picture to the next.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -72,25 +58,14 @@ enum Failure {
 
 /// Runs `slirp top` with the arguments behind this word.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let (mut is_once, mut as_json) = (false, false);
-    let mut sockets = Vec::new();
-    for argument in arguments {
-        match argument.to_str() {
-            Some("--help" | "-h") => {
-                let is_told = print(USAGE.as_bytes()).is_ok();
-                return if is_told { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            }
-            Some("--once") => is_once = true,
-            Some("--json") => as_json = true,
-            Some(text) if text.starts_with('-') => {
-                return refuse(&format!("{text:?} is no option of slirp top"));
-            }
-            Some(_) | None => sockets.push(argument),
-        }
-    }
-    let [socket] = sockets.as_slice() else { return refuse("one socket is needed") };
+    let line = match TOP.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
+    };
+    let [socket] = line.operands() else { return TOP.refuse("one socket is needed") };
+    let (is_once, as_json) = (line.has("once"), line.has("json"));
     if as_json && !is_once {
-        return refuse("--json needs --once");
+        return TOP.refuse("--json needs --once");
     }
     let shown = if is_once { once(socket, as_json) } else { run(socket) };
     match shown {
@@ -101,11 +76,6 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn refuse(problem: &str) -> ExitCode {
-    eprint_line(format_args!("slirp top: {problem}\nTry 'slirp top --help'."));
-    TROUBLE.into()
 }
 
 fn once(socket: &OsString, as_json: bool) -> Result<(), Failure> {

@@ -1,35 +1,37 @@
 //! The manual pages, the completions and the documents agree with the table of options.
 
-use super::table::{OPTIONS, left_column};
+use super::manual::manual;
+use super::table::OPTIONS;
+use crate::words::shells::{Command, Operands, Program, compare};
+use crate::words::{Flag, Value};
 
 const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
 const README: &str = include_str!("../../../../../README.md");
 const SECURITY: &str = include_str!("../../../../../SECURITY.md");
 const EXTENSIONS: &str = include_str!("../../../../man/slirp4netns-extensions.7");
 
-/// The entries of a page's section as `--help` writes them: `-e, --exit-fd=FD`.
-fn documented(page: &str, section: &str) -> Vec<String> {
-    let start = format!("\n.Sh {section}\n");
-    let text = page.split(&start).nth(1).and_then(|rest| rest.split("\n.Sh ").next());
-    text.expect("the page has the section")
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Fl "))
-        .map(|line| {
-            format!("Fl {line}")
-                .replace("Fl Fl ", "--")
-                .replace("Fl ", "-")
-                .replace(" , ", ", ")
-                .replace(" Ns = Ns Ar ", "=")
-        })
-        .collect()
+/// The page's list of options: those of `--help`, and then the others.
+fn list() -> String {
+    let (listed, others): (Vec<_>, Vec<_>) =
+        OPTIONS.iter().partition(|option| option.about.is_some());
+    let entries = listed.into_iter().chain(others).map(|option| {
+        let short = option.short.map(|short| format!("Fl {} , ", char::from(short)));
+        let value = option.value.map(|value| format!(" Ns = Ns Ar {value}"));
+        let (short, value) = (short.unwrap_or_default(), value.unwrap_or_default());
+        let text = manual(option.id).trim_start_matches('\n');
+        format!(".It {short}Fl Fl {}{value}\n{text}\n", option.long)
+    });
+    entries.collect()
 }
 
 #[test]
-fn manual_has_the_options_of_help_in_the_same_order_and_then_the_others() {
-    let (listed, others): (Vec<_>, Vec<_>) =
-        OPTIONS.iter().partition(|option| option.about.is_some());
-    let expected: Vec<_> = listed.into_iter().chain(others).map(left_column).collect();
-    assert_eq!(documented(PAGE, "OPTIONS"), expected);
+fn manual_is_made_from_the_table() {
+    const LIST: &str = ".Bl -tag -width Ds\n";
+    let (before, rest) = PAGE.split_once("\n.Sh OPTIONS\n").expect("the page has the section");
+    let (text, rest) = rest.split_once(LIST).expect("the section has a list");
+    let (_, after) = rest.split_once("\n.El\n.Sh ").expect("the section ends with it");
+    let made = format!("{before}\n.Sh OPTIONS\n{text}{LIST}{}.El\n.Sh {after}", list());
+    compare("man/slirp4netns.1", &made);
 }
 
 /// The words after `start` in a text that can be names of options.
@@ -74,28 +76,31 @@ fn every_entry_names_a_default() {
     }
 }
 
-// Completions are also tested in the shells themselves, if these are installed.
+// The shells themselves are asked by tests of the package, if they are installed.
 #[test]
-fn completions_know_every_listed_option() {
-    let bash = include_str!("../../../../completions/slirp4netns.bash");
-    let fish = include_str!("../../../../completions/slirp4netns.fish");
-    let zsh = include_str!("../../../../completions/_slirp4netns");
-    for option in OPTIONS.iter().filter(|option| option.about.is_some()) {
-        let long = option.long;
-        let equals = if option.value.is_some() { "=" } else { "" };
-        let word = format!("--{long}{equals}");
-        assert!(bash.split([' ', '\n', '"']).any(|said| said == word), "bash: {long}");
-        let line = fish.lines().find(|line| line.contains(&format!(" -l {long} ")));
-        let line = line.unwrap_or_else(|| panic!("fish: {long}"));
-        let wants_value = line.contains(" -x ") || line.contains(" -r ");
-        assert_eq!(wants_value, option.value.is_some(), "fish: {long}");
-        let spec = [format!("'{word}["), format!("'*{word}["), format!(",{word}}}")];
-        assert!(spec.iter().any(|spec| zsh.contains(spec)), "zsh: {long}");
-        if let Some(short) = option.short.map(char::from) {
-            assert!(bash.contains(&format!(" -{short} {word}")), "bash: -{short}");
-            assert!(line.contains(&format!(" -s {short} ")), "fish: -{short}");
-            let plus = if option.value.is_some() { "+" } else { "" };
-            assert!(zsh.contains(&format!("{{-{short}{plus},{word}}}")), "zsh: -{short}");
-        }
-    }
+fn completions_are_made_from_the_table() {
+    let flags = OPTIONS.iter().filter_map(|option| {
+        let value = option.value.map_or(Value::None, Value::Needed);
+        Some(Flag {
+            long: option.long,
+            short: option.short.map(char::from),
+            value,
+            about: option.about?,
+            offers: option.offers,
+        })
+    });
+    let command = Command {
+        word: "",
+        about: "",
+        flags: flags.collect(),
+        repeatable: |flag| {
+            let rules = ["publish", "allow", "deny", "ask"];
+            flag.about.contains("repeatable") || rules.contains(&flag.long)
+        },
+        operands: Operands::Guest,
+    };
+    let program = Program { name: "slirp4netns", commands: vec![command] };
+    compare("completions/slirp4netns.bash", &program.bash());
+    compare("completions/slirp4netns.fish", &program.fish());
+    compare("completions/_slirp4netns", &program.zsh());
 }

@@ -362,4 +362,6 @@ impl Line {
 #[cfg(test)]
 mod documentation;
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,9 @@
 //! slirp4netns is resolved as if ours did not exist. So no abbreviation that callers use changes
 //! its meaning or becomes ambiguous.
 
+use crate::words::Offers;
+use crate::words::values::{LEVELS, RATES, SETS};
+
 /// One option.
 #[derive(Debug)]
 pub(crate) struct OptionSpec {
@@ -23,6 +26,9 @@ pub(crate) struct OptionSpec {
     pub(crate) value: Option<&'static str>,
     /// The description in `--help`. An option without one works and is not listed: an old name.
     pub(crate) about: Option<&'static str>,
+    /// What a shell offers for the value.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests make the completions of it"))]
+    pub(crate) offers: Offers,
     origin: Origin,
 }
 
@@ -49,9 +55,11 @@ enum Origin {
 macro_rules! options {
     (@maybe) => { None };
     (@maybe $value:literal) => { Some($value) };
+    (@offers) => { Nothing };
+    (@offers $offers:expr) => { $offers };
     ($(
         $id:ident: $origin:expr, $([$short:literal])? $long:literal $(= $value:literal)?
-        $(, $about:literal)?;
+        $(of $offers:expr)? $(, $about:literal)?;
     )+) => {
         /// The name of an option.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +67,7 @@ macro_rules! options {
 
         /// Every option, in the order of `--help`.
         pub(crate) const OPTIONS: &[OptionSpec] = &{
+            use Offers::{Files, Interfaces, Nothing, Words};
             use Origin::{Ours, Upstream};
             [$( OptionSpec {
                 id: OptionId::$id,
@@ -67,6 +76,7 @@ macro_rules! options {
                 long: $long,
                 value: options!(@maybe $($value)?),
                 about: options!(@maybe $($about)?),
+                offers: options!(@offers $($offers)?),
             }, )+]
         };
     };
@@ -79,35 +89,35 @@ options! {
         "exit when the other end of this descriptor is closed";
     ReadyFd: Upstream(2), [b'r'] "ready-fd" = "FD",
         "write \"1\" to this descriptor once the network is ready";
-    Mtu: Upstream(3), [b'm'] "mtu" = "MTU",
+    Mtu: Upstream(3), [b'm'] "mtu" = "MTU" of Words(&["1500", "65520"]),
         "MTU of the tap (default=1500, max=65521)";
     EnableIpv6: Upstream(10), [b'6'] "enable-ipv6",
         "offer IPv6 as well (experimental)";
-    ApiSocket: Upstream(9), [b'a'] "api-socket" = "PATH",
+    ApiSocket: Upstream(9), [b'a'] "api-socket" = "PATH" of Files,
         "path of the socket that takes requests, such as port forwards";
     Cidr: Upstream(4), "cidr" = "CIDR",
         "network that the guest lives in (default=10.0.2.0/24)";
     DisableHostLoopback: Upstream(5), "disable-host-loopback",
         "keep the guest away from the host's 127.0.0.1:*";
     NoHostLoopback: Upstream(6), "no-host-loopback";
-    NetnsType: Upstream(7), "netns-type" = "TYPE",
+    NetnsType: Upstream(7), "netns-type" = "TYPE" of Words(&["pid", "path", "tapfd"]),
         "what the first argument is ([path|pid|tapfd], default=pid)";
-    UsernsPath: Upstream(8), "userns-path" = "PATH",
+    UsernsPath: Upstream(8), "userns-path" = "PATH" of Files,
         "user namespace to enter before the network namespace";
     EnableSandbox: Upstream(11), "enable-sandbox",
         "own read-only root, no capability but CAP_NET_BIND_SERVICE";
     CreateSandbox: Upstream(12), "create-sandbox";
     EnableSeccomp: Upstream(13), "enable-seccomp",
         "allow only the system calls that are needed (experimental)";
-    OutboundAddr: Upstream(16), "outbound-addr" = "IPv4",
+    OutboundAddr: Upstream(16), "outbound-addr" = "IPv4" of Interfaces,
         "address or interface that IPv4 leaves from (experimental)";
-    OutboundAddr6: Upstream(17), "outbound-addr6" = "IPv6",
+    OutboundAddr6: Upstream(17), "outbound-addr6" = "IPv6" of Interfaces,
         "address or interface that IPv6 leaves from (experimental)";
     DisableDns: Upstream(18), "disable-dns",
         "do not answer DNS queries at 10.0.2.3 (or .3 of the CIDR)";
     MacAddress: Upstream(19), "macaddress" = "MAC",
         "MAC address of the tap (only with -c)";
-    TargetType: Upstream(20), "target-type" = "TYPE",
+    TargetType: Upstream(20), "target-type" = "TYPE" of Words(&["netns", "bess"]),
         "what the guest is connected by ([netns|bess], default=netns)";
     Help: Upstream(14), [b'h'] "help",
         "print this text and exit";
@@ -121,39 +131,39 @@ options! {
         "ask this resolver instead of /etc/resolv.conf (repeatable)";
     SearchDomain: Ours, "search-domain" = "DOMAIN",
         "tell the guest to look up short names there (repeatable)";
-    LogLevel: Ours, "log-level" = "LEVEL",
+    LogLevel: Ours, "log-level" = "LEVEL" of Words(LEVELS),
         "log error, warn (default), info, debug or trace and above on stderr";
-    Pcap: Ours, "pcap" = "FILE",
+    Pcap: Ours, "pcap" = "FILE" of Files,
         "record the guest's frames in a file or FIFO, for Wireshark or tcpdump";
     ExitWithNetns: Ours, "exit-with-netns",
         "exit when the process PID has ended, or PATH is gone";
-    BusyPoll: Ours, "busy-poll" = "USEC",
+    BusyPoll: Ours, "busy-poll" = "USEC" of Words(&["0", "20"]),
         "poll for events this long before sleeping (default=20, max=1000, 0: never)";
-    Allow: Ours, "allow" = "RULE",
+    Allow: Ours, "allow" = "RULE" of Words(SETS),
         "let the guest go there, and nowhere else that no rule allows (repeatable)";
-    Deny: Ours, "deny" = "RULE",
+    Deny: Ours, "deny" = "RULE" of Words(SETS),
         "keep the guest away from there, whatever else is allowed (repeatable)";
-    Ask: Ours, "ask" = "RULE",
+    Ask: Ours, "ask" = "RULE" of Words(SETS),
         "have somebody decide whether the guest may go there (repeatable)";
-    Policy: Ours, "policy" = "FILE",
+    Policy: Ours, "policy" = "FILE" of Files,
         "read rules from a file (repeatable; $SLIRP_POLICY names one more)";
-    PolicyMode: Ours, "policy-mode" = "MODE",
+    PolicyMode: Ours, "policy-mode" = "MODE" of Words(&["enforce", "audit"]),
         "obey the rules or only tell of them ([enforce|audit], default=enforce)";
-    AuditLog: Ours, "audit-log" = "FILE",
+    AuditLog: Ours, "audit-log" = "FILE" of Files,
         "append what the rules decide to a file, or to a descriptor: fd:N";
-    Audit: Ours, "audit" = "LEVEL",
+    Audit: Ours, "audit" = "LEVEL" of Words(&["denied", "decisions", "all"]),
         "how much the log has ([denied|decisions|all], default=decisions)";
     AuditRequired: Ours, "audit-required",
         "refuse new connections while the log cannot be written";
-    ControlSocket: Ours, "control-socket" = "PATH",
+    ControlSocket: Ours, "control-socket" = "PATH" of Files,
         "path of the socket for policy, questions, events and rates";
     ControlFd: Ours, "control-fd" = "FD",
         "the same for this descriptor alone, one end of a socket pair";
-    RateIn: Ours, "rate-in" = "RATE",
+    RateIn: Ours, "rate-in" = "RATE" of Words(RATES),
         "let the guest receive this many bits a second: N[k|M|G][,burst=BYTES]";
-    RateOut: Ours, "rate-out" = "RATE",
+    RateOut: Ours, "rate-out" = "RATE" of Words(RATES),
         "let the guest send this many bits a second: N[k|M|G][,burst=BYTES]";
-    Metrics: Ours, "metrics" = "ADDRESS",
+    Metrics: Ours, "metrics" = "ADDRESS" of Words(&["unix:", "127.0.0.1:9100"]),
         "serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT";
     MetricsMembers: Ours, "metrics-members",
         "count the members of a shared network one by one";

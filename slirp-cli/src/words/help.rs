@@ -1,0 +1,134 @@
+//! `--help`, as text for 80 columns.
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use super::table::TOPICS;
+use super::{Flag, Value, Word, words};
+use crate::console::{eprint_line, print};
+use crate::dialect::slirp4netns;
+use crate::tool::nearest::nearest;
+
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+/// Columns of an option with its value; a longer one has a line of its own.
+const LEFT: usize = 24;
+
+/// What else the program is called as, or with.
+const FACES: [(&str, &str); 1] =
+    [("slirp4netns", "connect an existing network namespace, as slirp4netns does")];
+/// Exit status for a bad command line.
+const TROUBLE: u8 = 2;
+
+/// The text of `slirp --help`.
+pub fn overview() -> String {
+    let mut text = String::from(
+        "Usage: slirp WORD [OPTION]...\n       slirp help WORD\n\n\
+         Rootless networking for containers and sandboxes.\n",
+    );
+    let longest = words().map(|word| word.name.len()).chain(FACES.map(|(face, _)| face.len()));
+    let left = longest.max().unwrap_or(0) + 1;
+    for (heading, words) in TOPICS {
+        text.push_str(&format!("\n{heading}:\n"));
+        for word in *words {
+            text.push_str(&entry(word.name, word.about, left));
+        }
+    }
+    text.push_str("\nOther programs that it is, also by a link of this name:\n");
+    for (face, about) in FACES {
+        text.push_str(&entry(face, about, left));
+    }
+    text.push_str(
+        "\nContainer runtimes call it as a CNI plugin of type \"slirp\", by CNI_COMMAND.\n\
+         slirp(1) tells more.\n",
+    );
+    text
+}
+
+/// `slirp help [WORD]`.
+pub fn help(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(topic) = arguments.next() else { return tell(overview().as_bytes()) };
+    let topic = topic.to_string_lossy();
+    match words().find(|word| word.name == topic) {
+        Some(word) => tell(word.help().as_bytes()),
+        None if topic == "slirp4netns" => tell(&slirp4netns::usage(OsStr::new(&*topic))),
+        None => refuse(&topic),
+    }
+}
+
+/// Refuses a word that is none.
+pub fn refuse(word: &str) -> ExitCode {
+    let known: Vec<_> = words()
+        .map(|word| word.name)
+        .chain(FACES.map(|(face, _)| face))
+        .chain(["help", "--help", "--version"])
+        .collect();
+    let meant = nearest(word, &known).map(|meant| format!("; did you mean \"{meant}\"?"));
+    let meant = meant.unwrap_or_default();
+    eprint_line(format_args!("slirp: {word:?} is no word of slirp{meant}\nTry 'slirp --help'."));
+    TROUBLE.into()
+}
+
+fn tell(text: &[u8]) -> ExitCode {
+    if print(text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Word {
+    /// The text of `slirp WORD --help`.
+    pub fn help(&self) -> String {
+        let mut text = String::new();
+        for (at, usage) in self.usage.iter().enumerate() {
+            let head = if at == 0 { "Usage:" } else { "      " };
+            text.push_str(&format!("{head} slirp {} {usage}\n", self.name));
+        }
+        if !self.text.is_empty() {
+            text.push_str(&format!("\n{}", self.text));
+        }
+        // What the longest of them needs, so that short ones leave room.
+        let left = self.flags().map(|flag| shown(flag).len() + 2).max().unwrap_or(0).min(LEFT);
+        for group in self.groups {
+            let colon = if group.heading.is_empty() { "" } else { ":\n" };
+            text.push_str(&format!("\n{}{colon}", group.heading));
+            for flag in group.flags {
+                text.push_str(&entry(&shown(flag), flag.about, left));
+            }
+        }
+        if !self.notes.is_empty() {
+            text.push_str(&format!("\n{}", self.notes));
+        }
+        text
+    }
+}
+
+/// An option as it is written: `-p, --publish SPEC`, `--ipv6[=BOOL]`.
+pub(crate) fn shown(flag: &Flag) -> String {
+    let short = flag.short.map(|short| format!("-{short}, ")).unwrap_or_default();
+    let value = match flag.value {
+        Value::None => String::new(),
+        Value::Needed(what) => format!(" {what}"),
+        Value::Optional(what) => format!("[={what}]"),
+    };
+    format!("{short}--{}{value}", flag.long)
+}
+
+/// A line with `what` in a column of `left` columns and `about` behind it, wrapped.
+pub(crate) fn entry(what: &str, about: &str, left: usize) -> String {
+    let mut text = format!("  {what}");
+    if what.len() > left {
+        text.push_str(&format!("\n  {:left$}", ""));
+    } else {
+        text.extend(std::iter::repeat_n(' ', left - what.len()));
+    }
+    let mut column = 2 + left;
+    for word in about.split(' ') {
+        if column + 1 + word.len() > WIDTH {
+            text.push_str(&format!("\n  {:left$}", ""));
+            column = 2 + left;
+        }
+        text.push(' ');
+        text.push_str(word);
+        column += 1 + word.len();
+    }
+    text.push('\n');
+    text
+}
