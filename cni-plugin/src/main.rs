@@ -63,6 +63,9 @@ fn main() -> ExitCode {
         Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
         Some("ls") => list::ls(arguments),
         Some("rm") => list::rm(arguments),
+        Some("run") => slirp_cli::run_command(arguments),
+        Some(slirp_cli::INSIDE_WORD) => slirp_cli::run_inside(arguments),
+        Some(slirp_cli::NETWORK_WORD) => slirp_cli::run_network(arguments),
         Some("policy") => slirp_cli::policy(arguments),
         #[cfg(feature = "tui")]
         Some("approve") => slirp_cli::approve(arguments),

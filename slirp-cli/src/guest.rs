@@ -11,7 +11,9 @@ use std::path::Path;
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::link::{FrameListener, FrameSocketError, Link, Tap};
-use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::netns::{
+    Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap,
+};
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
@@ -119,6 +121,9 @@ pub(crate) fn open(
     let configure = options.configure.then(|| {
         let mut configuration = Configuration::for_plan(&options.plan, options.mtu);
         configuration.mac = options.mac;
+        if options.has_fixed_ipv6 {
+            configuration.ipv6 = options.plan.ipv6().map(Ipv6Configuration::for_plan);
+        }
         configuration
     });
     let tap = open_tap(&target, &TapRequest { name: name.to_owned(), configure })?;

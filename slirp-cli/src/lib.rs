@@ -5,9 +5,10 @@
 //! that touches a packet.
 //!
 //! ```text
-//!  dialect/slirp4netns   argv to options, and all texts
 //!  words                 the words of the program `slirp` and their options, as data
-//!  tool                  what these words do
+//!  dialect               argv to options, and all texts: slirp4netns, run
+//!  command               the processes of `slirp run`
+//!  tool                  what the other words do
 //!  run                   the order of start and end
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
@@ -22,6 +23,7 @@
 #![doc(hidden)]
 
 mod checks;
+mod command;
 mod console;
 mod dialect;
 mod egress;
@@ -42,6 +44,8 @@ pub mod words;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use command::{INSIDE_WORD, NETWORK_WORD};
+
 #[cfg(feature = "tui")]
 pub use tool::approve::main as approve;
 pub use tool::events::main as events;
@@ -54,4 +58,19 @@ pub use tool::top::main as top;
 /// The program `slirp4netns`, with its name as the first argument.
 pub fn slirp4netns(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     dialect::slirp4netns::main(arguments)
+}
+
+/// `slirp run`; `arguments` follow the word.
+pub fn run_command(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::run::main(arguments)
+}
+
+/// The process that becomes the command of `slirp run`; `arguments` follow [`INSIDE_WORD`].
+pub fn run_inside(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::run::inside(arguments)
+}
+
+/// The process of the network of `slirp run`; `arguments` follow [`NETWORK_WORD`].
+pub fn run_network(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::run::network(arguments)
 }

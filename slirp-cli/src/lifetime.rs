@@ -66,8 +66,7 @@ impl Signals {
     /// # Errors
     /// The errors of sigprocmask(2) and signalfd(2).
     pub(crate) fn hold() -> io::Result<Self> {
-        let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let held: SigSet = SIGNALS.into_iter().filter(|&signal| !has(ignored, signal)).collect();
+        let held: SigSet = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
         held.thread_block()?;
         let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { held, fd })
@@ -154,6 +153,12 @@ pub(crate) fn wait(sources: Sources<'_>, awaited: BorrowedFd<'_>) -> io::Result<
             }
         }
     }
+}
+
+/// Whether this process ignores `signal`; no if that cannot be read.
+pub(crate) fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    has(ignored_signals(&status), signal)
 }
 
 /// The mask of ignored signals from the text of proc_pid_status(5); none if it cannot be read.

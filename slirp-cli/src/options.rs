@@ -57,12 +57,18 @@ pub(crate) struct Options {
     pub(crate) exit_with_netns: bool,
     /// How long to poll for events before sleeping.
     pub(crate) busy_poll: Duration,
+    /// Whether an IPv6 guest gets its recommended address at once, instead of making one from
+    /// router advertisements.
+    pub(crate) has_fixed_ipv6: bool,
     /// Number of the descriptor on which readiness is reported.
     pub(crate) ready_fd: Option<i32>,
     /// Number of the descriptor whose hang-up ends the run.
     pub(crate) exit_fd: Option<i32>,
     /// Whether to enter a sandbox before the first packet, which hides the host's files.
     pub(crate) sandbox: bool,
+    /// Whether the sandbox is in the guest's user namespace, where root has to exist; otherwise it
+    /// has one of its own.
+    pub(crate) enters_userns: bool,
     /// Whether to filter system calls; a call that is not needed then ends the process.
     pub(crate) seccomp: bool,
 }
@@ -87,9 +93,11 @@ impl Default for Options {
             pcap: None,
             exit_with_netns: false,
             busy_poll: BUSY_POLL,
+            has_fixed_ipv6: false,
             ready_fd: None,
             exit_fd: None,
             sandbox: false,
+            enters_userns: true,
             seccomp: false,
         }
     }

@@ -81,7 +81,8 @@ pub(crate) fn run(
             return Ok(leave(end, signals));
         }
     };
-    let guest = AssumedGuest::new(options.plan, opened.mac);
+    // From its MAC address a guest makes an IPv6 address unless it has a fixed one.
+    let guest = AssumedGuest::new(options.plan, opened.mac.filter(|_| !options.has_fixed_ipv6));
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
@@ -103,7 +104,7 @@ pub(crate) fn run(
     }
     let api = options.api_socket.as_deref().map(bind_api).transpose()?;
     let mut sandbox = Sandbox::new()
-        .user_namespace(opened.userns)
+        .user_namespace(opened.userns.filter(|_| options.enters_userns))
         .removed_file(api.as_ref().and_then(ApiSocket::file));
     if !options.dns.is_empty() || !options.policy.dns_service {
         sandbox = sandbox.resolv_conf(None);

@@ -6,4 +6,5 @@
 //! [`run`](crate::run) carry them out, and words the [`Milestone`](crate::milestone::Milestone)s of
 //! the run. No code outside of its folder knows its texts.
 
+pub(crate) mod run;
 pub(crate) mod slirp4netns;

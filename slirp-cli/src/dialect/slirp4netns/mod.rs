@@ -3,12 +3,12 @@
 //! Owns the way from `argv` to the exit status. Callers read what is printed here, so texts that
 //! slirp4netns has are kept byte for byte.
 
-mod address;
+pub(crate) mod address;
 mod args;
 mod banner;
 mod failure;
 mod progress;
-mod values;
+pub(crate) mod values;
 mod version;
 
 use std::env;
@@ -20,6 +20,7 @@ use crate::options::{Options, Target};
 use crate::{egress, log, run};
 pub(crate) use args::usage;
 use args::{ArgumentError, Command};
+pub(crate) use values::ValueError;
 
 /// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {

@@ -1,0 +1,176 @@
+//! The process that becomes COMMAND.
+//!
+//! Owns its way into the namespaces, what it sets up there, and the state in which COMMAND starts:
+//! ids, descriptors, environment, working folder, signals as the caller had them. (SIGPIPE alone
+//! has its default action: what it was before is not known any more.)
+
+use core::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, execvp, getppid, read, write};
+
+use slirp_core::internals::process::{inherited_fd, set_ignored};
+use slirp_core::netns::NamespaceTarget;
+
+use super::failure::{EntryFailure, EntryStep as Step};
+use super::{Names, Place, names};
+
+/// What the two sides say to each other, one byte each.
+pub(super) const ENTERED: &[u8] = b"e";
+pub(super) const MAPPED: &[u8] = b"m";
+pub(super) const GO: &[u8] = b"g";
+
+/// What the supervisor hands over: the first arguments.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    connection: OwnedFd,
+    supervisor: i32,
+    blocked: SigSet,
+    ignores_children: bool,
+}
+
+impl Handover {
+    /// Takes it off the front of `arguments`; `None` if it is not there.
+    pub(crate) fn take(arguments: &mut impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut next = || arguments.next()?.into_string().ok();
+        let connection = inherited_fd(next()?.parse().ok()?).ok()?;
+        let supervisor = next()?.parse().ok()?;
+        let numbers = next()?;
+        let numbers = || numbers.split(',').filter_map(|number| number.parse::<i32>().ok());
+        let blocked = numbers().filter_map(|number| Signal::try_from(number).ok()).collect();
+        let ignores_children = numbers().any(|number| number == -libc::SIGCHLD);
+        Some(Self { connection, supervisor, blocked, ignores_children })
+    }
+
+    fn say(&self, word: &[u8]) {
+        // If the supervisor has gone, the next answer does not come.
+        let _ = write(&self.connection, word);
+    }
+
+    fn await_word(&self, word: &[u8]) -> Result<(), EntryFailure> {
+        let mut heard = [0];
+        match read(&self.connection, &mut heard) {
+            Ok(1) if heard == word => Ok(()),
+            Ok(_) | Err(_) => Err(EntryFailure::GivenUp),
+        }
+    }
+
+    /// Dies with the supervisor from here on. Changes of ids undo it.
+    fn die_with_supervisor(&self) -> Result<(), EntryFailure> {
+        // Without it COMMAND would survive a supervisor that is killed.
+        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+        if getppid().as_raw() == self.supervisor { Ok(()) } else { Err(EntryFailure::GivenUp) }
+    }
+}
+
+/// Enters `place` and becomes `command`.
+///
+/// # Errors
+/// See [`EntryFailure`].
+pub(crate) fn enter(
+    handover: &Handover,
+    place: &Place,
+    names: Option<&Names>,
+    command: &[OsString],
+    warn: &dyn Fn(&str),
+) -> Result<Infallible, EntryFailure> {
+    handover.die_with_supervisor()?;
+    let is_new = enter_namespaces(place)?;
+    handover.say(ENTERED);
+    handover.await_word(MAPPED)?;
+    handover.die_with_supervisor()?;
+    if is_new {
+        open_to_all();
+    }
+    if let Some(names) = names {
+        unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::MakeMounts))?;
+        if !names::replace(names).map_err(|(step, errno)| EntryFailure::Step(step, errno))? {
+            warn("there is no /etc/resolv.conf to replace: names may not be looked up");
+        }
+    }
+    handover.await_word(GO)?;
+    execute(handover, command)
+}
+
+/// Returns whether the network namespace is new.
+fn enter_namespaces(place: &Place) -> Result<bool, EntryFailure> {
+    let target = match place {
+        Place::New { .. } => {
+            // One after the other, so that it is known which is refused.
+            unshare(CloneFlags::CLONE_NEWUSER).map_err(at(Step::MakeUser))?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(at(Step::MakeNetwork))?;
+            return Ok(true);
+        }
+        Place::OfProcess(pid) => NamespaceTarget::of_pid(*pid)?,
+        Place::OfPath(path) => NamespaceTarget::of_path(path)?,
+    };
+    if let Some(user) = target.user() {
+        match setns(user, CloneFlags::CLONE_NEWUSER) {
+            // EINVAL: we are in it already.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(at(Step::Enter)(errno)),
+        }
+    }
+    setns(target.network(), CloneFlags::CLONE_NEWNET).map_err(at(Step::Enter))?;
+    Ok(false)
+}
+
+/// Lets everybody inside ping, and listen at ports below 1024: COMMAND has no rights for that, and
+/// the network is its own. Containers may keep `/proc/sys` read-only; then these stay as they are.
+fn open_to_all() {
+    const SETTINGS: &str = "/proc/sys/net/ipv4";
+    let group = Gid::effective();
+    let range = format!("{SETTINGS}/ping_group_range");
+    // Only groups that exist here can be named.
+    let _ = fs::write(&range, "0 2147483647")
+        .or_else(|_| fs::write(&range, format!("{group} {group}")));
+    let _ = fs::write(format!("{SETTINGS}/ip_unprivileged_port_start"), "0");
+}
+
+/// Becomes `command`.
+fn execute(handover: &Handover, command: &[OsString]) -> Result<Infallible, EntryFailure> {
+    let name = command.first().map(PathBuf::from).unwrap_or_default();
+    let failed = |errno| EntryFailure::Execute(name.clone(), errno);
+    let words: Result<Vec<_>, _> =
+        command.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let words = words.map_err(|_| failed(Errno::EINVAL))?;
+    let [program, ..] = &words[..] else { return Err(failed(Errno::ENOENT)) };
+    set_ignored(libc::SIGPIPE, false);
+    if handover.ignores_children {
+        set_ignored(libc::SIGCHLD, true);
+    }
+    let _ = handover.blocked.thread_set_mask();
+    execvp(program, &words).map_err(failed)
+}
+
+/// What is run if no command is given: the user's shell.
+pub(crate) fn shell(variable: Option<OsString>) -> OsString {
+    variable
+        .filter(|shell| !shell.is_empty())
+        .unwrap_or_else(|| OsString::from_vec(b"/bin/sh".to_vec()))
+}
+
+fn at(step: Step) -> impl FnOnce(Errno) -> EntryFailure {
+    move |errno| EntryFailure::Step(step, errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_shell_of_the_user_there_is_sh() {
+        assert_eq!(shell(Some("/bin/fish".into())), "/bin/fish");
+        assert_eq!(shell(Some("".into())), "/bin/sh");
+        assert_eq!(shell(None), "/bin/sh");
+    }
+}

@@ -1,0 +1,76 @@
+//! A command with a network of its own: the processes of `slirp run`.
+//!
+//! ```text
+//!  caller ── supervisor ─┬─ inside, then COMMAND    its own namespaces
+//!                        └─ network                 the engine, sandboxed
+//! ```
+//!
+//! * The supervisor stays where the caller started it, and does what makes COMMAND look as if it
+//!   ran there itself: signals, job control, exit status ([`supervisor`], [`signals`]). It sees no
+//!   byte of the network, keeps the caller's rights, and is neither sandboxed nor filtered.
+//! * `inside` enters the namespaces, prepares them and becomes COMMAND ([`inside`], [`names`]).
+//! * The network is [`run`](crate::run) in a process and session of its own, so that nothing that
+//!   is typed reaches it, and nothing that a guest could do to it reaches the caller.
+//!
+//! The last two are this program again, started with a private word and the same arguments.
+//!
+//! # The order of a start
+//! 1. inside: user namespace, network and mount namespaces; "entered"
+//! 2. supervisor: maps of ids ([`identity`]); "mapped"; starts the network, which attaches to the
+//!    process inside
+//! 3. inside, meanwhile: settings of its network namespace, `/etc/resolv.conf`
+//! 4. network: ready; supervisor: "go"; inside: executes COMMAND
+//!
+//! # Ends
+//! When COMMAND ends, the network is told by the hang-up of a pipe and waited for, so that its
+//! files are complete and its ports are free when the supervisor ends. When the supervisor is
+//! killed, COMMAND is killed by the kernel (PR_SET_PDEATHSIG) and the pipe hangs up. When the
+//! network ends too early, COMMAND goes on without one.
+
+mod failure;
+mod identity;
+mod inside;
+mod ipv6;
+mod names;
+mod signals;
+mod supervisor;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+pub(crate) use failure::EntryFailure;
+pub(crate) use inside::{Handover, enter, shell};
+pub(crate) use ipv6::host_has_ipv6;
+pub(crate) use supervisor::{Ending, end_like, supervise};
+
+/// The word that makes this program the process inside. The number of the connection to the
+/// supervisor, the supervisor's process number, and signals follow, then the caller's arguments.
+pub const INSIDE_WORD: &str = "become-command";
+
+/// The word that makes this program the network. The numbers of the process inside, of the
+/// descriptor for readiness and of the descriptor whose hang-up ends it follow, then the caller's
+/// arguments.
+pub const NETWORK_WORD: &str = "connect-command";
+
+/// Where COMMAND runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In new namespaces.
+    New {
+        /// Whether the caller is root there, instead of keeping its ids.
+        as_root: bool,
+    },
+    /// In the network namespace of this process, and the user namespace that owns it.
+    OfProcess(i32),
+    /// In the network namespace at this path, and the user namespace that owns it.
+    OfPath(PathBuf),
+}
+
+/// How names are looked up inside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Names {
+    /// The resolver of `/etc/resolv.conf`.
+    pub(crate) resolver: Ipv4Addr,
+    /// Where short names are looked up; with none, where the host looks them up.
+    pub(crate) domains: Vec<String>,
+}

@@ -1,0 +1,282 @@
+//! The process that the caller waits for.
+//!
+//! Owns the two others, from their start to their end, and one wait: poll(2) over signals, the
+//! connection to the process inside and the readiness of the network.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout, getpid, pipe2, read, write};
+
+use slirp_core::internals::process::{close_inherited_fds, set_ignored};
+
+use super::failure::CommandFailure;
+use super::identity::Maps;
+use super::inside::{ENTERED, GO, MAPPED};
+use super::signals::{self, Held};
+use super::{INSIDE_WORD, NETWORK_WORD, Place};
+use crate::lifetime::is_ignored;
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// COMMAND has ended, after everything else.
+    Command(ExitStatus),
+    /// There never was a network. The process that is to run it has told why, unless this signal
+    /// ended it.
+    NoNetwork(Option<i32>),
+}
+
+/// Runs COMMAND in `place`, to its end. `arguments` are the caller's; the other two processes read
+/// them again. `warn` tells that the network has ended before COMMAND.
+///
+/// # Errors
+/// See [`CommandFailure`]. Nothing is left running then.
+pub(crate) fn supervise(
+    place: &Place,
+    arguments: &[OsString],
+    warn: &dyn Fn(&str),
+) -> Result<(Ending, Signals), CommandFailure> {
+    let ignores_children = is_ignored(Signal::SIGCHLD);
+    if ignores_children {
+        // Otherwise the kernel forgets how they ended.
+        set_ignored(libc::SIGCHLD, false);
+    }
+    let held = Held::hold().map_err(CommandFailure::Signals)?;
+    let (here, there) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(CommandFailure::Pipe)?;
+    let mut numbers: Vec<String> = held.blocked_before().map(|number| number.to_string()).collect();
+    if ignores_children {
+        numbers.push(format!("-{}", libc::SIGCHLD));
+    }
+    let mut inside = Command::new(OURSELVES);
+    inside.arg0(PROGRAM).arg(INSIDE_WORD).arg(there.as_raw_fd().to_string());
+    inside.arg(getpid().to_string()).arg(numbers.join(",")).args(arguments);
+    hand_over(&there)?;
+    let inside = inside.spawn().map_err(CommandFailure::Start)?;
+    drop(there);
+    let mut supervisor =
+        Supervisor { place, arguments, held, inside, connection: Some(here), network: None };
+    let result = supervisor.run(warn);
+    if result.is_err() {
+        // It leaves when the connection hangs up, unless it is COMMAND by now.
+        let _ = supervisor.inside.kill();
+        let _ = supervisor.inside.wait();
+        supervisor.end_network();
+    }
+    result.map(|ending| (ending, Signals(supervisor.held)))
+}
+
+/// The signals that are held back.
+#[derive(Debug)]
+pub(crate) struct Signals(Held);
+
+/// Ends this process by the signal that ended COMMAND; returns if that is not possible.
+pub(crate) fn end_like(signals: &Signals, number: i32) {
+    if let Ok(signal) = Signal::try_from(number) {
+        signals.0.end_by(signal);
+    }
+}
+
+const OURSELVES: &str = "/proc/self/exe";
+
+/// How the other two are called until they have a better name.
+const PROGRAM: &str = "slirp";
+
+/// The process of the network.
+struct Network {
+    process: Child,
+    /// Says that the network is ready, until it has.
+    ready: Option<OwnedFd>,
+    /// Its hang-up ends the network.
+    lifeline: OwnedFd,
+}
+
+struct Supervisor<'a> {
+    place: &'a Place,
+    arguments: &'a [OsString],
+    held: Held,
+    inside: Child,
+    /// To the process inside, until it becomes COMMAND.
+    connection: Option<OwnedFd>,
+    network: Option<Network>,
+}
+
+impl Supervisor<'_> {
+    fn run(&mut self, warn: &dyn Fn(&str)) -> Result<Ending, CommandFailure> {
+        let mut never_ready = false;
+        loop {
+            while let Some(signal) = self.held.next() {
+                if let Some(signal) = signal {
+                    signals::send(self.command(), signal);
+                }
+            }
+            if let Some(status) = self.inside.try_wait().map_err(of_io)? {
+                let network = self.end_network();
+                return Ok(match network {
+                    Some(network) if never_ready => Ending::NoNetwork(network.signal()),
+                    Some(_) | None => Ending::Command(status),
+                });
+            }
+            if let Some(signal) = self.stopped()? {
+                self.held.stop_like(signal);
+                continue;
+            }
+            if self.has_network_ended()? {
+                warn("the network has ended; the command goes on without one");
+            }
+            match self.wait()? {
+                Woken::BySignal => {}
+                Woken::ByInside => self.hear_inside()?,
+                Woken::ByNetwork => {
+                    if !self.hear_network() {
+                        never_ready = true;
+                        // The process inside leaves.
+                        self.connection = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn command(&self) -> Pid {
+        Pid::from_raw(self.inside.id().cast_signed())
+    }
+
+    /// The number of the signal that has stopped COMMAND since this was asked last.
+    fn stopped(&self) -> Result<Option<i32>, CommandFailure> {
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+        match waitid(Id::Pid(self.command()), flags) {
+            Ok(WaitStatus::Stopped(_, signal)) => Ok(Some(signal as i32)),
+            // ECHILD: it has ended, which is noticed next.
+            Ok(_) | Err(Errno::EINTR | Errno::ECHILD) => Ok(None),
+            // A real-time signal cannot stop it.
+            Err(errno) => Err(CommandFailure::Wait(errno)),
+        }
+    }
+
+    /// Whether the network has ended by itself although it was ready. Told once.
+    fn has_network_ended(&mut self) -> Result<bool, CommandFailure> {
+        let Some(network) = &mut self.network else { return Ok(false) };
+        if network.ready.is_some() || network.process.try_wait().map_err(of_io)?.is_none() {
+            return Ok(false);
+        }
+        self.network = None;
+        Ok(true)
+    }
+
+    fn wait(&self) -> Result<Woken, CommandFailure> {
+        let mut polled = vec![(Woken::BySignal, self.held.as_fd())];
+        match &self.network {
+            None => {
+                polled.extend(self.connection.as_ref().map(|fd| (Woken::ByInside, fd.as_fd())));
+            }
+            Some(network) if self.connection.is_some() => {
+                polled.extend(network.ready.as_ref().map(|fd| (Woken::ByNetwork, fd.as_fd())));
+            }
+            Some(_) => {}
+        }
+        let (woken, fds): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
+        let mut fds: Vec<_> =
+            fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(CommandFailure::Wait(errno)),
+        }
+        let found = woken.iter().zip(&fds).find(|(_, fd)| fd.any() != Some(false));
+        Ok(found.map_or(Woken::BySignal, |(woken, _)| *woken))
+    }
+
+    /// The process inside has entered its namespaces, or is about to end.
+    fn hear_inside(&mut self) -> Result<(), CommandFailure> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        if read(connection, &mut [0]).ok() != Some(ENTERED.len()) {
+            self.connection = None;
+            return Ok(());
+        }
+        match *self.place {
+            Place::New { as_root } => {
+                Maps::new(as_root).give(self.command()).map_err(CommandFailure::Maps)?;
+            }
+            Place::OfProcess(_) | Place::OfPath(_) => {}
+        }
+        say(connection, MAPPED);
+        self.network = Some(self.start_network()?);
+        // COMMAND has its copies; with ours the other ends of its pipes would wait for us.
+        let _ = close_inherited_fds();
+        if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+            let _ = dup2_stdin(&null);
+            let _ = dup2_stdout(&null);
+        }
+        Ok(())
+    }
+
+    fn start_network(&self) -> Result<Network, CommandFailure> {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
+        let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
+        let mut network = Command::new(OURSELVES);
+        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string());
+        network.arg(tell.as_raw_fd().to_string()).arg(watch.as_raw_fd().to_string());
+        network.args(self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        hand_over(&tell)?;
+        hand_over(&watch)?;
+        let process = network.spawn().map_err(CommandFailure::Start)?;
+        Ok(Network { process, ready: Some(ready), lifeline })
+    }
+
+    /// The network is ready, or has ended before it was: then this returns false.
+    fn hear_network(&mut self) -> bool {
+        let Some(network) = &mut self.network else { return false };
+        let Some(ready) = network.ready.take() else { return true };
+        if read(&ready, &mut [0]).ok() != Some(1) {
+            network.ready = Some(ready);
+            return false;
+        }
+        if let Some(connection) = self.connection.take() {
+            say(&connection, GO);
+        }
+        true
+    }
+
+    /// Ends the network, if there is one, and waits until it has ended.
+    fn end_network(&mut self) -> Option<ExitStatus> {
+        let Network { mut process, ready, lifeline } = self.network.take()?;
+        drop((ready, lifeline));
+        process.wait().ok()
+    }
+}
+
+/// What the supervisor was woken by.
+#[derive(Clone, Copy)]
+enum Woken {
+    BySignal,
+    ByInside,
+    ByNetwork,
+}
+
+/// Lets the next program that is started have `fd`.
+fn hand_over(fd: &OwnedFd) -> Result<(), CommandFailure> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(CommandFailure::Pipe)?;
+    Ok(())
+}
+
+fn say(connection: &OwnedFd, word: &[u8]) {
+    // If nobody hears it, the end of the process inside is noticed next. SIGPIPE is ignored.
+    let _ = write(connection, word);
+}
+
+fn of_io(error: io::Error) -> CommandFailure {
+    CommandFailure::Wait(Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+}

@@ -1,0 +1,167 @@
+//! The dialect of `slirp run`: its options, texts and exit statuses.
+//!
+//! Owns the way from `argv` to the exit status of the three processes of a run
+//! ([`command`](crate::command)). All three read the same arguments. Nothing is printed while
+//! everything works; our own failures have status 125, as with env(1).
+
+mod args;
+mod help;
+mod table;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use nix::sys::prctl;
+use nix::unistd::setsid;
+
+use crate::command::{
+    self, Ending, EntryFailure, Handover, Names, end_like, host_has_ipv6, supervise,
+};
+use crate::console::{self, eprint_line, print};
+use crate::options::Target;
+use crate::{egress, log, publish, run};
+use args::{Invocation, Line};
+
+use crate::milestone::Milestone;
+
+/// Status of our own failures.
+const FAILURE: u8 = 125;
+
+/// Carries out a command line; `arguments` follow the word `run`.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.collect();
+    let line = args::parse(arguments.iter().cloned()).and_then(|line| {
+        if let Line::Run(invocation) = &line {
+            invocation.options(host_has_ipv6())?;
+        }
+        Ok(line)
+    });
+    let invocation = match line {
+        Ok(Line::Help) => {
+            return match print(help::text().as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => refuse(&format!("write error: {error}"), None),
+            };
+        }
+        Ok(Line::Run(invocation)) => invocation,
+        Err(error) => {
+            return refuse(&error.to_string(), Some("slirp run --help lists the options"));
+        }
+    };
+    match supervise(&invocation.place, &arguments, &warn) {
+        Ok((Ending::Command(status), signals)) => {
+            use std::os::unix::process::ExitStatusExt as _;
+            let number = status.signal().unwrap_or_default();
+            if number != 0 {
+                end_like(&signals, number);
+            }
+            let code = status.code().unwrap_or(128 + number);
+            ExitCode::from(u8::try_from(code).unwrap_or(FAILURE))
+        }
+        Ok((Ending::NoNetwork(signal), _)) => {
+            if let Some(signal) = signal {
+                refuse(&format!("the network was killed by signal {signal}"), None);
+            }
+            ExitCode::from(FAILURE)
+        }
+        Err(failure) => refuse(&failure.to_string(), failure.hint().as_deref()),
+    }
+}
+
+/// The process inside. Returns only if it does not become COMMAND.
+pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let failure = match Handover::take(&mut arguments).zip(invocation(arguments)) {
+        None => EntryFailure::NotForPeople,
+        Some((handover, invocation)) => {
+            let names = names(&invocation);
+            let mut command = invocation.command;
+            if command.is_empty() {
+                command.push(command::shell(env::var_os("SHELL")));
+            }
+            let Err(failure) =
+                command::enter(&handover, &invocation.place, names.as_ref(), &command, &warn);
+            failure
+        }
+    };
+    if !matches!(failure, EntryFailure::GivenUp) {
+        refuse(&failure.to_string(), failure.hint().as_deref());
+    }
+    ExitCode::from(failure.status())
+}
+
+/// The process of the network.
+pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut next = || arguments.next()?.into_string().ok()?.parse::<i32>().ok();
+    let numbers = next().zip(next()).zip(next());
+    let Some((((pid, ready), exit), invocation)) = numbers.zip(invocation(arguments)) else {
+        return refuse(&EntryFailure::NotForPeople.to_string(), None);
+    };
+    // Nothing that is typed is for us.
+    let _ = setsid();
+    let _ = prctl::set_name(c"slirp-network");
+    let mut options = match invocation.options(host_has_ipv6()) {
+        Ok(options) => options,
+        Err(error) => return refuse(&error.to_string(), None),
+    };
+    options.ready_fd = Some(ready);
+    options.exit_fd = Some(exit);
+    options.egress.variable = env::var_os(egress::VARIABLE);
+    console::prepare(None);
+    log::start(options.log_level);
+    let target = Target::Pid { pid, userns: None, tap: "tap0".to_owned() };
+    let code = match run::run(&target, &options, &report) {
+        Ok(code) => code,
+        Err(failure) => refuse(&failure.to_string(), failure.hint().as_deref()),
+    };
+    console::flush();
+    code
+}
+
+/// The command line that the supervisor has checked.
+fn invocation(arguments: impl Iterator<Item = OsString>) -> Option<Box<Invocation>> {
+    match args::parse(arguments) {
+        Ok(Line::Run(invocation)) => Some(invocation),
+        Ok(Line::Help) | Err(_) => None,
+    }
+}
+
+/// How names are looked up, unless that is left as it is.
+fn names(invocation: &Invocation) -> Option<Names> {
+    let options = &invocation.options;
+    options
+        .policy
+        .dns_service
+        .then(|| Names { resolver: options.plan.dns(), domains: options.search_domains.clone() })
+}
+
+/// Tells what a person cannot know.
+fn report(milestone: Milestone<'_>) {
+    match milestone {
+        Milestone::Started { picked, .. } => {
+            for rule in picked {
+                eprint_line(format_args!("slirp run: published {}", publish::spelled(rule)));
+            }
+        }
+        Milestone::ReadyFdClosed(_)
+        | Milestone::ExitFdClosed(_)
+        | Milestone::PeerAwaited(_)
+        | Milestone::PeerConnected(..)
+        | Milestone::DeviceOpened(..)
+        | Milestone::ExitFdHungUp
+        | Milestone::TargetGone(_)
+        | Milestone::PeerGone(_) => {}
+    }
+}
+
+fn warn(text: &str) {
+    eprint_line(format_args!("slirp run: {text}"));
+}
+
+fn refuse(text: &str, hint: Option<&str>) -> ExitCode {
+    warn(text);
+    if let Some(hint) = hint {
+        eprint_line(format_args!("hint: {hint}"));
+    }
+    ExitCode::from(FAILURE)
+}
