@@ -15,11 +15,12 @@
 //! The last two are this program again, started with a private word and the same arguments.
 //!
 //! # The order of a start
-//! 1. inside: user namespace, network and mount namespaces; "entered"
-//! 2. supervisor: maps of ids ([`identity`]); "mapped"; starts the network, which attaches to the
-//!    process inside
-//! 3. inside, meanwhile: settings of its network namespace, `/etc/resolv.conf`
-//! 4. network: ready; supervisor: "go"; inside: executes COMMAND
+//! 1. supervisor: starts the other two, which load side by side
+//! 2. inside: user namespace and network namespace; "entered"
+//! 3. supervisor: maps of ids ([`identity`]); "mapped"; lets the network attach to the process
+//!    inside
+//! 4. inside, meanwhile: settings of its network namespace, mount namespace, `/etc/resolv.conf`
+//! 5. network: ready; supervisor: "go"; inside: executes COMMAND
 //!
 //! # Ends
 //! When COMMAND ends, the network is told by the hang-up of a pipe and waited for, so that its
@@ -47,9 +48,9 @@ pub(crate) use supervisor::{Ending, end_like, supervise};
 /// supervisor, the supervisor's process number, and signals follow, then the caller's arguments.
 pub const INSIDE_WORD: &str = "become-command";
 
-/// The word that makes this program the network. The numbers of the process inside, of the
-/// descriptor for readiness and of the descriptor whose hang-up ends it follow, then the caller's
-/// arguments.
+/// The word that makes this program the network. The numbers of the process inside and of the
+/// descriptor for readiness follow, then the caller's arguments. Its standard input lets it attach
+/// by a byte and ends it by its hang-up.
 pub const NETWORK_WORD: &str = "connect-command";
 
 /// Where COMMAND runs.

@@ -67,9 +67,9 @@ pub(crate) fn supervise(
     hand_over(&there)?;
     let inside = inside.spawn().map_err(CommandFailure::Start)?;
     drop(there);
-    let mut supervisor =
-        Supervisor { place, arguments, held, inside, connection: Some(here), network: None };
-    let result = supervisor.run(warn);
+    let connection = Some(here);
+    let mut supervisor = Supervisor { place, held, inside, connection, network: None };
+    let result = supervisor.start_network(arguments).and_then(|()| supervisor.run(warn));
     if result.is_err() {
         // It leaves when the connection hangs up, unless it is COMMAND by now.
         let _ = supervisor.inside.kill();
@@ -100,13 +100,14 @@ struct Network {
     process: Child,
     /// Says that the network is ready, until it has.
     ready: Option<OwnedFd>,
-    /// Its hang-up ends the network.
+    /// A byte lets it attach; the hang-up ends it.
     lifeline: OwnedFd,
+    /// Whether it attaches.
+    is_let_in: bool,
 }
 
 struct Supervisor<'a> {
     place: &'a Place,
-    arguments: &'a [OsString],
     held: Held,
     inside: Child,
     /// To the process inside, until it becomes COMMAND.
@@ -179,14 +180,11 @@ impl Supervisor<'_> {
 
     fn wait(&self) -> Result<Woken, CommandFailure> {
         let mut polled = vec![(Woken::BySignal, self.held.as_fd())];
-        match &self.network {
-            None => {
-                polled.extend(self.connection.as_ref().map(|fd| (Woken::ByInside, fd.as_fd())));
+        if let (Some(connection), Some(network)) = (&self.connection, &self.network) {
+            match &network.ready {
+                Some(ready) if network.is_let_in => polled.push((Woken::ByNetwork, ready.as_fd())),
+                Some(_) | None => polled.push((Woken::ByInside, connection.as_fd())),
             }
-            Some(network) if self.connection.is_some() => {
-                polled.extend(network.ready.as_ref().map(|fd| (Woken::ByNetwork, fd.as_fd())));
-            }
-            Some(_) => {}
         }
         let (woken, fds): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
         let mut fds: Vec<_> =
@@ -213,7 +211,26 @@ impl Supervisor<'_> {
             Place::OfProcess(_) | Place::OfPath(_) => {}
         }
         say(connection, MAPPED);
-        self.network = Some(self.start_network()?);
+        if let Some(network) = &mut self.network {
+            say(&network.lifeline, ENTERED);
+            network.is_let_in = true;
+        }
+        Ok(())
+    }
+
+    /// Starts the process of the network beside the process inside; both take their time.
+    fn start_network(&mut self, arguments: &[OsString]) -> Result<(), CommandFailure> {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
+        let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
+        let mut network = Command::new(OURSELVES);
+        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string());
+        network.arg(tell.as_raw_fd().to_string()).args(arguments);
+        network.stdin(Stdio::from(watch)).stdout(Stdio::null());
+        hand_over(&tell)?;
+        let process = network.spawn().map_err(CommandFailure::Start)?;
+        // With our copies we would never see the ends of these pipes.
+        drop((tell, network));
+        self.network = Some(Network { process, ready: Some(ready), lifeline, is_let_in: false });
         // COMMAND has its copies; with ours the other ends of its pipes would wait for us.
         let _ = close_inherited_fds();
         if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
@@ -221,19 +238,6 @@ impl Supervisor<'_> {
             let _ = dup2_stdout(&null);
         }
         Ok(())
-    }
-
-    fn start_network(&self) -> Result<Network, CommandFailure> {
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
-        let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
-        let mut network = Command::new(OURSELVES);
-        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string());
-        network.arg(tell.as_raw_fd().to_string()).arg(watch.as_raw_fd().to_string());
-        network.args(self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
-        hand_over(&tell)?;
-        hand_over(&watch)?;
-        let process = network.spawn().map_err(CommandFailure::Start)?;
-        Ok(Network { process, ready: Some(ready), lifeline })
     }
 
     /// The network is ready, or has ended before it was: then this returns false.
@@ -252,7 +256,7 @@ impl Supervisor<'_> {
 
     /// Ends the network, if there is one, and waits until it has ended.
     fn end_network(&mut self) -> Option<ExitStatus> {
-        let Network { mut process, ready, lifeline } = self.network.take()?;
+        let Network { mut process, ready, lifeline, .. } = self.network.take()?;
         drop((ready, lifeline));
         process.wait().ok()
     }

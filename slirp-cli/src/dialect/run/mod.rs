@@ -10,6 +10,9 @@ mod table;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitCode;
 
 use nix::sys::prctl;
@@ -19,11 +22,10 @@ use crate::command::{
     self, Ending, EntryFailure, Handover, Names, end_like, host_has_ipv6, supervise,
 };
 use crate::console::{self, eprint_line, print};
+use crate::milestone::Milestone;
 use crate::options::Target;
 use crate::{egress, log, publish, run};
 use args::{Invocation, Line};
-
-use crate::milestone::Milestone;
 
 /// Status of our own failures.
 const FAILURE: u8 = 125;
@@ -51,7 +53,6 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match supervise(&invocation.place, &arguments, &warn) {
         Ok((Ending::Command(status), signals)) => {
-            use std::os::unix::process::ExitStatusExt as _;
             let number = status.signal().unwrap_or_default();
             if number != 0 {
                 end_like(&signals, number);
@@ -93,19 +94,23 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
 /// The process of the network.
 pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut next = || arguments.next()?.into_string().ok()?.parse::<i32>().ok();
-    let numbers = next().zip(next()).zip(next());
-    let Some((((pid, ready), exit), invocation)) = numbers.zip(invocation(arguments)) else {
+    let numbers = next().zip(next());
+    let Some(((pid, ready), invocation)) = numbers.zip(invocation(arguments)) else {
         return refuse(&EntryFailure::NotForPeople.to_string(), None);
     };
     // Nothing that is typed is for us.
     let _ = setsid();
     let _ = prctl::set_name(c"slirp-network");
+    if io::stdin().read_exact(&mut [0]).is_err() {
+        // The supervisor has given up, and has told why.
+        return ExitCode::from(FAILURE);
+    }
     let mut options = match invocation.options(host_has_ipv6()) {
         Ok(options) => options,
         Err(error) => return refuse(&error.to_string(), None),
     };
     options.ready_fd = Some(ready);
-    options.exit_fd = Some(exit);
+    options.exit_fd = Some(io::stdin().as_raw_fd());
     options.egress.variable = env::var_os(egress::VARIABLE);
     console::prepare(None);
     log::start(options.log_level);
