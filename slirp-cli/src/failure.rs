@@ -102,10 +102,17 @@ impl RunFailure {
 
 fn hint_of_port(error: &ForwardError) -> Option<&'static str> {
     let ForwardError::Bind { source, .. } = error else { return None };
-    (source.raw_os_error() == Some(libc::EADDRINUSE)).then_some(
-        "another socket of the host has this port, which ss -tulnp shows: publish another, or end \
-         that program",
-    )
+    match source.raw_os_error()? {
+        libc::EADDRINUSE => Some(
+            "another socket of the host has this port, which ss -tulnp shows: publish another, or \
+             end that program",
+        ),
+        libc::EACCES => Some(
+            "ports below net.ipv4.ip_unprivileged_port_start (1024) are for root: publish another, \
+             or lower that sysctl",
+        ),
+        _ => None,
+    }
 }
 
 fn hint_of_start(error: &StartError) -> Option<&'static str> {

@@ -9,7 +9,7 @@ use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, execvp, getppid, read, write};
 
 use slirp_core::internals::process::{inherited_fd, set_ignored};
-use slirp_core::netns::NamespaceTarget;
+use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
 
 use super::failure::{EntryFailure, EntryStep as Step};
 use super::{Names, Place, names};
@@ -103,16 +103,23 @@ pub(crate) fn enter(
 
 /// Returns whether the network namespace is new.
 fn enter_namespaces(place: &Place) -> Result<bool, EntryFailure> {
-    let target = match place {
+    let (target, named) = match place {
         Place::New { .. } => {
             // One after the other, so that it is known which is refused.
             unshare(CloneFlags::CLONE_NEWUSER).map_err(at(Step::MakeUser))?;
             unshare(CloneFlags::CLONE_NEWNET).map_err(at(Step::MakeNetwork))?;
             return Ok(true);
         }
-        Place::OfProcess(pid) => NamespaceTarget::of_pid(*pid)?,
-        Place::OfPath(path) => NamespaceTarget::of_path(path)?,
+        Place::OfProcess(pid) => {
+            (NamespaceTarget::of_pid(*pid)?, PathBuf::from(format!("/proc/{pid}/ns/net")))
+        }
+        Place::OfPath(path) => (NamespaceTarget::of_path(path)?, path.clone()),
     };
+    let own = Path::new("/proc/self/ns/net");
+    let is_own = NamespaceId::of_path(own).and_then(|own| Ok(target.network_id()? == own));
+    if is_own.unwrap_or(false) {
+        return Err(AttachError::OwnNamespace(named).into());
+    }
     if let Some(user) = target.user() {
         match setns(user, CloneFlags::CLONE_NEWUSER) {
             // EINVAL: we are in it already.

@@ -12,6 +12,8 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid, getsid};
 
+use slirp_core::internals::process::set_ignored;
+
 /// Signals that the supervisor's own mistakes raise, or that cannot be held.
 const LEFT_ALONE: [Signal; 9] = [
     Signal::SIGKILL,
@@ -78,6 +80,8 @@ impl Held {
     /// Ends this process by `signal`, without a core file. Returns if that does not end it.
     pub(super) fn end_by(&self, signal: Signal) {
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+        // It may be ignored here, and std has handlers of its own.
+        set_ignored(signal as i32, false);
         let _ = self.held.thread_unblock();
         let _ = raise(signal);
     }

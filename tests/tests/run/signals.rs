@@ -1,0 +1,108 @@
+//! Signals and stops, as if the command were the caller's own.
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use nix::sys::signal::Signal;
+use slirp_tests::*;
+
+use crate::scene::{Family, Scene, send, state_of};
+
+/// A script that says that it has begun and then waits.
+fn waiting(scene: &Scene, traps: &str) -> String {
+    let begun = scene.file("begun");
+    format!("{traps} echo $$ > {begun}; while :; do sleep 0.02; done")
+}
+
+#[test]
+fn signals_to_the_run_reach_the_command() {
+    for scene in needs!(Scene::each()) {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+            let trap = waiting(&scene, &format!("trap 'echo heard; exit 3' {};", signal as i32));
+            let run = scene.start(&[], &trap);
+            scene.line_of("begun");
+            send(run.pid(), signal);
+            let output = run.finish();
+            assert_eq!((output.status.code(), output.stdout.as_str()), (Some(3), "heard\n"));
+            scene.host.script(&format!("rm {}", scene.file("begun")));
+        }
+        let run = scene.start(&[], &waiting(&scene, ""));
+        scene.line_of("begun");
+        assert_eq!(run.terminate().status.signal(), Some(15));
+    }
+}
+
+#[test]
+fn signal_that_the_command_ignores_ends_nothing() {
+    for scene in needs!(Scene::each()) {
+        let end = scene.file("end");
+        let script = format!(
+            "trap '' TERM; echo $$ > {}; while [ ! -e {end} ]; do sleep 0.02; done; exit 5",
+            scene.file("begun")
+        );
+        let run = scene.start(&[], &script);
+        scene.line_of("begun");
+        send(run.pid(), Signal::SIGTERM);
+        send(run.pid(), Signal::SIGTERM);
+        scene.host.script(&format!("touch {end}"));
+        assert_eq!(run.finish().status.code(), Some(5));
+    }
+}
+
+#[test]
+fn run_stops_and_goes_on_with_its_command() {
+    for scene in needs!(Scene::each()) {
+        let script = format!("echo $$ > {}; kill -STOP $$; exit 4", scene.file("begun"));
+        let run = scene.start(&[], &script);
+        scene.line_of("begun");
+        wait_until(PATIENCE, "the run stops", || state_of(run.pid()) == Some('T'));
+        let network = Family::of(run.pid()).network;
+        assert_ne!(state_of(network), Some('T'), "connections of others go on");
+        send(run.pid(), Signal::SIGCONT);
+        assert_eq!(run.finish().status.code(), Some(4));
+    }
+}
+
+#[test]
+fn nothing_survives_a_run_that_is_killed() {
+    for scene in needs!(Scene::each()) {
+        let run = scene.start(&[], &waiting(&scene, ""));
+        scene.line_of("begun");
+        let family = Family::of(run.pid());
+        send(run.pid(), Signal::SIGKILL);
+        family.wait_for_end();
+        assert_eq!(run.finish().status.signal(), Some(9));
+        wait_until(PATIENCE, "no process is left", || scene.processes().is_empty());
+    }
+}
+
+#[test]
+fn nothing_survives_a_command_that_is_killed() {
+    for scene in needs!(Scene::each()) {
+        let run = scene.start(&[], &waiting(&scene, ""));
+        scene.line_of("begun");
+        let family = Family::of(run.pid());
+        send(family.command, Signal::SIGKILL);
+        assert_eq!(run.finish().status.signal(), Some(9));
+        assert_eq!(scene.processes(), [0; 0]);
+    }
+}
+
+#[test]
+fn command_outlives_its_network() {
+    for scene in needs!(Scene::each()) {
+        let end = scene.file("end");
+        let begun = scene.file("begun");
+        let script =
+            format!("echo $$ > {begun}; while [ ! -e {end} ]; do sleep 0.02; done; exit 6");
+        let run = scene.start(&[], &script);
+        scene.line_of("begun");
+        let family = Family::of(run.pid());
+        send(family.network, Signal::SIGKILL);
+        wait_until(PATIENCE, "the network is gone", || state_of(family.network).is_none());
+        scene.host.script(&format!("touch {end}"));
+        let output = run.finish();
+        assert_eq!(output.status.code(), Some(6));
+        let text = "slirp run: the network has ended; the command goes on without one\n";
+        assert_eq!(output.stderr, text);
+    }
+}

@@ -1,0 +1,103 @@
+//! A run in a terminal: what is typed, stops, sizes, programs that draw.
+
+use slirp_tests::*;
+
+use crate::scene::Scene;
+
+#[test]
+fn interrupt_ends_the_command_and_the_shell_sees_it() {
+    for scene in needs!(Scene::each()) {
+        let terminal = needs!(scene.terminal());
+        terminal.press(&["slirp run -- sh -c 'echo beg''un; exec sleep 1000'", "Enter"]);
+        terminal.wait_for("begun");
+        terminal.press(&["C-c"]);
+        terminal.press(&["echo status is $?", "Enter"]);
+        terminal.wait_for("status is 130");
+        terminal.press(&[
+            "slirp run -- bash -c 'trap \"echo hea''rd; exit 3\" INT; echo re''ady; \
+                          while :; do sleep 0.02; done'",
+            "Enter",
+        ]);
+        terminal.wait_for("ready");
+        terminal.press(&["C-c"]);
+        terminal.wait_for("heard");
+        terminal.press(&["echo then $?", "Enter"]);
+        terminal.wait_for("then 3");
+        assert_eq!(scene.processes(), [0; 0]);
+    }
+}
+
+#[test]
+fn stopped_run_is_a_job_that_goes_on_in_the_foreground() {
+    for scene in needs!(Scene::each()) {
+        let terminal = needs!(scene.terminal());
+        terminal
+            .press(&["slirp run -- sh -c 'echo beg''un; read x; echo got $x; exit 4'", "Enter"]);
+        terminal.wait_for("begun");
+        terminal.press(&["C-z"]);
+        terminal.wait_for("Stopped");
+        terminal.press(&["fg", "Enter"]);
+        terminal.press(&["words", "Enter"]);
+        terminal.wait_for("got words");
+        terminal.press(&["echo status is $?", "Enter"]);
+        terminal.wait_for("status is 4");
+        // A job in the background that reads is stopped, too.
+        terminal.press(&["slirp run -- sh -c 'read x; echo read $x' &", "Enter"]);
+        terminal.wait_for("Stopped");
+        terminal.press(&["fg", "Enter"]);
+        terminal.press(&["more", "Enter"]);
+        terminal.wait_for("read more");
+    }
+}
+
+#[test]
+fn shell_inside_has_jobs_of_its_own() {
+    for scene in needs!(Scene::each()) {
+        let terminal = needs!(scene.terminal());
+        terminal.press(&["slirp run -- env PS1= bash --norc -i", "Enter"]);
+        terminal.press(&["echo inner $((40 + 2))", "Enter"]);
+        terminal.wait_for("inner 42");
+        terminal.press(&["sleep 1000", "Enter"]);
+        terminal.press(&["C-z"]);
+        terminal.wait_for("Stopped");
+        terminal.press(&["kill -KILL %1; wait; exit 9", "Enter"]);
+        terminal.press(&["echo outer is $?", "Enter"]);
+        terminal.wait_for("outer is 9");
+    }
+}
+
+#[test]
+fn size_of_the_terminal_is_seen() {
+    for scene in needs!(Scene::each()) {
+        let terminal = needs!(scene.terminal());
+        let script = "trap \"stty size\" WINCH; echo beg''un; while :; do sleep 0.02; done";
+        terminal.press(&[&format!("slirp run -- bash -c '{script}'"), "Enter"]);
+        terminal.wait_for("begun");
+        terminal.resize(70, 20);
+        terminal.wait_for("20 70");
+        terminal.press(&["C-c"]);
+    }
+}
+
+#[test]
+fn editor_draws_and_saves() {
+    for scene in needs!(Scene::each()) {
+        let editor = ["vim", "vim.tiny"].into_iter().find(|name| is_installed(name).is_ok());
+        let editor = needs!(editor.ok_or(Missing("neither vim nor vim.tiny is installed".into())));
+        let terminal = needs!(scene.terminal());
+        let file = scene.file("edited");
+        terminal.press(&[&format!("slirp run -- {editor} -u NONE {file}"), "Enter"]);
+        terminal.wait_for("~");
+        terminal.press(&["i"]);
+        terminal.press(&["written inside", "Escape"]);
+        terminal.wait_for("written inside");
+        terminal.press(&["C-z"]);
+        terminal.wait_for("Stopped");
+        terminal.press(&["fg", "Enter"]);
+        terminal.wait_for("~");
+        terminal.press(&[":wq", "Enter"]);
+        terminal.press(&["echo left with $?", "Enter"]);
+        terminal.wait_for("left with 0");
+        assert_eq!(scene.host.script(&format!("cat {file}")), "written inside\n");
+    }
+}
