@@ -15,6 +15,28 @@ _slirp_files() {
 # own in COMP_WORDS.
 _slirp_value() {
     case "$1 $2" in
+    "run -p" | "run --publish") : ;;
+    "run --dns") : ;;
+    "run --search-domain") : ;;
+    "run --mtu") _slirp_candidates -W "1500 65520" ;;
+    "run --cidr") : ;;
+    "run --cidr6") : ;;
+    "run --outbound-addr") _slirp_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
+    "run --outbound-addr6") _slirp_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
+    "run --rate-in") _slirp_candidates -W "1M 10M 100M 1G" ;;
+    "run --rate-out") _slirp_candidates -W "1M 10M 100M 1G" ;;
+    "run --allow") _slirp_candidates -W "any internet private host-loopback link-local metadata multicast dns" ;;
+    "run --deny") _slirp_candidates -W "any internet private host-loopback link-local metadata multicast dns" ;;
+    "run --ask") _slirp_candidates -W "any internet private host-loopback link-local metadata multicast dns" ;;
+    "run --policy") _slirp_files ;;
+    "run --policy-mode") _slirp_candidates -W "enforce audit" ;;
+    "run --control-socket") _slirp_files ;;
+    "run --pcap") _slirp_files ;;
+    "run --audit-log") _slirp_files ;;
+    "run --audit") _slirp_candidates -W "denied decisions all" ;;
+    "run --metrics") _slirp_candidates -W "unix: 127.0.0.1:9100" ;;
+    "run --log-level") _slirp_candidates -W "error warn info debug trace" ;;
+    "run --net-of") _slirp_candidates -W "$(cd /proc && echo [0-9]*)" ;;
     "learn --against") _slirp_files ;;
     "learn --min") : ;;
     "learn --since") : ;;
@@ -42,6 +64,14 @@ _slirp_value() {
 
 _slirp_options() {
     case $1 in
+    run)
+        _slirp_candidates -W "
+            -p --publish= --host-loopback --no-ipv6 --ipv6 --dns= --no-dns --search-domain=
+            --mtu= --cidr= --cidr6= --outbound-addr= --outbound-addr6= --rate-in= --rate-out=
+            --allow= --deny= --ask= --policy= --policy-mode= --control-socket= --pcap=
+            --audit-log= --audit= --audit-required --metrics= --log-level= --map-root --net-of=
+            --no-sandbox --no-seccomp -h --help"
+        ;;
     policy)
         _slirp_candidates -W "
             --canonical -h --help"
@@ -83,6 +113,7 @@ _slirp_options() {
 
 _slirp_operand() {
     case $1 in
+    run) _slirp_candidates -c ;;
     policy)
         if (($2 == 2)); then
             _slirp_candidates -W "check explain"
@@ -111,7 +142,7 @@ _slirp() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         _slirp_candidates -W "
-            policy learn approve events top ls rm oci-hook"
+            run policy learn approve events top ls rm oci-hook"
         return
     fi
     if [[ $cur == "=" ]]; then

@@ -2,6 +2,7 @@
 #
 # Install as /usr/share/fish/vendor_completions.d/slirp.fish.
 
+complete -c slirp -n __fish_use_subcommand -f -a run -d 'run a command on a network of its own'
 complete -c slirp -n __fish_use_subcommand -f -a policy -d 'check egress policies, and explain what they say'
 complete -c slirp -n __fish_use_subcommand -f -a learn -d 'make an egress policy out of audit logs'
 complete -c slirp -n __fish_use_subcommand -f -a approve -d 'answer the questions of a policy, in this terminal'
@@ -10,6 +11,70 @@ complete -c slirp -n __fish_use_subcommand -f -a top -d 'watch a network live'
 complete -c slirp -n __fish_use_subcommand -f -a ls -d 'list the containers that are on a network of this user'
 complete -c slirp -n __fish_use_subcommand -f -a rm -d 'take a container off its networks'
 complete -c slirp -n __fish_use_subcommand -f -a oci-hook -d 'serve runc or crun as a hook'
+
+complete -c slirp -n '__fish_seen_subcommand_from run' -f -a '(__fish_complete_subcommand --fcs-skip=2 -p --publish --dns --search-domain --mtu --cidr --cidr6 --outbound-addr --outbound-addr6 --rate-in --rate-out --allow --deny --ask --policy --policy-mode --control-socket --pcap --audit-log --audit --metrics --log-level --net-of)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -s p -l publish -x \
+    -d '[PROTO:][ADDR:]PORT[-PORT]:PORT, of the host to it'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l host-loopback \
+    -d 'let it reach the host\'s own 127.0.0.1, at 10.0.2.2'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l no-ipv6 \
+    -d 'IPv4 alone (default: IPv6 too if the host has it)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l ipv6 \
+    -d 'IPv6 too, whatever the host has'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l dns -x \
+    -d 'ask this resolver instead of the host\'s'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l no-dns \
+    -d 'answer no DNS queries, and leave /etc/resolv.conf as it is'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l search-domain -x \
+    -d 'look up short names there instead of in the host\'s domains (repeatable)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l mtu -x -a '1500 65520' \
+    -d 'MTU of its interface (default=65520)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l cidr -x \
+    -d 'its IPv4 network (default=10.0.2.0/24)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l cidr6 -x \
+    -d 'its IPv6 network (default=fd00::/64)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l outbound-addr -x -a '(__fish_print_interfaces)' \
+    -d 'address or interface of the host that IPv4 leaves from'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l outbound-addr6 -x -a '(__fish_print_interfaces)' \
+    -d 'address or interface of the host that IPv6 leaves from'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l rate-in -x -a '1M 10M 100M 1G' \
+    -d 'let it receive this many bits a second: N[k|M|G][,burst=BYTES]'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l rate-out -x -a '1M 10M 100M 1G' \
+    -d 'let it send this many bits a second: N[k|M|G][,burst=BYTES]'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l allow -x -a 'any internet private host-loopback link-local metadata multicast dns' \
+    -d 'there, and nowhere else that no rule allows'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l deny -x -a 'any internet private host-loopback link-local metadata multicast dns' \
+    -d 'not there, whatever else is allowed'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l ask -x -a 'any internet private host-loopback link-local metadata multicast dns' \
+    -d 'have somebody decide, by the control socket'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l policy -r -F \
+    -d 'rules from a file'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l policy-mode -x -a 'enforce audit' \
+    -d 'obey the rules or only tell of them ([enforce|audit], default=enforce)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l control-socket -r -F \
+    -d 'path of the socket for policy, questions, events and rates'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l pcap -r -F \
+    -d 'record its packets, for Wireshark or tcpdump'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l audit-log -r -F \
+    -d 'append what the rules decide, to a file or to fd:N'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l audit -x -a 'denied decisions all' \
+    -d 'how much that log has ([denied|decisions|all], default=decisions)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l audit-required \
+    -d 'refuse new connections while that log cannot be written'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l metrics -x -a 'unix: 127.0.0.1:9100' \
+    -d 'serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l log-level -x -a 'error warn info debug trace' \
+    -d 'error, warn (default), info, debug (connections), ...'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l map-root \
+    -d 'be root inside (default: the same user)'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l net-of -x -a '(__fish_complete_pids)' \
+    -d 'in this network namespace instead of a new one'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l no-sandbox \
+    -d 'leave the host\'s files and rights to the process that carries packets'
+complete -c slirp -n '__fish_seen_subcommand_from run' -l no-seccomp \
+    -d 'allow that process all system calls'
+complete -c slirp -n '__fish_seen_subcommand_from run' -s h -l help \
+    -d 'print the text of --help'
 
 complete -c slirp -n '__fish_seen_subcommand_from policy' -F -a 'check explain'
 complete -c slirp -n '__fish_seen_subcommand_from policy' -l canonical \

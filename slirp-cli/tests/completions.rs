@@ -183,6 +183,10 @@ fn shells_offer_the_words_of_slirp_and_their_options() {
     assert_offers(fish_of("slirp", "oci-hook --audit d"), &levels);
     assert_offers(bash_of("slirp", &["policy", "e"]), &set(&["explain"]));
     assert_offers(zsh_of("slirp", "policy e"), &set(&["explain"]));
+    let publish = set(&["--publish="]);
+    assert_offers(bash_of("slirp", &["run", "--pub"]), &publish);
+    let command = "run --map-root --dns 192.0.2.1 true";
+    assert_offers(fish_of("slirp", command).map(|all| has(all, "true")), &set(&["yes"]));
     let file = "policy check /etc/host";
     assert_offers(fish_of("slirp", file).map(|all| has(all, "/etc/hostname")), &set(&["yes"]));
 }

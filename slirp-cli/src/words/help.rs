@@ -24,17 +24,17 @@ const TROUBLE: u8 = 2;
 pub fn overview() -> String {
     let mut text = String::from(
         "Usage: slirp WORD [OPTION]...\n       slirp help WORD\n\n\
-         Rootless networking for containers and sandboxes.\n",
+         Rootless networking for containers and sandboxes.\n\n",
     );
     let longest = words().map(|word| word.name.len()).chain(FACES.map(|(face, _)| face.len()));
     let left = longest.max().unwrap_or(0) + 1;
     for (heading, words) in TOPICS {
-        text.push_str(&format!("\n{heading}:\n"));
+        text.push_str(&format!("{heading}:\n"));
         for word in *words {
             text.push_str(&entry(word.name, word.about, left));
         }
     }
-    text.push_str("\nOther programs that it is, also by a link of this name:\n");
+    text.push_str("Other programs that it is, also by a link of this name:\n");
     for (face, about) in FACES {
         text.push_str(&entry(face, about, left));
     }
@@ -84,14 +84,26 @@ impl Word {
         if !self.text.is_empty() {
             text.push_str(&format!("\n{}", self.text));
         }
+        text.push_str(if self.groups.is_empty() { "" } else { "\n" });
         // What the longest of them needs, so that short ones leave room.
-        let left = self.flags().map(|flag| shown(flag).len() + 2).max().unwrap_or(0).min(LEFT);
+        let longest = self.flags().filter(|flag| !flag.is_rare).map(|flag| shown(flag).len()).max();
+        let left = longest.map_or(0, |longest| longest + 1).min(LEFT);
         for group in self.groups {
-            let colon = if group.heading.is_empty() { "" } else { ":\n" };
-            text.push_str(&format!("\n{}{colon}", group.heading));
-            for flag in group.flags {
+            if !group.heading.is_empty() {
+                text.push_str(&format!("{}:\n", group.heading));
+            }
+            for flag in group.flags.iter().filter(|flag| !flag.is_rare) {
                 text.push_str(&entry(&shown(flag), flag.about, left));
             }
+        }
+        let rare: Vec<_> = self
+            .flags()
+            .filter(|flag| flag.is_rare)
+            .map(|flag| format!("--{}", flag.long))
+            .collect();
+        if !rare.is_empty() {
+            text.push_str("More, in slirp(1):\n");
+            text.push_str(&entry("", &rare.join(", "), 0));
         }
         if !self.notes.is_empty() {
             text.push_str(&format!("\n{}", self.notes));

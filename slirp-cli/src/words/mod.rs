@@ -8,6 +8,7 @@ mod help;
 mod line;
 #[cfg(test)]
 mod manual;
+mod run;
 #[cfg(test)]
 pub(crate) mod shells;
 mod table;
@@ -15,6 +16,7 @@ pub(crate) mod values;
 
 pub use help::{help, overview, refuse};
 pub use line::{Given, Line};
+pub(crate) use run::RUN;
 pub(crate) use table::{APPROVE, EVENTS, LEARN, POLICY, TOP};
 pub use table::{LS, OCI_HOOK, RM};
 
@@ -63,6 +65,8 @@ pub struct Flag {
     pub about: &'static str,
     /// What a shell offers for the value.
     pub offers: Offers,
+    /// Whether `--help` only names it, and leaves the rest to the manual page.
+    pub is_rare: bool,
 }
 
 /// Whether an option has a value, with its placeholder.
@@ -96,7 +100,8 @@ pub enum Offers {
 impl Flag {
     /// An option without a value.
     pub const fn switch(long: &'static str, about: &'static str) -> Self {
-        Self { long, short: None, value: Value::None, about, offers: Offers::Nothing }
+        let (short, value, offers) = (None, Value::None, Offers::Nothing);
+        Self { long, short, value, about, offers, is_rare: false }
     }
 
     /// An option with a value.
@@ -116,6 +121,11 @@ impl Flag {
     /// The same option with a short form.
     pub const fn or(self, short: char) -> Self {
         Self { short: Some(short), ..self }
+    }
+
+    /// The same option, seldom needed.
+    pub const fn rare(self) -> Self {
+        Self { is_rare: true, ..self }
     }
 
     /// The same option with values that a shell offers.

@@ -173,7 +173,7 @@ impl Program {
                         if words.is_empty() { words } else { format!(" -a {}", quoted(&words)) };
                     let of = match offers {
                         Offers::Files => " -F".to_owned(),
-                        Offers::Command => " -f -a '(__fish_complete_subcommand)'".to_owned(),
+                        Offers::Command => command.fish_subcommand(),
                         Offers::Processes => " -f -a '(__fish_complete_pids)'".to_owned(),
                         Offers::Nothing | Offers::Words(_) | Offers::Interfaces => " -f".to_owned(),
                     };
@@ -234,6 +234,18 @@ impl Program {
             text += &format!("{})\n{}    ;;\n", command.word, zsh_arguments(command, 4));
         }
         text + "esac\n"
+    }
+}
+
+impl Command {
+    /// Completes the command behind the program's name, the word and the options.
+    fn fish_subcommand(&self) -> String {
+        let mut skipped = String::new();
+        for flag in self.flags.iter().filter(|flag| matches!(flag.value, Value::Needed(_))) {
+            skipped.extend(flag.short.map(|short| format!(" -{short}")));
+            skipped += &format!(" --{}", flag.long);
+        }
+        format!(" -f -a '(__fish_complete_subcommand --fcs-skip=2{skipped})'")
     }
 }
 

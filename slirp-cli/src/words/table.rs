@@ -1,10 +1,12 @@
 //! The words, in the order of `slirp --help`.
 
 use super::Offers::{Files, Nothing, Words};
+use super::run::RUN;
 use super::{Flag, Group, Word};
 
 /// All words, under the headings of `slirp --help`.
 pub(super) const TOPICS: &[(&str, &[&Word])] = &[
+    ("Networks", &[&RUN]),
     ("Where a guest may go", &[&POLICY, &LEARN, &APPROVE, &EVENTS, &TOP]),
     ("Containers", &[&LS, &RM, &OCI_HOOK]),
 ];

@@ -3,20 +3,18 @@
 //! Options end at `--` or at the first word that is none, as in env(1). Values have the grammar of
 //! the other dialect.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use slirp_core::egress::{Action, EgressPolicy};
 use slirp_core::plan::Ipv6Plan;
 
-use super::table::{OPTIONS, OptionId, OptionSpec};
 use crate::command::Place;
 use crate::dialect::slirp4netns::{ValueError, address, values};
 use crate::options::Options;
 use crate::publish::Publish;
-use crate::tool::nearest::nearest;
+use crate::words::{Given, RUN};
 
 /// The MTU: the largest that is a whole number of words for all, as slirp4netns's callers have it.
 const MTU: u16 = 65_520;
@@ -56,14 +54,8 @@ impl Invocation {
 /// Why a command line is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    #[error("unknown option {0}")]
-    Unknown(String),
-    #[error("unknown option {0}; did you mean --{1}?")]
-    Misspelt(String, &'static str),
-    #[error("--{0} needs a value: --{0}={1}")]
-    NoValue(&'static str, &'static str),
-    #[error("--{0} takes no value")]
-    Value(&'static str),
+    #[error("{0}")]
+    Line(String),
     #[error("invalid --mtu: {0} (expected a number up to 65521)")]
     Mtu(String),
     #[error("invalid --net-of: {0} (expected the number of a process, or a path)")]
@@ -80,7 +72,10 @@ pub(crate) enum LineError {
 
 /// Reads `arguments`, which follow the word `run`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Line, LineError> {
-    let mut reader = Reader { rest: arguments.into_iter().collect(), rules: 0 };
+    let given = match RUN.parse(arguments.into_iter()).map_err(LineError::Line)? {
+        Given::Help => return Ok(Line::Help),
+        Given::Line(given) => given,
+    };
     let mut line = Invocation {
         options: Options {
             configure: true,
@@ -99,39 +94,16 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
     line.options.policy.allow_host_loopback = false;
     let mut as_root = false;
     let mut net_of = None;
-    while let Some((option, value)) = reader.next_option()? {
-        match option.id {
-            OptionId::Help => return Ok(Line::Help),
-            OptionId::Ipv6 => line.ipv6 = Some(true),
-            OptionId::NoIpv6 => line.ipv6 = Some(false),
-            OptionId::Cidr6 => line.cidr6 = Some(values::cidr6(&value)?),
-            OptionId::MapRoot => as_root = true,
-            OptionId::NetOf => net_of = Some(place_of(&value)?),
-            OptionId::Publish
-            | OptionId::HostLoopback
-            | OptionId::Dns
-            | OptionId::NoDns
-            | OptionId::SearchDomain
-            | OptionId::Mtu
-            | OptionId::Cidr
-            | OptionId::OutboundAddr
-            | OptionId::OutboundAddr6
-            | OptionId::RateIn
-            | OptionId::RateOut
-            | OptionId::Allow
-            | OptionId::Deny
-            | OptionId::Ask
-            | OptionId::Policy
-            | OptionId::PolicyMode
-            | OptionId::ControlSocket
-            | OptionId::AuditLog
-            | OptionId::Audit
-            | OptionId::AuditRequired
-            | OptionId::Metrics
-            | OptionId::Pcap
-            | OptionId::LogLevel
-            | OptionId::NoSandbox
-            | OptionId::NoSeccomp => reader.network_option(&mut line.options, option.id, value)?,
+    let mut rules = Rules::default();
+    for (flag, value) in given.options() {
+        let value = value.unwrap_or_default();
+        match flag.long {
+            "ipv6" => line.ipv6 = Some(true),
+            "no-ipv6" => line.ipv6 = Some(false),
+            "cidr6" => line.cidr6 = Some(values::cidr6(value)?),
+            "map-root" => as_root = true,
+            "net-of" => net_of = Some(place_of(value)?),
+            long => network_option(&mut line.options, &mut rules, long, value)?,
         }
     }
     line.place = match (net_of, as_root) {
@@ -139,7 +111,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
         (Some(place), false) => place,
         (None, as_root) => Place::New { as_root },
     };
-    line.command = reader.rest.into();
+    line.command = given.operands().to_vec();
     check(&line)?;
     if line.cidr6.is_some() {
         line.ipv6 = Some(true);
@@ -184,140 +156,80 @@ fn place_of(value: &OsStr) -> Result<Place, LineError> {
     }
 }
 
-/// The words that are not read yet.
-struct Reader {
-    rest: VecDeque<OsString>,
-    /// How many rules there were so far.
-    rules: u32,
-}
+/// How many rules there were so far.
+#[derive(Default)]
+struct Rules(u32);
 
-impl Reader {
-    /// The next option and its value; `None` where COMMAND begins.
-    fn next_option(&mut self) -> Result<Option<(&'static OptionSpec, OsString)>, LineError> {
-        let Some(word) = self.rest.front() else { return Ok(None) };
-        let bytes = word.as_bytes();
-        if bytes.len() < 2 || bytes[0] != b'-' {
-            return Ok(None);
-        }
-        let word = self.rest.pop_front().unwrap_or_default();
-        let bytes = word.as_bytes();
-        if bytes == b"--" {
-            return Ok(None);
-        }
-        let Some(body) = bytes.strip_prefix(b"--") else { return self.short(&word).map(Some) };
-        let (name, inline) = match body.iter().position(|&byte| byte == b'=') {
-            Some(at) => (&body[..at], Some(OsString::from_vec(body[at + 1..].to_vec()))),
-            None => (body, None),
-        };
-        let Some(option) = OPTIONS.iter().find(|option| option.long.as_bytes() == name) else {
-            let name = String::from_utf8_lossy(name);
-            let longs: Vec<_> = OPTIONS.iter().map(|option| option.long).collect();
-            let written = format!("--{name}");
-            return Err(match nearest(&name, &longs) {
-                Some(meant) => LineError::Misspelt(written, meant),
-                None => LineError::Unknown(written),
-            });
-        };
-        match inline {
-            Some(_) if option.value.is_none() => Err(LineError::Value(option.long)),
-            Some(value) => Ok(Some((option, value))),
-            None => self.value_of(option).map(|value| Some((option, value))),
-        }
-    }
-
-    /// An option by its letter; its value may follow at once.
-    fn short(&mut self, word: &OsStr) -> Result<(&'static OptionSpec, OsString), LineError> {
-        let bytes = word.as_bytes();
-        let letter = char::from(bytes[1]);
-        let unknown = || LineError::Unknown(word.display().to_string());
-        let option =
-            OPTIONS.iter().find(|option| option.short == Some(letter)).ok_or_else(unknown)?;
-        match &bytes[2..] {
-            [] => self.value_of(option).map(|value| (option, value)),
-            _ if option.value.is_none() => Err(unknown()),
-            value => Ok((option, OsString::from_vec(value.to_vec()))),
-        }
-    }
-
-    fn value_of(&mut self, option: &OptionSpec) -> Result<OsString, LineError> {
-        let Some(value) = option.value else { return Ok(OsString::new()) };
-        self.rest.pop_front().ok_or(LineError::NoValue(option.long, value))
-    }
-
-    /// Takes an option about the network itself.
-    fn network_option(
-        &mut self,
-        options: &mut Options,
-        option: OptionId,
-        value: OsString,
-    ) -> Result<(), LineError> {
-        match option {
-            OptionId::Publish => {
-                let publish = Publish::parse(&value.to_string_lossy())
-                    .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
-                options.publish.push(publish);
-            }
-            OptionId::HostLoopback => options.policy.allow_host_loopback = true,
-            OptionId::Dns => options.dns.push(address::resolver(&value)?),
-            OptionId::NoDns => options.policy.dns_service = false,
-            OptionId::SearchDomain => options.search_domains.push(values::search_domain(&value)?),
-            OptionId::Mtu => {
-                let invalid = || LineError::Mtu(value.display().to_string());
-                options.mtu = values::mtu(&value).ok_or_else(invalid)?;
-            }
-            OptionId::Cidr => options.plan = values::cidr(&value)?,
-            OptionId::OutboundAddr => options.outbound.ipv4 = address::outbound_ipv4(&value)?,
-            OptionId::OutboundAddr6 => {
-                let found = address::outbound_ipv6(&value)?;
-                options.outbound.ipv6 = found.ipv6;
-                options.outbound.ipv6_scope = found.ipv6_scope;
-            }
-            OptionId::RateIn => options.rates.to_guest = Some(values::rate("--rate-in", &value)?),
-            OptionId::RateOut => {
-                options.rates.from_guest = Some(values::rate("--rate-out", &value)?);
-            }
-            OptionId::Allow => self.rule(options, Action::Allow, &value)?,
-            OptionId::Deny => self.rule(options, Action::Deny, &value)?,
-            OptionId::Ask => self.rule(options, Action::Ask, &value)?,
-            OptionId::Policy => options.egress.files.push(PathBuf::from(value)),
-            OptionId::PolicyMode => options.egress.rules.push(values::policy_mode(&value)?),
-            OptionId::ControlSocket => options.operator.control_socket = Some(value.into()),
-            OptionId::AuditLog => options.operator.audit_log = Some(values::audit_log(&value)?),
-            OptionId::Audit => options.operator.audit_level = Some(values::audit_level(&value)?),
-            OptionId::AuditRequired => options.operator.is_audit_required = true,
-            OptionId::Metrics => options.operator.metrics = Some(values::metrics(&value)?),
-            OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
-            OptionId::Pcap => options.pcap = Some(PathBuf::from(value)),
-            OptionId::LogLevel => options.log_level = Some(values::log_level(&value)?),
-            OptionId::NoSandbox => options.sandbox = false,
-            OptionId::NoSeccomp => options.seccomp = false,
-            // Taken by the caller.
-            OptionId::Help
-            | OptionId::Ipv6
-            | OptionId::NoIpv6
-            | OptionId::Cidr6
-            | OptionId::MapRoot
-            | OptionId::NetOf => {}
-        }
-        Ok(())
-    }
-
-    fn rule(
+impl Rules {
+    fn read(
         &mut self,
         options: &mut Options,
         action: Action,
         value: &OsStr,
     ) -> Result<(), ValueError> {
-        self.rules += 1;
-        let rule = EgressPolicy::from_option(action, &value.to_string_lossy(), self.rules)?;
+        self.0 += 1;
+        let rule = EgressPolicy::from_option(action, &value.to_string_lossy(), self.0)?;
         options.egress.rules.push(rule);
         Ok(())
     }
 }
 
+/// Takes an option about the network itself.
+fn network_option(
+    options: &mut Options,
+    rules: &mut Rules,
+    long: &str,
+    value: &OsStr,
+) -> Result<(), LineError> {
+    match long {
+        "publish" => {
+            let publish = Publish::parse(&value.to_string_lossy())
+                .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
+            options.publish.push(publish);
+        }
+        "host-loopback" => options.policy.allow_host_loopback = true,
+        "dns" => options.dns.push(address::resolver(value)?),
+        "no-dns" => options.policy.dns_service = false,
+        "search-domain" => options.search_domains.push(values::search_domain(value)?),
+        "mtu" => {
+            let invalid = || LineError::Mtu(value.display().to_string());
+            options.mtu = values::mtu(value).ok_or_else(invalid)?;
+        }
+        "cidr" => options.plan = values::cidr(value)?,
+        "outbound-addr" => options.outbound.ipv4 = address::outbound_ipv4(value)?,
+        "outbound-addr6" => {
+            let found = address::outbound_ipv6(value)?;
+            options.outbound.ipv6 = found.ipv6;
+            options.outbound.ipv6_scope = found.ipv6_scope;
+        }
+        "rate-in" => options.rates.to_guest = Some(values::rate("--rate-in", value)?),
+        "rate-out" => {
+            options.rates.from_guest = Some(values::rate("--rate-out", value)?);
+        }
+        "allow" => rules.read(options, Action::Allow, value)?,
+        "deny" => rules.read(options, Action::Deny, value)?,
+        "ask" => rules.read(options, Action::Ask, value)?,
+        "policy" => options.egress.files.push(PathBuf::from(value)),
+        "policy-mode" => options.egress.rules.push(values::policy_mode(value)?),
+        "control-socket" => options.operator.control_socket = Some(value.into()),
+        "audit-log" => options.operator.audit_log = Some(values::audit_log(value)?),
+        "audit" => options.operator.audit_level = Some(values::audit_level(value)?),
+        "audit-required" => options.operator.is_audit_required = true,
+        "metrics" => options.operator.metrics = Some(values::metrics(value)?),
+        "pcap" if value == "-" => return Err(ValueError::PcapStdout.into()),
+        "pcap" => options.pcap = Some(PathBuf::from(value)),
+        "log-level" => options.log_level = Some(values::log_level(value)?),
+        "no-sandbox" => options.sandbox = false,
+        "no-seccomp" => options.seccomp = false,
+        _ => return Err(LineError::Line(format!("--{long} is not known"))),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Value;
 
     fn read(line: &[&str]) -> Result<Line, LineError> {
         parse(line.iter().map(OsString::from))
@@ -346,6 +258,34 @@ mod tests {
         assert_eq!(read(&["--help", "--nope"]), Ok(Line::Help));
         assert_eq!(read(&["-h"]), Ok(Line::Help));
         assert_eq!(run(&["ls", "--help"]).command, ["ls", "--help"]);
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_taken() {
+        for flag in RUN.flags() {
+            let value = match flag.long {
+                "publish" => "80:80",
+                "dns" => "192.0.2.1",
+                "cidr" => "10.1.2.0/24",
+                "cidr6" => "fd01::/64",
+                "outbound-addr" => "127.0.0.1",
+                "outbound-addr6" => "::1",
+                "rate-in" | "rate-out" => "1M",
+                "audit" => "all",
+                "metrics" => "127.0.0.1:9100",
+                "policy-mode" => "audit",
+                "log-level" => "debug",
+                "mtu" | "net-of" => "1500",
+                _ => "any",
+            };
+            let mut words = vec![format!("--{}", flag.long)];
+            words.extend((flag.value != Value::None).then(|| value.to_owned()));
+            if flag.long.starts_with("audit-r") || flag.long == "audit" {
+                words.push("--audit-log=x".to_owned());
+            }
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            assert_ne!(run(&words), run(&[]), "{words:?}");
+        }
     }
 
     #[test]
@@ -389,10 +329,10 @@ mod tests {
     #[test]
     fn refusals_say_what_to_write() {
         for (line, text) in [
-            (&["--publsh", "x"][..], "unknown option --publsh; did you mean --publish?"),
-            (&["-x"], "unknown option -x"),
-            (&["-p"], "--publish needs a value: --publish=SPEC"),
-            (&["--map-root=1"], "--map-root takes no value"),
+            (&["--publsh", "x"][..], "--publsh is no option of slirp run; did you mean --publish?"),
+            (&["-x"], "-x is no option of slirp run"),
+            (&["-p"], "--publish needs a value: SPEC"),
+            (&["--map-root=1"], "unexpected argument for option '--map-root': \"1\""),
             (&["--mtu=70000"], "invalid --mtu: 70000 (expected a number up to 65521)"),
             (&["--net-of="], "invalid --net-of:  (expected the number of a process, or a path)"),
             (&["--net-of=1", "--map-root"], "--net-of and --map-root exclude each other"),

@@ -5,8 +5,6 @@
 //! everything works; our own failures have status 125, as with env(1).
 
 mod args;
-mod help;
-mod table;
 
 use std::env;
 use std::ffi::OsString;
@@ -24,6 +22,7 @@ use crate::command::{
 use crate::console::{self, eprint_line, print};
 use crate::milestone::Milestone;
 use crate::options::Target;
+use crate::words::RUN;
 use crate::{egress, log, publish, run};
 use args::{Invocation, Line};
 
@@ -41,7 +40,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     });
     let invocation = match line {
         Ok(Line::Help) => {
-            return match print(help::text().as_bytes()) {
+            return match print(RUN.help().as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => refuse(&format!("write error: {error}"), None),
             };

@@ -87,6 +87,7 @@ fn completions_are_made_from_the_table() {
             value,
             about: option.about?,
             offers: option.offers,
+            is_rare: false,
         })
     });
     let command = Command {
