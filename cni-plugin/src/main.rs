@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Some("run") => slirp_cli::run_command(arguments),
         Some(slirp_cli::INSIDE_WORD) => slirp_cli::run_inside(arguments),
         Some(slirp_cli::NETWORK_WORD) => slirp_cli::run_network(arguments),
+        Some("doctor") => slirp_cli::doctor(arguments),
         Some("policy") => slirp_cli::policy(arguments),
         #[cfg(feature = "tui")]
         Some("approve") => slirp_cli::approve(arguments),

@@ -9,6 +9,7 @@
 //!  dialect               argv to options, and all texts: slirp4netns, run
 //!  command               the processes of `slirp run`
 //!  tool                  what the other words do
+//!  doctor                what works on this machine
 //!  run                   the order of start and end
 //!  guest checks          what connects the guest; what else a start needs of the host
 //!  lifetime inherited    what ends a run; descriptors that the caller handed over
@@ -26,6 +27,7 @@ mod checks;
 mod command;
 mod console;
 mod dialect;
+mod doctor;
 mod egress;
 mod failure;
 mod guest;
@@ -45,7 +47,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use command::{INSIDE_WORD, NETWORK_WORD};
-
+pub use doctor::main as doctor;
 #[cfg(feature = "tui")]
 pub use tool::approve::main as approve;
 pub use tool::events::main as events;

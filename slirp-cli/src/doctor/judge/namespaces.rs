@@ -1,0 +1,169 @@
+//! User and network namespaces. user_namespaces(7), namespaces(7).
+
+use nix::errno::Errno;
+
+use super::super::facts::{Facts, NoNamespaces, Step};
+use super::super::finding::Finding;
+
+const CHECK: &str = "user-namespaces";
+
+/// Whether `slirp run` can make its namespaces, or what forbids that.
+pub(super) fn namespaces(facts: &Facts) -> Finding {
+    let known = &facts.namespaces;
+    let (step, errno) = match &known.outcome {
+        Ok(()) => return Finding::ok(CHECK, "a user and a network namespace can be made"),
+        Err(NoNamespaces::Silent(problem)) => {
+            return Finding::failure(
+                CHECK,
+                format!("cannot be tried: {problem}"),
+                "run slirp doctor outside of this container or sandbox",
+            );
+        }
+        &Err(NoNamespaces::Step(step, errno)) => (step, errno),
+    };
+    let (cause, remedy) = cause(facts, step, errno);
+    let what = format!("{}: {}: {cause}", step.text(), errno.desc());
+    Finding::failure(CHECK, what, remedy)
+}
+
+/// Why a step has failed, and what helps. The likeliest cause comes first.
+fn cause(facts: &Facts, step: Step, errno: Errno) -> (String, String) {
+    let known = &facts.namespaces;
+    let is_network = step == Step::MakeNetwork;
+    match (step, errno) {
+        (_, Errno::ENOSPC | Errno::EUSERS) => {
+            let (name, cap) = if is_network {
+                ("user.max_net_namespaces", known.network_cap)
+            } else {
+                ("user.max_user_namespaces", known.user_cap)
+            };
+            let cause = match cap {
+                Some(0) => format!("forbidden ({name} is 0)"),
+                Some(cap) => format!("too many, here or outside ({name} is {cap})"),
+                None => format!("too many ({name})"),
+            };
+            // What most kernels start with on a machine of 8 GB.
+            (cause, facts.user.as_root(&format!("sysctl -w {name}=32768")))
+        }
+        (Step::MakeUser, Errno::EPERM | Errno::EACCES) if known.clone == Some(0) => (
+            "forbidden (kernel.unprivileged_userns_clone is 0)".to_owned(),
+            facts.user.as_root("sysctl -w kernel.unprivileged_userns_clone=1"),
+        ),
+        // Since Ubuntu 23.10 the namespace is made, and its owner has no capabilities in it.
+        (_, Errno::EPERM | Errno::EACCES) if known.apparmor == Some(1) => (
+            "forbidden by AppArmor (kernel.apparmor_restrict_unprivileged_userns is 1)".to_owned(),
+            "install the AppArmor profile of slirp, which allows userns; for all programs, as root: \
+             sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+                .to_owned(),
+        ),
+        (_, Errno::EPERM | Errno::EACCES | Errno::ENOSYS) if known.is_filtered => (
+            "forbidden by a filter of system calls, as containers have".to_owned(),
+            "start the outer container with --security-opt seccomp=unconfined, or with a profile \
+             that allows unshare and setns"
+                .to_owned(),
+        ),
+        (Step::MakeUser, Errno::EPERM) if known.is_in_chroot => (
+            "forbidden in a chroot".to_owned(),
+            "enter the folder with bwrap --bind DIR / --dev-bind /dev /dev --proc /proc instead of \
+             chroot"
+                .to_owned(),
+        ),
+        (Step::MakeUser, Errno::EINVAL | Errno::ENOSYS) => (
+            "the kernel has no user namespaces (CONFIG_USER_NS)".to_owned(),
+            "boot a kernel with CONFIG_USER_NS=y".to_owned(),
+        ),
+        (Step::MakeNetwork, Errno::EINVAL) => (
+            "the kernel has no network namespaces (CONFIG_NET_NS)".to_owned(),
+            "boot a kernel with CONFIG_NET_NS=y".to_owned(),
+        ),
+        _ => (
+            "a security module or an outer container forbids it".to_owned(),
+            "allow user namespaces there (AppArmor: userns, SELinux: user_namespace create), or run \
+             outside of it"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::finding::State;
+    use super::super::tests::{told, world};
+    use super::*;
+
+    #[test]
+    fn each_prohibition_is_told_from_the_others() {
+        type Change = fn(&mut Facts);
+        let rows: [(Step, Errno, Change, &str, &str); 9] = [
+            (
+                Step::MakeUser,
+                Errno::ENOSPC,
+                |facts| facts.namespaces.user_cap = Some(0),
+                "unshare(CLONE_NEWUSER): No space left on device: forbidden \
+                 (user.max_user_namespaces is 0)",
+                "as root: sysctl -w user.max_user_namespaces=32768",
+            ),
+            (
+                Step::MakeUser,
+                Errno::ENOSPC,
+                |facts| facts.user.id = 0,
+                "too many, here or outside (user.max_user_namespaces is 63432)",
+                "sysctl -w user.max_user_namespaces=32768",
+            ),
+            (
+                Step::MakeNetwork,
+                Errno::ENOSPC,
+                |facts| facts.namespaces.network_cap = Some(0),
+                "forbidden (user.max_net_namespaces is 0)",
+                "sysctl -w user.max_net_namespaces=32768",
+            ),
+            (
+                Step::MakeUser,
+                Errno::EPERM,
+                |facts| facts.namespaces.clone = Some(0),
+                "kernel.unprivileged_userns_clone is 0",
+                "as root: sysctl -w kernel.unprivileged_userns_clone=1",
+            ),
+            (
+                Step::MapIds,
+                Errno::EPERM,
+                |facts| facts.namespaces.apparmor = Some(1),
+                "forbidden by AppArmor",
+                "install the AppArmor profile of slirp",
+            ),
+            (
+                Step::MakeUser,
+                Errno::EPERM,
+                |facts| facts.namespaces.is_filtered = true,
+                "by a filter of system calls",
+                "seccomp=unconfined",
+            ),
+            (
+                Step::MakeUser,
+                Errno::EPERM,
+                |facts| facts.namespaces.is_in_chroot = true,
+                "in a chroot",
+                "bwrap",
+            ),
+            (Step::MakeUser, Errno::EINVAL, |_| (), "no user namespaces", "CONFIG_USER_NS=y"),
+            (Step::MakeMounts, Errno::EPERM, |_| (), "a security module", "outside of it"),
+        ];
+        for (step, errno, change, what, remedy) in rows {
+            let facts = world(|facts| {
+                facts.namespaces.outcome = Err(NoNamespaces::Step(step, errno));
+                change(facts);
+            });
+            let finding = namespaces(&facts);
+            let (state, said, advised) = told(&finding);
+            assert_eq!(state, State::Failure);
+            assert!(said.contains(what), "{said}");
+            assert!(advised.contains(remedy), "{advised}");
+        }
+    }
+
+    #[test]
+    fn limit_of_apparmor_alone_forbids_nothing() {
+        let facts = world(|facts| facts.namespaces.apparmor = Some(1));
+        assert_eq!(namespaces(&facts).state, State::Ok);
+    }
+}

@@ -1,0 +1,86 @@
+//! `slirp doctor`: what works here, what does not, and what to do about it.
+//!
+//! Owns the order: look, judge, drive, report. Facts are read by [`gather`], from which [`judge`]
+//! makes findings without another look at the world, so tests can invent any world. [`drive`] makes
+//! a real network and adds what it sees. [`report`] prints.
+//!
+//! ```text
+//!  gather --- Facts --> judge --- Findings --> report
+//!                          \-- may there be a network? --> drive -- Findings --/
+//! ```
+
+mod drive;
+mod facts;
+mod finding;
+mod gather;
+mod judge;
+pub(crate) mod options;
+mod pipe;
+mod report;
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use crate::console::{eprint_line, print};
+use finding::State;
+use gather::attempt::Trial;
+use options::Options;
+
+/// Exit status for a bad command line.
+const TROUBLE: u8 = 2;
+
+/// Runs `slirp doctor` with the arguments behind this word.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    // Processes of ours, which are this program again.
+    match arguments.peek().and_then(|word| word.to_str()) {
+        Some(drive::INSIDE) => return drive::inside(arguments.skip(1)),
+        Some(word) => {
+            if let Some(trial) = Trial::of(word) {
+                return trial.main();
+            }
+        }
+        None => {}
+    }
+    let options = match Options::parse(arguments) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprint_line(format_args!("slirp doctor: {problem}\nTry 'slirp doctor --help'."));
+            return TROUBLE.into();
+        }
+    };
+    if options.is_help {
+        return finish(&options::usage(), ExitCode::SUCCESS);
+    }
+    let mut findings = judge::judge(&gather::gather());
+    if !options.no_drive {
+        findings.extend(drive::drive(&findings));
+    }
+    let text = if options.as_json {
+        report::json(&findings)
+    } else {
+        report::table(&findings, has_color())
+    };
+    let status = match report::worst(&findings) {
+        State::Ok | State::Warning => ExitCode::SUCCESS,
+        State::Failure => ExitCode::FAILURE,
+    };
+    finish(&text, status)
+}
+
+fn has_color() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Prints `text` and ends with `status`.
+fn finish(text: &str, status: ExitCode) -> ExitCode {
+    match print(text.as_bytes()) {
+        Ok(()) => status,
+        Err(error) => {
+            eprint_line(format_args!("slirp doctor: write error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
