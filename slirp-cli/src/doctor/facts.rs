@@ -91,6 +91,8 @@ pub(super) enum NoNamespaces {
     Step(Step, Errno),
     /// The process that tried has not told.
     Silent(String),
+    /// It was not tried, since there is no `/proc`.
+    Skipped,
 }
 
 /// User and network namespaces.

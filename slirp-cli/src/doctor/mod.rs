@@ -14,7 +14,6 @@ mod facts;
 mod finding;
 mod gather;
 mod judge;
-pub(crate) mod options;
 mod pipe;
 mod report;
 
@@ -24,12 +23,9 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use crate::console::{eprint_line, print};
+use crate::words::DOCTOR;
 use finding::State;
 use gather::attempt::Trial;
-use options::Options;
-
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
 
 /// Runs `slirp doctor` with the arguments behind this word.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -44,21 +40,18 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         None => {}
     }
-    let options = match Options::parse(arguments) {
-        Ok(options) => options,
-        Err(problem) => {
-            eprint_line(format_args!("slirp doctor: {problem}\nTry 'slirp doctor --help'."));
-            return TROUBLE.into();
-        }
+    let line = match DOCTOR.read(arguments) {
+        Ok(line) => line,
+        Err(status) => return status,
     };
-    if options.is_help {
-        return finish(&options::usage(), ExitCode::SUCCESS);
+    if !line.operands().is_empty() {
+        return DOCTOR.refuse("it takes no argument");
     }
     let mut findings = judge::judge(&gather::gather());
-    if !options.no_drive {
+    if !line.has("no-drive") {
         findings.extend(drive::drive(&findings));
     }
-    let text = if options.as_json {
+    let text = if line.has("json") {
         report::json(&findings)
     } else {
         report::table(&findings, has_color())

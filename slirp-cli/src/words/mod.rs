@@ -17,7 +17,7 @@ pub(crate) mod values;
 pub use help::{help, overview, refuse};
 pub use line::{Given, Line};
 pub(crate) use run::RUN;
-pub(crate) use table::{APPROVE, EVENTS, LEARN, POLICY, TOP};
+pub(crate) use table::{APPROVE, DOCTOR, EVENTS, LEARN, POLICY, TOP};
 pub use table::{LS, OCI_HOOK, RM};
 
 /// A word of the program.

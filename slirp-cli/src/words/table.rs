@@ -6,7 +6,7 @@ use super::{Flag, Group, Word};
 
 /// All words, under the headings of `slirp --help`.
 pub(super) const TOPICS: &[(&str, &[&Word])] = &[
-    ("Networks", &[&RUN]),
+    ("Networks", &[&RUN, &DOCTOR]),
     ("Where a guest may go", &[&POLICY, &LEARN, &APPROVE, &EVENTS, &TOP]),
     ("Containers", &[&LS, &RM, &OCI_HOOK]),
 ];
@@ -19,6 +19,29 @@ const STATE_DIR: Flag =
 macro_rules! one_group {
     ($($flag:expr),+ $(,)?) => { &[Group { heading: "", flags: &[$($flag),+] }] };
 }
+
+/// `slirp doctor`
+pub(crate) const DOCTOR: Word = Word {
+    name: "doctor",
+    about: "tell what works here, what does not, and what to do about it",
+    usage: &["[OPTION]..."],
+    text: "\
+First looks at kernel, namespaces, /dev/net/tun, sandbox, resolvers, routes and
+limits. Then makes a network as slirp run does, and drives it against servers on
+loopback. Needs no privileges and no internet, and leaves nothing behind.
+",
+    groups: one_group![
+        Flag::switch("json", "print one JSON object instead of a table"),
+        Flag::switch("no-drive", "only look; do not make a network and drive it"),
+    ],
+    notes: "\
+Exit status: 0 if networks work, with or without warnings, 1 for a failure, 2
+for a bad command line.
+",
+    subwords: &[],
+    operands: Nothing,
+    ends_at_operand: false,
+};
 
 /// `slirp policy`
 pub(crate) const POLICY: Word = Word {

@@ -26,7 +26,8 @@ const DEVICE: &str = "/dev/net/tun";
 pub(super) fn gather() -> Facts {
     let asking = thread::spawn(resolvers::ask_all);
     let user = user();
-    let trial = trial::run();
+    let has_proc = status_line("Pid:").is_some();
+    let trial = trial::run(has_proc);
     let namespaces = Namespaces {
         outcome: trial.namespaces,
         user_cap: number("/proc/sys/user/max_user_namespaces"),
@@ -51,7 +52,7 @@ pub(super) fn gather() -> Facts {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
             .ok()
             .map(|text| text.trim().into()),
-        has_proc: status_line("Pid:").is_some(),
+        has_proc,
         namespaces,
         tun,
         sandbox: trial.sandbox,

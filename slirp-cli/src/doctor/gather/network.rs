@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -17,6 +18,9 @@ use super::{errno, number};
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4));
 const FAR6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30));
 
+/// How long a datagram to ourselves may take (arbitrary; it takes microseconds).
+const PATIENCE: Duration = Duration::from_millis(300);
+
 /// Whether a socket for echo requests can be made (icmp(7)).
 pub(super) fn ping_socket() -> Result<(), Errno> {
     let (family, kind) = (AddressFamily::Inet, SockType::Datagram);
@@ -28,9 +32,20 @@ pub(super) fn loopback4() -> Result<(), Errno> {
     own(Ipv4Addr::LOCALHOST.into())
 }
 
+/// Sends a datagram to itself. An interface that is down keeps its addresses and loses packets.
 fn own(address: IpAddr) -> Result<(), Errno> {
-    let socket = UdpSocket::bind((address, 0)).map_err(errno)?;
-    socket.connect((address, 9)).map_err(errno)
+    let exchange = || {
+        let socket = UdpSocket::bind((address, 0))?;
+        socket.connect(socket.local_addr()?)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(&[0])?;
+        socket.recv(&mut [0]).map(drop)
+    };
+    exchange().map_err(errno).map_err(|errno| match errno {
+        // A read that took too long.
+        Errno::EAGAIN => Errno::ETIMEDOUT,
+        errno => errno,
+    })
 }
 
 /// A socket that would send to `far`.

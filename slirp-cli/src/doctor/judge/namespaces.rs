@@ -19,6 +19,9 @@ pub(super) fn namespaces(facts: &Facts) -> Finding {
                 "run slirp doctor outside of this container or sandbox",
             );
         }
+        Err(NoNamespaces::Skipped) => {
+            return Finding::warning(CHECK, "not tried, as it takes /proc", "mend proc first");
+        }
         &Err(NoNamespaces::Step(step, errno)) => (step, errno),
     };
     let (cause, remedy) = cause(facts, step, errno);
