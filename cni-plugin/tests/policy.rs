@@ -331,7 +331,7 @@ fn words_for_a_control_socket_say_what_is_wrong() {
         assert!(stderr.starts_with(told), "{words:?}: {stderr}");
         assert_eq!((stdout.as_str(), code), ("", status), "{words:?}");
     }
-    for word in ["learn", "top", "approve", "events"] {
+    for word in ["learn", "doctor", "top", "approve", "events"] {
         assert!(SLIRP_PAGE.contains(&format!("\n.It Cm {word}\n")), "{word} in slirp(1)");
     }
 }

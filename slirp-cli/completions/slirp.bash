@@ -72,6 +72,10 @@ _slirp_options() {
             --audit-log= --audit= --audit-required --metrics= --log-level= --map-root --net-of=
             --no-sandbox --no-seccomp -h --help"
         ;;
+    doctor)
+        _slirp_candidates -W "
+            --json --no-drive -h --help"
+        ;;
     policy)
         _slirp_candidates -W "
             --canonical -h --help"
@@ -114,6 +118,7 @@ _slirp_options() {
 _slirp_operand() {
     case $1 in
     run) _slirp_candidates -c ;;
+    doctor) : ;;
     policy)
         if (($2 == 2)); then
             _slirp_candidates -W "check explain"
@@ -142,7 +147,7 @@ _slirp() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         _slirp_candidates -W "
-            run policy learn approve events top ls rm oci-hook"
+            run doctor policy learn approve events top ls rm oci-hook"
         return
     fi
     if [[ $cur == "=" ]]; then

@@ -3,6 +3,7 @@
 # Install as /usr/share/fish/vendor_completions.d/slirp.fish.
 
 complete -c slirp -n __fish_use_subcommand -f -a run -d 'run a command on a network of its own'
+complete -c slirp -n __fish_use_subcommand -f -a doctor -d 'tell what works here, what does not, and what to do about it'
 complete -c slirp -n __fish_use_subcommand -f -a policy -d 'check egress policies, and explain what they say'
 complete -c slirp -n __fish_use_subcommand -f -a learn -d 'make an egress policy out of audit logs'
 complete -c slirp -n __fish_use_subcommand -f -a approve -d 'answer the questions of a policy, in this terminal'
@@ -74,6 +75,14 @@ complete -c slirp -n '__fish_seen_subcommand_from run' -l no-sandbox \
 complete -c slirp -n '__fish_seen_subcommand_from run' -l no-seccomp \
     -d 'allow that process all system calls'
 complete -c slirp -n '__fish_seen_subcommand_from run' -s h -l help \
+    -d 'print the text of --help'
+
+complete -c slirp -n '__fish_seen_subcommand_from doctor' -f
+complete -c slirp -n '__fish_seen_subcommand_from doctor' -l json \
+    -d 'print one JSON object instead of a table'
+complete -c slirp -n '__fish_seen_subcommand_from doctor' -l no-drive \
+    -d 'only look; do not make a network and drive it'
+complete -c slirp -n '__fish_seen_subcommand_from doctor' -s h -l help \
     -d 'print the text of --help'
 
 complete -c slirp -n '__fish_seen_subcommand_from policy' -F -a 'check explain'

@@ -10,7 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::console::Log;
 
 /// The environment variable that chooses what is logged, such as `debug` or `slirp_core=trace`.
-const LOG_VARIABLE: &str = "SLIRP_LOG";
+pub(crate) const LOG_VARIABLE: &str = "SLIRP_LOG";
 
 /// Sends log lines to stderr. The command line's `level` decides what is logged, else the
 /// environment, else warnings are logged.

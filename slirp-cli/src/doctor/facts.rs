@@ -57,7 +57,7 @@ pub(super) enum Attempt {
     Worked,
     /// What failed, why, and the hint of the library where it has one.
     Failed(String, Option<String>),
-    /// It was not tried, since something else failed first.
+    /// It was not tried, since what it takes is missing.
     Skipped,
 }
 
@@ -203,6 +203,6 @@ pub(super) struct Ipv6 {
     pub(super) loopback: Result<(), Errno>,
     /// The source address on the way to the internet, or why there is no way.
     pub(super) source: Result<String, Errno>,
-    /// `net.ipv6.conf.all.disable_ipv6`; absent where the kernel has no IPv6.
+    /// `net.ipv6.conf.lo.disable_ipv6`; absent where the kernel has no IPv6.
     pub(super) disabled: Option<u64>,
 }

@@ -73,7 +73,8 @@ fn bad_command_line_is_told_from_a_failure() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         output.stderr,
-        "slirp doctor: \"--jsno\" is no option\nTry 'slirp doctor --help'.\n"
+        "slirp doctor: --jsno is no option of slirp doctor; did you mean --json?\n\
+         Try 'slirp doctor --help'.\n"
     );
     assert_eq!(output.stdout, "");
 }
@@ -89,4 +90,13 @@ fn doctor_that_is_killed_leaves_nothing() {
     let process = nix::unistd::Pid::from_raw(doctor.pid().try_into().unwrap());
     nix::sys::signal::kill(process, Signal::SIGKILL).unwrap();
     wait_until(PATIENCE, "every process has ended", || scene.processes() == 0);
+}
+
+#[test]
+fn policy_of_the_environment_is_not_for_the_drive() {
+    let scene = needs!(Scene::of(Account::Ordinary));
+    let policy = scene.world.folder().join("policy");
+    std::fs::write(&policy, "allow .elsewhere.example\n").unwrap();
+    let variable = format!("SLIRP_POLICY={}", policy.display());
+    scene.report_by(&["env", &variable, "SLIRP_LOG=trace"]).assert_driven();
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ use super::{Check, GUEST_PORT, servers};
 
 /// How long an answer to one datagram may take, and how often it is asked for.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(400);
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 /// How long the guest's IPv6 address may take: the kernel looks for duplicates of it first (RFC
 /// 4862 section 5.4).
 const IPV6_PATIENCE: Duration = Duration::from_secs(4);
@@ -94,12 +95,12 @@ fn told(check: Check, outcome: io::Result<Moved>) -> io::Result<()> {
 
 /// An error without its number.
 pub(super) fn text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
-        _ => match error.raw_os_error() {
-            Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-            None => error.to_string(),
-        },
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return "no answer in time".to_owned();
+    }
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
     }
 }
 

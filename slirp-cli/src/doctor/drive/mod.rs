@@ -22,9 +22,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use slirp_core::internals::policy_file::VARIABLE;
 
 use super::finding::{Finding, Moved, State};
 use super::pipe::Lines;
+use crate::log::LOG_VARIABLE;
 use servers::Servers;
 use stream::SPAN;
 
@@ -141,6 +143,8 @@ impl Run {
         for port in [servers.sink, servers.source, servers.echo].into_iter().chain(servers.sink6) {
             command.arg(port.to_string());
         }
+        // A policy or a log of the caller's is not for this network.
+        command.env_remove(VARIABLE).env_remove(LOG_VARIABLE);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;

@@ -13,7 +13,7 @@ use super::super::finding::Moved;
 /// How long one transfer sends (arbitrary; long enough for a figure).
 pub(super) const SPAN: Duration = Duration::from_millis(250);
 /// How long a read or a write may wait.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Most bytes of a transfer (arbitrary; 80 Gbit/s in [`SPAN`]).
 const BYTES_CAP: u64 = 5 << 29;
 /// The largest prime below 64 KiB.

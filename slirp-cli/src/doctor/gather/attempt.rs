@@ -117,10 +117,13 @@ impl Helper {
             Ok(line) => line.unwrap_or_default(),
             Err(error) => return Err(error.to_string()),
         };
-        serde_json::from_str(&line).map_err(|_| match self.child.wait() {
-            Ok(status) => format!("the process that tries it has ended: {status}"),
-            Err(error) => error.to_string(),
-        })
+        if !line.is_empty() {
+            return serde_json::from_str(&line).map_err(|error| error.to_string());
+        }
+        match self.child.wait() {
+            Ok(status) => Err(format!("the process that tries it has ended: {status}")),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

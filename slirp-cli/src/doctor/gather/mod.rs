@@ -22,7 +22,7 @@ use super::facts::{Facts, Namespaces, Node, Ping, Subordinate, Tun, User};
 
 const DEVICE: &str = "/dev/net/tun";
 
-/// Reads everything. It takes as long as the slowest resolver may take, about a second.
+/// Reads everything. It takes as long as the slowest resolver may take, two seconds.
 pub(super) fn gather() -> Facts {
     let asking = thread::spawn(resolvers::ask_all);
     let user = user();

@@ -3,6 +3,7 @@
 //! A UDP socket that is connected sends nothing, and tells which way the kernel would take.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -41,10 +42,9 @@ fn own(address: IpAddr) -> Result<(), Errno> {
         socket.send(&[0])?;
         socket.recv(&mut [0]).map(drop)
     };
-    exchange().map_err(errno).map_err(|errno| match errno {
+    exchange().map_err(|error| {
         // A read that took too long.
-        Errno::EAGAIN => Errno::ETIMEDOUT,
-        errno => errno,
+        if error.kind() == io::ErrorKind::WouldBlock { Errno::ETIMEDOUT } else { errno(error) }
     })
 }
 
@@ -83,7 +83,7 @@ pub(super) fn ipv6() -> Ipv6 {
             .map(SocketAddr::ip)
             .map(|ip| ip.to_string())
             .map_err(|&errno| errno),
-        disabled: number("/proc/sys/net/ipv6/conf/all/disable_ipv6"),
+        disabled: number("/proc/sys/net/ipv6/conf/lo/disable_ipv6"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The resolvers of `/etc/resolv.conf`, each asked once or twice.
+//! The resolvers of `/etc/resolv.conf`, each asked a few times at most.
 //!
 //! The question is about `localhost`, which resolvers answer by themselves (RFC 6761 section 6.3):
 //! a resolver without internet is alive, too. Any answer will do, since a refusal is one.
@@ -20,8 +20,8 @@ const FILE: &str = "/etc/resolv.conf";
 const ASKED_CAP: usize = 16;
 /// How long a resolver may take, and after what time it is asked again (arbitrary; a resolver takes
 /// milliseconds for this question).
-const PATIENCE: Duration = Duration::from_millis(1000);
-const AGAIN_AFTER: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(2000);
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A question for the address of `localhost` (RFC 1035 section 4). The first two bytes, its id, are
 /// set for each try.
@@ -76,13 +76,13 @@ fn parse(text: &str) -> Option<SocketAddr> {
 
 fn ask(address: &str) -> Result<Answer, Silence> {
     let address = parse(address).ok_or(Silence::NoAddress)?;
-    exchange(address).map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Silence::Late,
-        _ => Silence::Unreachable(errno(error)),
+    exchange(address).map_err(|error| {
+        let is_late = error.kind() == io::ErrorKind::TimedOut;
+        if is_late { Silence::Late } else { Silence::Unreachable(errno(error)) }
     })
 }
 
-/// Sends the question until there is an answer. `WouldBlock` and `TimedOut` mean silence.
+/// Sends the question until there is an answer. `TimedOut` means silence.
 fn exchange(resolver: SocketAddr) -> io::Result<Answer> {
     let any: IpAddr = match resolver {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

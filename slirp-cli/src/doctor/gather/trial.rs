@@ -12,7 +12,7 @@ use super::attempt::{Helper, Trial};
 
 /// How long one of them may take (arbitrary; it takes some milliseconds, and more where a machine
 /// is busy).
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What became of each.
 pub(super) struct Outcomes {
@@ -43,10 +43,8 @@ pub(super) fn run(has_proc: bool) -> Outcomes {
         }
         Err(error) => (Err(NoNamespaces::Silent(error.to_string())), Err(Attempt::Skipped)),
     };
-    // A user who is not root makes a user namespace for the sandbox as well.
-    let is_root = nix::unistd::geteuid().is_root();
-    let sandbox =
-        if namespaces.is_ok() || is_root { confined(Trial::Sandbox) } else { Attempt::Skipped };
+    // The sandbox takes namespaces as well.
+    let sandbox = if namespaces.is_ok() { confined(Trial::Sandbox) } else { Attempt::Skipped };
     Outcomes { namespaces, attach, sandbox, filter: confined(Trial::Filter) }
 }
 

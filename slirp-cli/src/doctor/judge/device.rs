@@ -47,7 +47,7 @@ pub(super) fn tun(facts: &Facts) -> Finding {
         }
         Err(Attempt::Skipped | Attempt::Worked) => Finding::warning(
             CHECK,
-            "/dev/net/tun opens; without namespaces no device was tried",
+            "/dev/net/tun opens; no device was tried, as user-namespaces is not ok",
             "mend user-namespaces first",
         ),
     }
@@ -56,28 +56,26 @@ pub(super) fn tun(facts: &Facts) -> Finding {
 /// Why the device does not open, and what helps.
 fn cause(facts: &Facts, node: &Node, errno: Errno) -> (String, String) {
     let as_root = |command: &str| facts.user.as_root(command);
-    match errno {
-        Errno::EACCES if !node.is_permitted => {
-            (format!("its mode is {:04o}", node.mode), as_root("chmod 0666 /dev/net/tun"))
-        }
-        Errno::EACCES => (
-            "its file system is mounted with nodev".to_owned(),
+    let (cause, remedy) = if errno == Errno::EACCES && !node.is_permitted {
+        return (format!("its mode is {:04o}", node.mode), as_root("chmod 0666 /dev/net/tun"));
+    } else if errno == Errno::EACCES {
+        (
+            "its file system is mounted with nodev",
             as_root("mount -o remount,dev /dev, or bind the device of the host to /dev/net/tun"),
-        ),
-        Errno::EPERM => (
-            "the devices of this cgroup do not include it".to_owned(),
-            "start the container with --device=/dev/net/tun, the unit with \
-             DeviceAllow=/dev/net/tun rw"
+        )
+    } else if errno == Errno::EPERM {
+        (
+            "the devices of this cgroup do not include it",
+            "start the container with --device=/dev/net/tun, or the unit with \
+             DeviceAllow=/dev/net/tun"
                 .to_owned(),
-        ),
-        Errno::ENODEV | Errno::ENXIO => {
-            ("the kernel has no TUN driver".to_owned(), as_root("modprobe tun"))
-        }
-        _ => (
-            "it does not open".to_owned(),
-            as_root("rm /dev/net/tun && mknod -m 0666 /dev/net/tun c 10 200"),
-        ),
-    }
+        )
+    } else if [Errno::ENODEV, Errno::ENXIO].contains(&errno) {
+        ("the kernel has no TUN driver", as_root("modprobe tun"))
+    } else {
+        ("it does not open", as_root("rm /dev/net/tun && mknod -m 0666 /dev/net/tun c 10 200"))
+    };
+    (cause.to_owned(), remedy)
 }
 
 /// What the kernel does for a TAP device.
@@ -95,7 +93,7 @@ pub(super) fn offloads(attach: &Result<Offload, Attempt>) -> Finding {
             "the kernel takes no large frames of TCP, so networks are slow",
             "use slirp run --mtu=65520, which is its default, or a newer kernel",
         ),
-        Err(_) => Finding::warning(CHECK, "without a device not tried", "mend tun first"),
+        Err(_) => Finding::warning(CHECK, "not tried, as tun is not ok", "mend tun first"),
     }
 }
 
@@ -139,7 +137,7 @@ mod tests {
                 "as root: chmod 0666 /dev/net/tun",
             ),
             (|facts| facts.tun.open = Err(Errno::EACCES), "nodev", "remount,dev"),
-            (|facts| facts.tun.open = Err(Errno::EPERM), "cgroup", "DeviceAllow=/dev/net/tun rw"),
+            (|facts| facts.tun.open = Err(Errno::EPERM), "cgroup", "DeviceAllow=/dev/net/tun"),
             (|facts| facts.tun.open = Err(Errno::ENODEV), "no TUN driver", "modprobe tun"),
             (
                 |facts| {

@@ -1,5 +1,7 @@
 //! The kernel, and the limits that it sets for this user.
 
+use nix::sys::resource::RLIM_INFINITY;
+
 use super::super::facts::Facts;
 use super::super::finding::Finding;
 
@@ -57,7 +59,8 @@ pub(super) fn descriptors(facts: &Facts) -> Finding {
         let what = format!("the hard limit is {hard}, and every connection takes one");
         return Finding::warning(CHECK, what, remedy);
     }
-    Finding::ok(CHECK, format!("the hard limit is {hard}"))
+    let limit = if hard == RLIM_INFINITY { "none".to_owned() } else { hard.to_string() };
+    Finding::ok(CHECK, format!("the hard limit is {limit}"))
 }
 
 pub(super) fn subordinate_ids(facts: &Facts) -> Finding {

@@ -20,7 +20,7 @@ pub(super) fn namespaces(facts: &Facts) -> Finding {
             );
         }
         Err(NoNamespaces::Skipped) => {
-            return Finding::warning(CHECK, "not tried, as it takes /proc", "mend proc first");
+            return Finding::warning(CHECK, "not tried, as proc is not ok", "mend proc first");
         }
         &Err(NoNamespaces::Step(step, errno)) => (step, errno),
     };

@@ -1,7 +1,5 @@
 //! What the host's own network offers to guests.
 
-use nix::errno::Errno;
-
 use super::super::facts::{Asked, Facts, Silence};
 use super::super::finding::Finding;
 
@@ -120,13 +118,13 @@ pub(super) fn ipv6(facts: &Facts) -> Finding {
             "boot without ipv6.disable=1; guests have IPv4 meanwhile",
         ),
         Some(disabled) => {
-            let (cause, command) = if disabled == 1 || errno == Errno::EADDRNOTAVAIL {
+            let (cause, command) = if disabled == 0 {
+                (format!("::1 cannot be used: {}", errno.desc()), "ip link set lo up")
+            } else {
                 (
                     "IPv6 is off (net.ipv6.conf.all.disable_ipv6)".to_owned(),
                     "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
                 )
-            } else {
-                (format!("::1 cannot be used: {}", errno.desc()), "ip link set lo up")
             };
             Finding::warning(CHECK, cause, facts.user.as_root(command))
         }
@@ -136,6 +134,8 @@ pub(super) fn ipv6(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use nix::errno::Errno;
 
     use super::super::super::facts::Answer;
     use super::super::super::finding::State;
@@ -228,7 +228,7 @@ mod tests {
                 "ipv6.disable=1",
             ),
             (
-                |facts| facts.ipv6.loopback = Err(Errno::ENETUNREACH),
+                |facts| facts.ipv6.loopback = Err(Errno::EADDRNOTAVAIL),
                 "::1 cannot be used",
                 "ip link set lo up",
             ),

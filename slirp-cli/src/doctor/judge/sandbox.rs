@@ -6,16 +6,19 @@ use super::super::finding::Finding;
 /// Whether the engine can leave the host's files behind.
 pub(super) fn sandbox(attempt: &Attempt) -> Finding {
     let good = "the engine can shut itself off from files and rights";
-    judged("sandbox", attempt, good, "slirp run --no-sandbox, where the guest can be trusted")
+    let remedy = "slirp run --no-sandbox, where the guest can be trusted";
+    judged("sandbox", attempt, [good, remedy, "user-namespaces"])
 }
 
 /// Whether the engine can give up the system calls that it does not need.
 pub(super) fn filter(attempt: &Attempt) -> Finding {
     let good = "the engine can filter its system calls";
-    judged("filter", attempt, good, "slirp run --no-seccomp, where the guest can be trusted")
+    let remedy = "slirp run --no-seccomp, where the guest can be trusted";
+    judged("filter", attempt, [good, remedy, "proc"])
 }
 
-fn judged(check: &'static str, attempt: &Attempt, good: &str, remedy: &str) -> Finding {
+/// `ground` is the check without which this one is not tried.
+fn judged(check: &'static str, attempt: &Attempt, [good, remedy, ground]: [&str; 3]) -> Finding {
     match attempt {
         Attempt::Worked => Finding::ok(check, good),
         Attempt::Failed(problem, hint) => {
@@ -23,8 +26,8 @@ fn judged(check: &'static str, attempt: &Attempt, good: &str, remedy: &str) -> F
         }
         Attempt::Skipped => Finding::warning(
             check,
-            "not tried, as it takes a user namespace",
-            "mend user-namespaces first",
+            format!("not tried, as {ground} is not ok"),
+            format!("mend {ground} first"),
         ),
     }
 }
