@@ -16,21 +16,22 @@ fn block(heading: &str, language: &str) -> &'static str {
     block.split("\n```\n").next().expect("the block ends")
 }
 
-/// As it stands there, in a folder with this file. What comes before it is for a whole machine,
-/// which it changes.
+/// As it stands there, in a folder with nothing but the program. What comes before it is for a whole
+/// machine, which it changes.
 #[test]
-fn page_of_the_host_is_fetched_by_one_command() {
-    let world = needs!(World::root());
-    let folder = world.folder().join("checkout");
-    std::fs::create_dir(&folder).expect("the folder is the test's own");
-    std::fs::write(folder.join("README.md"), README).expect("likewise");
-    let program = folder.join("slirp4netns");
-    std::os::unix::fs::symlink(binary_under_test(), program).expect("likewise");
-    let folder = folder.display();
-    let run = format!("cd {folder}; PATH={folder}:$PATH\n{}", block("Try it", "sh"));
-    let output = world.host.exec(&["timeout", "50", "sh", "-euc", &run]);
-    assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.ends_with("guest: HTTP 200\n"), "{}{}", output.stdout, output.stderr);
+fn machine_is_told_about_and_a_server_is_published_by_a_few_commands() {
+    for account in [Account::Root, Account::Ordinary] {
+        let world = needs!(World::of(account));
+        let folder = world.folder().join("bin");
+        std::fs::create_dir(&folder).expect("the folder is the test's own");
+        std::fs::copy(plugin_under_test(), folder.join("slirp")).expect("likewise");
+        let folder = folder.display();
+        let run = format!("cd {folder}; PATH={folder}:$PATH\n{}", block("Try it", "sh"));
+        let command = [world.account().prefix(), &["timeout", "50", "sh", "-uc", &run]].concat();
+        let output = world.host.exec(&command);
+        assert!(output.stdout.ends_with("\nHTTP 200\n"), "{}{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains("tcp-out"), "{}{}", output.stdout, output.stderr);
+    }
 }
 
 #[test]
