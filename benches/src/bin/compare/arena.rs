@@ -74,7 +74,7 @@ impl Arena {
         let further: &[String] = match stack.kind {
             StackKind::Ours | StackKind::Policy => &options.ours_args,
             StackKind::Slirp4netns => &options.slirp4netns_args,
-            StackKind::Pasta => &[],
+            StackKind::Run | StackKind::Pasta => &[],
         };
         args.splice(0..0, further.iter().cloned());
         let names = (stack.kind == StackKind::Policy).then(Names::start).transpose()?;

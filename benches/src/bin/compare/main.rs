@@ -186,6 +186,9 @@ fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
             .with_context(|| format!("our binary does not run: {}", path.display()))?;
         let under_policy = Stack { kind: StackKind::Policy, ..stack.clone() };
         stacks.push(stack);
+        if options.with_run {
+            stacks.push(Stack::at(StackKind::Run, path.with_file_name("slirp"))?);
+        }
         stacks.extend(options.with_policy.then_some(under_policy));
     }
     for &kind in &options.peers {
@@ -203,13 +206,13 @@ fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
 fn build_ours() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "slirp-cli", "--target-dir"])
+        .args(["build", "--release", "-p", "slirp-cli", "-p", "slirp-cni", "--target-dir"])
         .arg(options::target_dir()?)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("cannot start cargo (use --no-build or --ours PATH)")?;
     if !status.success() {
-        bail!("cargo build --release -p slirp-cli failed");
+        bail!("cargo build --release failed");
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
                     further arguments for slirp4netns
   --policy          our binary once more, under an egress policy of 1,000 rules and with a guest
                     that has learned 10,000 names
+  --run             our stack once more, as the program slirp beside our binary connects it with
+                    slirp run: sandboxed and filtered
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
@@ -58,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) with_ours: bool,
     /// Whether ours takes part a second time, under an egress policy.
     pub(crate) with_policy: bool,
+    /// Whether ours takes part a second time, connected by `slirp run`.
+    pub(crate) with_run: bool,
     pub(crate) ours: Option<PathBuf>,
     /// Further arguments for our binary.
     pub(crate) ours_args: Vec<String>,
@@ -99,6 +103,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         peers: vec![StackKind::Slirp4netns, StackKind::Pasta],
         with_ours: true,
         with_policy: false,
+        with_run: false,
         ours: None,
         ours_args: Vec::new(),
         slirp4netns_args: Vec::new(),
@@ -121,6 +126,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
                 options.slirp4netns_args = arguments(&parser.value()?.string()?);
             }
             Long("policy") => options.with_policy = true,
+            Long("run") => options.with_run = true,
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
             Long("iperf") => options.iperf = true,

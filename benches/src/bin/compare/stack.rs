@@ -16,6 +16,8 @@ pub(crate) enum StackKind {
     Ours,
     /// Ours under an egress policy.
     Policy,
+    /// Ours as `slirp run --net-of` connects it: sandboxed and filtered.
+    Run,
     Slirp4netns,
     Pasta,
 }
@@ -25,7 +27,7 @@ impl StackKind {
     /// after lost frames its connection may wait for a backed-off timer for longer than a window.
     pub(crate) const fn takes_turns(self) -> bool {
         match self {
-            Self::Ours | Self::Policy | Self::Slirp4netns => true,
+            Self::Ours | Self::Policy | Self::Run | Self::Slirp4netns => true,
             Self::Pasta => false,
         }
     }
@@ -34,6 +36,7 @@ impl StackKind {
         match self {
             Self::Ours => "ours",
             Self::Policy => "policy",
+            Self::Run => "run",
             Self::Slirp4netns => "slirp4netns",
             Self::Pasta => "pasta",
         }
@@ -75,6 +78,12 @@ impl Stack {
                 holder.to_string(),
                 "tap0".into(),
             ],
+            // The command ends at the end of its input, which is this tool's.
+            StackKind::Run => ["run", "--no-ipv6", "--host-loopback", "--net-of"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([holder.to_string(), format!("--mtu={mtu}"), "--".into(), "cat".into()])
+                .collect(),
             StackKind::Pasta => {
                 let mut args: Vec<String> =
                     ["--foreground", "--quiet", "--ipv4-only", "--config-net"]

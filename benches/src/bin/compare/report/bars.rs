@@ -20,6 +20,8 @@ enum Base {
     Own(String),
     /// Ourselves in the same row, compared with ourselves under an egress policy.
     WithoutPolicy,
+    /// Ourselves in the same row, compared with `slirp run`.
+    WithoutRun,
     /// Nothing: the median itself, in its unit.
     Absolute,
 }
@@ -82,6 +84,10 @@ fn bars() -> Vec<Bar> {
     for direction in Direction::BOTH {
         let row = tcp::row(direction, 1, MTU_ETHERNET);
         bar(row, Metric::Rate, Base::WithoutPolicy, Bound::AtLeast(0.99));
+        for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+            let row = tcp::row(direction, 1, mtu);
+            bar(row, Metric::Rate, Base::WithoutRun, Bound::AtLeast(0.97));
+        }
     }
     for (limit, _) in rates::LIMITS {
         for direction in Direction::BOTH {
@@ -150,6 +156,10 @@ fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
         Base::WithoutPolicy => {
             let ratio = row.ratio_to(StackKind::Policy, row, StackKind::Ours)?;
             (ratio, "without a policy".to_owned())
+        }
+        Base::WithoutRun => {
+            let ratio = row.ratio_to(StackKind::Run, row, StackKind::Ours)?;
+            (ratio, "slirp4netns of ours".to_owned())
         }
         Base::Absolute => {
             let median = row.median(StackKind::Ours)?;

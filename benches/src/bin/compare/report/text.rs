@@ -8,7 +8,7 @@ use crate::stack::StackKind;
 pub(crate) fn table(results: &Results) -> String {
     let stacks = results.stacks();
     let base_of = |stack: &StackKind| match stack {
-        StackKind::Policy => StackKind::Ours,
+        StackKind::Policy | StackKind::Run => StackKind::Ours,
         StackKind::Ours | StackKind::Slirp4netns | StackKind::Pasta => StackKind::Slirp4netns,
     };
     let compared: Vec<(StackKind, StackKind)> = stacks
