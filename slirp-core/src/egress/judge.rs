@@ -5,7 +5,7 @@
 //! [`evaluation`](super::evaluation). Asked by the stack for each new flow, each datagram, each
 //! lookup, each answer and each name in first bytes.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use super::bindings::{Bindings, LearnedName};
 use super::decisions::Decisions;
@@ -18,16 +18,12 @@ use super::ports::{Kind, Said};
 use super::questions::Questions;
 use super::rule::{Action, Mode, NamePattern, Prefix, RuleDestination, Source};
 use super::sets::Place;
-use super::sets::{Fitness, Sets, contains, embedded};
+use super::sets::{Fitness, Sets, embedded};
 use super::verdict::{Cause, FlowVerdict, Judged, NameVerdict, Verification};
 use super::verifier::Denial;
 use crate::nat::DNS_PORT;
 use crate::protocol::Protocol;
 use crate::time::Instant;
-
-/// Addresses that stand for names that are asked about, if the policy gives none.
-const PLACEHOLDERS: Prefix =
-    Prefix { address: IpAddr::V4(Ipv4Addr::new(198, 19, 192, 0)), len: 18 };
 
 /// What a judge has to know besides the policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,8 +37,8 @@ pub struct JudgeConfig {
     pub(crate) bindings_cap: usize,
     /// Names that may have a placeholder at a time.
     pub(crate) placeholders_cap: usize,
-    /// The guest's network, and other addresses that mean something to it: no placeholder may be
-    /// one of them.
+    /// The guest's network, and other addresses that mean something to it: no placeholder is one
+    /// of them.
     pub(crate) taken: Vec<Prefix>,
     /// Seeds the hashes of names and addresses.
     pub(crate) seed: u64,
@@ -82,8 +78,6 @@ pub struct Judge {
     pub(super) bindings: Bindings,
     distinct: Distinct,
     pub(super) placeholders: Placeholders,
-    /// Whether placeholders would be addresses of the guest's network: none is given out.
-    pub(super) overlaps_plan: bool,
     pub(super) questions: Questions,
     pub(super) decisions: Decisions,
     /// In order.
@@ -96,10 +90,8 @@ impl Judge {
     /// A judge by `policy`, of a guest that has learned no name so far.
     pub fn new(policy: EgressPolicy, config: JudgeConfig) -> Self {
         let bindings = Bindings::new(config.bindings_cap, config.seed);
-        let network = policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
         Self {
-            overlaps_plan: overlaps(&config.taken, network),
-            placeholders: Placeholders::new(network, config.placeholders_cap, config.seed),
+            placeholders: placeholders(&policy, &config),
             policy,
             distinct: Distinct::new(config.seed),
             config,
@@ -505,11 +497,9 @@ impl Judge {
 
     /// Another policy is in force from now on.
     pub(crate) fn set_policy(&mut self, policy: EgressPolicy, _now: Instant) {
-        let network = policy.settings().placeholder.unwrap_or(PLACEHOLDERS);
-        if network != self.placeholders.network() {
-            let JudgeConfig { placeholders_cap: cap, seed, .. } = self.config;
-            self.placeholders = Placeholders::new(network, cap, seed);
-            self.overlaps_plan = overlaps(&self.config.taken, network);
+        let placeholders = placeholders(&policy, &self.config);
+        if placeholders.network() != self.placeholders.network() {
+            self.placeholders = placeholders;
         }
         // Other addresses may be fit now.
         self.placeholders.forget_found();
@@ -549,7 +539,7 @@ fn rule_of(said: Option<Said>) -> Option<u32> {
     said.map(|said| said.rule)
 }
 
-fn overlaps(taken: &[Prefix], network: Prefix) -> bool {
-    let overlap = |a: Prefix, b: Prefix| contains(a, b.address) || contains(b, a.address);
-    taken.iter().any(|&taken| overlap(taken, network))
+fn placeholders(policy: &EgressPolicy, config: &JudgeConfig) -> Placeholders {
+    let JudgeConfig { taken, placeholders_cap, seed, .. } = config;
+    Placeholders::beside(taken, policy.settings().placeholder, *placeholders_cap, *seed)
 }

@@ -27,6 +27,12 @@ const USED_FOR: Duration = Duration::from_secs(300);
 /// Where all of these are in use, the name gets none.
 const LOOKED_AT_CAP: usize = 512;
 
+/// Where placeholders lie if the policy does not say: in the first of these networks, all /18, in
+/// which the guest has no address. They are parts of those for benchmarks (RFC 2544) and of that
+/// for carriers (RFC 6598).
+const NETWORKS: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(198, 19, 192, 0), Ipv4Addr::new(198, 18, 0, 0), Ipv4Addr::new(100, 127, 192, 0)];
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Placeholders {
@@ -56,8 +62,21 @@ struct Standing {
 }
 
 impl Placeholders {
+    /// No placeholders, and never more than `cap`, out of the network that the policy `wants` or
+    /// one of [`NETWORKS`], for a guest that has the addresses `taken`.
+    pub(super) fn beside(taken: &[Prefix], wants: Option<Prefix>, cap: usize, seed: u64) -> Self {
+        let overlap = |a: Prefix, b: Prefix| contains(a, b.address) || contains(b, a.address);
+        let is_free = |&network: &Prefix| !taken.iter().any(|&taken| overlap(taken, network));
+        let usual = NETWORKS.map(|address| Prefix { address: address.into(), len: 18 });
+        match wants.into_iter().chain(usual).find(is_free) {
+            Some(network) => Self::new(network, cap, seed),
+            // The guest has addresses everywhere: no name gets a placeholder.
+            None => Self::new(usual[0], 0, seed),
+        }
+    }
+
     /// No placeholders, and never more than `cap`, out of `network`.
-    pub(super) fn new(network: Prefix, cap: usize, seed: u64) -> Self {
+    fn new(network: Prefix, cap: usize, seed: u64) -> Self {
         Self {
             network,
             cap,

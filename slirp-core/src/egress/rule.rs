@@ -254,8 +254,9 @@ pub struct Settings {
     pub dns_redirect: Option<bool>,
     /// `set ask-timeout`: 5 to 120 seconds, 60 by default.
     pub ask_timeout: Option<Duration>,
-    /// `set placeholder`: addresses that stand for names that are asked about; 198.19.192.0/18 by
-    /// default.
+    /// `set placeholder`: addresses that stand for names that are asked about. By default, and
+    /// where the guest has addresses there, 198.19.192.0/18 or another network that it does not
+    /// have.
     pub placeholder: Option<Prefix>,
 }
 

@@ -10,7 +10,8 @@ use core::net::{IpAddr, SocketAddr};
 use super::judge::{Judge, JudgeConfig};
 use super::name::Name;
 use super::policy::EgressPolicy;
-use super::rule::Action;
+use super::rule::{Action, Prefix};
+use super::sets::contains;
 use super::verdict::{Cause, FlowVerdict, NameVerdict, Verification};
 use crate::protocol::Protocol;
 use crate::time::Instant;
@@ -69,4 +70,24 @@ fn audit_lets_all_pass_but_what_is_protected() {
     let inbound = judge.on_inbound(Protocol::Tcp, socket("198.51.100.1:40000"), 22);
     let passed = FlowVerdict::Pass { verify: Verification::None };
     assert_eq!((inbound.verdict, inbound.action), (passed, Action::Deny));
+}
+
+#[test]
+fn placeholders_are_no_addresses_of_the_guests_network() {
+    let prefix = |text: &str, len| Prefix { address: ip(text), len };
+    for (taken, lines) in [
+        (vec![prefix("198.19.192.0", 24)], ""),
+        (vec![prefix("198.18.0.0", 15)], ""),
+        (vec![prefix("198.19.255.3", 32), prefix("198.18.1.0", 24)], ""),
+        (vec![prefix("172.20.0.0", 16)], "set placeholder 172.20.128.0/20\n"),
+    ] {
+        let config = JudgeConfig { taken: taken.clone(), ..JudgeConfig::default() };
+        let mut judge = Judge::new(policy(&format!("{lines}ask any")), config);
+        for other in ["", "set placeholder 192.0.2.0/30\n", lines] {
+            let stands = judge.placeholder(&name("a.test"), at(0)).expect("there is one");
+            let is_taken = taken.iter().any(|&taken| contains(taken, stands.into()));
+            assert!(!is_taken, "{stands} is in {taken:?}");
+            judge.set_policy(policy(&format!("{other}ask any")), at(0));
+        }
+    }
 }
