@@ -64,10 +64,9 @@ impl Judge {
         let names = &self.policy().compiled().names;
         if let Some(action) = self.decisions.about_address(address, port, protocol, now) {
             let is_sniffed = protocol == Protocol::Tcp && matches!(port, 80 | 443);
+            let is_sniffed = is_sniffed && (names.restrict() || self.decisions.deny_names(now));
             let verify = match outcome.said.map(|said| said.verify) {
-                Some(Verify::Auto) | None if is_sniffed && names.restrict() => {
-                    Verification::SniffDenied
-                }
+                Some(Verify::Auto) | None if is_sniffed => Verification::SniffDenied,
                 Some(Verify::Auto | Verify::Off) | None => Verification::None,
             };
             return Outcome { action, cause: Cause::Decision, verify, ..outcome };
@@ -402,9 +401,9 @@ impl Judge {
         self.decisions.allow_lookup(name, now)
     }
 
-    /// Whether the name in the first bytes is one that somebody has allowed.
-    pub(super) fn is_claim_decided(&self, claim: &Name, port: u16, now: Instant) -> bool {
-        self.decisions.about_name(claim, port, Protocol::Tcp, now) == Some(Action::Allow)
+    /// What somebody has decided about the name in the first bytes.
+    pub(super) fn decided_claim(&self, claim: &Name, port: u16, now: Instant) -> Option<Action> {
+        self.decisions.about_name(claim, port, Protocol::Tcp, now)
     }
 
     /// Whether a rule denies a name of a chain of aliases.

@@ -100,10 +100,12 @@ struct Made {
 }
 
 impl Made {
+    fn is_live(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
     fn is_about(&self, port: u16, protocol: Protocol, now: Instant) -> bool {
-        self.protocol == protocol
-            && self.port.is_none_or(|own| own == port)
-            && self.until.is_none_or(|until| now < until)
+        self.protocol == protocol && self.port.is_none_or(|own| own == port) && self.is_live(now)
     }
 }
 
@@ -176,13 +178,30 @@ impl Decisions {
         }
     }
 
-    /// Whether a name may be looked up as one is that no rule asks about.
+    /// Whether a name may be looked up as one is that no rule asks about: a decision that lasts
+    /// allows something of it, and no later one denies that.
     pub(super) fn allow_lookup(&self, name: &Name, now: Instant) -> bool {
+        let mut denials: Vec<&Made> = Vec::new();
+        let latest = self.made.iter().rev();
+        let mut about = latest.filter(|made| made.is_live(now) && made.covered.contains_name(name));
+        about.any(|made| {
+            if made.action != Action::Allow {
+                denials.push(made);
+                return false;
+            }
+            let is_overruled = denials.iter().any(|denial| {
+                denial.protocol == made.protocol
+                    && denial.port.is_none_or(|port| made.port == Some(port))
+            });
+            made.is_lasting && !is_overruled
+        })
+    }
+
+    /// Whether some name is denied, so that first bytes have to show that they have another one.
+    pub(super) fn deny_names(&self, now: Instant) -> bool {
         self.made.iter().any(|made| {
-            made.is_lasting
-                && made.action == Action::Allow
-                && made.until.is_none_or(|until| now < until)
-                && made.covered.contains_name(name)
+            let is_named = matches!(made.covered, Covered::Names(_));
+            is_named && made.action == Action::Deny && made.is_live(now)
         })
     }
 
@@ -198,7 +217,7 @@ impl Decisions {
     /// Forgets decisions that have ended.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let before = self.made.len();
-        self.made.retain(|made| made.until.is_none_or(|until| now < until));
+        self.made.retain(|made| made.is_live(now));
         self.revision += u64::from(self.made.len() < before);
     }
 
@@ -270,6 +289,43 @@ mod tests {
             assert_eq!(decisions.allow_lookup(&name("a.example"), NOW), opens, "{scope:?}");
             assert!(!decisions.allow_lookup(&name("b.example"), NOW));
         }
+    }
+
+    #[test]
+    fn later_denial_closes_the_lookup_unless_it_leaves_something_open() {
+        let (session, once) = (Scope::Session, Scope::Once);
+        let allowed = Decision { parent: true, ..decision(Action::Allow, session) };
+        let denied = decision(Action::Deny, session);
+        let all_ports = |made| Decision { all_ports: true, ..made };
+        let brief = decision(Action::Deny, once);
+        for (first, second, opens) in [
+            (allowed, denied, false),
+            (allowed, brief, false),
+            (allowed, all_ports(denied), false),
+            (allowed, Decision { parent: true, ..denied }, false),
+            // Other ports are still allowed.
+            (all_ports(allowed), denied, true),
+            (all_ports(allowed), all_ports(denied), false),
+            (denied, allowed, true),
+            (denied, decision(Action::Allow, once), false),
+        ] {
+            let mut decisions = Decisions::default();
+            for made in [first, second] {
+                add(&mut decisions, "x.a.example", &made, NOW);
+            }
+            let found = decisions.allow_lookup(&name("x.a.example"), NOW);
+            assert_eq!(found, opens, "{first:?} {second:?}");
+            let later = NOW + ONCE_DENIED_FOR;
+            let opens_later = opens || second == brief;
+            assert_eq!(decisions.allow_lookup(&name("x.a.example"), later), opens_later);
+        }
+        // A denial about another name or protocol closes nothing.
+        let mut decisions = Decisions::default();
+        add(&mut decisions, "a.example", &allowed, NOW);
+        add(&mut decisions, "b.example", &denied, NOW);
+        let udp = Key { protocol: Protocol::Udp, ..key("a.example") };
+        decisions.add(Covered::new(&udp.subject, false).unwrap(), &udp, &denied, NOW);
+        assert!(decisions.allow_lookup(&name("a.example"), NOW));
     }
 
     #[test]

@@ -63,13 +63,16 @@ struct NamesSay {
 }
 
 impl Compiled {
-    /// Judges a flow to `port` of `place`, whose names are of the classes `names`.
+    /// Judges a flow to `port` of `place`, whose names are of the classes `names`. With
+    /// `is_watched` first bytes may have to show that they have no denied name, although no rule
+    /// denies one.
     pub(super) fn flow(
         &self,
         protocol: Protocol,
         place: &Place<'_>,
         port: u16,
         names: impl Iterator<Item = NameClass>,
+        is_watched: bool,
     ) -> Outcome {
         let kind = Kind::from(protocol);
         let is_protected = place.sets.is_protected();
@@ -87,7 +90,7 @@ impl Compiled {
         let (cause, verify) = match action {
             Action::Allow => {
                 let verify = if protocol == Protocol::Tcp {
-                    self.verification(at, &say, port)
+                    self.verification(at, &say, port, is_watched)
                 } else {
                     Verification::None
                 };
@@ -140,7 +143,7 @@ impl Compiled {
     }
 
     /// What is looked at in the first bytes of a TCP flow that is allowed.
-    fn verification(&self, at: Tally, say: &NamesSay, port: u16) -> Verification {
+    fn verification(&self, at: Tally, say: &NamesSay, port: u16, is_watched: bool) -> Verification {
         let allows = |said: Option<Said>| said.is_some_and(|said| said.action == Action::Allow);
         let is_off = |said: Option<Said>| said.is_some_and(|said| said.verify == Verify::Off);
         let has_others = say.deny.is_some() || say.ask.is_some();
@@ -148,7 +151,9 @@ impl Compiled {
         let is_by_address = allows(at.said) || (at.said.is_none() && self.default == Action::Allow);
         match port {
             _ if is_off => Verification::None,
-            HTTP | HTTPS if is_by_address && self.names.restrict() => Verification::SniffDenied,
+            HTTP | HTTPS if is_by_address && (self.names.restrict() || is_watched) => {
+                Verification::SniffDenied
+            }
             _ if is_by_address => Verification::None,
             HTTPS => Verification::Tls,
             HTTP => Verification::Http,

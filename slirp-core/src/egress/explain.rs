@@ -112,7 +112,7 @@ impl Judge {
                 };
                 let port = if protocol == Protocol::Echo { 0 } else { port };
                 let names = core::iter::once(class);
-                let outcome = self.policy().compiled().flow(protocol, &place, port, names);
+                let outcome = self.policy().compiled().flow(protocol, &place, port, names, false);
                 let mut steps = lookup.steps;
                 if lookup.verdict == Action::Deny {
                     return Explanation { steps, ..lookup };

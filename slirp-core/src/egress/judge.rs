@@ -173,9 +173,10 @@ impl Judge {
         let fitness = self.fitness(reached.ip());
         let [ipv4, ipv6] = self.config.gateways.map(|gateway| gateway.unwrap_or(written));
         let spellings = [written, ipv4, ipv6];
+        let is_watched = self.decisions.deny_names(now);
         let judge = |address| {
             let place = self.place(address, fitness, &spellings);
-            compiled.flow(protocol, &place, port, names.clone())
+            compiled.flow(protocol, &place, port, names.clone(), is_watched)
         };
         let outcome = embedded(reached.ip())
             .into_iter()
@@ -403,8 +404,15 @@ impl Judge {
         let is_private = self.fitness(reached.ip()) == Fitness::Private;
         let said = names.tally(names.class(claim), Kind::Tcp, reached.port(), is_private).said;
         let is_asked = said.map_or(self.policy.default_action(), |said| said.action) == Action::Ask;
-        let is_allowed = said.map_or(!needs_name, |said| said.action == Action::Allow)
-            || (is_asked && self.is_claim_decided(claim, reached.port(), now));
+        let is_allowed = match (said, self.decided_claim(claim, reached.port(), now)) {
+            // What a person says counts where no rule allows or denies the name.
+            (None, Some(Action::Deny)) => false,
+            (None | Some(Said { action: Action::Ask, .. }), Some(Action::Allow)) if is_asked => {
+                true
+            }
+            (Some(said), _) => said.action == Action::Allow,
+            (None, _) => !needs_name,
+        };
         if is_allowed {
             Ok(rule_of(said.or(outcome.said)))
         } else {

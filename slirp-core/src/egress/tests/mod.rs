@@ -7,6 +7,7 @@ mod vectors;
 
 use core::net::{IpAddr, SocketAddr};
 
+use super::approval::{Decision, QuestionId, Scope};
 use super::judge::{Judge, JudgeConfig};
 use super::name::Name;
 use super::policy::EgressPolicy;
@@ -70,6 +71,41 @@ fn audit_lets_all_pass_but_what_is_protected() {
     let inbound = judge.on_inbound(Protocol::Tcp, socket("198.51.100.1:40000"), 22);
     let passed = FlowVerdict::Pass { verify: Verification::None };
     assert_eq!((inbound.verdict, inbound.action), (passed, Action::Deny));
+}
+
+/// Somebody decides about flows to `reached` for the session.
+fn decide(judge: &mut Judge, reached: &str, action: Action, parent: bool) {
+    let id = QuestionId(1);
+    let asked = judge.ask(ip("10.0.2.100"), Protocol::Tcp, socket(reached), None, id, at(0));
+    assert_eq!(asked, Ok(id));
+    let decision = Decision { action, scope: Scope::Session, all_ports: false, parent };
+    judge.decide(id, &decision, at(0)).unwrap();
+}
+
+#[test]
+fn denial_by_a_person_holds_for_the_name_in_first_bytes_too() {
+    let shared = "203.0.113.1:443";
+    for (lines, passes) in [
+        ("ask any\ndeny c.test", true),
+        ("ask any\nallow b.test:22", true),
+        ("ask any\nallow 203.0.113.0/24", true),
+        // Of a name that a rule asks about, a yes about the address says nothing.
+        ("ask 203.0.113.0/24\nask .b.test", false),
+    ] {
+        for is_denied in [false, true] {
+            let mut judge = judge(lines);
+            let stands = judge.placeholder(&name("y.b.test"), at(0)).unwrap();
+            if is_denied {
+                decide(&mut judge, &format!("{stands}:443"), Action::Deny, true);
+            }
+            decide(&mut judge, shared, Action::Allow, false);
+            let claim =
+                |text| judge.on_claim(Name::new(text).as_ref(), socket(shared), at(0)).is_ok();
+            assert_eq!(claim("x.b.test"), passes && !is_denied, "{lines}");
+            assert!(claim("") && claim("d.test"), "{lines}");
+            assert!(!claim("c.test") || !lines.contains("c.test"), "{lines}");
+        }
+    }
 }
 
 #[test]
