@@ -10,8 +10,7 @@
 //! that the address is bound to, if that is a single one, else about the address.
 //!
 //! A flow to a placeholder that may go on is looked up by the stack, and each address that is found
-//! has to pass [`may_lead_to`](Judge::may_lead_to): what a rule denies about the address still
-//! holds then.
+//! has to pass [`leads_to`](Judge::leads_to), see [`ways`](super::ways).
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -170,6 +169,22 @@ impl Judge {
         port: u16,
         now: Instant,
     ) -> (Action, Cause, Option<Said>) {
+        let (action, said) = self.rules_say(name, protocol, port);
+        if action == Action::Ask
+            && let Some(action) = self.decisions.about_name(name, port, protocol, now)
+        {
+            return (action, Cause::Decision, said);
+        }
+        (action, if said.is_some() { Cause::Rule } else { Cause::Default }, said)
+    }
+
+    /// What the rules alone say about such a name.
+    pub(super) fn rules_say(
+        &self,
+        name: &Name,
+        protocol: Protocol,
+        port: u16,
+    ) -> (Action, Option<Said>) {
         let compiled = self.policy().compiled();
         let kind = Kind::from(protocol);
         let port = if protocol == Protocol::Echo { 0 } else { port };
@@ -178,13 +193,7 @@ impl Judge {
         // The name's address may be one that is not on the Internet.
         let outside = compiled.out.set(AddressSet::Internet).at(kind, port, false);
         let said = both(said, outside.filter(|said| said.action != Action::Deny));
-        let action = said.map_or(compiled.default, |said| said.action);
-        if action == Action::Ask
-            && let Some(action) = self.decisions.about_name(name, port, protocol, now)
-        {
-            return (action, Cause::Decision, said);
-        }
-        (action, if said.is_some() { Cause::Rule } else { Cause::Default }, said)
+        (said.map_or(compiled.default, |said| said.action), said)
     }
 
     /// The name that a placeholder stands for.
@@ -248,28 +257,6 @@ impl Judge {
         let until = now + Duration::from_secs(ttl.into());
         self.placeholders.note_found(name, in_turns.clone(), until);
         Found::Addresses(in_turns)
-    }
-
-    /// Whether a flow to a placeholder of `name`, which may go on, may lead to `reached`: unless a
-    /// rule denies the address, or nothing but a rule could open it.
-    pub(crate) fn may_lead_to(&self, name: &Name, protocol: Protocol, reached: SocketAddr) -> bool {
-        let fitness = self.fitness(reached.ip());
-        let compiled = self.policy().compiled();
-        let class = compiled.names.class(name);
-        let may_reach = |address: IpAddr| {
-            let place = self.place(address, fitness, &[]);
-            let names = core::iter::once(class);
-            compiled.flow(protocol, &place, reached.port(), names).action != Action::Deny
-        };
-        let mut embedded = embedded(reached.ip()).into_iter().flatten();
-        let is_fit = match fitness {
-            Fitness::Public => true,
-            Fitness::Private => compiled.names.admits_private(class),
-            Fitness::Never => false,
-        };
-        is_fit
-            && (self.is_audit()
-                || (may_reach(reached.ip()) && embedded.all(|inner| may_reach(inner.into()))))
     }
 
     fn subject(&self, reached: IpAddr, now: Instant) -> Subject {

@@ -24,6 +24,7 @@
 //! | `asking` | flows that the rules ask about |
 //! | `questions`, `decisions` | what is asked, and what was decided |
 //! | `placeholders` | addresses that stand for names that are asked about |
+//! | `ways` | where flows to these may lead |
 //! | `verifier` | names in the first bytes of a connection: TLS and HTTP/1 |
 
 mod approval;
@@ -52,6 +53,7 @@ mod text;
 pub(crate) mod verdict;
 pub(crate) mod verifier;
 mod warning;
+mod ways;
 
 pub use approval::{
     Approver, DecideError, Decided, Decision, PendingQuestion, QuestionId, Scope, Subject,
@@ -75,3 +77,4 @@ pub use verdict::{Cause, Shown};
 pub(crate) use verdict::{FlowVerdict, Judged, NameVerdict, Verification};
 pub(crate) use verifier::{Ask, Peek, Verifier};
 pub use warning::{RuleWarning, RuleWarningKind};
+pub(crate) use ways::Ways;

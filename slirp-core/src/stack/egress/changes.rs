@@ -14,7 +14,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use super::{Egress, Guest};
-use crate::egress::{Cause, EgressPolicy, FlowVerdict, Verification, embedded};
+use crate::egress::{Action, Cause, EgressPolicy, FlowVerdict, Verification, embedded};
 use crate::event::FlowId;
 use crate::flow::Flow;
 use crate::flow::table::Entry;
@@ -268,7 +268,7 @@ impl Stack {
                 let (Some(name), Some(judge)) = (&passed.name, egress.judge(holder)) else {
                     return true;
                 };
-                return judge.may_lead_to(name, key.protocol, passed.reached);
+                return judge.leads_to(name, key.protocol, passed.reached, now).0 != Action::Deny;
             }
             FlowVerdict::Pass { .. } if is_resolver || flow.is_asking() => return true,
             FlowVerdict::Resolver => return is_resolver,

@@ -469,14 +469,8 @@ impl Stack {
         if egress.has_passed(holder, meta, remote) {
             return true;
         }
-        // The guest may know the remote by a placeholder.
-        let judge = egress.judge(holder);
-        let is_named = judge.is_some_and(|judge| judge.placeholder_name(seen.ip()).is_some());
-        let reached = if is_named { seen } else { remote };
-        matches!(
-            egress.on_flow(holder, meta.key.protocol, seen, reached, now).verdict,
-            FlowVerdict::Pass { .. } | FlowVerdict::Named { .. }
-        )
+        let protocol = meta.key.protocol;
+        egress.judge(holder).is_none_or(|judge| judge.lets_answer(protocol, seen, remote, now))
     }
 
     /// Judges a remote that is about to use a published port to reach `guest`. What answers a

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Clearance;
 use crate::discard::DiscardReason;
-use crate::egress::{Cause, FlowVerdict, Found, Judge, Judged, Name, Verification};
+use crate::egress::{Action, Cause, FlowVerdict, Found, Judge, Judged, Name, Verification, Ways};
 use crate::event::{FlowId, HostAction, HostError};
 use crate::flow::Flow;
 use crate::journal::{Ends, Refusal};
@@ -55,7 +55,6 @@ impl Releases {
 /// A flow that waits, and what is to become of it.
 struct Held {
     holder: Holder,
-    ends: Ends,
     reached: SocketAddr,
     judged: Judged,
 }
@@ -74,13 +73,12 @@ impl Stack {
         let egress = self.egress.as_mut()?;
         let judged = egress.on_flow(holder, key.protocol, key.remote, reached, now);
         let judged = egress.audited(judged);
-        let ends = Ends::new(key.protocol, key.guest, key.remote);
-        Some(Held { holder, ends, reached, judged })
+        Some(Held { holder, reached, judged })
     }
 
     /// Does with a flow that waits what the present verdict says.
     pub(super) fn go_on(&mut self, id: FlowId, now: Instant) {
-        let Some(Held { holder, ends, reached, judged }) = self.judge_again(id, now) else {
+        let Some(Held { holder, reached, judged }) = self.judge_again(id, now) else {
             return;
         };
         match judged.verdict {
@@ -101,19 +99,24 @@ impl Stack {
                     None => self.refuse_held(id, judged.refused(Cause::NoName)),
                 }
             }
-            FlowVerdict::Hold => match self.ask(holder, ends, reached, judged.rule, now) {
-                Ok(question) => {
-                    if let Some(judge) =
-                        self.egress.as_mut().and_then(|egress| egress.judge(holder))
-                    {
-                        judge.hold(question, id);
-                    }
-                }
-                Err(cause) => self.refuse_held(id, judged.refused(cause)),
-            },
+            FlowVerdict::Hold => self.ask_for(id, reached, judged, now),
             FlowVerdict::Refuse(_) => self.refuse_held(id, judged),
             // It was not opened as a connection to the DNS service.
             FlowVerdict::Resolver => self.refuse_held(id, judged.refused(Cause::Revoked)),
+        }
+    }
+
+    /// Has a flow that waits wait for a decision about `reached`.
+    fn ask_for(&mut self, id: FlowId, reached: SocketAddr, judged: Judged, now: Instant) {
+        let Some((meta, _)) = self.flows.tcp(id) else { return };
+        let (holder, key) = (meta.permit.holder, meta.key);
+        let ends = Ends::new(key.protocol, key.guest, key.remote);
+        let asked = self.ask(holder, ends, reached, judged.rule, now);
+        let judge = self.egress.as_mut().and_then(|egress| egress.judge(holder));
+        match (asked, judge) {
+            (Ok(question), Some(judge)) => judge.hold(question, id),
+            (Ok(_), None) => {}
+            (Err(cause), _) => self.refuse_held(id, judged.refused(cause)),
         }
     }
 
@@ -144,7 +147,8 @@ impl Stack {
     }
 
     /// Where a datagram of `guest` to a placeholder goes: where the last one went, as long as the
-    /// mapping lives. `None` while that is being looked up.
+    /// mapping lives and the name is still there. `None` while that is being looked up, or somebody
+    /// is asked about it.
     ///
     /// # Errors
     /// Why it goes nowhere.
@@ -163,16 +167,27 @@ impl Stack {
         let judge = judge.ok_or(Cause::NoName)?;
         judge.note_datagram(placeholder.ip(), now);
         let name = judge.placeholder_name(placeholder.ip()).ok_or(Cause::NoName)?.clone();
-        if let Some(known) = known.filter(|&to| judge.may_lead_to(&name, Protocol::Udp, to)) {
+        let is_open = |&to: &SocketAddr| {
+            // The placeholder may have gone to another name.
+            judge.is_at(&name, to.ip(), now)
+                && judge.leads_to(&name, Protocol::Udp, to, now).0 == Action::Allow
+        };
+        if let Some(known) = known.filter(is_open) {
             return Ok(Some(known));
         }
         let Some(found) = judge.found(&name, now) else {
             self.look_up(holder, name, None, now);
             return Ok(None);
         };
-        let reached = found.iter().map(|&address| SocketAddr::new(address, placeholder.port()));
-        let mut reached = reached.filter(|&to| judge.may_lead_to(&name, Protocol::Udp, to));
-        reached.next().map(Some).ok_or(Cause::Rule)
+        match judge.ways(&name, Protocol::Udp, (found, placeholder.port()), now) {
+            Ways::Open(reached) => Ok(reached.first().copied()),
+            Ways::Asked(reached) => {
+                let rule = judge.on_flow(Protocol::Udp, reached, reached, now).rule;
+                let ends = Ends::new(Protocol::Udp, guest, placeholder);
+                self.ask(holder, ends, reached, rule, now).map(|_| None)
+            }
+            Ways::Closed(cause) => Err(cause),
+        }
     }
 
     /// Looks up a name, for `flow` if there is one.
@@ -258,13 +273,16 @@ impl Stack {
         let Some((meta, _)) = self.flows.tcp(id) else { return };
         let port = meta.key.remote.port();
         let Some(judge) = egress.judge(meta.permit.holder) else { return };
-        let reached = addresses.iter().rev().map(|&address| SocketAddr::new(address, port));
-        let mut rest: Vec<_> =
-            reached.filter(|&to| judge.may_lead_to(name, Protocol::Tcp, to)).collect();
-        let Some(first) = rest.pop() else {
-            self.refuse_held(id, judged.refused(Cause::Rule));
-            return;
+        let mut rest = match judge.ways(name, Protocol::Tcp, (addresses, port), now) {
+            Ways::Open(reached) => reached,
+            Ways::Asked(reached) => {
+                let asked = judge.on_flow(Protocol::Tcp, reached, reached, now);
+                return self.ask_for(id, reached, asked, now);
+            }
+            Ways::Closed(cause) => return self.refuse_held(id, judged.refused(cause)),
         };
+        let first = rest.remove(0);
+        rest.reverse();
         if !rest.is_empty() {
             egress.releases.tries.insert(id, rest);
         }
@@ -288,7 +306,9 @@ impl Stack {
             // The policy may have changed since it was found.
             let may_lead = |judge: &mut Judge| {
                 let name = name.as_ref();
-                name.is_none_or(|name| judge.may_lead_to(name, Protocol::Tcp, reached))
+                name.is_none_or(|name| {
+                    judge.leads_to(name, Protocol::Tcp, reached, now).0 == Action::Allow
+                })
             };
             if egress.judge(holder).is_none_or(may_lead) {
                 break reached;

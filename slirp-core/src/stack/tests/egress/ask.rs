@@ -8,26 +8,26 @@ use crate::egress::{
 use crate::journal::QuestionEnding;
 use crate::tcp::tests::packet::RST;
 
-const ONCE: Decision =
+pub(super) const ONCE: Decision =
     Decision { action: Action::Allow, scope: Scope::Once, all_ports: false, parent: false };
-const SESSION: Decision = Decision { scope: Scope::Session, ..ONCE };
-const DENIED: Decision = Decision { action: Action::Deny, ..ONCE };
-const SECOND: Duration = Duration::from_secs(1);
-const REFUSED: Fate = Fate::Refused(3, 13);
+pub(super) const SESSION: Decision = Decision { scope: Scope::Session, ..ONCE };
+pub(super) const DENIED: Decision = Decision { action: Action::Deny, ..ONCE };
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const REFUSED: Fate = Fate::Refused(3, 13);
 
 /// A guest whose policy has these lines, and somebody who may decide.
-fn attended(text: &str) -> Ladder {
+pub(super) fn attended(text: &str) -> Ladder {
     let mut ladder = under(text);
     ladder.stack.set_approvers(1, ladder.now);
     ladder
 }
 
-fn questions(ladder: &Ladder) -> Vec<PendingQuestion> {
+pub(super) fn questions(ladder: &Ladder) -> Vec<PendingQuestion> {
     ladder.stack.questions(ladder.now)
 }
 
 /// The only open question.
-fn question(ladder: &Ladder) -> PendingQuestion {
+pub(super) fn question(ladder: &Ladder) -> PendingQuestion {
     let questions = questions(ladder);
     assert_eq!(questions.len(), 1, "{questions:?}");
     questions[0].clone()
@@ -43,7 +43,7 @@ fn try_decide(
     (decided, ladder.turn())
 }
 
-fn decide(ladder: &mut Ladder, decision: Decision) -> Vec<Heard> {
+pub(super) fn decide(ladder: &mut Ladder, decision: Decision) -> Vec<Heard> {
     let (decided, heard) = try_decide(ladder, decision);
     decided.unwrap();
     heard
@@ -55,12 +55,12 @@ fn settle(ladder: &mut Ladder, decision: Decision) {
     ladder.connects.clear();
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
 /// The placeholder that the guest gets for `name`.
-fn placeholder(ladder: &mut Ladder, name: &str) -> IpAddr {
+pub(super) fn placeholder(ladder: &mut Ladder, name: &str) -> IpAddr {
     let frame = datagram(address("10.0.2.100:4999"), "10.0.2.3:53", &query(name));
     let heard = ladder.frame(&frame);
     assert!(ladder.queries.is_empty(), "nothing goes upstream");
@@ -73,7 +73,7 @@ fn placeholder(ladder: &mut Ladder, name: &str) -> IpAddr {
 }
 
 /// Answers the own lookup of `name`: A with these addresses, AAAA without any.
-fn answer_lookup(ladder: &mut Ladder, name: &str, addresses: &[[u8; 4]]) -> Vec<Heard> {
+pub(super) fn answer_lookup(ladder: &mut Ladder, name: &str, addresses: &[[u8; 4]]) -> Vec<Heard> {
     let queries = core::mem::take(&mut ladder.queries);
     assert_eq!(queries.len(), 2, "A and AAAA");
     for (number, (id, message)) in queries.into_iter().enumerate() {
@@ -368,10 +368,10 @@ fn another_policy_lets_held_connections_go_on_or_ends_them() {
     assert_eq!(connect(&mut ladder, TO, 40_002), Fate::Host(address(TO)));
 }
 
-const API: &str = "api.example";
-const REACHED: [u8; 4] = [203, 0, 113, 7];
+pub(super) const API: &str = "api.example";
+pub(super) const REACHED: [u8; 4] = [203, 0, 113, 7];
 
-fn to(address: IpAddr, port: u16) -> String {
+pub(super) fn to(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
 }
 

@@ -1,7 +1,8 @@
 //! A guest under an egress policy: what reaches the host, and what the guest hears.
 //!
 //! This file judges by address. What the DNS ties to names is in `names`, first bytes are in
-//! `first_bytes`, members of a shared network in `members`, changes of the policy in `changes`, and
+//! `first_bytes`, members of a shared network in `members`, changes of the policy in `changes`,
+//! what people are asked in `ask`, where the addresses of asked names lead in `placeholders`, and
 //! what a listener hears in `told`.
 
 mod ask;
@@ -9,6 +10,7 @@ mod changes;
 mod first_bytes;
 mod members;
 mod names;
+mod placeholders;
 mod told;
 
 use super::*;
