@@ -213,7 +213,8 @@ impl Stack {
         now: Instant,
     ) {
         self.link.remove_member(member);
-        self.dns.remove_member(id);
+        self.dns.remove_member(id, now);
+        self.deliver_dns(now);
         self.forget_guest(released, now);
         self.forget_judge(id, now);
         self.forget_rates(id);

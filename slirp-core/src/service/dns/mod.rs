@@ -299,6 +299,20 @@ impl DnsService {
         }
     }
 
+    /// A member has gone: its names are not answered any more, and its queries are stopped.
+    pub(crate) fn remove_member(&mut self, id: MemberId, now: Instant) {
+        self.names.remove(id);
+        let its = self.in_flight.iter().filter(|(_, query)| query.holder == Some(id));
+        let its: Vec<_> = its.map(|(&query, _)| query).collect();
+        for query in its {
+            if let Some(done) = self.take(query) {
+                let lookup = done.is_judged.then_some(Lookup::Asked);
+                self.tell_answered(DnsQueryId(query), &done, None, lookup, now);
+                self.withdraw(DnsQueryId(query));
+            }
+        }
+    }
+
     /// Takes the host side's result for `query`: an answer as it came from upstream, or `None` when
     /// no resolver answered. `judge_of` finds the judge of the guest that asked, if a policy is in
     /// force for it: the answer's addresses are bound there before the guest has them. Returns the

@@ -196,9 +196,9 @@ impl DnsRelay {
         self.service.names.add(id, member);
     }
 
-    /// A member has gone, and its names with it.
-    pub(super) fn remove_member(&mut self, id: MemberId) {
-        self.service.names.remove(id);
+    /// A member has gone, and with it its names and what it has asked.
+    pub(super) fn remove_member(&mut self, id: MemberId, now: Instant) {
+        self.service.remove_member(id, now);
     }
 
     fn answer(&mut self, origin: QueryOrigin, answer: Vec<u8>) {

@@ -346,6 +346,7 @@ impl Stack {
         let judge = egress.guests.get_mut(&Some(member)).map(|guest| &mut guest.judge);
         let questions = judge.map_or(Vec::new(), Judge::take_questions);
         egress.forget(member);
+        egress.releases.forget_member(member);
         self.end_questions(Some(member), questions, &QuestionEnding::MemberLeft, now);
     }
 

@@ -13,6 +13,7 @@ use crate::egress::{Action, Cause, FlowVerdict, Found, Judge, Judged, Name, Veri
 use crate::event::{FlowId, HostAction, HostError};
 use crate::flow::Flow;
 use crate::journal::{Ends, Refusal};
+use crate::member::MemberId;
 use crate::policy::{Protocol, Target};
 use crate::service::dns::read_own;
 use crate::share::Holder;
@@ -49,6 +50,11 @@ impl Releases {
             lookup.waiting.remove(&flow);
         }
         self.tries.remove(&flow);
+    }
+
+    /// Forgets what was looked up for a member that has gone.
+    pub(super) fn forget_member(&mut self, member: MemberId) {
+        self.lookups.retain(|_, lookup| lookup.holder != Some(member));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Members of a shared network, each under a policy of its own.
 
 use super::*;
+use crate::egress::{Action, Decision, Scope};
 use crate::member::Member;
 use crate::switch::Released;
 
@@ -88,6 +89,45 @@ fn successor_at_an_address_is_judged_by_its_own_policy() {
     let from = address("10.0.2.100:5000");
     let sent = lend(&mut ladder, datagram(from, to, b"text"));
     assert_eq!(sent, Err(Fate::Refused(3, 13)));
+}
+
+#[test]
+fn nothing_is_left_of_a_member_that_leaves_while_it_looks_a_name_up() {
+    for lines in ["allow index.example", "ask index.example"] {
+        let mut ladder = network(None, [lines, ""]);
+        ladder.stack.set_approvers(1, ladder.now);
+        ladder.member = Some(id(100));
+        let frame = datagram(address("10.0.2.100:4999"), "10.0.2.3:53", &query("index.example"));
+        let heard = ladder.frame(&frame);
+        if let [heard] = &heard[..] {
+            // A placeholder, whose name is looked up for a connection.
+            let stands = IpAddr::from(*heard.packet.last_chunk::<4>().unwrap());
+            ladder.guest(&syn_to(&SocketAddr::new(stands, 443).to_string(), 40_000));
+            let asked = ladder.stack.questions(ladder.now);
+            let once = Decision {
+                action: Action::Allow,
+                scope: Scope::Once,
+                all_ports: false,
+                parent: false,
+            };
+            ladder.stack.decide(asked[0].id, &once, None, ladder.now).unwrap();
+            ladder.turn();
+        }
+        let asked = ladder.queries.clone();
+        assert!(!asked.is_empty(), "{lines}");
+        let released =
+            Released { macs: vec![member(100).mac], addresses: vec![[10, 0, 2, 100].into()] };
+        ladder.stack.handle_member_removed(id(100), &member(100), &released, ladder.now);
+        assert!(ladder.turn().is_empty());
+        assert!(ladder.queries.is_empty(), "the host side stops to ask");
+        for (query, mut answer) in asked {
+            answer[2] |= 0x80;
+            ladder.stack.handle_dns_answer(query, Some(answer), ladder.now);
+        }
+        assert!(ladder.turn().is_empty(), "nobody is answered");
+        let egress = ladder.stack.egress.as_ref().unwrap();
+        assert!(egress.stats_of(Some(id(100))).is_none(), "{lines}");
+    }
 }
 
 #[test]
