@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use slirp_core::egress::EgressPolicy;
+use slirp_core::egress::{Name, Subject};
 
 use super::shown::{clock, counted, foreign};
 
@@ -97,10 +97,8 @@ impl Question {
     /// What a decision for the parent covers: `.corp.example` of `db.corp.example`, but
     /// `.api.example` of `api.example`, since anybody can be below `example`.
     pub(super) fn parent(&self) -> Option<String> {
-        let (_, above) = self.subject.split_once('.').filter(|_| self.is_name)?;
-        let policy = EgressPolicy::parse(&format!("allow *.{above}"), "");
-        let is_own = policy.is_ok_and(|policy| policy.warnings().next().is_none());
-        Some(format!(".{}", if is_own { above } else { self.subject.as_str() }))
+        let name = Name::new(&self.subject).filter(|_| self.is_name)?;
+        Subject::Name(name).parent().map(|zone| format!(".{zone}"))
     }
 
     /// The keys, and what each means.
@@ -241,5 +239,16 @@ pub(super) mod tests {
         // Above a name of two labels is a whole top-level domain.
         assert_eq!(flat.parent().as_deref(), Some(".api.example"));
         assert!(deep.keys().contains("[p]arent .corp.example session"));
+        // As the engine takes it, below zones of registries and hosting.
+        for (name, parent) in [
+            ("www.mine.co.uk", ".mine.co.uk"),
+            ("mine.co.uk", ".mine.co.uk"),
+            ("mine.github.io", ".mine.github.io"),
+            ("localhost", ".localhost"),
+        ] {
+            let list = json!({ "questions": [row(1, name)] });
+            let parents: Vec<_> = Question::list(&list, now).iter().map(Question::parent).collect();
+            assert_eq!(parents, [Some(parent.to_owned())]);
+        }
     }
 }

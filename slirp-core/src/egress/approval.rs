@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::name::Name;
 use super::rule::{Action, EgressRule, Source};
+use super::warning::is_everybodys;
 use crate::member::MemberId;
 use crate::protocol::Protocol;
 
@@ -23,6 +24,16 @@ pub enum Subject {
     Name(Name),
     /// An address.
     Address(IpAddr),
+}
+
+impl Subject {
+    /// What a decision [for the parent](Decision::parent) covers, with everything below: the name
+    /// above this one, or this name itself if anybody can have a name there. `None` for an address.
+    pub fn parent(&self) -> Option<Name> {
+        let Self::Name(name) = self else { return None };
+        let above = name.as_str().split_once('.').and_then(|(_, above)| Name::new(above));
+        Some(above.filter(|above| !is_everybodys(above)).unwrap_or_else(|| name.clone()))
+    }
 }
 
 /// A question that waits for a decision.

@@ -21,7 +21,6 @@ use std::collections::VecDeque;
 use super::approval::{Decision, Scope, Subject};
 use super::name::Name;
 use super::rule::{Action, NamePattern};
-use super::warning::is_everybodys;
 use crate::protocol::Protocol;
 use crate::time::Instant;
 
@@ -53,9 +52,8 @@ impl Covered {
     /// `None` for the parent of an address.
     pub(super) fn new(subject: &Subject, parent: bool) -> Option<Self> {
         match subject {
-            Subject::Name(name) if parent => Some(Self::Names(NamePattern::Tree(zone_of(name)))),
+            _ if parent => subject.parent().map(|zone| Self::Names(NamePattern::Tree(zone))),
             Subject::Name(name) => Some(Self::Names(NamePattern::Exact(name.clone()))),
-            Subject::Address(_) if parent => None,
             Subject::Address(address) => Some(Self::Address(*address)),
         }
     }
@@ -77,12 +75,6 @@ impl Covered {
 fn is_below(name: &Name, zone: &Name) -> bool {
     let above = name.as_str().strip_suffix(zone.as_str());
     above.is_some_and(|above| above.ends_with('.'))
-}
-
-/// The name above `name`; `name` itself if anybody can have a name there.
-fn zone_of(name: &Name) -> Name {
-    let above = name.as_str().split_once('.').and_then(|(_, above)| Name::new(above));
-    above.filter(|above| !is_everybodys(above)).unwrap_or_else(|| name.clone())
 }
 
 /// One decision.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use slirp_core::egress::{Action, Destination as Attempt, EgressPolicy, Name, Verify};
+use slirp_core::egress::{Action, Destination as Attempt, EgressPolicy, Name, Subject, Verify};
 use slirp_core::policy::Protocol;
 
 use super::tally::{Destination, Place, Ports, Proto, Sum, Tally};
@@ -189,11 +189,12 @@ fn told(sum: Sum) -> String {
 
 /// Wildcards for names with many siblings, except those that the engine refuses or warns of.
 fn wildcards(sums: &BTreeMap<Destination, Ports>) -> String {
-    let mut families: BTreeMap<&str, (BTreeSet<&Name>, Ports)> = BTreeMap::new();
+    let mut families: BTreeMap<Name, (BTreeSet<&Name>, Ports)> = BTreeMap::new();
     for (destination, ports) in sums {
         let Place::Name(name) = &destination.place else { continue };
         let is_plain = destination.proto == Proto::Tcp && doubt(destination).is_none();
-        if let Some((_, parent)) = name.as_str().split_once('.').filter(|_| is_plain) {
+        let parent = Subject::Name(name.clone()).parent();
+        if let Some(parent) = parent.filter(|parent| parent != name && is_plain) {
             let (names, all) = families.entry(parent).or_default();
             names.insert(name);
             for (&port, sum) in ports {
