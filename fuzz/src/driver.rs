@@ -9,13 +9,16 @@ use std::collections::BTreeMap;
 
 use slirp_core::config::{Offload, StackConfig};
 use slirp_core::discard::DiscardReason;
+use slirp_core::egress::{Action, Decision, EgressPolicy};
 use slirp_core::event::{Datagram, DnsQueryId, FlowId, HostAction};
 use slirp_core::plan::Ipv6Plan;
-use slirp_core::stack::Stack;
+use slirp_core::policy::Protocol;
+use slirp_core::stack::{Established, Stack};
 use slirp_core::time::Instant;
 use slirp_core::{HostStream, Transfer};
 
 use crate::check::judge;
+use crate::egress::{Egress, QUESTIONS_CAP};
 use crate::guest::{Guest, content};
 
 /// Frames that one turn may emit: a full ring in segments of 28 bytes is 2,341, for each of the
@@ -33,6 +36,7 @@ pub(crate) const FLOWS_CAP: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) flow: FlowId,
+    remote: SocketAddr,
     pub(crate) is_connecting: bool,
     /// The guest's first sequence number after its SYN, if the content is known.
     pub(crate) origin: Option<u32>,
@@ -112,6 +116,7 @@ pub(crate) struct Driver {
     pub(crate) echoes: Vec<(FlowId, IpAddr, u16)>,
     pub(crate) guest: Guest,
     world: World,
+    egress: Egress,
 }
 
 impl Driver {
@@ -127,6 +132,7 @@ impl Driver {
             echoes: Vec::new(),
             guest: Guest::new(),
             world,
+            egress: Egress::default(),
         }
     }
 
@@ -139,11 +145,14 @@ impl Driver {
                 assert_ne!(envelope.hop_limit, 0);
                 assert_ne!(remote.port(), 0);
                 assert!(segment_len.is_none_or(|len| len != 0 && usize::from(len) < payload.len()));
+                assert!(self.egress.lets_out(Protocol::Udp, remote), "{remote} is not let out");
                 echoed = Some((flow, remote, payload.to_vec(), segment_len));
                 self.datagrams.push((flow, remote));
             }
             Some(Datagram::Echo { flow, remote, sequence, payload, envelope, .. }) => {
                 assert_ne!(envelope.hop_limit, 0);
+                let to = SocketAddr::new(remote, 0);
+                assert!(self.egress.lets_out(Protocol::Echo, to), "{remote} is not let out");
                 self.echoes.push((flow, remote, sequence));
                 if self.world == World::Echoing {
                     let payload = payload.to_vec();
@@ -176,6 +185,8 @@ impl Driver {
                 self.stack.handle_timeout(self.now);
             }
             self.take_actions(origin);
+            // What had to wait for its rate.
+            while self.stack.poll_datagram().is_some() {}
             self.take_frames(&mut frames);
             if let Some(flow) = self.stack.poll_ready(self.now) {
                 if let Some(host) = self.hosts.iter_mut().find(|host| host.flow == flow)
@@ -223,6 +234,31 @@ impl Driver {
         panic!("timers follow each other without end: {:?}", self.stack.poll_timeout());
     }
 
+    /// Puts the policy with this number into force. With `is_cut` the connections that it does not
+    /// allow end.
+    pub(crate) fn set_policy(&mut self, number: u8, is_cut: bool) {
+        let lines = self.egress.choose(number);
+        let policy = EgressPolicy::parse(lines, "script").expect("a constant");
+        let established = if is_cut { Established::Cut } else { Established::Keep };
+        self.stack.set_egress(None, policy, established, self.now);
+        self.turn(None);
+        if is_cut {
+            self.step(Duration::from_millis(1));
+            let may_go_on = |host: &Host| self.egress.lets_go_on(Protocol::Tcp, host.remote);
+            assert!(self.hosts.iter().all(may_go_on), "{lines:?} leaves {:?}", self.hosts);
+        }
+    }
+
+    /// Somebody decides about one of the open questions.
+    pub(crate) fn decide(&mut self, which: usize, decision: &Decision) {
+        let questions = self.stack.questions(self.now);
+        assert!(questions.len() <= QUESTIONS_CAP);
+        let Some(question) = questions.get(which % questions.len().max(1)) else { return };
+        self.egress.has_allowed |= decision.action == Action::Allow;
+        let _ = self.stack.decide(question.id, decision, None, self.now);
+        self.turn(None);
+    }
+
     /// Guest and remotes leave; no state of them may be left.
     pub(crate) fn finish(mut self) {
         self.turn(None);
@@ -258,7 +294,8 @@ impl Driver {
             match action {
                 HostAction::ConnectTcp { flow, remote, .. } => {
                     assert_ne!(remote.port(), 0);
-                    self.connect(flow, origin);
+                    assert!(self.egress.lets_out(Protocol::Tcp, remote), "{remote} is not let out");
+                    self.connect(flow, remote, origin);
                 }
                 HostAction::Close { flow, .. } => self.hosts.retain(|host| host.flow != flow),
                 HostAction::CancelDns { query, .. } => {
@@ -275,10 +312,11 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, flow: FlowId, origin: Option<u32>) {
+    fn connect(&mut self, flow: FlowId, remote: SocketAddr, origin: Option<u32>) {
         let is_echoing = self.world == World::Echoing;
         self.hosts.push(Host {
             flow,
+            remote,
             is_connecting: !is_echoing,
             origin,
             ready: if is_echoing { 5000 } else { 0 },

@@ -7,7 +7,9 @@
 
 use core::time::Duration;
 
+use slirp_core::egress::{Action, Decision, Scope};
 use slirp_core::event::{DatagramError, HostError};
+use slirp_core::{Rate, Rates};
 
 use crate::INPUT_CAP;
 use crate::driver::{Driver, World};
@@ -71,11 +73,20 @@ pub enum Op {
     Jump,
     /// The host's socket is reported ready for no reason.
     Wake,
+    /// The egress policy with the number `a` comes into force; with `which` odd, what it does not
+    /// allow is cut. `b` (modulo three) people may decide from then on.
+    Policy,
+    /// Somebody answers a question: bit 0 of `a` allows, bits 1..=2 are the scope, for `b` tenths
+    /// of a second if it is one for a time, bit 3 is all ports, bit 4 the parent.
+    Decide,
+    /// The rates become `b` times 800 bits a second: bit 0 of `a` to the guest, bit 1 from it, the
+    /// others (not zero) a burst in hundreds of bytes.
+    Rates,
 }
 
 impl Op {
     /// All moves, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Open,
         Self::Send,
         Self::SendAt,
@@ -100,6 +111,9 @@ impl Op {
         Self::Step,
         Self::Jump,
         Self::Wake,
+        Self::Policy,
+        Self::Decide,
+        Self::Rates,
     ];
 
     /// The bytes of this move in an input.
@@ -175,6 +189,19 @@ impl Play {
             Op::Fragment => self.fragment(which, a, b),
             Op::Step => self.driver.step(Duration::from_micros(u64::from(b) * 100)),
             Op::Jump => self.driver.jump(Duration::from_millis(u64::from(b) * 100)),
+            Op::Policy => {
+                self.driver.stack.set_approvers(usize::from(b % 3), self.driver.now);
+                self.driver.set_policy(a, which % 2 == 1);
+            }
+            Op::Decide => self.driver.decide(which, &decision(a, b)),
+            Op::Rates => {
+                let burst = Some(u64::from(a >> 2) * 100).filter(|&burst| burst != 0);
+                let rate = Rate { bits_per_second: u64::from(b) * 800, burst };
+                let limit = |bit| (a & bit != 0).then_some(rate);
+                let rates = Rates::new(limit(1), limit(2));
+                self.driver.stack.set_rates(None, rates, self.driver.now);
+                self.driver.turn(None);
+            }
         }
     }
 
@@ -375,6 +402,19 @@ impl Play {
         let payload = whole.get(at..end).unwrap_or(&[]);
         let packet = ipv4(c.guest.ip(), c.remote.ip(), UDP, 7, field, payload);
         self.frame(&packet);
+    }
+}
+
+fn decision(a: u8, b: u16) -> Decision {
+    Decision {
+        action: if a & 1 == 0 { Action::Deny } else { Action::Allow },
+        scope: match a >> 1 & 3 {
+            0 | 1 => Scope::Once,
+            2 => Scope::For(Duration::from_millis(u64::from(b) * 100)),
+            _ => Scope::Session,
+        },
+        all_ports: a & 8 != 0,
+        parent: a & 16 != 0,
     }
 }
 

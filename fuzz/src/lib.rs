@@ -10,6 +10,8 @@
 //! * every frame to the guest parses, fits the MTU or tells how to segment it, and has the
 //!   checksums that its virtio-net header promises;
 //! * the flow table keeps its cap, and is empty once guest and remotes are gone;
+//! * nothing leaves that the egress policy in force does not let out, and nothing goes on that it
+//!   has cut ([`flow_script`]);
 //! * bytes arrive as sent and in order, in both directions, and so do their ends ([`flow_script`]);
 //! * an answer of a resolver binds to a name what a second, naive reader finds ([`dns_answer`]).
 //! * a policy that is written and read again is the same, and errors point into its text
@@ -24,6 +26,7 @@ mod check;
 mod control_line;
 mod dns_answer;
 mod driver;
+mod egress;
 mod first_bytes;
 mod flow_script;
 mod frame;

@@ -454,6 +454,90 @@ fn scripts() -> Vec<Seed> {
         ),
     ));
     seeds.push((
+        "policy_cuts",
+        FULL,
+        opened(
+            1,
+            7,
+            &[
+                (Send, 1, 0, 100),
+                (Policy, 0, 2, 0),
+                (Send, 1, 0, 100),
+                (Udp, 1, 1, 100),
+                (Policy, 1, 5, 0),
+                (Open, 1, 7, 9),
+                (Open, 2, 7, 9),
+                (Policy, 1, 0, 0),
+                (Open, 0, 7, 9),
+            ],
+        ),
+    ));
+    for (name, decide) in [("asked_and_allowed", 1 | 6), ("asked_and_denied", 0)] {
+        seeds.push((
+            name,
+            FULL,
+            script(&[
+                (Policy, 0, 3, 1),
+                (Open, 1, 7, 7),
+                (Open, 2, 7, 7),
+                (Udp, 1, 1, 100),
+                (Echo, 1, 0, 0),
+                (Decide, 0, decide, 0),
+                (Decide, 0, decide | 8, 0),
+                (Decide, 0, decide, 0),
+                (Connected, 0, 0, 0),
+                (Connected, 0, 0, 0),
+                (Acknowledge, 1, 0, 0xffff),
+                (Send, 1, 0, 100),
+                (Udp, 1, 1, 100),
+                (HostUdp, 0, 0, 100),
+                (Policy, 1, 4, 1),
+                (HostUdp, 0, 0, 100),
+                (Open, 1, 7, 7),
+                (Jump, 0, 0, 100),
+                (Policy, 1, 1, 0),
+            ]),
+        ));
+    }
+    seeds.push((
+        "asked_without_anybody",
+        FULL,
+        script(&[
+            (Policy, 0, 3, 1),
+            (Open, 1, 7, 7),
+            (Policy, 0, 4, 0),
+            (Step, 0, 0, 0xffff),
+            (Open, 1, 7, 7),
+            (Udp, 1, 1, 100),
+        ]),
+    ));
+    for (name, rate) in [("limited", 100), ("limited_to_almost_nothing", 0)] {
+        seeds.push((
+            name,
+            FULL,
+            opened(
+                0,
+                7,
+                &[
+                    (Rates, 0, 3 | 4 << 2, rate),
+                    (Send, 0, 0, 30_000),
+                    (HostBytes, 0, 0, 30_000),
+                    (Udp, 1, 1, 1000),
+                    (Udp, 1, 1, 1000),
+                    (Udp, 1, 2, 1000),
+                    (HostUdp, 0, 0, 30_000),
+                    (Step, 0, 0, 3000),
+                    (Acknowledge, 0, 0, 0xffff),
+                    (Policy, 1, 2, 0),
+                    (Step, 0, 0, 3000),
+                    (Rates, 0, 1, 50),
+                    (Rates, 0, 0, 0),
+                    (HostEnd, 0, 0, 0),
+                ],
+            ),
+        ));
+    }
+    seeds.push((
         "udp",
         FULL,
         script(&[
