@@ -117,7 +117,7 @@ impl Stack {
             segment_len,
             traffic_class,
         };
-        if self.shaping.is_some() && !self.admits_udp(id, udp, now) {
+        if self.shaping.is_some() && !self.admits_udp(id, remote, udp, now) {
             return;
         }
         let sent = self.outbox.push_udp(udp);
@@ -243,7 +243,8 @@ impl Stack {
         let hop_limit = hop_limit.unwrap_or(ECHO_REPLY_HOP_LIMIT);
         let mut packet = Vec::new();
         let emitted = emit_echo_reply(&mut packet, remote, to, ident, sequence, payload, hop_limit);
-        if self.shaping.is_some() && emitted.is_ok() && !self.admits_reply(id, &packet, now) {
+        if self.shaping.is_some() && emitted.is_ok() && !self.admits_reply(id, remote, &packet, now)
+        {
             return;
         }
         let outcome = emitted.and_then(|()| self.outbox.push_packet(&packet, guest.mac));

@@ -209,13 +209,27 @@ impl Stack {
             segment_len,
             traffic_class,
         };
-        if self.shaping.is_some() && !self.admits_udp(id, udp, now) {
+        if self.shaping.is_some() && !self.admits_udp(id, origin.client, udp, now) {
             return Ok(());
         }
-        if side.mac != MacAddr::default() {
+        self.deliver(id, udp, now)
+    }
+
+    /// Sends datagrams of a flow to its guest, or holds them until the guest has told its place.
+    pub(super) fn deliver(
+        &mut self,
+        id: FlowId,
+        mut udp: UdpToGuest<'_>,
+        now: Instant,
+    ) -> Result<(), DiscardReason> {
+        let guest = udp.to.ip();
+        if udp.mac == MacAddr::default() {
+            udp.mac = self.link.mac_of(guest).unwrap_or_default();
+        }
+        if udp.mac != MacAddr::default() {
             return self.outbox.push_udp(udp);
         }
-        let holder = self.admission.holder(guest.ip());
+        let holder = self.admission.holder(guest);
         let held = self.link.hold(id, holder, udp, &mut self.outbox, &mut self.stats.discards, now);
         self.schedule_link();
         held

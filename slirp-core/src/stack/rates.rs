@@ -4,6 +4,7 @@
 //! datagrams that wait there. Without a limit there is no [`Shaping`], and each packet costs one
 //! comparison more.
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
 use super::Stack;
@@ -11,9 +12,8 @@ use super::from_guest::LentKind;
 use super::outbox::UdpToGuest;
 use crate::discard::DiscardReason;
 use crate::event::{Datagram, Envelope, FlowId};
-use crate::flow::{Allowance, Wants};
+use crate::flow::{Allowance, Flow, Wants};
 use crate::journal::Event;
-use crate::mac::MacAddr;
 use crate::member::MemberId;
 use crate::rates::{RateDirection, Rates};
 use crate::shaper::{Next, Shaper, datagrams_len};
@@ -26,6 +26,8 @@ use crate::traffic::Traffic;
 #[derive(Debug)]
 pub(super) struct Held {
     flow: FlowId,
+    /// On the host's side: whom it goes to, or comes from.
+    remote: SocketAddr,
     kind: HeldKind,
 }
 
@@ -34,7 +36,7 @@ enum HeldKind {
     /// For the host.
     Datagram { kind: LentKind, payload: Vec<u8>, envelope: Envelope },
     /// For the guest.
-    Udp { from: core::net::SocketAddr, payload: Vec<u8>, traffic_class: u8 },
+    Udp { from: SocketAddr, payload: Vec<u8>, traffic_class: u8 },
     /// An echo reply for the guest, as an IP packet.
     Reply(Vec<u8>),
 }
@@ -77,7 +79,7 @@ impl Stack {
             self.wake_flow(flow);
         }
         for (_, held) in freed.held {
-            self.release(held);
+            self.release(held, now);
         }
         // A higher rate has tokens sooner.
         let lanes = self.shaping.as_ref().map(|shaping| shaping.shaper.lanes());
@@ -92,25 +94,27 @@ impl Stack {
     }
 
     /// The next datagram of a guest that had to wait for its rate, to be sent as one that
-    /// [`handle_frame`](Self::handle_frame) lends.
-    pub fn poll_datagram(&mut self) -> Option<Datagram<'_>> {
-        let shaping = self.shaping.as_deref_mut()?;
-        shaping.lent = None;
-        while let Some(held) = shaping.departing.pop_front() {
+    /// [`handle_frame`](Self::handle_frame) lends. The egress policy that is in force now has let
+    /// it through.
+    pub fn poll_datagram(&mut self, now: Instant) -> Option<Datagram<'_>> {
+        self.shaping.as_deref_mut()?.lent = None;
+        while let Some(held) = self.shaping.as_deref_mut()?.departing.pop_front() {
             // Without its flow it would open a socket that nobody closes.
-            if self.flows.entry(held.flow).is_some() {
-                shaping.lent = Some(held);
+            if self.flows.entry(held.flow).is_none() {
+                self.stats.rate_dropped_from_guest += 1;
+                self.note_discard(DiscardReason::RateExceeded);
+            } else if self.is_still_allowed(&held, now) {
+                self.shaping.as_deref_mut()?.lent = Some(held);
                 break;
             }
-            self.stats.rate_dropped_from_guest += 1;
-            self.stats.discards.count(DiscardReason::RateExceeded);
         }
+        let shaping = self.shaping.as_deref_mut()?;
         if shaping.lent.is_none() && shaping.is_ending {
             self.shaping = None;
             return None;
         }
         match self.shaping.as_ref()?.lent.as_ref()? {
-            Held { flow, kind: HeldKind::Datagram { kind, payload, envelope } } => {
+            Held { flow, kind: HeldKind::Datagram { kind, payload, envelope }, .. } => {
                 Some(kind.lend(*flow, payload, *envelope))
             }
             Held { kind: HeldKind::Udp { .. } | HeldKind::Reply(_), .. } => None,
@@ -179,35 +183,54 @@ impl Stack {
         envelope: Envelope,
         now: Instant,
     ) -> bool {
-        let (each, single) = match kind {
+        let (remote, each, single) = match kind {
             LentKind::Udp { guest, remote, segment_len } => {
-                (segment_len, LentKind::Udp { guest, remote, segment_len: None })
+                (remote, segment_len, LentKind::Udp { guest, remote, segment_len: None })
             }
             LentKind::InboundUdp { origin, segment_len } => {
-                (segment_len, LentKind::InboundUdp { origin, segment_len: None })
+                (origin.client, segment_len, LentKind::InboundUdp { origin, segment_len: None })
             }
-            LentKind::Echo { .. } => (None, kind),
+            LentKind::Echo { remote, .. } => (SocketAddr::new(remote, 0), None, kind),
         };
-        self.admits(id, RateDirection::FromGuest, payload, each, now, |payload| {
-            HeldKind::Datagram { kind: single, payload: payload.to_vec(), envelope }
+        self.admits(id, RateDirection::FromGuest, payload, each, now, |payload| Held {
+            flow: id,
+            remote,
+            kind: HeldKind::Datagram { kind: single, payload: payload.to_vec(), envelope },
         })
     }
 
-    /// Whether datagrams for the guest may be sent at once. If not, they are held.
-    pub(super) fn admits_udp(&mut self, id: FlowId, udp: UdpToGuest<'_>, now: Instant) -> bool {
+    /// Whether datagrams of `remote` for the guest may be sent at once. If not, they are held.
+    pub(super) fn admits_udp(
+        &mut self,
+        id: FlowId,
+        remote: SocketAddr,
+        udp: UdpToGuest<'_>,
+        now: Instant,
+    ) -> bool {
         let UdpToGuest { from, payload, segment_len, traffic_class, .. } = udp;
-        self.admits(id, RateDirection::ToGuest, payload, segment_len, now, |payload| {
-            HeldKind::Udp { from, payload: payload.to_vec(), traffic_class }
+        self.admits(id, RateDirection::ToGuest, payload, segment_len, now, |payload| Held {
+            flow: id,
+            remote,
+            kind: HeldKind::Udp { from, payload: payload.to_vec(), traffic_class },
         })
     }
 
-    /// Whether an echo reply for the guest, an IP packet, may be sent at once. If not, it is held.
-    pub(super) fn admits_reply(&mut self, id: FlowId, packet: &[u8], now: Instant) -> bool {
+    /// Whether an echo reply of `remote` for the guest, an IP packet, may be sent at once. If not,
+    /// it is held.
+    pub(super) fn admits_reply(
+        &mut self,
+        id: FlowId,
+        remote: IpAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> bool {
         // ICMP's header is as long as UDP's.
         let headers = datagrams_len(0, None, packet.first().is_some_and(|first| first >> 4 == 4));
         let payload = &packet[usize::try_from(headers).unwrap_or(0).min(packet.len())..];
-        self.admits(id, RateDirection::ToGuest, payload, None, now, |_| {
-            HeldKind::Reply(packet.to_vec())
+        self.admits(id, RateDirection::ToGuest, payload, None, now, |_| Held {
+            flow: id,
+            remote: SocketAddr::new(remote, 0),
+            kind: HeldKind::Reply(packet.to_vec()),
         })
     }
 
@@ -218,26 +241,51 @@ impl Stack {
         payload: &[u8],
         each: Option<u16>,
         now: Instant,
-        held: impl Fn(&[u8]) -> HeldKind,
+        held: impl Fn(&[u8]) -> Held,
     ) -> bool {
-        let (Some(shaping), Some(entry)) = (&mut self.shaping, self.flows.entry(id)) else {
+        let (Some(shaping), Some(entry)) = (self.shaping.as_deref_mut(), self.flows.entry(id))
+        else {
             return true;
         };
         let (holder, is_ipv4) = (entry.meta.permit.holder, entry.meta.key.guest.is_ipv4());
-        let Some(lane) = shaping.shaper.lane(holder, direction, now) else { return true };
+        let mut lane = shaping.shaper.lane(holder, direction, now);
         let len = datagrams_len(payload.len(), each, is_ipv4);
         let each = each.map_or(payload.len(), usize::from).max(1);
-        if lane.admits(id, len, payload.len() <= each, now) {
+        let is_one = payload.len() <= each;
+        // What departs was sent before.
+        let is_next = direction == RateDirection::ToGuest
+            || !shaping.departing.iter().any(|held| held.flow == id);
+        if is_next && lane.as_mut().is_none_or(|lane| lane.admits(id, len, is_one, now)) {
             return true;
         }
         // An empty datagram is one as well.
         for start in (0..payload.len().max(1)).step_by(each) {
             let payload = &payload[start..payload.len().min(start + each)];
-            let len = datagrams_len(payload.len(), None, is_ipv4);
-            lane.hold(id, len, Held { flow: id, kind: held(payload) }, now);
+            match &mut lane {
+                Some(lane) => {
+                    let len = datagrams_len(payload.len(), None, is_ipv4);
+                    lane.hold(id, len, held(payload), now);
+                }
+                None => shaping.departing.push_back(held(payload)),
+            }
         }
         self.serve(holder, direction, now);
         false
+    }
+
+    /// Whether the egress policy lets go on what had to wait; otherwise it is counted. A
+    /// conversation that a remote has begun ends itself when it may not go on.
+    fn is_still_allowed(&mut self, held: &Held, now: Instant) -> bool {
+        let is_judged = self.egress.is_some()
+            && self.flows.entry(held.flow).is_some_and(|entry| match entry.flow {
+                Flow::Udp(_) | Flow::Echo(_) => true,
+                Flow::Tcp(_) | Flow::InboundUdp(_) => false,
+            });
+        let is_allowed = !is_judged || self.may_answer(held.flow, held.remote, now);
+        if !is_allowed {
+            self.note_discard(DiscardReason::EgressDenied);
+        }
+        is_allowed
     }
 
     /// A flow of `holder` has ended.
@@ -302,7 +350,7 @@ impl Stack {
             }
             match next {
                 Some(Next::Wake(flow)) => self.wake_flow(flow),
-                Some(Next::Send(held)) => self.release(held),
+                Some(Next::Send(held)) => self.release(held, now),
                 Some(Next::Bound) => {
                     self.events.tell(|| Event::RateLimited { member: holder, direction });
                 }
@@ -315,30 +363,32 @@ impl Stack {
     }
 
     /// Sends a datagram whose time has come.
-    fn release(&mut self, held: Held) {
+    fn release(&mut self, held: Held, now: Instant) {
         let Some(entry) = self.flows.entry(held.flow) else { return };
         let guest = entry.flow.guest();
-        let sent = match held.kind {
+        match held.kind {
             HeldKind::Datagram { .. } => {
                 if let Some(shaping) = &mut self.shaping {
                     shaping.departing.push_back(held);
                 }
-                return;
             }
-            // Whom a remote addresses may not have told its place meanwhile.
-            HeldKind::Udp { .. } | HeldKind::Reply(_) if guest.mac == MacAddr::default() => {
-                Err(DiscardReason::GuestNotFound)
+            HeldKind::Udp { .. } | HeldKind::Reply(_) if !self.is_still_allowed(&held, now) => {}
+            HeldKind::Udp { from, payload, traffic_class } => {
+                let udp = UdpToGuest {
+                    from,
+                    to: guest.address,
+                    mac: guest.mac,
+                    payload: &payload,
+                    segment_len: None,
+                    traffic_class,
+                };
+                let sent = self.deliver(held.flow, udp, now);
+                self.note(sent);
             }
-            HeldKind::Udp { from, payload, traffic_class } => self.outbox.push_udp(UdpToGuest {
-                from,
-                to: guest.address,
-                mac: guest.mac,
-                payload: &payload,
-                segment_len: None,
-                traffic_class,
-            }),
-            HeldKind::Reply(packet) => self.outbox.push_packet(&packet, guest.mac),
-        };
-        self.note(sent);
+            HeldKind::Reply(packet) => {
+                let sent = self.outbox.push_packet(&packet, guest.mac);
+                self.note(sent);
+            }
+        }
     }
 }

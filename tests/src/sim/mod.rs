@@ -216,7 +216,7 @@ impl Sim {
             while let Some(action) = self.stack.poll_action() {
                 self.world.handle_action(action, now);
             }
-            while let Some(datagram) = self.stack.poll_datagram() {
+            while let Some(datagram) = self.stack.poll_datagram(now) {
                 self.world.handle_datagram(&datagram, now);
             }
             let Some(flow) = self.stack.poll_ready(now) else {

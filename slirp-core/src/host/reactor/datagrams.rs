@@ -60,8 +60,8 @@ impl Reactor {
     }
 
     /// Sends the datagrams of the guest that have waited for their part of a limited rate.
-    pub(super) fn send_released(&mut self) {
-        while let Some(datagram) = self.stack.poll_datagram() {
+    pub(super) fn send_released(&mut self, now: Instant) {
+        while let Some(datagram) = self.stack.poll_datagram(now) {
             let sent = send(&mut self.sockets, &mut self.forwards, datagram);
             self.note_sent(sent);
         }

@@ -355,7 +355,7 @@ impl Reactor {
     fn turn(&mut self, now: Instant) -> Result<(), RunError> {
         loop {
             self.perform_all(now);
-            self.send_released();
+            self.send_released(now);
             if self.link.is_full() {
                 return Ok(());
             }

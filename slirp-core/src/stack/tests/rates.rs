@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::config::Policy;
+use crate::egress::EgressPolicy;
 use crate::event::Datagram;
 use crate::journal::{Detail, Event};
 use crate::rates::{Rate, RateDirection, Rates};
+use crate::stack::Established;
 use crate::tcp::tests::packet::{FIN, RST};
 use crate::wire::icmp::emit_echo_quote;
 use crate::wire::udp::emit_datagram;
@@ -80,7 +82,7 @@ fn released(ladder: &mut Ladder, time: Duration) -> Vec<u8> {
     let mut released = Vec::new();
     let until = ladder.now + time;
     loop {
-        while let Some(datagram) = ladder.stack.poll_datagram() {
+        while let Some(datagram) = ladder.stack.poll_datagram(ladder.now) {
             let (Datagram::Udp { payload, .. } | Datagram::Echo { payload, .. }) = datagram else {
                 panic!("{datagram:?}");
             };
@@ -110,7 +112,7 @@ fn nothing_is_shaped_without_a_limit() {
     ladder.stack.set_rates(None, up(SLOW), ladder.now);
     assert_eq!(ladder.stack.rates(Some(MemberId(7))), up(SLOW));
     ladder.stack.set_rates(None, Rates::default(), ladder.now);
-    assert!(ladder.stack.poll_datagram().is_none() && ladder.stack.shaping.is_none());
+    assert!(ladder.stack.poll_datagram(ladder.now).is_none() && ladder.stack.shaping.is_none());
 }
 
 #[test]
@@ -224,8 +226,90 @@ fn datagrams_of_a_flow_that_has_ended_do_not_leave() {
     ladder.stack.set_rates(None, Rates::default(), ladder.now);
     assert!(ladder.stack.has_work());
     ladder.stack.close_flow(id, Ending::Idle, ladder.now);
-    assert!(ladder.stack.poll_datagram().is_none());
+    assert!(ladder.stack.poll_datagram(ladder.now).is_none());
     assert_eq!(ladder.discards(DiscardReason::RateExceeded), 2);
+}
+
+#[test]
+fn newer_datagram_does_not_overtake_one_that_departs() {
+    for is_lifted in [false, true] {
+        let mut ladder = limited(up(SLOW));
+        for number in 1..=4 {
+            assert_eq!(send(&mut ladder, 5000, &[number; 1472]), number <= 2);
+        }
+        // Both may leave, and nobody has taken them yet.
+        if is_lifted {
+            ladder.stack.set_rates(None, Rates::default(), ladder.now);
+        } else {
+            ladder.pass(Duration::from_millis(49));
+        }
+        assert!(!send(&mut ladder, 5000, &[5; 20]), "it waits behind them");
+        assert!(send(&mut ladder, 5001, &[6; 20]), "another flow need not");
+        assert_eq!(released(&mut ladder, Duration::ZERO), [3, 4, 5]);
+        assert!(send(&mut ladder, 5000, &[7; 20]));
+    }
+}
+
+#[test]
+fn held_datagram_is_judged_by_the_policy_of_the_time_when_it_leaves() {
+    let (kept, cut) = ("allow 192.0.2.0/24", "allow 192.0.2.2");
+    for (lines, is_late, expected) in [
+        (kept, false, vec![3, 4]),
+        (kept, true, vec![3, 4]),
+        (cut, false, vec![]),
+        (cut, true, vec![]),
+    ] {
+        let policy = |lines| EgressPolicy::parse(lines, "test").unwrap();
+        let egress = Some(policy("allow 192.0.2.1"));
+        let mut ladder = Ladder::with(StackConfig { rates: up(SLOW), egress, ..config() });
+        for number in 1..=4 {
+            send(&mut ladder, 5000, &[number; 1472]);
+        }
+        if is_late {
+            ladder.pass(Duration::from_millis(49));
+        }
+        ladder.stack.set_egress(None, policy(lines), Established::Cut, ladder.now);
+        let denied = 2 - expected.len() as u64;
+        assert_eq!(released(&mut ladder, Duration::from_millis(49)), expected, "{lines}");
+        assert_eq!(ladder.discards(DiscardReason::EgressDenied), denied);
+    }
+}
+
+#[test]
+fn held_answer_of_a_remote_that_is_denied_now_does_not_arrive() {
+    let policy = |lines| EgressPolicy::parse(lines, "test").unwrap();
+    let egress = Some(policy("allow 192.0.2.1"));
+    let mut ladder = Ladder::with(StackConfig { rates: down(SLOW), egress, ..config() });
+    assert!(send(&mut ladder, 5000, b"question"));
+    let id = ladder.stack.flows.iter().next().unwrap().meta.id;
+    let remote = "192.0.2.1:9".parse().unwrap();
+    for number in 1..=4 {
+        ladder.stack.handle_udp_from_host(id, remote, &[number; 1472], None, 0, ladder.now);
+    }
+    assert_eq!(ladder.turn().len(), 2, "the burst");
+    assert_eq!(ladder.pass(Duration::from_millis(15)).len(), 1);
+    ladder.stack.set_egress(None, policy(""), Established::Cut, ladder.now);
+    assert!(ladder.pass(Duration::from_millis(100)).is_empty());
+    assert_eq!(ladder.discards(DiscardReason::EgressDenied), 1);
+}
+
+#[test]
+fn published_datagram_that_waited_waits_for_the_guests_place_too() {
+    let mut ladder = limited(down(SLOW));
+    let (client, guest) = ("192.0.2.7:7".parse().unwrap(), "10.0.2.100:9".parse().unwrap());
+    for number in 1..=3 {
+        let origin = came_through(1, client);
+        ladder.stack.handle_inbound_udp(origin, guest, &[number; 1472], None, 0, ladder.now);
+    }
+    assert!(ladder.turn().iter().all(|asked| asked.packet[..2] == [0, 1]), "ARP requests");
+    assert!(ladder.pass(Duration::from_millis(20)).is_empty());
+    // Where the guest is: an answer to them.
+    let gateway = [0x52, 0x55, 10, 0, 2, 2];
+    let head: &[u8] = &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2];
+    let told = [&gateway[..], &MAC.0, head, &MAC.0, &[10, 0, 2, 100], &gateway, &[10, 0, 2, 2]];
+    let heard = ladder.frame(&told.concat());
+    assert_eq!(heard.iter().map(|it| it.packet[28]).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(ladder.discards(DiscardReason::GuestNotFound), 0);
 }
 
 #[test]
