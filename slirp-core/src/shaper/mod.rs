@@ -116,10 +116,9 @@ impl<T> Shaper<T> {
         Self { rates, guests: BTreeMap::new(), ticked_at: None }
     }
 
-    /// Whether nobody is limited.
-    pub(crate) fn is_unlimited(&self) -> bool {
-        let is_free = |guest: &Guest<T>| guest.own.is_none_or(|own| own.is_unlimited());
-        self.rates.is_unlimited() && self.guests.values().all(is_free)
+    /// Whether nobody is limited, and no member is free of limits that might come for all.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.rates.is_unlimited() && self.guests.values().all(|guest| guest.own.is_none())
     }
 
     /// The limits of `holder`.

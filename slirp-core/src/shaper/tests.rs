@@ -377,7 +377,7 @@ fn limits_come_change_and_go() {
     let (a, b) = (Some(MemberId(1)), Some(MemberId(2)));
     let at = Instant::from_micros(5);
     let mut shaper: Shaper<Letter> = Shaper::new(Rates::default());
-    assert!(shaper.is_unlimited() && shaper.lane(a, TO, at).is_none());
+    assert!(shaper.is_idle() && shaper.lane(a, TO, at).is_none());
     let all = Rates::new(Some(rate(1_000_000)), None);
     shaper.set(None, all, at);
     assert!(shaper.lane(a, TO, at).is_some() && shaper.lane(b, TO, at).is_some());
@@ -393,7 +393,7 @@ fn limits_come_change_and_go() {
     assert_eq!((shaper.rates(a), shaper.rates(b), shaper.rates(None)), (own, all, all));
     // All others are free again.
     shaper.set(None, Rates::default(), at);
-    assert!(shaper.lane(b, TO, at).is_none() && !shaper.is_unlimited());
+    assert!(shaper.lane(b, TO, at).is_none() && !shaper.is_idle());
     shaper.forget_member(MemberId(1));
-    assert!(shaper.is_unlimited());
+    assert!(shaper.is_idle());
 }

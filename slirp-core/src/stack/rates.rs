@@ -48,7 +48,7 @@ pub(super) struct Shaping {
     departing: VecDeque<Held>,
     /// The one that is lent.
     lent: Option<Held>,
-    /// Whether all limits have ended: what is departing is the last.
+    /// Whether there are no limits or settings any more: what is departing is the last.
     is_ending: bool,
 }
 
@@ -74,7 +74,7 @@ impl Stack {
     pub fn set_rates(&mut self, member: Option<MemberId>, rates: Rates, now: Instant) {
         let shaping = self.shaping.get_or_insert_with(|| Box::new(Shaping::of(Rates::default())));
         let freed = shaping.shaper.set(member, rates, now);
-        shaping.is_ending = shaping.shaper.is_unlimited();
+        shaping.is_ending = shaping.shaper.is_idle();
         for flow in freed.flows {
             self.wake_flow(flow);
         }
@@ -304,7 +304,7 @@ impl Stack {
     pub(super) fn forget_rates(&mut self, member: MemberId) {
         if let Some(shaping) = &mut self.shaping {
             shaping.shaper.forget_member(member);
-            shaping.is_ending = shaping.shaper.is_unlimited();
+            shaping.is_ending = shaping.shaper.is_idle();
         }
     }
 

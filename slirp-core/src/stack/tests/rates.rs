@@ -412,6 +412,20 @@ fn each_member_has_a_bucket_of_its_own() {
 }
 
 #[test]
+fn member_without_limits_stays_so_when_there_are_limits_again() {
+    let mut ladder = Ladder::with(StackConfig { rates: up(SLOW), is_shared: true, ..config() });
+    ladder.stack.set_rates(Some(MemberId(1)), Rates::default(), ladder.now);
+    ladder.stack.set_rates(None, Rates::default(), ladder.now);
+    assert!(ladder.stack.poll_datagram(ladder.now).is_none());
+    ladder.stack.set_rates(None, up(SLOW), ladder.now);
+    assert_eq!(ladder.stack.rates(Some(MemberId(1))), Rates::default());
+    assert_eq!(ladder.stack.rates(Some(MemberId(2))), up(SLOW));
+    ladder.stack.set_rates(None, Rates::default(), ladder.now);
+    ladder.stack.forget_rates(MemberId(1));
+    assert!(ladder.stack.poll_datagram(ladder.now).is_none() && ladder.stack.shaping.is_none());
+}
+
+#[test]
 fn timer_rests_while_nobody_waits() {
     let mut ladder = limited(Rates::new(Some(SLOW), Some(SLOW)));
     let mut talk = Talk::open(&mut ladder);
