@@ -150,6 +150,7 @@ impl Awake {
         turn.moved += bytes;
         if bytes > 0 {
             turn.first_speaker.observe(false);
+            self.ends.on_given(turn.now);
         }
         self.growth.on_given(bytes);
         match outcome {

@@ -30,7 +30,8 @@ enum End {
 pub(super) struct Ends {
     is_guest_relayed: bool,
     host: End,
-    /// Since when the host is known to be broken. What it had said goes to the guest, then a reset.
+    /// Since when the host is known to be broken, or when it gave the guest something last after
+    /// that. What it had said goes to the guest, then a reset.
     failed_at: Option<Instant>,
     /// Why we have reset the connection, if we have.
     aborted: Option<Ending>,
@@ -93,6 +94,13 @@ impl Ends {
 
     pub(super) fn on_host_failed(&mut self, now: Instant) {
         self.failed_at.get_or_insert(now);
+    }
+
+    /// The guest has been given bytes of the host: if that is broken, more may be left of it.
+    pub(super) const fn on_given(&mut self, now: Instant) {
+        if let Some(failed_at) = &mut self.failed_at {
+            *failed_at = now;
+        }
     }
 
     /// Whether the host can still say something new: it is neither ended nor broken.

@@ -426,6 +426,28 @@ fn member_without_limits_stays_so_when_there_are_limits_again() {
 }
 
 #[test]
+fn broken_host_is_heard_out_at_the_rate_however_long_that_takes() {
+    // 1,500 bytes in 3 s.
+    let rate = Rate { bits_per_second: 4_000, burst: Some(3000) };
+    let mut ladder = limited(down(rate));
+    let mut talk = Talk::open(&mut ladder);
+    let data = bytes(60 * MSS);
+    let mut heard = ladder.host(talk.flow, |host| {
+        host.to_guest.extend(&data);
+        host.is_broken = true;
+    });
+    talk.say(&mut ladder, ACK, b"is it still there?");
+    let mut taken = talk.take(&heard);
+    while ladder.closes.is_empty() {
+        talk.acknowledge(&mut ladder);
+        heard = ladder.pass(Duration::from_secs(1));
+        taken.append(&mut talk.take(&heard));
+    }
+    assert!(taken == data, "{} of {}", taken.len(), data.len());
+    assert!(heard.last().unwrap().tcp.as_ref().unwrap().has(RST));
+}
+
+#[test]
 fn timer_rests_while_nobody_waits() {
     let mut ladder = limited(Rates::new(Some(SLOW), Some(SLOW)));
     let mut talk = Talk::open(&mut ladder);
