@@ -6,9 +6,13 @@
 //! flow that was served stays in the line until it would be its turn again, even if it wants
 //! nothing more: otherwise a flow that wants little at a time would be fresh each time.
 //!
+//! Otherwise fresh flows that come all the time would leave nothing to the old ones. So they take
+//! no more than a quantum in each round, together, ahead of the old ones. Beyond that each flow has
+//! its turn in the order in which it came.
+//!
 //! | entry | is | left by |
 //! | --- | --- | --- |
-//! | fresh | ahead of all that were served in this round | its credit or its want is used up |
+//! | fresh | mostly ahead of all that were served in this round | its credit or want is used up |
 //! | old | behind all that came before it | it was idle when its turn came |
 //! | idle, of either | passed over when its turn comes | it wants something again |
 
@@ -23,7 +27,8 @@ enum List {
     Old,
 }
 
-/// Where an entry stands; the least comes next.
+/// Where an entry stands: the least of a list comes next there. The number is the time at which it
+/// came there.
 type Place = (List, u64);
 
 #[derive(Debug)]
@@ -43,12 +48,25 @@ pub(super) struct Line {
     entries: BTreeMap<FlowId, Entry>,
     /// Entries that are not idle.
     waiting: usize,
+    /// The number of the next place.
     next: u64,
+    /// Bytes that fresh flows may still take ahead of old ones in this round.
+    ahead: u64,
+    /// The round is over when an old flow with this number has its turn, or a later one.
+    round_end: u64,
 }
 
 impl Line {
     pub(super) const fn new(quantum: u64) -> Self {
-        Self { quantum, order: BTreeMap::new(), entries: BTreeMap::new(), waiting: 0, next: 0 }
+        Self {
+            quantum,
+            order: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            waiting: 0,
+            next: 0,
+            ahead: quantum,
+            round_end: 0,
+        }
     }
 
     pub(super) const fn set_quantum(&mut self, quantum: u64) {
@@ -57,21 +75,32 @@ impl Line {
 
     /// The flow whose turn it is.
     pub(super) fn head(&mut self) -> Option<FlowId> {
-        while let Some(first) = self.order.first_entry() {
-            let flow = *first.get();
+        let fresh = self.first(List::Fresh);
+        let Some((old_at, old)) = self.first(List::Old) else { return fresh.map(|(_, flow)| flow) };
+        if old_at >= self.round_end {
+            (self.round_end, self.ahead) = (self.next + 1, self.quantum);
+        }
+        let fresh = fresh.filter(|&(at, _)| self.ahead > 0 || at < old_at);
+        Some(fresh.map_or(old, |(_, flow)| flow))
+    }
+
+    /// The first of a list that wants something, and its number. Those before it leave.
+    fn first(&mut self, list: List) -> Option<(u64, FlowId)> {
+        loop {
+            let (&place, &flow) = self.order.range((list, 0)..=(list, u64::MAX)).next()?;
             if self.entries.get(&flow).is_some_and(|entry| !entry.is_idle) {
-                return Some(flow);
+                return Some((place.1, flow));
             }
-            first.remove();
+            self.order.remove(&place);
             self.entries.remove(&flow);
         }
-        None
     }
 
     /// Whether it is the turn of `flow`, or would be if it wanted something.
     pub(super) fn is_turn_of(&mut self, flow: FlowId) -> bool {
         self.head().is_none_or(|head| {
-            head == flow || (!self.entries.contains_key(&flow) && !self.is_fresh(head))
+            let is_new = !self.entries.contains_key(&flow);
+            head == flow || (is_new && !self.is_fresh(head) && self.ahead > 0)
         })
     }
 
@@ -100,6 +129,9 @@ impl Line {
     pub(super) fn note(&mut self, flow: FlowId, bytes: u64, wants: bool) {
         let credit = self.credit(flow).saturating_sub(bytes);
         let is_known = self.entries.contains_key(&flow);
+        if self.is_fresh(flow) {
+            self.ahead = self.ahead.saturating_sub(bytes);
+        }
         if bytes == 0 {
             match (is_known, wants) {
                 (true, _) => self.set_idle(flow, !wants),

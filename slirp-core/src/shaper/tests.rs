@@ -230,6 +230,38 @@ fn keystroke_beside_downloads_waits_for_a_few_milliseconds() {
 }
 
 #[test]
+fn flows_that_keep_coming_leave_each_old_one_its_part() {
+    // Connections of one packet: one after the other, each as soon as the last one is through; or
+    // so many percent of what the rate allows.
+    for load in [None, Some(20), Some(100), Some(200)] {
+        for old in [1, 8, 32] {
+            let mut scene = Scene::new(rate(10_000_000));
+            for index in 0..old {
+                scene.want(flow(index), usize::MAX / 64);
+            }
+            scene.pass(Duration::from_secs(1));
+            let before: Vec<_> = (0..old).map(|index| scene.total_of(flow(index))).collect();
+            let (mut came, mut share) = (0, 0.0);
+            for tick in 0..4000 {
+                let (last, step) = (old + came, Duration::from_millis(1));
+                let is_through = scene.wanted.get(&flow(last)).is_none_or(|&wanted| wanted == 0);
+                if load.map_or(is_through, |load| tick * load / 120 > came) {
+                    came += 1;
+                    scene.want(flow(old + came), 1460);
+                }
+                scene.wanted.retain(|_, wanted| *wanted > 0);
+                share += 1250.0 / scene.wanted.len() as f64;
+                scene.pass(step);
+            }
+            let parts: Vec<_> =
+                (0..).zip(before).map(|(index, it)| scene.total_of(flow(index)) - it).collect();
+            let least = *parts.iter().min().unwrap() as f64;
+            assert!(least > 0.7 * share, "{load:?} {old} {came}: {least} instead of {share}");
+        }
+    }
+}
+
+#[test]
 fn no_window_has_more_than_the_rate_and_a_burst() {
     for seed in 0..30 {
         let mut dice = Dice(Rng::new(seed));
