@@ -13,6 +13,31 @@ use super::shown::{clock, counted, foreign};
 /// How long the key `f` allows something.
 const FOR_A_WHILE: Duration = Duration::from_secs(600);
 
+/// A key decides about a question once it has stood on the screen for so long: one that is pressed
+/// sooner was meant for what stood there before (about what a person needs to see and to react;
+/// arbitrary).
+pub(super) const KEYS_AFTER: Duration = Duration::from_millis(700);
+
+/// Which question stands on the screen, and since when.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct OnScreen(Option<(u64, Instant)>);
+
+impl OnScreen {
+    /// The screen was drawn, with the question of this number or without one.
+    pub(super) fn on_drawn(&mut self, question: Option<u64>, now: Instant) {
+        if self.0.map(|(shown, _)| shown) != question {
+            self.0 = question.map(|question| (question, now));
+        }
+    }
+
+    /// Whether a key that is pressed now can be meant for this question.
+    pub(super) fn may_decide(self, question: u64, now: Instant) -> bool {
+        self.0.is_some_and(|(shown, since)| {
+            shown == question && now.saturating_duration_since(since) >= KEYS_AFTER
+        })
+    }
+}
+
 /// A question that is open.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
@@ -209,6 +234,24 @@ pub(super) mod tests {
         assert_eq!(questions[2].status(later), "held 0:09 of 1:00, 3 connections");
         assert_eq!(questions[1].guest, "member 2 (fd00::100)");
         assert_eq!(questions[1].attempt(), json!({ "target": "udp:[2001:db8::1]:22" }));
+    }
+
+    #[test]
+    fn key_decides_about_what_has_stood_on_the_screen_for_a_while() {
+        let mut screen = OnScreen::default();
+        let begin = Instant::now();
+        let at = |millis| begin + Duration::from_millis(millis);
+        assert!(!screen.may_decide(7, at(0)));
+        for (question, drawn) in [(7, 0), (7, 500), (7, 1000)] {
+            screen.on_drawn(Some(question), at(drawn));
+        }
+        assert!(!screen.may_decide(7, at(699)) && screen.may_decide(7, at(700)));
+        assert!(!screen.may_decide(8, at(5000)));
+        screen.on_drawn(Some(8), at(5000));
+        assert!(!screen.may_decide(7, at(9000)), "it is not there any more");
+        assert!(!screen.may_decide(8, at(5699)) && screen.may_decide(8, at(5700)));
+        screen.on_drawn(None, at(6000));
+        assert!(!screen.may_decide(8, at(9000)));
     }
 
     #[test]

@@ -131,8 +131,9 @@ oldest first. SOCKET is a control socket, or fd:N for an open descriptor of one.
 Keys: a allow once (what waits, and the same for 30 s)   s allow for the session
       f allow for 10 minutes   p allow the names beside it, for the session
       d deny   D deny for the session   e explain   q quit
-No other key decides anything. Time runs on while it is asked: what nobody has
-decided is denied in the end.
+No other key decides anything, and none of them in the first 0.7 s of a question:
+it may have been meant for the one before. Time runs on while it is asked: what
+nobody has decided is denied in the end.
 Exit status: 0 if you quit or the network has ended, 1 for a failure, 2 for a
 bad command line.
 ",

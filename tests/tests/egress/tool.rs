@@ -41,6 +41,14 @@ fn is_sane(screen: &str) -> bool {
     screen.contains(" icanon") && screen.contains(" echo ")
 }
 
+/// Presses a key that decides: one that is pressed too soon does not.
+fn press_until<T>(terminal: &Terminal, key: &str, asked: &thread::ScopedJoinHandle<'_, T>) {
+    wait_until(PATIENCE, "the key decides", || {
+        terminal.press(&[key]);
+        asked.is_finished()
+    });
+}
+
 /// Waits until the log has so many events of a kind.
 fn wait_for_events(log: &Path, kind: &str, count: usize) {
     let word = format!("\"event\":\"{kind}\"");
@@ -142,7 +150,7 @@ fn question_is_answered_in_a_terminal_and_saved() {
         terminal.press(&["e"]);
         terminal.wait_for("ask, default");
         assert!(!asked.is_finished(), "no key is a default");
-        terminal.press(&["s"]);
+        press_until(&terminal, "s", &asked);
         asked.join().unwrap().expect("the connection is allowed");
     });
     terminal.wait_for("203.0.113.66:22/tcp: allowed for the session");
@@ -157,7 +165,7 @@ fn question_is_answered_in_a_terminal_and_saved() {
     thread::scope(|scope| {
         let asked = scope.spawn(|| connect(&scene.guest, (NOBODY, 443).into()));
         other.wait_for("wants  203.0.113.66:443/tcp");
-        other.press(&["d"]);
+        press_until(&other, "d", &asked);
         asked.join().unwrap().expect_err("the connection is denied");
     });
     for screen in [terminal, other] {
@@ -216,7 +224,7 @@ fn live_view_shows_flows_and_decides() {
         top.press(&["6", "Enter", "Enter"]);
         top.wait_for("[a]llow once");
         assert!(!asked.is_finished(), "elsewhere the keys mean other things");
-        top.press(&["a"]);
+        press_until(&top, "a", &asked);
         asked.join().unwrap().expect("the connection is allowed");
     });
     top.wait_for("203.0.113.66:22/tcp: allowed once");

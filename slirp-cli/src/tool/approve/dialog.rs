@@ -1,8 +1,10 @@
 //! Which question is asked, and what becomes of an answer.
 //!
 //! Owns the dialog's state, without a terminal or a socket. A question is asked until it is
-//! decided, here or elsewhere, or its time is over. The list of open questions is the network's: it
-//! is asked for whenever one comes or goes, and each second.
+//! decided, here or elsewhere, or its time is over. A key is never taken for an answer to a
+//! question that came to the screen a moment ago, in the place of the one that it was meant for.
+//! The list of open questions is the network's: it is asked for whenever one comes or goes, and
+//! each second.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -11,7 +13,7 @@ use crossterm::event::KeyCode;
 use serde_json::{Value, json};
 
 use crate::tool::client::Message;
-use crate::tool::question::{Choice, Question, explained};
+use crate::tool::question::{Choice, OnScreen, Question, explained};
 use crate::tool::record::Record;
 use crate::tool::shown::{counted, foreign};
 
@@ -53,6 +55,7 @@ pub(super) struct Dialog {
     questions: Vec<Question>,
     /// Requests without an answer yet.
     waiting: BTreeMap<u64, Purpose>,
+    on_screen: OnScreen,
     /// A question that we have just decided: it is not to be asked until the network says so.
     deciding: Option<u64>,
     /// Questions that we have decided.
@@ -187,7 +190,7 @@ impl Dialog {
     }
 
     /// A key was pressed.
-    pub(super) fn on_key(&mut self, key: KeyCode, _now: Instant) -> Vec<Effect> {
+    pub(super) fn on_key(&mut self, key: KeyCode, now: Instant) -> Vec<Effect> {
         let KeyCode::Char(key) = key else { return Vec::new() };
         if key == 'q' {
             return vec![Effect::Quit];
@@ -202,7 +205,8 @@ impl Dialog {
                 purpose: Purpose::Explanation { target },
             }];
         }
-        let Some(choice) = question.choice(key) else { return Vec::new() };
+        let choice = question.choice(key).filter(|_| self.on_screen.may_decide(question.id, now));
+        let Some(choice) = choice else { return Vec::new() };
         let (id, arguments) = (question.id, question.decision(choice));
         self.deciding = Some(id);
         let purpose = Purpose::Decision { target, question: id, choice };
@@ -212,6 +216,12 @@ impl Dialog {
     /// The question that is asked now.
     fn current(&self) -> Option<&Question> {
         self.questions.first().filter(|_| self.deciding.is_none())
+    }
+
+    /// The person sees [these lines](Self::lines) now.
+    pub(super) fn on_drawn(&mut self, now: Instant) {
+        let question = self.current().map(|question| question.id);
+        self.on_screen.on_drawn(question, now);
     }
 
     /// What the person sees.
@@ -244,6 +254,7 @@ impl Dialog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tool::question::KEYS_AFTER;
     use crate::tool::question::tests::row;
 
     /// A dialog that has got a list of questions.
@@ -258,6 +269,12 @@ mod tests {
         let effects = dialog.on_message(Message::Answer(1, Ok(json!({}))), now);
         listed(&mut dialog, effects, now, rows);
         dialog
+    }
+
+    /// What is there has been looked at; returns the time then.
+    fn looked_at(dialog: &mut Dialog, now: Instant) -> Instant {
+        dialog.on_drawn(now);
+        now + KEYS_AFTER
     }
 
     /// Answers the request for a list that is the last of `effects`.
@@ -291,6 +308,7 @@ mod tests {
     fn enter_and_other_keys_decide_nothing() {
         let now = Instant::now();
         let mut dialog = asking(now, &[row(7, "a.example")]);
+        let now = looked_at(&mut dialog, now);
         for key in
             [KeyCode::Enter, KeyCode::Esc, KeyCode::Tab, KeyCode::Char(' '), KeyCode::Char('y')]
         {
@@ -306,6 +324,7 @@ mod tests {
     fn decision_is_sent_once_and_a_lasting_one_is_saved() {
         let now = Instant::now();
         let mut dialog = asking(now, &[row(7, "a.example"), row(8, "b.example")]);
+        let now = looked_at(&mut dialog, now);
         let effects = dialog.on_key(KeyCode::Char('s'), now);
         let [Effect::Ask { request: "decide", arguments, purpose }] = effects.as_slice() else {
             panic!("{effects:?}")
@@ -326,12 +345,32 @@ mod tests {
         assert!(dialog.lines(now)[0].contains("b.example"));
         let effects = listed(&mut dialog, effects, now, &[row(8, "b.example")]);
         assert_eq!(effects, [], "an old question rings no bell");
+        let now = looked_at(&mut dialog, now);
         let effects = dialog.on_key(KeyCode::Char('d'), now);
         let Some(Effect::Ask { purpose, .. }) = effects.first() else { panic!("{effects:?}") };
         dialog.on_sent(10, purpose.clone());
         let answer = json!({ "rule": "deny b.example:443" });
         let effects = dialog.on_message(Message::Answer(10, Ok(answer)), now);
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Save(_))), "{effects:?}");
+    }
+
+    #[test]
+    fn key_for_a_question_that_goes_does_not_decide_about_the_next_one() {
+        let now = Instant::now();
+        let mut dialog = asking(now, &[row(7, "a.example"), row(8, "b.example")]);
+        let pressed = KeyCode::Char('s');
+        assert_eq!(dialog.on_key(pressed, now), [], "nobody has seen it yet");
+        let now = looked_at(&mut dialog, now);
+        // Another approver has decided while the finger moves.
+        let event = json!({ "v": 1, "event": "decision", "question": 7, "verdict": "deny" });
+        let effects = dialog.on_message(Message::Event(event), now);
+        listed(&mut dialog, effects, now, &[row(8, "b.example")]);
+        assert_eq!(dialog.on_key(pressed, now), []);
+        let later = looked_at(&mut dialog, now);
+        assert_eq!(dialog.on_key(pressed, later - std::time::Duration::from_millis(1)), []);
+        let effects = dialog.on_key(pressed, later);
+        let [Effect::Ask { arguments, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!(arguments["question"], 8);
     }
 
     #[test]
@@ -345,6 +384,7 @@ mod tests {
         assert_eq!(effects[0], Effect::Say(said));
         listed(&mut dialog, effects, now, &[row(8, "b.example")]);
         // Ours comes too late.
+        let now = looked_at(&mut dialog, now);
         let effects = dialog.on_key(KeyCode::Char('a'), now);
         let Some(Effect::Ask { purpose, .. }) = effects.first() else { panic!("{effects:?}") };
         dialog.on_sent(9, purpose.clone());

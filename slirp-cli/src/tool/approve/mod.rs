@@ -93,6 +93,7 @@ fn run(socket: &OsString, file: Option<&Path>) -> Result<(), Failure> {
             break Ok(());
         }
         screen.draw(&dialog.lines(now))?;
+        dialog.on_drawn(Instant::now());
     };
     screen.draw(&[])?;
     drop(raw);

@@ -140,6 +140,7 @@ fn run(socket: &OsString) -> Result<(), Failure> {
         }
         view.page = usize::from(terminal.size()?.height).saturating_sub(5).max(1);
         terminal.draw(|frame| draw::draw(frame, &view, &feed, now, has_color))?;
+        view.on_drawn(&feed, Instant::now());
     };
     drop(raw);
     end

@@ -10,6 +10,7 @@ use super::feed::Bytes;
 use super::view::Purpose;
 use super::*;
 use crate::tool::client::tests::server;
+use crate::tool::question::KEYS_AFTER;
 use crate::tool::question::tests::row;
 
 /// A network that is looked at.
@@ -54,6 +55,12 @@ impl Desk {
         let names = [json!({ "name": "git.example", "addresses": ["203.0.113.9"],
             "verdict": "allow", "rule": "policy.txt:3", "flows": 0, "expires_s": 280 })];
         self.feed.on_traffic(&names, flows, self.now);
+    }
+
+    /// A person looks at the screen.
+    fn look(&mut self) {
+        self.view.on_drawn(&self.feed, self.now);
+        self.now += KEYS_AFTER;
     }
 
     fn press(&mut self, keys: &str) -> Vec<Effect> {
@@ -296,9 +303,11 @@ fn rules_flows_and_questions_are_decided() {
     assert_eq!(desk.press("1ad"), []);
     assert_eq!(desk.press("6\n\n "), [], "no key is a default");
     desk.press(" ");
+    desk.look();
     let decided = json!({ "question": 7, "verdict": "deny", "scope": "session" });
     assert_eq!(change(desk.press("D")), ("decide", decided));
     desk.view.on_key(KeyCode::Down, &desk.feed, desk.now);
+    desk.look();
     let decided =
         json!({ "question": 8, "verdict": "allow", "scope": "session", "names": "parent" });
     assert_eq!(change(desk.press("p")), ("decide", decided));
@@ -314,8 +323,19 @@ fn question_that_is_over_is_not_answered_in_the_name_of_another() {
     let questions = json!({ "questions": [row(7, "a.example"), row(8, "b.example")] });
     desk.feed.on_questions(&questions, desk.now);
     desk.press("6 ");
+    desk.look();
     desk.feed.on_questions(&json!({ "questions": [row(8, "b.example")] }), desk.now);
+    desk.look();
     assert_eq!(desk.press("a"), [], "the frozen screen still shows the first");
+    // Where the screen goes on, another one has taken its place and has to be looked at first.
+    desk.press(" ");
+    let sorted = desk.view.sort();
+    assert_eq!(desk.press("asD"), []);
+    assert_eq!(desk.view.sort(), sorted, "the keys have no other meaning meanwhile");
+    desk.look();
+    let effects = desk.press("a");
+    let [Effect::Change { arguments, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(arguments["question"], 8);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::columns::{PANES, Pane, Sort, columns};
 use super::feed::Feed;
 use super::table::{Row, Table, table};
-use crate::tool::question::Question;
+use crate::tool::question::{OnScreen, Question};
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +64,7 @@ pub(super) struct View {
     pub(super) filter: String,
     /// The key of the selected row in each pane.
     selected: [Option<String>; PANES.len()],
+    on_screen: OnScreen,
     /// The tables as they were when everything was to stand still.
     frozen: Option<Vec<Table>>,
     pub(super) dialog: Option<Dialog>,
@@ -85,6 +86,7 @@ impl View {
             sorts: PANES.map(|(pane, _)| columns(pane).1),
             filter: String::new(),
             selected: PANES.map(|_| None),
+            on_screen: OnScreen::default(),
             frozen: None,
             dialog: None,
             message: None,
@@ -124,9 +126,9 @@ impl View {
         }
         if self.pane == Pane::Questions
             && let KeyCode::Char(letter) = key
-            && let Some(effect) = self.on_answer(letter, feed, now)
+            && let Some(effects) = self.on_answer(letter, feed, now)
         {
-            return vec![effect];
+            return effects;
         }
         match key {
             KeyCode::Char('q') => return vec![Effect::Quit],
@@ -237,17 +239,28 @@ impl View {
         if key.is_some() { selected } else { feed.questions.first() }
     }
 
-    fn on_answer(&self, letter: char, feed: &Feed, now: Instant) -> Option<Effect> {
+    /// The screen was drawn.
+    pub(super) fn on_drawn(&mut self, feed: &Feed, now: Instant) {
+        let question = self.question(feed, now).map(|question| question.id);
+        self.on_screen.on_drawn(question, now);
+    }
+
+    /// What a letter means for the question that keys are about: nothing where it was pressed too
+    /// soon to be meant for that one. `None` if it has no meaning there.
+    fn on_answer(&self, letter: char, feed: &Feed, now: Instant) -> Option<Vec<Effect>> {
         let question = self.question(feed, now)?;
         if letter == 'e' {
-            return Some(Effect::Explain(question.attempt()));
+            return Some(vec![Effect::Explain(question.attempt())]);
         }
         let choice = question.choice(letter).filter(|_| self.may_decide)?;
-        Some(Effect::Change {
+        if !self.on_screen.may_decide(question.id, now) {
+            return Some(Vec::new());
+        }
+        Some(vec![Effect::Change {
             request: "decide",
             arguments: question.decision(choice),
             done: format!("{}: {}", question.target(), choice.as_str()),
-        })
+        }])
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "keys without a meaning do nothing")]
