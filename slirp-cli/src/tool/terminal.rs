@@ -32,7 +32,19 @@ pub(super) enum Input {
     Quit,
 }
 
-/// A terminal in raw mode. Dropping it ends that.
+/// Whether there is a terminal to take over: to be asked before anything is connected.
+///
+/// # Errors
+/// That stdin or stdout is none.
+pub(super) fn check() -> io::Result<()> {
+    if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(io::Error::other("stdin and stdout have to be a terminal"))
+}
+
+/// A terminal in raw mode. Dropping it ends that. It is entered once the network has answered:
+/// until then control-C ends the program, and a failure is read on an ordinary screen.
 #[derive(Debug)]
 pub(super) struct Raw {
     has_screen: bool,
@@ -44,9 +56,7 @@ impl Raw {
     /// # Errors
     /// That stdin or stdout is no terminal, and errors of the terminal.
     pub(super) fn enter(has_screen: bool) -> io::Result<Self> {
-        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return Err(io::Error::other("stdin and stdout have to be a terminal"));
-        }
+        check()?;
         enable_raw_mode()?;
         let raw = Self { has_screen };
         if has_screen {

@@ -21,7 +21,7 @@ use slirp_core::egress::EgressPolicy;
 
 use self::dialog::{Dialog, Effect};
 use super::client::{Client, ClientError, Requests};
-use super::terminal::{Input, Raw, inputs};
+use super::terminal::{self, Input, Raw, inputs};
 use crate::console::eprint_line;
 use crate::words::APPROVE;
 
@@ -63,11 +63,12 @@ fn run(socket: &OsString, file: Option<&Path>) -> Result<(), Failure> {
         file.map(|path| Saved::open(path).map_err(|error| Failure::Save(path.to_owned(), error)));
     let mut saved = saved.transpose()?;
     // Without a terminal nobody is to count as an approver.
-    let raw = Raw::enter(false)?;
+    terminal::check()?;
     let client = Client::connect(socket, "slirp approve")?;
     if !client.greeting.may_decide {
         return Err(Failure::MayNotDecide);
     }
+    let raw = Raw::enter(false)?;
     let (mut requests, messages) = client.split();
     let inputs = inputs(messages)?;
     let mut dialog = Dialog::default();

@@ -38,7 +38,7 @@ use self::refresh::{Answered, Refresh};
 use self::view::{Dialog, Effect, View};
 use super::client::{Client, ClientError, Message, Requests};
 use super::question::explained;
-use super::terminal::{Input, Raw, inputs};
+use super::terminal::{self, Input, Raw, inputs};
 use crate::console::{eprint_line, print};
 use crate::words::TOP;
 
@@ -86,8 +86,9 @@ fn once(socket: &OsString, as_json: bool) -> Result<(), Failure> {
 
 fn run(socket: &OsString) -> Result<(), Failure> {
     // A pipe in the place of the terminal is told before anything is connected.
-    let raw = Raw::enter(true)?;
+    terminal::check()?;
     let client = Client::connect(socket, "slirp top")?;
+    let raw = Raw::enter(true)?;
     let mut view = View::new(client.greeting.may_decide);
     let mut feed = Feed::default();
     feed.info.version.clone_from(&client.greeting.version);
