@@ -17,6 +17,8 @@ const SCHEMA: u64 = 1;
 pub(super) struct Record {
     /// RFC 3339, in UTC.
     pub(super) ts: String,
+    /// Its place in what one network wrote.
+    pub(super) seq: Option<u64>,
     /// What kind of event it is.
     pub(super) event: String,
     pub(super) guest: Option<String>,
@@ -87,6 +89,7 @@ impl Record {
             bytes_out: number("bytes_out").unwrap_or(0),
             bytes_in: number("bytes_in").unwrap_or(0),
             count: number("count").unwrap_or(1).max(1),
+            seq: number("seq"),
             name: text("name"),
             qtype: word("qtype"),
             answer: text("answer"),

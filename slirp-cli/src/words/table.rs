@@ -101,9 +101,9 @@ first: --policy-mode=audit --audit-log=LOG.
         ),
     ],
     notes: "\
-Exit status: 0 if all was read, 1 if broken lines were left out, 2 if nothing is
-printed: a log cannot be read, or the command line is bad. What rules mean is in
-slirp-egress(7).
+Exit status: 0 if all was read, 1 if broken lines were left out or a log is of
+several networks at once, 2 if nothing is printed: a log cannot be read, or the
+command line is bad. What rules mean is in slirp-egress(7).
 ",
     subwords: &[],
     operands: Files,

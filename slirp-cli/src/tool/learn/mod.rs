@@ -25,7 +25,7 @@ use super::shown::{counted, parse_span, timestamp};
 use crate::console::{eprint_line, print};
 use crate::words::{LEARN, Line};
 
-/// Exit status where lines were left out.
+/// Exit status where lines were left out or are mixed up.
 const BROKEN: u8 = 1;
 /// Exit status where there is no policy.
 const TROUBLE: u8 = 2;
@@ -33,6 +33,11 @@ const TROUBLE: u8 = 2;
 const LINE_CAP: u64 = 64 << 10;
 /// Rules of a policy; the engine refuses more.
 const RULES_CAP: usize = 10_000;
+
+/// What is told of a log whose flows cannot be told apart.
+const MIXED: &str = "several networks wrote to one log at the same time, and their flows are mixed \
+                     up: give each a log of its own (the path in a CNI configuration may contain \
+                     {containerID})";
 
 /// What is asked for.
 #[derive(Default, Debug)]
@@ -77,12 +82,15 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if rules > RULES_CAP {
         eprint_line(format_args!("slirp learn: {rules} rules; a policy has {RULES_CAP} at most"));
     }
-    if logs.broken == 0 {
-        return finish(&text, ExitCode::SUCCESS);
+    if logs.broken > 0 {
+        let broken = counted(logs.broken, "line");
+        eprint_line(format_args!("slirp learn: {broken} left out: not of an audit log"));
     }
-    let broken = counted(logs.broken, "line");
-    eprint_line(format_args!("slirp learn: {broken} left out: not of an audit log"));
-    finish(&text, BROKEN.into())
+    if logs.is_mixed {
+        eprint_line(format_args!("slirp learn: {MIXED}"));
+    }
+    let is_whole = logs.broken == 0 && !logs.is_mixed;
+    finish(&text, if is_whole { ExitCode::SUCCESS } else { BROKEN.into() })
 }
 
 impl Options {
@@ -127,6 +135,10 @@ struct Logs {
     tally: Tally,
     /// Lines that are no events.
     broken: u64,
+    /// The number of the last event of this log.
+    last: Option<u64>,
+    /// Whether several networks wrote to one log at once: the numbers of one rise.
+    is_mixed: bool,
     /// Times of the first and the last event.
     times: Option<(String, String)>,
 }
@@ -141,6 +153,7 @@ impl Logs {
 
     fn read(&mut self, mut log: impl BufRead) -> io::Result<()> {
         let mut line = Vec::new();
+        self.last = None;
         loop {
             line.clear();
             if log.by_ref().take(LINE_CAP).read_until(b'\n', &mut line)? == 0 {
@@ -164,6 +177,10 @@ impl Logs {
     }
 
     fn add(&mut self, record: &Record) {
+        if record.seq.is_some() {
+            self.is_mixed |= record.event != "start" && record.seq <= self.last;
+            self.last = record.seq;
+        }
         if self.since.as_ref().is_some_and(|since| record.ts < *since) {
             return;
         }

@@ -357,3 +357,23 @@ fn events_before_the_given_time_do_not_count() {
     logs.read(text.as_bytes()).expect("it is in memory");
     assert_eq!(body(&logs.policy(&all())), "allow b.example:443  # 1 connection, 1.1 kB out\n");
 }
+
+#[test]
+fn log_of_several_networks_at_once_is_told_from_one_of_several_runs() {
+    let is_mixed = |events: &[(u64, &str)]| {
+        let mut log = Log::default();
+        for (seq, event) in events {
+            log.line(json!({ "seq": seq, "event": event }));
+        }
+        let mut logs = Logs::default();
+        // Each log begins anew.
+        for text in [&log.text, &log.text] {
+            logs.read(text.as_bytes()).expect("it is in memory");
+        }
+        logs.is_mixed
+    };
+    assert!(!is_mixed(&[(1, "start"), (2, "flow"), (7, "lost"), (8, "stop"), (1, "start")]));
+    assert!(!is_mixed(&[(40, "flow"), (41, "end"), (1, "start"), (2, "flow")]));
+    assert!(is_mixed(&[(1, "start"), (2, "flow"), (1, "start"), (3, "flow"), (2, "flow")]));
+    assert!(is_mixed(&[(1, "start"), (1, "start"), (2, "flow"), (2, "flow")]));
+}
