@@ -2,7 +2,8 @@
 //!
 //! Owns the keys `auditLog`, `audit`, `auditRequired`, `controlSocket`, `metrics` and
 //! `metricsMembers`. A configuration is for all containers of its network, each with an engine of
-//! its own unless the network is shared; so a path may contain `{containerID}` and `{ifname}`.
+//! its own unless the network is shared; so a path may contain `{containerID}` and `{ifname}`, in
+//! any letter case as the keys are.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -30,14 +31,16 @@ pub(super) fn operator(
     let filled = |key: &str, path: PathBuf| {
         // Keys are JSON, and so is every path in them.
         let text = path.to_string_lossy();
-        let has_placeholder = PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder));
+        let has_placeholder =
+            PLACEHOLDERS.iter().any(|placeholder| pieces(&text, placeholder).len() > 1);
         if has_placeholder && is_shared {
             let message = format!("{key}: {text}: the containers of a shared network have one");
             return Err(CniError::config(message));
         }
         let values = [&environment.container_id, &environment.ifname];
-        let fill =
-            |text: String, (placeholder, value): (&&str, &String)| text.replace(placeholder, value);
+        let fill = |text: String, (placeholder, value): (&&str, &String)| {
+            pieces(&text, placeholder).join(value)
+        };
         Ok(PathBuf::from(PLACEHOLDERS.iter().zip(values).fold(text.into_owned(), fill)))
     };
     let file =
@@ -61,6 +64,19 @@ pub(super) fn operator(
         return Err(CniError::config("metricsMembers needs metrics"));
     }
     Ok(Operator { audit, control_socket, metrics })
+}
+
+/// What stands around a placeholder.
+fn pieces<'t>(text: &'t str, placeholder: &str) -> Vec<&'t str> {
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    // Each byte of an ASCII letter has its place in both cases.
+    for (at, _) in text.to_ascii_lowercase().match_indices(&placeholder.to_ascii_lowercase()) {
+        pieces.push(&text[from..at]);
+        from = at + placeholder.len();
+    }
+    pieces.push(&text[from..]);
+    pieces
 }
 
 fn level(header: &Header) -> Result<Option<Level>, CniError> {
@@ -112,8 +128,8 @@ mod tests {
         );
         let operator = read(json!({
             "AuditLog": "/log/{containerID}-{ifname}", "audit": "all", "auditrequired": true,
-            "ControlSocket": "/run/{containerID}.sock",
-            "Metrics": "unix:/run/{containerID}.metrics",
+            "ControlSocket": "/run/{CONTAINERID}.sock",
+            "Metrics": "unix:/run/{containerid}.metrics",
         }))
         .unwrap();
         let audit = Audit { file: "/log/c1-eth0".into(), level: Level::All, required: true };
@@ -161,6 +177,10 @@ mod tests {
             (
                 json!({ "shared": true, "controlSocket": "/run/{containerID}" }),
                 "controlSocket: /run/{containerID}: the containers of a shared network have one",
+            ),
+            (
+                json!({ "shared": true, "auditLog": "/run/{IfName}" }),
+                "auditLog: /run/{IfName}: the containers of a shared network have one",
             ),
         ] {
             let error = read(config).unwrap_err();
