@@ -146,6 +146,8 @@ pub(super) struct Feed {
     /// By name and type.
     pub(super) lookups: BTreeMap<(String, String), Repeated>,
     pub(super) rules: Vec<Rule>,
+    /// Members that the rules are not in force for: they have policies of their own.
+    pub(super) exceptions: Vec<u64>,
     pub(super) questions: Vec<Question>,
     pub(super) rate: Bytes,
     /// Events that did not reach us.
@@ -204,6 +206,12 @@ impl Feed {
         self.rules = rules.iter().filter_map(rule).collect();
     }
 
+    /// An answer to `policy_get`.
+    pub(super) fn on_policy(&mut self, answer: &Value) {
+        let members = rows(answer, "exceptions").iter().take(ROWS_CAP);
+        self.exceptions = members.filter_map(Value::as_u64).collect();
+    }
+
     /// All rows of `names` and `flows`, which belong together.
     pub(super) fn on_traffic(&mut self, names: &[Value], flows: &[Value], now: Instant) {
         let span = self.read_at.map(|before| now.saturating_duration_since(before));
@@ -235,12 +243,21 @@ impl Feed {
             (place.flows, place.bytes) = (0, place.ended);
             place.addresses.clear();
         }
+        let mut is_named = BTreeSet::new();
         for row in names.iter().take(ROWS_CAP) {
             let Some(name) = text(row, "name") else { continue };
             let place = self.place(&name);
-            place.addresses = texts(row, "addresses");
-            place.verdict = text(row, "verdict");
-            place.rule = text(row, "rule");
+            let (verdict, rule) = (text(row, "verdict"), text(row, "rule"));
+            // Another member may have another policy.
+            let is_other =
+                !is_named.insert(name) && (&place.verdict, &place.rule) != (&verdict, &rule);
+            (place.verdict, place.rule) =
+                if is_other { (Some("mixed".into()), Some("-".into())) } else { (verdict, rule) };
+            for address in texts(row, "addresses") {
+                if !place.addresses.contains(&address) {
+                    place.addresses.push(address);
+                }
+            }
         }
         for flow in std::mem::take(&mut self.flows) {
             let place = self.place(&flow.place);

@@ -130,6 +130,9 @@ impl Refresh {
             }
             Purpose::Questions => feed.on_questions(&answer, now),
             Purpose::Page(list) => {
+                if list == List::Rules {
+                    feed.on_policy(&answer);
+                }
                 let (pages, rows) = self.rows.entry(list).or_default();
                 *pages += 1;
                 let (new, next) = page(list, &answer, *pages);

@@ -303,7 +303,24 @@ fn rules(feed: &Feed) -> Vec<Row> {
             ],
         }
     };
-    feed.rules.iter().map(row).collect()
+    let exceptions = feed.exceptions.iter().map(|member| {
+        let shown = format!("(member {member} has other rules)");
+        Row {
+            key: format!("member {member}"),
+            details: vec![format!("Member {member} has a policy of its own, which is not shown.")],
+            target: None,
+            flow: None,
+            cells: vec![
+                Cell::text(shown),
+                Cell::text("-"),
+                Cell::none(),
+                Cell::none(),
+                Cell::none(),
+                Cell::none(),
+            ],
+        }
+    });
+    feed.rules.iter().map(row).chain(exceptions).collect()
 }
 
 fn questions(feed: &Feed, now: Instant) -> Vec<Row> {

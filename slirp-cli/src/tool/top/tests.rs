@@ -339,6 +339,33 @@ fn question_that_is_over_is_not_answered_in_the_name_of_another() {
 }
 
 #[test]
+fn names_of_all_members_are_there_and_rules_of_others_are_told() {
+    let mut desk = Desk::new(false);
+    let name = |member: u64, name: &str, address: &str, verdict: &str| {
+        json!({ "name": name, "member": member, "addresses": [address], "verdict": verdict,
+            "rule": "policy.txt:3", "flows": 0 })
+    };
+    let names = [
+        name(1, "a.example", "203.0.113.1", "allow"),
+        name(2, "a.example", "203.0.113.2", "allow"),
+        name(1, "b.example", "203.0.113.3", "allow"),
+        name(2, "b.example", "203.0.113.3", "deny"),
+    ];
+    for _ in 0..2 {
+        desk.feed.on_traffic(&names, &[], desk.now);
+    }
+    let place = |name: &str| desk.feed.places[name].clone();
+    assert_eq!(place("a.example").addresses, ["203.0.113.1", "203.0.113.2"]);
+    assert_eq!(place("a.example").verdict.as_deref(), Some("allow"));
+    assert_eq!(place("b.example").addresses, ["203.0.113.3"]);
+    assert_eq!(place("b.example").verdict.as_deref(), Some("mixed"));
+    desk.feed.on_rules(&[json!({ "id": "policy.txt:2", "text": "allow a.example" })]);
+    desk.feed.on_policy(&json!({ "exceptions": [2] }));
+    desk.press("5");
+    assert!(desk.rows().iter().any(|row| row.contains("(member 2 has other rules)")));
+}
+
+#[test]
 fn panes_show_what_they_are_about() {
     let mut desk = Desk::new(true);
     desk.refresh(&[flow("1.1", "a.example", 1, 1)]);
