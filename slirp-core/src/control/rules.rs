@@ -3,7 +3,11 @@
 //! Owns the numbers of rules that clients give (`api:7`) and when such a rule ends. The policy in
 //! force is the data thread's; each change replaces the revision that it was made from, so that no
 //! change of another client or program is lost. Nothing of it outlives the instance.
+//!
+//! A text has no ends of rules. So a policy that repeats a rule that ends repeats its end, too: who
+//! edits the text around such a rule does not make it last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
@@ -48,6 +52,13 @@ struct Limited {
     ends: Instant,
 }
 
+impl Limited {
+    /// Whether it may be in the policy of `member`: a member may have that of all.
+    fn holds_for(&self, member: Option<MemberId>) -> bool {
+        self.member.is_none() || self.member == member
+    }
+}
+
 impl Rules {
     pub(super) fn new(handle: Handle, switches: Policy) -> Self {
         Self { handle, switches, state: Mutex::default(), has_news: Notify::new() }
@@ -62,11 +73,12 @@ impl Rules {
     pub(super) async fn ends(&self, member: Option<MemberId>) -> Vec<(Source, Duration)> {
         let state = self.state.lock().await;
         let now = Instant::now();
-        let limited = state.limited.iter().filter(|limited| limited.member == member);
+        let limited = state.limited.iter().filter(|limited| limited.holds_for(member));
         limited.map(|limited| (limited.rule.source.clone(), limited.ends - now)).collect()
     }
 
-    /// Puts `policy` in place of all rules. Returns how many flows were cut.
+    /// Puts `policy` in place of all rules. A rule that ends keeps its end if the policy has it.
+    /// Returns how many flows were cut.
     pub(super) async fn set(
         &self,
         member: Option<MemberId>,
@@ -77,6 +89,15 @@ impl Rules {
         let mut state = self.state.lock().await;
         self.check(&policy)?;
         state.last = last_number(&policy).max(state.last);
+        let limited = if state.limited.is_empty() {
+            Vec::new()
+        } else {
+            match self.state(member).await {
+                Ok(before) => repeated(&state.limited, member, &before.policy, &policy),
+                Err(Refusal::NoPolicy) => state.limited.clone(),
+                Err(refusal) => return Err(refusal),
+            }
+        };
         let set = match replaced {
             Some(replaced) => {
                 self.handle.replace_egress(member, replaced, policy, established).await
@@ -84,7 +105,7 @@ impl Rules {
             None => self.handle.set_egress(member, policy, established).await,
         };
         let revision = set.map_err(refusal)?;
-        state.limited.retain(|limited| limited.member != member);
+        state.limited = limited;
         drop(state);
         match established {
             Established::Cut => Ok((revision, self.cut(member).await?)),
@@ -244,6 +265,30 @@ fn without(
     let opens = meant.iter().any(|rule| rule.action != Action::Deny);
     let established = if opens { Established::Cut } else { Established::Keep };
     Some((first, policy.retain(|rule| !is_meant(rule)), established))
+}
+
+/// The rules that end once `policy` has replaced `before` for `member`: those of others, and those
+/// of the policy that ended before, too. A text stands for several equal rules: as long as one of
+/// them lasts, it lasts.
+fn repeated(
+    limited: &[Limited],
+    member: Option<MemberId>,
+    before: &EgressPolicy,
+    policy: &EgressPolicy,
+) -> Vec<Limited> {
+    let mut ends = BTreeMap::new();
+    for rule in before.rules() {
+        let own = limited.iter().find(|limited| limited.holds_for(member) && limited.rule == *rule);
+        let own = own.map(|limited| limited.ends);
+        let latest = ends.entry(rule.to_string()).or_insert(own);
+        *latest = latest.zip(own).map(|(one, other)| one.max(other));
+    }
+    let of_others = limited.iter().filter(|limited| limited.member != member).cloned();
+    let repeated = policy.rules().iter().filter_map(|rule| {
+        let ends = (*ends.get(&rule.to_string())?)?;
+        Some(Limited { member, rule: rule.clone(), ends })
+    });
+    of_others.chain(repeated).collect()
 }
 
 fn last_number(policy: &EgressPolicy) -> u32 {

@@ -165,13 +165,40 @@ fn rule_for_some_time_ends() {
     while client.get("policy_get", json!({}))["text"] != "allow a.example\n" {
         assert!(started.elapsed() < PATIENCE);
     }
-    // A policy that is set has none of the old rules, and none of their ends.
-    let rule = json!({ "rule": "allow b.example", "for": 1 });
-    assert_eq!(client.get("policy_add", rule)["id"], "api:2");
-    let set = json!({ "policy": "allow x.example; allow b.example" });
-    client.get("policy_set", set);
+    // A policy that is set has none of the rules that it does not repeat.
+    for rule in ["allow b.example", "allow c.example"] {
+        client.get("policy_add", json!({ "rule": rule, "for": 60 }));
+    }
+    client.get("policy_set", json!({ "policy": "allow x.example; allow b.example" }));
     let rules = client.get("policy_get", json!({}))["rules"].clone();
-    assert_eq!(rules[1], json!({ "id": "api:2", "text": "allow b.example" }));
+    assert_eq!(rules.as_array().unwrap().len(), 2, "{rules}");
+    assert_eq!((&rules[1]["id"], &rules[1]["text"]), (&json!("api:2"), &json!("allow b.example")));
+    assert!(rules[1]["expires_s"].as_u64().is_some_and(|left| left > 0), "{rules}");
+}
+
+#[test]
+fn rule_that_ends_does_not_last_because_the_text_around_it_was_edited() {
+    let (mut client, _instance, _guest) = client(Some("allow a.example"));
+    client.get("policy_add", json!({ "rule": "allow b.example", "for": 1 }));
+    let before = client.get("policy_get", json!({}));
+    let text = format!("allow c.example\n{}", before["text"].as_str().unwrap());
+    let set = json!({ "policy": text, "if_revision": before["revision"] });
+    client.get("policy_set", set);
+    let started = Instant::now();
+    loop {
+        let policy = client.get("policy_get", json!({}));
+        if policy["text"] == "allow a.example\nallow c.example\n" {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{policy}");
+    }
+    // A text stands for both of two equal rules, of which one lasts.
+    client.get("policy_add", json!({ "rule": "allow b.example", "for": 60 }));
+    client.get("policy_add", json!({ "rule": "allow b.example" }));
+    let text = client.get("policy_get", json!({}))["text"].clone();
+    client.get("policy_set", json!({ "policy": text }));
+    let rules = client.get("policy_get", json!({}))["rules"].clone();
+    assert_eq!(rules[1], json!({ "id": "api:2", "text": "allow b.example" }), "{rules}");
 }
 
 #[test]
