@@ -76,17 +76,24 @@ struct Entry {
     is_question: bool,
 }
 
+impl Waiting {
+    /// A question is not open any more.
+    fn unmark(&mut self, question: Option<u64>) {
+        for entry in self.told.iter_mut().filter(|entry| entry.told.question == question) {
+            entry.is_question = false;
+        }
+    }
+}
+
 impl Queue {
     fn push(&self, told: &Arc<Told>) {
-        if self.kinds.as_ref().is_some_and(|kinds| !kinds.contains(told.kind)) {
-            return;
-        }
         let mut waiting = lock(&self.waiting);
         if told.kind == DECISION {
-            let entries = waiting.told.iter_mut();
-            for entry in entries.filter(|entry| entry.told.question == told.question) {
-                entry.is_question = false;
-            }
+            // Whether the client hears of it or not.
+            waiting.unmark(told.question);
+        }
+        if self.kinds.as_ref().is_some_and(|kinds| !kinds.contains(told.kind)) {
+            return;
         }
         if waiting.told.len() >= QUEUE_CAP {
             let oldest = waiting.told.iter().position(|entry| !entry.is_question).unwrap_or(0);
@@ -288,6 +295,22 @@ mod tests {
         assert_eq!(got[2], event(5));
         assert_eq!(got[QUEUE_CAP], event(3 + 1024));
         assert!(subscription.take().is_none());
+    }
+
+    #[test]
+    fn client_that_hears_of_questions_alone_keeps_those_that_are_open() {
+        let (hub, _) = hub();
+        let (subscription, _) = hub.subscribe(Some(BTreeSet::from([ASK])), None);
+        tell(&hub, ASK, Some(1));
+        tell(&hub, ASK, Some(2));
+        tell(&hub, DECISION, Some(2));
+        for question in 3..3 + 1023 {
+            tell(&hub, ASK, Some(question));
+        }
+        let got = all(&subscription);
+        assert_eq!(got[0], "{\"event\":{\"event\":\"lost\",\"count\":1}}\n");
+        let first = format!("{{\"event\":{}}}\n", object(1, ASK, Some(1)));
+        assert_eq!(got[1], first, "the decided question has made room");
     }
 
     #[test]
