@@ -110,7 +110,7 @@ impl Connection {
         match request {
             Request::Hello { label, decide } => {
                 self.peer.label = label.or(self.peer.label.take());
-                self.may_decide(decide);
+                self.may_decide(decide).await;
                 Ok(rows::greeting())
             }
             Request::PolicyGet { member, from } => {
@@ -176,7 +176,7 @@ impl Connection {
                 shared.beginning.begin(handle).await;
                 let (subscription, seq) = hub.subscribe(kinds, since);
                 self.subscription = Some(subscription);
-                self.may_decide(decide);
+                self.may_decide(decide).await;
                 Ok(json!({ "seq": seq }))
             }
             Request::Info => self.info().await,
@@ -191,9 +191,12 @@ impl Connection {
         }
     }
 
-    fn may_decide(&mut self, decide: bool) {
+    /// The client is asked from when this returns on, if it decides.
+    async fn may_decide(&mut self, decide: bool) {
         if decide && self.approver.is_none() {
-            self.approver = Some(self.shared.hub.approver());
+            let Shared { handle, hub, .. } = &*self.shared;
+            self.approver = Some(hub.approver());
+            handle.set_deciding_clients(hub.approvers()).await;
         }
     }
 
@@ -215,7 +218,7 @@ impl Connection {
     }
 
     async fn info(&self) -> Result<Value, Refusal> {
-        let Shared { handle, assumed, started_at, rules, hub, .. } = &*self.shared;
+        let Shared { handle, assumed, started_at, rules, .. } = &*self.shared;
         let stats = handle.stats().await.ok_or(Refusal::Ended)?;
         let policy = match rules.state(None).await {
             Ok(state) => rows::policy_in_short(&state),
@@ -237,7 +240,7 @@ impl Connection {
             "stats": counters,
             "discards": discards,
             "policy": policy,
-            "approvers": hub.approvers(),
+            "approvers": stats.approvers,
             "questions": questions,
             "denied": denied,
             "flows": stats.flows,

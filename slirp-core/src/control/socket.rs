@@ -129,7 +129,7 @@ impl ControlSocket {
         tasks.spawn(async move {
             while approvers.changed().await.is_ok() {
                 let count = *approvers.borrow_and_update();
-                counted.set_approvers(count).await;
+                counted.set_deciding_clients(count).await;
             }
         });
         match self.door {

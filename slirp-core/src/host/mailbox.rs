@@ -150,6 +150,8 @@ pub(crate) enum Message {
     },
     /// So many are there who may decide.
     SetApprovers {
+        /// Among whom.
+        among: Deciders,
         /// How many.
         count: usize,
         /// Where it is said that it is known.
@@ -186,6 +188,15 @@ pub(crate) enum Message {
     MemberLost(MemberId),
     /// The instance is to end.
     Shutdown,
+}
+
+/// Among whom those are counted who may decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Deciders {
+    /// The embedding program's.
+    Program,
+    /// Clients of the control socket.
+    Clients,
 }
 
 /// A member that is to join, with its device.

@@ -263,6 +263,23 @@ fn clients_that_go_do_not_decide_any_more() {
 }
 
 #[test]
+fn approvers_of_the_program_and_among_the_clients_add_up() {
+    let (mut client, instance, _guest) = client(Some("ask any"));
+    let handle = instance.handle();
+    let approvers = |client: &mut Client| {
+        let info = client.get("info", json!({}))["approvers"].clone();
+        assert_eq!(info, handle.blocking().stats().unwrap().approvers);
+        info
+    };
+    handle.blocking().set_approvers(2);
+    assert_eq!(approvers(&mut client), 2);
+    client.get("subscribe", json!({ "decide": true }));
+    assert_eq!(approvers(&mut client), 3);
+    handle.blocking().set_approvers(0);
+    assert_eq!(approvers(&mut client), 1);
+}
+
+#[test]
 fn bad_lines_are_answered_and_a_line_that_is_too_long_ends_the_connection() {
     let (mut client, _instance, _guest) = client(None);
     client.send("");

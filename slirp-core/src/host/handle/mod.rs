@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::events::{Observed, Observer};
 use super::forward::{Forward, ForwardError};
 use super::mailbox::{
-    EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
+    Deciders, EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
 };
 use crate::egress::{
     Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion,
@@ -261,11 +261,20 @@ impl Handle {
         answer.ok_or(DecideError::Ended)?.await.unwrap_or(Err(DecideError::Ended))
     }
 
-    /// Says how many are there who may decide (0 at first). Without one, what is to be asked about
-    /// is refused at once. When the last one leaves, open questions wait five seconds for another
-    /// one.
+    /// Says how many the embedding program has who may decide (0 at first); clients of the control
+    /// socket who may decide are counted besides. Without anybody, what is to be asked about is
+    /// refused at once. When the last one leaves, open questions wait five seconds for another one.
     pub async fn set_approvers(&self, count: usize) {
-        if let Some(answer) = self.ask(|reply| Message::SetApprovers { count, reply }) {
+        self.set_deciders(Deciders::Program, count).await;
+    }
+
+    /// Says how many clients of the control socket may decide.
+    pub(crate) async fn set_deciding_clients(&self, count: usize) {
+        self.set_deciders(Deciders::Clients, count).await;
+    }
+
+    async fn set_deciders(&self, among: Deciders, count: usize) {
+        if let Some(answer) = self.ask(|reply| Message::SetApprovers { among, count, reply }) {
             // The instance may have ended.
             let _ = answer.await;
         }

@@ -118,8 +118,10 @@ impl Reactor {
                     let decided = self.stack.decide(question, &decision, by.as_ref(), now);
                     let _ = reply.send(decided);
                 }
-                Message::SetApprovers { count, reply } => {
-                    self.stack.set_approvers(count, now);
+                Message::SetApprovers { among, count, reply } => {
+                    self.approvers[among as usize] = count;
+                    let all = self.approvers.iter().fold(0, |sum: usize, &n| sum.saturating_add(n));
+                    self.stack.set_approvers(all, now);
                     let _ = reply.send(());
                 }
                 Message::SetRates { member, rates, reply } => {

@@ -135,6 +135,8 @@ pub(crate) struct Reactor {
     busy_poll: BusyPoll,
     observers: Observers,
     audit: Option<Audit>,
+    /// How many may decide among each of [`Deciders`](super::mailbox::Deciders).
+    approvers: [usize; 2],
     /// Whether the log takes events.
     is_logging: bool,
     /// Whether bulk traffic is under way, so that more work gathers while the thread sleeps: this
@@ -206,6 +208,7 @@ impl Reactor {
             busy_poll,
             observers: Observers::default(),
             audit: None,
+            approvers: [0; 2],
             is_logging: false,
             is_gathering: false,
             is_echo_refusal_logged: false,
