@@ -71,6 +71,8 @@ pub(crate) enum OperatorFailure {
     Bind(&'static str, PathBuf, #[source] io::Error),
     #[error("--metrics: cannot listen at {0}: {1}")]
     Listen(String, #[source] io::Error),
+    #[error("--control-fd: descriptor {0} has no peer: it listens, or was never connected")]
+    NoPeer(i32),
     #[error("--control-fd: {0}")]
     Control(#[source] io::Error),
 }
@@ -99,6 +101,11 @@ impl OperatorFailure {
                 Some("another program has this port, which ss -tlnp shows".into())
             }
             Self::NoStream(_) => Some("give one end of socketpair(AF_UNIX, SOCK_STREAM)".into()),
+            Self::NoPeer(_) => Some(
+                "give one end of socketpair(AF_UNIX, SOCK_STREAM); several clients are served at \
+                 --control-socket=PATH"
+                    .into(),
+            ),
             Self::Closed(..) | Self::ReadOnly(_) | Self::Listen(..) | Self::Control(_) => None,
         }
     }
@@ -149,7 +156,13 @@ impl OperatorOptions {
             if !is_stream || stream.local_addr().is_err() {
                 return Err(OperatorFailure::NoStream(number));
             }
-            ControlSocket::from_stream(stream.into()).map_err(OperatorFailure::Control)
+            ControlSocket::from_stream(stream.into()).map_err(|error| {
+                if error.kind() == io::ErrorKind::NotConnected {
+                    OperatorFailure::NoPeer(number)
+                } else {
+                    OperatorFailure::Control(error)
+                }
+            })
         });
         Ok(Taken { log, control: control.transpose()? })
     }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -544,6 +544,20 @@ fn descriptors_of_another_kind_are_refused() {
              hint: give one end of socketpair(AF_UNIX, SOCK_STREAM)\n"
         );
     }
+}
+
+#[test]
+fn control_descriptor_without_a_peer_is_refused() {
+    let path = std::env::temp_dir().join(format!("slirp-cli-{}-listens", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let said = refused_start(program().stdin(OwnedFd::from(listener)), &["--control-fd=0"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        said,
+        "--control-fd: descriptor 0 has no peer: it listens, or was never connected\n\
+         hint: give one end of socketpair(AF_UNIX, SOCK_STREAM); several clients are served at \
+         --control-socket=PATH\n"
+    );
 }
 
 #[test]

@@ -88,9 +88,11 @@ impl ControlSocket {
     /// Serves the peer of `stream`, one end of a socketpair(2), and nobody else.
     ///
     /// # Errors
-    /// The errors of fcntl(2).
+    /// `NotConnected` if it has no peer, as a socket that listens; the errors of getpeername(2) and
+    /// fcntl(2).
     pub fn from_stream(stream: OwnedFd) -> io::Result<Self> {
         let stream = UnixStream::from(stream);
+        stream.peer_addr()?;
         stream.set_nonblocking(true)?;
         Ok(Self { door: Door::Stream(stream) })
     }

@@ -280,6 +280,22 @@ fn approvers_of_the_program_and_among_the_clients_add_up() {
 }
 
 #[test]
+fn stream_without_a_peer_is_refused() {
+    let path = path();
+    let listener = UnixListener::bind(&path).unwrap();
+    let kind = |fd: OwnedFd| ControlSocket::from_stream(fd).map(|_| ()).unwrap_err().kind();
+    assert_eq!(kind(listener.into()), io::ErrorKind::NotConnected);
+    let alone = nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    );
+    assert_eq!(kind(alone.unwrap()), io::ErrorKind::NotConnected);
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn bad_lines_are_answered_and_a_line_that_is_too_long_ends_the_connection() {
     let (mut client, _instance, _guest) = client(None);
     client.send("");
