@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,7 @@ pub fn audit_level(text: &str) -> Option<AuditLevel> {
 pub enum MetricsAddress {
     /// A socket of this path.
     Unix(PathBuf),
-    /// A port of a loopback address.
+    /// A port of 127.0.0.1 or ::1.
     Loopback(SocketAddr),
 }
 
@@ -87,8 +87,8 @@ pub enum MetricsAddressError {
     /// Neither a socket nor an address with a port.
     #[error("expected unix:PATH, 127.0.0.1:PORT or [::1]:PORT")]
     Form,
-    /// An address that other hosts can reach.
-    #[error("metrics are served at loopback addresses alone: 127.0.0.1:PORT or [::1]:PORT")]
+    /// Another address.
+    #[error("metrics are served at 127.0.0.1:PORT, [::1]:PORT or unix:PATH alone")]
     NotLoopback,
 }
 
@@ -107,7 +107,8 @@ impl MetricsAddress {
         // Nobody would learn which port the system has picked.
         let address = address.filter(|address| address.port() != 0);
         let address = address.ok_or(MetricsAddressError::Form)?;
-        match address.ip().is_loopback() {
+        let localhosts = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        match localhosts.contains(&address.ip()) {
             true => Ok(Self::Loopback(address)),
             false => Err(MetricsAddressError::NotLoopback),
         }

@@ -170,8 +170,13 @@ mod tests {
             ),
             (
                 json!({ "metrics": "192.0.2.1:9100" }),
-                "metrics: \"192.0.2.1:9100\": metrics are served at loopback addresses alone: \
-                 127.0.0.1:PORT or [::1]:PORT",
+                "metrics: \"192.0.2.1:9100\": metrics are served at 127.0.0.1:PORT, [::1]:PORT or \
+                 unix:PATH alone",
+            ),
+            (
+                json!({ "metrics": "127.0.0.2:9100" }),
+                "metrics: \"127.0.0.2:9100\": metrics are served at 127.0.0.1:PORT, [::1]:PORT or \
+                 unix:PATH alone",
             ),
             (json!({ "metrics": "unix:m" }), "metrics: \"unix:m\": the path is not absolute"),
             (

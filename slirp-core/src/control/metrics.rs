@@ -17,7 +17,7 @@
 mod page;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -88,13 +88,14 @@ impl MetricsSocket {
         Ok(Self { door: Door::Unix { file, listener }, per_member: false })
     }
 
-    /// Binds a loopback address and port. Every process of the host can read the metrics then.
+    /// Binds a port of 127.0.0.1 or ::1. Every process of the host can read the metrics then.
     ///
     /// # Errors
-    /// `InvalidInput` if `address` is no loopback address, and the errors of bind(2), listen(2)
-    /// and getsockname(2).
+    /// `InvalidInput` if `address` is another one, and the errors of bind(2), listen(2) and
+    /// getsockname(2).
     pub fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
-        if !address.ip().is_loopback() {
+        if ![IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&address.ip())
+        {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let listener = TcpListener::bind(address)?;

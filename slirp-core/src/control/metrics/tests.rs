@@ -125,8 +125,9 @@ fn endless_heads_and_idle_connections_do_not_stop_others() {
 }
 
 #[test]
-fn addresses_beyond_the_loopback_are_refused() {
-    for address in ["0.0.0.0:0", "192.0.2.1:9100", "[::]:0"] {
+fn other_addresses_than_the_two_of_the_loopback_are_refused() {
+    for address in ["0.0.0.0:0", "192.0.2.1:9100", "[::]:0", "127.0.0.2:0", "[::ffff:127.0.0.1]:0"]
+    {
         let error = MetricsSocket::bind_tcp(address.parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{address}");
     }

@@ -316,8 +316,13 @@ fn bad_addresses_names_and_levels_are_refused_without_the_usage() {
         ),
         (
             &["--metrics=0.0.0.0:9100"],
-            "invalid --metrics: 0.0.0.0:9100 (metrics are served at loopback addresses alone: \
-             127.0.0.1:PORT or [::1]:PORT)",
+            "invalid --metrics: 0.0.0.0:9100 (metrics are served at 127.0.0.1:PORT, [::1]:PORT or \
+             unix:PATH alone)",
+        ),
+        (
+            &["--metrics=127.0.0.2:9100"],
+            "invalid --metrics: 127.0.0.2:9100 (metrics are served at 127.0.0.1:PORT, [::1]:PORT \
+             or unix:PATH alone)",
         ),
     ] {
         let line = [line, &["42", "tap0"]].concat();
