@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use crate::egress::QuestionId;
+
 /// Events that wait for one client (arbitrary; at most 2 KiB each).
 const QUEUE_CAP: usize = 1024;
 /// Events that are kept for clients that come back (arbitrary, as above).
@@ -131,6 +133,13 @@ impl Hub {
         state.kept.push_back(Arc::clone(&told));
         for queue in state.queues.values() {
             queue.push(&told);
+        }
+    }
+
+    /// A question is over, and word of that was lost.
+    pub(super) fn forget_question(&self, question: QuestionId) {
+        for queue in lock(&self.state).queues.values() {
+            lock(&queue.waiting).unmark(Some(question.0));
         }
     }
 

@@ -125,8 +125,10 @@ impl ControlSocket {
         let mut tasks = JoinSet::new();
         let expiring = Arc::clone(&shared);
         tasks.spawn(async move { expiring.rules.expire().await });
-        let told = Arc::clone(&shared.hub);
-        tasks.spawn(async move { follow(begun, &told).await });
+        let told = Arc::clone(&shared);
+        tasks.spawn(async move {
+            follow(begun, &told.hub, || told.handle.questions()).await;
+        });
         let counted = shared.handle.clone();
         tasks.spawn(async move {
             while approvers.changed().await.is_ok() {

@@ -45,6 +45,7 @@ pub use crate::event::{FlowId, ForwardId};
 #[doc(no_inline)]
 pub use crate::flow::{FlowState, FlowSummary, JudgedFlow};
 pub use crate::host::audit::{AuditLevel, AuditLog};
+pub use crate::host::events::{EventStream, Observed};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
 #[doc(no_inline)]

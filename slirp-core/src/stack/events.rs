@@ -42,6 +42,11 @@ impl Events {
         self.queue.pop_front()
     }
 
+    /// How many events were lost behind the last one that is told, or will be.
+    pub(super) const fn take_lost(&mut self) -> u64 {
+        core::mem::replace(&mut self.lost, 0)
+    }
+
     /// Tells of a flow or a name.
     pub(super) fn tell(&mut self, event: impl FnOnce() -> Event) {
         if self.has_listener() {

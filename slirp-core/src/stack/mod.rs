@@ -211,6 +211,12 @@ impl Stack {
         self.events.poll()
     }
 
+    /// How many events were lost behind the last one, once that was polled. The next report does
+    /// not count them again.
+    pub const fn take_lost_events(&mut self) -> u64 {
+        self.events.take_lost()
+    }
+
     /// Counts a discard, and tells the listener, or the log, of it.
     fn discard(&mut self, reason: DiscardReason, packet: impl FnOnce() -> Option<PacketEnds>) {
         if self.events.discarded(reason, packet) {

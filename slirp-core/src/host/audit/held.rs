@@ -7,11 +7,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::line::is_denied;
 use crate::egress::{Action, Cause, Name};
-use crate::host::events::Observed;
 use crate::journal::{Claim, Event, Lookup};
 use crate::member::MemberId;
 use crate::protocol::Protocol;
@@ -89,7 +88,9 @@ impl Key {
 /// A refusal that waits, and how many equal ones there were.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) first: Observed,
+    /// When the first one was.
+    pub(super) at: SystemTime,
+    pub(super) event: Event,
     pub(super) count: u64,
     until: Instant,
 }
@@ -103,18 +104,19 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Keeps `observed` if it is a refusal. Gives it back if it is not, and the oldest refusal
-    /// where there are too many.
-    pub(super) fn hold(&mut self, observed: Observed, now: Instant) -> Option<Waiting> {
-        let waiting = |first| Waiting { first, count: 1, until: now + WITHIN };
-        let Some(key) = Key::of(&observed.event) else { return Some(waiting(observed)) };
+    /// Keeps `event` if it is a refusal. Gives it back if it is not, and the oldest refusal where
+    /// there are too many.
+    pub(super) fn hold(&mut self, at: SystemTime, event: Event, now: Instant) -> Option<Waiting> {
+        let key = Key::of(&event);
+        let waiting = Waiting { at, event, count: 1, until: now + WITHIN };
+        let Some(key) = key else { return Some(waiting) };
         if let Some(known) = self.waiting.get_mut(&key) {
             known.count += 1;
             return None;
         }
         let oldest = if self.waiting.len() < HELD_CAP { None } else { self.pop() };
         self.order.push_back(key.clone());
-        self.waiting.insert(key, waiting(observed));
+        self.waiting.insert(key, waiting);
         oldest
     }
 

@@ -192,6 +192,16 @@ impl Audit {
         self.observer.as_ref().map(Observer::sum).unwrap_or_default()
     }
 
+    /// Where the data thread's losses are told.
+    pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
+        self.observer.as_mut()
+    }
+
+    /// Whether the log does not know yet of all that it has lost.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.observer.as_ref().is_some_and(Observer::is_behind)
+    }
+
     /// Whether nothing new may begin, because it could not be written down.
     pub(crate) fn forbids(&self) -> bool {
         let has_room = || {
@@ -209,11 +219,8 @@ impl Audit {
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        if let Some(observer) = self.observer.take() {
-            self.shared.note_last_lost(observer.lost());
-            // The end of the queue is the end of the thread.
-            drop(observer);
-        }
+        // The end of the queue is the end of the thread.
+        drop(self.observer.take());
         if let Some(writing) = self.writing.take()
             && writing.join().is_err()
         {

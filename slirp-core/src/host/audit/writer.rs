@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,13 +18,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::held::{Held, Waiting};
 use super::line;
 use crate::egress::EgressPolicy;
-use crate::host::events::Observed;
+use crate::host::events::{EventStream, Observed};
 
 /// Bytes of lines that are gathered before they are written (arbitrary).
 const GATHERED_CAP: usize = 64 * 1024;
@@ -42,8 +41,6 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Default, Debug)]
 pub(super) struct Shared {
     is_failing: AtomicBool,
-    /// Events that were lost after the last one that is in the queue.
-    last_lost: AtomicU64,
     /// The file to go on in.
     next: Mutex<Option<File>>,
     has_next: Notify,
@@ -53,11 +50,6 @@ impl Shared {
     /// Whether the last write has failed.
     pub(super) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
-    }
-
-    /// So many events were lost at the end of the queue.
-    pub(super) fn note_last_lost(&self, count: u64) {
-        self.last_lost.store(count, Ordering::Release);
     }
 
     /// Has the thread go on in `file`.
@@ -105,7 +97,7 @@ impl Writer {
     pub(super) fn run(
         mut self,
         runtime: &Runtime,
-        mut events: Receiver<Observed>,
+        mut events: EventStream,
         begun: &mpsc::Sender<()>,
     ) {
         hold_signals_back();
@@ -121,7 +113,7 @@ impl Writer {
                 Next::Event(observed) => {
                     self.take(observed);
                     while self.lines.len() < GATHERED_CAP
-                        && let Ok(observed) = events.try_recv()
+                        && let Ok(observed) = events.queue.try_recv()
                     {
                         self.take(observed);
                     }
@@ -138,14 +130,14 @@ impl Writer {
             self.write_down(&waiting);
         }
         let now = SystemTime::now();
-        self.note_lost(now, self.shared.last_lost.load(Ordering::Acquire));
+        self.note_lost(now, events.take_last_lost());
         let seq = self.next_seq();
         self.push(&line::stop(now, seq));
         self.write_all(runtime, &events);
     }
 
-    fn next(&self, runtime: &Runtime, events: &mut Receiver<Observed>) -> Next {
-        match events.try_recv() {
+    fn next(&self, runtime: &Runtime, events: &mut EventStream) -> Next {
+        match events.queue.try_recv() {
             Ok(observed) => return Next::Event(observed),
             Err(TryRecvError::Disconnected) => return Next::End,
             Err(TryRecvError::Empty) => {}
@@ -158,7 +150,7 @@ impl Writer {
                 }
             };
             tokio::select! {
-                event = events.recv() => event.map_or(Next::End, Next::Event),
+                event = events.queue.recv() => event.map_or(Next::End, Next::Event),
                 () = due => Next::Look,
                 () = self.shared.has_next.notified() => Next::Look,
             }
@@ -170,9 +162,11 @@ impl Writer {
         self.seq
     }
 
-    fn take(&mut self, observed: Observed) {
-        self.note_lost(observed.at, observed.lost);
-        if let Some(waiting) = self.held.hold(observed, Instant::now()) {
+    fn take(&mut self, Observed { at, lost, event }: Observed) {
+        self.note_lost(at, lost);
+        if let Some(event) = event
+            && let Some(waiting) = self.held.hold(at, event, Instant::now())
+        {
             self.write_down(&waiting);
         }
     }
@@ -186,8 +180,8 @@ impl Writer {
         }
     }
 
-    fn write_down(&mut self, Waiting { first, count, .. }: &Waiting) {
-        if let Some(line) = line::of_event(first.at, self.seq + 1, &first.event, *count) {
+    fn write_down(&mut self, Waiting { at, event, count, .. }: &Waiting) {
+        if let Some(line) = line::of_event(*at, self.seq + 1, event, *count) {
             self.seq += 1;
             self.push(&line);
         }
@@ -200,7 +194,7 @@ impl Writer {
 
     /// Writes all lines, however long that takes; once the queue has ended, [`END_TIMEOUT`] at
     /// most. Returns whether they are written.
-    fn write_all(&mut self, runtime: &Runtime, events: &Receiver<Observed>) -> bool {
+    fn write_all(&mut self, runtime: &Runtime, events: &EventStream) -> bool {
         let began_at = Instant::now();
         loop {
             let Err(error) = self.write() else {
@@ -213,9 +207,9 @@ impl Writer {
                 self.note(Some(&error));
             }
             // There may be events in the queue nevertheless.
-            if events.is_closed() && *self.ends_at.get_or_insert(now + END_TIMEOUT) <= now {
+            if events.queue.is_closed() && *self.ends_at.get_or_insert(now + END_TIMEOUT) <= now {
                 let lines = self.lines[self.written..].iter().filter(|&&byte| byte == b'\n');
-                let (lines, events) = (lines.count(), events.len());
+                let (lines, events) = (lines.count(), events.queue.len());
                 tracing::warn!(lines, events, "these are missing at the end of the audit log");
                 return false;
             }
@@ -226,13 +220,13 @@ impl Writer {
     }
 
     /// Waits until a write that has failed is worth another attempt.
-    fn wait(&self, runtime: &Runtime, events: &Receiver<Observed>) {
+    fn wait(&self, runtime: &Runtime, events: &EventStream) {
         let retry_at = Instant::now() + RETRY;
         let patience = Duration::from_millis(PATIENCE_MS.into());
         runtime.block_on(async {
             loop {
                 let has_next = tokio::time::timeout(patience, self.shared.has_next.notified());
-                let is_over = has_next.await.is_ok() || events.is_closed();
+                let is_over = has_next.await.is_ok() || events.queue.is_closed();
                 if is_over || Instant::now() >= retry_at {
                     return;
                 }

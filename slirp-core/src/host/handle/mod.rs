@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 pub use blocking::Blocking;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::events::{Observed, Observer};
+use super::events::{EventStream, Observer};
 use super::forward::{Forward, ForwardError};
 use super::mailbox::{
     Deciders, EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
@@ -26,6 +26,9 @@ use crate::member::{Member, MemberError, MemberId};
 use crate::rates::Rates;
 use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
+
+/// The most events that may wait in one [`EventStream`] (arbitrary).
+const EVENTS_CAP: usize = 65_536;
 
 /// Controls a running instance. Its requests are futures that work in any runtime;
 /// [`blocking`](Self::blocking) has them for threads without one.
@@ -312,18 +315,39 @@ impl Handle {
         }
     }
 
+    /// What becomes of flows and of the names that guests ask for, and what an egress policy makes
+    /// of them, from now on. At most `cap` events wait to be taken: 1 to 65,536, of some hundred
+    /// bytes each. What happens while as many wait is lost, and the stream says how many events
+    /// were: no packet waits for it.
+    ///
+    /// ```no_run
+    /// use slirp_core::instance::Handle;
+    /// use slirp_core::journal::Event;
+    ///
+    /// fn watch(handle: &Handle) {
+    ///     let mut events = handle.events(4096);
+    ///     while let Some(observed) = events.blocking_next() {
+    ///         if observed.lost > 0 {
+    ///             println!("{} events are missing here", observed.lost);
+    ///         }
+    ///         if let Some(Event::Judged { judgement, .. }) = observed.event {
+    ///             println!("{}: {}", judgement.reached, judgement.action.as_str());
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn events(&self, cap: usize) -> EventStream {
+        self.observe(cap.clamp(1, EVENTS_CAP), |event| !matches!(event, Event::Discarded { .. }))
+    }
+
     /// What happens from now on, as far as it `wants` it: what was asked for before this call may
     /// have happened already. `cap` events may wait; those beyond are lost and counted. Dropping
     /// the receiver ends it, and so does the end of the instance.
-    pub(crate) fn observe(
-        &self,
-        cap: usize,
-        wants: fn(&Event) -> bool,
-    ) -> mpsc::Receiver<Observed> {
-        let (observer, receiver) = Observer::new(cap, wants);
+    pub(crate) fn observe(&self, cap: usize, wants: fn(&Event) -> bool) -> EventStream {
+        let (observer, stream) = Observer::new(cap, wants);
         // An instance that has ended drops the observer.
         self.mailbox.send(Message::Observe(observer));
-        receiver
+        stream
     }
 
     /// Sends a message and waits for its answer.
@@ -335,3 +359,6 @@ impl Handle {
         self.mailbox.send(message(reply)).then_some(receiver)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,7 @@ impl Reactor {
     pub(super) fn add_observer(&mut self, observer: Observer) {
         // What has happened before is for the others.
         self.tell_events();
+        self.obey_audit();
         self.observers.add(observer);
         self.choose_detail();
     }
@@ -81,9 +82,30 @@ impl Reactor {
                 write(report.event);
             }
         }
+        self.tell_losses();
         if at.is_some() && self.observers.forget_gone() {
             self.choose_detail();
         }
+    }
+
+    /// Tells of events that are missing, even if none follows them.
+    fn tell_losses(&mut self) {
+        let lost = self.stack.take_lost_events();
+        if lost > 0 && self.is_logging {
+            debug!(lost, "events are missing here: too many in one turn");
+        }
+        let audit = self.audit.as_mut().and_then(Audit::observer);
+        for observer in audit.into_iter().chain(self.observers.iter_mut()) {
+            observer.note_lost(lost);
+            if observer.is_behind() {
+                observer.tell_lost(SystemTime::now());
+            }
+        }
+    }
+
+    /// Whether somebody is still to be told of events that are missing.
+    pub(super) fn has_untold_losses(&self) -> bool {
+        self.audit.as_ref().is_some_and(Audit::is_behind) || self.observers.are_behind()
     }
 }
 

@@ -13,6 +13,9 @@ use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 use super::{Reactor, RunError};
 use crate::time::Instant;
 
+/// How long an observer without room waits at most until it is told what it has lost (arbitrary).
+const LOSS_RETRY: Duration = Duration::from_secs(1);
+
 impl Reactor {
     /// Waits until there is an event or pending work. Returns the time at which the wait ended.
     pub(super) fn wait(&mut self, events: &mut Events) -> Result<Instant, RunError> {
@@ -76,6 +79,11 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let pause = if self.forwards.is_idle() { None } else { self.forwards.patience(self.now()) };
+        let pause = if self.has_untold_losses() {
+            Some(pause.map_or(LOSS_RETRY, |pause| pause.min(LOSS_RETRY)))
+        } else {
+            pause
+        };
         let Some((at, _)) = self.stack.poll_timeout() else {
             return pause;
         };
