@@ -409,6 +409,9 @@ crate::words::words! {
     /// It went upstream, and none of the answer's addresses is one that the name may have, such as
     /// a private one.
     Unfit => "unfit",
+    /// The audit log that has to have it cannot be written. The guest hears of a failure. Nothing
+    /// went upstream.
+    NoAudit => "no-audit",
 }
 
 /// What an egress policy makes of a flow.

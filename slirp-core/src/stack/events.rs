@@ -17,6 +17,10 @@ use crate::traffic::Traffic;
 /// bytes each).
 const EVENTS_CAP: usize = 1024;
 
+/// Places that are left when there is no [room](Events::has_room) (arbitrary: more than one packet
+/// makes events).
+const RESERVE: usize = 64;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Events {
@@ -45,6 +49,11 @@ impl Events {
     /// How many events were lost behind the last one that is told, or will be.
     pub(super) const fn take_lost(&mut self) -> u64 {
         core::mem::replace(&mut self.lost, 0)
+    }
+
+    /// Whether what one more packet causes can be told as a whole.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() + RESERVE <= EVENTS_CAP
     }
 
     /// Tells of a flow or a name.

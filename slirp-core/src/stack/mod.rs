@@ -106,7 +106,7 @@ pub use crate::timer::TimerOwner;
 use admission::Admission;
 use dns::DnsRelay;
 use egress::{Approvers, Egress};
-pub use egress::{EgressState, Established, Revision};
+pub use egress::{AuditDuty, EgressState, Established, Revision};
 use events::Events;
 use link::LinkServices;
 use outbox::Outbox;

@@ -181,7 +181,7 @@ pub(crate) fn lost(at: SystemTime, seq: u64, count: u64) -> String {
 /// Whether the guest does not get what it looked up.
 pub(super) const fn is_denied(lookup: Lookup) -> bool {
     match lookup {
-        Lookup::Refused | Lookup::NoSuchName => true,
+        Lookup::Refused | Lookup::NoSuchName | Lookup::NoAudit => true,
         Lookup::NoData | Lookup::Placeholder | Lookup::Asked | Lookup::Bound | Lookup::Unfit => {
             false
         }

@@ -17,7 +17,8 @@
 //! line `lost` says how many. The network feels none of that.
 //!
 //! An operator who wants the opposite makes the log [required](AuditLog::required): while it cannot
-//! be written, or its queue is almost full, whatever begins is refused. What is open goes on.
+//! be written, or its queue is almost full, whatever begins is refused, and lookups fail. So is what
+//! begins behind more events than the stack keeps in one turn. What is open goes on.
 
 #![expect(clippy::disallowed_methods, reason = "a file, a thread and the time of day")]
 
@@ -38,6 +39,7 @@ use std::time::SystemTime;
 use super::events::Observer;
 use crate::egress::{Action, EgressPolicy};
 use crate::journal::{Event, Lookup, Report};
+use crate::stack::AuditDuty;
 use crate::stats::AuditStats;
 use writer::{Shared, Writer};
 
@@ -144,8 +146,8 @@ impl AuditLog {
         Self { level, ..self }
     }
 
-    /// Whether new flows are refused while it cannot be written (default: it loses lines and says
-    /// how many).
+    /// Whether new flows are refused, and lookups fail, while it cannot be written (default: it
+    /// loses lines and says how many).
     #[must_use]
     pub fn required(self, is_required: bool) -> Self {
         Self { is_required, ..self }
@@ -200,6 +202,15 @@ impl Audit {
     /// Whether the log does not know yet of all that it has lost.
     pub(crate) fn is_behind(&self) -> bool {
         self.observer.as_ref().is_some_and(Observer::is_behind)
+    }
+
+    /// What the stack owes to the log.
+    pub(crate) fn duty(&self) -> AuditDuty {
+        match (self.is_required, self.forbids()) {
+            (false, _) => AuditDuty::Free,
+            (true, false) => AuditDuty::Required,
+            (true, true) => AuditDuty::Failing,
+        }
     }
 
     /// Whether nothing new may begin, because it could not be written down.

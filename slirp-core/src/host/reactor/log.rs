@@ -44,7 +44,7 @@ impl Reactor {
     /// Has nothing new begin that an audit log would have to have and cannot have.
     pub(super) fn obey_audit(&mut self) {
         if let Some(audit) = &self.audit {
-            self.stack.set_unaudited(audit.forbids());
+            self.stack.set_audit_duty(audit.duty());
         }
     }
 

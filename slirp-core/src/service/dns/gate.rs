@@ -17,6 +17,7 @@
 //! | HTTPS and SVCB of such a name, while a rule names hosts, and in audit mode | NODATA |
 //! | a name above one that may be asked for, the root, a reverse zone | NODATA |
 //! | any other name, and names that are no host names | NXDOMAIN |
+//! | any query, while a required audit log cannot be written | SERVFAIL |
 //!
 //! A name that is no host name can match no rule. It is asked for where everything is: under
 //! `allow any`, and in audit mode. There it is judged with `_` for its other bytes, so that a deny
@@ -114,6 +115,12 @@ pub(super) fn judge_query(
             Passage::Answer { answer: blocked(query, shape, note), lookup: Lookup::NoSuchName }
         }
     }
+}
+
+/// The answer to a query that could not be written down.
+pub(super) fn unaudited(query: &[u8], shape: &QueryShape) -> Passage {
+    let answer = make_answer(query, Some(shape), ResponseCode::ServerFailure);
+    Passage::Answer { answer, lookup: Lookup::NoAudit }
 }
 
 /// The verdict about the name of a question, and the name that addresses of its answer belong to.

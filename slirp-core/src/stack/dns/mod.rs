@@ -179,6 +179,11 @@ impl DnsRelay {
         self.service.poll_timeout()
     }
 
+    /// See [`DnsService::is_unaudited`].
+    pub(super) const fn set_unaudited(&mut self, is_unaudited: bool) {
+        self.service.is_unaudited = is_unaudited;
+    }
+
     /// What became of the queries that are over.
     pub(super) const fn stats(&self) -> &NameStats {
         &self.service.stats

@@ -23,6 +23,7 @@
 //! exists, a mapping those of the destination that it was let through to last.
 
 mod asking;
+mod audited;
 mod changes;
 mod counts;
 mod first_bytes;
@@ -57,6 +58,7 @@ use crate::timer::TimerOwner;
 use crate::wire::icmp::IcmpError;
 use asking::Asking;
 pub(super) use asking::{Approvers, Wait};
+pub use audited::AuditDuty;
 use changes::Review;
 pub use changes::{EgressState, Established, Revision};
 use release::Releases;
@@ -120,8 +122,7 @@ pub(super) struct Egress {
     gone: Box<PolicyStats>,
     host_addresses: Vec<IpAddr>,
     review: Review,
-    /// Whether nothing may begin, since nothing could be written down.
-    is_unaudited: bool,
+    duty: AuditDuty,
     /// Flows that the last policy change has cut.
     cut: u64,
     asking: Asking,
@@ -159,7 +160,7 @@ impl Egress {
             gone: Box::default(),
             host_addresses: Vec::new(),
             review: Review::default(),
-            is_unaudited: false,
+            duty: AuditDuty::Free,
             cut: 0,
             asking: Asking::default(),
             releases: Releases::default(),
@@ -202,22 +203,6 @@ impl Egress {
             rule: None,
         };
         self.judge(holder).map_or(unjudged, |judge| judge.on_flow(protocol, written, reached, now))
-    }
-
-    /// A verdict, or the refusal of what could not be written down.
-    fn audited(&self, judged: Judged) -> Judged {
-        match judged.verdict {
-            FlowVerdict::Pass { .. } | FlowVerdict::Named { .. } | FlowVerdict::Hold
-                if self.is_unaudited =>
-            {
-                Judged::refusal(Cause::NoAudit)
-            }
-            FlowVerdict::Pass { .. }
-            | FlowVerdict::Named { .. }
-            | FlowVerdict::Resolver
-            | FlowVerdict::Hold
-            | FlowVerdict::Refuse(_) => judged,
-        }
     }
 
     /// A verdict as a listener hears it; `None` if the rule that decided is not to be logged.
@@ -309,14 +294,6 @@ impl Stack {
         self.egress.is_some()
     }
 
-    /// Whether whatever an egress policy would let begin is refused from now on: what it decides
-    /// cannot be written down. What is open goes on.
-    pub fn set_unaudited(&mut self, is_unaudited: bool) {
-        if let Some(egress) = &mut self.egress {
-            egress.is_unaudited = is_unaudited;
-        }
-    }
-
     /// Has the egress policy looked at when it wants to be.
     pub(super) fn schedule_egress(&mut self, now: Instant) {
         if let Some(egress) = &self.egress {
@@ -372,7 +349,7 @@ impl Stack {
             return Ok(Way::Host(passed));
         }
         let judged = egress.on_flow(holder, ends.protocol, ends.remote, reached, now);
-        let mut judged = egress.audited(judged);
+        let mut judged = egress.audited(judged, &self.events);
         match judged.verdict {
             FlowVerdict::Resolver => return Ok(Way::Resolver),
             FlowVerdict::Hold => match self.ask(holder, ends, reached, judged.rule, now) {
@@ -493,7 +470,7 @@ impl Stack {
         let Some(judge) = egress.judge(holder) else { return Ok(None) };
         let port = origin.local.port();
         let judged = judge.on_inbound(protocol, origin.client, port);
-        let judged = egress.audited(judged);
+        let judged = egress.audited(judged, &self.events);
         let is_worth_telling = judged.rule.is_some() || judged.action != Action::Allow;
         let ends = Ends::new(protocol, guest, origin.client);
         let reached = SocketAddr::new(origin.client.ip(), port);

@@ -78,7 +78,7 @@ impl Stack {
         };
         let egress = self.egress.as_mut()?;
         let judged = egress.on_flow(holder, key.protocol, key.remote, reached, now);
-        let judged = egress.audited(judged);
+        let judged = egress.audited(judged, &self.events);
         Some(Held { holder, reached, judged })
     }
 

@@ -3,6 +3,7 @@
 use super::names::look_up;
 use super::*;
 use crate::journal::{Claim, Judgement};
+use crate::stack::AuditDuty;
 
 const TLS: &str = "203.0.113.7:443";
 const HTTP: &str = "203.0.113.7:80";
@@ -239,7 +240,7 @@ fn nothing_begins_while_the_log_cannot_be_written_and_what_is_open_goes_on() {
     let mut talk = Talk::open_with(&mut ladder, &syn_to("192.0.2.1:22", 40_000));
     send(&mut ladder, "192.0.2.1:9", 5000);
     lines(&mut ladder);
-    ladder.stack.set_unaudited(true);
+    ladder.stack.set_audit_duty(AuditDuty::Failing);
     talk.say(&mut ladder, ACK, b"goes on");
     assert_eq!(ladder.taken(talk.flow), b"goes on");
     assert_eq!(send(&mut ladder, "192.0.2.1:9", 5000), Fate::Host(address("192.0.2.1:9")));
@@ -255,8 +256,63 @@ fn nothing_begins_while_the_log_cannot_be_written_and_what_is_open_goes_on() {
             "no flow: 198.51.100.2:8080 is deny no-audit",
         ]
     );
-    ladder.stack.set_unaudited(false);
+    ladder.stack.set_audit_duty(AuditDuty::Required);
     assert_eq!(connect(&mut ladder, "192.0.2.1:22", 40_002), Fate::Host(address("192.0.2.1:22")));
+}
+
+#[test]
+fn no_flow_begins_that_finds_no_place_among_the_events_of_a_turn() {
+    for duty in [AuditDuty::Free, AuditDuty::Required] {
+        let mut ladder = under("allow 192.0.2.1");
+        ladder.stack.set_audit_duty(duty);
+        let fates = (0..900).map(|n| send(&mut ladder, "192.0.2.1:9", 5000 + n));
+        let passed = fates.filter(|fate| *fate == Fate::Host(address("192.0.2.1:9"))).count();
+        let events: Vec<_> = core::iter::from_fn(|| ladder.stack.poll_event()).collect();
+        let is_told =
+            |report: &&Report| matches!(report.event, Event::Judged { flow: Some(_), .. });
+        let told = events.iter().filter(is_told).count();
+        assert!(events.iter().all(|report| report.lost == 0));
+        assert!(ladder.stack.take_lost_events() > 0, "its number is not forgotten");
+        assert_eq!(ladder.stack.take_lost_events(), 0);
+        match duty {
+            AuditDuty::Free => assert!(passed == 900 && told < 900, "{told} are told"),
+            AuditDuty::Required | AuditDuty::Failing => {
+                assert!(told == passed && (400..900).contains(&passed), "{told} of {passed}");
+            }
+        }
+        // There is room again.
+        assert_eq!(send(&mut ladder, "192.0.2.1:9", 4000), Fate::Host(address("192.0.2.1:9")));
+        assert!(core::iter::from_fn(|| ladder.stack.poll_event()).all(|report| report.lost == 0));
+    }
+}
+
+#[test]
+fn nothing_is_looked_up_while_the_log_cannot_be_written() {
+    let mut ladder = under("allow index.example:22\nask asked.example:22");
+    ladder.stack.set_approvers(1, ladder.now);
+    let look_up = |ladder: &mut Ladder, server: &str, name: &str| {
+        let frame = datagram(address("10.0.2.100:4999"), server, &query(name));
+        let heard = ladder.frame(&frame);
+        let asked = ladder.queries.pop().is_some();
+        // Behind the headers of IPv4 and UDP.
+        (asked, heard.first().map(|heard| heard.packet[28 + 3] & 15))
+    };
+    ladder.stack.set_audit_duty(AuditDuty::Failing);
+    let refused = (false, Some(2));
+    // Queries to other servers are answered by our service.
+    for server in ["10.0.2.3:53", "192.0.2.53:53"] {
+        for name in ["index.example", "asked.example", "denied.example"] {
+            assert_eq!(look_up(&mut ladder, server, name), refused, "{server} {name}");
+        }
+    }
+    let told = lines(&mut ladder);
+    assert_eq!(told, ["10.0.2.100 asked: no-audit"; 6]);
+    let names = ladder.stack.snapshot().names;
+    let counted = names.iter().filter(|&(_, count)| count > 0);
+    let counted: Vec<_> = counted.map(|(answered, count)| (answered.as_str(), count)).collect();
+    assert_eq!(counted, [("no-audit", 6)]);
+    ladder.stack.set_audit_duty(AuditDuty::Required);
+    assert_eq!(look_up(&mut ladder, "10.0.2.3:53", "index.example"), (true, None));
 }
 
 #[test]
