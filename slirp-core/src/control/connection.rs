@@ -13,13 +13,16 @@ use tokio::net::UnixStream;
 use super::follow::Beginning;
 use super::hub::{Approver, Hub, Subscription};
 use super::lines::{self, Incoming, Lines};
+use super::lists;
 use super::metrics;
 use super::requests::{self, Refusal, Request, reply};
 use super::rows;
 use super::rules::Rules;
 use super::verdicts::{Peer, Verdicts};
 use crate::host::handle::Handle;
+use crate::member::MemberId;
 use crate::plan::AssumedGuest;
+use crate::stack::EgressState;
 
 /// What every connection needs to answer requests.
 #[derive(Debug)]
@@ -114,7 +117,7 @@ impl Connection {
                 Ok(rows::greeting())
             }
             Request::PolicyGet { member, from } => {
-                let state = rules.state(member).await?;
+                let state = self.policy(member).await?;
                 Ok(rows::policy(&state, &rules.ends(member).await, from))
             }
             Request::PolicySet { member, policy, replaced, established } => {
@@ -134,20 +137,16 @@ impl Connection {
                 let explanation = handle.explain(attempt, guest).await;
                 explanation.as_ref().map(rows::explanation).ok_or(Refusal::NoPolicy)
             }
-            Request::Names { member, from, limit } => {
-                let mut names = Vec::new();
-                let mut next = Some(from);
-                while let Some(first) = next
-                    && let Ok(room @ 1..) = u32::try_from(limit - names.len())
+            Request::Names { member, part } => {
+                if member.is_some()
+                    && let Err(refusal @ (Refusal::UnknownMember | Refusal::Ended)) =
+                        rules.state(member).await
                 {
-                    let page = handle.learned_names(member, first, room).await;
-                    let page = page.ok_or(Refusal::Ended)?;
-                    names.extend(page.names.iter().map(rows::name));
-                    next = page.next;
+                    return Err(refusal);
                 }
-                Ok(json!({ "names": names, "next": next }))
+                lists::names(handle, member, part).await
             }
-            Request::Flows { from, limit } => self.flows(from, limit).await,
+            Request::Flows(part) => lists::flows(handle, part).await,
             Request::Questions => {
                 let questions = handle.questions().await.ok_or(Refusal::Ended)?;
                 let questions: Vec<_> = questions.iter().map(rows::question).collect();
@@ -200,21 +199,18 @@ impl Connection {
         }
     }
 
-    async fn flows(&self, from: u32, limit: usize) -> Result<Value, Refusal> {
-        let mut rows = Vec::new();
-        let mut next = Some(from);
-        while let Some(first) = next {
-            let page = self.shared.handle.judged_flows(first).await.ok_or(Refusal::Ended)?;
-            next = page.next;
-            for flow in &page.flows {
-                if rows.len() == limit {
-                    next = Some(flow.summary.id.index);
-                    return Ok(json!({ "flows": rows, "next": next }));
+    /// The policy in force, or why there is not the one that was asked for.
+    async fn policy(&self, member: Option<MemberId>) -> Result<EgressState, Refusal> {
+        let Shared { handle, rules, .. } = &*self.shared;
+        let state = rules.state(member).await;
+        if member.is_none() && matches!(state, Err(Refusal::NoPolicy)) {
+            for (id, _) in handle.members().await.ok_or(Refusal::Ended)? {
+                if rules.state(Some(id)).await.is_ok() {
+                    return Err(Refusal::OwnPolicies);
                 }
-                rows.push(rows::flow(flow));
             }
         }
-        Ok(json!({ "flows": rows, "next": next }))
+        state
     }
 
     async fn info(&self) -> Result<Value, Refusal> {

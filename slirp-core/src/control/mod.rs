@@ -13,6 +13,7 @@ mod connection;
 mod follow;
 mod hub;
 mod lines;
+mod lists;
 pub(crate) mod metrics;
 mod own_file;
 pub(crate) mod protocol;

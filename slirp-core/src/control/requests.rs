@@ -47,10 +47,10 @@ pub(super) enum Request {
     PolicyRemove { member: Option<MemberId>, which: RuleName },
     /// Why something is allowed or not.
     Explain { attempt: Attempt, guest: Option<IpAddr> },
-    /// Names that a guest has learned.
-    Names { member: Option<MemberId>, from: u32, limit: usize },
+    /// Names that a guest has learned, or all guests.
+    Names { member: Option<MemberId>, part: Part<NameOrder> },
     /// Flows.
-    Flows { from: u32, limit: usize },
+    Flows(Part<FlowOrder>),
     /// Open questions.
     Questions,
     /// A decision about a question.
@@ -69,6 +69,35 @@ pub(super) enum Request {
     LogReopen,
     /// What collectors read.
     Metrics,
+}
+
+/// Which rows of a list are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part<O> {
+    /// The next ones, in no order.
+    Next { from: u32, limit: usize },
+    /// The first ones in this order.
+    First { order: O, limit: usize },
+}
+
+/// The order of names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NameOrder {
+    /// By their letters.
+    Name,
+    /// Those with most flows first.
+    Flows,
+}
+
+/// The order of flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FlowOrder {
+    /// Those with most payload, both ways together, first.
+    Bytes,
+    /// The oldest first.
+    Age,
+    /// Those first that have been idle longest.
+    Idle,
 }
 
 /// Which rule is to be removed.
@@ -105,6 +134,8 @@ pub(super) enum Refusal {
     Words(String),
     #[error("no policy is in force: policy_set brings one")]
     NoPolicy,
+    #[error("no policy is in force for all members: say which member, or bring one by policy_set")]
+    OwnPolicies,
     #[error("no rule has that id or text")]
     NoRule,
     #[error("the policy has changed: its revision is {0}")]
@@ -192,13 +223,16 @@ fn request(object: &Map<String, Value>) -> Result<Request, Refusal> {
         "policy_remove" => policy_remove(&of("policy_remove", &["rule", "id", "member"])?),
         "explain" => explain(&of("explain", &["target", "guest"])?),
         "names" => {
-            let arguments = of("names", &["from", "limit", "member"])?;
-            let (from, limit) = arguments.rows()?;
-            Ok(Request::Names { member: arguments.member()?, from, limit })
+            let arguments = of("names", &["from", "limit", "sort", "member"])?;
+            let orders = [("name", NameOrder::Name), ("flows", NameOrder::Flows)];
+            let part = arguments.part("name or flows", &orders)?;
+            Ok(Request::Names { member: arguments.member()?, part })
         }
         "flows" => {
-            let (from, limit) = of("flows", &["from", "limit"])?.rows()?;
-            Ok(Request::Flows { from, limit })
+            let orders =
+                [("bytes", FlowOrder::Bytes), ("age", FlowOrder::Age), ("idle", FlowOrder::Idle)];
+            let arguments = of("flows", &["from", "limit", "sort"])?;
+            Ok(Request::Flows(arguments.part("bytes, age or idle", &orders)?))
         }
         "questions" => of("questions", &[]).map(|_| Request::Questions),
         "decide" => {
@@ -288,14 +322,26 @@ impl<'v> Arguments<'v> {
         }
     }
 
-    fn rows(&self) -> Result<(u32, usize), Refusal> {
-        let from = self.number("from", NUMBER)?.unwrap_or(0);
+    /// Which rows of a list are wanted, perhaps in one of these orders.
+    fn part<O: Copy>(
+        &self,
+        wanted: &'static str,
+        orders: &[(&str, O)],
+    ) -> Result<Part<O>, Refusal> {
+        let from = self.number("from", NUMBER)?;
+        let order = self.word("sort", wanted, orders)?;
         let wanted = "a number from 1 to 256";
         let limit = self.number("limit", wanted)?.unwrap_or(ROWS_CAP);
-        if (1..=ROWS_CAP).contains(&limit) {
-            Ok((from, limit))
-        } else {
-            Err(Refusal::Argument { name: "limit", wanted })
+        if !(1..=ROWS_CAP).contains(&limit) {
+            return Err(Refusal::Argument { name: "limit", wanted });
+        }
+        match (order, from) {
+            (None, from) => Ok(Part::Next { from: from.unwrap_or(0), limit }),
+            (Some(order), None | Some(0)) => Ok(Part::First { order, limit }),
+            (Some(_), Some(_)) => {
+                let wanted = "not beside sort, which has the first rows alone";
+                Err(Refusal::Argument { name: "from", wanted })
+            }
         }
     }
 }

@@ -94,15 +94,17 @@ pub(super) fn policy(state: &EgressState, ends: &[(Source, Duration)], from: usi
         }
         rules.push(row);
     }
-    json!({
-        "text": text,
-        "rules": rules,
-        "next": next,
-        "revision": state.revision.0,
-        "default": policy.default_action().as_str(),
-        "mode": mode(policy),
-        "sources": policy.doors().take(64).collect::<Vec<_>>(),
-    })
+    let exceptions: Vec<_> = state.exceptions.iter().map(|member| member.0).collect();
+    object([
+        ("text", Some(text)),
+        ("rules", Some(rules.into())),
+        ("next", Some(next)),
+        ("revision", Some(state.revision.0.into())),
+        ("default", Some(policy.default_action().as_str().into())),
+        ("mode", Some(mode(policy).into())),
+        ("sources", Some(policy.doors().take(64).collect::<Vec<_>>().into())),
+        ("exceptions", (!exceptions.is_empty()).then(|| exceptions.into())),
+    ])
 }
 
 /// `explain`.
@@ -120,6 +122,7 @@ pub(super) fn name(row: &LearnedName) -> Value {
     let addresses: Vec<_> = row.addresses.iter().map(|address| address.to_string()).collect();
     object([
         ("name", Some(row.name.as_str().into())),
+        ("member", member(row.member)),
         ("addresses", Some(addresses.into())),
         ("verdict", Some(row.action.as_str().into())),
         ("rule", source(row.rule.as_ref())),

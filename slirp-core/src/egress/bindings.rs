@@ -24,6 +24,7 @@ use slab::Slab;
 use super::compile::NameClass;
 use super::name::Name;
 use super::rule::{Action, Source};
+use crate::member::MemberId;
 use crate::time::Instant;
 
 /// Addresses that one name may have at a time (arbitrary: large object stores answer with hundreds
@@ -51,6 +52,8 @@ const UNFIT_CAP: usize = 64;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LearnedName {
+    /// The member of a shared network that has learned it.
+    pub member: Option<MemberId>,
     /// The name.
     pub name: Name,
     /// Its addresses, at most [`ADDRESSES_TOLD`].
@@ -369,6 +372,7 @@ impl Bindings {
                 Some(tie.ends.max(found.used_until))
             });
             let row = LearnedName {
+                member: None,
                 name: name.clone(),
                 addresses: addresses.iter().take(ADDRESSES_TOLD).copied().collect(),
                 action: Action::Deny,

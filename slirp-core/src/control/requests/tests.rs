@@ -14,6 +14,10 @@ fn refused(execute: &str, arguments: &str) -> String {
     ask(execute, arguments).expect_err(arguments).to_string()
 }
 
+fn names(member: Option<u64>, part: Part<NameOrder>) -> Request {
+    Request::Names { member: member.map(MemberId), part }
+}
+
 #[test]
 fn requests_are_read() {
     let member = Some(MemberId(2));
@@ -69,8 +73,18 @@ fn requests_are_read() {
                 guest: Some([10, 0, 2, 100].into()),
             },
         ),
-        ("names", "{}", Request::Names { member: None, from: 0, limit: ROWS_CAP }),
-        ("flows", r#"{"from":7,"limit":1}"#, Request::Flows { from: 7, limit: 1 }),
+        ("names", "{}", names(None, Part::Next { from: 0, limit: ROWS_CAP })),
+        (
+            "names",
+            r#"{"sort":"name","member":3,"from":0}"#,
+            names(Some(3), Part::First { order: NameOrder::Name, limit: ROWS_CAP }),
+        ),
+        ("flows", r#"{"from":7,"limit":1}"#, Request::Flows(Part::Next { from: 7, limit: 1 })),
+        (
+            "flows",
+            r#"{"sort":"bytes","limit":100}"#,
+            Request::Flows(Part::First { order: FlowOrder::Bytes, limit: 100 }),
+        ),
         ("questions", "null", Request::Questions),
         (
             "decide",
@@ -176,6 +190,13 @@ fn wrong_arguments_are_refused_in_words() {
         ),
         ("explain", r#"{"target":"a.b:1","guest":"me"}"#, "bad arguments.guest: an address"),
         ("flows", r#"{"limit":0}"#, "bad arguments.limit: a number from 1 to 256"),
+        ("flows", r#"{"sort":"name"}"#, "bad arguments.sort: bytes, age or idle"),
+        ("names", r#"{"sort":"bytes"}"#, "bad arguments.sort: name or flows"),
+        (
+            "names",
+            r#"{"sort":"name","from":1}"#,
+            "bad arguments.from: not beside sort, which has the first rows alone",
+        ),
         ("flows", r#"{"from":4294967296}"#, "bad arguments.from: a number from 0 on"),
         ("decide", r#"{"verdict":"allow"}"#, "bad arguments.question: the number of a question"),
         ("decide", r#"{"question":7}"#, "bad arguments.verdict: allow or deny"),

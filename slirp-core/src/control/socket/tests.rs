@@ -222,6 +222,12 @@ fn lists_are_empty_at_first_and_info_counts() {
     let (mut client, _instance, _guest) = client(Some("allow a.example"));
     assert_eq!(client.get("names", json!({})), json!({ "names": [], "next": null }));
     assert_eq!(client.get("flows", json!({})), json!({ "flows": [], "next": null }));
+    let sorted = client.get("names", json!({ "sort": "flows" }));
+    assert_eq!(sorted, json!({ "names": [], "next": null, "left_out": 0 }));
+    let sorted = client.get("flows", json!({ "sort": "age" }));
+    assert_eq!(sorted, json!({ "flows": [], "next": null, "left_out": 0 }));
+    let of_nobody = client.refused("names", json!({ "member": 1 }));
+    assert_eq!(of_nobody, "there is no such member");
     assert_eq!(client.get("questions", json!({})), json!({ "questions": [] }));
     assert_eq!(client.refused("cut", json!({ "flow": "0.1" })), "there is no such flow");
     let info = client.get("info", json!({}));

@@ -53,6 +53,8 @@ pub struct EgressState {
     /// Flows that were reset because the last policy that came into force, for this guest or
     /// another one, does not allow them; `None` while not all flows have been judged anew.
     pub cut: Option<u64>,
+    /// The members that have policies of their own, if this is the policy of all others.
+    pub exceptions: Vec<MemberId>,
 }
 
 /// A look at all flows of some guests, or at those to some addresses, in parts.
@@ -219,7 +221,9 @@ impl Stack {
         let cut = egress.review.guests.is_empty().then_some(egress.cut);
         let guest = egress.guest(member)?;
         let (policy, revision) = (guest.judge.policy().clone(), guest.revision);
-        Some(EgressState { policy, revision, cut })
+        let own = egress.guests.iter().filter(|(_, guest)| member.is_none() && guest.is_own);
+        let exceptions = own.filter_map(|(&holder, _)| holder).collect();
+        Some(EgressState { policy, revision, cut, exceptions })
     }
 
     /// Ends a flow that somebody wants ended. Returns whether there is one.

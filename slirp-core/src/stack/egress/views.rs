@@ -16,6 +16,10 @@ use crate::policy::{Protocol, Target};
 use crate::stack::Stack;
 use crate::time::Instant;
 
+/// Slots that each guest has where the names of all guests are numbered: more than any has names,
+/// and few enough for 4,096 guests.
+const SLOTS: u32 = 1 << 20;
+
 impl Stack {
     /// The flows in `count` slots of the table from slot `first` on, with what the egress policy
     /// makes of them, and the slot to go on from; `None` when there are no more. See
@@ -33,7 +37,9 @@ impl Stack {
     }
 
     /// The names that a member, or the guest, has learned, in `count` slots from slot `first` on,
-    /// and the slot to go on from; `None` when there are no more.
+    /// and the slot to go on from; `None` when there are no more. On a shared network the names of
+    /// no member are those of all members. Where one of them comes or leaves between two parts,
+    /// names may be missed or come twice.
     pub fn learned_names(
         &self,
         member: Option<MemberId>,
@@ -41,8 +47,27 @@ impl Stack {
         count: u32,
         now: Instant,
     ) -> (Vec<LearnedName>, Option<u32>) {
-        let guest = self.egress.as_deref().and_then(|egress| egress.guests.get(&member));
-        guest.map_or_else(Default::default, |guest| guest.judge.learned(first, count, now))
+        let Some(egress) = self.egress.as_deref() else { return Default::default() };
+        let (rank, first, found) = match member {
+            Some(_) => (0, first, egress.guests.get_key_value(&member)),
+            None => {
+                let rank = first / SLOTS;
+                let at = usize::try_from(rank).unwrap_or(usize::MAX);
+                (rank, first % SLOTS, egress.guests.iter().nth(at))
+            }
+        };
+        let Some((&holder, guest)) = found else { return Default::default() };
+        let (mut names, next) = guest.judge.learned(first, count, now);
+        for name in &mut names {
+            name.member = holder;
+        }
+        let last = u32::try_from(egress.guests.len() - 1).unwrap_or(u32::MAX);
+        let next = match next {
+            Some(slot) => Some(rank * SLOTS + slot),
+            None if member.is_none() && rank < last => Some((rank + 1) * SLOTS),
+            None => None,
+        };
+        (names, next)
     }
 
     /// What becomes of an attempt now, and why: of the guest with the address `guest`, or of a

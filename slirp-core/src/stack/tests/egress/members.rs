@@ -64,6 +64,16 @@ fn each_member_is_judged_by_its_own_policy_or_by_that_of_all() {
 }
 
 #[test]
+fn policy_of_all_says_whom_it_is_not_about() {
+    let mut ladder = network(Some("deny any"), ["allow 192.0.2.1", "allow 192.0.2.2"]);
+    let mut exceptions = |member| ladder.stack.egress(member).unwrap().exceptions;
+    assert_eq!(exceptions(None), [id(100), id(101)]);
+    assert_eq!(exceptions(Some(id(100))), []);
+    assert_eq!(exceptions(Some(id(102))), []);
+    assert!(network(None, ["", ""]).stack.egress(None).is_none());
+}
+
+#[test]
 fn member_has_nothing_of_what_another_has_looked_up() {
     let lines = "allow udp:index.example:9";
     let mut ladder = network(None, [lines, lines]);
@@ -72,6 +82,35 @@ fn member_has_nothing_of_what_another_has_looked_up() {
     let to = "203.0.113.7:9";
     assert_eq!(send_as(&mut ladder, 100, to), Fate::Host(address(to)));
     assert_eq!(send_as(&mut ladder, 101, to), Fate::Refused(3, 13));
+}
+
+#[test]
+fn names_of_all_members_are_listed_where_no_member_is_asked_for() {
+    let lines = "allow .index.example";
+    let mut ladder = network(None, [lines, lines]);
+    for (last, names) in [(100, 0..3), (101, 3..5), (102, 5..6)] {
+        for number in names {
+            ladder.member = Some(id(last));
+            let from = SocketAddr::from(([10, 0, 2, last], 4999));
+            let name = format!("n{number}.index.example");
+            names::look_up_from(&mut ladder, from, &name, [203, 0, 113, 7], 60);
+        }
+    }
+    let list = |member: Option<MemberId>| {
+        let (mut names, mut next) = (Vec::new(), Some(0));
+        while let Some(first) = next {
+            let (page, after) = ladder.stack.learned_names(member, first, 2, ladder.now);
+            names.extend(page.iter().map(|row| (row.member, row.name.to_string())));
+            assert!(after.is_none_or(|after| after > first));
+            next = after;
+        }
+        names.sort();
+        names
+    };
+    let expected = [(100, 0), (100, 1), (100, 2), (101, 3), (101, 4)]
+        .map(|(last, number)| (Some(id(last)), format!("n{number}.index.example")));
+    assert_eq!(list(None), expected, "the last one is under no policy");
+    assert_eq!(list(Some(id(101))), expected[3..]);
 }
 
 #[test]

@@ -4,8 +4,18 @@ use super::*;
 
 /// The guest looks up `name`, whose address is `last` for `ttl` seconds.
 pub(super) fn look_up(ladder: &mut Ladder, name: &str, last: [u8; 4], ttl: u32) {
-    let frame = datagram(address("10.0.2.100:4999"), "10.0.2.3:53", &query(name));
-    ladder.frame(&frame);
+    look_up_from(ladder, address("10.0.2.100:4999"), name, last, ttl);
+}
+
+/// The same by the guest or member that has the address of `from`.
+pub(super) fn look_up_from(
+    ladder: &mut Ladder,
+    from: SocketAddr,
+    name: &str,
+    last: [u8; 4],
+    ttl: u32,
+) {
+    ladder.frame(&datagram(from, "10.0.2.3:53", &query(name)));
     let (id, mut answer) = ladder.queries.pop().expect("it is asked upstream");
     answer.truncate(query(name).len());
     (answer[2], answer[7], answer[11]) = (answer[2] | 0x80, 1, 0);
