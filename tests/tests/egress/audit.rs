@@ -217,6 +217,17 @@ fn nothing_begins_where_a_required_log_cannot_be_written() {
     assert!(scene.outside.arrived().is_empty(), "{:?}", scene.outside.arrived());
 }
 
+#[test]
+fn nothing_is_looked_up_where_a_required_log_cannot_be_written() {
+    let options = ["--audit-log=/dev/full", "--audit-required"];
+    let scene = Scene::with(needs!(World::root()), "allow .index.example", &options, &[]);
+    assert_eq!(scene.lookup("index.example", "A"), Found::Code(2), "SERVFAIL");
+    // A query to another server is answered by ours.
+    let answer = scene.ask(INDEX, &query("index.example", "AAAA")).expect("an answer");
+    assert_eq!(answer[3] & 0x0f, 2, "SERVFAIL");
+    assert_eq!(scene.dns.asked(), [], "nothing was asked");
+}
+
 /// A FIFO in the world's folder, and its reader.
 fn fifo(world: &World) -> (String, File) {
     let (option, path) = log_in(world);
