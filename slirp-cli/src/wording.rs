@@ -188,7 +188,7 @@ mod tests {
         let parse = |text: &str| MetricsAddress::parse(OsStr::new(text));
         assert_eq!(parse("unix:/run/m"), Ok(MetricsAddress::Unix("/run/m".into())));
         assert_eq!(parse("unix:m"), Ok(MetricsAddress::Unix("m".into())));
-        for text in ["127.0.0.1:9100", "[::1]:9100", "127.0.0.9:1"] {
+        for text in ["127.0.0.1:9100", "[::1]:9100"] {
             assert_eq!(parse(text), Ok(MetricsAddress::Loopback(text.parse().unwrap())));
         }
         for text in
@@ -196,7 +196,7 @@ mod tests {
         {
             assert_eq!(parse(text), Err(MetricsAddressError::Form), "{text}");
         }
-        for text in ["0.0.0.0:9100", "[::]:9100", "192.0.2.1:9100", "[::ffff:127.0.0.1]:9100"] {
+        for text in ["0.0.0.0:9100", "[::]:9100", "127.0.0.9:1", "[::ffff:127.0.0.1]:9100"] {
             assert_eq!(parse(text), Err(MetricsAddressError::NotLoopback), "{text}");
         }
     }

@@ -365,7 +365,11 @@ pub(crate) fn compare(file: &str, made: &str) {
         return;
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(kept, made, "{file}: SLIRP_RENEW=1 cargo test -p slirp-cli --lib renews it");
+    let differs = kept.lines().zip(made.lines()).find(|(kept, made)| kept != made);
+    assert!(
+        kept == made,
+        "{file}, which SLIRP_RENEW=1 cargo test -p slirp-cli --lib renews: {differs:?}"
+    );
 }
 
 #[cfg(test)]

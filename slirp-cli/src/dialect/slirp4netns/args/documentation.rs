@@ -3,7 +3,7 @@
 use super::manual::manual;
 use super::table::OPTIONS;
 use crate::words::shells::{Command, Operands, Program, compare};
-use crate::words::{Flag, Value};
+use crate::words::{self, Flag, Value};
 
 const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
 const README: &str = include_str!("../../../../../README.md");
@@ -42,16 +42,17 @@ fn names_behind<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a s
 
 #[test]
 fn options_that_pages_and_documents_name_exist() {
-    let commands = README.lines().filter_map(|line| line.trim().strip_prefix("slirp4netns "));
-    let commands: String = commands.map(|line| format!("{line}\n")).collect();
     let mut named: Vec<_> = names_behind(PAGE, "Fl Fl ").collect();
     named.extend(names_behind(EXTENSIONS, "Fl Fl "));
     named.extend(names_behind(SECURITY, "`--"));
-    let from_readme: Vec<_> = names_behind(&commands, "--").collect();
-    assert_eq!(from_readme.first(), Some(&"configure"));
-    named.extend(from_readme);
     for name in named {
         assert!(OPTIONS.iter().any(|option| option.long == name), "{name}");
+    }
+    let from_readme: Vec<_> = names_behind(README, "`--").collect();
+    assert!(from_readme.contains(&"allow") && from_readme.contains(&"disable-host-loopback"));
+    for name in from_readme.into_iter().filter(|name| !["net", "network"].contains(name)) {
+        let is_of_run = words::RUN.flags().any(|flag| flag.long == name);
+        assert!(is_of_run || OPTIONS.iter().any(|option| option.long == name), "{name}");
     }
 }
 

@@ -359,7 +359,7 @@ Ours alone, see
         }
         OptionId::AuditRequired => {
             "\
-Refuse new connections while the log cannot be written.
+Refuse new connections and fail lookups while the log cannot be written.
 Only with
 .Fl Fl audit-log .
 Default: the log loses lines, says how many, and nothing else changes.
@@ -411,7 +411,7 @@ Serve counters in the format of OpenMetrics, at /metrics over HTTP.
 .Ar ADDRESS
 is
 .Ql unix:PATH
-for a socket of mode 0600, or a port of a loopback address, such as
+for a socket of mode 0600, or a port of 127.0.0.1 or ::1, such as
 .Ql 127.0.0.1:9100
 or
 .Ql [::1]:9100 .
