@@ -68,10 +68,10 @@ impl Egress {
     /// Whether something may leave for `to`, on the host's side.
     pub(crate) fn lets_out(&self, protocol: Protocol, to: SocketAddr) -> bool {
         let Some((_, opens_loopback, leaves)) = self.policy else { return true };
-        let leaves = match leaves(protocol, to) {
-            _ if to.ip().is_loopback() && !opens_loopback => Never,
-            _ if to.ip().is_loopback() => AtOnce,
-            leaves => leaves,
+        let leaves = match (to.ip().is_loopback(), opens_loopback) {
+            (true, true) => AtOnce,
+            (true, false) => Never,
+            (false, _) => leaves(protocol, to),
         };
         leaves == AtOnce || (leaves == Asked && self.has_allowed)
     }
