@@ -126,8 +126,10 @@ impl Supervisor<'_> {
             }
             if let Some(status) = self.inside.try_wait().map_err(of_io)? {
                 let network = self.end_network();
+                // A signal that was typed may have ended both.
+                let is_refused = never_ready && status.signal().is_none();
                 return Ok(match network {
-                    Some(network) if never_ready => Ending::NoNetwork(network.signal()),
+                    Some(network) if is_refused => Ending::NoNetwork(network.signal()),
                     Some(_) | None => Ending::Command(status),
                 });
             }
@@ -139,9 +141,9 @@ impl Supervisor<'_> {
                 warn("the network has ended; the command goes on without one");
             }
             match self.wait()? {
-                Woken::BySignal => {}
-                Woken::ByInside => self.hear_inside()?,
-                Woken::ByNetwork => {
+                By::Signal => {}
+                By::Inside => self.hear_inside()?,
+                By::Network => {
                     if !self.hear_network() {
                         never_ready = true;
                         // The process inside leaves.
@@ -178,12 +180,12 @@ impl Supervisor<'_> {
         Ok(true)
     }
 
-    fn wait(&self) -> Result<Woken, CommandFailure> {
-        let mut polled = vec![(Woken::BySignal, self.held.as_fd())];
+    fn wait(&self) -> Result<By, CommandFailure> {
+        let mut polled = vec![(By::Signal, self.held.as_fd())];
         if let (Some(connection), Some(network)) = (&self.connection, &self.network) {
             match &network.ready {
-                Some(ready) if network.is_let_in => polled.push((Woken::ByNetwork, ready.as_fd())),
-                Some(_) | None => polled.push((Woken::ByInside, connection.as_fd())),
+                Some(ready) if network.is_let_in => polled.push((By::Network, ready.as_fd())),
+                Some(_) | None => polled.push((By::Inside, connection.as_fd())),
             }
         }
         let (woken, fds): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
@@ -194,7 +196,7 @@ impl Supervisor<'_> {
             Err(errno) => return Err(CommandFailure::Wait(errno)),
         }
         let found = woken.iter().zip(&fds).find(|(_, fd)| fd.any() != Some(false));
-        Ok(found.map_or(Woken::BySignal, |(woken, _)| *woken))
+        Ok(found.map_or(By::Signal, |(woken, _)| *woken))
     }
 
     /// The process inside has entered its namespaces, or is about to end.
@@ -262,12 +264,12 @@ impl Supervisor<'_> {
     }
 }
 
-/// What the supervisor was woken by.
+/// What the supervisor is woken by.
 #[derive(Clone, Copy)]
-enum Woken {
-    BySignal,
-    ByInside,
-    ByNetwork,
+enum By {
+    Signal,
+    Inside,
+    Network,
 }
 
 /// Lets the next program that is started have `fd`.

@@ -60,7 +60,13 @@ fn shell_inside_has_jobs_of_its_own() {
         terminal.press(&["sleep 1000", "Enter"]);
         terminal.press(&["C-z"]);
         terminal.wait_for("Stopped");
-        terminal.press(&["kill -KILL %1; wait; exit 9", "Enter"]);
+        terminal.press(&["fg", "Enter"]);
+        let is_back = |screen: &str| screen.matches("sleep 1000").count() == 3;
+        terminal.wait_until("the job goes on", is_back);
+        terminal.press(&["C-c"]);
+        terminal.press(&["echo still $((20 + 3))", "Enter"]);
+        terminal.wait_for("still 23");
+        terminal.press(&["exit 9", "Enter"]);
         terminal.press(&["echo outer is $?", "Enter"]);
         terminal.wait_for("outer is 9");
     }
