@@ -2,7 +2,7 @@
 
 use slirp_tests::*;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, state_of};
 
 #[test]
 fn interrupt_ends_the_command_and_the_shell_sees_it() {
@@ -27,6 +27,15 @@ fn interrupt_ends_the_command_and_the_shell_sees_it() {
     }
 }
 
+/// Brings the last job, whose command ends like this, to the foreground. The shell names it once
+/// lines are edited by the terminal again; what is typed before would be lost.
+fn to_foreground(terminal: &Terminal, job: &str) {
+    let count = |screen: &str| screen.lines().filter(|line| line.ends_with(job)).count();
+    let before = count(&terminal.screen());
+    terminal.press(&["fg", "Enter"]);
+    terminal.wait_until("the job is named", |screen| count(screen) > before);
+}
+
 #[test]
 fn stopped_run_is_a_job_that_goes_on_in_the_foreground() {
     for scene in needs!(Scene::each()) {
@@ -36,15 +45,16 @@ fn stopped_run_is_a_job_that_goes_on_in_the_foreground() {
         terminal.wait_for("begun");
         terminal.press(&["C-z"]);
         terminal.wait_for("Stopped");
-        terminal.press(&["fg", "Enter"]);
+        to_foreground(&terminal, "bin/slirp \"$@\"");
         terminal.press(&["words", "Enter"]);
         terminal.wait_for("got words");
         terminal.press(&["echo status is $?", "Enter"]);
         terminal.wait_for("status is 4");
         // A job in the background that reads is stopped, too.
         terminal.press(&["slirp run -- sh -c 'read x; echo read $x' &", "Enter"]);
-        terminal.wait_for("Stopped");
-        terminal.press(&["fg", "Enter"]);
+        let is_stopped = |pid: u32| state_of(pid) == Some('T');
+        wait_until(PATIENCE, "the run stops", || scene.processes().into_iter().any(is_stopped));
+        to_foreground(&terminal, "echo read $x'");
         terminal.press(&["more", "Enter"]);
         terminal.wait_for("read more");
     }
