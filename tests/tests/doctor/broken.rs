@@ -25,16 +25,6 @@ fn device_that_is_missing() {
 }
 
 #[test]
-fn remedy_for_the_missing_device_works_as_it_is_written() {
-    let scene = needs!(Scene::after(Account::Root, "rm -r /dev/net/tun"));
-    let report = scene.report();
-    let remedy = report.finding("tun")["remedy"].as_str().unwrap_or_default().to_owned();
-    let (command, _) = remedy.split_once(", or").expect("a command comes first");
-    scene.world.host.script(command);
-    scene.report().assert_driven();
-}
-
-#[test]
 fn device_that_is_not_accessible() {
     let scene = needs!(Scene::after(Account::Ordinary, "chmod 0600 /dev/net/tun"));
     scene.report().assert_one(
@@ -294,5 +284,75 @@ fn process_file_system_that_is_not_mounted() {
         "failure",
         ["/proc is not mounted", "mount -t proc proc /proc"],
         &dependent,
+    );
+}
+
+#[test]
+fn remedies_work_as_they_are_written() {
+    const FAULTS: [(&str, &str); 6] = [
+        ("tun", "chmod 0600 /dev/net/tun"),
+        ("ping", "echo '1 0' > /proc/sys/net/ipv4/ping_group_range"),
+        ("ports", "echo 20000 > /proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        ("subordinate-ids", ": > /etc/subuid; : > /etc/subgid"),
+        ("loopback", "ip link set lo down"),
+        ("ipv4", "ip link set h0 mtu 1000"),
+    ];
+    // sysctl(8) is not installed everywhere.
+    const SYSCTL: &str =
+        "sysctl() { printf %s \"${2#*=}\" > /proc/sys/$(printf %s \"${2%%=*}\" | tr . /); }";
+    let scene = needs!(Scene::of(Account::Ordinary));
+    scene.world.host.script(&FAULTS.map(|(_, script)| script).join("\n"));
+    let report = scene.report();
+    for (check, _) in FAULTS {
+        let remedy = report.finding(check)["remedy"].as_str().unwrap_or_default();
+        let command = remedy.strip_prefix("as root: ").expect("it is a command of root's");
+        scene.world.host.script(&format!("{SYSCTL}\n{command}"));
+    }
+    // The kernel had taken the addresses away with the MTU.
+    scene.world.host.script(
+        "ip addr add 2001:db8:1::1/64 dev h0 nodad; ip route add default via 2001:db8:1::2",
+    );
+    let report = scene.report();
+    report.assert_driven();
+    assert_eq!(report.object["worst"], "ok", "{:#}", report.object);
+}
+
+#[test]
+fn device_that_is_missing_is_made_by_its_remedy() {
+    let scene = needs!(Scene::after(Account::Root, "rm /dev/net/tun"));
+    let report = scene.report();
+    let remedy = report.finding("tun")["remedy"].as_str().unwrap_or_default();
+    let (command, _) = remedy.split_once(", or").expect("a command comes first");
+    scene.world.host.script(command);
+    scene.report().assert_driven();
+}
+
+/// Without CAP_SYS_ADMIN, as in a container, root has no sandbox of its own.
+#[test]
+fn root_without_the_right_to_a_mount_namespace() {
+    let scene = needs!(Scene::of(Account::Root));
+    let report = scene.report_by(&["setpriv", "--bounding-set=-sys_admin", "--"]);
+    report.assert_one(
+        "sandbox",
+        "failure",
+        ["sandbox: unshare(CLONE_NEWNS): Operation not permitted", "slirp run --no-sandbox"],
+        &[],
+    );
+    report.assert_driven();
+    let what = report.finding("network")["what"].as_str().unwrap_or_default();
+    assert!(what.ends_with(" ms, without sandbox"), "{what}");
+}
+
+/// As in a container that is not privileged.
+#[test]
+fn settings_of_the_kernel_that_are_read_only() {
+    let scene = needs!(Scene::of(Account::Ordinary));
+    let script = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+    scene.world.host.script(script);
+    scene.report().assert_one(
+        "ping-gateway",
+        "warning",
+        ["the command may not ping, as /proc/sys is read-only", "--security-opt=unmask=ALL"],
+        &[],
     );
 }

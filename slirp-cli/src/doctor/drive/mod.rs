@@ -21,6 +21,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde_json::Value;
 use slirp_core::internals::policy_file::VARIABLE;
 
@@ -88,18 +89,21 @@ impl Check {
 const NETWORK: &str = "network";
 
 /// What no network starts without.
-const GROUNDS: [&str; 6] = ["proc", "user-namespaces", "tun", "sandbox", "filter", "loopback"];
+const GROUNDS: [&str; 4] = ["proc", "user-namespaces", "tun", "loopback"];
+/// What a network does without if it is told so.
+const CONFINEMENT: [(&str, &str); 2] = [("sandbox", "--no-sandbox"), ("filter", "--no-seccomp")];
 
 /// Makes a network and drives it, unless `known` tells that there can be none.
 pub(super) fn drive(known: &[Finding]) -> Vec<Finding> {
-    let is_bad =
-        |finding: &&Finding| finding.state != State::Ok && GROUNDS.contains(&finding.check);
-    if let Some(ground) = known.iter().find(is_bad) {
-        let remedy = format!("mend {} first", ground.check);
-        let what = format!("no network was made and driven, as {} is not ok", ground.check);
-        return vec![Finding::warning(NETWORK, what, remedy)];
+    let is_bad = |check: &str| {
+        known.iter().any(|finding| finding.check == check && finding.state != State::Ok)
+    };
+    if let Some(ground) = GROUNDS.into_iter().find(|ground| is_bad(ground)) {
+        let what = format!("no network was made and driven, as {ground} is not ok");
+        return vec![Finding::warning(NETWORK, what, format!("mend {ground} first"))];
     }
-    match Run::start() {
+    let without: Vec<_> = CONFINEMENT.into_iter().filter(|(check, _)| is_bad(check)).collect();
+    match Run::start(&without) {
         Ok(run) => run.finish(),
         Err(error) => {
             let what = format!("cannot be started: {}", inside::text(&error));
@@ -115,6 +119,8 @@ struct Run {
     servers: Servers,
     published: SocketAddr,
     began: Instant,
+    /// How the engine is confined, in words.
+    confinement: String,
 }
 
 impl Drop for Run {
@@ -129,7 +135,8 @@ impl Drop for Run {
 type Outcomes = Vec<(Check, Result<Moved, String>)>;
 
 impl Run {
-    fn start() -> io::Result<Self> {
+    /// Starts it, `without` what does not work here.
+    fn start(without: &[(&str, &str)]) -> io::Result<Self> {
         let servers = Servers::start()?;
         // Free again at once; a port that another program takes until then is told as such.
         let published = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -139,6 +146,7 @@ impl Run {
         command.arg(if servers.sink6.is_some() { "--ipv6" } else { "--no-ipv6" });
         command.arg(format!("--dns=127.0.0.1:{}", servers.resolver));
         command.arg(format!("--publish={published}:{GUEST_PORT}"));
+        command.args(without.iter().map(|(_, option)| option));
         command.args(["--", "/proc/self/exe", "doctor", INSIDE]);
         for port in [servers.sink, servers.source, servers.echo].into_iter().chain(servers.sink6) {
             command.arg(port.to_string());
@@ -148,7 +156,12 @@ impl Run {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Self { child, lines: Lines::new(stdout), servers, published, began })
+        let names: Vec<_> = without.iter().map(|&(check, _)| check).collect();
+        let confinement = match names.as_slice() {
+            [] => "with sandbox and filter".to_owned(),
+            names => format!("without {}", names.join(" and ")),
+        };
+        Ok(Self { child, lines: Lines::new(stdout), servers, published, began, confinement })
     }
 
     /// Reads what the guest tells until it has ended.
@@ -177,6 +190,7 @@ impl Run {
             let Some((_, known @ Ok(_))) = known else { continue };
             *known = seen.map_err(|error| inside::text(&error));
         }
+        let ready = ready.map(|span| (span, &*self.confinement));
         findings(ready, &outcomes, &problem, self.servers.sink6.is_some())
     }
 
@@ -216,27 +230,34 @@ fn outcome(told: &Value) -> Option<(Check, Result<Moved, String>)> {
     Some((check, Ok(Moved { bytes: number("bytes")?, span })))
 }
 
-/// One finding for the network, and one for each check. `problem` is what is said of a check that
-/// was not reached.
+/// One finding for the network, and one for each check. `ready` tells how long the network took and
+/// how it is confined; `problem` is what is said of a check that was not reached.
 fn findings(
-    ready: Option<Duration>,
+    ready: Option<(Duration, &str)>,
     outcomes: &Outcomes,
     problem: &str,
     has_ipv6: bool,
 ) -> Vec<Finding> {
     const REMEDY: &str = "see whether nft list ruleset has a rule that refuses traffic of lo; if \
                           not, report this with the output of slirp run --log-level=debug -- true";
-    let Some(ready) = ready else {
+    let Some((ready, confinement)) = ready else {
         let remedy = "try slirp run -- true, which tells more; report it if that works";
         return vec![Finding::failure(NETWORK, format!("not made: {problem}"), remedy)];
     };
-    let what = format!("made within {} ms, with sandbox and filter", ready.as_millis());
+    let what = format!("made within {} ms, {confinement}", ready.as_millis());
     let mut findings = vec![Finding::ok(NETWORK, what).with(Moved { bytes: 0, span: ready })];
     for check in Check::ALL {
         let known = outcomes.iter().find(|(known, _)| *known == check);
         let name = check.name();
         findings.push(match known {
             Some((_, Ok(moved))) => Finding::ok(name, check.praise(*moved)).with(*moved),
+            // slirp run could not set net.ipv4.ping_group_range there.
+            Some((Check::Ping, Err(error))) if error == Errno::EACCES.desc() => Finding::warning(
+                name,
+                "the command may not ping, as /proc/sys is read-only",
+                "start the outer container with --security-opt=unmask=ALL (Docker: \
+                 --security-opt=systempaths=unconfined)",
+            ),
             Some((_, Err(error))) => Finding::failure(name, error.as_str(), REMEDY),
             None if check == Check::Ipv6 && !has_ipv6 => {
                 let what = "not driven, as the host has no ::1";
@@ -272,20 +293,32 @@ mod tests {
     fn each_check_has_a_line_whatever_was_told() {
         let moved = Moved { bytes: 125_000_000, span: SECOND };
         let outcomes = vec![(Check::TcpOut, Ok(moved)), (Check::TcpIn, Err("gone".to_owned()))];
-        let findings = findings(Some(SECOND / 50), &outcomes, "it has ended", false);
+        let findings =
+            findings(Some((SECOND / 50, "without filter")), &outcomes, "it ended", false);
         let said: Vec<_> =
             findings.iter().map(|found| (found.check, found.state, &*found.what)).collect();
         assert_eq!(
             said[..4],
             [
-                ("network", State::Ok, "made within 20 ms, with sandbox and filter"),
+                ("network", State::Ok, "made within 20 ms, without filter"),
                 ("tcp-out", State::Ok, "1.0 Gbit/s from the guest to the host"),
                 ("tcp-in", State::Failure, "gone"),
-                ("udp", State::Failure, "not reached: it has ended"),
+                ("udp", State::Failure, "not reached: it ended"),
             ]
         );
         assert_eq!((said.len(), said[7].1), (8, State::Warning));
         assert!(findings.iter().all(|found| (found.state == State::Ok) == found.remedy.is_none()));
+    }
+
+    #[test]
+    fn command_that_may_not_ping_is_no_failure() {
+        let denied = Errno::EACCES.desc().to_owned();
+        let outcomes = vec![(Check::Ping, Err(denied.clone())), (Check::Udp, Err(denied))];
+        let findings = findings(Some((SECOND, "")), &outcomes, "it ended", true);
+        let state =
+            |check| findings.iter().find(|found| found.check == check).map(|found| found.state);
+        assert_eq!(state("ping-gateway"), Some(State::Warning));
+        assert_eq!(state("udp"), Some(State::Failure));
     }
 
     #[test]

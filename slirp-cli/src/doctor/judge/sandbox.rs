@@ -5,30 +5,40 @@ use super::super::finding::Finding;
 
 /// Whether the engine can leave the host's files behind.
 pub(super) fn sandbox(attempt: &Attempt) -> Finding {
-    let good = "the engine can shut itself off from files and rights";
-    let remedy = "slirp run --no-sandbox, where the guest can be trusted";
-    judged("sandbox", attempt, [good, remedy, "user-namespaces"])
+    const CHECK: &str = "sandbox";
+    match attempt {
+        Attempt::Worked => {
+            Finding::ok(CHECK, "the engine can shut itself off from files and rights")
+        }
+        // The hint is about options of slirp4netns.
+        Attempt::Failed(problem, _) => Finding::failure(
+            CHECK,
+            problem.as_str(),
+            "start an outer container with --cap-add=SYS_ADMIN, or give slirp run --no-sandbox for \
+             commands that you trust",
+        ),
+        Attempt::Skipped => Finding::warning(
+            CHECK,
+            "not tried, as user-namespaces is not ok",
+            "mend user-namespaces first",
+        ),
+    }
 }
 
 /// Whether the engine can give up the system calls that it does not need.
 pub(super) fn filter(attempt: &Attempt) -> Finding {
-    let good = "the engine can filter its system calls";
-    let remedy = "slirp run --no-seccomp, where the guest can be trusted";
-    judged("filter", attempt, [good, remedy, "proc"])
-}
-
-/// `ground` is the check without which this one is not tried.
-fn judged(check: &'static str, attempt: &Attempt, [good, remedy, ground]: [&str; 3]) -> Finding {
+    const CHECK: &str = "filter";
     match attempt {
-        Attempt::Worked => Finding::ok(check, good),
-        Attempt::Failed(problem, hint) => {
-            Finding::failure(check, problem.as_str(), hint.as_deref().unwrap_or(remedy))
-        }
-        Attempt::Skipped => Finding::warning(
-            check,
-            format!("not tried, as {ground} is not ok"),
-            format!("mend {ground} first"),
+        Attempt::Worked => Finding::ok(CHECK, "the engine can filter its system calls"),
+        Attempt::Failed(problem, _) => Finding::failure(
+            CHECK,
+            problem.as_str(),
+            "boot a kernel with CONFIG_SECCOMP_FILTER=y, or give slirp run --no-seccomp for \
+             commands that you trust",
         ),
+        Attempt::Skipped => {
+            Finding::warning(CHECK, "not tried, as proc is not ok", "mend proc first")
+        }
     }
 }
 
@@ -39,14 +49,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hint_of_the_library_is_the_remedy_where_there_is_one() {
-        let failed = Attempt::Failed("sandbox: unshare: no".into(), Some("allow it".into()));
+    fn remedies_are_of_slirp_run() {
+        let failed = Attempt::Failed("sandbox: unshare: no".into(), Some("--userns-path".into()));
         let finding = sandbox(&failed);
-        assert_eq!(told(&finding), (State::Failure, "sandbox: unshare: no", "allow it"));
+        let (state, what, remedy) = told(&finding);
+        assert_eq!((state, what), (State::Failure, "sandbox: unshare: no"));
+        assert!(remedy.contains("slirp run --no-sandbox"), "{remedy}");
         let finding = filter(&Attempt::Failed("seccomp: no".into(), None));
         let (state, _, remedy) = told(&finding);
         assert_eq!(state, State::Failure);
-        assert!(remedy.contains("--no-seccomp"), "{remedy}");
+        assert!(remedy.contains("slirp run --no-seccomp"), "{remedy}");
         assert_eq!(sandbox(&Attempt::Skipped).state, State::Warning);
+        assert_eq!(filter(&Attempt::Skipped).state, State::Warning);
     }
 }
