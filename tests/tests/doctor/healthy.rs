@@ -1,7 +1,5 @@
 //! On a machine that is in order.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
 use nix::sys::signal::Signal;
 use slirp_tests::*;
 

@@ -115,6 +115,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn manual_page_has_each_check() {
+        let page = include_str!("../../../man/slirp.1");
+        let entries = page.lines().filter_map(|line| line.strip_prefix(".It Sy "));
+        let names: Vec<_> = entries.flat_map(|entry| entry.split(" , ")).collect();
+        for finding in judge(&healthy()) {
+            assert!(names.contains(&finding.check), "{} in slirp(1)", finding.check);
+        }
+    }
+
+    #[test]
     fn each_trouble_has_one_remedy_on_one_line() {
         let worlds: [fn(&mut Facts); 4] = [
             |facts| facts.namespaces.outcome = Err(NoNamespaces::Silent("it has ended".into())),
