@@ -37,9 +37,6 @@ use protocol::error::CniError;
 use protocol::version::Version;
 use verbs::Answer;
 
-/// The text of `slirp --version`.
-const VERSION: &str = concat!("slirp ", env!("CARGO_PKG_VERSION"), "\n");
-
 #[global_allocator]
 static ALLOC: LargeAlloc = LargeAlloc;
 
@@ -59,7 +56,7 @@ fn main() -> ExitCode {
         Some(NETWORK_ARGUMENT) => keeper::network::run(),
         Some("oci-hook") => hook::run(arguments, None),
         Some("help" | "--help" | "-h") => words::help(arguments),
-        Some("--version" | "-V") => status(io::stdout().write_all(VERSION.as_bytes()).is_ok()),
+        Some("--version" | "-V") => status(io::stdout().write_all(version().as_bytes()).is_ok()),
         Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
         Some("ls") => list::ls(arguments),
         Some("rm") => list::rm(arguments),
@@ -81,6 +78,16 @@ fn main() -> ExitCode {
         },
         Some(_) | None => plugin(|| verbs::answer(env::var_os("CNI_COMMAND").as_deref())),
     }
+}
+
+/// The version, and those of the interfaces that callers know from elsewhere.
+fn version() -> String {
+    format!(
+        "slirp {}\nslirp4netns: {}\nCNI: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        slirp_cli::SLIRP4NETNS_INTERFACE,
+        Version::texts().join(" "),
+    )
 }
 
 fn is_called_by_runtime() -> bool {

@@ -25,6 +25,17 @@ fn object(output: &Output) -> Value {
 }
 
 #[test]
+fn version_option_names_the_interfaces_that_are_offered() {
+    let output = Command::new(env!("CARGO_BIN_EXE_slirp")).arg("--version").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!(
+        "slirp {}\nslirp4netns: 1.3.3\nCNI: 0.1.0 0.2.0 0.3.0 0.3.1 0.4.0 1.0.0 1.1.0\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
 fn version_lists_the_versions_of_the_specification() {
     let output = call(Some(OsStr::new("VERSION")));
     assert_eq!(output.status.code(), Some(0));

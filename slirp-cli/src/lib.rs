@@ -57,6 +57,9 @@ pub use tool::policy::main as policy;
 #[cfg(feature = "tui")]
 pub use tool::top::main as top;
 
+/// The release of slirp4netns whose command line and API the programs offer.
+pub const SLIRP4NETNS_INTERFACE: &str = dialect::slirp4netns::version::INTERFACE;
+
 /// The program `slirp4netns`, with its name as the first argument.
 pub fn slirp4netns(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     dialect::slirp4netns::main(arguments)

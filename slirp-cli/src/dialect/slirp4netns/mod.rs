@@ -9,7 +9,7 @@ mod banner;
 mod failure;
 mod progress;
 pub(crate) mod values;
-mod version;
+pub(crate) mod version;
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -5,12 +5,23 @@
 //! the text has the five lines of slirp4netns, with the release whose interface we offer. Our own
 //! name and version follow `commit:`.
 
+macro_rules! interface {
+    () => {
+        "1.3.3"
+    };
+}
+
+/// The release of slirp4netns whose interface we offer.
+pub(crate) const INTERFACE: &str = interface!();
+
 /// The five lines.
 ///
 /// `libslirp` and `SLIRP_CONFIG_VERSION_MAX` name the library whose features we match; neither it
 /// nor libseccomp is linked.
 pub(crate) const TEXT: &str = concat!(
-    "slirp4netns version 1.3.3\n",
+    "slirp4netns version ",
+    interface!(),
+    "\n",
     "commit: rust-slirp-",
     env!("CARGO_PKG_VERSION"),
     "\n",
