@@ -45,8 +45,12 @@ fn documentation_names_the_oldest_rust_that_builds_it() {
     }
 }
 
-/// Folder of the crate's documentation, fresh.
+/// Folder of the crate's documentation: below `SLIRP_TEST_DOCUMENTATION`, where that is set and
+/// fresh already, otherwise written anew.
 fn documentation() -> PathBuf {
+    if let Some(folder) = std::env::var_os("SLIRP_TEST_DOCUMENTATION") {
+        return Path::new(&folder).join("slirp_core");
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let output = Command::new(env!("CARGO"))
         .args(["doc", "--quiet", "--no-deps", "-p", "slirp-core", "--target-dir"])

@@ -11,23 +11,25 @@ use std::sync::OnceLock;
 /// When the variable names no file or the build fails.
 pub fn binary_under_test() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("SLIRP_TEST_BINARY") {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            assert!(path.is_file(), "SLIRP_TEST_BINARY={} is no file", path.display());
-            path
-        }
-        None => build("slirp-cli", "slirp4netns"),
+    BINARY.get_or_init(|| {
+        given("SLIRP_TEST_BINARY").unwrap_or_else(|| build("slirp-cli", "slirp4netns"))
     })
 }
 
-/// The CNI plugin `slirp`, built like [`binary_under_test`].
+/// The CNI plugin `slirp`: `SLIRP_TEST_PLUGIN`, otherwise built like [`binary_under_test`].
 ///
 /// # Panics
-/// When the build fails.
+/// When the variable names no file or the build fails.
 pub fn plugin_under_test() -> &'static Path {
     static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    PLUGIN.get_or_init(|| build("slirp-cni", "slirp"))
+    PLUGIN.get_or_init(|| given("SLIRP_TEST_PLUGIN").unwrap_or_else(|| build("slirp-cni", "slirp")))
+}
+
+/// The program that a variable of the environment names.
+fn given(variable: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os(variable)?);
+    assert!(path.is_file(), "{variable}={} is no file", path.display());
+    Some(path)
 }
 
 fn build(package: &str, name: &str) -> PathBuf {
