@@ -3,4 +3,5 @@
 mod cni_readme;
 mod egress_manual;
 mod manual;
+mod package;
 mod readme;
