@@ -186,7 +186,7 @@ impl Driver {
             }
             self.take_actions(origin);
             // What had to wait for its rate.
-            while self.stack.poll_datagram().is_some() {}
+            while self.stack.poll_datagram(self.now).is_some() {}
             self.take_frames(&mut frames);
             if let Some(flow) = self.stack.poll_ready(self.now) {
                 if let Some(host) = self.hosts.iter_mut().find(|host| host.flow == flow)
