@@ -138,7 +138,8 @@ impl Obstacles {
         let known = [
             (
                 self.sysctl,
-                "user namespaces are for root alone here: sysctl kernel.unprivileged_userns_clone=1",
+                "user namespaces are for root alone here: sysctl \
+                 kernel.unprivileged_userns_clone=1",
             ),
             (
                 self.apparmor,

@@ -4,7 +4,8 @@
 //! progress, failures, the summary, the version. It turns `argv` into a
 //! [`Target`](crate::options::Target) and [`Options`](crate::options::Options), lets
 //! [`run`](crate::run) carry them out, and words the [`Milestone`](crate::milestone::Milestone)s of
-//! the run. No code outside of its folder knows its texts.
+//! the run. No code outside of its folder knows its texts,
+//! but for those of values: `run` takes the values of `slirp4netns`.
 
 pub(crate) mod run;
 pub(crate) mod slirp4netns;
