@@ -5,11 +5,11 @@
 //! # Theory of operation
 //! Three processes take part. The doctor has small [`servers`] on the host's loopback. It starts
 //! `slirp run`, which makes the namespaces and is the engine, with its sandbox and its filter. The
-//! command there is this program again, as [`inside`]: it talks to the servers by the addresses that
-//! a guest has for them, and tells how that went on its standard output, which the doctor reads. The
-//! doctor itself visits the port that it has published. Nothing leaves loopback and the namespaces.
-//! Whoever sends bytes knows whether they have arrived ([`stream`]), so the figures of a transfer
-//! are always its sender's.
+//! command there is this program again, as [`inside`]: it talks to the servers by the addresses
+//! that a guest has for them, and tells how that went on its standard output, which the doctor
+//! reads. The doctor itself visits the port that it has published. Nothing leaves loopback and the
+//! namespaces. Whoever sends bytes knows whether they have arrived ([`stream`]), so the figures of
+//! a transfer are always its sender's.
 
 mod inside;
 mod servers;

@@ -1,4 +1,4 @@
-//! Everything that is tried in processes of its own, in the order in which it depends on each other.
+//! Everything that is tried in processes of its own, in the order in which one needs the other.
 
 use std::time::Duration;
 

@@ -55,8 +55,8 @@ fn cause(facts: &Facts, step: Step, errno: Errno) -> (String, String) {
         // Since Ubuntu 23.10 the namespace is made, and its owner has no capabilities in it.
         (_, Errno::EPERM | Errno::EACCES) if known.apparmor == Some(1) => (
             "forbidden by AppArmor (kernel.apparmor_restrict_unprivileged_userns is 1)".to_owned(),
-            "install the AppArmor profile of slirp, which allows userns; for all programs, as root: \
-             sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+            "install the AppArmor profile of slirp, which allows userns; for all programs, as \
+             root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
                 .to_owned(),
         ),
         (_, Errno::EPERM | Errno::EACCES | Errno::ENOSYS) if known.is_filtered => (
@@ -81,8 +81,8 @@ fn cause(facts: &Facts, step: Step, errno: Errno) -> (String, String) {
         ),
         _ => (
             "a security module or an outer container forbids it".to_owned(),
-            "allow user namespaces there (AppArmor: userns, SELinux: user_namespace create), or run \
-             outside of it"
+            "allow user namespaces there (AppArmor: userns, SELinux: user_namespace create), or \
+             run outside of it"
                 .to_owned(),
         ),
     }

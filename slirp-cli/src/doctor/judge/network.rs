@@ -3,8 +3,8 @@
 use super::super::facts::{Asked, Facts, Silence};
 use super::super::finding::Finding;
 
-/// The smallest MTU of a link with IPv6 (RFC 8200 section 5), which QUIC counts on as well (RFC 9000
-/// section 14).
+/// The smallest MTU of a link with IPv6 (RFC 8200 section 5), which QUIC counts on as well (RFC
+/// 9000 section 14).
 const MTU_MIN: u32 = 1280;
 /// Words for response codes (RFC 1035 section 4.1.1).
 const CODES: [&str; 6] = ["", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
