@@ -55,8 +55,8 @@ impl Program {
             "\n_{name}_candidates() {{\n    mapfile -t COMPREPLY < <(compgen \"$@\" -- \"$cur\")\n\
              }}\n\n_{name}_files() {{\n    compopt -o filenames 2>/dev/null\n    \
              _{name}_candidates -f\n}}\n\n# What is given for an option that wants a value, as the \
-             word and the option. `=` is a word of its\n# own in COMP_WORDS.\n_{name}_value() {{\n    \
-             case \"$1 $2\" in\n"
+             word and the option. `=` is a word of its\n# own in COMP_WORDS.\n\
+             _{name}_value() {{\n    case \"$1 $2\" in\n"
         );
         for command in &self.commands {
             for flag in &command.flags {
@@ -128,9 +128,9 @@ impl Program {
         }
         text += &format!(
             "    if [[ $cur == \"=\" ]]; then\n        cur=\n    elif [[ $option == \"=\" ]] && \
-             ((COMP_CWORD >= 2)); then\n        option=${{COMP_WORDS[COMP_CWORD - 2]}}\n    fi\n    \
-             _{name}_value \"$word\" \"$option\" && return\n    if [[ $cur == -* ]]; then\n        \
-             _{name}_options \"$word\"\n    else\n        _{name}_operand \"$word\" \
+             ((COMP_CWORD >= 2)); then\n        option=${{COMP_WORDS[COMP_CWORD - 2]}}\n    fi\n\
+             \x20   _{name}_value \"$word\" \"$option\" && return\n    if [[ $cur == -* ]]; then\n\
+             \x20       _{name}_options \"$word\"\n    else\n        _{name}_operand \"$word\" \
              \"$COMP_CWORD\"\n    fi\n}}\n\ncomplete -F _{name} {name}\n"
         );
         text
@@ -162,8 +162,8 @@ impl Program {
                 Operands::Guest => {
                     text += "# What the first argument is depends on --netns-type.\nfunction \
                              __slirp4netns_wants_path\n    string match -qr -- \
-                             '--(netns-type[= ]path|target-type[= ]bess)' (commandline -cp)\nend\n\n\
-                             complete -c slirp4netns -n 'not __slirp4netns_wants_path' -f -a \
+                             '--(netns-type[= ]path|target-type[= ]bess)' (commandline -cp)\nend\n\
+                             \ncomplete -c slirp4netns -n 'not __slirp4netns_wants_path' -f -a \
                              '(__fish_complete_pids)'\ncomplete -c slirp4netns -n \
                              __slirp4netns_wants_path -F\n";
                 }

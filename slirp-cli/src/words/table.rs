@@ -96,8 +96,8 @@ first: --policy-mode=audit --audit-log=LOG.
         Flag::value(
             "since",
             "TIME",
-            "only events since then, in UTC: 2026-11-29, 2026-11-29T02:35:16, or how long ago: 90s, \
-             10m, 2h, 7d",
+            "only events since then, in UTC: 2026-11-29, 2026-11-29T02:35:16, or how long ago: \
+             90s, 10m, 2h, 7d",
         ),
     ],
     notes: "\

@@ -26,8 +26,8 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn of(credentials: &UnixCredentials) -> Self {
-        // What the kernel does not know is -1, and a process of another PID namespace is 0 (unix(7),
-        // `cred_to_ucred` in net/core/sock.c).
+        // What the kernel does not know is -1, and a process of another PID namespace is 0
+        // (unix(7), `cred_to_ucred` in net/core/sock.c).
         let uid = Some(credentials.uid()).filter(|&uid| uid != u32::MAX);
         let pid = u32::try_from(credentials.pid()).ok().filter(|&pid| pid != 0);
         Self { uid, pid, label: None }

@@ -103,8 +103,8 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Ignores the signal of this number, or gives it its default action. For a signal that this process
-/// has a handler for, the handler is lost.
+/// Ignores the signal of this number, or gives it its default action. A handler that this process
+/// has for it is lost.
 pub fn set_ignored(number: i32, is_ignored: bool) {
     let action = if is_ignored { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: neither action runs code of ours; a number that cannot be changed is refused.

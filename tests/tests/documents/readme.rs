@@ -16,8 +16,8 @@ fn block(heading: &str, language: &str) -> &'static str {
     block.split("\n```\n").next().expect("the block ends")
 }
 
-/// As it stands there, in a folder with nothing but the program. What comes before it is for a whole
-/// machine, which it changes.
+/// As it stands there, in a folder with nothing but the program. What comes before it is for a
+/// whole machine, which it changes.
 #[test]
 fn machine_is_told_about_and_a_server_is_published_by_a_few_commands() {
     for account in [Account::Root, Account::Ordinary] {

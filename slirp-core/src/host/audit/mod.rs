@@ -17,8 +17,8 @@
 //! line `lost` says how many. The network feels none of that.
 //!
 //! An operator who wants the opposite makes the log [required](AuditLog::required): while it cannot
-//! be written, or its queue is almost full, whatever begins is refused, and lookups fail. So is what
-//! begins behind more events than the stack keeps in one turn. What is open goes on.
+//! be written, or its queue is almost full, whatever begins is refused, and lookups fail. So is
+//! what begins behind more events than the stack keeps in one turn. What is open goes on.
 
 #![expect(clippy::disallowed_methods, reason = "a file, a thread and the time of day")]
 

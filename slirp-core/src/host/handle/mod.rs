@@ -210,10 +210,10 @@ impl Handle {
         self.ask(|reply| Message::Explain { attempt, guest, reply })?.await.ok()?
     }
 
-    /// A part of the list of the names that a member, or the guest, has learned; on a shared network
-    /// those of all members where none is given. A part has at most `count` and 128 of them, from
-    /// slot `first` on (0 for the beginning); `None` when the instance has ended. It is empty
-    /// without an egress policy.
+    /// A part of the list of the names that a member, or the guest, has learned; on a shared
+    /// network those of all members where none is given. A part has at most `count` and 128 of
+    /// them, from slot `first` on (0 for the beginning); `None` when the instance has ended. It is
+    /// empty without an egress policy.
     pub async fn learned_names(
         &self,
         member: Option<MemberId>,
