@@ -73,7 +73,10 @@ pub(super) enum Message {
 /// A connection, used by one thread.
 #[derive(Debug)]
 pub(super) struct Client {
-    #[cfg_attr(not(feature = "tui"), expect(dead_code, reason = "`events` needs no right"))]
+    #[cfg_attr(
+        not(any(test, feature = "tui")),
+        expect(dead_code, reason = "`events` needs no right")
+    )]
     pub(super) greeting: Greeting,
     requests: Requests,
     messages: Messages,

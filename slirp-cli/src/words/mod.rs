@@ -1,12 +1,12 @@
 //! The words of the program `slirp`, as data: `run`, `doctor`, `policy` and the others.
 //!
 //! Owns the one table from which the command line of a word is read ([`line`]), and from which
-//! `--help` ([`help`]), the list of options in slirp(1) and the completions of the shells are made.
+//! `--help` (`help`), the list of options in slirp(1) and the completions of the shells are made.
 //! The last two are files; a test compares them, and writes them anew where `SLIRP_RENEW=1`.
 
 mod help;
 mod line;
-#[cfg(test)]
+#[cfg(all(test, feature = "tui"))]
 mod manual;
 mod run;
 #[cfg(test)]
@@ -17,7 +17,9 @@ pub(crate) mod values;
 pub use help::{help, overview, refuse};
 pub use line::{Given, Line};
 pub(crate) use run::RUN;
-pub(crate) use table::{APPROVE, DOCTOR, EVENTS, LEARN, POLICY, TOP};
+#[cfg(feature = "tui")]
+pub(crate) use table::{APPROVE, TOP};
+pub(crate) use table::{DOCTOR, EVENTS, LEARN, POLICY};
 pub use table::{LS, OCI_HOOK, RM};
 
 /// A word of the program.

@@ -372,7 +372,7 @@ pub(crate) fn compare(file: &str, made: &str) {
     );
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tui"))]
 mod tests {
     use super::*;
     use crate::words::words;

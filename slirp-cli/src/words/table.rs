@@ -7,7 +7,18 @@ use super::{Flag, Group, Word};
 /// All words, under the headings of `slirp --help`.
 pub(super) const TOPICS: &[(&str, &[&Word])] = &[
     ("Networks", &[&RUN, &DOCTOR]),
-    ("Where a guest may go", &[&POLICY, &LEARN, &APPROVE, &EVENTS, &TOP]),
+    (
+        "Where a guest may go",
+        &[
+            &POLICY,
+            &LEARN,
+            #[cfg(feature = "tui")]
+            &APPROVE,
+            &EVENTS,
+            #[cfg(feature = "tui")]
+            &TOP,
+        ],
+    ),
     ("Containers", &[&LS, &RM, &OCI_HOOK]),
 ];
 
@@ -111,6 +122,7 @@ command line is bad. What rules mean is in slirp-egress(7).
 };
 
 /// `slirp approve`
+#[cfg(feature = "tui")]
 pub(crate) const APPROVE: Word = Word {
     name: "approve",
     about: "answer the questions of a policy, in this terminal",
@@ -166,6 +178,7 @@ bad command line.
 };
 
 /// `slirp top`
+#[cfg(feature = "tui")]
 pub(crate) const TOP: Word = Word {
     name: "top",
     about: "watch a network live",

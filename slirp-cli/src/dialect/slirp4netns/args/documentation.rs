@@ -44,13 +44,13 @@ fn names_behind<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a s
 fn options_that_pages_and_documents_name_exist() {
     let mut named: Vec<_> = names_behind(PAGE, "Fl Fl ").collect();
     named.extend(names_behind(EXTENSIONS, "Fl Fl "));
-    named.extend(names_behind(SECURITY, "`--"));
     for name in named {
         assert!(OPTIONS.iter().any(|option| option.long == name), "{name}");
     }
-    let from_readme: Vec<_> = names_behind(README, "`--").collect();
-    assert!(from_readme.contains(&"allow") && from_readme.contains(&"disable-host-loopback"));
-    for name in from_readme.into_iter().filter(|name| !["net", "network"].contains(name)) {
+    let of_both: Vec<_> =
+        [README, SECURITY].iter().flat_map(|it| names_behind(it, "`--")).collect();
+    assert!(of_both.contains(&"allow") && of_both.contains(&"disable-host-loopback"));
+    for name in of_both.into_iter().filter(|name| !["net", "network"].contains(name)) {
         let is_of_run = words::RUN.flags().any(|flag| flag.long == name);
         assert!(is_of_run || OPTIONS.iter().any(|option| option.long == name), "{name}");
     }
