@@ -22,7 +22,7 @@ mod verbs;
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -72,6 +72,10 @@ fn main() -> ExitCode {
         Some("events") => slirp_cli::events(arguments),
         Some("learn") => slirp_cli::learn(arguments),
         Some(word) if !is_called_by_runtime() => words::refuse(word),
+        None if !is_called_by_runtime() && env::args_os().len() > 1 => words::refuse("\u{fffd}"),
+        None if !is_called_by_runtime() && io::stdin().is_terminal() => {
+            words::help(core::iter::empty())
+        }
         None if !is_called_by_runtime() => match hook::state_without_word() {
             Some(state) => hook::run(core::iter::empty(), Some(state)),
             None => plugin(|| verbs::answer(None)),

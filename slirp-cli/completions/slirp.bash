@@ -21,8 +21,8 @@ _slirp_value() {
     "run --mtu") _slirp_candidates -W "1500 65520" ;;
     "run --cidr") : ;;
     "run --cidr6") : ;;
-    "run --outbound-addr") _slirp_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
-    "run --outbound-addr6") _slirp_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
+    "run --outbound-addr") _slirp_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
+    "run --outbound-addr6") _slirp_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
     "run --rate-in") _slirp_candidates -W "1M 10M 100M 1G" ;;
     "run --rate-out") _slirp_candidates -W "1M 10M 100M 1G" ;;
     "run --allow") _slirp_candidates -W "any internet private host-loopback link-local metadata multicast dns" ;;
@@ -36,7 +36,7 @@ _slirp_value() {
     "run --audit") _slirp_candidates -W "denied decisions all" ;;
     "run --metrics") _slirp_candidates -W "unix: 127.0.0.1:9100" ;;
     "run --log-level") _slirp_candidates -W "error warn info debug trace" ;;
-    "run --net-of") _slirp_candidates -W "$(cd /proc && echo [0-9]*)" ;;
+    "run --net-of") _slirp_candidates -W '$(cd /proc && echo [0-9]*)' ;;
     "learn --against") _slirp_files ;;
     "learn --min") : ;;
     "learn --since") : ;;
@@ -142,12 +142,38 @@ _slirp_operand() {
     esac
 }
 
+# Whether a command stands before the word that is completed.
+_slirp_has_command() {
+    local at=2 it is_value=
+    while ((at < COMP_CWORD)); do
+        it=${COMP_WORDS[at]}
+        ((at += 1))
+        if [[ $it == "=" ]]; then
+            is_value=1
+        elif [[ $is_value ]]; then
+            is_value=
+        elif [[ $it == -- ]]; then
+            ((at < COMP_CWORD))
+            return
+        elif [[ $it != -* ]]; then
+            return 0
+        elif _slirp_value "$1" "$it"; then
+            is_value=1
+        fi
+    done
+    return 1
+}
+
 _slirp() {
     local cur=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} word=${COMP_WORDS[1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         _slirp_candidates -W "
             run doctor policy learn approve events top ls rm oci-hook"
+        return
+    fi
+    if [[ $word == run ]] && _slirp_has_command run; then
+        COMPREPLY=()
         return
     fi
     if [[ $cur == "=" ]]; then
@@ -163,4 +189,4 @@ _slirp() {
     fi
 }
 
-complete -F _slirp slirp
+complete -o bashdefault -o default -F _slirp slirp

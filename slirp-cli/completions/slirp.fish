@@ -27,7 +27,7 @@ complete -c slirp -n '__fish_seen_subcommand_from run' -l dns -x \
 complete -c slirp -n '__fish_seen_subcommand_from run' -l no-dns \
     -d 'answer no DNS queries, and leave /etc/resolv.conf as it is'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l search-domain -x \
-    -d 'look up short names there instead of in the host\'s domains (repeatable)'
+    -d 'look up short names there instead of in the host\'s domains'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l mtu -x -a '1500 65520' \
     -d 'MTU of its interface (default=65520)'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l cidr -x \
@@ -61,11 +61,11 @@ complete -c slirp -n '__fish_seen_subcommand_from run' -l audit-log -r -F \
 complete -c slirp -n '__fish_seen_subcommand_from run' -l audit -x -a 'denied decisions all' \
     -d 'how much that log has ([denied|decisions|all], default=decisions)'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l audit-required \
-    -d 'refuse new connections while that log cannot be written'
+    -d 'refuse new connections and lookups while that log cannot be written'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l metrics -x -a 'unix: 127.0.0.1:9100' \
     -d 'serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l log-level -x -a 'error warn info debug trace' \
-    -d 'error, warn (default), info, debug (connections), ...'
+    -d 'what it logs: error, warn (default), info, debug, ...'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l map-root \
     -d 'be root inside (default: the same user)'
 complete -c slirp -n '__fish_seen_subcommand_from run' -l net-of -x -a '(__fish_complete_pids)' \
@@ -155,19 +155,19 @@ complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l disable-host-loop
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l attach-shared -f \
     -d 'a network even if the network namespace is joined by path'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l policy -x \
-    -d 'where the container may go: RULE[;RULE]... (repeatable)'
+    -d 'where the container may go: RULE[;RULE]...'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l rate-in -x \
     -d 'bits a second that it receives: N[k|M|G][,burst=BYTES]'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l rate-out -x \
     -d 'bits a second that it sends'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l policy-file -r -F \
-    -d 'a file of such rules (repeatable)'
+    -d 'a file of such rules'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l audit-log -r -F \
     -d 'append what the rules decide, as lines of JSON'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l audit -x -a 'denied decisions all' \
     -d 'how much: denied, decisions (default) or all'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l audit-required -f \
-    -d 'refuse new connections while the log cannot be written'
+    -d 'refuse new connections and lookups while the log cannot be written'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l control-socket -r -F \
     -d 'a socket for policy, questions, events and rates'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l metrics -x \

@@ -22,8 +22,8 @@ _slirp4netns_value() {
     " --cidr") : ;;
     " --netns-type") _slirp4netns_candidates -W "pid path tapfd" ;;
     " --userns-path") _slirp4netns_files ;;
-    " --outbound-addr") _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
-    " --outbound-addr6") _slirp4netns_candidates -W "$(cd /sys/class/net 2>/dev/null && echo *)" ;;
+    " --outbound-addr") _slirp4netns_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
+    " --outbound-addr6") _slirp4netns_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
     " --macaddress") : ;;
     " --target-type") _slirp4netns_candidates -W "netns bess" ;;
     " --cidr6") : ;;
@@ -73,7 +73,7 @@ _slirp4netns_operand() {
             *" --target-type = bess "* | *" --target-type bess "*)
             _slirp4netns_files
             ;;
-        *) _slirp4netns_candidates -W "$(cd /proc && echo [0-9]*) tap0" ;;
+        *) _slirp4netns_candidates -W '$(cd /proc && echo [0-9]*) tap0' ;;
         esac
         ;;
     esac
@@ -95,4 +95,4 @@ _slirp4netns() {
     fi
 }
 
-complete -F _slirp4netns slirp4netns
+complete -o bashdefault -o default -F _slirp4netns slirp4netns

@@ -79,7 +79,7 @@ complete -c slirp4netns -l audit-log -r -F \
 complete -c slirp4netns -l audit -x -a 'denied decisions all' \
     -d 'how much the log has ([denied|decisions|all], default=decisions)'
 complete -c slirp4netns -l audit-required \
-    -d 'refuse new connections while the log cannot be written'
+    -d 'refuse new connections and lookups while the log cannot be written'
 complete -c slirp4netns -l control-socket -r -F \
     -d 'path of the socket for policy, questions, events and rates'
 complete -c slirp4netns -l control-fd -x \

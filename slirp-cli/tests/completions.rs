@@ -185,6 +185,14 @@ fn shells_offer_the_words_of_slirp_and_their_options() {
     assert_offers(zsh_of("slirp", "policy e"), &set(&["explain"]));
     let publish = set(&["--publish="]);
     assert_offers(bash_of("slirp", &["run", "--pub"]), &publish);
+    // Behind the command nothing is ours.
+    for words in [&["run", "--dns", "192.0.2.1", "ls", "--al"][..], &["run", "--", "ls", "/etc/ho"]]
+    {
+        assert_offers(bash_of("slirp", words), &set(&[]));
+    }
+    let allow = set(&["--allow="]);
+    assert_offers(bash_of("slirp", &["run", "--allow", "=", "any", "--al"]), &allow);
+    assert_offers(zsh_of("slirp", "run --allow=any --al"), &set(&["--allow"]));
     let command = "run --map-root --dns 192.0.2.1 true";
     assert_offers(fish_of("slirp", command).map(|all| has(all, "true")), &set(&["yes"]));
     let file = "policy check /etc/host";

@@ -345,6 +345,27 @@ mod tests {
         }
     }
 
+    /// Whoever changes the groups of `--help` must not hand rights to annotations by that.
+    #[test]
+    fn annotations_are_these_and_no_others() {
+        let known = OCI_HOOK.flags().map(|flag| flag.long).filter(|long| is_annotation(long));
+        let expected = [
+            "ports",
+            "mtu",
+            "cidr",
+            "ipv6",
+            "ifname",
+            "dns",
+            "mac",
+            "disable-host-loopback",
+            "attach-shared",
+            "policy",
+            "rate-in",
+            "rate-out",
+        ];
+        assert_eq!(known.collect::<Vec<_>>(), expected);
+    }
+
     #[test]
     fn unknown_options_are_named() {
         for (words, message) in [

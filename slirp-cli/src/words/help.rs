@@ -47,8 +47,14 @@ pub fn overview() -> String {
 
 /// `slirp help [WORD]`.
 pub fn help(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(topic) = arguments.next() else { return tell(overview().as_bytes()) };
+    let topic = arguments.next().unwrap_or_else(|| "help".into());
     let topic = topic.to_string_lossy();
+    if let Some(further) = arguments.next() {
+        return refuse(&further.to_string_lossy());
+    }
+    if ["help", "--help", "-h"].contains(&&*topic) {
+        return tell(overview().as_bytes());
+    }
     match words().find(|word| word.name == topic) {
         Some(word) => tell(word.help().as_bytes()),
         None if topic == "slirp4netns" => tell(&slirp4netns::usage(OsStr::new(&*topic))),
@@ -93,7 +99,7 @@ impl Word {
                 text.push_str(&format!("{}:\n", group.heading));
             }
             for flag in group.flags.iter().filter(|flag| !flag.is_rare) {
-                text.push_str(&entry(&shown(flag), flag.about, left));
+                text.push_str(&entry(&shown(flag), &flag.text(), left));
             }
         }
         let rare: Vec<_> = self

@@ -18,7 +18,7 @@ fn sections() -> String {
             }
             text += ".Bl -tag -width Ds\n";
             for flag in group.flags {
-                text += &format!(".It {}\n{}\n", names(flag), sentence(flag.about));
+                text += &format!(".It {}\n{}\n", names(flag), sentence(&flag.text()));
             }
             text += ".El\n";
         }

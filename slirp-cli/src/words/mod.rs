@@ -67,6 +67,8 @@ pub struct Flag {
     pub about: &'static str,
     /// What a shell offers for the value.
     pub offers: Offers,
+    /// Whether it may be given several times.
+    pub is_repeatable: bool,
     /// Whether `--help` only names it, and leaves the rest to the manual page.
     pub is_rare: bool,
 }
@@ -103,7 +105,7 @@ impl Flag {
     /// An option without a value.
     pub const fn switch(long: &'static str, about: &'static str) -> Self {
         let (short, value, offers) = (None, Value::None, Offers::Nothing);
-        Self { long, short, value, about, offers, is_rare: false }
+        Self { long, short, value, about, offers, is_repeatable: false, is_rare: false }
     }
 
     /// An option with a value.
@@ -125,6 +127,11 @@ impl Flag {
         Self { short: Some(short), ..self }
     }
 
+    /// The same option, which may be given several times.
+    pub const fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
+    }
+
     /// The same option, seldom needed.
     pub const fn rare(self) -> Self {
         Self { is_rare: true, ..self }
@@ -144,6 +151,14 @@ fn words() -> impl Iterator<Item = &'static Word> {
 /// The names of all words.
 pub fn names() -> impl Iterator<Item = &'static str> {
     words().map(|word| word.name)
+}
+
+impl Flag {
+    /// What it does, and whether it may be given several times.
+    fn text(&self) -> String {
+        let repeatable = if self.is_repeatable { " (repeatable)" } else { "" };
+        format!("{}{repeatable}", self.about)
+    }
 }
 
 impl Word {

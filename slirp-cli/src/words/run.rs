@@ -19,11 +19,13 @@ pub(crate) const RUN: Word = Word {
                     "SPEC",
                     "[PROTO:][ADDR:]PORT[-PORT]:PORT, of the host to it",
                 )
+                .repeatable()
                 .or('p'),
                 Flag::switch("host-loopback", "let it reach the host's own 127.0.0.1, at 10.0.2.2"),
                 Flag::switch("no-ipv6", "IPv4 alone (default: IPv6 too if the host has it)"),
                 Flag::switch("ipv6", "IPv6 too, whatever the host has").rare(),
-                Flag::value("dns", "ADDR[:PORT]", "ask this resolver instead of the host's"),
+                Flag::value("dns", "ADDR[:PORT]", "ask this resolver instead of the host's")
+                    .repeatable(),
                 Flag::switch(
                     "no-dns",
                     "answer no DNS queries, and leave /etc/resolv.conf as it is",
@@ -32,8 +34,9 @@ pub(crate) const RUN: Word = Word {
                 Flag::value(
                     "search-domain",
                     "DOMAIN",
-                    "look up short names there instead of in the host's domains (repeatable)",
+                    "look up short names there instead of in the host's domains",
                 )
+                .repeatable()
                 .rare(),
                 Flag::value("mtu", "MTU", "MTU of its interface (default=65520)")
                     .offers(Words(&["1500", "65520"]))
@@ -74,13 +77,16 @@ pub(crate) const RUN: Word = Word {
             heading: "Where it may go",
             flags: &[
                 Flag::value("allow", "RULE", "there, and nowhere else that no rule allows")
+                    .repeatable()
                     .offers(Words(SETS)),
                 Flag::value("deny", "RULE", "not there, whatever else is allowed")
+                    .repeatable()
                     .offers(Words(SETS)),
                 Flag::value("ask", "RULE", "have somebody decide, by the control socket")
+                    .repeatable()
                     .offers(Words(SETS))
                     .rare(),
-                Flag::value("policy", "FILE", "rules from a file").offers(Files),
+                Flag::value("policy", "FILE", "rules from a file").repeatable().offers(Files),
                 Flag::value(
                     "policy-mode",
                     "MODE",
@@ -117,7 +123,7 @@ pub(crate) const RUN: Word = Word {
                 .rare(),
                 Flag::switch(
                     "audit-required",
-                    "refuse new connections while that log cannot be written",
+                    "refuse new connections and lookups while that log cannot be written",
                 )
                 .rare(),
                 Flag::value(
@@ -130,7 +136,7 @@ pub(crate) const RUN: Word = Word {
                 Flag::value(
                     "log-level",
                     "LEVEL",
-                    "error, warn (default), info, debug (connections), ...",
+                    "what it logs: error, warn (default), info, debug, ...",
                 )
                 .offers(Words(LEVELS)),
             ],

@@ -18,8 +18,6 @@ pub(crate) struct Command {
     pub(crate) word: &'static str,
     pub(crate) about: &'static str,
     pub(crate) flags: Vec<Flag>,
-    /// Options that may be given several times.
-    pub(crate) repeatable: fn(&Flag) -> bool,
     pub(crate) operands: Operands,
 }
 
@@ -95,7 +93,7 @@ impl Program {
                          *\" --netns-type = path \"* | *\" --netns-type path \"* | \\\n            \
                          *\" --target-type = bess \"* | *\" --target-type bess \"*)\n            \
                          _{name}_files\n            ;;\n        *) _{name}_candidates -W \
-                         \"$(cd /proc && echo [0-9]*) tap0\" ;;\n        esac\n        ;;\n"
+                         '$(cd /proc && echo [0-9]*) tap0' ;;\n        esac\n        ;;\n"
                     );
                 }
                 Operands::Of([], offers) => {
@@ -113,6 +111,9 @@ impl Program {
             }
         }
         text += "    esac\n}\n\n";
+        if self.commands.iter().any(Command::runs_a_command) {
+            text += &format!("{}\n", HAS_COMMAND.replace("NAME", name));
+        }
         let word = if self.has_words() { "${COMP_WORDS[1]}" } else { "" };
         text += &format!(
             "_{name}() {{\n    local cur=${{COMP_WORDS[COMP_CWORD]}} \
@@ -126,12 +127,20 @@ impl Program {
                 wrapped(&words, 12)
             );
         }
+        for command in self.commands.iter().filter(|command| command.runs_a_command()) {
+            let word = command.word;
+            text += &format!(
+                "    if [[ $word == {word} ]] && _{name}_has_command {word}; then\n        \
+                 COMPREPLY=()\n        return\n    fi\n"
+            );
+        }
         text += &format!(
             "    if [[ $cur == \"=\" ]]; then\n        cur=\n    elif [[ $option == \"=\" ]] && \
              ((COMP_CWORD >= 2)); then\n        option=${{COMP_WORDS[COMP_CWORD - 2]}}\n    fi\n\
              \x20   _{name}_value \"$word\" \"$option\" && return\n    if [[ $cur == -* ]]; then\n\
              \x20       _{name}_options \"$word\"\n    else\n        _{name}_operand \"$word\" \
-             \"$COMP_CWORD\"\n    fi\n}}\n\ncomplete -F _{name} {name}\n"
+             \"$COMP_CWORD\"\n    fi\n}}\n\ncomplete -o bashdefault -o \
+             default -F _{name} {name}\n"
         );
         text
     }
@@ -237,7 +246,36 @@ impl Program {
     }
 }
 
+/// For bash: behind a command nothing is ours, and the shell completes files.
+const HAS_COMMAND: &str = "\
+# Whether a command stands before the word that is completed.
+_NAME_has_command() {
+    local at=2 it is_value=
+    while ((at < COMP_CWORD)); do
+        it=${COMP_WORDS[at]}
+        ((at += 1))
+        if [[ $it == \"=\" ]]; then
+            is_value=1
+        elif [[ $is_value ]]; then
+            is_value=
+        elif [[ $it == -- ]]; then
+            ((at < COMP_CWORD))
+            return
+        elif [[ $it != -* ]]; then
+            return 0
+        elif _NAME_value \"$1\" \"$it\"; then
+            is_value=1
+        fi
+    done
+    return 1
+}
+";
+
 impl Command {
+    fn runs_a_command(&self) -> bool {
+        self.operands == Operands::Of(&[], Offers::Command)
+    }
+
     /// Completes the command behind the program's name, the word and the options.
     fn fish_subcommand(&self) -> String {
         let mut skipped = String::new();
@@ -255,9 +293,9 @@ fn bash_offers(name: &str, offers: Offers) -> String {
         Offers::Words(words) => format!("_{name}_candidates -W \"{}\"", words.join(" ")),
         Offers::Files => format!("_{name}_files"),
         Offers::Interfaces => {
-            format!("_{name}_candidates -W \"$(cd /sys/class/net 2>/dev/null && echo *)\"")
+            format!("_{name}_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)'")
         }
-        Offers::Processes => format!("_{name}_candidates -W \"$(cd /proc && echo [0-9]*)\""),
+        Offers::Processes => format!("_{name}_candidates -W '$(cd /proc && echo [0-9]*)'"),
         Offers::Command => format!("_{name}_candidates -c"),
     }
 }
@@ -292,13 +330,13 @@ fn zsh_arguments(command: &Command, indent: usize) -> String {
                 let names = names.unwrap_or_else(|| format!("--{long}"));
                 format!("'(- *)'{names}'[{about}]'")
             }
-            Some(short) if (command.repeatable)(flag) => {
+            Some(short) if flag.is_repeatable => {
                 format!("'*'{{-{short}{plus},--{long}{equals}}}'[{about}]{value}'")
             }
             Some(short) => format!(
                 "'(-{short} --{long})'{{-{short}{plus},--{long}{equals}}}'[{about}]{value}'"
             ),
-            None if (command.repeatable)(flag) => {
+            None if flag.is_repeatable => {
                 format!("'*--{long}{equals}[{about}]{value}'")
             }
             None => format!("'--{long}{equals}[{about}]{value}'"),
@@ -383,7 +421,6 @@ mod tests {
             word: word.name,
             about: word.about,
             flags: word.flags().copied().chain([help]).collect(),
-            repeatable: |flag| flag.about.contains("repeatable"),
             operands: Operands::Of(word.subwords, word.operands),
         });
         Program { name: "slirp", commands: commands.collect() }

@@ -143,9 +143,9 @@ oldest first. SOCKET is a control socket, or fd:N for an open descriptor of one.
 Keys: a allow once (what waits, and the same for 30 s)   s allow for the session
       f allow for 10 minutes   p allow the names beside it, for the session
       d deny   D deny for the session   e explain   q quit
-No other key decides anything, and none of them in the first 0.7 s of a question:
-it may have been meant for the one before. Time runs on while it is asked: what
-nobody has decided is denied in the end.
+No other key decides anything, and none of them in the first 0.7 s of a
+question: it may have been meant for the one before. Time runs on while it is
+asked: what nobody has decided is denied in the end.
 Exit status: 0 if you quit or the network has ended, 1 for a failure, 2 for a
 bad command line.
 ",
@@ -252,7 +252,8 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
                     "PORTS",
                     "ports of the host that lead into the container: \
                      [IP:]PORT:PORT[/PROTOCOL],...",
-                ),
+                )
+                .repeatable(),
                 Flag::value("mtu", "BYTES", "MTU, 1500 to 65521 (default 1500)"),
                 Flag::value("cidr", "NETWORK", "IPv4 network (default 10.0.2.0/24)"),
                 Flag::boolean("ipv6", "IPv6 as well (default false)"),
@@ -267,11 +268,8 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
                     "attach-shared",
                     "a network even if the network namespace is joined by path",
                 ),
-                Flag::value(
-                    "policy",
-                    "RULES",
-                    "where the container may go: RULE[;RULE]... (repeatable)",
-                ),
+                Flag::value("policy", "RULES", "where the container may go: RULE[;RULE]...")
+                    .repeatable(),
                 Flag::value(
                     "rate-in",
                     "RATE",
@@ -283,7 +281,8 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
         Group {
             heading: "Arguments only",
             flags: &[
-                Flag::value("policy-file", "FILE", "a file of such rules (repeatable)")
+                Flag::value("policy-file", "FILE", "a file of such rules")
+                    .repeatable()
                     .offers(Files),
                 Flag::value("audit-log", "FILE", "append what the rules decide, as lines of JSON")
                     .offers(Files),
@@ -291,7 +290,7 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
                     .offers(Words(&["denied", "decisions", "all"])),
                 Flag::boolean(
                     "audit-required",
-                    "refuse new connections while the log cannot be written",
+                    "refuse new connections and lookups while the log cannot be written",
                 ),
                 Flag::value(
                     "control-socket",

@@ -173,7 +173,9 @@ impl Judge {
         let fitness = self.fitness(reached.ip());
         let [ipv4, ipv6] = self.config.gateways.map(|gateway| gateway.unwrap_or(written));
         let spellings = [written, ipv4, ipv6];
-        let is_watched = self.decisions.deny_names(now);
+        // First bytes are looked at on these ports alone.
+        let is_watched =
+            protocol == Protocol::Tcp && matches!(port, 80 | 443) && self.decisions.deny_names(now);
         let judge = |address| {
             let place = self.place(address, fitness, &spellings);
             compiled.flow(protocol, &place, port, names.clone(), is_watched)

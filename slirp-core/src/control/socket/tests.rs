@@ -179,7 +179,7 @@ fn rule_for_some_time_ends() {
 #[test]
 fn rule_that_ends_does_not_last_because_the_text_around_it_was_edited() {
     let (mut client, _instance, _guest) = client(Some("allow a.example"));
-    client.get("policy_add", json!({ "rule": "allow b.example", "for": 1 }));
+    client.get("policy_add", json!({ "rule": "allow b.example", "for": 3 }));
     let before = client.get("policy_get", json!({}));
     let text = format!("allow c.example\n{}", before["text"].as_str().unwrap());
     let set = json!({ "policy": text, "if_revision": before["revision"] });

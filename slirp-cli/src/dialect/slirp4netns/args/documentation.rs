@@ -88,19 +88,12 @@ fn completions_are_made_from_the_table() {
             value,
             about: option.about?,
             offers: option.offers,
+            is_repeatable: option.about?.contains("repeatable") || option.long == "publish",
             is_rare: false,
         })
     });
-    let command = Command {
-        word: "",
-        about: "",
-        flags: flags.collect(),
-        repeatable: |flag| {
-            let rules = ["publish", "allow", "deny", "ask"];
-            flag.about.contains("repeatable") || rules.contains(&flag.long)
-        },
-        operands: Operands::Guest,
-    };
+    let command =
+        Command { word: "", about: "", flags: flags.collect(), operands: Operands::Guest };
     let program = Program { name: "slirp4netns", commands: vec![command] };
     compare("completions/slirp4netns.bash", &program.bash());
     compare("completions/slirp4netns.fish", &program.fish());

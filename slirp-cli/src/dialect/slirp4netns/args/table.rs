@@ -154,7 +154,7 @@ options! {
     Audit: Ours, "audit" = "LEVEL" of Words(&["denied", "decisions", "all"]),
         "how much the log has ([denied|decisions|all], default=decisions)";
     AuditRequired: Ours, "audit-required",
-        "refuse new connections while the log cannot be written";
+        "refuse new connections and lookups while the log cannot be written";
     ControlSocket: Ours, "control-socket" = "PATH" of Files,
         "path of the socket for policy, questions, events and rates";
     ControlFd: Ours, "control-fd" = "FD",
