@@ -11,6 +11,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -18,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use slirp_core::instance::Handle;
 use slirp_core::netns::TargetWatch;
 use slirp_core::sandbox::seccomp::SystemCall;
 
@@ -159,6 +161,29 @@ pub(crate) fn wait(sources: Sources<'_>, awaited: BorrowedFd<'_>) -> io::Result<
 pub(crate) fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     has(ignored_signals(&status), signal)
+}
+
+/// How often it is looked whether the guest is silent.
+const SILENCE: Duration = Duration::from_millis(10);
+
+/// How long the guest may go on (arbitrary: its last bytes take milliseconds, and what is left
+/// behind may talk for ever).
+const LINGER_CAP: Duration = Duration::from_secs(5);
+
+/// Waits until the guest is silent: the kernel sends what a program has written after the end of
+/// the program, too. What a remote does not take for so long is lost.
+pub(crate) fn linger(handle: &Handle) {
+    let began = Instant::now();
+    let mut last = None;
+    while began.elapsed() < LINGER_CAP {
+        let Some(stats) = handle.blocking().stats() else { return };
+        if stats.flows == 0 || last == Some(stats.frames_from_guest) {
+            return;
+        }
+        last = Some(stats.frames_from_guest);
+        // Not a sleep, which is another system call.
+        let _ = poll(&mut [], PollTimeout::try_from(SILENCE).unwrap_or(PollTimeout::ZERO));
+    }
 }
 
 /// The mask of ignored signals from the text of proc_pid_status(5); none if it cannot be read.

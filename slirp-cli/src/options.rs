@@ -62,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) has_fixed_ipv6: bool,
     /// Number of the descriptor on which readiness is reported.
     pub(crate) ready_fd: Option<i32>,
+    /// Whether the run goes on after a hang-up of the exit descriptor until the guest is silent.
+    pub(crate) lingers: bool,
     /// Number of the descriptor whose hang-up ends the run.
     pub(crate) exit_fd: Option<i32>,
     /// Whether to enter a sandbox before the first packet, which hides the host's files.
@@ -95,6 +97,7 @@ impl Default for Options {
             busy_poll: BUSY_POLL,
             has_fixed_ipv6: false,
             ready_fd: None,
+            lingers: false,
             exit_fd: None,
             sandbox: false,
             enters_userns: true,

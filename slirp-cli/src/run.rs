@@ -136,6 +136,9 @@ pub(crate) fn run(
     let sources = Sources { target: watch.as_ref(), ..sources };
     let end = lifetime::wait(sources, running.as_fd()).map_err(RunFailure::Watch)?;
     announce(end, watch.as_ref(), report);
+    if options.lingers && end == End::ExitFd {
+        lifetime::linger(running.handle());
+    }
     let result = match end {
         End::Awaited => outcome(running.outcome(SHUTDOWN_TIMEOUT)),
         End::ExitFd | End::Target | End::Signal(_) => outcome(running.stop(SHUTDOWN_TIMEOUT)),

@@ -242,7 +242,7 @@ fn tool_lists_and_removes_attachments() {
     let again = cni.tool(&["rm", "c1"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(again.stderr.contains("c1 has no attachment"), "{}", again.stderr);
-    assert_eq!(cni.tool(&["ls", "--wrong"]).status.code(), Some(1));
+    assert_eq!(cni.tool(&["ls", "--wrong"]).status.code(), Some(2));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the command reaches, and who reaches it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use slirp_tests::*;
@@ -40,6 +40,28 @@ fn network_is_there_before_the_command() {
         assert!(!shown.contains("fd00:"), "{shown}");
         let host = format!("nameserver {REMOTE}\nsearch example.test\n");
         assert_eq!(scene.host.script(file), host, "the host's own is as it was");
+    }
+}
+
+/// The kernel sends what a program has written after its end, too.
+#[test]
+fn last_words_of_a_command_arrive() {
+    const SAY: &str = "import os, socket
+stream = socket.create_connection(('203.0.113.10', 7000))
+stream.sendall(b'x' * 300000)
+os._exit(0)";
+    for scene in needs!(Scene::each()) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let _far = TcpServer::start(&scene.remote, SocketAddr::from((FAR, 7000)), move |mut it| {
+            let mut said = Vec::new();
+            let outcome = it.read_to_end(&mut said).map(|_| said.len());
+            let _ = tell.send(outcome.map_err(|error| error.kind()));
+        });
+        for _ in 0..10 {
+            let output = scene.run(&["--", "/usr/bin/python3", "-c", SAY]);
+            assert!(output.status.success(), "{}", output.stderr);
+            assert_eq!(told.recv_timeout(PATIENCE), Ok(Ok(300_000)));
+        }
     }
 }
 

@@ -25,6 +25,9 @@ impl Deref for Scene {
     }
 }
 
+/// Whoever runs the tests in the background of a shell has SIGINT and SIGQUIT ignored.
+const DEFAULT_SIGNALS: &[&str] = &["env", "--default-signal"];
+
 impl Scene {
     pub(crate) fn of(account: Account) -> Result<Self, Missing> {
         let world = World::of(account)?;
@@ -45,7 +48,8 @@ impl Scene {
     }
 
     fn argv<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
-        [self.account().prefix(), &[self.program.as_str(), "run"], arguments].concat()
+        [self.account().prefix(), DEFAULT_SIGNALS, &[self.program.as_str(), "run"], arguments]
+            .concat()
     }
 
     /// `slirp run` with these arguments, to its end.
@@ -64,7 +68,8 @@ impl Scene {
     /// What a script of the account says that finds the program and its word as `$RUN`.
     pub(crate) fn outside(&self, run: &str, script: &str) -> Output {
         let run = format!("RUN={run}");
-        self.host.exec(&[self.account().prefix(), &["env", &run, "sh", "-euc", script]].concat())
+        let sh = [DEFAULT_SIGNALS, &[&run, "sh", "-euc", script]].concat();
+        self.host.exec(&[self.account().prefix(), &sh].concat())
     }
 
     /// The same with our `slirp run`.
@@ -108,8 +113,9 @@ impl Scene {
     pub(crate) fn terminal(&self) -> Result<Terminal, Missing> {
         let folder = self.folder().join(format!("tty-{}", self.account().prefix().len()));
         let _ = fs::create_dir(&folder);
-        let command =
-            [self.account().prefix(), &["env", "PS1=", "bash", "--norc", "-i"]].concat().join(" ");
+        let command = [self.account().prefix(), DEFAULT_SIGNALS, &["PS1=", "bash", "--norc", "-i"]]
+            .concat()
+            .join(" ");
         let terminal = Terminal::start(&self.host, &folder, &command)?;
         let line = format!("slirp() {{ {} \"$@\"; }}; echo shell is $((1 + 1))", self.program);
         terminal.press(&[&line, "Enter"]);

@@ -85,7 +85,7 @@ fn help_and_wrong_options_have_statuses_of_their_own() {
     assert!(output.stdout.starts_with("Usage: slirp run [OPTION]..."), "{}", output.stdout);
     let output = scene.run(&["--publsh=80:80", "true"]);
     assert_eq!(output.status.code(), Some(125));
-    let text = "slirp run: unknown option --publsh; did you mean --publish?\n\
+    let text = "slirp run: --publsh is no option of slirp run; did you mean --publish?\n\
                 hint: slirp run --help lists the options\n";
     assert_eq!(output.stderr, text);
     for word in ["become-command", "connect-command"] {

@@ -81,6 +81,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
             configure: true,
             mtu: MTU,
             has_fixed_ipv6: true,
+            lingers: true,
             sandbox: true,
             enters_userns: false,
             seccomp: true,
