@@ -1,10 +1,12 @@
 //! How names are looked up inside: `/etc/resolv.conf`.
 //!
 //! Owns its text and the mount that puts it in place. The file is on a file system in memory that
-//! no folder shows, so nothing is left of it. Ways around it are closed too: resolvers of the host
-//! that the C library asks by sockets in `/run` would answer from outside of this network.
+//! no folder shows, so nothing is left of it. Ways around it are closed too, those of nss-resolve,
+//! nscd and avahi: resolvers of the host that the C library asks by sockets in `/run` would answer
+//! from outside of this network.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,9 +17,13 @@ use super::failure::EntryStep as Step;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Sockets of nss-resolve(8) and nscd(8).
-const SIDE_DOORS: [&str; 3] =
-    ["/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/var/run/nscd/socket"];
+/// Sockets of nss-resolve(8), nscd(8) and avahi-daemon(8), which nss-mdns asks.
+const SIDE_DOORS: [&str; 4] = [
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+    "/run/avahi-daemon/socket",
+];
 
 /// Folders that can be covered for a moment, the usual one first.
 const BASES: [&str; 6] = ["/tmp", "/mnt", "/srv", "/opt", "/proc", "/sys"];
@@ -30,7 +36,9 @@ pub(super) fn replace(names: &Names) -> Result<bool, (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
     // A link is followed, as whoever reads the file follows it.
     let Ok(file) = fs::canonicalize(RESOLV_CONF) else { return Ok(false) };
-    let text = text(names, &fs::read_to_string(&file).unwrap_or_default());
+    // A byte that is no UTF-8 spoils its own line alone.
+    let host = fs::read(&file).unwrap_or_default();
+    let text = text(names, &String::from_utf8_lossy(&host));
     match mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE) {
         // In a new user namespace they are slaves already; a root may be no mount.
         Ok(()) | Err(Errno::EINVAL) => {}
@@ -43,6 +51,8 @@ pub(super) fn replace(names: &Names) -> Result<bool, (Step, Errno)> {
         .map_err(at(Step::ResolvConf))?;
     let ours = base.join("resolv.conf");
     let covered = fs::write(&ours, text)
+        // Everybody reads it, whatever the caller's umask is.
+        .and_then(|()| fs::set_permissions(&ours, Permissions::from_mode(0o644)))
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
         .and_then(|()| cover(&ours, &file));
     for door in SIDE_DOORS {

@@ -82,6 +82,24 @@ fn linked_resolv_conf_is_covered_where_it_leads() {
 }
 
 #[test]
+fn resolv_conf_is_for_everybody_whatever_the_umask() {
+    for scene in needs!(Scene::each()) {
+        let shown = scene.beside("umask 077; $RUN stat -c %a /etc/resolv.conf");
+        assert_eq!(shown.stdout, "644\n", "{}", shown.stderr);
+    }
+}
+
+#[test]
+fn comment_in_another_encoding_leaves_the_domains() {
+    for scene in needs!(Scene::each()) {
+        let host = "printf '# \\351t\\351\\nsearch example.test\\n' > /etc/resolv.conf";
+        scene.host.script(host);
+        let shown = scene.inside(&[], "cat /etc/resolv.conf");
+        assert_eq!(shown, "nameserver 10.0.2.3\nsearch example.test\n");
+    }
+}
+
+#[test]
 fn command_may_ping_and_listen_at_low_ports_without_rights() {
     for scene in needs!(Scene::each()) {
         scene.inside(&[], "ping -c1 -W20 10.0.2.2 && ping -c1 -W20 127.0.0.1 && ping -6 -c1 ::1");
