@@ -47,6 +47,7 @@ pub(crate) enum EntryStep {
     MakeNetwork,
     MakeMounts,
     Enter,
+    TakeIds,
     Mounts,
     ResolvConf,
 }
@@ -58,6 +59,7 @@ impl fmt::Display for EntryStep {
             Self::MakeNetwork => "cannot make a network namespace",
             Self::MakeMounts => "cannot make a mount namespace",
             Self::Enter => "cannot enter the network namespace",
+            Self::TakeIds => "cannot become the root of its user namespace",
             Self::Mounts => "cannot keep mounts from the host",
             Self::ResolvConf => "cannot put our /etc/resolv.conf in place",
         })
@@ -169,7 +171,7 @@ fn hint_of_step(step: EntryStep, errno: Errno, obstacles: &Obstacles) -> Option<
         EntryStep::MakeUser => Some("user.max_user_namespaces"),
         EntryStep::MakeNetwork => Some("user.max_net_namespaces"),
         EntryStep::MakeMounts => Some("user.max_mnt_namespaces"),
-        EntryStep::Enter | EntryStep::Mounts | EntryStep::ResolvConf => None,
+        EntryStep::Enter | EntryStep::TakeIds | EntryStep::Mounts | EntryStep::ResolvConf => None,
     };
     match (errno, limit) {
         (Errno::ENOSPC | Errno::EUSERS, Some(limit)) => {
@@ -181,6 +183,14 @@ fn hint_of_step(step: EntryStep, errno: Errno, obstacles: &Obstacles) -> Option<
         (Errno::EPERM, None) if step == EntryStep::Enter => {
             Some("only its owner or root can enter it".to_owned())
         }
+        (_, None) if step == EntryStep::TakeIds => {
+            Some("the caller has no id there: call slirp run as the owner of it".to_owned())
+        }
+        (Errno::EINVAL, None) if step == EntryStep::Mounts => Some(
+            "this root is no mount: bind its folder onto itself (mount --bind) before chroot(1), \
+             or leave the host's /etc/resolv.conf with --no-dns"
+                .to_owned(),
+        ),
         (Errno::EPERM | Errno::EACCES, _) if step == EntryStep::ResolvConf => {
             Some(format!("{}; or leave the host's with --no-dns", obstacles.about_rights()))
         }

@@ -7,7 +7,7 @@
 use core::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,9 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, execvp, getppid, read, write};
+use nix::unistd::{
+    Gid, Uid, execvp, getgroups, getppid, read, setgroups, setresgid, setresuid, write,
+};
 
 use slirp_core::internals::process::{inherited_fd, set_ignored};
 use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
@@ -84,16 +86,17 @@ pub(crate) fn enter(
     warn: &dyn Fn(&str),
 ) -> Result<Infallible, EntryFailure> {
     handover.die_with_supervisor()?;
-    let is_new = enter_namespaces(place)?;
+    let entered = enter_namespaces(place)?;
     handover.say(ENTERED);
     handover.await_word(MAPPED)?;
     handover.die_with_supervisor()?;
-    if is_new {
+    if entered.new_network {
         open_to_all();
     }
     if let Some(names) = names {
         unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::MakeMounts))?;
-        if !names::replace(names).map_err(|(step, errno)| EntryFailure::Step(step, errno))? {
+        let replaced = names::replace(names, entered.other_user);
+        if !replaced.map_err(|(step, errno)| EntryFailure::Step(step, errno))? {
             warn("there is no /etc/resolv.conf to replace: names may not be looked up");
         }
     }
@@ -101,14 +104,21 @@ pub(crate) fn enter(
     execute(handover, command)
 }
 
-/// Returns whether the network namespace is new.
-fn enter_namespaces(place: &Place) -> Result<bool, EntryFailure> {
+/// Where this process is now.
+struct Entered {
+    /// Whether the network namespace is new.
+    new_network: bool,
+    /// Whether the user namespace is another than before.
+    other_user: bool,
+}
+
+fn enter_namespaces(place: &Place) -> Result<Entered, EntryFailure> {
     let (target, named) = match place {
         Place::New { .. } => {
             // One after the other, so that it is known which is refused.
             unshare(CloneFlags::CLONE_NEWUSER).map_err(at(Step::MakeUser))?;
             unshare(CloneFlags::CLONE_NEWNET).map_err(at(Step::MakeNetwork))?;
-            return Ok(true);
+            return Ok(Entered { new_network: true, other_user: true });
         }
         Place::OfProcess(pid) => {
             (NamespaceTarget::of_pid(*pid)?, PathBuf::from(format!("/proc/{pid}/ns/net")))
@@ -120,15 +130,44 @@ fn enter_namespaces(place: &Place) -> Result<bool, EntryFailure> {
     if is_own.unwrap_or(false) {
         return Err(AttachError::OwnNamespace(named).into());
     }
-    if let Some(user) = target.user() {
-        match setns(user, CloneFlags::CLONE_NEWUSER) {
-            // EINVAL: we are in it already.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(at(Step::Enter)(errno)),
-        }
-    }
+    let other_user = match target.user() {
+        Some(user) => enter_user_namespace(user)?,
+        None => false,
+    };
     setns(target.network(), CloneFlags::CLONE_NEWNET).map_err(at(Step::Enter))?;
-    Ok(false)
+    Ok(Entered { new_network: false, other_user })
+}
+
+/// Enters `user`, unless we are in it already: then this returns false.
+///
+/// The root of that user namespace may trace whatever runs there. An account without an id there,
+/// as root in the namespace of a user, therefore becomes that root first, as with nsenter(1).
+fn enter_user_namespace(user: BorrowedFd<'_>) -> Result<bool, EntryFailure> {
+    let id = |path: String| NamespaceId::of_path(Path::new(&path)).ok();
+    let own = id("/proc/self/ns/user".to_owned());
+    if own.is_some() && own == id(format!("/proc/self/fd/{}", user.as_raw_fd())) {
+        return Ok(false);
+    }
+    // Inside it may be denied to all (`setgroups` in proc_pid_setgroups(5)). Without CAP_SETGID
+    // the groups stay.
+    let _ = setgroups(&[]);
+    setns(user, CloneFlags::CLONE_NEWUSER).map_err(at(Step::Enter))?;
+    if Uid::current() == nameless() {
+        let given_up = setgroups(&[]);
+        if getgroups().map_err(at(Step::TakeIds))? != [] {
+            given_up.map_err(at(Step::TakeIds))?;
+        }
+        let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(group, group, group).map_err(at(Step::TakeIds))?;
+        setresuid(user, user, user).map_err(at(Step::TakeIds))?;
+    }
+    Ok(true)
+}
+
+/// The id that users have where they have none (`overflowuid` in proc_sys_kernel(5)).
+fn nameless() -> Uid {
+    let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    Uid::from_raw(text.trim().parse().unwrap_or(65_534))
 }
 
 /// Lets everybody inside ping, and listen at ports below 1024: COMMAND has no rights for that, and

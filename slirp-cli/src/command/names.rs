@@ -32,7 +32,10 @@ const NONE: Option<&str> = None;
 
 /// Puts our `/etc/resolv.conf` in place, in this process's own mount namespace. Returns false where
 /// there is no such file to cover.
-pub(super) fn replace(names: &Names) -> Result<bool, (Step, Errno)> {
+///
+/// `are_slaves` tells that the mount namespace has another owner than the one it was copied from:
+/// then no mount reaches back (mount_namespaces(7)).
+pub(super) fn replace(names: &Names, are_slaves: bool) -> Result<bool, (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
     // A link is followed, as whoever reads the file follows it.
     let Ok(file) = fs::canonicalize(RESOLV_CONF) else { return Ok(false) };
@@ -40,8 +43,9 @@ pub(super) fn replace(names: &Names) -> Result<bool, (Step, Errno)> {
     let host = fs::read(&file).unwrap_or_default();
     let text = text(names, &String::from_utf8_lossy(&host));
     match mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE) {
-        // In a new user namespace they are slaves already; a root may be no mount.
-        Ok(()) | Err(Errno::EINVAL) => {}
+        Ok(()) => {}
+        // The root is no mount, as in a chroot(2).
+        Err(Errno::EINVAL) if are_slaves => {}
         Err(errno) => return Err((Step::Mounts, errno)),
     }
     let base = BASES.iter().map(Path::new).find(|base| is_base_for(base, &file));

@@ -1,8 +1,11 @@
 //! A command is the same inside as outside: ids, files, environment, descriptors, signals.
 
+use std::fs;
+
+use nix::sys::signal::Signal;
 use slirp_tests::*;
 
-use crate::scene::{Scene, folder_of};
+use crate::scene::{Family, Scene, folder_of, send};
 
 #[test]
 fn ids_stay_what_they_are_unless_root_is_asked_for() {
@@ -90,5 +93,31 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
 words = os.environ['RUN'].split() + ['grep', 'SigBlk', '/proc/self/status']
 os.execvp(words[0], words)";
         assert_same(&scene, &format!("exec /usr/bin/python3 -c \"{blocked}\""));
+    }
+}
+
+#[test]
+fn root_in_the_namespace_of_an_account_is_that_account() {
+    let scene = needs!(Scene::of(Account::Root));
+    let theirs = Namespace::container(&scene.host, Account::Ordinary);
+    let net_of = format!("--net-of={}", theirs.pid());
+    let begun = scene.file("begun");
+    let script = format!("id -u > {begun}; exec sleep 1000");
+    for names in ["--no-dns", "--mtu=1500"] {
+        let user = ["setpriv", "--groups=0,1600", &scene.program, "run"];
+        let run = [&user[..], &[&net_of, names, "--", "sh", "-euc", &script]].concat();
+        let run = scene.host.spawn(&run);
+        wait_until(PATIENCE, "the command runs", || {
+            ProcessFacts(run.pid()).is_alive() && fs::exists(&begun).is_ok_and(|it| it)
+        });
+        assert_eq!(scene.line_of("begun"), "0", "it is root there");
+        let command = Family::of(run.pid()).command;
+        let status = fs::read_to_string(format!("/proc/{command}/status")).unwrap_or_default();
+        for line in ["Uid:\t1500\t1500\t1500\t1500", "Gid:\t1500\t1500\t1500\t1500", "Groups:\t "] {
+            assert!(status.lines().any(|shown| shown == line), "{line:?} is not in {status}");
+        }
+        send(run.pid(), Signal::SIGTERM);
+        drop(run);
+        scene.host.script(&format!("rm {begun}"));
     }
 }

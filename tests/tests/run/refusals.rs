@@ -60,3 +60,41 @@ fn network_of_nobody_and_our_own_are_refused() {
         assert!(!links.contains("tap0"), "{links}");
     }
 }
+
+#[test]
+fn root_that_is_no_mount_keeps_the_resolv_conf_of_the_host() {
+    let scene = needs!(Scene::of(Account::Root));
+    // A network namespace of our own user namespace; the folder of the root is in a shared mount.
+    let prepare = format!(
+        "cd {}; mkdir -p outer/root netns; mount --bind outer outer; mount --make-shared outer; \
+         for it in bin sbin lib lib64 usr etc dev proc tmp; do \
+             [ -e /$it ] || continue; \
+             if [ -L /$it ]; then cp -P /$it outer/root/$it; continue; fi; \
+             mkdir outer/root/$it; mount --rbind /$it outer/root/$it; \
+             mount --make-rshared outer/root/$it; \
+         done; mkdir -p outer/root/bin-of-run; cp {} outer/root/bin-of-run/",
+        scene.folder().display(),
+        scene.program
+    );
+    scene.host.script(&prepare);
+    let sleeper = scene.host.spawn(&["unshare", "--net", "sleep", "1000"]);
+    let own = scene.host.script("readlink /proc/self/ns/net");
+    wait_until(PATIENCE, "the namespace is there", || {
+        std::fs::read_link(format!("/proc/{}/ns/net", sleeper.pid()))
+            .is_ok_and(|theirs| theirs.display().to_string() != own.trim())
+    });
+    let root = format!("{}/outer/root", scene.folder().display());
+    let file = format!("cat {root}/etc/resolv.conf");
+    let before = scene.host.script(&file);
+    let run = |options: &[&str]| {
+        let pid = format!("--net-of={}", sleeper.pid());
+        let argv = ["chroot", &root, "/bin-of-run/slirp", "run", &pid];
+        scene.host.exec(&[&argv[..], options, &["--", "true"]].concat())
+    };
+    let output = run(&["--no-sandbox"]);
+    assert_eq!(scene.host.script(&file), before, "{}", output.stderr);
+    assert_refused(&output, &["cannot keep mounts from the host", "--no-dns"]);
+    let output = run(&["--no-sandbox", "--no-dns"]);
+    assert!(output.status.success(), "{}", output.stderr);
+    drop(sleeper);
+}
