@@ -121,3 +121,17 @@ fn root_in_the_namespace_of_an_account_is_that_account() {
         scene.host.script(&format!("rm {begun}"));
     }
 }
+
+#[test]
+fn descriptor_of_the_audit_log_is_the_networks_alone() {
+    for scene in needs!(Scene::each()) {
+        let log = scene.file("audit.log");
+        let script = format!(
+            "exec 7>{log}; $RUN --audit-log=fd:7 -- sh -c '[ ! -e /proc/self/fd/7 ] && echo free'"
+        );
+        let output = scene.beside(&script);
+        assert_eq!(output.stdout, "free\n", "{}", output.stderr);
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        assert!(said.starts_with('{'), "{said}");
+    }
+}

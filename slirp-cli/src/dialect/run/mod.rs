@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use nix::sys::prctl;
 use nix::unistd::setsid;
+use slirp_core::internals::process::inherited_fd;
 
 use crate::command::{
     self, Ending, EntryFailure, Handover, Names, end_like, host_has_ipv6, supervise,
@@ -75,6 +76,10 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
         None => EntryFailure::NotForPeople,
         Some((handover, invocation)) => {
             let names = names(&invocation);
+            for number in invocation.options.operator.descriptors() {
+                // They are the network's. Standard streams stay open.
+                drop(inherited_fd(number));
+            }
             let mut command = invocation.command;
             if command.is_empty() {
                 command.push(command::shell(env::var_os("SHELL")));
