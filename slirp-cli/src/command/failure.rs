@@ -11,6 +11,8 @@ use slirp_core::netns::AttachError;
 /// Why the supervisor gave up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandFailure {
+    #[error("this /proc is of another PID namespace")]
+    ForeignProc,
     #[error("cannot prepare for signals: {}", .0.desc())]
     Signals(Errno),
     #[error("cannot make a pipe: {}", .0.desc())]
@@ -27,6 +29,9 @@ impl CommandFailure {
     /// A hint about what to do, if that is not obvious.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
+            Self::ForeignProc => {
+                Some("mount -t proc proc /proc, as unshare --mount-proc does".to_owned())
+            }
             Self::Start(error) if error.kind() == io::ErrorKind::NotFound => {
                 Some("/proc/self/exe is missing: mount /proc".to_owned())
             }

@@ -4,7 +4,7 @@
 //! connection to the process inside and the readiness of the network.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -48,6 +48,9 @@ pub(crate) fn supervise(
     arguments: &[OsString],
     warn: &dyn Fn(&str),
 ) -> Result<(Ending, Signals), CommandFailure> {
+    if has_foreign_proc() {
+        return Err(CommandFailure::ForeignProc);
+    }
     let ignores_children = is_ignored(Signal::SIGCHLD);
     if ignores_children {
         // Otherwise the kernel forgets how they ended.
@@ -262,6 +265,12 @@ impl Supervisor<'_> {
         drop((ready, lifeline));
         process.wait().ok()
     }
+}
+
+/// Whether `/proc` is of another PID namespace: its numbers name other processes than ours do.
+fn has_foreign_proc() -> bool {
+    // Without /proc the start of the others fails, and tells it.
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() != getpid().to_string().as_str())
 }
 
 /// What the supervisor is woken by.

@@ -98,3 +98,14 @@ fn root_that_is_no_mount_keeps_the_resolv_conf_of_the_host() {
     assert!(output.status.success(), "{}", output.stderr);
     drop(sleeper);
 }
+
+#[test]
+fn proc_of_another_pid_namespace_is_named() {
+    for scene in needs!(Scene::each()) {
+        let unshare = "exec unshare --user --map-root-user --mount --pid --fork";
+        let output = scene.beside(&format!("{unshare} $RUN true"));
+        assert_refused(&output, &["another PID namespace", "mount -t proc proc /proc"]);
+        let output = scene.beside(&format!("{unshare} --mount-proc $RUN echo fine"));
+        assert_eq!(output.stdout, "fine\n", "{}", output.stderr);
+    }
+}
