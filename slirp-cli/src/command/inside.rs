@@ -1,8 +1,8 @@
 //! The process that becomes COMMAND.
 //!
 //! Owns its way into the namespaces, what it sets up there, and the state in which COMMAND starts:
-//! ids, descriptors, environment, working folder, signals as the caller had them. (SIGPIPE alone
-//! has its default action: what it was before is not known any more.)
+//! ids, descriptors, environment, working folder, signals as the caller had them. (SIGPIPE has its
+//! default action, and no real-time signal is blocked: what they were is not known any more.)
 
 use core::convert::Infallible;
 use std::ffi::{CString, OsString};

@@ -63,13 +63,17 @@ fn run_stops_and_goes_on_with_its_command() {
 }
 
 #[test]
-fn nothing_survives_a_run_that_is_killed() {
+fn only_children_of_the_command_survive_a_run_that_is_killed() {
     for scene in needs!(Scene::each()) {
-        let run = scene.start(&[], &waiting(&scene, ""));
-        scene.line_of("begun");
+        let script = format!("sleep 1000 & echo $! > {}; wait", scene.file("begun"));
+        let run = scene.start(&[], &script);
+        let child: u32 = scene.line_of("begun").parse().expect("a number");
         let family = Family::of(run.pid());
         send(run.pid(), Signal::SIGKILL);
         family.wait_for_end();
+        let netns = format!("nsenter --net=/proc/{child}/ns/net ip -o link show tap0 || echo gone");
+        assert!(scene.host.script(&netns).contains("gone"));
+        send(child, Signal::SIGKILL);
         assert_eq!(run.finish().status.signal(), Some(9));
         wait_until(PATIENCE, "no process is left", || scene.processes().is_empty());
     }

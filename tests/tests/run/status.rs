@@ -54,8 +54,8 @@ fn command_that_cannot_be_run_has_the_status_of_shells() {
 #[test]
 fn without_a_command_the_users_shell_runs() {
     for scene in needs!(Scene::each()) {
-        for (shell, expected) in [("SHELL=/usr/bin/id", "uid="), ("SHELL=", "")] {
-            let output = scene.beside(&format!("{shell} $RUN </dev/null"));
+        for (shell, expected) in [("SHELL=/usr/bin/id", "uid="), ("SHELL=", "/bin/sh\n")] {
+            let output = scene.beside(&format!("echo 'echo $0' | {shell} $RUN"));
             assert!(output.status.success(), "{}", output.stderr);
             assert!(output.stdout.starts_with(expected), "{}", output.stdout);
         }
