@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{
-    Gid, Uid, execvp, getgroups, getppid, read, setgroups, setresgid, setresuid, write,
+    Gid, Uid, execvp, getgroups, getppid, getresuid, read, setgroups, setresgid, setresuid, write,
 };
 
 use slirp_core::internals::process::{inherited_fd, set_ignored};
@@ -152,9 +152,10 @@ fn enter_user_namespace(user: BorrowedFd<'_>) -> Result<bool, EntryFailure> {
     // the groups stay.
     let _ = setgroups(&[]);
     setns(user, CloneFlags::CLONE_NEWUSER).map_err(at(Step::Enter))?;
-    if Uid::current() == nameless() {
+    let ids = getresuid().map_err(at(Step::TakeIds))?;
+    if [ids.real, ids.effective, ids.saved].contains(&nameless()) {
         let given_up = setgroups(&[]);
-        if getgroups().map_err(at(Step::TakeIds))? != [] {
+        if !getgroups().map_err(at(Step::TakeIds))?.is_empty() {
             given_up.map_err(at(Step::TakeIds))?;
         }
         let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
