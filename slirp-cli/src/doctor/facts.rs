@@ -134,11 +134,17 @@ pub(super) struct Tun {
     pub(super) attach: Result<Offload, Attempt>,
 }
 
+/// Ids that a container usually maps.
+pub(super) const CONTAINER_IDS: u64 = 65_536;
+
 /// Ids that containers of an ordinary user may use.
 #[derive(Clone, Debug)]
 pub(super) struct Subordinate {
     pub(super) uids: u64,
     pub(super) gids: u64,
+    /// The first of as many ids as a container takes that are nobody's, neither as users nor as
+    /// groups.
+    pub(super) free: u64,
     /// Whether newuidmap(1) and newgidmap(1) are in `PATH`.
     pub(super) has_tools: bool,
 }

@@ -264,11 +264,14 @@ fn ports_that_are_privileged() {
 
 #[test]
 fn user_without_subordinate_ids() {
-    let scene = needs!(Scene::after(Account::Ordinary, ": > /etc/subuid"));
+    let scene = needs!(Scene::after(Account::Ordinary, "echo 'bob:150000:65536' > /etc/subuid"));
     scene.report().assert_one(
         "subordinate-ids",
         "warning",
-        ["tester has 0 in /etc/subuid, 65536 in /etc/subgid", "usermod --add-subuids"],
+        [
+            "tester has 0 in /etc/subuid, 65536 in /etc/subgid",
+            "usermod --add-subuids 215536-281071 --add-subgids 215536-281071 tester",
+        ],
         &[],
     );
 }

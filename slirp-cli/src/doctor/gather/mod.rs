@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, User as Account, eaccess, getegid, geteuid};
 
-use super::facts::{Facts, Namespaces, Node, Ping, Subordinate, Tun, User};
+use super::facts::{CONTAINER_IDS, Facts, Namespaces, Node, Ping, Subordinate, Tun, User};
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -110,7 +110,8 @@ fn node() -> Result<Node, Errno> {
 }
 
 fn subordinate(user: &User) -> Subordinate {
-    let count = |path: &str| ids(&fs::read_to_string(path).unwrap_or_default(), user);
+    let [users, groups] =
+        ["/etc/subuid", "/etc/subgid"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |name: &str| {
         std::env::split_paths(&folders).any(|folder: std::path::PathBuf| {
@@ -118,8 +119,9 @@ fn subordinate(user: &User) -> Subordinate {
         })
     };
     Subordinate {
-        uids: count("/etc/subuid"),
-        gids: count("/etc/subgid"),
+        uids: ids(&users, user),
+        gids: ids(&groups, user),
+        free: free_ids(&[&users, &groups]),
         has_tools: is_there("newuidmap") && is_there("newgidmap"),
     }
 }
@@ -136,6 +138,25 @@ fn ids(list: &str, user: &User) -> u64 {
     list.lines().filter_map(count).fold(0, u64::saturating_add)
 }
 
+/// The first of [`CONTAINER_IDS`] ids that no line of these lists gives to anybody.
+fn free_ids(lists: &[&str]) -> u64 {
+    // Where useradd(8) begins (SUB_UID_MIN of login.defs(5)).
+    const FIRST: u64 = 100_000;
+    let range = |line: &str| {
+        let mut numbers = line.split(':').skip(1).map(|number| number.trim().parse::<u64>().ok());
+        let (first, count) = (numbers.next()??, numbers.next()??);
+        Some((first, first.checked_add(count)?))
+    };
+    let mut taken: Vec<_> = lists.iter().flat_map(|list| list.lines()).filter_map(range).collect();
+    taken.sort_unstable();
+    taken.into_iter().fold(
+        FIRST,
+        |free, (first, end)| {
+            if first < free + CONTAINER_IDS { free.max(end) } else { free }
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +167,19 @@ mod tests {
         let list = "anna:1:9\nann:100000:65536\n1500:300000:10\nann:x:y\n\nann";
         assert_eq!(ids(list, &user), 65_546);
         assert_eq!(ids("", &user), 0);
+    }
+
+    #[test]
+    fn free_ids_are_nobodys() {
+        for (users, groups, free) in [
+            ("", "", 100_000),
+            ("bob:100000:65536", "", 165_536),
+            ("", "bob:100000:65536", 165_536),
+            ("eve:165536:65536\nbob:100000:65536", "bob:100000:65536\nann:x:y", 231_072),
+            ("bob:165535:1\neve:300000:65536", "", 165_536),
+            ("bob:165536:65536\nlow:1000:9", "", 100_000),
+        ] {
+            assert_eq!(free_ids(&[users, groups]), free, "{users:?} {groups:?}");
+        }
     }
 }

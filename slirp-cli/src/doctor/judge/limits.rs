@@ -2,7 +2,7 @@
 
 use nix::sys::resource::RLIM_INFINITY;
 
-use super::super::facts::Facts;
+use super::super::facts::{CONTAINER_IDS, Facts};
 use super::super::finding::Finding;
 
 /// The oldest kernel that has everything but extras: close_range(2) can mark descriptors.
@@ -12,8 +12,6 @@ const DESCRIPTORS_MIN: u64 = 48;
 /// Below this a browser is short of connections (arbitrary; 4096 is the hard limit of a kernel's
 /// first process).
 const DESCRIPTORS_MANY: u64 = 4096;
-/// Ids that a container usually maps.
-const IDS_MIN: u64 = 65_536;
 
 pub(super) fn kernel(release: Option<&str>) -> Finding {
     const CHECK: &str = "kernel";
@@ -73,11 +71,11 @@ pub(super) fn subordinate_ids(facts: &Facts) -> Finding {
         let what = "this user has no name, and so no ids for containers";
         return Finding::warning(CHECK, what, "log in as a user of /etc/passwd");
     };
-    if known.uids < IDS_MIN || known.gids < IDS_MIN {
-        let command =
-            format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}");
+    if known.uids < CONTAINER_IDS || known.gids < CONTAINER_IDS {
+        let range = format!("{}-{}", known.free, known.free + (CONTAINER_IDS - 1));
+        let command = format!("usermod --add-subuids {range} --add-subgids {range} {name}");
         let what = format!(
-            "containers need {IDS_MIN}; {name} has {} in /etc/subuid, {} in /etc/subgid",
+            "containers need {CONTAINER_IDS}; {name} has {} in /etc/subuid, {} in /etc/subgid",
             known.uids, known.gids
         );
         return Finding::warning(CHECK, what, facts.user.as_root(&command));
@@ -142,11 +140,14 @@ mod tests {
 
     #[test]
     fn containers_of_an_ordinary_user_need_ids_and_tools() {
-        let none = subordinate_ids(&world(|facts| facts.subordinate.gids = 0));
+        let none = subordinate_ids(&world(|facts| {
+            facts.subordinate.gids = 0;
+            facts.subordinate.free = 231_072;
+        }));
         let (state, what, remedy) = told(&none);
         assert_eq!(state, State::Warning);
         assert!(what.contains("0 in /etc/subgid"), "{what}");
-        assert!(remedy.ends_with("--add-subgids 100000-165535 ann"), "{remedy}");
+        assert!(remedy.ends_with("--add-subgids 231072-296607 ann"), "{remedy}");
         let tools = subordinate_ids(&world(|facts| facts.subordinate.has_tools = false));
         assert_eq!((tools.state, told(&tools).2.contains("uidmap")), (State::Warning, true));
         let nameless = subordinate_ids(&world(|facts| facts.user.name = None));

@@ -74,7 +74,7 @@ pub(super) mod tests {
             },
             sandbox: Attempt::Worked,
             filter: Attempt::Worked,
-            subordinate: Subordinate { uids: 65_536, gids: 65_536, has_tools: true },
+            subordinate: Subordinate { uids: 65_536, gids: 65_536, free: 165_536, has_tools: true },
             ping: Ping { socket: Ok(()), range: Some("0 2147483647".to_owned()), group: 1500 },
             resolvers: Resolvers {
                 file: Ok(()),
