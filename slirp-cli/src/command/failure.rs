@@ -1,12 +1,15 @@
 //! Why COMMAND could not be run, and what to do about it.
 
 use core::fmt;
-use std::fs;
+use std::env;
+use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use slirp_core::netns::AttachError;
+
+use crate::doctor::{Step, hint_of_namespaces};
 
 /// Why the supervisor gave up.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +38,14 @@ impl CommandFailure {
             Self::Start(error) if error.kind() == io::ErrorKind::NotFound => {
                 Some("/proc/self/exe is missing: mount /proc".to_owned())
             }
-            Self::Maps(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Some(Obstacles::look().about_rights())
-            }
-            Self::Signals(_) | Self::Pipe(_) | Self::Start(_) | Self::Maps(_) | Self::Wait(_) => {
-                None
-            }
+            Self::Maps(error) => match errno_of(error) {
+                errno @ (Errno::EPERM | Errno::EACCES) => {
+                    Some(hint_of_namespaces(Step::MapIds, errno))
+                }
+                _ => None,
+            },
+            Self::Start(error) => hint_of_limit(errno_of(error)),
+            Self::Signals(errno) | Self::Pipe(errno) | Self::Wait(errno) => hint_of_limit(*errno),
         }
     }
 }
@@ -106,106 +111,94 @@ impl EntryFailure {
     /// A hint about what to do, if that is not obvious.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Step(step, errno) => hint_of_step(*step, *errno, &Obstacles::look()),
+            Self::Step(step, errno) => hint_of_step(*step, *errno),
             Self::Target(error) => error.hint().map(str::to_owned),
-            Self::Execute(command, Errno::ENOENT) if !command.to_string_lossy().contains('/') => {
-                Some("no folder of $PATH has it".to_owned())
+            Self::Execute(command, Errno::ENOENT) => {
+                hint_of_missing(command, &env::var_os("PATH").unwrap_or_default())
             }
             Self::NotForPeople | Self::GivenUp | Self::Execute(..) => None,
         }
     }
 }
 
-/// What this host is known to put in the way.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-struct Obstacles {
-    /// AppArmor takes all rights from unprivileged user namespaces (Ubuntu 23.10 and later).
-    apparmor: bool,
-    /// The sysctl of Debian's kernels forbids them.
-    sysctl: bool,
-    /// A filter of system calls is in force, as in containers.
-    filter: bool,
-}
-
-impl Obstacles {
-    fn look() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let says = |path: &str, value: &str| read(path).trim() == value;
-        let status = read("/proc/self/status");
-        let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
-        Self {
-            apparmor: says("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
-            sysctl: says("/proc/sys/kernel/unprivileged_userns_clone", "0"),
-            filter: mode.is_some_and(|mode| mode.trim() != "0"),
+fn hint_of_step(step: EntryStep, errno: Errno) -> Option<String> {
+    let (asked, is_made) = match step {
+        EntryStep::MakeUser => (Step::MakeUser, true),
+        EntryStep::MakeNetwork => (Step::MakeNetwork, true),
+        EntryStep::MakeMounts => (Step::MakeMounts, true),
+        EntryStep::Enter if errno == Errno::EPERM => {
+            return Some("only its owner or root can enter it".to_owned());
         }
-    }
-
-    /// What to do where a right is missing.
-    fn about_rights(&self) -> String {
-        let known = [
-            (
-                self.sysctl,
-                "user namespaces are for root alone here: sysctl \
-                 kernel.unprivileged_userns_clone=1",
-            ),
-            (
-                self.apparmor,
-                "AppArmor leaves no rights in user namespaces here: install the profile of this \
-                 program, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-            ),
-            (
-                self.filter,
-                "a filter of system calls is in force, as in a container: allow unshare(2) and \
-                 mount(2) there (docker run --security-opt seccomp=unconfined, podman run \
-                 --privileged)",
-            ),
-        ];
-        let found: Vec<_> = known.iter().filter(|(is_so, _)| *is_so).map(|(_, say)| *say).collect();
-        if found.is_empty() {
-            "a security module or a chroot(1) forbids it: run outside of it, or allow user \
-             namespaces there"
-                .to_owned()
-        } else {
-            found.join("; ")
+        EntryStep::TakeIds => {
+            return Some("the caller has no id there: call slirp run as the owner of it".to_owned());
         }
-    }
-}
-
-fn hint_of_step(step: EntryStep, errno: Errno, obstacles: &Obstacles) -> Option<String> {
-    let limit = match step {
-        EntryStep::MakeUser => Some("user.max_user_namespaces"),
-        EntryStep::MakeNetwork => Some("user.max_net_namespaces"),
-        EntryStep::MakeMounts => Some("user.max_mnt_namespaces"),
-        EntryStep::Enter | EntryStep::TakeIds | EntryStep::Mounts | EntryStep::ResolvConf => None,
+        EntryStep::Mounts if errno == Errno::EINVAL => {
+            return Some(
+                "this root is no mount: bind its folder onto itself (mount --bind) before \
+                 chroot(1), or leave the host's /etc/resolv.conf with --no-dns"
+                    .to_owned(),
+            );
+        }
+        // What forbids mounts forbids namespaces for them.
+        EntryStep::Mounts | EntryStep::ResolvConf => (Step::MakeMounts, false),
+        EntryStep::Enter => (Step::MakeUser, false),
     };
-    match (errno, limit) {
-        (Errno::ENOSPC | Errno::EUSERS, Some(limit)) => {
-            Some(format!("no more of them are allowed: raise the sysctl {limit}"))
+    match errno {
+        Errno::ENOSPC | Errno::EUSERS | Errno::EINVAL | Errno::ENOSYS if !is_made => None,
+        Errno::EPERM | Errno::EACCES if step == EntryStep::ResolvConf => {
+            let hint = hint_of_namespaces(asked, errno);
+            Some(format!("{hint}; or leave the host's with --no-dns"))
         }
-        (Errno::EINVAL | Errno::ENOSYS, Some(_)) => {
-            Some("the kernel lacks them (CONFIG_USER_NS, CONFIG_NET_NS)".to_owned())
-        }
-        (Errno::EPERM, None) if step == EntryStep::Enter => {
-            Some("only its owner or root can enter it".to_owned())
-        }
-        (_, None) if step == EntryStep::TakeIds => {
-            Some("the caller has no id there: call slirp run as the owner of it".to_owned())
-        }
-        (Errno::EINVAL, None) if step == EntryStep::Mounts => Some(
-            "this root is no mount: bind its folder onto itself (mount --bind) before chroot(1), \
-             or leave the host's /etc/resolv.conf with --no-dns"
-                .to_owned(),
-        ),
-        (Errno::EPERM | Errno::EACCES, _) if step == EntryStep::ResolvConf => {
-            Some(format!("{}; or leave the host's with --no-dns", obstacles.about_rights()))
-        }
-        (Errno::EPERM | Errno::EACCES, _) => Some(obstacles.about_rights()),
+        Errno::EPERM
+        | Errno::EACCES
+        | Errno::ENOSPC
+        | Errno::EUSERS
+        | Errno::EINVAL
+        | Errno::ENOSYS => Some(hint_of_namespaces(asked, errno)),
         _ => None,
     }
 }
 
+/// What to do about a command that is not there, as far as execve(2) tells; `path` is `$PATH`.
+fn hint_of_missing(command: &Path, path: &OsStr) -> Option<String> {
+    let is_name = !command.to_string_lossy().contains('/');
+    let found = if is_name {
+        env::split_paths(path).map(|folder| folder.join(command)).find(|file| file.is_file())
+    } else {
+        command.is_file().then(|| command.to_owned())
+    };
+    match found {
+        Some(file) => Some(format!(
+            "{} is there, but what starts it is not: the interpreter in its first line, or the \
+             loader of a program of another distribution or machine",
+            file.display()
+        )),
+        None => is_name.then(|| "no folder of $PATH has it".to_owned()),
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+}
+
+/// What to do about a limit of this process.
+fn hint_of_limit(errno: Errno) -> Option<String> {
+    let hint = match errno {
+        Errno::EMFILE => "too many descriptors are open: raise the limit with ulimit -n",
+        Errno::ENFILE => "the whole machine has too many open files: raise the sysctl fs.file-max",
+        Errno::EAGAIN => {
+            "too many processes of this user or container: raise the limit with ulimit -u, or \
+             pids.max of the container (--pids-limit)"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -216,23 +209,44 @@ mod tests {
     }
 
     #[test]
-    fn each_obstacle_has_its_remedy() {
-        let none = Obstacles::default();
-        let hint =
-            |step, errno, obstacles: &Obstacles| hint_of_step(step, errno, obstacles).unwrap();
-        let text = hint(EntryStep::MakeUser, Errno::ENOSPC, &none);
-        assert!(text.contains("user.max_user_namespaces"), "{text}");
-        let forbidden = Obstacles { sysctl: true, ..none.clone() };
-        let text = hint(EntryStep::MakeUser, Errno::EPERM, &forbidden);
-        assert!(text.contains("kernel.unprivileged_userns_clone=1"), "{text}");
-        let ubuntu = Obstacles { apparmor: true, ..none.clone() };
-        let text = hint(EntryStep::MakeNetwork, Errno::EPERM, &ubuntu);
-        assert!(text.contains("apparmor_restrict_unprivileged_userns=0"), "{text}");
-        let container = Obstacles { filter: true, ..none.clone() };
-        let text = hint(EntryStep::MakeUser, Errno::EPERM, &container);
-        assert!(text.contains("seccomp=unconfined"), "{text}");
-        let text = hint(EntryStep::ResolvConf, Errno::EACCES, &none);
+    fn steps_have_the_hints_of_the_doctor() {
+        let hint = |step, errno| hint_of_step(step, errno).unwrap();
+        let text = hint(EntryStep::MakeNetwork, Errno::ENOSPC);
+        assert!(text.contains("raise the sysctl user.max_net_namespaces"), "{text}");
+        let text = hint(EntryStep::MakeMounts, Errno::ENOSPC);
+        assert!(text.contains("raise the sysctl user.max_mnt_namespaces"), "{text}");
+        let text = hint(EntryStep::Enter, Errno::EPERM);
+        assert_eq!(text, "only its owner or root can enter it");
+        let text = hint(EntryStep::ResolvConf, Errno::EACCES);
         assert!(text.ends_with("--no-dns"), "{text}");
-        assert_eq!(hint_of_step(EntryStep::Mounts, Errno::ENOMEM, &none), None);
+        for errno in [Errno::ENOMEM, Errno::ENOSPC] {
+            assert_eq!(hint_of_step(EntryStep::Mounts, errno), None);
+        }
+    }
+
+    #[test]
+    fn missing_interpreter_is_not_a_missing_command() {
+        let folder = env::temp_dir().join(format!("slirp-missing-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let script = folder.join("script");
+        fs::write(&script, "#!/no/such\n").unwrap();
+        let path = env::join_paths([Path::new("/no/folder"), &folder]).unwrap();
+        let hint = |command: &Path| hint_of_missing(command, &path);
+        for command in [Path::new("script"), &script] {
+            let text = hint(command).unwrap();
+            assert!(text.starts_with(script.to_str().unwrap()), "{text}");
+            assert!(text.contains("the interpreter in its first line"), "{text}");
+        }
+        assert_eq!(hint(Path::new("nothing")).as_deref(), Some("no folder of $PATH has it"));
+        assert_eq!(hint(&folder.join("nothing")), None);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let start = CommandFailure::Start(io::Error::from_raw_os_error(Errno::EAGAIN as i32));
+        assert!(start.hint().unwrap().contains("ulimit -u"));
+        assert!(CommandFailure::Pipe(Errno::EMFILE).hint().unwrap().contains("ulimit -n"));
+        assert_eq!(CommandFailure::Wait(Errno::EIO).hint(), None);
     }
 }

@@ -63,7 +63,7 @@ pub(super) enum Attempt {
 
 /// A step on the way into namespaces of our own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     MakeUser,
     MapIds,
     MakeNetwork,
@@ -103,6 +103,8 @@ pub(super) struct Namespaces {
     pub(super) user_cap: Option<u64>,
     /// `user.max_net_namespaces`.
     pub(super) network_cap: Option<u64>,
+    /// `user.max_mnt_namespaces`.
+    pub(super) mount_cap: Option<u64>,
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
     pub(super) clone: Option<u64>,
     /// `kernel.apparmor_restrict_unprivileged_userns`, which Ubuntu's kernels have.
@@ -111,6 +113,11 @@ pub(super) struct Namespaces {
     pub(super) is_filtered: bool,
     /// Whether our root directory is that of chroot(2).
     pub(super) is_in_chroot: bool,
+    /// Whether our files in `/proc` are root's instead of ours, as with a program that its user may
+    /// not read, or whose file changes the ids of its user (proc(5), PR_SET_DUMPABLE(2const)).
+    pub(super) is_hidden: bool,
+    /// Whether we have CAP_SETFCAP, without which root cannot be mapped.
+    pub(super) maps_root: bool,
 }
 
 /// `/dev/net/tun` as a file.

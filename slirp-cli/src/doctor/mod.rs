@@ -22,10 +22,27 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
+use nix::errno::Errno;
+
 use crate::console::{eprint_line, print};
 use crate::words::DOCTOR;
+use facts::NoNamespaces;
 use finding::State;
 use gather::attempt::Trial;
+
+pub(crate) use facts::Step;
+
+/// Why `slirp run` cannot make its namespaces, and what helps. Called by the process that has tried
+/// this step, or by its parent.
+pub(crate) fn hint_of_namespaces(step: Step, errno: Errno) -> String {
+    let mut known = gather::namespaces(Err(NoNamespaces::Step(step, errno)));
+    if step != Step::MakeUser {
+        // A process in a new user namespace reads the limits of that one.
+        (known.network_cap, known.mount_cap) = (None, None);
+    }
+    let (cause, remedy) = judge::namespaces::cause(&known, &gather::user(), step, errno);
+    format!("{cause}; {remedy}")
+}
 
 /// Runs `slirp doctor` with the arguments behind this word.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {

@@ -84,7 +84,7 @@ fn user_namespaces_that_an_outer_namespace_forbids() {
     scene.report_by(&outer).assert_one(
         "user-namespaces",
         "failure",
-        ["too many, here or outside", "as root: sysctl -w user.max_user_namespaces="],
+        ["forbidden by an outer namespace", "run outside of it (bwrap: without --disable-userns)"],
         &WITHOUT_NAMESPACES,
     );
 }

@@ -43,6 +43,21 @@ fn forbidden_user_namespaces_are_named() {
 }
 
 #[test]
+fn program_that_its_user_may_not_read_is_named() {
+    let scene = needs!(Scene::of(Account::Ordinary));
+    scene.host.script(&format!("chmod 0711 {}", scene.program));
+    let output = scene.run(&["true"]);
+    assert_refused(&output, &["cannot map ids", "Permission denied", "chmod a+r"]);
+}
+
+#[test]
+fn root_without_the_right_to_map_root_is_named() {
+    let scene = needs!(Scene::of(Account::Root));
+    let output = scene.beside("exec setpriv --bounding-set=-setfcap $RUN true");
+    assert_refused(&output, &["cannot map ids", "CAP_SETFCAP", "--cap-add=SETFCAP"]);
+}
+
+#[test]
 fn missing_proc_is_named() {
     let scene = needs!(Scene::of(Account::Root));
     let output = scene.beside("exec unshare --mount sh -euc 'umount -l /proc; exec $RUN true'");

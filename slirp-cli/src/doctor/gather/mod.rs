@@ -18,7 +18,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, User as Account, eaccess, getegid, geteuid};
 
-use super::facts::{CONTAINER_IDS, Facts, Namespaces, Node, Ping, Subordinate, Tun, User};
+use super::facts::{
+    CONTAINER_IDS, Facts, Namespaces, NoNamespaces, Node, Ping, Subordinate, Tun, User,
+};
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -28,15 +30,6 @@ pub(super) fn gather() -> Facts {
     let user = user();
     let has_proc = status_line("Pid:").is_some();
     let trial = trial::run(has_proc);
-    let namespaces = Namespaces {
-        outcome: trial.namespaces,
-        user_cap: number("/proc/sys/user/max_user_namespaces"),
-        network_cap: number("/proc/sys/user/max_net_namespaces"),
-        clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
-        apparmor: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-        is_filtered: status_line("Seccomp:").is_some_and(|mode| mode == "2"),
-        is_in_chroot: is_in_chroot(),
-    };
     let tun = Tun {
         node: node(),
         has_driver: fs::read_to_string("/proc/misc")
@@ -53,7 +46,7 @@ pub(super) fn gather() -> Facts {
             .ok()
             .map(|text| text.trim().into()),
         has_proc,
-        namespaces,
+        namespaces: namespaces(trial.namespaces),
         tun,
         sandbox: trial.sandbox,
         filter: trial.filter,
@@ -71,7 +64,26 @@ pub(super) fn gather() -> Facts {
     }
 }
 
-fn user() -> User {
+/// What bears on namespaces, beside the outcome of a trial.
+pub(super) fn namespaces(outcome: Result<(), NoNamespaces>) -> Namespaces {
+    const SETFCAP: u64 = 1 << 31;
+    let rights = status_line("CapEff:").and_then(|set| u64::from_str_radix(&set, 16).ok());
+    Namespaces {
+        outcome,
+        user_cap: number("/proc/sys/user/max_user_namespaces"),
+        network_cap: number("/proc/sys/user/max_net_namespaces"),
+        mount_cap: number("/proc/sys/user/max_mnt_namespaces"),
+        clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+        apparmor: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        is_filtered: status_line("Seccomp:").is_some_and(|mode| mode == "2"),
+        is_in_chroot: is_in_chroot(),
+        is_hidden: fs::metadata("/proc/self/status")
+            .is_ok_and(|meta| meta.uid() != geteuid().as_raw()),
+        maps_root: rights.is_some_and(|rights| rights & SETFCAP != 0),
+    }
+}
+
+pub(super) fn user() -> User {
     let id = geteuid();
     let account = Account::from_uid(id).ok().flatten();
     User { id: id.as_raw(), name: account.map(|account| account.name) }

@@ -7,7 +7,7 @@
 
 mod device;
 mod limits;
-mod namespaces;
+pub(super) mod namespaces;
 mod network;
 mod sandbox;
 
@@ -61,10 +61,13 @@ pub(super) mod tests {
                 outcome: Ok(()),
                 user_cap: Some(63_432),
                 network_cap: Some(63_432),
+                mount_cap: Some(63_432),
                 clone: Some(1),
                 apparmor: None,
                 is_filtered: false,
                 is_in_chroot: false,
+                is_hidden: false,
+                maps_root: false,
             },
             tun: Tun {
                 node: Ok(Node { is_device: true, mode: 0o666, is_permitted: true }),

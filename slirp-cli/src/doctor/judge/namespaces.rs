@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::super::facts::{Facts, NoNamespaces, Step};
+use super::super::facts::{Facts, Namespaces, NoNamespaces, Step, User};
 use super::super::finding::Finding;
 
 const CHECK: &str = "user-namespaces";
@@ -24,33 +24,56 @@ pub(super) fn namespaces(facts: &Facts) -> Finding {
         }
         &Err(NoNamespaces::Step(step, errno)) => (step, errno),
     };
-    let (cause, remedy) = cause(facts, step, errno);
+    let (cause, remedy) = cause(known, &facts.user, step, errno);
     let what = format!("{}: {}: {cause}", step.text(), errno.desc());
     Finding::failure(CHECK, what, remedy)
 }
 
 /// Why a step has failed, and what helps. The likeliest cause comes first.
-fn cause(facts: &Facts, step: Step, errno: Errno) -> (String, String) {
-    let known = &facts.namespaces;
-    let is_network = step == Step::MakeNetwork;
+pub(in super::super) fn cause(
+    known: &Namespaces,
+    user: &User,
+    step: Step,
+    errno: Errno,
+) -> (String, String) {
     match (step, errno) {
         (_, Errno::ENOSPC | Errno::EUSERS) => {
-            let (name, cap) = if is_network {
-                ("user.max_net_namespaces", known.network_cap)
-            } else {
-                ("user.max_user_namespaces", known.user_cap)
-            };
-            let cause = match cap {
-                Some(0) => format!("forbidden ({name} is 0)"),
-                Some(cap) => format!("too many, here or outside ({name} is {cap})"),
-                None => format!("too many ({name})"),
-            };
             // What most kernels start with on a machine of 8 GB.
-            (cause, facts.user.as_root(&format!("sysctl -w {name}=32768")))
+            const USUAL: u64 = 32_768;
+            let (name, cap) = match step {
+                Step::MakeUser | Step::MapIds => ("user.max_user_namespaces", known.user_cap),
+                Step::MakeNetwork => ("user.max_net_namespaces", known.network_cap),
+                Step::MakeMounts => ("user.max_mnt_namespaces", known.mount_cap),
+            };
+            let raise = || user.as_root(&format!("sysctl -w {name}={USUAL}"));
+            match cap {
+                Some(0) => (format!("forbidden ({name} is 0)"), raise()),
+                Some(cap) if cap < USUAL => (format!("too many ({name} is {cap})"), raise()),
+                Some(cap) => (
+                    format!("forbidden by an outer namespace ({name} is {cap} here)"),
+                    "run outside of it (bwrap: without --disable-userns)".to_owned(),
+                ),
+                None => (
+                    format!("no more are allowed ({name})"),
+                    format!("raise the sysctl {name}, or run outside of this container"),
+                ),
+            }
         }
+        (Step::MapIds, Errno::EPERM | Errno::EACCES) if known.is_hidden => (
+            "the kernel keeps /proc of this program from its user, who may not read its file, or \
+             gets other ids by it"
+                .to_owned(),
+            "make its file readable (chmod a+r) and call it without set-user-ID and set-group-ID \
+             (chmod ug-s)"
+                .to_owned(),
+        ),
+        (Step::MapIds, Errno::EPERM) if user.is_root() && !known.maps_root => (
+            "root lacks CAP_SETFCAP, without which root cannot be mapped".to_owned(),
+            "start the outer container with --cap-add=SETFCAP, or run as another user".to_owned(),
+        ),
         (Step::MakeUser, Errno::EPERM | Errno::EACCES) if known.clone == Some(0) => (
             "forbidden (kernel.unprivileged_userns_clone is 0)".to_owned(),
-            facts.user.as_root("sysctl -w kernel.unprivileged_userns_clone=1"),
+            user.as_root("sysctl -w kernel.unprivileged_userns_clone=1"),
         ),
         // Since Ubuntu 23.10 the namespace is made, and its owner has no capabilities in it.
         (_, Errno::EPERM | Errno::EACCES) if known.apparmor == Some(1) => (
@@ -97,7 +120,7 @@ mod tests {
     #[test]
     fn each_prohibition_is_told_from_the_others() {
         type Change = fn(&mut Facts);
-        let rows: [(Step, Errno, Change, &str, &str); 9] = [
+        let rows: [(Step, Errno, Change, &str, &str); 13] = [
             (
                 Step::MakeUser,
                 Errno::ENOSPC,
@@ -109,9 +132,37 @@ mod tests {
             (
                 Step::MakeUser,
                 Errno::ENOSPC,
+                |_| (),
+                "forbidden by an outer namespace (user.max_user_namespaces is 63432 here)",
+                "run outside of it",
+            ),
+            (
+                Step::MakeUser,
+                Errno::ENOSPC,
+                |facts| facts.namespaces.user_cap = Some(9),
+                "too many (user.max_user_namespaces is 9)",
+                "as root: sysctl -w user.max_user_namespaces=32768",
+            ),
+            (
+                Step::MakeMounts,
+                Errno::ENOSPC,
+                |facts| facts.namespaces.mount_cap = Some(0),
+                "forbidden (user.max_mnt_namespaces is 0)",
+                "as root: sysctl -w user.max_mnt_namespaces=32768",
+            ),
+            (
+                Step::MapIds,
+                Errno::EACCES,
+                |facts| facts.namespaces.is_hidden = true,
+                "who may not read its file",
+                "chmod a+r",
+            ),
+            (
+                Step::MapIds,
+                Errno::EPERM,
                 |facts| facts.user.id = 0,
-                "too many, here or outside (user.max_user_namespaces is 63432)",
-                "sysctl -w user.max_user_namespaces=32768",
+                "root lacks CAP_SETFCAP",
+                "--cap-add=SETFCAP",
             ),
             (
                 Step::MakeNetwork,
