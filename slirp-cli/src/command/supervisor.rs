@@ -140,8 +140,10 @@ impl Supervisor<'_> {
                 self.held.stop_like(signal);
                 continue;
             }
-            if self.has_network_ended()? {
-                warn("the network has ended; the command goes on without one");
+            if let Some(status) = self.network_that_ended()? {
+                let by = status.signal().map(|number| format!(" by signal {number}"));
+                let by = by.unwrap_or_default();
+                warn(&format!("the network has ended{by}; the command goes on without one"));
             }
             match self.wait()? {
                 By::Signal => {}
@@ -173,14 +175,17 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Whether the network has ended by itself although it was ready. Told once.
-    fn has_network_ended(&mut self) -> Result<bool, CommandFailure> {
-        let Some(network) = &mut self.network else { return Ok(false) };
-        if network.ready.is_some() || network.process.try_wait().map_err(of_io)?.is_none() {
-            return Ok(false);
+    /// How the network has ended by itself although it was ready. Told once.
+    fn network_that_ended(&mut self) -> Result<Option<ExitStatus>, CommandFailure> {
+        let Some(network) = &mut self.network else { return Ok(None) };
+        if network.ready.is_some() {
+            return Ok(None);
         }
-        self.network = None;
-        Ok(true)
+        let status = network.process.try_wait().map_err(of_io)?;
+        if status.is_some() {
+            self.network = None;
+        }
+        Ok(status)
     }
 
     fn wait(&self) -> Result<By, CommandFailure> {

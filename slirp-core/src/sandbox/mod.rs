@@ -159,6 +159,9 @@ impl SandboxError {
                 "no right to make a mount namespace: give the guest's user namespace \
                  (--userns-path), grant CAP_SYS_ADMIN, or run without the sandbox",
             ),
+            (SandboxStep::UnshareMounts, Errno::ENOSPC) => Some(
+                "no more mount namespaces are allowed: raise the sysctl user.max_mnt_namespaces",
+            ),
             (SandboxStep::DetachMounts, Errno::EINVAL) => Some(
                 "the root directory is not a mount point; bind it onto itself before chroot(1)",
             ),

@@ -13,6 +13,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitCode;
 
+use nix::libc;
 use nix::sys::prctl;
 use nix::unistd::setsid;
 use slirp_core::internals::process::inherited_fd;
@@ -62,7 +63,11 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Ok((Ending::NoNetwork(signal), _)) => {
             if let Some(signal) = signal {
-                refuse(&format!("the network was killed by signal {signal}"), None);
+                let hint = (signal == libc::SIGSYS).then_some(
+                    "it made a system call that its filter forbids: report that as a fault of \
+                     slirp, and go on with --no-seccomp",
+                );
+                refuse(&format!("the network was killed by signal {signal}"), hint);
             }
             ExitCode::from(FAILURE)
         }
