@@ -113,9 +113,6 @@ pub(super) struct Namespaces {
     pub(super) is_filtered: bool,
     /// Whether our root directory is that of chroot(2).
     pub(super) is_in_chroot: bool,
-    /// Whether our files in `/proc` are root's instead of ours, as with a program that its user may
-    /// not read, or whose file changes the ids of its user (proc(5), PR_SET_DUMPABLE(2const)).
-    pub(super) is_hidden: bool,
     /// Whether we have CAP_SETFCAP, without which root cannot be mapped.
     pub(super) maps_root: bool,
 }

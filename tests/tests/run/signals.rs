@@ -106,7 +106,8 @@ fn command_outlives_its_network() {
         scene.host.script(&format!("touch {end}"));
         let output = run.finish();
         assert_eq!(output.status.code(), Some(6));
-        let text = "slirp run: the network has ended by signal 9; the command goes on without one\n";
+        let text =
+            "slirp run: the network has ended by signal 9; the command goes on without one\n";
         assert_eq!(output.stderr, text);
     }
 }

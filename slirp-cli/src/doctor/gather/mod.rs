@@ -77,8 +77,6 @@ pub(super) fn namespaces(outcome: Result<(), NoNamespaces>) -> Namespaces {
         apparmor: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         is_filtered: status_line("Seccomp:").is_some_and(|mode| mode == "2"),
         is_in_chroot: is_in_chroot(),
-        is_hidden: fs::metadata("/proc/self/status")
-            .is_ok_and(|meta| meta.uid() != geteuid().as_raw()),
         maps_root: rights.is_some_and(|rights| rights & SETFCAP != 0),
     }
 }

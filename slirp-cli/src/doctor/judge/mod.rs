@@ -66,7 +66,6 @@ pub(super) mod tests {
                 apparmor: None,
                 is_filtered: false,
                 is_in_chroot: false,
-                is_hidden: false,
                 maps_root: false,
             },
             tun: Tun {

@@ -59,7 +59,8 @@ pub(in super::super) fn cause(
                 ),
             }
         }
-        (Step::MapIds, Errno::EPERM | Errno::EACCES) if known.is_hidden => (
+        // PR_SET_DUMPABLE(2const): the files of such a process in /proc are root's.
+        (Step::MapIds, Errno::EACCES) => (
             "the kernel keeps /proc of this program from its user, who may not read its file, or \
              gets other ids by it"
                 .to_owned(),
@@ -150,13 +151,7 @@ mod tests {
                 "forbidden (user.max_mnt_namespaces is 0)",
                 "as root: sysctl -w user.max_mnt_namespaces=32768",
             ),
-            (
-                Step::MapIds,
-                Errno::EACCES,
-                |facts| facts.namespaces.is_hidden = true,
-                "who may not read its file",
-                "chmod a+r",
-            ),
+            (Step::MapIds, Errno::EACCES, |_| (), "who may not read its file", "chmod a+r"),
             (
                 Step::MapIds,
                 Errno::EPERM,
