@@ -66,6 +66,8 @@ pub(crate) enum LineError {
     Without(&'static str, &'static str),
     #[error("--publish leads to an IPv6 address, but there is no IPv6: give --ipv6")]
     WithoutIpv6,
+    #[error("invalid --{0}: {1} (stdin and stdout are the command's: give a file or a FIFO)")]
+    Standard(String, String),
     #[error(transparent)]
     Refused(#[from] ValueError),
 }
@@ -175,6 +177,15 @@ impl Rules {
     }
 }
 
+/// Whether a value names standard input or output. Those of the network are not the caller's.
+fn is_standard(value: &OsStr) -> bool {
+    let bytes = value.as_bytes();
+    let number = [&b"fd:"[..], b"/dev/fd/", b"/proc/self/fd/"]
+        .into_iter()
+        .find_map(|start| bytes.strip_prefix(start));
+    matches!(bytes, b"-" | b"/dev/stdin" | b"/dev/stdout") || matches!(number, Some(b"0" | b"1"))
+}
+
 /// Takes an option about the network itself.
 fn network_option(
     options: &mut Options,
@@ -183,6 +194,9 @@ fn network_option(
     value: &OsStr,
 ) -> Result<(), LineError> {
     match long {
+        "audit-log" | "pcap" | "policy" if is_standard(value) => {
+            return Err(LineError::Standard(long.to_owned(), value.display().to_string()));
+        }
         "publish" => {
             let publish = Publish::parse(&value.to_string_lossy())
                 .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
@@ -217,7 +231,6 @@ fn network_option(
         "audit" => options.operator.audit_level = Some(values::audit_level(value)?),
         "audit-required" => options.operator.is_audit_required = true,
         "metrics" => options.operator.metrics = Some(values::metrics(value)?),
-        "pcap" if value == "-" => return Err(ValueError::PcapStdout.into()),
         "pcap" => options.pcap = Some(PathBuf::from(value)),
         "log-level" => options.log_level = Some(values::log_level(value)?),
         "no-sandbox" => options.sandbox = false,
@@ -328,6 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn standard_input_and_output_are_the_commands() {
+        for value in ["fd:0", "fd:1", "/dev/stdin", "/dev/stdout", "/proc/self/fd/1", "-"] {
+            for option in ["--audit-log", "--pcap", "--policy"] {
+                let error = read(&[option, value]).unwrap_err();
+                assert!(matches!(error, LineError::Standard(..)), "{option} {value}");
+            }
+        }
+        for value in ["fd:7", "fd:2", "/dev/stderr", "/dev/fd/10", "/proc/self/fd/63"] {
+            assert!(read(&["--audit-log", value]).is_ok(), "{value}");
+        }
+    }
+
+    #[test]
     fn refusals_say_what_to_write() {
         for (line, text) in [
             (&["--publsh", "x"][..], "--publsh is no option of slirp run; did you mean --publish?"),
@@ -341,6 +367,11 @@ mod tests {
             (&["--no-dns", "--dns=192.0.2.1"], "--no-dns and --dns exclude each other"),
             (&["--audit=all"], "--audit needs --audit-log"),
             (&["--cidr=x"], "invalid CIDR: x"),
+            (
+                &["--audit-log=fd:1"],
+                "invalid --audit-log: fd:1 (stdin and stdout are the command's: give a file or a \
+                 FIFO)",
+            ),
         ] {
             assert_eq!(read(line).unwrap_err().to_string(), text, "{line:?}");
         }
