@@ -14,6 +14,8 @@ use nix::unistd::{Pid, getpid, getsid};
 
 use slirp_core::internals::process::set_ignored;
 
+use crate::lifetime::is_ignored;
+
 /// Signals that the supervisor's own mistakes raise, or that cannot be held.
 const LEFT_ALONE: [Signal; 9] = [
     Signal::SIGKILL,
@@ -27,6 +29,10 @@ const LEFT_ALONE: [Signal; 9] = [
     Signal::SIGSYS,
 ];
 
+/// Signals that ask a process to end.
+const ENDS_A_START: [Signal; 4] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
 /// All other signals, held back.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -34,6 +40,16 @@ pub(super) struct Held {
     before: SigSet,
     held: SigSet,
     fd: SignalFd,
+}
+
+/// A signal that has come.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) signal: Signal,
+    /// Whether it is to be passed on.
+    pub(super) is_for_command: bool,
+    /// Whether it would have ended this process, had it not been held back.
+    pub(super) ends_a_start: bool,
 }
 
 impl Held {
@@ -55,12 +71,15 @@ impl Held {
         self.before.iter().map(|signal| signal as i32)
     }
 
-    /// Takes the next signal. Returns it if it is to be passed on, `None` if it is to be dropped.
-    pub(super) fn next(&self) -> Option<Option<Signal>> {
+    /// Takes the next signal.
+    pub(super) fn next(&self) -> Option<Heard> {
         let info = self.fd.read_signal().ok()??;
         let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
         let is_leader = getsid(None) == Ok(getpid());
-        Some(is_passed_on(signal, info.ssi_code, is_leader).then_some(signal))
+        let is_for_command = is_passed_on(signal, info.ssi_code, is_leader);
+        let ends_a_start =
+            ENDS_A_START.contains(&signal) && !self.before.contains(signal) && !is_ignored(signal);
+        Some(Heard { signal, is_for_command, ends_a_start })
     }
 
     /// Stops this process as COMMAND was stopped, and returns when it is continued. The signal that

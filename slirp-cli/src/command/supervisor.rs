@@ -36,6 +36,8 @@ pub(crate) enum Ending {
     /// There never was a network. The process that is to run it has told why, unless this signal
     /// ended it.
     NoNetwork(Option<i32>),
+    /// This signal has ended the start of COMMAND.
+    Signal(Signal),
 }
 
 /// Runs COMMAND in `place`, to its end. `arguments` are the caller's; the other two processes read
@@ -71,10 +73,10 @@ pub(crate) fn supervise(
     let inside = inside.spawn().map_err(CommandFailure::Start)?;
     drop(there);
     let connection = Some(here);
-    let mut supervisor = Supervisor { place, held, inside, connection, network: None };
+    let mut supervisor =
+        Supervisor { place, held, inside, connection, network: None, is_never_ready: false };
     let result = supervisor.start_network(arguments).and_then(|()| supervisor.run(warn));
-    if result.is_err() {
-        // It leaves when the connection hangs up, unless it is COMMAND by now.
+    if matches!(result, Err(_) | Ok(Ending::Signal(_))) {
         let _ = supervisor.inside.kill();
         let _ = supervisor.inside.wait();
         supervisor.end_network();
@@ -116,21 +118,25 @@ struct Supervisor<'a> {
     /// To the process inside, until it becomes COMMAND.
     connection: Option<OwnedFd>,
     network: Option<Network>,
+    /// Whether the network has ended before it was ready.
+    is_never_ready: bool,
 }
 
 impl Supervisor<'_> {
     fn run(&mut self, warn: &dyn Fn(&str)) -> Result<Ending, CommandFailure> {
-        let mut never_ready = false;
         loop {
-            while let Some(signal) = self.held.next() {
-                if let Some(signal) = signal {
-                    signals::send(self.command(), signal);
+            while let Some(heard) = self.held.next() {
+                if heard.ends_a_start && self.connection.is_some() {
+                    return Ok(Ending::Signal(heard.signal));
+                }
+                if heard.is_for_command {
+                    signals::send(self.command(), heard.signal);
                 }
             }
             if let Some(status) = self.inside.try_wait().map_err(of_io)? {
                 let network = self.end_network();
                 // A signal that was typed may have ended both.
-                let is_refused = never_ready && status.signal().is_none();
+                let is_refused = self.is_never_ready && status.signal().is_none();
                 return Ok(match network {
                     Some(network) if is_refused => Ending::NoNetwork(network.signal()),
                     Some(_) | None => Ending::Command(status),
@@ -150,7 +156,7 @@ impl Supervisor<'_> {
                 By::Inside => self.hear_inside()?,
                 By::Network => {
                     if !self.hear_network() {
-                        never_ready = true;
+                        self.is_never_ready = true;
                         // The process inside leaves.
                         self.connection = None;
                     }
@@ -267,6 +273,10 @@ impl Supervisor<'_> {
     /// Ends the network, if there is one, and waits until it has ended.
     fn end_network(&mut self) -> Option<ExitStatus> {
         let Network { mut process, ready, lifeline, .. } = self.network.take()?;
+        if ready.is_some() && !self.is_never_ready {
+            // It does not watch the pipe yet, and may wait for a file that never comes.
+            let _ = process.kill();
+        }
         drop((ready, lifeline));
         process.wait().ok()
     }

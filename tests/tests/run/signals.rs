@@ -1,7 +1,10 @@
 //! Signals and stops, as if the command were the caller's own.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use slirp_tests::*;
 
@@ -59,6 +62,35 @@ fn run_stops_and_goes_on_with_its_command() {
         assert_ne!(state_of(network), Some('T'), "connections of others go on");
         send(run.pid(), Signal::SIGCONT);
         assert_eq!(run.finish().status.code(), Some(4));
+    }
+}
+
+/// A run whose network waits for the rules that whoever holds the file does not write.
+fn hanging(scene: &Scene) -> (Background, File) {
+    let fifo = scene.file("rules");
+    scene.host.script(&format!("rm -f {fifo}; mkfifo -m 0666 {fifo}"));
+    let run = scene.start(&["--policy", &fifo], "true");
+    let open = || File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
+    let mut writer = None;
+    wait_until(PATIENCE, "the network reads the rules", || {
+        writer = open().ok();
+        writer.is_some()
+    });
+    (run, writer.expect("a writer"))
+}
+
+#[test]
+fn start_that_hangs_is_ended_by_signals() {
+    for scene in needs!(Scene::each()) {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGKILL] {
+            let (run, _writer) = hanging(&scene);
+            let pid = run.pid();
+            send(pid, signal);
+            wait_until(PATIENCE, "no process is left", || scene.processes().is_empty());
+            let output = run.finish();
+            assert_eq!(output.status.signal(), Some(signal as i32), "{}", output.stderr);
+            assert_eq!(output.stderr, "");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod args;
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use nix::libc;
 use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 use slirp_core::internals::process::inherited_fd;
 
@@ -60,6 +62,10 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
             let code = status.code().unwrap_or(128 + number);
             ExitCode::from(u8::try_from(code).unwrap_or(FAILURE))
+        }
+        Ok((Ending::Signal(signal), signals)) => {
+            end_like(&signals, signal as i32);
+            ExitCode::from(FAILURE)
         }
         Ok((Ending::NoNetwork(signal), _)) => {
             if let Some(signal) = signal {
@@ -109,6 +115,8 @@ pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode
     };
     // Nothing that is typed is for us.
     let _ = setsid();
+    // Until the device is open we may wait for a file, and do not watch the supervisor.
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_name(c"slirp-network");
     if io::stdin().read_exact(&mut [0]).is_err() {
         // The supervisor has given up, and has told why.
@@ -126,10 +134,18 @@ pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode
     let target = Target::Pid { pid, userns: None, tap: "tap0".to_owned() };
     let code = match run::run(&target, &options, &report) {
         Ok(code) => code,
+        // The process inside has failed and has told why.
+        Err(_) if has_ended(pid) => ExitCode::from(FAILURE),
         Err(failure) => refuse(&failure.to_string(), failure.hint().as_deref()),
     };
     console::flush();
     code
+}
+
+/// Whether the process inside has ended: then it has no namespaces any more.
+fn has_ended(pid: i32) -> bool {
+    let link = fs::read_link(format!("/proc/{pid}/ns/net"));
+    link.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The command line that the supervisor has checked.
@@ -157,11 +173,14 @@ fn report(milestone: Milestone<'_>) {
                 eprint_line(format_args!("slirp run: published {}", publish::spelled(rule)));
             }
         }
+        Milestone::DeviceOpened(..) => {
+            // From here on the end of the supervisor is noticed, and our files become complete.
+            let _ = prctl::set_pdeathsig(None::<Signal>);
+        }
         Milestone::ReadyFdClosed(_)
         | Milestone::ExitFdClosed(_)
         | Milestone::PeerAwaited(_)
         | Milestone::PeerConnected(..)
-        | Milestone::DeviceOpened(..)
         | Milestone::ExitFdHungUp
         | Milestone::TargetGone(_)
         | Milestone::PeerGone(_) => {}
