@@ -30,6 +30,7 @@ pub(crate) enum CommandFailure {
 
 impl CommandFailure {
     /// A hint about what to do, if that is not obvious.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "errors without a hint")]
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::ForeignProc => {
@@ -121,6 +122,7 @@ impl EntryFailure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors without a hint")]
 fn hint_of_step(step: EntryStep, errno: Errno) -> Option<String> {
     let (asked, is_made) = match step {
         EntryStep::MakeUser => (Step::MakeUser, true),
@@ -130,7 +132,9 @@ fn hint_of_step(step: EntryStep, errno: Errno) -> Option<String> {
             return Some("only its owner or root can enter it".to_owned());
         }
         EntryStep::TakeIds => {
-            return Some("the caller has no id there: call slirp run as the owner of it".to_owned());
+            return Some(
+                "the caller has no id there: call slirp run as the owner of it".to_owned(),
+            );
         }
         EntryStep::Mounts if errno == Errno::EINVAL => {
             return Some(
@@ -182,6 +186,7 @@ fn errno_of(error: &io::Error) -> Errno {
 }
 
 /// What to do about a limit of this process.
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors without a hint")]
 fn hint_of_limit(errno: Errno) -> Option<String> {
     let hint = match errno {
         Errno::EMFILE => "too many descriptors are open: raise the limit with ulimit -n",
