@@ -60,20 +60,27 @@ fn stopped_run_is_a_job_that_goes_on_in_the_foreground() {
     }
 }
 
+/// Waits for the prompt, which a shell shows once it edits lines. What is typed before may be lost.
+fn wait_for_turn(terminal: &Terminal) {
+    terminal.wait_until("the shell asks", |screen| screen.trim_end().ends_with("your turn"));
+}
+
 #[test]
 fn shell_inside_has_jobs_of_its_own() {
     for scene in needs!(Scene::each()) {
         let terminal = needs!(scene.terminal());
-        terminal.press(&["slirp run -- env PS1= bash --norc -i", "Enter"]);
-        terminal.press(&["echo inner $((40 + 2))", "Enter"]);
-        terminal.wait_for("inner 42");
-        terminal.press(&["sleep 1000", "Enter"]);
+        terminal.press(&["slirp run -- env PS1='your turn ' bash --norc -i", "Enter"]);
+        wait_for_turn(&terminal);
+        terminal.press(&["sh -c 'echo na''pping; exec sleep 1000'", "Enter"]);
+        terminal.wait_for("napping");
         terminal.press(&["C-z"]);
         terminal.wait_for("Stopped");
+        wait_for_turn(&terminal);
         terminal.press(&["fg", "Enter"]);
-        let is_back = |screen: &str| screen.matches("sleep 1000").count() == 3;
+        let is_back = |screen: &str| screen.matches("exec sleep 1000").count() == 3;
         terminal.wait_until("the job goes on", is_back);
         terminal.press(&["C-c"]);
+        wait_for_turn(&terminal);
         terminal.press(&["echo still $((20 + 3))", "Enter"]);
         terminal.wait_for("still 23");
         terminal.press(&["exit 9", "Enter"]);
@@ -102,6 +109,8 @@ fn editor_draws_and_saves() {
         let editor = needs!(editor.ok_or(Missing("neither vim nor vim.tiny is installed".into())));
         let terminal = needs!(scene.terminal());
         let file = scene.file("edited");
+        terminal.press(&["PS1='your turn '", "Enter"]);
+        wait_for_turn(&terminal);
         terminal.press(&[&format!("slirp run -- {editor} -u NONE {file}"), "Enter"]);
         terminal.wait_for("~");
         terminal.press(&["i"]);
@@ -109,9 +118,11 @@ fn editor_draws_and_saves() {
         terminal.wait_for("written inside");
         terminal.press(&["C-z"]);
         terminal.wait_for("Stopped");
+        wait_for_turn(&terminal);
         terminal.press(&["fg", "Enter"]);
         terminal.wait_for("~");
         terminal.press(&[":wq", "Enter"]);
+        wait_for_turn(&terminal);
         terminal.press(&["echo left with $?", "Enter"]);
         terminal.wait_for("left with 0");
         assert_eq!(scene.host.script(&format!("cat {file}")), "written inside\n");
