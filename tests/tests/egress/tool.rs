@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use slirp_tests::*;
@@ -43,8 +44,14 @@ fn is_sane(screen: &str) -> bool {
 
 /// Presses a key that decides: one that is pressed too soon does not.
 fn press_until<T>(terminal: &Terminal, key: &str, asked: &thread::ScopedJoinHandle<'_, T>) {
+    // The next key takes away what the last one made the screen say, so none follows at once.
+    const PACE: Duration = Duration::from_secs(1);
+    let mut pressed: Option<Instant> = None;
     wait_until(PATIENCE, "the key decides", || {
-        terminal.press(&[key]);
+        if pressed.is_none_or(|at| at.elapsed() > PACE) && !asked.is_finished() {
+            terminal.press(&[key]);
+            pressed = Some(Instant::now());
+        }
         asked.is_finished()
     });
 }
