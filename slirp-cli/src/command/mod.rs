@@ -48,9 +48,10 @@ pub(crate) use supervisor::{Ending, end_like, supervise};
 /// supervisor, the supervisor's process number, and signals follow, then the caller's arguments.
 pub const INSIDE_WORD: &str = "become-command";
 
-/// The word that makes this program the network. The numbers of the process inside and of the
-/// descriptor for readiness follow, then the caller's arguments. Its standard input lets it attach
-/// by a byte and ends it by its hang-up.
+/// The word that makes this program the network. The number of the process inside follows, then
+/// the caller's arguments. Its standard input lets it attach by a byte and ends it by its hang-up;
+/// a byte to its standard output says that it is ready. Standard streams stay open until it has
+/// ended, so that it has told a failure before the supervisor hears of it.
 pub const NETWORK_WORD: &str = "connect-command";
 
 /// Where COMMAND runs.

@@ -239,13 +239,11 @@ impl Supervisor<'_> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
         let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
         let mut network = Command::new(OURSELVES);
-        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string());
-        network.arg(tell.as_raw_fd().to_string()).args(arguments);
-        network.stdin(Stdio::from(watch)).stdout(Stdio::null());
-        hand_over(&tell)?;
+        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string()).args(arguments);
+        network.stdin(Stdio::from(watch)).stdout(Stdio::from(tell));
         let process = network.spawn().map_err(CommandFailure::Start)?;
         // With our copies we would never see the ends of these pipes.
-        drop((tell, network));
+        drop(network);
         self.network = Some(Network { process, ready: Some(ready), lifeline, is_let_in: false });
         // COMMAND has its copies; with ours the other ends of its pipes would wait for us.
         let _ = close_inherited_fds();

@@ -32,6 +32,21 @@ fn taken_port_is_named() {
 }
 
 #[test]
+fn failure_of_the_network_is_told_on_one_processor_too() {
+    let scene = needs!(Scene::of(Account::Ordinary));
+    let _taken = TcpServer::echo(&scene.host, "0.0.0.0:18081".parse().expect("an address"));
+    // Whether the network or the process inside ends first is left to the kernel.
+    let script = "cpu=$(taskset -cp $$); cpu=${cpu##*: }
+         for round in $(seq 40); do
+             taskset -c ${cpu%%[,-]*} $RUN -p 18081:80 true 2>&1 | grep 18081 || echo silent
+         done";
+    let output = scene.beside(script);
+    let lines: Vec<_> = output.stdout.lines().collect();
+    assert_eq!(lines.len(), 40, "{}{}", output.stdout, output.stderr);
+    assert!(lines.iter().all(|line| line.contains("18081")), "{}", output.stdout);
+}
+
+#[test]
 fn forbidden_user_namespaces_are_named() {
     for scene in needs!(Scene::each()) {
         // The limit of a user namespace holds inside it alone.

@@ -108,9 +108,8 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
 
 /// The process of the network.
 pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut next = || arguments.next()?.into_string().ok()?.parse::<i32>().ok();
-    let numbers = next().zip(next());
-    let Some(((pid, ready), invocation)) = numbers.zip(invocation(arguments)) else {
+    let pid = arguments.next().and_then(|number| number.into_string().ok()?.parse().ok());
+    let Some((pid, invocation)) = pid.zip(invocation(arguments)) else {
         return refuse(&EntryFailure::NotForPeople.to_string(), None);
     };
     // Nothing that is typed is for us.
@@ -126,7 +125,7 @@ pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode
         Ok(options) => options,
         Err(error) => return refuse(&error.to_string(), None),
     };
-    options.ready_fd = Some(ready);
+    options.ready_fd = Some(io::stdout().as_raw_fd());
     options.exit_fd = Some(io::stdin().as_raw_fd());
     options.egress.variable = env::var_os(egress::VARIABLE);
     console::prepare(None);
