@@ -24,13 +24,19 @@ fn log_in(world: &World) -> (String, PathBuf) {
     (format!("--audit-log={}", path.display()), path)
 }
 
-/// Ends the program in order. Returns how long that took.
-fn end(scene: &Scene) -> Duration {
+/// Ends the program in order.
+fn end(scene: &Scene) {
     let facts = scene.online.slirp.facts();
-    let began_at = Instant::now();
     scene.online.slirp.signal(Signal::SIGTERM);
     wait_until(PATIENCE, "the program's end", || !facts.is_alive());
-    began_at.elapsed()
+}
+
+/// Ends the program, whose log does not take what there is: it gives that up by itself. How long
+/// the end takes is also up to the kernel, which removes the device.
+fn end_without_the_log(scene: &Scene) {
+    end(scene);
+    let text = scene.online.slirp.stderr();
+    assert!(text.contains("missing at the end of the audit log"), "{text}");
 }
 
 /// Each line of a log, checked as a whole.
@@ -201,8 +207,7 @@ fn full_disk_delays_nothing_and_opens_nothing() {
     assert_eq!(scene.exchange((INDEX, 22).into(), &[b"bytes"]), SEEN);
     assert_eq!(scene.refused((NOBODY, 22).into()), Errno::EHOSTUNREACH);
     scene.assert_only(&[INDEX]);
-    let after = end(&scene);
-    assert!(after < Duration::from_secs(5), "ended after {after:?}");
+    end_without_the_log(&scene);
     let warning = scene.online.slirp.stderr();
     assert!(warning.contains("audit log cannot be written"), "{warning}");
 }
@@ -294,8 +299,7 @@ fn reader_that_left_or_stays_away_delays_nothing_not_even_the_end() {
         let kept = if is_leaving { None } else { Some(reader) };
         send_around(&scene, 2000, 4000);
         assert_eq!(scene.exchange((INDEX, 22).into(), &[b"bytes"]), SEEN);
-        let after = end(&scene);
-        assert!(after < Duration::from_secs(5), "ended after {after:?}");
+        end_without_the_log(&scene);
         drop(kept);
     }
 }

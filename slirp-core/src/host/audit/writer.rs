@@ -34,8 +34,11 @@ const PIECE: usize = 4096;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a thread that waits for a reader looks whether the end has come (arbitrary).
 const PATIENCE_MS: u8 = 100;
-/// How long the end may be delayed by a file that takes nothing (arbitrary).
+/// How long a file may take nothing at the end (arbitrary).
 const END_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the end may be delayed by a file that takes little (arbitrary; programs that run us
+/// give the end 5 seconds).
+const END_CAP: Duration = Duration::from_secs(3);
 
 /// What other threads know of the writing one, and tell it.
 #[derive(Default, Debug)]
@@ -80,15 +83,15 @@ pub(super) struct Writer {
     written: usize,
     held: Held,
     seq: u64,
-    /// When the writer gives up, once the queue has ended.
-    ends_at: Option<Instant>,
+    /// Since when the file does not take everything although the queue has ended.
+    ending_since: Option<Instant>,
 }
 
 impl Writer {
     /// A writer whose first line says that `policy` is in force.
     pub(super) fn new(file: File, shared: Arc<Shared>, policy: Option<&EgressPolicy>) -> Self {
         let (lines, held) = (Vec::new(), Held::default());
-        let mut writer = Self { file, shared, lines, written: 0, held, seq: 1, ends_at: None };
+        let mut writer = Self { file, shared, lines, written: 0, held, seq: 1, ending_since: None };
         writer.push(&line::start(SystemTime::now(), 1, policy));
         writer
     }
@@ -192,11 +195,13 @@ impl Writer {
         self.lines.push(b'\n');
     }
 
-    /// Writes all lines, however long that takes; once the queue has ended, [`END_TIMEOUT`] at
-    /// most. Returns whether they are written.
+    /// Writes all lines, however long that takes; once the queue has ended, as long as the file
+    /// takes something, and [`END_CAP`] at most. Returns whether they are written.
     fn write_all(&mut self, runtime: &Runtime, events: &EventStream) -> bool {
         let began_at = Instant::now();
+        let mut taken_at = began_at;
         loop {
+            let before = self.written;
             let Err(error) = self.write() else {
                 self.note(None);
                 return true;
@@ -206,8 +211,14 @@ impl Writer {
             if !is_slow || now >= began_at + RETRY {
                 self.note(Some(&error));
             }
+            if self.written != before || !events.queue.is_closed() {
+                taken_at = now;
+            }
             // There may be events in the queue nevertheless.
-            if events.queue.is_closed() && *self.ends_at.get_or_insert(now + END_TIMEOUT) <= now {
+            let is_over = events.queue.is_closed()
+                && (taken_at + END_TIMEOUT <= now
+                    || *self.ending_since.get_or_insert(now) + END_CAP <= now);
+            if is_over {
                 let lines = self.lines[self.written..].iter().filter(|&&byte| byte == b'\n');
                 let (lines, events) = (lines.count(), events.queue.len());
                 tracing::warn!(lines, events, "these are missing at the end of the audit log");

@@ -98,6 +98,8 @@ impl AsFd for Link {
 /// It is level-triggered, which mio does not offer: it is put into mio's own epoll instance.
 #[derive(Debug)]
 pub(crate) struct LinkPort {
+    /// Dropped first, and so complete: the kernel may take seconds to remove a device.
+    recorder: Option<Recorder>,
     link: Link,
     epoll: Epoll,
     token: u64,
@@ -105,7 +107,6 @@ pub(crate) struct LinkPort {
     waiting: Option<Vec<u8>>,
     /// Where packets are put together for a device that refuses an offload.
     room: Vec<u8>,
-    recorder: Option<Recorder>,
 }
 
 impl LinkPort {
@@ -119,7 +120,7 @@ impl LinkPort {
         let epoll = Epoll(registry.as_fd().try_clone_to_owned()?);
         let token = u64::try_from(token.0).unwrap_or(u64::MAX);
         epoll.add(&link, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        Ok(Self { link, epoll, token, waiting: None, room: Vec::new(), recorder })
+        Ok(Self { recorder, link, epoll, token, waiting: None, room: Vec::new() })
     }
 
     /// The members' devices, where there are members.

@@ -106,6 +106,9 @@ crate::sys::calls::system_calls! {
 
 /// See the [module](self).
 pub(crate) struct Reactor {
+    /// Dropped first, and so complete: a kernel that is busy with other devices may take seconds to
+    /// remove ours.
+    audit: Option<Audit>,
     poll: Poll,
     link: LinkPort,
     stack: Stack,
@@ -134,7 +137,6 @@ pub(crate) struct Reactor {
     is_watching_addresses: bool,
     busy_poll: BusyPoll,
     observers: Observers,
-    audit: Option<Audit>,
     /// How many may decide among each of [`Deciders`](super::mailbox::Deciders).
     approvers: [usize; 2],
     /// Whether the log takes events.
@@ -186,6 +188,7 @@ impl Reactor {
         let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp, descriptors);
         let reactor = Self {
+            audit: None,
             poll,
             link,
             stack,
@@ -207,7 +210,6 @@ impl Reactor {
             is_watching_addresses: false,
             busy_poll,
             observers: Observers::default(),
-            audit: None,
             approvers: [0; 2],
             is_logging: false,
             is_gathering: false,
