@@ -25,7 +25,7 @@ _slirp4netns_value() {
     " --outbound-addr") _slirp4netns_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
     " --outbound-addr6") _slirp4netns_candidates -W '$(cd /sys/class/net 2>/dev/null && echo *)' ;;
     " --macaddress") : ;;
-    " --target-type") _slirp4netns_candidates -W "netns bess" ;;
+    " --target-type") _slirp4netns_candidates -W "netns bess stream" ;;
     " --cidr6") : ;;
     " --publish") : ;;
     " --dns") : ;;
@@ -70,7 +70,7 @@ _slirp4netns_operand() {
     "")
         case " ${COMP_WORDS[*]} " in
         *" --netns-type = path "* | *" --netns-type path "* | \
-            *" --target-type = bess "* | *" --target-type bess "*)
+            *" --target-type = "[bs]* | *" --target-type "[bs]*)
             _slirp4netns_files
             ;;
         *) _slirp4netns_candidates -W '$(cd /proc && echo [0-9]*) tap0' ;;

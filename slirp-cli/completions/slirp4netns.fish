@@ -42,7 +42,7 @@ complete -c slirp4netns -l disable-dns \
     -d 'do not answer DNS queries at 10.0.2.3 (or .3 of the CIDR)'
 complete -c slirp4netns -l macaddress -x \
     -d 'MAC address of the tap (only with -c)'
-complete -c slirp4netns -l target-type -x -a 'netns bess' \
+complete -c slirp4netns -l target-type -x -a 'netns bess stream' \
     -d 'what the guest is connected by ([netns|bess], default=netns)'
 complete -c slirp4netns -s h -l help \
     -d 'print this text and exit'

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
-use slirp_core::link::{FrameListener, FrameSocketError, Link, Tap};
+use slirp_core::link::{FrameListener, FrameSocketError, Framing, Link, Tap};
 use slirp_core::netns::{
     Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap,
 };
@@ -25,7 +25,7 @@ pub(crate) enum Found<'a> {
     /// A device that the caller has opened.
     Tap(Tap),
     /// The path of a socket that a peer is to connect to.
-    Socket(&'a Path),
+    Socket(&'a Path, Framing),
     /// Namespaces, the name of the device to open there, and the watch of the target.
     Namespaces(NamespaceTarget, &'a str, Option<TargetWatch>),
 }
@@ -39,7 +39,7 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
             let tap = Tap::adopt(fd).map_err(|error| RunFailure::TapFd(*number, error))?;
             return Ok(Found::Tap(tap));
         }
-        Target::Socket(path) => return Ok(Found::Socket(path)),
+        Target::Socket(path, framing) => return Ok(Found::Socket(path, *framing)),
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
         Target::Pid { pid, userns: Some(userns), tap } => {
             let netns = format!("/proc/{pid}/ns/net");
@@ -72,10 +72,11 @@ impl Opened {
 /// socket's file exists while we wait.
 fn await_peer(
     path: &Path,
+    framing: Framing,
     sources: Sources<'_>,
     report: Report<'_>,
 ) -> Result<Result<Opened, End>, RunFailure> {
-    let listener = FrameListener::bind(path).map_err(|error| {
+    let listener = FrameListener::bind(path, framing).map_err(|error| {
         if matches!(error, FrameSocketError::PathTooLong) {
             RunFailure::SocketPathTooLong
         } else {
@@ -115,7 +116,7 @@ pub(crate) fn open(
         Found::Tap(tap) => {
             return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
         }
-        Found::Socket(path) => return await_peer(path, sources, report),
+        Found::Socket(path, framing) => return await_peer(path, framing, sources, report),
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
     let configure = options.configure.then(|| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
+use slirp_core::link::Framing;
 use slirp_core::plan::SlirpNetwork;
 use slirp_core::policy::Policy;
 use slirp_core::{MacAddr, Rates};
@@ -130,5 +131,5 @@ pub(crate) enum Target {
     /// A TAP device that is open already, under this descriptor number.
     TapFd(i32),
     /// No device: a socket of this path that carries frames.
-    Socket(PathBuf),
+    Socket(PathBuf, Framing),
 }

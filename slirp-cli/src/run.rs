@@ -145,7 +145,7 @@ pub(crate) fn run(
     };
     match (result, target) {
         // A virtual machine ends this way.
-        (Err(RunError::PeerGone), Target::Socket(path)) => report(Milestone::PeerGone(path)),
+        (Err(RunError::PeerGone), Target::Socket(path, _)) => report(Milestone::PeerGone(path)),
         (result, _) => result?,
     }
     Ok(leave(end, signals))
@@ -156,7 +156,7 @@ pub(crate) fn run(
 fn refuse_shared_descriptor(target: &Target, options: &Options) -> Result<(), RunFailure> {
     let device = match *target {
         Target::TapFd(fd) => Some(fd),
-        Target::Pid { .. } | Target::Path { .. } | Target::Socket(_) => None,
+        Target::Pid { .. } | Target::Path { .. } | Target::Socket(..) => None,
     };
     let told = options.exit_fd.filter(|_| options.exit_fd != options.ready_fd);
     let mut seen = Vec::new();

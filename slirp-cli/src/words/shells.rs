@@ -91,7 +91,7 @@ impl Program {
                     text += &format!(
                         "    {pattern})\n        case \" ${{COMP_WORDS[*]}} \" in\n        \
                          *\" --netns-type = path \"* | *\" --netns-type path \"* | \\\n            \
-                         *\" --target-type = bess \"* | *\" --target-type bess \"*)\n            \
+                         *\" --target-type = \"[bs]* | *\" --target-type \"[bs]*)\n            \
                          _{name}_files\n            ;;\n        *) _{name}_candidates -W \
                          '$(cd /proc && echo [0-9]*) tap0' ;;\n        esac\n        ;;\n"
                     );

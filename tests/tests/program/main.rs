@@ -1,7 +1,8 @@
 //! The program as a process: start, configuration and end; a socket in place of a device;
 //! recordings; the log.
 
-mod bess;
+mod frame_socket;
 mod lifecycle;
 mod log;
+mod qemu;
 mod recording;

@@ -1,14 +1,19 @@
-//! A Unix socket in the place of a TAP device: one Ethernet frame a packet.
+//! A Unix socket in the place of a TAP device, to a virtual machine.
 //!
-//! Owns the connection ([`FrameSocket`]) and the waiting for one ([`FrameListener`]). Virtual
-//! machines speak this: User Mode Linux as `vec0:transport=bess,dst=PATH`, and any program that
-//! holds one end of a `SOCK_SEQPACKET` socket (unix(7)). There is no header in front of a frame and
-//! nothing is left to the other side: every checksum is there, and no frame of ours exceeds the
+//! Owns the connection ([`FrameSocket`]) and the waiting for one ([`FrameListener`]). The type of
+//! the socket (unix(7)) says how frames are told apart:
+//!
+//! * `SOCK_SEQPACKET`: each is a packet, without a header. User Mode Linux speaks this as
+//!   `vec0:transport=bess,dst=PATH`.
+//! * `SOCK_STREAM`: each follows its length ([`frame_stream`](super::frame_stream)). QEMU speaks
+//!   this as `-netdev stream`.
+//!
+//! Nothing is left to the other side: every checksum is there, and no frame of ours exceeds the
 //! MTU.
 //!
-//! *The end.* recv(2) says 0 for an empty packet and for a peer that has gone. The two are told
-//! apart by poll(2): a socket that hung up says so. What was still queued behind an empty packet at
-//! that moment is lost with the peer.
+//! *The end.* For packets, recv(2) says 0 for an empty one and for a peer that has gone. The two
+//! are told apart by poll(2): a socket that hung up says so. What was still queued behind an empty
+//! packet at that moment is lost with the peer.
 //!
 //! *Back-pressure.* A peer that reads slowly makes send(2) say `EAGAIN`; the event loop keeps that
 //! frame, stops making new ones and waits until the socket takes it. Nothing is lost on the way.
@@ -26,6 +31,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::frame_stream::FrameStream;
 use crate::sys::errno::text_of;
 use crate::sys::file::OwnFile;
 use crate::sys::make_ours;
@@ -40,9 +46,9 @@ pub enum FrameSocketError {
     /// The descriptor is not a socket of the Unix family.
     #[error("the file descriptor is not a Unix socket")]
     NotUnix,
-    /// Its packets have no boundaries, or no connection stands behind them.
-    #[error("the Unix socket is not of the type SOCK_SEQPACKET")]
-    NotSeqpacket,
+    /// No connection stands behind its packets.
+    #[error("the Unix socket is of the type SOCK_DGRAM, not SOCK_SEQPACKET or SOCK_STREAM")]
+    NotConnectionMode,
     /// The other end is closed, or there never was one.
     #[error("the Unix socket is not connected")]
     NotConnected,
@@ -62,10 +68,22 @@ impl FrameSocketError {
     }
 }
 
-/// A connected `SOCK_SEQPACKET` socket, non-blocking and close-on-exec.
+/// How frames are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Framing {
+    /// Each is a packet of a `SOCK_SEQPACKET` socket.
+    Packets,
+    /// Each follows its length, 32 bits in network byte order, in a `SOCK_STREAM` socket.
+    Lengths,
+}
+
+/// A connected socket that carries frames, non-blocking and close-on-exec.
 #[derive(Debug)]
 pub struct FrameSocket {
     fd: OwnedFd,
+    /// Of [`Framing::Lengths`].
+    stream: Option<FrameStream>,
 }
 
 impl FrameSocket {
@@ -76,12 +94,19 @@ impl FrameSocket {
     pub fn adopt(fd: OwnedFd) -> Result<Self, FrameSocketError> {
         let kind = getsockopt(&fd, sockopt::SockType).map_err(|_| FrameSocketError::NotUnix)?;
         getsockname::<UnixAddr>(fd.as_raw_fd()).map_err(|_| FrameSocketError::NotUnix)?;
-        if kind != SockType::SeqPacket {
-            return Err(FrameSocketError::NotSeqpacket);
-        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "socket(2) has many types")]
+        let framing = match kind {
+            SockType::SeqPacket => Framing::Packets,
+            SockType::Stream => Framing::Lengths,
+            _ => return Err(FrameSocketError::NotConnectionMode),
+        };
         getpeername::<UnixAddr>(fd.as_raw_fd()).map_err(|_| FrameSocketError::NotConnected)?;
         make_ours(&fd).map_err(FrameSocketError::call("fcntl"))?;
-        Ok(Self { fd })
+        Ok(Self::new(fd, framing))
+    }
+
+    fn new(fd: OwnedFd, framing: Framing) -> Self {
+        Self { fd, stream: (framing == Framing::Lengths).then(FrameStream::new) }
     }
 
     /// Connects to the program that listens at `path`. A path that begins with a NUL byte names an
@@ -91,18 +116,22 @@ impl FrameSocket {
     /// [`FrameSocketError::PathTooLong`], and those of socket(2) and connect(2): `ENOENT` for a
     /// path that is not there, `ECONNREFUSED` without a listener, `EPROTOTYPE` for a socket of
     /// another type, `EAGAIN` for a listener that accepts nothing.
-    pub fn connect(path: &Path) -> Result<Self, FrameSocketError> {
+    pub fn connect(path: &Path, framing: Framing) -> Result<Self, FrameSocketError> {
         let address = address_of(path)?;
-        let socket = new_socket()?;
+        let socket = new_socket(framing)?;
         socket.connect(&address).map_err(FrameSocketError::call("connect"))?;
-        Ok(Self { fd: socket.into() })
+        Ok(Self::new(socket.into(), framing))
     }
 
     /// Reads one frame; 0 for an empty packet. A frame longer than `buf` loses its end.
     ///
     /// # Errors
-    /// `EAGAIN` when there is none, [`io::ErrorKind::UnexpectedEof`] when the peer has gone.
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    /// `EAGAIN` when there is none, [`io::ErrorKind::UnexpectedEof`] when the peer has gone, or
+    /// announces a frame that is shorter than 14 bytes or longer than 65,535.
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(stream) = &mut self.stream {
+            return stream.read(self.fd.as_fd(), buf);
+        }
         match recv(self.fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
             Ok(0) if self.is_hung_up() => Err(gone()),
             // What we sent was not read to its end.
@@ -114,9 +143,13 @@ impl FrameSocket {
     /// Writes one frame.
     ///
     /// # Errors
-    /// `EAGAIN` while the peer has too much unread, `EMSGSIZE` for a frame above the socket's send
-    /// buffer, [`io::ErrorKind::UnexpectedEof`] when the peer has gone.
-    pub fn write(&self, frame: &[u8]) -> io::Result<()> {
+    /// `EAGAIN` while the peer has too much unread: a part may have been taken, so the same frame
+    /// is to be written again, and no other before it. `EMSGSIZE` for a frame above the send buffer
+    /// of a socket of packets, [`io::ErrorKind::UnexpectedEof`] when the peer has gone.
+    pub fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        if let Some(stream) = &mut self.stream {
+            return stream.write(self.fd.as_fd(), frame);
+        }
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         match send(self.fd.as_raw_fd(), frame, flags) {
             Ok(_) => Ok(()),
@@ -147,6 +180,7 @@ pub struct FrameListener {
     /// Removed before the socket is closed.
     _file: OwnFile,
     socket: Socket,
+    framing: Framing,
 }
 
 impl FrameListener {
@@ -156,7 +190,7 @@ impl FrameListener {
     /// # Errors
     /// [`FrameSocketError::PathTooLong`], and those of socket(2), bind(2) and listen(2):
     /// `EADDRINUSE` when something other than a socket has this name.
-    pub fn bind(path: &Path) -> Result<Self, FrameSocketError> {
+    pub fn bind(path: &Path, framing: Framing) -> Result<Self, FrameSocketError> {
         use std::os::unix::fs::FileTypeExt as _;
 
         let address = address_of(path)?;
@@ -165,10 +199,10 @@ impl FrameListener {
             // The bind says what is wrong, if anything is.
             let _ = fs::remove_file(path);
         }
-        let socket = new_socket()?;
+        let socket = new_socket(framing)?;
         socket.bind(&address).map_err(FrameSocketError::call("bind"))?;
         socket.listen(1).map_err(FrameSocketError::call("listen"))?;
-        Ok(Self { _file: OwnFile::at(path), socket })
+        Ok(Self { _file: OwnFile::at(path), socket, framing })
     }
 
     /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is
@@ -179,7 +213,7 @@ impl FrameListener {
     pub fn accept(&self) -> io::Result<FrameSocket> {
         let (socket, _) = self.socket.accept()?;
         socket.set_nonblocking(true)?;
-        Ok(FrameSocket { fd: socket.into() })
+        Ok(FrameSocket::new(socket.into(), self.framing))
     }
 }
 
@@ -189,9 +223,13 @@ impl AsFd for FrameListener {
     }
 }
 
-fn new_socket() -> Result<Socket, FrameSocketError> {
-    let kind = Type::SEQPACKET.cloexec().nonblocking();
-    Socket::new(Domain::UNIX, kind, None).map_err(FrameSocketError::call("socket"))
+fn new_socket(framing: Framing) -> Result<Socket, FrameSocketError> {
+    let kind = match framing {
+        Framing::Packets => Type::SEQPACKET,
+        Framing::Lengths => Type::STREAM,
+    };
+    Socket::new(Domain::UNIX, kind.cloexec().nonblocking(), None)
+        .map_err(FrameSocketError::call("socket"))
 }
 
 fn address_of(path: &Path) -> Result<SockAddr, FrameSocketError> {
@@ -203,7 +241,7 @@ fn address_of(path: &Path) -> Result<SockAddr, FrameSocketError> {
     SockAddr::unix(path).map_err(FrameSocketError::call("socket address"))
 }
 
-fn gone() -> io::Error {
+pub(super) fn gone() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
@@ -233,7 +271,7 @@ mod tests {
     #[test]
     fn empty_packet_is_no_end_and_a_hang_up_is() {
         let (ours, theirs) = pair(SockType::SeqPacket);
-        let socket = FrameSocket::adopt(ours).unwrap();
+        let mut socket = FrameSocket::adopt(ours).unwrap();
         let mut buf = [0; 64];
         assert_eq!(kind_of(socket.read(&mut buf)), io::ErrorKind::WouldBlock);
         send(theirs.as_raw_fd(), b"", MsgFlags::empty()).unwrap();
@@ -249,13 +287,13 @@ mod tests {
     #[test]
     fn every_way_to_leave_is_a_hang_up() {
         let (ours, theirs) = pair(SockType::SeqPacket);
-        let socket = FrameSocket::adopt(ours).unwrap();
+        let mut socket = FrameSocket::adopt(ours).unwrap();
         socket.write(b"never read").unwrap();
         drop(theirs);
         assert_eq!(kind_of(socket.read(&mut [0; 64])), io::ErrorKind::UnexpectedEof);
 
         let (ours, theirs) = pair(SockType::SeqPacket);
-        let socket = FrameSocket::adopt(ours).unwrap();
+        let mut socket = FrameSocket::adopt(ours).unwrap();
         shutdown(theirs.as_raw_fd(), Shutdown::Write).unwrap();
         assert_eq!(kind_of(socket.read(&mut [0; 64])), io::ErrorKind::UnexpectedEof);
     }
@@ -263,7 +301,7 @@ mod tests {
     #[test]
     fn full_peer_would_block() {
         let (ours, _theirs) = pair(SockType::SeqPacket);
-        let socket = FrameSocket::adopt(ours).unwrap();
+        let mut socket = FrameSocket::adopt(ours).unwrap();
         let error = (0..100_000).find_map(|_| socket.write(&[0; 1514]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
@@ -273,28 +311,33 @@ mod tests {
         let file = fs::File::open("/dev/null").unwrap();
         let refused = FrameSocket::adopt(file.into()).unwrap_err();
         assert!(matches!(refused, FrameSocketError::NotUnix), "{refused}");
-        let (stream, _other) = pair(SockType::Stream);
-        let refused = FrameSocket::adopt(stream).unwrap_err();
-        assert!(matches!(refused, FrameSocketError::NotSeqpacket), "{refused}");
+        let (datagrams, _other) = pair(SockType::Datagram);
+        let refused = FrameSocket::adopt(datagrams).unwrap_err();
+        assert!(matches!(refused, FrameSocketError::NotConnectionMode), "{refused}");
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let refused = FrameSocket::adopt(udp.into()).unwrap_err();
         assert!(matches!(refused, FrameSocketError::NotUnix), "{refused}");
-        let refused = FrameSocket::adopt(new_socket().unwrap().into()).unwrap_err();
-        assert!(matches!(refused, FrameSocketError::NotConnected), "{refused}");
+        for framing in [Framing::Packets, Framing::Lengths] {
+            let alone = new_socket(framing).unwrap();
+            let refused = FrameSocket::adopt(alone.into()).unwrap_err();
+            assert!(matches!(refused, FrameSocketError::NotConnected), "{refused}");
+        }
     }
 
     #[test]
     fn peers_meet_at_a_path_which_is_removed_afterwards() {
         let folder = folder("frame-listener");
         for path in [folder.join("socket"), PathBuf::from("\0slirp-frame-socket-test")] {
-            let listener = FrameListener::bind(&path).unwrap();
-            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-            let there = FrameSocket::connect(&path).unwrap();
-            let here = listener.accept().unwrap();
-            drop(listener);
-            assert!(!path.exists());
-            here.write(b"frame").unwrap();
-            assert_eq!(there.read(&mut [0; 64]).unwrap(), 5);
+            for framing in [Framing::Packets, Framing::Lengths] {
+                let listener = FrameListener::bind(&path, framing).unwrap();
+                assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+                let mut there = FrameSocket::connect(&path, framing).unwrap();
+                let mut here = listener.accept().unwrap();
+                drop(listener);
+                assert!(!path.exists());
+                here.write(&[1; 60]).unwrap();
+                assert_eq!(there.read(&mut [0; 64]).unwrap(), 60);
+            }
         }
         fs::remove_dir(folder).unwrap();
     }
@@ -304,21 +347,33 @@ mod tests {
         let folder = folder("frame-paths");
         let text = |result: Result<FrameSocket, FrameSocketError>| result.unwrap_err().to_string();
         let path = folder.join("socket");
-        assert_eq!(text(FrameSocket::connect(&path)), "connect: No such file or directory");
+        assert_eq!(
+            text(FrameSocket::connect(&path, Framing::Packets)),
+            "connect: No such file or directory"
+        );
         // The file of a listener that has ended.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert_eq!(text(FrameSocket::connect(&path)), "connect: Connection refused");
+        assert_eq!(
+            text(FrameSocket::connect(&path, Framing::Packets)),
+            "connect: Connection refused"
+        );
         // It does not stand in the way of the next one.
-        drop(FrameListener::bind(&path).unwrap());
+        drop(FrameListener::bind(&path, Framing::Packets).unwrap());
         let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let wrong = text(FrameSocket::connect(&path));
+        let wrong = text(FrameSocket::connect(&path, Framing::Packets));
         assert_eq!(wrong, "connect: Protocol wrong type for socket");
         let long = folder.join("x".repeat(108));
-        assert!(matches!(FrameSocket::connect(&long), Err(FrameSocketError::PathTooLong)));
-        assert!(matches!(FrameListener::bind(&long), Err(FrameSocketError::PathTooLong)));
+        assert!(matches!(
+            FrameSocket::connect(&long, Framing::Packets),
+            Err(FrameSocketError::PathTooLong)
+        ));
+        assert!(matches!(
+            FrameListener::bind(&long, Framing::Packets),
+            Err(FrameSocketError::PathTooLong)
+        ));
         let file = folder.join("file");
         fs::write(&file, "precious").unwrap();
-        let error = FrameListener::bind(&file).unwrap_err().to_string();
+        let error = FrameListener::bind(&file, Framing::Packets).unwrap_err().to_string();
         assert_eq!(error, "bind: Address already in use");
         assert_eq!(fs::read(&file).unwrap(), b"precious");
         fs::remove_dir_all(folder).unwrap();

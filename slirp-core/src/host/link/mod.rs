@@ -6,12 +6,13 @@
 
 mod acceptance;
 mod frame_socket;
+pub(crate) mod frame_stream;
 pub(crate) mod port;
 pub(crate) mod recording;
 pub(crate) mod switchboard;
 pub(crate) mod tap;
 
-pub use frame_socket::{FrameListener, FrameSocket, FrameSocketError};
+pub use frame_socket::{FrameListener, FrameSocket, FrameSocketError, Framing};
 pub use port::Link;
 pub use recording::{Recording, RecordingError};
 pub use switchboard::Switchboard;

@@ -24,7 +24,7 @@ use crate::member::MemberId;
 pub enum Link {
     /// A TAP device, usually in the guest's network namespace.
     Tap(Tap),
-    /// A socket that carries one frame a packet, usually to a virtual machine.
+    /// A socket that carries frames, usually to a virtual machine.
     Socket(FrameSocket),
     /// The devices of several guests on one network.
     Members(Box<Switchboard>),

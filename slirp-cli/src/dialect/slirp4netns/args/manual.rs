@@ -174,11 +174,14 @@ Default: the kernel draws a random one."
             "\
 How the guest is connected:
 .Cm netns ,
-by a TAP device in a network namespace, or
-.Cm bess ,
-by a socket at which a virtual machine connects, see
-.Sx Virtual machines .
-The latter cannot be combined with
+by a TAP device in a network namespace, or by a socket at which a virtual
+machine connects, see
+.Sx Virtual machines :
+.Cm bess
+for User Mode Linux,
+.Cm stream
+(not in slirp4netns 1.3.3) for QEMU.
+A socket cannot be combined with
 .Fl Fl configure ,
 .Fl Fl netns-type
 and

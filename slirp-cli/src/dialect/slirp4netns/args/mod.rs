@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use nix::unistd::{AccessFlags, access};
 use slirp_core::egress::{Action, EgressPolicy};
 use slirp_core::instance::OutboundAddresses;
+use slirp_core::link::Framing;
 use slirp_core::plan::Ipv6Plan;
 
 use super::address;
@@ -282,9 +283,12 @@ impl Line {
         Ok(())
     }
 
-    /// The one operand of `--target-type=bess`.
-    fn bess(&mut self) -> Result<Target, ArgumentError> {
-        const BESS: &str = "--target-type=bess";
+    /// The one operand of a target type that is a socket.
+    fn socket(
+        &mut self,
+        target_type: &'static str,
+        framing: Framing,
+    ) -> Result<Target, ArgumentError> {
         let mut operands = std::mem::take(&mut self.operands).into_iter();
         let path = operands.next().ok_or(ArgumentError::OperandMissing)?;
         if operands.len() > 0 {
@@ -297,11 +301,10 @@ impl Line {
             (self.options.exit_with_netns, "--exit-with-netns"),
         ] {
             if is_given {
-                return Err(ArgumentError::Conflict(option, BESS));
+                return Err(ArgumentError::Conflict(option, target_type));
             }
         }
-        self.warnings.push(Warning::BessExperimental);
-        Ok(Target::Socket(path.into()))
+        Ok(Target::Socket(path.into(), framing))
     }
 
     fn outbound(&self) -> Result<OutboundAddresses, ValueError> {
@@ -319,7 +322,12 @@ impl Line {
     fn target(&mut self) -> Result<Target, ArgumentError> {
         match self.target_type.as_ref().map(|text| text.as_bytes()) {
             None | Some(b"netns") => {}
-            Some(b"bess") => return self.bess(),
+            Some(b"bess") => {
+                let target = self.socket("--target-type=bess", Framing::Packets)?;
+                self.warnings.push(Warning::BessExperimental);
+                return Ok(target);
+            }
+            Some(b"stream") => return self.socket("--target-type=stream", Framing::Lengths),
             Some(_) => return Err(ArgumentError::TargetType),
         }
         let netns_type = self.netns_type.unwrap_or_default();

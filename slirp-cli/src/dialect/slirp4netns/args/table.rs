@@ -117,7 +117,7 @@ options! {
         "do not answer DNS queries at 10.0.2.3 (or .3 of the CIDR)";
     MacAddress: Upstream(19), "macaddress" = "MAC",
         "MAC address of the tap (only with -c)";
-    TargetType: Upstream(20), "target-type" = "TYPE" of Words(&["netns", "bess"]),
+    TargetType: Upstream(20), "target-type" = "TYPE" of Words(&["netns", "bess", "stream"]),
         "what the guest is connected by ([netns|bess], default=netns)";
     Help: Upstream(14), [b'h'] "help",
         "print this text and exit";

@@ -38,6 +38,7 @@ fn refusal(line: &[&str]) -> (Option<String>, bool) {
 #[test]
 fn command_lines_of_known_callers_are_understood() {
     let pid = |tap: &str| Target::Pid { pid: 42, userns: None, tap: tap.to_owned() };
+    let socket = |framing| Target::Socket("/run/s".into(), framing);
     let path = |userns: Option<&str>| Target::Path {
         netns: "/dev/null".into(),
         userns: userns.map(PathBuf::from),
@@ -72,7 +73,8 @@ fn command_lines_of_known_callers_are_understood() {
         ("42 -c6m1400 tap11", (pid("tap11"), true, 1400, None, None)),
         ("--target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         // User Mode Linux
-        ("--target-type=bess /run/s", (Target::Socket("/run/s".into()), false, 1500, None, None)),
+        ("--target-type=bess /run/s", (socket(Framing::Packets), false, 1500, None, None)),
+        ("--target-type=stream /run/s", (socket(Framing::Lengths), false, 1500, None, None)),
         ("--target-type=bess --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--target-type=foo --target-type=netns 42 tap0", (pid("tap0"), false, 1500, None, None)),
         ("--netns-type=whatever /dev/null tap0", (path(None), false, 1500, None, None)),
@@ -178,6 +180,8 @@ fn refusals_have_the_texts_that_callers_know() {
         (&["--target-type=foo", "--macaddress=1"], MAC),
         (&["--target-type=bess", "/s", "tap0"], "too many arguments"),
         (&["--target-type=bess", "-c", "/s"], "--configure conflicts with --target-type=bess"),
+        (&["--target-type=stream", "-c", "/s"], "--configure conflicts with --target-type=stream"),
+        (&["--target-type=stream", "/s", "tap0"], "too many arguments"),
         (&["--target-type=bess", "-c", "/s", "tap0"], "too many arguments"),
         (
             &["--netns-type=pid", "/s", "--target-type=bess"],
@@ -466,6 +470,7 @@ fn warnings_come_in_the_order_of_their_causes() {
         (&["--netns-type=tapfd", "5", "tap0", "more"], &[TooManyArguments]),
         (&["--netns-type=tapfd", "-c", "5"], &[ConfigureWithTapFd]),
         (&["--target-type=bess", "-6", "/s"], &[Ipv6Experimental, BessExperimental]),
+        (&["--target-type=stream", "/s"], &[]),
     ] {
         assert_eq!(read(line).warnings, warnings, "{line:?}");
     }

@@ -1,12 +1,11 @@
-//! A guest behind a `SOCK_SEQPACKET` socket instead of a TAP device, as User Mode Linux connects
-//! one.
+//! A guest behind a Unix socket instead of a TAP device, as User Mode Linux and QEMU connect one.
 //!
 //! There are two kinds of peer: a bridge to a TAP of the guest, over which real programs talk, and
 //! this test itself, which speaks frame by frame and acts like a broken or hostile peer.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -22,22 +21,73 @@ use slirp_core::plan::SlirpNetwork;
 use slirp_tests::*;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-const BESS: &str = "--target-type=bess";
+/// How frames are told apart.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    /// Each is a packet.
+    Bess,
+    /// Each follows its length.
+    Stream,
+}
+
+impl Kind {
+    const BOTH: [Self; 2] = [Self::Bess, Self::Stream];
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Bess => "--target-type=bess",
+            Self::Stream => "--target-type=stream",
+        }
+    }
+}
+
+/// A peer's end.
+struct Peer {
+    socket: Socket,
+    kind: Kind,
+}
+
+impl Peer {
+    fn send(&self, frame: &[u8]) -> std::io::Result<()> {
+        match self.kind {
+            Kind::Bess => self.socket.send(frame).map(|_| ()),
+            Kind::Stream => {
+                let len = u32::try_from(frame.len()).unwrap();
+                (&self.socket).write_all(&[&len.to_be_bytes(), frame].concat())
+            }
+        }
+    }
+
+    fn receive(&self, frame: &mut [u8]) -> std::io::Result<usize> {
+        match self.kind {
+            Kind::Bess => (&self.socket).read(frame),
+            Kind::Stream => {
+                let mut prefix = [0; 4];
+                (&self.socket).read_exact(&mut prefix)?;
+                let len = usize::try_from(u32::from_be_bytes(prefix)).unwrap();
+                assert!(len >= 60, "a frame of {len} bytes");
+                (&self.socket).read_exact(&mut frame[..len])?;
+                Ok(len)
+            }
+        }
+    }
+}
+
 /// The virtual gateway's Ethernet address and ours.
 const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 fn path(world: &World) -> PathBuf {
-    world.folder().join("bess.sock")
+    world.folder().join("frames.sock")
 }
 
 /// The binary, waiting for its peer.
-fn spawn(world: &World, options: &[&str]) -> Slirp {
+fn spawn(world: &World, kind: Kind, options: &[&str]) -> Slirp {
     let path = path(world);
     let slirp = world
         .slirp()
         .bare()
-        .options(&[BESS, "--ready-fd=3"])
+        .options(&[kind.option(), "--ready-fd=3"])
         .options(options)
         .positionals(&[path.to_str().unwrap()])
         .spawn();
@@ -45,32 +95,36 @@ fn spawn(world: &World, options: &[&str]) -> Slirp {
     slirp
 }
 
-fn connect_peer(world: &World) -> Socket {
-    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+fn connect_peer(world: &World, kind: Kind) -> Peer {
+    let type_of = match kind {
+        Kind::Bess => Type::SEQPACKET,
+        Kind::Stream => Type::STREAM,
+    };
+    let socket = Socket::new(Domain::UNIX, type_of, None).unwrap();
     let address = SockAddr::unix(path(world)).unwrap();
     // The file appears a moment before the socket listens.
     wait_until(PATIENCE, "somebody listens", || socket.connect(&address).is_ok());
     socket.set_read_timeout(Some(IO_LIMIT)).unwrap();
     socket.set_write_timeout(Some(IO_LIMIT)).unwrap();
-    socket
+    Peer { socket, kind }
 }
 
-fn start(world: &World, options: &[&str]) -> (Slirp, Socket) {
-    let mut slirp = spawn(world, options);
-    let peer = connect_peer(world);
+fn start(world: &World, kind: Kind, options: &[&str]) -> (Slirp, Peer) {
+    let mut slirp = spawn(world, kind, options);
+    let peer = connect_peer(world, kind);
     assert_eq!(slirp.read_ready_fd(), b"1", "{}", slirp.stderr());
     (slirp, peer)
 }
 
-fn receive(peer: &Socket) -> Vec<u8> {
+fn receive(peer: &Peer) -> Vec<u8> {
     let mut frame = vec![0; 1 << 17];
-    let len = std::io::Read::read(&mut &*peer, &mut frame).expect("a frame in time");
+    let len = peer.receive(&mut frame).expect("a frame in time");
     frame.truncate(len);
     frame
 }
 
 /// Sends and receives until a frame comes that `is_wanted`.
-fn ask(peer: &Socket, question: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+fn ask(peer: &Peer, question: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     peer.send(question).unwrap();
     loop {
         let frame = receive(peer);
@@ -93,7 +147,7 @@ fn arp_request() -> Vec<u8> {
     frame
 }
 
-fn assert_answers(peer: &Socket) {
+fn assert_answers(peer: &Peer) {
     let reply = ask(peer, &arp_request(), |frame| frame[12..14] == [8, 6] && frame[21] == 2);
     assert_eq!(reply[22..28], GATEWAY_MAC);
 }
@@ -126,12 +180,12 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 }
 
 /// Copies frames between a TAP in the guest and the peer's end of the socket while `work` runs.
-fn bridged<T>(world: &World, peer: Socket, work: impl FnOnce() -> T) -> T {
+fn bridged<T>(world: &World, peer: Peer, work: impl FnOnce() -> T) -> T {
     bridged_with_breaks(world, peer, |_| work())
 }
 
 /// The same, but `work` can have the bridge leave the socket alone for a while.
-fn bridged_with_breaks<T>(world: &World, peer: Socket, work: impl FnOnce(&AtomicBool) -> T) -> T {
+fn bridged_with_breaks<T>(world: &World, peer: Peer, work: impl FnOnce(&AtomicBool) -> T) -> T {
     let plan = SlirpNetwork::default();
     let tap = world.host.enter(|| {
         let target = NamespaceTarget::of_pid(world.guest.pid().try_into().unwrap()).unwrap();
@@ -150,7 +204,7 @@ fn bridged_with_breaks<T>(world: &World, peer: Socket, work: impl FnOnce(&Atomic
     })
 }
 
-fn copy(tap: &Tap, peer: &Socket, is_over: &AtomicBool, is_paused: &AtomicBool) {
+fn copy(tap: &Tap, peer: &Peer, is_over: &AtomicBool, is_paused: &AtomicBool) {
     let mut frame = vec![0; 1 << 16];
     while !is_over.load(Ordering::Relaxed) {
         if is_paused.load(Ordering::Relaxed) {
@@ -159,7 +213,7 @@ fn copy(tap: &Tap, peer: &Socket, is_over: &AtomicBool, is_paused: &AtomicBool) 
         }
         let mut polled = [
             PollFd::new(tap.as_fd(), PollFlags::POLLIN),
-            PollFd::new(peer.as_fd(), PollFlags::POLLIN),
+            PollFd::new(peer.socket.as_fd(), PollFlags::POLLIN),
         ];
         poll(&mut polled, PollTimeout::from(50_u8)).unwrap();
         if polled[0].any() == Some(true) {
@@ -167,7 +221,7 @@ fn copy(tap: &Tap, peer: &Socket, is_over: &AtomicBool, is_paused: &AtomicBool) 
             peer.send(&frame[..len]).unwrap();
         }
         if polled[1].any() == Some(true) {
-            let len = std::io::Read::read(&mut &*peer, &mut frame).unwrap();
+            let len = peer.receive(&mut frame).unwrap();
             assert!((1..=1514).contains(&len), "a frame of {len} bytes");
             tap.write(&frame[..len]).unwrap();
         }
@@ -191,9 +245,13 @@ fn serve_page(world: &World, address: &str) -> Background {
 
 #[test]
 fn real_programs_of_a_guest_behind_it_are_on_the_network() {
-    for account in [Account::Root, Account::Ordinary] {
+    for (account, kind) in [
+        (Account::Root, Kind::Bess),
+        (Account::Ordinary, Kind::Bess),
+        (Account::Ordinary, Kind::Stream),
+    ] {
         let world = needs!(World::of(account));
-        let (slirp, peer) = start(&world, &["-6", "--enable-sandbox", "--enable-seccomp"]);
+        let (slirp, peer) = start(&world, kind, &["-6", "--enable-sandbox", "--enable-seccomp"]);
         let _v4 = serve_page(&world, "203.0.113.10");
         let _v6 = serve_page(&world, "2001:db8:2::10");
         bridged(&world, peer, || {
@@ -215,22 +273,24 @@ fn real_programs_of_a_guest_behind_it_are_on_the_network() {
 
 #[test]
 fn transfers_are_exact_though_the_socket_fills_up() {
-    let world = needs!(World::root());
-    let (_slirp, peer) = start(&world, &[]);
-    let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
-    bridged(&world, peer, || {
-        let guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
-        let remote = bounded(listener.accept().unwrap().0);
-        std::thread::scope(|scope| {
-            let up = scope.spawn(|| send_exact(&guest, 1, 8 << 20));
-            let down = scope.spawn(|| send_exact(&remote, 2, 32 << 20));
-            let received = scope.spawn(|| receive_exact(&remote, 1, 8 << 20));
-            receive_exact(&guest, 2, 32 << 20).unwrap();
-            received.join().unwrap().unwrap();
-            up.join().unwrap().unwrap();
-            down.join().unwrap().unwrap();
+    for kind in Kind::BOTH {
+        let world = needs!(World::root());
+        let (_slirp, peer) = start(&world, kind, &[]);
+        let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
+        bridged(&world, peer, || {
+            let guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
+            let remote = bounded(listener.accept().unwrap().0);
+            std::thread::scope(|scope| {
+                let up = scope.spawn(|| send_exact(&guest, 1, 8 << 20));
+                let down = scope.spawn(|| send_exact(&remote, 2, 32 << 20));
+                let received = scope.spawn(|| receive_exact(&remote, 1, 8 << 20));
+                receive_exact(&guest, 2, 32 << 20).unwrap();
+                received.join().unwrap().unwrap();
+                up.join().unwrap().unwrap();
+                down.join().unwrap().unwrap();
+            });
         });
-    });
+    }
 }
 
 /// What User Mode Linux runs instead of an init, on the root of the host.
@@ -319,7 +379,7 @@ fn user_mode_linux_is_on_the_network() {
         return say_skipped(&missing);
     }
     assert!(said.contains("a program runs"), "{said}");
-    let slirp = spawn(&world, &[]);
+    let slirp = spawn(&world, Kind::Bess, &[]);
     let _server = serve_page(&world, "203.0.113.10");
     let device = format!("vec0:transport=bess,dst={},depth=128,gro=1", path(&world).display());
     let said = user_mode_linux(&world, UML_INIT, &device);
@@ -333,33 +393,35 @@ fn user_mode_linux_is_on_the_network() {
 #[test]
 fn many_transfers_share_a_socket_that_fills_up() {
     const COUNT: usize = 12;
-    let world = needs!(World::root());
-    let (_slirp, peer) = start(&world, &[]);
-    let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
-    bridged(&world, peer, || {
-        std::thread::scope(|scope| {
-            for _ in 0..COUNT {
-                let guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
-                let remote = bounded(listener.accept().unwrap().0);
-                scope.spawn(move || send_exact(&remote, 3, 2 << 20).unwrap());
-                scope.spawn(move || receive_exact(&guest, 3, 2 << 20).unwrap());
-            }
+    for kind in Kind::BOTH {
+        let world = needs!(World::root());
+        let (_slirp, peer) = start(&world, kind, &[]);
+        let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
+        bridged(&world, peer, || {
+            std::thread::scope(|scope| {
+                for _ in 0..COUNT {
+                    let guest = connect(&world.guest, listener.local_addr().unwrap()).unwrap();
+                    let remote = bounded(listener.accept().unwrap().0);
+                    scope.spawn(move || send_exact(&remote, 3, 2 << 20).unwrap());
+                    scope.spawn(move || receive_exact(&guest, 3, 2 << 20).unwrap());
+                }
+            });
         });
-    });
+    }
 }
 
 #[test]
 fn start_says_what_slirp4netns_says() {
     let world = needs!(World::root());
     let api = world.folder().join("api.sock");
-    let mut slirp = spawn(&world, &["--api-socket", api.to_str().unwrap()]);
+    let mut slirp = spawn(&world, Kind::Bess, &["--api-socket", api.to_str().unwrap()]);
     let socket = path(&world);
     wait_until(PATIENCE, "it says that it waits", || !slirp.stderr().is_empty());
     assert_eq!(slirp.stderr(), format!("Waiting for connection to {}\n", socket.display()));
     // In front of it stands another warning where system calls are filtered.
     assert!(slirp.stdout().ends_with("WARNING: BESS mode is experimental\n"), "{}", slirp.stdout());
     assert!(!api.exists());
-    let peer = connect_peer(&world);
+    let peer = connect_peer(&world, Kind::Bess);
     assert_eq!(slirp.read_ready_fd(), b"1");
     assert!(api.exists());
     assert!(!socket.exists(), "there is no second peer to wait for");
@@ -379,7 +441,7 @@ fn start_says_what_slirp4netns_says() {
 #[test]
 fn published_ports_are_kept_from_others_while_the_peer_is_awaited() {
     let world = needs!(World::root());
-    let mut slirp = spawn(&world, &["--publish=8080:80", "--publish=udp:8080:80"]);
+    let mut slirp = spawn(&world, Kind::Bess, &["--publish=8080:80", "--publish=udp:8080:80"]);
     let any = (Ipv4Addr::UNSPECIFIED, 8080);
     let is_kept = || {
         let tcp = world.host.enter(|| TcpListener::bind(any)).unwrap_err();
@@ -387,42 +449,46 @@ fn published_ports_are_kept_from_others_while_the_peer_is_awaited() {
         assert_eq!((tcp.kind(), udp.kind()), (ErrorKind::AddrInUse, ErrorKind::AddrInUse));
     };
     is_kept();
-    let _peer = connect_peer(&world);
+    let _peer = connect_peer(&world, Kind::Bess);
     assert_eq!(slirp.read_ready_fd(), b"1", "{}", slirp.stderr());
     is_kept();
 }
 
 #[test]
 fn peer_that_never_reads_what_it_was_sent_hangs_up_just_as_well() {
-    let world = needs!(World::root());
-    let (slirp, peer) = start(&world, &[]);
-    for sequence in 0..2000 {
-        peer.send(&echo_request(sequence, 1000)).unwrap();
+    for kind in Kind::BOTH {
+        let world = needs!(World::root());
+        let (slirp, peer) = start(&world, kind, &[]);
+        for sequence in 0..2000 {
+            peer.send(&echo_request(sequence, 1000)).unwrap();
+        }
+        drop(peer);
+        let exit = slirp.wait();
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+        assert!(exit.stderr.ends_with(" has hung up\n"), "{}", exit.stderr);
     }
-    drop(peer);
-    let exit = slirp.wait();
-    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
-    assert!(exit.stderr.ends_with(" has hung up\n"), "{}", exit.stderr);
 }
 
 #[test]
 fn half_closed_peer_is_a_hang_up() {
-    for how in [std::net::Shutdown::Write, std::net::Shutdown::Read] {
-        let world = needs!(World::root());
-        let (slirp, peer) = start(&world, &[]);
-        // What cannot be delivered any more shows it, where the guest still speaks.
-        let _ = peer.send(&arp_request());
-        peer.shutdown(how).unwrap();
-        let _ = peer.send(&arp_request());
-        assert_eq!(slirp.wait().code, Some(0), "{how:?}");
+    for kind in Kind::BOTH {
+        for how in [std::net::Shutdown::Write, std::net::Shutdown::Read] {
+            let world = needs!(World::root());
+            let (slirp, peer) = start(&world, kind, &[]);
+            // What cannot be delivered any more shows it, where the guest still speaks.
+            let _ = peer.send(&arp_request());
+            peer.socket.shutdown(how).unwrap();
+            let _ = peer.send(&arp_request());
+            assert_eq!(slirp.wait().code, Some(0), "{kind:?} {how:?}");
+        }
     }
 }
 
 #[test]
 fn empty_short_and_huge_packets_do_no_harm() {
     let world = needs!(World::root());
-    let (slirp, peer) = start(&world, &[]);
-    peer.set_send_buffer_size(1 << 20).unwrap();
+    let (slirp, peer) = start(&world, Kind::Bess, &[]);
+    peer.socket.set_send_buffer_size(1 << 20).unwrap();
     for len in [0, 0, 1, 13, 14, 15, 1514, 1515, 9014, 65_549, 65_623, 65_624, 100_000, 150_000] {
         for first in [0x00, 0xff] {
             peer.send(&vec![first; len]).unwrap();
@@ -442,61 +508,85 @@ fn empty_short_and_huge_packets_do_no_harm() {
 }
 
 #[test]
+fn stream_is_understood_however_it_is_cut_and_left_where_it_is_none() {
+    for len in [0_u32, 13, 65_536, u32::MAX] {
+        let world = needs!(World::root());
+        let (slirp, peer) = start(&world, Kind::Stream, &[]);
+        let request = arp_request();
+        let bytes = [&u32::try_from(request.len()).unwrap().to_be_bytes()[..], &request].concat();
+        for piece in [1, 3, 5, 40] {
+            for part in bytes.chunks(piece) {
+                (&peer.socket).write_all(part).unwrap();
+            }
+            assert_answers(&peer);
+        }
+        (&peer.socket).write_all(&len.to_be_bytes()).unwrap();
+        let exit = slirp.wait();
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+        assert!(exit.stderr.contains("a frame that is none"), "{}", exit.stderr);
+    }
+}
+
+#[test]
 fn peer_that_does_not_read_costs_no_processor_time_and_loses_no_order() {
     const COUNT: u16 = 3000;
-    let world = needs!(World::root());
-    let (slirp, peer) = start(&world, &[]);
-    for sequence in 0..COUNT {
-        peer.send(&echo_request(sequence, 1400)).unwrap();
+    for kind in Kind::BOTH {
+        let world = needs!(World::root());
+        let (slirp, peer) = start(&world, kind, &[]);
+        for sequence in 0..COUNT {
+            peer.send(&echo_request(sequence, 1400)).unwrap();
+        }
+        let spent = slirp.facts().cpu_time_during(Duration::from_millis(500));
+        assert!(spent < Duration::from_millis(200), "{spent:?}");
+        assert!(slirp.facts().is_alive());
+        // What did not fit is missing at the end, nothing in between.
+        let mut expected = 0;
+        peer.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut frame = [0; 2000];
+        while let Ok(len) = peer.receive(&mut frame) {
+            assert_eq!(len, 14 + 20 + 8 + 1400);
+            assert_eq!(u16::from_be_bytes([frame[40], frame[41]]), expected);
+            expected += 1;
+        }
+        assert!(expected > 100, "{expected} answers");
+        assert_answers(&peer);
     }
-    let spent = slirp.facts().cpu_time_during(Duration::from_millis(500));
-    assert!(spent < Duration::from_millis(200), "{spent:?}");
-    assert!(slirp.facts().is_alive());
-    // What did not fit is missing at the end, nothing in between.
-    let mut expected = 0;
-    peer.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut frame = [0; 2000];
-    while let Ok(len) = std::io::Read::read(&mut &peer, &mut frame) {
-        assert_eq!(len, 14 + 20 + 8 + 1400);
-        assert_eq!(u16::from_be_bytes([frame[40], frame[41]]), expected);
-        expected += 1;
-    }
-    assert!(expected > 100, "{expected} answers");
-    assert_answers(&peer);
 }
 
 #[test]
 fn stalled_peer_stalls_the_sender_and_loses_nothing() {
-    let world = needs!(World::root());
-    let (slirp, peer) = start(&world, &[]);
-    let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stall, stalled) = mpsc::channel();
-    bridged_with_breaks(&world, peer, |is_paused| {
-        let guest = connect(&world.guest, address).unwrap();
-        let remote = bounded(listener.accept().unwrap().0);
-        std::thread::scope(|scope| {
-            is_paused.store(true, Ordering::Relaxed);
-            let down = scope.spawn(|| {
-                let sent = send_exact(&remote, 2, 64 << 20);
-                stall.send(()).unwrap();
-                sent
+    for kind in Kind::BOTH {
+        let world = needs!(World::root());
+        let (slirp, peer) = start(&world, kind, &[]);
+        let listener = world.remote.enter(|| TcpListener::bind((FAR, 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stall, stalled) = mpsc::channel();
+        bridged_with_breaks(&world, peer, |is_paused| {
+            let guest = connect(&world.guest, address).unwrap();
+            let remote = bounded(listener.accept().unwrap().0);
+            std::thread::scope(|scope| {
+                is_paused.store(true, Ordering::Relaxed);
+                let down = scope.spawn(|| {
+                    let sent = send_exact(&remote, 2, 64 << 20);
+                    stall.send(()).unwrap();
+                    sent
+                });
+                let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
+                assert!(spent < Duration::from_millis(200), "{spent:?}");
+                assert!(stalled.try_recv().is_err(), "64 MiB are more than all buffers hold");
+                is_paused.store(false, Ordering::Relaxed);
+                receive_exact(&guest, 2, 64 << 20).unwrap();
+                down.join().unwrap().unwrap();
             });
-            let spent = slirp.facts().cpu_time_during(Duration::from_secs(1));
-            assert!(spent < Duration::from_millis(200), "{spent:?}");
-            assert!(stalled.try_recv().is_err(), "64 MiB are more than all buffers hold");
-            is_paused.store(false, Ordering::Relaxed);
-            receive_exact(&guest, 2, 64 << 20).unwrap();
-            down.join().unwrap().unwrap();
         });
-    });
-    assert_eq!(slirp.wait().code, Some(0));
+        assert_eq!(slirp.wait().code, Some(0));
+    }
 }
 
 #[test]
 fn signal_ends_the_wait_for_a_peer() {
     let world = needs!(World::root());
-    let slirp = spawn(&world, &[]);
+    let slirp = spawn(&world, Kind::Bess, &[]);
     slirp.signal(Signal::SIGTERM);
     let exit = slirp.wait();
     assert_eq!(exit.signal, Some(Signal::SIGTERM as i32), "{exit:?}");
@@ -506,7 +596,7 @@ fn signal_ends_the_wait_for_a_peer() {
 #[test]
 fn closing_the_exit_fd_ends_the_wait_for_a_peer() {
     let world = needs!(World::root());
-    let mut slirp = spawn(&world, &["--exit-fd=4"]);
+    let mut slirp = spawn(&world, Kind::Bess, &["--exit-fd=4"]);
     slirp.close_exit_fd();
     assert_eq!(slirp.read_ready_fd(), b"", "it was never ready");
     let exit = slirp.wait();
@@ -518,10 +608,10 @@ fn closing_the_exit_fd_ends_the_wait_for_a_peer() {
 #[test]
 fn file_of_a_killed_predecessor_is_replaced() {
     let world = needs!(World::root());
-    let slirp = spawn(&world, &[]);
+    let slirp = spawn(&world, Kind::Bess, &[]);
     slirp.signal(Signal::SIGKILL);
     slirp.wait();
     assert!(path(&world).exists());
-    let (_slirp, peer) = start(&world, &[]);
+    let (_slirp, peer) = start(&world, Kind::Bess, &[]);
     assert_answers(&peer);
 }
