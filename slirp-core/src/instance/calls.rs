@@ -20,6 +20,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
     [
         crate::host::link::tap::SYSTEM_CALLS,
         crate::host::link::frame_stream::SYSTEM_CALLS,
+        crate::host::link::frame_server::SYSTEM_CALLS,
         crate::host::link::switchboard::SYSTEM_CALLS,
         crate::host::socket::tcp::SYSTEM_CALLS,
         crate::host::socket::datagram::SYSTEM_CALLS,

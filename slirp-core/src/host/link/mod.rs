@@ -1,10 +1,11 @@
 //! The guest's link: what carries its Ethernet frames.
 //!
-//! Owns the three kinds of [`Link`] (a TAP device, a socket, or the devices of several members on
-//! one network), their place in the event loop (`port`), and the recording of what crosses them.
+//! Owns the kinds of [`Link`] (a TAP device, a socket to one virtual machine or to one after the
+//! other, or the devices of several members on one network), their place in the event loop (`port`), and the recording of what crosses them.
 //! What the frames say is decided on the pure side.
 
 mod acceptance;
+pub(crate) mod frame_server;
 mod frame_socket;
 pub(crate) mod frame_stream;
 pub(crate) mod port;
@@ -12,6 +13,7 @@ pub(crate) mod recording;
 pub(crate) mod switchboard;
 pub(crate) mod tap;
 
+pub use frame_server::FrameServer;
 pub use frame_socket::{FrameListener, FrameSocket, FrameSocketError, Framing};
 pub use port::Link;
 pub use recording::{Recording, RecordingError};

@@ -11,6 +11,7 @@ use mio::{Registry, Token};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::acceptance::Author;
+use super::frame_server::FrameServer;
 use super::frame_socket::FrameSocket;
 use super::recording::Recorder;
 use super::switchboard::Switchboard;
@@ -26,6 +27,8 @@ pub enum Link {
     Tap(Tap),
     /// A socket that carries frames, usually to a virtual machine.
     Socket(FrameSocket),
+    /// A socket at which virtual machines connect, one after the other.
+    Server(FrameServer),
     /// The devices of several guests on one network.
     Members(Box<Switchboard>),
 }
@@ -42,6 +45,12 @@ impl From<FrameSocket> for Link {
     }
 }
 
+impl From<FrameServer> for Link {
+    fn from(server: FrameServer) -> Self {
+        Self::Server(server)
+    }
+}
+
 impl From<Switchboard> for Link {
     fn from(board: Switchboard) -> Self {
         Self::Members(Box::new(board))
@@ -53,16 +62,18 @@ impl Link {
     pub const fn offload(&self) -> Offload {
         match self {
             Self::Tap(tap) => tap.offload(),
-            Self::Socket(_) => Offload::NOTHING,
+            Self::Socket(_) | Self::Server(_) => Offload::NOTHING,
             // What a member's device lacks is done for it.
             Self::Members(_) => Offload::FULL,
         }
     }
 
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Reads one frame. Another peer is put into `epoll` as `token`.
+    fn read(&mut self, buf: &mut [u8], epoll: &Epoll, token: u64) -> io::Result<usize> {
         match self {
             Self::Tap(tap) => tap.read(buf),
             Self::Socket(socket) => socket.read(buf),
+            Self::Server(server) => server.read(buf, epoll, token),
             Self::Members(board) => board.read(buf),
         }
     }
@@ -75,6 +86,7 @@ impl Link {
             }
             Self::Tap(tap) => tap.write(frame),
             Self::Socket(socket) => socket.write(frame),
+            Self::Server(server) => server.write(frame),
             Self::Members(board) => {
                 board.write(frame);
                 Ok(())
@@ -88,6 +100,7 @@ impl AsFd for Link {
         match self {
             Self::Tap(tap) => tap.as_fd(),
             Self::Socket(socket) => socket.as_fd(),
+            Self::Server(server) => server.as_fd(),
             Self::Members(board) => board.as_fd(),
         }
     }
@@ -127,13 +140,19 @@ impl LinkPort {
     pub(crate) fn switchboard(&mut self) -> Option<&mut Switchboard> {
         match &mut self.link {
             Link::Members(board) => Some(board),
-            Link::Tap(_) | Link::Socket(_) => None,
+            Link::Tap(_) | Link::Socket(_) | Link::Server(_) => None,
         }
     }
 
     /// Reads one frame, with its virtio-net header where there is one; `EAGAIN` when there is none.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.link.read(buf)?;
+        let read = self.link.read(buf, &self.epoll, self.token);
+        if let Link::Server(server) = &mut self.link
+            && server.has_changed()
+        {
+            self.waiting = None;
+        }
+        let len = read?;
         if let Some(recorder) = &mut self.recorder {
             recorder.record(&buf[..len]);
         }
@@ -144,7 +163,7 @@ impl LinkPort {
     pub(crate) const fn sender(&self) -> Option<MemberId> {
         match &self.link {
             Link::Members(board) => board.sender(),
-            Link::Tap(_) | Link::Socket(_) => None,
+            Link::Tap(_) | Link::Socket(_) | Link::Server(_) => None,
         }
     }
 

@@ -1,3 +1,4 @@
 //! Tests of links that need several devices, or a network namespace.
 
+mod frame_server;
 mod switchboard;
