@@ -198,6 +198,13 @@ fn unknown_words_suggest_the_nearest() {
     assert_eq!((stdout.as_str(), stderr.as_str(), status), ("", told, 2));
 }
 
+/// On a terminal of 24 lines and 80 columns.
+fn assert_fits(text: &str) {
+    let lines = text.lines().count();
+    assert!(lines <= 24, "{lines} lines:\n{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+}
+
 #[test]
 fn help_of_every_word_fits_a_screen() {
     let folder = Folder::new("help");
@@ -216,10 +223,9 @@ fn help_of_every_word_fits_a_screen() {
         assert!(help.starts_with(&format!("Usage: slirp {word} ")), "{help}");
         assert_eq!((stderr.as_str(), status), ("", 0), "{word}");
         assert_eq!(folder.run(&["help", word], "").0, help);
-        assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+        assert_fits(&help);
     }
-    assert!(overview.lines().count() <= 24, "{overview}");
-    assert!(overview.lines().all(|line| line.len() <= 80), "{overview}");
+    assert_fits(&overview);
     let (usage, ..) = folder.run(&["help", "slirp4netns"], "");
     assert!(usage.starts_with("Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]\n"), "{usage}");
     assert_eq!(folder.run(&["slirp4netns", "--help"], "").0, usage);

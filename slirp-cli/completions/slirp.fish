@@ -137,7 +137,7 @@ complete -c slirp -n '__fish_seen_subcommand_from rm' -s h -l help \
 
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -f -a 'up down'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l ports -x \
-    -d 'ports of the host that lead into the container: [IP:]PORT:PORT[/PROTOCOL],...'
+    -d 'publish [IP:]PORT:PORT[/PROTOCOL],...'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l mtu -x \
     -d 'MTU, 1500 to 65521 (default 1500)'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l cidr -x \
@@ -151,11 +151,11 @@ complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l dns -f \
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l mac -x \
     -d 'the interface\'s Ethernet address'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l disable-host-loopback -f \
-    -d 'the gateway\'s address does not lead to the host (default false)'
+    -d 'its gateway does not lead to the host (default false)'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l attach-shared -f \
     -d 'a network even if the network namespace is joined by path'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l policy -x \
-    -d 'where the container may go: RULE[;RULE]...'
+    -d 'where it may go: RULE[;RULE]...'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l rate-in -x \
     -d 'bits a second that it receives: N[k|M|G][,burst=BYTES]'
 complete -c slirp -n '__fish_seen_subcommand_from oci-hook' -l rate-out -x \

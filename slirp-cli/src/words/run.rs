@@ -22,7 +22,7 @@ pub(crate) const RUN: Word = Word {
                 .repeatable()
                 .or('p'),
                 Flag::switch("host-loopback", "let it reach the host's own 127.0.0.1, at 10.0.2.2"),
-                Flag::switch("no-ipv6", "IPv4 alone (default: IPv6 too if the host has it)"),
+                Flag::switch("no-ipv6", "IPv4 alone (default: IPv6 too if the host has it)").rare(),
                 Flag::switch("ipv6", "IPv6 too, whatever the host has").rare(),
                 Flag::value("dns", "ADDR[:PORT]", "ask this resolver instead of the host's")
                     .repeatable(),
@@ -138,7 +138,8 @@ pub(crate) const RUN: Word = Word {
                     "LEVEL",
                     "what it logs: error, warn (default), info, debug, ...",
                 )
-                .offers(Words(LEVELS)),
+                .offers(Words(LEVELS))
+                .rare(),
             ],
         },
         Group {

@@ -247,35 +247,30 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
         Group {
             heading: "Annotations as well, such as org.slirp.ports",
             flags: &[
-                Flag::value(
-                    "ports",
-                    "PORTS",
-                    "ports of the host that lead into the container: \
-                     [IP:]PORT:PORT[/PROTOCOL],...",
-                )
-                .repeatable(),
-                Flag::value("mtu", "BYTES", "MTU, 1500 to 65521 (default 1500)"),
-                Flag::value("cidr", "NETWORK", "IPv4 network (default 10.0.2.0/24)"),
-                Flag::boolean("ipv6", "IPv6 as well (default false)"),
-                Flag::value("ifname", "NAME", "interface (default eth0)"),
-                Flag::boolean("dns", "the DNS service, 10.0.2.3 (default true)"),
-                Flag::value("mac", "ADDRESS", "the interface's Ethernet address"),
+                Flag::value("ports", "PORTS", "publish [IP:]PORT:PORT[/PROTOCOL],...").repeatable(),
+                Flag::value("mtu", "BYTES", "MTU, 1500 to 65521 (default 1500)").rare(),
+                Flag::value("cidr", "NETWORK", "IPv4 network (default 10.0.2.0/24)").rare(),
+                Flag::boolean("ipv6", "IPv6 as well (default false)").rare(),
+                Flag::value("ifname", "NAME", "interface (default eth0)").rare(),
+                Flag::boolean("dns", "the DNS service, 10.0.2.3 (default true)").rare(),
+                Flag::value("mac", "ADDRESS", "the interface's Ethernet address").rare(),
                 Flag::boolean(
                     "disable-host-loopback",
-                    "the gateway's address does not lead to the host (default false)",
+                    "its gateway does not lead to the host (default false)",
                 ),
                 Flag::boolean(
                     "attach-shared",
                     "a network even if the network namespace is joined by path",
-                ),
-                Flag::value("policy", "RULES", "where the container may go: RULE[;RULE]...")
-                    .repeatable(),
+                )
+                .rare(),
+                Flag::value("policy", "RULES", "where it may go: RULE[;RULE]...").repeatable(),
                 Flag::value(
                     "rate-in",
                     "RATE",
                     "bits a second that it receives: N[k|M|G][,burst=BYTES]",
-                ),
-                Flag::value("rate-out", "RATE", "bits a second that it sends"),
+                )
+                .rare(),
+                Flag::value("rate-out", "RATE", "bits a second that it sends").rare(),
             ],
         },
         Group {
@@ -287,37 +282,40 @@ work done. A program name that ends with \"hook\" stands for the word oci-hook.
                 Flag::value("audit-log", "FILE", "append what the rules decide, as lines of JSON")
                     .offers(Files),
                 Flag::value("audit", "LEVEL", "how much: denied, decisions (default) or all")
-                    .offers(Words(&["denied", "decisions", "all"])),
+                    .offers(Words(&["denied", "decisions", "all"]))
+                    .rare(),
                 Flag::boolean(
                     "audit-required",
                     "refuse new connections and lookups while the log cannot be written",
-                ),
+                )
+                .rare(),
                 Flag::value(
                     "control-socket",
                     "PATH",
                     "a socket for policy, questions, events and rates",
                 )
-                .offers(Files),
+                .offers(Files)
+                .rare(),
                 Flag::value(
                     "metrics",
                     "ADDRESS",
                     "serve OpenMetrics at unix:PATH, 127.0.0.1:PORT or [::1]:PORT",
-                ),
+                )
+                .rare(),
                 Flag::boolean(
                     "sandbox",
                     "confine the process that carries the traffic (default true)",
-                ),
+                )
+                .rare(),
                 Flag::value("log-file", "FILE", "where hook and network say what happens")
                     .offers(Files),
-                STATE_DIR,
+                STATE_DIR.rare(),
             ],
         },
     ],
     notes: "\
-Arguments win over annotations, but the rules of all places add up. If an
-argument or SLIRP_POLICY gives a policy, an annotation may only add rules that
-deny or ask. Paths are absolute; {containerID} and {ifname} in the paths of the
-log and of the sockets stand for the container.
+Arguments win over annotations, but rules add up. Where an argument or
+SLIRP_POLICY gives a policy, rules of annotations may only deny or ask.
 ",
     subwords: &["up", "down"],
     operands: Nothing,
