@@ -127,6 +127,19 @@ pub(crate) struct Opened {
 }
 
 impl OperatorOptions {
+    /// The first option that says nothing without another one that is missing, and that one.
+    pub(crate) fn lacking(&self) -> Option<(&'static str, &'static str)> {
+        let (log, metrics) = (self.audit_log.is_some(), self.metrics.is_some());
+        [
+            (self.audit_level.is_some(), "--audit", log, "--audit-log"),
+            (self.is_audit_required, "--audit-required", log, "--audit-log"),
+            (self.has_member_metrics, "--metrics-members", metrics, "--metrics"),
+        ]
+        .into_iter()
+        .find(|(is_given, _, is_there, _)| *is_given && !is_there)
+        .map(|(_, option, _, needed)| (option, needed))
+    }
+
     /// The numbers of the caller's descriptors.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
         let log = match self.audit_log {

@@ -17,12 +17,10 @@ use super::nearest::nearest;
 use super::target::{self, ascii};
 use crate::console::{eprint_line, print};
 use crate::egress::{EgressFailure, parse, parse_from};
-use crate::words::{Line, POLICY};
+use crate::words::{Line, POLICY, TROUBLE};
 
 /// Exit status of `check` for a policy with errors, and of `explain` for what is not allowed.
 const NO: u8 = 1;
-/// Exit status where there is no answer.
-const TROUBLE: u8 = 2;
 
 /// What is asked for.
 enum Command {

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use super::table::TOPICS;
-use super::{Flag, Value, Word, words};
+use super::{Flag, TROUBLE, Value, Word, words};
 use crate::console::{eprint_line, print};
 use crate::dialect::slirp4netns;
 use crate::tool::nearest::nearest;
@@ -17,8 +17,6 @@ const LEFT: usize = 24;
 /// What else the program is called as, or with.
 const FACES: [(&str, &str); 1] =
     [("slirp4netns", "connect an existing network namespace, as slirp4netns does")];
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
 
 /// The text of `slirp --help`.
 pub fn overview() -> String {

@@ -9,12 +9,9 @@ use std::process::ExitCode;
 
 use lexopt::Arg;
 
-use super::{Flag, Value, Word};
+use super::{Flag, TROUBLE, Value, Word};
 use crate::console::{eprint_line, print};
 use crate::nearest;
-
-/// Exit status for a bad command line.
-const TROUBLE: u8 = 2;
 
 /// A command line that was read.
 #[derive(Default, Debug)]

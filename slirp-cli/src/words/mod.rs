@@ -22,6 +22,9 @@ pub(crate) use table::{APPROVE, TOP};
 pub(crate) use table::{DOCTOR, EVENTS, LEARN, POLICY};
 pub use table::{LS, OCI_HOOK, RM};
 
+/// Exit status of a word for a bad command line, or where there is no answer.
+pub(crate) const TROUBLE: u8 = 2;
+
 /// A word of the program.
 #[derive(Debug)]
 pub struct Word {

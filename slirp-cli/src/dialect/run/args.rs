@@ -7,11 +7,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use slirp_core::egress::{Action, EgressPolicy};
 use slirp_core::plan::Ipv6Plan;
 
 use crate::command::Place;
-use crate::dialect::slirp4netns::{ValueError, address, values};
+use crate::dialect::slirp4netns::{ValueError, address, network, values};
 use crate::options::Options;
 use crate::publish::Publish;
 use crate::words::{Given, RUN};
@@ -97,7 +96,6 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
     line.options.policy.allow_host_loopback = false;
     let mut as_root = false;
     let mut net_of = None;
-    let mut rules = Rules::default();
     for (flag, value) in given.options() {
         let value = value.unwrap_or_default();
         match flag.long {
@@ -106,7 +104,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
             "cidr6" => line.cidr6 = Some(values::cidr6(value)?),
             "map-root" => as_root = true,
             "net-of" => net_of = Some(place_of(value)?),
-            long => network_option(&mut line.options, &mut rules, long, value)?,
+            long => network_option(&mut line.options, long, value)?,
         }
     }
     line.place = match (net_of, as_root) {
@@ -124,19 +122,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
 
 /// Options that come with each other or not.
 fn check(line: &Invocation) -> Result<(), LineError> {
-    let operator = &line.options.operator;
-    for (is_given, option, is_there, needed) in [
-        (operator.audit_level.is_some(), "--audit", operator.audit_log.is_some(), "--audit-log"),
-        (
-            operator.is_audit_required,
-            "--audit-required",
-            operator.audit_log.is_some(),
-            "--audit-log",
-        ),
-    ] {
-        if is_given && !is_there {
-            return Err(LineError::Without(option, needed));
-        }
+    if let Some((option, needed)) = line.options.operator.lacking() {
+        return Err(LineError::Without(option, needed));
     }
     if line.cidr6.is_some() && line.ipv6 == Some(false) {
         return Err(LineError::Conflict("--no-ipv6", "--cidr6"));
@@ -159,24 +146,6 @@ fn place_of(value: &OsStr) -> Result<Place, LineError> {
     }
 }
 
-/// How many rules there were so far.
-#[derive(Default)]
-struct Rules(u32);
-
-impl Rules {
-    fn read(
-        &mut self,
-        options: &mut Options,
-        action: Action,
-        value: &OsStr,
-    ) -> Result<(), ValueError> {
-        self.0 += 1;
-        let rule = EgressPolicy::from_option(action, &value.to_string_lossy(), self.0)?;
-        options.egress.rules.push(rule);
-        Ok(())
-    }
-}
-
 /// Whether a value names standard input or output. Those of the network are not the caller's.
 fn is_standard(value: &OsStr) -> bool {
     let bytes = value.as_bytes();
@@ -187,25 +156,10 @@ fn is_standard(value: &OsStr) -> bool {
 }
 
 /// Takes an option about the network itself.
-fn network_option(
-    options: &mut Options,
-    rules: &mut Rules,
-    long: &str,
-    value: &OsStr,
-) -> Result<(), LineError> {
+fn network_option(options: &mut Options, long: &str, value: &OsStr) -> Result<(), LineError> {
     match long {
-        "audit-log" | "pcap" | "policy" if is_standard(value) => {
-            return Err(LineError::Standard(long.to_owned(), value.display().to_string()));
-        }
-        "publish" => {
-            let publish = Publish::parse(&value.to_string_lossy())
-                .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
-            options.publish.push(publish);
-        }
         "host-loopback" => options.policy.allow_host_loopback = true,
-        "dns" => options.dns.push(address::resolver(value)?),
         "no-dns" => options.policy.dns_service = false,
-        "search-domain" => options.search_domains.push(values::search_domain(value)?),
         "mtu" => {
             let invalid = || LineError::Mtu(value.display().to_string());
             options.mtu = values::mtu(value).ok_or_else(invalid)?;
@@ -217,25 +171,16 @@ fn network_option(
             options.outbound.ipv6 = found.ipv6;
             options.outbound.ipv6_scope = found.ipv6_scope;
         }
-        "rate-in" => options.rates.to_guest = Some(values::rate("--rate-in", value)?),
-        "rate-out" => {
-            options.rates.from_guest = Some(values::rate("--rate-out", value)?);
-        }
-        "allow" => rules.read(options, Action::Allow, value)?,
-        "deny" => rules.read(options, Action::Deny, value)?,
-        "ask" => rules.read(options, Action::Ask, value)?,
-        "policy" => options.egress.files.push(PathBuf::from(value)),
-        "policy-mode" => options.egress.rules.push(values::policy_mode(value)?),
-        "control-socket" => options.operator.control_socket = Some(value.into()),
-        "audit-log" => options.operator.audit_log = Some(values::audit_log(value)?),
-        "audit" => options.operator.audit_level = Some(values::audit_level(value)?),
-        "audit-required" => options.operator.is_audit_required = true,
-        "metrics" => options.operator.metrics = Some(values::metrics(value)?),
-        "pcap" => options.pcap = Some(PathBuf::from(value)),
-        "log-level" => options.log_level = Some(values::log_level(value)?),
         "no-sandbox" => options.sandbox = false,
         "no-seccomp" => options.seccomp = false,
-        _ => return Err(LineError::Line(format!("--{long} is not known"))),
+        "audit-log" | "pcap" | "policy" if is_standard(value) => {
+            return Err(LineError::Standard(long.to_owned(), value.display().to_string()));
+        }
+        _ => {
+            if !network::take(options, long, value)? {
+                return Err(LineError::Line(format!("--{long} is not known")));
+            }
+        }
     }
     Ok(())
 }

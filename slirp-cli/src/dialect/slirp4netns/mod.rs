@@ -7,6 +7,7 @@ pub(crate) mod address;
 mod args;
 mod banner;
 mod failure;
+pub(crate) mod network;
 mod progress;
 pub(crate) mod values;
 pub(crate) mod version;

@@ -23,12 +23,10 @@ use super::policy::load;
 use super::record::Record;
 use super::shown::{counted, parse_span, timestamp};
 use crate::console::{eprint_line, print};
-use crate::words::{LEARN, Line};
+use crate::words::{LEARN, Line, TROUBLE};
 
 /// Exit status where lines were left out or are mixed up.
 const BROKEN: u8 = 1;
-/// Exit status where there is no policy.
-const TROUBLE: u8 = 2;
 /// Bytes of a line (contract of the log: 2 KiB); a longer one is broken.
 const LINE_CAP: u64 = 64 << 10;
 /// Rules of a policy; the engine refuses more.

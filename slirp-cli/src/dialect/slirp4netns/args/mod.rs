@@ -19,13 +19,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use nix::unistd::{AccessFlags, access};
-use slirp_core::egress::{Action, EgressPolicy};
 use slirp_core::instance::OutboundAddresses;
 use slirp_core::link::Framing;
 use slirp_core::plan::Ipv6Plan;
 
-use super::address;
 use super::values::{self, ValueError};
+use super::{address, network};
 use crate::options::{Options, Target};
 use crate::publish::Publish;
 use getopt::{Token, Tokens};
@@ -102,8 +101,6 @@ struct Line {
     netns_type: Option<NetnsType>,
     userns_path: Option<PathBuf>,
     enable_ipv6: bool,
-    /// How many rules there were so far.
-    rules: u32,
 }
 
 impl Line {
@@ -178,41 +175,34 @@ impl Line {
                 self.userns_path = Some(path);
             }
             OptionId::DisableDns => options.policy.dns_service = false,
-            OptionId::Dns => options.dns.push(address::resolver(&value)?),
-            OptionId::SearchDomain => {
-                options.search_domains.push(values::search_domain(&value)?);
-            }
-            OptionId::LogLevel => options.log_level = Some(values::log_level(&value)?),
-            OptionId::Publish => {
-                // Non-UTF-8 input cannot be an address; let the parser reject it.
-                let publish = Publish::parse(&value.to_string_lossy())
-                    .map_err(|error| ValueError::Publish(value.display().to_string(), error))?;
-                options.publish.push(publish);
-            }
             OptionId::MacAddress => self.mac = Some(value),
             OptionId::TargetType => self.target_type = Some(value),
-            OptionId::Pcap if value == "-" => return Err(ValueError::PcapStdout.into()),
-            OptionId::Pcap => options.pcap = Some(PathBuf::from(value)),
             OptionId::ExitWithNetns => options.exit_with_netns = true,
             OptionId::BusyPoll => options.busy_poll = values::busy_poll(&value)?,
-            OptionId::Allow => self.rule(Action::Allow, &value)?,
-            OptionId::Deny => self.rule(Action::Deny, &value)?,
-            OptionId::Ask => self.rule(Action::Ask, &value)?,
-            OptionId::Policy => options.egress.files.push(PathBuf::from(value)),
-            OptionId::PolicyMode => options.egress.rules.push(values::policy_mode(&value)?),
-            OptionId::AuditLog => options.operator.audit_log = Some(values::audit_log(&value)?),
-            OptionId::Audit => options.operator.audit_level = Some(values::audit_level(&value)?),
-            OptionId::AuditRequired => options.operator.is_audit_required = true,
-            OptionId::ControlSocket => options.operator.control_socket = Some(value.into()),
+            OptionId::Publish
+            | OptionId::Dns
+            | OptionId::SearchDomain
+            | OptionId::LogLevel
+            | OptionId::Pcap
+            | OptionId::Allow
+            | OptionId::Deny
+            | OptionId::Ask
+            | OptionId::Policy
+            | OptionId::PolicyMode
+            | OptionId::AuditLog
+            | OptionId::Audit
+            | OptionId::AuditRequired
+            | OptionId::ControlSocket
+            | OptionId::Metrics
+            | OptionId::RateIn
+            | OptionId::RateOut => {
+                let is_taken = network::take(options, option.long, &value)?;
+                debug_assert!(is_taken, "--{}", option.long);
+            }
             OptionId::ControlFd => {
                 let fd = values::descriptor(&value).ok_or(ArgumentError::ControlFd)?;
                 options.operator.control_fd = Some(fd);
             }
-            OptionId::RateIn => options.rates.to_guest = Some(values::rate("--rate-in", &value)?),
-            OptionId::RateOut => {
-                options.rates.from_guest = Some(values::rate("--rate-out", &value)?);
-            }
-            OptionId::Metrics => options.operator.metrics = Some(values::metrics(&value)?),
             OptionId::MetricsMembers => options.operator.has_member_metrics = true,
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
@@ -226,15 +216,6 @@ impl Line {
             }
         }
         Ok(None)
-    }
-
-    /// Takes a rule of `--allow`, `--deny` or `--ask`.
-    fn rule(&mut self, action: Action, value: &OsStr) -> Result<(), ValueError> {
-        self.rules += 1;
-        // What is no UTF-8 is no rule either; let the parser reject it.
-        let rule = EgressPolicy::from_option(action, &value.to_string_lossy(), self.rules)?;
-        self.options.egress.rules.push(rule);
-        Ok(())
     }
 
     /// The checks at the end of the line.
@@ -268,14 +249,8 @@ impl Line {
     /// Options about the audit log, the control socket and metrics come with each other or not.
     fn operator(&self) -> Result<(), ArgumentError> {
         let given = &self.options.operator;
-        for (is_given, option, is_there, needed) in [
-            (given.audit_level.is_some(), "--audit", given.audit_log.is_some(), "--audit-log"),
-            (given.is_audit_required, "--audit-required", given.audit_log.is_some(), "--audit-log"),
-            (given.has_member_metrics, "--metrics-members", given.metrics.is_some(), "--metrics"),
-        ] {
-            if is_given && !is_there {
-                return Err(ArgumentError::Without(option, needed));
-            }
+        if let Some((option, needed)) = given.lacking() {
+            return Err(ArgumentError::Without(option, needed));
         }
         if given.control_socket.is_some() && given.control_fd.is_some() {
             return Err(ArgumentError::Conflict("--control-fd", "--control-socket"));
