@@ -47,6 +47,14 @@ fn failure_of_the_network_is_told_on_one_processor_too() {
 }
 
 #[test]
+fn standard_input_as_the_policy_of_the_environment_is_named() {
+    for scene in needs!(Scene::each()) {
+        let output = scene.beside("echo 'allow any' | SLIRP_POLICY=/dev/stdin $RUN true");
+        assert_refused(&output, &["invalid SLIRP_POLICY: /dev/stdin (stdin", "give a file"]);
+    }
+}
+
+#[test]
 fn forbidden_user_namespaces_are_named() {
     for scene in needs!(Scene::each()) {
         // The limit of a user namespace holds inside it alone.

@@ -65,7 +65,7 @@ pub(crate) enum LineError {
     Without(&'static str, &'static str),
     #[error("--publish leads to an IPv6 address, but there is no IPv6: give --ipv6")]
     WithoutIpv6,
-    #[error("invalid --{0}: {1} (stdin and stdout are the command's: give a file or a FIFO)")]
+    #[error("invalid {0}: {1} (stdin and stdout are the command's: give a file or a FIFO)")]
     Standard(String, String),
     #[error(transparent)]
     Refused(#[from] ValueError),
@@ -146,13 +146,16 @@ fn place_of(value: &OsStr) -> Result<Place, LineError> {
     }
 }
 
-/// Whether a value names standard input or output. Those of the network are not the caller's.
-fn is_standard(value: &OsStr) -> bool {
-    let bytes = value.as_bytes();
-    let number = [&b"fd:"[..], b"/dev/fd/", b"/proc/self/fd/"]
-        .into_iter()
-        .find_map(|start| bytes.strip_prefix(start));
-    matches!(bytes, b"-" | b"/dev/stdin" | b"/dev/stdout") || matches!(number, Some(b"0" | b"1"))
+/// Refuses standard input or output as a file of the network, whose own are not the caller's.
+/// `option` gave the value.
+pub(super) fn check_stream(option: &str, value: &OsStr) -> Result<(), LineError> {
+    const FOLDERS: [&str; 4] = ["fd:", "/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"];
+    let text = value.to_string_lossy();
+    let number = FOLDERS.into_iter().find_map(|folder| text.strip_prefix(folder)?.parse().ok());
+    if matches!(&*text, "-" | "/dev/stdin" | "/dev/stdout") || matches!(number, Some(0 | 1)) {
+        return Err(LineError::Standard(option.to_owned(), text.into_owned()));
+    }
+    Ok(())
 }
 
 /// Takes an option about the network itself.
@@ -173,10 +176,10 @@ fn network_option(options: &mut Options, long: &str, value: &OsStr) -> Result<()
         }
         "no-sandbox" => options.sandbox = false,
         "no-seccomp" => options.seccomp = false,
-        "audit-log" | "pcap" | "policy" if is_standard(value) => {
-            return Err(LineError::Standard(long.to_owned(), value.display().to_string()));
-        }
         _ => {
+            if matches!(long, "audit-log" | "pcap" | "policy") {
+                check_stream(&format!("--{long}"), value)?;
+            }
             if !network::take(options, long, value)? {
                 return Err(LineError::Line(format!("--{long} is not known")));
             }
@@ -287,7 +290,7 @@ mod tests {
 
     #[test]
     fn standard_input_and_output_are_the_commands() {
-        for value in ["fd:0", "fd:1", "/dev/stdin", "/dev/stdout", "/proc/self/fd/1", "-"] {
+        for value in ["fd:0", "fd:01", "/dev/stdin", "/dev/stdout", "/proc/self/fd/1", "-"] {
             for option in ["--audit-log", "--pcap", "--policy"] {
                 let error = read(&[option, value]).unwrap_err();
                 assert!(matches!(error, LineError::Standard(..)), "{option} {value}");

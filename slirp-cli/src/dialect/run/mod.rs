@@ -39,6 +39,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let line = args::parse(arguments.iter().cloned()).and_then(|line| {
         if let Line::Run(invocation) = &line {
             invocation.options(host_has_ipv6())?;
+            if let Some(path) = env::var_os(egress::VARIABLE) {
+                args::check_stream(egress::VARIABLE, &path)?;
+            }
         }
         Ok(line)
     });
