@@ -2,7 +2,10 @@
 //!
 //! Owns which are passed on. What is typed on the terminal goes to a whole process group, so
 //! COMMAND gets it by itself; what somebody sends to the supervisor is meant for COMMAND. The
-//! kernel tells the two apart (`si_code` in sigaction(2)). Real-time signals are not passed on.
+//! kernel tells the two apart (`si_code` in sigaction(2)). A signal that COMMAND itself sends is
+//! not passed back, as with sudo(8): it is for the process group, which has COMMAND in it. Whether
+//! another process has sent a signal to the group or to the supervisor cannot be told: then COMMAND
+//! gets it twice. Real-time signals are not passed on.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -46,7 +49,9 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Heard {
     pub(super) signal: Signal,
-    /// Whether it is to be passed on.
+    /// The process that sent it, or 0 for the kernel.
+    pub(super) sender: Pid,
+    /// Whether it is to be passed on, unless COMMAND sent it.
     pub(super) is_for_command: bool,
     /// Whether it would have ended this process, had it not been held back.
     pub(super) ends_a_start: bool,
@@ -75,11 +80,12 @@ impl Held {
     pub(super) fn next(&self) -> Option<Heard> {
         let info = self.fd.read_signal().ok()??;
         let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
+        let sender = Pid::from_raw(info.ssi_pid.cast_signed());
         let is_leader = getsid(None) == Ok(getpid());
         let is_for_command = is_passed_on(signal, info.ssi_code, is_leader);
         let ends_a_start =
             ENDS_A_START.contains(&signal) && !self.before.contains(signal) && !is_ignored(signal);
-        Some(Heard { signal, is_for_command, ends_a_start })
+        Some(Heard { signal, sender, is_for_command, ends_a_start })
     }
 
     /// Stops this process as COMMAND was stopped, and returns when it is continued. The signal that

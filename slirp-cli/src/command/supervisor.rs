@@ -129,7 +129,7 @@ impl Supervisor<'_> {
                 if heard.ends_a_start && self.connection.is_some() {
                     return Ok(Ending::Signal(heard.signal));
                 }
-                if heard.is_for_command {
+                if heard.is_for_command && heard.sender != self.command() {
                     signals::send(self.command(), heard.signal);
                 }
             }

@@ -35,6 +35,19 @@ fn signals_to_the_run_reach_the_command() {
 }
 
 #[test]
+fn signal_that_the_command_sends_to_its_group_comes_once() {
+    for scene in needs!(Scene::each()) {
+        // The signal of the child comes behind all that the first one has caused.
+        let script = "exec setsid --wait $RUN -- bash -euc '
+            n=0; trap \"n=\\$((n + 1))\" USR1; trap \"echo \\$n; exit 0\" USR2
+            kill -USR1 0; while [ $n = 0 ]; do sleep 0.02; done
+            sh -c \"kill -USR2 $PPID; exit 0\"; while :; do sleep 0.02; done'";
+        let output = scene.beside(script);
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("1\n", ""));
+    }
+}
+
+#[test]
 fn signal_that_the_command_ignores_ends_nothing() {
     for scene in needs!(Scene::each()) {
         let end = scene.file("end");

@@ -27,6 +27,26 @@ fn interrupt_ends_the_command_and_the_shell_sees_it() {
     }
 }
 
+#[test]
+fn typed_signal_comes_once() {
+    for scene in needs!(Scene::each()) {
+        let terminal = needs!(scene.terminal());
+        let run = format!(
+            "slirp run -- bash -c 'n=0; trap \"echo he''ard \\$((++n))\" INT; \
+             trap \"echo al''l \\$n; exit\" USR2; echo $PPID > {}; while :; do sleep 0.02; done'",
+            scene.file("run")
+        );
+        terminal.press(&[&run, "Enter"]);
+        let run = scene.line_of("run").parse().expect("a number");
+        terminal.press(&["C-c"]);
+        terminal.wait_for("heard 1");
+        // Comes behind whatever the run has made of what was typed.
+        crate::scene::send(run, nix::sys::signal::Signal::SIGUSR2);
+        let screen = terminal.wait_for("all ");
+        assert!(screen.contains("all 1"), "{screen}");
+    }
+}
+
 /// Brings the last job, whose command ends like this, to the foreground. The shell names it once
 /// lines are edited by the terminal again; what is typed before would be lost.
 fn to_foreground(terminal: &Terminal, job: &str) {
