@@ -133,6 +133,7 @@ impl Supervisor<'_> {
                     signals::send(self.command(), heard.signal);
                 }
             }
+            self.reap_orphans();
             if let Some(status) = self.inside.try_wait().map_err(of_io)? {
                 let network = self.end_network();
                 // A signal that was typed may have ended both.
@@ -162,6 +163,24 @@ impl Supervisor<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// As process 1 of a PID namespace we are the parent of all that have lost theirs. Their ends
+    /// are of no interest, but each stays a zombie until we have seen it.
+    fn reap_orphans(&self) {
+        if getpid().as_raw() != 1 {
+            return;
+        }
+        let network = self.network.as_ref().map(|network| &network.process);
+        let ours = [Some(&self.inside), network].map(|process| process.map(Child::id));
+        // Not by wait(2) for any child, which would take the status of our own.
+        let children = fs::read_to_string("/proc/self/task/1/children").unwrap_or_default();
+        let orphans = children.split(' ').filter_map(|number| number.parse().ok());
+        for orphan in orphans.filter(|number| !ours.contains(&Some(*number))) {
+            let pid = Pid::from_raw(orphan.cast_signed());
+            // An error is that of a status which nix does not know: a real-time signal's.
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
         }
     }
 

@@ -48,6 +48,20 @@ fn signal_that_the_command_sends_to_its_group_comes_once() {
 }
 
 #[test]
+fn run_that_is_process_1_reaps_orphans() {
+    for scene in needs!(Scene::each()) {
+        // One ends by itself, one by a real-time signal.
+        let script = "exec unshare --user --map-root-user --mount --pid --kill-child --mount-proc \
+            $RUN -- bash -euc '
+            orphan() { bash -c \"sleep $1 >&- & echo \\$!\"; }
+            killed=$(orphan 1000); ended=$(orphan 0.1); kill -RTMIN+3 $killed
+            while [ -e /proc/$killed ] || [ -e /proc/$ended ]; do sleep 0.02; done; exit 3'";
+        let output = scene.beside(script);
+        assert_eq!(output.status.code(), Some(3), "{}", output.stderr);
+    }
+}
+
+#[test]
 fn signal_that_the_command_ignores_ends_nothing() {
     for scene in needs!(Scene::each()) {
         let end = scene.file("end");
