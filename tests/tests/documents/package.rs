@@ -70,22 +70,27 @@ fn text(path: &Path) -> &str {
 }
 
 /// The package that the tests share.
-fn package() -> &'static Path {
+pub(crate) fn package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
-    PACKAGE.get_or_init(|| build_package(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("package")))
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
+    PACKAGE.get_or_init(|| build_package(&mut Command::new(SCRIPT), &folder))
 }
 
-/// The package, made of the programs under test.
-fn build_package(folder: &Path) -> PathBuf {
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../slirp-cli/packaging/deb");
+
+/// The package, made of the programs under test by this command.
+fn build_package(script: &mut Command, folder: &Path) -> PathBuf {
     let programs = folder.join("programs");
     std::fs::create_dir_all(&programs).expect("the folder is the test's own");
     for (program, name) in [(plugin_under_test(), "slirp"), (binary_under_test(), "slirp4netns")] {
         let _ = std::fs::remove_file(programs.join(name));
         std::fs::copy(program, programs.join(name)).expect("the folder is the test's own");
     }
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../slirp-cli/packaging/deb"))
+    let output = script
         .args([Path::new("--programs"), &programs, folder])
-        .envs([("SLIRP_DEB_COMPRESSION", "none"), ("SOURCE_DATE_EPOCH", "1790000000")])
+        .env("SLIRP_DEB_COMPRESSION", "none")
+        .env_remove("SOURCE_DATE_EPOCH")
         .output()
         .expect("the script can be run");
     let (said, complaint) =
@@ -176,6 +181,11 @@ fn package_has_what_belongs_to_the_program() {
     ] {
         assert!(files.lines().any(|line| line == file), "{file} is missing:\n{files}");
     }
+    // It stands for the release of slirp4netns that it says it is.
+    let provided = root.script("dpkg-query --show --showformat '${Provides}' slirp-rs");
+    let version = root.script("/usr/libexec/slirp/slirp4netns --version");
+    let version = version.lines().next().and_then(|line| line.strip_prefix("slirp4netns version "));
+    assert_eq!(provided, format!("slirp4netns (= {})", version.expect("it says so")));
     // No setting of the machine, and no privilege.
     assert!(!files.contains("/etc/"), "{files}");
     let extraordinary = "dpkg --listfiles slirp-rs | xargs -I{} find {} -maxdepth 0 \
@@ -194,13 +204,84 @@ fn package_has_what_belongs_to_the_program() {
     assert!(texts.contains("smoltcp 0.") && texts.contains("MERCHANTABILITY"));
 }
 
+/// Copies the checkout, without inputs that no program is built from, to a folder in which files
+/// have other times and rights.
+const COPY: &str = "cd CHECKOUT
+    git ls-files -z --cached --others --exclude-standard -- . ':!fuzz/corpus' |
+        xargs -0 cp --parents -t FOLDER
+    find FOLDER -type f -exec chmod go-rwx {} + -exec touch --date=2001-02-03 {} +
+    git rev-parse --absolute-git-dir";
+
 #[test]
-fn package_is_the_same_when_it_is_built_again() {
+fn package_is_the_same_wherever_it_is_built() {
     let world = needs!(World::root());
-    needs!(is_installed("dpkg-deb"));
+    needs!(is_installed("dpkg-deb").and_then(|()| is_installed("git")));
+    let checkout = world.folder().join("another checkout");
+    std::fs::create_dir(&checkout).expect("the folder is the test's own");
+    let copy =
+        COPY.replace("CHECKOUT", CHECKOUT).replace("FOLDER", &format!("'{}'", text(&checkout)));
+    let output = Command::new("sh").args(["-euc", &copy]).output().expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let git = String::from_utf8(output.stdout).expect("paths of the tests are UTF-8");
+    let script = checkout.join("slirp-cli/packaging/deb");
+    let mut build = Command::new("sh");
+    build.args(["-c", "umask 077; exec \"$@\"", "sh", text(&script)]).current_dir("/");
+    build.envs([("GIT_DIR", git.trim()), ("LC_ALL", "C.UTF-8"), ("TZ", "Asia/Tokyo")]);
+    build.env("CARGO_TARGET_DIR", world.folder().join("another target"));
+    let again = build_package(&mut build, world.folder());
     let read = |package: &Path| std::fs::read(package).expect("the package is there");
-    let again = build_package(world.folder());
-    assert!(read(package()) == read(&again), "two builds of the same programs differ");
+    assert!(read(package()) == read(&again), "{} differs", again.display());
+}
+
+/// The package with a newer profile of AppArmor.
+fn newer_package(world: &World) -> PathBuf {
+    let (folder, file) = (world.folder().join("newer"), world.folder().join("newer.deb"));
+    world.host.script(&format!(
+        "dpkg-deb -R {} {1}
+        sed -i 's/^Version: .*/Version: 99/' {1}/DEBIAN/control
+        echo '# newer' >> {1}/usr/share/slirp/apparmor
+        dpkg-deb -Znone --build {1} {2} >&2",
+        text(package()),
+        text(&folder),
+        text(&file)
+    ));
+    file
+}
+
+#[test]
+fn profile_is_loaded_again_by_an_upgrade_and_unloaded_with_the_package() {
+    const PROFILE: &str = "/etc/apparmor.d/slirp";
+    let root = needs!(Root::build());
+    // A machine with AppArmor, whose parser notes how it is called.
+    root.script(
+        "mkdir -p /sys/kernel/security/apparmor
+        printf '#!/bin/sh\necho \"$*\" >> /parsed\n' > /usr/sbin/apparmor_parser
+        chmod 755 /usr/sbin/apparmor_parser",
+    );
+    let last_call = || root.script("tail -n 1 /parsed; rm -f /parsed");
+    let profile = || root.script(&format!("cat {PROFILE} || echo none"));
+    let (loaded, unloaded) = (format!("--replace {PROFILE}\n"), format!("--remove {PROFILE}\n"));
+    root.install(package());
+    assert_eq!(last_call(), loaded);
+    assert_eq!(profile(), include_str!("../../../slirp-cli/packaging/apparmor"));
+    let newer = newer_package(&root.world);
+    root.install(&newer);
+    assert_eq!(last_call(), loaded);
+    assert!(profile().ends_with("# newer\n"), "{}", profile());
+    root.script("dpkg --remove slirp-rs >&2");
+    assert_eq!(last_call(), unloaded);
+    assert_eq!(profile(), "none\n");
+
+    // What an administrator has written outlasts upgrades, and goes with the package's settings.
+    root.install(package());
+    root.script(&format!("echo '# local' >> {PROFILE}"));
+    let changed = profile();
+    root.install(&newer);
+    assert_eq!((last_call(), profile()), (loaded, changed.clone()));
+    root.script("dpkg --remove slirp-rs >&2");
+    assert_eq!((last_call(), profile()), (unloaded, changed));
+    root.script("dpkg --purge slirp-rs >&2");
+    assert_eq!(profile(), "none\n");
 }
 
 #[test]
