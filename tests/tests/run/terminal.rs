@@ -122,6 +122,50 @@ fn size_of_the_terminal_is_seen() {
     }
 }
 
+/// What makes the remote a machine with one account, whose password is `sesame`. Logins are written
+/// down in memory.
+const ACCOUNT: &str = "for folder in /run /var/log; do mount -t tmpfs tmpfs $folder; done
+    cd FOLDER
+    echo 'root:x:0:0::/:/bin/sh' > passwd
+    echo \"root:$(openssl passwd -6 sesame):20000::::::\" > shadow
+    for file in passwd shadow; do mount --bind $file /etc/$file; done
+    dropbearkey -t ed25519 -f key";
+
+#[test]
+fn ssh_asks_for_a_password_and_hands_on_sizes_and_interrupts() {
+    for scene in needs!(Scene::each()) {
+        needs!(is_installed("ssh").and_then(|()| is_installed("dropbear")));
+        let terminal = needs!(scene.terminal());
+        scene.remote.script(&ACCOUNT.replace("FOLDER", &scene.folder().display().to_string()));
+        let key = scene.file("key");
+        let _server = scene.remote.spawn(&["dropbear", "-F", "-E", "-r", &key, "-p", "22"]);
+        let listening = || scene.remote.script("ss -Hltn sport = :22");
+        wait_until(PATIENCE, "the server listens", || !listening().is_empty());
+        terminal.press(&["PS1='your turn '", "Enter"]);
+        wait_for_turn(&terminal);
+        // ssh wants to know who it runs as, which this machine does not know of the ordinary user.
+        let ssh = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+        terminal.press(&[&format!("slirp run --map-root -- {ssh} root@{FAR}"), "Enter"]);
+        terminal.wait_for("password:");
+        terminal.press(&["sesame", "Enter"]);
+        terminal.wait_until("a prompt", |screen| screen.trim_end().ends_with('#'));
+        terminal.resize(70, 20);
+        terminal
+            .press(&["until stty size | grep '20 70'; do sleep 0.02; done; echo si''zed", "Enter"]);
+        terminal.wait_for("sized");
+        terminal.press(&["sh -c 'echo nap''ping; exec sleep 1000'", "Enter"]);
+        terminal.wait_for("napping");
+        terminal.press(&["C-c"]);
+        terminal.press(&["echo still $((20 + 3)) for ${SSH_CONNECTION%% *}", "Enter"]);
+        terminal.wait_for("still 23 for 198.51.100.1");
+        terminal.press(&["exit 9", "Enter"]);
+        wait_for_turn(&terminal);
+        terminal.press(&["echo left with $?", "Enter"]);
+        terminal.wait_for("left with 9");
+        assert_eq!(scene.processes(), [0; 0]);
+    }
+}
+
 #[test]
 fn editor_draws_and_saves() {
     for scene in needs!(Scene::each()) {
