@@ -10,7 +10,7 @@ const README: &str = include_str!("../../../README.md");
 const PROMISES: &str = include_str!("../../README.md");
 
 /// The first block in `language` below a heading.
-fn block(heading: &str, language: &str) -> &'static str {
+pub(crate) fn block(heading: &str, language: &str) -> &'static str {
     let section = README.split(&format!("\n## {heading}\n")).nth(1).expect("the heading is there");
     let block = section.split(&format!("\n```{language}\n")).nth(1).expect("it has such a block");
     block.split("\n```\n").next().expect("the block ends")
@@ -32,6 +32,15 @@ fn machine_is_told_about_and_a_server_is_published_by_a_few_commands() {
         assert!(output.stdout.ends_with("\nHTTP 200\n"), "{}{}", output.stdout, output.stderr);
         assert!(output.stdout.contains("tcp-out"), "{}{}", output.stdout, output.stderr);
     }
+}
+
+/// `.ci/run` builds the programs on a bare machine. The headings are those of blocks that tests run.
+#[test]
+fn every_command_is_run_by_a_test() {
+    let sections = README.split("\n## ").skip(1).filter(|section| section.contains("\n```sh\n"));
+    let headings: Vec<_> = sections.filter_map(|section| section.lines().next()).collect();
+    assert_eq!(headings, ["Install", "Try it", "In place of slirp4netns", "Test it"]);
+    assert_eq!(README.matches("\n```sh\n").count(), headings.len());
 }
 
 #[test]
