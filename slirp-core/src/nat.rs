@@ -25,6 +25,8 @@ use crate::plan::{AddressPlan, Family, Meaning};
 
 /// The port of the resolver.
 pub(crate) const DNS_PORT: u16 = 53;
+/// The port of DNS over TLS and DNS over QUIC (RFC 7858 section 3.1, RFC 9250 section 4.1.1).
+const DNS_OVER_TLS_PORT: u16 = 853;
 
 /// Destinations of one flow that are remembered because their address differs on the host's side;
 /// the oldest is forgotten (arbitrary: a program that uses more loopback services from one port is
@@ -40,7 +42,7 @@ pub(crate) enum Translation {
     NoService,
     /// The host's loopback: the guest may be kept from it.
     HostLoopback(SocketAddr),
-    /// This host, under an address that is not its loopback.
+    /// This host, or its resolver, under an address that is not a loopback address.
     HostItself(SocketAddr),
     /// No address of ours, or one that means itself.
     None,
@@ -74,13 +76,20 @@ fn translate<A: Copy + PartialEq + Into<IpAddr>>(
     original_dst: SocketAddr,
     has_resolver: bool,
 ) -> Translation {
-    let (mut is_resolver, mut found) = (false, Translation::None);
+    let (mut is_bare_resolver, mut found) = (false, Translation::None);
     let Some(family) = family else { return Translation::None };
     for meaning in family.meanings_of(address) {
         match meaning {
-            Meaning::Resolver if !has_resolver => {}
-            Meaning::Resolver if original_dst.port() == DNS_PORT => return Translation::Resolver,
-            Meaning::Resolver => is_resolver = true,
+            Meaning::Resolver | Meaning::Forwarder(_) if !has_resolver => {}
+            Meaning::Resolver | Meaning::Forwarder(_) if original_dst.port() == DNS_PORT => {
+                return Translation::Resolver;
+            }
+            Meaning::Forwarder(Some(secure)) if original_dst.port() == DNS_OVER_TLS_PORT => {
+                let secure = SocketAddr::new(secure.into(), DNS_OVER_TLS_PORT);
+                return Translation::HostItself(secure);
+            }
+            Meaning::Forwarder(_) => {}
+            Meaning::Resolver => is_bare_resolver = true,
             Meaning::Router => return Translation::None,
             Meaning::HostLoopback => found = Translation::HostLoopback(host_loopback(original_dst)),
             Meaning::HostItself(host) => {
@@ -89,7 +98,7 @@ fn translate<A: Copy + PartialEq + Into<IpAddr>>(
             }
         }
     }
-    if is_resolver && found == Translation::None { Translation::NoService } else { found }
+    if is_bare_resolver && found == Translation::None { Translation::NoService } else { found }
 }
 
 /// The unspecified address of the same family.
@@ -120,8 +129,12 @@ pub(crate) fn as_seen_by_guest(
 ) -> Option<IpAddr> {
     let listed = match translated_src {
         address if !may_be_listed(plan, address) => None,
-        IpAddr::V4(v4) => address_of(plan.ipv4(), v4, v4 == Ipv4Addr::LOCALHOST).map(IpAddr::V4),
-        IpAddr::V6(v6) => address_of(plan.ipv6(), v6, v6 == Ipv6Addr::LOCALHOST).map(IpAddr::V6),
+        IpAddr::V4(v4) => {
+            address_of(opener, plan.ipv4(), v4, v4 == Ipv4Addr::LOCALHOST).map(IpAddr::V4)
+        }
+        IpAddr::V6(v6) => {
+            address_of(opener, plan.ipv6(), v6, v6 == Ipv6Addr::LOCALHOST).map(IpAddr::V6)
+        }
     };
     let is_foreign = translated_src.is_ipv4() != guest.is_ipv4();
     match (opener, listed) {
@@ -131,7 +144,8 @@ pub(crate) fn as_seen_by_guest(
         (Opener::Remote, _)
             if is_foreign
                 || translated_src == guest
-                || is_near(translated_src)
+                || plan.is_guests(translated_src)
+                || is_near(plan, translated_src)
                 || plan.stands_for_another(translated_src)
                 || plan.is_unreachable_neighbor(translated_src) =>
         {
@@ -147,29 +161,36 @@ fn may_be_listed(plan: &AddressPlan, host: IpAddr) -> bool {
     host.is_loopback() || plan.renames_host()
 }
 
-/// The first address in the list that is translated to `host`.
+/// The first address in the list that is translated to `host`. A remote that has one of the guest's
+/// own addresses is this host under that address.
 fn address_of<A: Copy + PartialEq>(
+    opener: Opener,
     family: Option<&Family<A>>,
     host: A,
     is_localhost: bool,
 ) -> Option<A> {
-    family?.list().find_map(|(address, meaning)| {
+    let family = family?;
+    family.list().find_map(|(address, meaning)| {
         let is_it = match meaning {
             Meaning::HostLoopback => is_localhost,
-            Meaning::HostItself(itself) => itself == host,
-            Meaning::Router | Meaning::Resolver => false,
+            Meaning::HostItself(itself) => {
+                itself == host || opener == Opener::Remote && family.is_guests(host)
+            }
+            Meaning::Router | Meaning::Resolver | Meaning::Forwarder(_) => false,
         };
         is_it.then_some(address)
     })
 }
 
-/// Whether an address means something to the host alone, or to its link.
-fn is_near(address: IpAddr) -> bool {
+/// Whether an address means something to the host alone, or to its link where the guest does not
+/// take the host's link for its own.
+fn is_near(plan: &AddressPlan, address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    address.is_loopback() || address.is_unspecified() || is_link_local
+    let is_here = address.is_loopback() || address.is_unspecified();
+    is_here || is_link_local && !plan.answers_for_everyone_else()
 }
 
 /// The address from which `guest` gets an ICMP error about what it sent to `original_dst`, which

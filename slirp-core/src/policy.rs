@@ -73,6 +73,9 @@ impl StackConfig {
         original_dst: SocketAddr,
     ) -> Result<SocketAddr, DiscardReason> {
         match original_dst.ip() {
+            ip if !self.plan.passes_loopback() && leads_to_this_host(ip) => {
+                Err(DiscardReason::DestinationUnroutable)
+            }
             IpAddr::V4(v4) if v4.is_broadcast() => match protocol {
                 // A host service that listens for broadcasts is as close as a user-mode stack gets.
                 Protocol::Udp => self.loopback(protocol, nat::host_loopback(original_dst)),
@@ -141,6 +144,14 @@ impl StackConfig {
         } else {
             Err(DiscardReason::DestinationNotAllowed)
         }
+    }
+}
+
+/// Loopback in any spelling, and the broadcast address, which leads to services of the host.
+const fn leads_to_this_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_ipv4_loopback(v4) || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified(),
     }
 }
 
@@ -329,6 +340,59 @@ mod tests {
         let closed = Policy { dns_service: false, ..OPEN };
         let refused = Verdict::Refused(DiscardReason::DestinationNotAllowed);
         assert_eq!(judge(true, closed, Protocol::Udp, "10.0.2.3:53"), refused);
+    }
+
+    /// A guest with the host's own addresses; its gateway is the host's.
+    fn mirrored() -> StackConfig {
+        use crate::plan::{AddressPlan, Mirrored, MirroredFamily};
+        let v4 = MirroredFamily {
+            gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            ..MirroredFamily::new(Ipv4Addr::new(192, 0, 2, 77), 24)
+        };
+        let v6 = MirroredFamily {
+            gateway: Some("fe80::1".parse().unwrap()),
+            is_gateway_host: true,
+            ..MirroredFamily::new("2001:db8::77".parse().unwrap(), 64)
+        };
+        let mirrored = Mirrored { ipv4: Some(v4), ipv6: Some(v6), ..Mirrored::default() };
+        let plan = AddressPlan::mirrored(&mirrored).unwrap();
+        StackConfig { plan, policy: OPEN, ..StackConfig::default() }
+    }
+
+    #[test]
+    fn loopback_that_a_mirrored_guest_writes_leads_nowhere() {
+        let config = mirrored();
+        for nowhere in
+            ["127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "255.255.255.255", "::1", "::"]
+        {
+            let ip: IpAddr = nowhere.parse().unwrap();
+            let unroutable = DiscardReason::DestinationUnroutable;
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let target = config.target(protocol, SocketAddr::new(ip, 80));
+                assert_eq!(target, Err(unroutable), "{nowhere}");
+            }
+            assert_eq!(config.echo_target(ip), Err(unroutable), "{nowhere}");
+        }
+        let mapped = "[::ffff:127.0.0.1]:80".parse().unwrap();
+        assert!(config.target(Protocol::Tcp, mapped).is_err());
+    }
+
+    #[test]
+    fn mirrored_guest_reaches_the_gateway_and_its_neighbors_themselves() {
+        let config = mirrored();
+        for destination in ["192.0.2.1:80", "192.0.2.5:80", "198.51.100.1:80", "[2001:db8::5]:80"] {
+            let destination: SocketAddr = destination.parse().unwrap();
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let target = config.target(protocol, destination);
+                assert_eq!(target, Ok(Target::Host(destination)));
+            }
+            let ping = config.echo_target(destination.ip());
+            assert_eq!(ping, Ok(EchoTarget::Host(destination.ip())), "{destination}");
+        }
+        let loopback = config.target(Protocol::Tcp, "[fe80::1]:80".parse().unwrap());
+        assert_eq!(loopback, Ok(Target::Host("[::1]:80".parse().unwrap())));
+        let ping = config.echo_target("fe80::1".parse().unwrap());
+        assert_eq!(ping, Ok(EchoTarget::Ours));
     }
 
     #[test]

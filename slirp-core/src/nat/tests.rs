@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::StackConfig;
-use crate::plan::{Answers, Ipv6Plan, SlirpNetwork};
+use crate::plan::{Answers, Ipv6Plan, Mirrored, MirroredFamily, SlirpNetwork};
 use crate::policy::{Protocol, Target};
 use crate::rng::Rng;
 
@@ -76,7 +76,29 @@ fn mirrored(has_loopback: bool) -> AddressPlan {
     AddressPlan::new(Some(v4), Some(v6), Answers::EveryoneElse).unwrap()
 }
 
-fn plans() -> [AddressPlan; 5] {
+/// Pasta's plan with every name that the host may get, or with the gateway alone.
+fn pasta(is_gateway_host: bool) -> AddressPlan {
+    let ip4 = |text: &str| -> Ipv4Addr { text.parse().unwrap() };
+    let ip6 = |text: &str| -> Ipv6Addr { text.parse().unwrap() };
+    let mut v4 = MirroredFamily { is_gateway_host, ..MirroredFamily::new(HOST, 24) };
+    v4.gateway = Some(ip4("192.0.2.1"));
+    let mut v6 = MirroredFamily { is_gateway_host, ..MirroredFamily::new(HOST6, 64) };
+    v6.gateway = Some(ip6("fe80::1"));
+    if !is_gateway_host {
+        v4.others = vec![ip4("192.0.2.132")];
+        v4.host_loopback = vec![ip4("198.51.100.3")];
+        v4.host_itself = Some(ip4("198.51.100.9"));
+        v4.resolver = Some(ip4("198.51.100.53"));
+        v4.secure_resolver = Some(ip4("8.8.8.8"));
+        v6.host_loopback = vec![ip6("fd00::3")];
+        v6.host_itself = Some(ip6("fd00::9"));
+        v6.resolver = Some(ip6("fd00::53"));
+    }
+    let mirrored = Mirrored { ipv4: Some(v4), ipv6: Some(v6), ..Mirrored::default() };
+    AddressPlan::mirrored(&mirrored).unwrap()
+}
+
+fn plans() -> [AddressPlan; 7] {
     let six = Ipv6Plan::default();
     let small = SlirpNetwork::new(Ipv4Addr::new(172, 16, 0, 128), 25).unwrap();
     let alone = AddressPlan::default().with_ipv6(six).ipv6().copied();
@@ -87,6 +109,8 @@ fn plans() -> [AddressPlan; 5] {
         alone,
         mirrored(true),
         mirrored(false),
+        pasta(true),
+        pasta(false),
     ]
 }
 
@@ -259,5 +283,75 @@ fn error_comes_from_the_router_that_complained_unless_that_is_a_martian() {
     ] {
         let from = offender_as_seen_by_guest(&plan, guest, offender.map(ip), translated, original);
         assert_eq!(from, Some(ip(expected)), "{offender:?}");
+    }
+}
+
+#[test]
+fn guest_reaches_what_pasta_maps_and_the_rest_as_written() {
+    let (named, plain) = (pasta(false), pasta(true));
+    let loopback = |text: &str| Translation::HostLoopback(address(text));
+    let itself = |text: &str| Translation::HostItself(address(text));
+    for (plan, to, expected) in [
+        (&plain, "192.0.2.1:80", loopback("127.0.0.1:80")),
+        (&plain, "[fe80::1]:80", loopback("[::1]:80")),
+        (&named, "192.0.2.1:80", Translation::None),
+        (&named, "198.51.100.3:80", loopback("127.0.0.1:80")),
+        (&named, "198.51.100.9:80", itself("192.0.2.77:80")),
+        (&named, "198.51.100.53:53", Translation::Resolver),
+        (&named, "198.51.100.53:853", itself("8.8.8.8:853")),
+        (&named, "198.51.100.53:80", Translation::None),
+        (&named, "[fd00::3]:80", loopback("[::1]:80")),
+        (&named, "[fd00::9]:80", itself("[2001:db8::77]:80")),
+        (&named, "[fd00::53]:53", Translation::Resolver),
+        (&named, "[fd00::53]:853", Translation::None),
+        (&named, "192.0.2.5:80", Translation::None),
+    ] {
+        assert_eq!(translated_dst(plan, address(to), true), expected, "{to}");
+    }
+    let off = translated_dst(&named, address("198.51.100.53:53"), false);
+    assert_eq!(off, Translation::None);
+}
+
+#[test]
+fn host_is_shown_under_the_names_that_pasta_gives_it() {
+    let (named, plain) = (pasta(false), pasta(true));
+    let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+    for (plan, guest, remote, expected) in [
+        (&plain, "192.0.2.77", "127.0.0.1", "192.0.2.1"),
+        (&plain, "192.0.2.77", "127.0.0.9", "192.0.2.1"),
+        (&plain, "192.0.2.77", "0.0.0.0", "192.0.2.1"),
+        (&plain, "192.0.2.77", "192.0.2.77", "192.0.2.1"),
+        (&plain, "2001:db8::77", "::1", "fe80::1"),
+        (&plain, "2001:db8::77", "2001:db8::77", "fe80::1"),
+        (&plain, "2001:db8::77", "fe80::5", "fe80::5"),
+        (&plain, "192.0.2.77", "169.254.7.7", "169.254.7.7"),
+        (&named, "192.0.2.77", "127.0.0.1", "198.51.100.3"),
+        (&named, "192.0.2.77", "127.0.0.9", "192.0.2.1"),
+        (&named, "192.0.2.77", "192.0.2.77", "198.51.100.9"),
+        // Another address that the guest shares with the host, or has given up.
+        (&named, "192.0.2.77", "192.0.2.132", "198.51.100.9"),
+        (&named, "192.0.2.99", "192.0.2.77", "198.51.100.9"),
+        (&named, "192.0.2.99", "192.0.2.99", "192.0.2.1"),
+        (&named, "2001:db8::77", "2001:db8::77", "fd00::9"),
+        (&named, "192.0.2.77", "192.0.2.5", "192.0.2.5"),
+        (&named, "192.0.2.77", "203.0.113.5", "203.0.113.5"),
+        (&named, "192.0.2.77", "198.51.100.53", "198.51.100.53"),
+    ] {
+        let seen = as_seen_by_guest(plan, Opener::Remote, ip(guest), ip(remote));
+        assert_eq!(seen, Some(ip(expected)), "{remote} for {guest}");
+    }
+}
+
+#[test]
+fn without_a_gateway_the_host_has_no_name() {
+    let v4 = MirroredFamily::new(HOST, 24);
+    let mirrored = Mirrored { ipv4: Some(v4), ..Mirrored::default() };
+    let plan = AddressPlan::mirrored(&mirrored).unwrap();
+    let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+    for (remote, expected) in
+        [("127.0.0.1", None), ("192.0.2.77", None), ("192.0.2.5", Some(ip("192.0.2.5")))]
+    {
+        let seen = as_seen_by_guest(&plan, Opener::Remote, HOST.into(), ip(remote));
+        assert_eq!(seen, expected, "{remote}");
     }
 }

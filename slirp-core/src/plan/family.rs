@@ -11,6 +11,8 @@ use crate::mac::MacAddr;
 /// Addresses with a meaning in one family (router, host's loopback, this host and resolver, of
 /// which two have a link-local address as well in IPv6).
 pub(super) const MEANINGS_CAP: usize = 6;
+/// Further addresses of the guest that a family lists (arbitrary: 17 bytes each in IPv6).
+pub const OTHER_GUESTS_CAP: usize = 7;
 /// Addresses that DHCP hands out at most (those of slirp4netns, `.15` to `.30`).
 pub(crate) const POOL_CAP: usize = 16;
 
@@ -26,6 +28,10 @@ pub enum Meaning<A> {
     HostItself(A),
     /// The resolver, on its own port. Its address may have another meaning for the other ports.
     Resolver,
+    /// The resolver on its own port, and on port 853 (DNS over TLS) this address, if there is one.
+    /// The other ports are those of the address as the guest wrote it, unless it has another
+    /// meaning for them.
+    Forwarder(Option<A>),
 }
 
 /// What the addresses of the guest's network stand for that have no meaning of their own.
@@ -44,6 +50,10 @@ pub enum Unlisted {
 pub struct Family<A> {
     /// The guest's own address.
     pub guest: A,
+    /// Whether the guest may take another address, to which rules for `guest` lead from then on.
+    pub may_move: bool,
+    /// Other addresses that the guest has; see [`with_others`](Self::with_others).
+    pub others: Others<A>,
     /// Length of the prefix of the guest's network in bits, 0..=32 or 0..=128.
     pub prefix_len: u8,
     /// The guest's default gateway. It may lie outside the guest's network. It needs a meaning.
@@ -58,9 +68,22 @@ pub struct Family<A> {
     pub meanings: Meanings<A>,
 }
 
+/// A short list of further addresses of the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Others<A>([Option<A>; OTHER_GUESTS_CAP]);
+
 /// A short list of addresses and what they mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Meanings<A>([Option<(A, Meaning<A>)>; MEANINGS_CAP]);
+
+impl<A> Meaning<A> {
+    const fn is_resolver(&self) -> bool {
+        match self {
+            Self::Resolver | Self::Forwarder(_) => true,
+            Self::Router | Self::HostLoopback | Self::HostItself(_) => false,
+        }
+    }
+}
 
 impl<A: Copy + PartialEq> Family<A> {
     /// A guest at `guest` in a network with a prefix of `prefix_len` bits, in which nothing else
@@ -68,6 +91,8 @@ impl<A: Copy + PartialEq> Family<A> {
     pub const fn new(guest: A, prefix_len: u8) -> Self {
         Self {
             guest,
+            may_move: false,
+            others: Others([None; OTHER_GUESTS_CAP]),
             prefix_len,
             gateway: None,
             link_local: None,
@@ -75,6 +100,21 @@ impl<A: Copy + PartialEq> Family<A> {
             unlisted: Unlisted::AsWritten,
             meanings: Meanings([None; MEANINGS_CAP]),
         }
+    }
+
+    /// The same with a guest that has these addresses too, as far as there is room for them.
+    #[must_use]
+    pub fn with_others(mut self, others: &[A]) -> Self {
+        self.others = Others([None; OTHER_GUESTS_CAP]);
+        for (place, &other) in self.others.0.iter_mut().zip(others) {
+            *place = Some(other);
+        }
+        self
+    }
+
+    /// Whether the plan gives `address` to the guest.
+    pub(crate) fn is_guests(&self, address: A) -> bool {
+        self.guest == address || self.others.0.contains(&Some(address))
     }
 
     /// The same with these meanings. For the translation to the guest, the first address with a
@@ -121,7 +161,7 @@ impl<A: Copy + PartialEq> Family<A> {
 
     /// The first address of the resolver.
     pub(crate) fn resolver(&self) -> Option<A> {
-        self.address_of(Meaning::Resolver)
+        self.list().find(|(_, meaning)| meaning.is_resolver()).map(|(address, _)| address)
     }
 
     /// Whether `address` has a meaning.
@@ -134,7 +174,10 @@ impl<A: Copy + PartialEq> Family<A> {
     }
 
     pub(super) fn stands_for_another(&self, address: A) -> bool {
-        self.meanings_of(address).any(|meaning| meaning != Meaning::Router)
+        self.meanings_of(address).any(|meaning| match meaning {
+            Meaning::HostLoopback | Meaning::HostItself(_) | Meaning::Resolver => true,
+            Meaning::Router | Meaning::Forwarder(_) => false,
+        })
     }
 
     /// The address that stands for us as a router.
@@ -160,15 +203,14 @@ impl<A: Copy + PartialEq> Family<A> {
         unicast(self.guest)?;
         for (index, (address, meaning)) in self.list().enumerate() {
             unicast(address)?;
-            if let Meaning::HostItself(host) = meaning {
+            if let Meaning::HostItself(host) | Meaning::Forwarder(Some(host)) = meaning {
                 unicast(host)?;
             }
-            if address == self.guest {
-                return Err(PlanError::GuestHasMeaning(guest));
+            if self.is_guests(address) {
+                return Err(PlanError::GuestHasMeaning(address.into()));
             }
-            let is_resolver = meaning == Meaning::Resolver;
             let contradicts = |(other, listed): (A, Meaning<A>)| {
-                other == address && (listed == Meaning::Resolver) == is_resolver
+                other == address && listed.is_resolver() == meaning.is_resolver()
             };
             if self.list().take(index).any(contradicts) {
                 return Err(PlanError::TwoMeanings(address.into()));

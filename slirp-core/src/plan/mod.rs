@@ -2,21 +2,23 @@
 //!
 //! Owns [`AddressPlan`], which is plain data: per IP version the guest's own address and network,
 //! its gateway, and a short list of addresses with a [`Meaning`]. It also owns the virtual MAC
-//! addresses. [`SlirpNetwork`] fills a plan with the numbers of slirp4netns. How a destination is
-//! translated follows from the list alone (`nat`); what a guest may *do* with an
-//! address is decided in [`policy`](crate::policy).
+//! addresses. [`SlirpNetwork`] fills a plan with the numbers of slirp4netns, [`Mirrored`] with the
+//! host's own addresses. How a destination is translated follows from the list alone (`nat`); what
+//! a guest may *do* with an address is decided in [`policy`](crate::policy).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::mac::MacAddr;
 
 pub use self::error::PlanError;
-pub use self::family::{Family, Meaning, Meanings, Unlisted};
+pub use self::family::{Family, Meaning, Meanings, OTHER_GUESTS_CAP, Others, Unlisted};
 pub(crate) use self::family::{POOL_CAP, is_unicast};
+pub use self::mirrored::{MIRROR_MAC, Mirrored, MirroredFamily};
 pub use self::slirp::{Ipv6Plan, SlirpNetwork};
 
 mod error;
 mod family;
+mod mirrored;
 mod slirp;
 
 /// For which addresses ARP requests and neighbour solicitations are answered.
@@ -39,6 +41,10 @@ pub struct AddressPlan {
     answers: Answers,
     /// Source of frames to the guest, by IP version.
     macs: [MacAddr; 2],
+    /// The MAC address of all our addresses, unless each has its own.
+    one_mac: Option<MacAddr>,
+    /// Whether a loopback address that the guest wrote stands for the host's loopback.
+    passes_loopback: bool,
     /// Whether an address means [`Meaning::HostItself`], so that an address outside the list has a
     /// second name inside it.
     renames_host: bool,
@@ -90,7 +96,15 @@ impl AddressPlan {
         };
         let renames_host = ipv4.is_some_and(|family| family.renames_host())
             || ipv6.is_some_and(|family| family.renames_host());
-        Self { ipv4, ipv6, answers, macs: [mac_of(v4, v6), mac_of(v6, v4)], renames_host }
+        Self {
+            ipv4,
+            ipv6,
+            answers,
+            macs: [mac_of(v4, v6), mac_of(v6, v4)],
+            one_mac: None,
+            passes_loopback: true,
+            renames_host,
+        }
     }
 
     /// The IPv4 side of the plan, if there is IPv4.
@@ -122,6 +136,26 @@ impl AddressPlan {
         self.renames_host
     }
 
+    /// Whether a loopback address that the guest wrote stands for the host's loopback. Otherwise it
+    /// leads nowhere.
+    pub(crate) const fn passes_loopback(&self) -> bool {
+        self.passes_loopback
+    }
+
+    /// Whether the plan gives `address` to the guest.
+    pub(crate) fn is_guests(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.ipv4().is_some_and(|family| family.is_guests(v4)),
+            IpAddr::V6(v6) => self.ipv6().is_some_and(|family| family.is_guests(v6)),
+        }
+    }
+
+    /// Whether we answer for all addresses but the guest's own, so that the guest reaches every
+    /// remote under its own address.
+    pub(crate) fn answers_for_everyone_else(&self) -> bool {
+        self.answers == Answers::EveryoneElse
+    }
+
     /// Whether `address` is the guest's router.
     pub(crate) fn is_router(&self, address: IpAddr) -> bool {
         match address {
@@ -150,8 +184,8 @@ impl AddressPlan {
         }
         let is_probe = asker.is_ipv6() && asker.is_unspecified();
         let is_own = match target {
-            IpAddr::V4(v4) => self.ipv4().is_none_or(|family| family.guest == v4),
-            IpAddr::V6(v6) => self.ipv6().is_none_or(|family| family.guest == v6),
+            IpAddr::V4(v4) => self.ipv4().is_none_or(|family| family.is_guests(v4)),
+            IpAddr::V6(v6) => self.ipv6().is_none_or(|family| family.is_guests(v6)),
         };
         match self.answers {
             Answers::OnlyOurs => false,
@@ -221,6 +255,14 @@ impl AddressPlan {
         }
     }
 
+    /// The MAC address with which we answer for `address`.
+    pub(crate) const fn mac_for(&self, address: IpAddr) -> MacAddr {
+        match self.one_mac {
+            Some(mac) => mac,
+            None => Self::mac_of(address),
+        }
+    }
+
     /// The source of every frame to the guest in the family of `like`: the gateway's MAC address,
     /// as a router's frames have it.
     pub const fn our_mac(&self, like: IpAddr) -> MacAddr {
@@ -274,11 +316,13 @@ pub struct AssumedGuest {
 
 impl AssumedGuest {
     /// The guest's addresses in the plan. In a /64 the IPv6 address is the one that a guest makes
-    /// for itself from the Ethernet address `mac` of its interface, where that is known.
+    /// for itself from the Ethernet address `mac` of its interface, where that is known and the
+    /// guest is not followed to the address that it takes.
     pub fn new(plan: impl Into<AddressPlan>, mac: Option<MacAddr>) -> Self {
         let plan = plan.into();
         let made = |family: &Family<Ipv6Addr>| {
-            mac.and_then(|mac| family.address_made_from(mac)).unwrap_or(family.guest)
+            let made = mac.filter(|_| !family.may_move);
+            made.and_then(|mac| family.address_made_from(mac)).unwrap_or(family.guest)
         };
         let ipv4 = plan.ipv4().map_or(Ipv4Addr::UNSPECIFIED, |family| family.guest);
         Self { ipv4, ipv6: plan.ipv6().map(made) }

@@ -46,7 +46,7 @@ impl Tenure {
     pub(super) fn new(plan: AddressPlan) -> Self {
         Self {
             plan,
-            virtual_macs: plan.ours().map(AddressPlan::mac_of).collect(),
+            virtual_macs: plan.ours().map(|ours| plan.mac_for(ours)).collect(),
             macs: BTreeMap::new(),
             addresses: BTreeMap::new(),
             counts: BTreeMap::new(),
