@@ -50,7 +50,7 @@ pub(crate) fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome,
         REQUEST if plan.answers_for(IpAddr::V4(target), IpAddr::V4(sender)) => {
             let reply = emit(
                 REPLY,
-                (AddressPlan::mac_of(IpAddr::V4(target)), target),
+                (plan.mac_for(IpAddr::V4(target)), target),
                 (sender_mac, sender),
                 mac_at(arp, 6),
             );
@@ -61,6 +61,11 @@ pub(crate) fn handle_arp(plan: &AddressPlan, frame: &[u8]) -> Result<ArpOutcome,
         REQUEST | REPLY => Err(DiscardReason::ArpNotForUs),
         _ => Err(DiscardReason::ArpInvalid),
     }
+}
+
+/// The address that a reply is about, and who has asked for it.
+pub(crate) fn answered(reply: &[u8; ARP_FRAME_LEN]) -> (Ipv4Addr, (Ipv4Addr, MacAddr)) {
+    (address_at(reply, 28), (address_at(reply, 38), mac_at(reply, 32)))
 }
 
 /// A frame in which the gateway asks everyone for the MAC address of `target`.

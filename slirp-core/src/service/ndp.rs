@@ -125,8 +125,15 @@ pub(crate) fn handle_ndp(
     if !plan.answers_for(target.into(), source.into()) {
         return Err(DiscardReason::NdpNotForUs);
     }
-    let reply = advertisement(target, source, source_mac);
+    let reply = advertisement(plan.mac_for(target.into()), target, source, source_mac);
     Ok(NdpOutcome { learned: learn(source), reply: Some(reply), advertise: false })
+}
+
+/// The address that an [`advertisement`] in answer to a solicitation is about.
+pub(crate) fn answered(reply: &NdpPacket) -> Option<Ipv6Addr> {
+    // Such an advertisement comes from the address that it is about.
+    let source = reply.packet.get(8..24)?;
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(source).ok()?))
 }
 
 /// A packet in which the gateway asks for the MAC address of `target`, or `None` without
@@ -159,8 +166,12 @@ pub(crate) fn announcement(mac: MacAddr, address: Ipv6Addr) -> NdpPacket {
     }
 }
 
-fn advertisement(target: Ipv6Addr, asker: Ipv6Addr, asker_mac: MacAddr) -> NdpPacket {
-    let source_mac = AddressPlan::mac_of(IpAddr::V6(target));
+fn advertisement(
+    source_mac: MacAddr,
+    target: Ipv6Addr,
+    asker: Ipv6Addr,
+    asker_mac: MacAddr,
+) -> NdpPacket {
     // An asker without an address is answered through the group of all nodes (RFC 4861 section
     // 7.2.4).
     let (destination, destination_mac, solicited) = if asker.is_unspecified() {

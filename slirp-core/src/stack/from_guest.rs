@@ -255,6 +255,7 @@ impl Stack {
         if is_link_only || !is_possible_source(&self.config.plan, ip.source) {
             return Err(DiscardReason::SourceAddressInvalid);
         }
+        self.whereabouts.note(ip.source);
         check_offload(vnet.as_ref(), ip, arrival.packet)?;
         let is_trusted = vnet.is_some_and(|vnet| vnet.is_checksum_trusted());
         arrival.drop_extension_headers();
@@ -477,6 +478,7 @@ impl Stack {
     fn act_on(&mut self, outcome: Outcome, holder: Holder) -> Result<(), DiscardReason> {
         if let Some((address, mac)) = outcome.learned {
             self.learn_address(holder, address);
+            self.whereabouts.note(address);
             self.on_neighbor(address, mac);
         }
         outcome.answer.map_or(Ok(()), |answer| answer.send(&mut self.outbox))

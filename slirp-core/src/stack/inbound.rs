@@ -1,7 +1,8 @@
 //! Flows that remotes begin: connections and datagrams that arrived on a forward rule.
 //!
 //! Owns how a remote is shown to the guest, and the opening of such flows. The host side owns the
-//! rules and their sockets; the [services of the link](super::link) know where the guest is.
+//! rules and their sockets; [`whereabouts`](super::whereabouts) tells which address the guest has
+//! now, and the [services of the link](super::link) which MAC address.
 //!
 //! # Who the guest sees
 //! The remote itself, so that the guest's logs and access rules mean what they say. A remote that
@@ -62,9 +63,9 @@ impl Stack {
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        // Without scope and flow label, which no key has.
-        let guest = SocketAddr::new(guest.ip(), guest.port());
+        let guest = self.current_guest(guest);
         let seen = self.as_seen_by(guest, origin.client)?;
+        let guest = self.whereabouts.facing(guest, seen.ip());
         let key = self
             .keys(Protocol::Tcp, guest, seen)
             .find(|key| self.flows.lookup(key).is_none())
@@ -156,13 +157,13 @@ impl Stack {
         traffic_class: u8,
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        // Without scope and flow label, which no key has.
-        let guest = SocketAddr::new(guest.ip(), guest.port());
+        let guest = self.current_guest(guest);
         // A guest that has spoken to the remote first knows it by the address that it used.
         let seen = match self.spoken_to(guest, origin.client) {
             Some(original_dst) => original_dst,
             None => self.as_seen_by(guest, origin.client)?,
         };
+        let guest = self.whereabouts.facing(guest, seen.ip());
         let (key, known) = self
             .keys(Protocol::Udp, guest, seen)
             .find_map(|key| match self.flows.lookup(&key) {
@@ -249,8 +250,9 @@ impl Stack {
 
     /// The error queue of a forward rule's socket told about an earlier datagram of `guest`.
     pub fn handle_inbound_udp_undelivered(&mut self, guest: SocketAddr, error: &DatagramError) {
+        let guest = self.current_guest(guest);
         let answered = self.as_seen_by(guest, error.remote).ok().and_then(|remote| {
-            let guest = SocketAddr::new(guest.ip(), guest.port());
+            let guest = self.whereabouts.facing(guest, remote.ip());
             self.flows.lookup(&FlowKey::new(Protocol::Udp, guest, remote))
         });
         // Who has not answered yet is known to the guest's own flow alone.
@@ -303,6 +305,12 @@ impl Stack {
     /// Whether connections and datagrams can be forwarded to `guest`.
     pub fn is_forwardable(&self, guest: SocketAddr) -> bool {
         guest.port() != 0 && self.config.plan.is_guest_address(guest.ip())
+    }
+
+    /// Where a rule for `guest` leads now: a guest that chooses its addresses is followed. Scope and
+    /// flow label, which no key has, are left out.
+    pub fn current_guest(&self, guest: SocketAddr) -> SocketAddr {
+        self.whereabouts.current(guest)
     }
 
     /// The address and port by which `guest` sees `remote`.

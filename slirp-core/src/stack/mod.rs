@@ -12,6 +12,7 @@
 //! | `Schedule` | when each owner of a deadline is to be looked at |
 //! | `Turns` | which flow may send |
 //! | `LinkServices` | ARP to TFTP, and the place of every guest address; owns no flow |
+//! | `Whereabouts` | which addresses the guest has now, where it chooses them |
 //! | `DnsRelay` | queries in flight and connections to the DNS service; owns no flow |
 //! | `Reassembly` | fragments of the guest |
 //! | `Shaping` | the limits of rates, if there are any, and the datagrams that wait for them |
@@ -85,6 +86,7 @@ mod reassembly;
 mod snapshot;
 mod tcp_from_guest;
 mod turns;
+mod whereabouts;
 
 use std::collections::VecDeque;
 
@@ -113,6 +115,7 @@ use outbox::Outbox;
 use rates::Shaping;
 use reassembly::Reassembly;
 use turns::Turns;
+use whereabouts::Whereabouts;
 
 /// See the [module](self).
 pub struct Stack {
@@ -127,6 +130,7 @@ pub struct Stack {
     turns: Turns,
     actions: VecDeque<HostAction>,
     link: LinkServices,
+    whereabouts: Whereabouts,
     dns: DnsRelay,
     egress: Option<Box<Egress>>,
     approvers: Approvers,
@@ -160,6 +164,7 @@ impl Stack {
             turns: Turns::default(),
             actions: VecDeque::new(),
             link,
+            whereabouts: Whereabouts::new(&config.plan),
             dns: DnsRelay::new(&config),
             egress: config.egress.is_some().then(|| Box::new(Egress::new(&config))),
             approvers: Approvers::default(),

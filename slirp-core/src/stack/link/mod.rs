@@ -112,10 +112,21 @@ impl LinkServices {
     /// Why it was discarded.
     pub(super) fn handle_arp(&self, frame: &[u8]) -> Result<Outcome, DiscardReason> {
         let outcome = handle_arp(&self.plan, frame)?;
+        let reply = outcome.reply.filter(|reply| {
+            let (target, (asker, mac)) = arp::answered(reply);
+            !self.is_guests(target.into(), asker.is_unspecified(), mac)
+        });
         Ok(Outcome {
             learned: outcome.learned.map(|(address, mac)| (IpAddr::V4(address), mac)),
-            answer: outcome.reply.map(Answer::Arp),
+            answer: reply.map(Answer::Arp),
         })
+    }
+
+    /// Whether `address`, which the station at `mac` asks for, was heard from a guest, which then
+    /// answers itself. A station that asks for an address of its own has given it up, unless this
+    /// `is_probe` for conflicts.
+    fn is_guests(&self, address: IpAddr, is_probe: bool, mac: MacAddr) -> bool {
+        self.neighbors.lookup(address).is_some_and(|owner| is_probe || owner != mac)
     }
 
     /// A neighbour discovery packet whose frame came from `mac`. A router solicitation moves
@@ -130,7 +141,11 @@ impl LinkServices {
         now: Instant,
     ) -> Result<Outcome, DiscardReason> {
         let outcome = handle_ndp(&self.plan, mac, packet)?;
-        let mut reply = outcome.reply;
+        let is_for_us = |reply: &NdpPacket| {
+            !ndp::answered(reply)
+                .is_some_and(|target| self.is_guests(target.into(), false, reply.destination_mac))
+        };
+        let mut reply = outcome.reply.filter(is_for_us);
         if outcome.advertise
             && let Some(advertiser) = &mut self.advertiser
         {
