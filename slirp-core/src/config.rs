@@ -1,12 +1,13 @@
 //! What the pure side is told once, at its start.
 //!
-//! Owns [`StackConfig`] with [`Policy`], [`Offload`], [`Limits`] and [`Timeouts`]. Every table and
+//! Owns [`StackConfig`] with [`Offload`], [`Limits`] and [`Timeouts`]. Every table and
 //! queue of the stack has its cap here, with the memory that one entry costs.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::egress::EgressPolicy;
+pub use crate::personality::{Personality, Silence, Told};
 use crate::plan::AddressPlan;
 use crate::rates::Rates;
 pub use crate::service::search_domain::SearchDomain;
@@ -40,6 +41,10 @@ pub struct StackConfig {
     /// ask, and in router advertisements (default none). Invalid names, and names that do not fit
     /// into one message, are skipped.
     pub search_domains: Vec<String>,
+    /// How the services of the link speak.
+    pub personality: Personality,
+    /// What of the guest's packets is dropped silently.
+    pub silence: Silence,
     /// What the TAP device can do for us.
     pub offload: Offload,
     /// Caps on everything that grows with what the guest does.
@@ -61,6 +66,8 @@ impl Default for StackConfig {
             rates: Rates::default(),
             mtu: 1500,
             search_domains: Vec::new(),
+            personality: Personality::default(),
+            silence: Silence::default(),
             offload: Offload::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

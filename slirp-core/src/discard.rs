@@ -28,6 +28,8 @@ crate::words::words! {
     HopLimitExceeded => "hop_limit_exceeded",
     /// The transport protocol is not relayed.
     ProtocolUnsupported => "protocol_unsupported",
+    /// The transport protocol is one that the guest may not use.
+    ProtocolDisabled => "protocol_disabled",
     /// An IPv6 extension header chain could not be walked.
     ExtensionHeaderInvalid => "extension_header_invalid",
     /// The transport header is wrong in itself.

@@ -181,6 +181,7 @@ pub mod member;
 mod nat;
 #[cfg(feature = "host")]
 pub mod netns;
+mod personality;
 pub mod plan;
 pub mod policy;
 mod protocol;

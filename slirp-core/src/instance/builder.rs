@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::resources::HostResources;
 use super::running::Instance;
-use crate::config::{Limits, StackConfig, Timeouts};
+use crate::config::{Limits, Personality, Silence, StackConfig, Timeouts};
 use crate::control::metrics::MetricsSocket;
 use crate::control::server::ApiSocket;
 use crate::control::socket::ControlSocket;
@@ -211,6 +211,22 @@ impl Builder {
     #[must_use]
     pub fn search_domains(mut self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.search_domains = domains.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How DHCP, DHCPv6 and router advertisements give the guest its configuration (default: as
+    /// slirp4netns does).
+    #[must_use]
+    pub fn personality(mut self, personality: Personality) -> Self {
+        self.config.personality = personality;
+        self
+    }
+
+    /// What of the guest's packets is dropped silently (default: nothing). Ports of the host lead
+    /// to the guest all the same.
+    #[must_use]
+    pub fn silence(mut self, silence: Silence) -> Self {
+        self.config.silence = silence;
         self
     }
 

@@ -3,15 +3,16 @@
 //! Owns their content and their schedule. The solicitation that asks for one is recognised in
 //! [`ndp`](super::ndp).
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::Ipv6Addr;
 use core::time::Duration;
 
 use super::ndp::{
     ALL_NODES, NdpPacket, SOURCE_LINK_LAYER, icmpv6_packet, multicast_mac, push_link_layer,
 };
 use super::search_domain::{SearchDomain, encode_list};
-use crate::config::StackConfig;
-use crate::plan::{AddressPlan, Family};
+use crate::config::{Personality, StackConfig};
+use crate::mac::MacAddr;
+use crate::plan::Family;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::icmp::ROUTER_ADVERTISEMENT;
@@ -33,6 +34,10 @@ const PREFIX_PREFERRED: u32 = 14_400;
 /// Seconds for which the DNS address and search domains may be used: three intervals (RFC 8106
 /// sections 5.1 and 5.2).
 const DNS_LIFETIME: u32 = 1800;
+/// A lifetime without an end, in seconds (RFC 4861 section 4.6.2, RFC 8106 section 5.1).
+const INFINITE: u32 = u32::MAX;
+/// "Managed": addresses are available from DHCPv6 (RFC 4861 section 4.2).
+const FLAG_MANAGED: u8 = 0x80;
 /// On-link and autonomous configuration.
 const PREFIX_FLAGS: u8 = 0xc0;
 /// Least MTU of an IPv6 link; hosts ignore an option that says less (RFC 4861 section 6.3.4).
@@ -53,27 +58,58 @@ pub(crate) struct RouterAdvertiser {
 /// What is advertised.
 #[derive(Clone, Debug)]
 struct Content {
-    plan: Family<Ipv6Addr>,
-    /// Our link-local address.
-    source: Ipv6Addr,
-    mtu: u16,
-    announces_dns: bool,
+    /// Our link-local address, and its MAC address.
+    source: (Ipv6Addr, MacAddr),
+    flags: u8,
+    router_lifetime: u16,
+    mtu: Option<u16>,
+    /// Prefix, and the seconds for which it is valid and preferred.
+    prefix: (Family<Ipv6Addr>, u32, u32),
+    dns: Vec<Ipv6Addr>,
+    dns_lifetime: u32,
     search: Vec<SearchDomain>,
 }
 
-impl RouterAdvertiser {
-    /// A schedule that starts at `now`, for the plan, MTU, DNS policy and search domains of
-    /// `config`; its jitter follows from `seed`. `None` where the plan has no link-local
-    /// address that they could come from.
-    pub(crate) fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
+impl Content {
+    /// `None` where the plan has no link-local address to advertise from.
+    fn new(config: &StackConfig) -> Option<Self> {
         let plan = *config.plan.ipv6()?;
-        let content = Content {
-            plan,
-            source: plan.link_local?,
-            mtu: config.mtu,
-            announces_dns: config.policy.dns_service,
+        let source = plan.link_local?;
+        let common = Self {
+            source: (source, config.plan.mac_for(source.into())),
+            flags: 0,
+            router_lifetime: ROUTER_LIFETIME,
+            mtu: Some(config.mtu),
+            prefix: (plan, PREFIX_VALID, PREFIX_PREFERRED),
+            dns: Vec::new(),
+            dns_lifetime: DNS_LIFETIME,
             search: SearchDomain::list(&config.search_domains),
         };
+        Some(match &config.personality {
+            Personality::Pool => {
+                let resolver = plan.resolver().filter(|_| config.policy.dns_service);
+                Self { dns: resolver.into_iter().collect(), ..common }
+            }
+            Personality::Single(told) => Self {
+                flags: if config.silence.dhcpv6 { 0 } else { FLAG_MANAGED },
+                router_lifetime: if plan.gateway.is_some() { u16::MAX } else { 0 },
+                mtu: told.mtu,
+                // Guests make addresses in a /64 alone (RFC 4862 section 5.5.3).
+                prefix: (Family { prefix_len: 64, ..plan }, INFINITE, INFINITE),
+                dns: told.dns6().collect(),
+                dns_lifetime: INFINITE,
+                ..common
+            },
+        })
+    }
+}
+
+impl RouterAdvertiser {
+    /// A schedule that starts at `now`, for the plan and personality of `config`; its jitter
+    /// follows from `seed`. `None` where the plan has no link-local address that advertisements
+    /// could come from, or where the router is silent.
+    pub(crate) fn new(config: &StackConfig, seed: u64, now: Instant) -> Option<Self> {
+        let content = Content::new(config).filter(|_| !config.silence.router_advertisements)?;
         let mut advertiser = Self { rng: Rng::new(seed), next_at: now, sent_at: None, content };
         advertiser.next_at = now + advertiser.interval();
         Some(advertiser)
@@ -112,50 +148,56 @@ impl RouterAdvertiser {
 
 /// The advertisement to all nodes. The MTU option is left out where hosts would ignore it.
 fn advertisement(content: &Content) -> NdpPacket {
-    let Content { plan, source, mtu, announces_dns, search } = content;
-    let source_mac = AddressPlan::mac_of(IpAddr::V6(*source));
-    let mut icmp = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, CURRENT_HOP_LIMIT, 0];
-    icmp.extend_from_slice(&ROUTER_LIFETIME.to_be_bytes());
+    let (source, source_mac) = content.source;
+    let mut icmp = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, CURRENT_HOP_LIMIT, content.flags];
+    icmp.extend_from_slice(&content.router_lifetime.to_be_bytes());
     // Reachable time and retransmission timer: unspecified.
     icmp.extend_from_slice(&[0; 8]);
     push_link_layer(&mut icmp, SOURCE_LINK_LAYER, source_mac);
-    if *mtu >= IPV6_MIN_MTU {
+    if let Some(mtu) = content.mtu.filter(|&mtu| mtu >= IPV6_MIN_MTU) {
         icmp.extend_from_slice(&[5, 1, 0, 0]);
-        icmp.extend_from_slice(&u32::from(*mtu).to_be_bytes());
+        icmp.extend_from_slice(&u32::from(mtu).to_be_bytes());
     }
-    icmp.extend_from_slice(&[3, 4, plan.prefix_len, PREFIX_FLAGS]);
-    icmp.extend_from_slice(&PREFIX_VALID.to_be_bytes());
-    icmp.extend_from_slice(&PREFIX_PREFERRED.to_be_bytes());
+    let (prefix, valid, preferred) = &content.prefix;
+    icmp.extend_from_slice(&[3, 4, prefix.prefix_len, PREFIX_FLAGS]);
+    icmp.extend_from_slice(&valid.to_be_bytes());
+    icmp.extend_from_slice(&preferred.to_be_bytes());
     icmp.extend_from_slice(&[0; 4]);
-    icmp.extend_from_slice(&plan.network().octets());
-    if let Some(resolver) = plan.resolver().filter(|_| *announces_dns) {
-        icmp.extend_from_slice(&[25, 3, 0, 0]);
-        icmp.extend_from_slice(&DNS_LIFETIME.to_be_bytes());
-        icmp.extend_from_slice(&resolver.octets());
-    }
-    push_search_list(&mut icmp, search);
+    icmp.extend_from_slice(&prefix.network().octets());
+    push_resolvers(&mut icmp, content);
+    push_search_list(&mut icmp, content);
     NdpPacket {
         destination_mac: multicast_mac(ALL_NODES),
         source_mac,
-        packet: icmpv6_packet(*source, ALL_NODES, &icmp),
+        packet: icmpv6_packet(source, ALL_NODES, &icmp),
+    }
+}
+
+/// Appends the addresses of resolvers, if there are any (RFC 8106 section 5.1).
+fn push_resolvers(icmp: &mut Vec<u8>, content: &Content) {
+    let count = content.dns.len();
+    let Some(units) = u8::try_from(1 + 2 * count).ok().filter(|_| count > 0) else { return };
+    icmp.extend_from_slice(&[25, units, 0, 0]);
+    icmp.extend_from_slice(&content.dns_lifetime.to_be_bytes());
+    for resolver in &content.dns {
+        icmp.extend_from_slice(&resolver.octets());
     }
 }
 
 /// Appends the search domains, if there are any (RFC 8106 section 5.2).
-fn push_search_list(icmp: &mut Vec<u8>, search: &[SearchDomain]) {
-    let mut list = encode_list(search, SEARCH_CAP);
+fn push_search_list(icmp: &mut Vec<u8>, content: &Content) {
+    let mut list = encode_list(&content.search, SEARCH_CAP);
     list.resize(list.len().next_multiple_of(8), 0);
     let Some(units) = u8::try_from(list.len() / 8).ok().filter(|&units| units > 0) else { return };
     icmp.extend_from_slice(&[31, 1 + units, 0, 0]);
-    icmp.extend_from_slice(&DNS_LIFETIME.to_be_bytes());
+    icmp.extend_from_slice(&content.dns_lifetime.to_be_bytes());
     icmp.extend_from_slice(&list);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::MacAddr;
-    use crate::plan::{Ipv6Plan, SlirpNetwork};
+    use crate::plan::{AddressPlan, Ipv6Plan, SlirpNetwork};
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, Ipv6Packet, NdiscRepr};
 
@@ -164,9 +206,11 @@ mod tests {
     }
 
     fn content(mtu: u16, announces_dns: bool, search: &[&str]) -> Content {
-        let search = SearchDomain::list(search);
-        let plan = *plan().ipv6().unwrap();
-        Content { plan, source: plan.link_local.unwrap(), mtu, announces_dns, search }
+        let search_domains = search.iter().map(|&domain| domain.to_owned()).collect();
+        let mut config =
+            StackConfig { plan: plan(), mtu, search_domains, ..StackConfig::default() };
+        config.policy.dns_service = announces_dns;
+        Content::new(&config).unwrap()
     }
 
     fn advertiser(seed: u64, now: Instant) -> RouterAdvertiser {
@@ -217,6 +261,39 @@ mod tests {
         let dns = Ipv6Plan::default().dns().octets();
         assert_eq!(sent.packet[sent.packet.len() - 24..][..8], [25, 3, 0, 0, 0, 0, 7, 8]);
         assert_eq!(sent.packet[sent.packet.len() - 16..], dns);
+    }
+
+    #[test]
+    fn advertisement_of_a_single_address_is_for_ever_and_points_to_dhcpv6() {
+        use crate::config::Told;
+        use crate::plan::{MIRROR_MAC, Mirrored, MirroredFamily};
+        let guest = "2001:db8::77".parse().unwrap();
+        let gateway = Some("fe80::1".parse().unwrap());
+        let v6 = MirroredFamily { gateway, ..MirroredFamily::new(guest, 128) };
+        let mirrored = Mirrored { ipv6: Some(v6), ..Mirrored::default() };
+        let plan = AddressPlan::mirrored(&mirrored).unwrap();
+        let mut told = Told { mtu: Some(65_520), ..Told::default() };
+        told.dns = vec!["1.1.1.1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
+        let personality = Personality::Single(told);
+        let mut config = StackConfig { plan, personality, ..StackConfig::default() };
+        let sent = advertisement(&Content::new(&config).unwrap());
+        assert_eq!(sent.source_mac, MIRROR_MAC);
+        let icmp = &sent.packet[40..];
+        let expected: [&[u8]; 6] = [
+            &[64, 0x80, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 1, 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55],
+            &[5, 1, 0, 0, 0, 0, 255, 240],
+            &[3, 4, 64, 0xc0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
+            &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[25, 3, 0, 0, 255, 255, 255, 255, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(icmp[4..icmp.len() - 2], expected.concat());
+        assert_eq!(icmp[icmp.len() - 2..], [0, 0x53]);
+
+        config.silence.dhcpv6 = true;
+        assert_eq!(advertisement(&Content::new(&config).unwrap()).packet[45], 0);
+        config.silence.router_advertisements = true;
+        assert!(RouterAdvertiser::new(&config, 1, Instant::ZERO).is_none());
     }
 
     #[test]

@@ -47,7 +47,6 @@ impl SearchDomain {
     }
 
     /// The name as labels; ends with the root label.
-    #[cfg(test)]
     pub(crate) fn labels(&self) -> &[u8] {
         &self.labels
     }

@@ -260,6 +260,7 @@ impl Stack {
         let is_trusted = vnet.is_some_and(|vnet| vnet.is_checksum_trusted());
         arrival.drop_extension_headers();
         match arrival.ip.protocol {
+            IpProtocol::Tcp if self.config.silence.tcp => Err(DiscardReason::ProtocolDisabled),
             IpProtocol::Tcp => {
                 verify(is_trusted, &arrival)?;
                 self.on_tcp(arrival, now)?;
@@ -329,6 +330,9 @@ impl Stack {
         }
         if guest.address.ip().is_unspecified() {
             return Err(DiscardReason::SourceAddressInvalid);
+        }
+        if self.config.silence.udp {
+            return Err(DiscardReason::ProtocolDisabled);
         }
         let mut target = self.config.target(Protocol::Udp, original_dst);
         let mut clearance = None;
@@ -403,6 +407,9 @@ impl Stack {
         let [kind, code, _, _, i0, i1, s0, s1] = *header;
         if kind != echo_request || code != 0 {
             return Err(DiscardReason::IcmpUnsupported);
+        }
+        if self.config.silence.echo {
+            return Err(DiscardReason::ProtocolDisabled);
         }
         let (ident, sequence) = (u16::from_be_bytes([i0, i1]), u16::from_be_bytes([s0, s1]));
         let guest = arrival.guest(ident);

@@ -20,12 +20,14 @@ pub(super) const ETHERNET: u8 = 1;
 /// Length of an Ethernet address.
 pub(super) const ETHERNET_LEN: u8 = 6;
 
-/// Numbers of the options that are read or written (RFC 2132, RFC 3397).
+/// Numbers of the options that are read or written (RFC 2132, RFC 3397, RFC 3442, RFC 4039,
+/// RFC 4702).
 pub(super) mod option {
     pub(in super::super) const PAD: u8 = 0;
     pub(in super::super) const SUBNET_MASK: u8 = 1;
     pub(in super::super) const ROUTER: u8 = 3;
     pub(in super::super) const DNS: u8 = 6;
+    pub(in super::super) const HOST_NAME: u8 = 12;
     pub(in super::super) const DOMAIN_NAME: u8 = 15;
     pub(in super::super) const MTU: u8 = 26;
     pub(in super::super) const BROADCAST: u8 = 28;
@@ -35,7 +37,10 @@ pub(super) mod option {
     pub(in super::super) const SERVER_ID: u8 = 54;
     pub(in super::super) const PARAMETERS: u8 = 55;
     pub(in super::super) const MESSAGE: u8 = 56;
+    pub(in super::super) const RAPID_COMMIT: u8 = 80;
+    pub(in super::super) const FQDN: u8 = 81;
     pub(in super::super) const DOMAIN_SEARCH: u8 = 119;
+    pub(in super::super) const CLASSLESS_ROUTES: u8 = 121;
     pub(in super::super) const END: u8 = 255;
 }
 
@@ -54,6 +59,14 @@ pub(super) enum RequestKind {
     Other,
 }
 
+/// Type of a reply (RFC 2132 section 9.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReplyKind {
+    Offer = 2,
+    Ack = 5,
+    Nak = 6,
+}
+
 /// A request that could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Request<'a> {
@@ -68,6 +81,12 @@ pub(super) struct Request<'a> {
     pub(super) present: Option<Ipv4Addr>,
     /// The server that the client has chosen (option 54).
     pub(super) server: Option<Ipv4Addr>,
+    /// Whether the client wants the reply broadcast (flags).
+    pub(super) wants_broadcast: bool,
+    /// Whether the client takes an acknowledgement instead of an offer (option 80).
+    pub(super) is_rapid: bool,
+    /// Flags in front of the client's own domain name (option 81), if it tells one.
+    pub(super) fqdn_flags: Option<u8>,
     /// Option numbers that the client wants to be told.
     parameters: &'a [u8],
 }
@@ -100,6 +119,9 @@ impl<'a> Request<'a> {
             present: Some(Ipv4Addr::new(c0, c1, c2, c3))
                 .filter(|present| !present.is_unspecified()),
             server: None,
+            wants_broadcast: fixed[10] & 0x80 != 0,
+            is_rapid: false,
+            fqdn_flags: None,
             parameters: &[],
         };
         // Without the cookie this is BOOTP with somebody's own vendor area.
@@ -110,6 +132,11 @@ impl<'a> Request<'a> {
             request.requested = request.requested.or(request.present);
         }
         Ok(request)
+    }
+
+    /// Option numbers that the client wants to be told, in its order.
+    pub(super) const fn parameters(&self) -> &'a [u8] {
+        self.parameters
     }
 
     /// Whether the client wants to be told option `number`.
@@ -146,6 +173,8 @@ impl<'a> Request<'a> {
                     self.requested = Some(address).filter(|address| !address.is_unspecified());
                 }
                 option::SERVER_ID => self.server = Some(address().map_err(|_| invalid)?),
+                option::RAPID_COMMIT => self.is_rapid = true,
+                option::FQDN => self.fqdn_flags = value.first().copied(),
                 option::PARAMETERS => self.parameters = value,
                 _ => {}
             }

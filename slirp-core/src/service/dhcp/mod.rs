@@ -1,7 +1,8 @@
 //! The DHCP and BOOTP server on the gateway (RFC 2131, RFC 2132, RFC 1534).
 //!
 //! Owns the leases and the replies, byte for byte those of slirp4netns. Reading requests is left to
-//! `message`, the pool to `lease`, and the datagram around a request to the stack.
+//! `message`, the pool to `lease`, the replies of the [`Personality`] with one address to `single`,
+//! and the datagram around a request to the stack.
 //!
 //! | request | reply |
 //! | --- | --- |
@@ -27,6 +28,7 @@
 
 mod lease;
 mod message;
+mod single;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,7 @@ mod tests;
 use core::net::{Ipv4Addr, SocketAddr};
 use std::collections::BTreeMap;
 
-use crate::config::StackConfig;
+use crate::config::{Personality, StackConfig};
 use crate::discard::DiscardReason;
 use crate::mac::MacAddr;
 use crate::plan::Family;
@@ -43,8 +45,9 @@ use crate::time::Instant;
 use crate::wire::udp::emit_datagram;
 use lease::LeasePool;
 use message::{
-    ETHERNET, ETHERNET_LEN, FIXED_LEN, MAGIC_COOKIE, Request, RequestKind, option as opt,
+    ETHERNET, ETHERNET_LEN, FIXED_LEN, MAGIC_COOKIE, ReplyKind, Request, RequestKind, option as opt,
 };
+use single::SingleLease;
 
 /// UDP port of servers.
 pub(crate) const SERVER_PORT: u16 = 67;
@@ -61,14 +64,6 @@ const HOP_LIMIT: u8 = 64;
 /// "Low delay" (RFC 1349); slirp4netns' value.
 const TYPE_OF_SERVICE: u8 = 0x10;
 const NAK_TEXT: &[u8] = b"requested address not available";
-
-/// Type of a reply (RFC 2132 section 9.6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ReplyKind {
-    Offer = 2,
-    Ack = 5,
-    Nak = 6,
-}
 
 /// What a request led to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,18 +87,28 @@ pub(crate) struct DhcpServer {
     pool: LeasePool,
     /// On a shared network, the address that each member was assigned. The pool is not used then.
     reservations: Option<BTreeMap<[u8; 6], Ipv4Addr>>,
+    /// Who answers instead where every client gets the same address.
+    single: Option<SingleLease>,
+    is_silent: bool,
 }
 
 impl DhcpServer {
     /// A server without leases, for the plan, MTU, DNS policy and search domains of `config`.
     pub(crate) fn new(config: &StackConfig) -> Self {
+        let search = SearchDomain::list(&config.search_domains);
+        let single = match &config.personality {
+            Personality::Single(told) => Some(SingleLease::new(told, search.clone())),
+            Personality::Pool => None,
+        };
         Self {
             plan: config.plan.ipv4().copied(),
             mtu: config.mtu,
             announces_dns: config.policy.dns_service,
-            search: SearchDomain::list(&config.search_domains),
+            search,
             pool: LeasePool::new(config.plan.ipv4()),
             reservations: config.is_shared.then(BTreeMap::new),
+            single,
+            is_silent: config.silence.dhcp,
         }
     }
 
@@ -153,8 +158,11 @@ impl DhcpServer {
         let plan = self.plan.ok_or(DiscardReason::DhcpNotAnswered)?;
         let gateway = plan.gateway.ok_or(DiscardReason::DhcpNotAnswered)?;
         let is_for_another = request.server.is_some_and(|server| server != gateway);
-        if is_for_another || request.kind == RequestKind::Other {
+        if is_for_another || request.kind == RequestKind::Other || self.is_silent {
             return Err(DiscardReason::DhcpNotAnswered);
+        }
+        if let Some(single) = &self.single {
+            return single.answer(&plan, gateway, &request);
         }
         let client = request.client;
         let reserved = match &self.reservations {
@@ -179,17 +187,13 @@ impl DhcpServer {
         };
         tracing::debug!(%client, %address, ?kind, "dhcp");
         let reply = self.reply(&plan, gateway, &request, kind, address);
-        let mut packet = Vec::new();
         let leased = (kind == ReplyKind::Ack).then_some((address, client));
         // `ciaddr` is trusted only if it is the leased address.
         let (address, to) = match leased {
             Some((address, client)) if request.present == Some(address) => (address, client),
             Some(_) | None => (Ipv4Addr::BROADCAST, MacAddr::BROADCAST),
         };
-        let (from, destination) = ((gateway, SERVER_PORT), (address, CLIENT_PORT));
-        let service = TYPE_OF_SERVICE;
-        emit_datagram(&mut packet, from.into(), destination.into(), HOP_LIMIT, service, &reply)?;
-        Ok(DhcpOutcome { packet, to, leased })
+        Ok(DhcpOutcome { packet: datagram_to(address, gateway, &reply)?, to, leased })
     }
 
     /// The whole message. `address` is unspecified in a NAK.
@@ -202,20 +206,7 @@ impl DhcpServer {
         address: Ipv4Addr,
     ) -> Vec<u8> {
         let next_server = if kind == ReplyKind::Nak { Ipv4Addr::UNSPECIFIED } else { gateway };
-        let mut reply = Vec::with_capacity(FIXED_LEN + OPTIONS_LEN);
-        reply.extend_from_slice(&[BOOT_REPLY, ETHERNET, ETHERNET_LEN, 0]);
-        reply.extend_from_slice(&request.xid);
-        // Seconds, flags and `ciaddr`.
-        reply.extend_from_slice(&[0; 8]);
-        reply.extend_from_slice(&address.octets());
-        reply.extend_from_slice(&next_server.octets());
-        // `giaddr`: there are no relay agents here.
-        reply.extend_from_slice(&[0; 4]);
-        reply.extend_from_slice(&request.client.0);
-        // The rest of `chaddr`, then `sname` and `file`.
-        reply.resize(FIXED_LEN, 0);
-        reply.extend_from_slice(&MAGIC_COOKIE);
-        push(&mut reply, opt::MESSAGE_TYPE, &[kind as u8]);
+        let mut reply = begin_reply(request, kind, address, next_server);
         push(&mut reply, opt::SERVER_ID, &gateway.octets());
         if kind == ReplyKind::Nak {
             push(&mut reply, opt::MESSAGE, NAK_TEXT);
@@ -252,11 +243,53 @@ impl DhcpServer {
             try_push(reply, opt::DOMAIN_NAME, domain.text().as_bytes());
         }
         if request.asks_for(opt::DOMAIN_SEARCH) {
-            let list = encode_list(&self.search, room(reply));
-            if !list.is_empty() {
-                try_push(reply, opt::DOMAIN_SEARCH, &list);
-            }
+            push_search_list(reply, &self.search);
         }
+    }
+}
+
+/// The fields of a reply before its options, and its type.
+fn begin_reply(
+    request: &Request<'_>,
+    kind: ReplyKind,
+    address: Ipv4Addr,
+    next_server: Ipv4Addr,
+) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(FIXED_LEN + OPTIONS_LEN);
+    reply.extend_from_slice(&[BOOT_REPLY, ETHERNET, ETHERNET_LEN, 0]);
+    reply.extend_from_slice(&request.xid);
+    // Seconds, flags and `ciaddr`.
+    reply.extend_from_slice(&[0; 8]);
+    reply.extend_from_slice(&address.octets());
+    reply.extend_from_slice(&next_server.octets());
+    // `giaddr`: there are no relay agents here.
+    reply.extend_from_slice(&[0; 4]);
+    reply.extend_from_slice(&request.client.0);
+    // The rest of `chaddr`, then `sname` and `file`.
+    reply.resize(FIXED_LEN, 0);
+    reply.extend_from_slice(&MAGIC_COOKIE);
+    push(&mut reply, opt::MESSAGE_TYPE, &[kind as u8]);
+    reply
+}
+
+/// The IP packet around a reply from `gateway` to `address`.
+fn datagram_to(
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+    reply: &[u8],
+) -> Result<Vec<u8>, DiscardReason> {
+    let mut packet = Vec::new();
+    let (from, destination) = ((gateway, SERVER_PORT), (address, CLIENT_PORT));
+    let service = TYPE_OF_SERVICE;
+    emit_datagram(&mut packet, from.into(), destination.into(), HOP_LIMIT, service, reply)?;
+    Ok(packet)
+}
+
+/// Adds as many search domains as there is room for.
+fn push_search_list(reply: &mut Vec<u8>, search: &[SearchDomain]) {
+    let list = encode_list(search, room(reply));
+    if !list.is_empty() {
+        try_push(reply, opt::DOMAIN_SEARCH, &list);
     }
 }
 

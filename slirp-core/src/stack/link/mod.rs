@@ -14,7 +14,7 @@ mod inquiries;
 use core::net::{IpAddr, SocketAddr};
 
 use super::outbox::{Outbox, UdpToGuest};
-use crate::config::StackConfig;
+use crate::config::{Personality, StackConfig};
 use crate::discard::{DiscardCounters, DiscardReason};
 use crate::event::FlowId;
 use crate::flow::GuestSide;
@@ -84,6 +84,8 @@ impl Answer {
 /// See the [module](self).
 pub(super) struct LinkServices {
     plan: AddressPlan,
+    is_ndp_silent: bool,
+    has_tftp: bool,
     neighbors: NeighborTable,
     inquiries: Inquiries,
     dhcp: DhcpServer,
@@ -98,6 +100,8 @@ impl LinkServices {
     pub(super) fn new(config: &StackConfig, seed: u64) -> Self {
         Self {
             plan: config.plan,
+            is_ndp_silent: config.silence.ndp,
+            has_tftp: config.personality == Personality::Pool,
             neighbors: NeighborTable::new(config.is_shared),
             inquiries: Inquiries::new(config.is_shared),
             dhcp: DhcpServer::new(config),
@@ -142,8 +146,9 @@ impl LinkServices {
     ) -> Result<Outcome, DiscardReason> {
         let outcome = handle_ndp(&self.plan, mac, packet)?;
         let is_for_us = |reply: &NdpPacket| {
-            !ndp::answered(reply)
-                .is_some_and(|target| self.is_guests(target.into(), false, reply.destination_mac))
+            let is_guests = ndp::answered(reply)
+                .is_some_and(|target| self.is_guests(target.into(), false, reply.destination_mac));
+            !is_guests && !self.is_ndp_silent
         };
         let mut reply = outcome.reply.filter(is_for_us);
         if outcome.advertise
@@ -166,7 +171,9 @@ impl LinkServices {
         if self.dhcpv6.is_for_us(destination) {
             return Some(LinkService::Dhcpv6);
         }
-        let is_tftp = destination.port() == TFTP_PORT && self.plan.is_router(destination.ip());
+        let is_tftp = self.has_tftp
+            && destination.port() == TFTP_PORT
+            && self.plan.is_router(destination.ip());
         is_tftp.then_some(LinkService::Tftp)
     }
 

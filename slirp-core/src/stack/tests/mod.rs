@@ -16,6 +16,7 @@ mod hostile;
 mod link;
 mod list;
 mod memory;
+mod mirrored;
 mod opening;
 mod rates;
 mod segmentation;

@@ -2,6 +2,7 @@
 
 mod replies;
 mod requests;
+mod single;
 
 use core::net::Ipv4Addr;
 
