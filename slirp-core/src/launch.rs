@@ -16,7 +16,7 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::instance::{self, BackgroundInstance, Builder, StartError};
+use crate::instance::{self, BackgroundInstance, Builder, SplicesError, StartError};
 use crate::netns::TargetWatch;
 use crate::sandbox::seccomp::{self, SeccompError, SystemCall};
 use crate::sandbox::{Sandbox, SandboxError};
@@ -38,6 +38,9 @@ pub enum LaunchError {
     /// The engine could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The guest's network namespace could not be entered.
+    #[error(transparent)]
+    Splices(#[from] SplicesError),
     /// The end of the engine could not be watched.
     #[error("cannot watch the network: {0}")]
     Watch(#[source] io::Error),
@@ -105,13 +108,18 @@ impl Prepared {
         if sandbox.is_some() || allowed.is_some() {
             close_inherited_fds().map_err(LaunchError::Inherited)?;
         }
-        let mut confined = Confined { builder: self.builder, target: None };
-        if let Some(sandbox) = sandbox {
-            let entered = sandbox.enter()?;
-            confined.builder = confined.builder.outside(entered.outside);
-            confined.target = entered.target;
-        }
+        let (builder, target) = match sandbox {
+            Some(sandbox) => {
+                let (entered, builder) = sandbox.enter_after(|| self.builder.enter_inner())?;
+                (builder?.outside(entered.outside), entered.target)
+            }
+            None if allowed.is_some() => (self.builder.enter_inner()?, None),
+            None => (self.builder, None),
+        };
+        let confined = Confined { builder, target };
         if let Some(allowed) = allowed {
+            let of_inner = allowed.clone();
+            confined.builder.within_inner(move || seccomp::apply(of_inner)).unwrap_or(Ok(()))?;
             seccomp::apply(allowed)?;
         }
         Ok(confined)

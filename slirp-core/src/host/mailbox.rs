@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::events::Observer;
 use super::forward::{Forward, ForwardError};
+use super::inner::ask::Ask;
 use super::link::tap::Tap;
 use crate::egress::{
     Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, LearnedName,
@@ -184,6 +185,8 @@ pub(crate) enum Message {
         /// Where it goes whether there is a log.
         reply: oneshot::Sender<bool>,
     },
+    /// The thread in the guest's network namespace wants something.
+    Inner(Ask),
     /// The device of a member is gone.
     MemberLost(MemberId),
     /// The instance is to end.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::resources::HostResources;
 use super::running::Instance;
+use super::splicing::{self, Terms};
 use crate::config::{Limits, Personality, Silence, StackConfig, Timeouts};
 use crate::control::metrics::MetricsSocket;
 use crate::control::server::ApiSocket;
@@ -23,6 +24,8 @@ use crate::host::audit::AuditLog;
 use crate::host::dns::{self, DnsConfig};
 use crate::host::forward::{ForwardError, OpenForwards};
 use crate::host::handle::Handle;
+use crate::host::inner::listening::SocketDiag;
+use crate::host::inner::settings::{Splices, SplicesError};
 use crate::host::link::{Link, Recording};
 use crate::host::mailbox::Message;
 use crate::host::outside::Outside;
@@ -58,6 +61,9 @@ pub enum StartError {
     /// A rule that [`Builder::forwards`] was given cannot be added.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// What [`Builder::splices`] was given cannot be done.
+    #[error(transparent)]
+    Splices(#[from] SplicesError),
     /// The addresses of the host cannot be read, without which an egress policy cannot tell the
     /// host from others.
     #[error("cannot read the addresses of the host: {0}")]
@@ -88,7 +94,10 @@ pub struct Builder {
     outside: Option<Outside>,
     assumed_guest: Option<AssumedGuest>,
     forwards: OpenForwards,
+    splices: Option<Splices>,
     resources: Option<HostResources>,
+    /// The socket that tells which ports of the host are in use, once it was opened.
+    host_ports: Option<SocketDiag>,
     /// The socket that tells the host's addresses, once it was opened.
     addresses: Option<io::Result<HostAddresses>>,
     seed: Option<u64>,
@@ -116,7 +125,9 @@ impl Builder {
             outside: None,
             assumed_guest: None,
             forwards: OpenForwards::default(),
+            splices: None,
             resources: None,
+            host_ports: None,
             addresses: None,
             seed: None,
             busy_poll: BUSY_POLL,
@@ -274,6 +285,30 @@ impl Builder {
         self
     }
 
+    /// Joins connections between the loopback interfaces of the host and of the guest's network
+    /// namespace (default: clients on the host's loopback are led over the link). There is one more
+    /// thread then.
+    #[must_use]
+    pub fn splices(mut self, splices: Splices) -> Self {
+        self.splices = Some(splices);
+        self
+    }
+
+    /// Has the thread of [`splices`](Self::splices) enter the namespace, if it has not yet.
+    pub(crate) fn enter_inner(mut self) -> Result<Self, SplicesError> {
+        self.splices = self.splices.map(Splices::enter).transpose()?;
+        Ok(self)
+    }
+
+    /// Has the thread of [`splices`](Self::splices) do something before it starts to work; `None`
+    /// if there is none in the namespace.
+    pub(crate) fn within_inner<R: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        self.splices.as_ref()?.inner()?.run(what)
+    }
+
     /// Records every frame that crosses the guest's link (default none). On a shared network this
     /// covers frames between a member and us, not frames between members.
     #[must_use]
@@ -312,6 +347,10 @@ impl Builder {
     pub fn measure_host(mut self) -> Self {
         self.resources = Some(HostResources::read());
         self.addresses = Some(HostAddresses::open());
+        if self.splices.as_ref().is_some_and(Splices::is_scanning) {
+            // Without it `spawn` tries again, and says why it fails.
+            self.host_ports = SocketDiag::open().ok();
+        }
         self
     }
 
@@ -330,6 +369,7 @@ impl Builder {
         }
         let resources = self.resources.unwrap_or_else(HostResources::read);
         let api_clients = resources.cap(&mut config.limits, &mut dns);
+        let bridges = self.splices.as_ref().map(|_| resources.take_for_bridges(&mut config.limits));
         outbound.verify()?;
         dns.outbound.get_or_insert(outbound);
         dns.outside = dns.outside.or(self.outside);
@@ -348,6 +388,12 @@ impl Builder {
         let (ask, queries) = mpsc::channel(queries_cap);
         let audit = self.audit.map(|log| log.start(config.egress.as_ref()));
         let audit = audit.transpose().map_err(StartError::Thread)?;
+        let terms = bridges.map(|descriptors| Terms {
+            descriptors,
+            host_ports: self.host_ports,
+            closed: config.own_listeners.clone(),
+            udp_timeout: config.timeouts.udp,
+        });
         let (plan, policy) = (config.plan, config.policy);
         let assumed = self.assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));
         let stack = Stack::new(config);
@@ -359,6 +405,12 @@ impl Builder {
         reactor.adopt_addresses(self.addresses).map_err(StartError::HostAddresses)?;
         reactor.adopt_forwards(self.forwards)?;
         reactor.adopt_audit(audit);
+        let inner = match (self.splices, terms) {
+            (Some(splices), Some(terms)) => {
+                Some(splicing::start(splices, terms, &mut reactor, mailbox.clone())?)
+            }
+            (Some(_) | None, _) => None,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -386,6 +438,6 @@ impl Builder {
                 serving.shutdown().await;
             });
         };
-        Instance::start(reactor, mailbox, control).map_err(StartError::Thread)
+        Instance::start(reactor, mailbox, control, inner).map_err(StartError::Thread)
     }
 }

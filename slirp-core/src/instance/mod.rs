@@ -31,6 +31,7 @@ mod builder;
 mod calls;
 mod resources;
 mod running;
+mod splicing;
 
 pub use background::BackgroundInstance;
 pub use builder::{BUSY_POLL, Builder, MTU_MAX, MTU_MIN, StartError};
@@ -48,6 +49,7 @@ pub use crate::host::audit::{AuditLevel, AuditLog};
 pub use crate::host::events::{EventStream, Observed};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
 pub use crate::host::handle::{Blocking, Handle};
+pub use crate::host::inner::settings::{HostPorts, Splices, SplicesError};
 #[doc(no_inline)]
 pub use crate::host::link::Switchboard;
 pub use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};

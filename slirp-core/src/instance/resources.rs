@@ -44,4 +44,9 @@ impl HostResources {
         limits.udp_mappings = ports::mappings_within(self.udp_ports, limits.udp_mappings);
         allotment.api_clients
     }
+
+    /// How many descriptors bridges may have, of those that flows would have.
+    pub(super) fn take_for_bridges(&self, limits: &mut Limits) -> usize {
+        descriptors::take_for_bridges(self.descriptors, &mut limits.flows)
+    }
 }

@@ -1,4 +1,4 @@
-//! A running stack: its two threads, and waiting for them.
+//! A running stack: its threads, and waiting for them.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -13,15 +13,18 @@ use crate::host::reactor::{Reactor, RunError};
 struct Threads {
     data: JoinHandle<Result<(), RunError>>,
     control: JoinHandle<()>,
+    inner: Option<JoinHandle<()>>,
 }
 
 impl Threads {
     fn join(self) -> Result<(), RunError> {
         let data = self.data.join();
         let control = self.control.join();
-        match (data, control) {
-            (Ok(outcome), Ok(())) => outcome,
-            (Err(_), _) | (_, Err(_)) => Err(RunError::Panicked),
+        // It ends with the data thread.
+        let inner = self.inner.map_or(Ok(()), JoinHandle::join);
+        match (data, control, inner) {
+            (Ok(outcome), Ok(()), Ok(())) => outcome,
+            (Err(_), _, _) | (_, Err(_), _) | (_, _, Err(_)) => Err(RunError::Panicked),
         }
     }
 }
@@ -36,10 +39,12 @@ pub struct Instance {
 
 impl Instance {
     /// Starts both threads. The control thread runs `control`, which ends after the event loop.
+    /// `inner` is the thread in the guest's network namespace, if there is one, and runs already.
     pub(super) fn start(
         mut reactor: Reactor,
         mailbox: Mailbox,
         control: impl FnOnce() + Send + 'static,
+        inner: Option<JoinHandle<()>>,
     ) -> io::Result<Self> {
         let (ended, has_ended) = oneshot::channel();
         let control = thread::Builder::new().name("slirp-control".into()).spawn(control)?;
@@ -50,7 +55,7 @@ impl Instance {
             let _ = ended.send(());
             outcome
         })?;
-        let threads = Some(Threads { data, control });
+        let threads = Some(Threads { data, control, inner });
         Ok(Self { handle: Handle::new(mailbox), threads, has_ended })
     }
 

@@ -17,10 +17,12 @@
 //! 2. user namespace, if not root: the guest's, where we become root, or else a new one. Its
 //!    capabilities are void outside
 //! 3. mount namespace: an empty, read-only root
-//! 4. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
-//! 5. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
+//! 4. the thread in the guest's network namespace, if there is one to be
+//!    ([`Splices`](crate::instance::Splices)), enters it and gives up its own capabilities
+//! 5. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
+//! 6. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
 //!    network namespace. landlock(7)
-//! 6. memory: neither core files nor ptrace(2)
+//! 7. memory: neither core files nor ptrace(2)
 //!
 //! The network namespace stays the host's, because the traffic leaves there. Deliberately left
 //! alone: process ids, since a PID namespace takes a fork; and inherited descriptors, which only a
@@ -259,7 +261,15 @@ impl Sandbox {
     ///
     /// # Errors
     /// See [`SandboxError`]. Some steps are done then, so the process should end.
-    pub fn enter(mut self) -> Result<Entered, SandboxError> {
+    pub fn enter(self) -> Result<Entered, SandboxError> {
+        self.enter_after(|| ()).map(|(entered, ())| entered)
+    }
+
+    /// The same, and does `last` as the last thing with the capabilities of a root.
+    pub(crate) fn enter_after<T>(
+        mut self,
+        last: impl FnOnce() -> T,
+    ) -> Result<(Entered, T), SandboxError> {
         match thread_count() {
             Some(count) if count > 1 => return Err(SandboxError::SeveralThreads(count)),
             Some(_) | None => {}
@@ -273,11 +283,12 @@ impl Sandbox {
             self.become_root()?;
         }
         mounts::enter_empty_root(!is_root)?;
+        let done = last();
         capabilities::drop_all_but_net_bind_service()?;
         // Best effort: older kernels lack this, and the filter achieves the same.
         let _may_be_absent = scope_abstract_sockets();
         capabilities::forbid_memory_dumps()?;
-        Ok(Entered { outside, target })
+        Ok((Entered { outside, target }, done))
     }
 
     /// Becomes user and group 0 of a user namespace. Outside, they may be any unprivileged user and

@@ -5,6 +5,7 @@
 
 mod embedding;
 mod members;
+mod spliced;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

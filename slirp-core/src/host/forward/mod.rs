@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -252,6 +252,11 @@ impl Forwards {
 
     pub(crate) fn list(&self) -> Vec<(ForwardId, Forward)> {
         self.list_from(ForwardId(0))
+    }
+
+    /// The socket of a port.
+    pub(crate) fn socket(&self, id: PortId) -> Option<BorrowedFd<'_>> {
+        self.ports.get(&id).map(|port| port.socket.as_fd())
     }
 
     fn list_from(&self, first: ForwardId) -> Vec<(ForwardId, Forward)> {

@@ -69,7 +69,7 @@ impl Forward {
     }
 
     /// The rule of one of its ports, counted from 0.
-    pub(super) fn port(&self, index: u16) -> Self {
+    pub(crate) fn port(&self, index: u16) -> Self {
         let nth =
             |first: SocketAddr| SocketAddr::new(first.ip(), first.port().saturating_add(index));
         Self { host: nth(self.host), guest: nth(self.guest), ports: 1, ..*self }

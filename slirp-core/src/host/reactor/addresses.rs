@@ -76,6 +76,7 @@ impl Reactor {
         }
         self.watch_addresses().map_err(EgressError::HostAddresses)?;
         let revision = self.stack.set_egress(member, policy, established, self.now());
+        self.on_egress_set(established);
         tracing::info!(member = member.map(|id| id.0), revision = revision.0, "egress policy set");
         Ok(revision)
     }

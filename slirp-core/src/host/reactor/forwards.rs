@@ -13,6 +13,7 @@ use crate::host::forward::{
     Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, PortId,
 };
 use crate::host::socket::table::{HostSocket, TcpHost};
+use crate::policy::Protocol;
 use crate::time::Instant;
 
 impl Reactor {
@@ -22,8 +23,12 @@ impl Reactor {
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         self.verify_guests(forwards.iter().copied())?;
+        // Before they are open, or they might be taken for foreign ones.
+        self.tell_own_ports(forwards);
+        let added = self.forwards.add_all(forwards);
+        self.tell_own_ports(&[]);
         // The requester logs a refusal.
-        self.forwards.add_all(forwards).inspect(|rules| tracing::info!(?rules, "forward added"))
+        added.inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 
     /// Adds all of the rules, whose ports are open, or none.
@@ -53,6 +58,7 @@ impl Reactor {
             tracing::info!(id = id.0, "forward removed");
         }
         self.stack.handle_forwards_removed(rules, self.now());
+        self.tell_rules_removed(rules);
     }
 
     /// Serves ready forwarded ports, at most one share each.
@@ -77,6 +83,7 @@ impl Reactor {
                 Accepted::Lost => continue,
                 Accepted::Drained => return true,
             };
+            let Some(stream) = self.hand_over(stream, origin, guest, now) else { continue };
             match self.stack.handle_tcp_accepted(origin, guest, now) {
                 Ok(flow) => {
                     // If a flow was evicted to make room, its socket is reset before its slot is
@@ -111,6 +118,15 @@ impl Reactor {
             else {
                 return Ok(true);
             };
+            if let Some(inner) = &self.inner
+                && let Some(targets) = inner.targets(origin.client, origin.local.ip(), guest)
+            {
+                let (payload, segment_len) = (received.payload, received.segment_len);
+                if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
+                    inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+                }
+                continue;
+            }
             self.stack.handle_inbound_udp(
                 origin,
                 guest,

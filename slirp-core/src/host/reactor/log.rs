@@ -33,7 +33,11 @@ impl Reactor {
         };
         self.is_logging = detail > Detail::Nothing;
         let audit = if self.audit.is_some() { Detail::Flows } else { Detail::Nothing };
-        self.stack.set_detail(detail.max(self.observers.detail()).max(audit));
+        let detail = detail.max(self.observers.detail()).max(audit);
+        self.stack.set_detail(detail);
+        if let Some(inner) = &self.inner {
+            inner.set_heard(detail >= Detail::Flows);
+        }
     }
 
     /// Writes what happens to `audit`, from the start.

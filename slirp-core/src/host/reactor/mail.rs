@@ -37,7 +37,7 @@ impl Reactor {
         FlowPage { flows: flows.map(with_local).collect(), next }
     }
 
-    fn list_judged_flows(&self, first: u32, now: Instant) -> JudgedFlowPage {
+    pub(super) fn list_judged_flows(&self, first: u32, now: Instant) -> JudgedFlowPage {
         let (flows, next) = self.stack.judged_flows(first, FLOW_PAGE, now);
         let with_local = |mut flow: JudgedFlow| {
             flow.summary.local = self.sockets.local_address(flow.summary.id);
@@ -75,9 +75,7 @@ impl Reactor {
                 Message::RemoveForwards { ids, reply } => {
                     let _ = reply.send(self.remove_forwards(ids));
                 }
-                Message::ListFlows { first, reply } => {
-                    let _ = reply.send(self.list_flows(first, now));
-                }
+                Message::ListFlows { first, reply } => self.list_all_flows(first, reply, now),
                 Message::ListForwards(reply) => {
                     let _ = reply.send(self.forwards.list());
                 }
@@ -106,11 +104,9 @@ impl Reactor {
                     let _ = reply.send(NamePage { names, next });
                 }
                 Message::ListJudgedFlows { first, reply } => {
-                    let _ = reply.send(self.list_judged_flows(first, now));
+                    self.list_all_judged_flows(first, reply, now);
                 }
-                Message::Cut { flow, reply } => {
-                    let _ = reply.send(self.stack.cut(flow, now));
-                }
+                Message::Cut { flow, reply } => self.cut(flow, reply, now),
                 Message::ListQuestions(reply) => {
                     let _ = reply.send(self.stack.questions(now));
                 }
@@ -136,6 +132,11 @@ impl Reactor {
                 Message::Observe(observer) => self.add_observer(observer),
                 Message::ReopenAudit { file, reply } => {
                     let _ = reply.send(self.reopen_audit(file));
+                }
+                Message::Inner(ask) => {
+                    if self.obey(ask, now) == Next::End {
+                        return Next::End;
+                    }
                 }
                 Message::MemberLost(id) => {
                     // The member may have been removed meanwhile.

@@ -66,6 +66,7 @@ mod busy_poll;
 mod datagrams;
 mod error;
 mod forwards;
+mod inner;
 mod log;
 mod mail;
 mod members;
@@ -136,6 +137,8 @@ pub(crate) struct Reactor {
     addresses: Option<io::Result<HostAddresses>>,
     is_watching_addresses: bool,
     busy_poll: BusyPoll,
+    /// The thread in the guest's network namespace, if there is one.
+    inner: Option<inner::InnerLink>,
     observers: Observers,
     /// How many may decide among each of [`Deciders`](super::mailbox::Deciders).
     approvers: [usize; 2],
@@ -209,6 +212,7 @@ impl Reactor {
             addresses: None,
             is_watching_addresses: false,
             busy_poll,
+            inner: None,
             observers: Observers::default(),
             approvers: [0; 2],
             is_logging: false,

@@ -298,6 +298,18 @@ impl TcpHost {
         self.stream.has_unread()
     }
 
+    /// Whether a send may move something.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Whether the connection has broken since the last send or receive. Asked when the poller
+    /// reports an error and nothing is received any more.
+    pub(crate) fn has_broken(&mut self) -> bool {
+        let broken = self.stream.take_error();
+        broken.is_some_and(|error| self.fail(&error) == Transfer::Failed)
+    }
+
     /// Closes the socket so that the remote sees a reset.
     pub(crate) fn reset(self) {
         if !self.is_broken {
@@ -313,6 +325,12 @@ impl TcpHost {
         self.is_readable = true;
         self.is_ending = true;
         Transfer::Failed
+    }
+}
+
+impl AsFd for TcpHost {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

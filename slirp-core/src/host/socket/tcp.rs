@@ -97,9 +97,7 @@ fn try_connect(
     source: Option<SocketAddr>,
     ack: HandshakeAck,
 ) -> io::Result<Connecting> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(Domain::for_address(remote), kind, Some(Protocol::TCP))?;
-    socket.set_out_of_band_inline(true)?;
+    let socket = open(Domain::for_address(remote))?;
     if ack == HandshakeAck::WithData {
         // Not permanent (tcp(7)): the kernel acknowledges the bytes that follow as it always does.
         socket.set_tcp_quickack(false)?;
@@ -110,6 +108,26 @@ fn try_connect(
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         outbound::bind(&socket, source)?;
     }
+    start_connect(socket, remote)
+}
+
+/// A socket in the network namespace of the calling thread, with `SO_OOBINLINE`, that is not
+/// connected yet.
+///
+/// # Errors
+/// Those of socket(2) and setsockopt(2).
+pub(crate) fn open(domain: Domain) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(domain, kind, Some(Protocol::TCP))?;
+    socket.set_out_of_band_inline(true)?;
+    Ok(socket)
+}
+
+/// Starts to connect `socket` to `remote`, in the network namespace in which it was opened.
+///
+/// # Errors
+/// What the kernel said, when it knows at once.
+pub(crate) fn start_connect(socket: Socket, remote: SocketAddr) -> io::Result<Connecting> {
     let connected = socket.connect(&SockAddr::from(remote));
     let stream = TcpStream::new(socket);
     match connected {
@@ -161,6 +179,11 @@ impl TcpStream {
             Some(_) if self.has_unread() => Ok(true),
             Some(error) => Err(error),
         }
+    }
+
+    /// What has broken the connection, if that is known and was not told before.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.socket.take_error().ok().flatten()
     }
 
     /// Whether bytes of the remote wait, as they may even behind a reset.

@@ -119,6 +119,22 @@ impl UdpSocket {
         Ok(opened)
     }
 
+    /// Opens a socket that is not bound yet.
+    ///
+    /// # Errors
+    /// Those of socket(2) and setsockopt(2).
+    pub(crate) fn open_unbound(version: IpVersion) -> io::Result<Self> {
+        Self::try_open(version, None, true)
+    }
+
+    /// Receives at `address`, and reports at which of our own each datagram arrived.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2) and bind(2).
+    pub(crate) fn receive_at(&self, address: SocketAddr) -> io::Result<()> {
+        self.socket.listen(address)
+    }
+
     /// Lets the kernel join incoming datagrams of one remote (`UDP_GRO`); a kernel that cannot is
     /// not an error.
     pub(crate) fn coalesce(&self) {

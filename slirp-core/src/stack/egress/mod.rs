@@ -24,6 +24,7 @@
 
 mod asking;
 mod audited;
+mod bridged;
 mod changes;
 mod counts;
 mod first_bytes;

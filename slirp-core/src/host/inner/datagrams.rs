@@ -1,0 +1,150 @@
+//! UDP bridges: the first datagram of a client, and the sockets that take over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::Interest;
+use smoltcp::wire::IpVersion;
+
+use super::ask::{Bridged, SocketKind};
+use super::listeners::Listener;
+use super::order::Datagram;
+use super::pool::{HostSocket, Stock};
+use super::token::Source;
+use super::worker::{Worker, watch};
+use crate::host::bridge::table::{Bridge, Entry};
+use crate::host::bridge::udp::UdpBridge;
+use crate::host::forward::ForwardProtocol;
+use crate::host::socket::udp::UdpSocket;
+use crate::journal::Ending;
+
+/// Datagrams that wait for sockets of the host at most (arbitrary).
+const WAITING_CAP: usize = 256;
+
+impl Worker {
+    /// A client on the host's loopback has sent to a forwarded port.
+    pub(super) fn on_datagram(&mut self, datagram: Datagram, now: Instant) {
+        let Datagram { origin, targets, .. } = datagram;
+        let key = (true, origin.client, origin.local);
+        if let Some(&at) = self.clients.get(&key) {
+            return self.send(at, &datagram.payload, datagram.segment_len, now);
+        }
+        let kind = SocketKind { protocol: ForwardProtocol::Udp, is_ipv6: origin.client.is_ipv6() };
+        if self.pool.stock(kind) == Stock::Soon {
+            self.ask_for_more(kind);
+            if self.waiting.len() < WAITING_CAP {
+                self.waiting.push_back(datagram);
+            }
+            return;
+        }
+        if !self.has_room(true) {
+            return;
+        }
+        let Some(HostSocket::Udp(near)) = self.host_socket(kind) else { return };
+        let candidates = [Some(targets.first), targets.other];
+        // The second one is for a namespace without the first one's IP version.
+        let found = candidates.into_iter().flatten().find_map(|target| {
+            UdpSocket::open_unbound(version(target)).ok().map(|far| (far, target))
+        });
+        let Some((far, target)) = found else { return };
+        let near = (*near, origin.local, origin.client);
+        let joined = UdpBridge::join(&datagram.listener, near, (far, target));
+        let protocol = ForwardProtocol::Udp;
+        let bridged = Bridged::Inbound { protocol, origin, guest: target };
+        if let Some(at) = self.add_udp(joined, bridged, origin.client, now) {
+            self.send(at, &datagram.payload, datagram.segment_len, now);
+        }
+    }
+
+    /// A client on the namespace's loopback has sent to `local`, which leads to `reached`, over the
+    /// listener at the place `listener`.
+    pub(super) fn on_client_datagram(
+        &mut self,
+        listener: usize,
+        (client, local): (SocketAddr, SocketAddr),
+        reached: SocketAddr,
+        payload: &[u8],
+        segment_len: Option<u16>,
+        now: Instant,
+    ) {
+        if let Some(&at) = self.clients.get(&(false, client, local)) {
+            return self.send(at, payload, segment_len, now);
+        }
+        let protocol = ForwardProtocol::Udp;
+        if self.is_own(protocol, reached) || !self.has_room(false) {
+            return;
+        }
+        let kind = SocketKind { protocol, is_ipv6: reached.is_ipv6() };
+        let Some(HostSocket::Udp(far)) = self.host_socket(kind) else { return };
+        let Some(Listener { socket, .. }) = self.listeners.at(listener) else { return };
+        let joined = match UdpSocket::open_unbound(version(local)) {
+            Ok(near) => UdpBridge::join(socket, (near, local, client), (*far, reached)),
+            Err(error) => Err(error),
+        };
+        let bridged = Bridged::Outbound { protocol, guest: client, reached };
+        let Some(at) = self.add_udp(joined, bridged, local, now) else { return };
+        if self.signs.is_judged() {
+            if let Some(Entry { bridge: Bridge::Udp(udp), .. }) = self.bridges.at(at) {
+                udp.hold(payload, segment_len);
+            }
+            self.ask_about(at);
+        } else {
+            self.send(at, payload, segment_len, now);
+        }
+    }
+
+    fn add_udp(
+        &mut self,
+        joined: io::Result<UdpBridge>,
+        bridged: Bridged,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<usize> {
+        let udp = match joined {
+            Ok(udp) => udp,
+            Err(error) => {
+                tracing::debug!(%error, "a datagram over loopback was lost");
+                return None;
+            }
+        };
+        let key = (bridged.is_inbound(), udp.client(), udp.local());
+        let at = self.bridges.add(bridged, remote, Bridge::Udp(Box::new(udp)), now);
+        self.clients.insert(key, at);
+        let entry = self.bridges.at(at)?;
+        let opened = entry.opened();
+        let watched = match &entry.bridge {
+            Bridge::Udp(udp) => {
+                // A datagram for which there is no room is lost: none waits for room.
+                let watch = |socket, source| {
+                    watch(self.poll.registry(), socket, source, Interest::READABLE)
+                };
+                watch(udp.near(), Source::Near(at)).and_then(|()| watch(udp.far(), Source::Far(at)))
+            }
+            Bridge::Tcp(_) => Ok(()),
+        };
+        self.tell(|| opened);
+        if let Err(error) = watched {
+            tracing::debug!(%error, "a datagram over loopback was lost");
+            self.end(at, Ending::HostFailed, now);
+            return None;
+        }
+        Some(at)
+    }
+
+    fn send(&mut self, at: usize, payload: &[u8], segment_len: Option<u16>, now: Instant) {
+        if let Some(entry) = self.bridges.at(at)
+            && let Bridge::Udp(udp) = &mut entry.bridge
+        {
+            udp.send(payload, segment_len);
+            entry.active_at = now;
+        }
+    }
+}
+
+const fn version(address: SocketAddr) -> IpVersion {
+    match address {
+        SocketAddr::V4(_) => IpVersion::Ipv4,
+        SocketAddr::V6(_) => IpVersion::Ipv6,
+    }
+}

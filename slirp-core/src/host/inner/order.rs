@@ -1,0 +1,159 @@
+//! What other threads tell the inner thread.
+//!
+//! Owns the messages, and the ends of the channel that belong to other threads.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use mio::Waker;
+use tokio::sync::oneshot;
+
+use super::inward::{Inward, Targets};
+use super::listening::SocketDiag;
+use super::pool::Batch;
+use super::ports::OwnPorts;
+use super::settings::{HostPorts, SplicesError};
+use crate::event::{FlowId, ForwardId, Origin};
+use crate::host::forward::Forward;
+use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox};
+use crate::host::socket::tcp::TcpStream;
+
+/// See the [module](self).
+pub(crate) enum Order {
+    /// Something to do before the work.
+    Run(Box<dyn FnOnce() + Send>),
+    /// Start to work.
+    Start(Box<Start>),
+    /// A client on the host's loopback has connected to a forwarded port.
+    Accepted { stream: TcpStream, origin: Origin, targets: Targets },
+    /// A client on the host's loopback has sent to a forwarded port.
+    Datagram(Box<Datagram>),
+    /// Sockets of the host.
+    HostSockets(Batch),
+    /// Ports of the host at which this instance listens now.
+    OwnPorts(Box<OwnPorts>),
+    /// Rules for ports that were found in use are in force, but for these.
+    ScannedOpen { failed: Vec<Forward> },
+    /// These forward rules have ended.
+    RulesRemoved(Vec<ForwardId>),
+    /// What the egress policy says of a bridge.
+    Verdict { bridge: FlowId, is_allowed: bool },
+    /// Another egress policy is in force, and ends bridges that it does not allow.
+    JudgeAnew,
+    /// Asks for bridges, from this place of the table on.
+    ListFlows { first: u32, reply: oneshot::Sender<FlowPage> },
+    /// The same, for those who want verdicts as well.
+    ListJudgedFlows { first: u32, reply: oneshot::Sender<JudgedFlowPage> },
+    /// A bridge is to end.
+    Cut { bridge: FlowId, reply: oneshot::Sender<bool> },
+}
+
+/// What the thread works with.
+pub(crate) struct Start {
+    pub(crate) to_host: Vec<HostPorts>,
+    pub(crate) scanned: Vec<Forward>,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) signs: Arc<Signs>,
+    /// Sockets of the host to begin with.
+    pub(crate) batches: Vec<Batch>,
+    /// Tells the ports in use on the host; only needed where ports are scanned.
+    pub(crate) host_ports: Option<SocketDiag>,
+    /// Listeners of the instance on the host that no guest may reach.
+    pub(crate) closed: Vec<SocketAddr>,
+    /// Ports of the host at which the instance listens already.
+    pub(crate) own: Box<OwnPorts>,
+    /// Descriptors that bridges may have.
+    pub(crate) descriptors: usize,
+    /// How long a UDP bridge may be idle.
+    pub(crate) udp_timeout: Duration,
+    /// Gets the waker, and the rules for ports that are in use already.
+    pub(crate) done: mpsc::SyncSender<Result<Started, SplicesError>>,
+}
+
+/// What has come of a start.
+pub(crate) struct Started {
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) scanned: Vec<Forward>,
+}
+
+/// What came from a client on the host's loopback before it has a socket of its own.
+pub(crate) struct Datagram {
+    pub(crate) origin: Origin,
+    pub(crate) targets: Targets,
+    /// The rule's socket.
+    pub(crate) listener: OwnedFd,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) segment_len: Option<u16>,
+}
+
+/// What the inner thread looks up before it bothers the data thread.
+#[derive(Default)]
+pub(crate) struct Signs {
+    /// Whether somebody hears of flows.
+    is_heard: AtomicBool,
+    /// Whether an egress policy is in force.
+    is_judged: AtomicBool,
+}
+
+impl Signs {
+    pub(crate) fn set_heard(&self, is_heard: bool) {
+        self.is_heard.store(is_heard, Ordering::Release);
+    }
+
+    pub(crate) fn set_judged(&self, is_judged: bool) {
+        self.is_judged.store(is_judged, Ordering::Release);
+    }
+
+    pub(crate) fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_judged(&self) -> bool {
+        self.is_judged.load(Ordering::Acquire)
+    }
+}
+
+/// The data thread's end of the way to the inner thread, which ends when this is dropped.
+pub(crate) struct Orders {
+    /// Taken when this is dropped.
+    sender: Option<mpsc::Sender<Order>>,
+    waker: Arc<Waker>,
+    pub(crate) signs: Arc<Signs>,
+    pub(crate) inward: Inward,
+}
+
+impl Orders {
+    pub(crate) const fn new(
+        sender: mpsc::Sender<Order>,
+        waker: Arc<Waker>,
+        signs: Arc<Signs>,
+        inward: Inward,
+    ) -> Self {
+        Self { sender: Some(sender), waker, signs, inward }
+    }
+
+    /// Sends an order. If the thread has ended, which ends the instance as well, it is lost.
+    pub(crate) fn send(&self, order: Order) {
+        if let Some(sender) = &self.sender
+            && sender.send(order).is_ok()
+        {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake the thread in the guest's network namespace");
+        }
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.wake();
+    }
+}

@@ -1,0 +1,1 @@
+//! The inner thread in a namespace of its own.

@@ -1,0 +1,403 @@
+//! The inner thread's event loop.
+//!
+//! # Theory of operation
+//! *A turn.* Wait; note which sockets are ready; read the orders; accept connections and datagrams
+//! on the namespace's loopback; move the bytes of each bridge that is ready, a share each; once a
+//! second, end idle UDP bridges and look which ports are in use. Sockets are edge-triggered.
+//!
+//! *Limits.* Bridges of either way have half of the descriptors that are meant for bridges. Beyond
+//! that, connections are reset and datagrams dropped.
+//!
+//! *Errors.* An error of one bridge ends that bridge. Only the loss of the poller ends the loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Waker};
+
+use super::ask::{Ask, SocketKind};
+use super::listeners::Listeners;
+use super::listening::SocketDiag;
+use super::order::{Datagram, Order, Signs, Start};
+use super::pool::{HostSocket, Pool};
+use super::ports::OwnPorts;
+use super::scan::Scan;
+use super::settings::{HostPorts, SplicesError};
+use super::token::Source;
+use crate::host::bridge::table::{Bridge, Bridges, Entry};
+use crate::host::bridge::tcp::{Far, Standing};
+use crate::host::bridge::udp::Relayed;
+use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox, Message};
+use crate::journal::{Ending, Event};
+
+/// Events that one wait reports at most (arbitrary).
+const EVENTS_CAP: usize = 1024;
+/// Bytes that are moved at a time. A datagram has 65,535 bytes at most.
+const BUFFER_LEN: usize = 128 * 1024;
+/// How often ports and idle bridges are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+crate::sys::calls::system_calls! {
+    SYS_epoll_create1 => "the inner thread's event loop";
+    SYS_epoll_ctl => "the inner thread's event loop";
+    SYS_epoll_pwait => "the inner thread's event loop";
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "the inner thread's event loop";
+    SYS_eventfd2 => "orders wake the inner thread";
+    SYS_connect => "the far sockets of bridges";
+    SYS_getsockname => "the addresses of bridges";
+}
+
+/// See the [module](self).
+pub(super) struct Worker {
+    pub(super) poll: Poll,
+    orders: mpsc::Receiver<Order>,
+    /// Kept so that its last signal is not closed with it before it is seen.
+    _waker: Arc<Waker>,
+    pub(super) mailbox: Mailbox,
+    pub(super) signs: Arc<Signs>,
+    pub(super) bridges: Bridges,
+    /// Places of bridges that have something to do.
+    ready: VecDeque<usize>,
+    /// Places of UDP bridges, by whether they are inbound, client, and the address that the client
+    /// sends to.
+    pub(super) clients: BTreeMap<(bool, SocketAddr, SocketAddr), usize>,
+    pub(super) pool: Pool,
+    pub(super) listeners: Listeners,
+    pub(super) scan: Option<Scan>,
+    /// Ports of the host at which this instance listens.
+    pub(super) own: OwnPorts,
+    pub(super) closed: Vec<SocketAddr>,
+    /// What waits for sockets of the host.
+    pub(super) waiting: VecDeque<Datagram>,
+    udp_timeout: Duration,
+    tick_at: Option<Instant>,
+    pub(super) buffer: Box<[u8]>,
+    pub(super) is_full_logged: bool,
+}
+
+impl Worker {
+    /// Sets everything up, opens the ports of the namespace's loopback, and returns the waker.
+    pub(super) fn new(
+        start: Start,
+        orders: mpsc::Receiver<Order>,
+        inside: io::Result<SocketDiag>,
+    ) -> Result<(Self, Arc<Waker>), SplicesError> {
+        let poll = Poll::new().map_err(SplicesError::SetUp)?;
+        let waker = Waker::new(poll.registry(), Source::Orders.token());
+        let waker = Arc::new(waker.map_err(SplicesError::SetUp)?);
+        let mut listeners = Listeners::default();
+        let mut scanned = Vec::new();
+        for ports in start.to_host {
+            if !is_in_range(&ports) {
+                return Err(SplicesError::Range);
+            }
+            if ports.is_scanned {
+                scanned.push(ports);
+                continue;
+            }
+            for port in ports.guest_ports() {
+                let host_port = ports.host_port(port).unwrap_or(port);
+                match listeners.open(poll.registry(), ports.protocol, port, host_port) {
+                    Ok(_) => {}
+                    Err(error) if ports.is_weak => tracing::warn!(%error, "left out"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let scan = match start.host_ports {
+            Some(host) => {
+                let inside = inside.map_err(SplicesError::SetUp)?;
+                Some(Scan::new(host, inside, start.scanned, scanned))
+            }
+            None => None,
+        };
+        let mut pool = Pool::default();
+        start.batches.into_iter().for_each(|batch| pool.put(batch));
+        let worker = Self {
+            poll,
+            orders,
+            _waker: Arc::clone(&waker),
+            mailbox: start.mailbox,
+            signs: start.signs,
+            bridges: Bridges::new(start.descriptors),
+            ready: VecDeque::new(),
+            clients: BTreeMap::new(),
+            pool,
+            listeners,
+            scan,
+            own: *start.own,
+            closed: start.closed,
+            waiting: VecDeque::new(),
+            udp_timeout: start.udp_timeout,
+            tick_at: None,
+            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            is_full_logged: false,
+        };
+        Ok((worker, waker))
+    }
+
+    /// Runs until the other end of the channel is gone.
+    pub(super) fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_CAP);
+        loop {
+            let patience = self.patience();
+            match self.poll.poll(&mut events, patience) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the inner thread's event loop failed");
+                    self.ask(Ask::Panicked);
+                    return;
+                }
+            }
+            let now = Instant::now();
+            let mut is_woken = false;
+            for event in &events {
+                match Source::of(event.token()) {
+                    Source::Orders => is_woken = true,
+                    Source::Listener(at) => self.listeners.queue(at),
+                    Source::Near(at) => self.on_near_event(at, event, now),
+                    Source::Far(at) => self.on_far_event(at, event, now),
+                }
+            }
+            if is_woken && !self.read_orders(now) {
+                return;
+            }
+            self.serve_listeners(now);
+            self.pump_ready(now);
+            if self.tick_at.is_some_and(|at| at <= now) {
+                self.tick(now);
+            }
+        }
+    }
+
+    /// How long the next wait may take.
+    fn patience(&mut self) -> Option<Duration> {
+        if !self.ready.is_empty() || !self.listeners.is_idle() {
+            return Some(Duration::ZERO);
+        }
+        let has_clock = self.scan.is_some()
+            || !self.clients.is_empty()
+            || !self.waiting.is_empty()
+            || self.listeners.has_held();
+        if !has_clock {
+            self.tick_at = None;
+            return None;
+        }
+        let now = Instant::now();
+        let at = *self.tick_at.get_or_insert(now + TICK);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Returns whether the thread goes on.
+    pub(super) fn read_orders(&mut self, now: Instant) -> bool {
+        loop {
+            let order = match self.orders.try_recv() {
+                Ok(order) => order,
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            };
+            match order {
+                // Both are for a thread that has not started to work.
+                Order::Run(_) | Order::Start(_) => {}
+                Order::Accepted { stream, origin, targets } => {
+                    self.on_accepted(stream, origin, targets, now);
+                }
+                Order::Datagram(datagram) => self.on_datagram(*datagram, now),
+                Order::HostSockets(batch) => {
+                    self.pool.put(batch);
+                    self.listeners.resume();
+                    for datagram in core::mem::take(&mut self.waiting) {
+                        self.on_datagram(datagram, now);
+                    }
+                }
+                Order::OwnPorts(own) => self.own = *own,
+                Order::ScannedOpen { failed } => {
+                    if let Some(scan) = &mut self.scan {
+                        scan.on_answer(&failed);
+                    }
+                }
+                Order::RulesRemoved(rules) => self.end_clients(now, |key, entry| {
+                    key.0 && entry.bridged.rule().is_some_and(|rule| rules.contains(&rule))
+                }),
+                Order::Verdict { bridge, is_allowed } => {
+                    self.on_verdict(bridge, is_allowed, now);
+                }
+                Order::JudgeAnew => self.judge_anew(),
+                Order::ListFlows { first, reply } => {
+                    let (rows, next) = self.bridges.page(first, |entry| entry.summary(now));
+                    let _ = reply.send(FlowPage { flows: rows, next });
+                }
+                Order::ListJudgedFlows { first, reply } => {
+                    let (rows, next) = self.bridges.page(first, |entry| entry.judged(now));
+                    let _ = reply.send(JudgedFlowPage { flows: rows, next });
+                }
+                Order::Cut { bridge, reply } => {
+                    let place = self.bridges.place(bridge);
+                    if let Some(at) = place {
+                        self.end(at, Ending::Revoked, now);
+                    }
+                    let _ = reply.send(place.is_some());
+                }
+            }
+        }
+    }
+
+    fn on_near_event(&mut self, at: usize, event: &mio::event::Event, now: Instant) {
+        let Some(entry) = self.bridges.at(at) else { return };
+        if let Bridge::Tcp(tcp) = &mut entry.bridge {
+            tcp.on_near_event(event);
+            if event.is_error() && tcp.has_broken() {
+                return self.end(at, Ending::HostFailed, now);
+            }
+        }
+        self.wake(at);
+    }
+
+    pub(super) fn on_far_event(&mut self, at: usize, event: &mio::event::Event, now: Instant) {
+        let Some(entry) = self.bridges.at(at) else { return };
+        if let Bridge::Tcp(tcp) = &mut entry.bridge {
+            if matches!(tcp.far, Far::Connecting { .. }) {
+                return self.finish_connect(at, event, now);
+            }
+            tcp.on_far_event(event);
+            if event.is_error() && tcp.has_broken() {
+                return self.end(at, Ending::HostFailed, now);
+            }
+        }
+        self.wake(at);
+    }
+
+    /// Notes that a bridge has something to do.
+    pub(super) fn wake(&mut self, at: usize) {
+        if let Some(entry) = self.bridges.at(at)
+            && !core::mem::replace(&mut entry.is_ready, true)
+        {
+            self.ready.push_back(at);
+        }
+    }
+
+    /// Gives each bridge that is ready its turn.
+    fn pump_ready(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(at) = self.ready.pop_front() else { return };
+            let Some(entry) = self.bridges.at(at).filter(|entry| entry.is_ready) else { continue };
+            entry.is_ready = false;
+            let before = entry.traffic();
+            let standing = match &mut entry.bridge {
+                Bridge::Tcp(tcp) => tcp.pump(&mut self.buffer),
+                Bridge::Udp(udp) => match udp.relay(&mut self.buffer) {
+                    Relayed::All => Standing::Waits,
+                    Relayed::Some => Standing::HasMore,
+                    Relayed::Refused => Standing::Broken,
+                },
+            };
+            if entry.traffic() != before {
+                entry.active_at = now;
+            }
+            match standing {
+                Standing::Waits => {}
+                Standing::HasMore => self.wake(at),
+                Standing::Over => self.end(at, Ending::Orderly, now),
+                Standing::Broken => self.end(at, Ending::HostFailed, now),
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.tick_at = Some(now + TICK);
+        self.pool.retry();
+        self.listeners.resume();
+        // They have waited for sockets that the host does not have.
+        self.waiting.clear();
+        let timeout = self.udp_timeout;
+        self.end_clients(now, |_, entry| now.duration_since(entry.active_at) >= timeout);
+        self.scan_ports(now);
+    }
+
+    /// Ends UDP bridges.
+    pub(super) fn end_clients(
+        &mut self,
+        now: Instant,
+        is_over: impl Fn(&(bool, SocketAddr, SocketAddr), &Entry) -> bool,
+    ) {
+        let (clients, bridges) = (&self.clients, &mut self.bridges);
+        let over: Vec<usize> = clients
+            .iter()
+            .filter(|&(key, &at)| bridges.at(at).is_some_and(|entry| is_over(key, entry)))
+            .map(|(_, &at)| at)
+            .collect();
+        over.into_iter().for_each(|at| self.end(at, Ending::Idle, now));
+    }
+
+    /// Ends a bridge.
+    pub(super) fn end(&mut self, at: usize, ending: Ending, now: Instant) {
+        let Some(entry) = self.bridges.remove(at) else { return };
+        self.tell(|| entry.closed(ending, now));
+        self.forget(entry, ending.is_reset());
+    }
+
+    /// Closes the sockets of a bridge that was taken out of the table.
+    pub(super) fn forget(&mut self, entry: Entry, is_reset: bool) {
+        match entry.bridge {
+            Bridge::Tcp(tcp) if is_reset => tcp.reset(),
+            Bridge::Tcp(_) => {}
+            Bridge::Udp(udp) => {
+                let key = (entry.bridged.is_inbound(), udp.client(), udp.local());
+                self.clients.remove(&key);
+            }
+        }
+    }
+
+    /// A socket of the host.
+    pub(super) fn host_socket(&mut self, kind: SocketKind) -> Option<HostSocket> {
+        let socket = self.pool.take(kind);
+        self.ask_for_more(kind);
+        socket
+    }
+
+    /// Asks for sockets of the host, unless that was done.
+    pub(super) fn ask_for_more(&mut self, kind: SocketKind) {
+        if self.pool.needs(kind) {
+            self.ask(Ask::HostSockets(kind));
+        }
+    }
+
+    pub(super) fn ask(&self, ask: Ask) {
+        // If the data thread has ended, this thread ends as well.
+        self.mailbox.send(Message::Inner(ask));
+    }
+
+    /// Tells what has become of a bridge, if somebody hears it.
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.signs.is_heard() {
+            self.ask(Ask::Tell(Box::new(event())));
+        }
+    }
+}
+
+/// What is heard of a connection. Room is told once it was missed.
+pub(super) const STREAM: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
+/// Has the poller watch a socket of a bridge.
+pub(super) fn watch(
+    registry: &Registry,
+    socket: BorrowedFd<'_>,
+    source: Source,
+    interest: Interest,
+) -> io::Result<()> {
+    registry.register(&mut SourceFd(&socket.as_raw_fd()), source.token(), interest)
+}
+
+fn is_in_range(ports: &HostPorts) -> bool {
+    let fits =
+        |first: u16| first != 0 && first.checked_add(ports.ports.saturating_sub(1)).is_some();
+    ports.ports != 0 && fits(ports.guest) && fits(ports.host)
+}

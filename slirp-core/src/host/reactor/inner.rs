@@ -1,0 +1,256 @@
+//! The data thread's dealings with the thread in the guest's network namespace.
+//!
+//! Owns what is handed over to it (clients on the host's loopback), and what it asks for: sockets of
+//! the host, verdicts, rules for scanned ports. See [`inner`](crate::host::inner).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::SockRef;
+use tokio::sync::oneshot;
+
+use super::Reactor;
+use super::mail::Next;
+use crate::event::{FlowId, ForwardId, Origin};
+use crate::host::bridge::table::FIRST;
+use crate::host::forward::{Forward, ForwardProtocol, Forwards, PortId};
+use crate::host::inner::ask::{Ask, Bridged};
+use crate::host::inner::inward::Targets;
+use crate::host::inner::order::{Datagram, Order, Orders};
+use crate::host::inner::pool::Batch;
+use crate::host::inner::ports::OwnPorts;
+use crate::host::mailbox::{FlowPage, JudgedFlowPage};
+use crate::host::socket::tcp::TcpStream;
+use crate::policy::Protocol;
+use crate::stack::Established;
+use crate::time::Instant;
+
+/// The way to the thread, and the rules that it has asked for.
+pub(super) struct InnerLink {
+    orders: Orders,
+    /// Rules for scanned ports, by protocol and where the host listens.
+    scanned: BTreeMap<(ForwardProtocol, SocketAddr), ForwardId>,
+}
+
+impl InnerLink {
+    pub(super) fn set_heard(&self, is_heard: bool) {
+        self.orders.signs.set_heard(is_heard);
+    }
+
+    /// Where a client is led to past the link; `None` if the link is its way.
+    pub(super) fn targets(
+        &self,
+        client: SocketAddr,
+        local: IpAddr,
+        guest: SocketAddr,
+    ) -> Option<Targets> {
+        self.orders.inward.targets(client.ip(), local, guest)
+    }
+
+    /// Passes on what a client has sent to a port.
+    pub(super) fn pass(
+        &self,
+        id: PortId,
+        forwards: &Forwards,
+        origin: Origin,
+        targets: Targets,
+        payload: &[u8],
+        segment_len: Option<u16>,
+    ) {
+        match forwards.socket(id).map(|socket| socket.try_clone_to_owned()) {
+            Some(Ok(listener)) => {
+                let payload = payload.to_vec();
+                let datagram = Datagram { origin, targets, listener, payload, segment_len };
+                self.orders.send(Order::Datagram(Box::new(datagram)));
+            }
+            Some(Err(error)) => tracing::debug!(%error, "a datagram over loopback was lost"),
+            None => {}
+        }
+    }
+}
+
+impl Reactor {
+    /// Takes the way to the thread, and opens the ports that are in use in the namespace already.
+    pub(crate) fn adopt_inner(&mut self, orders: Orders, scanned: &[Forward]) {
+        orders.signs.set_judged(self.stack.has_egress());
+        self.inner = Some(InnerLink { orders, scanned: BTreeMap::new() });
+        self.open_scanned(scanned);
+    }
+
+    /// The ports of the host at which the instance listens.
+    pub(crate) fn own_ports(&self) -> OwnPorts {
+        let mut own = OwnPorts::default();
+        self.forwards.list().iter().for_each(|(_, rule)| own.add(rule));
+        own
+    }
+
+    /// Tells the thread of the ports of the host at which the instance listens, with those that it
+    /// is about to open.
+    pub(super) fn tell_own_ports(&self, more: &[Forward]) {
+        if let Some(inner) = &self.inner {
+            let mut own = self.own_ports();
+            more.iter().for_each(|rule| own.add(rule));
+            inner.orders.send(Order::OwnPorts(Box::new(own)));
+        }
+    }
+
+    /// Tells the thread of rules that have ended.
+    pub(super) fn tell_rules_removed(&self, rules: &BTreeSet<ForwardId>) {
+        if let Some(inner) = &self.inner {
+            inner.orders.send(Order::RulesRemoved(rules.iter().copied().collect()));
+            self.tell_own_ports(&[]);
+        }
+    }
+
+    /// Another egress policy is in force.
+    pub(super) fn on_egress_set(&self, established: Established) {
+        if let Some(inner) = &self.inner {
+            inner.orders.signs.set_judged(self.stack.has_egress());
+            if established == Established::Cut {
+                inner.orders.send(Order::JudgeAnew);
+            }
+        }
+    }
+
+    /// Hands an accepted connection over to the thread. Returns it if its way is the link.
+    pub(super) fn hand_over(
+        &mut self,
+        stream: TcpStream,
+        origin: Origin,
+        guest: SocketAddr,
+        now: Instant,
+    ) -> Option<TcpStream> {
+        let Some(inner) = &self.inner else { return Some(stream) };
+        if !origin.client.ip().is_loopback() {
+            return Some(stream);
+        }
+        let used = SockRef::from(&stream).local_addr().ok().and_then(|it| it.as_socket());
+        let used = used.unwrap_or(origin.local).ip();
+        let Some(targets) = inner.targets(origin.client, used, guest) else {
+            return Some(stream);
+        };
+        if self.stack.judge_inbound_bridge(Protocol::Tcp, &origin, targets.first, now) {
+            inner.orders.send(Order::Accepted { stream, origin, targets });
+        } else {
+            stream.reset();
+        }
+        None
+    }
+
+    /// Does what the thread asks for.
+    pub(super) fn obey(&mut self, ask: Ask, now: Instant) -> Next {
+        match ask {
+            Ask::HostSockets(kind) => self.order(Order::HostSockets(Batch::make(kind))),
+            Ask::Judge { bridge, bridged } => {
+                let is_allowed = match bridged {
+                    Bridged::Inbound { protocol, origin, guest } => {
+                        self.stack.judge_inbound_bridge(of(protocol), &origin, guest, now)
+                    }
+                    Bridged::Outbound { protocol, guest, reached } => {
+                        let protocol = of(protocol);
+                        self.stack.judge_outbound_bridge(bridge, protocol, guest, reached, now)
+                    }
+                };
+                self.order(Order::Verdict { bridge, is_allowed });
+            }
+            Ask::Tell(event) => self.stack.tell_of_bridge(*event),
+            Ask::Scanned { open, close } => {
+                self.close_scanned(&close);
+                self.open_scanned(&open);
+            }
+            Ask::Panicked => return Next::End,
+        }
+        Next::GoOn
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(inner) = &self.inner {
+            inner.orders.send(order);
+        }
+    }
+
+    /// Opens ports one by one, and answers.
+    fn open_scanned(&mut self, rules: &[Forward]) {
+        let mut failed = Vec::new();
+        for rule in rules {
+            match self.add_forwards(core::slice::from_ref(rule)) {
+                Ok(added) => {
+                    if let Some(inner) = &mut self.inner {
+                        let key = (rule.protocol, rule.host);
+                        inner.scanned.extend(added.iter().map(|&(id, _)| (key, id)));
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a port that is in use in the namespace was left out");
+                    failed.push(*rule);
+                }
+            }
+        }
+        self.order(Order::ScannedOpen { failed });
+    }
+
+    fn close_scanned(&mut self, rules: &[Forward]) {
+        for rule in rules {
+            let Some(inner) = &mut self.inner else { return };
+            if let Some(id) = inner.scanned.remove(&(rule.protocol, rule.host)) {
+                // Somebody else may have removed it.
+                let _ = self.remove_forwards(id.0..=id.0);
+            }
+        }
+    }
+
+    /// A part of the list of flows: the flow table comes before the bridges.
+    pub(super) fn list_all_flows(
+        &mut self,
+        first: u32,
+        reply: oneshot::Sender<FlowPage>,
+        now: Instant,
+    ) {
+        match &self.inner {
+            Some(inner) if first >= FIRST => inner.orders.send(Order::ListFlows { first, reply }),
+            inner => {
+                let bridges = inner.is_some().then_some(FIRST);
+                let page = self.list_flows(first, now);
+                let _ = reply.send(FlowPage { next: page.next.or(bridges), ..page });
+            }
+        }
+    }
+
+    /// The same, with verdicts.
+    pub(super) fn list_all_judged_flows(
+        &mut self,
+        first: u32,
+        reply: oneshot::Sender<JudgedFlowPage>,
+        now: Instant,
+    ) {
+        match &self.inner {
+            Some(inner) if first >= FIRST => {
+                inner.orders.send(Order::ListJudgedFlows { first, reply });
+            }
+            inner => {
+                let bridges = inner.is_some().then_some(FIRST);
+                let page = self.list_judged_flows(first, now);
+                let _ = reply.send(JudgedFlowPage { next: page.next.or(bridges), ..page });
+            }
+        }
+    }
+
+    /// Ends a flow or a bridge.
+    pub(super) fn cut(&mut self, flow: FlowId, reply: oneshot::Sender<bool>, now: Instant) {
+        match &self.inner {
+            Some(inner) if flow.index >= FIRST => {
+                inner.orders.send(Order::Cut { bridge: flow, reply });
+            }
+            Some(_) | None => {
+                let _ = reply.send(self.stack.cut(flow, now));
+            }
+        }
+    }
+}
+
+const fn of(protocol: ForwardProtocol) -> Protocol {
+    match protocol {
+        ForwardProtocol::Tcp => Protocol::Tcp,
+        ForwardProtocol::Udp => Protocol::Udp,
+    }
+}

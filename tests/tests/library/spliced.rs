@@ -1,0 +1,476 @@
+//! Connections between the loopback interfaces of host and guest, joined past the guest's link.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
+use std::time::{Duration, Instant};
+
+use slirp_core::egress::EgressPolicy;
+use slirp_core::instance::{
+    Builder, Established, Forward, ForwardProtocol, HostPorts, Instance, OpenForwards, Splices,
+    StartError,
+};
+use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
+use slirp_core::plan::SlirpNetwork;
+use slirp_tests::{
+    GATEWAY, GUEST, Namespace, PATIENCE, ProcessFacts, TcpServer, UdpServer, World, connect, needs,
+    receive_exact, send_exact, wait_until,
+};
+use socket2::SockRef;
+
+use crate::turn;
+
+const LO: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LO6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+fn guest_of(world: &World) -> NamespaceTarget {
+    NamespaceTarget::of_pid(i32::try_from(world.guest.pid()).expect("process ids fit"))
+        .expect("the guest is there")
+}
+
+/// An instance of this process on the world's host whose loopback connections are joined.
+fn try_splice(
+    world: &World,
+    forwards: &[Forward],
+    change: impl FnOnce(Splices) -> Splices + Send,
+    more: impl FnOnce(Builder) -> Builder + Send,
+) -> Result<Instance, StartError> {
+    world.host.enter(|| {
+        let plan = SlirpNetwork::default();
+        let target = guest_of(world);
+        let configure = Some(Configuration::for_plan(&plan, 1500));
+        let tap = open_tap(&target, &TapRequest { name: "tap0".to_owned(), configure })
+            .expect("the device opens");
+        let network = target.network().try_clone_to_owned().expect("a descriptor is left");
+        let IpAddr::V4(guest) = GUEST else { unreachable!() };
+        let splices = change(Splices::new(network).guest(Some(guest), None));
+        let opened = OpenForwards::open(forwards, plan).expect("the ports are free");
+        more(Builder::new(tap).plan(plan)).forwards(opened).splices(splices).spawn()
+    })
+}
+
+fn splice(
+    world: &World,
+    forwards: &[Forward],
+    change: impl FnOnce(Splices) -> Splices + Send,
+) -> Instance {
+    try_splice(world, forwards, change, |builder| builder).expect("the instance starts")
+}
+
+fn publish(port: u16) -> Forward {
+    Forward::everywhere(ForwardProtocol::Tcp, port, (GUEST, port).into())
+}
+
+fn to_host(protocol: ForwardProtocol, guest: u16, host: u16) -> HostPorts {
+    HostPorts { protocol, guest, host, ports: 1, is_weak: false, is_scanned: false }
+}
+
+fn tcp_to_host(guest: u16, host: u16) -> HostPorts {
+    to_host(ForwardProtocol::Tcp, guest, host)
+}
+
+/// One small exchange over a connection that stays open.
+fn echo(from: &Namespace, to: SocketAddr) -> TcpStream {
+    let mut stream = connect(from, to).expect("somebody listens");
+    send_exact(&mut stream, 7, 10_000).expect("it is taken");
+    receive_exact(&mut stream, 7, 10_000).expect("all of it comes back");
+    stream
+}
+
+/// A connection through a bridge: the client's end and the server's.
+fn joined(from: &Namespace, to: SocketAddr, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = connect(from, to).expect("somebody listens");
+    let (server, _) = listener.accept().expect("the bridge connects");
+    server.set_read_timeout(Some(PATIENCE)).expect("an open socket takes a timeout");
+    (client, server)
+}
+
+/// Whether a connection is refused: at once, or by a reset once it was accepted.
+fn is_refused(from: &Namespace, to: SocketAddr) -> bool {
+    let refusals = [nix::errno::Errno::ECONNREFUSED, nix::errno::Errno::ECONNRESET];
+    match connect(from, to) {
+        Ok(mut stream) => {
+            stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+        }
+        Err(failure) => refusals.contains(&failure.errno),
+    }
+}
+
+fn listen(namespace: &Namespace, at: (IpAddr, u16)) -> TcpListener {
+    namespace.enter(|| TcpListener::bind(at)).expect("the port is free")
+}
+
+fn open_files() -> usize {
+    ProcessFacts(std::process::id()).open_files()
+}
+
+#[test]
+fn host_loopback_reaches_the_guest_under_its_own_address() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let listener = listen(&world.guest, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080));
+    let instance = splice(&world, &[publish(8080)], |splices| splices);
+    for (client, to) in [(LO, LO), (LO6, LO6), (LO, "127.9.9.9".parse().unwrap())] {
+        let stream = connect(&world.host, (to, 8080).into()).expect("the port is open");
+        let (mut server, peer) = listener.accept().expect("the bridge connects");
+        assert_eq!(peer.ip(), GUEST, "{client}");
+        server.write_all(b"x").unwrap();
+        let mut byte = [0];
+        (&stream).read_exact(&mut byte).unwrap();
+    }
+    // Another client comes over the link.
+    let _stream = connect(&world.host, "198.51.100.1:8080".parse().unwrap()).unwrap();
+    let (_, peer) = listener.accept().expect("the stack connects");
+    assert_eq!(peer.ip(), "198.51.100.1".parse::<IpAddr>().unwrap());
+    drop(instance);
+}
+
+#[test]
+fn host_loopback_reaches_the_guests_loopback_at_the_address_that_it_used() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let instance = splice(&world, &[publish(8080)], |splices| splices.to_guest_loopback(true));
+    let listener = listen(&world.guest, ("127.0.0.7".parse().unwrap(), 8080));
+    let (_client, server) = joined(&world.host, "127.0.0.7:8080".parse().unwrap(), &listener);
+    assert_eq!(server.peer_addr().unwrap().ip(), LO);
+    let six = listen(&world.guest, (LO6, 8080));
+    let (_client, server) = joined(&world.host, (LO6, 8080).into(), &six);
+    assert_eq!(server.peer_addr().unwrap().ip(), LO6);
+    // A service in IPv4 alone is found by a client that tries IPv6 first.
+    drop((six, server));
+    let four = listen(&world.guest, (LO, 8080));
+    let (_client, server) = joined(&world.host, (LO6, 8080).into(), &four);
+    assert_eq!(server.peer_addr().unwrap().ip(), LO);
+    drop(instance);
+}
+
+#[test]
+fn guests_loopback_reaches_named_ports_of_the_hosts_loopback_alone() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let named = TcpServer::echo(&world.host, "127.0.0.1:9001".parse().unwrap());
+    let _hidden = TcpServer::echo(&world.host, "127.0.0.1:9002".parse().unwrap());
+    let _fifth = TcpServer::echo(&world.host, "127.0.0.5:9003".parse().unwrap());
+    let instance = splice(&world, &[], |splices| {
+        splices.to_host([tcp_to_host(5432, 9001), tcp_to_host(9003, 9003)])
+    });
+    echo(&world.guest, (LO, 5432).into());
+    echo(&world.guest, "127.0.0.5:9003".parse().unwrap());
+    // The service is there in IPv4 alone.
+    echo(&world.guest, (LO6, 5432).into());
+    for closed in [(LO, 9001), (LO, 9002)] {
+        let refused = connect(&world.guest, closed.into()).expect_err("nothing listens");
+        assert_eq!(refused.errno, nix::errno::Errno::ECONNREFUSED);
+    }
+    // Its own address is not loopback, although the kernel delivers it there.
+    assert!(is_refused(&world.guest, (GUEST, 5432).into()));
+    drop((instance, named));
+}
+
+#[test]
+fn refusal_on_the_far_side_resets_the_client() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let instance =
+        splice(&world, &[publish(8080)], |splices| splices.to_host([tcp_to_host(5432, 9001)]));
+    for (from, port) in [(&world.host, 8080), (&world.guest, 5432)] {
+        assert!(is_refused(from, (LO, port).into()));
+    }
+    drop(instance);
+}
+
+/// Both ways: from the host to port 8080 of the guest, from the guest to port 9001 of the host.
+fn both_ways(test: impl Fn(&Namespace, SocketAddr, &TcpListener)) {
+    let world = needs!(World::root());
+    let instance =
+        splice(&world, &[publish(8080)], |splices| splices.to_host([tcp_to_host(9001, 9001)]));
+    let inside = listen(&world.guest, (GUEST, 8080));
+    let outside = listen(&world.host, (LO, 9001));
+    test(&world.host, (LO, 8080).into(), &inside);
+    test(&world.guest, (LO, 9001).into(), &outside);
+    drop(instance);
+}
+
+#[test]
+fn half_close_is_passed_on_both_ways() {
+    let _turn = turn();
+    both_ways(|from, to, listener| {
+        for is_client_first in [true, false] {
+            let (client, server) = joined(from, to, listener);
+            let (mut first, mut second) =
+                if is_client_first { (client, server) } else { (server, client) };
+            send_exact(&mut first, 3, 300_000).unwrap();
+            first.shutdown(Shutdown::Write).unwrap();
+            receive_exact(&mut second, 3, 300_000).unwrap();
+            assert_eq!(second.read(&mut [0]).unwrap(), 0, "the end arrives behind the last byte");
+            send_exact(&mut second, 4, 300_000).unwrap();
+            drop(second);
+            receive_exact(&mut first, 4, 300_000).unwrap();
+            assert_eq!(first.read(&mut [0]).unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn reset_is_passed_on_both_ways() {
+    let _turn = turn();
+    both_ways(|from, to, listener| {
+        for is_client_first in [true, false] {
+            let (client, server) = joined(from, to, listener);
+            let (first, mut second) =
+                if is_client_first { (client, server) } else { (server, client) };
+            SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(first);
+            assert_eq!(second.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
+fn reset_after_a_half_close_is_passed_on() {
+    let _turn = turn();
+    both_ways(|from, to, listener| {
+        let (client, mut server) = joined(from, to, listener);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        wait_until(PATIENCE, "the reset", || server.write_all(b"x").is_err());
+    });
+}
+
+#[test]
+fn stopped_reader_stops_the_writer_and_gets_every_byte_later() {
+    let _turn = turn();
+    const LEN: usize = 64 << 20;
+    both_ways(|from, to, listener| {
+        let (mut client, mut server) = joined(from, to, listener);
+        client.set_nonblocking(true).unwrap();
+        let piece = [0x5a; 65_536];
+        let mut taken = 0;
+        let mut full_since = Instant::now();
+        while full_since.elapsed() < Duration::from_millis(500) {
+            match client.write(&piece) {
+                Ok(len) => {
+                    taken += len;
+                    full_since = Instant::now();
+                    assert!(taken < LEN, "nobody reads");
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        client.set_nonblocking(false).unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            let mut received = 0;
+            loop {
+                match server.read(&mut buffer).unwrap() {
+                    0 => return received,
+                    len => {
+                        assert!(buffer[..len].iter().all(|&byte| byte == 0x5a));
+                        received += len;
+                    }
+                }
+            }
+        });
+        client.write_all(&piece).unwrap();
+        drop(client);
+        assert_eq!(reader.join().unwrap(), taken + piece.len());
+    });
+}
+
+#[test]
+fn thousand_connections_at_once_leave_no_descriptor_behind() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let server = TcpServer::echo(&world.guest, "0.0.0.0:8080".parse().unwrap());
+    let outside = TcpServer::echo(&world.host, (LO, 9001).into());
+    let before_all = open_files();
+    let instance =
+        splice(&world, &[publish(8080)], |splices| splices.to_host([tcp_to_host(9001, 9001)]));
+    // The pools are full and the first bridges' memory is there.
+    drop((echo(&world.host, (LO, 8080).into()), echo(&world.guest, (LO, 9001).into())));
+    let handle = instance.handle();
+    let bridges = || {
+        let page = handle.blocking().flows(1 << 31).expect("it runs");
+        (page.flows.len(), page.next)
+    };
+    wait_until(PATIENCE, "the first ones end", || bridges().0 == 0);
+    let before = open_files();
+    for (from, port) in [(&world.host, 8080), (&world.guest, 9001)] {
+        let streams: Vec<TcpStream> =
+            (0..1_000).map(|_| connect(from, (LO, port).into()).expect("there is room")).collect();
+        for (index, mut stream) in (0_u32..).zip(&streams) {
+            stream.write_all(&index.to_be_bytes()).unwrap();
+        }
+        for (index, mut stream) in (0_u32..).zip(&streams) {
+            let mut answer = [0; 4];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, index.to_be_bytes());
+        }
+        let mut first = 0;
+        let mut listed = 0;
+        loop {
+            let page = handle.blocking().flows(first).expect("it runs");
+            let inbound = page.flows.iter().filter(|flow| flow.is_inbound == (port == 8080));
+            listed += inbound.filter(|flow| flow.remote.port() != 0).count();
+            match page.next {
+                Some(next) => first = next,
+                None => break,
+            }
+        }
+        assert_eq!(listed, 1_000);
+        drop(streams);
+    }
+    let is_quiet = || bridges() == (0, None);
+    wait_until(PATIENCE, "all bridges end", || is_quiet() && open_files() <= before + 16);
+    drop((instance, handle));
+    wait_until(PATIENCE, "everything is closed", || open_files() <= before_all);
+    drop((server, outside));
+}
+
+#[test]
+fn datagrams_are_joined_both_ways_and_answers_come_from_where_they_were_sent_to() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let udp = ForwardProtocol::Udp;
+    let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let _inside = UdpServer::echo(&world.guest, any(5300));
+    let _outside = UdpServer::echo(&world.host, any(5301));
+    let forward = Forward::everywhere(udp, 5300, (GUEST, 5300).into());
+    let instance =
+        splice(&world, &[forward], |splices| splices.to_host([to_host(udp, 5301, 5301)]));
+    for (from, port) in [(&world.host, 5300), (&world.guest, 5301)] {
+        let clients: Vec<UdpSocket> = (0..100)
+            .map(|_| from.enter(|| UdpSocket::bind((LO, 0))).expect("a port is free"))
+            .collect();
+        // A server at all addresses would answer the guest from another one than 127.0.0.9.
+        let other: Option<IpAddr> = (port == 5300).then(|| "127.0.0.9".parse().unwrap());
+        for to in [Some(LO), other].into_iter().flatten() {
+            for len in [0, 1, 1_400, 60_000] {
+                for (index, client) in (0_u8..).zip(&clients) {
+                    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    client.send_to(&vec![index; len], (to, port)).unwrap();
+                    let mut buffer = vec![0; 65_536];
+                    let (got, peer) = client.recv_from(&mut buffer).expect("it is answered");
+                    assert_eq!((got, peer), (len, (to, port).into()));
+                    assert!(buffer[..got].iter().all(|&byte| byte == index));
+                }
+            }
+        }
+    }
+    let page = instance.handle().blocking().flows(1 << 31).expect("it runs");
+    assert!(page.flows.len() >= 100, "{}", page.flows.len());
+    drop(instance);
+}
+
+#[test]
+fn ports_in_use_are_open_on_the_other_side_within_a_second_or_so_and_no_longer() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let early = TcpServer::echo(&world.guest, (LO, 7001).into());
+    let tcp = ForwardProtocol::Tcp;
+    let scanned = Forward { ports: 1_000, ..Forward::everywhere(tcp, 7000, (GUEST, 7000).into()) };
+    let ports = HostPorts { ports: 1_000, is_scanned: true, ..tcp_to_host(7000, 7000) };
+    let instance = splice(&world, &[], |splices| {
+        splices.to_guest_loopback(true).scanned([scanned]).to_host([ports])
+    });
+    echo(&world.host, (LO, 7001).into());
+    let is_open = |from: &Namespace, port: u16| {
+        connect(from, (LO, port).into()).is_ok_and(|mut stream| {
+            stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
+        })
+    };
+    for (inside, from, port) in [(true, &world.host, 7002), (false, &world.guest, 7003)] {
+        assert!(!is_open(from, port));
+        let server =
+            TcpServer::echo(if inside { &world.guest } else { &world.host }, (LO, port).into());
+        let since = Instant::now();
+        wait_until(PATIENCE, "the port opens", || is_open(from, port));
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        let stream = echo(from, (LO, port).into());
+        drop(server);
+        wait_until(PATIENCE, "the port closes", || connect(from, (LO, port).into()).is_err());
+        // Nothing keeps the other's port open, or forwards it back.
+        std::thread::sleep(Duration::from_millis(2_500));
+        assert!(connect(&world.host, (LO, port).into()).is_err());
+        assert!(connect(&world.guest, (LO, port).into()).is_err());
+        drop(stream);
+    }
+    drop((early, instance));
+}
+
+#[test]
+fn egress_policy_judges_what_the_guests_loopback_reaches() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let _allowed = TcpServer::echo(&world.host, (LO, 9001).into());
+    let _denied = TcpServer::echo(&world.host, (LO, 9002).into());
+    let policy = |text: &str| EgressPolicy::parse(text, "test").expect("it is a policy");
+    let only_first = policy("allow host-loopback:9001");
+    let instance = try_splice(
+        &world,
+        &[],
+        |splices| splices.to_host([tcp_to_host(9001, 9001), tcp_to_host(9002, 9002)]),
+        |builder| builder.egress(only_first),
+    )
+    .expect("the instance starts");
+    let mut stream = echo(&world.guest, (LO, 9001).into());
+    assert!(is_refused(&world.guest, (LO, 9002).into()));
+    // The same address is open, or not, over the link.
+    echo(&world.guest, (GATEWAY, 9001).into());
+    assert!(connect(&world.guest, (GATEWAY, 9002).into()).is_err());
+    let nothing = policy("allow 192.0.2.1:1");
+    let cut = Established::Cut;
+    instance.handle().blocking().set_egress(None, nothing, cut).expect("it is set");
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(instance);
+}
+
+#[test]
+fn port_that_is_taken_in_the_namespace_is_no_start() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let _taken = listen(&world.guest, (LO, 9001));
+    let before = open_files();
+    let started = try_splice(
+        &world,
+        &[],
+        |splices| splices.to_host([tcp_to_host(9001, 9001)]),
+        |builder| builder,
+    );
+    let error = started.expect_err("the port is taken").to_string();
+    assert_eq!(
+        error,
+        "cannot listen on TCP port 9001 of the guest's loopback: Address already in use"
+    );
+    wait_until(PATIENCE, "nothing is left", || open_files() <= before);
+    let weak = HostPorts { is_weak: true, ..tcp_to_host(9001, 9001) };
+    drop(splice(&world, &[], |splices| splices.to_host([weak])));
+}
+
+#[test]
+fn guest_that_floods_its_ports_keeps_no_client_of_the_host_away() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let inside = TcpServer::echo(&world.guest, "0.0.0.0:8080".parse().unwrap());
+    let outside = listen(&world.host, (LO, 9001));
+    let instance =
+        splice(&world, &[publish(8080)], |splices| splices.to_host([tcp_to_host(9001, 9001)]));
+    let flood: Vec<TcpStream> =
+        (0..2_600).filter_map(|_| connect(&world.guest, (LO, 9001).into()).ok()).collect();
+    let accepted = std::thread::spawn(move || {
+        outside.set_nonblocking(true).unwrap();
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut held = Vec::new();
+        while Instant::now() < until {
+            held.extend(outside.accept().ok());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        held.len()
+    });
+    echo(&world.host, (LO, 8080).into());
+    assert!(accepted.join().unwrap() < 2_600);
+    drop((flood, inside, instance));
+}
