@@ -7,5 +7,6 @@
 //! the run. No code outside of its folder knows its texts,
 //! but for those of values: `run` takes the values of `slirp4netns`.
 
+mod getopt;
 pub(crate) mod run;
 pub(crate) mod slirp4netns;

@@ -221,11 +221,14 @@ impl Program {
         if let [command] = self.commands.as_slice()
             && command.word.is_empty()
         {
-            text += &format!(
-                "\n# What the first argument is depends on --netns-type.\n_{name}_target() {{\n    \
-                 if [[ \"${{words[*]}}\" == *--(netns-type[=\\ ]path|target-type[=\\ ]bess)* ]]; \
-                 then\n        _files\n    else\n        _pids\n    fi\n}}\n\n"
-            );
+            if command.operands == Operands::Guest {
+                text += &format!(
+                    "\n# What the first argument is depends on --netns-type.\n_{name}_target() \
+                     {{\n    if [[ \"${{words[*]}}\" == *--(netns-type[=\\ ]path|\
+                     target-type[=\\ ]bess)* ]]; then\n        _files\n    else\n        \
+                     _pids\n    fi\n}}\n\n"
+                );
+            }
             text += &zsh_arguments(command, 0);
             return text;
         }
@@ -283,7 +286,8 @@ impl Command {
             skipped.extend(flag.short.map(|short| format!(" -{short}")));
             skipped += &format!(" --{}", flag.long);
         }
-        format!(" -f -a '(__fish_complete_subcommand --fcs-skip=2{skipped})'")
+        let words = if self.word.is_empty() { 1 } else { 2 };
+        format!(" -f -a '(__fish_complete_subcommand --fcs-skip={words}{skipped})'")
     }
 }
 

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use crate::console::{self, eprint_bytes, eprint_line, print, print_line};
 use crate::options::{Options, Target};
 use crate::{egress, log, run};
+#[cfg(test)]
+pub(crate) use args::OPTIONS;
 pub(crate) use args::usage;
 use args::{ArgumentError, Command};
 pub(crate) use values::ValueError;

@@ -2,27 +2,14 @@
 
 use super::manual::manual;
 use super::table::OPTIONS;
+use crate::dialect::getopt::documentation::{flags, list};
+use crate::words;
 use crate::words::shells::{Command, Operands, Program, compare};
-use crate::words::{self, Flag, Value};
 
 const PAGE: &str = include_str!("../../../../man/slirp4netns.1");
 const README: &str = include_str!("../../../../../README.md");
 const SECURITY: &str = include_str!("../../../../../SECURITY.md");
 const EXTENSIONS: &str = include_str!("../../../../man/slirp4netns-extensions.7");
-
-/// The page's list of options: those of `--help`, and then the others.
-fn list() -> String {
-    let (listed, others): (Vec<_>, Vec<_>) =
-        OPTIONS.iter().partition(|option| option.about.is_some());
-    let entries = listed.into_iter().chain(others).map(|option| {
-        let short = option.short.map(|short| format!("Fl {} , ", char::from(short)));
-        let value = option.value.map(|value| format!(" Ns = Ns Ar {value}"));
-        let (short, value) = (short.unwrap_or_default(), value.unwrap_or_default());
-        let text = manual(option.id).trim_start_matches('\n');
-        format!(".It {short}Fl Fl {}{value}\n{text}\n", option.long)
-    });
-    entries.collect()
-}
 
 #[test]
 fn manual_is_made_from_the_table() {
@@ -30,7 +17,8 @@ fn manual_is_made_from_the_table() {
     let (before, rest) = PAGE.split_once("\n.Sh OPTIONS\n").expect("the page has the section");
     let (text, rest) = rest.split_once(LIST).expect("the section has a list");
     let (_, after) = rest.split_once("\n.El\n.Sh ").expect("the section ends with it");
-    let made = format!("{before}\n.Sh OPTIONS\n{text}{LIST}{}.El\n.Sh {after}", list());
+    let made =
+        format!("{before}\n.Sh OPTIONS\n{text}{LIST}{}.El\n.Sh {after}", list(OPTIONS, manual));
     compare("man/slirp4netns.1", &made);
 }
 
@@ -80,20 +68,11 @@ fn every_entry_names_a_default() {
 // The shells themselves are asked by tests of the package, if they are installed.
 #[test]
 fn completions_are_made_from_the_table() {
-    let flags = OPTIONS.iter().filter_map(|option| {
-        let value = option.value.map_or(Value::None, Value::Needed);
-        Some(Flag {
-            long: option.long,
-            short: option.short.map(char::from),
-            value,
-            about: option.about?,
-            offers: option.offers,
-            is_repeatable: option.about?.contains("repeatable") || option.long == "publish",
-            is_rare: false,
-        })
-    });
-    let command =
-        Command { word: "", about: "", flags: flags.collect(), operands: Operands::Guest };
+    let mut flags = flags(OPTIONS);
+    for flag in flags.iter_mut().filter(|flag| flag.long == "publish") {
+        flag.is_repeatable = true;
+    }
+    let command = Command { word: "", about: "", flags, operands: Operands::Guest };
     let program = Program { name: "slirp4netns", commands: vec![command] };
     compare("completions/slirp4netns.bash", &program.bash());
     compare("completions/slirp4netns.fish", &program.fish());

@@ -1,8 +1,8 @@
 //! The command line: from `argv` to a command.
 //!
 //! Owns the meaning of each option and the order of the checks; callers of slirp4netns know both.
-//! The grammar is in [`getopt`], the list of options in [`table`], the parsing of values in
-//! [`values`], the texts of warnings and refusals in [`refusal`].
+//! The grammar is in [`getopt`](crate::dialect::getopt), the list of options in [`table`], the
+//! parsing of values in [`values`], the texts of warnings and refusals in [`refusal`].
 //!
 //! A value is checked when its option is reached, and `--help` and `--version` act when they are
 //! reached, so anything further right is ignored. Four checks wait until the whole line was read:
@@ -10,7 +10,6 @@
 //! operands, and then the values of `--cidr`, `--outbound-addr`, `--outbound-addr6` and
 //! `--macaddress`.
 
-mod getopt;
 mod refusal;
 mod table;
 
@@ -25,11 +24,12 @@ use slirp_core::plan::Ipv6Plan;
 
 use super::values::{self, ValueError};
 use super::{address, network};
+use crate::dialect::getopt::{OptionSpec, Token, Tokens};
 use crate::options::{Options, Target};
 use crate::publish::Publish;
-use getopt::{Token, Tokens};
 pub(crate) use refusal::{ArgumentError, Warning};
-use table::{OptionId, OptionSpec};
+pub(crate) use table::OPTIONS;
+use table::OptionId;
 
 /// The command of a command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,7 +108,7 @@ impl Line {
         &mut self,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Command, ArgumentError> {
-        for token in Tokens::new(arguments) {
+        for token in Tokens::new(OPTIONS, arguments) {
             match token? {
                 Token::Operand(word) => self.operands.push(word),
                 Token::Option(option, value) => {
@@ -125,7 +125,7 @@ impl Line {
     /// Takes one option. Returns a command if the option acts at once.
     fn option(
         &mut self,
-        option: &OptionSpec,
+        option: &OptionSpec<OptionId>,
         value: OsString,
     ) -> Result<Option<Command>, ArgumentError> {
         let options = &mut self.options;

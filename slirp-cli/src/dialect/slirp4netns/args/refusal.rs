@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::getopt::GrammarError;
+use crate::dialect::getopt::GrammarError;
 use crate::dialect::slirp4netns::values::ValueError;
 
 /// A warning, after which the run goes on; printed on stdout.

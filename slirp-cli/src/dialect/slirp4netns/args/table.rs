@@ -1,86 +1,19 @@
 //! The options, as data.
 //!
 //! Owns the one table that drives the parser, `--help` and all other code that needs the list of
-//! options. The parent module decides what an option *does*; `getopt` cuts a command line into
-//! options.
+//! options. The parent module decides what an option *does*;
+//! [`getopt`](crate::dialect::getopt) cuts a command line into options.
 //!
 //! Callers detect our features by searching `--help` for an option's name, so an option is listed
 //! only once it works. The left column is a contract; the descriptions are our own.
 //!
-//! Our own options come after slirp4netns's and give way to them: a prefix of any option of
-//! slirp4netns is resolved as if ours did not exist. So no abbreviation that callers use changes
-//! its meaning or becomes ambiguous.
+//! Our own options come after slirp4netns's and give way to them. The order of an error about an
+//! ambiguous prefix differs from the order of `--help`; both follow slirp4netns.
 
-use crate::words::Offers;
+use crate::dialect::getopt::Origin::{Ours, Upstream};
+use crate::dialect::getopt::{self, options};
+use crate::words::Offers::{Files, Interfaces, Words};
 use crate::words::values::{LEVELS, RATES, SETS};
-
-/// One option.
-#[derive(Debug)]
-pub(crate) struct OptionSpec {
-    pub(crate) id: OptionId,
-    /// The short form, an ASCII character.
-    pub(crate) short: Option<u8>,
-    /// The long form without its dashes.
-    pub(crate) long: &'static str,
-    /// The placeholder of the value, for an option that takes one.
-    pub(crate) value: Option<&'static str>,
-    /// The description in `--help`. An option without one works and is not listed: an old name.
-    pub(crate) about: Option<&'static str>,
-    /// What a shell offers for the value.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests make the completions of it"))]
-    pub(crate) offers: Offers,
-    origin: Origin,
-}
-
-impl OptionSpec {
-    /// Whether the option is our own, and slirp4netns lacks it.
-    #[cfg(test)]
-    pub(crate) fn is_ours(&self) -> bool {
-        self.origin == Origin::Ours
-    }
-}
-
-/// Which program the option comes from.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Origin {
-    /// An option of slirp4netns, with its place in the list that an error about an ambiguous prefix
-    /// prints. That order differs from the order of `--help`; both follow slirp4netns.
-    Upstream(u8),
-    /// An option of our own. It has no short form, because future versions of slirp4netns may use
-    /// any letter.
-    Ours,
-}
-
-/// Makes the names and the table of one list.
-macro_rules! options {
-    (@maybe) => { None };
-    (@maybe $value:literal) => { Some($value) };
-    (@offers) => { Nothing };
-    (@offers $offers:expr) => { $offers };
-    ($(
-        $id:ident: $origin:expr, $([$short:literal])? $long:literal $(= $value:literal)?
-        $(of $offers:expr)? $(, $about:literal)?;
-    )+) => {
-        /// The name of an option.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(crate) enum OptionId { $( $id, )+ }
-
-        /// Every option, in the order of `--help`.
-        pub(crate) const OPTIONS: &[OptionSpec] = &{
-            use Offers::{Files, Interfaces, Nothing, Words};
-            use Origin::{Ours, Upstream};
-            [$( OptionSpec {
-                id: OptionId::$id,
-                origin: $origin,
-                short: options!(@maybe $($short)?),
-                long: $long,
-                value: options!(@maybe $($value)?),
-                about: options!(@maybe $($about)?),
-                offers: options!(@offers $($offers)?),
-            }, )+]
-        };
-    };
-}
 
 options! {
     Configure: Upstream(0), [b'c'] "configure",
@@ -172,54 +105,15 @@ options! {
 /// The width of the left column of `--help`: descriptions start in the column after it.
 const LEFT_COLUMN: usize = 25;
 
-/// The option that `short` stands for.
-pub(crate) fn by_short(short: u8) -> Option<&'static OptionSpec> {
-    OPTIONS.iter().find(|option| option.short == Some(short))
-}
-
-/// The option whose long form is `name`. If there is none, the options that start with it:
-/// slirp4netns's if any match, otherwise our own.
-pub(crate) fn by_long(name: &[u8]) -> Vec<&'static OptionSpec> {
-    if let Some(exact) = OPTIONS.iter().find(|option| option.long.as_bytes() == name) {
-        return vec![exact];
-    }
-    let mut found: Vec<_> =
-        OPTIONS.iter().filter(|option| option.long.as_bytes().starts_with(name)).collect();
-    found.sort_by_key(|option| option.origin);
-    if found.first().is_some_and(|option| option.origin != Origin::Ours) {
-        found.retain(|option| option.origin != Origin::Ours);
-    }
-    found
-}
-
 /// The lines of `--help` below its head, one for each listed option.
 pub(crate) fn listing() -> String {
-    let mut text = String::new();
-    for option in OPTIONS {
-        let Some(about) = option.about else { continue };
-        text.push_str(&format!("{:<LEFT_COLUMN$}{about}\n", left_column(option)));
-    }
-    text
-}
-
-/// How an option is written: `-e, --exit-fd=FD`.
-pub(crate) fn left_column(option: &OptionSpec) -> String {
-    let mut left = String::new();
-    if let Some(short) = option.short {
-        left.extend(['-', char::from(short), ',', ' ']);
-    }
-    left.push_str("--");
-    left.push_str(option.long);
-    if let Some(value) = option.value {
-        left.push('=');
-        left.push_str(value);
-    }
-    left
+    getopt::listing(OPTIONS, LEFT_COLUMN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::getopt::by_long;
 
     #[test]
     fn every_option_has_its_own_names() {
@@ -234,15 +128,15 @@ mod tests {
 
     #[test]
     fn options_of_slirp4netns_come_first_and_have_the_ranks_0_to_20() {
-        let ours = OPTIONS.iter().position(|option| option.origin == Origin::Ours).unwrap();
+        let ours = OPTIONS.iter().position(|option| option.origin == Ours).unwrap();
         let mut ranks = Vec::new();
         for (at, option) in OPTIONS.iter().enumerate() {
             match option.origin {
-                Origin::Upstream(rank) => {
+                Upstream(rank) => {
                     assert!(at < ours, "{} stands among ours", option.long);
                     ranks.push(rank);
                 }
-                Origin::Ours => assert!(at >= ours && option.short.is_none(), "{}", option.long),
+                Ours => assert!(at >= ours && option.short.is_none(), "{}", option.long),
             }
         }
         ranks.sort_unstable();
@@ -251,17 +145,17 @@ mod tests {
 
     #[test]
     fn a_prefix_means_what_it_would_without_our_own_options() {
-        for option in OPTIONS.iter().filter(|option| option.origin != Origin::Ours) {
+        for option in OPTIONS.iter().filter(|option| option.origin != Ours) {
             for end in 0..option.long.len() {
                 let prefix = &option.long[..end];
-                let known = || OPTIONS.iter().filter(|known| known.origin != Origin::Ours);
+                let known = || OPTIONS.iter().filter(|known| known.origin != Ours);
                 let mut expected: Vec<_> = known().filter(|known| known.long == prefix).collect();
                 if expected.is_empty() {
                     expected = known().filter(|known| known.long.starts_with(prefix)).collect();
                     expected.sort_by_key(|known| known.origin);
                 }
                 let expected: Vec<_> = expected.iter().map(|known| known.long).collect();
-                let found = by_long(prefix.as_bytes());
+                let found = by_long(OPTIONS, prefix.as_bytes());
                 let found: Vec<_> = found.iter().map(|found| found.long).collect();
                 assert_eq!(found, expected, "--{prefix}");
             }
@@ -271,7 +165,7 @@ mod tests {
     #[test]
     fn our_own_options_have_the_names_and_prefixes_that_are_left() {
         let found = |name: &str| -> Vec<_> {
-            by_long(name.as_bytes()).iter().map(|option| option.long).collect()
+            by_long(OPTIONS, name.as_bytes()).iter().map(|option| option.long).collect()
         };
         for (name, long) in [
             ("cidr6", "cidr6"),

@@ -1,8 +1,9 @@
 //! Cuts a command line into options and operands by the rules of GNU getopt_long(3).
 //!
-//! Owns the grammar: options and operands in any order, unambiguous prefixes of long options,
-//! `--opt VALUE`, `--opt=VALUE`, `-mVALUE`, `-m VALUE`, bundles such as `-c6`, and `--`. Owns the
-//! errors of that grammar, whose texts callers know. `table` lists the options.
+//! Owns the grammar: options and operands in any order, unambiguous prefixes of
+//! long options, `--opt VALUE`, `--opt=VALUE`, `-mVALUE`, `-m VALUE`, bundles such as `-c6`, and
+//! `--`. Owns the errors of that grammar, whose texts callers know. [`table`] has the shape of a
+//! list of options; the list is the dialect's.
 //!
 //! Arguments are bytes: nothing here requires UTF-8. One rule is omitted on purpose: the
 //! environment variable POSIXLY_CORRECT, which would forbid options after operands.
@@ -11,13 +12,18 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use super::table::{self, OptionSpec};
+#[cfg(test)]
+pub(crate) mod documentation;
+mod table;
+
+use table::by_short;
+pub(crate) use table::{OptionSpec, Origin, by_long, listing, options};
 
 /// One piece of the command line.
 #[derive(Debug)]
-pub(crate) enum Token {
+pub(crate) enum Token<I: 'static> {
     /// An option, with its value if it takes one.
-    Option(&'static OptionSpec, OsString),
+    Option(&'static OptionSpec<I>, OsString),
     /// Anything else.
     Operand(OsString),
 }
@@ -71,26 +77,31 @@ impl GrammarError {
 
 /// The pieces of a command line, in the order in which they were written.
 #[derive(Debug)]
-pub(crate) struct Tokens {
+pub(crate) struct Tokens<I: 'static> {
+    table: &'static [OptionSpec<I>],
     rest: VecDeque<OsString>,
     /// The rest of a bundle of short options.
     bundle: VecDeque<u8>,
-    /// Whether `--` was seen; everything after it is an operand.
+    /// Whether everything that follows is an operand.
     operands_only: bool,
 }
 
-impl Tokens {
+impl<I> Tokens<I> {
     /// The pieces of `arguments`, which do not include the name of the program.
-    pub(crate) fn new(arguments: impl IntoIterator<Item = OsString>) -> Self {
+    pub(crate) fn new(
+        table: &'static [OptionSpec<I>],
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Self {
         Self {
+            table,
             rest: arguments.into_iter().collect(),
             bundle: VecDeque::new(),
             operands_only: false,
         }
     }
 
-    fn short(&mut self, short: u8) -> Result<Token, GrammarError> {
-        let option = table::by_short(short).ok_or(GrammarError::InvalidShort(short))?;
+    fn short(&mut self, short: u8) -> Result<Token<I>, GrammarError> {
+        let option = by_short(self.table, short).ok_or(GrammarError::InvalidShort(short))?;
         if option.value.is_none() {
             return Ok(Token::Option(option, OsString::new()));
         }
@@ -102,13 +113,13 @@ impl Tokens {
         Ok(Token::Option(option, OsString::from_vec(value)))
     }
 
-    fn long(&mut self, written: OsString) -> Result<Token, GrammarError> {
+    fn long(&mut self, written: OsString) -> Result<Token<I>, GrammarError> {
         let body = &written.as_bytes()[2..];
         let (name, inline) = match body.iter().position(|&byte| byte == b'=') {
             Some(at) => (&body[..at], Some(OsStr::from_bytes(&body[at + 1..]).to_owned())),
             None => (body, None),
         };
-        let found = table::by_long(name);
+        let found = by_long(self.table, name);
         let [option] = found[..] else {
             return Err(if found.is_empty() {
                 GrammarError::Unrecognized(written)
@@ -129,8 +140,8 @@ impl Tokens {
     }
 }
 
-impl Iterator for Tokens {
-    type Item = Result<Token, GrammarError>;
+impl<I> Iterator for Tokens<I> {
+    type Item = Result<Token<I>, GrammarError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(short) = self.bundle.pop_front() {
@@ -157,12 +168,13 @@ impl Iterator for Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::slirp4netns::OPTIONS;
 
     /// The command line's pieces: `long=value` for an option, the word itself for an operand, and
     /// the text of the error that ends it.
     fn pieces(line: &[&str]) -> Vec<String> {
         let mut pieces = Vec::new();
-        for token in Tokens::new(line.iter().map(OsString::from)) {
+        for token in Tokens::new(OPTIONS, line.iter().map(OsString::from)) {
             match token {
                 Ok(Token::Option(option, value)) => {
                     pieces.push(format!("{}={}", option.long, value.display()));
@@ -238,11 +250,12 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_come_back_as_they_were() {
         let argument = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        let error = Tokens::new([argument(b"--\xff")]).next().unwrap().unwrap_err();
+        let error = Tokens::new(OPTIONS, [argument(b"--\xff")]).next().unwrap().unwrap_err();
         assert_eq!(error.text(), b"unrecognized option '--\xff'");
-        let error = Tokens::new([argument(b"-\xff")]).next().unwrap().unwrap_err();
+        let error = Tokens::new(OPTIONS, [argument(b"-\xff")]).next().unwrap().unwrap_err();
         assert_eq!(error.text(), b"invalid option -- '\xff'");
-        let Token::Option(_, value) = Tokens::new([argument(b"-m\xff")]).next().unwrap().unwrap()
+        let Token::Option(_, value) =
+            Tokens::new(OPTIONS, [argument(b"-m\xff")]).next().unwrap().unwrap()
         else {
             panic!("not an option");
         };
