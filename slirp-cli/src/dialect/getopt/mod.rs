@@ -1,6 +1,6 @@
 //! Cuts a command line into options and operands by the rules of GNU getopt_long(3).
 //!
-//! Owns the grammar: options and operands in any order, unambiguous prefixes of
+//! Owns the grammar: options and operands in any order, or options first; unambiguous prefixes of
 //! long options, `--opt VALUE`, `--opt=VALUE`, `-mVALUE`, `-m VALUE`, bundles such as `-c6`, and
 //! `--`. Owns the errors of that grammar, whose texts callers know. [`table`] has the shape of a
 //! list of options; the list is the dialect's.
@@ -82,6 +82,8 @@ pub(crate) struct Tokens<I: 'static> {
     rest: VecDeque<OsString>,
     /// The rest of a bundle of short options.
     bundle: VecDeque<u8>,
+    /// Whether an operand ends the options, as with a `+` before the short ones in getopt(3).
+    ends_at_operand: bool,
     /// Whether everything that follows is an operand.
     operands_only: bool,
 }
@@ -96,8 +98,14 @@ impl<I> Tokens<I> {
             table,
             rest: arguments.into_iter().collect(),
             bundle: VecDeque::new(),
+            ends_at_operand: false,
             operands_only: false,
         }
+    }
+
+    /// Takes everything behind the first operand for an operand: a command and its arguments.
+    pub(crate) fn until_operand(self) -> Self {
+        Self { ends_at_operand: true, ..self }
     }
 
     fn short(&mut self, short: u8) -> Result<Token<I>, GrammarError> {
@@ -150,6 +158,7 @@ impl<I> Iterator for Tokens<I> {
         let argument = self.rest.pop_front()?;
         let bytes = argument.as_bytes();
         if self.operands_only || bytes.len() < 2 || bytes[0] != b'-' {
+            self.operands_only |= self.ends_at_operand;
             return Some(Ok(Token::Operand(argument)));
         }
         if bytes == b"--" {
@@ -212,6 +221,19 @@ mod tests {
         );
         assert_eq!(pieces(&["7", "--", "-c", "--", "--mtu"]), ["7", "-c", "--", "--mtu"]);
         assert_eq!(pieces(&["-", ""]), ["-", ""]);
+    }
+
+    #[test]
+    fn first_operand_ends_the_options_where_a_command_is_meant() {
+        let line = ["-c", "7", "-c", "--", "--mtu"].map(OsString::from);
+        let pieces: Vec<_> = Tokens::new(OPTIONS, line)
+            .until_operand()
+            .map(|token| match token.unwrap() {
+                Token::Option(option, _) => option.long.to_owned(),
+                Token::Operand(word) => word.display().to_string(),
+            })
+            .collect();
+        assert_eq!(pieces, ["configure", "7", "-c", "--", "--mtu"]);
     }
 
     #[test]

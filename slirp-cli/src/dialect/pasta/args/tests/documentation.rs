@@ -1,0 +1,88 @@
+//! The texts that are made from the table of options.
+
+use super::*;
+use crate::dialect::getopt::documentation;
+use crate::dialect::pasta::args::manual::manual;
+use crate::dialect::pasta::version;
+use crate::words::Offers;
+use crate::words::shells::{self, Operands, Program};
+
+#[test]
+fn every_option_has_its_own_names() {
+    for (i, a) in OPTIONS.iter().enumerate() {
+        for b in &OPTIONS[i + 1..] {
+            assert_ne!(a.long, b.long);
+            assert!(a.short.is_none() || a.short != b.short, "{} {}", a.long, b.long);
+        }
+    }
+    // The short options of pasta(1).
+    let mut shorts: Vec<_> = OPTIONS.iter().filter_map(|option| option.short).collect();
+    shorts.sort_unstable();
+    let mut expected = b"dqfelhscFIpPmaMngioDSH461tuTU".to_vec();
+    expected.sort_unstable();
+    assert_eq!(shorts, expected);
+}
+
+#[test]
+fn help_has_every_option_of_this_mode_in_lines_of_a_terminal() {
+    let text = String::from_utf8(usage(OsStr::new("pasta"))).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("Usage: pasta [OPTION]... [COMMAND] [ARGS]..."));
+    assert_eq!(lines.next(), Some("       pasta [OPTION]... PID"));
+    assert_eq!(lines.next(), Some("       pasta [OPTION]... --netns PATH|NAME"));
+    for line in lines {
+        assert!(line.len() <= 107, "{line}");
+    }
+    for name in ["--map-guest-addr=ADDR|none ", "--host-lo-to-ns-lo ", "-t, --tcp-ports=SPEC "] {
+        assert!(text.contains(name), "{name}");
+    }
+    for name in ["--socket", "--vhost-user", "--stderr", "--stats", "--no-copy-routes"] {
+        assert!(!text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn version_begins_with_the_date_of_the_interface() {
+    let first = version::TEXT.lines().next().unwrap();
+    let expected = format!("pasta 2026_07_16.slirp-{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(first, expected);
+    assert_eq!(version::TEXT.lines().count(), 6);
+}
+
+// The page itself comes with the program that it describes.
+#[test]
+fn every_entry_of_the_manual_names_a_default() {
+    let list = documentation::list(OPTIONS, manual);
+    let entries: Vec<_> = list.split(".It ").skip(1).collect();
+    assert_eq!(entries.len(), OPTIONS.len());
+    assert!(entries[0].starts_with("Fl Fl config-net\nSet the guest's interface up"));
+    for entry in entries {
+        let acts_at_once = entry.contains("and end");
+        assert!(acts_at_once || entry.contains("\nDefault:"), "{entry}");
+        for line in entry.lines() {
+            assert!(line.len() <= 82 && !line.is_empty(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn completions_are_made_from_the_table() {
+    let command = shells::Command {
+        word: "",
+        about: "",
+        flags: documentation::flags(OPTIONS),
+        operands: Operands::Of(&[], Offers::Command),
+    };
+    let program = Program { name: "pasta", commands: vec![command] };
+    let (bash, fish, zsh) = (program.bash(), program.fish(), program.zsh());
+    assert!(bash.contains("-F _pasta pasta\n"));
+    assert!(zsh.starts_with("#compdef pasta\n"));
+    for text in [&bash, &fish, &zsh] {
+        assert!(!text.contains("slirp4netns"), "{text}");
+        for option in OPTIONS.iter().filter(|option| option.about.is_some()) {
+            assert!(text.contains(option.long), "{}", option.long);
+        }
+    }
+    assert!(fish.contains("__fish_complete_subcommand --fcs-skip=1 "));
+    assert!(zsh.contains("'*'{-t+,--tcp-ports=}'["));
+}
