@@ -47,7 +47,7 @@ pub use crate::event::{FlowId, ForwardId};
 pub use crate::flow::{FlowState, FlowSummary, JudgedFlow};
 pub use crate::host::audit::{AuditLevel, AuditLog};
 pub use crate::host::events::{EventStream, Observed};
-pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards};
+pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards, Opening};
 pub use crate::host::handle::{Blocking, Handle};
 pub use crate::host::inner::settings::{HostPorts, Splices, SplicesError};
 #[doc(no_inline)]

@@ -26,8 +26,8 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-pub use self::open::OpenForwards;
 use self::open::{InUse, OpenRule, RuleSocket};
+pub use self::open::{OpenForwards, Opening};
 pub use self::rule::{Forward, ForwardError, ForwardProtocol};
 use super::socket::tcp::TcpStream;
 use super::socket::udp::{NotSent, Received};
@@ -191,6 +191,7 @@ impl Forwards {
         self.targets.extend(targets(id, forward));
         self.rules.insert(id, rule);
         for (port, socket) in (rule.first.0..).map(PortId).zip(sockets) {
+            let Some(socket) = socket else { continue };
             self.register(port, &socket)
                 .map_err(|source| ForwardError::Bind { forward: rule.port(port), source })?;
             self.ports.insert(port, Port { rule: id, socket, is_queued: false });

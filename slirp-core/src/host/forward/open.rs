@@ -1,7 +1,8 @@
 //! Open ports of the host that do not lead to a guest yet.
 //!
 //! Owns opening the sockets of rules, all of them or none: the checks of a rule, its IP versions,
-//! the port that is picked for port 0, and the limit of descriptors. A program opens its ports
+//! how its ports are opened ([`Opening`]), the port that is picked for port 0, and the limit of
+//! descriptors. A program opens its ports
 //! before it makes a device, so that it learns of a conflict in time, and hands the sockets to the
 //! instance. Ports that are added later are opened here as well. `Forwards` owns them once they are
 //! open.
@@ -22,6 +23,8 @@ use crate::plan::AddressPlan;
 const IPV6_PART: usize = 8;
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
+/// Kinds of ports: two protocols, in two IP versions.
+const ALL_KINDS: usize = 4;
 /// How often a port is picked anew when the one that is free in IPv4 is taken in IPv6 (arbitrary).
 const PICKS_CAP: usize = 16;
 
@@ -31,6 +34,19 @@ crate::sys::calls::system_calls! {
     SYS_bind => "forwarded ports";
     SYS_getsockname => "the port that the kernel has picked";
     SYS_listen => "forwarded ports";
+}
+
+/// How the ports of a rule are opened.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Opening {
+    /// The interface of the host at which clients arrive (`SO_BINDTODEVICE`, socket(7); without
+    /// privileges since Linux 5.7). Any interface without it.
+    pub interface: Option<String>,
+    /// Whether the host may lack the address (`IP_FREEBIND`, ip(7)).
+    pub freebind: bool,
+    /// Whether a port that cannot be opened is skipped. A rule of which no port can
+    /// be opened is refused even then.
+    pub is_weak: bool,
 }
 
 /// Rules whose ports are open, for [`Builder::forwards`](crate::instance::Builder::forwards).
@@ -51,12 +67,25 @@ impl OpenForwards {
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added.
     pub fn open(forwards: &[Forward], plan: impl Into<AddressPlan>) -> Result<Self, ForwardError> {
-        let plan = plan.into();
-        let invalid = forwards.iter().find(|forward| !plan.is_guest_address(forward.guest.ip()));
-        if let Some(forward) = invalid {
-            return Err(ForwardError::GuestAddress(forward.guest.ip()));
-        }
+        refuse_guests(forwards, &plan.into())?;
         Self::open_beside(InUse::default(), forwards, descriptors::limit())
+    }
+
+    /// Like [`open`](Self::open), but each rule says how its ports are opened, and there may be all
+    /// ports of both protocols in both IP versions.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_as(
+        rules: &[(Forward, Opening)],
+        plan: impl Into<AddressPlan>,
+    ) -> Result<Self, ForwardError> {
+        let forwards: Vec<_> = rules.iter().map(|(forward, _)| *forward).collect();
+        let openings = rules.iter().map(|(_, opening)| opening);
+        let plan = plan.into();
+        refuse_guests(&forwards, &plan)?;
+        let cap = PORTS_CAP * ALL_KINDS;
+        Self::open_each(InUse::default(), &forwards, openings, cap, descriptors::limit())
     }
 
     /// Opens the ports of all of `forwards`, or none, beside the ports in use, in a process that
@@ -66,9 +95,20 @@ impl OpenForwards {
         forwards: &[Forward],
         limit: Option<usize>,
     ) -> Result<Self, ForwardError> {
+        let plain = Opening::default();
+        Self::open_each(in_use, forwards, std::iter::repeat(&plain), PORTS_CAP, limit)
+    }
+
+    fn open_each<'a>(
+        in_use: InUse,
+        forwards: &[Forward],
+        openings: impl Iterator<Item = &'a Opening>,
+        cap: usize,
+        limit: Option<usize>,
+    ) -> Result<Self, ForwardError> {
         let ports = |forward: &Forward| usize::from(forward.ports);
         let ports = in_use.ports + forwards.iter().map(ports).sum::<usize>();
-        if ports > PORTS_CAP {
+        if ports > cap {
             return Err(ForwardError::TooMany(ports));
         }
         let available = descriptors::left_to_flows(limit);
@@ -84,8 +124,8 @@ impl OpenForwards {
         }
         let ipv6_cap = (within != forwards).then_some(ipv6_cap);
         let mut opened = Self { rules: Vec::new(), ipv6_cap };
-        for forward in within {
-            match OpenRule::open(forward) {
+        for (forward, opening) in within.into_iter().zip(openings) {
+            match OpenRule::open(forward, opening) {
                 Ok(rule) => opened.rules.push(rule),
                 // Flows have used the descriptors that the ports need.
                 Err(ForwardError::Bind { source, .. })
@@ -122,6 +162,13 @@ pub(super) struct InUse {
     pub(super) sockets: usize,
 }
 
+/// Refuses a rule for an address that no guest can have.
+fn refuse_guests(forwards: &[Forward], plan: &AddressPlan) -> Result<(), ForwardError> {
+    let mut guests = forwards.iter().map(|forward| forward.guest.ip());
+    let invalid = guests.find(|&guest| !plan.is_guest_address(guest));
+    invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest)))
+}
+
 /// The rules. A rule becomes IPv4-only if IPv6 sockets beside IPv4 would exceed `cap`.
 fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forward> {
     let mut open = in_use.sockets.saturating_sub(in_use.ports);
@@ -141,12 +188,12 @@ fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forwa
 pub(super) struct OpenRule {
     pub(super) forward: Forward,
     /// Port by port, the IPv6 sockets after the IPv4 sockets. The IPv6 sockets are missing on a
-    /// host without IPv6.
-    pub(super) sockets: Vec<RuleSocket>,
+    /// host without IPv6, and a port that was skipped has no socket.
+    pub(super) sockets: Vec<Option<RuleSocket>>,
 }
 
 impl OpenRule {
-    fn open(forward: Forward) -> Result<Self, ForwardError> {
+    fn open(forward: Forward, opening: &Opening) -> Result<Self, ForwardError> {
         if forward.guest.port() == 0 {
             return Err(ForwardError::PortZero);
         }
@@ -160,27 +207,41 @@ impl OpenRule {
         let mut picks = 0;
         loop {
             picks += 1;
-            match Self::open_all(forward) {
+            match Self::open_all(forward, opening) {
                 Err(error) if is_picked && error.is_in_use() && picks < PICKS_CAP => {}
                 opened => return opened,
             }
         }
     }
 
-    fn open_all(mut forward: Forward) -> Result<Self, ForwardError> {
+    fn open_all(mut forward: Forward, opening: &Opening) -> Result<Self, ForwardError> {
         let mut sockets = Vec::with_capacity(forward.sockets());
+        let mut first_error = None;
         for port in forward.each() {
-            sockets.push(RuleSocket::open(port)?);
+            match RuleSocket::open(port, opening) {
+                Err(error) if opening.is_weak && error.is_of_port() => {
+                    first_error.get_or_insert(error);
+                    sockets.push(None);
+                }
+                opened => sockets.push(Some(opened?)),
+            }
+        }
+        if let Some(error) = first_error {
+            let skipped = sockets.iter().filter(|socket| socket.is_none()).count();
+            if skipped == sockets.len() {
+                return Err(error);
+            }
+            tracing::info!(%error, skipped, "ports of a rule are not forwarded");
         }
         if forward.host.port() == 0
-            && let Some(socket) = sockets.first()
+            && let Some(Some(socket)) = sockets.first()
         {
             let port = socket.port().map_err(|source| ForwardError::Bind { forward, source })?;
             forward.host.set_port(port);
         }
         for port in forward.in_ipv6().iter().flat_map(Forward::each) {
-            match RuleSocket::open(port) {
-                Ok(socket) => sockets.push(socket),
+            match RuleSocket::open(port, opening) {
+                Ok(socket) => sockets.push(Some(socket)),
                 Err(ForwardError::Bind { source, .. })
                     if source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
                 {
@@ -206,10 +267,13 @@ pub(super) enum RuleSocket {
 }
 
 impl RuleSocket {
-    fn open(port: Forward) -> Result<Self, ForwardError> {
+    fn open(port: Forward, opening: &Opening) -> Result<Self, ForwardError> {
         let opened = match port.protocol {
-            ForwardProtocol::Tcp => listen(port.host).map(Self::Tcp),
-            ForwardProtocol::Udp => UdpSocket::listen(port.host).map(Self::Udp),
+            ForwardProtocol::Tcp => listen(port.host, opening).map(Self::Tcp),
+            ForwardProtocol::Udp => {
+                let prepare = |socket: &Socket| opening.prepare(socket, port.host);
+                UdpSocket::listen(port.host, prepare).map(Self::Udp)
+            }
         };
         opened.map_err(|source| ForwardError::Bind { forward: port, source })
     }
@@ -232,7 +296,7 @@ impl AsFd for RuleSocket {
 
 /// Listens at once, although no connection is accepted yet: if two sockets are only bound with
 /// `SO_REUSEADDR`, listen(2) refuses the second (`inet_csk_listen_start` asks for the port again).
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+fn listen(address: SocketAddr, opening: &Opening) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     // Connections of an earlier listener in TIME-WAIT do not keep the port closed.
@@ -240,7 +304,22 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    opening.prepare(&socket, address)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+impl Opening {
+    /// Sets what a socket has to have before it is bound to `address`.
+    fn prepare(&self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+        if let Some(interface) = &self.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        match address {
+            _ if !self.freebind => Ok(()),
+            SocketAddr::V4(_) => socket.set_freebind_v4(true),
+            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+        }
+    }
 }

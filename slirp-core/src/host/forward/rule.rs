@@ -150,8 +150,14 @@ pub enum ForwardError {
 
 impl ForwardError {
     /// Whether the port is already in use.
-    pub(super) fn is_in_use(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+
+    /// Whether the host refuses this port, and may open others.
+    pub(super) fn is_of_port(&self) -> bool {
+        let Self::Bind { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EADDRINUSE | libc::EACCES | libc::EPERM))
     }
 }
 

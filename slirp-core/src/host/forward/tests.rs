@@ -221,7 +221,8 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
         let link = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
         std::fs::read_link(link).unwrap()
     };
-    let before: Vec<_> = opened.rules.iter().flat_map(|rule| &rule.sockets).map(inode).collect();
+    let before: Vec<_> =
+        opened.rules.iter().flat_map(|rule| rule.sockets.iter().flatten()).map(inode).collect();
     assert_eq!(before.len(), 6);
     // No other program can take the ports, and clients wait.
     let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap_err();
@@ -285,6 +286,64 @@ fn ports_that_are_not_handed_over_are_closed_again() {
     let gateway = Forward { guest: (plan.gateway(), 80).into(), ..rules[0] };
     let refused = OpenForwards::open(&[gateway], plan);
     assert!(matches!(refused, Err(ForwardError::GuestAddress(_))));
+}
+
+#[test]
+fn weak_rule_skips_taken_ports_and_is_refused_only_without_any() {
+    let plan = SlirpNetwork::default();
+    let first = free(3);
+    let weak = Opening { is_weak: true, ..Opening::default() };
+    for protocol in [ForwardProtocol::Tcp, ForwardProtocol::Udp] {
+        let rule = range(protocol, first, 80, 3);
+        let middle = range(protocol, first + 1, 80, 1);
+        let taken = OpenForwards::open(&[middle], plan).unwrap();
+        let opened = OpenForwards::open_as(&[(rule, weak.clone())], plan).unwrap();
+        let is_open: Vec<_> = opened.rules[0].sockets.iter().map(Option::is_some).collect();
+        assert_eq!(is_open, [true, false, true]);
+        let poll = Poll::new().unwrap();
+        let mut rules = forwards(&poll, None);
+        let (id, _) = rules.adopt(opened).unwrap()[0];
+        assert_eq!((rules.list(), rules.ports.len()), (vec![(id, rule)], 2));
+        rules.remove_all(id.0..=id.0).unwrap();
+        assert!(rules.ports.is_empty());
+
+        let error = OpenForwards::open_as(&[(middle, weak.clone())], plan).unwrap_err();
+        assert!(error.is_in_use(), "{error}");
+        let strong = (rule, Opening::default());
+        let error = OpenForwards::open_as(&[strong], plan).unwrap_err();
+        assert!(error.is_in_use(), "{error}");
+        drop(taken);
+        await_closed(first, 3);
+    }
+}
+
+#[test]
+fn interface_and_foreign_address_are_set_before_a_port_is_bound() {
+    let plan = SlirpNetwork::default();
+    let first = free(1);
+    for protocol in [ForwardProtocol::Tcp, ForwardProtocol::Udp] {
+        let rule = range(protocol, first, 80, 1);
+        let at = |interface: &str| {
+            let interface = Some(interface.to_owned());
+            OpenForwards::open_as(&[(rule, Opening { interface, ..Opening::default() })], plan)
+        };
+        let opened = at("lo").unwrap();
+        let socket = opened.rules[0].sockets[0].as_ref().unwrap();
+        let device = socket2::SockRef::from(socket).device().unwrap();
+        assert_eq!(device.as_deref(), Some(&b"lo"[..]));
+        drop(opened);
+        let error = at("no-such-if").unwrap_err();
+        let ForwardError::Bind { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.raw_os_error(), Some(libc::ENODEV));
+
+        // An address for documentation, which no host has (RFC 5737).
+        let elsewhere = Forward { host: ([192, 0, 2, 1], first).into(), ..rule };
+        let error = OpenForwards::open(&[elsewhere], plan).unwrap_err();
+        let ForwardError::Bind { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+        let freely = Opening { freebind: true, ..Opening::default() };
+        OpenForwards::open_as(&[(elsewhere, freely)], plan).unwrap();
+    }
 }
 
 /// A client of each IP version at the last port of `rule`, and where it finds it.

@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, setsockopt, sockopt};
 use smoltcp::wire::IpVersion;
-use socket2::{Protocol, Type};
+use socket2::{Protocol, Socket, Type};
 
 pub(crate) use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
@@ -105,16 +105,21 @@ impl UdpSocket {
         Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
     }
 
-    /// Opens a socket that receives at `address`.
+    /// Opens a socket that receives at `address`. `prepare` may set more options before it is
+    /// bound.
     ///
     /// # Errors
     /// Those of socket(2), setsockopt(2) and bind(2).
-    pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn listen(
+        address: SocketAddr,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let version = match address {
             SocketAddr::V4(_) => IpVersion::Ipv4,
             SocketAddr::V6(_) => IpVersion::Ipv6,
         };
         let opened = Self::try_open(version, None, false)?;
+        prepare(opened.socket.socket())?;
         opened.socket.listen(address)?;
         Ok(opened)
     }
