@@ -102,6 +102,7 @@ pub struct Builder {
     addresses: Option<io::Result<HostAddresses>>,
     seed: Option<u64>,
     busy_poll: Duration,
+    keeps_udp_ports: bool,
 }
 
 impl Builder {
@@ -131,6 +132,7 @@ impl Builder {
             addresses: None,
             seed: None,
             busy_poll: BUSY_POLL,
+            keeps_udp_ports: false,
         }
     }
 
@@ -248,6 +250,15 @@ impl Builder {
     #[must_use]
     pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
         self.outbound = outbound;
+        self
+    }
+
+    /// Whether the guest's datagrams leave from the port that the guest sent them from, where that
+    /// is a free port from 1024 on (default: from any port), so that remotes see the port that the
+    /// guest tells them of.
+    #[must_use]
+    pub fn keeps_udp_ports(mut self, keeps: bool) -> Self {
+        self.keeps_udp_ports = keeps;
         self
     }
 
@@ -404,6 +415,7 @@ impl Builder {
                 .map_err(StartError::Poller)?;
         reactor.adopt_addresses(self.addresses).map_err(StartError::HostAddresses)?;
         reactor.adopt_forwards(self.forwards)?;
+        reactor.keep_udp_ports(self.keeps_udp_ports);
         reactor.adopt_audit(audit);
         let inner = match (self.splices, terms) {
             (Some(splices), Some(terms)) => {

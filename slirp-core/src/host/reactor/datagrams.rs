@@ -207,7 +207,7 @@ pub(super) fn send(
                 let sent = forwards.send(&origin, payload, segment_len, envelope);
                 return sent.map_err(|not_sent| unsent(flow, port, remote, payload, not_sent));
             }
-            let sent = match sockets.udp(flow, remote) {
+            let sent = match sockets.udp(flow, guest.port(), remote) {
                 Ok(socket) => socket.send(remote, payload, segment_len, envelope),
                 Err(error) => Err(NotSent::all(error, payload, segment_len)),
             };

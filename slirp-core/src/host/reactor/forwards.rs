@@ -31,6 +31,11 @@ impl Reactor {
         added.inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 
+    /// Decides whether datagrams leave from the port that the guest sent them from.
+    pub(crate) fn keep_udp_ports(&mut self, keeps: bool) {
+        self.sockets.keeps_udp_ports = keeps;
+    }
+
     /// Adds all of the rules, whose ports are open, or none.
     pub(crate) fn adopt_forwards(&mut self, opened: OpenForwards) -> Result<(), ForwardError> {
         self.verify_guests(opened.rules())?;

@@ -22,6 +22,7 @@ use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::host::token::Source;
+use crate::nat::unspecified;
 
 crate::sys::calls::system_calls! {
     SYS_epoll_ctl => "the poller is told of a socket";
@@ -49,6 +50,10 @@ impl AsFd for HostSocket {
     }
 }
 
+/// Lowest port of the guest that is kept. A guest that sends from a lower one, as for DNS or NTP,
+/// would take the host's own services their ports.
+const FIRST_KEPT_PORT: u16 = 1024;
+
 #[derive(Debug)]
 struct Slot {
     flow: FlowId,
@@ -63,6 +68,8 @@ pub(crate) struct SocketTable {
     registry: Registry,
     coalesce_udp: bool,
     outbound: OutboundAddresses,
+    /// Whether datagrams leave from the port that the guest sent them from, where it is free.
+    pub(crate) keeps_udp_ports: bool,
 }
 
 impl SocketTable {
@@ -73,7 +80,7 @@ impl SocketTable {
         coalesce_udp: bool,
         outbound: OutboundAddresses,
     ) -> Self {
-        Self { slots: Vec::new(), registry, coalesce_udp, outbound }
+        Self { slots: Vec::new(), registry, coalesce_udp, outbound, keeps_udp_ports: false }
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
@@ -190,15 +197,23 @@ impl SocketTable {
         Some(socket)
     }
 
-    /// The UDP socket of `flow`, opened if there is none yet.
+    /// The UDP socket of `flow`, opened if there is none yet. `port` is the guest's.
     pub(crate) fn udp(
         &mut self,
         flow: FlowId,
+        port: u16,
         remote: SocketAddr,
     ) -> Result<&mut UdpSocket, HostError> {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote.ip());
-            let socket = UdpSocket::open(version_of(remote.ip()), source, self.coalesce_udp)?;
+            let open = |source| UdpSocket::open(version_of(remote.ip()), source, self.coalesce_udp);
+            let kept = (self.keeps_udp_ports && port >= FIRST_KEPT_PORT).then(|| {
+                let address = source.unwrap_or(SocketAddr::new(unspecified(remote.ip()), 0));
+                with_port(address, port)
+            });
+            // A port that another program has, or another guest address, is not waited for.
+            let socket =
+                kept.and_then(|kept| open(Some(kept)).ok()).map_or_else(|| open(source), Ok)?;
             self.insert(flow, HostSocket::Udp(socket.into()))
                 .map_err(|e| HostError::from_io(&e))?;
         }
@@ -397,6 +412,11 @@ impl HostStream for TcpHost {
     fn keep_alive(&mut self, idle_for: Duration) {
         self.stream.keep_alive(idle_for);
     }
+}
+
+const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use nix::poll::PollFlags;
 use smoltcp::wire::IpVersion;
 use socket2::SockRef;
 
-use crate::event::{DatagramError, Envelope, HostError};
+use crate::event::{DatagramError, Envelope, FlowId, HostError};
+use crate::host::socket::outbound::OutboundAddresses;
+use crate::host::socket::table::SocketTable;
 use crate::host::socket::udp::{NotSent, SendError, UdpSocket};
 use crate::host::tests::{
     PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait,
@@ -487,4 +489,22 @@ fn groups_have_a_hop_limit_of_their_own() {
             assert_eq!(arrival_ttl(&listener), i32::from(hop_limit));
         }
     });
+}
+
+#[test]
+fn port_of_the_guest_is_kept_where_it_is_free() {
+    let poll = mio::Poll::new().unwrap();
+    let registry = poll.registry().try_clone().unwrap();
+    let mut sockets = SocketTable::new(registry, false, OutboundAddresses::default());
+    sockets.keeps_udp_ports = true;
+    let remote = addr("127.0.0.1:9");
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut port_of = |index, port| {
+        let socket = sockets.udp(FlowId { index, generation: 1 }, port, remote).unwrap();
+        SockRef::from(&*socket).local_addr().unwrap().as_socket().unwrap().port()
+    };
+    assert_eq!(port_of(0, free), free);
+    let other = port_of(1, free);
+    assert!(other != free && other != 0, "of another guest address");
+    assert!(port_of(2, 1023) > 1023, "ports of the host's services are left alone");
 }
