@@ -9,8 +9,8 @@ pub use crate::rng::Rng;
 #[cfg(feature = "host")]
 pub mod process {
     pub use crate::sys::{
-        LargeAlloc, ProcessFd, close_descriptors_on_exec, close_inherited_fds, inherited_fd,
-        receive_fd, reset_signals, send_fd, set_ignored,
+        LargeAlloc, ProcessFd, close_descriptors_on_exec, close_inherited_fds, fork_process,
+        inherited_fd, receive_fd, reset_signals, send_fd, set_ignored,
     };
 }
 

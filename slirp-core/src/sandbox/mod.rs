@@ -58,6 +58,7 @@ use crate::netns::{NameWatch, TargetWatch};
 use crate::sys::errno::{errno_of, text_of};
 use crate::sys::outside::Watched;
 use crate::sys::privilege::scope_abstract_sockets;
+use crate::sys::process::thread_count;
 
 /// A step on the way into the sandbox. Its text names the system call or its purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -350,12 +351,6 @@ fn make_user_namespace() -> Result<(), Errno> {
     write("/proc/self/setgroups", "deny".to_owned())?;
     write("/proc/self/uid_map", format!("0 {user} 1"))?;
     write("/proc/self/gid_map", format!("0 {group} 1"))
-}
-
-/// How many threads the process has, if `/proc` tells.
-fn thread_count() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
+use nix::unistd::ForkResult;
 
 /// A process, running or ended, that can be waited for and signalled even if its number is reused.
 /// It becomes readable, in the sense of poll(2), when the process ends, whether or not its parent
@@ -83,6 +84,32 @@ pub(crate) fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Goes on as two processes: returns the number of the child in the parent, and `None` in the child.
+///
+/// For programs that own their whole process, before they start a thread: a lock that another
+/// thread holds would never be released in the child.
+///
+/// # Errors
+/// `EBUSY` when the process has several threads; the errors of fork(2).
+pub fn fork_process() -> io::Result<Option<i32>> {
+    if thread_count().is_some_and(|count| count > 1) {
+        return Err(Errno::EBUSY.into());
+    }
+    // SAFETY: there is no other thread whose lock the child would find taken for ever (fork(2)), so
+    // the child may do whatever its parent may.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child.as_raw())),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// How many threads the process has, if `/proc` tells.
+#[expect(clippy::disallowed_methods, reason = "the state of the process is a file")]
+pub(crate) fn thread_count() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
+}
+
 /// Gives every signal except SIGPIPE its default action, and unblocks all. SIGPIPE stays ignored.
 ///
 /// For the start of a program that outlives the one that starts it: ignored and blocked signals
@@ -148,6 +175,13 @@ mod tests {
         child.wait().unwrap();
         let error = process.signal(libc::SIGKILL).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn process_with_several_threads_is_not_split() {
+        // The test runner is another thread.
+        let error = fork_process().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     }
 
     #[test]
