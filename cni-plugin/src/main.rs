@@ -2,8 +2,8 @@
 //!
 //! Gives containers a network without privileges. One program has all roles: the plugin that
 //! runtimes call ([`verbs`]), the hook that OCI runtimes call ([`hook`]), the long-lived processes
-//! behind an attachment ([`keeper`]), which are this program again, the program
-//! `slirp4netns`, and tools for people ([`list`], and those of [`slirp_cli`]).
+//! behind an attachment ([`keeper`]), which are this program again, the programs `slirp4netns` and
+//! `pasta`, and tools for people ([`list`], and those of [`slirp_cli`]).
 //!
 //! ```text
 //!  verbs hook list  the callers: a CNI runtime, an OCI runtime, a person
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
     if name == Some(OsStr::new("slirp4netns")) {
         return slirp_cli::slirp4netns(env::args_os());
     }
+    if name.is_some_and(slirp_cli::is_pasta) {
+        return slirp_cli::pasta(env::args_os());
+    }
     if hook::is_name(name) {
         return hook::run(arguments, None);
     }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Some("help" | "--help" | "-h") => words::help(arguments),
         Some("--version" | "-V") => status(io::stdout().write_all(version().as_bytes()).is_ok()),
         Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
+        Some("pasta") => slirp_cli::pasta(env::args_os().skip(1)),
         Some("ls") => list::ls(arguments),
         Some("rm") => list::rm(arguments),
         Some("run") => slirp_cli::run_command(arguments),

@@ -211,12 +211,12 @@ fn help_of_every_word_fits_a_screen() {
     let (overview, stderr, status) = folder.run(&["--help"], "");
     assert_eq!((stderr.as_str(), status), ("", 0));
     assert_eq!(folder.run(&["help"], "").0, overview);
-    // The last of the words is a program of its own, whose text has its own rules.
+    // The last of the words are programs of their own, whose texts have their own rules.
     let words = overview.lines().filter_map(|line| line.strip_prefix("  "));
     let words = words.map(|line| line.split(' ').next().unwrap());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    let (face, words) = words.split_last().unwrap();
-    assert_eq!(*face, "slirp4netns");
+    let (words, faces) = words.split_at(words.len() - 2);
+    assert_eq!(faces, ["slirp4netns", "pasta"]);
     assert!(words.len() >= 8, "{overview}");
     for word in words {
         let (help, stderr, status) = folder.run(&[word, "--help"], "");
@@ -229,6 +229,9 @@ fn help_of_every_word_fits_a_screen() {
     let (usage, ..) = folder.run(&["help", "slirp4netns"], "");
     assert!(usage.starts_with("Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]\n"), "{usage}");
     assert_eq!(folder.run(&["slirp4netns", "--help"], "").0, usage);
+    let (usage, ..) = folder.run(&["help", "pasta"], "");
+    assert!(usage.starts_with("Usage: pasta [OPTION]... [COMMAND] [ARGS]...\n"), "{usage}");
+    assert_eq!(folder.run(&["pasta", "--help"], "").0, usage);
     let told =
         "slirp: \"lern\" is no word of slirp; did you mean \"learn\"?\nTry 'slirp --help'.\n";
     assert_eq!(folder.run(&["help", "lern"], ""), (String::new(), told.to_owned(), 2));

@@ -9,15 +9,17 @@ use std::fs::{Metadata, metadata, symlink_metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use slirp_core::egress::EgressPolicy;
-use slirp_core::instance::{Forward, OpenForwards, StartError};
+use slirp_core::instance::{Forward, ForwardError, OpenForwards, Opening, StartError};
 use slirp_core::link::Recording;
-use slirp_core::plan::AssumedGuest;
+use slirp_core::plan::{AddressPlan, AssumedGuest};
 
 use crate::failure::RunFailure;
 use crate::operator::{Opened, Taken};
@@ -41,10 +43,12 @@ pub(crate) fn check(options: &Options, taken: Taken) -> Result<Checked, RunFailu
     options.outbound.verify().map_err(StartError::Outbound)?;
     // The address that an IPv6 guest derives from its MAC address is not known yet, and not checked
     // here.
-    let guest = AssumedGuest::new(options.plan, options.mac);
-    let forwards: Vec<Forward> =
-        options.publish.iter().map(|publish| publish.forward(guest)).collect();
-    let ports = OpenForwards::open(&forwards, options.plan)?;
+    let plan = options.address_plan();
+    let guest = AssumedGuest::new(plan, options.mac);
+    let rules = options.publish.iter();
+    let rules: Vec<_> =
+        rules.map(|publish| (publish.forward(guest), publish.opening.clone())).collect();
+    let ports = open_ports(&rules, plan, options.port_patience)?;
     if let Some(path) = &options.api_socket {
         if path.as_os_str().len() >= SOCKET_PATH_CAP {
             return Err(RunFailure::ApiPathTooLong);
@@ -59,6 +63,26 @@ pub(crate) fn check(options: &Options, taken: Taken) -> Result<Checked, RunFailu
     let recording = recording.transpose()?;
     let operator = options.operator.open(taken)?;
     Ok(Checked { ports, egress, recording, operator })
+}
+
+/// How often a port that is in use is tried again (arbitrary; bind(2) takes microseconds).
+const PORT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Opens the ports of all rules, or none. Waits up to `patience` for a port that is in use.
+fn open_ports(
+    rules: &[(Forward, Opening)],
+    plan: AddressPlan,
+    patience: Duration,
+) -> Result<OpenForwards, ForwardError> {
+    let began = Instant::now();
+    loop {
+        match OpenForwards::open_as(rules, plan) {
+            Err(error) if error.is_in_use() && began.elapsed() < patience => {
+                thread::sleep(PORT_INTERVAL);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Checks whether a socket can be bound at `path` in place of the present file; the errors follow

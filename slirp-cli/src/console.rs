@@ -28,6 +28,8 @@ use nix::sys::stat::{SFlag, fstat};
 
 use slirp_core::sandbox::seccomp::SystemCall;
 
+use crate::inherited::silence;
+
 /// The system calls of this module once the network runs.
 pub(crate) const SYSTEM_CALLS: &[SystemCall] = &[
     SystemCall::new(libc::SYS_ppoll, "whether there is room for a line"),
@@ -56,6 +58,18 @@ pub(crate) fn prepare(handed_over: Option<i32>) {
         }
     }
     panic::set_hook(Box::new(report_panic));
+}
+
+/// Leaves the caller's streams, so that their other ends see them closed: `null` takes their place.
+///
+/// # Errors
+/// The errors of dup2(2).
+pub(crate) fn leave(null: &File) -> io::Result<()> {
+    for stream in [&STDOUT, &STDERR] {
+        // The pipe or terminal that we have opened anew counts as well.
+        *stream.state() = State::new();
+    }
+    (0..=2).try_for_each(|number| silence(number, null))
 }
 
 /// Writes `text`, the run's whole output, to stdout in one piece. Waits for the reader.
@@ -134,10 +148,15 @@ struct State {
     is_cut: bool,
 }
 
+impl State {
+    const fn new() -> Self {
+        Self { own: None, is_socket: false, lost: 0, is_cut: false }
+    }
+}
+
 impl Stream {
     const fn new(number: i32) -> Self {
-        let state = State { own: None, is_socket: false, lost: 0, is_cut: false };
-        Self { number, state: Mutex::new(state) }
+        Self { number, state: Mutex::new(State::new()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -52,6 +52,8 @@ pub(crate) enum RunFailure {
     Signals(#[source] io::Error),
     #[error("cannot watch the network: {0}")]
     Watch(#[source] io::Error),
+    #[error("cannot leave the caller's streams: {0}")]
+    Detach(#[source] io::Error),
     #[error(transparent)]
     Egress(#[from] EgressFailure),
     #[error(transparent)]
@@ -95,6 +97,7 @@ impl RunFailure {
             | Self::Launch(_)
             | Self::Signals(_)
             | Self::Watch(_)
+            | Self::Detach(_)
             | Self::Run(_) => None,
         }
     }

@@ -11,9 +11,7 @@ use std::path::Path;
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::link::{FrameListener, FrameSocketError, Framing, Link, Tap};
-use slirp_core::netns::{
-    Configuration, Ipv6Configuration, NamespaceTarget, TapRequest, TargetWatch, open_tap,
-};
+use slirp_core::netns::{NamespaceTarget, TapRequest, TargetWatch, open_tap};
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
@@ -119,15 +117,8 @@ pub(crate) fn open(
         Found::Socket(path, framing) => return await_peer(path, framing, sources, report),
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
-    let configure = options.configure.then(|| {
-        let mut configuration = Configuration::for_plan(&options.plan, options.mtu);
-        configuration.mac = options.mac;
-        if options.has_fixed_ipv6 {
-            configuration.ipv6 = options.plan.ipv6().map(Ipv6Configuration::for_plan);
-        }
-        configuration
-    });
-    let tap = open_tap(&target, &TapRequest { name: name.to_owned(), configure })?;
+    let request = TapRequest { name: name.to_owned(), configure: options.configuration() };
+    let tap = open_tap(&target, &request)?;
     report(Milestone::DeviceOpened(tap.name(), tap.as_fd().as_raw_fd()));
     let mac = tap.mac().ok().flatten();
     Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))

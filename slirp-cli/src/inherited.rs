@@ -60,14 +60,15 @@ impl ReadyFd {
         self.file.as_fd()
     }
 
-    /// Reports that the network is ready and closes the descriptor. Errors are ignored: they mean
-    /// that the caller has gone.
-    pub(crate) fn tell(mut self) {
-        let _ = self.file.write_all(READY);
+    /// Reports that the network is ready and closes the descriptor. Returns whether it was told: an
+    /// error means that the caller has gone.
+    pub(crate) fn tell(mut self) -> bool {
+        let is_told = self.file.write_all(READY).is_ok();
         drop(self.file);
         if let Some((number, null)) = self.standard {
             let _ = silence(number, &null);
         }
+        is_told
     }
 }
 
@@ -88,7 +89,7 @@ impl ExitFd {
 }
 
 /// Puts `null` in the place of a standard stream, so that its other end sees it closed.
-fn silence(number: i32, null: &File) -> io::Result<()> {
+pub(crate) fn silence(number: i32, null: &File) -> io::Result<()> {
     match number {
         0 => unistd::dup2_stdin(null)?,
         1 => unistd::dup2_stdout(null)?,

@@ -1,12 +1,12 @@
 //! What the programs of this workspace do for the person or the program that calls them.
 //!
-//! `slirp4netns` is a thin program of this package, `slirp` is one of `slirp-cni`; both call the
-//! functions below. They are no interface for others: that is `slirp-core`, in which everything is
+//! `slirp4netns` and `pasta` are thin programs of this package, `slirp` is one of `slirp-cni`; all
+//! call the functions below. These are no interface for others: `slirp-core` is, and has everything
 //! that touches a packet.
 //!
 //! ```text
 //!  words                 the words of the program `slirp` and their options, as data
-//!  dialect               argv to options, and all texts: slirp4netns, run
+//!  dialect               argv to options, and all texts: slirp4netns, pasta, run
 //!  command               the processes of `slirp run`
 //!  tool                  what the other words do
 //!  doctor                what works on this machine
@@ -43,7 +43,8 @@ mod tool;
 pub mod wording;
 pub mod words;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 pub use command::{INSIDE_WORD, NETWORK_WORD};
@@ -63,6 +64,16 @@ pub const SLIRP4NETNS_INTERFACE: &str = dialect::slirp4netns::version::INTERFACE
 /// The program `slirp4netns`, with its name as the first argument.
 pub fn slirp4netns(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     dialect::slirp4netns::main(arguments)
+}
+
+/// The program `pasta`, with its name as the first argument.
+pub fn pasta(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::pasta::main(arguments)
+}
+
+/// Whether a program of this name speaks as pasta(1) does.
+pub fn is_pasta(name: &OsStr) -> bool {
+    name.as_bytes().windows(5).any(|part| part == b"pasta")
 }
 
 /// `slirp run`; `arguments` follow the word.

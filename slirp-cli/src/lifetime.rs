@@ -63,12 +63,13 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Holds the signals back, in this thread and in threads that it starts from now on.
+    /// Holds the signals and `more` back, in this thread and in threads that it starts from now on.
     ///
     /// # Errors
     /// The errors of sigprocmask(2) and signalfd(2).
-    pub(crate) fn hold() -> io::Result<Self> {
-        let held: SigSet = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+    pub(crate) fn hold(more: &[Signal]) -> io::Result<Self> {
+        let held = SIGNALS.iter().chain(more).copied();
+        let held: SigSet = held.filter(|&signal| !is_ignored(signal)).collect();
         held.thread_block()?;
         let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { held, fd })

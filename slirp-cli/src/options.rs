@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::link::Framing;
-use slirp_core::plan::SlirpNetwork;
+use slirp_core::netns::{Configuration, Ipv6Configuration};
+use slirp_core::plan::{AddressPlan, SlirpNetwork};
 use slirp_core::policy::Policy;
+use slirp_core::sandbox::seccomp::SystemCall;
 use slirp_core::{MacAddr, Rates};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -28,8 +31,10 @@ pub(crate) struct Options {
     pub(crate) configure: bool,
     /// MTU of the TAP device in bytes, 1..=65521.
     pub(crate) mtu: u16,
-    /// Which addresses the guest sees.
+    /// Which addresses the guest sees, in a network with slirp4netns's numbers.
     pub(crate) plan: SlirpNetwork,
+    /// Which addresses the guest sees in any other network, instead of `plan`.
+    pub(crate) own_plan: Option<OwnPlan>,
     /// What the guest may reach.
     pub(crate) policy: Policy,
     /// Where the guest may go.
@@ -44,8 +49,12 @@ pub(crate) struct Options {
     pub(crate) api_socket: Option<PathBuf>,
     /// Ports of the host that lead to the guest from the start.
     pub(crate) publish: Vec<Publish>,
+    /// How long a port that is in use is waited for: its holder may be about to end.
+    pub(crate) port_patience: Duration,
     /// Source addresses of the guest's traffic on the host.
     pub(crate) outbound: OutboundAddresses,
+    /// Whether the guest's datagrams leave from the port that the guest sent them from.
+    pub(crate) keeps_udp_ports: bool,
     /// Resolvers to ask instead of the resolvers in `/etc/resolv.conf`.
     pub(crate) dns: Vec<SocketAddr>,
     /// Domains in which the guest looks up short names.
@@ -74,6 +83,42 @@ pub(crate) struct Options {
     pub(crate) enters_userns: bool,
     /// Whether to filter system calls; a call that is not needed then ends the process.
     pub(crate) seccomp: bool,
+    /// System calls of the dialect while the network runs.
+    pub(crate) system_calls: &'static [SystemCall],
+    /// Whether the process leaves the caller's streams once the network works. It then ends if
+    /// nobody reads that it is ready.
+    pub(crate) detaches: bool,
+    /// Signals that end the run with status 0. Others kill the process, after cleaning up.
+    pub(crate) good_ends: &'static [Signal],
+}
+
+/// Addresses that do not follow from slirp4netns's numbers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OwnPlan {
+    /// Which addresses the guest sees, and what they mean.
+    pub(crate) plan: AddressPlan,
+    /// How the guest's interface is set up, if at all.
+    pub(crate) configuration: Option<Configuration>,
+}
+
+impl Options {
+    /// Which addresses the guest sees.
+    pub(crate) fn address_plan(&self) -> AddressPlan {
+        self.own_plan.as_ref().map_or_else(|| self.plan.into(), |own| own.plan)
+    }
+
+    /// How the guest's interface is set up, if at all.
+    pub(crate) fn configuration(&self) -> Option<Configuration> {
+        if let Some(own) = &self.own_plan {
+            return own.configuration;
+        }
+        let mut configuration = Configuration::for_plan(&self.plan, self.mtu);
+        configuration.mac = self.mac;
+        if self.has_fixed_ipv6 {
+            configuration.ipv6 = self.plan.ipv6().map(Ipv6Configuration::for_plan);
+        }
+        self.configure.then_some(configuration)
+    }
 }
 
 impl Default for Options {
@@ -82,6 +127,7 @@ impl Default for Options {
             configure: false,
             mtu: 1500,
             plan: SlirpNetwork::default(),
+            own_plan: None,
             policy: Policy::default(),
             egress: EgressOptions::default(),
             rates: Rates::default(),
@@ -89,7 +135,9 @@ impl Default for Options {
             mac: None,
             api_socket: None,
             publish: Vec::new(),
+            port_patience: Duration::ZERO,
             outbound: OutboundAddresses::default(),
+            keeps_udp_ports: false,
             dns: Vec::new(),
             search_domains: Vec::new(),
             log_level: None,
@@ -103,6 +151,9 @@ impl Default for Options {
             sandbox: false,
             enters_userns: true,
             seccomp: false,
+            system_calls: &[],
+            detaches: false,
+            good_ends: &[],
         }
     }
 }

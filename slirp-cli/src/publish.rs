@@ -7,17 +7,22 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use slirp_core::instance::{Forward, ForwardProtocol};
+use slirp_core::instance::{Forward, ForwardProtocol, Opening};
 use slirp_core::plan::AssumedGuest;
 
-/// One parsed `--publish`.
+/// One parsed `--publish`, or a rule of another dialect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Publish {
-    protocol: ForwardProtocol,
-    host: Option<IpAddr>,
-    host_ports: RangeInclusive<u16>,
-    guest: Option<IpAddr>,
-    guest_port: u16,
+    pub(crate) protocol: ForwardProtocol,
+    /// Where the host listens; everywhere without it.
+    pub(crate) host: Option<IpAddr>,
+    pub(crate) host_ports: RangeInclusive<u16>,
+    /// Where the ports lead, if not to the assumed guest.
+    pub(crate) guest: Option<IpAddr>,
+    /// The port that the first one leads to.
+    pub(crate) guest_port: u16,
+    /// How the ports are opened.
+    pub(crate) opening: Opening,
 }
 
 /// Why a value is refused.
@@ -66,7 +71,8 @@ impl Publish {
             _ => return None,
         };
         let guest_port = port(guest_port)?;
-        Some(Self { protocol, host, host_ports, guest, guest_port })
+        let opening = Opening::default();
+        Some(Self { protocol, host, host_ports, guest, guest_port, opening })
     }
 
     /// The rule that it stands for. If it names no guest, `assumed` is used: the IPv6 address for

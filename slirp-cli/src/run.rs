@@ -12,11 +12,14 @@
 //! 5. close descriptors that the caller left open, enter the sandbox, then filter system calls,
 //!    both while there is a single thread: every file that is opened by name is open by now
 //! 6. start the engine, which takes the published ports over
-//! 7. report that the engine has started, then write to the ready descriptor: nothing can fail any
-//!    more
+//! 7. report that the engine has started; a daemon leaves the caller's streams; then write to the
+//!    ready descriptor: nothing can fail any more
 //! 8. wait for the exit descriptor, the end of the target or of a socket's peer (status 0), a
-//!    signal (killed by it, after cleaning up) or an end of the engine by itself (status 1)
+//!    signal (killed by it after cleaning up, or status 0, as the dialect has it) or an end of the
+//!    engine by itself (status 1)
 
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -69,7 +72,7 @@ pub(crate) fn run(
         report(Milestone::ExitFdClosed(number));
     }
 
-    let signals = Signals::hold().map_err(RunFailure::Signals)?;
+    let signals = Signals::hold(options.good_ends).map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     launch::raise_descriptor_limit();
     let found = guest::find(target, options)?;
@@ -78,11 +81,12 @@ pub(crate) fn run(
         Ok(opened) => opened,
         Err(end) => {
             announce(end, None, report);
-            return Ok(leave(end, signals));
+            return Ok(leave(end, signals, options));
         }
     };
     // From its MAC address a guest makes an IPv6 address unless it has a fixed one.
-    let guest = AssumedGuest::new(options.plan, opened.mac.filter(|_| !options.has_fixed_ipv6));
+    let made_from = opened.mac.filter(|_| !options.has_fixed_ipv6);
+    let guest = AssumedGuest::new(options.address_plan(), made_from);
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
@@ -113,6 +117,8 @@ pub(crate) fn run(
         builder = builder.api_socket(api);
     }
     (builder, sandbox) = options.operator.bind(operator, builder, sandbox)?;
+    // Inside the sandbox no file can be opened.
+    let null = options.detaches.then(open_null).transpose().map_err(RunFailure::Detach)?;
     let mut watch = opened.watch;
     if options.sandbox {
         sandbox = sandbox.target(watch.take());
@@ -125,10 +131,16 @@ pub(crate) fn run(
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
     let egress = policy.as_ref();
     report(Milestone::Started { mac: opened.mac, picked: &picked, egress });
+    if let Some(null) = null {
+        console::leave(&null).map_err(RunFailure::Detach)?;
+    }
     if let Some(ready) = ready {
         // A full pipe without a reader must not keep a signal from ending the run.
-        if signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? {
-            ready.tell();
+        let is_told =
+            signals.allow_write(ready.as_fd()).map_err(RunFailure::Watch)? && ready.tell();
+        if options.detaches && !is_told {
+            outcome(running.stop(SHUTDOWN_TIMEOUT))?;
+            return Ok(ExitCode::FAILURE);
         }
     }
     tracing::info!("ready");
@@ -148,7 +160,7 @@ pub(crate) fn run(
         (Err(RunError::PeerGone), Target::Socket(path, _)) => report(Milestone::PeerGone(path)),
         (result, _) => result?,
     }
-    Ok(leave(end, signals))
+    Ok(leave(end, signals, options))
 }
 
 /// Refuses a descriptor that is given for two purposes. The exit descriptor may be the ready
@@ -183,8 +195,10 @@ fn announce(end: End, watch: Option<&TargetWatch>, report: Report<'_>) {
 }
 
 /// The exit status of a run that is over, unless a signal ends the process.
-fn leave(end: End, signals: Signals) -> ExitCode {
-    if let End::Signal(signal) = end {
+fn leave(end: End, signals: Signals, options: &Options) -> ExitCode {
+    if let End::Signal(signal) = end
+        && !options.good_ends.contains(&signal)
+    {
         console::flush();
         signals.release(signal);
     }
@@ -196,7 +210,7 @@ fn builder(options: &Options, link: Link) -> Builder {
     let mut dns = DnsConfig::default();
     dns.servers.clone_from(&options.dns);
     Builder::new(link)
-        .plan(options.plan)
+        .plan(options.address_plan())
         .mtu(options.mtu)
         .policy(options.policy)
         .rates(options.rates)
@@ -204,6 +218,11 @@ fn builder(options: &Options, link: Link) -> Builder {
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
         .busy_poll(options.busy_poll)
+        .keeps_udp_ports(options.keeps_udp_ports)
+}
+
+fn open_null() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Binds the API socket.
@@ -218,7 +237,12 @@ fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
         confinement = confinement.sandbox(sandbox);
     }
     if options.seccomp {
-        let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
+        let ours = [
+            lifetime::SYSTEM_CALLS,
+            inherited::SYSTEM_CALLS,
+            console::SYSTEM_CALLS,
+            options.system_calls,
+        ];
         confinement = confinement.filter(ours.into_iter().flatten());
     }
     confinement

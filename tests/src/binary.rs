@@ -16,6 +16,15 @@ pub fn binary_under_test() -> &'static Path {
     })
 }
 
+/// The program `pasta`: `SLIRP_TEST_PASTA`, otherwise built like [`binary_under_test`].
+///
+/// # Panics
+/// When the variable names no file or the build fails.
+pub fn pasta_under_test() -> &'static Path {
+    static PASTA: OnceLock<PathBuf> = OnceLock::new();
+    PASTA.get_or_init(|| given("SLIRP_TEST_PASTA").unwrap_or_else(|| build("slirp-cli", "pasta")))
+}
+
 /// The CNI plugin `slirp`: `SLIRP_TEST_PLUGIN`, otherwise built like [`binary_under_test`].
 ///
 /// # Panics

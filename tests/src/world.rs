@@ -112,15 +112,17 @@ impl World {
     /// # Panics
     /// When it cannot be copied.
     pub fn reachable_binary(&self) -> PathBuf {
-        let copy = self.folder.join("bin/slirp4netns");
+        self.reachable(binary_under_test(), "slirp4netns")
+    }
+
+    /// The same for the program at `path`, with this name.
+    pub(crate) fn reachable(&self, path: &Path, name: &str) -> PathBuf {
+        let copy = self.folder.join("bin").join(name);
         if !copy.exists() {
             // By another process: a descriptor of ours that writes to it could be inherited by a
             // child of another thread, and a file that is open for writing cannot be run.
-            let status = Command::new("install")
-                .args(["-D", "--mode=0755"])
-                .arg(binary_under_test())
-                .arg(&copy)
-                .status();
+            let status =
+                Command::new("install").args(["-D", "--mode=0755"]).arg(path).arg(&copy).status();
             assert!(status.is_ok_and(|status| status.success()), "the binary can be copied");
         }
         copy

@@ -8,7 +8,6 @@
 //! but for those of values: `run` takes the values of `slirp4netns`.
 
 mod getopt;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine's side follows"))]
-mod pasta;
+pub(crate) mod pasta;
 pub(crate) mod run;
 pub(crate) mod slirp4netns;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::table::TOPICS;
 use super::{Flag, TROUBLE, Value, Word, words};
 use crate::console::{eprint_line, print};
-use crate::dialect::slirp4netns;
+use crate::dialect::{pasta, slirp4netns};
 use crate::tool::nearest::nearest;
 
 /// Columns of a terminal.
@@ -15,8 +15,10 @@ const WIDTH: usize = 80;
 const LEFT: usize = 24;
 
 /// What else the program is called as, or with.
-const FACES: [(&str, &str); 1] =
-    [("slirp4netns", "connect an existing network namespace, as slirp4netns does")];
+const FACES: [(&str, &str); 2] = [
+    ("slirp4netns", "connect an existing network namespace, as slirp4netns does"),
+    ("pasta", "connect a namespace under the host's addresses, as pasta does"),
+];
 
 /// The text of `slirp --help`.
 pub fn overview() -> String {
@@ -56,6 +58,7 @@ pub fn help(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match words().find(|word| word.name == topic) {
         Some(word) => tell(word.help().as_bytes()),
         None if topic == "slirp4netns" => tell(&slirp4netns::usage(OsStr::new(&*topic))),
+        None if topic == "pasta" => tell(&pasta::usage(OsStr::new(&*topic))),
         None => refuse(&topic),
     }
 }

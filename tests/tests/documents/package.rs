@@ -164,6 +164,7 @@ fn package_has_what_belongs_to_the_program() {
         "/usr/bin/slirp",
         "/usr/lib/cni/slirp",
         "/usr/lib/systemd/user/slirp@.service",
+        "/usr/libexec/slirp/pasta",
         "/usr/libexec/slirp/slirp-hook",
         "/usr/libexec/slirp/slirp4netns",
         "/usr/share/bash-completion/completions/slirp4netns",
@@ -173,10 +174,12 @@ fn package_has_what_belongs_to_the_program() {
         "/usr/share/doc/slirp-rs/third-party-licences.gz",
         "/usr/share/fish/vendor_completions.d/slirp4netns.fish",
         "/usr/share/man/man1/slirp.1.gz",
+        "/usr/share/man/man1/slirp-pasta.1.gz",
         "/usr/share/man/man1/slirp-slirp4netns.1.gz",
         "/usr/share/man/man7/slirp-egress.7.gz",
         "/usr/share/man/man7/slirp4netns-extensions.7.gz",
         "/usr/share/slirp/apparmor",
+        "/usr/share/zsh/vendor-completions/_pasta",
         "/usr/share/zsh/vendor-completions/_slirp4netns",
     ] {
         assert!(files.lines().any(|line| line == file), "{file} is missing:\n{files}");

@@ -1,17 +1,143 @@
 //! The dialect of pasta(1): its options, texts and exit statuses.
 //!
-//! Owns the way from `argv` to [`PastaOptions`](options::PastaOptions). Callers read what is
-//! printed here, and so do people who search for a text, so texts of pasta(1) are kept where the
-//! situation is the same. No program calls this dialect yet.
+//! Owns the way from `argv` to the exit status. Callers read what is printed here, and so do people
+//! who search for a text, so texts of pasta(1) are kept where the situation is the same.
 //!
 //! ```text
-//!  args      the command line: options, values, refusals
-//!  ports     the grammar of -t, -u, -T and -U, and the rules that it makes
-//!  options   values: what is to be done
-//!  version   the text of --version
+//!  args       the command line: options, values, refusals
+//!  ports      the grammar of -t, -u, -T and -U, and the rules that it makes
+//!  options    values: what is to be done
+//!  network    from these to the orders of a run
+//!  daemon     the caller's process ends once the network is ready
+//!  pid_file   the number of the network's process
+//!  log        where messages go
+//!  progress failure   the texts of a run
+//!  version    the text of --version
 //! ```
 
 mod args;
+mod daemon;
+mod failure;
+mod log;
+mod network;
 mod options;
+mod pid_file;
 mod ports;
+mod progress;
 mod version;
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+
+use crate::console::{self, eprint_bytes, eprint_line, print};
+use crate::milestone::Milestone;
+use crate::{egress, run};
+pub(crate) use args::usage;
+use args::{ArgumentError, Command};
+use options::PastaOptions;
+use pid_file::PidFile;
+use ports::rules::ephemeral;
+
+/// Carries out a command line. The first argument is the name by which the program was called.
+pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = arguments.next().unwrap_or_else(|| OsString::from("pasta"));
+    let parsed = args::parse(arguments, &ephemeral());
+    for warning in parsed.warnings {
+        eprint_line(warning);
+    }
+    match parsed.command {
+        Ok(Command::Help) => finish(&usage(&program)),
+        Ok(Command::Version) => finish(version::TEXT.as_bytes()),
+        Ok(Command::Run(options)) => start(&options),
+        Err(error) => refuse(&program, &error),
+    }
+}
+
+/// Prints `text`, the whole output of the run.
+fn finish(text: &[u8]) -> ExitCode {
+    match print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint_line(format_args!("pasta: write error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reports what is wrong with the command line.
+fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
+    let mut text = error.text(program);
+    text.push(b'\n');
+    eprint_bytes(&text);
+    if error.shows_usage() {
+        eprint_bytes(&usage(program));
+    }
+    ExitCode::FAILURE
+}
+
+/// Connects a guest, in the foreground until the end or by a daemon. Files are opened as the caller
+/// before anything else is looked at.
+fn start(options: &PastaOptions) -> ExitCode {
+    console::prepare(None);
+    let process = &options.process;
+    if let Err(error) = log::start(process) {
+        let path = process.log_file.as_deref().unwrap_or("".as_ref());
+        eprint_line(format_args!("Couldn't open log file {}: {error}", path.display()));
+        return ExitCode::FAILURE;
+    }
+    let pid_file = match process.pid_file.as_deref().map(PidFile::open).transpose() {
+        Ok(pid_file) => pid_file,
+        Err(error) => {
+            let path = process.pid_file.as_deref().unwrap_or("".as_ref());
+            tracing::error!("Couldn't open PID file {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    if process.is_foreground {
+        return connect(options, None, pid_file);
+    }
+    match daemon::start(pid_file, |ready_fd| connect(options, Some(ready_fd), None)) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("Couldn't start a daemon: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Connects a guest until the end of the run. Readiness is told on `ready_fd`.
+fn connect(options: &PastaOptions, ready_fd: Option<RawFd>, pid_file: Option<PidFile>) -> ExitCode {
+    let (target, mut orders) = match network::orders(options) {
+        Ok(orders) => orders,
+        Err(error) => {
+            tracing::error!("{error}");
+            pid_file.into_iter().for_each(PidFile::discard);
+            return ExitCode::FAILURE;
+        }
+    };
+    orders.ready_fd = ready_fd;
+    orders.detaches = ready_fd.is_some();
+    orders.egress.variable = env::var_os(egress::VARIABLE);
+    let report = |milestone: Milestone<'_>| {
+        progress::report(options, &orders, milestone);
+        if let (Milestone::Started { .. }, Some(pid_file)) = (milestone, &pid_file)
+            && let Err(error) = pid_file.write(std::process::id().cast_signed())
+        {
+            tracing::error!("Couldn't write the PID file: {error}");
+        }
+    };
+    let result = run::run(&target, &orders, &report);
+    let code = match result {
+        Ok(code) => code,
+        Err(failure) => {
+            failure::report(&failure);
+            // In a sandbox by now, or nothing was made.
+            pid_file.into_iter().for_each(PidFile::discard);
+            ExitCode::FAILURE
+        }
+    };
+    console::flush();
+    code
+}

@@ -58,6 +58,7 @@ fn lines(failure: &RunFailure) -> (String, &'static [&'static str]) {
         | RunFailure::Start(_)
         | RunFailure::Signals(_)
         | RunFailure::Watch(_)
+        | RunFailure::Detach(_)
         | RunFailure::Forward(_)
         | RunFailure::Egress(_)
         | RunFailure::Operator(_)

@@ -16,6 +16,19 @@ use super::{Chunk, Listener, PortRange, PortSpec, SpecError};
 /// (RFC 6335, section 6).
 pub(crate) const EPHEMERAL: RangeInclusive<u16> = 49_152..=65_535;
 
+/// The ports that the system gives out by itself (ip(7)).
+pub(crate) fn ephemeral() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    text.ok().and_then(|text| range(&text)).unwrap_or(EPHEMERAL)
+}
+
+/// The two numbers of `text`.
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ports = text.split_whitespace().map(|port| port.parse().ok());
+    let (first, last) = (ports.next()??, ports.next()??);
+    (first <= last).then_some(first..=last)
+}
+
 /// Most rules of one direction, as the control socket of this dialect counts them.
 pub(crate) const MAX_RULES: usize = 255;
 

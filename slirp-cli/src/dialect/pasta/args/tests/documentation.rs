@@ -7,6 +7,8 @@ use crate::dialect::pasta::version;
 use crate::words::Offers;
 use crate::words::shells::{self, Operands, Program};
 
+const PAGE: &str = include_str!("../../../../../man/pasta.1");
+
 #[test]
 fn every_option_has_its_own_names() {
     for (i, a) in OPTIONS.iter().enumerate() {
@@ -49,7 +51,17 @@ fn version_begins_with_the_date_of_the_interface() {
     assert_eq!(version::TEXT.lines().count(), 6);
 }
 
-// The page itself comes with the program that it describes.
+#[test]
+fn manual_is_made_from_the_table() {
+    const LIST: &str = ".Bl -tag -width Ds\n";
+    let (before, rest) = PAGE.split_once("\n.Sh OPTIONS\n").expect("the page has the section");
+    let (text, rest) = rest.split_once(LIST).expect("the section has a list");
+    let (_, after) = rest.split_once("\n.El\n.Sh ").expect("the section ends with it");
+    let list = documentation::list(OPTIONS, manual);
+    let made = format!("{before}\n.Sh OPTIONS\n{text}{LIST}{list}.El\n.Sh {after}");
+    shells::compare("man/pasta.1", &made);
+}
+
 #[test]
 fn every_entry_of_the_manual_names_a_default() {
     let list = documentation::list(OPTIONS, manual);
@@ -65,6 +77,7 @@ fn every_entry_of_the_manual_names_a_default() {
     }
 }
 
+// The shells themselves are asked by tests of the package, if they are installed.
 #[test]
 fn completions_are_made_from_the_table() {
     let command = shells::Command {
@@ -75,6 +88,9 @@ fn completions_are_made_from_the_table() {
     };
     let program = Program { name: "pasta", commands: vec![command] };
     let (bash, fish, zsh) = (program.bash(), program.fish(), program.zsh());
+    shells::compare("completions/pasta.bash", &bash);
+    shells::compare("completions/pasta.fish", &fish);
+    shells::compare("completions/_pasta", &zsh);
     assert!(bash.contains("-F _pasta pasta\n"));
     assert!(zsh.starts_with("#compdef pasta\n"));
     for text in [&bash, &fish, &zsh] {

@@ -1,0 +1,129 @@
+//! Reports of a failed run.
+//!
+//! Owns the texts that people, and tests of others, search for.
+
+use std::net::IpAddr;
+
+use slirp_core::instance::{Forward, ForwardError};
+use slirp_core::launch::LaunchError;
+use slirp_core::netns::{AttachError, AttachStep};
+
+use crate::failure::RunFailure;
+
+/// Tells why a run failed, with a hint if there is one.
+pub(super) fn report(failure: &RunFailure) {
+    for line in lines(failure) {
+        tracing::error!("{line}");
+    }
+    if let Some(hint) = failure.hint() {
+        tracing::error!("hint: {hint}");
+    }
+}
+
+fn lines(failure: &RunFailure) -> Vec<String> {
+    match failure {
+        RunFailure::Forward(ForwardError::Bind { forward, source }) => vec![
+            format!("Listen failed for {}: {}", port(forward), text_of(source)),
+            "Couldn't listen on requested ports".to_owned(),
+        ],
+        RunFailure::Attach(error) => vec![attach(error)],
+        RunFailure::Launch(LaunchError::Sandbox(_) | LaunchError::Seccomp(_)) => {
+            vec![failure.to_string(), "Failed to sandbox process, exiting".to_owned()]
+        }
+        RunFailure::MtuTooSmall(_)
+        | RunFailure::DescriptorTwice(_)
+        | RunFailure::TapFdClosed(..)
+        | RunFailure::TapFd(..)
+        | RunFailure::SocketPathTooLong
+        | RunFailure::Socket(_)
+        | RunFailure::SocketPeer(..)
+        | RunFailure::TargetWatch(_)
+        | RunFailure::Recording(..)
+        | RunFailure::Launch(_)
+        | RunFailure::Start(_)
+        | RunFailure::ApiPathTooLong
+        | RunFailure::ApiBind(..)
+        | RunFailure::Signals(_)
+        | RunFailure::Watch(_)
+        | RunFailure::Detach(_)
+        | RunFailure::Egress(_)
+        | RunFailure::Operator(_)
+        | RunFailure::Forward(_)
+        | RunFailure::Run(_) => vec![failure.to_string()],
+    }
+}
+
+fn attach(error: &AttachError) -> String {
+    match error {
+        AttachError::OpenNamespace { path, source } => {
+            format!("Couldn't open network namespace {}: {}", path.display(), text_of(source))
+        }
+        AttachError::Step { step: AttachStep::EnterNetwork, source } => {
+            format!("Couldn't switch to pasta namespaces: {}", text_of(source))
+        }
+        AttachError::Step { step: AttachStep::CreateTap, source } => {
+            format!("TUNSETIFF ioctl on /dev/net/tun failed: {}", text_of(source))
+        }
+        AttachError::Step { step: AttachStep::OpenTun, source } => {
+            format!("Failed to open() /dev/net/tun: {}", text_of(source))
+        }
+        // Of the rest, nobody knows other texts.
+        other => other.to_string(),
+    }
+}
+
+/// A port as the messages of this dialect have it: `HOST TCP port */80`.
+fn port(forward: &Forward) -> String {
+    let address = match forward.host.ip() {
+        ip if ip.is_unspecified() => "*".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    format!("HOST {} port {address}/{}", forward.protocol, forward.host.port())
+}
+
+/// The kernel's text alone.
+fn text_of(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |number| nix::errno::Errno::from_raw(number).desc().to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+
+    use nix::libc;
+    use slirp_core::instance::ForwardProtocol;
+
+    use super::*;
+
+    #[test]
+    fn ports_in_use_have_the_text_that_people_search_for() {
+        let source = || io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let guest = SocketAddr::from(([192, 0, 2, 1], 80));
+        for (host, text) in [
+            ("0.0.0.0:5000", "Listen failed for HOST TCP port */5000: Address already in use"),
+            (
+                "127.0.0.1:80",
+                "Listen failed for HOST TCP port 127.0.0.1/80: Address already in use",
+            ),
+            ("[::1]:80", "Listen failed for HOST TCP port [::1]/80: Address already in use"),
+        ] {
+            let forward = Forward::new(ForwardProtocol::Tcp, host.parse().unwrap(), guest);
+            let failure = RunFailure::Forward(ForwardError::Bind { forward, source: source() });
+            assert_eq!(lines(&failure), [text, "Couldn't listen on requested ports"]);
+        }
+    }
+
+    #[test]
+    fn device_in_use_has_the_text_of_the_system_call() {
+        let source = io::Error::from_raw_os_error(libc::EBUSY);
+        let step = AttachStep::CreateTap;
+        let failure = RunFailure::Attach(AttachError::Step { step, source });
+        let text = "TUNSETIFF ioctl on /dev/net/tun failed: Device or resource busy";
+        assert_eq!(lines(&failure), [text]);
+    }
+}

@@ -1,0 +1,53 @@
+//! What a person is told while a network starts, runs and ends: the summary, and why it ends.
+
+use slirp_core::MacAddr;
+
+use super::options::PastaOptions;
+use crate::milestone::Milestone;
+use crate::options::{Options, OwnPlan};
+
+/// Tells about a milestone.
+pub(super) fn report(options: &PastaOptions, orders: &Options, milestone: Milestone<'_>) {
+    match milestone {
+        Milestone::Started { mac, .. } => {
+            if let Some(own) = &orders.own_plan {
+                summary(options, own, mac).iter().for_each(|line| tracing::info!("{line}"));
+            }
+        }
+        Milestone::TargetGone(what) => tracing::info!("Namespace {what} is gone, exiting"),
+        Milestone::DeviceOpened(name, _) => tracing::info!("Namespace interface: {name}"),
+        Milestone::ReadyFdClosed(_)
+        | Milestone::ExitFdClosed(_)
+        | Milestone::PeerAwaited(_)
+        | Milestone::PeerConnected(..)
+        | Milestone::ExitFdHungUp
+        | Milestone::PeerGone(_) => {}
+    }
+}
+
+/// The lines of the summary.
+fn summary(options: &PastaOptions, own: &OwnPlan, mac: Option<MacAddr>) -> Vec<String> {
+    let mut lines = vec!["MAC:".to_owned(), format!("    host: {}", options.guest.gateway_mac)];
+    lines.extend(mac.map(|mac| format!("    guest: {mac}")));
+    if let Some(family) = own.plan.ipv4() {
+        lines.push("IPv4:".to_owned());
+        lines.push(format!("    assign: {}/{}", family.guest, family.prefix_len));
+        lines.extend(family.gateway.map(|gateway| format!("    router: {gateway}")));
+    }
+    if let Some(family) = own.plan.ipv6() {
+        lines.push("IPv6:".to_owned());
+        lines.push(format!("    assign: {}/{}", family.guest, family.prefix_len));
+        lines.extend(family.gateway.map(|gateway| format!("    router: {gateway}")));
+    }
+    let rules = &options.ports;
+    for (heading, rules) in [
+        ("Inbound forwarding rules (HOST):", &rules.inbound),
+        ("Outbound forwarding rules (SPLICE):", &rules.outbound),
+    ] {
+        if !rules.is_empty() {
+            lines.push(heading.to_owned());
+            lines.extend(rules.iter().map(|rule| format!("    {rule}")));
+        }
+    }
+    lines
+}

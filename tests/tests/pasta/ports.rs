@@ -1,0 +1,167 @@
+//! Ports of the host that lead to the guest: where they are opened, what a conflict says, and what a
+//! start costs.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use slirp_tests::{HOST, Output, Rootless, World, needs};
+
+/// A guest with an address of its own, so that the tests do not depend on the host's.
+const GUEST: &[&str] = &[
+    "--config-net",
+    "-q",
+    "-4",
+    "-a",
+    "10.0.2.100",
+    "-n",
+    "24",
+    "-g",
+    "10.0.2.2",
+    "-I",
+    "tap0",
+    "-T",
+    "none",
+    "-U",
+    "none",
+];
+
+fn pasta(rootless: &Rootless<'_>, netns: &str, ports: &[&str]) -> Output {
+    rootless.pasta(&[GUEST, ports, &["--netns", netns]].concat())
+}
+
+fn started(rootless: &Rootless<'_>, netns: &str, ports: &[&str]) {
+    let output = pasta(rootless, netns, ports);
+    let said = (output.status.code(), output.stdout.as_str(), output.stderr.as_str());
+    assert_eq!(said, (Some(0), "", ""), "{ports:?}");
+}
+
+/// What a server of the guest says to a client of the host at `address`.
+fn ask(world: &World, address: IpAddr, port: u16) -> String {
+    world.host.enter(|| {
+        let mut stream = TcpStream::connect((address, port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"ask").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+#[test]
+fn range_of_the_host_leads_to_a_range_of_the_guest() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "5000-5002:80-82", "-u", "none"]);
+    let listen = "TCP-LISTEN:82,reuseaddr,fork";
+    let _server =
+        rootless.spawn_inside(&netns, &["socat", "-t", "20", listen, "SYSTEM:echo answer"]);
+    rootless.inside(&netns, "until ss -Htln sport = :82 | grep -q .; do sleep 0.01; done");
+    for address in [HOST, IpAddr::V4(Ipv4Addr::LOCALHOST)] {
+        assert_eq!(ask(&world, address, 5002), "answer\n", "{address}");
+    }
+}
+
+#[test]
+fn address_and_interface_say_where_clients_arrive() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let ports =
+        ["-t", "127.0.0.1/5000", "-t", "%h0/5001", "-t", "198.51.100.1%h0/5002", "-u", "none"];
+    started(&rootless, &netns, &ports);
+    let bound = world
+        .host
+        .script("ss -Htln '( sport >= 5000 and sport <= 5002 )' | awk '{print $4}' | sort");
+    assert_eq!(bound, "0.0.0.0%h0:5001\n127.0.0.1:5000\n198.51.100.1%h0:5002\n");
+    let missing = rootless.netns("m");
+    let output = pasta(&rootless, &missing, &["-t", "%nope/5003", "-u", "none"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = "Listen failed for HOST TCP port */5003: No such device\n";
+    assert!(output.stderr.starts_with(text), "{}", output.stderr);
+}
+
+#[test]
+fn port_in_use_is_an_error_that_names_it_and_leaves_nothing() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "5000-5009", "-u", "5000"]);
+    let other = rootless.netns("m");
+    for (ports, text) in [
+        (["-t", "5005", "-u", "none"], "TCP port */5005"),
+        (["-t", "4999-5000", "-u", "none"], "TCP port */5000"),
+        (["-t", "none", "-u", "5000"], "UDP port */5000"),
+    ] {
+        let output = pasta(&rootless, &other, &ports);
+        assert_eq!(output.status.code(), Some(1));
+        let text = format!(
+            "Listen failed for HOST {text}: Address already in use\n\
+             Couldn't listen on requested ports\n"
+        );
+        assert!(output.stderr.starts_with(&text), "{}", output.stderr);
+    }
+    assert_eq!(rootless.inside(&other, "ip -br link").lines().count(), 1, "no device");
+    assert_eq!(world.host.script("ss -Htln sport = :4999"), "");
+    // All but the taken ones.
+    started(&rootless, &other, &["-t", "~1-4998,~5011-65535", "-u", "none"]);
+    assert_eq!(
+        world.host.script("ss -Htln sport = :4999 | wc -l; ss -Htln sport = :5010 | wc -l"),
+        "1\n1\n"
+    );
+}
+
+#[test]
+fn port_of_a_predecessor_that_ends_is_waited_for() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let mut before: Option<String> = None;
+    for number in 0..10 {
+        let netns = rootless.netns(&format!("n{number}"));
+        if let Some(before) = before.take() {
+            rootless.remove_netns(&before);
+        }
+        started(&rootless, &netns, &["-t", "5000-5010", "-u", "5000"]);
+        before = Some(netns);
+    }
+}
+
+#[test]
+fn foreign_address_is_for_those_who_ask() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let output = pasta(&rootless, &netns, &["-t", "192.0.2.77/5000", "-u", "none"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = "Listen failed for HOST TCP port 192.0.2.77/5000: Cannot assign requested address\n";
+    assert!(output.stderr.starts_with(text), "{}", output.stderr);
+    started(&rootless, &netns, &["--freebind", "-t", "192.0.2.77/5000", "-u", "none"]);
+}
+
+#[test]
+fn thousands_of_ports_open() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "10000-19999", "-u", "none"]);
+    let count = world.host.script("ss -Htln '( sport >= 10000 and sport <= 19999 )' | wc -l");
+    assert_eq!(count, "10000\n");
+}
+
+#[test]
+fn datagrams_leave_from_the_port_that_the_guest_used() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "none", "-u", "none"]);
+    let heard = world.remote.enter(|| {
+        let socket = std::net::UdpSocket::bind("198.51.100.2:9").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        rootless
+            .inside(&netns, "echo hi | socat - UDP:198.51.100.2:9,sourceport=5353,bind=10.0.2.100");
+        socket.recv_from(&mut [0; 16]).unwrap().1
+    });
+    assert_eq!(heard, (HOST, 5353).into());
+}
