@@ -180,6 +180,8 @@ mod mac;
 pub mod member;
 mod nat;
 #[cfg(feature = "host")]
+mod netlink;
+#[cfg(feature = "host")]
 pub mod netns;
 mod personality;
 pub mod plan;

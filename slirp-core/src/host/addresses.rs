@@ -19,21 +19,14 @@ use nix::sys::socket::{
 };
 
 use super::token::Source;
+use crate::netlink::{Attributes, DUMP, INTERRUPTED, Message, Messages, address};
 
 /// Room for what one recv(2) gives: the kernel's dumps come in pieces of up to 32 KiB.
 const BUFFER_LEN: usize = 64 * 1024;
 /// How often the list is read again because it has changed meanwhile (arbitrary).
 const READINGS_CAP: u32 = 16;
-/// Length of `struct nlmsghdr` in bytes: length, type, flags, sequence number, port.
-const HEADER_LEN: usize = 16;
 /// Length of `struct ifaddrmsg` in bytes: family, prefix, flags, scope, index.
 const BODY_LEN: usize = 8;
-/// Length of the header of an attribute in bytes: length, type.
-const ATTRIBUTE_LEN: usize = 4;
-/// `NLM_F_REQUEST | NLM_F_DUMP` (netlink(7)).
-const DUMP: u16 = 0x1 | 0x300;
-/// The list has changed while it was read (`NLM_F_DUMP_INTR`).
-const INTERRUPTED: u16 = 0x10;
 
 crate::sys::calls::system_calls! {
     SYS_sendto => "asks for the host's addresses";
@@ -119,20 +112,19 @@ impl HostAddresses {
 
 impl Reading {
     /// Takes the messages of one recv(2); those of the dump have its sequence number.
-    fn take(&mut self, mut messages: &[u8], sequence: u32) -> io::Result<()> {
-        while let Some((kind, flags, number, message)) = next_message(&mut messages) {
-            if number != sequence {
+    fn take(&mut self, messages: &[u8], sequence: u32) -> io::Result<()> {
+        for message in Messages(messages) {
+            if message.sequence != sequence {
                 self.is_stale = true;
                 continue;
             }
-            self.is_stale |= flags & INTERRUPTED != 0;
-            if kind == libc::RTM_NEWADDR {
-                self.addresses.extend(address_of(message));
-            } else if i32::from(kind) == libc::NLMSG_DONE {
+            self.is_stale |= message.flags & INTERRUPTED != 0;
+            if message.kind == libc::RTM_NEWADDR {
+                self.addresses.extend(address_of(message.body));
+            } else if message.is_end() {
                 self.is_whole = true;
-            } else if i32::from(kind) == libc::NLMSG_ERROR {
-                let error = message.first_chunk().map_or(0, |error| i32::from_ne_bytes(*error));
-                return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
+            } else if let Some(error) = message.error() {
+                return Err(io::Error::from_raw_os_error(error));
             }
         }
         Ok(())
@@ -140,47 +132,20 @@ impl Reading {
 }
 
 /// Asks for the addresses of all interfaces.
-fn request(sequence: u32) -> [u8; HEADER_LEN + BODY_LEN] {
-    let mut request = [0; HEADER_LEN + BODY_LEN];
-    let len = u32::try_from(request.len()).unwrap_or(0);
-    request[..4].copy_from_slice(&len.to_ne_bytes());
-    request[4..6].copy_from_slice(&libc::RTM_GETADDR.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    request
-}
-
-/// Type, flags, sequence number and body of the next message; `None` behind the last.
-fn next_message<'m>(messages: &mut &'m [u8]) -> Option<(u16, u16, u32, &'m [u8])> {
-    let &[l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] =
-        messages.first_chunk::<HEADER_LEN>()?;
-    let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-    let body = messages.get(HEADER_LEN..len)?;
-    *messages = messages.get(len.next_multiple_of(4)..).unwrap_or_default();
-    let (kind, flags) = (u16::from_ne_bytes([k0, k1]), u16::from_ne_bytes([f0, f1]));
-    Some((kind, flags, u32::from_ne_bytes([s0, s1, s2, s3]), body))
+fn request(sequence: u32) -> Vec<u8> {
+    Message::new(libc::RTM_GETADDR, DUMP, &[0; BODY_LEN]).finish(sequence)
 }
 
 /// The host's own address in a message: `IFA_LOCAL`, which `IFA_ADDRESS` stands for where there is
 /// no other end.
 fn address_of(message: &[u8]) -> Option<IpAddr> {
-    let mut attributes = message.get(BODY_LEN..)?;
     let mut found = None;
-    while let Some(&[l0, l1, k0, k1]) = attributes.first_chunk::<ATTRIBUTE_LEN>() {
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = attributes.get(ATTRIBUTE_LEN..len)?;
-        let kind = u16::from_ne_bytes([k0, k1]);
+    for (kind, value) in Attributes(message.get(BODY_LEN..)?) {
         if kind == libc::IFA_LOCAL || (kind == libc::IFA_ADDRESS && found.is_none()) {
             found = address(value);
         }
-        attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     found
-}
-
-fn address(value: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
 #[cfg(test)]
@@ -190,6 +155,7 @@ mod tests {
     use nix::ifaddrs::getifaddrs;
 
     use super::*;
+    use crate::netlink::HEADER_LEN;
 
     /// The same by another way.
     fn of_libc() -> BTreeSet<IpAddr> {
@@ -211,34 +177,30 @@ mod tests {
         }
     }
 
-    fn message(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-        let len = u32::try_from(HEADER_LEN + body.len()).unwrap();
-        let mut message = len.to_ne_bytes().to_vec();
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&[0; 2]);
-        message.extend_from_slice(&sequence.to_ne_bytes());
-        message.extend_from_slice(&[0; 4]);
-        message.extend_from_slice(body);
-        message
+    fn body(attributes: &[(u16, [u8; 4])]) -> Vec<u8> {
+        let mut message = Message::new(0, 0, &[0; BODY_LEN]);
+        for (kind, value) in attributes {
+            message.attribute(*kind, value);
+        }
+        message.finish(0)[HEADER_LEN..].to_vec()
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let len = u16::try_from(ATTRIBUTE_LEN + value.len()).unwrap();
-        [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+    fn message(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        Message::new(kind, 0, body).finish(sequence)
     }
 
     #[test]
     fn own_end_of_a_tunnel_counts_whatever_comes_first() {
-        let ends = [attribute(libc::IFA_ADDRESS, &[10, 0, 0, 2]), attribute(2, &[10, 0, 0, 1])];
+        let ends = [(libc::IFA_ADDRESS, [10, 0, 0, 2]), (libc::IFA_LOCAL, [10, 0, 0, 1])];
         for order in [[0, 1], [1, 0]] {
-            let body = [&[0; BODY_LEN][..], &ends[order[0]], &ends[order[1]]].concat();
+            let body = body(&order.map(|end: usize| ends[end]));
             assert_eq!(address_of(&body), Some([10, 0, 0, 1].into()));
         }
     }
 
     #[test]
     fn change_within_a_dump_makes_it_stale_and_broken_messages_end_it() {
-        let body = [&[0; BODY_LEN][..], &attribute(libc::IFA_ADDRESS, &[192, 0, 2, 1])].concat();
+        let body = body(&[(libc::IFA_ADDRESS, [192, 0, 2, 1])]);
         let entry = message(libc::RTM_NEWADDR, 7, &body);
         let news = message(libc::RTM_NEWADDR, 0, &body);
         let done = message(3, 7, &[0; 4]);

@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::host::link::TapError;
-use crate::sys::attach::{self, AttachStep};
+use crate::sys::attach;
 use crate::sys::errno::errno_of;
 use crate::sys::fork;
+use crate::sys::step::AttachStep;
 
 /// Why there is no TAP device in the target's namespaces.
 #[derive(Debug, thiserror::Error)]

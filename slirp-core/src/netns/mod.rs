@@ -6,8 +6,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 
+mod configuration;
 mod error;
 mod process;
+pub(crate) mod setup;
 mod watch;
 
 use std::fs::File;
@@ -16,7 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+pub use configuration::{Configuration, Ipv6Configuration};
 pub use error::AttachError;
+pub use setup::{Refusal, Setup};
 pub(crate) use watch::NameWatch;
 pub use watch::{TargetWatch, WatchError};
 
@@ -27,10 +31,9 @@ use process::{Process, in_proc, open_file};
 
 use crate::host::link::{OffloadCeiling, Tap};
 use crate::mac::MacAddr;
-use crate::plan::{Ipv6Plan, SlirpNetwork};
 use crate::sys::attach::{self, Order, open_in_namespaces};
-pub use crate::sys::attach::{AttachStep, Configuration, Ipv6Configuration};
 use crate::sys::ifreq::InterfaceRequest;
+pub use crate::sys::step::AttachStep;
 use crate::sys::{nsfs, owner_of};
 
 /// Namespaces to put a TAP device into; both are open, so they exist as long as this does.
@@ -199,34 +202,6 @@ pub struct TapRequest {
     pub configure: Option<Configuration>,
 }
 
-impl Ipv6Configuration {
-    /// What an address plan recommends to a guest with a fixed address.
-    pub fn for_plan(plan: &Ipv6Plan) -> Self {
-        Self {
-            address: plan.recommended_guest(),
-            prefix_len: Ipv6Plan::PREFIX_LEN,
-            gateway: plan.gateway(),
-        }
-    }
-}
-
-impl Configuration {
-    /// The IPv4 configuration that a network with slirp4netns's numbers recommends, and router
-    /// advertisements if it has IPv6.
-    pub fn for_plan(plan: &SlirpNetwork, mtu: u16) -> Self {
-        Self {
-            mtu,
-            address: plan.recommended_guest(),
-            prefix_len: plan.prefix_len(),
-            gateway: plan.gateway(),
-            metric: None,
-            mac: None,
-            advertised_ipv6: plan.ipv6().is_some(),
-            ipv6: None,
-        }
-    }
-}
-
 /// Opens a TAP device inside the target's namespaces with all offloads that the kernel supports.
 ///
 /// A helper process does it; the caller stays in its own namespaces and may have many threads.
@@ -246,7 +221,7 @@ pub fn open_tap_up_to(
     request: &TapRequest,
     ceiling: OffloadCeiling,
 ) -> Result<Tap, AttachError> {
-    open(target, request, ceiling, false)
+    open_requested(target, request, ceiling, false)
 }
 
 /// Like [`open_tap`], but an interface of that name is an error, even a persistent TAP device.
@@ -254,7 +229,20 @@ pub fn open_tap_up_to(
 /// # Errors
 /// [`AttachError`]; [`AttachStep::CheckName`] with `EEXIST` for an interface that exists.
 pub fn create_tap(target: &NamespaceTarget, request: &TapRequest) -> Result<Tap, AttachError> {
-    open(target, request, OffloadCeiling::default(), true)
+    open_requested(target, request, OffloadCeiling::default(), true)
+}
+
+/// Opens a TAP device called `name` and configures it as `setup` says. Also returns which parts of
+/// the configuration the kernel has refused, if the device is of use without them.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn open_tap_with(
+    target: &NamespaceTarget,
+    name: &str,
+    setup: Setup,
+) -> Result<(Tap, Vec<Refusal>), AttachError> {
+    open(target, name, OffloadCeiling::default(), false, setup)
 }
 
 /// The Ethernet address of the interface `name` in the target's network namespace; `None` when
@@ -267,44 +255,51 @@ pub fn interface_mac(target: &NamespaceTarget, name: &str) -> Result<Option<MacA
     Ok(attach::interface_mac(target.network(), target.user(), interface)?)
 }
 
-fn open(
+fn open_requested(
     target: &NamespaceTarget,
     request: &TapRequest,
     ceiling: OffloadCeiling,
     exclusive: bool,
 ) -> Result<Tap, AttachError> {
-    target.refuse_our_own()?;
     let mac = request.configure.and_then(|configuration| configuration.mac);
     if mac.is_some_and(|mac| !mac.is_valid_source()) {
         // The error that the kernel would report once the device exists.
         let source = Errno::EADDRNOTAVAIL.into();
         return Err(AttachError::Step { step: AttachStep::SetMac, source });
     }
+    let vnet_header = ceiling > OffloadCeiling::Nothing;
+    let setup = request.configure.map(|configuration| configuration.setup(vnet_header));
+    let setup = setup.unwrap_or_default();
+    let (tap, refusals) = open(target, &request.name, ceiling, exclusive, setup)?;
+    for Refusal { what, source } in refusals {
+        tracing::debug!(%source, "the guest may lack {what}");
+    }
+    Ok(tap)
+}
+
+fn open(
+    target: &NamespaceTarget,
+    name: &str,
+    ceiling: OffloadCeiling,
+    exclusive: bool,
+    mut setup: Setup,
+) -> Result<(Tap, Vec<Refusal>), AttachError> {
+    target.refuse_our_own()?;
     let order = Order {
         exclusive,
         net: target.net.as_fd(),
         user: target.user.as_ref().map(AsFd::as_fd),
-        interface: InterfaceRequest::new(request.name.as_bytes()),
+        interface: InterfaceRequest::new(name.as_bytes()),
         vnet_header: ceiling > OffloadCeiling::Nothing,
-        configuration: request.configure,
+        changes: setup.changes(),
     };
-    let fd = open_in_namespaces(order).map_err(AttachError::from)?;
-    Ok(Tap::adopt_up_to(fd, ceiling)?)
+    let (fd, refused) = open_in_namespaces(order).map_err(AttachError::from)?;
+    Ok((Tap::adopt_up_to(fd, ceiling)?, setup.refusals(&refused)))
 }
 
 #[cfg(test)]
 mod tests {
-    use core::net::Ipv4Addr;
-
     use super::*;
-
-    #[test]
-    fn recommended_configuration_follows_the_plan() {
-        let configuration = Configuration::for_plan(&SlirpNetwork::default(), 1500);
-        assert_eq!(configuration.address, Ipv4Addr::new(10, 0, 2, 100));
-        assert_eq!(configuration.gateway, Ipv4Addr::new(10, 0, 2, 2));
-        assert_eq!(configuration.prefix_len, 24);
-    }
 
     #[test]
     fn unknown_process_is_named_as_a_path() {

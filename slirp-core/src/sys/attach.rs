@@ -1,108 +1,36 @@
 //! What the helper process does inside the target's namespaces: join them, open the TAP device,
 //! configure it.
 //!
-//! Owns the order of the steps and the name of each ([`AttachStep`]). The process that runs this is
-//! in [`fork`]; explanations of the steps for users are in [`netns`](crate::netns).
+//! Owns the order of the steps and the helper's report. The process that runs this is in [`fork`],
+//! the configuration in [`changes`](super::changes), the names of the steps in [`AttachStep`];
+//! explanations of the steps for users are in [`netns`](crate::netns).
 //! Everything here runs after fork(2) and so neither allocates nor panics.
 
-use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
-use nix::unistd::{read, write};
 
-use super::fork::{self, REPORT_LEN};
-use super::ifreq::{self, InterfaceRequest};
-use super::{rtnetlink, tun};
+use super::changes::{self, Change};
+use super::fork;
+use super::ifreq::{self, InterfaceRequest, control_socket};
+use super::step::{AttachStep, StepResult};
+use super::tun;
 use crate::mac::MacAddr;
 
-/// Packets that the device queues for us when a frame may hold 64 KiB: the kernel's own default for
-/// Ethernet. A longer queue could pin hundreds of megabytes.
-const QUEUE_LEN_LARGE_FRAMES: u16 = 1_000;
+/// Changes that the report names as refused; more are only counted (arbitrary).
+const REFUSALS_CAP: usize = 60;
+/// Length of a step and its error number, and of a change and its error number, in bytes.
+const PAIR_LEN: usize = 8;
+/// Length of the report in bytes: the number of refused changes, then each with its error number,
+/// or a step and its error number.
+const REPORT_LEN: usize = PAIR_LEN * (1 + REFUSALS_CAP);
 
-/// Packets that the device queues for us when each has the size of the MTU. The kernel drops what
-/// does not fit; 10,000 packets of 1500 bytes hold the window of several busy TCP connections.
-const QUEUE_LEN_SMALL_FRAMES: u16 = 10_000;
+type Report = [u8; REPORT_LEN];
 
-/// A step on the way to a TAP device in another network namespace.
-///
-/// Its text follows slirp4netns(1); scripts match it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum AttachStep {
-    /// Joining the network namespace.
-    EnterNetwork,
-    /// Opening `/dev/net/tun`.
-    OpenTun,
-    /// Creating the interface, or attaching to a persistent one.
-    CreateTap,
-    /// Opening the socket through which interfaces are configured.
-    OpenSocket,
-    /// Bringing the loopback interface or the TAP interface up.
-    SetUp,
-    /// Setting the MTU.
-    SetMtu,
-    /// Setting the Ethernet address.
-    SetMac,
-    /// Setting the IPv4 address.
-    SetAddress,
-    /// Setting the netmask.
-    SetNetmask,
-    /// Adding the default route.
-    AddRoute,
-    /// Checking whether the name of a new interface is taken.
-    CheckName,
-    /// Setting the IPv6 address.
-    SetAddress6,
-    /// Adding the IPv6 default route.
-    AddRoute6,
-}
-
-impl AttachStep {
-    const ALL: [Self; 13] = [
-        Self::EnterNetwork,
-        Self::OpenTun,
-        Self::CreateTap,
-        Self::OpenSocket,
-        Self::SetUp,
-        Self::SetMtu,
-        Self::SetMac,
-        Self::SetAddress,
-        Self::SetNetmask,
-        Self::AddRoute,
-        Self::CheckName,
-        Self::SetAddress6,
-        Self::AddRoute6,
-    ];
-}
-
-impl fmt::Display for AttachStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EnterNetwork => "setns(CLONE_NEWNET)",
-            Self::OpenTun => "open(\"/dev/net/tun\")",
-            Self::CreateTap => "ioctl(TUNSETIFF)",
-            Self::OpenSocket => "cannot create socket",
-            Self::SetUp => "cannot set device up",
-            Self::SetMtu => "cannot set MTU",
-            Self::SetMac => "cannot set MAC address",
-            Self::SetAddress => "cannot set device address",
-            Self::SetNetmask => "cannot set device netmask",
-            Self::AddRoute => "set route",
-            Self::CheckName => "interface name",
-            Self::SetAddress6 => "cannot set device IPv6 address",
-            Self::AddRoute6 => "set IPv6 route",
-        })
-    }
-}
-
-/// The helper's orders: plain values, made before the fork.
-#[derive(Clone, Copy)]
+/// The helper's orders, made before the fork.
 pub(crate) struct Order<'a> {
     /// The network namespace to join.
     pub(crate) net: BorrowedFd<'a>,
@@ -115,45 +43,17 @@ pub(crate) struct Order<'a> {
     pub(crate) exclusive: bool,
     /// Whether to ask for a virtio-net header.
     pub(crate) vnet_header: bool,
-    /// How to configure the interface, if at all.
-    pub(crate) configuration: Option<Configuration>,
+    /// How to configure the interface.
+    pub(crate) changes: &'a mut [Change],
 }
 
-/// The guest's side of the link.
-///
-/// Without static IPv6 the guest makes its own addresses from our router advertisements.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Configuration {
-    /// MTU in bytes, 68..=65521.
-    pub mtu: u16,
-    /// IPv4 address of the interface.
-    pub address: Ipv4Addr,
-    /// Length of its network's prefix in bits, 0..=32.
-    pub prefix_len: u8,
-    /// Where the default route leads.
-    pub gateway: Ipv4Addr,
-    /// Metric of the default routes; with `None` the kernel's default (0 for IPv4, 1024 for IPv6).
-    pub metric: Option<u32>,
-    /// Ethernet address; with `None` the kernel picks a random one.
-    pub mac: Option<MacAddr>,
-    /// Whether the guest configures IPv6 from our router advertisements, unless it is static. If
-    /// so, they are accepted even if the guest forwards packets, as far as `/proc/sys` is writable;
-    /// otherwise a guest that runs containers of its own would lose its default route.
-    pub advertised_ipv6: bool,
-    /// Static IPv6: the address may be used at once and router advertisements are ignored, as far
-    /// as `/proc/sys` is writable.
-    pub ipv6: Option<Ipv6Configuration>,
-}
-
-/// The guest's side of the link in IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv6Configuration {
-    /// Address of the interface.
-    pub address: Ipv6Addr,
-    /// Length of its network's prefix in bits, 0..=128.
-    pub prefix_len: u8,
-    /// Where the default route leads.
-    pub gateway: Ipv6Addr,
+/// Changes that the kernel has refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Refused {
+    /// How many.
+    pub(crate) count: usize,
+    /// Places in the order of the first of them, and why.
+    pub(crate) first: Vec<(usize, Errno)>,
 }
 
 /// Why there is no device.
@@ -166,27 +66,24 @@ pub(crate) enum Failure {
 }
 
 /// Opens the device in a helper process that joins the namespaces; this process stays where it is.
-pub(crate) fn open_in_namespaces(order: Order<'_>) -> Result<OwnedFd, Failure> {
-    // SAFETY: `attach` and everything that it calls in this module, in `ifreq`, `rtnetlink` and
-    // `tun` work on values on the stack and make plain system calls; the wrappers of nix that it
-    // uses (setns, open of a C string, read, write, socket, send, recv) do the same. `encode` only
-    // moves numbers.
+pub(crate) fn open_in_namespaces(mut order: Order<'_>) -> Result<(OwnedFd, Refused), Failure> {
+    // SAFETY: `attach` and everything that it calls in this module, in `changes`, `ifreq`,
+    // `rtnetlink` and `tun` work on values on the stack and on the order, and make plain system
+    // calls; the wrappers of nix that it uses (setns, open of a C string, read, write, socket,
+    // send, recv) do the same. `report` and `pair` only move numbers.
     let outcome = unsafe {
-        fork::run(|| match attach(&order) {
-            Ok((device, is_prepared)) => ([u8::from(is_prepared); REPORT_LEN], Some(device)),
-            Err((step, errno)) => (encode(step, errno), None),
+        fork::run(|| match attach(&mut order) {
+            Ok(device) => (report(order.changes), Some(device)),
+            Err((step, errno)) => {
+                let mut report = [0; REPORT_LEN];
+                put(&mut report, 0, pair(step as u32, errno));
+                (report, None)
+            }
         })
     };
     match outcome {
-        Ok((report, Some(device))) => {
-            if report == [0; REPORT_LEN] {
-                tracing::debug!(
-                    "the guest's IPv6 loses its default route where it forwards packets"
-                );
-            }
-            Ok(device)
-        }
-        Ok((report, None)) => Err(decode(report)),
+        Ok((report, Some(device))) => Ok((device, refused(&report))),
+        Ok((report, None)) => Err(failure(&report)),
         Err(failure) => Err(Failure::Helper(failure)),
     }
 }
@@ -212,21 +109,19 @@ pub(crate) fn interface_mac(
                     let [a, b, c, d, e, f] = mac.unwrap_or_default().0;
                     [FOUND, FOUND, a, b, c, d, e, f]
                 }
-                Err((step, errno)) => encode(step, errno),
+                Err((step, errno)) => pair(step as u32, errno),
             };
             (report, None)
         })
     };
     match outcome.map_err(Failure::Helper)?.0 {
         [FOUND, FOUND, a, b, c, d, e, f] => Ok(Some(MacAddr([a, b, c, d, e, f]))),
-        report => match decode(report) {
+        report => match failure(&report) {
             Failure::Step(AttachStep::CheckName, Errno::ENODEV) => Ok(None),
             failure @ (Failure::Step(..) | Failure::Helper(_)) => Err(failure),
         },
     }
 }
-
-type StepResult<T> = Result<T, (AttachStep, Errno)>;
 
 fn join(net: BorrowedFd<'_>, user: Option<BorrowedFd<'_>>) -> StepResult<()> {
     if let Some(user) = user {
@@ -237,8 +132,8 @@ fn join(net: BorrowedFd<'_>, user: Option<BorrowedFd<'_>>) -> StepResult<()> {
     setns(net, CloneFlags::CLONE_NEWNET).map_err(|errno| (AttachStep::EnterNetwork, errno))
 }
 
-/// Opens the device; also returns whether IPv6 is set up as requested.
-fn attach(order: &Order<'_>) -> StepResult<(OwnedFd, bool)> {
+/// Opens the device and configures it.
+fn attach(order: &mut Order<'_>) -> StepResult<OwnedFd> {
     use AttachStep as Step;
     join(order.net, order.user)?;
     if order.exclusive {
@@ -248,13 +143,9 @@ fn attach(order: &Order<'_>) -> StepResult<(OwnedFd, bool)> {
     let device =
         open(c"/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
             .map_err(|errno| (Step::OpenTun, errno))?;
-    let (interface, vnet_header) =
-        create(device.as_fd(), order).map_err(|errno| (Step::CreateTap, errno))?;
-    let is_prepared = match &order.configuration {
-        Some(configuration) => configure(interface, vnet_header, configuration)?,
-        None => true,
-    };
-    Ok((device, is_prepared))
+    let interface = create(device.as_fd(), order).map_err(|errno| (Step::CreateTap, errno))?;
+    changes::carry_out(order.changes, interface)?;
+    Ok(device)
 }
 
 /// Fails with `EEXIST` when there is an interface of this name. TUNSETIFF does not: it attaches to
@@ -267,17 +158,11 @@ fn check_name(interface: InterfaceRequest) -> Result<(), Errno> {
     }
 }
 
-/// The socket through which interfaces are configured.
-fn control_socket() -> Result<OwnedFd, Errno> {
-    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-}
-
-/// Creates the interface or attaches to a persistent one; also returns whether it has a virtio-net
-/// header.
+/// Creates the interface or attaches to a persistent one.
 ///
 /// `EINVAL` means that the kernel does not know one of the flags, or that a persistent interface
 /// was made for several queues and must be opened that way.
-fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest, bool), Errno> {
+fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<InterfaceRequest, Errno> {
     let plain = tun::TAP | tun::NO_PACKET_INFORMATION;
     let mut outcome = Err(Errno::EINVAL);
     for flags in [
@@ -286,12 +171,10 @@ fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest
         plain,
         plain | tun::MULTI_QUEUE,
     ] {
-        let vnet_header = flags & tun::VNET_HEADER != 0;
-        if vnet_header && !order.vnet_header {
+        if flags & tun::VNET_HEADER != 0 && !order.vnet_header {
             continue;
         }
-        outcome = tun::set_interface(device, order.interface, flags)
-            .map(|interface| (interface, vnet_header));
+        outcome = tun::set_interface(device, order.interface, flags);
         if !matches!(outcome, Err(Errno::EINVAL)) {
             break;
         }
@@ -299,119 +182,48 @@ fn create(device: BorrowedFd<'_>, order: &Order<'_>) -> Result<(InterfaceRequest
     outcome
 }
 
-fn configure(
-    interface: InterfaceRequest,
-    vnet_header: bool,
-    wanted: &Configuration,
-) -> StepResult<bool> {
-    use AttachStep as Step;
-    const UP: u16 = 0x1;
-    let step = |step: Step| move |errno: Errno| (step, errno);
-    let control = control_socket().map_err(step(Step::OpenSocket))?;
-    let control = control.as_fd();
-    ifreq::add_flags(control, InterfaceRequest::new(b"lo"), UP).map_err(step(Step::SetUp))?;
-    ifreq::set_mtu(control, interface, wanted.mtu).map_err(step(Step::SetMtu))?;
-    // This only affects speed, and the default works.
-    let queue_len = if vnet_header { QUEUE_LEN_LARGE_FRAMES } else { QUEUE_LEN_SMALL_FRAMES };
-    let index = ifreq::index(control, interface).map_err(step(Step::SetUp))?;
-    let _unchanged = rtnetlink::set_queue_len(index, queue_len);
-    if let Some(mac) = wanted.mac {
-        ifreq::set_mac(control, interface, mac).map_err(step(Step::SetMac))?;
-    }
-    ifreq::set_address(control, interface, wanted.address).map_err(step(Step::SetAddress))?;
-    ifreq::set_netmask(control, interface, wanted.prefix_len).map_err(step(Step::SetNetmask))?;
-    let is_prepared = if wanted.ipv6.is_some() {
-        prepare_static_ipv6(&interface);
-        true
-    } else {
-        !wanted.advertised_ipv6 || prepare_advertised_ipv6(&interface)
-    };
-    // Brought up after the addresses, so that the interface is never up half configured, and before
-    // the routes, which need it.
-    ifreq::add_flags(control, interface, UP).map_err(step(Step::SetUp))?;
-    let route = match wanted.metric {
-        None => ifreq::add_default_route(control, interface, wanted.gateway),
-        Some(_) => rtnetlink::add_default_route4(index, wanted.gateway, wanted.metric),
-    };
-    match route {
-        // The interface was configured before.
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err((Step::AddRoute, errno)),
-    }
-    if let Some(ipv6) = &wanted.ipv6 {
-        configure_ipv6(index, ipv6, wanted.metric)?;
-    }
-    Ok(is_prepared)
+fn pair(number: u32, errno: Errno) -> [u8; PAIR_LEN] {
+    let [n0, n1, n2, n3] = number.to_ne_bytes();
+    let [e0, e1, e2, e3] = (errno as i32).to_ne_bytes();
+    [n0, n1, n2, n3, e0, e1, e2, e3]
 }
 
-fn configure_ipv6(index: u32, wanted: &Ipv6Configuration, metric: Option<u32>) -> StepResult<()> {
-    use AttachStep as Step;
-    match rtnetlink::add_address6(index, wanted.address, wanted.prefix_len) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err((Step::SetAddress6, errno)),
-    }
-    match rtnetlink::add_default_route6(index, wanted.gateway, metric) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err((Step::AddRoute6, errno)),
+fn read_pair([n0, n1, n2, n3, e0, e1, e2, e3]: [u8; PAIR_LEN]) -> (u32, Errno) {
+    let errno = Errno::from_raw(i32::from_ne_bytes([e0, e1, e2, e3]));
+    (u32::from_ne_bytes([n0, n1, n2, n3]), errno)
+}
+
+fn put(report: &mut Report, place: usize, pair: [u8; PAIR_LEN]) {
+    for (to, from) in report.iter_mut().skip(place.saturating_mul(PAIR_LEN)).zip(pair) {
+        *to = from;
     }
 }
 
-/// Settings of an interface whose IPv6 is static: on, without addresses and routes from router
-/// advertisements, and without waiting for a duplicate of the link-local address.
-const STATIC_IPV6: [(&str, &[u8]); 4] =
-    [("disable_ipv6", b"0"), ("accept_ra", b"0"), ("autoconf", b"0"), ("accept_dad", b"0")];
-
-/// Writes [`STATIC_IPV6`] as far as `/proc/sys` can be written. Otherwise the guest may get a
-/// second address from our advertisements. If IPv6 stays off, setting the address fails.
-fn prepare_static_ipv6(interface: &InterfaceRequest) {
-    for (setting, value) in STATIC_IPV6 {
-        if let Ok(file) = open_ipv6_setting(interface, setting, OFlag::O_WRONLY) {
-            let _unchanged = write(&file, value);
+/// What became of the changes.
+fn report(changes: &[Change]) -> Report {
+    let mut report = [0; REPORT_LEN];
+    let mut count = 0_u32;
+    for (number, change) in (0_u32..).zip(changes) {
+        if let Some(errno) = change.refusal() {
+            count = count.saturating_add(1);
+            put(&mut report, count as usize, pair(number, errno));
         }
     }
+    put(&mut report, 0, pair(count, Errno::UnknownErrno));
+    report
 }
 
-/// Makes the guest accept router advertisements even if it forwards packets (`accept_ra` 2), unless
-/// it was told to ignore them. Returns whether that succeeded.
-fn prepare_advertised_ipv6(interface: &InterfaceRequest) -> bool {
-    let accept = || {
-        let setting = |access| open_ipv6_setting(interface, "accept_ra", access);
-        let mut value = [0];
-        read(&setting(OFlag::O_RDONLY)?, &mut value)?;
-        // A write that does not begin at the start of the file is ignored (sysctl_writes_strict in
-        // proc(5)).
-        if value == *b"1" { write(&setting(OFlag::O_WRONLY)?, b"2").map(drop) } else { Ok(()) }
-    };
-    let outcome: Result<(), Errno> = accept();
-    outcome.is_ok()
+fn refused(report: &Report) -> Refused {
+    let (pairs, _) = report.as_chunks::<PAIR_LEN>();
+    let mut pairs = pairs.iter().map(|&pair| read_pair(pair));
+    let count = pairs.next().map_or(0, |(count, _)| count as usize);
+    let first = pairs.take(count).map(|(number, errno)| (number as usize, errno)).collect();
+    Refused { count, first }
 }
 
-/// A file of `/proc/sys` with a setting of one interface.
-fn open_ipv6_setting(
-    interface: &InterfaceRequest,
-    setting: &str,
-    access: OFlag,
-) -> Result<OwnedFd, Errno> {
-    // The folder, an interface's name, a slash, the setting, a zero byte.
-    let mut path = [0_u8; 64];
-    let parts = [b"/proc/sys/net/ipv6/conf/", interface.name(), b"/", setting.as_bytes()];
-    let bytes = parts.iter().flat_map(|part| part.iter());
-    for (to, from) in path.iter_mut().take(63).zip(bytes) {
-        *to = *from;
-    }
-    let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| Errno::ENAMETOOLONG)?;
-    open(path, access | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-fn encode(step: AttachStep, errno: Errno) -> [u8; REPORT_LEN] {
-    let [s0, s1, s2, s3] = (step as u32).to_ne_bytes();
-    let [e0, e1, e2, e3] = (errno as i32).to_ne_bytes();
-    [s0, s1, s2, s3, e0, e1, e2, e3]
-}
-
-fn decode([s0, s1, s2, s3, e0, e1, e2, e3]: [u8; REPORT_LEN]) -> Failure {
-    let number = u32::from_ne_bytes([s0, s1, s2, s3]);
-    let errno = Errno::from_raw(i32::from_ne_bytes([e0, e1, e2, e3]));
+fn failure(report: &[u8]) -> Failure {
+    let (number, errno) =
+        report.first_chunk().map_or((u32::MAX, Errno::EIO), |&pair| read_pair(pair));
     AttachStep::ALL
         .into_iter()
         .find(|&step| step as u32 == number)
@@ -420,13 +232,27 @@ fn decode([s0, s1, s2, s3, e0, e1, e2, e3]: [u8; REPORT_LEN]) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::changes::{OnRefusal, Work};
     use super::*;
 
     #[test]
     fn each_step_survives_the_report() {
         for step in AttachStep::ALL {
-            assert_eq!(decode(encode(step, Errno::EBUSY)), Failure::Step(step, Errno::EBUSY));
+            let told = failure(&pair(step as u32, Errno::EBUSY));
+            assert_eq!(told, Failure::Step(step, Errno::EBUSY));
         }
-        assert_eq!(decode([0xff; REPORT_LEN]), Failure::Helper(fork::Failure::Silent(None)));
+        assert_eq!(failure(&[0xff; 8]), Failure::Helper(fork::Failure::Silent(None)));
+    }
+
+    #[test]
+    fn more_refusals_than_the_report_holds_are_counted() {
+        let change = || Change::new(Work::StaticIpv6, OnRefusal::Tell).refused_with(Errno::EPERM);
+        for len in [0, 1, REFUSALS_CAP, REFUSALS_CAP + 1, 1000] {
+            let changes: Vec<_> = (0..len).map(|_| change()).collect();
+            let refused = refused(&report(&changes));
+            assert_eq!(refused.count, len);
+            let first = (0..len.min(REFUSALS_CAP)).map(|number| (number, Errno::EPERM));
+            assert_eq!(refused.first, first.collect::<Vec<_>>());
+        }
     }
 }

@@ -24,9 +24,6 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::fd::{receive_with_fd, send_with_fd};
 
-/// Length of a helper's report in bytes.
-pub(crate) const REPORT_LEN: usize = 8;
-
 /// Why there is no report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
@@ -38,14 +35,15 @@ pub(crate) enum Failure {
     Silent(Option<i32>),
 }
 
-/// Runs `work` in a child process and returns its report and the descriptor that came with it.
+/// Runs `work` in a child process and returns its report of `N` bytes and the descriptor that came
+/// with it.
 ///
 /// # Safety
 /// `work` runs in the child of a program that may have several threads: it must be
 /// async-signal-safe (signal-safety(7)), so it may neither allocate, nor take a lock, nor panic.
-pub(super) unsafe fn run<W>(work: W) -> Result<([u8; REPORT_LEN], Option<OwnedFd>), Failure>
+pub(super) unsafe fn run<const N: usize, W>(work: W) -> Result<([u8; N], Option<OwnedFd>), Failure>
 where
-    W: FnOnce() -> ([u8; REPORT_LEN], Option<OwnedFd>),
+    W: FnOnce() -> ([u8; N], Option<OwnedFd>),
 {
     let (here, there) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -77,11 +75,11 @@ where
     }
 }
 
-fn await_report(
+fn await_report<const N: usize>(
     socket: BorrowedFd<'_>,
     child: Pid,
-) -> Result<([u8; REPORT_LEN], Option<OwnedFd>), Failure> {
-    let mut report = [0; REPORT_LEN];
+) -> Result<([u8; N], Option<OwnedFd>), Failure> {
+    let mut report = [0; N];
     let received = receive_with_fd(socket, &mut report);
     let end = loop {
         match waitpid(child, None) {
@@ -90,7 +88,7 @@ fn await_report(
         }
     };
     match received.map_err(Failure::NotStarted)? {
-        (REPORT_LEN, fd) => Ok((report, fd)),
+        (len, fd) if len == N => Ok((report, fd)),
         _ => Err(match end {
             Ok(WaitStatus::Signaled(_, signal, _)) => Failure::Killed(signal),
             Ok(WaitStatus::Exited(_, status)) => Failure::Silent(Some(status)),
@@ -124,7 +122,7 @@ mod tests {
     fn helper_killed_by_a_signal_is_told_from_one_that_leaves_silently() {
         // SAFETY: kill(2), pause(2) and _exit(2) are async-signal-safe; SIGKILL cannot be blocked.
         let killed = unsafe {
-            run(|| {
+            run::<8, _>(|| {
                 libc::kill(libc::getpid(), libc::SIGKILL);
                 loop {
                     libc::pause();
@@ -133,7 +131,7 @@ mod tests {
         };
         assert_eq!(killed.unwrap_err(), Failure::Killed(Signal::SIGKILL));
         // SAFETY: as above.
-        let silent = unsafe { run(|| libc::_exit(7)) };
+        let silent = unsafe { run::<8, _>(|| libc::_exit(7)) };
         assert_eq!(silent.unwrap_err(), Failure::Silent(Some(7)));
     }
 
@@ -141,7 +139,7 @@ mod tests {
     fn signal_mask_is_as_before() {
         let before = SigSet::thread_get_mask().unwrap();
         // SAFETY: the closure only returns a value.
-        unsafe { run(|| ([0; REPORT_LEN], None)) }.unwrap();
+        unsafe { run(|| ([0; 8], None)) }.unwrap();
         assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 }

@@ -4,9 +4,10 @@
 //! interface gets. Nothing here allocates, so a forked child may use all of it.
 
 use core::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::mac::MacAddr;
 
@@ -43,11 +44,6 @@ impl InterfaceRequest {
         self.name.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
-    /// The name as the kernel wants it: ended by a zero byte.
-    pub(super) fn name_pointer(&mut self) -> *mut libc::c_char {
-        self.name.as_mut_ptr().cast()
-    }
-
     /// The address that the kernel reads and writes: of the whole structure.
     pub(super) fn as_pointer(&mut self) -> *mut Self {
         self
@@ -74,25 +70,9 @@ impl InterfaceRequest {
     }
 }
 
-/// Sets flags of an interface and keeps all others, `IFF_MULTICAST` among them.
-pub(crate) fn add_flags(
-    socket: BorrowedFd<'_>,
-    interface: InterfaceRequest,
-    flags: u16,
-) -> Result<(), Errno> {
-    let mut request = interface;
-    call(socket, Call::ReadFlags, &mut request)?;
-    let wanted = request.flags() | flags;
-    call(socket, Call::SetFlags, &mut interface.with(wanted.to_ne_bytes()))
-}
-
-/// Sets the MTU in bytes.
-pub(crate) fn set_mtu(
-    socket: BorrowedFd<'_>,
-    interface: InterfaceRequest,
-    mtu: u16,
-) -> Result<(), Errno> {
-    call(socket, Call::SetMtu, &mut interface.with(i32::from(mtu).to_ne_bytes()))
+/// The socket through which interfaces are configured.
+pub(super) fn control_socket() -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
 
 /// The number of the interface.
@@ -104,17 +84,6 @@ pub(crate) fn index(socket: BorrowedFd<'_>, interface: InterfaceRequest) -> Resu
     call(socket, Call::ReadIndex, &mut request)?;
     let [i0, i1, i2, i3, ..] = request.value;
     Ok(u32::from_ne_bytes([i0, i1, i2, i3]))
-}
-
-/// Sets the Ethernet address.
-pub(crate) fn set_mac(
-    socket: BorrowedFd<'_>,
-    interface: InterfaceRequest,
-    mac: MacAddr,
-) -> Result<(), Errno> {
-    let [t0, t1] = HARDWARE_ETHER.to_ne_bytes();
-    let [a, b, c, d, e, f] = mac.0;
-    call(socket, Call::SetHardwareAddress, &mut interface.with([t0, t1, a, b, c, d, e, f]))
 }
 
 /// Sets the IPv4 address; the kernel derives netmask and broadcast address from its class.
@@ -150,34 +119,10 @@ pub(crate) fn mac_of(
     Ok(request.hardware_address())
 }
 
-/// Adds the default route via `gateway` through the interface.
-pub(crate) fn add_default_route(
-    socket: BorrowedFd<'_>,
-    mut interface: InterfaceRequest,
-    gateway: Ipv4Addr,
-) -> Result<(), Errno> {
-    let any = route_address(Ipv4Addr::UNSPECIFIED);
-    // SAFETY: rtentry is a plain C structure of numbers and one pointer that may be null.
-    let mut route: libc::rtentry = unsafe { core::mem::zeroed() };
-    route.rt_dst = any;
-    route.rt_genmask = any;
-    route.rt_gateway = route_address(gateway);
-    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-    route.rt_dev = interface.name_pointer();
-    // SAFETY: SIOCADDRT reads one rtentry and the name that it points to, which ends with a zero
-    // byte; both outlive the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw mut route) };
-    Errno::result(done).map(drop)
-}
-
 /// The requests that take a `struct ifreq`; a closed list, which makes [`call`] safe.
 #[derive(Clone, Copy)]
 enum Call {
-    ReadFlags,
-    SetFlags,
-    SetMtu,
     ReadIndex,
-    SetHardwareAddress,
     ReadHardwareAddress,
     SetAddress,
     SetNetmask,
@@ -185,11 +130,7 @@ enum Call {
 
 fn call(fd: BorrowedFd<'_>, call: Call, request: &mut InterfaceRequest) -> Result<(), Errno> {
     let number = match call {
-        Call::ReadFlags => libc::SIOCGIFFLAGS as libc::Ioctl,
-        Call::SetFlags => libc::SIOCSIFFLAGS as libc::Ioctl,
-        Call::SetMtu => libc::SIOCSIFMTU as libc::Ioctl,
         Call::ReadIndex => libc::SIOCGIFINDEX as libc::Ioctl,
-        Call::SetHardwareAddress => libc::SIOCSIFHWADDR as libc::Ioctl,
         Call::ReadHardwareAddress => libc::SIOCGIFHWADDR as libc::Ioctl,
         Call::SetAddress => libc::SIOCSIFADDR as libc::Ioctl,
         Call::SetNetmask => libc::SIOCSIFNETMASK as libc::Ioctl,
@@ -210,16 +151,6 @@ fn socket_address(address: Ipv4Addr) -> [u8; 8] {
     let [f0, f1] = u16::try_from(libc::AF_INET).unwrap_or(2).to_ne_bytes();
     let [a, b, c, d] = address.octets();
     [f0, f1, 0, 0, a, b, c, d]
-}
-
-/// The address as a `struct sockaddr`.
-fn route_address(address: Ipv4Addr) -> libc::sockaddr {
-    let [f0, f1, data @ ..] = socket_address(address);
-    let mut out = libc::sockaddr { sa_family: u16::from_ne_bytes([f0, f1]), sa_data: [0; 14] };
-    for (to, from) in out.sa_data.iter_mut().zip(data) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Every `unsafe` line of the workspace.
 //!
 //! Owns what no safe crate offers: the ioctls of TUN/TAP devices ([`tun`]) and network interfaces
-//! ([`ifreq`], [`rtnetlink`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors
-//! ([`fd`]), the helper process that works inside the target's namespaces ([`fork`], and its work
-//! there, [`attach`]), the helper process that stays outside of the sandbox ([`outside`]),
-//! capabilities ([`privilege`]), descriptors of processes ([`process`]), where
-//! the client of a socket is ([`peer`]), path MTU discovery of a
-//! socket ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
+//! ([`ifreq`]), the kind of a namespace ([`nsfs`]), the adoption of file descriptors ([`fd`]), the
+//! helper process that works inside the target's namespaces ([`fork`], and its work there,
+//! [`attach`] in [steps](step) with [`changes`] over [`rtnetlink`]), the helper process that stays
+//! outside of the sandbox ([`outside`]), capabilities ([`privilege`]), descriptors of processes
+//! ([`process`]), where the client of a socket is ([`peer`]), path MTU discovery of a socket
+//! ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
 //! ([`calls`]). Beside them stand two small things that every floor above needs: the texts of
 //! errors ([`errno`]) and files by device and inode ([`mod@file`]). Each function offered here is
 //! safe to call; the reason is written at its `unsafe` block. Decisions are left to the floors
@@ -17,6 +17,7 @@
 pub(crate) mod alloc;
 pub(crate) mod attach;
 pub(crate) mod calls;
+pub(crate) mod changes;
 pub(crate) mod errno;
 mod fd;
 pub(crate) mod file;
@@ -29,6 +30,7 @@ pub(crate) mod peer;
 pub(crate) mod privilege;
 pub(crate) mod process;
 mod rtnetlink;
+pub(crate) mod step;
 pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
