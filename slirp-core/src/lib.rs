@@ -13,7 +13,8 @@
 //!   `unsafe`. Time is an argument and randomness is a seed, so the same inputs always give the
 //!   same outputs. What it is told at its start is in [`config`], [`plan`] and [`policy`].
 //! * The **host side** does. [`instance`] runs a stack on two threads of its own, over a [`link`]
-//!   that [`netns`] can open in another namespace. [`dns`] asks the host's resolvers, [`sandbox`]
+//!   that [`netns`] can open in another namespace, with the addresses and routes of the host if
+//!   [`mirror`] has read them. [`dns`] asks the host's resolvers, [`sandbox`]
 //!   gives up what a running network does not need, and [`launch`] has the order of these steps.
 //!
 //! # The run loop
@@ -178,6 +179,8 @@ pub mod journal;
 pub mod launch;
 mod mac;
 pub mod member;
+#[cfg(feature = "host")]
+pub mod mirror;
 mod nat;
 #[cfg(feature = "host")]
 mod netlink;

@@ -1,0 +1,73 @@
+//! The kernel's lists of links, addresses and routes: rtnetlink(7).
+//!
+//! Owns the socket and the three requests. What the lists say is in [`tables`](super::tables).
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+
+use crate::netlink::{DUMP, INTERRUPTED, Message, Messages};
+
+/// Room for what one recv(2) gives: the kernel's lists come in pieces of up to 32 KiB.
+const BUFFER_LEN: usize = 64 * 1024;
+/// How often a list is read again because it has changed meanwhile (arbitrary).
+const READINGS_CAP: u32 = 16;
+
+/// Requests and the lengths of their bodies in bytes (`struct ifinfomsg`, `ifaddrmsg`, `rtmsg`).
+const REQUESTS: [(u16, usize); 3] =
+    [(libc::RTM_GETLINK, 16), (libc::RTM_GETADDR, 8), (libc::RTM_GETROUTE, 12)];
+
+/// Reads the lists of the calling thread's network namespace, one after the other.
+pub(super) fn read() -> io::Result<Vec<u8>> {
+    let route = SockProtocol::NetlinkRoute;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, route)?;
+    let mut lists = Vec::new();
+    let mut sequence = 0;
+    for (kind, body_len) in REQUESTS {
+        let before = lists.len();
+        let mut is_whole = false;
+        for _ in 0..READINGS_CAP {
+            lists.truncate(before);
+            sequence += 1;
+            let request = Message::new(kind, DUMP, &vec![0; body_len]).finish(sequence);
+            send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+            if collect(&socket, sequence, &mut lists)? {
+                is_whole = true;
+                break;
+            }
+        }
+        if !is_whole {
+            return Err(io::Error::other("they change all the time"));
+        }
+    }
+    Ok(lists)
+}
+
+/// Appends one list. Returns whether it has held still meanwhile.
+fn collect(socket: &OwnedFd, sequence: u32, list: &mut Vec<u8>) -> io::Result<bool> {
+    let mut is_whole = true;
+    let mut buffer = vec![0; BUFFER_LEN];
+    loop {
+        let len = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let messages = buffer.get(..len).unwrap_or_default();
+        for message in Messages(messages).filter(|message| message.sequence == sequence) {
+            is_whole &= message.flags & INTERRUPTED == 0;
+            if let Some(error) = message.error() {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+            if message.is_end() {
+                return Ok(is_whole);
+            }
+        }
+        list.extend_from_slice(messages);
+        list.resize(list.len().next_multiple_of(4), 0);
+    }
+}
