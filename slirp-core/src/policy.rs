@@ -4,7 +4,7 @@
 //! [`Policy`]. TCP, UDP and ICMP echo go through the same rules, so a rule cannot hold for one
 //! protocol and leak through another.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 pub use crate::config::Policy;
 use crate::config::StackConfig;
@@ -110,10 +110,16 @@ impl StackConfig {
                     _ => Ok(original_dst),
                 }
             }
-            IpAddr::V6(v6) if is_ipv6_link_local(v6) || v6.to_ipv4_mapped().is_some() => {
-                // Without a scope the host could not say which link is meant; and a v4-mapped
-                // address never belongs on the wire (RFC 4942 section 2.2) but would reach IPv4
-                // destinations past every rule that is written for them.
+            // Without a scope the host could not say which link is meant, and an echo has none.
+            IpAddr::V6(v6) if is_ipv6_link_local(v6) => match self.plan.host_link() {
+                Some(scope) if protocol != Protocol::Echo => {
+                    Ok(SocketAddrV6::new(v6, original_dst.port(), 0, scope).into())
+                }
+                Some(_) | None => Err(DiscardReason::DestinationNotAllowed),
+            },
+            // A v4-mapped address never belongs on the wire (RFC 4942 section 2.2) but would reach
+            // IPv4 destinations past every rule that is written for them.
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
                 Err(DiscardReason::DestinationNotAllowed)
             }
             IpAddr::V6(v6) if self.is_shared && self.plan.contains(v6.into()) => {
@@ -375,6 +381,25 @@ mod tests {
         }
         let mapped = "[::ffff:127.0.0.1]:80".parse().unwrap();
         assert!(config.target(Protocol::Tcp, mapped).is_err());
+    }
+
+    #[test]
+    fn link_local_destination_is_on_the_hosts_link_where_that_is_the_guests() {
+        let refused = Err(DiscardReason::DestinationNotAllowed);
+        let written = "[fe80::5]:53".parse().unwrap();
+        let mut config = mirrored();
+        assert_eq!(config.target(Protocol::Udp, written), refused);
+        let link = crate::plan::Mirrored {
+            ipv6: Some(crate::plan::MirroredFamily::new("2001:db8::77".parse().unwrap(), 64)),
+            host_link: Some(7),
+            ..crate::plan::Mirrored::default()
+        };
+        config.plan = crate::plan::AddressPlan::mirrored(&link).unwrap();
+        let scoped = Ok(Target::Host("[fe80::5%7]:53".parse().unwrap()));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            assert_eq!(config.target(protocol, written), scoped);
+        }
+        assert_eq!(config.echo_target(written.ip()), Err(DiscardReason::DestinationNotAllowed));
     }
 
     #[test]

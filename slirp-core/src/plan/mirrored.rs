@@ -23,12 +23,15 @@ pub struct Mirrored {
     pub ipv6: Option<MirroredFamily<Ipv6Addr>>,
     /// Our MAC address, which stands for every address but the guest's.
     pub our_mac: MacAddr,
+    /// Index of the host's interface whose link is the guest's: link-local IPv6 addresses that the
+    /// guest writes are on that link. `None` if there is none; then they lead nowhere.
+    pub host_link: Option<u32>,
 }
 
 impl Default for Mirrored {
-    /// Neither family yet, and [`MIRROR_MAC`].
+    /// Neither family yet, [`MIRROR_MAC`], and no link of the host.
     fn default() -> Self {
-        Self { ipv4: None, ipv6: None, our_mac: MIRROR_MAC }
+        Self { ipv4: None, ipv6: None, our_mac: MIRROR_MAC, host_link: None }
     }
 }
 
@@ -159,7 +162,8 @@ impl AddressPlan {
         let v6 =
             mirrored.ipv6.as_ref().map(|v6| v6.family(Some(v6.link_local(mac)))).transpose()?;
         let plan = Self::new(v4, v6, Answers::EveryoneElse)?;
-        Ok(Self { macs: [mac; 2], one_mac: Some(mac), passes_loopback: false, ..plan })
+        let host_link = mirrored.host_link;
+        Ok(Self { macs: [mac; 2], one_mac: Some(mac), passes_loopback: false, host_link, ..plan })
     }
 }
 

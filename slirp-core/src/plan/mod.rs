@@ -45,6 +45,8 @@ pub struct AddressPlan {
     one_mac: Option<MacAddr>,
     /// Whether a loopback address that the guest wrote stands for the host's loopback.
     passes_loopback: bool,
+    /// The host's interface whose link is the guest's.
+    host_link: Option<u32>,
     /// Whether an address means [`Meaning::HostItself`], so that an address outside the list has a
     /// second name inside it.
     renames_host: bool,
@@ -103,6 +105,7 @@ impl AddressPlan {
             macs: [mac_of(v4, v6), mac_of(v6, v4)],
             one_mac: None,
             passes_loopback: true,
+            host_link: None,
             renames_host,
         }
     }
@@ -140,6 +143,11 @@ impl AddressPlan {
     /// leads nowhere.
     pub(crate) const fn passes_loopback(&self) -> bool {
         self.passes_loopback
+    }
+
+    /// Index of the host's interface whose link is the guest's, if one is.
+    pub(crate) const fn host_link(&self) -> Option<u32> {
+        self.host_link
     }
 
     /// Whether the plan gives `address` to the guest.

@@ -198,6 +198,45 @@ fn published_port_follows_a_guest_that_takes_another_address() {
 }
 
 #[test]
+fn datagrams_of_a_remote_follow_the_guest_and_are_answered() {
+    let mut ladder = Ladder::with(config());
+    let socket = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let (client, rule) = ("198.51.100.9:5000", socket("192.0.2.77:80"));
+    let origin = came_through(1, socket(client));
+    for guest in [[192, 0, 2, 77], [192, 0, 2, 99]] {
+        ladder.frame(&who_has(MAC.0, guest, [192, 0, 2, 1]));
+        ladder.stack.handle_inbound_udp(origin, rule, b"word", None, 0, ladder.now);
+        let heard = ladder.turn();
+        assert_eq!(heard[0].packet[16..20], guest);
+        assert_eq!(heard[0].ethernet.source, MIRROR_MAC);
+        let answer = udp(&SocketAddr::from((guest, 80)).to_string(), client);
+        let mut frame = answer;
+        let sent = ladder.stack.handle_frame(&mut frame, ladder.now);
+        assert!(matches!(sent, Some(Datagram::InboundUdp { origin: to, .. }) if to == origin));
+    }
+}
+
+#[test]
+fn remote_on_the_hosts_link_is_answered_under_the_address_that_the_guest_wrote() {
+    let mut config = config();
+    let mirrored = Mirrored {
+        ipv6: Some(MirroredFamily::new("2001:db8::77".parse().unwrap(), 64)),
+        host_link: Some(7),
+        ..Mirrored::default()
+    };
+    config.plan = AddressPlan::mirrored(&mirrored).unwrap();
+    let mut ladder = Ladder::with(config);
+    let mut frame = udp("[fe80::9]:9", "[fe80::5]:53");
+    let sent = ladder.stack.handle_frame(&mut frame, ladder.now);
+    let Some(Datagram::Udp { flow, remote, .. }) = sent else { panic!("{sent:?}") };
+    assert_eq!(remote, "[fe80::5%7]:53".parse().unwrap());
+    ladder.stack.handle_udp_from_host(flow, remote, b"answer", None, 0, ladder.now);
+    let heard = ladder.turn();
+    let from: core::net::Ipv6Addr = "fe80::5".parse().unwrap();
+    assert_eq!(heard[0].packet[8..24], from.octets());
+}
+
+#[test]
 fn host_is_shown_by_its_other_name_or_as_the_gateway() {
     let mut ladder = Ladder::with(config());
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, GUEST, [192, 0, 2, 1])).is_some());
