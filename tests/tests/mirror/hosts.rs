@@ -1,9 +1,9 @@
 //! Hosts of many makes, and what their guests get.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use slirp_core::MacAddr;
-use slirp_core::instance::Builder;
+use slirp_core::instance::{Builder, Instance};
 use slirp_core::mirror::{Choice, FamilyChoice, Guest, Template};
 use slirp_core::netns::Setup;
 use slirp_core::plan::{AddressPlan, Answers, Family, Meaning};
@@ -241,25 +241,45 @@ fn guest_reaches_the_world_by_the_hosts_own_address_and_gateway() {
             // The host's neighbours know the way back.
             world.remote.script("ip route add 192.0.2.9 dev r0; ip addr add 192.0.2.1/32 dev r0");
         }
-        let template = world.host.enter(|| Template::read(None, None)).expect("the host is read");
-        let choice = Choice { mtu: Some(65_520), ..Choice::default() };
-        let guest = Guest::new(&template, &choice);
-        let ipv4 = guest.ipv4.as_ref().expect("there is IPv4");
-        let mut family = Family::new(ipv4.address.expect("it has one"), ipv4.prefix_len);
-        if let Some(gateway) = ipv4.gateway {
-            family = family.with_meanings(&[(gateway, Meaning::Router)]).expect("one fits");
-            family.gateway = Some(gateway);
-        }
-        let plan = AddressPlan::new(Some(family), None, Answers::EveryoneElse).expect("a plan");
-        let server = TcpServer::echo(&world.remote, SocketAddr::new(FAR, 0));
-        let (tap, _) = open(&world, &guest.interface, guest.setup.clone());
-        let _instance = world
-            .host
-            .enter(|| Builder::new(tap).plan(plan).mtu(65_520).spawn())
-            .expect("the network starts");
-        let mut stream = connect(&world.guest, server.address()).expect("there is a way");
-        assert!(matches!(stream.local_addr().map(|own| own.ip()), Ok(IpAddr::V4(_))));
-        send_exact(&mut stream, 7, 10_000).expect("the guest may send");
-        receive_exact(&mut stream, 7, 10_000).expect("all of it comes back");
+        let _instance = serve(&world);
+        assert_echo(&world);
     }
+}
+
+#[test]
+fn network_of_the_host_that_comes_later_is_used() {
+    let world = needs!(World::root());
+    world.host.script("ip -4 addr flush dev h0; ip -6 addr flush dev h0; ip link set h0 down");
+    let _instance = serve(&world);
+    let server = TcpServer::echo(&world.remote, SocketAddr::new(FAR, 0));
+    connect(&world.guest, server.address()).expect_err("there is no way yet");
+    world.host.script(
+        "ip link set h0 up; ip addr add 198.51.100.1/24 dev h0
+         ip route add default via 198.51.100.2",
+    );
+    assert_echo(&world);
+}
+
+/// Puts the guest on the network of its host, with IPv4.
+fn serve(world: &World) -> Instance {
+    let template = world.host.enter(|| Template::read(None, None)).expect("the host is read");
+    let choice = Choice { mtu: Some(65_520), ..Choice::default() };
+    let guest = Guest::new(&template, &choice);
+    let ipv4 = guest.ipv4.as_ref().expect("there is IPv4");
+    let mut family = Family::new(ipv4.address.expect("it has one"), ipv4.prefix_len);
+    if let Some(gateway) = ipv4.gateway {
+        family = family.with_meanings(&[(gateway, Meaning::Router)]).expect("one fits");
+        family.gateway = Some(gateway);
+    }
+    let plan = AddressPlan::new(Some(family), None, Answers::EveryoneElse).expect("a plan");
+    let (tap, _) = open(world, &guest.interface, guest.setup.clone());
+    let builder = || Builder::new(tap).plan(plan).mtu(65_520).spawn();
+    world.host.enter(builder).expect("the network starts")
+}
+
+fn assert_echo(world: &World) {
+    let server = TcpServer::echo(&world.remote, SocketAddr::new(FAR, 0));
+    let mut stream = connect(&world.guest, server.address()).expect("there is a way");
+    send_exact(&mut stream, 7, 10_000).expect("the guest may send");
+    receive_exact(&mut stream, 7, 10_000).expect("all of it comes back");
 }
