@@ -28,6 +28,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::forward::SYSTEM_CALLS,
         crate::host::forward::open::SYSTEM_CALLS,
         crate::host::reactor::SYSTEM_CALLS,
+        crate::host::bridge::pipe::SYSTEM_CALLS,
         crate::host::inner::listeners::SYSTEM_CALLS,
         crate::host::inner::listening::SYSTEM_CALLS,
         crate::host::inner::worker::SYSTEM_CALLS,

@@ -6,7 +6,8 @@
 //! [`attach`] in [steps](step) with [`changes`] over [`rtnetlink`]), the helper process that stays
 //! outside of the sandbox ([`outside`]), capabilities ([`privilege`]), descriptors of processes
 //! ([`process`]), where the client of a socket is ([`peer`]), path MTU discovery of a socket
-//! ([`mtu_discovery`]), the allocator of the binaries ([`alloc`]), and system calls as data
+//! ([`mtu_discovery`]), splice(2) ([`mod@splice`]), the allocator of the binaries ([`alloc`]), and
+//! system calls as data
 //! ([`calls`]). Beside them stand two small things that every floor above needs: the texts of
 //! errors ([`errno`]) and files by device and inode ([`mod@file`]). Each function offered here is
 //! safe to call; the reason is written at its `unsafe` block. Decisions are left to the floors
@@ -30,6 +31,7 @@ pub(crate) mod peer;
 pub(crate) mod privilege;
 pub(crate) mod process;
 mod rtnetlink;
+pub(crate) mod splice;
 pub(crate) mod step;
 pub(crate) mod tun;
 

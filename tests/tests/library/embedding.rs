@@ -80,7 +80,7 @@ fn children() -> Vec<String> {
     children
 }
 
-fn build_example(example: &str) -> PathBuf {
+pub(crate) fn build_example(example: &str) -> PathBuf {
     // <target>/<profile folder>/deps/<test binary>
     let test = std::env::current_exe().expect("a running program has a path");
     let folder = test.ancestors().nth(2).expect("test binaries live in <target>/<profile>/deps");

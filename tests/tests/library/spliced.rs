@@ -1,9 +1,10 @@
 //! Connections between the loopback interfaces of host and guest, joined past the guest's link.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
 };
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use slirp_core::egress::EgressPolicy;
@@ -14,11 +15,12 @@ use slirp_core::instance::{
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::SlirpNetwork;
 use slirp_tests::{
-    GATEWAY, GUEST, Namespace, PATIENCE, ProcessFacts, TcpServer, UdpServer, World, connect, needs,
-    receive_exact, send_exact, wait_until,
+    Account, GATEWAY, GUEST, Namespace, PATIENCE, ProcessFacts, TcpServer, UdpServer, World,
+    connect, needs, receive_exact, send_exact, wait_until,
 };
 use socket2::SockRef;
 
+use crate::embedding::build_example;
 use crate::turn;
 
 const LO: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -473,4 +475,78 @@ fn guest_that_floods_its_ports_keeps_no_client_of_the_host_away() {
     echo(&world.host, (LO, 8080).into());
     assert!(accepted.join().unwrap() < 2_600);
     drop((flood, inside, instance));
+}
+
+fn confined(account: Account) {
+    let world = needs!(World::of(account));
+    // An ordinary user may be unable to walk to the build folder.
+    let program = world.folder().join("splices");
+    let install = std::process::Command::new("install")
+        .arg("--mode=0755")
+        .args([build_example("splices"), program.clone()])
+        .status();
+    assert!(install.unwrap().success());
+    let pid = world.guest.pid().to_string();
+    let mut argv = account.prefix().to_vec();
+    argv.extend([program.to_str().unwrap(), &pid]);
+    let mut child =
+        world.host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let inside = TcpServer::echo(&world.guest, "0.0.0.0:8080".parse().unwrap());
+    let _outside = TcpServer::echo(&world.host, (LO, 9001).into());
+    let _udp_inside = UdpServer::echo(&world.guest, "0.0.0.0:5300".parse().unwrap());
+    let _udp_outside = UdpServer::echo(&world.host, "0.0.0.0:5301".parse().unwrap());
+    let _scanned = TcpServer::echo(&world.guest, "0.0.0.0:7001".parse().unwrap());
+    let _scanned = TcpServer::echo(&world.host, (LO, 7011).into());
+    let mut bulk = echo(&world.host, (LO, 8080).into());
+    echo(&world.guest, (LO, 900).into());
+    let copy = bulk.try_clone().unwrap();
+    let sender = std::thread::spawn(move || send_exact(copy, 9, 32 << 20).unwrap());
+    receive_exact(&mut bulk, 9, 32 << 20).unwrap();
+    sender.join().unwrap();
+    for (from, port) in [(&world.host, 5300), (&world.guest, 5301)] {
+        let client = from.enter(|| UdpSocket::bind((LO, 0))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for _ in 0..3 {
+            client.send_to(b"x", (LO, port)).unwrap();
+            assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, (LO, port).into()));
+        }
+    }
+    for (from, port) in [(&world.host, 7001), (&world.guest, 7011)] {
+        wait_until(PATIENCE, "the port opens", || connect(from, (LO, port).into()).is_ok());
+        echo(from, (LO, port).into());
+    }
+    // Every thread has CAP_NET_BIND_SERVICE alone, and a filter.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let mut names = Vec::new();
+    for task in tasks.flatten() {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+        let of = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            line.trim_start_matches(':').trim().to_owned()
+        };
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(of(set), "0000000000000400", "{set} {}", of("Name"));
+        }
+        assert_eq!((of("NoNewPrivs"), of("Seccomp")), ("1".to_owned(), "2".to_owned()));
+        names.push(of("Name"));
+    }
+    assert!(names.iter().any(|name| name == "slirp-inner"), "{names:?}");
+    drop((child.stdin.take(), inside));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn thread_in_the_namespace_of_a_confined_root_has_no_way_back() {
+    let _turn = turn();
+    confined(Account::Root);
+}
+
+#[test]
+fn thread_in_the_namespace_of_a_confined_user_has_no_way_back() {
+    let _turn = turn();
+    confined(Account::Ordinary);
 }

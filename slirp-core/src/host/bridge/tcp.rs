@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Event;
 
-use super::lane::{Lane, Progress};
+use super::lane::{Lane, Means, Progress};
 use crate::flow::FlowState;
 use crate::host::inner::inward::Targets;
 use crate::host::socket::table::TcpHost;
@@ -81,16 +81,16 @@ impl TcpBridge {
         self.far = Far::Joined(TcpHost::new(far));
     }
 
-    /// Moves what can be moved now, through `buffer`.
-    pub(crate) fn pump(&mut self, buffer: &mut [u8]) -> Standing {
+    /// Moves what can be moved now.
+    pub(crate) fn pump(&mut self, means: &mut Means) -> Standing {
         let Self { near, far: Far::Joined(far), outward, homeward } = self else {
             return Standing::Waits;
         };
-        let there = outward.pump(near, far, buffer);
+        let there = outward.pump(near, far, means);
         if there == Progress::Broken {
             return Standing::Broken;
         }
-        let back = homeward.pump(far, near, buffer);
+        let back = homeward.pump(far, near, means);
         match (there, back) {
             (_, Progress::Broken) | (Progress::Broken, _) => Standing::Broken,
             _ if outward.is_over() && homeward.is_over() => Standing::Over,

@@ -41,6 +41,7 @@ pub(crate) mod order;
 pub(crate) mod pool;
 pub(crate) mod ports;
 mod scan;
+mod scanning;
 mod serving;
 pub(crate) mod settings;
 mod token;
@@ -58,6 +59,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::host::forward::Forward;
 use crate::host::mailbox::{Mailbox, Message};
@@ -183,6 +185,12 @@ fn give_up_privileges() -> Result<(), Errno> {
 
 /// Obeys the orders that come before the work, and then works.
 fn obey(orders: mpsc::Receiver<Order>, ports: io::Result<SocketDiag>) {
+    // splice(2) raises it, with whatever action the program has for it.
+    let mut of_splice = SigSet::empty();
+    of_splice.add(Signal::SIGPIPE);
+    if let Err(errno) = of_splice.thread_block() {
+        tracing::debug!(%errno, "SIGPIPE is not blocked");
+    }
     let start = loop {
         match orders.recv() {
             Ok(Order::Run(what)) => what(),

@@ -89,9 +89,9 @@ impl Worker {
     }
 
     fn receive_all(&mut self, at: usize, now: Instant) -> Left {
-        let mut buffer = core::mem::take(&mut self.buffer);
+        let mut buffer = core::mem::take(&mut self.means.buffer);
         let left = self.receive_into(&mut buffer, at, now);
-        self.buffer = buffer;
+        self.means.buffer = buffer;
         left
     }
 

@@ -29,6 +29,8 @@ use super::ports::OwnPorts;
 use super::scan::Scan;
 use super::settings::{HostPorts, SplicesError};
 use super::token::Source;
+use crate::host::bridge::lane::Means;
+use crate::host::bridge::pipe::Pipes;
 use crate::host::bridge::table::{Bridge, Bridges, Entry};
 use crate::host::bridge::tcp::{Far, Standing};
 use crate::host::bridge::udp::Relayed;
@@ -77,7 +79,7 @@ pub(super) struct Worker {
     pub(super) waiting: VecDeque<Datagram>,
     udp_timeout: Duration,
     tick_at: Option<Instant>,
-    pub(super) buffer: Box<[u8]>,
+    pub(super) means: Means,
     pub(super) is_full_logged: bool,
 }
 
@@ -136,7 +138,10 @@ impl Worker {
             waiting: VecDeque::new(),
             udp_timeout: start.udp_timeout,
             tick_at: None,
-            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            means: Means {
+                buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+                pipes: Pipes::default(),
+            },
             is_full_logged: false,
         };
         Ok((worker, waker))
@@ -291,8 +296,8 @@ impl Worker {
             entry.is_ready = false;
             let before = entry.traffic();
             let standing = match &mut entry.bridge {
-                Bridge::Tcp(tcp) => tcp.pump(&mut self.buffer),
-                Bridge::Udp(udp) => match udp.relay(&mut self.buffer) {
+                Bridge::Tcp(tcp) => tcp.pump(&mut self.means),
+                Bridge::Udp(udp) => match udp.relay(&mut self.means.buffer) {
                     Relayed::All => Standing::Waits,
                     Relayed::Some => Standing::HasMore,
                     Relayed::Refused => Standing::Broken,

@@ -23,6 +23,7 @@ use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::host::token::Source;
 use crate::nat::unspecified;
+use crate::sys::splice::splice;
 
 crate::sys::calls::system_calls! {
     SYS_epoll_ctl => "the poller is told of a socket";
@@ -316,6 +317,44 @@ impl TcpHost {
     /// Whether a send may move something.
     pub(crate) const fn has_room(&self) -> bool {
         self.is_writable
+    }
+
+    /// Moves what has arrived into a pipe that is empty, up to `len` bytes.
+    pub(crate) fn recv_into(&mut self, pipe: BorrowedFd<'_>, len: usize) -> Transfer {
+        if !self.is_readable {
+            return Transfer::Blocked;
+        }
+        match splice(self.stream.as_fd(), pipe, len) {
+            Ok(0) => {
+                self.is_readable = false;
+                Transfer::Ended
+            }
+            // However much it was: a full pipe takes less than has arrived.
+            Ok(moved) => Transfer::Moved(moved),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                self.is_urgent = false;
+                Transfer::Blocked
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Sends up to `len` bytes, at least one, out of a pipe that has as many.
+    pub(crate) fn send_from(&mut self, pipe: BorrowedFd<'_>, len: usize) -> Transfer {
+        if !self.is_writable {
+            return Transfer::Blocked;
+        }
+        match splice(pipe, self.stream.as_fd(), len) {
+            Ok(0) => Transfer::Failed,
+            Ok(moved) => Transfer::Moved(moved),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_writable = false;
+                self.wants_to_write = true;
+                Transfer::Blocked
+            }
+            Err(error) => self.fail(&error),
+        }
     }
 
     /// Whether the connection has broken since the last send or receive. Asked when the poller

@@ -1,0 +1,124 @@
+//! The look at both sides, once a second.
+//!
+//! Owns its order: the kernel is asked first, and then it is read which ports are our own, so that
+//! none of ours counts as foreign. Where nothing has changed, a look costs the kernel's dumps and
+//! four comparisons.
+
+use std::time::Instant;
+
+use super::ask::Ask;
+use super::ports::OwnPorts;
+use super::scan::Changes;
+use super::worker::Worker;
+use crate::host::forward::{Forward, ForwardProtocol};
+
+impl Worker {
+    /// Opens and closes ports as they are in use on the other side.
+    pub(super) fn scan_ports(&mut self, now: Instant) {
+        let Changes { open, close } = self.look_at_ports(now);
+        if let Some(scan) = &mut self.scan
+            && !(open.is_empty() && close.is_empty())
+        {
+            scan.is_waiting = true;
+            self.ask(Ask::Scanned { open, close });
+        }
+    }
+
+    /// The rules for ports that are in use already. They are ordered to be in force.
+    pub(super) fn first_scan(&mut self, now: Instant) -> Vec<Forward> {
+        let open = self.look_at_ports(now).open;
+        if let Some(scan) = &mut self.scan {
+            scan.is_waiting = true;
+        }
+        open
+    }
+
+    fn look_at_ports(&mut self, now: Instant) -> Changes {
+        // What is ours is known only once the last order is carried out.
+        let Some(scan) = self.scan.as_mut().filter(|scan| !scan.is_waiting) else {
+            return Changes::default();
+        };
+        let (mut inside, mut host) = match scan.look() {
+            Ok(found) => found,
+            Err(error) => {
+                if !core::mem::replace(&mut scan.is_failure_logged, true) {
+                    tracing::warn!(%error, "cannot tell which ports are in use (sock_diag)");
+                }
+                return Changes::default();
+            }
+        };
+        // What was opened before this look is known by now.
+        if !self.read_orders(now) {
+            return Changes::default();
+        }
+        inside.leave_foreign(&self.own_inside());
+        host.leave_foreign(&self.own);
+        let Some(scan) = &mut self.scan else { return Changes::default() };
+        let found = Some((inside, host));
+        if scan.last == found {
+            return Changes::default();
+        }
+        scan.last = found;
+        let Some((inside, host)) = scan.last.take() else { return Changes::default() };
+        let changes = scan.compare_forwards(&inside);
+        let is_complete = self.compare_ports(&host, now);
+        if let Some(scan) = &mut self.scan
+            && is_complete
+        {
+            scan.last = Some((inside, host));
+        }
+        changes
+    }
+
+    /// Opens ports of the namespace that are in use on the host, and closes those that are not any
+    /// more. Returns whether all of them could be opened.
+    fn compare_ports(&mut self, host: &OwnPorts, now: Instant) -> bool {
+        let Self { scan: Some(scan), listeners, poll, .. } = self else { return true };
+        let mut is_complete = true;
+        let mut closed = Vec::new();
+        for (rule, ports) in scan.ports.iter().enumerate() {
+            let used = host.of(ports.protocol);
+            for port in ports.guest_ports() {
+                let key = (rule, port);
+                match (used.contains(port), scan.open_ports.contains_key(&key)) {
+                    (true, false) => {
+                        let host_port = ports.host_port(port).unwrap_or(port);
+                        match listeners.open(poll.registry(), ports.protocol, port, host_port) {
+                            Ok(places) => {
+                                tracing::debug!(port, host_port, "port of the host in use");
+                                scan.open_ports.insert(key, places);
+                            }
+                            Err(error) => {
+                                tracing::trace!(%error, "left out");
+                                is_complete = false;
+                            }
+                        }
+                    }
+                    (false, true) => {
+                        tracing::debug!(port, "port of the host not in use any more");
+                        let places = scan.open_ports.remove(&key).unwrap_or_default();
+                        places.into_iter().for_each(|at| listeners.close(at));
+                        closed.push((ports.protocol, port));
+                    }
+                    (true, true) | (false, false) => {}
+                }
+            }
+        }
+        // Their sockets have the port, which could not be opened again.
+        for (protocol, port) in closed {
+            if protocol == ForwardProtocol::Udp {
+                self.end_clients(now, |key, _| !key.0 && key.2.port() == port);
+            }
+        }
+        is_complete
+    }
+
+    /// Ports of the namespace at which this instance listens.
+    fn own_inside(&self) -> OwnPorts {
+        let mut own = OwnPorts::default();
+        for listener in self.listeners.iter() {
+            own.of_mut(listener.socket.protocol()).insert(listener.port);
+        }
+        own
+    }
+}
