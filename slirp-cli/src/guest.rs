@@ -11,7 +11,7 @@ use std::path::Path;
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::link::{FrameListener, FrameSocketError, Framing, Link, Tap};
-use slirp_core::netns::{NamespaceTarget, TapRequest, TargetWatch, open_tap};
+use slirp_core::netns::{NamespaceTarget, TapRequest, TargetWatch, open_tap, open_tap_with};
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
@@ -117,8 +117,17 @@ pub(crate) fn open(
         Found::Socket(path, framing) => return await_peer(path, framing, sources, report),
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
-    let request = TapRequest { name: name.to_owned(), configure: options.configuration() };
-    let tap = open_tap(&target, &request)?;
+    let tap = match &options.own_plan {
+        None => {
+            let request = TapRequest { name: name.to_owned(), configure: options.configuration() };
+            open_tap(&target, &request)?
+        }
+        Some(own) => {
+            let (tap, refusals) = open_tap_with(&target, name, own.setup.clone())?;
+            refusals.iter().for_each(|refusal| tracing::warn!("{refusal}"));
+            tap
+        }
+    };
     report(Milestone::DeviceOpened(tap.name(), tap.as_fd().as_raw_fd()));
     let mac = tap.mac().ok().flatten();
     Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))

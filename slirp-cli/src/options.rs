@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::link::Framing;
-use slirp_core::netns::{Configuration, Ipv6Configuration};
+use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
 use slirp_core::plan::{AddressPlan, SlirpNetwork};
 use slirp_core::policy::Policy;
 use slirp_core::sandbox::seccomp::SystemCall;
@@ -97,8 +97,8 @@ pub(crate) struct Options {
 pub(crate) struct OwnPlan {
     /// Which addresses the guest sees, and what they mean.
     pub(crate) plan: AddressPlan,
-    /// How the guest's interface is set up, if at all.
-    pub(crate) configuration: Option<Configuration>,
+    /// How the guest's interface is set up.
+    pub(crate) setup: Setup,
 }
 
 impl Options {
@@ -107,11 +107,8 @@ impl Options {
         self.own_plan.as_ref().map_or_else(|| self.plan.into(), |own| own.plan)
     }
 
-    /// How the guest's interface is set up, if at all.
+    /// How the guest's interface is set up in a network with slirp4netns's numbers, if at all.
     pub(crate) fn configuration(&self) -> Option<Configuration> {
-        if let Some(own) = &self.own_plan {
-            return own.configuration;
-        }
         let mut configuration = Configuration::for_plan(&self.plan, self.mtu);
         configuration.mac = self.mac;
         if self.has_fixed_ipv6 {

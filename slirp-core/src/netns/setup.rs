@@ -41,7 +41,7 @@ const QUEUE_LEN_LARGE_FRAMES: u32 = 1_000;
 const QUEUE_LEN_SMALL_FRAMES: u32 = 10_000;
 
 /// How an interface is configured. The default changes nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Setup {
     changes: Vec<Change>,
     /// What the caller is told of, by the place of its change.

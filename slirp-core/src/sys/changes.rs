@@ -22,7 +22,7 @@ use super::step::{AttachStep, StepResult};
 use crate::plan::link_local_made_from;
 
 /// One change.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Change {
     work: Work,
     on_refusal: OnRefusal,
@@ -30,7 +30,7 @@ pub(crate) struct Change {
 }
 
 /// What a change does.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
     /// It sends this message of rtnetlink(7), in which these bytes are filled in first. What exists
     /// already is as good as made.
@@ -46,7 +46,7 @@ pub(crate) enum Work {
 }
 
 /// What is not known before the fork.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unknown {
     /// The number of the interface, 4 bytes.
     Index,
@@ -65,7 +65,7 @@ pub(crate) enum OnRefusal {
     Ignore,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
     Waiting,
     Done,

@@ -84,7 +84,8 @@ pub(crate) fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Goes on as two processes: returns the number of the child in the parent, and `None` in the child.
+/// Goes on as two processes. Returns the number of the child in the parent, and `None` in the
+/// child.
 ///
 /// For programs that own their whole process, before they start a thread: a lock that another
 /// thread holds would never be released in the child.

@@ -36,6 +36,7 @@ use crate::milestone::Milestone;
 use crate::{egress, run};
 pub(crate) use args::usage;
 use args::{ArgumentError, Command};
+use network::{Host, NetworkFailure};
 use options::PastaOptions;
 use pid_file::PidFile;
 use ports::rules::ephemeral;
@@ -109,7 +110,14 @@ fn start(options: &PastaOptions) -> ExitCode {
 
 /// Connects a guest until the end of the run. Readiness is told on `ready_fd`.
 fn connect(options: &PastaOptions, ready_fd: Option<RawFd>, pid_file: Option<PidFile>) -> ExitCode {
-    let (target, mut orders) = match network::orders(options) {
+    let found = Host::read(options).map_err(NetworkFailure::from);
+    let orders = found.and_then(|host| {
+        for line in progress::template(&host) {
+            tracing::info!("{line}");
+        }
+        network::orders(options, &host)
+    });
+    let (target, mut orders) = match orders {
         Ok(orders) => orders,
         Err(error) => {
             tracing::error!("{error}");

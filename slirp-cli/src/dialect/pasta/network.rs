@@ -1,29 +1,32 @@
 //! From the options of this dialect to the orders of a run.
 //!
-//! Owns what the guest sees: which addresses, what they mean, how its interface is set up, and
-//! which ports lead to it.
+//! Owns what the guest sees: the host's network as far as nothing else was chosen, what the other
+//! addresses mean, what the link offers, and which ports lead to the guest.
 
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use slirp_core::MacAddr;
 use slirp_core::instance::{Opening, OutboundAddresses};
-use slirp_core::netns::{Configuration, Ipv6Configuration};
-use slirp_core::plan::{AddressPlan, Answers, Family, Meaning, PlanError};
+use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
+use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
+use slirp_core::netns::Setup;
+use slirp_core::plan::{AddressPlan, Mirrored, MirroredFamily, PlanError};
 use slirp_core::policy::Policy;
 
 use super::log;
-use super::options::{Addresses, Families, PastaOptions, Place, Userns};
+use super::options::{Addresses, Families, MTU, PastaOptions, Place, Userns};
 use super::ports::rules::PortRule;
 use crate::options::{Options, OwnPlan, Target};
 use crate::publish::Publish;
 
 /// Port of resolvers (RFC 1035, section 4.2).
 const DNS_PORT: u16 = 53;
-
-/// Name of the guest's interface where the host has none to copy.
-const INTERFACE: &str = "tap0";
 
 /// How long a start waits for ports that are in use: a container that restarts meets the network
 /// of its predecessor, which closes its ports within milliseconds (arbitrary).
@@ -32,9 +35,8 @@ const PORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Signals that end the network with status 0.
 const GOOD_ENDS: &[Signal] = &[Signal::SIGTERM, Signal::SIGQUIT];
 
-/// Addresses of a guest whose host has none to copy: the guest and its gateway (RFC 3927).
-const LOCAL_IPV4: (Ipv4Addr, u8, Ipv4Addr) =
-    (Ipv4Addr::new(169, 254, 2, 1), 16, Ipv4Addr::new(169, 254, 2, 2));
+/// Where the host's resolvers are named.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why there are no orders.
 #[derive(Debug, thiserror::Error)]
@@ -43,35 +45,105 @@ pub(super) enum NetworkFailure {
     Command,
     #[error("--conf-path has no effect yet: ports cannot be changed while the network runs")]
     ControlSocket,
+    #[error("External interface not usable: {0}")]
+    Mirror(#[from] MirrorError),
     #[error("Cannot use these addresses: {0}")]
     Plan(#[from] PlanError),
 }
 
-/// One family as the guest has it.
-#[derive(Clone, Copy, Debug)]
-struct Seen<A> {
-    guest: A,
-    prefix_len: u8,
-    gateway: Option<A>,
+/// What the host has, as far as a guest gets it.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    pub(super) template: Template,
+    resolvers: HostResolvers,
+}
+
+impl Host {
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// See [`MirrorError`].
+    pub(super) fn read(options: &PastaOptions) -> Result<Self, MirrorError> {
+        let named =
+            |outbound: &Option<String>| options.guest.template.clone().or_else(|| outbound.clone());
+        let ipv4 = named(&options.addresses.outbound_if4);
+        let ipv6 = named(&options.addresses.outbound_if6);
+        let template = Template::read(ipv4.as_deref(), ipv6.as_deref())?;
+        let content = fs::read(RESOLV_CONF).unwrap_or_default();
+        Ok(Self { template, resolvers: HostResolvers::parse(&content) })
+    }
 }
 
 /// What is connected, and how.
-pub(super) fn orders(options: &PastaOptions) -> Result<(Target, Options), NetworkFailure> {
+///
+/// # Errors
+/// See [`NetworkFailure`].
+pub(super) fn orders(
+    options: &PastaOptions,
+    host: &Host,
+) -> Result<(Target, Options), NetworkFailure> {
     if options.process.control_socket.is_some() {
         return Err(NetworkFailure::ControlSocket);
     }
-    let interface = options.guest.interface.as_deref().unwrap_or(INTERFACE);
-    let target = target(options, interface.to_owned())?;
-    let own_plan = own_plan(options)?;
-    let mtu = options.guest.mtu.unwrap_or(super::options::MTU);
+    let mut choice = choice(options);
+    if choice.ipv6.is_some() && host.template.ipv6().is_none() {
+        // The guest has no other address than the one that it makes from this.
+        choice.mac.get_or_insert_with(random_mac);
+    }
+    let guest = Guest::new(&host.template, &choice);
+    let target = target(options, guest.interface.clone())?;
     let addresses = &options.addresses;
-    let publish = publish(options, &own_plan.plan);
+    let ipv4 = guest.ipv4.as_ref().map(|seen| {
+        let mut family = MirroredFamily::new(seen.address.unwrap_or(Ipv4Addr::UNSPECIFIED), 0);
+        if seen.address.is_none() {
+            family = MirroredFamily::<Ipv4Addr>::local();
+        }
+        let named = Named {
+            is_fixed: addresses.guest.ipv4.is_some(),
+            host_loopback: addresses.host_loopback.ipv4,
+            host_itself: addresses.host_address.ipv4,
+            dns_forward: addresses.dns_forward.ipv4,
+            dns_host: addresses.dns_host.ipv4,
+            told: told(options, |address| match address {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(_) => None,
+            }),
+            maps_gateway: options.mapping.maps_gateway,
+        };
+        named.mirrored(family, seen, &host.resolvers.ipv4)
+    });
+    let ipv6 = guest.ipv6.as_ref().map(|seen| {
+        let family = match seen.address {
+            Some(address) => MirroredFamily::new(address, 0),
+            None => MirroredFamily::<Ipv6Addr>::local(choice.mac.unwrap_or_default()),
+        };
+        let named = Named {
+            is_fixed: addresses.guest.ipv6.is_some(),
+            host_loopback: addresses.host_loopback.ipv6,
+            host_itself: addresses.host_address.ipv6,
+            dns_forward: addresses.dns_forward.ipv6,
+            dns_host: addresses.dns_host.ipv6,
+            told: told(options, |address| match address {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(v6) => Some(v6),
+            }),
+            maps_gateway: options.mapping.maps_gateway,
+        };
+        named.mirrored(family, seen, &host.resolvers.ipv6)
+    });
+    let (ipv4, _told4) = ipv4.unzip();
+    let (ipv6, _told6) = ipv6.unzip();
+    let has_resolver = ipv4.as_ref().is_some_and(|it| it.resolver.is_some())
+        || ipv6.as_ref().is_some_and(|it| it.resolver.is_some());
+    let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac: options.guest.gateway_mac })?;
+    let mut policy = Policy::default();
+    policy.dns_service = has_resolver;
+    let setup = if options.guest.configure { guest.setup } else { Setup::loopback() };
     let orders = Options {
-        configure: options.guest.configure,
-        mtu,
-        policy: policy(options),
-        mac: options.guest.mac,
-        publish,
+        mtu: options.guest.mtu.unwrap_or(MTU),
+        policy,
+        mac: choice.mac,
+        publish: publish(options, &plan),
         port_patience: PORT_PATIENCE,
         outbound: OutboundAddresses {
             ipv4: addresses.outbound.ipv4,
@@ -80,7 +152,7 @@ pub(super) fn orders(options: &PastaOptions) -> Result<(Target, Options), Networ
         },
         keeps_udp_ports: true,
         dns: of_both(addresses.dns_host).map(|host| SocketAddr::new(host, DNS_PORT)).collect(),
-        search_domains: search_domains(options),
+        search_domains: search_domains(options, &host.resolvers),
         pcap: options.process.pcap.clone(),
         exit_with_netns: options.target.quits_with_netns,
         has_fixed_ipv6: true,
@@ -88,10 +160,95 @@ pub(super) fn orders(options: &PastaOptions) -> Result<(Target, Options), Networ
         seccomp: true,
         system_calls: log::SYSTEM_CALLS,
         good_ends: GOOD_ENDS,
-        own_plan: Some(own_plan),
+        own_plan: Some(OwnPlan { plan, setup }),
         ..Options::default()
     };
     Ok((target, orders))
+}
+
+/// What a person has chosen instead of the host's network.
+fn choice(options: &PastaOptions) -> Choice {
+    let PastaOptions { guest, addresses, families, .. } = options;
+    Choice {
+        interface: guest.interface.clone(),
+        mac: guest.mac,
+        mtu: guest.mtu,
+        ipv4: (*families != Families::Ipv6).then_some(FamilyChoice {
+            address: addresses.guest.ipv4,
+            prefix_len: addresses.ipv4_prefix_len,
+            gateway: addresses.gateway.ipv4,
+            copies_addresses: guest.copies_addresses,
+            copies_routes: guest.copies_routes,
+        }),
+        ipv6: (*families != Families::Ipv4).then_some(FamilyChoice {
+            address: addresses.guest.ipv6,
+            prefix_len: addresses.ipv6_prefix_len,
+            gateway: addresses.gateway.ipv6,
+            copies_addresses: guest.copies_addresses,
+            copies_routes: guest.copies_routes,
+        }),
+    }
+}
+
+/// An address of one station that nobody else has (IEEE 802: locally administered).
+fn random_mac() -> MacAddr {
+    let [a, b, c, d, e, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();
+    MacAddr([0x02, a, b, c, d, e])
+}
+
+/// What the options name in one family.
+struct Named<A> {
+    is_fixed: bool,
+    host_loopback: Option<A>,
+    host_itself: Option<A>,
+    dns_forward: Option<A>,
+    dns_host: Option<A>,
+    told: Option<Vec<A>>,
+    maps_gateway: bool,
+}
+
+impl<A: Copy + PartialEq + Into<IpAddr>> Named<A> {
+    /// The family of the plan, and the resolvers that the guest is told of. `host` are the host's.
+    fn mirrored(
+        self,
+        family: MirroredFamily<A>,
+        seen: &GuestFamily<A>,
+        host: &[A],
+    ) -> (MirroredFamily<A>, Vec<A>) {
+        let is_gateway_host = self.maps_gateway && self.host_loopback.is_none();
+        let loopback = self.host_loopback.or(seen.gateway.filter(|_| is_gateway_host));
+        let choice = ResolverChoice { told: self.told, forwarded: self.dns_forward, loopback };
+        let resolvers = Resolvers::new(host, choice);
+        let family = MirroredFamily {
+            prefix_len: seen.prefix_len,
+            is_fixed: self.is_fixed,
+            others: seen.others.clone(),
+            gateway: seen.gateway,
+            is_gateway_host,
+            host_loopback: self.host_loopback.into_iter().collect(),
+            host: seen.host.unwrap_or(family.guest),
+            host_itself: self.host_itself,
+            resolver: resolvers.forwarded,
+            secure_resolver: self.dns_host.or(host.first().copied()),
+            ..family
+        };
+        (family, resolvers.told)
+    }
+}
+
+/// The resolvers of one family that `--dns` names; `None` leaves them to the host.
+fn told<A>(options: &PastaOptions, of: impl Fn(IpAddr) -> Option<A>) -> Option<Vec<A>> {
+    let listed = options.services.resolvers.as_ref()?;
+    Some(listed.iter().copied().filter_map(of).collect())
+}
+
+/// The domains that the guest is told.
+fn search_domains(options: &PastaOptions, host: &HostResolvers) -> Vec<String> {
+    let services = &options.services;
+    if !services.tells_search_domains {
+        return Vec::new();
+    }
+    services.search_domains.clone().unwrap_or_else(|| host.search.clone())
 }
 
 /// The namespaces to join.
@@ -110,106 +267,6 @@ fn target(options: &PastaOptions, tap: String) -> Result<Target, NetworkFailure>
         }
         (Place::Netns(path), _) => Target::Path { netns: path.clone(), userns, tap },
     })
-}
-
-/// What the guest may reach: the host's loopback where an address leads there.
-fn policy(options: &PastaOptions) -> Policy {
-    let is_mapped =
-        options.mapping.maps_gateway || options.addresses.host_loopback != Addresses::default();
-    let mut policy = Policy::default();
-    policy.allow_host_loopback = is_mapped;
-    policy.dns_service = options.addresses.dns_forward != Addresses::default();
-    policy
-}
-
-/// The domains that the guest is told.
-fn search_domains(options: &PastaOptions) -> Vec<String> {
-    let domains = options.services.search_domains.as_ref();
-    let domains = domains.filter(|_| options.services.tells_search_domains);
-    domains.cloned().unwrap_or_default()
-}
-
-/// The addresses of the guest, and what others mean.
-fn own_plan(options: &PastaOptions) -> Result<OwnPlan, PlanError> {
-    let addresses = &options.addresses;
-    let ipv4 = (options.families != Families::Ipv6).then(|| {
-        let (guest, prefix_len, gateway) = LOCAL_IPV4;
-        match addresses.guest.ipv4 {
-            Some(guest) => Seen {
-                guest,
-                prefix_len: addresses.ipv4_prefix_len.unwrap_or(prefix_len),
-                gateway: addresses.gateway.ipv4,
-            },
-            None => Seen { guest, prefix_len, gateway: Some(gateway) },
-        }
-    });
-    let ipv6 = addresses.guest.ipv6.filter(|_| options.families != Families::Ipv4).map(|guest| {
-        let prefix_len = addresses.ipv6_prefix_len.unwrap_or(64);
-        Seen { guest, prefix_len, gateway: addresses.gateway.ipv6 }
-    });
-    let maps_gateway = options.mapping.maps_gateway;
-    let family4 = ipv4.map(|seen| {
-        let meanings = meanings(
-            seen,
-            addresses.host_loopback.ipv4.or(seen.gateway.filter(|_| maps_gateway)),
-            addresses.host_address.ipv4,
-            addresses.dns_forward.ipv4,
-        );
-        family(seen, &meanings)
-    });
-    let family6 = ipv6.map(|seen| {
-        let meanings = meanings(
-            seen,
-            addresses.host_loopback.ipv6.or(seen.gateway.filter(|_| maps_gateway)),
-            addresses.host_address.ipv6,
-            addresses.dns_forward.ipv6,
-        );
-        family(seen, &meanings)
-    });
-    let plan = AddressPlan::new(family4.transpose()?, family6.transpose()?, Answers::EveryoneElse)?;
-    let configuration = ipv4.filter(|_| options.guest.configure).map(|seen| Configuration {
-        mtu: options.guest.mtu.unwrap_or(super::options::MTU),
-        address: seen.guest,
-        prefix_len: seen.prefix_len,
-        gateway: seen.gateway.unwrap_or(seen.guest),
-        metric: None,
-        mac: options.guest.mac,
-        advertised_ipv6: false,
-        ipv6: ipv6.and_then(fixed_ipv6),
-    });
-    Ok(OwnPlan { plan, configuration })
-}
-
-fn fixed_ipv6(seen: Seen<Ipv6Addr>) -> Option<Ipv6Configuration> {
-    let Seen { guest: address, prefix_len, gateway } = seen;
-    gateway.map(|gateway| Ipv6Configuration { address, prefix_len, gateway })
-}
-
-/// What the addresses beside the guest's mean.
-fn meanings<A: Copy + PartialEq>(
-    seen: Seen<A>,
-    loopback: Option<A>,
-    host: Option<A>,
-    resolver: Option<A>,
-) -> Vec<(A, Meaning<A>)> {
-    let mut meanings = Vec::new();
-    meanings.extend(loopback.map(|address| (address, Meaning::HostLoopback)));
-    meanings.extend(host.map(|address| (address, Meaning::HostItself(seen.guest))));
-    meanings.extend(resolver.map(|address| (address, Meaning::Resolver)));
-    if let Some(gateway) = seen.gateway
-        && !meanings.iter().any(|(address, _)| *address == gateway)
-    {
-        meanings.push((gateway, Meaning::Router));
-    }
-    meanings
-}
-
-fn family<A: Copy + PartialEq>(
-    seen: Seen<A>,
-    meanings: &[(A, Meaning<A>)],
-) -> Result<Family<A>, PlanError> {
-    let family = Family { gateway: seen.gateway, ..Family::new(seen.guest, seen.prefix_len) };
-    family.with_meanings(meanings)
 }
 
 /// The ports of the host that lead to the guest. A rule without an address is two where the guest
@@ -255,10 +312,11 @@ mod tests {
     use super::super::ports::rules::EPHEMERAL;
     use super::*;
 
+    /// The orders on a host without a network.
     fn of(line: &str) -> Result<(Target, Options), NetworkFailure> {
         let words = line.split_whitespace().map(OsString::from);
         match args::parse(words, &EPHEMERAL).command {
-            Ok(Command::Run(options)) => orders(&options),
+            Ok(Command::Run(options)) => orders(&options, &Host::default()),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -286,12 +344,40 @@ mod tests {
     }
 
     #[test]
+    fn host_without_a_network_is_no_obstacle() {
+        let orders = of("--config-net 42").unwrap().1;
+        let own = orders.own_plan.as_ref().unwrap();
+        let ipv4 = own.plan.ipv4().unwrap();
+        assert_eq!((ipv4.guest, ipv4.prefix_len), (Ipv4Addr::new(169, 254, 2, 1), 16));
+        assert_eq!(ipv4.gateway, Some(Ipv4Addr::new(169, 254, 2, 2)));
+        assert!(own.plan.ipv6().unwrap().guest.is_unicast_link_local());
+        assert!(orders.mac.is_some_and(|mac| mac.is_valid_source()));
+        assert!(!orders.policy.dns_service, "nothing was asked for, and no resolver is known");
+        assert!(of("--dns-forward 169.254.1.1 42").unwrap().1.policy.dns_service);
+    }
+
+    #[test]
+    fn chosen_addresses_replace_those_of_the_host() {
+        let line = "--config-net -4 -a 10.0.2.0 -n 24 -g 10.0.2.2 --dns-forward 10.0.2.3 \
+                    --no-map-gw --map-guest-addr 169.254.1.2 -m 1500 42";
+        let orders = of(line).unwrap().1;
+        let plan = orders.address_plan();
+        let ipv4 = plan.ipv4().unwrap();
+        assert_eq!((ipv4.guest, ipv4.prefix_len), (Ipv4Addr::new(10, 0, 2, 0), 24));
+        assert_eq!((ipv4.gateway, orders.mtu), (Some(Ipv4Addr::new(10, 0, 2, 2)), 1500));
+        assert!(plan.ipv6().is_none());
+        let stands = |address: [u8; 4]| plan.stands_for_another(IpAddr::from(address));
+        assert!(stands([169, 254, 1, 2]) && !stands([10, 0, 2, 2]));
+    }
+
+    #[test]
     fn ports_are_opened_in_the_families_of_the_guest() {
         let hosts = |line: &str| -> Vec<_> {
             let publish = of(line).unwrap().1.publish;
             publish.iter().map(|it| it.host.unwrap().to_string()).collect()
         };
-        assert_eq!(hosts("-t 80 -u none 42"), ["0.0.0.0"]);
+        assert_eq!(hosts("-4 -t 80 -u none 42"), ["0.0.0.0"]);
+        assert_eq!(hosts("-6 -t 80 -u none 42"), ["::"]);
         assert_eq!(hosts("-t 80 -u none -a 2001:db8::2 42"), ["0.0.0.0", "::"]);
         assert_eq!(hosts("-t ::1/80 -u none -a 2001:db8::2 42"), ["::1"]);
         assert_eq!(hosts("42"), [""; 0], "scanned ports are no rules");

@@ -2,6 +2,7 @@
 
 use slirp_core::MacAddr;
 
+use super::network::Host;
 use super::options::PastaOptions;
 use crate::milestone::Milestone;
 use crate::options::{Options, OwnPlan};
@@ -23,6 +24,24 @@ pub(super) fn report(options: &PastaOptions, orders: &Options, milestone: Milest
         | Milestone::ExitFdHungUp
         | Milestone::PeerGone(_) => {}
     }
+}
+
+/// The lines about what is copied of the host.
+pub(super) fn template(host: &Host) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut lines = Vec::new();
+    for (family, template) in [("IPv4", host.template.ipv4()), ("IPv6", host.template.ipv6())] {
+        match template {
+            Some(template) => names.push(format!("{} ({family})", template.interface)),
+            None => {
+                lines.push(format!("{family}: no external interface as template, use local mode"));
+            }
+        }
+    }
+    if !names.is_empty() {
+        lines.push(format!("Template interface: {}", names.join(", ")));
+    }
+    lines
 }
 
 /// The lines of the summary.
