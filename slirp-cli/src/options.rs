@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use slirp_core::config::{Personality, Silence};
 use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
 use slirp_core::link::Framing;
 use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
@@ -99,6 +100,10 @@ pub(crate) struct OwnPlan {
     pub(crate) plan: AddressPlan,
     /// How the guest's interface is set up.
     pub(crate) setup: Setup,
+    /// How the services of the link speak.
+    pub(crate) personality: Personality,
+    /// What of the guest's packets is dropped.
+    pub(crate) silence: Silence,
 }
 
 impl Options {

@@ -209,7 +209,7 @@ fn leave(end: End, signals: Signals, options: &Options) -> ExitCode {
 fn builder(options: &Options, link: Link) -> Builder {
     let mut dns = DnsConfig::default();
     dns.servers.clone_from(&options.dns);
-    Builder::new(link)
+    let builder = Builder::new(link)
         .plan(options.address_plan())
         .mtu(options.mtu)
         .policy(options.policy)
@@ -218,7 +218,11 @@ fn builder(options: &Options, link: Link) -> Builder {
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
         .busy_poll(options.busy_poll)
-        .keeps_udp_ports(options.keeps_udp_ports)
+        .keeps_udp_ports(options.keeps_udp_ports);
+    match &options.own_plan {
+        Some(own) => builder.personality(own.personality.clone()).silence(own.silence),
+        None => builder,
+    }
 }
 
 fn open_null() -> io::Result<File> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use slirp_core::MacAddr;
+use slirp_core::config::{Personality, Silence, Told};
 use slirp_core::instance::{Opening, OutboundAddresses};
 use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
 use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
@@ -131,11 +132,13 @@ pub(super) fn orders(
         };
         named.mirrored(family, seen, &host.resolvers.ipv6)
     });
-    let (ipv4, _told4) = ipv4.unzip();
-    let (ipv6, _told6) = ipv6.unzip();
+    let (ipv4, told4) = ipv4.unzip();
+    let (ipv6, told6) = ipv6.unzip();
     let has_resolver = ipv4.as_ref().is_some_and(|it| it.resolver.is_some())
         || ipv6.as_ref().is_some_and(|it| it.resolver.is_some());
     let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac: options.guest.gateway_mac })?;
+    let dns = told4.into_iter().flatten().map(IpAddr::V4);
+    let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
     let mut policy = Policy::default();
     policy.dns_service = has_resolver;
     let setup = if options.guest.configure { guest.setup } else { Setup::loopback() };
@@ -160,7 +163,12 @@ pub(super) fn orders(
         seccomp: true,
         system_calls: log::SYSTEM_CALLS,
         good_ends: GOOD_ENDS,
-        own_plan: Some(OwnPlan { plan, setup }),
+        own_plan: Some(OwnPlan {
+            plan,
+            setup,
+            personality: personality(options, dns),
+            silence: silence(options),
+        }),
         ..Options::default()
     };
     Ok((target, orders))
@@ -240,6 +248,30 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Named<A> {
 fn told<A>(options: &PastaOptions, of: impl Fn(IpAddr) -> Option<A>) -> Option<Vec<A>> {
     let listed = options.services.resolvers.as_ref()?;
     Some(listed.iter().copied().filter_map(of).collect())
+}
+
+/// How the services of the link speak.
+fn personality(options: &PastaOptions, dns: Vec<IpAddr>) -> Personality {
+    let mut told = Told::default();
+    told.mtu = options.guest.mtu;
+    told.dns = if options.services.tells_resolvers { dns } else { Vec::new() };
+    told.host_name.clone_from(&options.guest.hostname);
+    told.fqdn.clone_from(&options.guest.fqdn);
+    Personality::Single(told)
+}
+
+/// What of the guest's packets is dropped.
+fn silence(options: &PastaOptions) -> Silence {
+    let services = &options.services;
+    let mut silence = Silence::default();
+    silence.tcp = !services.tcp;
+    silence.udp = !services.udp;
+    silence.echo = !services.icmp;
+    silence.dhcp = !services.dhcp;
+    silence.dhcpv6 = !services.dhcpv6;
+    silence.ndp = !services.ndp;
+    silence.router_advertisements = !services.router_advertisements;
+    silence
 }
 
 /// The domains that the guest is told.
@@ -352,6 +384,7 @@ mod tests {
         assert_eq!(ipv4.gateway, Some(Ipv4Addr::new(169, 254, 2, 2)));
         assert!(own.plan.ipv6().unwrap().guest.is_unicast_link_local());
         assert!(orders.mac.is_some_and(|mac| mac.is_valid_source()));
+        assert!(own.silence.router_advertisements && !own.silence.dhcp);
         assert!(!orders.policy.dns_service, "nothing was asked for, and no resolver is known");
         assert!(of("--dns-forward 169.254.1.1 42").unwrap().1.policy.dns_service);
     }
