@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::binary::pasta_under_test;
 use crate::namespace::{Background, Output};
 use crate::process::ProcessFacts;
 use crate::wait::{PATIENCE, wait_until};
@@ -26,7 +25,7 @@ impl<'w> Rootless<'w> {
     /// # Panics
     /// When it cannot be made.
     pub fn new(world: &'w World) -> Self {
-        let binary = world.reachable(pasta_under_test(), "pasta");
+        let binary = world.reachable_pasta();
         let flag = world.folder().join("rootless");
         let mut argv = world.account().prefix().to_vec();
         let script = format!("touch {}; exec cat", flag.display());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::binary::binary_under_test;
+use crate::binary::{binary_under_test, pasta_under_test};
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
 use crate::requirement::{Missing, check};
@@ -115,8 +115,16 @@ impl World {
         self.reachable(binary_under_test(), "slirp4netns")
     }
 
+    /// The same for the program `pasta`.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn reachable_pasta(&self) -> PathBuf {
+        self.reachable(pasta_under_test(), "pasta")
+    }
+
     /// The same for the program at `path`, with this name.
-    pub(crate) fn reachable(&self, path: &Path, name: &str) -> PathBuf {
+    fn reachable(&self, path: &Path, name: &str) -> PathBuf {
         let copy = self.folder.join("bin").join(name);
         if !copy.exists() {
             // By another process: a descriptor of ours that writes to it could be inherited by a

@@ -1,6 +1,9 @@
 //! The command lines of known callers, word for word, and what they look at afterwards.
 
-use slirp_tests::{Account, Rootless, World, needs};
+use std::io::Read as _;
+use std::net::TcpStream;
+
+use slirp_tests::{Account, HOST, Podman, Rootless, World, needs};
 
 /// Runs a command line with nothing on either stream, and status 0.
 fn runs(rootless: &Rootless<'_>, line: &str) {
@@ -39,10 +42,27 @@ fn podman_for_a_container() {
     ] {
         let netns = rootless.netns(&format!("netns-{name}"));
         runs(&rootless, &line.replace("NS", &netns).replace("PID", &pid));
-        // What Podman reads: addresses that are neither loopback nor link-local in IPv6.
-        let addresses = rootless.inside(&netns, "ip -o addr show scope global up");
-        assert!(!addresses.is_empty(), "{name}");
+        // The guest has the host's interface, addresses and routes; what Podman reads are addresses
+        // that are neither loopback nor link-local in IPv6.
+        let addresses = rootless.inside(&netns, "ip -br addr show dev h0; ip addr show dev h0");
+        for address in [" 198.51.100.1/24 ", " 2001:db8:1::1/64 "] {
+            assert!(addresses.contains(address), "{name}: {addresses}");
+        }
         assert!(!addresses.contains("tentative"), "{name}: {addresses}");
+        assert!(addresses.contains(" mtu 65520 "), "{name}: {addresses}");
+        let routes = rootless.inside(&netns, "ip route; ip -6 route");
+        for route in ["default via 198.51.100.2 dev h0", "default via 2001:db8:1::2 dev h0"] {
+            assert!(routes.contains(route), "{name}: {routes}");
+        }
+        // Remotes see a connection of the host.
+        let heard = world.remote.enter(|| {
+            let listener = std::net::TcpListener::bind("198.51.100.2:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let client = format!("socat -u /dev/null TCP:198.51.100.2:{port}");
+            rootless.inside(&netns, &client);
+            listener.accept().unwrap().1.ip()
+        });
+        assert_eq!(heard, HOST, "{name}");
         if line.contains("PID") {
             let text = std::fs::read_to_string(&pid).unwrap();
             let number: u32 = text.trim_end().parse().unwrap();
@@ -104,4 +124,32 @@ fn callers_that_ask_for_features() {
     let output = rootless.pasta(&["--map-guest-addrs", "169.254.1.2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stderr.contains("unrecognized option '--map-guest-addrs"), "{}", output.stderr);
+}
+
+/// Makes a network namespace as Podman 5 does, and its network.
+const MAKE: &str = r#"touch "$1"
+    unshare --net -- mount --bind /proc/self/ns/net "$1"
+    exec "$0" --config-net -t 8080-8080:80-80 --dns-forward 169.254.1.1 -u none -T none -U none \
+        --no-map-gw --quiet --netns "$1" --map-guest-addr 169.254.1.2"#;
+
+#[test]
+fn container_of_podman_in_a_namespace_of_this_network() {
+    let podman = needs!(Podman::build());
+    let world = &podman.session.world;
+    let binary = world.reachable_pasta().display().to_string();
+    let netns = world.folder().join("podman-netns").display().to_string();
+    let said = podman.succeed(&["unshare", "sh", "-euc", MAKE, &binary, &netns]);
+    assert_eq!(said, "");
+    podman.serve("web", &["--network", &format!("ns:{netns}")], "0.0.0.0", &["80"]);
+    let told = world.remote.enter(|| {
+        let mut text = String::new();
+        let mut stream = TcpStream::connect((HOST, 8080)).unwrap();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(told, "tcp 198.51.100.2", "the client's own address");
+    podman.succeed(&["rm", "--force", "--time", "0", "web"]);
+    let remove = "umount --lazy \"$0\"; rm \"$0\"";
+    podman.succeed(&["unshare", "sh", "-euc", remove, &netns]);
+    world.host.wait_for_free_port(8080);
 }
