@@ -136,7 +136,9 @@ pub(super) fn orders(
     let (ipv6, told6) = ipv6.unzip();
     let has_resolver = ipv4.as_ref().is_some_and(|it| it.resolver.is_some())
         || ipv6.as_ref().is_some_and(|it| it.resolver.is_some());
-    let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac: options.guest.gateway_mac })?;
+    let host_link = host.template.ipv6().map(|family| family.index);
+    let our_mac = options.guest.gateway_mac;
+    let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac, host_link })?;
     let dns = told4.into_iter().flatten().map(IpAddr::V4);
     let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
     let mut policy = Policy::default();
