@@ -21,6 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use slirp_core::instance::Handle;
 use slirp_core::netns::TargetWatch;
+use slirp_core::policy::Protocol;
 use slirp_core::sandbox::seccomp::SystemCall;
 
 use crate::inherited::ExitFd;
@@ -167,6 +168,10 @@ pub(crate) fn is_ignored(signal: Signal) -> bool {
 /// How often it is looked whether the guest is silent.
 const SILENCE: Duration = Duration::from_millis(10);
 
+/// How long a connection may be silent that has more to send: then the guest's kernel repeats what
+/// was not acknowledged (`TCP_RTO_MIN` of Linux).
+const CONNECTION_SILENCE: Duration = Duration::from_millis(200);
+
 /// How long the guest may go on (arbitrary: its last bytes take milliseconds, and what is left
 /// behind may talk for ever).
 const LINGER_CAP: Duration = Duration::from_secs(5);
@@ -178,13 +183,27 @@ pub(crate) fn linger(handle: &Handle) {
     let mut last = None;
     while began.elapsed() < LINGER_CAP {
         let Some(stats) = handle.blocking().stats() else { return };
-        if stats.flows == 0 || last == Some(stats.frames_from_guest) {
+        let is_silent = last == Some(stats.frames_from_guest);
+        if stats.flows == 0 || is_silent && !has_busy_connection(handle) {
             return;
         }
         last = Some(stats.frames_from_guest);
         // Not a sleep, which is another system call.
         let _ = poll(&mut [], PollTimeout::try_from(SILENCE).unwrap_or(PollTimeout::ZERO));
     }
+}
+
+/// Whether a TCP connection may have more to send: on a busy machine the guest's kernel pauses.
+fn has_busy_connection(handle: &Handle) -> bool {
+    let mut next = Some(0);
+    while let Some(page) = next.and_then(|first| handle.blocking().flows(first)) {
+        let mut flows = page.flows.iter();
+        if flows.any(|flow| flow.protocol == Protocol::Tcp && flow.idle < CONNECTION_SILENCE) {
+            return true;
+        }
+        next = page.next;
+    }
+    false
 }
 
 /// The mask of ignored signals from the text of proc_pid_status(5); none if it cannot be read.
