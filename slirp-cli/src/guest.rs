@@ -55,6 +55,8 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
 pub(crate) struct Opened {
     pub(crate) link: Link,
     pub(crate) mac: Option<MacAddr>,
+    /// The guest's network namespace.
+    pub(crate) network: Option<OwnedFd>,
     /// The guest's user namespace.
     pub(crate) userns: Option<OwnedFd>,
     pub(crate) watch: Option<TargetWatch>,
@@ -62,7 +64,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn bare(link: impl Into<Link>) -> Self {
-        Self { link: link.into(), mac: None, userns: None, watch: None }
+        Self { link: link.into(), mac: None, network: None, userns: None, watch: None }
     }
 }
 
@@ -130,5 +132,7 @@ pub(crate) fn open(
     };
     report(Milestone::DeviceOpened(tap.name(), tap.as_fd().as_raw_fd()));
     let mac = tap.mac().ok().flatten();
-    Ok(Ok(Opened { link: tap.into(), mac, userns: target.into_user_namespace(), watch }))
+    let network = target.network().try_clone_to_owned().map_err(RunFailure::Watch)?;
+    let (network, userns) = (Some(network), target.into_user_namespace());
+    Ok(Ok(Opened { link: tap.into(), mac, network, userns, watch }))
 }

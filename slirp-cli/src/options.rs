@@ -4,15 +4,16 @@
 //! [`dialect`](crate::dialect)) nor how they are carried out ([`run`](crate::run)).
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use slirp_core::config::{Personality, Silence};
-use slirp_core::instance::{BUSY_POLL, OutboundAddresses};
+use slirp_core::instance::{BUSY_POLL, HostPorts, OutboundAddresses, Splices};
 use slirp_core::link::Framing;
 use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
-use slirp_core::plan::{AddressPlan, SlirpNetwork};
+use slirp_core::plan::{AddressPlan, AssumedGuest, SlirpNetwork};
 use slirp_core::policy::Policy;
 use slirp_core::sandbox::seccomp::SystemCall;
 use slirp_core::{MacAddr, Rates};
@@ -104,6 +105,40 @@ pub(crate) struct OwnPlan {
     pub(crate) personality: Personality,
     /// What of the guest's packets is dropped.
     pub(crate) silence: Silence,
+    /// What is joined socket to socket, past the guest's interface.
+    pub(crate) splicing: Option<Splicing>,
+}
+
+/// Connections between the loopbacks of the host and the guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Splicing {
+    /// Whether clients on the host's loopback reach the guest's loopback, and not the guest's own
+    /// address.
+    pub(crate) to_guest_loopback: bool,
+    /// Ports of the host that are open only while they are in use on the guest's side.
+    pub(crate) scanned: Vec<Publish>,
+    /// Ports of the guest's loopback that lead to the host's.
+    pub(crate) to_host: Vec<HostPorts>,
+}
+
+impl Splicing {
+    /// As the engine takes it, for the guest in the network namespace `network`.
+    pub(crate) fn splices(
+        &self,
+        network: OwnedFd,
+        plan: &AddressPlan,
+        guest: AssumedGuest,
+    ) -> Splices {
+        let ipv4 = plan.ipv4().map(|family| family.guest);
+        // A link-local address says nothing without its link.
+        let ipv6 = plan.ipv6().map(|family| family.guest);
+        let ipv6 = ipv6.filter(|address| !address.is_unicast_link_local());
+        Splices::new(network)
+            .to_guest_loopback(self.to_guest_loopback)
+            .guest(ipv4, ipv6)
+            .scanned(self.scanned.iter().map(|publish| publish.forward(guest)))
+            .to_host(self.to_host.iter().copied())
+    }
 }
 
 impl Options {

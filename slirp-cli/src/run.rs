@@ -90,6 +90,10 @@ pub(crate) fn run(
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
+    let splicing = options.own_plan.as_ref().and_then(|own| own.splicing.as_ref());
+    if let Some((splicing, network)) = splicing.zip(opened.network) {
+        builder = builder.splices(splicing.splices(network, &options.address_plan(), guest));
+    }
     if let Some(policy) = &policy {
         for warning in policy.warnings() {
             tracing::warn!("{warning}");

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::net::TcpStream;
 
-use slirp_tests::{Account, HOST, Podman, Rootless, World, needs};
+use slirp_tests::{Account, HOST, PATIENCE, Podman, Rootless, World, needs, wait_until};
 
 /// Runs a command line with nothing on either stream, and status 0.
 fn runs(rootless: &Rootless<'_>, line: &str) {
@@ -100,8 +100,8 @@ fn rootlesskit() {
         let pid = world.guest.pid().to_string();
         let line = format!(
             "--stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 --netmask=24 \
-             --gateway=10.0.2.2 --dns-forward=10.0.2.3 --no-map-gw --ipv4-only --tcp-ports=none \
-             --udp-ports=none --host-lo-to-ns-lo {pid}"
+             --gateway=10.0.2.2 --dns-forward=10.0.2.3 --no-map-gw --ipv4-only --tcp-ports=auto \
+             --udp-ports=auto --host-lo-to-ns-lo {pid}"
         );
         let mut argv = account.prefix().to_vec();
         argv.push(&binary);
@@ -151,5 +151,7 @@ fn container_of_podman_in_a_namespace_of_this_network() {
     podman.succeed(&["rm", "--force", "--time", "0", "web"]);
     let remove = "umount --lazy \"$0\"; rm \"$0\"";
     podman.succeed(&["unshare", "sh", "-euc", remove, &netns]);
-    world.host.wait_for_free_port(8080);
+    wait_until(PATIENCE, "the port is closed", || {
+        world.host.script("ss -Htln sport = :8080").is_empty()
+    });
 }

@@ -1,11 +1,11 @@
 //! Ports of the host that lead to the guest: where they are opened, what a conflict says, and what a
 //! start costs.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use slirp_tests::{HOST, Output, Rootless, World, needs};
+use slirp_tests::{Background, HOST, Output, PATIENCE, Rootless, World, needs, wait_until};
 
 /// A guest with an address of its own, so that the tests do not depend on the host's.
 const GUEST: &[&str] = &[
@@ -41,8 +41,6 @@ fn ask(world: &World, address: IpAddr, port: u16) -> String {
     world.host.enter(|| {
         let mut stream = TcpStream::connect((address, port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(b"ask").unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
@@ -164,4 +162,66 @@ fn datagrams_leave_from_the_port_that_the_guest_used() {
         socket.recv_from(&mut [0; 16]).unwrap().1
     });
     assert_eq!(heard, (HOST, 5353).into());
+}
+
+/// Says to each client how the guest sees it.
+fn serve(rootless: &Rootless<'_>, netns: &str, address: &str, port: u16) -> Background {
+    let listen = format!("TCP-LISTEN:{port},bind={address},reuseaddr,fork");
+    let tell = "SYSTEM:echo $SOCAT_PEERADDR";
+    let server = rootless.spawn_inside(netns, &["socat", "-t", "20", &listen, tell]);
+    let wait = format!("until ss -Htln sport = :{port} | grep -q .; do sleep 0.01; done");
+    rootless.inside(netns, &wait);
+    server
+}
+
+#[test]
+fn clients_on_the_loopback_come_from_the_guest_itself_or_from_its_loopback() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for (name, port, option, address, peer) in [
+        ("n", 5000, None, "10.0.2.100", "10.0.2.100\n"),
+        ("m", 5001, Some("--host-lo-to-ns-lo"), "127.0.0.1", "127.0.0.1\n"),
+        // By the guest's interface, as the gateway.
+        ("o", 5002, Some("--no-splice"), "10.0.2.100", "10.0.2.2\n"),
+    ] {
+        let netns = rootless.netns(name);
+        let ports = format!("{port}:80");
+        let options: Vec<_> = option.into_iter().chain(["-t", &ports, "-u", "none"]).collect();
+        started(&rootless, &netns, &options);
+        let _server = serve(&rootless, &netns, address, 80);
+        assert_eq!(ask(&world, loopback, port), peer, "{option:?}");
+    }
+}
+
+#[test]
+fn ports_of_the_guests_loopback_lead_to_the_hosts() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let guest = &GUEST[..GUEST.len() - 4];
+    let ports = ["-t", "none", "-u", "none", "-T", "5201:7000", "-U", "none", "--netns", &netns];
+    let output = rootless.pasta(&[guest, &ports].concat());
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    let listen = "TCP-LISTEN:7000,bind=127.0.0.1,reuseaddr,fork";
+    let _server = world.host.spawn(&["socat", "-t", "20", listen, "SYSTEM:echo host"]);
+    world.host.script("until ss -Htln sport = :7000 | grep -q .; do sleep 0.01; done");
+    assert_eq!(rootless.inside(&netns, "socat -t 20 - TCP:127.0.0.1:5201 </dev/null"), "host\n");
+}
+
+#[test]
+fn port_opens_and_closes_with_the_program_of_the_guest() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let guest = &GUEST[..GUEST.len() - 4];
+    let output = rootless.pasta(&[guest, &["--netns", &netns]].concat());
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    let server = serve(&rootless, &netns, "10.0.2.100", 7000);
+    let is_open = || !world.host.script("ss -Htln sport = :7000").is_empty();
+    wait_until(PATIENCE, "the port is open", is_open);
+    assert_eq!(ask(&world, IpAddr::V4(Ipv4Addr::LOCALHOST), 7000), "10.0.2.100\n");
+    drop(server);
+    rootless.inside(&netns, "until ! ss -Htln sport = :7000 | grep -q .; do sleep 0.01; done");
+    wait_until(PATIENCE, "the port is closed", || !is_open());
 }

@@ -115,9 +115,6 @@ fn connect(options: &PastaOptions, ready_fd: Option<RawFd>, pid_file: Option<Pid
         for line in progress::template(&host) {
             tracing::info!("{line}");
         }
-        if options.ports.outbound.iter().any(|rule| !rule.is_scanned) {
-            tracing::warn!("-T and -U have no effect yet: the guest reaches the host otherwise");
-        }
         network::orders(options, &host)
     });
     let (target, mut orders) = match orders {

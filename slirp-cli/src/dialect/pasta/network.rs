@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
-use slirp_core::instance::{Opening, OutboundAddresses};
+use slirp_core::instance::{HostPorts, Opening, OutboundAddresses};
 use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
 use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
 use slirp_core::netns::Setup;
@@ -21,9 +21,9 @@ use slirp_core::plan::{AddressPlan, Mirrored, MirroredFamily, PlanError};
 use slirp_core::policy::Policy;
 
 use super::log;
-use super::options::{Addresses, Families, MTU, PastaOptions, Place, Userns};
-use super::ports::rules::PortRule;
-use crate::options::{Options, OwnPlan, Target};
+use super::options::{Addresses, Families, MTU, PastaOptions, Place, Splice, Userns};
+use super::ports::rules::{PortRule, PortRules};
+use crate::options::{Options, OwnPlan, Splicing, Target};
 use crate::publish::Publish;
 
 /// Port of resolvers (RFC 1035, section 4.2).
@@ -143,12 +143,13 @@ pub(super) fn orders(
     let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
     let mut policy = Policy::default();
     policy.dns_service = has_resolver;
-    let setup = if options.guest.configure { guest.setup } else { Setup::loopback() };
+    let has_interface = options.guest.configure && options.mapping.splice != Splice::Only;
+    let setup = if has_interface { guest.setup } else { Setup::loopback() };
     let orders = Options {
         mtu: options.guest.mtu.unwrap_or(MTU),
         policy,
         mac: choice.mac,
-        publish: publish(options, &plan),
+        publish: publish(options, &plan, false),
         port_patience: PORT_PATIENCE,
         outbound: OutboundAddresses {
             ipv4: addresses.outbound.ipv4,
@@ -170,6 +171,7 @@ pub(super) fn orders(
             setup,
             personality: personality(options, dns),
             silence: silence(options),
+            splicing: splicing(options, &plan),
         }),
         ..Options::default()
     };
@@ -303,14 +305,37 @@ fn target(options: &PastaOptions, tap: String) -> Result<Target, NetworkFailure>
     })
 }
 
-/// The ports of the host that lead to the guest. A rule without an address is two where the guest
+/// What is joined socket to socket, if there is anything.
+fn splicing(options: &PastaOptions, plan: &AddressPlan) -> Option<Splicing> {
+    let PortRules { inbound, outbound } = &options.ports;
+    let is_wanted = options.mapping.splice != Splice::Never;
+    (is_wanted && !(inbound.is_empty() && outbound.is_empty())).then(|| Splicing {
+        to_guest_loopback: options.mapping.keeps_loopback,
+        scanned: publish(options, plan, true),
+        to_host: outbound.iter().map(to_host).collect(),
+    })
+}
+
+fn to_host(rule: &PortRule) -> HostPorts {
+    HostPorts {
+        protocol: rule.protocol,
+        guest: rule.ports.first(),
+        host: rule.to,
+        // All 65,535 fit: port 0 is in no rule.
+        ports: (rule.ports.last() - rule.ports.first()).saturating_add(1),
+        is_weak: rule.is_weak,
+        is_scanned: rule.is_scanned,
+    }
+}
+
+/// The ports of the host that lead to the guest, those that are scanned or the others. A rule without an address is two where the guest
 /// has both families, so that a client finds the guest's address of its own family.
-fn publish(options: &PastaOptions, plan: &AddressPlan) -> Vec<Publish> {
+fn publish(options: &PastaOptions, plan: &AddressPlan, is_scanned: bool) -> Vec<Publish> {
     let everywhere = [
         plan.ipv4().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         plan.ipv6().map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     ];
-    let rules = options.ports.inbound.iter().filter(|rule| !rule.is_scanned);
+    let rules = options.ports.inbound.iter().filter(|rule| rule.is_scanned == is_scanned);
     let at = |rule: &PortRule| match rule.listener.address {
         Some(address) => vec![address],
         None => everywhere.into_iter().flatten().collect(),
@@ -341,6 +366,8 @@ fn of_both(addresses: Addresses) -> impl Iterator<Item = IpAddr> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+
+    use slirp_core::instance::ForwardProtocol;
 
     use super::super::args::{self, Command};
     use super::super::ports::rules::EPHEMERAL;
@@ -389,6 +416,22 @@ mod tests {
         assert!(own.silence.router_advertisements && !own.silence.dhcp);
         assert!(!orders.policy.dns_service, "nothing was asked for, and no resolver is known");
         assert!(of("--dns-forward 169.254.1.1 42").unwrap().1.policy.dns_service);
+    }
+
+    #[test]
+    fn loopbacks_are_joined_where_a_rule_needs_that() {
+        let splicing = |line: &str| of(line).unwrap().1.own_plan.unwrap().splicing;
+        assert_eq!(splicing("-t none -u none -T none -U none 42"), None);
+        assert_eq!(splicing("--no-splice 42"), None);
+        let line = "-4 -t 80 -u auto -T 5201-5202:5301-5302 -U none --host-lo-to-ns-lo 42";
+        let found = splicing(line).unwrap();
+        assert!(found.to_guest_loopback);
+        assert!(found.scanned.iter().all(|rule| rule.protocol == ForwardProtocol::Udp));
+        let protocol = ForwardProtocol::Tcp;
+        let (guest, host, ports) = (5201, 5301, 2);
+        let expected =
+            HostPorts { protocol, guest, host, ports, is_weak: false, is_scanned: false };
+        assert_eq!(found.to_host, [expected]);
     }
 
     #[test]
