@@ -1,5 +1,5 @@
-//! `pasta`: connects a network namespace to the network of the host, without privileges, as pasta(1)
-//! does.
+//! `pasta`: connects a network namespace to the network of the host, without privileges, as
+//! pasta(1) does.
 
 use std::env;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! A confined program that joins the loopback interfaces of the host and of a container.
 //!
-//! `splices PID` gives the process PID, which has a network namespace of its own, a network with the
-//! address 10.0.2.100, says `ready`, and runs until its standard input ends. Then these lead to each
-//! other:
+//! `splices PID` gives the process PID, which has a network namespace of its own, a network with
+//! the address 10.0.2.100, says `ready`, and runs until its standard input ends. Then these lead to
+//! each other:
 //!
 //! | on the host's loopback | in the container |
 //! | --- | --- |

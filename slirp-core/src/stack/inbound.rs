@@ -307,8 +307,8 @@ impl Stack {
         guest.port() != 0 && self.config.plan.is_guest_address(guest.ip())
     }
 
-    /// Where a rule for `guest` leads now: a guest that chooses its addresses is followed. Scope and
-    /// flow label, which no key has, are left out.
+    /// Where a rule for `guest` leads now: a guest that chooses its addresses is followed. Scope
+    /// and flow label, which no key has, are left out.
     pub fn current_guest(&self, guest: SocketAddr) -> SocketAddr {
         self.whereabouts.current(guest)
     }

@@ -34,7 +34,8 @@ fn machine_is_told_about_and_a_server_is_published_by_a_few_commands() {
     }
 }
 
-/// `.ci/run` builds the programs on a bare machine. The headings are those of blocks that tests run.
+/// `.ci/run` builds the programs on a bare machine. The headings are those of blocks that tests
+/// run.
 #[test]
 fn every_command_is_run_by_a_test() {
     let sections = README.split("\n## ").skip(1).filter(|section| section.contains("\n```sh\n"));

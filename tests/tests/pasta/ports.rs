@@ -1,5 +1,5 @@
-//! Ports of the host that lead to the guest: where they are opened, what a conflict says, and what a
-//! start costs.
+//! Ports of the host that lead to the guest: where they are opened, what a conflict says, and what
+//! a start costs.
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};

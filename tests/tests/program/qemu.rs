@@ -107,8 +107,8 @@ fn machine_of_qemu_is_on_the_network_before_and_after_a_reboot() {
         cp \"$(command -v busybox)\" bin/busybox
         mknod -m 0600 dev/console c 5 1
         find . | busybox cpio -o -H newc > ../initrd 2> /dev/null
-        exec timeout --signal=KILL 230 qemu-system-x86_64 -nodefaults -no-user-config -display none \
-            -serial stdio -machine q35,accel=tcg -m 192 -kernel {kernel}/vmlinuz \
+        exec timeout --signal=KILL 230 qemu-system-x86_64 -nodefaults -no-user-config \
+            -display none -serial stdio -machine q35,accel=tcg -m 192 -kernel {kernel}/vmlinuz \
             -initrd {folder}/initrd -append 'console=ttyS0 quiet panic=-1' \
             -netdev stream,id=net,server=off,addr.type=unix,addr.path={} \
             -device e1000,netdev=net,romfile= < /dev/null 2>&1",

@@ -53,6 +53,7 @@ fn lines(failure: &RunFailure) -> Vec<String> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors without a known text")]
 fn attach(error: &AttachError) -> String {
     match error {
         AttachError::OpenNamespace { path, source } => {
@@ -67,7 +68,6 @@ fn attach(error: &AttachError) -> String {
         AttachError::Step { step: AttachStep::OpenTun, source } => {
             format!("Failed to open() /dev/net/tun: {}", text_of(source))
         }
-        // Of the rest, nobody knows other texts.
         other => other.to_string(),
     }
 }

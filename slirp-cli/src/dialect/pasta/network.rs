@@ -328,8 +328,9 @@ fn to_host(rule: &PortRule) -> HostPorts {
     }
 }
 
-/// The ports of the host that lead to the guest, those that are scanned or the others. A rule without an address is two where the guest
-/// has both families, so that a client finds the guest's address of its own family.
+/// The ports of the host that lead to the guest, those that are scanned or the others. A rule
+/// without an address is two where the guest has both families, so that a client finds the guest's
+/// address of its own family.
 fn publish(options: &PastaOptions, plan: &AddressPlan, is_scanned: bool) -> Vec<Publish> {
     let everywhere = [
         plan.ipv4().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED)),

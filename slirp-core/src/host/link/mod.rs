@@ -1,8 +1,9 @@
 //! The guest's link: what carries its Ethernet frames.
 //!
 //! Owns the kinds of [`Link`] (a TAP device, a socket to one virtual machine or to one after the
-//! other, or the devices of several members on one network), their place in the event loop (`port`), and the recording of what crosses them.
-//! What the frames say is decided on the pure side.
+//! other, or the devices of several members on one network), their place in the event loop
+//! (`port`), and the recording of what crosses them. What the frames say is decided on the pure
+//! side.
 
 mod acceptance;
 pub(crate) mod frame_server;
