@@ -31,7 +31,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::frame_stream::FrameStream;
+use super::frame_stream::{FrameStream, gone};
 use crate::sys::errno::text_of;
 use crate::sys::file::OwnFile;
 use crate::sys::make_ours;
@@ -239,10 +239,6 @@ fn address_of(path: &Path) -> Result<SockAddr, FrameSocketError> {
         return Err(FrameSocketError::PathTooLong);
     }
     SockAddr::unix(path).map_err(FrameSocketError::call("socket address"))
-}
-
-pub(super) fn gone() -> io::Error {
-    io::ErrorKind::UnexpectedEof.into()
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockRef;
 
-use super::frame_socket::gone;
-
 /// Bytes of a length.
 const PREFIX: usize = size_of::<u32>();
 /// The longest frame that a length may announce.
@@ -120,6 +118,11 @@ impl FrameStream {
         self.written = 0;
         Ok(())
     }
+}
+
+/// What reading and writing say once the peer has gone.
+pub(super) fn gone() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
 }
 
 #[cfg(test)]

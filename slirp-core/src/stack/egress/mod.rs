@@ -24,6 +24,7 @@
 
 mod asking;
 mod audited;
+#[cfg(feature = "host")]
 mod bridged;
 mod changes;
 mod counts;
