@@ -2,7 +2,8 @@
 //!
 //! Owns the event loop of the data thread (`reactor`) with the way to it from other threads
 //! (`mailbox`, `handle`), the guest's link (`link`), the host sockets of the flows (`socket`), the
-//! forwarded ports (`forward`), what is joined past the link (`inner`, `bridge`), the host's own addresses (`addresses`), the reading of policy files
+//! forwarded ports (`forward`), what is joined past the link (`inner`, `bridge`), the host's own
+//! addresses (`addresses`), the reading of policy files
 //! (`policy_file`) and, on the control thread, the exchange with the host's resolvers (`dns`). What
 //! to do with a packet is decided on the pure side.
 

@@ -477,6 +477,7 @@ fn guest_that_floods_its_ports_keeps_no_client_of_the_host_away() {
     drop((flood, inside, instance));
 }
 
+#[expect(clippy::unwrap_used, reason = "what fails here fails the test, and says so")]
 fn confined(account: Account) {
     let world = needs!(World::of(account));
     // An ordinary user may be unable to walk to the build folder.

@@ -26,9 +26,16 @@ crate::sys::calls::system_calls! {
 const LENGTH: crate::sys::calls::Arguments =
     crate::sys::calls::Arguments::OneOf(1, &[crate::sys::calls::word(libc::F_SETPIPE_SZ)]);
 
+/// Descriptors of a pipe.
+const DESCRIPTORS: usize = 2;
+/// Divisor: of the descriptors of bridges, pipes may have one in this many (arbitrary).
+const PART: usize = 4;
+
 /// The pipes of a thread.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pipes {
+    /// How many there may be.
+    cap: usize,
     /// How many are in use or free.
     count: Rc<Cell<usize>>,
     free: Vec<Pipe>,
@@ -43,12 +50,23 @@ pub(crate) struct Pipe {
 }
 
 impl Pipes {
+    /// As many as bridges may have beside them that have so many descriptors together.
+    pub(crate) fn within(descriptors: usize) -> Self {
+        let cap = PIPES_CAP.min(descriptors / PART / DESCRIPTORS);
+        Self { cap, count: Rc::default(), free: Vec::new() }
+    }
+
+    /// How many descriptors they may have.
+    pub(crate) const fn descriptors(&self) -> usize {
+        self.cap * DESCRIPTORS
+    }
+
     /// An empty pipe, if there may be one more.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        if self.count.get() >= PIPES_CAP {
+        if self.count.get() >= self.cap {
             return None;
         }
         let (reader, writer) = pipe().ok()?;
@@ -91,7 +109,7 @@ mod tests {
 
     #[test]
     fn pipes_are_few_and_come_back() {
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::within(1_024);
         let mut all: Vec<Pipe> = core::iter::from_fn(|| pipes.take()).collect();
         assert_eq!(all.len(), PIPES_CAP);
         all.pop();

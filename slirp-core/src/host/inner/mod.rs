@@ -47,9 +47,6 @@ pub(crate) mod settings;
 mod token;
 pub(crate) mod worker;
 
-#[cfg(test)]
-mod tests;
-
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};

@@ -14,6 +14,8 @@ use crate::host::socket::udp::UdpSocket;
 /// Sockets of one kind that are made at a time; half as many are left when others are asked for
 /// (arbitrary).
 const BATCH_LEN: usize = 16;
+/// Descriptors of a pool that is full: two protocols in two IP versions.
+pub(super) const DESCRIPTORS_CAP: usize = 4 * (BATCH_LEN + BATCH_LEN / 2);
 
 /// Sockets of one kind; none if the host has no such sockets.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use super::ports::OwnPorts;
 use super::scan::Changes;
 use super::worker::Worker;
 use crate::host::forward::{Forward, ForwardProtocol};
+use crate::journal::Ending;
 
 impl Worker {
     /// Opens and closes ports as they are in use on the other side.
@@ -107,7 +108,9 @@ impl Worker {
         // Their sockets have the port, which could not be opened again.
         for (protocol, port) in closed {
             if protocol == ForwardProtocol::Udp {
-                self.end_clients(now, |key, _| !key.0 && key.2.port() == port);
+                self.end_clients(Ending::ForwardRemoved, now, |key, _| {
+                    !key.0 && key.2.port() == port
+                });
             }
         }
         is_complete

@@ -91,8 +91,9 @@ impl Splices {
         self
     }
 
-    /// The guest's own addresses on the link (default none). Forward rules to another address are
-    /// left to the link. Without an address of the client's IP version, the other one is used.
+    /// The guest's own addresses on the link (default: those of the forward rules). Forward rules
+    /// to another address are left to the link. Without an address of the client's IP version, the
+    /// other one is used.
     #[must_use]
     pub fn guest(mut self, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Self {
         self.guest = (ipv4, ipv6);

@@ -119,6 +119,8 @@ impl Worker {
             }
             None => None,
         };
+        let pipes = Pipes::within(start.descriptors);
+        let others = pipes.descriptors() + super::pool::DESCRIPTORS_CAP;
         let mut pool = Pool::default();
         start.batches.into_iter().for_each(|batch| pool.put(batch));
         let worker = Self {
@@ -127,7 +129,7 @@ impl Worker {
             _waker: Arc::clone(&waker),
             mailbox: start.mailbox,
             signs: start.signs,
-            bridges: Bridges::new(start.descriptors),
+            bridges: Bridges::new(start.descriptors.saturating_sub(others)),
             ready: VecDeque::new(),
             clients: BTreeMap::new(),
             pool,
@@ -138,10 +140,7 @@ impl Worker {
             waiting: VecDeque::new(),
             udp_timeout: start.udp_timeout,
             tick_at: None,
-            means: Means {
-                buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-                pipes: Pipes::default(),
-            },
+            means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
             is_full_logged: false,
         };
         Ok((worker, waker))
@@ -228,9 +227,11 @@ impl Worker {
                         scan.on_answer(&failed);
                     }
                 }
-                Order::RulesRemoved(rules) => self.end_clients(now, |key, entry| {
-                    key.0 && entry.bridged.rule().is_some_and(|rule| rules.contains(&rule))
-                }),
+                Order::RulesRemoved(rules) => {
+                    self.end_clients(Ending::ForwardRemoved, now, |_, entry| {
+                        entry.bridged.rule().is_some_and(|rule| rules.contains(&rule))
+                    });
+                }
                 Order::Verdict { bridge, is_allowed } => {
                     self.on_verdict(bridge, is_allowed, now);
                 }
@@ -322,13 +323,16 @@ impl Worker {
         // They have waited for sockets that the host does not have.
         self.waiting.clear();
         let timeout = self.udp_timeout;
-        self.end_clients(now, |_, entry| now.duration_since(entry.active_at) >= timeout);
+        self.end_clients(Ending::Idle, now, |_, entry| {
+            now.duration_since(entry.active_at) >= timeout
+        });
         self.scan_ports(now);
     }
 
     /// Ends UDP bridges.
     pub(super) fn end_clients(
         &mut self,
+        ending: Ending,
         now: Instant,
         is_over: impl Fn(&(bool, SocketAddr, SocketAddr), &Entry) -> bool,
     ) {
@@ -338,7 +342,7 @@ impl Worker {
             .filter(|&(key, &at)| bridges.at(at).is_some_and(|entry| is_over(key, entry)))
             .map(|(_, &at)| at)
             .collect();
-        over.into_iter().for_each(|at| self.end(at, Ending::Idle, now));
+        over.into_iter().for_each(|at| self.end(at, ending, now));
     }
 
     /// Ends a bridge.

@@ -1,1 +1,0 @@
-//! The inner thread in a namespace of its own.
