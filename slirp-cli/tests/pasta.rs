@@ -64,7 +64,7 @@ fn failure_of_the_daemon_is_the_failure_of_the_caller() {
         );
         assert!(said.starts_with(&expected), "{line:?}: {said}");
     }
-    let said = refusal(&["--netns", "no-such-name"]);
+    let said = refusal(&["-q", "--netns", "no-such-name"]);
     let expected =
         "Couldn't open network namespace /run/netns/no-such-name: No such file or directory\n";
     assert!(said.starts_with(expected), "{said}");
