@@ -1,6 +1,7 @@
 //! The start of the thread in the guest's network namespace.
 //!
-//! Owns what the thread is given at the start, in the order in which a filter and a sandbox allow it.
+//! Owns what the thread is given at the start, in the order in which a filter and a sandbox allow
+//! it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};

@@ -5,9 +5,10 @@
 //! the receiving socket does not take stays here, and nothing more is read until it is gone: a
 //! reader that stops is felt by the writer, and a direction holds one buffer at most.
 //!
-//! A direction that has received much at once goes on through a pipe, as long as there is one: splice(2) hands pages over instead of copying them (measured: half as much
-//! again, and round trips of one byte as before). The end of the sender's direction (FIN) is passed
-//! on behind the last byte.
+//! A direction that has received much at once goes on through a pipe, as long as there is one:
+//! splice(2) hands pages over instead of copying them (measured: half as much again, and round
+//! trips of one byte as before). The end of the sender's direction (FIN) is passed on behind the
+//! last byte.
 
 use super::pipe::{Pipe, Pipes};
 use crate::flow::{HostStream, Transfer};

@@ -1,7 +1,7 @@
 //! The thread in the guest's network namespace, and what it joins there.
 //!
-//! Owns the thread `slirp-inner`: how it gets into the namespace and gives up the way back, and what
-//! it is told ([`order`]) and asks ([`ask`]). Its event loop is in [`worker`]; connections are
+//! Owns the thread `slirp-inner`: how it gets into the namespace and gives up the way back, and
+//! what it is told ([`order`]) and asks ([`ask`]). Its event loop is in [`worker`]; connections are
 //! joined in [`joining`] and datagrams in [`datagrams`], over sockets of the namespace that
 //! [`listeners`] and the loop open and sockets of the host that come from a [`pool`]; [`scan`]
 //! follows the ports that are in use. The bridges themselves are in [`bridge`](super::bridge).
@@ -12,24 +12,26 @@
 //! not be reached. Its connection is joined with another one, made on the other side.
 //!
 //! *Sockets belong to the network namespace of the thread that makes them, descriptors to the
-//! process.* So one thread is in the guest's namespace, and has all bridges, so that the data thread
-//! is not slowed down by them. The other side's sockets are made by the data thread, some at a time;
-//! binding and connecting works from anywhere.
+//! process.* So one thread is in the guest's namespace, and has all bridges, so that the data
+//! thread is not slowed down by them. The other side's sockets are made by the data thread, some at
+//! a time; binding and connecting works from anywhere.
 //!
 //! *Privileges.* Entering a network namespace takes CAP_SYS_ADMIN (setns(2)). It is entered once,
-//! before the system calls are filtered; then the thread keeps CAP_NET_BIND_SERVICE alone, for good.
-//! Nothing in the namespace can be asked to do anything for it.
+//! before the system calls are filtered; then the thread keeps CAP_NET_BIND_SERVICE alone, for
+//! good. Nothing in the namespace can be asked to do anything for it.
 //!
-//! | way | near socket | far socket |
-//! | --- | --- | --- |
-//! | inbound | accepted on the host by a forward rule, from a loopback client | made here, goes to the guest's own address, or to its loopback |
-//! | outbound | accepted here on `lo`, from a loopback client | from the pool, goes to the same loopback address of the host |
+//! Both ways begin with a client on a loopback:
+//!
+//! * *inbound*: accepted on the host by a forward rule. The far socket is made here, and goes to
+//!   the guest's own address, or to its loopback.
+//! * *outbound*: accepted here on `lo`. The far socket is from the pool, and goes to the same
+//!   loopback address of the host.
 //!
 //! *Egress.* What a client in the namespace reaches this way is a destination of the guest, so an
 //! egress policy judges it as the address of the host that it reaches. What the policy would have
 //! to look at (names in first bytes), and what it would have to ask somebody about, is refused. The
-//! data thread judges inbound clients before they come here. Another policy judges all bridges anew.
-//! The limits of rates are those of the link, and do not hold here.
+//! data thread judges inbound clients before they come here. Another policy judges all bridges
+//! anew. The limits of rates are those of the link, and do not hold here.
 
 pub(crate) mod ask;
 mod datagrams;

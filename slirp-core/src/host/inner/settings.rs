@@ -166,7 +166,9 @@ pub enum SplicesError {
     #[error("cannot set up the thread in the guest's network namespace: {0}")]
     SetUp(#[source] io::Error),
     /// A port of the namespace cannot be opened.
-    #[error("cannot listen on {protocol} port {port} of the guest's loopback: {}", text_of(.source))]
+    #[error(
+        "cannot listen on {protocol} port {port} of the guest's loopback: {}", text_of(.source)
+    )]
     Listen {
         /// The protocol.
         protocol: ForwardProtocol,

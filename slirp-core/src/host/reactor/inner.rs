@@ -1,7 +1,7 @@
 //! The data thread's dealings with the thread in the guest's network namespace.
 //!
-//! Owns what is handed over to it (clients on the host's loopback), and what it asks for: sockets of
-//! the host, verdicts, rules for scanned ports. See [`inner`](crate::host::inner).
+//! Owns what is handed over to it (clients on the host's loopback), and what it asks for: sockets
+//! of the host, verdicts, rules for scanned ports. See [`inner`](crate::host::inner).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
