@@ -10,7 +10,7 @@ pub use crate::rng::Rng;
 pub mod process {
     pub use crate::sys::{
         LargeAlloc, ProcessFd, close_descriptors_on_exec, close_inherited_fds, fork_process,
-        inherited_fd, receive_fd, reset_signals, send_fd, set_ignored,
+        fork_sibling, inherited_fd, receive_fd, reset_signals, send_fd, set_ignored, try_wait,
     };
 }
 

@@ -57,6 +57,8 @@ pub(crate) enum EntryStep {
     MakeUser,
     MakeNetwork,
     MakeMounts,
+    MakeMachine,
+    Split,
     Enter,
     TakeIds,
     Mounts,
@@ -69,6 +71,8 @@ impl fmt::Display for EntryStep {
             Self::MakeUser => "cannot make a user namespace",
             Self::MakeNetwork => "cannot make a network namespace",
             Self::MakeMounts => "cannot make a mount namespace",
+            Self::MakeMachine => "cannot make namespaces of processes, IPC and the host name",
+            Self::Split => "cannot start a process in the new namespaces",
             Self::Enter => "cannot enter the network namespace",
             Self::TakeIds => "cannot become the root of its user namespace",
             Self::Mounts => "cannot keep mounts from the host",
@@ -82,7 +86,7 @@ impl fmt::Display for EntryStep {
 pub(crate) enum EntryFailure {
     /// Somebody called the private word by hand.
     #[error(
-        "{} and {} are words of slirp alone; call slirp run",
+        "{} and {} are words of slirp alone; call slirp run or pasta",
         super::INSIDE_WORD,
         super::NETWORK_WORD
     )]
@@ -128,6 +132,9 @@ fn hint_of_step(step: EntryStep, errno: Errno) -> Option<String> {
         EntryStep::MakeUser => (Step::MakeUser, true),
         EntryStep::MakeNetwork => (Step::MakeNetwork, true),
         EntryStep::MakeMounts => (Step::MakeMounts, true),
+        EntryStep::Split => return hint_of_limit(errno),
+        // What forbids one of them forbids mount namespaces as well.
+        EntryStep::MakeMachine => (Step::MakeMounts, false),
         EntryStep::Enter if errno == Errno::EPERM => {
             return Some("only its owner or root can enter it".to_owned());
         }

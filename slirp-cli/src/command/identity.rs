@@ -1,14 +1,16 @@
 //! Which ids there are inside.
 //!
-//! Owns the maps of a new user namespace. Who may give all ids away (CAP_SETUID and CAP_SETGID, as
-//! root has them) keeps all of them, so that files belong to whom they did and `su` works. Others
-//! keep their own user and group alone; their further groups still open files, but have no name.
-//! user_namespaces(7).
+//! Owns the maps of a new user namespace. A caller that may give all ids away (CAP_SETUID and
+//! CAP_SETGID, as root has them) keeps all of them unless it wants one alone, so that files have the
+//! owners that they had and `su` works. Others keep their own user and group alone; their further
+//! groups still open files, but have no name. user_namespaces(7).
 
 use std::fs;
 use std::io;
 
 use nix::unistd::{Gid, Pid, Uid};
+
+use super::Ids;
 
 /// The maps of a user namespace.
 #[derive(PartialEq, Eq, Debug)]
@@ -21,15 +23,23 @@ pub(super) struct Maps {
 
 impl Maps {
     /// The maps for this process's ids and rights.
-    pub(super) fn new(as_root: bool) -> Self {
+    pub(super) fn new(ids: Ids) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (user, group) = (Uid::effective(), Gid::effective());
-        if gives_all(&read("/proc/self/status")) && (!as_root || user.is_root()) {
+        let wants_all = match ids {
+            Ids::Kept => true,
+            Ids::Root => user.is_root(),
+            Ids::RootAlone => false,
+        };
+        if wants_all && gives_all(&read("/proc/self/status")) {
             let [users, groups] =
                 ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| onto_itself(&read(path)));
             return Self { users, groups, may_set_groups: true };
         }
-        let (as_user, as_group) = if as_root { (0, 0) } else { (user.as_raw(), group.as_raw()) };
+        let (as_user, as_group) = match ids {
+            Ids::Kept => (user.as_raw(), group.as_raw()),
+            Ids::Root | Ids::RootAlone => (0, 0),
+        };
         Self {
             users: format!("{as_user} {user} 1\n"),
             groups: format!("{as_group} {group} 1\n"),

@@ -5,7 +5,7 @@
 //! default action, and no real-time signal is blocked: what they were is not known any more.)
 
 use core::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -17,14 +17,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{
-    Gid, Uid, execvp, getgroups, getppid, getresuid, read, setgroups, setresgid, setresuid, write,
+    Gid, Uid, execvp, getgroups, getresuid, read, setgroups, setresgid, setresuid, write,
 };
 
 use slirp_core::internals::process::{inherited_fd, set_ignored};
 use slirp_core::netns::{AttachError, NamespaceId, NamespaceTarget};
 
 use super::failure::{EntryFailure, EntryStep as Step};
-use super::{Names, Place, names};
+use super::{Names, Place, machine, names};
 
 /// What the two sides say to each other, one byte each.
 pub(super) const ENTERED: &[u8] = b"e";
@@ -53,7 +53,7 @@ impl Handover {
         Some(Self { connection, supervisor, blocked, ignores_children })
     }
 
-    fn say(&self, word: &[u8]) {
+    pub(super) fn say(&self, word: &[u8]) {
         // If the supervisor has gone, the next answer does not come.
         let _ = write(&self.connection, word);
     }
@@ -67,14 +67,31 @@ impl Handover {
     }
 
     /// Dies with the supervisor from here on. Changes of ids undo it.
-    fn die_with_supervisor(&self) -> Result<(), EntryFailure> {
+    pub(super) fn die_with_supervisor(&self) -> Result<(), EntryFailure> {
         // Without it COMMAND would survive a supervisor that is killed.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-        if getppid().as_raw() == self.supervisor { Ok(()) } else { Err(EntryFailure::GivenUp) }
+        let is_there = machine::parent() == Some(self.supervisor);
+        if is_there { Ok(()) } else { Err(EntryFailure::GivenUp) }
     }
 }
 
-/// Enters `place` and becomes `command`.
+/// What is executed.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its path, or its name in `$PATH`.
+    pub(crate) file: OsString,
+    /// Its arguments. The first is the name by which it is called.
+    pub(crate) arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// The program that the first of `words` names, with all of them as its arguments.
+    pub(crate) fn of(words: Vec<OsString>) -> Self {
+        Self { file: words.first().cloned().unwrap_or_default(), arguments: words }
+    }
+}
+
+/// Enters `place` and becomes `program`.
 ///
 /// # Errors
 /// See [`EntryFailure`].
@@ -82,16 +99,22 @@ pub(crate) fn enter(
     handover: &Handover,
     place: &Place,
     names: Option<&Names>,
-    command: &[OsString],
+    program: &Program,
     warn: &dyn Fn(&str),
 ) -> Result<Infallible, EntryFailure> {
     handover.die_with_supervisor()?;
     let entered = enter_namespaces(place)?;
-    handover.say(ENTERED);
+    match entered.machine {
+        Some(_) => machine::split(handover)?,
+        None => handover.say(ENTERED),
+    }
     handover.await_word(MAPPED)?;
     handover.die_with_supervisor()?;
     if entered.new_network {
         open_to_all();
+    }
+    if let Some(host_name) = entered.machine {
+        machine::settle(host_name, entered.other_user, warn);
     }
     if let Some(names) = names {
         unshare(CloneFlags::CLONE_NEWNS).map_err(at(Step::MakeMounts))?;
@@ -101,24 +124,32 @@ pub(crate) fn enter(
         }
     }
     handover.await_word(GO)?;
-    execute(handover, command)
+    execute(handover, program)
 }
 
 /// Where this process is now.
-struct Entered {
+struct Entered<'a> {
     /// Whether the network namespace is new.
     new_network: bool,
     /// Whether the user namespace is another than before.
     other_user: bool,
+    /// The host name of a machine of its own.
+    machine: Option<&'a OsStr>,
 }
 
-fn enter_namespaces(place: &Place) -> Result<Entered, EntryFailure> {
+fn enter_namespaces(place: &Place) -> Result<Entered<'_>, EntryFailure> {
     let (target, named) = match place {
-        Place::New { .. } => {
+        Place::New { ids, machine } => {
             // One after the other, so that it is known which is refused.
-            unshare(CloneFlags::CLONE_NEWUSER).map_err(at(Step::MakeUser))?;
+            if ids.is_some() {
+                unshare(CloneFlags::CLONE_NEWUSER).map_err(at(Step::MakeUser))?;
+            }
             unshare(CloneFlags::CLONE_NEWNET).map_err(at(Step::MakeNetwork))?;
-            return Ok(Entered { new_network: true, other_user: true });
+            if machine.is_some() {
+                machine::make()?;
+            }
+            let machine = machine.as_deref();
+            return Ok(Entered { new_network: true, other_user: ids.is_some(), machine });
         }
         Place::OfProcess(pid) => {
             (NamespaceTarget::of_pid(*pid)?, PathBuf::from(format!("/proc/{pid}/ns/net")))
@@ -135,7 +166,7 @@ fn enter_namespaces(place: &Place) -> Result<Entered, EntryFailure> {
         None => false,
     };
     setns(target.network(), CloneFlags::CLONE_NEWNET).map_err(at(Step::Enter))?;
-    Ok(Entered { new_network: false, other_user })
+    Ok(Entered { new_network: false, other_user, machine: None })
 }
 
 /// Enters `user`, unless we are in it already: then this returns false.
@@ -183,20 +214,18 @@ fn open_to_all() {
     let _ = fs::write(format!("{SETTINGS}/ip_unprivileged_port_start"), "0");
 }
 
-/// Becomes `command`.
-fn execute(handover: &Handover, command: &[OsString]) -> Result<Infallible, EntryFailure> {
-    let name = command.first().map(PathBuf::from).unwrap_or_default();
-    let failed = |errno| EntryFailure::Execute(name.clone(), errno);
-    let words: Result<Vec<_>, _> =
-        command.iter().map(|word| CString::new(word.as_bytes())).collect();
-    let words = words.map_err(|_| failed(Errno::EINVAL))?;
-    let [program, ..] = &words[..] else { return Err(failed(Errno::ENOENT)) };
+/// Becomes `program`.
+fn execute(handover: &Handover, program: &Program) -> Result<Infallible, EntryFailure> {
+    let failed = |errno| EntryFailure::Execute(PathBuf::from(&program.file), errno);
+    let text = |word: &OsString| CString::new(word.as_bytes()).map_err(|_| failed(Errno::EINVAL));
+    let file = text(&program.file)?;
+    let arguments: Vec<_> = program.arguments.iter().map(text).collect::<Result<_, _>>()?;
     set_ignored(libc::SIGPIPE, false);
     if handover.ignores_children {
         set_ignored(libc::SIGCHLD, true);
     }
     let _ = handover.blocked.thread_set_mask();
-    execvp(program, &words).map_err(failed)
+    execvp(&file, &arguments).map_err(failed)
 }
 
 /// What is run if no command is given: the user's shell.

@@ -1,4 +1,4 @@
-//! A command with a network of its own: the processes of `slirp run`.
+//! A command with a network of its own: the processes of `slirp run` and of `pasta COMMAND`.
 //!
 //! ```text
 //!  caller ── supervisor ─┬─ inside, then COMMAND    its own namespaces
@@ -13,10 +13,12 @@
 //!   is typed reaches it, and nothing that a guest could do to it reaches the caller.
 //!
 //! The last two are this program again, started with a private word and the same arguments.
+//! What the two dialects do differently is data: [`Conduct`] and [`Place`].
 //!
 //! # The order of a start
 //! 1. supervisor: starts the other two, which load side by side
-//! 2. inside: user namespace and network namespace; "entered"
+//! 2. inside: user namespace and network namespace, and those of a machine of its own where it is to
+//!    have one ([`machine`]); "entered"
 //! 3. supervisor: maps of ids ([`identity`]); "mapped"; lets the network attach to the process
 //!    inside
 //! 4. inside, meanwhile: settings of its network namespace, mount namespace, `/etc/resolv.conf`
@@ -32,25 +34,29 @@ mod failure;
 mod identity;
 mod inside;
 mod ipv6;
+mod machine;
 mod names;
+mod occupant;
 mod signals;
 mod supervisor;
 
+use std::ffi::OsString;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub(crate) use failure::EntryFailure;
-pub(crate) use inside::{Handover, enter, shell};
+pub(crate) use inside::{Handover, Program, enter, shell};
 pub(crate) use ipv6::host_has_ipv6;
-pub(crate) use supervisor::{Ending, end_like, supervise};
+pub(crate) use supervisor::{Conduct, Ending, end_like, supervise};
 
 /// The word that makes this program the process inside. The number of the connection to the
 /// supervisor, the supervisor's process number, and signals follow, then the caller's arguments.
 pub const INSIDE_WORD: &str = "become-command";
 
-/// The word that makes this program the network. The number of the process inside follows, then
-/// the caller's arguments. Its standard input lets it attach by a byte and ends it by its hang-up;
-/// a byte to its standard output says that it is ready. Standard streams stay open until it has
+/// The word that makes this program the network. The caller's arguments follow. Its standard input
+/// lets it attach by the number of the process inside ([`process_inside`]) and ends it by its
+/// hang-up; a byte to its standard output says that it is ready. Standard streams stay open until it has
 /// ended, so that it has told a failure before the supervisor hears of it.
 pub const NETWORK_WORD: &str = "connect-command";
 
@@ -59,13 +65,36 @@ pub const NETWORK_WORD: &str = "connect-command";
 pub(crate) enum Place {
     /// In new namespaces.
     New {
-        /// Whether the caller is root there, instead of keeping its ids.
-        as_root: bool,
+        /// The ids of the new user namespace. With `None` there is none: the caller has the rights
+        /// for the others.
+        ids: Option<Ids>,
+        /// The host name of a machine of its own: with it COMMAND has process numbers, IPC, mounts
+        /// and a host name apart from the caller's.
+        machine: Option<OsString>,
     },
     /// In the network namespace of this process, and the user namespace that owns it.
     OfProcess(i32),
     /// In the network namespace at this path, and the user namespace that owns it.
     OfPath(PathBuf),
+}
+
+/// Which ids a new user namespace has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ids {
+    /// The caller's own, or all if it may give all away.
+    Kept,
+    /// The caller is root there; a caller that is root already keeps all ids.
+    Root,
+    /// The caller is root there, and there is no other id.
+    RootAlone,
+}
+
+/// The process inside, as the network is told at its standard input; `None` if the supervisor has
+/// given up.
+pub(crate) fn process_inside() -> Option<i32> {
+    let mut number = [0; size_of::<i32>()];
+    io::stdin().read_exact(&mut number).ok()?;
+    Some(i32::from_ne_bytes(number))
 }
 
 /// How names are looked up inside.

@@ -24,8 +24,9 @@ use slirp_core::internals::process::{close_inherited_fds, set_ignored};
 use super::failure::CommandFailure;
 use super::identity::Maps;
 use super::inside::{ENTERED, GO, MAPPED};
+use super::occupant::Occupant;
 use super::signals::{self, Held};
-use super::{INSIDE_WORD, NETWORK_WORD, Place};
+use super::{INSIDE_WORD, NETWORK_WORD, Place, machine};
 use crate::lifetime::is_ignored;
 
 /// How it ended.
@@ -36,18 +37,28 @@ pub(crate) enum Ending {
     /// There never was a network. The process that is to run it has told why, unless this signal
     /// ended it.
     NoNetwork(Option<i32>),
-    /// This signal has ended the start of COMMAND.
+    /// This signal has ended the start of COMMAND, or everything.
     Signal(Signal),
 }
 
-/// Runs COMMAND in `place`, to its end. `arguments` are the caller's; the other two processes read
-/// them again. `warn` tells that the network has ended before COMMAND.
+/// How a dialect has COMMAND run.
+#[derive(Debug)]
+pub(crate) struct Conduct<'a> {
+    /// The name of this program. The other two processes have it until they have a better one.
+    pub(crate) program: &'a str,
+    pub(crate) place: &'a Place,
+    /// The caller's arguments, which the other two processes read again.
+    pub(crate) arguments: &'a [OsString],
+    /// Signals that end everything when they are sent to the supervisor, and are not COMMAND's.
+    pub(crate) ends: &'a [Signal],
+}
+
+/// Runs COMMAND to its end. `warn` tells that the network has ended before COMMAND.
 ///
 /// # Errors
 /// See [`CommandFailure`]. Nothing is left running then.
 pub(crate) fn supervise(
-    place: &Place,
-    arguments: &[OsString],
+    conduct: &Conduct<'_>,
     warn: &dyn Fn(&str),
 ) -> Result<(Ending, Signals), CommandFailure> {
     if has_foreign_proc() {
@@ -67,18 +78,17 @@ pub(crate) fn supervise(
         numbers.push(format!("-{}", libc::SIGCHLD));
     }
     let mut inside = Command::new(OURSELVES);
-    inside.arg0(PROGRAM).arg(INSIDE_WORD).arg(there.as_raw_fd().to_string());
-    inside.arg(getpid().to_string()).arg(numbers.join(",")).args(arguments);
+    inside.arg0(conduct.program).arg(INSIDE_WORD).arg(there.as_raw_fd().to_string());
+    inside.arg(getpid().to_string()).arg(numbers.join(",")).args(conduct.arguments);
     hand_over(&there)?;
-    let inside = inside.spawn().map_err(CommandFailure::Start)?;
+    let inside = Occupant::new(inside.spawn().map_err(CommandFailure::Start)?);
     drop(there);
     let connection = Some(here);
     let mut supervisor =
-        Supervisor { place, held, inside, connection, network: None, is_never_ready: false };
-    let result = supervisor.start_network(arguments).and_then(|()| supervisor.run(warn));
+        Supervisor { conduct, held, inside, connection, network: None, is_never_ready: false };
+    let result = supervisor.start_network().and_then(|()| supervisor.run(warn));
     if matches!(result, Err(_) | Ok(Ending::Signal(_))) {
-        let _ = supervisor.inside.kill();
-        let _ = supervisor.inside.wait();
+        supervisor.inside.end();
         supervisor.end_network();
     }
     result.map(|ending| (ending, Signals(supervisor.held)))
@@ -95,26 +105,26 @@ pub(crate) fn end_like(signals: &Signals, number: i32) {
     }
 }
 
-const OURSELVES: &str = "/proc/self/exe";
+/// The longest that the process inside says: [`ENTERED`] and two numbers.
+const HEARD_CAP: usize = 9;
 
-/// How the other two are called until they have a better name.
-const PROGRAM: &str = "slirp";
+const OURSELVES: &str = "/proc/self/exe";
 
 /// The process of the network.
 struct Network {
     process: Child,
     /// Says that the network is ready, until it has.
     ready: Option<OwnedFd>,
-    /// A byte lets it attach; the hang-up ends it.
+    /// The number of the process inside lets it attach; the hang-up ends it.
     lifeline: OwnedFd,
     /// Whether it attaches.
     is_let_in: bool,
 }
 
 struct Supervisor<'a> {
-    place: &'a Place,
+    conduct: &'a Conduct<'a>,
     held: Held,
-    inside: Child,
+    inside: Occupant,
     /// To the process inside, until it becomes COMMAND.
     connection: Option<OwnedFd>,
     network: Option<Network>,
@@ -130,11 +140,15 @@ impl Supervisor<'_> {
                     return Ok(Ending::Signal(heard.signal));
                 }
                 if heard.is_for_command && heard.sender != self.command() {
+                    if self.conduct.ends.contains(&heard.signal) {
+                        return Ok(Ending::Signal(heard.signal));
+                    }
                     signals::send(self.command(), heard.signal);
                 }
             }
             self.reap_orphans();
             if let Some(status) = self.inside.try_wait().map_err(of_io)? {
+                self.inside.end();
                 let network = self.end_network();
                 // A signal that was typed may have ended both.
                 let is_refused = self.is_never_ready && status.signal().is_none();
@@ -173,11 +187,12 @@ impl Supervisor<'_> {
             return;
         }
         let network = self.network.as_ref().map(|network| &network.process);
-        let ours = [Some(&self.inside), network].map(|process| process.map(Child::id));
+        let network = network.map(Child::id);
+        let is_ours = |number: &u32| self.inside.has(*number) || network == Some(*number);
         // Not by wait(2) for any child, which would take the status of our own.
         let children = fs::read_to_string("/proc/self/task/1/children").unwrap_or_default();
         let orphans = children.split(' ').filter_map(|number| number.parse().ok());
-        for orphan in orphans.filter(|number| !ours.contains(&Some(*number))) {
+        for orphan in orphans.filter(|number| !is_ours(number)) {
             let pid = Pid::from_raw(orphan.cast_signed());
             // An error is that of a status which nix does not know: a real-time signal's.
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
@@ -185,7 +200,7 @@ impl Supervisor<'_> {
     }
 
     fn command(&self) -> Pid {
-        Pid::from_raw(self.inside.id().cast_signed())
+        self.inside.command()
     }
 
     /// The number of the signal that has stopped COMMAND since this was asked last.
@@ -235,30 +250,36 @@ impl Supervisor<'_> {
     /// The process inside has entered its namespaces, or is about to end.
     fn hear_inside(&mut self) -> Result<(), CommandFailure> {
         let Some(connection) = &self.connection else { return Ok(()) };
-        if read(connection, &mut [0]).ok() != Some(ENTERED.len()) {
+        let mut heard = [0; HEARD_CAP];
+        let len = read(connection, &mut heard).unwrap_or(0);
+        let heard = &heard[..len];
+        if let Some(machine) = machine::numbers(heard) {
+            self.inside.replace(machine);
+        } else if heard != ENTERED {
             self.connection = None;
             return Ok(());
         }
-        match *self.place {
-            Place::New { as_root } => {
-                Maps::new(as_root).give(self.command()).map_err(CommandFailure::Maps)?;
+        let command = self.inside.command();
+        match self.conduct.place {
+            Place::New { ids: Some(ids), .. } => {
+                Maps::new(*ids).give(command).map_err(CommandFailure::Maps)?;
             }
-            Place::OfProcess(_) | Place::OfPath(_) => {}
+            Place::New { ids: None, .. } | Place::OfProcess(_) | Place::OfPath(_) => {}
         }
         say(connection, MAPPED);
         if let Some(network) = &mut self.network {
-            say(&network.lifeline, ENTERED);
+            say(&network.lifeline, &command.as_raw().to_ne_bytes());
             network.is_let_in = true;
         }
         Ok(())
     }
 
     /// Starts the process of the network beside the process inside; both take their time.
-    fn start_network(&mut self, arguments: &[OsString]) -> Result<(), CommandFailure> {
+    fn start_network(&mut self) -> Result<(), CommandFailure> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
         let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
         let mut network = Command::new(OURSELVES);
-        network.arg0(PROGRAM).arg(NETWORK_WORD).arg(self.inside.id().to_string()).args(arguments);
+        network.arg0(self.conduct.program).arg(NETWORK_WORD).args(self.conduct.arguments);
         network.stdin(Stdio::from(watch)).stdout(Stdio::from(tell));
         let process = network.spawn().map_err(CommandFailure::Start)?;
         // With our copies we would never see the ends of these pipes.

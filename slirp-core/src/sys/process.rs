@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -104,6 +106,34 @@ pub fn fork_process() -> io::Result<Option<i32>> {
     }
 }
 
+/// Goes on as two processes, as [`fork_process`] does, but the new process is a child of our parent.
+/// It may be in a PID namespace that we have made and cannot enter ourselves (unshare(2)).
+///
+/// # Errors
+/// `EBUSY` when the process has several threads; the errors of clone(2).
+pub fn fork_sibling() -> io::Result<Option<i32>> {
+    if thread_count().is_some_and(|count| count > 1) {
+        return Err(Errno::EBUSY.into());
+    }
+    const FLAGS: libc::c_int = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM the new process has a copy of this memory, and goes on with its copy
+    // of this stack if no other is given (clone(2)). No other thread holds a lock in that copy.
+    let made = Errno::result(unsafe { libc::syscall(libc::SYS_clone, FLAGS, 0, 0, 0, 0) })?;
+    let number = i32::try_from(made).map_err(|_| Errno::EOVERFLOW)?;
+    Ok((number != 0).then_some(number))
+}
+
+/// How the child with this number has ended, if it has. The number is free then.
+///
+/// # Errors
+/// The errors of waitpid(2): `ECHILD` for a process that is no child of ours.
+pub fn try_wait(child: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: waitpid(2) writes one number into `status`, which outlives the call.
+    let ended = Errno::result(unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) })?;
+    Ok((ended != 0).then(|| ExitStatus::from_raw(status)))
+}
+
 /// How many threads the process has, if `/proc` tells.
 #[expect(clippy::disallowed_methods, reason = "the state of the process is a file")]
 pub(crate) fn thread_count() -> Option<usize> {
@@ -181,8 +211,21 @@ mod tests {
     #[test]
     fn process_with_several_threads_is_not_split() {
         // The test runner is another thread.
-        let error = fork_process().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        for error in [fork_process().unwrap_err(), fork_sibling().unwrap_err()] {
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        }
+    }
+
+    #[test]
+    fn end_of_a_child_is_seen_once() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert_eq!(try_wait(pid).unwrap(), None);
+        let process = ProcessFd::open(pid).unwrap();
+        child.kill().unwrap();
+        assert!(process.wait(Duration::from_secs(5)).unwrap());
+        assert_eq!(try_wait(pid).unwrap().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(try_wait(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use slirp_core::plan::Ipv6Plan;
 
-use crate::command::Place;
+use crate::command::{Ids, Place};
 use crate::dialect::slirp4netns::{ValueError, address, network, values};
 use crate::options::Options;
 use crate::publish::Publish;
@@ -90,7 +90,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
         },
         ipv6: None,
         cidr6: None,
-        place: Place::New { as_root: false },
+        place: Place::New { ids: Some(Ids::Kept), machine: None },
         command: Vec::new(),
     };
     line.options.policy.allow_host_loopback = false;
@@ -110,7 +110,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Lin
     line.place = match (net_of, as_root) {
         (Some(_), true) => return Err(LineError::Conflict("--net-of", "--map-root")),
         (Some(place), false) => place,
-        (None, as_root) => Place::New { as_root },
+        (None, as_root) => {
+            let ids = if as_root { Ids::Root } else { Ids::Kept };
+            Place::New { ids: Some(ids), machine: None }
+        }
     };
     line.command = given.operands().to_vec();
     check(&line)?;
@@ -279,8 +282,8 @@ mod tests {
     #[test]
     fn place_is_new_or_of_a_process_or_of_a_path() {
         for (line, place) in [
-            (&[][..], Place::New { as_root: false }),
-            (&["--map-root"], Place::New { as_root: true }),
+            (&[][..], Place::New { ids: Some(Ids::Kept), machine: None }),
+            (&["--map-root"], Place::New { ids: Some(Ids::Root), machine: None }),
             (&["--net-of=42"], Place::OfProcess(42)),
             (&["--net-of", "/run/netns/x"], Place::OfPath("/run/netns/x".into())),
         ] {

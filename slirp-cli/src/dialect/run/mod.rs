@@ -9,7 +9,7 @@ mod args;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitCode;
@@ -21,7 +21,8 @@ use nix::unistd::setsid;
 use slirp_core::internals::process::inherited_fd;
 
 use crate::command::{
-    self, Ending, EntryFailure, Handover, Names, end_like, host_has_ipv6, supervise,
+    self, Conduct, Ending, EntryFailure, Handover, Names, Program, end_like, host_has_ipv6,
+    process_inside, supervise,
 };
 use crate::console::{self, eprint_line, print};
 use crate::milestone::Milestone;
@@ -57,7 +58,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return refuse(&error.to_string(), Some("slirp run --help lists the options"));
         }
     };
-    match supervise(&invocation.place, &arguments, &warn) {
+    let place = &invocation.place;
+    let conduct = Conduct { program: "slirp", place, arguments: &arguments, ends: &[] };
+    match supervise(&conduct, &warn) {
         Ok((Ending::Command(status), signals)) => {
             let number = status.signal().unwrap_or_default();
             if number != 0 {
@@ -98,8 +101,9 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
             if command.is_empty() {
                 command.push(command::shell(env::var_os("SHELL")));
             }
+            let program = Program::of(command);
             let Err(failure) =
-                command::enter(&handover, &invocation.place, names.as_ref(), &command, &warn);
+                command::enter(&handover, &invocation.place, names.as_ref(), &program, &warn);
             failure
         }
     };
@@ -110,9 +114,8 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
 }
 
 /// The process of the network.
-pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let pid = arguments.next().and_then(|number| number.into_string().ok()?.parse().ok());
-    let Some((pid, invocation)) = pid.zip(invocation(arguments)) else {
+pub(crate) fn network(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(invocation) = invocation(arguments) else {
         return refuse(&EntryFailure::NotForPeople.to_string(), None);
     };
     // Nothing that is typed is for us.
@@ -120,10 +123,10 @@ pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode
     // Until the device is open we may wait for a file, and do not watch the supervisor.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_name(c"slirp-network");
-    if io::stdin().read_exact(&mut [0]).is_err() {
+    let Some(pid) = process_inside() else {
         // The supervisor has given up, and has told why.
         return ExitCode::from(FAILURE);
-    }
+    };
     let mut options = match invocation.options(host_has_ipv6()) {
         Ok(options) => options,
         Err(error) => return refuse(&error.to_string(), None),
