@@ -7,6 +7,7 @@
 //!  args       the command line: options, values, refusals
 //!  ports      the grammar of -t, -u, -T and -U, and the rules that it makes
 //!  options    values: what is to be done
+//!  command    COMMAND in namespaces of its own
 //!  network    from these to the orders of a run
 //!  daemon     the caller's process ends once the network is ready
 //!  pid_file   the number of the network's process
@@ -16,6 +17,7 @@
 //! ```
 
 mod args;
+mod command;
 mod daemon;
 mod failure;
 mod log;
@@ -31,26 +33,36 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 
+use crate::command::{INSIDE_WORD, NETWORK_WORD};
 use crate::console::{self, eprint_bytes, eprint_line, print};
 use crate::milestone::Milestone;
 use crate::{egress, run};
 pub(crate) use args::usage;
 use args::{ArgumentError, Command};
 use network::{Host, NetworkFailure};
-use options::PastaOptions;
+use options::{PastaOptions, Place};
 use pid_file::PidFile;
 use ports::rules::ephemeral;
 
 /// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = arguments.next().unwrap_or_else(|| OsString::from("pasta"));
-    let parsed = args::parse(arguments, &ephemeral());
+    let arguments: Vec<_> = arguments.collect();
+    match arguments.first().and_then(|word| word.to_str()) {
+        Some(INSIDE_WORD) => return command::inside(arguments.into_iter().skip(1)),
+        Some(NETWORK_WORD) => return command::network(arguments.into_iter().skip(1)),
+        Some(_) | None => {}
+    }
+    let parsed = args::parse(arguments.iter().cloned(), &ephemeral());
     for warning in parsed.warnings {
         eprint_line(warning);
     }
     match parsed.command {
         Ok(Command::Help) => finish(&usage(&program)),
         Ok(Command::Version) => finish(version::TEXT.as_bytes()),
+        Ok(Command::Run(options)) if matches!(options.target.place, Place::Command(_)) => {
+            command::main(&options, &arguments)
+        }
         Ok(Command::Run(options)) => start(&options),
         Err(error) => refuse(&program, &error),
     }
@@ -84,8 +96,7 @@ fn start(options: &PastaOptions) -> ExitCode {
     console::prepare(None);
     let process = &options.process;
     if let Err(error) = log::start(process) {
-        let path = process.log_file.as_deref().unwrap_or("".as_ref());
-        eprint_line(format_args!("Couldn't open log file {}: {error}", path.display()));
+        eprint_line(log::refusal(process, &error));
         return ExitCode::FAILURE;
     }
     let pid_file = match process.pid_file.as_deref().map(PidFile::open).transpose() {
@@ -97,9 +108,10 @@ fn start(options: &PastaOptions) -> ExitCode {
         }
     };
     if process.is_foreground {
-        return connect(options, None, pid_file);
+        return connect(options, Ends::default(), pid_file);
     }
-    match daemon::start(pid_file, |ready_fd| connect(options, Some(ready_fd), None)) {
+    let of_daemon = |ready_fd| Ends { ready_fd: Some(ready_fd), exit_fd: None, detaches: true };
+    match daemon::start(pid_file, |ready_fd| connect(options, of_daemon(ready_fd), None)) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("Couldn't start a daemon: {error}");
@@ -108,8 +120,19 @@ fn start(options: &PastaOptions) -> ExitCode {
     }
 }
 
-/// Connects a guest until the end of the run. Readiness is told on `ready_fd`.
-fn connect(options: &PastaOptions, ready_fd: Option<RawFd>, pid_file: Option<PidFile>) -> ExitCode {
+/// What another process of ours sees of a run, and does to it.
+#[derive(Clone, Copy, Default, Debug)]
+struct Ends {
+    /// Number of the descriptor on which readiness is told.
+    ready_fd: Option<RawFd>,
+    /// Number of the descriptor whose hang-up ends the run.
+    exit_fd: Option<RawFd>,
+    /// Whether the run leaves the caller's streams once it is ready.
+    detaches: bool,
+}
+
+/// Connects a guest until the end of the run.
+fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> ExitCode {
     let found = Host::read(options).map_err(NetworkFailure::from);
     let orders = found.and_then(|host| {
         for line in progress::template(&host) {
@@ -125,8 +148,10 @@ fn connect(options: &PastaOptions, ready_fd: Option<RawFd>, pid_file: Option<Pid
             return ExitCode::FAILURE;
         }
     };
-    orders.ready_fd = ready_fd;
-    orders.detaches = ready_fd.is_some();
+    orders.ready_fd = ends.ready_fd;
+    orders.exit_fd = ends.exit_fd;
+    orders.lingers = ends.exit_fd.is_some();
+    orders.detaches = ends.detaches;
     orders.egress.variable = env::var_os(egress::VARIABLE);
     let report = |milestone: Milestone<'_>| {
         progress::report(options, &orders, milestone);

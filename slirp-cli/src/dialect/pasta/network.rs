@@ -34,7 +34,7 @@ const DNS_PORT: u16 = 53;
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Signals that end the network with status 0.
-const GOOD_ENDS: &[Signal] = &[Signal::SIGTERM, Signal::SIGQUIT];
+pub(super) const GOOD_ENDS: &[Signal] = &[Signal::SIGTERM, Signal::SIGQUIT];
 
 /// Where the host's resolvers are named.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -42,7 +42,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Why there are no orders.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NetworkFailure {
-    #[error("Cannot run a command yet: give the number of a process, or --netns")]
+    #[error("A command is connected by the number of its process")]
     Command,
     #[error("--conf-path has no effect yet: ports cannot be changed while the network runs")]
     ControlSocket,

@@ -74,6 +74,12 @@ pub(super) fn start(options: &ProcessOptions) -> io::Result<()> {
     Ok(())
 }
 
+/// Why [`start`] failed, for the caller.
+pub(super) fn refusal(options: &ProcessOptions, error: &io::Error) -> String {
+    let path = options.log_file.as_deref().unwrap_or("".as_ref());
+    format!("Couldn't open log file {}: {error}", path.display())
+}
+
 /// A socket to the system's log; `None` where no log is kept.
 fn connect() -> Option<UnixDatagram> {
     let socket = UnixDatagram::unbound().ok()?;
