@@ -6,5 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test, and says so")]
 
 mod callers;
+mod command;
 mod lifetime;
 mod ports;
