@@ -11,14 +11,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::process;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pause, sethostname};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pause, pipe2, read, sethostname};
 
 use slirp_core::internals::process::{close_inherited_fds, fork_sibling, set_ignored};
 
@@ -41,7 +43,13 @@ pub(super) fn split(handover: &Handover) -> Result<(), EntryFailure> {
         let failed = |errno| EntryFailure::Step(Step::Split, errno);
         fork_sibling().map_err(|error| failed(errno_of(&error)))
     };
-    let Some(first) = fork()? else { be_first(handover) };
+    let pipe = pipe2(OFlag::O_CLOEXEC).map_err(|errno| EntryFailure::Step(Step::Split, errno));
+    let (settled, tell) = pipe?;
+    let Some(first) = fork()? else { be_first(handover, tell) };
+    drop(tell);
+    // It asks the caller's /proc, on which the machine's is mounted soon. The hang-up says that it
+    // has done so.
+    while read(&settled, &mut [0]) == Err(Errno::EINTR) {}
     let Some(command) = fork()? else { return Ok(()) };
     let [first, command] = [first, command].map(i32::to_ne_bytes);
     handover.say(&[ENTERED, &first, &command].concat());
@@ -58,7 +66,7 @@ pub(super) fn numbers(heard: &[u8]) -> Option<[i32; 2]> {
 }
 
 /// Process 1. Signals without a handler do not end it, the end of the supervisor does.
-fn be_first(handover: &Handover) -> ! {
+fn be_first(handover: &Handover, settled: OwnedFd) -> ! {
     if handover.die_with_supervisor().is_err() {
         process::exit(1);
     }
@@ -70,6 +78,7 @@ fn be_first(handover: &Handover) -> ! {
     if !is_silent || close_inherited_fds().is_err() {
         process::exit(1);
     }
+    drop(settled);
     let _ = prctl::set_name(c"pasta-init");
     // Then the kernel forgets orphans as they end.
     set_ignored(libc::SIGCHLD, true);

@@ -17,8 +17,8 @@
 //!
 //! # The order of a start
 //! 1. supervisor: starts the other two, which load side by side
-//! 2. inside: user namespace and network namespace, and those of a machine of its own where it is to
-//!    have one ([`machine`]); "entered"
+//! 2. inside: user namespace and network namespace, and those of a machine of its own where it is
+//!    to have one ([`machine`]); "entered"
 //! 3. supervisor: maps of ids ([`identity`]); "mapped"; lets the network attach to the process
 //!    inside
 //! 4. inside, meanwhile: settings of its network namespace, mount namespace, `/etc/resolv.conf`
@@ -54,10 +54,11 @@ pub(crate) use supervisor::{Conduct, Ending, end_like, supervise};
 /// supervisor, the supervisor's process number, and signals follow, then the caller's arguments.
 pub const INSIDE_WORD: &str = "become-command";
 
-/// The word that makes this program the network. The caller's arguments follow. Its standard input
-/// lets it attach by the number of the process inside ([`process_inside`]) and ends it by its
-/// hang-up; a byte to its standard output says that it is ready. Standard streams stay open until it has
-/// ended, so that it has told a failure before the supervisor hears of it.
+/// The word that makes this program the network. The supervisor's process number follows, then the
+/// caller's arguments. Its standard input lets it attach by the number of the process inside
+/// (`process_inside`) and ends it by its hang-up; a byte to its standard output says that it is
+/// ready. Standard streams stay open until it has ended, so that it has told a failure before the
+/// supervisor hears of it.
 pub const NETWORK_WORD: &str = "connect-command";
 
 /// Where COMMAND runs.
@@ -87,6 +88,12 @@ pub(crate) enum Ids {
     Root,
     /// The caller is root there, and there is no other id.
     RootAlone,
+}
+
+/// Takes the supervisor's number off the front of the network's arguments; `None` if it is not
+/// there.
+pub(crate) fn take_supervisor(arguments: &mut impl Iterator<Item = OsString>) -> Option<i32> {
+    arguments.next()?.into_string().ok()?.parse().ok()
 }
 
 /// The process inside, as the network is told at its standard input; `None` if the supervisor has

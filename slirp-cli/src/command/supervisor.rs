@@ -279,7 +279,8 @@ impl Supervisor<'_> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(CommandFailure::Pipe);
         let ((ready, tell), (watch, lifeline)) = (pipe()?, pipe()?);
         let mut network = Command::new(OURSELVES);
-        network.arg0(self.conduct.program).arg(NETWORK_WORD).args(self.conduct.arguments);
+        network.arg0(self.conduct.program).arg(NETWORK_WORD).arg(getpid().to_string());
+        network.args(self.conduct.arguments);
         network.stdin(Stdio::from(watch)).stdout(Stdio::from(tell));
         let process = network.spawn().map_err(CommandFailure::Start)?;
         // With our copies we would never see the ends of these pipes.

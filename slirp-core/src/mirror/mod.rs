@@ -1,16 +1,16 @@
 //! The host's network as a template for a guest's: interface, addresses and routes.
 //!
 //! Owns [`Template`], which is read from the kernel once, and [`Guest`], what a guest gets of it:
-//! the addresses for an [`AddressPlan`](crate::plan::AddressPlan) and the [`Setup`] of its
-//! interface. Sending the setup is left to [`netns`](crate::netns). What the guest is told of
-//! resolvers is in [`resolvers`].
+//! the addresses for an [`AddressPlan`](crate::plan::AddressPlan) and the
+//! [`Setup`](crate::netns::Setup) of its interface. Sending the setup is left to
+//! [`netns`](crate::netns). What the guest is told of resolvers is in [`resolvers`].
 //!
 //! # Theory of operation
 //! A guest that has the host's own addresses and routes needs no translation: what it sends leaves
 //! from host sockets whose source the kernel chooses, which normally is the same address.
 //!
 //! *Reading.* Three lists of rtnetlink(7) are read: links, addresses and routes of the main table.
-//! [`dump`] is the only part that touches the kernel. Everything behind it works on bytes, and the
+//! `dump` is the only part that touches the kernel. Everything behind it works on bytes, and the
 //! tests work on recorded bytes.
 //!
 //! *Choice of the interface*, for each IP version: the one that the caller names. Otherwise the one

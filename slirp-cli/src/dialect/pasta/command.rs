@@ -21,7 +21,7 @@ use super::ports::rules::ephemeral;
 use super::{Ends, args, connect, log};
 use crate::command::{
     self, Conduct, Ending, EntryFailure, Handover, Ids, Program, end_like, enter, process_inside,
-    supervise,
+    supervise, take_supervisor,
 };
 use crate::console::{self, eprint_line};
 
@@ -95,8 +95,8 @@ pub(super) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
 }
 
 /// The process of the network.
-pub(super) fn network(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(mut options) = options(arguments) else {
+pub(super) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(mut options) = take_supervisor(&mut arguments).and_then(|_| options(arguments)) else {
         return refuse(&EntryFailure::NotForPeople.to_string(), None);
     };
     // Nothing that is typed is for us.

@@ -22,7 +22,7 @@ use slirp_core::internals::process::inherited_fd;
 
 use crate::command::{
     self, Conduct, Ending, EntryFailure, Handover, Names, Program, end_like, host_has_ipv6,
-    process_inside, supervise,
+    process_inside, supervise, take_supervisor,
 };
 use crate::console::{self, eprint_line, print};
 use crate::milestone::Milestone;
@@ -114,8 +114,9 @@ pub(crate) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
 }
 
 /// The process of the network.
-pub(crate) fn network(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(invocation) = invocation(arguments) else {
+pub(crate) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(invocation) = take_supervisor(&mut arguments).and_then(|_| invocation(arguments))
+    else {
         return refuse(&EntryFailure::NotForPeople.to_string(), None);
     };
     // Nothing that is typed is for us.

@@ -16,7 +16,8 @@ crate::sys::calls::system_calls! {
     SYS_epoll_ctl => "the next virtual machine";
 }
 
-/// See the [module](self).
+/// A Unix socket at which virtual machines connect, one after the other. While there is one, others
+/// are refused; while there is none, frames for it are dropped.
 #[derive(Debug)]
 pub struct FrameServer {
     listener: FrameListener,
