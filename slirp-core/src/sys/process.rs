@@ -226,6 +226,7 @@ mod tests {
         assert!(process.wait(Duration::from_secs(5)).unwrap());
         assert_eq!(try_wait(pid).unwrap().unwrap().signal(), Some(libc::SIGKILL));
         assert_eq!(try_wait(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        child.wait().unwrap_err();
     }
 
     #[test]
