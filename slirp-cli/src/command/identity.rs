@@ -1,9 +1,9 @@
 //! Which ids there are inside.
 //!
 //! Owns the maps of a new user namespace. A caller that may give all ids away (CAP_SETUID and
-//! CAP_SETGID, as root has them) keeps all of them unless it wants one alone, so that files have the
-//! owners that they had and `su` works. Others keep their own user and group alone; their further
-//! groups still open files, but have no name. user_namespaces(7).
+//! CAP_SETGID, as root has them) keeps all of them unless it wants one alone, so that files have
+//! the owners that they had and `su` works. Others keep their own user and group alone; their
+//! further groups still open files, but have no name. user_namespaces(7).
 
 use std::fs;
 use std::io;

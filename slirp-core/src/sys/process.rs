@@ -106,8 +106,8 @@ pub fn fork_process() -> io::Result<Option<i32>> {
     }
 }
 
-/// Goes on as two processes, as [`fork_process`] does, but the new process is a child of our parent.
-/// It may be in a PID namespace that we have made and cannot enter ourselves (unshare(2)).
+/// Goes on as two processes, as [`fork_process`] does, but the new process is a child of our
+/// parent. It may be in a PID namespace that we have made and cannot enter ourselves (unshare(2)).
 ///
 /// # Errors
 /// `EBUSY` when the process has several threads; the errors of clone(2).
