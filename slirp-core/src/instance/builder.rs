@@ -255,7 +255,8 @@ impl Builder {
 
     /// Whether the guest's datagrams leave from the port that the guest sent them from, where that
     /// is a free port from 1024 on (default: from any port), so that remotes see the port that the
-    /// guest tells them of.
+    /// guest tells them of. Only remotes that the guest has written to from there may answer. No
+    /// port is kept towards the host itself or towards groups.
     #[must_use]
     pub fn keeps_udp_ports(mut self, keeps: bool) -> Self {
         self.keeps_udp_ports = keeps;

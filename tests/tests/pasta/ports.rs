@@ -164,6 +164,27 @@ fn datagrams_leave_from_the_port_that_the_guest_used() {
     assert_eq!(heard, (HOST, 5353).into());
 }
 
+#[test]
+fn guest_takes_no_port_of_the_host_from_others() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "none", "-u", "none", "--no-map-gw"]);
+    let remote = world.remote.enter(|| std::net::UdpSocket::bind("198.51.100.2:9").unwrap());
+    remote.set_read_timeout(Some(PATIENCE)).unwrap();
+    let receive = "UDP:198.51.100.2:9,sourceport=8125,bind=10.0.2.100";
+    let _guest =
+        rootless.spawn_inside(&netns, &["socat", "-u", "SYSTEM:echo hi; sleep 60", receive]);
+    assert_eq!(remote.recv_from(&mut [0; 16]).unwrap().1, (HOST, 8125).into());
+    world.host.enter(|| {
+        let service = std::net::UdpSocket::bind("127.0.0.1:8125").expect("still free");
+        service.set_read_timeout(Some(PATIENCE)).unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"count", "127.0.0.1:8125").unwrap();
+        assert_eq!(service.recv(&mut [0; 16]).unwrap(), 5);
+    });
+}
+
 /// Says to each client how the guest sees it.
 fn serve(rootless: &Rootless<'_>, netns: &str, address: &str, port: u16) -> Background {
     let listen = format!("TCP-LISTEN:{port},bind={address},reuseaddr,fork");

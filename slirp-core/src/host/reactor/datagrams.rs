@@ -108,6 +108,9 @@ impl Reactor {
                 return Ok(true);
             };
             match socket.recv(&mut self.datagram) {
+                Ok(received) if !socket.is_open_to(received.from) => {
+                    self.stack.note_discard(DiscardReason::HostDatagramNoFlow);
+                }
                 Ok(received) => self.stack.handle_udp_from_host(
                     flow,
                     received.from,

@@ -2,8 +2,9 @@
 //!
 //! Owns one socket type for each protocol ([`tcp`], [`udp`], [`echo`]) and what datagram sockets
 //! share, the sockets of all flows with their readiness ([`table`]), the source addresses
-//! ([`outbound`]), what errors of the host mean for the guest ([`errno`], [`error_queue`]), and how
-//! many descriptors and ports flows may take ([`descriptors`], [`ports`]).
+//! ([`outbound`]), which ports are the guest's own ([`kept`]), what errors of the host mean for the
+//! guest ([`errno`], [`error_queue`]), and how many descriptors and ports flows may take
+//! ([`descriptors`], [`ports`]).
 
 pub(crate) mod control;
 pub(crate) mod datagram;
@@ -11,6 +12,7 @@ pub(crate) mod descriptors;
 pub(crate) mod echo;
 mod errno;
 mod error_queue;
+mod kept;
 pub(crate) mod outbound;
 pub(crate) mod ports;
 pub(crate) mod table;

@@ -155,3 +155,13 @@ pub(crate) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
         Some(_) | None => error,
     })
 }
+
+/// The address that the host's routes choose towards `remote`.
+///
+/// # Errors
+/// Those of socket(2) and connect(2).
+pub(super) fn towards(remote: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
+    socket.connect(&SockAddr::from(remote))?;
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}

@@ -22,7 +22,6 @@ use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::host::token::Source;
-use crate::nat::unspecified;
 use crate::sys::splice::splice;
 
 crate::sys::calls::system_calls! {
@@ -51,10 +50,6 @@ impl AsFd for HostSocket {
     }
 }
 
-/// Lowest port of the guest that is kept. A guest that sends from a lower one, as for DNS or NTP,
-/// would take the host's own services their ports.
-const FIRST_KEPT_PORT: u16 = 1024;
-
 #[derive(Debug)]
 struct Slot {
     flow: FlowId,
@@ -81,7 +76,13 @@ impl SocketTable {
         coalesce_udp: bool,
         outbound: OutboundAddresses,
     ) -> Self {
-        Self { slots: Vec::new(), registry, coalesce_udp, outbound, keeps_udp_ports: false }
+        Self {
+            slots: Vec::new(),
+            registry,
+            coalesce_udp,
+            outbound,
+            keeps_udp_ports: false,
+        }
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
@@ -207,14 +208,13 @@ impl SocketTable {
     ) -> Result<&mut UdpSocket, HostError> {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote.ip());
-            let open = |source| UdpSocket::open(version_of(remote.ip()), source, self.coalesce_udp);
-            let kept = (self.keeps_udp_ports && port >= FIRST_KEPT_PORT).then(|| {
-                let address = source.unwrap_or(SocketAddr::new(unspecified(remote.ip()), 0));
-                with_port(address, port)
-            });
-            // A port that another program has, or another guest address, is not waited for.
-            let socket =
-                kept.and_then(|kept| open(Some(kept)).ok()).map_or_else(|| open(source), Ok)?;
+            let coalesce = self.coalesce_udp;
+            let kept =
+                self.keeps_udp_ports.then(|| UdpSocket::open_kept(port, source, remote, coalesce));
+            let socket = match kept.flatten() {
+                Some(kept) => kept,
+                None => UdpSocket::open(version_of(remote.ip()), source, coalesce)?,
+            };
             self.insert(flow, HostSocket::Udp(socket.into()))
                 .map_err(|e| HostError::from_io(&e))?;
         }
@@ -451,11 +451,6 @@ impl HostStream for TcpHost {
     fn keep_alive(&mut self, idle_for: Duration) {
         self.stream.keep_alive(idle_for);
     }
-}
-
-const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
-    address.set_port(port);
-    address
 }
 
 #[cfg(test)]

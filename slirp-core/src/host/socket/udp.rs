@@ -2,8 +2,8 @@
 //!
 //! Owns one unconnected socket: whatever the guest sends from one port leaves from one host port,
 //! and any remote may answer (endpoint-independent mapping and filtering, RFC 4787 sections 4.1 and
-//! 5). Leaves to [`datagram`](super::datagram) what echo sockets do alike, and to the reactor when
-//! to read.
+//! 5), unless the port is the guest's own ([`kept`]). Leaves to [`datagram`](super::datagram) what
+//! echo sockets do alike, and to the reactor when to read.
 //!
 //! # Fragmentation
 //! What fits the path, as far as the host's kernel knows it, leaves with "don't fragment" set, so
@@ -34,6 +34,7 @@ use socket2::{Protocol, Socket, Type};
 
 pub(crate) use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
+use super::kept::{self, Remotes};
 use crate::event::{DatagramError, Envelope, HostError};
 
 /// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
@@ -50,6 +51,8 @@ pub(crate) struct UdpSocket {
     socket: DatagramSocket,
     /// Whether `UDP_SEGMENT` is still worth trying.
     segmentation: bool,
+    /// The remotes that may answer; `None` if any may.
+    remotes: Option<Remotes>,
 }
 
 /// What came in: one datagram, or several of one length from one remote.
@@ -103,6 +106,29 @@ impl UdpSocket {
         coalesce: bool,
     ) -> Result<Self, HostError> {
         Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
+    }
+
+    /// Opens a socket that sends to `remote` from the guest's `port`, as [`open`](Self::open) does;
+    /// `None` if the port is not free, or not one that is [`kept`].
+    pub(crate) fn open_kept(
+        port: u16,
+        source: Option<SocketAddr>,
+        remote: SocketAddr,
+        coalesce: bool,
+    ) -> Option<Self> {
+        let place = kept::place(port, source, remote)?;
+        let version = match place {
+            SocketAddr::V4(_) => IpVersion::Ipv4,
+            SocketAddr::V6(_) => IpVersion::Ipv6,
+        };
+        // A port that another program has, or another guest address, is not waited for.
+        let opened = Self::open(version, Some(place), coalesce).ok()?;
+        Some(Self { remotes: Some(Remotes::default()), ..opened })
+    }
+
+    /// Whether the guest is told what `remote` sends.
+    pub(crate) fn is_open_to(&self, remote: SocketAddr) -> bool {
+        self.remotes.as_ref().is_none_or(|remotes| remotes.contains(remote))
     }
 
     /// Opens a socket that receives at `address`. `prepare` may set more options before it is
@@ -165,7 +191,7 @@ impl UdpSocket {
         if let Some(source) = source {
             socket.bind(source)?;
         }
-        let opened = Self { socket, segmentation: true };
+        let opened = Self { socket, segmentation: true, remotes: None };
         if coalesce {
             opened.coalesce();
         }
@@ -202,6 +228,9 @@ impl UdpSocket {
         segment_len: Option<u16>,
         envelope: Envelope,
     ) -> Result<(), NotSent> {
+        if let Some(remotes) = &mut self.remotes {
+            remotes.note(remote);
+        }
         let mut message = Outgoing { local, remote, envelope, not_sent: None };
         let segment_len = segment_len.map_or(0, usize::from);
         if segment_len == 0 || payload.len() <= segment_len {

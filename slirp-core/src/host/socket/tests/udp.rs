@@ -491,20 +491,62 @@ fn groups_have_a_hop_limit_of_their_own() {
     });
 }
 
-#[test]
-fn port_of_the_guest_is_kept_where_it_is_free() {
+/// A table that keeps the guest's ports.
+fn keeping() -> SocketTable {
     let poll = mio::Poll::new().unwrap();
     let registry = poll.registry().try_clone().unwrap();
     let mut sockets = SocketTable::new(registry, false, OutboundAddresses::default());
     sockets.keeps_udp_ports = true;
-    let remote = addr("127.0.0.1:9");
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut port_of = |index, port| {
-        let socket = sockets.udp(FlowId { index, generation: 1 }, port, remote).unwrap();
-        SockRef::from(&*socket).local_addr().unwrap().as_socket().unwrap().port()
-    };
-    assert_eq!(port_of(0, free), free);
-    // Until it has sent something, a socket has no other.
-    assert_eq!(port_of(1, free), 0, "of another guest address");
-    assert_eq!(port_of(2, 1023), 0, "ports of the host's services are left alone");
+    sockets
+}
+
+const fn flow(index: u32) -> FlowId {
+    FlowId { index, generation: 1 }
+}
+
+#[test]
+fn port_of_the_guest_is_kept_where_it_is_free() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("link set lo up");
+        let mut sockets = keeping();
+        let mut index = 0..;
+        let mut place_of = |port, remote| {
+            let socket = sockets.udp(flow(index.next().unwrap()), port, addr(remote)).unwrap();
+            SockRef::from(&*socket).local_addr().unwrap().as_socket().unwrap()
+        };
+        // Until it has sent something, a socket has no other.
+        let none = addr("0.0.0.0:0");
+        assert_eq!(place_of(8125, "192.0.2.9:9"), addr("192.0.2.1:8125"), "of no other address");
+        assert_eq!(place_of(8125, "192.0.2.9:9"), none, "of another guest address");
+        assert_eq!(place_of(1023, "192.0.2.9:9"), none, "ports of the host's services");
+        for near in ["127.0.0.1:9", "192.0.2.1:9", "224.0.0.251:5353", "255.255.255.255:9"] {
+            assert_eq!(place_of(5353, near), none, "{near}");
+        }
+        for free in ["127.0.0.1:8125", "0.0.0.0:5353"] {
+            let _ = std::net::UdpSocket::bind(free).unwrap();
+        }
+    });
+}
+
+#[test]
+fn kept_port_hears_those_alone_to_whom_the_guest_has_written() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("link set lo up");
+        let mut sockets = keeping();
+        let socket = sockets.udp(flow(0), 8125, addr("192.0.2.9:9")).unwrap();
+        socket.send(addr("192.0.2.9:9"), b"x", None, PLAIN).unwrap();
+        let (other, at) = remote("192.0.2.1:0");
+        assert!(other.send_to(b"x", "127.0.0.1:8125").is_ok_and(|sent| sent == 1));
+        other.send_to(b"posed", "192.0.2.1:8125").unwrap();
+        wait(&*socket, PollFlags::POLLIN);
+        let mut buf = [0; 16];
+        let received = socket.recv(&mut buf).unwrap();
+        assert_eq!((received.payload, socket.is_open_to(received.from)), (&b"posed"[..], false));
+        socket.send(at, b"x", None, PLAIN).unwrap();
+        assert!(socket.is_open_to(at));
+        let any = sockets.udp(flow(1), 9000, addr("127.0.0.1:9")).unwrap();
+        assert!(any.is_open_to(at), "a port of the kernel's choice");
+    });
 }
