@@ -159,6 +159,11 @@ impl<A: Copy + PartialEq> Family<A> {
         self.list().find(|&(_, listed)| listed == meaning).map(|(address, _)| address)
     }
 
+    /// Whether an address of the guest's network stands for the host's loopback.
+    pub(super) fn leads_to_loopback(&self) -> bool {
+        self.unlisted == Unlisted::HostLoopback || self.address_of(Meaning::HostLoopback).is_some()
+    }
+
     /// The first address of the resolver.
     pub(crate) fn resolver(&self) -> Option<A> {
         self.list().find(|(_, meaning)| meaning.is_resolver()).map(|(address, _)| address)

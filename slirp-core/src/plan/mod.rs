@@ -145,6 +145,13 @@ impl AddressPlan {
         self.passes_loopback
     }
 
+    /// Whether any destination of the guest stands for the host's loopback.
+    pub(crate) fn leads_to_loopback(&self) -> bool {
+        self.passes_loopback
+            || self.ipv4().is_some_and(Family::leads_to_loopback)
+            || self.ipv6().is_some_and(Family::leads_to_loopback)
+    }
+
     /// Index of the host's interface whose link is the guest's, if one is.
     pub(crate) const fn host_link(&self) -> Option<u32> {
         self.host_link

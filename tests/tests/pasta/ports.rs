@@ -185,6 +185,32 @@ fn guest_takes_no_port_of_the_host_from_others() {
     });
 }
 
+#[test]
+fn groups_on_the_host_do_not_hear_a_guest_that_is_kept_from_it() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    started(&rootless, &netns, &["-t", "none", "-u", "none", "--no-map-gw"]);
+    let listener = |here: &str| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:5353").unwrap();
+        let here = here.parse().unwrap();
+        socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &here).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let on_host = world.host.enter(|| listener("198.51.100.1"));
+    let on_link = world.remote.enter(|| listener("198.51.100.2"));
+    rootless.inside(&netns, "echo all | socat - UDP-DATAGRAM:224.0.0.251:5353");
+    rootless.inside(&netns, "echo host | socat - UDP-DATAGRAM:198.51.100.1:5353");
+    let said = |socket: &std::net::UdpSocket| {
+        let mut buf = [0; 16];
+        let len = socket.recv(&mut buf).unwrap();
+        String::from_utf8_lossy(&buf[..len]).into_owned()
+    };
+    assert_eq!(said(&on_link), "all\n");
+    assert_eq!(said(&on_host), "host\n");
+}
+
 /// Says to each client how the guest sees it.
 fn serve(rootless: &Rootless<'_>, netns: &str, address: &str, port: u16) -> Background {
     let listen = format!("TCP-LISTEN:{port},bind={address},reuseaddr,fork");

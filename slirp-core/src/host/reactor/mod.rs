@@ -188,7 +188,8 @@ impl Reactor {
         // Edge-triggered, so that the count of its expirations need not be read.
         let token = Source::Timer.token()?;
         poll.registry().register(&mut SourceFd(&timer_fd), token, Interest::READABLE)?;
-        let sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
+        let mut sockets = SocketTable::new(poll.registry().try_clone()?, coalesce_udp, outbound);
+        sockets.adopt_plan(&stack.config().plan);
         let forwards = Forwards::new(poll.registry().try_clone()?, coalesce_udp, descriptors);
         let reactor = Self {
             audit: None,

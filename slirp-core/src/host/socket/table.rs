@@ -22,6 +22,7 @@ use super::udp::UdpSocket;
 use crate::event::{FlowId, HostError};
 use crate::flow::{HostStream, Transfer};
 use crate::host::token::Source;
+use crate::plan::AddressPlan;
 use crate::sys::splice::splice;
 
 crate::sys::calls::system_calls! {
@@ -66,6 +67,8 @@ pub(crate) struct SocketTable {
     outbound: OutboundAddresses,
     /// Whether datagrams leave from the port that the guest sent them from, where it is free.
     pub(crate) keeps_udp_ports: bool,
+    /// Whether members of a group on this host hear what the guest sends to the group.
+    is_heard_by_host: bool,
 }
 
 impl SocketTable {
@@ -82,7 +85,14 @@ impl SocketTable {
             coalesce_udp,
             outbound,
             keeps_udp_ports: false,
+            is_heard_by_host: true,
         }
+    }
+
+    /// Follows `plan`: a guest that is kept away from the host's loopback does not reach the host's
+    /// own members of groups either. Other stations of the host's link hear it.
+    pub(crate) fn adopt_plan(&mut self, plan: &AddressPlan) {
+        self.is_heard_by_host = plan.leads_to_loopback();
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
@@ -215,6 +225,9 @@ impl SocketTable {
                 Some(kept) => kept,
                 None => UdpSocket::open(version_of(remote.ip()), source, coalesce)?,
             };
+            if !self.is_heard_by_host {
+                socket.leave_host_out().map_err(|e| HostError::from_io(&e))?;
+            }
             self.insert(flow, HostSocket::Udp(socket.into()))
                 .map_err(|e| HostError::from_io(&e))?;
         }

@@ -126,6 +126,17 @@ impl UdpSocket {
         Some(Self { remotes: Some(Remotes::default()), ..opened })
     }
 
+    /// Keeps what is sent to groups from their members on this host.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub(crate) fn leave_host_out(&self) -> io::Result<()> {
+        match self.socket.version() {
+            IpVersion::Ipv4 => self.socket.socket().set_multicast_loop_v4(false),
+            IpVersion::Ipv6 => self.socket.socket().set_multicast_loop_v6(false),
+        }
+    }
+
     /// Whether the guest is told what `remote` sends.
     pub(crate) fn is_open_to(&self, remote: SocketAddr) -> bool {
         self.remotes.as_ref().is_none_or(|remotes| remotes.contains(remote))

@@ -14,6 +14,7 @@ use crate::host::socket::udp::{NotSent, SendError, UdpSocket};
 use crate::host::tests::{
     PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait,
 };
+use crate::plan::{AddressPlan, Mirrored, MirroredFamily};
 
 const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
 
@@ -526,6 +527,38 @@ fn port_of_the_guest_is_kept_where_it_is_free() {
         for free in ["127.0.0.1:8125", "0.0.0.0:5353"] {
             let _ = std::net::UdpSocket::bind(free).unwrap();
         }
+    });
+}
+
+/// A guest with the host's addresses, whose gateway leads to the host's loopback or not.
+fn mirrored(is_gateway_host: bool) -> AddressPlan {
+    let gateway = Some([192, 0, 2, 254].into());
+    let v4 = MirroredFamily::new([192, 0, 2, 1].into(), 24);
+    let v4 = MirroredFamily { gateway, is_gateway_host, ..v4 };
+    AddressPlan::mirrored(&Mirrored { ipv4: Some(v4), ..Mirrored::default() }).unwrap()
+}
+
+#[test]
+fn groups_on_the_host_are_as_closed_as_its_loopback() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("link set lo up");
+        ip("route add 224.0.0.0/4 dev silent");
+        let group = addr("224.0.0.251:5353");
+        let (listener, _) = remote("224.0.0.251:5353");
+        let here = "192.0.2.1".parse().unwrap();
+        listener.join_multicast_v4(&"224.0.0.251".parse().unwrap(), &here).unwrap();
+        let mut sockets = keeping();
+        for (index, is_open, said) in [(0, false, b"closed"), (1, true, b"opened")] {
+            sockets.adopt_plan(&mirrored(is_open));
+            let socket = sockets.udp(flow(index), 9, group).unwrap();
+            socket.send(group, said, None, PLAIN).unwrap();
+            let v6 = sockets.udp(flow(index + 2), 9, addr("[ff02::fb%2]:5353")).unwrap();
+            assert_eq!(SockRef::from(&*v6).multicast_loop_v6().unwrap(), is_open);
+        }
+        let mut buf = [0; 16];
+        let len = listener.recv(&mut buf).unwrap();
+        assert_eq!(&buf[..len], b"opened");
     });
 }
 
