@@ -235,8 +235,9 @@ impl Builder {
         self
     }
 
-    /// What of the guest's packets is dropped silently (default: nothing). Ports of the host lead
-    /// to the guest all the same.
+    /// What of the guest's packets is dropped silently (default: nothing). The guest's answers to
+    /// clients of forwarded ports are dropped too: a rule of such a protocol lets clients wait for
+    /// nothing.
     #[must_use]
     pub fn silence(mut self, silence: Silence) -> Self {
         self.config.silence = silence;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
-use slirp_core::instance::{HostPorts, Opening, OutboundAddresses};
+use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses};
 use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
 use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
 use slirp_core::netns::Setup;
@@ -309,10 +309,24 @@ fn target(options: &PastaOptions, tap: String) -> Result<Target, NetworkFailure>
 fn splicing(options: &PastaOptions, plan: &AddressPlan) -> Option<Splicing> {
     let PortRules { inbound, outbound } = &options.ports;
     let is_wanted = options.mapping.splice != Splice::Never;
-    (is_wanted && !(inbound.is_empty() && outbound.is_empty())).then(|| Splicing {
+    let has_rules = carried(options, inbound).chain(carried(options, outbound)).next().is_some();
+    (is_wanted && has_rules).then(|| Splicing {
         to_guest_loopback: options.mapping.keeps_loopback,
         scanned: publish(options, plan, true),
-        to_host: outbound.iter().map(to_host).collect(),
+        to_host: carried(options, outbound).map(to_host).collect(),
+    })
+}
+
+/// The rules whose protocol is not switched off. Clients of the others would wait for answers that
+/// the guest cannot send.
+fn carried<'r>(
+    options: &PastaOptions,
+    rules: &'r [PortRule],
+) -> impl Iterator<Item = &'r PortRule> {
+    let (tcp, udp) = (options.services.tcp, options.services.udp);
+    rules.iter().filter(move |rule| match rule.protocol {
+        ForwardProtocol::Tcp => tcp,
+        ForwardProtocol::Udp => udp,
     })
 }
 
@@ -336,7 +350,8 @@ fn publish(options: &PastaOptions, plan: &AddressPlan, is_scanned: bool) -> Vec<
         plan.ipv4().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         plan.ipv6().map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     ];
-    let rules = options.ports.inbound.iter().filter(|rule| rule.is_scanned == is_scanned);
+    let rules = carried(options, &options.ports.inbound);
+    let rules = rules.filter(|rule| rule.is_scanned == is_scanned);
     let at = |rule: &PortRule| match rule.listener.address {
         Some(address) => vec![address],
         None => everywhere.into_iter().flatten().collect(),
@@ -367,8 +382,6 @@ fn of_both(addresses: Addresses) -> impl Iterator<Item = IpAddr> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-
-    use slirp_core::instance::ForwardProtocol;
 
     use super::super::args::{self, Command};
     use super::super::ports::rules::EPHEMERAL;
@@ -433,6 +446,22 @@ mod tests {
         let expected =
             HostPorts { protocol, guest, host, ports, is_weak: false, is_scanned: false };
         assert_eq!(found.to_host, [expected]);
+    }
+
+    #[test]
+    fn protocol_that_is_off_has_no_ports() {
+        let rules = "-4 -t 80 -t 90,auto -u 53 -u 54,auto -T 80 -U 53";
+        for (off, left) in [("--no-tcp", ForwardProtocol::Udp), ("--no-udp", ForwardProtocol::Tcp)]
+        {
+            let orders = of(&format!("{rules} {off} 42")).unwrap().1;
+            let splicing = orders.own_plan.unwrap().splicing.unwrap();
+            for published in [&orders.publish, &splicing.scanned] {
+                assert!(!published.is_empty() && published.iter().all(|it| it.protocol == left));
+            }
+            assert_eq!(splicing.to_host.iter().map(|it| it.protocol).collect::<Vec<_>>(), [left]);
+        }
+        let orders = of(&format!("{rules} --no-tcp --no-udp 42")).unwrap().1;
+        assert_eq!(orders.own_plan.unwrap().splicing, None);
     }
 
     #[test]
