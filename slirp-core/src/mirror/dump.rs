@@ -58,16 +58,54 @@ fn collect(socket: &OwnedFd, sequence: u32, list: &mut Vec<u8>) -> io::Result<bo
             other => other?,
         };
         let messages = buffer.get(..len).unwrap_or_default();
-        for message in Messages(messages).filter(|message| message.sequence == sequence) {
-            is_whole &= message.flags & INTERRUPTED == 0;
-            if let Some(error) = message.error() {
-                return Err(io::Error::from_raw_os_error(error));
-            }
-            if message.is_end() {
-                return Ok(is_whole);
-            }
+        if take(messages, sequence, list, &mut is_whole)? {
+            return Ok(is_whole);
         }
-        list.extend_from_slice(messages);
-        list.resize(list.len().next_multiple_of(4), 0);
+    }
+}
+
+/// Appends the messages of one recv(2). Returns whether the list is over: its end may come with the
+/// last entries.
+fn take(
+    messages: &[u8],
+    sequence: u32,
+    list: &mut Vec<u8>,
+    is_whole: &mut bool,
+) -> io::Result<bool> {
+    list.extend_from_slice(messages);
+    list.resize(list.len().next_multiple_of(4), 0);
+    for message in Messages(messages).filter(|message| message.sequence == sequence) {
+        *is_whole &= message.flags & INTERRUPTED == 0;
+        if let Some(error) = message.error() {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        if message.is_end() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: u16 = 3; // NLMSG_DONE
+
+    #[test]
+    fn entries_that_come_with_the_end_are_in_the_list() {
+        let entry = Message::new(libc::RTM_NEWADDR, 0, &[2, 24, 0, 0, 7, 0, 0, 0]).finish(5);
+        let end = |sequence, flags| Message::new(DONE, flags, &[0; 4]).finish(sequence);
+        for (end, expected) in [
+            (end(5, 0), (true, true)),
+            (end(5, INTERRUPTED), (true, false)),
+            (end(4, INTERRUPTED), (false, true)),
+        ] {
+            let (mut list, mut is_whole) = (Vec::new(), true);
+            let is_over = take(&[entry.clone(), end].concat(), 5, &mut list, &mut is_whole);
+            assert_eq!((is_over.unwrap(), is_whole), expected);
+            let first = Messages(&list).next().unwrap();
+            assert_eq!((first.kind, first.body.len()), (libc::RTM_NEWADDR, 8));
+        }
     }
 }
