@@ -29,12 +29,14 @@ impl Inward {
     }
 
     /// Where in the namespace `client` is led to, that used the address `local` of the host and
-    /// a forward rule to `guest`; `None` if that is left to the link.
+    /// a forward rule to `guest`; `None` if that is left to the link. `current` says where a guest
+    /// that has taken another address is now.
     pub(crate) fn targets(
         &self,
         client: IpAddr,
         local: IpAddr,
         guest: SocketAddr,
+        current: impl Fn(SocketAddr) -> SocketAddr,
     ) -> Option<Targets> {
         let is_ours = match guest.ip() {
             IpAddr::V4(v4) => v4.is_unspecified() || self.guest.0.is_none_or(|own| own == v4),
@@ -54,7 +56,7 @@ impl Inward {
         let used = Some(local).filter(|local| self.to_guest_loopback && local.is_loopback());
         let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
         let (own, other) = if client.is_ipv4() { (ipv4, ipv6) } else { (ipv6, ipv4) };
-        let at = |ip: IpAddr| SocketAddr::new(ip, guest.port());
+        let at = |ip: IpAddr| current(SocketAddr::new(ip, guest.port()));
         let is_real = |ip: &IpAddr| !ip.is_unspecified();
         let mut found = used.or(own).into_iter().chain(other).filter(is_real).map(at);
         Some(Targets { first: found.next()?, other: found.next() })
@@ -67,7 +69,12 @@ mod tests {
 
     fn targets(inward: &Inward, client: &str, local: &str, guest: &str) -> Option<Vec<String>> {
         let guest = guest.parse().unwrap();
-        let found = inward.targets(client.parse().unwrap(), local.parse().unwrap(), guest)?;
+        let (client, local) = (client.parse().unwrap(), local.parse().unwrap());
+        let moved = |at: SocketAddr| {
+            let is_moved = at.ip() == IpAddr::from([10, 0, 2, 55]);
+            if is_moved { SocketAddr::new([10, 0, 2, 56].into(), at.port()) } else { at }
+        };
+        let found = inward.targets(client, local, guest, moved)?;
         Some([Some(found.first), found.other].iter().flatten().map(SocketAddr::to_string).collect())
     }
 
@@ -93,6 +100,16 @@ mod tests {
             targets(&single, "::1", "::1", "0.0.0.0:80"),
             Some(vec!["10.0.2.100:80".to_owned()])
         );
+    }
+
+    #[test]
+    fn loopback_clients_follow_a_guest_that_has_moved() {
+        let guest = (Some([10, 0, 2, 55].into()), None);
+        for (to_guest_loopback, expected) in [(false, "10.0.2.56:80"), (true, "127.0.0.1:80")] {
+            let inward = Inward { to_guest_loopback, guest };
+            let found = targets(&inward, "127.0.0.1", "127.0.0.1", "10.0.2.55:80").unwrap();
+            assert_eq!(found[0], expected);
+        }
     }
 
     #[test]

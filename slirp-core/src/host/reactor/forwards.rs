@@ -124,7 +124,8 @@ impl Reactor {
                 return Ok(true);
             };
             if let Some(inner) = &self.inner
-                && let Some(targets) = inner.targets(origin.client, origin.local.ip(), guest)
+                && let Some(targets) =
+                    inner.targets(origin.client, origin.local.ip(), guest, &self.stack)
             {
                 let (payload, segment_len) = (received.payload, received.segment_len);
                 if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {

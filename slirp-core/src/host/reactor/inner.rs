@@ -22,7 +22,7 @@ use crate::host::inner::ports::OwnPorts;
 use crate::host::mailbox::{FlowPage, JudgedFlowPage};
 use crate::host::socket::tcp::TcpStream;
 use crate::policy::Protocol;
-use crate::stack::Established;
+use crate::stack::{Established, Stack};
 use crate::time::Instant;
 
 /// The way to the thread, and the rules that it has asked for.
@@ -43,8 +43,9 @@ impl InnerLink {
         client: SocketAddr,
         local: IpAddr,
         guest: SocketAddr,
+        stack: &Stack,
     ) -> Option<Targets> {
-        self.orders.inward.targets(client.ip(), local, guest)
+        self.orders.inward.targets(client.ip(), local, guest, |it| stack.current_guest(it))
     }
 
     /// Passes on what a client has sent to a port.
@@ -126,7 +127,7 @@ impl Reactor {
         }
         let used = SockRef::from(&stream).local_addr().ok().and_then(|it| it.as_socket());
         let used = used.unwrap_or(origin.local).ip();
-        let Some(targets) = inner.targets(origin.client, used, guest) else {
+        let Some(targets) = inner.targets(origin.client, used, guest, &self.stack) else {
             return Some(stream);
         };
         if self.stack.judge_inbound_bridge(Protocol::Tcp, &origin, targets.first, now) {
