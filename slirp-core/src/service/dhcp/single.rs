@@ -9,21 +9,22 @@
 //! | REQUEST or BOOTP | ACK, whatever address it asks for |
 //! | any other; REQUEST to another server | no reply |
 //!
-//! An option that the client asks for comes where its list has it, the others behind. A reply goes
-//! to the address that it gives, unless the client wants it broadcast (RFC 2131 section 4.1). Where
-//! the gateway lies outside the guest's network, classless routes (RFC 3442) lead to it.
+//! An option that the client asks for comes where its list has it, the others behind. Where not all
+//! of them fit, names and the search list are left out first. A reply goes to the address that it
+//! gives, unless the client wants it broadcast (RFC 2131 section 4.1). Where the gateway lies
+//! outside the guest's network, classless routes (RFC 3442) lead to it.
 //!
 //! We differ from RFC 2131 in never refusing an address: there is only one to be had.
 
 use core::net::Ipv4Addr;
 
 use super::message::{ReplyKind, Request, RequestKind, option as opt};
-use super::{DhcpOutcome, begin_reply, datagram_to, push, push_search_list, try_push};
+use super::{DhcpOutcome, begin_reply, datagram_to, push, room, try_push};
 use crate::config::Told;
 use crate::discard::DiscardReason;
 use crate::mac::MacAddr;
 use crate::plan::Family;
-use crate::service::search_domain::SearchDomain;
+use crate::service::search_domain::{SearchDomain, encode_list};
 
 /// A lease without an end (RFC 2131 section 3.3).
 const FOR_EVER: u32 = u32::MAX;
@@ -104,19 +105,22 @@ impl SingleLease {
         request: &Request<'_>,
     ) {
         let mut options = self.options(plan, gateway, request);
+        // What fits does not depend on the client's order, which may have names before the lease.
+        let mut trial = reply.clone();
+        options.retain(|(number, value)| try_push(&mut trial, *number, value));
+        let search = encode_list(&self.search, room(&trial));
+        if !search.is_empty() {
+            options.push((opt::DOMAIN_SEARCH, search));
+        }
         let place = |number: u8| request.parameters().iter().position(|&asked| asked == number);
         // Stable: what the client does not ask for stays in order.
         options.sort_by_key(|&(number, _)| place(number).unwrap_or(usize::MAX));
         for (number, value) in options {
-            if number == opt::DOMAIN_SEARCH {
-                push_search_list(reply, &self.search);
-            } else {
-                try_push(reply, number, &value);
-            }
+            push(reply, number, &value);
         }
     }
 
-    /// Every option but the type of the reply. The search list is as long as there is room.
+    /// Every option but the type of the reply and the search list, the most important first.
     fn options(
         &self,
         plan: &Family<Ipv4Addr>,
@@ -130,6 +134,12 @@ impl SingleLease {
             (opt::LEASE_TIME, FOR_EVER.to_be_bytes().to_vec()),
             (opt::SERVER_ID, router.to_vec()),
         ];
+        if !plan.contains(gateway) {
+            // The gateway itself is on the link; everything else is behind it.
+            let on_link: &[u8] = &[32];
+            let routes = [on_link, &router, &[0; 4], &[0], &router].concat();
+            options.push((opt::CLASSLESS_ROUTES, routes));
+        }
         if let Some(mtu) = self.told.mtu {
             options.push((opt::MTU, mtu.to_be_bytes().to_vec()));
         }
@@ -148,15 +158,6 @@ impl SingleLease {
             let flags = FQDN_LABELS | FQDN_NO_UPDATE | overridden;
             let head = [flags, FQDN_NO_CODE, FQDN_NO_CODE];
             options.push((opt::FQDN, [&head, name.labels()].concat()));
-        }
-        if !self.search.is_empty() {
-            options.push((opt::DOMAIN_SEARCH, Vec::new()));
-        }
-        if !plan.contains(gateway) {
-            // The gateway itself is on the link; everything else is behind it.
-            let on_link: &[u8] = &[32];
-            let routes = [on_link, &router, &[0; 4], &[0], &router].concat();
-            options.push((opt::CLASSLESS_ROUTES, routes));
         }
         options
     }

@@ -206,6 +206,25 @@ fn long_names_and_many_domains_stay_within_what_clients_take() {
     assert!(outcome.packet.len() <= 576, "{}", outcome.packet.len());
 }
 
+#[test]
+fn names_that_a_client_asks_for_first_leave_the_lease_in_the_reply() {
+    let mut config = config([10, 9, 8, 1], 32, told(|told| told.host_name = Some("x".repeat(200))));
+    config.search_domains = ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(60)].into();
+    for asked in [[12, 119], [119, 12]] {
+        let request = unicast(DISCOVER, &[&[55, 2], &asked[..]].concat());
+        let options = options(&config, &request);
+        let mut left = &options[..];
+        let mut numbers = Vec::new();
+        while let [number, len, rest @ ..] = left {
+            numbers.push(*number);
+            left = &rest[usize::from(*len)..];
+        }
+        for needed in [1, 3, 51, 54, 121, 26, 12] {
+            assert!(numbers.contains(&needed), "{needed} of {numbers:?}");
+        }
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_request_panics(options: Vec<u8>, kind in 0_u8..9) {
