@@ -73,6 +73,15 @@ impl Setup {
         setup
     }
 
+    /// The same, and gives the guest's interface the Ethernet address `mac`, if there is one.
+    pub fn unconfigured(mac: Option<MacAddr>) -> Self {
+        let mut setup = Self::loopback();
+        if let Some(address) = mac {
+            setup.push(self::mac(address), OnRefusal::Fail(AttachStep::SetMac));
+        }
+        setup
+    }
+
     pub(crate) fn push(&mut self, work: Work, on_refusal: OnRefusal) {
         self.changes.push(Change::new(work, on_refusal));
     }

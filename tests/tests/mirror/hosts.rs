@@ -187,6 +187,18 @@ fn loopback_alone_leaves_the_interface_down() {
 }
 
 #[test]
+fn ethernet_address_is_set_without_anything_else() {
+    let world = needs!(World::root());
+    let mac = MacAddr([0x9a, 0x55, 0, 0, 0, 7]);
+    let (_tap, refusals) = open(&world, "tap0", Setup::unconfigured(Some(mac)));
+    assert!(refusals.is_empty());
+    let links = json(&world.guest, "link show");
+    let link = links.iter().find(|link| link["ifname"] == "tap0").expect("it is there");
+    assert_eq!(link["address"], mac.to_string());
+    assert!(!link["flags"].as_array().unwrap().iter().any(|flag| flag == "UP"));
+}
+
+#[test]
 fn refused_route_is_told_and_everything_else_is_there() {
     let world = needs!(World::root());
     // A gateway that is the broadcast address of the guest's network.

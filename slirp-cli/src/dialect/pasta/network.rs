@@ -144,7 +144,7 @@ pub(super) fn orders(
     let mut policy = Policy::default();
     policy.dns_service = has_resolver;
     let has_interface = options.guest.configure && options.mapping.splice != Splice::Only;
-    let setup = if has_interface { guest.setup } else { Setup::loopback() };
+    let setup = if has_interface { guest.setup } else { Setup::unconfigured(choice.mac) };
     let orders = Options {
         mtu: options.guest.mtu.unwrap_or(MTU),
         policy,
