@@ -24,7 +24,7 @@ pub(crate) enum Target {
 /// Where echo requests of the guest go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EchoTarget {
-    /// To this address from a host socket.
+    /// To this address from a host socket, which knows the link of link-local ones.
     Host(IpAddr),
     /// Nowhere: we answer ourselves.
     Ours,
@@ -110,12 +110,10 @@ impl StackConfig {
                     _ => Ok(original_dst),
                 }
             }
-            // Without a scope the host could not say which link is meant, and an echo has none.
+            // Without a scope the host could not say which link is meant.
             IpAddr::V6(v6) if is_ipv6_link_local(v6) => match self.plan.host_link() {
-                Some(scope) if protocol != Protocol::Echo => {
-                    Ok(SocketAddrV6::new(v6, original_dst.port(), 0, scope).into())
-                }
-                Some(_) | None => Err(DiscardReason::DestinationNotAllowed),
+                Some(scope) => Ok(SocketAddrV6::new(v6, original_dst.port(), 0, scope).into()),
+                None => Err(DiscardReason::DestinationNotAllowed),
             },
             // A v4-mapped address never belongs on the wire (RFC 4942 section 2.2) but would reach
             // IPv4 destinations past every rule that is written for them.
@@ -389,6 +387,7 @@ mod tests {
         let written = "[fe80::5]:53".parse().unwrap();
         let mut config = mirrored();
         assert_eq!(config.target(Protocol::Udp, written), refused);
+        assert_eq!(config.echo_target(written.ip()), Err(DiscardReason::DestinationNotAllowed));
         let link = crate::plan::Mirrored {
             ipv6: Some(crate::plan::MirroredFamily::new("2001:db8::77".parse().unwrap(), 64)),
             host_link: Some(7),
@@ -399,7 +398,7 @@ mod tests {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             assert_eq!(config.target(protocol, written), scoped);
         }
-        assert_eq!(config.echo_target(written.ip()), Err(DiscardReason::DestinationNotAllowed));
+        assert_eq!(config.echo_target(written.ip()), Ok(EchoTarget::Host(written.ip())));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! queue, where the filter does not reach, and are sorted here.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -56,6 +56,8 @@ pub(crate) struct EchoSocket {
     socket: DatagramSocket,
     kind: EchoKind,
     ident: u16,
+    /// Index of the interface on whose link link-local remotes are; 0 for none.
+    link: u32,
 }
 
 /// A reply to one of our requests.
@@ -130,7 +132,13 @@ impl EchoSocket {
         if let Some(source) = source {
             socket.bind(source)?;
         }
-        Ok(Self { socket, kind, ident })
+        Ok(Self { socket, kind, ident, link: 0 })
+    }
+
+    /// The same, with link-local remotes on the link of the interface with this index.
+    pub(crate) fn on_link(mut self, link: u32) -> Self {
+        self.link = link;
+        self
     }
 
     /// Which kind of socket it became.
@@ -160,7 +168,13 @@ impl EchoSocket {
             header[2..4].copy_from_slice(&(!sum).to_be_bytes());
         }
         let parts = [IoSlice::new(&header), IoSlice::new(payload)];
-        let sent = self.socket.send(&parts, &[], SocketAddr::new(remote, 0), envelope);
+        let remote = match remote {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                SocketAddrV6::new(v6, 0, 0, self.link).into()
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(remote, 0),
+        };
+        let sent = self.socket.send(&parts, &[], remote, envelope);
         sent.map_err(|errno| self.socket.explain(errno))
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct SocketTable {
     pub(crate) keeps_udp_ports: bool,
     /// Whether members of a group on this host hear what the guest sends to the group.
     is_heard_by_host: bool,
+    /// Index of the interface on whose link the guest's link-local remotes are; 0 for none.
+    link: u32,
 }
 
 impl SocketTable {
@@ -86,6 +88,7 @@ impl SocketTable {
             outbound,
             keeps_udp_ports: false,
             is_heard_by_host: true,
+            link: 0,
         }
     }
 
@@ -93,6 +96,7 @@ impl SocketTable {
     /// own members of groups either. Other stations of the host's link hear it.
     pub(crate) fn adopt_plan(&mut self, plan: &AddressPlan) {
         self.is_heard_by_host = plan.leads_to_loopback();
+        self.link = plan.host_link().unwrap_or(0);
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
@@ -248,7 +252,7 @@ impl SocketTable {
     ) -> Result<&mut EchoSocket, EchoOpenError> {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote);
-            let socket = EchoSocket::open(version_of(remote), source, ident)?;
+            let socket = EchoSocket::open(version_of(remote), source, ident)?.on_link(self.link);
             self.insert(flow, HostSocket::Echo(socket.into()))
                 .map_err(|e| EchoOpenError::Host(HostError::from_io(&e)))?;
         }
