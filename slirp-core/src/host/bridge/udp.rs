@@ -2,7 +2,8 @@
 //!
 //! Owns two connected sockets. The near one takes over what the client sends to a listener, so the
 //! listener sees a client's first datagrams alone, and answers leave from the address that the
-//! client has used.
+//! client has used. What others sent to that address before the socket was connected is in its
+//! queue as well, and is given back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{SockAddr, SockRef};
 
 use crate::event::{Envelope, HostError};
-use crate::host::socket::udp::UdpSocket;
+use crate::host::socket::udp::{Received, UdpSocket};
 
 /// Datagrams that one direction passes on before others get their turn (arbitrary).
 const SHARE: usize = 64;
@@ -83,14 +84,20 @@ impl UdpBridge {
         }
     }
 
-    /// Passes on what has arrived, through `buffer`.
-    pub(crate) fn relay(&mut self, buffer: &mut [u8]) -> Relayed {
+    /// Passes on what has arrived, through `buffer`, and gives others' datagrams to `stray`: the
+    /// sender, the payload, and the length of its segments.
+    pub(crate) fn relay(
+        &mut self,
+        buffer: &mut [u8],
+        mut stray: impl FnMut(SocketAddr, &[u8], Option<u16>),
+    ) -> Relayed {
         if self.held.is_some() {
             return Relayed::All;
         }
         let Self { near, far, client, target, moved, .. } = self;
-        let there = pass_on(near, far, *target, buffer);
-        let back = pass_on(far, near, *client, buffer);
+        let there = pass_on((near, *client), (far, *target), buffer, &mut stray);
+        // Nobody else has a reason to send to a port that the kernel has chosen.
+        let back = pass_on((far, *target), (near, *client), buffer, |_, _, _| {});
         moved.0 += there.0;
         moved.1 += back.0;
         while let Some(error) = far.take_error() {
@@ -128,18 +135,23 @@ impl UdpBridge {
     }
 }
 
-/// Bytes that were passed on, and whether nothing more has arrived.
+/// Passes on what `sender` has sent. Returns bytes, and whether nothing more has arrived.
 fn pass_on(
-    from: &UdpSocket,
-    to: &mut UdpSocket,
-    remote: SocketAddr,
+    (from, sender): (&UdpSocket, SocketAddr),
+    (to, remote): (&mut UdpSocket, SocketAddr),
     buffer: &mut [u8],
+    mut stray: impl FnMut(SocketAddr, &[u8], Option<u16>),
 ) -> (u64, bool) {
     let mut moved = 0;
     for _ in 0..SHARE {
         let Ok(received) = from.recv(buffer) else { return (moved, true) };
-        moved += received.payload.len() as u64;
-        let _ = to.send(remote, received.payload, received.segment_len, ENVELOPE);
+        let Received { from, payload, segment_len, .. } = received;
+        if (from.ip(), from.port()) == (sender.ip(), sender.port()) {
+            moved += payload.len() as u64;
+            let _ = to.send(remote, payload, segment_len, ENVELOPE);
+        } else {
+            stray(from, payload, segment_len);
+        }
     }
     (moved, false)
 }
@@ -162,4 +174,45 @@ fn take_over(
     listener.set_reuse_address(false)?;
     bound?;
     near.connect(&SockAddr::from(client))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use smoltcp::wire::IpVersion;
+
+    use super::*;
+
+    #[test]
+    fn what_others_sent_before_the_socket_was_connected_is_given_back() {
+        let bind = || net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (client, other, service) = (bind(), bind(), bind());
+        let at = |socket: &net::UdpSocket| socket.local_addr().unwrap();
+        let open = || UdpSocket::open_unbound(IpVersion::Ipv4).unwrap();
+        let (near, far) = (open(), open());
+        let bind = |socket: &UdpSocket| {
+            SockRef::from(socket).bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0))))
+        };
+        bind(&near).unwrap();
+        bind(&far).unwrap();
+        let of = |socket: &UdpSocket| SockRef::from(socket).local_addr().unwrap().as_socket();
+        let (local, local_far) = (of(&near).unwrap(), of(&far).unwrap());
+        other.send_to(b"theirs", local).unwrap();
+        other.send_to(b"forged", local_far).unwrap();
+        client.send_to(b"ours", local).unwrap();
+        SockRef::from(&near).connect(&SockAddr::from(at(&client))).unwrap();
+        SockRef::from(&far).connect(&SockAddr::from(at(&service))).unwrap();
+        let (held, moved) = (None, (0, 0));
+        let (client, target) = (at(&client), at(&service));
+        let mut bridge = UdpBridge { near, far, client, local, target, held, moved };
+        let mut strays = Vec::new();
+        let stray = |from, payload: &[u8], _| strays.push((from, payload.to_vec()));
+        assert_eq!(bridge.relay(&mut [0; 65_536], stray), Relayed::All);
+        assert_eq!(strays, [(at(&other), b"theirs".to_vec())]);
+        assert_eq!(bridge.moved(), (4, 0));
+        let mut buffer = [0; 8];
+        let len = service.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"ours");
+    }
 }

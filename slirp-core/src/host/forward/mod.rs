@@ -260,6 +260,11 @@ impl Forwards {
         self.ports.get(&id).map(|port| port.socket.as_fd())
     }
 
+    /// Where the datagrams or connections of a port go.
+    pub(crate) fn guest(&self, id: PortId) -> Option<SocketAddr> {
+        self.port(id).map(|(_, forward)| forward.guest)
+    }
+
     fn list_from(&self, first: ForwardId) -> Vec<(ForwardId, Forward)> {
         self.rules.range(first..).map(|(&id, rule)| (id, rule.forward)).collect()
     }

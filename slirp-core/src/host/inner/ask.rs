@@ -23,6 +23,15 @@ pub(crate) enum Ask {
     },
     /// What has become of a bridge.
     Tell(Box<Event>),
+    /// A bridge has received what somebody else has sent to the forwarded port.
+    Stray {
+        /// The rule, the sender, and the port that it has used.
+        origin: Origin,
+        /// What it has sent.
+        payload: Vec<u8>,
+        /// The length of its segments, if they are several.
+        segment_len: Option<u16>,
+    },
     /// Ports of the host are to open and to close.
     Scanned {
         /// Rules of one port each. Those that cannot be opened are left out.

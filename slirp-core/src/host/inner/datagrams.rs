@@ -7,12 +7,13 @@ use std::time::Instant;
 use mio::Interest;
 use smoltcp::wire::IpVersion;
 
-use super::ask::{Bridged, SocketKind};
+use super::ask::{Ask, Bridged, SocketKind};
 use super::listeners::Listener;
 use super::order::Datagram;
 use super::pool::{HostSocket, Stock};
 use super::token::Source;
 use super::worker::{Worker, watch};
+use crate::event::Origin;
 use crate::host::bridge::table::{Bridge, Entry};
 use crate::host::bridge::udp::UdpBridge;
 use crate::host::forward::ForwardProtocol;
@@ -21,6 +22,9 @@ use crate::journal::Ending;
 
 /// Datagrams that wait for sockets of the host at most (arbitrary).
 const WAITING_CAP: usize = 256;
+
+/// What a bridge has received from others than its client: sender, payload, length of segments.
+pub(super) type Strays = Vec<(SocketAddr, Vec<u8>, Option<u16>)>;
 
 impl Worker {
     /// A client on the host's loopback has sent to a forwarded port.
@@ -91,6 +95,29 @@ impl Worker {
             self.ask_about(at);
         } else {
             self.send(at, payload, segment_len, now);
+        }
+    }
+
+    /// Treats what the bridge at a place was not to receive as if the listener had received it.
+    pub(super) fn give_back(&mut self, at: usize, strays: Strays, now: Instant) {
+        let Some(Entry { bridged, bridge: Bridge::Udp(udp), .. }) = self.bridges.at(at) else {
+            return;
+        };
+        let (bridged, local) = (*bridged, udp.local());
+        for (client, payload, segment_len) in strays {
+            match bridged {
+                Bridged::Inbound { origin, .. } => {
+                    let origin = Origin { client, ..origin };
+                    self.ask(Ask::Stray { origin, payload, segment_len });
+                }
+                Bridged::Outbound { reached, .. } => {
+                    let listener =
+                        self.listeners.udp_at(local).filter(|_| client.ip().is_loopback());
+                    let Some(listener) = listener else { continue };
+                    let ends = (client, local);
+                    self.on_client_datagram(listener, ends, reached, &payload, segment_len, now);
+                }
+            }
         }
     }
 

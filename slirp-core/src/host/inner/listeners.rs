@@ -123,6 +123,15 @@ impl Listeners {
         self.slots.get(at)
     }
 
+    /// The place of the UDP socket that receives what is sent to `local`.
+    pub(super) fn udp_at(&self, local: SocketAddr) -> Option<usize> {
+        let is_it = |listener: &Listener| {
+            listener.socket.protocol() == ForwardProtocol::Udp
+                && (listener.port, listener.is_ipv6) == (local.port(), local.is_ipv6())
+        };
+        self.slots.iter().find(|(_, listener)| is_it(listener)).map(|(at, _)| at)
+    }
+
     /// All sockets.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Listener> {
         self.slots.iter().map(|(_, listener)| listener)

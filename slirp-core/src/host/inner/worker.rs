@@ -21,6 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 
 use super::ask::{Ask, SocketKind};
+use super::datagrams::Strays;
 use super::listeners::Listeners;
 use super::listening::SocketDiag;
 use super::order::{Datagram, Order, Signs, Start};
@@ -296,16 +297,25 @@ impl Worker {
             let Some(entry) = self.bridges.at(at).filter(|entry| entry.is_ready) else { continue };
             entry.is_ready = false;
             let before = entry.traffic();
+            let mut strays = Strays::new();
             let standing = match &mut entry.bridge {
                 Bridge::Tcp(tcp) => tcp.pump(&mut self.means),
-                Bridge::Udp(udp) => match udp.relay(&mut self.means.buffer) {
-                    Relayed::All => Standing::Waits,
-                    Relayed::Some => Standing::HasMore,
-                    Relayed::Refused => Standing::Broken,
-                },
+                Bridge::Udp(udp) => {
+                    let stray = |client, payload: &[u8], segment_len| {
+                        strays.push((client, payload.to_vec(), segment_len));
+                    };
+                    match udp.relay(&mut self.means.buffer, stray) {
+                        Relayed::All => Standing::Waits,
+                        Relayed::Some => Standing::HasMore,
+                        Relayed::Refused => Standing::Broken,
+                    }
+                }
             };
             if entry.traffic() != before {
                 entry.active_at = now;
+            }
+            if !strays.is_empty() {
+                self.give_back(at, strays, now);
             }
             match standing {
                 Standing::Waits => {}

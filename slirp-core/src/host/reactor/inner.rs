@@ -154,6 +154,9 @@ impl Reactor {
                 };
                 self.order(Order::Verdict { bridge, is_allowed });
             }
+            Ask::Stray { origin, payload, segment_len } => {
+                self.on_stray(origin, &payload, segment_len, now);
+            }
             Ask::Tell(event) => self.stack.tell_of_bridge(*event),
             Ask::Scanned { open, close } => {
                 self.close_scanned(&close);
@@ -162,6 +165,21 @@ impl Reactor {
             Ask::Panicked => return Next::End,
         }
         Next::GoOn
+    }
+
+    /// Treats what a bridge was not to receive as if the forwarded port had received it.
+    fn on_stray(&mut self, origin: Origin, payload: &[u8], segment_len: Option<u16>, now: Instant) {
+        let Some(id) = self.forwards.port_of(&origin) else { return };
+        let Some(guest) = self.forwards.guest(id) else { return };
+        if let Some(inner) = &self.inner
+            && let Some(targets) = inner.targets(origin.client, origin.local.ip(), guest)
+        {
+            if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
+                inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+            }
+        } else {
+            self.stack.handle_inbound_udp(origin, guest, payload, segment_len, 0, now);
+        }
     }
 
     fn order(&self, order: Order) {
