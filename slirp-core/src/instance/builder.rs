@@ -405,7 +405,7 @@ impl Builder {
             descriptors,
             host_ports: self.host_ports,
             closed: config.own_listeners.clone(),
-            udp_timeout: config.timeouts.udp,
+            timeouts: config.timeouts,
         });
         let (plan, policy) = (config.plan, config.policy);
         let assumed = self.assumed_guest.unwrap_or_else(|| AssumedGuest::new(plan, None));

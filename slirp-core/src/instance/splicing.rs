@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use crate::config::Timeouts;
 use crate::host::forward::ForwardProtocol;
 use crate::host::inner::ask::SocketKind;
 use crate::host::inner::listening::SocketDiag;
@@ -26,8 +26,8 @@ pub(super) struct Terms {
     pub(super) host_ports: Option<SocketDiag>,
     /// Listeners of the instance that no guest may reach.
     pub(super) closed: Vec<SocketAddr>,
-    /// How long datagrams may pause.
-    pub(super) udp_timeout: Duration,
+    /// How long bridges may pause.
+    pub(super) timeouts: Timeouts,
 }
 
 /// Has the thread work, and the reactor know of it.
@@ -64,7 +64,7 @@ pub(super) fn start(
         closed: terms.closed,
         own: Box::new(reactor.own_ports()),
         descriptors: terms.descriptors,
-        udp_timeout: terms.udp_timeout,
+        timeouts: terms.timeouts,
         done,
     };
     let (orders, thread, scanned) = inner.start(start, &outcome, inward)?;

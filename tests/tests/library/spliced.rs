@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use slirp_core::egress::EgressPolicy;
 use slirp_core::instance::{
-    Builder, Established, Forward, ForwardProtocol, HostPorts, Instance, OpenForwards, Splices,
-    StartError,
+    Builder, Established, FlowState, FlowSummary, Forward, ForwardProtocol, HostPorts, Instance,
+    OpenForwards, Splices, StartError,
 };
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::SlirpNetwork;
@@ -18,7 +18,7 @@ use slirp_tests::{
     Account, GATEWAY, GUEST, Namespace, PATIENCE, ProcessFacts, TcpServer, UdpServer, World,
     connect, needs, receive_exact, send_exact, wait_until,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::embedding::build_example;
 use crate::turn;
@@ -280,6 +280,47 @@ fn stopped_reader_stops_the_writer_and_gets_every_byte_later() {
         drop(client);
         assert_eq!(reader.join().unwrap(), taken + piece.len());
     });
+}
+
+#[test]
+fn client_that_gives_up_ends_its_bridge_whatever_the_guest_does() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    // Accepts nothing, and has room for one connection: the others' handshakes get no answer.
+    let _inside = world.guest.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 8080)).into()).unwrap();
+        socket.listen(0).unwrap();
+        socket
+    });
+    let instance = splice(&world, &[publish(8080)], |splices| splices);
+    let clients: Vec<TcpStream> = (0..8)
+        .map(|_| connect(&world.host, (LO, 8080).into()).expect("the port is open"))
+        .collect();
+    let handle = instance.handle();
+    let bridges = || handle.blocking().flows(1 << 31).expect("it runs").flows;
+    wait_until(PATIENCE, "the bridges", || bridges().len() == clients.len());
+    let is_connecting = |flow: &&FlowSummary| flow.state == FlowState::Connecting;
+    wait_until(PATIENCE, "one is joined", || bridges().iter().any(|flow| !is_connecting(&flow)));
+    assert!(bridges().iter().filter(is_connecting).count() > 0);
+    // Those that are joined write until nothing is taken any more.
+    let piece = [0x5a; 65_536];
+    for mut client in &clients {
+        client.set_nonblocking(true).unwrap();
+        let mut moved_at = Instant::now();
+        while moved_at.elapsed() < Duration::from_millis(200) {
+            match client.write(&piece) {
+                Ok(_) => moved_at = Instant::now(),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+    for client in clients {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    // The kernel tries a handshake for two minutes.
+    wait_until(Duration::from_secs(30), "all bridges end", || bridges().is_empty());
+    drop(instance);
 }
 
 #[test]

@@ -2,16 +2,18 @@
 //!
 //! Owns the names: places of the table have the highest bit in a [`FlowId`]'s index set, which no
 //! place of the flow table has. Each way has its own cap, so that a guest which opens as many as it
-//! can keeps no client of the host away.
+//! can keeps no client of the host away. Owns as well which bridges have to end because nothing
+//! moves.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use socket2::SockRef;
 
 use super::tcp::TcpBridge;
 use super::udp::UdpBridge;
+use crate::config::Timeouts;
 use crate::event::{FlowId, ForwardId};
 use crate::flow::{FlowState, FlowSummary, JudgedFlow};
 use crate::host::forward::ForwardProtocol;
@@ -26,6 +28,14 @@ pub(crate) const FIRST: u32 = 1 << 31;
 const PAGE: u32 = 256;
 /// Places whose memory is kept when all are empty (arbitrary).
 const KEPT: usize = 256;
+/// How long a sender that has reset the connection may wait for a receiver that takes nothing
+/// (arbitrary).
+const GRACE: Duration = Duration::from_secs(5);
+/// Divisor: of the bridges of one way, one in this many make room at a time, so that room is looked
+/// for seldom (arbitrary).
+const EVICTED_PART: usize = 64;
+/// How often room is looked for at most where none was found (arbitrary).
+const PAUSE: Duration = Duration::from_secs(1);
 /// Descriptors of one bridge.
 const DESCRIPTORS: usize = 2;
 
@@ -58,13 +68,21 @@ pub(crate) struct Bridges {
     /// Bridges of each way, inbound ones last.
     counts: [usize; 2],
     cap: usize,
+    /// Until when nobody of a way is asked to make room.
+    packed_until: [Option<Instant>; 2],
 }
 
 impl Bridges {
     /// An empty table for bridges that may have so many descriptors.
     pub(crate) const fn new(descriptors: usize) -> Self {
         let cap = descriptors / DESCRIPTORS / 2;
-        Self { slots: Slab::new(), last_generation: FIRST, counts: [0; 2], cap }
+        Self {
+            slots: Slab::new(),
+            last_generation: FIRST,
+            counts: [0; 2],
+            cap,
+            packed_until: [None; 2],
+        }
     }
 
     /// Whether one more of that way may be added.
@@ -117,6 +135,38 @@ impl Bridges {
         self.slots.iter()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The bridges that have to end now, and why.
+    pub(crate) fn overdue(&mut self, timeouts: &Timeouts, now: Instant) -> Vec<(usize, Ending)> {
+        let entries = self.slots.iter_mut();
+        entries.filter_map(|(at, entry)| Some((at, entry.overdue(timeouts, now)?))).collect()
+    }
+
+    /// The bridges of a way that are to make room: those that are idle for longest, and never an
+    /// open connection, which could not be taken up again.
+    pub(crate) fn longest_idle(&mut self, is_inbound: bool, now: Instant) -> Vec<usize> {
+        let packed_until = &mut self.packed_until[usize::from(is_inbound)];
+        if packed_until.is_some_and(|until| until > now) {
+            return Vec::new();
+        }
+        let mut idle: Vec<(Instant, usize)> = self
+            .slots
+            .iter()
+            .filter(|(_, entry)| entry.bridged.is_inbound() == is_inbound && entry.is_evictable())
+            .map(|(at, entry)| (entry.active_at, at))
+            .collect();
+        *packed_until = idle.is_empty().then(|| now + PAUSE);
+        let count = (self.cap / EVICTED_PART + 1).min(idle.len());
+        if count < idle.len() {
+            idle.select_nth_unstable(count);
+        }
+        idle.truncate(count);
+        idle.into_iter().map(|(_, at)| at).collect()
+    }
+
     /// Rows of the list from place `first` on, and the place to go on from.
     pub(crate) fn page<R>(&self, first: u32, row: impl Fn(&Entry) -> R) -> (Vec<R>, Option<u32>) {
         let first = first & !FIRST;
@@ -152,6 +202,29 @@ impl Bridged {
 }
 
 impl Entry {
+    /// Why it has to end now, if it has to.
+    fn overdue(&mut self, timeouts: &Timeouts, now: Instant) -> Option<Ending> {
+        let idle = now.duration_since(self.active_at);
+        let tcp = match &mut self.bridge {
+            Bridge::Udp(_) => return (idle >= timeouts.udp).then_some(Ending::Idle),
+            Bridge::Tcp(tcp) => tcp,
+        };
+        if idle >= GRACE && tcp.is_forsaken() {
+            return Some(Ending::HostFailed);
+        }
+        let is_over = (tcp.is_opening() && idle >= timeouts.host_connect)
+            || (tcp.is_closing() && idle >= timeouts.tcp_half_closed);
+        is_over.then_some(Ending::TimedOut)
+    }
+
+    /// Whether it may end to make room.
+    fn is_evictable(&self) -> bool {
+        match &self.bridge {
+            Bridge::Tcp(tcp) => tcp.is_opening() || tcp.is_closing(),
+            Bridge::Udp(_) => true,
+        }
+    }
+
     /// Payload both ways.
     pub(crate) const fn traffic(&self) -> Traffic {
         let (outward, homeward) = match &self.bridge {
@@ -278,6 +351,22 @@ mod tests {
         assert!(!bridges.has_room(false) && bridges.has_room(true));
         bridges.remove(added[0]).unwrap();
         assert!(bridges.has_room(false));
+    }
+
+    #[test]
+    fn bridge_that_is_not_joined_ends_in_time_or_for_lack_of_room() {
+        let (now, remote) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let (timeouts, later) = (Timeouts::default(), now + Duration::from_secs(1));
+        let mut bridges = Bridges::new(8);
+        let [first, second] = [(1, now), (2, later)]
+            .map(|(port, at)| bridges.add(outbound(port), remote, bridge(), at));
+        assert!(bridges.longest_idle(true, later).is_empty(), "the other way");
+        assert_eq!(bridges.longest_idle(false, later), [first]);
+        assert!(bridges.overdue(&timeouts, later).is_empty());
+        let at = now + timeouts.host_connect;
+        assert_eq!(bridges.overdue(&timeouts, at), [(first, Ending::TimedOut)]);
+        let at = later + timeouts.host_connect;
+        assert!(bridges.overdue(&timeouts, at).contains(&(second, Ending::TimedOut)));
     }
 
     #[test]

@@ -99,12 +99,34 @@ impl TcpBridge {
         }
     }
 
-    /// Whether a socket has broken from which nothing is read any more. Asked when the poller
-    /// reports an error.
+    /// Whether a socket has broken from which nothing is read any more, or not yet. Asked when the
+    /// poller reports an error.
     pub(crate) fn has_broken(&mut self) -> bool {
-        let Far::Joined(far) = &mut self.far else { return false };
+        let Far::Joined(far) = &mut self.far else { return self.near.has_broken() };
         (self.outward.is_read() && self.near.has_broken())
             || (self.homeward.is_read() && far.has_broken())
+    }
+
+    /// Whether a socket has broken from which nothing is read because the other one takes nothing.
+    pub(crate) fn is_forsaken(&mut self) -> bool {
+        let Far::Joined(far) = &mut self.far else { return false };
+        (!far.has_room() && self.near.has_broken()) || (!self.near.has_room() && far.has_broken())
+    }
+
+    /// Whether the far socket is not connected yet.
+    pub(crate) const fn is_opening(&self) -> bool {
+        match &self.far {
+            Far::Held(_) | Far::Connecting { .. } => true,
+            Far::Joined(_) => false,
+        }
+    }
+
+    /// Whether one of the two directions has ended, although its end may not have been read.
+    pub(crate) const fn is_closing(&self) -> bool {
+        match &self.far {
+            Far::Held(_) | Far::Connecting { .. } => false,
+            Far::Joined(far) => self.near.is_ending() || far.is_ending(),
+        }
     }
 
     /// Bytes that went from the near socket to the far one, and back.
@@ -145,5 +167,55 @@ impl TcpBridge {
             Far::Held(_) | Far::Connecting { .. } => {}
             Far::Joined(far) => far.reset(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream as Client};
+    use std::time::Duration;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    fn pair() -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+        (client, TcpStream::accepted(listener.accept().unwrap().0.into()).unwrap())
+    }
+
+    fn bridge() -> (Client, TcpBridge) {
+        let (client, near) = pair();
+        let first = SocketAddr::from(([127, 0, 0, 1], 1));
+        (client, TcpBridge::new(near, Targets { first, other: None }))
+    }
+
+    fn reset(client: Client) {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    #[test]
+    fn client_that_gives_up_is_noticed_before_the_far_side_has_answered() {
+        let (client, mut bridge) = bridge();
+        assert!(!bridge.has_broken());
+        reset(client);
+        assert!(bridge.has_broken());
+    }
+
+    #[test]
+    fn client_that_gives_up_is_noticed_behind_a_far_side_that_takes_nothing() {
+        let (client, mut bridge) = bridge();
+        let (_reader, mut far) = pair();
+        let piece = [0; 65_536];
+        while let Ok(len) = far.send(&piece)
+            && len > 0
+        {}
+        bridge.join(far);
+        reset(client);
+        assert!(!bridge.is_forsaken(), "there may be room");
+        let Far::Joined(far) = &mut bridge.far else { panic!("it was joined") };
+        assert_eq!(crate::flow::HostStream::send(far, &piece), crate::flow::Transfer::Blocked);
+        assert!(bridge.is_forsaken());
     }
 }

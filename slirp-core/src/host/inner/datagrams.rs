@@ -42,7 +42,7 @@ impl Worker {
             }
             return;
         }
-        if !self.has_room(true) {
+        if !self.has_room(true, now) {
             return;
         }
         let Some(HostSocket::Udp(near)) = self.host_socket(kind) else { return };
@@ -76,7 +76,7 @@ impl Worker {
             return self.send(at, payload, segment_len, now);
         }
         let protocol = ForwardProtocol::Udp;
-        if self.is_own(protocol, reached) || !self.has_room(false) {
+        if self.is_own(protocol, reached) || !self.has_room(false, now) {
             return;
         }
         let kind = SocketKind { protocol, is_ipv6: reached.is_ipv6() };

@@ -66,7 +66,7 @@ impl Worker {
         targets: Targets,
         now: Instant,
     ) -> Option<usize> {
-        if !self.has_room(bridged.is_inbound()) {
+        if !self.has_room(bridged.is_inbound(), now) {
             stream.reset();
             return None;
         }
@@ -78,8 +78,13 @@ impl Worker {
         self.watch(at, Source::Near(at), now).then_some(at)
     }
 
-    /// Whether there may be one more bridge.
-    pub(super) fn has_room(&mut self, is_inbound: bool) -> bool {
+    /// Whether there may be one more bridge. Others make room if they may.
+    pub(super) fn has_room(&mut self, is_inbound: bool, now: Instant) -> bool {
+        if !self.bridges.has_room(is_inbound) {
+            for at in self.bridges.longest_idle(is_inbound, now) {
+                self.end(at, Ending::Evicted, now);
+            }
+        }
         let has_room = self.bridges.has_room(is_inbound);
         if !has_room && !core::mem::replace(&mut self.is_full_logged, true) {
             tracing::warn!(is_inbound, "too many connections over loopback (ulimit -n)");

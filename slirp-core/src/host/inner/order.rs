@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use mio::Waker;
 use tokio::sync::oneshot;
@@ -16,6 +15,7 @@ use super::listening::SocketDiag;
 use super::pool::Batch;
 use super::ports::OwnPorts;
 use super::settings::{HostPorts, SplicesError};
+use crate::config::Timeouts;
 use crate::event::{FlowId, ForwardId, Origin};
 use crate::host::forward::Forward;
 use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox};
@@ -67,8 +67,8 @@ pub(crate) struct Start {
     pub(crate) own: Box<OwnPorts>,
     /// Descriptors that bridges may have.
     pub(crate) descriptors: usize,
-    /// How long a UDP bridge may be idle.
-    pub(crate) udp_timeout: Duration,
+    /// How long bridges may be idle.
+    pub(crate) timeouts: Timeouts,
     /// Gets the waker, and the rules for ports that are in use already.
     pub(crate) done: mpsc::SyncSender<Result<Started, SplicesError>>,
 }

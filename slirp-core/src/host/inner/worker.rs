@@ -3,10 +3,12 @@
 //! # Theory of operation
 //! *A turn.* Wait; note which sockets are ready; read the orders; accept connections and datagrams
 //! on the namespace's loopback; move the bytes of each bridge that is ready, a share each; once a
-//! second, end idle UDP bridges and look which ports are in use. Sockets are edge-triggered.
+//! second, end bridges that are idle for too long and look which ports are in use. Sockets are
+//! edge-triggered.
 //!
 //! *Limits.* Bridges of either way have half of the descriptors that are meant for bridges. Beyond
-//! that, connections are reset and datagrams dropped.
+//! that, those that are idle for longest make room, but for open connections. If all are open,
+//! connections are reset and datagrams dropped.
 //!
 //! *Errors.* An error of one bridge ends that bridge. Only the loss of the poller ends the loop.
 
@@ -30,6 +32,7 @@ use super::ports::OwnPorts;
 use super::scan::Scan;
 use super::settings::{HostPorts, SplicesError};
 use super::token::Source;
+use crate::config::Timeouts;
 use crate::host::bridge::lane::Means;
 use crate::host::bridge::pipe::Pipes;
 use crate::host::bridge::table::{Bridge, Bridges, Entry};
@@ -78,7 +81,7 @@ pub(super) struct Worker {
     pub(super) closed: Vec<SocketAddr>,
     /// What waits for sockets of the host.
     pub(super) waiting: VecDeque<Datagram>,
-    udp_timeout: Duration,
+    timeouts: Timeouts,
     tick_at: Option<Instant>,
     pub(super) means: Means,
     pub(super) is_full_logged: bool,
@@ -139,7 +142,7 @@ impl Worker {
             own: *start.own,
             closed: start.closed,
             waiting: VecDeque::new(),
-            udp_timeout: start.udp_timeout,
+            timeouts: start.timeouts,
             tick_at: None,
             means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
             is_full_logged: false,
@@ -188,7 +191,7 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let has_clock = self.scan.is_some()
-            || !self.clients.is_empty()
+            || !self.bridges.is_empty()
             || !self.waiting.is_empty()
             || self.listeners.has_held();
         if !has_clock {
@@ -332,10 +335,9 @@ impl Worker {
         self.listeners.resume();
         // They have waited for sockets that the host does not have.
         self.waiting.clear();
-        let timeout = self.udp_timeout;
-        self.end_clients(Ending::Idle, now, |_, entry| {
-            now.duration_since(entry.active_at) >= timeout
-        });
+        for (at, ending) in self.bridges.overdue(&self.timeouts, now) {
+            self.end(at, ending, now);
+        }
         self.scan_ports(now);
     }
 

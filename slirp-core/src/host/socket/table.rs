@@ -331,6 +331,11 @@ impl TcpHost {
         self.stream.has_unread()
     }
 
+    /// Whether the end of the remote's direction, or an error, has been announced.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
     /// Whether a send may move something.
     pub(crate) const fn has_room(&self) -> bool {
         self.is_writable
