@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::ask::Ask;
 use super::ports::OwnPorts;
-use super::scan::Changes;
+use super::scan::{Changes, OPENED_CAP};
 use super::worker::Worker;
 use crate::host::forward::{Forward, ForwardProtocol};
 use crate::journal::Ending;
@@ -55,27 +55,25 @@ impl Worker {
         inside.leave_foreign(&self.own_inside());
         host.leave_foreign(&self.own);
         let Some(scan) = &mut self.scan else { return Changes::default() };
-        let found = Some((inside, host));
-        if scan.last == found {
+        let found = (inside, host);
+        if !scan.is_due(&found, now) {
             return Changes::default();
         }
-        scan.last = found;
-        let Some((inside, host)) = scan.last.take() else { return Changes::default() };
-        let changes = scan.compare_forwards(&inside);
-        let is_complete = self.compare_ports(&host, now);
-        if let Some(scan) = &mut self.scan
-            && is_complete
-        {
-            scan.last = Some((inside, host));
+        let changes = scan.compare_forwards(&found.0, now);
+        let opened = self.compare_ports(&found.1, now);
+        if let Some(scan) = &mut self.scan {
+            // Where the cap was reached, there may be more.
+            let is_complete = changes.open.len().max(opened) < OPENED_CAP;
+            scan.last = is_complete.then_some(found);
         }
         changes
     }
 
     /// Opens ports of the namespace that are in use on the host, and closes those that are not any
-    /// more. Returns whether all of them could be opened.
-    fn compare_ports(&mut self, host: &OwnPorts, now: Instant) -> bool {
-        let Self { scan: Some(scan), listeners, poll, .. } = self else { return true };
-        let mut is_complete = true;
+    /// more. Returns how many it has tried to open.
+    fn compare_ports(&mut self, host: &OwnPorts, now: Instant) -> usize {
+        let Self { scan: Some(scan), listeners, poll, .. } = self else { return 0 };
+        let mut tried = 0;
         let mut closed = Vec::new();
         for (rule, ports) in scan.ports.iter().enumerate() {
             let used = host.of(ports.protocol);
@@ -83,15 +81,20 @@ impl Worker {
                 let key = (rule, port);
                 match (used.contains(port), scan.open_ports.contains_key(&key)) {
                     (true, false) => {
+                        if tried >= OPENED_CAP || scan.failed_ports.is_pausing(key, now) {
+                            continue;
+                        }
+                        tried += 1;
                         let host_port = ports.host_port(port).unwrap_or(port);
                         match listeners.open(poll.registry(), ports.protocol, port, host_port) {
                             Ok(places) => {
                                 tracing::debug!(port, host_port, "port of the host in use");
+                                scan.failed_ports.forget(key);
                                 scan.open_ports.insert(key, places);
                             }
                             Err(error) => {
                                 tracing::trace!(%error, "left out");
-                                is_complete = false;
+                                scan.failed_ports.note(key, now);
                             }
                         }
                     }
@@ -101,7 +104,8 @@ impl Worker {
                         places.into_iter().for_each(|at| listeners.close(at));
                         closed.push((ports.protocol, port));
                     }
-                    (true, true) | (false, false) => {}
+                    (false, false) => scan.failed_ports.forget(key),
+                    (true, true) => {}
                 }
             }
         }
@@ -113,7 +117,7 @@ impl Worker {
                 });
             }
         }
-        is_complete
+        tried
     }
 
     /// Ports of the namespace at which this instance listens.

@@ -228,7 +228,7 @@ impl Worker {
                 Order::OwnPorts(own) => self.own = *own,
                 Order::ScannedOpen { failed } => {
                     if let Some(scan) = &mut self.scan {
-                        scan.on_answer(&failed);
+                        scan.on_answer(&failed, now);
                     }
                 }
                 Order::RulesRemoved(rules) => {

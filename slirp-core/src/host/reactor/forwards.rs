@@ -45,7 +45,10 @@ impl Reactor {
         Ok(())
     }
 
-    fn verify_guests(&self, rules: impl Iterator<Item = Forward>) -> Result<(), ForwardError> {
+    pub(super) fn verify_guests(
+        &self,
+        rules: impl Iterator<Item = Forward>,
+    ) -> Result<(), ForwardError> {
         let mut guests = rules.map(|rule| rule.guest);
         let invalid = guests.find(|&guest| !self.stack.is_forwardable(guest));
         invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest.ip())))

@@ -159,7 +159,7 @@ impl Reactor {
             }
             Ask::Tell(event) => self.stack.tell_of_bridge(*event),
             Ask::Scanned { open, close } => {
-                self.close_scanned(&close);
+                self.close_scanned(&close, now);
                 self.open_scanned(&open);
             }
             Ask::Panicked => return Next::End,
@@ -191,9 +191,14 @@ impl Reactor {
     /// Opens ports one by one, and answers.
     fn open_scanned(&mut self, rules: &[Forward]) {
         let mut failed = Vec::new();
+        // Before they are open, or they might be taken for foreign ones.
+        self.tell_own_ports(rules);
         for rule in rules {
-            match self.add_forwards(core::slice::from_ref(rule)) {
+            let rules = core::slice::from_ref(rule);
+            let verified = self.verify_guests(rules.iter().copied());
+            match verified.and_then(|()| self.forwards.add_all(rules)) {
                 Ok(added) => {
+                    tracing::debug!(rules = ?added, "forward added");
                     if let Some(inner) = &mut self.inner {
                         let key = (rule.protocol, rule.host);
                         inner.scanned.extend(added.iter().map(|&(id, _)| (key, id)));
@@ -205,16 +210,25 @@ impl Reactor {
                 }
             }
         }
+        self.tell_own_ports(&[]);
         self.order(Order::ScannedOpen { failed });
     }
 
-    fn close_scanned(&mut self, rules: &[Forward]) {
+    fn close_scanned(&mut self, rules: &[Forward], now: Instant) {
+        let Some(inner) = &mut self.inner else { return };
+        let mut removed = BTreeSet::new();
         for rule in rules {
-            let Some(inner) = &mut self.inner else { return };
-            if let Some(id) = inner.scanned.remove(&(rule.protocol, rule.host)) {
+            if let Some(id) = inner.scanned.remove(&(rule.protocol, rule.host))
                 // Somebody else may have removed it.
-                let _ = self.remove_forwards(id.0..=id.0);
+                && let Ok(ids) = self.forwards.remove_all(id.0..=id.0)
+            {
+                removed.extend(ids);
             }
+        }
+        if !removed.is_empty() {
+            tracing::debug!(?removed, "forwards removed");
+            self.stack.handle_forwards_removed(&removed, now);
+            self.tell_rules_removed(&removed);
         }
     }
 
