@@ -98,22 +98,31 @@ impl Worker {
         }
     }
 
-    /// Treats what the bridge at a place was not to receive as if the listener had received it.
-    pub(super) fn give_back(&mut self, at: usize, strays: Strays, now: Instant) {
-        let Some(Entry { bridged, bridge: Bridge::Udp(udp), .. }) = self.bridges.at(at) else {
-            return;
-        };
-        let (bridged, local) = (*bridged, udp.local());
+    /// Treats what was sent to `local`, as the datagrams of a bridge are, as if the listener had
+    /// received it.
+    pub(super) fn receive_strays(
+        &mut self,
+        bridged: Bridged,
+        local: SocketAddr,
+        strays: Strays,
+        now: Instant,
+    ) {
         for (client, payload, segment_len) in strays {
             match bridged {
                 Bridged::Inbound { origin, .. } => {
                     let origin = Origin { client, ..origin };
                     self.ask(Ask::Stray { origin, payload, segment_len });
                 }
-                Bridged::Outbound { reached, .. } => {
-                    let listener =
-                        self.listeners.udp_at(local).filter(|_| client.ip().is_loopback());
-                    let Some(listener) = listener else { continue };
+                Bridged::Outbound { protocol, reached, .. } => {
+                    if !self.has_stock(protocol, reached.is_ipv6()) {
+                        let stray = vec![(client, payload, segment_len)];
+                        self.waiting_strays.push((bridged, local, stray));
+                        continue;
+                    }
+                    let listener = self.listeners.udp_at(local);
+                    let Some(listener) = listener.filter(|_| client.ip().is_loopback()) else {
+                        continue;
+                    };
                     let ends = (client, local);
                     self.on_client_datagram(listener, ends, reached, &payload, segment_len, now);
                 }

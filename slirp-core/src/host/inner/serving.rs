@@ -44,7 +44,7 @@ impl Worker {
     }
 
     /// Whether there are sockets of the host for what came over a listener, or never will be.
-    fn has_stock(&mut self, protocol: ForwardProtocol, is_ipv6: bool) -> bool {
+    pub(super) fn has_stock(&mut self, protocol: ForwardProtocol, is_ipv6: bool) -> bool {
         let kind = SocketKind { protocol, is_ipv6 };
         if self.pool.stock(kind) == Stock::Soon {
             self.ask_for_more(kind);

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 
-use super::ask::{Ask, SocketKind};
+use super::ask::{Ask, Bridged, SocketKind};
 use super::datagrams::Strays;
 use super::listeners::Listeners;
 use super::listening::SocketDiag;
@@ -81,6 +81,8 @@ pub(super) struct Worker {
     pub(super) closed: Vec<SocketAddr>,
     /// What waits for sockets of the host.
     pub(super) waiting: VecDeque<Datagram>,
+    /// The same, received by bridges that they are not for.
+    pub(super) waiting_strays: Vec<(Bridged, SocketAddr, Strays)>,
     timeouts: Timeouts,
     tick_at: Option<Instant>,
     pub(super) means: Means,
@@ -142,6 +144,7 @@ impl Worker {
             own: *start.own,
             closed: start.closed,
             waiting: VecDeque::new(),
+            waiting_strays: Vec::new(),
             timeouts: start.timeouts,
             tick_at: None,
             means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
@@ -193,6 +196,7 @@ impl Worker {
         let has_clock = self.scan.is_some()
             || !self.bridges.is_empty()
             || !self.waiting.is_empty()
+            || !self.waiting_strays.is_empty()
             || self.listeners.has_held();
         if !has_clock {
             self.tick_at = None;
@@ -223,6 +227,9 @@ impl Worker {
                     self.listeners.resume();
                     for datagram in core::mem::take(&mut self.waiting) {
                         self.on_datagram(datagram, now);
+                    }
+                    for (bridged, local, strays) in core::mem::take(&mut self.waiting_strays) {
+                        self.receive_strays(bridged, local, strays, now);
                     }
                 }
                 Order::OwnPorts(own) => self.own = *own,
@@ -300,10 +307,11 @@ impl Worker {
             let Some(entry) = self.bridges.at(at).filter(|entry| entry.is_ready) else { continue };
             entry.is_ready = false;
             let before = entry.traffic();
-            let mut strays = Strays::new();
+            let (bridged, mut local, mut strays) = (entry.bridged, None, Strays::new());
             let standing = match &mut entry.bridge {
                 Bridge::Tcp(tcp) => tcp.pump(&mut self.means),
                 Bridge::Udp(udp) => {
+                    local = Some(udp.local());
                     let stray = |client, payload: &[u8], segment_len| {
                         strays.push((client, payload.to_vec(), segment_len));
                     };
@@ -317,14 +325,15 @@ impl Worker {
             if entry.traffic() != before {
                 entry.active_at = now;
             }
-            if !strays.is_empty() {
-                self.give_back(at, strays, now);
-            }
             match standing {
                 Standing::Waits => {}
                 Standing::HasMore => self.wake(at),
                 Standing::Over => self.end(at, Ending::Orderly, now),
                 Standing::Broken => self.end(at, Ending::HostFailed, now),
+            }
+            // Afterwards, because the bridge may have to make room for them.
+            if let Some(local) = local {
+                self.receive_strays(bridged, local, strays, now);
             }
         }
     }
@@ -335,6 +344,7 @@ impl Worker {
         self.listeners.resume();
         // They have waited for sockets that the host does not have.
         self.waiting.clear();
+        self.waiting_strays.clear();
         for (at, ending) in self.bridges.overdue(&self.timeouts, now) {
             self.end(at, ending, now);
         }
