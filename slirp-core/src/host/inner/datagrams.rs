@@ -20,9 +20,6 @@ use crate::host::forward::ForwardProtocol;
 use crate::host::socket::udp::UdpSocket;
 use crate::journal::Ending;
 
-/// Datagrams that wait for sockets of the host at most (arbitrary).
-const WAITING_CAP: usize = 256;
-
 /// What a bridge has received from others than its client: sender, payload, length of segments.
 pub(super) type Strays = Vec<(SocketAddr, Vec<u8>, Option<u16>)>;
 
@@ -37,10 +34,7 @@ impl Worker {
         let kind = SocketKind { protocol: ForwardProtocol::Udp, is_ipv6: origin.client.is_ipv6() };
         if self.pool.stock(kind) == Stock::Soon {
             self.ask_for_more(kind);
-            if self.waiting.len() < WAITING_CAP {
-                self.waiting.push_back(datagram);
-            }
-            return;
+            return self.waiting.push_back(datagram);
         }
         if !self.has_room(true, now) {
             return;

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use mio::Waker;
@@ -84,9 +84,34 @@ pub(crate) struct Datagram {
     pub(crate) origin: Origin,
     pub(crate) targets: Targets,
     /// The rule's socket.
-    pub(crate) listener: OwnedFd,
+    pub(crate) listener: Arc<OwnedFd>,
+    /// Held for as long as it is under way.
+    #[expect(dead_code, reason = "its drop gives the place back")]
+    pub(crate) passing: Passing,
     pub(crate) payload: Vec<u8>,
     pub(crate) segment_len: Option<u16>,
+}
+
+/// Datagrams that are under way from the data thread to bridges at most (arbitrary); others are
+/// lost.
+const PASSING_CAP: usize = 256;
+
+/// A place among the datagrams that are under way.
+pub(crate) struct Passing(Arc<Signs>);
+
+impl Passing {
+    /// A place, if one is free.
+    pub(crate) fn take(signs: &Arc<Signs>) -> Option<Self> {
+        let before = signs.passing.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(signs));
+        (before < PASSING_CAP).then_some(place)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.0.passing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the inner thread looks up before it bothers the data thread.
@@ -96,6 +121,8 @@ pub(crate) struct Signs {
     is_heard: AtomicBool,
     /// Whether an egress policy is in force.
     is_judged: AtomicBool,
+    /// How many [`Passing`] there are.
+    passing: AtomicUsize,
 }
 
 impl Signs {
@@ -155,5 +182,21 @@ impl Drop for Orders {
     fn drop(&mut self) {
         self.sender = None;
         self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_datagrams_are_under_way_at_a_time() {
+        let signs = Arc::default();
+        let mut all: Vec<Passing> = core::iter::from_fn(|| Passing::take(&signs)).collect();
+        assert_eq!(all.len(), PASSING_CAP);
+        assert!(Passing::take(&signs).is_none());
+        all.pop();
+        let again = Passing::take(&signs);
+        assert!(again.is_some() && Passing::take(&signs).is_none());
     }
 }

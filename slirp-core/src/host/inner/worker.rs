@@ -126,7 +126,9 @@ impl Worker {
             None => None,
         };
         let pipes = Pipes::within(start.descriptors);
-        let others = pipes.descriptors() + super::pool::DESCRIPTORS_CAP;
+        // However many there are, bridges have the other half.
+        let listening = listeners.iter().count().min(start.descriptors / 2);
+        let others = pipes.descriptors() + super::pool::DESCRIPTORS_CAP + listening;
         let mut pool = Pool::default();
         start.batches.into_iter().for_each(|batch| pool.put(batch));
         let worker = Self {

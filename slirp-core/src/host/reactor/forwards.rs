@@ -126,7 +126,7 @@ impl Reactor {
             else {
                 return Ok(true);
             };
-            if let Some(inner) = &self.inner
+            if let Some(inner) = &mut self.inner
                 && let Some(targets) =
                     inner.targets(origin.client, origin.local.ip(), guest, &self.stack)
             {

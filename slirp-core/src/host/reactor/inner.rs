@@ -4,7 +4,10 @@
 //! of the host, verdicts, rules for scanned ports. See [`inner`](crate::host::inner).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 
 use socket2::SockRef;
 use tokio::sync::oneshot;
@@ -16,7 +19,7 @@ use crate::host::bridge::table::FIRST;
 use crate::host::forward::{Forward, ForwardProtocol, Forwards, PortId};
 use crate::host::inner::ask::{Ask, Bridged};
 use crate::host::inner::inward::Targets;
-use crate::host::inner::order::{Datagram, Order, Orders};
+use crate::host::inner::order::{Datagram, Order, Orders, Passing};
 use crate::host::inner::pool::Batch;
 use crate::host::inner::ports::OwnPorts;
 use crate::host::mailbox::{FlowPage, JudgedFlowPage};
@@ -30,6 +33,8 @@ pub(super) struct InnerLink {
     orders: Orders,
     /// Rules for scanned ports, by protocol and where the host listens.
     scanned: BTreeMap<(ForwardProtocol, SocketAddr), ForwardId>,
+    /// Copies of the sockets at which datagrams came that are under way.
+    listeners: BTreeMap<PortId, Weak<OwnedFd>>,
 }
 
 impl InnerLink {
@@ -50,7 +55,7 @@ impl InnerLink {
 
     /// Passes on what a client has sent to a port.
     pub(super) fn pass(
-        &self,
+        &mut self,
         id: PortId,
         forwards: &Forwards,
         origin: Origin,
@@ -58,15 +63,31 @@ impl InnerLink {
         payload: &[u8],
         segment_len: Option<u16>,
     ) {
-        match forwards.socket(id).map(|socket| socket.try_clone_to_owned()) {
+        let Some(passing) = Passing::take(&self.orders.signs) else { return };
+        match self.listener(id, forwards) {
             Some(Ok(listener)) => {
                 let payload = payload.to_vec();
-                let datagram = Datagram { origin, targets, listener, payload, segment_len };
+                let datagram =
+                    Datagram { origin, targets, listener, passing, payload, segment_len };
                 self.orders.send(Order::Datagram(Box::new(datagram)));
             }
             Some(Err(error)) => tracing::debug!(%error, "a datagram over loopback was lost"),
             None => {}
         }
+    }
+
+    /// A copy of a port's socket, which all datagrams that are under way share.
+    fn listener(&mut self, id: PortId, forwards: &Forwards) -> Option<io::Result<Arc<OwnedFd>>> {
+        let socket = forwards.socket(id)?;
+        if let Some(listener) = self.listeners.get(&id).and_then(Weak::upgrade) {
+            return Some(Ok(listener));
+        }
+        let listener = socket.try_clone_to_owned().map(Arc::new);
+        if let Ok(listener) = &listener {
+            self.listeners.retain(|_, other| other.strong_count() > 0);
+            self.listeners.insert(id, Arc::downgrade(listener));
+        }
+        Some(listener)
     }
 }
 
@@ -74,7 +95,8 @@ impl Reactor {
     /// Takes the way to the thread, and opens the ports that are in use in the namespace already.
     pub(crate) fn adopt_inner(&mut self, orders: Orders, scanned: &[Forward]) {
         orders.signs.set_judged(self.stack.has_egress());
-        self.inner = Some(InnerLink { orders, scanned: BTreeMap::new() });
+        self.inner =
+            Some(InnerLink { orders, scanned: BTreeMap::new(), listeners: BTreeMap::new() });
         self.open_scanned(scanned);
     }
 
@@ -171,7 +193,7 @@ impl Reactor {
     fn on_stray(&mut self, origin: Origin, payload: &[u8], segment_len: Option<u16>, now: Instant) {
         let Some(id) = self.forwards.port_of(&origin) else { return };
         let Some(guest) = self.forwards.guest(id) else { return };
-        if let Some(inner) = &self.inner
+        if let Some(inner) = &mut self.inner
             && let Some(targets) = inner.targets(origin.client, origin.local.ip(), guest)
         {
             if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
