@@ -194,7 +194,8 @@ impl Reactor {
         let Some(id) = self.forwards.port_of(&origin) else { return };
         let Some(guest) = self.forwards.guest(id) else { return };
         if let Some(inner) = &mut self.inner
-            && let Some(targets) = inner.targets(origin.client, origin.local.ip(), guest)
+            && let Some(targets) =
+                inner.targets(origin.client, origin.local.ip(), guest, &self.stack)
         {
             if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
                 inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
