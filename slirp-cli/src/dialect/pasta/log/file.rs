@@ -1,12 +1,15 @@
 //! A log file of bounded size.
 //!
 //! Owns how it makes room: the first line stays, and of the others the older half goes. Everything
-//! is done through one descriptor, since a sandboxed process cannot open the file again.
+//! is done through one descriptor, since a sandboxed process cannot open the file again. A device or
+//! a FIFO keeps nothing, so its size has no bound.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use nix::libc;
 
 use crate::dialect::pasta::version;
 
@@ -21,24 +24,39 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Makes the file at `path`, or empties it; it never becomes longer than `max_len` bytes.
+    /// Makes the file at `path`, or empties it; a regular file never becomes longer than `max_len`
+    /// bytes.
     ///
     /// # Errors
     /// The errors of open(2) and write(2).
     pub(super) fn create(path: &Path, max_len: u64) -> io::Result<Self> {
         // Appending, so that the process that waits for the daemon may write as well.
         let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
-        file.set_len(0)?;
+        options.read(true).append(true).create(true).mode(0o600);
+        // A FIFO without a reader makes nothing wait, and a terminal does not become ours.
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let file = options.open(path)?;
+        let is_regular = file.metadata()?.is_file();
+        if is_regular {
+            file.set_len(0)?;
+        }
+        let max_len = if is_regular { max_len } else { u64::MAX };
         let version = version::TEXT.lines().next().unwrap_or_default();
-        let header = format!("{version} ({})\n", std::process::id()).into_bytes();
+        let header = format!("{version}\n").into_bytes();
         (&file).write_all(&header)?;
         let len = len_of(&header);
         Ok(Self { file, header, len, max_len })
     }
 
-    /// Adds a line. What the disk does not take is lost.
+    /// Adds a line, or as much of it as stays within the bound beside the newer half. What the disk
+    /// does not take is lost.
     pub(super) fn add(&mut self, line: &[u8]) {
+        let longest = self.max_len.saturating_sub(len_of(&self.header)) / 2;
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX);
+        if line.len() > longest {
+            let kept = &line[..longest.saturating_sub(1)];
+            return self.add(&[kept, b"\n"].concat());
+        }
         if self.len.saturating_add(len_of(line)) > self.max_len && self.make_room().is_err() {
             return;
         }
@@ -72,6 +90,34 @@ fn len_of(text: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_are_cut() {
+        let path = std::env::temp_dir().join(format!("slirp-log-long-{}", std::process::id()));
+        let mut log = LogFile::create(&path, 1000).unwrap();
+        for len in [300, 490, 5_000, 490, 490, 1_000, 2] {
+            log.add(&[&vec![b'x'; len][..], b"\n"].concat());
+            let len = std::fs::metadata(&path).unwrap().len();
+            assert!(len <= 1000 && len == log.len, "{len}");
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(text.ends_with("\nxx\n"), "{text}");
+        let first = version::TEXT.lines().next();
+        assert_eq!(text.lines().next(), first, "the process of the start is gone soon");
+    }
+
+    #[test]
+    fn devices_and_fifos_take_lines() {
+        LogFile::create(Path::new("/dev/null"), 1000).unwrap().add(b"line\n");
+        let path = std::env::temp_dir().join(format!("slirp-log-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut log = LogFile::create(&path, 1000).unwrap();
+        for _ in 0..100 {
+            log.add(&[b'x'; 1000]);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn oldest_lines_go_and_the_first_one_stays() {
