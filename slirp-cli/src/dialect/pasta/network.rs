@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Group, User, getegid, geteuid};
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
 use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses};
@@ -21,7 +22,7 @@ use slirp_core::plan::{AddressPlan, Mirrored, MirroredFamily, PlanError};
 use slirp_core::policy::Policy;
 
 use super::log;
-use super::options::{Addresses, Families, MTU, PastaOptions, Place, Splice, Userns};
+use super::options::{Addresses, Families, MTU, Name, PastaOptions, Place, RunAs, Splice, Userns};
 use super::ports::rules::{PortRule, PortRules};
 use crate::options::{Options, OwnPlan, Splicing, Target};
 use crate::publish::Publish;
@@ -46,8 +47,16 @@ pub(super) enum NetworkFailure {
     Command,
     #[error("--conf-path has no effect yet: ports cannot be changed while the network runs")]
     ControlSocket,
+    #[error("--splice-only is not supported: the guest would have an interface")]
+    SpliceOnly,
+    #[error("--runas is not supported for another user or group than the caller's own")]
+    RunAs,
     #[error("External interface not usable: {0}")]
     Mirror(#[from] MirrorError),
+    #[error("External interface not usable: {0} has no {1} address")]
+    NoAddress(String, &'static str),
+    #[error("Cannot forward {0}: the guest has no {1}")]
+    Family(Box<PortRule>, &'static str),
     #[error("Cannot use these addresses: {0}")]
     Plan(#[from] PlanError),
 }
@@ -86,6 +95,13 @@ pub(super) fn orders(
     if options.process.control_socket.is_some() {
         return Err(NetworkFailure::ControlSocket);
     }
+    if options.mapping.splice == Splice::Only {
+        return Err(NetworkFailure::SpliceOnly);
+    }
+    if options.process.runas.as_ref().is_some_and(|identity| !is_callers(identity)) {
+        return Err(NetworkFailure::RunAs);
+    }
+    check_named_interfaces(options, &host.template)?;
     let mut choice = choice(options);
     if choice.ipv6.is_some() && host.template.ipv6().is_none() {
         // The guest has no other address than the one that it makes from this.
@@ -139,6 +155,7 @@ pub(super) fn orders(
     let host_link = host.template.ipv6().map(|family| family.index);
     let our_mac = options.guest.gateway_mac;
     let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac, host_link })?;
+    check_families(&options.ports.inbound, &plan)?;
     let dns = told4.into_iter().flatten().map(IpAddr::V4);
     let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
     let mut policy = Policy::default();
@@ -176,6 +193,66 @@ pub(super) fn orders(
         ..Options::default()
     };
     Ok((target, orders))
+}
+
+/// Whether the identity is that of the caller. Without a group only the user counts.
+fn is_callers(identity: &RunAs) -> bool {
+    let user = match &identity.user {
+        Name::Id(id) => Some(*id),
+        Name::Name(name) => User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
+    };
+    let group = match &identity.group {
+        None => Some(getegid().as_raw()),
+        Some(Name::Id(id)) => Some(*id),
+        Some(Name::Name(name)) => {
+            Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+        }
+    };
+    (user, group) == (Some(geteuid().as_raw()), Some(getegid().as_raw()))
+}
+
+/// Refuses an interface that is named and has nothing to copy. One that is named for both families
+/// may lack one of them. Warns that nothing else follows from the name of one family.
+fn check_named_interfaces(
+    options: &PastaOptions,
+    template: &Template,
+) -> Result<(), NetworkFailure> {
+    let PastaOptions { addresses, families, .. } = options;
+    let (ipv4, ipv6) = (template.ipv4().is_some(), template.ipv6().is_some());
+    for (option, name, family, has_address, other) in [
+        ("--outbound-if4", &addresses.outbound_if4, "IPv4", ipv4, Families::Ipv6),
+        ("--outbound-if6", &addresses.outbound_if6, "IPv6", ipv6, Families::Ipv4),
+    ] {
+        let Some(name) = name else { continue };
+        tracing::warn!("{option} chooses what is copied; the host's routes decide where it leaves");
+        if !has_address && *families != other && options.guest.template.is_none() {
+            return Err(NetworkFailure::NoAddress(name.clone(), family));
+        }
+    }
+    let (has_address, family) = match families {
+        Families::Both => (ipv4 || ipv6, "IPv4 or IPv6"),
+        Families::Ipv4 => (ipv4, "IPv4"),
+        Families::Ipv6 => (ipv6, "IPv6"),
+    };
+    match &options.guest.template {
+        Some(name) if !has_address => Err(NetworkFailure::NoAddress(name.clone(), family)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Refuses a rule for an address of a family that the guest lacks. A target is of the same family.
+fn check_families(rules: &[PortRule], plan: &AddressPlan) -> Result<(), NetworkFailure> {
+    for rule in rules {
+        let (has_family, family) = match rule.listener.address {
+            None => continue,
+            Some(IpAddr::V4(_)) => (plan.ipv4().is_some(), "IPv4"),
+            Some(IpAddr::V6(_)) => (plan.ipv6().is_some(), "IPv6"),
+        };
+        if !has_family {
+            return Err(NetworkFailure::Family(Box::new(rule.clone()), family));
+        }
+    }
+    Ok(())
 }
 
 /// What a person has chosen instead of the host's network.
@@ -416,6 +493,39 @@ mod tests {
             assert_eq!(of(line).unwrap().0, expected, "{line}");
         }
         assert!(matches!(of("ls"), Err(NetworkFailure::Command)));
+    }
+
+    #[test]
+    fn options_that_cannot_be_carried_out_are_refused_by_name() {
+        let refusal = |line: &str| of(line).unwrap_err().to_string();
+        for (line, text) in [
+            (
+                "--splice-only 42",
+                "--splice-only is not supported: the guest would have an interface",
+            ),
+            (
+                "--runas 4294967294 42",
+                "--runas is not supported for another user or group than the caller's own",
+            ),
+            ("-i h0 42", "External interface not usable: h0 has no IPv4 or IPv6 address"),
+            ("-6 -i h0 42", "External interface not usable: h0 has no IPv6 address"),
+            ("--outbound-if4 h0 42", "External interface not usable: h0 has no IPv4 address"),
+            ("--outbound-if6 h0 42", "External interface not usable: h0 has no IPv6 address"),
+            (
+                "-6 -t 127.0.0.1/18096 42",
+                "Cannot forward TCP [127.0.0.1]:18096  =>  18096: the guest has no IPv4",
+            ),
+            (
+                "-4 -u ::1/18081:2001:db8::1 42",
+                "Cannot forward UDP [::1]:18081  =>  [2001:db8::1]:18081: the guest has no IPv6",
+            ),
+        ] {
+            assert_eq!(refusal(line), text, "{line}");
+        }
+        let own = format!("--runas {}:{} 42", geteuid(), getegid());
+        assert!(of(&own).is_ok());
+        assert!(of(&format!("--runas {} 42", geteuid())).is_ok());
+        assert!(of("-6 --outbound-if4 h0 42").is_ok());
     }
 
     #[test]

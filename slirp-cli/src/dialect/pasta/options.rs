@@ -81,7 +81,7 @@ pub(crate) struct ProcessOptions {
     /// Whether the process stays in the foreground. Otherwise its end tells that the network is
     /// ready, and a daemon carries the packets.
     pub(crate) is_foreground: bool,
-    /// The identity to change to, instead of the default one.
+    /// The identity to have. Any but the caller's own is refused.
     pub(crate) runas: Option<RunAs>,
     /// Where messages go instead of to the system's log.
     pub(crate) log_file: Option<PathBuf>,
@@ -93,10 +93,6 @@ pub(crate) struct ProcessOptions {
     pub(crate) pcap: Option<PathBuf>,
     /// Path of the socket that takes changes of the rules for ports.
     pub(crate) control_socket: Option<PathBuf>,
-    /// A connected socket of the caller. Nothing but the descriptor staying open follows from it.
-    pub(crate) fd: Option<i32>,
-    /// Whether chroot(2) may stand in where the root cannot be exchanged.
-    pub(crate) may_chroot: bool,
 }
 
 impl Default for ProcessOptions {
@@ -110,8 +106,6 @@ impl Default for ProcessOptions {
             pid_file: None,
             pcap: None,
             control_socket: None,
-            fd: None,
-            may_chroot: false,
         }
     }
 }
@@ -222,9 +216,9 @@ pub(crate) struct AddressOptions {
     pub(crate) gateway: Addresses,
     /// Source addresses of the host's sockets. The host's routes decide where there is none.
     pub(crate) outbound: Addresses,
-    /// Interface of the host by which IPv4 leaves.
+    /// Interface of the host that IPv4 is copied of, without one for both families.
     pub(crate) outbound_if4: Option<String>,
-    /// Interface of the host by which IPv6 leaves.
+    /// Interface of the host that IPv6 is copied of, without one for both families.
     pub(crate) outbound_if6: Option<String>,
     /// Queries to these addresses go to a resolver of the host.
     pub(crate) dns_forward: Addresses,

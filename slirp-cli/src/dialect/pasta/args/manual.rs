@@ -52,11 +52,12 @@ Default: messages go to stderr until the daemon starts."
         OptionId::LogFile => {
             "\
 Write messages to this file instead of to the system's log.
+It may be a device or a FIFO.
 Default: the system's log."
         }
         OptionId::LogSize => {
             "\
-Largest size of the log file in bytes, at least 40960.
+Largest size of the log file in bytes, at least 40960, if it is a regular file.
 The oldest part goes first.
 Default: 1048576."
         }
@@ -64,6 +65,7 @@ Default: 1048576."
             "\
 Identity to change to when started as root: a user and a group, by name or
 number.
+Any other than the caller's own is refused.
 Default: the caller's."
         }
         OptionId::ConfPath => {
@@ -100,7 +102,7 @@ Default: none."
         }
         OptionId::Mtu => {
             "\
-MTU of the guest's interface, at most 65521.
+MTU of the guest's interface, from 68 to 65521.
 DHCP and router advertisements tell it.
 0 leaves it to the guest.
 Default: 65520."
@@ -147,13 +149,21 @@ Default: the host's routes decide."
         }
         OptionId::OutboundIf4 => {
             "\
-Interface of the host by which IPv4 leaves.
-Default: the host's routes decide."
+Interface of the host whose IPv4 addresses and routes are copied, unless
+.Fl i
+is given.
+It has to have an IPv4 address.
+By which interface traffic leaves is up to the host's routes.
+Default: the one of the first default route."
         }
         OptionId::OutboundIf6 => {
             "\
-Interface of the host by which IPv6 leaves.
-Default: the host's routes decide."
+Interface of the host whose IPv6 addresses and routes are copied, unless
+.Fl i
+is given.
+It has to have an IPv6 address.
+By which interface traffic leaves is up to the host's routes.
+Default: the one of the first default route."
         }
         OptionId::Dns => {
             "\
@@ -390,18 +400,14 @@ Default: they are joined socket to socket."
         OptionId::SpliceOnly => {
             "\
 Connect the loopbacks alone, without an interface for the guest.
-Implies
-.Fl Fl host-lo-to-ns-lo
-and
-.Fl Fl no-icmp .
+Refused: the guest would have an interface.
 Default: off."
         }
         OptionId::ChrootFallback => {
             "\
-Use
-.Xr chroot 2
-where the root cannot be exchanged.
-Default: the start fails there."
+Accepted with a warning, without an effect: where the root cannot be exchanged
+the start fails.
+Default: off."
         }
         OptionId::NoCopyRoutes => {
             "\
@@ -430,8 +436,9 @@ Default: none."
         }
         OptionId::Fd => {
             "\
-Descriptor of the caller that stays open.
-Default: all descriptors beyond stderr are closed."
+Accepted with a warning, without an effect: all descriptors beyond stderr are
+closed.
+Default: none."
         }
         OptionId::Socket
         | OptionId::SocketPath

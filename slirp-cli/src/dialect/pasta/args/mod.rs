@@ -35,9 +35,8 @@ const LEFT_COLUMN: usize = 30;
 /// Length of the prefix of an IPv6 address that is given without it.
 const IPV6_PREFIX_LEN: u8 = 64;
 
-/// Smallest MTUs of both families (RFC 791, section 3.2; RFC 8200, section 5).
-const SMALLEST_MTUS: [(Families, &str, u16); 2] =
-    [(Families::Ipv4, "IPv4", 68), (Families::Ipv6, "IPv6", 1280)];
+/// Smallest MTU of IPv6 (RFC 8200, section 5). Below that of IPv4 no MTU is taken.
+const IPV6_MTU_MIN: u16 = 1280;
 
 /// The command of a command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -160,8 +159,13 @@ impl Line {
             }
             OptionId::Pcap => process.pcap = Some(values::path("Invalid --pcap:", value)?),
             OptionId::Pid => process.pid_file = Some(values::path("Invalid --pid:", value)?),
-            OptionId::Fd => process.fd = Some(values::descriptor(value)?),
-            OptionId::ChrootFallback => process.may_chroot = true,
+            OptionId::Fd => {
+                values::descriptor(value)?;
+                self.warnings.push(Warning::NoEffect("--fd"));
+            }
+            OptionId::ChrootFallback => {
+                self.warnings.push(Warning::NoEffect("--chroot-fallback"));
+            }
             OptionId::Stats => {
                 if !process.is_foreground {
                     return Err(ArgumentError::Needs("--stats", "--foreground before it"));
@@ -364,11 +368,9 @@ impl Line {
         if addresses.guest.ipv6.is_some() {
             addresses.ipv6_prefix_len.get_or_insert(IPV6_PREFIX_LEN);
         }
-        for (family, name, smallest) in SMALLEST_MTUS {
-            let is_on = *families == Families::Both || *families == family;
-            if let Some(mtu) = guest.mtu.filter(|&mtu| is_on && mtu < smallest) {
-                self.warnings.push(Warning::SmallMtu(mtu, name, smallest));
-            }
+        let has_ipv6 = *families != Families::Ipv4;
+        if let Some(mtu) = guest.mtu.filter(|&mtu| has_ipv6 && mtu < IPV6_MTU_MIN) {
+            self.warnings.push(Warning::SmallMtu(mtu, IPV6_MTU_MIN));
         }
         Ok(())
     }

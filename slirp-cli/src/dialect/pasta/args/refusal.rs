@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use slirp_core::instance::MTU_MAX;
+use slirp_core::instance::{MTU_MAX, MTU_MIN};
 
 use crate::dialect::getopt::GrammarError;
 use crate::dialect::pasta::ports::rules::PortError;
@@ -20,9 +20,9 @@ pub(crate) enum Warning {
     /// `--no-copy-routes`, `--no-copy-addrs`.
     #[error("{0} will be dropped soon")]
     Deprecated(&'static str),
-    /// An MTU below the family's minimum (RFC 791, RFC 8200).
-    #[error("MTU {0} is too small for {1} (min {2})")]
-    SmallMtu(u16, &'static str, u16),
+    /// An MTU below the minimum of IPv6 (RFC 8200).
+    #[error("MTU {0} is too small for IPv6 (min {1})")]
+    SmallMtu(u16, u16),
 }
 
 /// Why a command line was refused. The exit status is 1 for all of them.
@@ -38,6 +38,9 @@ pub(crate) enum ArgumentError {
     /// An MTU beyond the device's largest frame.
     #[error("MTU {0} too large (max {MTU_MAX})")]
     MtuTooLarge(u64),
+    /// An MTU below the minimum of IPv4 (RFC 791).
+    #[error("MTU {0} too small (min {MTU_MIN})")]
+    MtuTooSmall(u64),
     /// `--netmask` for an address with a length of its own.
     #[error("Redundant prefix length specification")]
     PrefixLenTwice,
@@ -68,6 +71,7 @@ impl ArgumentError {
             Self::Grammar(error) => [program.as_bytes(), b": ", &error.text()].concat(),
             Self::Value(..)
             | Self::MtuTooLarge(_)
+            | Self::MtuTooSmall(_)
             | Self::PrefixLenTwice
             | Self::ForPasst(_)
             | Self::NetnsAndOperand

@@ -29,8 +29,7 @@ options! {
         "log to this file instead of to the system's log";
     LogSize: Upstream(0), "log-size" = "BYTES",
         "largest size of that file (default=1048576, min=40960)";
-    RunAs: Upstream(0), "runas" = "USER[:GROUP]",
-        "identity to change to when started as root, by name or number";
+    RunAs: Upstream(0), "runas" = "USER[:GROUP]";
     ConfPath: Upstream(0), [b'c'] "conf-path" = "PATH" of Files,
         "path of the socket at which pesto(1) changes ports";
     Help: Upstream(0), [b'h'] "help",
@@ -56,9 +55,9 @@ options! {
     Outbound: Upstream(0), [b'o'] "outbound" = "ADDR",
         "address of the host that traffic leaves from, once a family";
     OutboundIf4: Upstream(0), "outbound-if4" = "NAME" of Interfaces,
-        "interface of the host that IPv4 leaves by";
+        "interface to copy IPv4 addresses and routes of, instead of that of -i";
     OutboundIf6: Upstream(0), "outbound-if6" = "NAME" of Interfaces,
-        "interface of the host that IPv6 leaves by";
+        "interface to copy IPv6 addresses and routes of, instead of that of -i";
     Dns: Upstream(0), [b'D'] "dns" = "ADDR|none" of Words(NONE),
         "resolver to tell the guest of (repeatable; default: those of the host)";
     Search: Upstream(0), [b'S'] "search" = "DOMAIN|none" of Words(NONE),
@@ -125,10 +124,8 @@ options! {
         "connections of the host's loopback arrive at the guest's loopback";
     NoSplice: Upstream(0), "no-splice",
         "connections of the host's loopback arrive by the guest's interface";
-    SpliceOnly: Upstream(0), "splice-only",
-        "connect the loopbacks alone, without an interface";
-    ChrootFallback: Upstream(0), "chroot-fallback",
-        "use chroot(2) where the root cannot be exchanged";
+    SpliceOnly: Upstream(0), "splice-only";
+    ChrootFallback: Upstream(0), "chroot-fallback";
     NoCopyRoutes: Upstream(0), "no-copy-routes";
     NoCopyAddrs: Upstream(0), "no-copy-addrs";
     Stats: Upstream(0), "stats" = "SECONDS";

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use slirp_core::MacAddr;
 use slirp_core::config::SearchDomain;
-use slirp_core::instance::MTU_MAX;
+use slirp_core::instance::{MTU_MAX, MTU_MIN};
 
 use super::refusal::ArgumentError;
 use crate::dialect::pasta::options::{Name, RunAs};
@@ -126,11 +126,12 @@ pub(super) fn netmask(text: &OsStr) -> Result<u8> {
     or_refuse(len, "Invalid netmask:", text)
 }
 
-/// An MTU of at most 65521; `None` for 0, which tells the guest none.
+/// An MTU from 68 to 65521; `None` for 0, which tells the guest none.
 pub(super) fn mtu(text: &OsStr) -> Result<Option<u16>> {
     let mtu = or_refuse(number(text), "Invalid MTU:", text)?;
     match u16::try_from(mtu) {
         Ok(0) => Ok(None),
+        Ok(..MTU_MIN) => Err(ArgumentError::MtuTooSmall(mtu)),
         Ok(mtu) if mtu <= MTU_MAX => Ok(Some(mtu)),
         Ok(_) | Err(_) => Err(ArgumentError::MtuTooLarge(mtu)),
     }

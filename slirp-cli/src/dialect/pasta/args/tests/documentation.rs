@@ -38,7 +38,17 @@ fn help_has_every_option_of_this_mode_in_lines_of_a_terminal() {
     for name in ["--map-guest-addr=ADDR|none ", "--host-lo-to-ns-lo ", "-t, --tcp-ports=SPEC "] {
         assert!(text.contains(name), "{name}");
     }
-    for name in ["--socket", "--vhost-user", "--stderr", "--stats", "--no-copy-routes"] {
+    for name in [
+        "--socket",
+        "--vhost-user",
+        "--stderr",
+        "--stats",
+        "--no-copy-routes",
+        "--runas",
+        "--splice-only",
+        "--chroot-fallback",
+        "--fd",
+    ] {
         assert!(!text.contains(name), "{name}");
     }
 }

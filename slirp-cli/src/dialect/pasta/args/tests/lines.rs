@@ -139,7 +139,6 @@ fn values_of_other_options_are_taken() {
     assert_eq!((process.log_file.clone(), process.log_size), (path("/l"), 40_960));
     assert_eq!((process.pcap.clone(), process.pid_file.clone()), (path("/pcap"), path("/pid")));
     assert_eq!(process.runas, Some(RunAs { user: Name::Id(7), group: Some(Name::Id(8)) }));
-    assert_eq!((process.fd, process.may_chroot), (Some(9), true));
     assert_eq!((options.guest.mtu, options.guest.template.as_deref()), (None, Some("eth0")));
     assert_eq!(options.guest.gateway_mac.to_string(), "02:00:00:00:00:01");
     assert_eq!(options.guest.hostname.as_deref(), Some("host"));
@@ -163,6 +162,8 @@ fn values_of_other_options_are_taken() {
 fn refused_lines_say_why() {
     for (line, text) in [
         ("-m -1", "Invalid MTU: -1"),
+        ("-m 67", "MTU 67 too small (min 68)"),
+        ("-6 -m 1 42", "MTU 1 too small (min 68)"),
         ("-m abc", "Invalid MTU: abc"),
         ("-m 65522", "MTU 65522 too large (max 65521)"),
         ("-m 99999999", "MTU 99999999 too large (max 65521)"),
@@ -300,10 +301,10 @@ fn warnings_are_for_runs_that_may_speak() {
         ("-m 0 42", &[]),
         ("-m 1279 42", &["MTU 1279 is too small for IPv6 (min 1280)"]),
         ("-4 -m 1279 42", &[]),
-        (
-            "-m 67 42",
-            &["MTU 67 is too small for IPv4 (min 68)", "MTU 67 is too small for IPv6 (min 1280)"],
-        ),
+        ("-m 68 42", &["MTU 68 is too small for IPv6 (min 1280)"]),
+        ("-4 -m 68 42", &[]),
+        ("-F 9 42", &["--fd has no effect"]),
+        ("--chroot-fallback 42", &["--chroot-fallback has no effect"]),
     ] {
         assert_eq!(warnings(line), expected, "{line}");
     }
