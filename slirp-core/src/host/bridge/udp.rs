@@ -35,6 +35,9 @@ pub(crate) struct UdpBridge {
     moved: (u64, u64),
 }
 
+/// What a bridge has received from others than its client: sender, payload, length of segments.
+pub(crate) type Strays = Vec<(SocketAddr, Vec<u8>, Option<u16>)>;
+
 /// How a bridge stands after its turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Relayed {

@@ -15,13 +15,10 @@ use super::token::Source;
 use super::worker::{Worker, watch};
 use crate::event::Origin;
 use crate::host::bridge::table::{Bridge, Entry};
-use crate::host::bridge::udp::UdpBridge;
+use crate::host::bridge::udp::{Strays, UdpBridge};
 use crate::host::forward::ForwardProtocol;
 use crate::host::socket::udp::UdpSocket;
 use crate::journal::Ending;
-
-/// What a bridge has received from others than its client: sender, payload, length of segments.
-pub(super) type Strays = Vec<(SocketAddr, Vec<u8>, Option<u16>)>;
 
 impl Worker {
     /// A client on the host's loopback has sent to a forwarded port.

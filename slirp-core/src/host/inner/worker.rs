@@ -23,7 +23,6 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 
 use super::ask::{Ask, Bridged, SocketKind};
-use super::datagrams::Strays;
 use super::listeners::Listeners;
 use super::listening::SocketDiag;
 use super::order::{Datagram, Order, Signs, Start};
@@ -37,7 +36,7 @@ use crate::host::bridge::lane::Means;
 use crate::host::bridge::pipe::Pipes;
 use crate::host::bridge::table::{Bridge, Bridges, Entry};
 use crate::host::bridge::tcp::{Far, Standing};
-use crate::host::bridge::udp::Relayed;
+use crate::host::bridge::udp::{Relayed, Strays};
 use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox, Message};
 use crate::journal::{Ending, Event};
 
