@@ -277,7 +277,7 @@ Default: the gateway's address."
         OptionId::NoMapGw => {
             "\
 The gateway's address does not lead to the host's loopback.
-The host stays reachable at those of its addresses that the guest does not have itself.
+The host stays reachable at the addresses that it does not share with the guest.
 The default of
 .Fl T
 and
