@@ -21,6 +21,9 @@ use crate::plan::AddressPlan;
 /// Divisor: of the descriptors that ports may take, one in this many may be used for IPv6 beside
 /// IPv4 (arbitrary: a range that fits in IPv4 is not refused because of its IPv6).
 const IPV6_PART: usize = 8;
+/// Divisor: where not all ports of weak rules fit, they get one in this many of the descriptors that
+/// ports and flows may take (arbitrary: flows need descriptors as well).
+const WEAK_PART: usize = 2;
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 /// Kinds of ports: two protocols, in two IP versions.
@@ -45,7 +48,8 @@ pub struct Opening {
     /// Whether the host may lack the address (`IP_FREEBIND`, ip(7)).
     pub freebind: bool,
     /// Whether a port that cannot be opened is skipped. A rule of which no port can
-    /// be opened is refused even then.
+    /// be opened is refused even then. If the process has too few descriptors, its last ports are
+    /// skipped.
     pub is_weak: bool,
 }
 
@@ -99,10 +103,10 @@ impl OpenForwards {
         Self::open_each(in_use, forwards, std::iter::repeat(&plain), PORTS_CAP, limit)
     }
 
-    fn open_each<'a>(
+    pub(super) fn open_each<'a>(
         in_use: InUse,
         forwards: &[Forward],
-        openings: impl Iterator<Item = &'a Opening>,
+        openings: impl Iterator<Item = &'a Opening> + Clone,
         cap: usize,
         limit: Option<usize>,
     ) -> Result<Self, ForwardError> {
@@ -113,7 +117,9 @@ impl OpenForwards {
         }
         let available = descriptors::left_to_flows(limit);
         let ipv6_cap = available / IPV6_PART;
-        let within = within_ipv6_cap(in_use, forwards, ipv6_cap);
+        let mut within = within_ipv6_cap(in_use, forwards, ipv6_cap);
+        let is_ipv4_only = within != forwards;
+        shorten_weak(&mut within, openings.clone(), available.saturating_sub(in_use.sockets));
         let needed = in_use.sockets + within.iter().map(Forward::sockets).sum::<usize>();
         let too_few = |available| {
             let limit = limit.unwrap_or(usize::MAX);
@@ -122,7 +128,7 @@ impl OpenForwards {
         if needed > available {
             return Err(too_few(available));
         }
-        let ipv6_cap = (within != forwards).then_some(ipv6_cap);
+        let ipv6_cap = is_ipv4_only.then_some(ipv6_cap);
         let mut opened = Self { rules: Vec::new(), ipv6_cap };
         for (forward, opening) in within.into_iter().zip(openings) {
             match OpenRule::open(forward, opening) {
@@ -181,6 +187,35 @@ fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forwa
         Forward { also_ipv6: false, ..*forward }
     };
     forwards.iter().map(within).collect()
+}
+
+/// Shortens weak rules, all in proportion, if the rules need more than `available` descriptors.
+fn shorten_weak<'a>(
+    forwards: &mut [Forward],
+    openings: impl Iterator<Item = &'a Opening> + Clone,
+    available: usize,
+) {
+    let sockets = |is_weak: bool| {
+        let rules = forwards.iter().zip(openings.clone());
+        let rules = rules.filter(|(_, opening)| opening.is_weak == is_weak);
+        rules.map(|(forward, _)| forward.sockets()).sum::<usize>()
+    };
+    let (weak, strong) = (sockets(true), sockets(false));
+    if weak == 0 || weak + strong <= available {
+        return;
+    }
+    let share = available.saturating_sub(strong) / WEAK_PART;
+    for (forward, opening) in forwards.iter_mut().zip(openings) {
+        if opening.is_weak {
+            let ports = usize::from(forward.ports) * share / weak;
+            forward.ports = u16::try_from(ports).unwrap_or(forward.ports).max(1);
+        }
+    }
+    tracing::warn!(
+        wanted = weak,
+        open = share,
+        "not all ports of best-effort rules are open: the limit of descriptors is too low"
+    );
 }
 
 /// A rule whose ports are open.

@@ -318,6 +318,30 @@ fn weak_rule_skips_taken_ports_and_is_refused_only_without_any() {
 }
 
 #[test]
+fn weak_rules_are_shortened_where_descriptors_are_few() {
+    let first = free(61);
+    let weak = Opening { is_weak: true, ..Opening::default() };
+    let strong = Opening::default();
+    let udp = |first, ports| range(ForwardProtocol::Udp, first, 80, ports);
+    let open = |rules: &[(Forward, &Opening)]| {
+        let forwards: Vec<_> = rules.iter().map(|(forward, _)| *forward).collect();
+        let openings = rules.iter().map(|(_, opening)| *opening);
+        // Half of them, less the reserve: 48 for ports and flows.
+        let opened = OpenForwards::open_each(InUse::default(), &forwards, openings, 100, Some(96));
+        opened.map(|opened| opened.rules().map(|rule| rule.ports).collect::<Vec<_>>())
+    };
+    let rules =
+        [(udp(first, 8), &strong), (udp(first + 8, 40), &weak), (udp(first + 48, 10), &weak)];
+    assert_eq!(open(&rules).unwrap(), [8, 16, 4], "20 of the 40 that the strong rule leaves");
+    await_closed(first, 61);
+    let rules = [(udp(first, 20), &strong), (udp(first + 20, 20), &weak)];
+    assert_eq!(open(&rules).unwrap(), [20, 20], "all of them fit");
+    await_closed(first, 61);
+    let rules = [(udp(first, 49), &strong), (udp(first + 49, 10), &weak)];
+    assert!(matches!(open(&rules), Err(ForwardError::Descriptors { .. })));
+}
+
+#[test]
 fn interface_and_foreign_address_are_set_before_a_port_is_bound() {
     let plan = SlirpNetwork::default();
     let first = free(1);
