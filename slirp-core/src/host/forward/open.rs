@@ -21,8 +21,8 @@ use crate::plan::AddressPlan;
 /// Divisor: of the descriptors that ports may take, one in this many may be used for IPv6 beside
 /// IPv4 (arbitrary: a range that fits in IPv4 is not refused because of its IPv6).
 const IPV6_PART: usize = 8;
-/// Divisor: where not all ports of weak rules fit, they get one in this many of the descriptors that
-/// ports and flows may take (arbitrary: flows need descriptors as well).
+/// Divisor: where not all ports of weak rules fit, they get one in this many of the descriptors
+/// that ports and flows may take (arbitrary: flows need descriptors as well).
 const WEAK_PART: usize = 2;
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;

@@ -1,8 +1,8 @@
 //! A log file of bounded size.
 //!
 //! Owns how it makes room: the first line stays, and of the others the older half goes. Everything
-//! is done through one descriptor, since a sandboxed process cannot open the file again. A device or
-//! a FIFO keeps nothing, so its size has no bound.
+//! is done through one descriptor, since a sandboxed process cannot open the file again. A device
+//! or a FIFO keeps nothing, so its size has no bound.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
