@@ -189,7 +189,10 @@ fn caller_that_is_killed_while_it_waits_leaves_no_network() {
     // A port in use keeps the start waiting for a second.
     let holder = world.host.spawn(&["socat", "TCP-LISTEN:5000,fork", "STDOUT"]);
     world.host.script("until ss -Htln sport = :5000 | grep -q .; do sleep 0.01; done");
-    let line = ["--config-net", "-q", "-t", "5000", "-u", "none", "--netns", &netns];
+    let pid_file = world.folder().join("pid").display().to_string();
+    let ports = ["-t", "5000", "-u", "none"];
+    let line =
+        [&["--config-net", "-q", "-P", &pid_file][..], &ports, &["--netns", &netns]].concat();
     let waiting = rootless.spawn_pasta(&line);
     wait_until(PATIENCE, "the start", || rootless.daemons().len() > 1);
     drop(waiting);
@@ -197,6 +200,29 @@ fn caller_that_is_killed_while_it_waits_leaves_no_network() {
     drop(holder);
     rootless.wait_for_end();
     assert_eq!(rootless.inside(&netns, "ip -br link").lines().count(), 1, "no device");
+    assert_eq!(fs::read_to_string(&pid_file).unwrap(), "", "the number of no process");
+}
+
+#[test]
+fn daemon_that_stays_is_named_whenever_its_caller_is_killed() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    for number in 0..12_u64 {
+        let netns = rootless.netns(&format!("n{number}"));
+        let pid_file = world.folder().join(format!("pid{number}")).display().to_string();
+        let line = [PODMAN, &["-q", "-P", &pid_file, "--netns", &netns]].concat();
+        let starting = rootless.spawn_pasta(&line);
+        std::thread::sleep(Duration::from_millis(number * 4));
+        drop(starting);
+        let named = || fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse::<u32>().ok();
+        wait_until(PATIENCE, "no daemon, or one that is named", || {
+            // A helper outside of the sandbox is the other process.
+            let daemons = rootless.daemons();
+            daemons.is_empty() || named().is_some_and(|pid| daemons.contains(&pid))
+        });
+        rootless.remove_netns(&netns);
+        rootless.wait_for_end();
+    }
 }
 
 #[test]

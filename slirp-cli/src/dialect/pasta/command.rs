@@ -63,7 +63,7 @@ pub(super) fn main(options: &PastaOptions, arguments: &[OsString]) -> ExitCode {
         }
         Err(failure) => refuse(&failure.to_string(), failure.hint().as_deref()),
     };
-    pid_file.into_iter().for_each(PidFile::discard);
+    pid_file.iter().for_each(PidFile::discard);
     code
 }
 

@@ -6,18 +6,19 @@
 //! The caller's process forks before anything is made and while it has one thread. The child makes
 //! the network. It still has the caller's streams, so it tells by itself why a start fails. Once
 //! everything works it leaves these streams, so that nobody who waits for the end of a pipe waits
-//! for the daemon, and then sends one byte. The parent writes the number of the child to the PID
-//! file and ends with status 0. Without the byte it waits for the child's end and fails as well.
+//! for the daemon, and then sends one byte. Before that the child writes its number to the PID
+//! file, through a descriptor of the parent. With the byte the parent ends with status 0. Without
+//! it the parent waits for the child's end and fails as well.
 //!
 //! If the parent ends first, for whatever reason, the byte finds no reader, and the child ends: a
-//! start that was given up leaves no network behind.
+//! start that was given up leaves no network behind. Once the byte has found a reader the PID file
+//! is complete, so a daemon that stays can always be found.
 
 use std::io::{self, Read as _};
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::process::ExitCode;
 
 use nix::libc;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe, setsid};
 use slirp_core::internals::process::{fork_process, set_ignored};
@@ -27,24 +28,24 @@ use super::pid_file::PidFile;
 /// Signals of a terminal, which a daemon has none of. Only SIGTERM, SIGQUIT and SIGKILL end it.
 const IGNORED: [i32; 2] = [libc::SIGINT, libc::SIGHUP];
 
-/// Runs `network` in a daemon, which reports on the descriptor of the number that `network` gets.
-/// Returns in both processes: in the daemon at its end, in the caller's process once the daemon is
-/// ready or has failed.
+/// Runs `network` in a daemon, which writes the PID file and reports on the descriptor of the
+/// number that `network` gets. Returns in both processes: in the daemon at its end, in the caller's
+/// process once the daemon is ready or has failed.
 ///
 /// # Errors
 /// The errors of pipe(2) and fork(2).
 pub(super) fn start(
     pid_file: Option<PidFile>,
-    network: impl FnOnce(RawFd) -> ExitCode,
+    network: impl FnOnce(RawFd, Option<PidFile>) -> ExitCode,
 ) -> io::Result<ExitCode> {
     // Handed over by number, as a caller's ready descriptor is.
     let (ready, tell) = pipe()?;
     let Some(child) = fork_process()? else {
-        drop((ready, pid_file));
+        drop(ready);
         // We are no leader of a process group, so this cannot fail.
         let _ = setsid();
         IGNORED.into_iter().for_each(|signal| set_ignored(signal, true));
-        return Ok(network(tell.into_raw_fd()));
+        return Ok(network(tell.into_raw_fd(), pid_file));
     };
     drop(tell);
     let child = Pid::from_raw(child);
@@ -56,14 +57,6 @@ pub(super) fn start(
         if let Ok(WaitStatus::Signaled(_, signal, _)) = waitpid(child, None) {
             tracing::error!("The network was killed by {signal}");
         }
-        return Ok(ExitCode::FAILURE);
-    }
-    if let Some(pid_file) = pid_file
-        && let Err(error) = pid_file.write(child.as_raw())
-    {
-        tracing::error!("Couldn't write the PID file: {error}");
-        let _ = kill(child, Signal::SIGTERM);
-        pid_file.discard();
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

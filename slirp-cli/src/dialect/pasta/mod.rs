@@ -31,7 +31,7 @@ mod version;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use crate::command::{INSIDE_WORD, NETWORK_WORD};
 use crate::console::{self, eprint_bytes, eprint_line, print};
@@ -111,7 +111,8 @@ fn start(options: &PastaOptions) -> ExitCode {
         return connect(options, Ends::default(), pid_file);
     }
     let of_daemon = |ready_fd| Ends { ready_fd: Some(ready_fd), exit_fd: None, detaches: true };
-    match daemon::start(pid_file, |ready_fd| connect(options, of_daemon(ready_fd), None)) {
+    let network = |ready_fd, pid_file| connect(options, of_daemon(ready_fd), pid_file);
+    match daemon::start(pid_file, network) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("Couldn't start a daemon: {error}");
@@ -144,7 +145,7 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
         Ok(orders) => orders,
         Err(error) => {
             tracing::error!("{error}");
-            pid_file.into_iter().for_each(PidFile::discard);
+            pid_file.iter().for_each(PidFile::discard);
             return ExitCode::FAILURE;
         }
     };
@@ -156,18 +157,28 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
     let report = |milestone: Milestone<'_>| {
         progress::report(options, &orders, milestone);
         if let (Milestone::Started { .. }, Some(pid_file)) = (milestone, &pid_file)
-            && let Err(error) = pid_file.write(std::process::id().cast_signed())
+            && let Err(error) = pid_file.write(process::id().cast_signed())
         {
             tracing::error!("Couldn't write the PID file: {error}");
+            pid_file.discard();
+            console::flush();
+            // Nobody could find this network, and it ends with its process.
+            process::exit(1);
         }
     };
     let result = run::run(&target, &orders, &report);
     let code = match result {
-        Ok(code) => code,
+        Ok(code) => {
+            // Nobody has waited for the daemon, which ends.
+            if ends.detaches && code != ExitCode::SUCCESS {
+                pid_file.iter().for_each(PidFile::discard);
+            }
+            code
+        }
         Err(failure) => {
             failure::report(&failure);
             // In a sandbox by now, or nothing was made.
-            pid_file.into_iter().for_each(PidFile::discard);
+            pid_file.iter().for_each(PidFile::discard);
             ExitCode::FAILURE
         }
     };

@@ -48,9 +48,10 @@ impl PidFile {
         (&self.file).write_all(format!("{pid}\n").as_bytes())
     }
 
-    /// Removes the file if we have made it.
-    pub(super) fn discard(self) {
+    /// Removes the file if we have made it. In a sandbox it cannot be removed, and is emptied.
+    pub(super) fn discard(&self) {
         if self.is_new {
+            let _ = self.file.set_len(0);
             // If it is gone already, all is well.
             let _ = fs::remove_file(&self.path);
         }
