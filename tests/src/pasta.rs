@@ -104,7 +104,8 @@ impl<'w> Rootless<'w> {
     /// When that takes longer than [`PATIENCE`].
     pub fn pasta(&self, arguments: &[&str]) -> Output {
         let binary = self.binary.display().to_string();
-        self.exec(&[&[binary.as_str()], arguments].concat())
+        // Whoever runs the tests in the background of a shell has SIGINT and SIGQUIT ignored.
+        self.exec(&[&["env", "--default-signal", binary.as_str()], arguments].concat())
     }
 
     /// Starts `pasta` and waits for nothing.

@@ -8,7 +8,7 @@ use smoltcp::wire::IpVersion;
 
 use crate::event::{Envelope, HostError};
 use crate::host::socket::echo::{EchoError, EchoKind, EchoOpenError, EchoSocket};
-use crate::host::tests::{eventually, in_new_netns, ip, silent_network, skip, wait};
+use crate::host::tests::{eventually, in_new_netns, silent_network, skip, wait};
 
 const IDENT: u16 = 0x1234;
 const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
@@ -75,22 +75,6 @@ fn echo_through_a_raw_socket_comes_back() {
 #[test]
 fn echo_through_a_ping_socket_comes_back() {
     with_ping(|| echo_comes_back(EchoKind::Ping));
-}
-
-#[test]
-fn link_local_remote_is_on_the_link_of_its_interface() {
-    with_raw(|| {
-        silent_network(10);
-        ip("addr add fe80::5/64 dev silent nodad");
-        let index = nix::net::if_::if_nametoindex("silent").unwrap();
-        let remote: IpAddr = "fe80::5".parse().unwrap();
-        let mut socket = EchoSocket::open(IpVersion::Ipv6, None, IDENT).unwrap().on_link(index);
-        socket.send(remote, 1, b"data", PLAIN).unwrap();
-        let mut buf = [0; 64];
-        wait(&socket, PollFlags::POLLIN);
-        let reply = socket.recv(&mut buf).unwrap().expect("ours");
-        assert_eq!((reply.from, reply.payload), (remote, &b"data"[..]));
-    });
 }
 
 #[test]
