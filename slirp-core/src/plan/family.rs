@@ -160,6 +160,7 @@ impl<A: Copy + PartialEq> Family<A> {
     }
 
     /// Whether an address of the guest's network stands for the host's loopback.
+    #[cfg(feature = "host")]
     pub(super) fn leads_to_loopback(&self) -> bool {
         self.unlisted == Unlisted::HostLoopback || self.address_of(Meaning::HostLoopback).is_some()
     }

@@ -146,6 +146,7 @@ impl AddressPlan {
     }
 
     /// Whether any destination of the guest stands for the host's loopback.
+    #[cfg(feature = "host")]
     pub(crate) fn leads_to_loopback(&self) -> bool {
         self.passes_loopback
             || self.ipv4().is_some_and(Family::leads_to_loopback)

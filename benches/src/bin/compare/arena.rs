@@ -50,7 +50,17 @@ impl Drop for Program {
 impl Arena {
     /// Makes the namespaces, starts the stack in them and waits for the guest's default route.
     pub(crate) fn open(options: &Options, stack: &Stack, mtu: u32) -> anyhow::Result<Self> {
-        Self::open_as(options, stack, mtu, false)
+        Self::open_as(options, stack, mtu, "none", false)
+    }
+
+    /// As [`open`](Self::open), of a stack with pasta's command line that publishes a TCP port.
+    pub(crate) fn open_publishing(
+        options: &Options,
+        stack: &Stack,
+        mtu: u32,
+        port: u16,
+    ) -> anyhow::Result<Self> {
+        Self::open_as(options, stack, mtu, &port.to_string(), false)
     }
 
     /// As [`open`](Self::open), with an API socket, for stacks that have one.
@@ -59,12 +69,18 @@ impl Arena {
         stack: &Stack,
         mtu: u32,
     ) -> anyhow::Result<Self> {
-        Self::open_as(options, stack, mtu, true)
+        Self::open_as(options, stack, mtu, "none", true)
     }
 
-    fn open_as(options: &Options, stack: &Stack, mtu: u32, has_api: bool) -> anyhow::Result<Self> {
+    fn open_as(
+        options: &Options,
+        stack: &Stack,
+        mtu: u32,
+        ports: &str,
+        has_api: bool,
+    ) -> anyhow::Result<Self> {
         let holder = Worker::hold()?;
-        let mut args = stack.args(holder.pid(), mtu);
+        let mut args = stack.args(holder.pid(), mtu, ports);
         let api_socket = options.out.join(format!("{}.sock", stack.kind.label()));
         if has_api {
             // A socket that an earlier stack left behind must not be mistaken for this one's.
@@ -74,7 +90,7 @@ impl Arena {
         let further: &[String] = match stack.kind {
             StackKind::Ours | StackKind::Policy => &options.ours_args,
             StackKind::Slirp4netns => &options.slirp4netns_args,
-            StackKind::Run | StackKind::Pasta => &[],
+            StackKind::Run | StackKind::Door | StackKind::Pasta => &[],
         };
         args.splice(0..0, further.iter().cloned());
         let names = (stack.kind == StackKind::Policy).then(Names::start).transpose()?;

@@ -116,7 +116,7 @@ fn measure(options: &Options, case: Case, round: u32, stacks: &[Stack], results:
     let (together, alone): (Vec<&Stack>, Vec<&Stack>) = stacks
         .iter()
         .filter(|stack| case.is_for(stack))
-        .partition(|stack| stack.kind.takes_turns() && !case.is_whole());
+        .partition(|stack| case.takes_turns(stack) && !case.is_whole());
     let windows: Vec<u32> = (0..options.windows()).collect();
     for windows in windows.chunks(case.windows_at_once(windows.len())) {
         measure_together(options, case, round, windows, &together, results);
@@ -190,6 +190,9 @@ fn find_stacks(options: &Options) -> anyhow::Result<Vec<Stack>> {
             stacks.push(Stack::at(StackKind::Run, path.with_file_name("slirp"))?);
         }
         stacks.extend(options.with_policy.then_some(under_policy));
+        if options.with_door {
+            stacks.push(Stack::at(StackKind::Door, path.with_file_name("slirp"))?);
+        }
     }
     for &kind in &options.peers {
         match stack::find_in_path(kind) {

@@ -19,7 +19,8 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
                     stacks take turns (default 3)
   --quick           one round, short windows, little data: a trial of the pipeline, not a result
   --only NAME,..    only measurements whose name contains one of these words
-                    (tcp, latency, connect, fetch, udp, forward, memory, crowd, iperf, rates)
+                    (tcp, latency, connect, fetch, udp, forward, memory, crowd, iperf, rates,
+                    spliced, start)
   --peers NAME,..   peers to run (default slirp4netns,pasta)
   --ours PATH       our binary (default: release/slirp4netns in the target directory)
   --ours-args LIST  further arguments for our binary, such as '--enable-sandbox --enable-seccomp'
@@ -29,6 +30,8 @@ Measure our stack beside slirp4netns and pasta, each in its own fresh namespace.
                     that has learned 10,000 names
   --run             our stack once more, as the program slirp beside our binary connects it with
                     slirp run: sandboxed and filtered
+  --door            our program once more, called as pasta with pasta's command line; also
+                    measures what only that has: spliced ports, and the start of a daemon
   --no-ours         peers only
   --no-build        do not build our binary first
   --iperf           cross-check the TCP rates with iperf3
@@ -62,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) with_policy: bool,
     /// Whether ours takes part a second time, connected by `slirp run`.
     pub(crate) with_run: bool,
+    /// Whether our program takes part as pasta, too.
+    pub(crate) with_door: bool,
     pub(crate) ours: Option<PathBuf>,
     /// Further arguments for our binary.
     pub(crate) ours_args: Vec<String>,
@@ -104,6 +109,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
         with_ours: true,
         with_policy: false,
         with_run: false,
+        with_door: false,
         ours: None,
         ours_args: Vec::new(),
         slirp4netns_args: Vec::new(),
@@ -127,6 +133,7 @@ pub(crate) fn parse() -> anyhow::Result<Invocation> {
             }
             Long("policy") => options.with_policy = true,
             Long("run") => options.with_run = true,
+            Long("door") => options.with_door = true,
             Long("no-ours") => options.with_ours = false,
             Long("no-build") => options.build = false,
             Long("iperf") => options.iperf = true,

@@ -1,14 +1,16 @@
 //! A stack under measurement: its program, its command line, and the resources that it used.
 //!
 //! Owns the true command line of each peer (printed in the log of a run) and the parsing of
-//! `/proc`. All three stacks give the guest one layout: 10.0.2.100/24 behind the gateway 10.0.2.2,
+//! `/proc`. All stacks give the guest one layout: 10.0.2.100/24 behind the gateway 10.0.2.2,
 //! which is the host's loopback. `arena` starts and ends processes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+
+use crate::measure::MTU_JUMBO;
 
 /// The stack that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(crate) enum StackKind {
     Policy,
     /// Ours as `slirp run --net-of` connects it: sandboxed and filtered.
     Run,
+    /// Ours called as pasta, with pasta's command line.
+    Door,
     Slirp4netns,
     Pasta,
 }
@@ -27,7 +31,7 @@ impl StackKind {
     /// after lost frames its connection may wait for a backed-off timer for longer than a window.
     pub(crate) const fn takes_turns(self) -> bool {
         match self {
-            Self::Ours | Self::Policy | Self::Run | Self::Slirp4netns => true,
+            Self::Ours | Self::Policy | Self::Run | Self::Door | Self::Slirp4netns => true,
             Self::Pasta => false,
         }
     }
@@ -37,6 +41,7 @@ impl StackKind {
             Self::Ours => "ours",
             Self::Policy => "policy",
             Self::Run => "run",
+            Self::Door => "door",
             Self::Slirp4netns => "slirp4netns",
             Self::Pasta => "pasta",
         }
@@ -67,8 +72,9 @@ impl Stack {
         Ok(Self { kind, path, version })
     }
 
-    /// The arguments that attach this stack to the namespaces of process `holder` with `mtu`.
-    pub(crate) fn args(&self, holder: u32, mtu: u32) -> Vec<String> {
+    /// The arguments that attach this stack to the namespaces of process `holder` with `mtu`. A
+    /// stack with pasta's command line publishes TCP `ports` under their own numbers.
+    pub(crate) fn args(&self, holder: u32, mtu: u32, ports: &str) -> Vec<String> {
         match self.kind {
             // Descriptor 0 is a pipe held by this tool: when the tool is gone, so is the stack.
             StackKind::Ours | StackKind::Policy | StackKind::Slirp4netns => vec![
@@ -84,37 +90,53 @@ impl Stack {
                 .into_iter()
                 .chain([holder.to_string(), format!("--mtu={mtu}"), "--".into(), "cat".into()])
                 .collect(),
-            StackKind::Pasta => {
-                let mut args: Vec<String> =
-                    ["--foreground", "--quiet", "--ipv4-only", "--config-net"]
-                        .map(str::to_owned)
-                        .into();
-                for (option, value) in [
-                    ("--ns-ifname", "tap0"),
-                    ("--address", "10.0.2.100"),
-                    ("--netmask", "24"),
-                    ("--gateway", "10.0.2.2"),
-                    // With a given interface and MAC address pasta runs on hosts without a default
-                    // route.
-                    ("--interface", "lo"),
-                    ("--mac-addr", "52:55:0a:00:02:02"),
-                    ("--tcp-ports", "none"),
-                    ("--udp-ports", "none"),
-                    ("--tcp-ns", "none"),
-                    ("--udp-ns", "none"),
-                ] {
-                    args.extend([option.to_owned(), value.to_owned()]);
-                }
-                args.extend(["--mtu".into(), mtu.to_string()]);
-                if nix::unistd::geteuid().is_root() {
-                    // As root, pasta would become the user `nobody`, which may not enter this
-                    // tool's namespaces.
-                    args.extend(["--runas".into(), "0:0".into()]);
-                }
-                args.push(holder.to_string());
-                args
+            StackKind::Door | StackKind::Pasta => {
+                self.pasta_args(holder, mtu, ports, "--foreground")
             }
         }
+    }
+
+    /// pasta's command line, with an argument that says how the process lives.
+    fn pasta_args(&self, holder: u32, mtu: u32, ports: &str, lifetime: &str) -> Vec<String> {
+        // Ours has it as a word of the program.
+        let face = (self.kind == StackKind::Door).then_some("pasta");
+        let mut args: Vec<String> = face
+            .into_iter()
+            .chain([lifetime, "--quiet", "--ipv4-only", "--config-net"])
+            .map(str::to_owned)
+            .collect();
+        for (option, value) in [
+            ("--ns-ifname", "tap0"),
+            ("--address", "10.0.2.100"),
+            ("--netmask", "24"),
+            ("--gateway", "10.0.2.2"),
+            ("--tcp-ports", ports),
+            ("--udp-ports", "none"),
+            ("--tcp-ns", "none"),
+            ("--udp-ns", "none"),
+        ] {
+            args.extend([option.to_owned(), value.to_owned()]);
+        }
+        args.extend(["--mtu".into(), mtu.to_string()]);
+        if self.kind == StackKind::Pasta {
+            // With a given interface and MAC address pasta runs on hosts without a default route.
+            args.extend(
+                ["--interface", "lo", "--mac-addr", "52:55:0a:00:02:02"].map(str::to_owned),
+            );
+            if nix::unistd::geteuid().is_root() {
+                // As root, pasta would become the user `nobody`, which may not enter this tool's
+                // namespaces.
+                args.extend(["--runas".into(), "0:0".into()]);
+            }
+        }
+        args.push(holder.to_string());
+        args
+    }
+
+    /// The arguments with which a stack with pasta's command line becomes a daemon, whose process
+    /// id is in `pid_file`.
+    pub(crate) fn daemon_args(&self, holder: u32, ports: &str, pid_file: &Path) -> Vec<String> {
+        self.pasta_args(holder, MTU_JUMBO, ports, &format!("--pid={}", pid_file.display()))
     }
 }
 

@@ -25,8 +25,6 @@ pub(crate) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Servers bind here: the host's loopback, any free port.
 pub(crate) const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-/// Servers in the guest that are reached through its TAP device bind here.
-pub(crate) const EVERYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// Runs the worker described by `PLACE LOAD ARGS...`.
 pub(crate) fn work(args: impl Iterator<Item = String>) -> anyhow::Result<()> {
@@ -62,6 +60,13 @@ fn dispatch(mut args: impl Iterator<Item = String>) -> anyhow::Result<()> {
         names::CLIENT => names::call(&args),
         other => bail!("unknown load {other}"),
     }
+}
+
+/// Every address, where servers in the guest that are reached through its TAP device bind: at this
+/// port, without one at any free port.
+fn everywhere_at(port: Option<&String>) -> anyhow::Result<SocketAddrV4> {
+    let port = port.map_or(Ok(0), |port| port.parse()).context("odd port")?;
+    Ok(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
 }
 
 /// The `index`th argument.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg, nanos, operand};
+use super::{ANY_PORT, EXCHANGE_TIMEOUT, arg, everywhere_at, nanos, operand};
 use crate::worker::{self, Reply};
 
 pub(crate) const SERVER: &str = "round-trip-server";
@@ -19,9 +19,10 @@ pub(crate) const CLIENT: &str = "round-trip-client";
 /// At most this many round trips are kept: 8 MB of samples, far above what a window holds.
 const SAMPLES_CAP: usize = 1_000_000;
 
-/// Serves on the loopback, or with the argument `all` on every address.
+/// Serves on the loopback, or with the argument `all` on every address, at a port if one follows.
 pub(crate) fn serve(args: &[String]) -> anyhow::Result<()> {
-    let own = if args.iter().any(|arg| arg == "all") { EVERYWHERE } else { ANY_PORT };
+    let is_for_all = args.first().is_some_and(|arg| arg == "all");
+    let own = if is_for_all { everywhere_at(args.get(1))? } else { ANY_PORT };
     let listener = TcpListener::bind(own).context("bind")?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {

@@ -4,7 +4,7 @@
 //! counted as they are read and reported with the clock of the same instant, so a rate is the
 //! difference of two `mark`s at the receiver.
 //!
-//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS`. Questions: `mark`, `pause`,
+//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS [PORT]`. Questions: `mark`, `pause`,
 //! `resume`.
 
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use std::thread;
 use anyhow::{Context, bail};
 
 use super::gate::Progress;
-use super::{ANY_PORT, EVERYWHERE, EXCHANGE_TIMEOUT, arg};
+use super::{ANY_PORT, EXCHANGE_TIMEOUT, arg, everywhere_at};
 use crate::worker::{self, Reply};
 
 pub(crate) const LOAD: &str = "tcp-stream";
@@ -40,7 +40,7 @@ pub(crate) fn work(args: &[String]) -> anyhow::Result<()> {
     let mut ready = Reply::default();
     match arg(args, 0)? {
         place @ ("listen" | "listen-all") => {
-            let own = if place == "listen" { ANY_PORT } else { EVERYWHERE };
+            let own = if place == "listen" { ANY_PORT } else { everywhere_at(args.get(3))? };
             let listener = TcpListener::bind(own).context("bind")?;
             ready = ready.with("port", listener.local_addr()?.port().into());
             let progress = Arc::clone(&progress);

@@ -53,7 +53,7 @@ impl Crowds {
         direction: Direction,
     ) -> anyhow::Result<Self> {
         let is_fit = |idle: &u64| match stack.kind {
-            StackKind::Ours | StackKind::Policy | StackKind::Run => {
+            StackKind::Ours | StackKind::Policy | StackKind::Run | StackKind::Door => {
                 idle + SPARE_DESCRIPTORS <= machine::file_limit()
             }
             StackKind::Slirp4netns | StackKind::Pasta => *idle <= PEER_CROWD_CAP,

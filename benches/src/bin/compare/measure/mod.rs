@@ -13,6 +13,8 @@ pub(crate) mod iperf;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod rates;
+pub(crate) mod spliced;
+pub(crate) mod start;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
@@ -76,6 +78,7 @@ pub(crate) enum Metric {
     IperfRate,
     OfLimit,
     Equality,
+    Ready,
 }
 
 impl Metric {
@@ -95,6 +98,7 @@ impl Metric {
             Self::IperfRate => "iperf3 rate",
             Self::OfLimit => "part of the limit",
             Self::Equality => "Jain index",
+            Self::Ready => "ready",
         }
     }
 
@@ -104,6 +108,7 @@ impl Metric {
             Self::Lost => "%",
             Self::OfLimit | Self::Equality => "",
             Self::CpuPerGigabyte => "s/GB",
+            Self::Ready => "ms",
             Self::LatencyMedian | Self::LatencyTail => "us",
             Self::RoundTrips | Self::Connections => "1/s",
             Self::Resident | Self::Proportional | Self::PerFlow | Self::Kept => "KiB",
@@ -126,7 +131,8 @@ impl Metric {
             | Self::Resident
             | Self::Proportional
             | Self::PerFlow
-            | Self::Kept => false,
+            | Self::Kept
+            | Self::Ready => false,
         }
     }
 }
@@ -234,6 +240,9 @@ pub(crate) enum Case {
     ForwardLatency,
     Rate { direction: Direction, limit: usize, streams: u32 },
     RateLogin,
+    Spliced { direction: Direction, mtu: u32 },
+    SplicedLatency,
+    Start,
 }
 
 impl Case {
@@ -253,6 +262,9 @@ impl Case {
                 rates::row(direction, rates::LIMITS[limit].0, streams)
             }
             Self::RateLogin => rates::LOGIN_ROW.to_owned(),
+            Self::Spliced { direction, mtu } => spliced::name(direction, mtu),
+            Self::SplicedLatency => spliced::LATENCY_ROW.to_owned(),
+            Self::Start => start::ROW.to_owned(),
         }
     }
 
@@ -266,6 +278,12 @@ impl Case {
         if self.is_of_memory() { 2 } else { u32::MAX }
     }
 
+    /// Whether `stack` takes turns with others. pasta does where no frame can be lost.
+    pub(crate) const fn takes_turns(self, stack: &Stack) -> bool {
+        stack.kind.takes_turns()
+            || matches!(self, Self::Spliced { .. } | Self::SplicedLatency | Self::Start)
+    }
+
     /// Whether the whole case runs in one window.
     pub(crate) const fn is_whole(self) -> bool {
         self.is_of_memory() || matches!(self, Self::Iperf { .. } | Self::Rate { .. })
@@ -276,7 +294,11 @@ impl Case {
     /// to stay there.
     pub(crate) const fn windows_at_once(self, windows: usize) -> usize {
         match self {
-            Self::Latency | Self::ForwardLatency | Self::RateLogin | Self::Connect(_) => 2,
+            Self::Latency
+            | Self::ForwardLatency
+            | Self::SplicedLatency
+            | Self::RateLogin
+            | Self::Connect(_) => 2,
             Self::Tcp { .. }
             | Self::Rate { .. }
             | Self::Iperf { .. }
@@ -284,7 +306,9 @@ impl Case {
             | Self::MemoryOfFlows
             | Self::MemoryAfterBulk { .. }
             | Self::Crowd { .. }
-            | Self::Forward { .. } => windows,
+            | Self::Forward { .. }
+            | Self::Spliced { .. }
+            | Self::Start => windows,
         }
     }
 
@@ -292,6 +316,9 @@ impl Case {
     pub(crate) const fn is_for(self, stack: &Stack) -> bool {
         match self {
             Self::Forward { .. } | Self::ForwardLatency => forward::is_supported(stack),
+            Self::Spliced { .. } | Self::SplicedLatency | Self::Start => {
+                matches!(stack.kind, StackKind::Door | StackKind::Pasta)
+            }
             // Peers have no limits.
             Self::Rate { .. } | Self::RateLogin => matches!(stack.kind, StackKind::Ours),
             Self::Tcp { .. }
@@ -336,6 +363,11 @@ impl Case {
                 rates::measure(&owned_options, &owned, direction, limit, streams)
             })),
             Self::RateLogin => Box::new(rates::Login::open(options, stack)?),
+            Self::Spliced { direction, mtu } => {
+                Box::new(spliced::Spliced::open(options, stack, direction, mtu)?)
+            }
+            Self::SplicedLatency => Box::new(spliced::open_latency(options, stack)?),
+            Self::Start => Box::new(start::Start::of(options, stack)),
         })
     }
 }
@@ -363,6 +395,12 @@ pub(crate) fn cases(options: &Options) -> Vec<Case> {
     cases.push(Case::MemoryOfFlows);
     cases.extend(Direction::BOTH.map(|direction| Case::MemoryAfterBulk { direction }));
     cases.extend(Direction::BOTH.map(|direction| Case::Crowd { direction }));
+    if options.with_door {
+        for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+            cases.extend(Direction::BOTH.map(|direction| Case::Spliced { direction, mtu }));
+        }
+        cases.extend([Case::SplicedLatency, Case::Start]);
+    }
     if options.rates {
         for limit in 0..rates::LIMITS.len() {
             for direction in Direction::BOTH {

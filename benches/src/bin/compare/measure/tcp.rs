@@ -23,7 +23,7 @@ pub(crate) fn row(direction: Direction, streams: u32, mtu: u32) -> String {
 }
 
 /// Numbers of streams that are measured.
-const STREAMS: [u32; 2] = [1, 8];
+pub(crate) const STREAMS: [u32; 2] = [1, 8];
 
 pub(crate) fn name(direction: Direction, mtu: u32) -> String {
     format!("tcp {} mtu {mtu}", direction.label())

@@ -3,10 +3,10 @@
 //! Owns the promises as data. A verdict is information for the reader of a run; it never changes
 //! the exit code, because a number measured on a busy machine is not a test.
 
-use super::{Results, short};
+use super::{Results, Row, short};
 use crate::measure::{
     Direction, MTU_ETHERNET, MTU_JUMBO, Metric, connect::Errand, crowd, forward, latency, memory,
-    rates, tcp, udp,
+    rates, spliced, start, tcp, udp,
 };
 use crate::stack::StackKind;
 
@@ -22,8 +22,14 @@ enum Base {
     WithoutPolicy,
     /// Ourselves in the same row, compared with `slirp run`.
     WithoutRun,
+    /// Our program as pasta, compared with pasta in the same row.
+    DoorToPasta,
+    /// Our program as pasta, compared with the better of pasta's rows: its directions.
+    DoorToBest([String; 2]),
     /// Nothing: the median itself, in its unit.
     Absolute,
+    /// The same of our program as pasta.
+    AbsoluteDoor,
 }
 
 enum Bound {
@@ -102,6 +108,26 @@ fn bars() -> Vec<Bar> {
         }
     }
     bar(rates::LOGIN_ROW.into(), Metric::LatencyTail, Base::Absolute, Bound::AtMost(50_000.0));
+    for mtu in [MTU_ETHERNET, MTU_JUMBO] {
+        for direction in Direction::BOTH {
+            for streams in tcp::STREAMS {
+                let row = spliced::row(direction, streams, mtu);
+                bar(row, Metric::Rate, Base::DoorToPasta, Bound::AtLeast(1.0));
+            }
+            let best = Direction::BOTH.map(|direction| tcp::row(direction, 1, mtu));
+            let faster = if mtu == MTU_ETHERNET { 5.0 } else { 1.2 };
+            let row = tcp::row(direction, 1, mtu);
+            bar(row, Metric::Rate, Base::DoorToBest(best), Bound::AtLeast(faster));
+        }
+    }
+    let row = spliced::LATENCY_ROW.to_owned();
+    bar(row, Metric::LatencyMedian, Base::DoorToPasta, Bound::AtMost(1.0));
+    bar(start::ROW.into(), Metric::Ready, Base::DoorToPasta, Bound::AtMost(1.0));
+    let row = start::ROW.to_owned();
+    bar(row, Metric::Resident, Base::AbsoluteDoor, Bound::AtMost(8e6 / 1024.0));
+    bar(start::PORTS_ROW.into(), Metric::Ready, Base::AbsoluteDoor, Bound::AtMost(10.0));
+    let row = start::PORTS_ROW.to_owned();
+    bar(row, Metric::Resident, Base::AbsoluteDoor, Bound::AtMost(2e6 / 1024.0));
     // Ten megabytes, and ten kilobytes a flow.
     bar(memory::IDLE_ROW.into(), Metric::Resident, Base::Absolute, Bound::AtMost(1e7 / 1024.0));
     bar(memory::FLOWS_ROW.into(), Metric::PerFlow, Base::Absolute, Bound::AtMost(1e4 / 1024.0));
@@ -161,13 +187,29 @@ fn measured(results: &Results, bar: &Bar) -> Option<(f64, String)> {
             let ratio = row.ratio_to(StackKind::Run, row, StackKind::Ours)?;
             (ratio, "slirp4netns of ours".to_owned())
         }
-        Base::Absolute => {
-            let median = row.median(StackKind::Ours)?;
-            return Some((median, format!("{} {}", short(median), bar.metric.unit())));
+        Base::DoorToPasta => {
+            (row.ratio_to(StackKind::Door, row, StackKind::Pasta)?, "pasta".to_owned())
         }
+        Base::DoorToBest(rows) => {
+            // pasta was measured by itself, so medians are compared.
+            let medians = rows
+                .iter()
+                .filter_map(|row| results.row(row, bar.metric)?.median(StackKind::Pasta));
+            let best = medians.reduce(f64::max)?;
+            let multiple = row.median(StackKind::Door)? / best;
+            return Some((multiple, format!("{}x pasta's better direction", short(multiple))));
+        }
+        Base::Absolute => return absolute(row, StackKind::Ours),
+        Base::AbsoluteDoor => return absolute(row, StackKind::Door),
     };
     let (lower, upper) = (short(ratio.lower), short(ratio.upper));
     let count = ratio.count;
     let spread = format!("half of {count} windows {lower} to {upper}");
     Some((ratio.median, format!("{}x {of} ({spread})", short(ratio.median))))
+}
+
+/// The median of that stack, as a number and in words.
+fn absolute(row: &Row, stack: StackKind) -> Option<(f64, String)> {
+    let median = row.median(stack)?;
+    Some((median, format!("{} {}", short(median), row.metric.unit())))
 }

@@ -61,10 +61,10 @@ impl Row {
         quartile(&values, 2)
     }
 
-    /// `stack` as a multiple of `base`: window by window if both took turns, else by the medians.
-    /// `None` if either is missing or the base is not above zero.
+    /// `stack` as a multiple of `base`: window by window if both took turns, and have as many
+    /// windows, else by the medians. `None` if either is missing or the base is not above zero.
     pub(crate) fn multiple(&self, stack: StackKind, base: StackKind) -> Option<f64> {
-        if stack.takes_turns() && base.takes_turns() {
+        if self.of(stack).count() == self.of(base).count() {
             return Some(self.ratio_to(stack, self, base)?.median);
         }
         let base = self.median(base).filter(|base| *base > 0.0)?;

@@ -156,6 +156,7 @@ fn color(stack: StackKind) -> &'static str {
         StackKind::Ours => "#d9622b",
         StackKind::Policy => "#8f3f9c",
         StackKind::Run => "#3f9c8f",
+        StackKind::Door => "#b5942b",
         StackKind::Slirp4netns => "#7a8794",
         StackKind::Pasta => "#3f7fb5",
     }

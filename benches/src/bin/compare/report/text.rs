@@ -1,5 +1,5 @@
-//! The table for people: medians over all windows, and ratios to slirp4netns, or to ours without a
-//! policy.
+//! The table for people: medians over all windows, and ratios: to slirp4netns, to ours without
+//! a policy, or of our pasta to pasta.
 
 use super::{Results, short};
 use crate::stack::StackKind;
@@ -9,6 +9,7 @@ pub(crate) fn table(results: &Results) -> String {
     let stacks = results.stacks();
     let base_of = |stack: &StackKind| match stack {
         StackKind::Policy | StackKind::Run => StackKind::Ours,
+        StackKind::Door => StackKind::Pasta,
         StackKind::Ours | StackKind::Slirp4netns | StackKind::Pasta => StackKind::Slirp4netns,
     };
     let compared: Vec<(StackKind, StackKind)> = stacks
