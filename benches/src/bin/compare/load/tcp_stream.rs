@@ -4,8 +4,8 @@
 //! counted as they are read and reported with the clock of the same instant, so a rate is the
 //! difference of two `mark`s at the receiver.
 //!
-//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS [PORT]`. Questions: `mark`, `pause`,
-//! `resume`.
+//! Arguments: `listen|listen-all|ADDRESS:PORT send|receive STREAMS [PORT]`. Questions: `mark`,
+//! `pause`, `resume`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

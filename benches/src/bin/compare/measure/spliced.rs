@@ -1,5 +1,5 @@
-//! A port that pasta's command line publishes, reached by a client on the host's loopback: the stack
-//! joins both sockets, and no packet crosses the TAP device.
+//! A port that pasta's command line publishes, reached by a client on the host's loopback: the
+//! stack joins both sockets, and no packet crosses the TAP device.
 //!
 //! Owns the port, which has the same number on both sides. One stream and eight share an arena and
 //! take turns.

@@ -1,5 +1,5 @@
-//! The start of a stack with pasta's command line as a daemon: until the program has returned, which
-//! says that the network is ready; and what ten thousand published ports add to it.
+//! The start of a stack with pasta's command line as a daemon: until the program has returned,
+//! which says that the network is ready; and what ten thousand published ports add to it.
 //!
 //! Owns the daemons: each is ended and awaited by the process id in its PID file.
 

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use smoltcp::wire::IpVersion;
 
 use crate::event::{Envelope, HostError};
 use crate::host::socket::echo::{EchoError, EchoKind, EchoOpenError, EchoSocket};
-use crate::host::tests::{eventually, in_new_netns, silent_network, skip, wait};
+use crate::host::tests::{PATIENCE, eventually, in_new_netns, ip, silent_network, skip, wait};
 
 const IDENT: u16 = 0x1234;
 const PLAIN: Envelope = Envelope { hop_limit: 63, traffic_class: 0, dont_fragment: false };
@@ -32,6 +34,20 @@ fn with_ping(body: impl FnOnce() + Send + 'static) {
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
         body();
     });
+}
+
+/// Waits until the kernel leads packets for an address of its own to itself. It adds that route
+/// some time after the address if the link has just come up, and looks for a neighbour until then.
+fn await_local_route(address: &str) {
+    let started = Instant::now();
+    let has_route = || {
+        let output = Command::new("ip").args(["-6", "route", "show", "table", "local"]).output();
+        String::from_utf8_lossy(&output.expect("ip(8)").stdout).contains(address)
+    };
+    while !has_route() {
+        assert!(started.elapsed() < PATIENCE, "no route to {address} within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn echo_comes_back(kind: EchoKind) {
@@ -75,6 +91,23 @@ fn echo_through_a_raw_socket_comes_back() {
 #[test]
 fn echo_through_a_ping_socket_comes_back() {
     with_ping(|| echo_comes_back(EchoKind::Ping));
+}
+
+#[test]
+fn link_local_remote_is_on_the_link_of_its_interface() {
+    with_raw(|| {
+        silent_network(10);
+        ip("addr add fe80::5/64 dev silent nodad");
+        await_local_route("fe80::5");
+        let index = nix::net::if_::if_nametoindex("silent").unwrap();
+        let remote: IpAddr = "fe80::5".parse().unwrap();
+        let mut socket = EchoSocket::open(IpVersion::Ipv6, None, IDENT).unwrap().on_link(index);
+        socket.send(remote, 1, b"data", PLAIN).unwrap();
+        let mut buf = [0; 64];
+        wait(&socket, PollFlags::POLLIN);
+        let reply = socket.recv(&mut buf).unwrap().expect("ours");
+        assert_eq!((reply.from, reply.payload), (remote, &b"data"[..]));
+    });
 }
 
 #[test]
@@ -160,7 +193,7 @@ fn neither_kind_of_socket_is_a_refusal_of_its_own() {
     }
     in_new_netns(|| {
         // This same test once more, without CAP_NET_RAW, in a namespace without ping sockets.
-        let name = std::thread::current().name().map(str::to_owned);
+        let name = thread::current().name().map(str::to_owned);
         assert_eq!(name, None, "the namespace's thread is its own");
         let outcome = Command::new("setpriv")
             .args(["--bounding-set=-net_raw", "--inh-caps=-all", "--"])
