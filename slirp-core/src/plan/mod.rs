@@ -233,6 +233,20 @@ impl AddressPlan {
         self.answers == Answers::OnlyOurs && self.contains(address)
     }
 
+    /// The address of the station on the link that packets for `guest` go to. Where we stand for
+    /// all neighbours there is one guest, and it is the router of networks that are not the link's.
+    pub(crate) fn next_hop(&self, guest: IpAddr) -> IpAddr {
+        let (is_on_link, router) = match guest {
+            IpAddr::V4(v4) => (v4.is_link_local(), self.ipv4().map(|it| IpAddr::V4(it.guest))),
+            IpAddr::V6(v6) => {
+                (v6.is_unicast_link_local(), self.ipv6().map(|it| IpAddr::V6(it.guest)))
+            }
+        };
+        let is_behind =
+            self.answers == Answers::EveryoneElse && !is_on_link && !self.contains(guest);
+        router.filter(|_| is_behind).unwrap_or(guest)
+    }
+
     /// Whether a guest can have `address`, so that ports of the host may lead there: none of ours,
     /// no group, and of an IP version that there is.
     pub(crate) fn is_guest_address(&self, address: IpAddr) -> bool {

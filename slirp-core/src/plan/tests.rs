@@ -136,6 +136,21 @@ fn mirrored() -> Family<Ipv4Addr> {
 }
 
 #[test]
+fn guest_is_the_router_of_what_is_behind_it_where_it_is_alone() {
+    let family = mirrored();
+    let alone = AddressPlan::new(Some(mirrored()), None, Answers::EveryoneElse).unwrap();
+    let guest = IpAddr::V4(family.guest);
+    let behind: IpAddr = "10.89.0.2".parse().unwrap();
+    assert!(!alone.contains(behind));
+    assert_eq!(alone.next_hop(behind), guest);
+    for on_link in [guest, "169.254.7.7".parse().unwrap(), "fe80::7".parse().unwrap()] {
+        assert_eq!(alone.next_hop(on_link), on_link);
+    }
+    let among_others = AddressPlan::new(Some(mirrored()), None, Answers::OnlyOurs).unwrap();
+    assert_eq!(among_others.next_hop(behind), behind);
+}
+
+#[test]
 fn guest_may_have_the_hosts_own_address() {
     let plan = AddressPlan::new(Some(mirrored()), None, Answers::EveryoneElse).unwrap();
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };

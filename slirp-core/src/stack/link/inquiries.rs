@@ -121,19 +121,19 @@ impl Inquiries {
         if is_told { &mut inquiry.told } else { &mut inquiry.waiting }.push(flow);
     }
 
-    /// Adds a datagram. At the cap the oldest makes room, of the member that has most; returns the
-    /// reason for which that one is discarded.
+    /// Adds a datagram that waits for `guest`. At the cap the oldest makes room, of the member that
+    /// has most; returns the reason for which that one is discarded.
     ///
     /// # Errors
     /// [`DiscardReason::GuestQueueFull`]: the new one cannot wait.
     pub(super) fn hold(
         &mut self,
         flow: FlowId,
+        guest: IpAddr,
         holder: Holder,
         udp: UdpToGuest<'_>,
         now: Instant,
     ) -> Result<Option<DiscardReason>, DiscardReason> {
-        let guest = udp.to.ip();
         self.check(guest, holder)?;
         let inquiry = self.inquiry(guest, holder, now);
         inquiry.held += 1;

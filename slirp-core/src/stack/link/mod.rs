@@ -225,9 +225,16 @@ impl LinkServices {
         self.inquiries.found(address)
     }
 
-    /// Where `guest` was heard last.
+    /// Where `guest`, or the guest that is its router, was heard last.
     pub(super) fn mac_of(&self, guest: IpAddr) -> Option<MacAddr> {
-        self.neighbors.lookup(guest)
+        let heard = self.neighbors.lookup(guest);
+        heard.or_else(|| self.neighbors.lookup(self.plan.next_hop(guest)))
+    }
+
+    /// The address that is asked for in order to find `guest`.
+    fn hop(&self, guest: IpAddr) -> IpAddr {
+        let is_heard = self.neighbors.lookup(guest).is_some();
+        if is_heard { guest } else { self.plan.next_hop(guest) }
     }
 
     /// A packet is about to go to `guest`. Asks for it again if it was not heard for long.
@@ -240,6 +247,7 @@ impl LinkServices {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DiscardReason> {
+        let guest = self.hop(guest);
         if self.neighbors.is_doubtful(guest, now) { self.ask_for(guest, outbox) } else { Ok(()) }
     }
 
@@ -248,7 +256,7 @@ impl LinkServices {
     /// # Errors
     /// [`DiscardReason::GuestQueueFull`].
     pub(super) fn check_waiting(&self, guest: IpAddr, holder: Holder) -> Result<(), DiscardReason> {
-        self.inquiries.check(guest, holder)
+        self.inquiries.check(self.hop(guest), holder)
     }
 
     /// Asks for `guest` until `flow`, a connection of a remote, is answered. Returns where the
@@ -265,6 +273,7 @@ impl LinkServices {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<Option<MacAddr>, DiscardReason> {
+        let guest = self.hop(guest);
         let mac = self.mac_of(guest);
         self.inquiries.add_flow(guest, holder, flow, mac.is_some(), now);
         if mac.is_none() {
@@ -286,9 +295,9 @@ impl LinkServices {
         discards: &mut DiscardCounters,
         now: Instant,
     ) -> Result<(), DiscardReason> {
-        let guest = udp.to.ip();
+        let guest = self.hop(udp.to.ip());
         let is_asked = self.inquiries.is_asked(guest);
-        if let Some(reason) = self.inquiries.hold(flow, holder, udp, now)? {
+        if let Some(reason) = self.inquiries.hold(flow, guest, holder, udp, now)? {
             discards.count(reason);
         }
         if is_asked { Ok(()) } else { self.ask_for(guest, outbox) }
