@@ -23,6 +23,7 @@ pub mod policy_file {
 /// What clients of the control socket say.
 #[cfg(feature = "host")]
 pub mod control {
+    pub use crate::control::own_file::PrivateListener;
     pub use crate::control::refusal_of;
 }
 

@@ -15,7 +15,7 @@ mod hub;
 mod lines;
 mod lists;
 pub(crate) mod metrics;
-mod own_file;
+pub(crate) mod own_file;
 pub(crate) mod protocol;
 pub(crate) mod reply;
 mod requests;

@@ -4,7 +4,7 @@
 //! clients are [admitted].
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -18,6 +18,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 
+use crate::host::outside::RemovedFile;
 use crate::sys::file::OwnFile;
 use crate::sys::peer::network_of;
 
@@ -57,6 +58,46 @@ pub(super) fn listen_at(path: &Path) -> io::Result<(OwnFile, UnixListener)> {
     let file = OwnFile::at(path);
     listen(&socket, Backlog::new(BACKLOG)?)?;
     Ok((file, socket.into()))
+}
+
+/// A socket that listens at a file of its own, for a program that serves it by itself. Dropping it
+/// removes the file.
+#[derive(Debug)]
+pub struct PrivateListener {
+    /// Removed before the listener is closed.
+    file: OwnFile,
+    listener: UnixListener,
+}
+
+impl PrivateListener {
+    /// Binds `path`, in place of a socket that nobody serves. Its mode is 0600.
+    ///
+    /// # Errors
+    /// As for [`ControlSocket::bind`](super::socket::ControlSocket::bind).
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let (file, listener) = listen_at(path)?;
+        listener.set_nonblocking(false)?;
+        Ok(Self { file, listener })
+    }
+
+    /// Its file, see [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
+    pub fn file(&self) -> Option<RemovedFile> {
+        Some(RemovedFile { path: self.file.path().to_owned(), identity: self.file.identity()? })
+    }
+
+    /// Waits for the next client, of our user or of root. With `is_near` it has to be of our
+    /// network namespace as well, where the kernel can tell.
+    ///
+    /// # Errors
+    /// Those of accept(2); `PermissionDenied` for anybody else.
+    pub fn accept(&self, is_near: bool) -> io::Result<UnixStream> {
+        let (stream, _) = self.listener.accept()?;
+        let ours = network_of(self.listener.as_fd()).ok().filter(|_| is_near);
+        match admitted(stream.as_fd(), ours) {
+            Ok(_) => Ok(stream),
+            Err(unwelcome) => Err(io::Error::new(io::ErrorKind::PermissionDenied, unwelcome)),
+        }
+    }
 }
 
 /// Whether there is a socket that nobody serves.

@@ -14,8 +14,9 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::events::Observer;
-use super::forward::{Forward, ForwardError};
+use super::forward::{Forward, ForwardError, Opening};
 use super::inner::ask::Ask;
+use super::inner::settings::{SpliceRules, SplicesError};
 use super::link::tap::Tap;
 use crate::egress::{
     Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, LearnedName,
@@ -51,6 +52,20 @@ pub(crate) enum Message {
         forwards: Vec<Forward>,
         /// Where they go as they are listed from now on.
         reply: oneshot::Sender<Result<Vec<(ForwardId, Forward)>, ForwardError>>,
+    },
+    /// The same, with how each rule's ports are opened.
+    OpenForwards {
+        /// The rules.
+        rules: Vec<(Forward, Opening)>,
+        /// Where they go as they are listed from now on.
+        reply: oneshot::Sender<Result<Vec<(ForwardId, Forward)>, ForwardError>>,
+    },
+    /// Other rules are to hold for what is joined socket to socket.
+    SetSplices {
+        /// The rules.
+        rules: SpliceRules,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), SplicesError>>,
     },
     /// Forward rules are to end, all of them or none.
     RemoveForwards {

@@ -13,7 +13,7 @@ use crate::sys::file::Identity;
 use crate::sys::outside::{Duties, Helper, Watched};
 
 /// A file that is removed at the end, unless another one has its name by then.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemovedFile {
     pub(crate) path: PathBuf,
     pub(crate) identity: Identity,

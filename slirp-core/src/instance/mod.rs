@@ -49,7 +49,7 @@ pub use crate::host::audit::{AuditLevel, AuditLog};
 pub use crate::host::events::{EventStream, Observed};
 pub use crate::host::forward::{Forward, ForwardError, ForwardProtocol, OpenForwards, Opening};
 pub use crate::host::handle::{Blocking, Handle};
-pub use crate::host::inner::settings::{HostPorts, Splices, SplicesError};
+pub use crate::host::inner::settings::{HostPorts, SpliceRules, Splices, SplicesError};
 #[doc(no_inline)]
 pub use crate::host::link::Switchboard;
 pub use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};

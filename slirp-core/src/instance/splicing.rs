@@ -39,7 +39,7 @@ pub(super) fn start(
 ) -> Result<JoinHandle<()>, SplicesError> {
     let splices = splices.enter()?;
     let (is_scanning, inward) = (splices.is_scanning(), splices.inward());
-    let Splices { place, to_host, scanned, .. } = splices;
+    let Splices { place, rules, .. } = splices;
     let Place::Entered(inner) = place else { return Err(SplicesError::Ended) };
     let host_ports = match (is_scanning, terms.host_ports) {
         (false, _) => None,
@@ -48,15 +48,14 @@ pub(super) fn start(
     };
     let mut batches = Vec::new();
     for protocol in [ForwardProtocol::Tcp, ForwardProtocol::Udp] {
-        if to_host.iter().any(|ports| ports.protocol == protocol) {
+        if rules.to_host.iter().any(|ports| ports.protocol == protocol) {
             let kinds = [false, true].map(|is_ipv6| SocketKind { protocol, is_ipv6 });
             batches.extend(kinds.map(Batch::make));
         }
     }
     let (done, outcome) = mpsc::sync_channel(1);
     let start = Start {
-        to_host,
-        scanned,
+        rules,
         mailbox,
         signs: Arc::default(),
         batches,

@@ -151,6 +151,18 @@ impl Forwards {
         self.adopt(OpenForwards::open_beside(in_use, forwards, self.descriptors)?)
     }
 
+    /// The same, with how each rule's ports are opened, up to all ports there are.
+    ///
+    /// # Errors
+    /// As for [`add_all`](Self::add_all).
+    pub(crate) fn add_each(
+        &mut self,
+        rules: &[(Forward, Opening)],
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        let in_use = InUse { ports: self.targets.len(), sockets: self.ports.len() };
+        self.adopt(OpenForwards::open_as_beside(in_use, rules, self.descriptors)?)
+    }
+
     /// Adds rules whose ports are open, as [`add_all`](Self::add_all) does.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ impl OpenForwards {
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added.
     pub fn open(forwards: &[Forward], plan: impl Into<AddressPlan>) -> Result<Self, ForwardError> {
-        refuse_guests(forwards, &plan.into())?;
+        refuse_guests(forwards.iter(), &plan.into())?;
         Self::open_beside(InUse::default(), forwards, descriptors::limit())
     }
 
@@ -84,12 +84,20 @@ impl OpenForwards {
         rules: &[(Forward, Opening)],
         plan: impl Into<AddressPlan>,
     ) -> Result<Self, ForwardError> {
+        refuse_guests(rules.iter().map(|(forward, _)| forward), &plan.into())?;
+        Self::open_as_beside(InUse::default(), rules, descriptors::limit())
+    }
+
+    /// The same beside the ports in use, in a process that may have `limit` descriptors, for guests
+    /// that were checked.
+    pub(super) fn open_as_beside(
+        in_use: InUse,
+        rules: &[(Forward, Opening)],
+        limit: Option<usize>,
+    ) -> Result<Self, ForwardError> {
         let forwards: Vec<_> = rules.iter().map(|(forward, _)| *forward).collect();
         let openings = rules.iter().map(|(_, opening)| opening);
-        let plan = plan.into();
-        refuse_guests(&forwards, &plan)?;
-        let cap = PORTS_CAP * ALL_KINDS;
-        Self::open_each(InUse::default(), &forwards, openings, cap, descriptors::limit())
+        Self::open_each(in_use, &forwards, openings, PORTS_CAP * ALL_KINDS, limit)
     }
 
     /// Opens the ports of all of `forwards`, or none, beside the ports in use, in a process that
@@ -169,8 +177,11 @@ pub(super) struct InUse {
 }
 
 /// Refuses a rule for an address that no guest can have.
-fn refuse_guests(forwards: &[Forward], plan: &AddressPlan) -> Result<(), ForwardError> {
-    let mut guests = forwards.iter().map(|forward| forward.guest.ip());
+fn refuse_guests<'f>(
+    forwards: impl Iterator<Item = &'f Forward>,
+    plan: &AddressPlan,
+) -> Result<(), ForwardError> {
+    let mut guests = forwards.map(|forward| forward.guest.ip());
     let invalid = guests.find(|&guest| !plan.is_guest_address(guest));
     invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest)))
 }

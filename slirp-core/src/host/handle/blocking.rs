@@ -12,7 +12,8 @@ use crate::egress::{
     Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, PendingQuestion, QuestionId,
 };
 use crate::event::{FlowId, ForwardId};
-use crate::host::forward::{Forward, ForwardError};
+use crate::host::forward::{Forward, ForwardError, Opening};
+use crate::host::inner::settings::{SpliceRules, SplicesError};
 use crate::host::mailbox::{EgressError, FlowPage, JudgedFlowPage, NamePage, NewMember};
 use crate::member::{Member, MemberError, MemberId};
 use crate::rates::Rates;
@@ -53,6 +54,25 @@ impl Blocking<'_> {
         forwards: Vec<Forward>,
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         wait(self.0.add_forwards(forwards))
+    }
+
+    /// See [`Handle::open_forwards`].
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub fn open_forwards(
+        self,
+        rules: Vec<(Forward, Opening)>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        wait(self.0.open_forwards(rules))
+    }
+
+    /// See [`Handle::set_splices`].
+    ///
+    /// # Errors
+    /// See [`SplicesError`].
+    pub fn set_splices(self, rules: SpliceRules) -> Result<(), SplicesError> {
+        wait(self.0.set_splices(rules))
     }
 
     /// See [`Handle::remove_forward`].

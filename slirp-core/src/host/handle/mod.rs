@@ -12,7 +12,8 @@ pub use blocking::Blocking;
 use tokio::sync::oneshot;
 
 use super::events::{EventStream, Observer};
-use super::forward::{Forward, ForwardError};
+use super::forward::{Forward, ForwardError, Opening};
+use super::inner::settings::{SpliceRules, SplicesError};
 use super::mailbox::{
     Deciders, EgressError, FlowPage, JudgedFlowPage, Mailbox, Message, NamePage, NewMember,
 };
@@ -88,6 +89,30 @@ impl Handle {
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
         let answer = self.ask(|reply| Message::AddForwards { forwards, reply });
         answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Opens the ports of several rules, or none, as
+    /// [`OpenForwards::open_as`](crate::instance::OpenForwards::open_as) does at the start.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn open_forwards(
+        &self,
+        rules: Vec<(Forward, Opening)>,
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        let answer = self.ask(|reply| Message::OpenForwards { rules, reply });
+        answer.ok_or(ForwardError::Ended)?.await.unwrap_or(Err(ForwardError::Ended))
+    }
+
+    /// Has other rules hold for what is joined socket to socket, or changes nothing. Ports that are
+    /// open before and afterwards stay open, and connections live on. Needs
+    /// [`Splices::changeable`](crate::instance::Splices::changeable).
+    ///
+    /// # Errors
+    /// See [`SplicesError`].
+    pub async fn set_splices(&self, rules: SpliceRules) -> Result<(), SplicesError> {
+        let answer = self.ask(|reply| Message::SetSplices { rules, reply });
+        answer.ok_or(SplicesError::Ended)?.await.unwrap_or(Err(SplicesError::Ended))
     }
 
     /// Closes the port of a forward rule. Connections that came through

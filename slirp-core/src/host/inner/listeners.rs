@@ -4,6 +4,7 @@
 //! version, at all addresses of the interface `lo`: 127.0.0.5 is as good as 127.0.0.1. A kernel
 //! that does not let us bind to an interface (before Linux 5.7) gets 127.0.0.1 and ::1 instead.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -14,7 +15,7 @@ use slab::Slab;
 use smoltcp::wire::IpVersion;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::settings::SplicesError;
+use super::settings::{HostPorts, SplicesError};
 use super::token::Source;
 use crate::host::forward::ForwardProtocol;
 use crate::host::socket::udp::UdpSocket;
@@ -110,6 +111,61 @@ impl Listeners {
             }
         }
         Ok(places)
+    }
+
+    /// Opens the ports of `rules`, and closes all others but those at the places `kept`. A port
+    /// that is open already and leads elsewhere from now on stays open. Returns the UDP ports that
+    /// were closed.
+    ///
+    /// # Errors
+    /// [`SplicesError::Listen`]; nothing has changed then.
+    pub(super) fn follow(
+        &mut self,
+        registry: &Registry,
+        rules: &[HostPorts],
+        kept: &BTreeSet<usize>,
+    ) -> Result<Vec<u16>, SplicesError> {
+        let mut wanted = BTreeMap::new();
+        for ports in rules {
+            for port in ports.guest_ports() {
+                let host_port = ports.host_port(port).unwrap_or(port);
+                wanted.insert((ports.protocol, port), (host_port, ports.is_weak));
+            }
+        }
+        let before: Vec<usize> =
+            self.slots.iter().map(|(at, _)| at).filter(|at| !kept.contains(at)).collect();
+        let open: BTreeSet<_> = before.iter().filter_map(|&at| self.key(at)).collect();
+        let mut opened = Vec::new();
+        for (&(protocol, port), &(host_port, is_weak)) in &wanted {
+            if open.contains(&(protocol, port)) {
+                continue;
+            }
+            match self.open(registry, protocol, port, host_port) {
+                Ok(places) => opened.extend(places),
+                Err(error) if is_weak => tracing::warn!(%error, "left out"),
+                Err(error) => {
+                    opened.into_iter().for_each(|at| self.close(at));
+                    return Err(error);
+                }
+            }
+        }
+        let mut closed = Vec::new();
+        for at in before {
+            let Some(key) = self.key(at) else { continue };
+            match (wanted.get(&key), self.slots.get_mut(at)) {
+                (Some(&(host_port, _)), Some(listener)) => listener.host_port = host_port,
+                (Some(_), None) => {}
+                (None, _) => {
+                    closed.extend((key.0 == ForwardProtocol::Udp).then_some(key.1));
+                    self.close(at);
+                }
+            }
+        }
+        Ok(closed)
+    }
+
+    fn key(&self, at: usize) -> Option<(ForwardProtocol, u16)> {
+        self.slots.get(at).map(|listener| (listener.socket.protocol(), listener.port))
     }
 
     /// Closes a socket, which ends its registration with the poller.

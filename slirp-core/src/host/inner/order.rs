@@ -14,7 +14,7 @@ use super::inward::{Inward, Targets};
 use super::listening::SocketDiag;
 use super::pool::Batch;
 use super::ports::OwnPorts;
-use super::settings::{HostPorts, SplicesError};
+use super::settings::{SpliceRules, SplicesError};
 use crate::config::Timeouts;
 use crate::event::{FlowId, ForwardId, Origin};
 use crate::host::forward::Forward;
@@ -37,6 +37,8 @@ pub(crate) enum Order {
     OwnPorts(Box<OwnPorts>),
     /// Rules for ports that were found in use are in force, but for these.
     ScannedOpen { failed: Vec<Forward> },
+    /// Other rules are to hold.
+    SetRules { rules: SpliceRules, reply: oneshot::Sender<Result<(), SplicesError>> },
     /// These forward rules have ended.
     RulesRemoved(Vec<ForwardId>),
     /// What the egress policy says of a bridge.
@@ -53,8 +55,7 @@ pub(crate) enum Order {
 
 /// What the thread works with.
 pub(crate) struct Start {
-    pub(crate) to_host: Vec<HostPorts>,
-    pub(crate) scanned: Vec<Forward>,
+    pub(crate) rules: SpliceRules,
     pub(crate) mailbox: Mailbox,
     pub(crate) signs: Arc<Signs>,
     /// Sockets of the host to begin with.

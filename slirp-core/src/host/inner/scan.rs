@@ -109,6 +109,42 @@ impl Scan {
         }
     }
 
+    /// Whether there is anything to look for.
+    pub(super) const fn has_rules(&self) -> bool {
+        !self.forwards.is_empty() || !self.ports.is_empty()
+    }
+
+    /// Other rules hold from now on. Ports that are open and that one of them covers stay open.
+    /// Returns the forward rules to close, and the places of listeners to close.
+    pub(super) fn set_rules(
+        &mut self,
+        forwards: Vec<Forward>,
+        ports: Vec<HostPorts>,
+    ) -> (Vec<Forward>, Vec<usize>) {
+        let (mut close, mut places) = (Vec::new(), Vec::new());
+        for ((_, port), rule) in core::mem::take(&mut self.open_forwards) {
+            match forwards.iter().position(|forward| forward.each().any(|one| one == rule)) {
+                Some(at) => drop(self.open_forwards.insert((at, port), rule)),
+                None => close.push(rule),
+            }
+        }
+        for ((at, port), listeners) in core::mem::take(&mut self.open_ports) {
+            let before = self.ports.get(at).map(|rule| (rule.protocol, rule.host_port(port)));
+            let covers = |rule: &HostPorts| {
+                rule.host_port(port).is_some()
+                    && Some((rule.protocol, rule.host_port(port))) == before
+            };
+            match ports.iter().position(covers) {
+                Some(at) => drop(self.open_ports.insert((at, port), listeners)),
+                None => places.extend(listeners),
+            }
+        }
+        (self.forwards, self.ports) = (forwards, ports);
+        (self.failed_forwards, self.failed_ports) = (Failures::default(), Failures::default());
+        self.last = None;
+        (close, places)
+    }
+
     /// The last order was carried out, but for the rules that `failed`. They are tried again.
     pub(super) fn on_answer(&mut self, failed: &[Forward], now: Instant) {
         self.is_waiting = false;
@@ -228,6 +264,31 @@ mod tests {
         scan.compare_forwards(&OwnPorts::default(), at(1_000));
         scan.on_answer(&[], at(1_000));
         assert_eq!(scan.compare_forwards(&found.0, at(1_001)).open.len(), 2);
+    }
+
+    #[test]
+    fn port_that_another_rule_covers_stays_open() {
+        let now = Instant::now();
+        let mut scan = scan(rule(2));
+        let mut inside = OwnPorts::default();
+        (1_000..1_010).for_each(|port| inside.tcp.insert(port));
+        let open = scan.compare_forwards(&inside, now).open;
+        scan.on_answer(&[], now);
+        let ports = |protocol, host| {
+            let (is_weak, is_scanned) = (false, true);
+            HostPorts { protocol, guest: 5_000, host, ports: 2, is_weak, is_scanned }
+        };
+        scan.ports = vec![ports(ForwardProtocol::Tcp, 80), ports(ForwardProtocol::Udp, 80)];
+        scan.open_ports = BTreeMap::from([((0, 5_001), vec![7]), ((1, 5_000), vec![8, 9])]);
+        // The second port is in no rule any more, and UDP leads elsewhere.
+        let rules = vec![ports(ForwardProtocol::Udp, 90), ports(ForwardProtocol::Tcp, 80)];
+        let (close, places) = scan.set_rules(vec![rule(1)], rules);
+        assert_eq!((close, places), (vec![open[1]], vec![8, 9]));
+        assert_eq!(scan.open_ports, BTreeMap::from([((1, 5_001), vec![7])]));
+        let changes = scan.compare_forwards(&inside, now);
+        assert!(changes.open.is_empty() && changes.close.is_empty(), "it is open already");
+        assert_eq!(scan.set_rules(Vec::new(), Vec::new()).0, [open[0]]);
+        assert!(!scan.has_rules());
     }
 
     #[test]

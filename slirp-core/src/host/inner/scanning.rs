@@ -1,4 +1,4 @@
-//! The look at both sides, once a second.
+//! The look at both sides, once a second, and rules that change.
 //!
 //! Owns its order: the kernel is asked first, and then it is read which ports are our own, so that
 //! none of ours counts as foreign. Where nothing has changed, a look costs the kernel's dumps and
@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::ask::Ask;
 use super::ports::OwnPorts;
-use super::scan::{Changes, OPENED_CAP};
-use super::worker::Worker;
+use super::scan::{Changes, OPENED_CAP, Scan};
+use super::settings::{SpliceRules, SplicesError};
+use super::worker::{Worker, divide};
 use crate::host::forward::{Forward, ForwardProtocol};
 use crate::journal::Ending;
 
@@ -25,6 +26,47 @@ impl Worker {
         }
     }
 
+    /// Has other rules hold, or changes nothing.
+    ///
+    /// # Errors
+    /// [`SplicesError::Range`], [`SplicesError::Listen`] and [`SplicesError::Unchangeable`].
+    pub(super) fn set_rules(
+        &mut self,
+        rules: SpliceRules,
+        now: Instant,
+    ) -> Result<(), SplicesError> {
+        let (scanned, open) = divide(rules.to_host)?;
+        let Self { scan: Some(scan), listeners, poll, .. } = self else {
+            return Err(SplicesError::Unchangeable);
+        };
+        let kept = scan.open_ports.values().flatten().copied().collect();
+        let mut closed = listeners.follow(poll.registry(), &open, &kept)?;
+        let (close, places) = scan.set_rules(rules.scanned, scanned);
+        for at in places {
+            let udp = listeners.at(at).filter(|it| it.socket.protocol() == ForwardProtocol::Udp);
+            closed.extend(udp.map(|listener| listener.port));
+            listeners.close(at);
+        }
+        self.end_clients_of(&closed, now);
+        if !close.is_empty() {
+            if let Some(scan) = &mut self.scan {
+                scan.is_waiting = true;
+            }
+            self.ask(Ask::Scanned { open: Vec::new(), close });
+        }
+        Ok(())
+    }
+
+    /// Ends the datagrams of clients at these ports of the namespace. Their sockets have the port,
+    /// which could not be opened again.
+    fn end_clients_of(&mut self, ports: &[u16], now: Instant) {
+        if !ports.is_empty() {
+            self.end_clients(Ending::ForwardRemoved, now, |key, _| {
+                !key.0 && ports.contains(&key.2.port())
+            });
+        }
+    }
+
     /// The rules for ports that are in use already. They are ordered to be in force.
     pub(super) fn first_scan(&mut self, now: Instant) -> Vec<Forward> {
         let open = self.look_at_ports(now).open;
@@ -36,7 +78,8 @@ impl Worker {
 
     fn look_at_ports(&mut self, now: Instant) -> Changes {
         // What is ours is known only once the last order is carried out.
-        let Some(scan) = self.scan.as_mut().filter(|scan| !scan.is_waiting) else {
+        let idle = |scan: &&mut Scan| scan.has_rules() && !scan.is_waiting;
+        let Some(scan) = self.scan.as_mut().filter(idle) else {
             return Changes::default();
         };
         let (mut inside, mut host) = match scan.look() {
@@ -102,21 +145,16 @@ impl Worker {
                         tracing::debug!(port, "port of the host not in use any more");
                         let places = scan.open_ports.remove(&key).unwrap_or_default();
                         places.into_iter().for_each(|at| listeners.close(at));
-                        closed.push((ports.protocol, port));
+                        if ports.protocol == ForwardProtocol::Udp {
+                            closed.push(port);
+                        }
                     }
                     (false, false) => scan.failed_ports.forget(key),
                     (true, true) => {}
                 }
             }
         }
-        // Their sockets have the port, which could not be opened again.
-        for (protocol, port) in closed {
-            if protocol == ForwardProtocol::Udp {
-                self.end_clients(Ending::ForwardRemoved, now, |key, _| {
-                    !key.0 && key.2.port() == port
-                });
-            }
-        }
+        self.end_clients_of(&closed, now);
         tried
     }
 

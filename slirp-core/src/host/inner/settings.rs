@@ -20,9 +20,18 @@ use crate::sys::errno::text_of;
 pub struct Splices {
     pub(crate) place: Place,
     pub(crate) to_guest_loopback: bool,
+    pub(crate) is_changeable: bool,
     pub(crate) guest: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-    pub(crate) scanned: Vec<Forward>,
-    pub(crate) to_host: Vec<HostPorts>,
+    pub(crate) rules: SpliceRules,
+}
+
+/// Which ports are joined socket to socket, besides forwarded ones.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SpliceRules {
+    /// See [`Splices::scanned`].
+    pub scanned: Vec<Forward>,
+    /// See [`Splices::to_host`].
+    pub to_host: Vec<HostPorts>,
 }
 
 /// How far the way into the namespace is gone.
@@ -77,9 +86,9 @@ impl Splices {
         Self {
             place: Place::Network(network),
             to_guest_loopback: false,
+            is_changeable: false,
             guest: (None, None),
-            scanned: Vec::new(),
-            to_host: Vec::new(),
+            rules: SpliceRules::default(),
         }
     }
 
@@ -105,7 +114,7 @@ impl Splices {
     /// port that cannot be opened is left out.
     #[must_use]
     pub fn scanned(mut self, rules: impl IntoIterator<Item = Forward>) -> Self {
-        self.scanned = rules.into_iter().collect();
+        self.rules.scanned = rules.into_iter().collect();
         self
     }
 
@@ -114,7 +123,15 @@ impl Splices {
     /// policy](crate::instance::Builder::egress) judges them as destinations of the guest.
     #[must_use]
     pub fn to_host(mut self, ports: impl IntoIterator<Item = HostPorts>) -> Self {
-        self.to_host = ports.into_iter().collect();
+        self.rules.to_host = ports.into_iter().collect();
+        self
+    }
+
+    /// Whether the rules may become others while the instance runs
+    /// ([`Handle::set_splices`](crate::instance::Handle::set_splices); default: not).
+    #[must_use]
+    pub fn changeable(mut self, is_changeable: bool) -> Self {
+        self.is_changeable = is_changeable;
         self
     }
 
@@ -138,9 +155,11 @@ impl Splices {
         }
     }
 
-    /// Whether it is looked which ports are in use.
+    /// Whether it is looked which ports are in use, or may be later.
     pub(crate) fn is_scanning(&self) -> bool {
-        !self.scanned.is_empty() || self.to_host.iter().any(|ports| ports.is_scanned)
+        self.is_changeable
+            || !self.rules.scanned.is_empty()
+            || self.rules.to_host.iter().any(|ports| ports.is_scanned)
     }
 
     /// Where clients on the host's loopback are led to.
@@ -180,6 +199,9 @@ pub enum SplicesError {
     /// A range of ports is empty, begins with port 0, or ends above port 65,535.
     #[error("ports of the guest's loopback, or of the host's, are not within 1 to 65535")]
     Range,
+    /// The instance joins nothing, or its rules are those of the start.
+    #[error("no rule for what is joined socket to socket can be changed")]
+    Unchangeable,
     /// The thread has ended.
     #[error("the thread in the guest's network namespace has ended")]
     Ended,

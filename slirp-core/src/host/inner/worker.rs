@@ -12,7 +12,7 @@
 //!
 //! *Errors.* An error of one bridge ends that bridge. Only the loss of the poller ends the loop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -29,7 +29,7 @@ use super::order::{Datagram, Order, Signs, Start};
 use super::pool::{HostSocket, Pool};
 use super::ports::OwnPorts;
 use super::scan::Scan;
-use super::settings::{HostPorts, SplicesError};
+use super::settings::{HostPorts, SpliceRules, SplicesError};
 use super::token::Source;
 use crate::config::Timeouts;
 use crate::host::bridge::lane::Means;
@@ -99,28 +99,13 @@ impl Worker {
         let waker = Waker::new(poll.registry(), Source::Orders.token());
         let waker = Arc::new(waker.map_err(SplicesError::SetUp)?);
         let mut listeners = Listeners::default();
-        let mut scanned = Vec::new();
-        for ports in start.to_host {
-            if !is_in_range(&ports) {
-                return Err(SplicesError::Range);
-            }
-            if ports.is_scanned {
-                scanned.push(ports);
-                continue;
-            }
-            for port in ports.guest_ports() {
-                let host_port = ports.host_port(port).unwrap_or(port);
-                match listeners.open(poll.registry(), ports.protocol, port, host_port) {
-                    Ok(_) => {}
-                    Err(error) if ports.is_weak => tracing::warn!(%error, "left out"),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let SpliceRules { scanned: forwards, to_host } = start.rules;
+        let (scanned, open) = divide(to_host)?;
+        listeners.follow(poll.registry(), &open, &BTreeSet::new())?;
         let scan = match start.host_ports {
             Some(host) => {
                 let inside = inside.map_err(SplicesError::SetUp)?;
-                Some(Scan::new(host, inside, start.scanned, scanned))
+                Some(Scan::new(host, inside, forwards, scanned))
             }
             None => None,
         };
@@ -194,7 +179,7 @@ impl Worker {
         if !self.ready.is_empty() || !self.listeners.is_idle() {
             return Some(Duration::ZERO);
         }
-        let has_clock = self.scan.is_some()
+        let has_clock = self.scan.as_ref().is_some_and(Scan::has_rules)
             || !self.bridges.is_empty()
             || !self.waiting.is_empty()
             || !self.waiting_strays.is_empty()
@@ -238,6 +223,9 @@ impl Worker {
                     if let Some(scan) = &mut self.scan {
                         scan.on_answer(&failed, now);
                     }
+                }
+                Order::SetRules { rules, reply } => {
+                    let _ = reply.send(self.set_rules(rules, now));
                 }
                 Order::RulesRemoved(rules) => {
                     self.end_clients(Ending::ForwardRemoved, now, |_, entry| {
@@ -426,6 +414,19 @@ pub(super) fn watch(
     interest: Interest,
 ) -> io::Result<()> {
     registry.register(&mut SourceFd(&socket.as_raw_fd()), source.token(), interest)
+}
+
+/// The rules whose ports are scanned, and those whose ports are open.
+///
+/// # Errors
+/// [`SplicesError::Range`].
+pub(super) fn divide(
+    rules: Vec<HostPorts>,
+) -> Result<(Vec<HostPorts>, Vec<HostPorts>), SplicesError> {
+    if !rules.iter().all(is_in_range) {
+        return Err(SplicesError::Range);
+    }
+    Ok(rules.into_iter().partition(|ports| ports.is_scanned))
 }
 
 fn is_in_range(ports: &HostPorts) -> bool {

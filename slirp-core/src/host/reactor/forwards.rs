@@ -10,7 +10,7 @@ use super::error::RunError;
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
 use crate::event::{ForwardId, HostError};
 use crate::host::forward::{
-    Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, PortId,
+    Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, Opening, PortId,
 };
 use crate::host::socket::table::{HostSocket, TcpHost};
 use crate::policy::Protocol;
@@ -28,6 +28,19 @@ impl Reactor {
         let added = self.forwards.add_all(forwards);
         self.tell_own_ports(&[]);
         // The requester logs a refusal.
+        added.inspect(|rules| tracing::info!(?rules, "forward added"))
+    }
+
+    /// The same, with how each rule's ports are opened.
+    pub(super) fn open_forwards(
+        &mut self,
+        rules: &[(Forward, Opening)],
+    ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
+        let forwards: Vec<_> = rules.iter().map(|(forward, _)| *forward).collect();
+        self.verify_guests(forwards.iter().copied())?;
+        self.tell_own_ports(&forwards);
+        let added = self.forwards.add_each(rules);
+        self.tell_own_ports(&[]);
         added.inspect(|rules| tracing::info!(?rules, "forward added"))
     }
 

@@ -22,6 +22,7 @@ use crate::host::inner::inward::Targets;
 use crate::host::inner::order::{Datagram, Order, Orders, Passing};
 use crate::host::inner::pool::Batch;
 use crate::host::inner::ports::OwnPorts;
+use crate::host::inner::settings::{SpliceRules, SplicesError};
 use crate::host::mailbox::{FlowPage, JudgedFlowPage};
 use crate::host::socket::tcp::TcpStream;
 use crate::policy::Protocol;
@@ -202,6 +203,22 @@ impl Reactor {
             }
         } else {
             self.stack.handle_inbound_udp(origin, guest, payload, segment_len, 0, now);
+        }
+    }
+
+    /// Passes other rules on to the thread.
+    pub(super) fn set_splices(
+        &self,
+        rules: SpliceRules,
+        reply: oneshot::Sender<Result<(), SplicesError>>,
+    ) {
+        let mut guests = rules.scanned.iter().map(|rule| rule.guest);
+        match &self.inner {
+            Some(inner) if guests.all(|guest| self.stack.is_forwardable(guest)) => {
+                inner.orders.send(Order::SetRules { rules, reply });
+            }
+            Some(_) => drop(reply.send(Err(SplicesError::Range))),
+            None => drop(reply.send(Err(SplicesError::Unchangeable))),
         }
     }
 

@@ -72,6 +72,10 @@ impl Reactor {
                 Message::AddForwards { forwards, reply } => {
                     let _ = reply.send(self.add_forwards(&forwards));
                 }
+                Message::OpenForwards { rules, reply } => {
+                    let _ = reply.send(self.open_forwards(&rules));
+                }
+                Message::SetSplices { rules, reply } => self.set_splices(rules, reply),
                 Message::RemoveForwards { ids, reply } => {
                     let _ = reply.send(self.remove_forwards(ids));
                 }
