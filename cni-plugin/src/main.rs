@@ -50,6 +50,9 @@ fn main() -> ExitCode {
     if name.is_some_and(slirp_cli::is_pasta) {
         return slirp_cli::pasta(env::args_os());
     }
+    if name == Some(OsStr::new("pesto")) {
+        return slirp_cli::pesto(env::args_os());
+    }
     if hook::is_name(name) {
         return hook::run(arguments, None);
     }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Some("--version" | "-V") => status(io::stdout().write_all(version().as_bytes()).is_ok()),
         Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
         Some("pasta") => slirp_cli::pasta(env::args_os().skip(1)),
+        Some("pesto") => slirp_cli::pesto(env::args_os().skip(1)),
         Some("ls") => list::ls(arguments),
         Some("rm") => list::rm(arguments),
         Some("run") => slirp_cli::run_command(arguments),

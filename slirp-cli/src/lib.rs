@@ -1,12 +1,12 @@
 //! What the programs of this workspace do for the person or the program that calls them.
 //!
-//! `slirp4netns` and `pasta` are thin programs of this package, `slirp` is one of `slirp-cni`; all
-//! call the functions below. These are no interface for others: `slirp-core` is, and has everything
-//! that touches a packet.
+//! `slirp4netns`, `pasta` and `pesto` are thin programs of this package, `slirp` is one of
+//! `slirp-cni`; all call the functions below. These are no interface for others: `slirp-core` is,
+//! and has everything that touches a packet.
 //!
 //! ```text
 //!  words                 the words of the program `slirp` and their options, as data
-//!  dialect               argv to options, and all texts: slirp4netns, pasta, run
+//!  dialect               argv to options, and all texts: slirp4netns, pasta, pesto, run
 //!  command               the processes of `slirp run`
 //!  tool                  what the other words do
 //!  doctor                what works on this machine
@@ -69,6 +69,11 @@ pub fn slirp4netns(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// The program `pasta`, with its name as the first argument.
 pub fn pasta(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     dialect::pasta::main(arguments)
+}
+
+/// The program `pesto`, with its name as the first argument.
+pub fn pesto(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    dialect::pesto::main(arguments)
 }
 
 /// Whether a program of this name speaks as pasta(1) does.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use slirp_core::MacAddr;
 use slirp_core::egress::EgressPolicy;
-use slirp_core::instance::Forward;
+use slirp_core::instance::{Forward, Handle};
 
 /// Reports a milestone to the caller of the program.
 pub(crate) type Report<'a> = &'a dyn Fn(Milestone<'_>);
@@ -34,6 +34,8 @@ pub(crate) enum Milestone<'a> {
         picked: &'a [Forward],
         /// The egress policy in force.
         egress: Option<&'a EgressPolicy>,
+        /// What the network can be asked by.
+        handle: &'a Handle,
     },
     /// The exit descriptor has hung up: the run ends.
     ExitFdHungUp,

@@ -15,6 +15,7 @@ use slirp_core::link::Framing;
 use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
 use slirp_core::plan::{AddressPlan, AssumedGuest, SlirpNetwork};
 use slirp_core::policy::Policy;
+use slirp_core::sandbox::RemovedFile;
 use slirp_core::sandbox::seccomp::SystemCall;
 use slirp_core::{MacAddr, Rates};
 use tracing_subscriber::filter::LevelFilter;
@@ -78,6 +79,8 @@ pub(crate) struct Options {
     pub(crate) lingers: bool,
     /// Number of the descriptor whose hang-up ends the run.
     pub(crate) exit_fd: Option<i32>,
+    /// A file of the dialect that is removed at the end.
+    pub(crate) removed_file: Option<RemovedFile>,
     /// Whether to enter a sandbox before the first packet, which hides the host's files.
     pub(crate) sandbox: bool,
     /// Whether the sandbox is in the guest's user namespace, where root has to exist; otherwise it
@@ -86,7 +89,7 @@ pub(crate) struct Options {
     /// Whether to filter system calls; a call that is not needed then ends the process.
     pub(crate) seccomp: bool,
     /// System calls of the dialect while the network runs.
-    pub(crate) system_calls: &'static [SystemCall],
+    pub(crate) system_calls: Vec<&'static SystemCall>,
     /// Whether the process leaves the caller's streams once the network works. It then ends if
     /// nobody reads that it is ready.
     pub(crate) detaches: bool,
@@ -115,6 +118,8 @@ pub(crate) struct Splicing {
     /// Whether clients on the host's loopback reach the guest's loopback, and not the guest's own
     /// address.
     pub(crate) to_guest_loopback: bool,
+    /// Whether ports may change while the network runs.
+    pub(crate) is_changeable: bool,
     /// Ports of the host that are open only while they are in use on the guest's side.
     pub(crate) scanned: Vec<Publish>,
     /// Ports of the guest's loopback that lead to the host's.
@@ -135,6 +140,7 @@ impl Splicing {
         let ipv6 = ipv6.filter(|address| !address.is_unicast_link_local());
         Splices::new(network)
             .to_guest_loopback(self.to_guest_loopback)
+            .changeable(self.is_changeable)
             .guest(ipv4, ipv6)
             .scanned(self.scanned.iter().map(|publish| publish.forward(guest)))
             .to_host(self.to_host.iter().copied())
@@ -185,10 +191,11 @@ impl Default for Options {
             ready_fd: None,
             lingers: false,
             exit_fd: None,
+            removed_file: None,
             sandbox: false,
             enters_userns: true,
             seccomp: false,
-            system_calls: &[],
+            system_calls: Vec::new(),
             detaches: false,
             good_ends: &[],
         }

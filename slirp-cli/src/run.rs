@@ -113,7 +113,8 @@ pub(crate) fn run(
     let api = options.api_socket.as_deref().map(bind_api).transpose()?;
     let mut sandbox = Sandbox::new()
         .user_namespace(opened.userns.filter(|_| options.enters_userns))
-        .removed_file(api.as_ref().and_then(ApiSocket::file));
+        .removed_file(api.as_ref().and_then(ApiSocket::file))
+        .removed_file(options.removed_file.clone());
     if !options.dns.is_empty() || !options.policy.dns_service {
         sandbox = sandbox.resolv_conf(None);
     }
@@ -134,7 +135,8 @@ pub(crate) fn run(
     let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();
     let egress = policy.as_ref();
-    report(Milestone::Started { mac: opened.mac, picked: &picked, egress });
+    let handle = running.handle();
+    report(Milestone::Started { mac: opened.mac, picked: &picked, egress, handle });
     if let Some(null) = null {
         console::leave(&null).map_err(RunFailure::Detach)?;
     }
@@ -245,13 +247,9 @@ fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
         confinement = confinement.sandbox(sandbox);
     }
     if options.seccomp {
-        let ours = [
-            lifetime::SYSTEM_CALLS,
-            inherited::SYSTEM_CALLS,
-            console::SYSTEM_CALLS,
-            options.system_calls,
-        ];
-        confinement = confinement.filter(ours.into_iter().flatten());
+        let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
+        let ours = ours.into_iter().flatten();
+        confinement = confinement.filter(ours.chain(options.system_calls.iter().copied()));
     }
     confinement
 }

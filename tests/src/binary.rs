@@ -25,6 +25,15 @@ pub fn pasta_under_test() -> &'static Path {
     PASTA.get_or_init(|| given("SLIRP_TEST_PASTA").unwrap_or_else(|| build("slirp-cli", "pasta")))
 }
 
+/// The program `pesto`: `SLIRP_TEST_PESTO`, otherwise built like [`binary_under_test`].
+///
+/// # Panics
+/// When the variable names no file or the build fails.
+pub fn pesto_under_test() -> &'static Path {
+    static PESTO: OnceLock<PathBuf> = OnceLock::new();
+    PESTO.get_or_init(|| given("SLIRP_TEST_PESTO").unwrap_or_else(|| build("slirp-cli", "pesto")))
+}
+
 /// The CNI plugin `slirp`: `SLIRP_TEST_PLUGIN`, otherwise built like [`binary_under_test`].
 ///
 /// # Panics

@@ -60,7 +60,7 @@ mod wait;
 mod world;
 
 pub use api::Api;
-pub use binary::{binary_under_test, pasta_under_test, plugin_under_test};
+pub use binary::{binary_under_test, pasta_under_test, pesto_under_test, plugin_under_test};
 pub use capture::Capture;
 pub use cni::{CniFailure, MiniCni};
 pub use comparison::{Difference, Seen, Side, side_by_side};

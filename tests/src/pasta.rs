@@ -108,6 +108,15 @@ impl<'w> Rootless<'w> {
         self.exec(&[&["env", "--default-signal", binary.as_str()], arguments].concat())
     }
 
+    /// Runs `pesto` to its end.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`].
+    pub fn pesto(&self, arguments: &[&str]) -> Output {
+        let binary = self.world.reachable_pesto().display().to_string();
+        self.exec(&[&[binary.as_str()], arguments].concat())
+    }
+
     /// Starts `pasta` and waits for nothing.
     pub fn spawn_pasta(&self, arguments: &[&str]) -> Background {
         let binary = self.binary.display().to_string();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::binary::{binary_under_test, pasta_under_test};
+use crate::binary::{binary_under_test, pasta_under_test, pesto_under_test};
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
 use crate::requirement::{Missing, check};
@@ -121,6 +121,14 @@ impl World {
     /// When it cannot be copied.
     pub fn reachable_pasta(&self) -> PathBuf {
         self.reachable(pasta_under_test(), "pasta")
+    }
+
+    /// The same for the program `pesto`.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn reachable_pesto(&self) -> PathBuf {
+        self.reachable(pesto_under_test(), "pesto")
     }
 
     /// The same for the program at `path`, with this name.

@@ -9,5 +9,6 @@
 
 mod getopt;
 pub(crate) mod pasta;
+pub(crate) mod pesto;
 pub(crate) mod run;
 pub(crate) mod slirp4netns;

@@ -1,5 +1,5 @@
-//! `pasta` as its callers know it: the daemon's start and end, ports, and the command lines of
-//! known callers.
+//! `pasta` as its callers know it: the daemon's start and end, ports, their changes by `pesto`, and
+//! the command lines of known callers.
 //!
 //! The program confines itself always, so `.ci/run` has no second run of this binary.
 
@@ -7,5 +7,6 @@
 
 mod callers;
 mod command;
+mod control;
 mod lifetime;
 mod ports;

@@ -2,6 +2,7 @@
 //!
 //! Owns the texts that people, and tests of others, search for.
 
+use std::io;
 use std::net::IpAddr;
 
 use slirp_core::instance::{Forward, ForwardError};
@@ -22,10 +23,9 @@ pub(super) fn report(failure: &RunFailure) {
 
 fn lines(failure: &RunFailure) -> Vec<String> {
     match failure {
-        RunFailure::Forward(ForwardError::Bind { forward, source }) => vec![
-            format!("Listen failed for {}: {}", port(forward), text_of(source)),
-            "Couldn't listen on requested ports".to_owned(),
-        ],
+        RunFailure::Forward(ForwardError::Bind { forward, source }) => {
+            vec![listen_failed(forward, source), "Couldn't listen on requested ports".to_owned()]
+        }
         RunFailure::Attach(error) => vec![attach(error)],
         RunFailure::Launch(LaunchError::Sandbox(_) | LaunchError::Seccomp(_)) => {
             vec![failure.to_string(), "Failed to sandbox process, exiting".to_owned()]
@@ -72,6 +72,11 @@ fn attach(error: &AttachError) -> String {
     }
 }
 
+/// Why a port cannot be opened.
+pub(super) fn listen_failed(forward: &Forward, source: &io::Error) -> String {
+    format!("Listen failed for {}: {}", port(forward), text_of(source))
+}
+
 /// A port as the messages of this dialect have it: `HOST TCP port */80`.
 fn port(forward: &Forward) -> String {
     let address = match forward.host.ip() {
@@ -83,7 +88,7 @@ fn port(forward: &Forward) -> String {
 }
 
 /// The kernel's text alone.
-fn text_of(error: &std::io::Error) -> String {
+pub(super) fn text_of(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || error.to_string(),
         |number| nix::errno::Errno::from_raw(number).desc().to_owned(),

@@ -7,6 +7,7 @@
 //!  args       the command line: options, values, refusals
 //!  ports      the grammar of -t, -u, -T and -U, and the rules that it makes
 //!  options    values: what is to be done
+//!  control    the rules for ports are changed while the network runs
 //!  command    COMMAND in namespaces of its own
 //!  network    from these to the orders of a run
 //!  daemon     the caller's process ends once the network is ready
@@ -18,18 +19,21 @@
 
 mod args;
 mod command;
+pub(crate) mod control;
 mod daemon;
 mod failure;
 mod log;
 mod network;
 mod options;
 mod pid_file;
-mod ports;
+pub(crate) mod ports;
 mod progress;
 mod version;
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::RawFd;
 use std::process::{self, ExitCode};
 
@@ -39,10 +43,13 @@ use crate::milestone::Milestone;
 use crate::{egress, run};
 pub(crate) use args::usage;
 use args::{ArgumentError, Command};
+use control::Door;
+use control::change::Ports;
 use network::{Host, NetworkFailure};
 use options::{PastaOptions, Place};
 use pid_file::PidFile;
 use ports::rules::ephemeral;
+pub(crate) use version::TEXT as VERSION_TEXT;
 
 /// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -121,6 +128,14 @@ fn start(options: &PastaOptions) -> ExitCode {
     }
 }
 
+/// Binds the control socket. A command sees our files, so that it is told apart by its network.
+fn open_door(options: &PastaOptions, ends: Ends) -> Result<Option<Door>, NetworkFailure> {
+    let Some(path) = &options.process.control_socket else { return Ok(None) };
+    let has_command = ends.exit_fd.is_some();
+    let failed = |error| NetworkFailure::ControlSocket(path.clone(), error);
+    Door::bind(path, has_command).map(Some).map_err(failed)
+}
+
 /// What another process of ours sees of a run, and does to it.
 #[derive(Clone, Copy, Default, Debug)]
 struct Ends {
@@ -141,14 +156,20 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
         }
         network::orders(options, &host)
     });
-    let (target, mut orders) = match orders {
-        Ok(orders) => orders,
+    let ready = orders.and_then(|orders| Ok((orders, open_door(options, ends)?)));
+    let ((target, mut orders), door) = match ready {
+        Ok(ready) => ready,
         Err(error) => {
             tracing::error!("{error}");
             pid_file.iter().for_each(PidFile::discard);
             return ExitCode::FAILURE;
         }
     };
+    if let Some(door) = &door {
+        orders.removed_file = door.file();
+        orders.system_calls.extend(control::SYSTEM_CALLS);
+    }
+    let door = Cell::new(door);
     orders.ready_fd = ends.ready_fd;
     orders.exit_fd = ends.exit_fd;
     orders.lingers = ends.exit_fd.is_some();
@@ -156,14 +177,24 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
     orders.egress.variable = env::var_os(egress::VARIABLE);
     let report = |milestone: Milestone<'_>| {
         progress::report(options, &orders, milestone);
-        if let (Milestone::Started { .. }, Some(pid_file)) = (milestone, &pid_file)
-            && let Err(error) = pid_file.write(process::id().cast_signed())
-        {
-            tracing::error!("Couldn't write the PID file: {error}");
-            pid_file.discard();
+        let Milestone::Started { handle, .. } = milestone else { return };
+        // Nobody could find or steer this network, which ends with its process.
+        let give_up = |what: &str, error: &io::Error| {
+            tracing::error!("{what}: {error}");
+            pid_file.iter().for_each(PidFile::discard);
             console::flush();
-            // Nobody could find this network, and it ends with its process.
             process::exit(1);
+        };
+        if let Some(door) = door.take() {
+            let ports = Ports::new(options, orders.address_plan(), handle.clone());
+            if let Err(error) = door.serve(ports) {
+                give_up("Couldn't serve the control socket", &error);
+            }
+        }
+        if let Some(Err(error)) =
+            pid_file.as_ref().map(|file| file.write(process::id().cast_signed()))
+        {
+            give_up("Couldn't write the PID file", &error);
         }
     };
     let result = run::run(&target, &orders, &report);

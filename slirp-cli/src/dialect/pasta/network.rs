@@ -6,6 +6,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +15,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Group, User, getegid, geteuid};
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
-use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses};
+use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses, SpliceRules};
 use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
 use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
 use slirp_core::netns::Setup;
-use slirp_core::plan::{AddressPlan, Mirrored, MirroredFamily, PlanError};
+use slirp_core::plan::{AddressPlan, AssumedGuest, Mirrored, MirroredFamily, PlanError};
 use slirp_core::policy::Policy;
 
+use super::failure::text_of;
 use super::log;
 use super::options::{Addresses, Families, MTU, Name, PastaOptions, Place, RunAs, Splice, Userns};
 use super::ports::rules::{PortRule, PortRules};
@@ -45,8 +47,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) enum NetworkFailure {
     #[error("A command is connected by the number of its process")]
     Command,
-    #[error("--conf-path has no effect yet: ports cannot be changed while the network runs")]
-    ControlSocket,
+    #[error("Couldn't open the control socket {}: {}", .0.display(), of_socket(.1))]
+    ControlSocket(PathBuf, #[source] io::Error),
     #[error("--splice-only is not supported: the guest would have an interface")]
     SpliceOnly,
     #[error("--runas is not supported for another user or group than the caller's own")]
@@ -92,9 +94,6 @@ pub(super) fn orders(
     options: &PastaOptions,
     host: &Host,
 ) -> Result<(Target, Options), NetworkFailure> {
-    if options.process.control_socket.is_some() {
-        return Err(NetworkFailure::ControlSocket);
-    }
     if options.mapping.splice == Splice::Only {
         return Err(NetworkFailure::SpliceOnly);
     }
@@ -181,7 +180,7 @@ pub(super) fn orders(
         has_fixed_ipv6: true,
         sandbox: true,
         seccomp: true,
-        system_calls: log::SYSTEM_CALLS,
+        system_calls: log::SYSTEM_CALLS.iter().collect(),
         good_ends: GOOD_ENDS,
         own_plan: Some(OwnPlan {
             plan,
@@ -241,7 +240,7 @@ fn check_named_interfaces(
 }
 
 /// Refuses a rule for an address of a family that the guest lacks. A target is of the same family.
-fn check_families(rules: &[PortRule], plan: &AddressPlan) -> Result<(), NetworkFailure> {
+pub(super) fn check_families(rules: &[PortRule], plan: &AddressPlan) -> Result<(), NetworkFailure> {
     for rule in rules {
         let (has_family, family) = match rule.listener.address {
             None => continue,
@@ -387,24 +386,44 @@ fn splicing(options: &PastaOptions, plan: &AddressPlan) -> Option<Splicing> {
     let PortRules { inbound, outbound } = &options.ports;
     let is_wanted = options.mapping.splice != Splice::Never;
     let has_rules = carried(options, inbound).chain(carried(options, outbound)).next().is_some();
-    (is_wanted && has_rules).then(|| Splicing {
+    let is_changeable = options.process.control_socket.is_some();
+    (is_wanted && (has_rules || is_changeable)).then(|| Splicing {
         to_guest_loopback: options.mapping.keeps_loopback,
+        is_changeable,
         scanned: publish(options, plan, true),
         to_host: carried(options, outbound).map(to_host).collect(),
     })
 }
 
-/// The rules whose protocol is not switched off. Clients of the others would wait for answers that
-/// the guest cannot send.
-fn carried<'r>(
+/// What these rules have joined socket to socket, besides forwarded ports.
+pub(super) fn splice_rules(
     options: &PastaOptions,
+    plan: &AddressPlan,
+    guest: AssumedGuest,
+    rules: &PortRules,
+) -> SpliceRules {
+    let scanned = carried(options, &rules.inbound).filter(|rule| rule.is_scanned);
+    let scanned = scanned.flat_map(|rule| published(options, plan, rule));
+    SpliceRules {
+        scanned: scanned.map(|publish| publish.forward(guest)).collect(),
+        to_host: carried(options, &rules.outbound).map(to_host).collect(),
+    }
+}
+
+/// Whether the protocol of the rule is not switched off. Clients would wait for answers that the
+/// guest cannot send.
+pub(super) const fn is_carried(options: &PastaOptions, rule: &PortRule) -> bool {
+    match rule.protocol {
+        ForwardProtocol::Tcp => options.services.tcp,
+        ForwardProtocol::Udp => options.services.udp,
+    }
+}
+
+fn carried<'r>(
+    options: &'r PastaOptions,
     rules: &'r [PortRule],
 ) -> impl Iterator<Item = &'r PortRule> {
-    let (tcp, udp) = (options.services.tcp, options.services.udp);
-    rules.iter().filter(move |rule| match rule.protocol {
-        ForwardProtocol::Tcp => tcp,
-        ForwardProtocol::Udp => udp,
-    })
+    rules.iter().filter(|rule| is_carried(options, rule))
 }
 
 fn to_host(rule: &PortRule) -> HostPorts {
@@ -419,21 +438,29 @@ fn to_host(rule: &PortRule) -> HostPorts {
     }
 }
 
-/// The ports of the host that lead to the guest, those that are scanned or the others. A rule
-/// without an address is two where the guest has both families, so that a client finds the guest's
-/// address of its own family.
+/// The ports of the host that lead to the guest, those that are scanned or the others.
 fn publish(options: &PastaOptions, plan: &AddressPlan, is_scanned: bool) -> Vec<Publish> {
+    let rules = carried(options, &options.ports.inbound);
+    let rules = rules.filter(|rule| rule.is_scanned == is_scanned);
+    rules.flat_map(|rule| published(options, plan, rule)).collect()
+}
+
+/// The ports of one rule. A rule without an address is two where the guest has both families, so
+/// that a client finds the guest's address of its own family.
+pub(super) fn published(
+    options: &PastaOptions,
+    plan: &AddressPlan,
+    rule: &PortRule,
+) -> Vec<Publish> {
     let everywhere = [
         plan.ipv4().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         plan.ipv6().map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     ];
-    let rules = carried(options, &options.ports.inbound);
-    let rules = rules.filter(|rule| rule.is_scanned == is_scanned);
-    let at = |rule: &PortRule| match rule.listener.address {
-        Some(address) => vec![address],
-        None => everywhere.into_iter().flatten().collect(),
+    let hosts = match rule.listener.address {
+        Some(address) => [Some(address), None],
+        None => everywhere,
     };
-    rules.flat_map(|rule| at(rule).into_iter().map(|host| of_rule(options, rule, host))).collect()
+    hosts.into_iter().flatten().map(|host| of_rule(options, rule, host)).collect()
 }
 
 fn of_rule(options: &PastaOptions, rule: &PortRule, host: IpAddr) -> Publish {
@@ -454,6 +481,17 @@ fn of_rule(options: &PastaOptions, rule: &PortRule, host: IpAddr) -> Publish {
 fn of_both(addresses: Addresses) -> impl Iterator<Item = IpAddr> {
     let ipv4 = addresses.ipv4.map(IpAddr::V4);
     ipv4.into_iter().chain(addresses.ipv6.map(IpAddr::V6))
+}
+
+/// Why a socket cannot be bound.
+fn of_socket(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "a network serves it, or it is no socket".to_owned()
+    } else if error.kind() == io::ErrorKind::InvalidInput {
+        "its path is too long".to_owned()
+    } else {
+        text_of(error)
+    }
 }
 
 #[cfg(test)]

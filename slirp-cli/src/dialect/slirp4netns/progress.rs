@@ -31,7 +31,7 @@ pub(super) fn report(options: &Options, milestone: Milestone<'_>) {
             eprint_line(format_args!("sent tapfd={fd} for {name}"));
             eprint_line(format_args!("received tapfd={fd}"));
         }
-        Milestone::Started { mac, picked, egress } => {
+        Milestone::Started { mac, picked, egress, handle: _ } => {
             for line in banner::lines(options, mac, egress) {
                 print_line(line);
             }

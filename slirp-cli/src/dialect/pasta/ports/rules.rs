@@ -120,6 +120,8 @@ pub(crate) enum PortError {
     NoPort(char, String),
     #[error("Forwarding configuration conflict: {0} versus {1}")]
     Conflict(Box<PortRule>, Box<PortRule>),
+    #[error("Too many port forwarding rules (max {MAX_RULES} a direction)")]
+    Full,
     #[error("Too many port forwarding rules for '-{0} {1}' (max {MAX_RULES} a direction)")]
     TooMany(char, String),
 }
@@ -131,14 +133,23 @@ impl PortRules {
         given: impl IntoIterator<Item = (PortOption, &'a str)>,
         ephemeral: &RangeInclusive<u16>,
     ) -> Result<Self, PortError> {
-        let mut rules = Self::default();
         let mut missing = PortOption::ALL.to_vec();
-        for (option, text) in given {
-            missing.retain(|other| *other != option);
-            rules.add(option, text, ephemeral)?;
-        }
+        let given = given.into_iter().inspect(|(option, _)| missing.retain(|it| it != option));
+        let mut rules = Self::given(given, ephemeral)?;
         for option in missing {
             rules.add(option, "auto", ephemeral)?;
+        }
+        Ok(rules)
+    }
+
+    /// The rules that `given` adds up to, and no others.
+    pub(crate) fn given<'a>(
+        given: impl IntoIterator<Item = (PortOption, &'a str)>,
+        ephemeral: &RangeInclusive<u16>,
+    ) -> Result<Self, PortError> {
+        let mut rules = Self::default();
+        for (option, text) in given {
+            rules.add(option, text, ephemeral)?;
         }
         Ok(rules)
     }
@@ -273,7 +284,7 @@ fn without(ports: PortRange, excluded: &[PortRange]) -> Vec<PortRange> {
 impl PortRule {
     /// Whether both would be bound to one port. Sockets of two interfaces are not in each other's
     /// way (`SO_BINDTODEVICE`).
-    fn conflicts(&self, other: &Self) -> bool {
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.ports.overlaps(other.ports)
             && match (&self.listener.interface, &other.listener.interface) {
