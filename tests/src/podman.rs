@@ -10,8 +10,8 @@ use crate::namespace::{Account, Background, Output};
 use crate::requirement::{Missing, is_there};
 use crate::session::Session;
 
-/// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT…`. It tells every
-/// client how it sees it, as `tcp 192.0.2.1` or `udp 192.0.2.1`, and says `serving` once it
+/// Path in every container of a server on TCP and UDP: `python3 WHO ADDRESS PORT...`. It tells
+/// every client how it sees it, as `tcp 192.0.2.1` or `udp 192.0.2.1`, and says `serving` once it
 /// listens.
 pub const WHO: &str = "/who.py";
 

@@ -3,8 +3,8 @@
 //! Owns who may connect, and for how long. The bytes are those of passt ([`wire`]), which Podman
 //! and RootlessKit know by its client pesto(1); what they lead to is in [`change`].
 //!
-//! Each client has a thread of its own, so one that stalls holds up nobody. Nothing here can delay a
-//! packet.
+//! Each client has a thread of its own, so one that stalls holds up nobody. Nothing here can delay
+//! a packet.
 
 pub(crate) mod change;
 pub(crate) mod wire;
