@@ -444,6 +444,30 @@ mod tests {
         assert_eq!(error, "a name without an end");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_is_read_can_be_sent(
+            mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            at in 0_usize..62,
+            byte in proptest::num::u8::ANY,
+        ) {
+            let _ = read_greeting(&mut &bytes[..]);
+            let _ = read_status(&mut &bytes[..]);
+            let _ = read_change(&mut &bytes[..]);
+            // Nearly a good one, or only such a rule is hardly ever read.
+            bytes = change(&rules("-t 192.0.2.1%lo/80-90:192.0.2.5/100-110"));
+            bytes[at] ^= byte;
+            if let Ok(Some(tables)) = read_change(&mut &bytes[..]) {
+                let mut rules = PortRules::default();
+                tables.iter().for_each(|(table, its)| table.rules_mut(&mut rules).clone_from(its));
+                let again = read_change(&mut &change(&rules)[..]).unwrap().unwrap();
+                for (table, its) in tables {
+                    proptest::prop_assert!(again.contains(&(table, its)));
+                }
+            }
+        }
+    }
+
     #[test]
     fn status_is_a_text_or_nothing() {
         assert_eq!(status(None), [0; 4]);
