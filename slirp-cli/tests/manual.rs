@@ -11,7 +11,7 @@ fn pages() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
     let mut pages: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.sort();
-    assert_eq!(pages.len(), 5);
+    assert_eq!(pages.len(), 6);
     pages
 }
 
