@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Some("help" | "--help" | "-h") => words::help(arguments),
         Some("--version" | "-V") => status(io::stdout().write_all(version().as_bytes()).is_ok()),
         Some("slirp4netns") => slirp_cli::slirp4netns(env::args_os().skip(1)),
-        Some("pasta") => slirp_cli::pasta(env::args_os().skip(1)),
+        Some("pasta" | "passt") => slirp_cli::pasta(env::args_os().skip(1)),
         Some("pesto") => slirp_cli::pesto(env::args_os().skip(1)),
         Some("ls") => list::ls(arguments),
         Some("rm") => list::rm(arguments),

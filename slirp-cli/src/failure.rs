@@ -30,6 +30,8 @@ pub(crate) enum RunFailure {
     TapFdClosed(i32, #[source] io::Error),
     #[error("descriptor {0}: {1}")]
     TapFd(i32, #[source] TapError),
+    #[error("descriptor {0}: {1}")]
+    SocketFd(i32, #[source] FrameSocketError),
     #[error("the path of the frame socket is too long (>= {SOCKET_PATH_CAP})")]
     SocketPathTooLong,
     #[error(transparent)]
@@ -90,6 +92,7 @@ impl RunFailure {
             | Self::DescriptorTwice(_)
             | Self::TapFdClosed(..)
             | Self::TapFd(..)
+            | Self::SocketFd(..)
             | Self::Socket(_)
             | Self::SocketPeer(..)
             | Self::TargetWatch(_)

@@ -6,11 +6,14 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::libc;
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
-use slirp_core::link::{FrameListener, FrameSocketError, Framing, Link, Tap};
+use slirp_core::link::{
+    FrameListener, FrameServer, FrameSocket, FrameSocketError, Framing, Link, Tap,
+};
 use slirp_core::netns::{NamespaceTarget, TapRequest, TargetWatch, open_tap, open_tap_with};
 
 use crate::failure::RunFailure;
@@ -24,6 +27,11 @@ pub(crate) enum Found<'a> {
     Tap(Tap),
     /// The path of a socket that a peer is to connect to.
     Socket(&'a Path, Framing),
+    /// A socket that has a peer.
+    Connected(FrameSocket),
+    /// The path of a socket that peers connect to while the network runs, and whether the first one
+    /// is the only one.
+    Server(Option<&'a Path>, bool),
     /// Namespaces, the name of the device to open there, and the watch of the target.
     Namespaces(NamespaceTarget, &'a str, Option<TargetWatch>),
 }
@@ -38,6 +46,16 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
             return Ok(Found::Tap(tap));
         }
         Target::Socket(path, framing) => return Ok(Found::Socket(path, *framing)),
+        Target::Server { path, ends_with_peer } => {
+            return Ok(Found::Server(path.as_deref(), *ends_with_peer));
+        }
+        Target::SocketFd(number) => {
+            let closed = |source| FrameSocketError::Call { call: "fcntl", source };
+            let fd = inherited_fd(*number).map_err(closed);
+            let socket = fd.and_then(FrameSocket::adopt);
+            let socket = socket.map_err(|error| RunFailure::SocketFd(*number, error))?;
+            return Ok(Found::Connected(socket));
+        }
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),
         Target::Pid { pid, userns: Some(userns), tap } => {
             let netns = format!("/proc/{pid}/ns/net");
@@ -68,6 +86,38 @@ impl Opened {
     }
 }
 
+fn socket_failure(error: FrameSocketError) -> RunFailure {
+    if matches!(error, FrameSocketError::PathTooLong) {
+        RunFailure::SocketPathTooLong
+    } else {
+        RunFailure::Socket(error)
+    }
+}
+
+/// Most sockets of passt(1) that one machine has without names of their own.
+const SERVERS: u32 = 64;
+
+/// Binds a socket that peers connect to while the network runs. A listener of another program stays.
+fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameServer, RunFailure> {
+    let bind = |path: &Path| FrameListener::bind_unused(path, Framing::Lengths);
+    let (listener, path) = match path {
+        Some(path) => (bind(path), path.to_owned()),
+        None => {
+            let mut paths = (1..=SERVERS).map(|n| PathBuf::from(format!("/tmp/passt_{n}.socket")));
+            let mut bound = paths.by_ref().map(|path| (bind(&path), path));
+            let last = Err(FrameSocketError::Call {
+                call: "bind",
+                source: io::Error::from_raw_os_error(libc::EADDRINUSE),
+            });
+            let free = bound.find(|(listener, _)| listener.is_ok());
+            free.unwrap_or_else(|| (last, PathBuf::new()))
+        }
+    };
+    let listener = listener.map_err(socket_failure)?;
+    report(Milestone::PeerAwaited(&path));
+    Ok(FrameServer::new(listener))
+}
+
 /// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The
 /// socket's file exists while we wait.
 fn await_peer(
@@ -76,13 +126,7 @@ fn await_peer(
     sources: Sources<'_>,
     report: Report<'_>,
 ) -> Result<Result<Opened, End>, RunFailure> {
-    let listener = FrameListener::bind(path, framing).map_err(|error| {
-        if matches!(error, FrameSocketError::PathTooLong) {
-            RunFailure::SocketPathTooLong
-        } else {
-            RunFailure::Socket(error)
-        }
-    })?;
+    let listener = FrameListener::bind(path, framing).map_err(socket_failure)?;
     report(Milestone::PeerAwaited(path));
     let socket = loop {
         match lifetime::wait(sources, listener.as_fd()).map_err(RunFailure::Watch)? {
@@ -117,6 +161,12 @@ pub(crate) fn open(
             return Ok(Ok(Opened { mac: tap.mac().ok().flatten(), ..Opened::bare(tap) }));
         }
         Found::Socket(path, framing) => return await_peer(path, framing, sources, report),
+        Found::Connected(socket) => return Ok(Ok(Opened::bare(socket))),
+        Found::Server(path, ends_with_peer) => {
+            let server = serve(path, report)?;
+            let server = if ends_with_peer { server.ends_with_peer() } else { server };
+            return Ok(Ok(Opened::bare(server)));
+        }
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
     let tap = match &options.own_plan {

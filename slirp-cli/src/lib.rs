@@ -76,9 +76,9 @@ pub fn pesto(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     dialect::pesto::main(arguments)
 }
 
-/// Whether a program of this name speaks as pasta(1) does.
+/// Whether a program of this name speaks as pasta(1) or passt(1) does. [`pasta`] tells them apart.
 pub fn is_pasta(name: &OsStr) -> bool {
-    name.as_bytes().windows(5).any(|part| part == b"pasta")
+    name.as_bytes().windows(5).any(|part| part == b"pasta" || part == b"passt")
 }
 
 /// `slirp run`; `arguments` follow the word.

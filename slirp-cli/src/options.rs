@@ -227,4 +227,14 @@ pub(crate) enum Target {
     TapFd(i32),
     /// No device: a socket of this path that carries frames.
     Socket(PathBuf, Framing),
+    /// No device: a socket of this path, with frames behind their lengths, that is there before a
+    /// peer is.
+    Server {
+        /// The path; the first one of passt(1) that nobody uses without it.
+        path: Option<PathBuf>,
+        /// Whether the end of the first peer ends the run. Otherwise the next one is awaited.
+        ends_with_peer: bool,
+    },
+    /// No device: a connected socket that carries frames, under this descriptor number.
+    SocketFd(i32),
 }

@@ -164,6 +164,9 @@ pub(crate) fn run(
     match (result, target) {
         // A virtual machine ends this way.
         (Err(RunError::PeerGone), Target::Socket(path, _)) => report(Milestone::PeerGone(path)),
+        (Err(RunError::PeerGone), Target::SocketFd(_) | Target::Server { .. }) => {
+            tracing::info!("Client connection closed, exiting");
+        }
         (result, _) => result?,
     }
     Ok(leave(end, signals, options))
@@ -173,8 +176,10 @@ pub(crate) fn run(
 /// descriptor: callers of slirp4netns have done so, and it counts as closed.
 fn refuse_shared_descriptor(target: &Target, options: &Options) -> Result<(), RunFailure> {
     let device = match *target {
-        Target::TapFd(fd) => Some(fd),
-        Target::Pid { .. } | Target::Path { .. } | Target::Socket(..) => None,
+        Target::TapFd(fd) | Target::SocketFd(fd) => Some(fd),
+        Target::Pid { .. } | Target::Path { .. } | Target::Socket(..) | Target::Server { .. } => {
+            None
+        }
     };
     let told = options.exit_fd.filter(|_| options.exit_fd != options.ready_fd);
     let mut seen = Vec::new();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::table::TOPICS;
 use super::{Flag, TROUBLE, Value, Word, words};
 use crate::console::{eprint_line, print};
+use crate::dialect::pasta::Mode;
 use crate::dialect::{pasta, pesto, slirp4netns};
 use crate::tool::nearest::nearest;
 
@@ -15,9 +16,10 @@ const WIDTH: usize = 80;
 const LEFT: usize = 24;
 
 /// What else the program is called as, or with.
-const FACES: [(&str, &str); 3] = [
+const FACES: [(&str, &str); 4] = [
     ("slirp4netns", "connect an existing network namespace, as slirp4netns does"),
     ("pasta", "connect a namespace under the host's addresses, as pasta does"),
+    ("passt", "connect a virtual machine under the host's addresses, as passt does"),
     ("pesto", "change the ports of a network that pasta has made"),
 ];
 
@@ -59,7 +61,8 @@ pub fn help(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match words().find(|word| word.name == topic) {
         Some(word) => tell(word.help().as_bytes()),
         None if topic == "slirp4netns" => tell(&slirp4netns::usage(OsStr::new(&*topic))),
-        None if topic == "pasta" => tell(&pasta::usage(OsStr::new(&*topic))),
+        None if topic == "pasta" => tell(&pasta::usage(OsStr::new(&*topic), Mode::Pasta)),
+        None if topic == "passt" => tell(&pasta::usage(OsStr::new(&*topic), Mode::Passt)),
         None if topic == "pesto" => tell(&pesto::usage(OsStr::new(&*topic))),
         None => refuse(&topic),
     }

@@ -9,4 +9,5 @@ mod callers;
 mod command;
 mod control;
 mod lifetime;
+mod machines;
 mod ports;

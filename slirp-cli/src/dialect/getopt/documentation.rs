@@ -4,8 +4,8 @@ use super::OptionSpec;
 use crate::words::{Flag, Value};
 
 /// The options of `--help`, for the completions of the shells.
-pub(crate) fn flags<I>(table: &[OptionSpec<I>]) -> Vec<Flag> {
-    let flags = table.iter().filter_map(|option| {
+pub(crate) fn flags<'t, I: 't>(table: impl IntoIterator<Item = &'t OptionSpec<I>>) -> Vec<Flag> {
+    let flags = table.into_iter().filter_map(|option| {
         let about = option.about?;
         Some(Flag {
             long: option.long,

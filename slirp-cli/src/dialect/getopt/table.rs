@@ -96,7 +96,10 @@ pub(crate) fn by_long<'a, I>(table: &'a [OptionSpec<I>], name: &[u8]) -> Vec<&'a
 
 /// The lines of `--help` below its head, one for each listed option. Descriptions start behind
 /// `left` columns.
-pub(crate) fn listing<I>(table: &[OptionSpec<I>], left: usize) -> String {
+pub(crate) fn listing<'t, I: 't>(
+    table: impl IntoIterator<Item = &'t OptionSpec<I>>,
+    left: usize,
+) -> String {
     let mut text = String::new();
     for option in table {
         let Some(about) = option.about else { continue };

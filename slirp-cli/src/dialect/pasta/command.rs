@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{gethostname, setsid};
 
 use super::network::GOOD_ENDS;
-use super::options::{PastaOptions, Place, Target, Userns};
+use super::options::{Mode, PastaOptions, Place, Target, Userns};
 use super::pid_file::PidFile;
 use super::ports::rules::ephemeral;
 use super::{Ends, args, connect, log};
@@ -77,9 +77,14 @@ pub(super) fn inside(mut arguments: impl Iterator<Item = OsString>) -> ExitCode 
                 let Err(failure) = enter(&handover, &place, None, &program, &warn);
                 failure
             }
-            (_, Place::Command(_) | Place::Process(_) | Place::Netns(_)) => {
-                EntryFailure::NotForPeople
-            }
+            (
+                _,
+                Place::Command(_)
+                | Place::Process(_)
+                | Place::Netns(_)
+                | Place::Socket { .. }
+                | Place::Descriptor(_),
+            ) => EntryFailure::NotForPeople,
         },
     };
     match &failure {
@@ -123,7 +128,7 @@ pub(super) fn network(mut arguments: impl Iterator<Item = OsString>) -> ExitCode
 
 /// The command line that the supervisor has checked.
 fn options(arguments: impl Iterator<Item = OsString>) -> Option<Box<PastaOptions>> {
-    match args::parse(arguments, &ephemeral()).command {
+    match args::parse(Mode::Pasta, arguments, &ephemeral()).command {
         Ok(args::Command::Run(options)) => Some(options),
         Ok(args::Command::Help | args::Command::Version) | Err(_) => None,
     }

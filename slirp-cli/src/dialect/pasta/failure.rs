@@ -34,6 +34,7 @@ fn lines(failure: &RunFailure) -> Vec<String> {
         | RunFailure::DescriptorTwice(_)
         | RunFailure::TapFdClosed(..)
         | RunFailure::TapFd(..)
+        | RunFailure::SocketFd(..)
         | RunFailure::SocketPathTooLong
         | RunFailure::Socket(_)
         | RunFailure::SocketPeer(..)

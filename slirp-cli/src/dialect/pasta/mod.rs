@@ -35,6 +35,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::process::{self, ExitCode};
 
 use crate::command::{INSIDE_WORD, NETWORK_WORD};
@@ -46,6 +48,7 @@ use args::{ArgumentError, Command};
 use control::Door;
 use control::change::Ports;
 use network::{Host, NetworkFailure};
+pub(crate) use options::Mode;
 use options::{PastaOptions, Place};
 use pid_file::PidFile;
 use ports::rules::ephemeral;
@@ -54,25 +57,33 @@ pub(crate) use version::TEXT as VERSION_TEXT;
 /// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = arguments.next().unwrap_or_else(|| OsString::from("pasta"));
+    let mode = mode(&program);
     let arguments: Vec<_> = arguments.collect();
     match arguments.first().and_then(|word| word.to_str()) {
         Some(INSIDE_WORD) => return command::inside(arguments.into_iter().skip(1)),
         Some(NETWORK_WORD) => return command::network(arguments.into_iter().skip(1)),
         Some(_) | None => {}
     }
-    let parsed = args::parse(arguments.iter().cloned(), &ephemeral());
+    let parsed = args::parse(mode, arguments.iter().cloned(), &ephemeral());
     for warning in parsed.warnings {
         eprint_line(warning);
     }
     match parsed.command {
-        Ok(Command::Help) => finish(&usage(&program)),
-        Ok(Command::Version) => finish(version::TEXT.as_bytes()),
+        Ok(Command::Help) => finish(&usage(&program, mode)),
+        Ok(Command::Version) => finish(version::TEXT.replacen("pasta", mode.name(), 1).as_bytes()),
         Ok(Command::Run(options)) if matches!(options.target.place, Place::Command(_)) => {
             command::main(&options, &arguments)
         }
         Ok(Command::Run(options)) => start(&options),
-        Err(error) => refuse(&program, &error),
+        Err(error) => refuse(&program, mode, &error),
     }
+}
+
+/// The program that one of this name is.
+fn mode(program: &OsStr) -> Mode {
+    let name = Path::new(program).file_name().unwrap_or(program).as_bytes();
+    let has = |word: &[u8]| name.windows(word.len()).any(|part| part == word);
+    if has(b"passt") && !has(b"pasta") { Mode::Passt } else { Mode::Pasta }
 }
 
 /// Prints `text`, the whole output of the run.
@@ -87,12 +98,12 @@ fn finish(text: &[u8]) -> ExitCode {
 }
 
 /// Reports what is wrong with the command line.
-fn refuse(program: &OsStr, error: &ArgumentError) -> ExitCode {
+fn refuse(program: &OsStr, mode: Mode, error: &ArgumentError) -> ExitCode {
     let mut text = error.text(program);
     text.push(b'\n');
     eprint_bytes(&text);
     if error.shows_usage() {
-        eprint_bytes(&usage(program));
+        eprint_bytes(&usage(program, mode));
     }
     ExitCode::FAILURE
 }

@@ -377,6 +377,10 @@ fn target(options: &PastaOptions, tap: String) -> Result<Target, NetworkFailure>
         (Place::Process(pid), Userns::Callers) => {
             Target::Path { netns: PathBuf::from(format!("/proc/{pid}/ns/net")), userns, tap }
         }
+        (Place::Socket { path, is_one_off }, _) => {
+            Target::Server { path: path.clone(), ends_with_peer: *is_one_off }
+        }
+        (Place::Descriptor(number), _) => Target::SocketFd(*number),
         (Place::Netns(path), _) => Target::Path { netns: path.clone(), userns, tap },
     })
 }

@@ -37,6 +37,26 @@ pub(crate) struct PastaOptions {
     pub(crate) ports: PortRules,
 }
 
+/// The program that is spoken as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Mode {
+    /// pasta(1), for namespaces.
+    #[default]
+    Pasta,
+    /// passt(1), for virtual machines.
+    Passt,
+}
+
+impl Mode {
+    /// Its name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pasta => "pasta",
+            Self::Passt => "passt",
+        }
+    }
+}
+
 /// What is connected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
@@ -52,7 +72,7 @@ impl Default for Target {
     }
 }
 
-/// A network namespace.
+/// A network namespace, or the socket of a virtual machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     /// A new one, for this command with its arguments. Empty: the user's shell, as a login shell.
@@ -61,6 +81,15 @@ pub(crate) enum Place {
     Process(i32),
     /// The one of this path.
     Netns(PathBuf),
+    /// A socket at which virtual machines connect, one after the other.
+    Socket {
+        /// Its path; the first one of `/tmp/passt_1.socket` and so on that is free without it.
+        path: Option<PathBuf>,
+        /// Whether the run ends with the first of them.
+        is_one_off: bool,
+    },
+    /// The connected socket of this number.
+    Descriptor(i32),
 }
 
 /// The user namespace to enter before the network namespace.

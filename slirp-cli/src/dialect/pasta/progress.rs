@@ -17,9 +17,16 @@ pub(super) fn report(options: &PastaOptions, orders: &Options, milestone: Milest
         }
         Milestone::TargetGone(what) => tracing::info!("Namespace {what} is gone, exiting"),
         Milestone::DeviceOpened(name, _) => tracing::info!("Namespace interface: {name}"),
+        Milestone::PeerAwaited(path) => {
+            let path = path.display();
+            tracing::info!("UNIX domain socket bound at {path}");
+            tracing::info!(
+                "You can now start qemu with: -device virtio-net-pci,netdev=s \
+                 -netdev stream,id=s,server=off,addr.type=unix,addr.path={path}"
+            );
+        }
         Milestone::ReadyFdClosed(_)
         | Milestone::ExitFdClosed(_)
-        | Milestone::PeerAwaited(_)
         | Milestone::PeerConnected(..)
         | Milestone::ExitFdHungUp
         | Milestone::PeerGone(_) => {}

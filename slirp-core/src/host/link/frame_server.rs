@@ -2,7 +2,7 @@
 //!
 //! Owns the change from one peer to the next. While there is a peer, others are refused; while
 //! there is none, frames for it are dropped. A machine that starts again finds its network as it
-//! left it.
+//! left it. A server for one peer ends with it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +22,8 @@ crate::sys::calls::system_calls! {
 pub struct FrameServer {
     listener: FrameListener,
     peer: Option<FrameSocket>,
+    /// Whether the first peer is the only one.
+    ends_with_peer: bool,
     /// Whether the peer is not the one that [`FrameServer::has_changed`] was asked about last.
     has_changed: bool,
 }
@@ -29,13 +31,20 @@ pub struct FrameServer {
 impl FrameServer {
     /// A server that has no peer yet.
     pub const fn new(listener: FrameListener) -> Self {
-        Self { listener, peer: None, has_changed: false }
+        Self { listener, peer: None, ends_with_peer: false, has_changed: false }
+    }
+
+    /// The same server for a single peer, whose end is the end of the network.
+    #[must_use]
+    pub fn ends_with_peer(self) -> Self {
+        Self { ends_with_peer: true, ..self }
     }
 
     /// Reads one frame. A peer that comes is put into `epoll` as `token`.
     ///
     /// # Errors
-    /// `EAGAIN` when there is none, and those of accept(2) and epoll_ctl(2).
+    /// `EAGAIN` when there is none, those of accept(2) and epoll_ctl(2), and
+    /// [`io::ErrorKind::UnexpectedEof`] when the only peer has gone.
     pub(super) fn read(&mut self, buf: &mut [u8], epoll: &Epoll, token: u64) -> io::Result<usize> {
         loop {
             let read = match &mut self.peer {
@@ -50,6 +59,9 @@ impl FrameServer {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    if self.ends_with_peer {
+                        return Err(error);
+                    }
                     tracing::info!("the peer has hung up: the next one is awaited");
                     self.change(None);
                 }

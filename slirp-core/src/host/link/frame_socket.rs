@@ -184,6 +184,29 @@ pub struct FrameListener {
 }
 
 impl FrameListener {
+    /// Binds `path`, in place of a socket that nobody listens at any more.
+    ///
+    /// # Errors
+    /// As [`FrameListener::bind`]; `EADDRINUSE` also when somebody listens there.
+    pub fn bind_unused(path: &Path, framing: Framing) -> Result<Self, FrameSocketError> {
+        // A socket of another type is never connected, so a listener is not disturbed.
+        let other = match framing {
+            Framing::Packets => Framing::Lengths,
+            Framing::Lengths => Framing::Packets,
+        };
+        let errno = match FrameSocket::connect(path, other) {
+            Ok(_) => Some(libc::EADDRINUSE),
+            Err(FrameSocketError::Call { source, .. }) => source.raw_os_error(),
+            Err(error) => return Err(error),
+        };
+        let errno = match errno {
+            Some(libc::ENOENT | libc::ECONNREFUSED) | None => return Self::bind(path, framing),
+            Some(libc::EPROTOTYPE) => libc::EADDRINUSE,
+            Some(errno) => errno,
+        };
+        Err(FrameSocketError::call("bind")(io::Error::from_raw_os_error(errno)))
+    }
+
     /// Binds `path`, in place of whatever socket is there. A path that begins with a NUL byte names
     /// an abstract socket.
     ///
@@ -336,6 +359,23 @@ mod tests {
             }
         }
         fs::remove_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn listener_is_neither_replaced_nor_disturbed() {
+        let folder = folder("frame-unused");
+        let path = folder.join("socket");
+        for framing in [Framing::Packets, Framing::Lengths] {
+            let listener = FrameListener::bind_unused(&path, framing).unwrap();
+            let error = FrameListener::bind_unused(&path, framing).unwrap_err();
+            assert_eq!(error.to_string(), "bind: Address already in use");
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            drop(listener);
+            // The file of a listener that has ended.
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        }
+        drop(FrameListener::bind_unused(&path, Framing::Lengths).unwrap());
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -436,22 +436,54 @@ Default: none."
         }
         OptionId::Fd => {
             "\
-Accepted with a warning, without an effect: all descriptors beyond stderr are
-closed.
+Connected socket of a virtual machine, whose end ends the program with status 0.
+.Nm pasta
+accepts it with a warning, without an effect.
 Default: none."
         }
-        OptionId::Socket
-        | OptionId::SocketPath
-        | OptionId::OneOff
-        | OptionId::NoDhcpDns
-        | OptionId::NoDhcpSearch
-        | OptionId::VhostUser
-        | OptionId::PrintCapabilities
-        | OptionId::RepairPath
-        | OptionId::MigrateExit
-        | OptionId::MigrateNoLinger => {
+        OptionId::Socket => {
             "\
-For virtual machines alone, and refused here.
+Socket at which virtual machines connect, one after the other.
+A socket at which somebody listens is not replaced.
+.Nm passt
+alone, as the following ones.
+Default: the first of
+.Pa /tmp/passt_1.socket
+to
+.Pa /tmp/passt_64.socket
+at which nobody listens."
+        }
+        OptionId::SocketPath => {
+            "\
+Another name of
+.Fl s .
+Default: as there."
+        }
+        OptionId::OneOff => {
+            "\
+End with status 0 when the first virtual machine has hung up.
+Default: the next one is awaited."
+        }
+        OptionId::NoDhcpDns => {
+            "\
+Do not tell the guest of resolvers.
+Default: it is told."
+        }
+        OptionId::NoDhcpSearch => {
+            "\
+Do not tell the guest of search domains.
+Default: it is told."
+        }
+        OptionId::VhostUser | OptionId::PrintCapabilities => {
+            "\
+.Nm passt
+alone, and refused: virtual machines are connected by sockets that carry frames.
+Default: off."
+        }
+        OptionId::RepairPath | OptionId::MigrateExit | OptionId::MigrateNoLinger => {
+            "\
+.Nm passt
+alone; accepted with a warning, without an effect.
 Default: none."
         }
     }

@@ -19,9 +19,11 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use super::options::{
-    Addresses, Families, PastaOptions, Place, ServiceOptions, Splice, Target, Userns, Verbosity,
+    Addresses, Families, Mode, PastaOptions, Place, ServiceOptions, Splice, Target, Userns,
+    Verbosity,
 };
 use super::ports::rules::{PortOption, PortRules};
 use crate::dialect::getopt::{self, OptionSpec, Token, Tokens};
@@ -59,30 +61,45 @@ pub(crate) struct Parsed {
 }
 
 /// The text of `--help`, and of a bad command line.
-pub(crate) fn usage(program: &OsStr) -> Vec<u8> {
+pub(crate) fn usage(program: &OsStr, mode: Mode) -> Vec<u8> {
+    let (forms, about): (&[&[u8]], &[u8]) = match mode {
+        Mode::Pasta => (
+            &[
+                b" [OPTION]... [COMMAND] [ARGS]...\n",
+                b" [OPTION]... PID\n",
+                b" [OPTION]... --netns PATH|NAME\n",
+            ],
+            b"\nRuns COMMAND, or a shell, in a new network and user namespace, or joins the \
+              namespaces of\nPID or of a path, and connects them to the host's network.\n\n",
+        ),
+        Mode::Passt => (
+            &[b" [OPTION]...\n"],
+            b"\nConnects a virtual machine to the host's network, by a Unix socket that carries \
+              its\nframes, such as QEMU's -netdev stream.\n\n",
+        ),
+    };
     let mut text = Vec::new();
-    for (start, form) in [
-        (&b"Usage: "[..], &b" [OPTION]... [COMMAND] [ARGS]...\n"[..]),
-        (b"       ", b" [OPTION]... PID\n"),
-        (b"       ", b" [OPTION]... --netns PATH|NAME\n"),
-    ] {
+    for (at, form) in forms.iter().enumerate() {
+        let start: &[u8] = if at == 0 { b"Usage: " } else { b"       " };
         text.extend_from_slice(&[start, program.as_bytes(), form].concat());
     }
-    text.extend_from_slice(
-        b"\nRuns COMMAND, or a shell, in a new network and user namespace, or joins the namespaces \
-          of\nPID or of a path, and connects them to the host's network.\n\n",
-    );
-    text.extend_from_slice(getopt::listing(OPTIONS, LEFT_COLUMN).as_bytes());
+    text.extend_from_slice(about);
+    text.extend_from_slice(getopt::listing(table::listed(mode), LEFT_COLUMN).as_bytes());
     text
 }
 
-/// Reads `arguments`, which do not include the name of the program. `ephemeral` are the ports that
+/// Reads `arguments` of a program, without its name. `ephemeral` are the ports that
 /// the system gives out by itself.
 pub(crate) fn parse(
+    mode: Mode,
     arguments: impl IntoIterator<Item = OsString>,
     ephemeral: &RangeInclusive<u16>,
 ) -> Parsed {
-    let mut line = Line::default();
+    let mut line = Line { mode, ..Line::default() };
+    if mode == Mode::Passt {
+        line.options.services.tells_resolvers = true;
+        line.options.services.tells_search_domains = true;
+    }
     let command = line.read(arguments, ephemeral);
     if let Ok(Command::Run(options)) = &command
         && options.process.verbosity == Verbosity::Quiet
@@ -95,6 +112,7 @@ pub(crate) fn parse(
 /// The parsed part of a command line.
 #[derive(Debug, Default)]
 struct Line {
+    mode: Mode,
     warnings: Vec<Warning>,
     operands: Vec<OsString>,
     options: PastaOptions,
@@ -102,6 +120,12 @@ struct Line {
     /// `--netmask`.
     netmask: Option<u8>,
     netns: Option<Place>,
+    /// `--fd`.
+    fd: Option<i32>,
+    /// `--socket`.
+    socket: Option<PathBuf>,
+    /// `--one-off`.
+    is_one_off: bool,
     userns: Option<Userns>,
     is_netns_only: bool,
 }
@@ -125,7 +149,21 @@ impl Line {
         self.options.target = self.target()?;
         self.finish()?;
         let given = self.ports.iter().map(|(option, text)| (*option, text.as_str()));
-        self.options.ports = PortRules::new(given, ephemeral)?;
+        self.options.ports = match self.mode {
+            Mode::Pasta => PortRules::new(given, ephemeral)?,
+            Mode::Passt => {
+                // What is not given is none there.
+                let missing = PortOption::ALL
+                    .into_iter()
+                    .filter(|option| self.ports.iter().all(|(other, _)| other != option));
+                let rules =
+                    PortRules::new(given.chain(missing.map(|option| (option, "none"))), ephemeral)?;
+                if rules.inbound.iter().any(|rule| rule.is_scanned) {
+                    return Err(ArgumentError::AutoForPasta);
+                }
+                rules
+            }
+        };
         Ok(Command::Run(Box::new(std::mem::take(&mut self.options))))
     }
 
@@ -137,6 +175,15 @@ impl Line {
     ) -> Result<Option<Command>, ArgumentError> {
         let PastaOptions { process, guest, addresses, mapping, services, families, .. } =
             &mut self.options;
+        match option.id.only_in() {
+            Some(Mode::Pasta) if self.mode == Mode::Passt => {
+                return Err(ArgumentError::ForPasta(option.long));
+            }
+            Some(Mode::Passt) if self.mode == Mode::Pasta => {
+                return Err(ArgumentError::ForPasst(option.long));
+            }
+            Some(Mode::Pasta | Mode::Passt) | None => {}
+        }
         match option.id {
             OptionId::Help => return Ok(Some(Command::Help)),
             OptionId::Version => return Ok(Some(Command::Version)),
@@ -160,8 +207,11 @@ impl Line {
             OptionId::Pcap => process.pcap = Some(values::path("Invalid --pcap:", value)?),
             OptionId::Pid => process.pid_file = Some(values::path("Invalid --pid:", value)?),
             OptionId::Fd => {
-                values::descriptor(value)?;
-                self.warnings.push(Warning::NoEffect("--fd"));
+                let fd = values::descriptor(value)?;
+                match self.mode {
+                    Mode::Pasta => self.warnings.push(Warning::NoEffect("--fd")),
+                    Mode::Passt => self.fd = Some(fd),
+                }
             }
             OptionId::ChrootFallback => {
                 self.warnings.push(Warning::NoEffect("--chroot-fallback"));
@@ -281,16 +331,20 @@ impl Line {
             OptionId::NetnsOnly => self.is_netns_only = true,
             OptionId::NoNetnsQuit => self.options.target.quits_with_netns = false,
 
-            OptionId::Socket
-            | OptionId::SocketPath
-            | OptionId::OneOff
-            | OptionId::NoDhcpDns
-            | OptionId::NoDhcpSearch
-            | OptionId::VhostUser
-            | OptionId::PrintCapabilities
-            | OptionId::RepairPath
-            | OptionId::MigrateExit
-            | OptionId::MigrateNoLinger => return Err(ArgumentError::ForPasst(option.long)),
+            OptionId::Socket | OptionId::SocketPath => {
+                self.socket = Some(values::path("Invalid socket path:", value)?);
+            }
+            OptionId::OneOff => self.is_one_off = true,
+            OptionId::NoDhcpDns => services.tells_resolvers = false,
+            OptionId::NoDhcpSearch => services.tells_search_domains = false,
+            OptionId::VhostUser | OptionId::PrintCapabilities => {
+                return Err(ArgumentError::Unsupported(option.long));
+            }
+            OptionId::RepairPath => self.warnings.push(Warning::NoEffect("--repair-path")),
+            OptionId::MigrateExit => self.warnings.push(Warning::NoEffect("--migrate-exit")),
+            OptionId::MigrateNoLinger => {
+                self.warnings.push(Warning::NoEffect("--migrate-no-linger"));
+            }
         }
         Ok(None)
     }
@@ -304,6 +358,17 @@ impl Line {
     /// What is connected, by operands and options together.
     fn target(&mut self) -> Result<Target, ArgumentError> {
         let operands = std::mem::take(&mut self.operands);
+        if self.mode == Mode::Passt {
+            if let Some(operand) = operands.first() {
+                return Err(ArgumentError::Extra(operand.display().to_string()));
+            }
+            let place = match (self.fd, self.socket.take()) {
+                (Some(_), Some(_)) => return Err(ArgumentError::Conflict("--fd", "--socket")),
+                (Some(fd), None) => Place::Descriptor(fd),
+                (None, path) => Place::Socket { path, is_one_off: self.is_one_off },
+            };
+            return Ok(Target { place, userns: Userns::Callers, quits_with_netns: false });
+        }
         let place = match (self.netns.take(), operands.as_slice()) {
             (Some(_), [_, ..]) => return Err(ArgumentError::NetnsAndOperand),
             (Some(place), []) => place,
@@ -317,7 +382,10 @@ impl Line {
             (Some(userns), _) => userns,
             (None, Place::Netns(_)) => Userns::Callers,
             (None, _) if self.is_netns_only => Userns::Callers,
-            (None, Place::Command(_) | Place::Process(_)) => Userns::OfPlace,
+            (
+                None,
+                Place::Command(_) | Place::Process(_) | Place::Socket { .. } | Place::Descriptor(_),
+            ) => Userns::OfPlace,
         };
         Ok(Target { place, userns, quits_with_netns: self.options.target.quits_with_netns })
     }

@@ -47,6 +47,18 @@ pub(crate) enum ArgumentError {
     /// An option that passt(1) alone has.
     #[error("--{0} is for passt mode only")]
     ForPasst(&'static str),
+    /// An option that pasta(1) alone has.
+    #[error("--{0} is for pasta mode only")]
+    ForPasta(&'static str),
+    /// An option of passt(1) for what is not offered here.
+    #[error("--{0} is not supported: connect the machine to the socket of --socket or --fd")]
+    Unsupported(&'static str),
+    /// An operand, where there is none.
+    #[error("Extra non-option argument: {0}")]
+    Extra(String),
+    /// Ports that are to be found in the guest's namespace.
+    #[error("'auto' port forwarding is only allowed for pasta")]
+    AutoForPasta,
     /// Both name the network namespace.
     #[error("Both --netns and PID or command given")]
     NetnsAndOperand,
@@ -74,6 +86,10 @@ impl ArgumentError {
             | Self::MtuTooSmall(_)
             | Self::PrefixLenTwice
             | Self::ForPasst(_)
+            | Self::ForPasta(_)
+            | Self::Unsupported(_)
+            | Self::Extra(_)
+            | Self::AutoForPasta
             | Self::NetnsAndOperand
             | Self::UsernsAndNetnsOnly
             | Self::Conflict(..)

@@ -2,11 +2,13 @@
 //!
 //! Owns the one table from which the parser, `--help`, the manual page and the completions are
 //! made. The parent module decides what an option *does*. Callers and scripts search `--help` for
-//! names, so an option is listed only once it works. Options of passt(1), for virtual machines, are
-//! part of the table: their prefixes count, and they are refused by name.
+//! names, so an option is listed only once it works. Options of pasta(1), for namespaces, and of
+//! passt(1), for virtual machines, are in one table: their prefixes count in both, and an option of
+//! the other program is refused by name.
 
 use crate::dialect::getopt::Origin::Upstream;
-use crate::dialect::getopt::options;
+use crate::dialect::getopt::{OptionSpec, options};
+use crate::dialect::pasta::options::Mode;
 use crate::words::Offers::{Files, Interfaces, Words};
 
 const MTUS: &[&str] = &["1500", "65520"];
@@ -129,15 +131,110 @@ options! {
     NoCopyRoutes: Upstream(0), "no-copy-routes";
     NoCopyAddrs: Upstream(0), "no-copy-addrs";
     Stats: Upstream(0), "stats" = "SECONDS";
-    Fd: Upstream(0), [b'F'] "fd" = "FD";
-    Socket: Upstream(0), [b's'] "socket" = "PATH" of Files;
+    Fd: Upstream(0), [b'F'] "fd" = "FD",
+        "connected socket of the virtual machine, whose end ends the program";
+    Socket: Upstream(0), [b's'] "socket" = "PATH" of Files,
+        "socket at which it connects (default: first free of /tmp/passt_1.socket ...)";
     SocketPath: Upstream(0), "socket-path" = "PATH" of Files;
-    OneOff: Upstream(0), [b'1'] "one-off";
-    NoDhcpDns: Upstream(0), "no-dhcp-dns";
-    NoDhcpSearch: Upstream(0), "no-dhcp-search";
+    OneOff: Upstream(0), [b'1'] "one-off",
+        "exit when the first virtual machine has hung up";
+    NoDhcpDns: Upstream(0), "no-dhcp-dns",
+        "do not tell the guest of resolvers";
+    NoDhcpSearch: Upstream(0), "no-dhcp-search",
+        "do not tell the guest of search domains";
     VhostUser: Upstream(0), "vhost-user";
     PrintCapabilities: Upstream(0), "print-capabilities";
     RepairPath: Upstream(0), "repair-path" = "PATH|none" of Files;
     MigrateExit: Upstream(0), "migrate-exit";
     MigrateNoLinger: Upstream(0), "migrate-no-linger";
+}
+
+impl OptionId {
+    /// The one program that has the option; `None` if both have it.
+    pub(super) const fn only_in(self) -> Option<Mode> {
+        match self {
+            Self::ConfigNet
+            | Self::DhcpDns
+            | Self::DhcpSearch
+            | Self::TcpNs
+            | Self::UdpNs
+            | Self::NsIfname
+            | Self::NsMacAddr
+            | Self::Userns
+            | Self::Netns
+            | Self::NetnsOnly
+            | Self::NoNetnsQuit
+            | Self::HostLoToNsLo
+            | Self::NoSplice
+            | Self::SpliceOnly
+            | Self::NoCopyRoutes
+            | Self::NoCopyAddrs => Some(Mode::Pasta),
+            Self::Socket
+            | Self::SocketPath
+            | Self::OneOff
+            | Self::NoDhcpDns
+            | Self::NoDhcpSearch
+            | Self::VhostUser
+            | Self::PrintCapabilities
+            | Self::RepairPath
+            | Self::MigrateExit
+            | Self::MigrateNoLinger => Some(Mode::Passt),
+            Self::Debug
+            | Self::Trace
+            | Self::Quiet
+            | Self::Foreground
+            | Self::Stderr
+            | Self::LogFile
+            | Self::LogSize
+            | Self::RunAs
+            | Self::ConfPath
+            | Self::Help
+            | Self::Version
+            | Self::Pcap
+            | Self::Pid
+            | Self::Mtu
+            | Self::Address
+            | Self::Netmask
+            | Self::MacAddr
+            | Self::Gateway
+            | Self::Interface
+            | Self::Outbound
+            | Self::OutboundIf4
+            | Self::OutboundIf6
+            | Self::Dns
+            | Self::Search
+            | Self::DnsForward
+            | Self::DnsHost
+            | Self::Hostname
+            | Self::Fqdn
+            | Self::NoTcp
+            | Self::NoUdp
+            | Self::NoIcmp
+            | Self::NoDhcp
+            | Self::NoNdp
+            | Self::NoDhcpv6
+            | Self::NoRa
+            | Self::Freebind
+            | Self::MapHostLoopback
+            | Self::NoMapGw
+            | Self::MapGuestAddr
+            | Self::Ipv4Only
+            | Self::Ipv6Only
+            | Self::TcpPorts
+            | Self::UdpPorts
+            | Self::ChrootFallback
+            | Self::Stats
+            | Self::Fd => None,
+        }
+    }
+}
+
+/// The options that `--help` of a program may list.
+pub(super) fn listed(mode: Mode) -> impl Iterator<Item = &'static OptionSpec<OptionId>> {
+    let is_of_it = move |option: &&OptionSpec<OptionId>| {
+        // In pasta(1) it has no effect.
+        let only = if option.id == OptionId::Fd { Some(Mode::Passt) } else { option.id.only_in() };
+        only.is_none_or(|only| only == mode)
+    };
+    OPTIONS.iter().filter(is_of_it)
 }

@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 
 use super::super::args::{self, Command};
+use super::super::options::Mode;
 use super::super::ports::rules::EPHEMERAL;
 use super::*;
 
 /// The orders on a host without a network.
 fn of(line: &str) -> Result<(Target, Options), NetworkFailure> {
     let words = line.split_whitespace().map(OsString::from);
-    match args::parse(words, &EPHEMERAL).command {
+    match args::parse(Mode::Pasta, words, &EPHEMERAL).command {
         Ok(Command::Run(options)) => orders(&options, &Host::default()),
         other => panic!("{line}: {other:?}"),
     }

@@ -39,7 +39,7 @@ fn options_that_pages_and_documents_name_exist() {
     let of_both: Vec<_> =
         [README, SECURITY].iter().flat_map(|it| names_behind(it, "`--")).collect();
     assert!(of_both.contains(&"allow") && of_both.contains(&"disable-host-loopback"));
-    let of_pasta = String::from_utf8(pasta::usage("pasta".as_ref())).unwrap();
+    let of_pasta = String::from_utf8(pasta::usage("pasta".as_ref(), pasta::Mode::Pasta)).unwrap();
     for name in of_both.into_iter().filter(|name| !["net", "network"].contains(name)) {
         let is_of_another = words::RUN.flags().any(|flag| flag.long == name)
             || of_pasta.lines().any(|line| names_behind(line, "--").next() == Some(name));

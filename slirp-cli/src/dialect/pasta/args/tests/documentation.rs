@@ -27,7 +27,7 @@ fn every_option_has_its_own_names() {
 
 #[test]
 fn help_has_every_option_of_this_mode_in_lines_of_a_terminal() {
-    let text = String::from_utf8(usage(OsStr::new("pasta"))).unwrap();
+    let text = String::from_utf8(usage(OsStr::new("pasta"), Mode::Pasta)).unwrap();
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("Usage: pasta [OPTION]... [COMMAND] [ARGS]..."));
     assert_eq!(lines.next(), Some("       pasta [OPTION]... PID"));
@@ -93,7 +93,7 @@ fn completions_are_made_from_the_table() {
     let command = shells::Command {
         word: "",
         about: "",
-        flags: documentation::flags(OPTIONS),
+        flags: documentation::flags(table::listed(Mode::Pasta)),
         operands: Operands::Of(&[], Offers::Command),
     };
     let program = Program { name: "pasta", commands: vec![command] };
@@ -105,10 +105,40 @@ fn completions_are_made_from_the_table() {
     assert!(zsh.starts_with("#compdef pasta\n"));
     for text in [&bash, &fish, &zsh] {
         assert!(!text.contains("slirp4netns"), "{text}");
-        for option in OPTIONS.iter().filter(|option| option.about.is_some()) {
+        for option in table::listed(Mode::Pasta).filter(|option| option.about.is_some()) {
             assert!(text.contains(option.long), "{}", option.long);
         }
     }
     assert!(fish.contains("__fish_complete_subcommand --fcs-skip=1 "));
     assert!(zsh.contains("'*'{-t+,--tcp-ports=}'["));
+}
+
+#[test]
+fn passt_has_its_own_help_and_completions() {
+    let text = String::from_utf8(usage(OsStr::new("passt"), Mode::Passt)).unwrap();
+    assert!(text.starts_with("Usage: passt [OPTION]...\n"), "{text}");
+    for line in text.lines() {
+        assert!(line.len() <= 107, "{line}");
+    }
+    for name in ["--socket=PATH ", "--fd=FD ", "--one-off ", "--no-dhcp-dns ", "--tcp-ports=SPEC "]
+    {
+        assert!(text.contains(name), "{name}");
+    }
+    let listed: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split(' ').take(2).find(|word| word.starts_with("--")))
+        .collect();
+    for name in ["--config-net", "--netns", "--tcp-ns", "--vhost-user", "--repair-path"] {
+        assert!(!listed.iter().any(|option| option.starts_with(name)), "{name}");
+    }
+    let command = shells::Command {
+        word: "",
+        about: "",
+        flags: documentation::flags(table::listed(Mode::Passt)),
+        operands: Operands::Of(&[], Offers::Nothing),
+    };
+    let program = Program { name: "passt", commands: vec![command] };
+    shells::compare("completions/passt.bash", &program.bash());
+    shells::compare("completions/passt.fish", &program.fish());
+    shells::compare("completions/_passt", &program.zsh());
 }

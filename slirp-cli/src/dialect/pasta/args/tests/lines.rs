@@ -317,7 +317,7 @@ fn no_bytes_make_the_parser_panic() {
     for first in words.chain(["--".into(), "5".into()]) {
         for second in [strange.clone(), OsString::new(), "5".into()] {
             let line = [first.clone(), second, strange.clone(), strange.clone()];
-            if let Err(error) = parse(line, &EPHEMERAL).command {
+            if let Err(error) = parse(Mode::Pasta, line, &EPHEMERAL).command {
                 let _ = error.text(&strange);
             }
         }

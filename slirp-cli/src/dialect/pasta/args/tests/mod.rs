@@ -3,13 +3,14 @@
 mod callers;
 mod documentation;
 mod lines;
+mod machines;
 
 use super::*;
 use crate::dialect::pasta::options::PastaOptions;
 use crate::dialect::pasta::ports::rules::{EPHEMERAL, PortRule};
 
 fn read(line: &[&str]) -> Parsed {
-    parse(line.iter().map(OsString::from), &EPHEMERAL)
+    parse(Mode::Pasta, line.iter().map(OsString::from), &EPHEMERAL)
 }
 
 /// What `line` means; it has no word with a blank in it.

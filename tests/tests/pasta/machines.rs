@@ -1,0 +1,245 @@
+//! `passt` as its callers start it: the command lines word for word, and a machine that speaks
+//! frames at the other end of the socket.
+
+use std::io::{Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use slirp_tests::{Background, HOST, Output, PATIENCE, ProcessFacts, World, needs, wait_until};
+
+/// MAC address of the machine.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/// The machine's end of the socket.
+struct Machine(UnixStream);
+
+impl Machine {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    fn connect(path: &Path) -> Self {
+        Self::new(UnixStream::connect(path).unwrap())
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let len = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        self.0.write_all(&[&len[..], frame].concat()).unwrap();
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let mut len = [0; 4];
+        self.0.read_exact(&mut len).unwrap();
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(len)).unwrap()];
+        self.0.read_exact(&mut frame).unwrap();
+        frame
+    }
+
+    /// What DHCP offers: the address, and the options.
+    fn discover(&mut self) -> ([u8; 4], Vec<u8>) {
+        let mut message = vec![0; 236];
+        message[..8].copy_from_slice(&[1, 1, 6, 0, 0, 0, 0x12, 0x34]);
+        message[10] = 0x80;
+        message[28..34].copy_from_slice(&MAC);
+        // The cookie, DISCOVER, and what is asked for: mask, router, resolvers, MTU.
+        message.extend([0x63, 0x82, 0x53, 0x63, 53, 1, 1, 55, 4, 1, 3, 6, 26, 255]);
+        let ports = [0, 68, 0, 67];
+        let udp = [&ports[..], &len_of(&message, 8), &[0, 0], &message].concat();
+        let header = [0x45, 0, 0, 0, 0, 1, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255];
+        let mut header = header.to_vec();
+        header[2..4].copy_from_slice(&len_of(&udp, 20));
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum);
+        self.send(&[&[255; 6][..], &MAC, &[8, 0], &header, &udp].concat());
+        loop {
+            let frame = self.next();
+            // UDP to port 68.
+            if frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == [0, 68] {
+                return (frame[58..62].try_into().unwrap(), frame[282..].to_vec());
+            }
+        }
+    }
+
+    /// The payload of the next UDP datagram to `port`. Says before who has `address`.
+    fn datagram(&mut self, address: [u8; 4], port: u16) -> Vec<u8> {
+        loop {
+            let frame = self.next();
+            if frame[12..14] == [8, 6] && frame[20..22] == [0, 1] && frame[38..42] == address {
+                let head = [0, 1, 8, 0, 6, 4, 0, 2];
+                let asker = &frame[22..32];
+                let to = &frame[6..12];
+                self.send(&[to, &MAC, &[8, 6], &head, &MAC, &address, asker].concat());
+            }
+            if frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == port.to_be_bytes() {
+                assert_eq!(frame[..6], MAC);
+                let end = 34 + usize::from(u16::from_be_bytes([frame[38], frame[39]]));
+                return frame[42..end].to_vec();
+            }
+        }
+    }
+}
+
+fn len_of(payload: &[u8], header: usize) -> [u8; 2] {
+    u16::try_from(payload.len() + header).unwrap().to_be_bytes()
+}
+
+fn checksum(header: &[u8]) -> [u8; 2] {
+    let words = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!u16::try_from(sum & 0xffff).unwrap()).to_be_bytes()
+}
+
+/// The program on the host of `world`.
+struct Passt<'w> {
+    world: &'w World,
+    binary: PathBuf,
+}
+
+impl<'w> Passt<'w> {
+    fn new(world: &'w World) -> Self {
+        let pasta = world.reachable_pasta();
+        let binary = pasta.with_file_name("passt");
+        std::os::unix::fs::symlink(pasta, &binary).unwrap();
+        Self { world, binary }
+    }
+
+    /// Runs a command line until the process has ended and nobody has its output any more. FOLDER
+    /// stands for the test's folder, and FD for `fd`.
+    fn run(&self, line: &str, fd: Option<&UnixStream>) -> Output {
+        self.start(line, fd).finish()
+    }
+
+    fn start(&self, line: &str, fd: Option<&UnixStream>) -> Background {
+        let folder = self.world.folder().display().to_string();
+        let line = line.replace("FOLDER", &folder).replace("FD", "3");
+        let mut argv = self.world.account().prefix().to_vec();
+        let of_fd = fd.map(|fd| format!("3<&{}", fd.as_raw_fd())).unwrap_or_default();
+        let script = format!("exec {} {line} {of_fd}", self.binary.display());
+        argv.extend(["env", "--default-signal", "sh", "-c", &script]);
+        let mut command = self.world.host.command(&argv);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(fd) = fd {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+                .unwrap();
+        }
+        Background::new(command.spawn().unwrap(), line)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.world.folder().join(name)
+    }
+
+    /// The process of the PID file.
+    fn process(&self) -> ProcessFacts {
+        let text = std::fs::read_to_string(self.path("pid")).unwrap();
+        ProcessFacts(text.trim_end().parse().unwrap())
+    }
+}
+
+fn octets(address: std::net::IpAddr) -> [u8; 4] {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.octets(),
+        std::net::IpAddr::V6(_) => panic!("{address} is of IPv6"),
+    }
+}
+
+#[test]
+fn libvirt_starts_it_and_the_machine_ends_it() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    let output = passt.run(
+        "--one-off --socket FOLDER/s --mac-addr 52:54:00:aa:bb:cc --pid FOLDER/pid --mtu 1400 \
+         --log-file FOLDER/log --tcp-ports 2001-2002 --udp-ports 4000",
+        None,
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let process = passt.process();
+    assert!(process.is_alive());
+    let mut machine = Machine::connect(&passt.path("s"));
+    // The port works before the machine has said anything.
+    world.host.enter(|| {
+        let socket = UdpSocket::bind((HOST, 0)).unwrap();
+        socket.send_to(b"to the machine", (HOST, 4000)).unwrap();
+    });
+    assert_eq!(machine.datagram(octets(HOST), 4000), b"to the machine");
+    let (address, options) = machine.discover();
+    assert_eq!(address, octets(HOST));
+    for option in [&[53, 1, 2][..], &[1, 4, 255, 255, 255, 0], &[26, 2, 5, 120]] {
+        assert!(options.windows(option.len()).any(|part| part == option), "{options:?}");
+    }
+    // There is one machine at a time.
+    let mut second = UnixStream::connect(passt.path("s")).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(second.read(&mut [0]).unwrap(), 0);
+    drop(machine);
+    wait_until(PATIENCE, "the end with the machine", || !process.is_alive());
+}
+
+#[test]
+fn callers_hand_over_a_connected_socket() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    for (caller, line) in [
+        ("QEMU", "--quiet --pid FOLDER/pid --fd FD"),
+        ("crun", "-t all -u all --no-dhcp-dns --no-map-gw --fd FD --pid FOLDER/pid --quiet"),
+    ] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let output = passt.run(line, Some(&theirs));
+        drop(theirs);
+        let said = (output.status.code(), output.stdout.as_str(), output.stderr.as_str());
+        if caller == "QEMU" {
+            assert_eq!(said, (Some(0), "", ""));
+        }
+        assert_eq!(output.status.code(), Some(0), "{caller}: {}", output.stderr);
+        let process = passt.process();
+        let mut machine = Machine::new(ours);
+        assert_eq!(machine.discover().0, octets(HOST), "{caller}");
+        drop(machine);
+        wait_until(PATIENCE, "the end with the machine", || !process.is_alive());
+    }
+    // muvm waits for nothing: the machine speaks into the socket at once.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let running =
+        passt.start("-q -f --fd FD -t 8080-8080:80-80 -u 53000-53000:53-53", Some(&theirs));
+    drop(theirs);
+    let mut machine = Machine::new(ours);
+    assert_eq!(machine.discover().0, octets(HOST));
+    drop(machine);
+    let output = running.finish();
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn next_machine_is_served_until_a_signal() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q", None);
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let process = passt.process();
+    for _ in 0..3 {
+        let mut machine = Machine::connect(&passt.path("s"));
+        assert_eq!(machine.discover().0, octets(HOST));
+    }
+    // A socket at which somebody listens stays with them.
+    let refused = passt.run("--socket FOLDER/s -q", None);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("Address already in use"), "{}", refused.stderr);
+    let mut machine = Machine::connect(&passt.path("s"));
+    assert_eq!(machine.discover().0, octets(HOST));
+    // A frame that is none ends the connection, and not the program.
+    machine.0.write_all(&[0xff; 64]).unwrap();
+    while machine.0.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
+    assert!(process.is_alive());
+    assert_eq!(Machine::connect(&passt.path("s")).discover().0, octets(HOST));
+    slirp_tests::send_signal(process.0, nix::sys::signal::Signal::SIGTERM);
+    wait_until(PATIENCE, "the end by a signal", || !process.is_alive());
+    // The file of a program that has ended is in nobody's way.
+    let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q --one-off", None);
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    drop(Machine::connect(&passt.path("s")));
+}
