@@ -215,8 +215,8 @@ fn help_of_every_word_fits_a_screen() {
     let words = overview.lines().filter_map(|line| line.strip_prefix("  "));
     let words = words.map(|line| line.split(' ').next().unwrap());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    let (words, faces) = words.split_at(words.len() - 2);
-    assert_eq!(faces, ["slirp4netns", "pasta"]);
+    let (words, faces) = words.split_at(words.len() - 4);
+    assert_eq!(faces, ["slirp4netns", "pasta", "passt", "pesto"]);
     assert!(words.len() >= 8, "{overview}");
     for word in words {
         let (help, stderr, status) = folder.run(&[word, "--help"], "");
@@ -229,9 +229,15 @@ fn help_of_every_word_fits_a_screen() {
     let (usage, ..) = folder.run(&["help", "slirp4netns"], "");
     assert!(usage.starts_with("Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]\n"), "{usage}");
     assert_eq!(folder.run(&["slirp4netns", "--help"], "").0, usage);
-    let (usage, ..) = folder.run(&["help", "pasta"], "");
-    assert!(usage.starts_with("Usage: pasta [OPTION]... [COMMAND] [ARGS]...\n"), "{usage}");
-    assert_eq!(folder.run(&["pasta", "--help"], "").0, usage);
+    for (face, first) in [
+        ("pasta", "Usage: pasta [OPTION]... [COMMAND] [ARGS]...\n"),
+        ("passt", "Usage: passt [OPTION]...\n"),
+        ("pesto", "Usage: pesto [OPTION]... PATH\n"),
+    ] {
+        let (usage, ..) = folder.run(&["help", face], "");
+        assert!(usage.starts_with(first), "{usage}");
+        assert_eq!(folder.run(&[face, "--help"], "").0, usage);
+    }
     let told =
         "slirp: \"lern\" is no word of slirp; did you mean \"learn\"?\nTry 'slirp --help'.\n";
     assert_eq!(folder.run(&["help", "lern"], ""), (String::new(), told.to_owned(), 2));

@@ -97,7 +97,8 @@ fn socket_failure(error: FrameSocketError) -> RunFailure {
 /// Most sockets of passt(1) that one machine has without names of their own.
 const SERVERS: u32 = 64;
 
-/// Binds a socket that peers connect to while the network runs. A listener of another program stays.
+/// Binds a socket that peers connect to while the network runs. A listener of another program
+/// stays.
 fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameServer, RunFailure> {
     let bind = |path: &Path| FrameListener::bind_unused(path, Framing::Lengths);
     let (listener, path) = match path {

@@ -19,7 +19,7 @@ const LEFT: usize = 24;
 const FACES: [(&str, &str); 4] = [
     ("slirp4netns", "connect an existing network namespace, as slirp4netns does"),
     ("pasta", "connect a namespace under the host's addresses, as pasta does"),
-    ("passt", "connect a virtual machine under the host's addresses, as passt does"),
+    ("passt", "connect a virtual machine, as passt does"),
     ("pesto", "change the ports of a network that pasta has made"),
 ];
 
@@ -42,8 +42,7 @@ pub fn overview() -> String {
         text.push_str(&entry(face, about, left));
     }
     text.push_str(
-        "\nContainer runtimes call it as a CNI plugin of type \"slirp\", by CNI_COMMAND.\n\
-         slirp(1) tells more.\n",
+        "Container runtimes call it as a CNI plugin of type \"slirp\". slirp(1) tells more.\n",
     );
     text
 }
