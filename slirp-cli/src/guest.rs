@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::libc;
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::link::{
@@ -104,14 +103,16 @@ fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameServer, RunFail
     let (listener, path) = match path {
         Some(path) => (bind(path), path.to_owned()),
         None => {
-            let mut paths = (1..=SERVERS).map(|n| PathBuf::from(format!("/tmp/passt_{n}.socket")));
-            let mut bound = paths.by_ref().map(|path| (bind(&path), path));
-            let last = Err(FrameSocketError::Call {
-                call: "bind",
-                source: io::Error::from_raw_os_error(libc::EADDRINUSE),
-            });
-            let free = bound.find(|(listener, _)| listener.is_ok());
-            free.unwrap_or_else(|| (last, PathBuf::new()))
+            let of = |number| PathBuf::from(format!("/tmp/passt_{number}.socket"));
+            let mut found = (bind(&of(1)), of(1));
+            // One of another user cannot even be asked. The last error stands for all.
+            for number in 2..=SERVERS {
+                if found.0.is_ok() {
+                    break;
+                }
+                found = (bind(&of(number)), of(number));
+            }
+            found
         }
     };
     let listener = listener.map_err(socket_failure)?;

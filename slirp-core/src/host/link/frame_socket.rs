@@ -200,7 +200,9 @@ impl FrameListener {
             Err(error) => return Err(error),
         };
         let errno = match errno {
-            Some(libc::ENOENT | libc::ECONNREFUSED) | None => return Self::bind(path, framing),
+            // Who takes the path meanwhile keeps it.
+            Some(libc::ENOENT) => return Self::bind_free(path, framing),
+            Some(libc::ECONNREFUSED) | None => return Self::bind(path, framing),
             Some(libc::EPROTOTYPE) => libc::EADDRINUSE,
             Some(errno) => errno,
         };
@@ -216,12 +218,18 @@ impl FrameListener {
     pub fn bind(path: &Path, framing: Framing) -> Result<Self, FrameSocketError> {
         use std::os::unix::fs::FileTypeExt as _;
 
-        let address = address_of(path)?;
+        address_of(path)?;
         // Any other file there is not ours to remove.
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             // The bind says what is wrong, if anything is.
             let _ = fs::remove_file(path);
         }
+        Self::bind_free(path, framing)
+    }
+
+    /// Binds `path`, at which there is nothing.
+    fn bind_free(path: &Path, framing: Framing) -> Result<Self, FrameSocketError> {
+        let address = address_of(path)?;
         let socket = new_socket(framing)?;
         socket.bind(&address).map_err(FrameSocketError::call("bind"))?;
         socket.listen(1).map_err(FrameSocketError::call("listen"))?;
@@ -375,6 +383,18 @@ mod tests {
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         }
         drop(FrameListener::bind_unused(&path, Framing::Lengths).unwrap());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn path_that_another_has_taken_meanwhile_stays_with_the_other() {
+        let folder = folder("frame-race");
+        let path = folder.join("socket");
+        let listener = FrameListener::bind_free(&path, Framing::Lengths).unwrap();
+        let error = FrameListener::bind_free(&path, Framing::Lengths).unwrap_err();
+        assert_eq!(error.to_string(), "bind: Address already in use");
+        FrameSocket::connect(&path, Framing::Lengths).unwrap();
+        drop(listener);
         fs::remove_dir_all(folder).unwrap();
     }
 
