@@ -28,7 +28,7 @@ pub(crate) enum Order {
     /// Start to work.
     Start(Box<Start>),
     /// A client on the host's loopback has connected to a forwarded port.
-    Accepted { stream: TcpStream, origin: Origin, targets: Targets },
+    Accepted { stream: TcpStream, origin: Origin, targets: Targets, passing: Passing },
     /// A client on the host's loopback has sent to a forwarded port.
     Datagram(Box<Datagram>),
     /// Sockets of the host.
@@ -95,23 +95,36 @@ pub(crate) struct Datagram {
 
 /// Datagrams that are under way from the data thread to bridges at most (arbitrary); others are
 /// lost.
-const PASSING_CAP: usize = 256;
+const DATAGRAMS_CAP: usize = 256;
 
-/// A place among the datagrams that are under way.
-pub(crate) struct Passing(Arc<Signs>);
+/// Connections that are under way from the data thread to bridges at most (arbitrary: the backlog
+/// of a port on most hosts, so that clients that come all at once are served); others are reset.
+const CONNECTIONS_CAP: usize = 4096;
+
+/// A place among the datagrams or the connections that are under way.
+pub(crate) struct Passing(Arc<AtomicUsize>);
 
 impl Passing {
-    /// A place, if one is free.
-    pub(crate) fn take(signs: &Arc<Signs>) -> Option<Self> {
-        let before = signs.passing.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(signs));
-        (before < PASSING_CAP).then_some(place)
+    /// A place for a datagram, if one is free.
+    pub(crate) fn datagram(signs: &Signs) -> Option<Self> {
+        Self::take(&signs.datagrams, DATAGRAMS_CAP)
+    }
+
+    /// A place for a connection, if one is free.
+    pub(crate) fn connection(signs: &Signs) -> Option<Self> {
+        Self::take(&signs.connections, CONNECTIONS_CAP)
+    }
+
+    fn take(taken: &Arc<AtomicUsize>, cap: usize) -> Option<Self> {
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(taken));
+        (before < cap).then_some(place)
     }
 }
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        self.0.passing.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,8 +135,10 @@ pub(crate) struct Signs {
     is_heard: AtomicBool,
     /// Whether an egress policy is in force.
     is_judged: AtomicBool,
-    /// How many [`Passing`] there are.
-    passing: AtomicUsize,
+    /// How many datagrams are under way.
+    datagrams: Arc<AtomicUsize>,
+    /// How many connections are under way.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Signs {
@@ -191,13 +206,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_datagrams_are_under_way_at_a_time() {
-        let signs = Arc::default();
-        let mut all: Vec<Passing> = core::iter::from_fn(|| Passing::take(&signs)).collect();
-        assert_eq!(all.len(), PASSING_CAP);
-        assert!(Passing::take(&signs).is_none());
-        all.pop();
-        let again = Passing::take(&signs);
-        assert!(again.is_some() && Passing::take(&signs).is_none());
+    fn few_datagrams_and_connections_are_under_way_at_a_time() {
+        type Take = fn(&Signs) -> Option<Passing>;
+        let signs = Signs::default();
+        let kinds: [(Take, usize); 2] =
+            [(Passing::datagram, DATAGRAMS_CAP), (Passing::connection, CONNECTIONS_CAP)];
+        let mut held = Vec::new();
+        for (take, cap) in kinds {
+            let mut all: Vec<Passing> = core::iter::from_fn(|| take(&signs)).collect();
+            assert_eq!(all.len(), cap);
+            assert!(take(&signs).is_none());
+            all.pop();
+            all.extend(take(&signs));
+            assert!(all.len() == cap && take(&signs).is_none());
+            held.push(all);
+        }
+        drop(held);
+        assert!(kinds.iter().all(|(take, _)| take(&signs).is_some()));
     }
 }

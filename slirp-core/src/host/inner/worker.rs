@@ -204,7 +204,8 @@ impl Worker {
             match order {
                 // Both are for a thread that has not started to work.
                 Order::Run(_) | Order::Start(_) => {}
-                Order::Accepted { stream, origin, targets } => {
+                Order::Accepted { stream, origin, targets, passing } => {
+                    drop(passing);
                     self.on_accepted(stream, origin, targets, now);
                 }
                 Order::Datagram(datagram) => self.on_datagram(*datagram, now),

@@ -64,7 +64,7 @@ impl InnerLink {
         payload: &[u8],
         segment_len: Option<u16>,
     ) {
-        let Some(passing) = Passing::take(&self.orders.signs) else { return };
+        let Some(passing) = Passing::datagram(&self.orders.signs) else { return };
         match self.listener(id, forwards) {
             Some(Ok(listener)) => {
                 let payload = payload.to_vec();
@@ -153,8 +153,14 @@ impl Reactor {
         let Some(targets) = inner.targets(origin.client, used, guest, &self.stack) else {
             return Some(stream);
         };
+        // More clients than the thread keeps up with would take the descriptors of all flows.
+        let Some(passing) = Passing::connection(&inner.orders.signs) else {
+            tracing::debug!(client = %origin.client, "too many connections at once over loopback");
+            stream.reset();
+            return None;
+        };
         if self.stack.judge_inbound_bridge(Protocol::Tcp, &origin, targets.first, now) {
-            inner.orders.send(Order::Accepted { stream, origin, targets });
+            inner.orders.send(Order::Accepted { stream, origin, targets, passing });
         } else {
             stream.reset();
         }
