@@ -159,8 +159,8 @@ pub(super) fn orders(
     let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
     let mut policy = Policy::default();
     policy.dns_service = has_resolver;
-    let has_interface = options.guest.configure && options.mapping.splice != Splice::Only;
-    let setup = if has_interface { guest.setup } else { Setup::unconfigured(choice.mac) };
+    let is_configured = options.guest.configure;
+    let setup = if is_configured { guest.setup } else { Setup::unconfigured(choice.mac) };
     let orders = Options {
         mtu: options.guest.mtu.unwrap_or(MTU),
         policy,
