@@ -40,6 +40,8 @@ pub(crate) enum RunFailure {
     SocketPeer(PathBuf, #[source] io::Error),
     #[error(transparent)]
     TargetWatch(#[from] WatchError),
+    #[error("{0} is gone")]
+    TargetGone(String),
     #[error("cannot record in {path}: {source}", path = .0.display(), source = .1)]
     Recording(PathBuf, #[source] RecordingError),
     #[error(transparent)]
@@ -96,6 +98,7 @@ impl RunFailure {
             | Self::Socket(_)
             | Self::SocketPeer(..)
             | Self::TargetWatch(_)
+            | Self::TargetGone(_)
             | Self::Recording(..)
             | Self::Launch(_)
             | Self::Signals(_)

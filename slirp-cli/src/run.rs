@@ -131,6 +131,13 @@ pub(crate) fn run(
     let mut confined = Prepared::new(builder).confine(confinement(options, sandbox))?;
     let watch = watch.or(confined.take_target());
     let running = confined.start()?;
+    // A caller that waits for the network is told here that there is none.
+    if options.detaches
+        && let Some(watch) = watch.as_ref().filter(|watch| watch.is_gone())
+    {
+        outcome(running.stop(SHUTDOWN_TIMEOUT))?;
+        return Err(RunFailure::TargetGone(watch.what().to_owned()));
+    }
     // The command line does not tell which port the system picked.
     let picked = options.publish.iter().zip(published).filter(|(wanted, _)| wanted.is_picked());
     let picked: Vec<Forward> = picked.map(|(_, rule)| rule).collect();

@@ -226,23 +226,6 @@ fn daemon_that_stays_is_named_whenever_its_caller_is_killed() {
 }
 
 #[test]
-fn many_start_at_once() {
-    let world = needs!(World::ordinary());
-    let rootless = Rootless::new(&world);
-    let names: Vec<_> = (0..50).map(|number| rootless.netns(&format!("n{number}"))).collect();
-    let running: Vec<_> = names
-        .iter()
-        .map(|netns| rootless.spawn_pasta(&[PODMAN, &["-q", "--netns", netns]].concat()))
-        .collect();
-    for running in running {
-        let output = running.finish();
-        assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
-    }
-    names.iter().for_each(|netns| rootless.remove_netns(netns));
-    rootless.wait_for_end();
-}
-
-#[test]
 fn namespace_that_goes_while_it_starts_leaves_no_daemon() {
     let world = needs!(World::ordinary());
     let rootless = Rootless::new(&world);

@@ -30,6 +30,7 @@ fn lines(failure: &RunFailure) -> Vec<String> {
         RunFailure::Launch(LaunchError::Sandbox(_) | LaunchError::Seccomp(_)) => {
             vec![failure.to_string(), "Failed to sandbox process, exiting".to_owned()]
         }
+        RunFailure::TargetGone(what) => vec![format!("Namespace {what} is gone, exiting")],
         RunFailure::MtuTooSmall(_)
         | RunFailure::DescriptorTwice(_)
         | RunFailure::TapFdClosed(..)

@@ -63,6 +63,7 @@ fn lines(failure: &RunFailure) -> (String, &'static [&'static str]) {
         | RunFailure::Forward(_)
         | RunFailure::Egress(_)
         | RunFailure::Operator(_)
+        | RunFailure::TargetGone(_)
         | RunFailure::Run(_) => (failure.to_string(), &[]),
     }
 }
