@@ -181,18 +181,23 @@ impl Namespace {
     /// # Panics
     /// With the panic of `work`.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                nix::sched::setns(&self.network, CloneFlags::CLONE_NEWNET)
-                    .expect("root may enter its own namespaces");
-                work()
-            });
-            match thread.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        enter(&self.network, work)
     }
+}
+
+/// Runs `work` on a thread of its own inside the network namespace of this descriptor.
+pub(crate) fn enter<T: Send>(network: &File, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
+                .expect("root may enter its own namespaces");
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 impl Drop for Namespace {

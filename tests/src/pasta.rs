@@ -35,6 +35,11 @@ impl<'w> Rootless<'w> {
         Self { world, holder, binary }
     }
 
+    /// The world whose host it lives on.
+    pub fn world(&self) -> &'w World {
+        self.world
+    }
+
     /// A command that runs `argv` in it.
     pub fn command(&self, argv: &[&str]) -> Command {
         let pid = self.holder.pid().to_string();
@@ -82,6 +87,17 @@ impl<'w> Rootless<'w> {
         let output = self.exec(&["nsenter", &enter, "--", "sh", "-euc", script]);
         assert!(output.status.success(), "`{script}` failed: {}", output.stderr);
         output.stdout
+    }
+
+    /// Runs `work` on a thread of its own in the network namespace of this name, as
+    /// [`Namespace::enter`](crate::Namespace::enter) does.
+    ///
+    /// # Panics
+    /// With the panic of `work`, and when there is no such name.
+    pub fn enter<T: Send>(&self, netns: &str, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/proc/{}/root{netns}", self.holder.pid());
+        let network = std::fs::File::open(path).expect("the name is there");
+        crate::namespace::enter(&network, work)
     }
 
     /// Starts a program in the network namespace of this name.

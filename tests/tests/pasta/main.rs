@@ -8,6 +8,7 @@
 mod callers;
 mod command;
 mod control;
+mod forwards;
 mod lifecycle;
 mod lifetime;
 mod machines;
