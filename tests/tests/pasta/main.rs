@@ -13,3 +13,4 @@ mod lifecycle;
 mod lifetime;
 mod machines;
 mod ports;
+mod settings;
