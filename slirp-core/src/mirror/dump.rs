@@ -23,20 +23,29 @@ const REQUESTS: [(u16, usize); 3] =
 
 /// Reads the lists of the calling thread's network namespace, one after the other.
 pub(super) fn read() -> io::Result<Vec<u8>> {
+    read_over(&open()?, &mut 0)
+}
+
+/// Opens a socket over which the lists of the calling thread's network namespace are read.
+pub(super) fn open() -> io::Result<OwnedFd> {
     let route = SockProtocol::NetlinkRoute;
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, route)?;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, route)?)
+}
+
+/// Reads the lists over a socket that was opened before. `sequence` is the number of the last
+/// request.
+pub(super) fn read_over(socket: &OwnedFd, sequence: &mut u32) -> io::Result<Vec<u8>> {
     let mut lists = Vec::new();
-    let mut sequence = 0;
     for (kind, body_len) in REQUESTS {
         let before = lists.len();
         let mut is_whole = false;
         for _ in 0..READINGS_CAP {
             lists.truncate(before);
-            sequence += 1;
-            let request = Message::new(kind, DUMP, &vec![0; body_len]).finish(sequence);
+            *sequence = sequence.wrapping_add(1);
+            let request = Message::new(kind, DUMP, &vec![0; body_len]).finish(*sequence);
             send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
-            if collect(&socket, sequence, &mut lists)? {
+            if collect(socket, *sequence, &mut lists)? {
                 is_whole = true;
                 break;
             }
@@ -72,6 +81,10 @@ fn take(
     list: &mut Vec<u8>,
     is_whole: &mut bool,
 ) -> io::Result<bool> {
+    // What is left of a list that was given up.
+    if Messages(messages).next().is_none_or(|message| message.sequence != sequence) {
+        return Ok(false);
+    }
     list.extend_from_slice(messages);
     list.resize(list.len().next_multiple_of(4), 0);
     for message in Messages(messages).filter(|message| message.sequence == sequence) {

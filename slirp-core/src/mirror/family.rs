@@ -26,7 +26,7 @@ const TEMPORARY: u32 = 0x01;
 const NO_PREFIX_ROUTE: u32 = 0x200;
 
 /// The host's network in one IP version, as far as a guest can have the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TemplateFamily {
     /// Name of the interface.
@@ -48,7 +48,7 @@ pub struct TemplateFamily {
 }
 
 /// An address that a guest can have.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TemplateAddress {
     pub(super) local: IpAddr,
     /// The address whose prefix is on the link.
@@ -95,7 +95,36 @@ impl TemplateFamily {
     }
 }
 
+impl TemplateFamily {
+    /// The same with those addresses of the template `before` that the host still has, on whatever
+    /// interface: connections from them live on. They are alone in their network and come last, so
+    /// that nothing new is sent from them.
+    pub(super) fn keeping(mut self, before: &Self, tables: &Tables<'_>) -> Self {
+        let is_hosts = |local: IpAddr| {
+            tables.addresses.iter().any(|address| address.local == local && is_usable(address))
+        };
+        for local in before.addresses.iter().map(|address| address.local) {
+            if self.addresses.iter().all(|address| address.local != local) && is_hosts(local) {
+                self.addresses.push(TemplateAddress::alone(local));
+            }
+        }
+        self
+    }
+}
+
 impl TemplateAddress {
+    /// An address that says nothing about a network.
+    fn alone(local: IpAddr) -> Self {
+        Self {
+            local,
+            peer: local,
+            prefix_len: if local.is_ipv4() { 32 } else { 128 },
+            scope: libc::RT_SCOPE_UNIVERSE,
+            flags: NO_PREFIX_ROUTE,
+            attributes: Vec::new(),
+        }
+    }
+
     fn of(address: &Address<'_>) -> Self {
         let copied = Attributes(address.attributes).filter(|(kind, _)| COPIED.contains(kind));
         Self {

@@ -23,13 +23,19 @@
 //! For the same reason every guest gets a default route, whether the host has one or not: it leads
 //! to us, and we need no router.
 //!
+//! *Changes.* A guest can be [`Following`] its host: [`monitor`] hears that something has changed,
+//! the lists are read again, and the guest gets the difference. An IP version that the host loses
+//! stays for a while, since it often comes back with the same addresses.
+//!
 //! *Routes* are sent again as the kernel has listed them, with another interface and without the
 //! preferred source, state and lifetime. A gateway that is not on the link of the guest's addresses
 //! and routes is marked as on the link. What the kernel refuses is a warning.
 
 mod dump;
 mod family;
+pub(crate) mod following;
 mod guest;
+pub(crate) mod monitor;
 pub mod resolvers;
 mod route;
 mod tables;
@@ -39,5 +45,6 @@ mod template;
 mod tests;
 
 pub use family::TemplateFamily;
+pub use following::{Followed, Following};
 pub use guest::{Choice, FamilyChoice, Guest, GuestFamily};
 pub use template::{MirrorError, Template};

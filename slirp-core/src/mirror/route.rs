@@ -32,7 +32,7 @@ const HOP_FLAGS_AT: usize = 2;
 const HOP_INDEX_AT: usize = 4;
 
 /// A route through the template's interface alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TemplateRoute {
     /// The prefix; `None` for a default route.
     pub(super) destination: Option<(IpAddr, u8)>,

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 
 mod configuration;
+pub(crate) mod difference;
 mod error;
 mod process;
 pub(crate) mod setup;

@@ -12,7 +12,7 @@ use std::io;
 use crate::mac::MacAddr;
 use crate::netlink::{CHANGE, CREATE, EXCLUSIVE, HEADER_LEN, Message};
 use crate::sys::attach::Refused;
-use crate::sys::changes::{Change, OnRefusal, Unknown, Work};
+use crate::sys::changes::{Change, Link, OnRefusal, Unknown, Work};
 use crate::sys::errno::text_of;
 use crate::sys::step::AttachStep;
 
@@ -39,6 +39,9 @@ const QUEUE_LEN_LARGE_FRAMES: u32 = 1_000;
 /// Packets that the device queues for us when each has the size of the MTU. The kernel drops what
 /// does not fit; 10,000 packets of 1500 bytes hold the window of several busy TCP connections.
 const QUEUE_LEN_SMALL_FRAMES: u32 = 10_000;
+
+/// Refused changes of a running network that are named (arbitrary); more are only counted.
+const REFUSALS_CAP: usize = 8;
 
 /// How an interface is configured. The default changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -90,6 +93,30 @@ impl Setup {
     pub(crate) fn tell(&mut self, work: Work, what: String) {
         self.told.push((self.changes.len(), what));
         self.push(work, OnRefusal::Tell);
+    }
+
+    /// What is done, in its order.
+    pub(super) fn works(&self) -> impl Iterator<Item = &Work> {
+        self.changes.iter().map(Change::work)
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Carries it out on an interface of the calling thread's network namespace, and returns what
+    /// the kernel has refused. Only for changes of which the caller is told.
+    pub(crate) fn carry_out(mut self, link: &Link) -> Vec<Refusal> {
+        if let Err((step, errno)) = link.carry_out(&mut self.changes) {
+            return vec![Refusal { what: format!("{step:?}"), source: errno.into() }];
+        }
+        let refused = self.changes.iter().enumerate();
+        let refused = refused.filter_map(|(place, change)| Some((place, change.refusal()?)));
+        let mut first: Vec<_> = refused.collect();
+        let count = first.len();
+        first.truncate(REFUSALS_CAP);
+        self.refusals(&Refused { count, first })
     }
 
     /// The messages, in their order.
@@ -221,7 +248,7 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// A message that sets these flags of a link and keeps all others.
-fn link(index: u32, flags: u32) -> Message {
+pub(super) fn link(index: u32, flags: u32) -> Message {
     // struct ifinfomsg: family and type, which do not matter, index, flags, which of them change.
     let body = [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()];
     Message::new(libc::RTM_NEWLINK, CHANGE, &body.concat())

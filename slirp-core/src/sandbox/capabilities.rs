@@ -15,14 +15,15 @@ const NET_BIND_SERVICE: u8 = 10;
 
 /// Keeps CAP_NET_BIND_SERVICE and nothing else, for this thread and every thread that it starts.
 pub(super) fn drop_all_but_net_bind_service() -> Result<(), (Step, Errno)> {
-    drop_bounding_set_except(NET_BIND_SERVICE).map_err(|errno| (Step::DropBoundingSet, errno))?;
+    drop_bounding_set_except(&[NET_BIND_SERVICE])
+        .map_err(|errno| (Step::DropBoundingSet, errno))?;
     prctl::set_no_new_privs().map_err(|errno| (Step::NoNewPrivileges, errno))?;
     match clear_ambient_set() {
         // Before Linux 4.3 there is no such set.
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err((Step::ClearAmbientSet, errno)),
     }
-    keep_only(NET_BIND_SERVICE).map_err(|errno| (Step::SetCapabilities, errno))
+    keep_only(&[NET_BIND_SERVICE]).map_err(|errno| (Step::SetCapabilities, errno))
 }
 
 /// Protects our memory: no core file, and no ptrace(2) or `/proc/PID/mem` for other processes of

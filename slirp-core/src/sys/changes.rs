@@ -1,4 +1,5 @@
-//! Changes to a guest's interface: made before the fork, carried out in the helper process.
+//! Changes to a guest's interface: made before the fork, carried out in the helper process, or later
+//! by a thread in the guest's network namespace.
 //!
 //! Owns what a change does ([`Work`]), what follows when the kernel refuses it ([`OnRefusal`]), and
 //! the order of attempts. Which changes an interface gets is decided in
@@ -33,7 +34,7 @@ pub(crate) struct Change {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
     /// It sends this message of rtnetlink(7), in which these bytes are filled in first. What exists
-    /// already is as good as made.
+    /// already is as good as made, and what is not there as good as removed.
     Message(Vec<u8>, Vec<(usize, Unknown)>),
     /// It gives the interface this IPv4 address in place of the one that it has.
     Address(Ipv4Addr),
@@ -77,7 +78,6 @@ impl Change {
         Self { work, on_refusal, outcome: Outcome::Waiting }
     }
 
-    #[cfg(test)]
     pub(crate) const fn work(&self) -> &Work {
         &self.work
     }
@@ -89,7 +89,7 @@ impl Change {
     }
 
     /// Why it was refused, if the caller is to be told.
-    pub(super) fn refusal(&self) -> Option<Errno> {
+    pub(crate) fn refusal(&self) -> Option<Errno> {
         match (self.outcome, self.on_refusal) {
             (Outcome::Refused(errno), OnRefusal::Tell) => Some(errno),
             (Outcome::Waiting | Outcome::Done | Outcome::Refused(_), _) => None,
@@ -103,33 +103,12 @@ pub(super) fn carry_out(changes: &mut [Change], interface: InterfaceRequest) -> 
         return Ok(());
     }
     let link = Link::open(interface).map_err(|errno| (AttachStep::OpenSocket, errno))?;
-    loop {
-        let mut has_progress = false;
-        let mut has_refused = false;
-        for change in &mut *changes {
-            if let Outcome::Done = change.outcome {
-                continue;
-            }
-            match (link.attempt(&mut change.work), change.on_refusal) {
-                (Ok(()), _) => {
-                    change.outcome = Outcome::Done;
-                    has_progress = true;
-                }
-                (Err(errno), OnRefusal::Fail(step)) => return Err((step, errno)),
-                (Err(errno), OnRefusal::Tell | OnRefusal::Ignore) => {
-                    change.outcome = Outcome::Refused(errno);
-                    has_refused = true;
-                }
-            }
-        }
-        if !(has_progress && has_refused) {
-            return Ok(());
-        }
-    }
+    link.carry_out(changes)
 }
 
 /// An interface, and the sockets through which it is configured.
-struct Link {
+#[derive(Debug)]
+pub(crate) struct Link {
     control: OwnedFd,
     netlink: Rtnetlink,
     interface: InterfaceRequest,
@@ -137,10 +116,39 @@ struct Link {
 }
 
 impl Link {
-    fn open(interface: InterfaceRequest) -> Result<Self, Errno> {
+    /// The interface of that name in the network namespace of the calling thread. It stays the same
+    /// one when it gets another name.
+    pub(crate) fn open(interface: InterfaceRequest) -> Result<Self, Errno> {
         let control = ifreq::control_socket()?;
         let index = ifreq::index(control.as_fd(), interface)?;
         Ok(Self { control, netlink: Rtnetlink::open()?, interface, index })
+    }
+
+    /// Carries out `changes`, each until it has succeeded or no other does.
+    pub(crate) fn carry_out(&self, changes: &mut [Change]) -> StepResult<()> {
+        loop {
+            let mut has_progress = false;
+            let mut has_refused = false;
+            for change in &mut *changes {
+                if let Outcome::Done = change.outcome {
+                    continue;
+                }
+                match (self.attempt(&mut change.work), change.on_refusal) {
+                    (Ok(()), _) => {
+                        change.outcome = Outcome::Done;
+                        has_progress = true;
+                    }
+                    (Err(errno), OnRefusal::Fail(step)) => return Err((step, errno)),
+                    (Err(errno), OnRefusal::Tell | OnRefusal::Ignore) => {
+                        change.outcome = Outcome::Refused(errno);
+                        has_refused = true;
+                    }
+                }
+            }
+            if !(has_progress && has_refused) {
+                return Ok(());
+            }
+        }
     }
 
     fn attempt(&self, work: &mut Work) -> Result<(), Errno> {
@@ -152,6 +160,11 @@ impl Link {
                 }
                 match self.netlink.carry_out(message) {
                     Err(Errno::EEXIST) => Ok(()),
+                    Err(Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
+                        if is_removal(message) =>
+                    {
+                        Ok(())
+                    }
                     other => other,
                 }
             }
@@ -176,6 +189,14 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// Whether a message removes an address or a route.
+fn is_removal(message: &[u8]) -> bool {
+    let kind = message.get(4..6).and_then(|kind| kind.first_chunk());
+    kind.is_some_and(|&kind| {
+        [libc::RTM_DELADDR, libc::RTM_DELROUTE].contains(&u16::from_ne_bytes(kind))
+    })
 }
 
 fn put(message: &mut [u8], at: usize, bytes: &[u8]) {

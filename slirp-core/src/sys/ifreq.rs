@@ -28,6 +28,12 @@ pub(crate) struct InterfaceRequest {
     value: [u8; 24],
 }
 
+impl core::fmt::Debug for InterfaceRequest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("InterfaceRequest").field(&self.name().escape_ascii().to_string()).finish()
+    }
+}
+
 impl InterfaceRequest {
     /// A request about the interface `name`, cut to [`NAME_CAP`] bytes and at its first zero byte.
     pub(crate) fn new(name: &[u8]) -> Self {

@@ -31,12 +31,13 @@ struct CapabilityHalf {
     inheritable: u32,
 }
 
-/// Takes every capability but number `kept` out of the bounding set of the calling thread.
+/// Takes every capability but those of the numbers `kept` out of the bounding set of the calling
+/// thread.
 ///
 /// # Errors
 /// `EPERM` without CAP_SETPCAP.
-pub(crate) fn drop_bounding_set_except(kept: u8) -> Result<(), Errno> {
-    for capability in (0..CAPABILITIES_END).filter(|&capability| capability != kept) {
+pub(crate) fn drop_bounding_set_except(kept: &[u8]) -> Result<(), Errno> {
+    for capability in (0..CAPABILITIES_END).filter(|capability| !kept.contains(capability)) {
         // SAFETY: PR_CAPBSET_DROP takes a number and changes nothing but the bounding set.
         let done = unsafe {
             libc::prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0_u64, 0_u64, 0_u64)
@@ -69,14 +70,17 @@ pub(crate) fn clear_ambient_set() -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// Makes capability number `kept` the only effective, permitted and inheritable one of the calling
-/// thread.
+/// Makes the capabilities of the numbers `kept` the only effective, permitted and inheritable ones
+/// of the calling thread.
 ///
 /// # Errors
-/// `EPERM` when the thread does not have it.
-pub(crate) fn keep_only(kept: u8) -> Result<(), Errno> {
+/// `EPERM` when the thread does not have one of them.
+pub(crate) fn keep_only(kept: &[u8]) -> Result<(), Errno> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let bits = 1_u64.checked_shl(u32::from(kept)).ok_or(Errno::EINVAL)?;
+    let mut bits = 0;
+    for &number in kept {
+        bits |= 1_u64.checked_shl(u32::from(number)).ok_or(Errno::EINVAL)?;
+    }
     let half = |bits: u64| {
         let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
         CapabilityHalf { effective: bits, permitted: bits, inheritable: bits }

@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 
 /// A socket of rtnetlink(7), in the network namespace that it was opened in.
+#[derive(Debug)]
 pub(super) struct Rtnetlink(OwnedFd);
 
 impl Rtnetlink {

@@ -172,14 +172,14 @@ fn enter(network: OwnedFd) -> Result<(), SplicesError> {
 
 /// Keeps CAP_NET_BIND_SERVICE and nothing else, for the calling thread.
 fn give_up_privileges() -> Result<(), Errno> {
-    drop_bounding_set_except(NET_BIND_SERVICE)?;
+    drop_bounding_set_except(&[NET_BIND_SERVICE])?;
     prctl::set_no_new_privs()?;
     match clear_ambient_set() {
         // Before Linux 4.3 there is no such set.
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
-    keep_only(NET_BIND_SERVICE)
+    keep_only(&[NET_BIND_SERVICE])
 }
 
 /// Obeys the orders that come before the work, and then works.

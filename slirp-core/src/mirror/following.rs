@@ -1,0 +1,122 @@
+//! A guest that follows its host: what it has, and what it gets when the host's network changes.
+//!
+//! Owns [`Following`], the state between two readings. Who reads when is in
+//! [`host::mirroring`](crate::host::mirroring); what a template means for the guest is the
+//! caller's.
+
+use core::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::monitor::Monitor;
+use super::template::Template;
+use crate::config::Personality;
+use crate::netns::Setup;
+use crate::netns::difference::difference;
+use crate::plan::AddressPlan;
+
+/// What a guest gets of a template.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Followed {
+    /// Which addresses it sees, and what they mean.
+    pub plan: AddressPlan,
+    /// How DHCP, DHCPv6 and router advertisements give it its configuration.
+    pub personality: Personality,
+    /// How its interface is configured; the default leaves it alone.
+    pub setup: Setup,
+}
+
+/// Derives what a guest gets; `None` if that cannot be used.
+type Derive = dyn Fn(&Template) -> Option<Followed> + Send + Sync;
+
+/// A guest that gets other addresses and routes whenever its host does.
+///
+/// Only addresses and routes that were set from here are changed; those of the guest stay. Neither
+/// the name of the interface nor its MTU follow.
+#[derive(Clone)]
+pub struct Following {
+    template: Template,
+    names: [Option<String>; 2],
+    present: Followed,
+    derive: Arc<Derive>,
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Following").field("template", &self.template).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Following {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |it: &Self| (it.template.clone(), it.names.clone(), it.present.clone());
+        facts(self) == facts(other)
+    }
+}
+
+impl Eq for Following {}
+
+/// What changes for a guest.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// The plan and how it is told, if they are others than before.
+    pub(crate) plan: Option<(AddressPlan, Personality)>,
+    /// The changes of the interface.
+    pub(crate) setup: Setup,
+}
+
+/// What came of a reading.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) changes: Changes,
+    /// Whether the host has lost an IP version that the guest still has.
+    pub(crate) is_lost: bool,
+}
+
+impl Following {
+    /// A guest that has `present`, which `derive` has made of `template`. For IPv4 and IPv6 the
+    /// interface of that name counts, as for [`Template::read`].
+    pub fn new(
+        template: Template,
+        ipv4: Option<&str>,
+        ipv6: Option<&str>,
+        present: Followed,
+        derive: impl Fn(&Template) -> Option<Followed> + Send + Sync + 'static,
+    ) -> Self {
+        let names = [ipv4.map(ToOwned::to_owned), ipv6.map(ToOwned::to_owned)];
+        Self { template, names, present, derive: Arc::new(derive) }
+    }
+
+    /// Reads the host's network again. What the host has lost stays the guest's if it `stays`.
+    ///
+    /// # Errors
+    /// See [`Monitor::read`].
+    pub(crate) fn read(&mut self, monitor: &mut Monitor, stays: bool) -> io::Result<Reading> {
+        monitor.read().map(|dump| self.follow(&dump, stays))
+    }
+
+    /// Follows to what [`dump`](super::dump) has read.
+    pub(super) fn follow(&mut self, dump: &[u8], stays: bool) -> Reading {
+        let [ipv4, ipv6] = &self.names;
+        let (ipv4, ipv6) = (ipv4.as_deref(), ipv6.as_deref());
+        let is_lost =
+            stays && self.template.is_more_than(&self.template.renewed(dump, ipv4, ipv6, false));
+        self.template = self.template.renewed(dump, ipv4, ipv6, stays);
+        let wanted = (self.derive)(&self.template).unwrap_or_else(|| self.present.clone());
+        let setup = difference(&self.present.setup, &wanted.setup);
+        let told = |it: &Followed| (it.plan, it.personality.clone());
+        let plan = (told(&wanted) != told(&self.present)).then(|| told(&wanted));
+        self.present = wanted;
+        Reading { changes: Changes { plan, setup }, is_lost }
+    }
+}
+
+/// Where a following guest's interface is.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The guest's network namespace.
+    pub(crate) network: OwnedFd,
+    /// The name of the interface.
+    pub(crate) interface: String,
+}
