@@ -158,6 +158,11 @@ impl Judge {
             && self.sets(reached.ip()).is_unicast()
     }
 
+    /// The guest has other addresses for the host's loopback.
+    pub(crate) const fn set_gateways(&mut self, gateways: [Option<IpAddr>; 2]) {
+        self.config.gateways = gateways;
+    }
+
     /// What the rules make of a flow: of its destination and of what the destination embeds; where
     /// they ask, what was decided.
     pub(super) fn outcome(

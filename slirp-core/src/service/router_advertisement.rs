@@ -31,6 +31,9 @@ const ROUTER_LIFETIME: u16 = 1800;
 const PREFIX_VALID: u32 = 86_400;
 /// Seconds for which the prefix is preferred; libslirp's value.
 const PREFIX_PREFERRED: u32 = 14_400;
+/// Seconds for which a prefix that was withdrawn stays valid: hosts do not believe less (RFC 4862
+/// section 5.5.3).
+const WITHDRAWN_VALID: u32 = 7200;
 /// Seconds for which the DNS address and search domains may be used: three intervals (RFC 8106
 /// sections 5.1 and 5.2).
 const DNS_LIFETIME: u32 = 1800;
@@ -65,6 +68,8 @@ struct Content {
     mtu: Option<u16>,
     /// Prefix, and the seconds for which it is valid and preferred.
     prefix: (Family<Ipv6Addr>, u32, u32),
+    /// A prefix that the plan had before. Addresses in it are not to be used for anything new.
+    withdrawn: Option<Family<Ipv6Addr>>,
     dns: Vec<Ipv6Addr>,
     dns_lifetime: u32,
     search: Vec<SearchDomain>,
@@ -81,6 +86,7 @@ impl Content {
             router_lifetime: ROUTER_LIFETIME,
             mtu: Some(config.mtu),
             prefix: (plan, PREFIX_VALID, PREFIX_PREFERRED),
+            withdrawn: None,
             dns: Vec::new(),
             dns_lifetime: DNS_LIFETIME,
             search: SearchDomain::list(&config.search_domains),
@@ -113,6 +119,20 @@ impl RouterAdvertiser {
         let mut advertiser = Self { rng: Rng::new(seed), next_at: now, sent_at: None, content };
         advertiser.next_at = now + advertiser.interval();
         Some(advertiser)
+    }
+
+    /// Advertises the plan of `config` from now on, as soon as that is allowed. The prefix of the
+    /// plan before is withdrawn, unless it is link-local and so nothing to the guest.
+    pub(crate) fn adopt_plan(&mut self, config: &StackConfig, now: Instant) {
+        let Some(content) = Content::new(config) else { return };
+        let (before, after) = (self.content.prefix.0, content.prefix.0);
+        let is_gone = |prefix: &Family<Ipv6Addr>| {
+            prefix.network() != after.network() && !prefix.guest.is_unicast_link_local()
+        };
+        let withdrawn = Some(before).filter(is_gone);
+        let withdrawn = withdrawn.or(self.content.withdrawn.filter(is_gone));
+        self.content = Content { withdrawn, ..content };
+        self.handle_solicitation(now);
     }
 
     /// A guest asks. The first solicitation is answered at once, because the guest waits for it; a
@@ -159,11 +179,10 @@ fn advertisement(content: &Content) -> NdpPacket {
         icmp.extend_from_slice(&u32::from(mtu).to_be_bytes());
     }
     let (prefix, valid, preferred) = &content.prefix;
-    icmp.extend_from_slice(&[3, 4, prefix.prefix_len, PREFIX_FLAGS]);
-    icmp.extend_from_slice(&valid.to_be_bytes());
-    icmp.extend_from_slice(&preferred.to_be_bytes());
-    icmp.extend_from_slice(&[0; 4]);
-    icmp.extend_from_slice(&prefix.network().octets());
+    push_prefix(&mut icmp, prefix, *valid, *preferred);
+    if let Some(withdrawn) = &content.withdrawn {
+        push_prefix(&mut icmp, withdrawn, WITHDRAWN_VALID, 0);
+    }
     push_resolvers(&mut icmp, content);
     push_search_list(&mut icmp, content);
     NdpPacket {
@@ -171,6 +190,15 @@ fn advertisement(content: &Content) -> NdpPacket {
         source_mac,
         packet: icmpv6_packet(source, ALL_NODES, &icmp),
     }
+}
+
+/// Appends a prefix, valid and preferred for so many seconds (RFC 4861 section 4.6.2).
+fn push_prefix(icmp: &mut Vec<u8>, prefix: &Family<Ipv6Addr>, valid: u32, preferred: u32) {
+    icmp.extend_from_slice(&[3, 4, prefix.prefix_len, PREFIX_FLAGS]);
+    icmp.extend_from_slice(&valid.to_be_bytes());
+    icmp.extend_from_slice(&preferred.to_be_bytes());
+    icmp.extend_from_slice(&[0; 4]);
+    icmp.extend_from_slice(&prefix.network().octets());
 }
 
 /// Appends the addresses of resolvers, if there are any (RFC 8106 section 5.1).
@@ -294,6 +322,41 @@ mod tests {
         assert_eq!(advertisement(&Content::new(&config).unwrap()).packet[45], 0);
         config.silence.router_advertisements = true;
         assert!(RouterAdvertiser::new(&config, 1, Instant::ZERO).is_none());
+    }
+
+    #[test]
+    fn prefix_of_the_plan_before_is_withdrawn() {
+        use crate::plan::{Mirrored, MirroredFamily};
+        let plan = |guest: &str| {
+            let v6 = MirroredFamily::new(guest.parse().unwrap(), 64);
+            AddressPlan::mirrored(&Mirrored { ipv6: Some(v6), ..Mirrored::default() }).unwrap()
+        };
+        // The preferred lifetime, and the last 16 bits of each prefix of 64 bits.
+        let prefixes = |sent: &NdpPacket| -> Vec<([u8; 4], u8)> {
+            let icmp = &sent.packet[40..];
+            let places = (16..icmp.len() - 31).step_by(8);
+            let options =
+                places.map(|at| &icmp[at..at + 32]).filter(|option| option[..2] == [3, 4]);
+            options.map(|option| (option[8..12].try_into().unwrap(), option[23])).collect()
+        };
+        let personality = Personality::Single(crate::config::Told::default());
+        let mut config =
+            StackConfig { plan: plan("fe80::9"), personality, ..StackConfig::default() };
+        let now = Instant::ZERO;
+        let mut advertiser = RouterAdvertiser::new(&config, 1, now).unwrap();
+        let (ever, over) = ([255; 4], [0; 4]);
+        for (seconds, guest, expected) in [
+            (0, "2001:db8:0:1::9", vec![(ever, 1)]),
+            (9, "2001:db8:0:2::9", vec![(ever, 2), (over, 1)]),
+            (18, "2001:db8:0:2::8", vec![(ever, 2), (over, 1)]),
+            (27, "2001:db8:0:1::9", vec![(ever, 1), (over, 2)]),
+        ] {
+            config.plan = plan(guest);
+            let now = now + Duration::from_secs(seconds);
+            advertiser.adopt_plan(&config, now);
+            let sent = advertiser.handle_timeout(now).expect("it is told at once");
+            assert_eq!(prefixes(&sent), expected, "{guest}");
+        }
     }
 
     #[test]

@@ -97,6 +97,7 @@ use crate::flow::eager::EagerRemotes;
 use crate::flow::table::FlowTable;
 use crate::flow::{Allowance, FlowSummary, HostStream};
 use crate::journal::{Detail, PacketEnds, Report};
+use crate::plan::AddressPlan;
 use crate::policy::Protocol;
 use crate::rng::Rng;
 use crate::share::PARTS;
@@ -238,7 +239,21 @@ impl Stack {
         }
     }
 
-    /// What the stack was told at its start.
+    /// Replaces the address plan, on a link with a single guest. Flows go on with the addresses that
+    /// they have, and forward rules for the guest's address lead to its address in the new plan. An
+    /// IP version that the plan at the start did not have stays switched off.
+    pub fn adopt_plan(&mut self, plan: AddressPlan, now: Instant) {
+        let before = core::mem::replace(&mut self.config.plan, plan);
+        self.outbox.adopt_plan(plan);
+        self.link.adopt_plan(&self.config, now);
+        self.whereabouts.adopt_plan(&before, &plan);
+        if let Some(egress) = &mut self.egress {
+            egress.adopt_plan(&plan);
+        }
+        self.schedule_link();
+    }
+
+    /// What the stack was told at its start, and its address plan now.
     pub const fn config(&self) -> &StackConfig {
         &self.config
     }

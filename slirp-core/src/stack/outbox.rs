@@ -72,6 +72,10 @@ impl Outbox {
         }
     }
 
+    pub(super) const fn adopt_plan(&mut self, plan: AddressPlan) {
+        self.plan = plan;
+    }
+
     pub(super) fn has_next(&self) -> bool {
         !self.frames.is_empty()
     }

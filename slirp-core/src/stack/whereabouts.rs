@@ -22,6 +22,8 @@ pub(super) struct Whereabouts {
 /// Where the guest is in one IP version.
 #[derive(Clone, Copy, Debug)]
 struct Place<A> {
+    /// Its address in the first plan, by which rules name it whatever the plan is now.
+    named: A,
     /// Its address in the plan.
     planned: A,
     may_move: bool,
@@ -30,7 +32,7 @@ struct Place<A> {
 
 impl<A: Copy + PartialEq> Place<A> {
     const fn new(planned: A, may_move: bool) -> Self {
-        Self { planned, may_move, seen: None }
+        Self { named: planned, planned, may_move, seen: None }
     }
 
     const fn note(&mut self, source: A) {
@@ -41,7 +43,18 @@ impl<A: Copy + PartialEq> Place<A> {
 
     /// Where a rule for `guest` leads; `other` is used where the guest was not seen.
     fn current(&self, guest: A, other: Option<A>) -> A {
-        if guest == self.planned { self.seen.or(other).unwrap_or(guest) } else { guest }
+        if guest == self.planned || guest == self.named {
+            self.seen.or(other).unwrap_or(self.planned)
+        } else {
+            guest
+        }
+    }
+
+    /// The plan has another address now. The guest is not taken to be
+    /// where `is_over` says that it cannot be any more.
+    fn replan(&mut self, planned: A, may_move: bool, is_over: impl Fn(A) -> bool) {
+        let seen = self.seen.filter(|&seen| may_move && !is_over(seen));
+        *self = Self { planned, may_move, seen, ..*self };
     }
 }
 
@@ -53,6 +66,17 @@ impl Whereabouts {
             v4: plan.ipv4().map(|family| Place::new(family.guest, family.may_move)),
             v6: plan.ipv6().map(|family| Place::new(family.guest, family.may_move)),
             link_local: None,
+        }
+    }
+
+    /// `plan` replaces `before`. Addresses that only that one gave to the guest are forgotten.
+    pub(super) fn adopt_plan(&mut self, before: &AddressPlan, plan: &AddressPlan) {
+        let is_over = |seen: IpAddr| before.is_guests(seen) && !plan.is_guests(seen);
+        if let (Some(place), Some(family)) = (&mut self.v4, plan.ipv4()) {
+            place.replan(family.guest, family.may_move, |seen| is_over(seen.into()));
+        }
+        if let (Some(place), Some(family)) = (&mut self.v6, plan.ipv6()) {
+            place.replan(family.guest, family.may_move, |seen| is_over(seen.into()));
         }
     }
 
@@ -79,9 +103,11 @@ impl Whereabouts {
                 SocketAddrV4::new(place, v4.port()).into()
             }
             SocketAddr::V6(v6) => {
-                // A guest without another address has its link-local one in the plan.
-                let other = self.link_local.filter(|_| v6.ip().is_unicast_link_local());
-                let place = self.v6.map_or(*v6.ip(), |place| place.current(*v6.ip(), other));
+                let place = self.v6.map_or(*v6.ip(), |place| {
+                    // A guest without another address has its link-local one in the plan.
+                    let is_local = place.planned.is_unicast_link_local();
+                    place.current(*v6.ip(), self.link_local.filter(|_| is_local))
+                });
                 SocketAddrV6::new(place, v6.port(), 0, 0).into()
             }
         }

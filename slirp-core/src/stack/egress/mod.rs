@@ -184,6 +184,15 @@ impl Egress {
         judge
     }
 
+    /// The addresses of `plan` count from now on. A placeholder that was handed out stays.
+    pub(super) fn adopt_plan(&mut self, plan: &AddressPlan) {
+        self.known.gateways = gateways(plan);
+        self.known.taken = taken(plan);
+        for guest in self.guests.values_mut() {
+            guest.judge.set_gateways(self.known.gateways);
+        }
+    }
+
     /// Who judges what `holder` does; `None` if nobody does.
     pub(super) fn judge(&mut self, holder: Holder) -> Option<&mut Judge> {
         self.guest(holder).map(|guest| &mut guest.judge)

@@ -110,6 +110,17 @@ impl LinkServices {
         }
     }
 
+    /// Answers by the plan of `config` from now on. A guest that listens to router advertisements
+    /// is told at once.
+    pub(super) fn adopt_plan(&mut self, config: &StackConfig, now: Instant) {
+        self.plan = config.plan;
+        self.dhcp = DhcpServer::new(config);
+        self.dhcpv6 = Dhcpv6Server::new(config);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.adopt_plan(config, now);
+        }
+    }
+
     /// A frame that carries ARP.
     ///
     /// # Errors

@@ -274,15 +274,7 @@ fn silent_protocols_are_dropped_and_the_link_still_works() {
     assert!(ladder.connects.is_empty() && ladder.queries.is_empty());
     let gateway = [192, 0, 2, 1];
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, GUEST, gateway)).is_some());
-    let mut discover = vec![0; 236];
-    discover[..4].copy_from_slice(&[1, 1, 6, 0]);
-    discover[28..34].copy_from_slice(&MAC.0);
-    discover.extend_from_slice(&[99, 130, 83, 99, 53, 1, 1, 255]);
-    let mut frame = [[255; 6], MAC.0].concat();
-    frame.extend_from_slice(&[8, 0]);
-    let (from, to) = ("0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap());
-    emit_datagram(&mut frame, from, to, 64, 0, &discover).unwrap();
-    assert_eq!(ladder.frame(&frame).len(), 1, "the guest gets an address");
+    assert_eq!(ladder.frame(&discover()).len(), 1, "the guest gets an address");
 }
 
 #[test]
@@ -298,6 +290,86 @@ fn frames_ask_for_a_guest_as_the_gateway() {
     let asked = arp::who_has(&config.plan, GUEST.into());
     assert_eq!(asked[6..12], MIRROR_MAC.0);
     assert_eq!(asked[28..32], [192, 0, 2, 1]);
+}
+
+/// The same guest after its host has moved to another network.
+fn moved() -> AddressPlan {
+    let v4 = MirroredFamily {
+        gateway: Some(Ipv4Addr::new(198, 51, 100, 254)),
+        host_itself: Some(Ipv4Addr::new(169, 254, 1, 2)),
+        resolver: Some(Ipv4Addr::new(169, 254, 1, 1)),
+        ..MirroredFamily::new(Ipv4Addr::new(198, 51, 100, 7), 24)
+    };
+    let v6 = MirroredFamily {
+        gateway: Some("fe80::1".parse().unwrap()),
+        ..MirroredFamily::new("2001:db8:7::7".parse().unwrap(), 64)
+    };
+    let mirrored = Mirrored { ipv4: Some(v4), ipv6: Some(v6), ..Mirrored::default() };
+    AddressPlan::mirrored(&mirrored).unwrap()
+}
+
+#[test]
+fn another_plan_holds_for_what_begins_and_flows_go_on() {
+    let mut ladder = Ladder::with(config());
+    let socket = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let host_itself = udp("192.0.2.77:9", "169.254.1.2:9");
+    assert_eq!(sent_to(&mut ladder, host_itself), Some(socket("192.0.2.77:9")));
+    let flow = ladder.stack.flows(0, 8, ladder.now).0.next().unwrap().id;
+    ladder.stack.adopt_plan(moved(), ladder.now);
+
+    // The host is another one for what begins now, and the same for what has begun.
+    let host_itself = udp("198.51.100.7:9", "169.254.1.2:9");
+    assert_eq!(sent_to(&mut ladder, host_itself), Some(socket("198.51.100.7:9")));
+    let host = socket("192.0.2.77:9");
+    ladder.stack.handle_udp_from_host(flow, host, b"late", None, 0, ladder.now);
+    let heard = ladder.turn();
+    let reply = heard.iter().find(|heard| heard.packet.ends_with(b"late")).expect("it arrives");
+    assert_eq!(reply.packet[12..20], [169, 254, 1, 2, 192, 0, 2, 77]);
+
+    // The guest's new address is its own; its old one is anybody's.
+    let new = [198, 51, 100, 7];
+    assert_eq!(arp_reply(&mut ladder, &who_has(MAC.0, [0; 4], new)), None);
+    assert!(arp_reply(&mut ladder, &who_has(MAC.0, new, GUEST)).is_some());
+    let heard = ladder.frame(&discover());
+    assert_eq!(heard[0].packet[28 + 16..][..4], new, "DHCP offers it");
+}
+
+#[test]
+fn published_port_leads_to_the_address_of_another_plan() {
+    let mut ladder = Ladder::with(config());
+    let socket = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let rule = "192.0.2.77:80";
+    assert!(arp_reply(&mut ladder, &who_has(MAC.0, GUEST, [192, 0, 2, 1])).is_some());
+    reached(&mut ladder, "203.0.113.9:5000", rule);
+    ladder.stack.adopt_plan(moved(), ladder.now);
+    let new = [198, 51, 100, 7];
+    assert!(arp_reply(&mut ladder, &who_has(MAC.0, new, [198, 51, 100, 254])).is_some());
+    let (to, _) = reached(&mut ladder, "203.0.113.9:5001", rule);
+    assert_eq!(to, socket("198.51.100.7:80"));
+    // A guest that has taken another address by itself is still followed.
+    assert!(arp_reply(&mut ladder, &who_has(MAC.0, [10, 0, 0, 9], GUEST)).is_some());
+    sent_to(&mut ladder, ping([10, 0, 0, 9], [203, 0, 113, 1])).unwrap();
+    ladder.stack.adopt_plan(AddressPlan::mirrored(&again()).unwrap(), ladder.now);
+    assert_eq!(reached(&mut ladder, "203.0.113.9:5002", rule).0, socket("10.0.0.9:80"));
+}
+
+/// A third network, of IPv4.
+fn again() -> Mirrored {
+    let v4 = MirroredFamily::new(Ipv4Addr::new(203, 0, 113, 77), 24);
+    Mirrored { ipv4: Some(v4), ..Mirrored::default() }
+}
+
+/// A DHCP client's first message.
+fn discover() -> Vec<u8> {
+    let mut discover = vec![0; 236];
+    discover[..4].copy_from_slice(&[1, 1, 6, 0]);
+    discover[28..34].copy_from_slice(&MAC.0);
+    discover.extend_from_slice(&[99, 130, 83, 99, 53, 1, 1, 255]);
+    let mut frame = [[255; 6], MAC.0].concat();
+    frame.extend_from_slice(&[8, 0]);
+    let (from, to) = ("0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap());
+    emit_datagram(&mut frame, from, to, 64, 0, &discover).unwrap();
+    frame
 }
 
 proptest::proptest! {

@@ -92,3 +92,34 @@ fn guest_without_a_network_is_found_by_its_link_local_address() {
     whereabouts.note(ip("192.0.2.1"));
     assert_eq!(whereabouts.current(socket("192.0.2.77:80")), socket("192.0.2.77:80"));
 }
+
+#[test]
+fn rule_leads_to_the_guest_of_another_plan() {
+    let local = |v6: MirroredFamily<Ipv6Addr>| {
+        let v4 = MirroredFamily { is_fixed: true, ..MirroredFamily::<Ipv4Addr>::local() };
+        let mirrored = Mirrored { ipv4: Some(v4), ipv6: Some(v6), ..Mirrored::default() };
+        AddressPlan::mirrored(&mirrored).unwrap()
+    };
+    let v6 = MirroredFamily::<Ipv6Addr>::local(MacAddr::default());
+    let six = SocketAddr::new(v6.guest.into(), 80);
+    let (four, before) = (socket("169.254.2.1:80"), local(v6));
+    let mut whereabouts = Whereabouts::new(&before);
+    whereabouts.note(ip("fe80::9"));
+    assert_eq!(whereabouts.current(six), socket("[fe80::9]:80"));
+    let after = plan(false);
+    whereabouts.adopt_plan(&before, &after);
+    for (rule, expected) in [
+        (four, "192.0.2.77:80"),
+        (six, "[2001:db8::77]:80"),
+        (socket("192.0.2.77:80"), "192.0.2.77:80"),
+        (socket("192.0.2.78:80"), "192.0.2.78:80"),
+    ] {
+        assert_eq!(whereabouts.current(rule), socket(expected), "{rule}");
+    }
+    // Where the guest was heard, unless the plan has taken that address from it.
+    whereabouts.note(ip("192.0.2.77"));
+    whereabouts.note(ip("2001:db8::5"));
+    whereabouts.adopt_plan(&after, &before);
+    assert_eq!(whereabouts.current(four), four);
+    assert_eq!(whereabouts.current(six), socket("[2001:db8::5]:80"));
+}
