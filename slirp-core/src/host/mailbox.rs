@@ -18,6 +18,7 @@ use super::forward::{Forward, ForwardError, Opening};
 use super::inner::ask::Ask;
 use super::inner::settings::{SpliceRules, SplicesError};
 use super::link::tap::Tap;
+use crate::config::Personality;
 use crate::egress::{
     Approver, Attempt, DecideError, Decided, Decision, EgressPolicy, Explanation, LearnedName,
     PendingQuestion, QuestionId,
@@ -25,6 +26,7 @@ use crate::egress::{
 use crate::event::{DnsQueryId, FlowId, ForwardId};
 use crate::flow::{FlowSummary, JudgedFlow};
 use crate::member::{Member, MemberError, MemberId};
+use crate::plan::AddressPlan;
 use crate::rates::Rates;
 use crate::stack::{EgressState, Established, Revision};
 use crate::stats::Stats;
@@ -199,6 +201,13 @@ pub(crate) enum Message {
         file: OwnedFd,
         /// Where it goes whether there is a log.
         reply: oneshot::Sender<bool>,
+    },
+    /// The guest has other addresses from now on, on a link of its own.
+    SetPlan {
+        /// Its addresses, and what they mean.
+        plan: Box<AddressPlan>,
+        /// What it is told besides.
+        personality: Personality,
     },
     /// The thread in the guest's network namespace wants something.
     Inner(Ask),

@@ -90,7 +90,7 @@ mod whereabouts;
 
 use std::collections::VecDeque;
 
-use crate::config::StackConfig;
+use crate::config::{Personality, StackConfig};
 use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostAction};
 use crate::flow::eager::EagerRemotes;
@@ -239,11 +239,13 @@ impl Stack {
         }
     }
 
-    /// Replaces the address plan, on a link with a single guest. Flows go on with the addresses that
-    /// they have, and forward rules for the guest's address lead to its address in the new plan. An
-    /// IP version that the plan at the start did not have stays switched off.
-    pub fn adopt_plan(&mut self, plan: AddressPlan, now: Instant) {
+    /// Replaces the address plan, on a link with a single guest, and what the guest is told besides
+    /// its address. Flows go on with the addresses that they have, and forward rules for the guest's
+    /// address lead to its address in the new plan. An IP version that the plan at the start did not
+    /// have stays switched off.
+    pub fn adopt_plan(&mut self, plan: AddressPlan, personality: Personality, now: Instant) {
         let before = core::mem::replace(&mut self.config.plan, plan);
+        self.config.personality = personality;
         self.outbox.adopt_plan(plan);
         self.link.adopt_plan(&self.config, now);
         self.whereabouts.adopt_plan(&before, &plan);

@@ -137,6 +137,10 @@ impl Reactor {
                 Message::ReopenAudit { file, reply } => {
                     let _ = reply.send(self.reopen_audit(file));
                 }
+                Message::SetPlan { plan, personality } => {
+                    self.sockets.adopt_plan(&plan);
+                    self.stack.adopt_plan(*plan, personality, now);
+                }
                 Message::Inner(ask) => {
                     if self.obey(ask, now) == Next::End {
                         return Next::End;

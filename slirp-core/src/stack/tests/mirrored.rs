@@ -308,6 +308,15 @@ fn moved() -> AddressPlan {
     AddressPlan::mirrored(&mirrored).unwrap()
 }
 
+impl Ladder {
+    /// The host has another network, and the guest is told of this resolver.
+    fn adopt(&mut self, plan: AddressPlan) {
+        let mut told = Told::default();
+        told.dns = vec!["203.0.113.53".parse().unwrap()];
+        self.stack.adopt_plan(plan, Personality::Single(told), self.now);
+    }
+}
+
 #[test]
 fn another_plan_holds_for_what_begins_and_flows_go_on() {
     let mut ladder = Ladder::with(config());
@@ -315,7 +324,7 @@ fn another_plan_holds_for_what_begins_and_flows_go_on() {
     let host_itself = udp("192.0.2.77:9", "169.254.1.2:9");
     assert_eq!(sent_to(&mut ladder, host_itself), Some(socket("192.0.2.77:9")));
     let flow = ladder.stack.flows(0, 8, ladder.now).0.next().unwrap().id;
-    ladder.stack.adopt_plan(moved(), ladder.now);
+    ladder.adopt(moved());
 
     // The host is another one for what begins now, and the same for what has begun.
     let host_itself = udp("198.51.100.7:9", "169.254.1.2:9");
@@ -332,6 +341,8 @@ fn another_plan_holds_for_what_begins_and_flows_go_on() {
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, new, GUEST)).is_some());
     let heard = ladder.frame(&discover());
     assert_eq!(heard[0].packet[28 + 16..][..4], new, "DHCP offers it");
+    let resolver = [6, 4, 203, 0, 113, 53];
+    assert!(heard[0].packet.windows(6).any(|option| option == resolver), "and the resolver");
 }
 
 #[test]
@@ -341,7 +352,7 @@ fn published_port_leads_to_the_address_of_another_plan() {
     let rule = "192.0.2.77:80";
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, GUEST, [192, 0, 2, 1])).is_some());
     reached(&mut ladder, "203.0.113.9:5000", rule);
-    ladder.stack.adopt_plan(moved(), ladder.now);
+    ladder.adopt(moved());
     let new = [198, 51, 100, 7];
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, new, [198, 51, 100, 254])).is_some());
     let (to, _) = reached(&mut ladder, "203.0.113.9:5001", rule);
@@ -349,7 +360,7 @@ fn published_port_leads_to_the_address_of_another_plan() {
     // A guest that has taken another address by itself is still followed.
     assert!(arp_reply(&mut ladder, &who_has(MAC.0, [10, 0, 0, 9], GUEST)).is_some());
     sent_to(&mut ladder, ping([10, 0, 0, 9], [203, 0, 113, 1])).unwrap();
-    ladder.stack.adopt_plan(AddressPlan::mirrored(&again()).unwrap(), ladder.now);
+    ladder.adopt(AddressPlan::mirrored(&again()).unwrap());
     assert_eq!(reached(&mut ladder, "203.0.113.9:5002", rule).0, socket("10.0.0.9:80"));
 }
 
