@@ -72,6 +72,8 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
 pub(crate) struct Opened {
     pub(crate) link: Link,
     pub(crate) mac: Option<MacAddr>,
+    /// Name of the device in the guest's network namespace.
+    pub(crate) name: Option<String>,
     /// The guest's network namespace.
     pub(crate) network: Option<OwnedFd>,
     /// The guest's user namespace.
@@ -81,7 +83,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn bare(link: impl Into<Link>) -> Self {
-        Self { link: link.into(), mac: None, network: None, userns: None, watch: None }
+        Self { link: link.into(), mac: None, name: None, network: None, userns: None, watch: None }
     }
 }
 
@@ -186,5 +188,6 @@ pub(crate) fn open(
     let mac = tap.mac().ok().flatten();
     let network = target.network().try_clone_to_owned().map_err(RunFailure::Watch)?;
     let (network, userns) = (Some(network), target.into_user_namespace());
-    Ok(Ok(Opened { link: tap.into(), mac, network, userns, watch }))
+    let name = Some(tap.name().to_owned());
+    Ok(Ok(Opened { link: tap.into(), mac, name, network, userns, watch }))
 }

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use slirp_core::config::{Personality, Silence};
 use slirp_core::instance::{BUSY_POLL, HostPorts, OutboundAddresses, Splices};
 use slirp_core::link::Framing;
+use slirp_core::mirror::Following;
 use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
 use slirp_core::plan::{AddressPlan, AssumedGuest, SlirpNetwork};
 use slirp_core::policy::Policy;
@@ -110,6 +111,10 @@ pub(crate) struct OwnPlan {
     pub(crate) silence: Silence,
     /// What is joined socket to socket, past the guest's interface.
     pub(crate) splicing: Option<Splicing>,
+    /// How the guest follows the host's network.
+    pub(crate) following: Option<Following>,
+    /// Whether the guest's interface is configured then.
+    pub(crate) follows_inside: bool,
 }
 
 /// Connections between the loopbacks of the host and the guest.

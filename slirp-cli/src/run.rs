@@ -90,6 +90,16 @@ pub(crate) fn run(
     ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
+    if let Some(own) = &options.own_plan
+        && let Some(following) = &own.following
+    {
+        let place = match (&opened.network, own.follows_inside) {
+            (Some(network), true) => Some(network.try_clone().map_err(RunFailure::Watch)?),
+            (Some(_), false) | (None, _) => None,
+        };
+        let place = place.zip(opened.name.clone());
+        builder = builder.follows(following.clone(), place);
+    }
     let splicing = options.own_plan.as_ref().and_then(|own| own.splicing.as_ref());
     if let Some((splicing, network)) = splicing.zip(opened.network) {
         builder = builder.splices(splicing.splices(network, &options.address_plan(), guest));

@@ -119,7 +119,8 @@ impl Prepared {
         let confined = Confined { builder, target };
         if let Some(allowed) = allowed {
             let of_inner = allowed.clone();
-            confined.builder.within_inner(move || seccomp::apply(of_inner)).unwrap_or(Ok(()))?;
+            let applied = confined.builder.within_inner(move || seccomp::apply(of_inner));
+            applied.collect::<Result<(), _>>()?;
             seccomp::apply(allowed)?;
         }
         Ok(confined)

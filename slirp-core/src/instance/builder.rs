@@ -6,6 +6,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,9 +29,12 @@ use crate::host::inner::listening::SocketDiag;
 use crate::host::inner::settings::{Splices, SplicesError};
 use crate::host::link::{Link, Recording};
 use crate::host::mailbox::Message;
+use crate::host::mirroring::Mirroring;
 use crate::host::outside::Outside;
 use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
+use crate::mirror::Following;
+use crate::mirror::following::Place;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
 use crate::rates::Rates;
@@ -95,6 +99,9 @@ pub struct Builder {
     assumed_guest: Option<AssumedGuest>,
     forwards: OpenForwards,
     splices: Option<Splices>,
+    following: Option<(Following, Option<Place>)>,
+    /// The thread that follows the host, once it is where it stays.
+    mirroring: Option<Mirroring>,
     resources: Option<HostResources>,
     /// The socket that tells which ports of the host are in use, once it was opened.
     host_ports: Option<SocketDiag>,
@@ -127,6 +134,8 @@ impl Builder {
             assumed_guest: None,
             forwards: OpenForwards::default(),
             splices: None,
+            following: None,
+            mirroring: None,
             resources: None,
             host_ports: None,
             addresses: None,
@@ -307,19 +316,43 @@ impl Builder {
         self
     }
 
-    /// Has the thread of [`splices`](Self::splices) enter the namespace, if it has not yet.
+    /// Has the guest follow the host's network (default: it keeps what it has). The interface of
+    /// that name in the network namespace is configured; without one only the plan follows. There
+    /// is one more thread then, which needs CAP_NET_ADMIN in the user namespace that owns the
+    /// network namespace. If it cannot be started, or may not configure the interface, there is a
+    /// warning.
+    #[must_use]
+    pub fn follows(mut self, following: Following, interface: Option<(OwnedFd, String)>) -> Self {
+        let place = interface.map(|(network, interface)| Place { network, interface });
+        self.following = Some((following, place));
+        self
+    }
+
+    /// Has the threads of [`splices`](Self::splices) and [`follows`](Self::follows) enter the
+    /// namespace, if they have not yet.
     pub(crate) fn enter_inner(mut self) -> Result<Self, SplicesError> {
         self.splices = self.splices.map(Splices::enter).transpose()?;
+        if let Some((following, place)) = self.following.take() {
+            match Mirroring::enter(following, place) {
+                Ok(mirroring) => self.mirroring = Some(mirroring),
+                Err(error) => {
+                    tracing::warn!(%error, "the guest will not follow the host's network");
+                }
+            }
+        }
         Ok(self)
     }
 
-    /// Has the thread of [`splices`](Self::splices) do something before it starts to work; `None`
-    /// if there is none in the namespace.
+    /// Has the threads that are in the namespace do something before they start to work. Returns
+    /// what came of it.
     pub(crate) fn within_inner<R: Send + 'static>(
         &self,
-        what: impl FnOnce() -> R + Send + 'static,
-    ) -> Option<R> {
-        self.splices.as_ref()?.inner()?.run(what)
+        what: impl FnOnce() -> R + Clone + Send + 'static,
+    ) -> impl Iterator<Item = R> {
+        let inner = self.splices.as_ref().and_then(Splices::inner);
+        let of_inner = inner.and_then(|inner| inner.run(what.clone()));
+        let of_mirroring = self.mirroring.as_ref().and_then(|mirroring| mirroring.run(what));
+        of_inner.into_iter().chain(of_mirroring)
     }
 
     /// Records every frame that crosses the guest's link (default none). On a shared network this
@@ -371,7 +404,9 @@ impl Builder {
     ///
     /// # Errors
     /// See [`StartError`]; the device is closed.
-    pub fn spawn(self) -> Result<Instance, StartError> {
+    pub fn spawn(mut self) -> Result<Instance, StartError> {
+        // Before other threads are there.
+        self = self.enter_inner()?;
         let Self { link, mut config, mut dns, outbound, .. } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));
@@ -419,12 +454,15 @@ impl Builder {
         reactor.adopt_forwards(self.forwards)?;
         reactor.keep_udp_ports(self.keeps_udp_ports);
         reactor.adopt_audit(audit);
-        let inner = match (self.splices, terms) {
-            (Some(splices), Some(terms)) => {
-                Some(splicing::start(splices, terms, &mut reactor, mailbox.clone())?)
-            }
-            (Some(_) | None, _) => None,
-        };
+        let mut others = Vec::new();
+        if let (Some(splices), Some(terms)) = (self.splices, terms) {
+            others.push(splicing::start(splices, terms, &mut reactor, mailbox.clone())?);
+        }
+        if let Some(mirroring) = self.mirroring {
+            let (end, thread) = mirroring.start(mailbox.clone());
+            reactor.adopt_mirroring(end);
+            others.push(thread);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -452,6 +490,6 @@ impl Builder {
                 serving.shutdown().await;
             });
         };
-        Instance::start(reactor, mailbox, control, inner).map_err(StartError::Thread)
+        Instance::start(reactor, mailbox, control, others).map_err(StartError::Thread)
     }
 }

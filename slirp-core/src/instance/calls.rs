@@ -33,6 +33,7 @@ pub fn system_calls() -> impl Iterator<Item = &'static SystemCall> {
         crate::host::inner::listening::SYSTEM_CALLS,
         crate::host::inner::worker::SYSTEM_CALLS,
         crate::host::addresses::SYSTEM_CALLS,
+        crate::mirror::monitor::SYSTEM_CALLS,
         crate::host::audit::SYSTEM_CALLS,
         crate::host::dns::SYSTEM_CALLS,
         crate::control::metrics::SYSTEM_CALLS,

@@ -13,16 +13,16 @@ use crate::host::reactor::{Reactor, RunError};
 struct Threads {
     data: JoinHandle<Result<(), RunError>>,
     control: JoinHandle<()>,
-    inner: Option<JoinHandle<()>>,
+    /// Those that end with the data thread.
+    others: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
     fn join(self) -> Result<(), RunError> {
         let data = self.data.join();
         let control = self.control.join();
-        // It ends with the data thread.
-        let inner = self.inner.map_or(Ok(()), JoinHandle::join);
-        match (data, control, inner) {
+        let others = self.others.into_iter().map(JoinHandle::join).fold(Ok(()), Result::and);
+        match (data, control, others) {
             (Ok(outcome), Ok(()), Ok(())) => outcome,
             (Err(_), _, _) | (_, Err(_), _) | (_, _, Err(_)) => Err(RunError::Panicked),
         }
@@ -39,12 +39,13 @@ pub struct Instance {
 
 impl Instance {
     /// Starts both threads. The control thread runs `control`, which ends after the event loop.
-    /// `inner` is the thread in the guest's network namespace, if there is one, and runs already.
+    /// `others` run already: threads in the guest's network namespace, which end with the event
+    /// loop.
     pub(super) fn start(
         mut reactor: Reactor,
         mailbox: Mailbox,
         control: impl FnOnce() + Send + 'static,
-        inner: Option<JoinHandle<()>>,
+        others: Vec<JoinHandle<()>>,
     ) -> io::Result<Self> {
         let (ended, has_ended) = oneshot::channel();
         let control = thread::Builder::new().name("slirp-control".into()).spawn(control)?;
@@ -55,7 +56,7 @@ impl Instance {
             let _ = ended.send(());
             outcome
         })?;
-        let threads = Some(Threads { data, control, inner });
+        let threads = Some(Threads { data, control, others });
         Ok(Self { handle: Handle::new(mailbox), threads, has_ended })
     }
 

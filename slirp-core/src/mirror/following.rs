@@ -9,12 +9,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::guest;
 use super::monitor::Monitor;
 use super::template::Template;
 use crate::config::Personality;
 use crate::netns::Setup;
 use crate::netns::difference::difference;
 use crate::plan::AddressPlan;
+use crate::sys::changes::OnRefusal;
 
 /// What a guest gets of a template.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,12 +105,23 @@ impl Following {
         let is_lost =
             stays && self.template.is_more_than(&self.template.renewed(dump, ipv4, ipv6, false));
         self.template = self.template.renewed(dump, ipv4, ipv6, stays);
-        let wanted = (self.derive)(&self.template).unwrap_or_else(|| self.present.clone());
+        let mut wanted = (self.derive)(&self.template).unwrap_or_else(|| self.present.clone());
+        keep_local(&self.present.setup, &mut wanted.setup);
         let setup = difference(&self.present.setup, &wanted.setup);
         let told = |it: &Followed| (it.plan, it.personality.clone());
         let plan = (told(&wanted) != told(&self.present)).then(|| told(&wanted));
         self.present = wanted;
         Reading { changes: Changes { plan, setup }, is_lost }
+    }
+}
+
+/// Has a guest that leaves the local mode keep its address there, as far as open connections need
+/// it.
+fn keep_local(present: &Setup, wanted: &mut Setup) {
+    let Some((local, remainder)) = guest::local_remainder() else { return };
+    let was_local = present.contains(&local) || present.contains(&remainder);
+    if was_local && !wanted.contains(&local) {
+        wanted.push(remainder, OnRefusal::Ignore);
     }
 }
 

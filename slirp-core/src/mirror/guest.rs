@@ -30,6 +30,16 @@ const LOCAL6: Local = Local {
     gateway: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
 };
 
+/// What is left of the local mode's IPv4 address once there is a network: connections from it live
+/// on. Its scope keeps the kernel from choosing it for anything that leaves the link.
+pub(super) fn local_remainder() -> Option<(Work, Work)> {
+    let address = LOCAL4.address?;
+    let mut message = setup::address_message(address, 32, 0, libc::RT_SCOPE_LINK);
+    message.attribute(libc::IFA_LOCAL, &setup::octets(address));
+    message.attribute(libc::IFA_ADDRESS, &setup::octets(address));
+    Some((setup::address(address, LOCAL4.prefix_len), setup::on_interface(message)))
+}
+
 struct Local {
     address: Option<IpAddr>,
     prefix_len: u8,

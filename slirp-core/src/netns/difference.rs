@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use super::setup::{self, Setup};
 use crate::netlink::{Attributes, CHANGE, HEADER_LEN, Message, Messages, address};
-use crate::sys::changes::{OnRefusal, Work};
+use crate::sys::changes::{OnRefusal, Unknown, Work};
 
 /// Lengths of `struct ifaddrmsg` and `rtmsg` in bytes.
 const ADDRESS_LEN: usize = 8;
@@ -54,7 +54,10 @@ struct Parts<'s> {
 
 impl<'s> Parts<'s> {
     fn of(setup: &'s Setup) -> Self {
-        let of = |wanted: u16| setup.works().filter(|work| kind(work) == Some(wanted)).collect();
+        let of = |wanted: u16| {
+            let its = setup.works().filter(|work| kind(work) == Some(wanted));
+            its.filter(|work| !is_link_local(work)).collect()
+        };
         Self { addresses: of(libc::RTM_NEWADDR), routes: of(libc::RTM_NEWROUTE) }
     }
 }
@@ -115,6 +118,17 @@ fn bytes(work: &Work) -> Option<&[u8]> {
     match work {
         Work::Message(message, _) => Some(message),
         Work::Address(_) | Work::PrefixLen(_) | Work::StaticIpv6 | Work::AdvertisedIpv6 => None,
+    }
+}
+
+/// Whether this is the link-local address of the interface, which every setup has or none: it takes
+/// a call to make it, and nothing takes it away.
+fn is_link_local(work: &Work) -> bool {
+    match work {
+        Work::Message(_, unknowns) => {
+            unknowns.iter().any(|&(_, unknown)| unknown == Unknown::LinkLocal)
+        }
+        Work::Address(_) | Work::PrefixLen(_) | Work::StaticIpv6 | Work::AdvertisedIpv6 => false,
     }
 }
 

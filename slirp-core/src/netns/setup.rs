@@ -100,6 +100,11 @@ impl Setup {
         self.changes.iter().map(Change::work)
     }
 
+    /// Whether this is done.
+    pub(crate) fn contains(&self, work: &Work) -> bool {
+        self.works().any(|other| other == work)
+    }
+
     /// Whether there is nothing to do.
     pub(crate) const fn is_empty(&self) -> bool {
         self.changes.is_empty()

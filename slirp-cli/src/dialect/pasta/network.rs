@@ -17,7 +17,9 @@ use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
 use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses, SpliceRules};
 use slirp_core::mirror::resolvers::{HostResolvers, ResolverChoice, Resolvers};
-use slirp_core::mirror::{Choice, FamilyChoice, Guest, GuestFamily, MirrorError, Template};
+use slirp_core::mirror::{
+    Choice, FamilyChoice, Followed, Following, Guest, GuestFamily, MirrorError, Template,
+};
 use slirp_core::netns::Setup;
 use slirp_core::plan::{AddressPlan, AssumedGuest, Mirrored, MirroredFamily, PlanError};
 use slirp_core::policy::Policy;
@@ -76,11 +78,8 @@ impl Host {
     /// # Errors
     /// See [`MirrorError`].
     pub(super) fn read(options: &PastaOptions) -> Result<Self, MirrorError> {
-        let named =
-            |outbound: &Option<String>| options.guest.template.clone().or_else(|| outbound.clone());
-        let ipv4 = named(&options.addresses.outbound_if4);
-        let ipv6 = named(&options.addresses.outbound_if6);
-        let template = Template::read(ipv4.as_deref(), ipv6.as_deref())?;
+        let (ipv4, ipv6) = templates(options);
+        let template = Template::read(ipv4, ipv6)?;
         let content = fs::read(RESOLV_CONF).unwrap_or_default();
         Ok(Self { template, resolvers: HostResolvers::parse(&content) })
     }
@@ -106,8 +105,61 @@ pub(super) fn orders(
         // The guest has no other address than the one that it makes from this.
         choice.mac.get_or_insert_with(random_mac);
     }
-    let guest = Guest::new(&host.template, &choice);
-    let target = target(options, guest.interface.clone())?;
+    let Seen { followed, interface, has_resolver } = seen(options, &choice, host)?;
+    let target = target(options, interface)?;
+    let plan = followed.plan;
+    check_families(&options.ports.inbound, &plan)?;
+    let addresses = &options.addresses;
+    let mut policy = Policy::default();
+    policy.dns_service = has_resolver;
+    let following = following(options, choice.clone(), host, followed.clone());
+    let Followed { setup, personality, .. } = followed;
+    let orders = Options {
+        mtu: options.guest.mtu.unwrap_or(MTU),
+        policy,
+        mac: choice.mac,
+        publish: publish(options, &plan, false),
+        port_patience: PORT_PATIENCE,
+        outbound: OutboundAddresses {
+            ipv4: addresses.outbound.ipv4,
+            ipv6: addresses.outbound.ipv6,
+            ipv6_scope: 0,
+        },
+        keeps_udp_ports: true,
+        dns: of_both(addresses.dns_host).map(|host| SocketAddr::new(host, DNS_PORT)).collect(),
+        search_domains: search_domains(options, &host.resolvers),
+        pcap: options.process.pcap.clone(),
+        exit_with_netns: options.target.quits_with_netns,
+        has_fixed_ipv6: true,
+        sandbox: true,
+        seccomp: true,
+        system_calls: log::SYSTEM_CALLS.iter().collect(),
+        good_ends: GOOD_ENDS,
+        own_plan: Some(OwnPlan {
+            plan,
+            setup,
+            personality,
+            silence: silence(options),
+            splicing: splicing(options, &plan),
+            following: Some(following),
+            follows_inside: options.guest.configure,
+        }),
+        ..Options::default()
+    };
+    Ok((target, orders))
+}
+
+/// What the guest gets of a host.
+struct Seen {
+    followed: Followed,
+    /// Name of its interface.
+    interface: String,
+    has_resolver: bool,
+}
+
+/// What the guest gets of `host`, now or later.
+fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, NetworkFailure> {
+    let guest = Guest::new(&host.template, choice);
     let addresses = &options.addresses;
     let ipv4 = guest.ipv4.as_ref().map(|seen| {
         let mut family = MirroredFamily::new(seen.address.unwrap_or(Ipv4Addr::UNSPECIFIED), 0);
@@ -154,44 +206,40 @@ pub(super) fn orders(
     let host_link = host.template.ipv6().map(|family| family.index);
     let our_mac = options.guest.gateway_mac;
     let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac, host_link })?;
-    check_families(&options.ports.inbound, &plan)?;
     let dns = told4.into_iter().flatten().map(IpAddr::V4);
     let dns = dns.chain(told6.into_iter().flatten().map(IpAddr::V6)).collect();
-    let mut policy = Policy::default();
-    policy.dns_service = has_resolver;
-    let is_configured = options.guest.configure;
-    let setup = if is_configured { guest.setup } else { Setup::unconfigured(choice.mac) };
-    let orders = Options {
-        mtu: options.guest.mtu.unwrap_or(MTU),
-        policy,
-        mac: choice.mac,
-        publish: publish(options, &plan, false),
-        port_patience: PORT_PATIENCE,
-        outbound: OutboundAddresses {
-            ipv4: addresses.outbound.ipv4,
-            ipv6: addresses.outbound.ipv6,
-            ipv6_scope: 0,
-        },
-        keeps_udp_ports: true,
-        dns: of_both(addresses.dns_host).map(|host| SocketAddr::new(host, DNS_PORT)).collect(),
-        search_domains: search_domains(options, &host.resolvers),
-        pcap: options.process.pcap.clone(),
-        exit_with_netns: options.target.quits_with_netns,
-        has_fixed_ipv6: true,
-        sandbox: true,
-        seccomp: true,
-        system_calls: log::SYSTEM_CALLS.iter().collect(),
-        good_ends: GOOD_ENDS,
-        own_plan: Some(OwnPlan {
-            plan,
-            setup,
-            personality: personality(options, dns),
-            silence: silence(options),
-            splicing: splicing(options, &plan),
-        }),
-        ..Options::default()
+    let setup = match options.guest.configure {
+        true => guest.setup,
+        false => Setup::unconfigured(choice.mac),
     };
-    Ok((target, orders))
+    let followed = Followed { plan, personality: personality(options, dns), setup };
+    Ok(Seen { followed, interface: guest.interface, has_resolver })
+}
+
+/// How the guest, which has `present`, follows the host's network. What options fix stays.
+fn following(options: &PastaOptions, choice: Choice, host: &Host, present: Followed) -> Following {
+    let (ipv4, ipv6) = templates(options);
+    let resolvers = host.resolvers.clone();
+    let kept = options.clone();
+    let derive = move |template: &Template| {
+        let host = Host { template: template.clone(), resolvers: resolvers.clone() };
+        match seen(&kept, &choice, &host) {
+            Ok(seen) => Some(seen.followed),
+            Err(error) => {
+                tracing::warn!("the guest does not follow the host's network: {error}");
+                None
+            }
+        }
+    };
+    Following::new(host.template.clone(), ipv4, ipv6, present, derive)
+}
+
+/// The interfaces that are copied, where options name them.
+fn templates(options: &PastaOptions) -> (Option<&str>, Option<&str>) {
+    let named = options.guest.template.as_deref();
+    let PastaOptions { addresses, .. } = options;
+    let (ipv4, ipv6) = (addresses.outbound_if4.as_deref(), addresses.outbound_if6.as_deref());
+    (named.or(ipv4), named.or(ipv6))
 }
 
 /// Whether the identity is that of the caller. Without a group only the user counts.

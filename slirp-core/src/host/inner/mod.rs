@@ -164,22 +164,23 @@ impl Drop for Inner {
 fn enter(network: OwnedFd) -> Result<(), SplicesError> {
     setns(&network, CloneFlags::CLONE_NEWNET).map_err(|errno| SplicesError::Enter(errno.into()))?;
     drop(network);
-    give_up_privileges().map_err(|errno| SplicesError::Privileges(errno.into()))?;
+    give_up_privileges(&[NET_BIND_SERVICE])
+        .map_err(|errno| SplicesError::Privileges(errno.into()))?;
     // Best effort, as in the sandbox.
     let _may_be_absent = scope_abstract_sockets();
     Ok(())
 }
 
-/// Keeps CAP_NET_BIND_SERVICE and nothing else, for the calling thread.
-fn give_up_privileges() -> Result<(), Errno> {
-    drop_bounding_set_except(&[NET_BIND_SERVICE])?;
+/// Keeps the capabilities of these numbers and nothing else, for the calling thread.
+pub(crate) fn give_up_privileges(kept: &[u8]) -> Result<(), Errno> {
+    drop_bounding_set_except(kept)?;
     prctl::set_no_new_privs()?;
     match clear_ambient_set() {
         // Before Linux 4.3 there is no such set.
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
-    keep_only(&[NET_BIND_SERVICE])
+    keep_only(kept)
 }
 
 /// Obeys the orders that come before the work, and then works.
