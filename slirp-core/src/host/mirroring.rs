@@ -254,7 +254,7 @@ impl Worker {
         }
     }
 
-    fn apply(&self, changes: Changes, mailbox: &Mailbox) {
+    fn apply(&mut self, changes: Changes, mailbox: &Mailbox) {
         let Changes { plan, setup } = changes;
         if plan.is_none() && setup.is_empty() {
             return;
@@ -265,9 +265,11 @@ impl Worker {
             let _ = mailbox.send(Message::SetPlan { plan: Box::new(plan), personality });
         }
         if let Some(link) = &self.link {
-            for refusal in setup.carry_out(link) {
+            let carried = setup.carry_out(link);
+            for refusal in carried.refusals {
                 tracing::warn!("{refusal}");
             }
+            self.following.disown(carried.existing);
         }
     }
 }

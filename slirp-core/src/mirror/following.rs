@@ -5,6 +5,7 @@
 //! caller's.
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -41,6 +42,11 @@ pub struct Following {
     template: Template,
     names: [Option<String>; 2],
     present: Followed,
+    /// The setup before the present one.
+    former: Setup,
+    /// Messages of addresses and routes that the guest, or its kernel, had before its host. They
+    /// are left alone until the host has lost them.
+    foreign: BTreeSet<Vec<u8>>,
     derive: Arc<Derive>,
 }
 
@@ -87,7 +93,16 @@ impl Following {
         derive: impl Fn(&Template) -> Option<Followed> + Send + Sync + 'static,
     ) -> Self {
         let names = [ipv4.map(ToOwned::to_owned), ipv6.map(ToOwned::to_owned)];
-        Self { template, names, present, derive: Arc::new(derive) }
+        let (former, foreign) = (Setup::default(), BTreeSet::new());
+        Self { template, names, present, former, foreign, derive: Arc::new(derive) }
+    }
+
+    /// Leaves alone what `existing` messages have asked for, unless the setup before had it.
+    pub(crate) fn disown(&mut self, mut existing: BTreeSet<Vec<u8>>) {
+        let former = self.former.message_set();
+        existing.retain(|message| !former.contains(&**message));
+        self.present.setup.forget(&existing);
+        self.foreign.extend(existing);
     }
 
     /// Reads the host's network again. What the host has lost stays the guest's if it `stays`.
@@ -107,10 +122,13 @@ impl Following {
         self.template = self.template.renewed(dump, ipv4, ipv6, stays);
         let mut wanted = (self.derive)(&self.template).unwrap_or_else(|| self.present.clone());
         keep_local(&self.present.setup, &mut wanted.setup);
+        let sent = wanted.setup.message_set();
+        self.foreign.retain(|message| sent.contains(&**message));
+        wanted.setup.forget(&self.foreign);
         let setup = difference(&self.present.setup, &wanted.setup);
         let told = |it: &Followed| (it.plan, it.personality.clone());
         let plan = (told(&wanted) != told(&self.present)).then(|| told(&wanted));
-        self.present = wanted;
+        self.former = core::mem::replace(&mut self.present, wanted).setup;
         Reading { changes: Changes { plan, setup }, is_lost }
     }
 }

@@ -7,6 +7,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::mac::MacAddr;
@@ -61,6 +62,15 @@ pub struct Refusal {
     pub source: io::Error,
 }
 
+/// What came of changes.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    /// What the kernel has refused.
+    pub(crate) refusals: Vec<Refusal>,
+    /// The messages that asked for what existed already.
+    pub(crate) existing: BTreeSet<Vec<u8>>,
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, text_of(&self.source))
@@ -112,16 +122,39 @@ impl Setup {
 
     /// Carries it out on an interface of the calling thread's network namespace, and returns what
     /// the kernel has refused. Only for changes of which the caller is told.
-    pub(crate) fn carry_out(mut self, link: &Link) -> Vec<Refusal> {
+    pub(crate) fn carry_out(mut self, link: &Link) -> Carried {
+        let messages: Vec<_> =
+            self.works().map(|work| work.message().unwrap_or_default().to_vec()).collect();
         if let Err((step, errno)) = link.carry_out(&mut self.changes) {
-            return vec![Refusal { what: format!("{step:?}"), source: errno.into() }];
+            let refusals = vec![Refusal { what: format!("{step:?}"), source: errno.into() }];
+            return Carried { refusals, existing: BTreeSet::new() };
         }
+        let outcomes = || messages.iter().zip(&self.changes);
+        let of = |wanted: bool| {
+            let found = outcomes().filter(move |(_, it)| it.has_changed() == Some(wanted));
+            found.map(|(message, _)| message.clone()).collect::<BTreeSet<_>>()
+        };
+        let existing = &of(false) - &of(true);
         let refused = self.changes.iter().enumerate();
         let refused = refused.filter_map(|(place, change)| Some((place, change.refusal()?)));
         let mut first: Vec<_> = refused.collect();
         let count = first.len();
         first.truncate(REFUSALS_CAP);
-        self.refusals(&Refused { count, first })
+        Carried { refusals: self.refusals(&Refused { count, first }), existing }
+    }
+
+    /// Takes the changes that send one of these messages out, and the names of all changes.
+    pub(crate) fn forget(&mut self, messages: &BTreeSet<Vec<u8>>) {
+        if !messages.is_empty() {
+            self.told.clear();
+            let is_other = |message: &[u8]| !messages.contains(message);
+            self.changes.retain(|change| change.work().message().is_none_or(is_other));
+        }
+    }
+
+    /// The messages that are sent.
+    pub(crate) fn message_set(&self) -> BTreeSet<&[u8]> {
+        self.works().filter_map(Work::message).collect()
     }
 
     /// The messages, in their order.

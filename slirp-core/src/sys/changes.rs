@@ -70,6 +70,8 @@ pub(crate) enum OnRefusal {
 enum Outcome {
     Waiting,
     Done,
+    /// It had been done before, by somebody else.
+    Existed,
     Refused(Errno),
 }
 
@@ -92,7 +94,26 @@ impl Change {
     pub(crate) fn refusal(&self) -> Option<Errno> {
         match (self.outcome, self.on_refusal) {
             (Outcome::Refused(errno), OnRefusal::Tell) => Some(errno),
-            (Outcome::Waiting | Outcome::Done | Outcome::Refused(_), _) => None,
+            (Outcome::Waiting | Outcome::Done | Outcome::Existed | Outcome::Refused(_), _) => None,
+        }
+    }
+
+    /// Whether it was carried out: `Some(false)` if there was nothing to do.
+    pub(crate) const fn has_changed(&self) -> Option<bool> {
+        match self.outcome {
+            Outcome::Done => Some(true),
+            Outcome::Existed => Some(false),
+            Outcome::Waiting | Outcome::Refused(_) => None,
+        }
+    }
+}
+
+impl Work {
+    /// The message that it sends, if it sends one.
+    pub(crate) fn message(&self) -> Option<&[u8]> {
+        match self {
+            Self::Message(message, _) => Some(message),
+            Self::Address(_) | Self::PrefixLen(_) | Self::StaticIpv6 | Self::AdvertisedIpv6 => None,
         }
     }
 }
@@ -130,12 +151,16 @@ impl Link {
             let mut has_progress = false;
             let mut has_refused = false;
             for change in &mut *changes {
-                if let Outcome::Done = change.outcome {
+                if let Outcome::Done | Outcome::Existed = change.outcome {
                     continue;
                 }
                 match (self.attempt(&mut change.work), change.on_refusal) {
                     (Ok(()), _) => {
                         change.outcome = Outcome::Done;
+                        has_progress = true;
+                    }
+                    (Err(Errno::EEXIST), _) => {
+                        change.outcome = Outcome::Existed;
                         has_progress = true;
                     }
                     (Err(errno), OnRefusal::Fail(step)) => return Err((step, errno)),
@@ -159,7 +184,6 @@ impl Link {
                     self.fill(message, at, unknown)?;
                 }
                 match self.netlink.carry_out(message) {
-                    Err(Errno::EEXIST) => Ok(()),
                     Err(Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
                         if is_removal(message) =>
                     {

@@ -142,7 +142,7 @@ pub(super) fn orders(
             silence: silence(options),
             splicing: splicing(options, &plan),
             following: Some(following),
-            follows_inside: options.guest.configure,
+            follows_inside: options.guest.configure && has_copies(&choice),
         }),
         ..Options::default()
     };
@@ -214,6 +214,13 @@ fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, Ne
     };
     let followed = Followed { plan, personality: personality(options, dns), setup };
     Ok(Seen { followed, interface: guest.interface, has_resolver })
+}
+
+/// Whether an address or a route of the guest is one of its host.
+fn has_copies(choice: &Choice) -> bool {
+    let v4 = choice.ipv4.is_some_and(|v4| v4.address.is_none() || v4.gateway.is_none());
+    let v6 = choice.ipv6.is_some_and(|v6| v6.address.is_none() || v6.gateway.is_none());
+    v4 || v6
 }
 
 /// How the guest, which has `present`, follows the host's network. What options fix stays.
