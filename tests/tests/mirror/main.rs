@@ -4,6 +4,7 @@
 //! hosts of many makes. The library opens the devices; a thread in the world's host namespace plays
 //! the program.
 
+mod changes;
 mod hosts;
 mod pasta;
 
