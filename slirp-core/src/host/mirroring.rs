@@ -1,14 +1,14 @@
 //! The thread that has a guest follow its host's network.
 //!
 //! Owns the thread `slirp-mirror`: how it gets into the guest's network namespace and what it keeps
-//! of its privileges, when it reads the host's network again, and where the changes go. What changes
-//! is worked out by [`Following`].
+//! of its privileges, when it reads the host's network again, and where the changes go. What
+//! changes is worked out by [`Following`].
 //!
 //! # Theory of operation
-//! The thread hears of changes of the host's links, addresses and routes. Once there was no news for
-//! a moment it reads all of them: a thousand changes in a row cost one reading, and a reading of a
-//! large table is followed by a pause in proportion. Addresses and routes of the guest's interface
-//! are set from here; the address plan goes to the data thread.
+//! The thread hears of changes of the host's links, addresses and routes. Once there was no news
+//! for a moment it reads all of them: a thousand changes in a row cost one reading, and a reading
+//! of a large table is followed by a pause in proportion. Addresses and routes of the guest's
+//! interface are set from here; the address plan goes to the data thread.
 //!
 //! *An IP version that the host loses* often comes back with the same addresses: an interface goes
 //! down and up, a lease is renewed, a computer sleeps. So the guest keeps what it has for
@@ -16,9 +16,9 @@
 //!
 //! *Privileges.* Changing addresses takes CAP_NET_ADMIN in the user namespace that owns the network
 //! namespace; the kernel asks for it when a socket of rtnetlink(7) is opened and when a message is
-//! sent. This thread keeps that capability and nothing else. It never sees anything that a guest has
-//! sent. The sockets that read the host's network are opened without any capability, so that nobody
-//! can change the host's network over them.
+//! sent. This thread keeps that capability and nothing else. It never sees anything that a guest
+//! has sent. The sockets that read the host's network are opened without any capability, so that
+//! nobody can change the host's network over them.
 
 use std::io;
 use std::sync::{Arc, mpsc};

@@ -240,9 +240,9 @@ impl Stack {
     }
 
     /// Replaces the address plan, on a link with a single guest, and what the guest is told besides
-    /// its address. Flows go on with the addresses that they have, and forward rules for the guest's
-    /// address lead to its address in the new plan. An IP version that the plan at the start did not
-    /// have stays switched off.
+    /// its address. Flows go on with the addresses that they have, and forward rules for the
+    /// guest's address lead to its address in the new plan. An IP version that the plan at the
+    /// start did not have stays switched off.
     pub fn adopt_plan(&mut self, plan: AddressPlan, personality: Personality, now: Instant) {
         let before = core::mem::replace(&mut self.config.plan, plan);
         self.config.personality = personality;

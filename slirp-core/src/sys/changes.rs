@@ -1,5 +1,5 @@
-//! Changes to a guest's interface: made before the fork, carried out in the helper process, or later
-//! by a thread in the guest's network namespace.
+//! Changes to a guest's interface: made before the fork, carried out in the helper process, or
+//! later by a thread in the guest's network namespace.
 //!
 //! Owns what a change does ([`Work`]), what follows when the kernel refuses it ([`OnRefusal`]), and
 //! the order of attempts. Which changes an interface gets is decided in

@@ -311,8 +311,7 @@ fn moved() -> AddressPlan {
 impl Ladder {
     /// The host has another network, and the guest is told of this resolver.
     fn adopt(&mut self, plan: AddressPlan) {
-        let mut told = Told::default();
-        told.dns = vec!["203.0.113.53".parse().unwrap()];
+        let told = Told { dns: vec!["203.0.113.53".parse().unwrap()], ..Told::default() };
         self.stack.adopt_plan(plan, Personality::Single(told), self.now);
     }
 }
