@@ -6,7 +6,6 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use slirp_tests::{Background, HOST, Output, PATIENCE, ProcessFacts, World, needs, wait_until};
 
@@ -116,18 +115,16 @@ impl<'w> Passt<'w> {
 
     fn start(&self, line: &str, fd: Option<&UnixStream>) -> Background {
         let folder = self.world.folder().display().to_string();
-        let line = line.replace("FOLDER", &folder).replace("FD", "3");
+        let number = fd.map(|fd| fd.as_raw_fd().to_string()).unwrap_or_default();
+        let line = line.replace("FOLDER", &folder).replace("FD", &number);
         let mut argv = self.world.account().prefix().to_vec();
-        let of_fd = fd.map(|fd| format!("3<&{}", fd.as_raw_fd())).unwrap_or_default();
-        let script = format!("exec {} {line} {of_fd}", self.binary.display());
+        let script = format!("exec {} {line}", self.binary.display());
         argv.extend(["env", "--default-signal", "sh", "-c", &script]);
-        let mut command = self.world.host.command(&argv);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(fd) = fd {
             nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
                 .unwrap();
         }
-        Background::new(command.spawn().unwrap(), line)
+        self.world.host.spawn(&argv)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -162,6 +159,10 @@ fn libvirt_starts_it_and_the_machine_ends_it() {
     assert!(process.is_alive());
     let mut machine = Machine::connect(&passt.path("s"));
     // The port works before the machine has said anything.
+    wait_until(PATIENCE, "the machine is connected", || {
+        let log = std::fs::read_to_string(passt.path("log"));
+        log.is_ok_and(|log| log.contains("a peer has connected"))
+    });
     world.host.enter(|| {
         let socket = UdpSocket::bind((HOST, 0)).unwrap();
         socket.send_to(b"to the machine", (HOST, 4000)).unwrap();
@@ -236,7 +237,8 @@ fn next_machine_is_served_until_a_signal() {
     while machine.0.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
     assert!(process.is_alive());
     assert_eq!(Machine::connect(&passt.path("s")).discover().0, octets(HOST));
-    slirp_tests::send_signal(process.0, nix::sys::signal::Signal::SIGTERM);
+    let pid = nix::unistd::Pid::from_raw(process.0.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     wait_until(PATIENCE, "the end by a signal", || !process.is_alive());
     // The file of a program that has ended is in nobody's way.
     let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q --one-off", None);
