@@ -119,7 +119,15 @@ impl<'w> Rootless<'w> {
     /// # Panics
     /// When that takes longer than [`PATIENCE`].
     pub fn pasta(&self, arguments: &[&str]) -> Output {
-        let binary = self.binary.display().to_string();
+        self.run(&self.binary, arguments)
+    }
+
+    /// The same for another program of this kind.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`].
+    pub fn run(&self, binary: &Path, arguments: &[&str]) -> Output {
+        let binary = binary.display().to_string();
         // Whoever runs the tests in the background of a shell has SIGINT and SIGQUIT ignored.
         self.exec(&[&["env", "--default-signal", binary.as_str()], arguments].concat())
     }
@@ -144,18 +152,26 @@ impl<'w> Rootless<'w> {
     /// The processes of this program that run, by their numbers: each network has two, the daemon
     /// and its helper outside of the sandbox.
     pub fn daemons(&self) -> Vec<u32> {
+        Self::processes_of(&self.binary)
+    }
+
+    /// The processes that run this very file.
+    ///
+    /// # Panics
+    /// When there is no `/proc`.
+    pub fn processes_of(binary: &Path) -> Vec<u32> {
         let identity = |path: &Path| {
             let file = std::fs::metadata(path).ok()?;
             Some((file.dev(), file.ino()))
         };
-        let binary = identity(&self.binary);
+        let binary = identity(binary);
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("/proc is there").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let is_ours = identity(&entry.path().join("exe")) == binary;
-            if is_ours && ProcessFacts(pid).is_alive() {
+            let is_its = identity(&entry.path().join("exe")) == binary;
+            if is_its && ProcessFacts(pid).is_alive() {
                 found.push(pid);
             }
         }

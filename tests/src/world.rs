@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::binary::{binary_under_test, pasta_under_test, pesto_under_test};
 use crate::capture::Capture;
 use crate::namespace::{Account, Namespace};
-use crate::requirement::{Missing, check};
+use crate::requirement::{Missing, check, is_there};
 use crate::slirp::{SlirpBuilder, is_sandboxed_anyway};
 use crate::wait::{PATIENCE, wait_until};
 
@@ -34,6 +34,9 @@ pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 pub const NAMESERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 /// The address that `--configure` gives the guest.
 pub const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100));
+
+/// Where Debian's package has it.
+const DISTRIBUTION_PASTA: &str = "/usr/bin/pasta";
 
 /// A guest, a host and a remote world. Dropping it takes all of them down.
 #[derive(Debug)]
@@ -129,6 +132,18 @@ impl World {
     /// When it cannot be copied.
     pub fn reachable_pesto(&self) -> PathBuf {
         self.reachable(pesto_under_test(), "pesto")
+    }
+
+    /// The same for the pasta of the distribution.
+    ///
+    /// # Errors
+    /// [`Missing`], where it is not installed.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn reachable_distribution_pasta(&self) -> Result<PathBuf, Missing> {
+        is_there(DISTRIBUTION_PASTA)?;
+        Ok(self.reachable(Path::new(DISTRIBUTION_PASTA), "distribution/pasta"))
     }
 
     /// The same for the program at `path`, with this name.

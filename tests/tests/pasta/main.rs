@@ -13,4 +13,6 @@ mod lifecycle;
 mod lifetime;
 mod machines;
 mod ports;
+mod rootlesskit;
 mod settings;
+mod vectors;
