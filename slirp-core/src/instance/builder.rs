@@ -29,12 +29,12 @@ use crate::host::inner::listening::SocketDiag;
 use crate::host::inner::settings::{Splices, SplicesError};
 use crate::host::link::{Link, Recording};
 use crate::host::mailbox::Message;
-use crate::host::mirroring::Mirroring;
 use crate::host::outside::Outside;
 use crate::host::reactor::{BusyPoll, Reactor};
 use crate::host::socket::outbound::{OutboundAddresses, OutboundError};
 use crate::mirror::Following;
 use crate::mirror::following::Place;
+use crate::mirror::thread::Mirroring;
 use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
 use crate::rates::Rates;
@@ -458,11 +458,11 @@ impl Builder {
         if let (Some(splices), Some(terms)) = (self.splices, terms) {
             others.push(splicing::start(splices, terms, &mut reactor, mailbox.clone())?);
         }
-        if let Some(mirroring) = self.mirroring {
+        let end = self.mirroring.map(|mirroring| {
             let (end, thread) = mirroring.start(mailbox.clone());
-            reactor.adopt_mirroring(end);
             others.push(thread);
-        }
+            end
+        });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -490,6 +490,6 @@ impl Builder {
                 serving.shutdown().await;
             });
         };
-        Instance::start(reactor, mailbox, control, others).map_err(StartError::Thread)
+        Instance::start(reactor, mailbox, control, others, end).map_err(StartError::Thread)
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::host::handle::Handle;
 use crate::host::mailbox::Mailbox;
 use crate::host::reactor::{Reactor, RunError};
+use crate::mirror::thread::End;
 
 #[derive(Debug)]
 struct Threads {
@@ -40,18 +41,19 @@ pub struct Instance {
 impl Instance {
     /// Starts both threads. The control thread runs `control`, which ends after the event loop.
     /// `others` run already: threads in the guest's network namespace, which end with the event
-    /// loop.
+    /// loop; dropping `end` ends the one that follows the host.
     pub(super) fn start(
         mut reactor: Reactor,
         mailbox: Mailbox,
         control: impl FnOnce() + Send + 'static,
         others: Vec<JoinHandle<()>>,
+        end: Option<End>,
     ) -> io::Result<Self> {
         let (ended, has_ended) = oneshot::channel();
         let control = thread::Builder::new().name("slirp-control".into()).spawn(control)?;
         let data = thread::Builder::new().name("slirp-data".into()).spawn(move || {
             let outcome = reactor.run();
-            drop(reactor);
+            drop((reactor, end));
             // The receiver may be gone; then no task is waiting.
             let _ = ended.send(());
             outcome

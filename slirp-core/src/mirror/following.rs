@@ -1,7 +1,7 @@
 //! A guest that follows its host: what it has, and what it gets when the host's network changes.
 //!
 //! Owns [`Following`], the state between two readings. Who reads when is in
-//! [`host::mirroring`](crate::host::mirroring); what a template means for the guest is the
+//! [`thread`](super::thread); what a template means for the guest is the
 //! caller's.
 
 use core::fmt;

@@ -40,6 +40,7 @@ pub mod resolvers;
 mod route;
 mod tables;
 mod template;
+pub(crate) mod thread;
 
 #[cfg(test)]
 mod tests;

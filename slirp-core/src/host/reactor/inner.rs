@@ -24,7 +24,6 @@ use crate::host::inner::pool::Batch;
 use crate::host::inner::ports::OwnPorts;
 use crate::host::inner::settings::{SpliceRules, SplicesError};
 use crate::host::mailbox::{FlowPage, JudgedFlowPage};
-use crate::host::mirroring::End;
 use crate::host::socket::tcp::TcpStream;
 use crate::policy::Protocol;
 use crate::stack::{Established, Stack};
@@ -100,11 +99,6 @@ impl Reactor {
         self.inner =
             Some(InnerLink { orders, scanned: BTreeMap::new(), listeners: BTreeMap::new() });
         self.open_scanned(scanned);
-    }
-
-    /// Takes the end of the thread that follows the host's network.
-    pub(crate) fn adopt_mirroring(&mut self, end: End) {
-        self.mirroring = Some(end);
     }
 
     /// The ports of the host at which the instance listens.

@@ -50,7 +50,6 @@ use super::link::port::{Link, LinkPort};
 use super::link::recording::Recorder;
 use super::link::tap::is_frame_lost;
 use super::mailbox::{Mailbox, Message};
-use super::mirroring::End;
 use super::socket::outbound::OutboundAddresses;
 use super::socket::table::{HostSocket, SocketTable};
 use super::token::Source;
@@ -140,8 +139,6 @@ pub(crate) struct Reactor {
     busy_poll: BusyPoll,
     /// The thread in the guest's network namespace, if there is one.
     inner: Option<inner::InnerLink>,
-    /// Ends the thread that follows the host's network when it is dropped.
-    mirroring: Option<End>,
     observers: Observers,
     /// How many may decide among each of [`Deciders`](super::mailbox::Deciders).
     approvers: [usize; 2],
@@ -217,7 +214,6 @@ impl Reactor {
             is_watching_addresses: false,
             busy_poll,
             inner: None,
-            mirroring: None,
             observers: Observers::default(),
             approvers: [0; 2],
             is_logging: false,

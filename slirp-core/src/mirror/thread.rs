@@ -20,6 +20,8 @@
 //! has sent. The sockets that read the host's network are opened without any capability, so that
 //! nobody can change the host's network over them.
 
+#![expect(clippy::disallowed_methods, reason = "a thread waits for news, by the clock")]
+
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -30,10 +32,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
-use super::inner::give_up_privileges;
-use super::mailbox::{Mailbox, Message};
-use crate::mirror::following::{Changes, Following, Place};
-use crate::mirror::monitor::Monitor;
+use super::following::{Changes, Following, Place};
+use super::monitor::Monitor;
+use crate::host::inner::give_up_privileges;
+use crate::host::mailbox::{Mailbox, Message};
 use crate::sys::changes::Link;
 use crate::sys::errno::text_of;
 use crate::sys::ifreq::InterfaceRequest;
