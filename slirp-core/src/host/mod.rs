@@ -4,7 +4,8 @@
 //! (`mailbox`, `handle`), the guest's link (`link`), the host sockets of the flows (`socket`), the
 //! forwarded ports (`forward`), what is joined past the link (`inner`, `bridge`), the host's own
 //! addresses (`addresses`), the reading of policy files (`policy_file`) and, on the control thread,
-//! the exchange with the host's resolvers (`dns`). What to do with a packet is decided on the pure side.
+//! the exchange with the host's resolvers (`dns`). What to do with a packet is decided on the pure
+//! side.
 
 #![expect(clippy::disallowed_methods, reason = "clocks, threads and files live on this side")]
 
