@@ -23,7 +23,7 @@
 //! For the same reason every guest gets a default route, whether the host has one or not: it leads
 //! to us, and we need no router.
 //!
-//! *Changes.* A guest can be [`Following`] its host: [`monitor`] hears that something has changed,
+//! *Changes.* A guest can be [`Following`] its host: `monitor` hears that something has changed,
 //! the lists are read again, and the guest gets the difference. An IP version that the host loses
 //! stays for a while, since it often comes back with the same addresses.
 //!
