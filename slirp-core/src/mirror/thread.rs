@@ -104,6 +104,7 @@ impl Mirroring {
     pub(crate) fn enter(following: Following, place: Option<Place>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), END)?);
+        let kept = Arc::clone(&waker);
         let (orders, receiver) = mpsc::channel();
         let (done, entered) = mpsc::sync_channel(1);
         let work = move || {
@@ -116,7 +117,7 @@ impl Mirroring {
                 }
             };
             if done.send(Ok(())).is_ok() {
-                obey(&receiver, Worker { poll, monitor, link, following });
+                obey(&receiver, Worker { poll, _waker: kept, monitor, link, following });
             }
         };
         let thread = thread::Builder::new().name("slirp-mirror".to_owned()).spawn(work)?;
@@ -207,6 +208,8 @@ fn obey(orders: &mpsc::Receiver<Order>, worker: Worker) {
 /// What the thread works with.
 struct Worker {
     poll: Poll,
+    /// Kept so that its last signal is not closed with it before it is seen.
+    _waker: Arc<Waker>,
     monitor: Monitor,
     link: Option<Link>,
     following: Following,
