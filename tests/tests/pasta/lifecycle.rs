@@ -116,7 +116,7 @@ fn start_right_after_the_end_finds_ports_and_name_free() {
             }
         }
         rootless.wait_for_end();
-        assert_eq!(ports_from_20000(&world), 0);
+        wait_until(PATIENCE, "closed ports", || ports_from_20000(&world) == 0);
     }
 }
 
@@ -132,9 +132,19 @@ fn killed_daemon_takes_its_ports_its_device_and_its_helper_with_it() {
         assert!(!is_bare(&rootless, &netns));
         rootless.script(&format!("kill -KILL {}", number(&pid_file)));
         rootless.wait_for_end();
-        assert_eq!(ports_from_20000(&world), 0);
-        assert!(is_bare(&rootless, &netns));
+        // A process has ended before the last of its threads has closed everything.
+        wait_until(PATIENCE, "closed ports", || ports_from_20000(&world) == 0);
+        wait_until(PATIENCE, "the end of the device", || is_bare(&rootless, &netns));
     }
+}
+
+/// Whether one of the processes has the namespace of this name open.
+fn has_namespace(rootless: &Rootless<'_>, netns: &str) -> bool {
+    let links = |pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut links = rootless.daemons().into_iter().flat_map(links);
+    links.any(|link| {
+        fs::read_link(link.path()).is_ok_and(|it| it.to_string_lossy().starts_with(netns))
+    })
 }
 
 /// Holds port 20000 of the host, which keeps a start waiting for a second.
@@ -154,7 +164,7 @@ fn namespace_that_goes_during_the_start_is_an_error_that_says_so() {
         let holder = port_in_use(&world);
         let more = ["-t", "20000", "-P", &pid_file, "--netns", &netns];
         let starting = rootless.spawn_pasta(&[GUEST, &more].concat());
-        wait_until(PATIENCE, "the start", || rootless.daemons().len() > 1);
+        wait_until(PATIENCE, "the namespace in its hands", || has_namespace(&rootless, &netns));
         rootless.remove_netns(&netns);
         drop(holder);
         let output = starting.finish();

@@ -59,7 +59,9 @@ fn every_line_sets_up_the_child() {
                 caller.guest.assert_is(&picture, &host, &what);
                 assert_reaches_the_remote(&world);
                 end(binary, Signal::SIGTERM);
-                assert!(world.guest.script("ip -br link").lines().count() == 1, "{what}");
+                wait_until(PATIENCE, "the end of the device", || {
+                    world.guest.script("ip -br link").lines().count() == 1
+                });
             };
             set_up(caller.line, &ours);
             let Some(distribution) = &distribution else { continue };
