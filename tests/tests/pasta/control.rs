@@ -9,28 +9,7 @@ use std::path::Path;
 
 use slirp_tests::{Background, HOST, Output, PATIENCE, Rootless, World, needs, wait_until};
 
-/// As Podman starts it for a network of its own, with numbers that do not depend on the host.
-const GUEST: &[&str] = &[
-    "--config-net",
-    "-q",
-    "-4",
-    "-a",
-    "10.0.2.100",
-    "-n",
-    "24",
-    "-g",
-    "10.0.2.2",
-    "-I",
-    "tap0",
-    "-t",
-    "none",
-    "-u",
-    "none",
-    "-T",
-    "none",
-    "-U",
-    "none",
-];
+use crate::GUEST;
 
 /// A network with a control socket.
 struct Network<'w> {
@@ -47,7 +26,7 @@ impl<'w> Network<'w> {
         let file = |name| world.folder().join(name).display().to_string();
         let (socket, pid_file) = (file("pasta.sock"), file("pid"));
         let own = ["-c", &socket, "--pid", &pid_file, "--netns", &netns];
-        let output = rootless.pasta(&[GUEST, &own].concat());
+        let output = rootless.pasta(&[GUEST, &["-t", "none"], &own].concat());
         let said = (output.status.code(), output.stdout.as_str(), output.stderr.as_str());
         assert_eq!(said, (Some(0), "", ""));
         let pid = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
@@ -312,8 +291,9 @@ fn socket_is_removed_at_the_end_and_not_taken_from_another_network() {
     let world = needs!(World::ordinary());
     let network = Network::start(&world);
     let other = network.rootless.netns("m");
-    let output =
-        network.rootless.pasta(&[GUEST, &["-c", &network.socket, "--netns", &other]].concat());
+    let output = network
+        .rootless
+        .pasta(&[GUEST, &["-t", "none"], &["-c", &network.socket, "--netns", &other]].concat());
     assert_eq!(output.status.code(), Some(1));
     let expected = format!(
         "Couldn't open the control socket {}: a network serves it, or it is no socket\n",

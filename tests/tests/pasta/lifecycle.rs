@@ -6,26 +6,7 @@ use std::fs;
 
 use slirp_tests::{Background, PATIENCE, ProcessFacts, Rootless, World, needs, wait_until};
 
-/// A guest with an address of its own, without the ports of its loopback.
-const GUEST: &[&str] = &[
-    "--config-net",
-    "-q",
-    "-4",
-    "-a",
-    "10.0.2.100",
-    "-n",
-    "24",
-    "-g",
-    "10.0.2.2",
-    "-I",
-    "tap0",
-    "-u",
-    "none",
-    "-T",
-    "none",
-    "-U",
-    "none",
-];
+use crate::GUEST;
 
 /// Starts a network whose only output is its exit status of 0.
 fn started(rootless: &Rootless<'_>, netns: &str, more: &[&str]) {

@@ -16,3 +16,25 @@ mod ports;
 mod rootlesskit;
 mod settings;
 mod vectors;
+
+/// Options of a guest with addresses of its own, so that tests do not depend on the host's, and
+/// without datagrams to it and the ports of its loopback.
+const GUEST: &[&str] = &[
+    "--config-net",
+    "-q",
+    "-4",
+    "-a",
+    "10.0.2.100",
+    "-n",
+    "24",
+    "-g",
+    "10.0.2.2",
+    "-I",
+    "tap0",
+    "-u",
+    "none",
+    "-T",
+    "none",
+    "-U",
+    "none",
+];

@@ -7,24 +7,7 @@ use std::time::Duration;
 
 use slirp_tests::{Background, HOST, Output, PATIENCE, Rootless, World, needs, wait_until};
 
-/// A guest with an address of its own, so that the tests do not depend on the host's.
-const GUEST: &[&str] = &[
-    "--config-net",
-    "-q",
-    "-4",
-    "-a",
-    "10.0.2.100",
-    "-n",
-    "24",
-    "-g",
-    "10.0.2.2",
-    "-I",
-    "tap0",
-    "-T",
-    "none",
-    "-U",
-    "none",
-];
+use crate::GUEST;
 
 fn pasta(rootless: &Rootless<'_>, netns: &str, ports: &[&str]) -> Output {
     rootless.pasta(&[GUEST, ports, &["--netns", netns]].concat())
