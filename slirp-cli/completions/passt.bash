@@ -17,6 +17,7 @@ _passt_value() {
     case "$1 $2" in
     " -l" | " --log-file") _passt_files ;;
     " --log-size") : ;;
+    " --runas") : ;;
     " -c" | " --conf-path") _passt_files ;;
     " -p" | " --pcap") _passt_files ;;
     " -P" | " --pid") _passt_files ;;
@@ -49,7 +50,7 @@ _passt_options() {
     case $1 in
     "")
         _passt_candidates -W "
-            -d --debug --trace -q --quiet -f --foreground -l --log-file= --log-size= -c
+            -d --debug --trace -q --quiet -f --foreground -l --log-file= --log-size= --runas= -c
             --conf-path= -h --help --version -p --pcap= -P --pid= -m --mtu= -a --address= -n
             --netmask= -M --mac-addr= -g --gateway= -i --interface= -o --outbound=
             --outbound-if4= --outbound-if6= -D --dns= -S --search= --dns-forward= --dns-host= -H

@@ -16,6 +16,8 @@ complete -c passt -s l -l log-file -r -F \
     -d 'log to this file instead of to the system\'s log'
 complete -c passt -l log-size -x \
     -d 'largest size of that file (default=1048576, min=40960)'
+complete -c passt -l runas -x \
+    -d 'run as this user, if started as root'
 complete -c passt -s c -l conf-path -r -F \
     -d 'path of the socket at which pesto(1) changes ports'
 complete -c passt -s h -l help \

@@ -17,6 +17,7 @@ _pasta_value() {
     case "$1 $2" in
     " -l" | " --log-file") _pasta_files ;;
     " --log-size") : ;;
+    " --runas") : ;;
     " -c" | " --conf-path") _pasta_files ;;
     " -p" | " --pcap") _pasta_files ;;
     " -P" | " --pid") _pasta_files ;;
@@ -54,14 +55,14 @@ _pasta_options() {
     "")
         _pasta_candidates -W "
             --config-net -d --debug --trace -q --quiet -f --foreground -l --log-file=
-            --log-size= -c --conf-path= -h --help --version -p --pcap= -P --pid= -m --mtu= -a
-            --address= -n --netmask= -M --mac-addr= -g --gateway= -i --interface= -o --outbound=
-            --outbound-if4= --outbound-if6= -D --dns= -S --search= --dhcp-dns --dhcp-search
-            --dns-forward= --dns-host= -H --hostname= --fqdn= --no-tcp --no-udp --no-icmp
-            --no-dhcp --no-ndp --no-dhcpv6 --no-ra --freebind --map-host-loopback= --no-map-gw
-            --map-guest-addr= -4 --ipv4-only -6 --ipv6-only -t --tcp-ports= -u --udp-ports= -T
-            --tcp-ns= -U --udp-ns= -I --ns-ifname= --ns-mac-addr= --userns= --netns=
-            --netns-only --no-netns-quit --host-lo-to-ns-lo --no-splice"
+            --log-size= --runas= -c --conf-path= -h --help --version -p --pcap= -P --pid= -m
+            --mtu= -a --address= -n --netmask= -M --mac-addr= -g --gateway= -i --interface= -o
+            --outbound= --outbound-if4= --outbound-if6= -D --dns= -S --search= --dhcp-dns
+            --dhcp-search --dns-forward= --dns-host= -H --hostname= --fqdn= --no-tcp --no-udp
+            --no-icmp --no-dhcp --no-ndp --no-dhcpv6 --no-ra --freebind --map-host-loopback=
+            --no-map-gw --map-guest-addr= -4 --ipv4-only -6 --ipv6-only -t --tcp-ports= -u
+            --udp-ports= -T --tcp-ns= -U --udp-ns= -I --ns-ifname= --ns-mac-addr= --userns=
+            --netns= --netns-only --no-netns-quit --host-lo-to-ns-lo --no-splice --splice-only"
         ;;
     esac
     [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null

@@ -3,7 +3,7 @@
 # Install as /usr/share/fish/vendor_completions.d/pasta.fish.
 
 
-complete -c pasta -f -a '(__fish_complete_subcommand --fcs-skip=1 -l --log-file --log-size -c --conf-path -p --pcap -P --pid -m --mtu -a --address -n --netmask -M --mac-addr -g --gateway -i --interface -o --outbound --outbound-if4 --outbound-if6 -D --dns -S --search --dns-forward --dns-host -H --hostname --fqdn --map-host-loopback --map-guest-addr -t --tcp-ports -u --udp-ports -T --tcp-ns -U --udp-ns -I --ns-ifname --ns-mac-addr --userns --netns)'
+complete -c pasta -f -a '(__fish_complete_subcommand --fcs-skip=1 -l --log-file --log-size --runas -c --conf-path -p --pcap -P --pid -m --mtu -a --address -n --netmask -M --mac-addr -g --gateway -i --interface -o --outbound --outbound-if4 --outbound-if6 -D --dns -S --search --dns-forward --dns-host -H --hostname --fqdn --map-host-loopback --map-guest-addr -t --tcp-ports -u --udp-ports -T --tcp-ns -U --udp-ns -I --ns-ifname --ns-mac-addr --userns --netns)'
 complete -c pasta -l config-net \
     -d 'set the guest\'s interface up: addresses, routes, MTU'
 complete -c pasta -s d -l debug \
@@ -18,6 +18,8 @@ complete -c pasta -s l -l log-file -r -F \
     -d 'log to this file instead of to the system\'s log'
 complete -c pasta -l log-size -x \
     -d 'largest size of that file (default=1048576, min=40960)'
+complete -c pasta -l runas -x \
+    -d 'run as this user, if started as root'
 complete -c pasta -s c -l conf-path -r -F \
     -d 'path of the socket at which pesto(1) changes ports'
 complete -c pasta -s h -l help \
@@ -112,3 +114,5 @@ complete -c pasta -l host-lo-to-ns-lo \
     -d 'connections of the host\'s loopback arrive at the guest\'s loopback'
 complete -c pasta -l no-splice \
     -d 'connections of the host\'s loopback arrive by the guest\'s interface'
+complete -c pasta -l splice-only \
+    -d 'join the loopbacks and give the guest no interface'

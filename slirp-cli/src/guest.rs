@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use slirp_core::MacAddr;
 use slirp_core::internals::process::inherited_fd;
 use slirp_core::link::{
-    FrameListener, FrameServer, FrameSocket, FrameSocketError, Framing, Link, Tap,
+    FrameListener, FrameServer, FrameSocket, FrameSocketError, Framing, Link, NoLink, Tap,
 };
-use slirp_core::netns::{NamespaceTarget, TapRequest, TargetWatch, open_tap, open_tap_with};
+use slirp_core::netns::{
+    NamespaceTarget, TapRequest, TargetWatch, bring_loopback_up, open_tap, open_tap_with,
+};
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
@@ -84,6 +86,12 @@ pub(crate) struct Opened {
 impl Opened {
     fn bare(link: impl Into<Link>) -> Self {
         Self { link: link.into(), mac: None, name: None, network: None, userns: None, watch: None }
+    }
+
+    /// The same, of a guest in the namespaces of `target`.
+    fn of(self, target: NamespaceTarget) -> Result<Self, RunFailure> {
+        let network = target.network().try_clone_to_owned().map_err(RunFailure::Watch)?;
+        Ok(Self { network: Some(network), userns: target.into_user_namespace(), ..self })
     }
 }
 
@@ -173,6 +181,11 @@ pub(crate) fn open(
         }
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };
+    if options.own_plan.as_ref().is_some_and(|own| !own.has_interface) {
+        bring_loopback_up(&target)?;
+        let link = NoLink::new().map_err(RunFailure::Watch)?;
+        return Ok(Ok(Opened { watch, ..Opened::bare(link).of(target)? }));
+    }
     let tap = match &options.own_plan {
         None => {
             let request = TapRequest { name: name.to_owned(), configure: options.configuration() };
@@ -186,8 +199,6 @@ pub(crate) fn open(
     };
     report(Milestone::DeviceOpened(tap.name(), tap.as_fd().as_raw_fd()));
     let mac = tap.mac().ok().flatten();
-    let network = target.network().try_clone_to_owned().map_err(RunFailure::Watch)?;
-    let (network, userns) = (Some(network), target.into_user_namespace());
     let name = Some(tap.name().to_owned());
-    Ok(Ok(Opened { link: tap.into(), mac, name, network, userns, watch }))
+    Ok(Ok(Opened { mac, name, watch, ..Opened::bare(tap).of(target)? }))
 }

@@ -16,8 +16,8 @@ use slirp_core::mirror::Following;
 use slirp_core::netns::{Configuration, Ipv6Configuration, Setup};
 use slirp_core::plan::{AddressPlan, AssumedGuest, SlirpNetwork};
 use slirp_core::policy::Policy;
-use slirp_core::sandbox::RemovedFile;
 use slirp_core::sandbox::seccomp::SystemCall;
+use slirp_core::sandbox::{Identity, RemovedFile};
 use slirp_core::{MacAddr, Rates};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -87,6 +87,8 @@ pub(crate) struct Options {
     /// Whether the sandbox is in the guest's user namespace, where root has to exist; otherwise it
     /// has one of its own.
     pub(crate) enters_userns: bool,
+    /// The identity to take on in the sandbox, instead of the caller's.
+    pub(crate) identity: Option<Identity>,
     /// Whether to filter system calls; a call that is not needed then ends the process.
     pub(crate) seccomp: bool,
     /// System calls of the dialect while the network runs.
@@ -103,6 +105,8 @@ pub(crate) struct Options {
 pub(crate) struct OwnPlan {
     /// Which addresses the guest sees, and what they mean.
     pub(crate) plan: AddressPlan,
+    /// Whether the guest gets an interface. Without one it has its loopback alone.
+    pub(crate) has_interface: bool,
     /// How the guest's interface is set up.
     pub(crate) setup: Setup,
     /// How the services of the link speak.
@@ -199,6 +203,7 @@ impl Default for Options {
             removed_file: None,
             sandbox: false,
             enters_userns: true,
+            identity: None,
             seccomp: false,
             system_calls: Vec::new(),
             detaches: false,

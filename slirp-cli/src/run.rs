@@ -124,7 +124,8 @@ pub(crate) fn run(
     let mut sandbox = Sandbox::new()
         .user_namespace(opened.userns.filter(|_| options.enters_userns))
         .removed_file(api.as_ref().and_then(ApiSocket::file))
-        .removed_file(options.removed_file.clone());
+        .removed_file(options.removed_file.clone())
+        .identity(options.identity);
     if !options.dns.is_empty() || !options.policy.dns_service {
         sandbox = sandbox.resolv_conf(None);
     }

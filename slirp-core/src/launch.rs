@@ -110,10 +110,12 @@ impl Prepared {
         }
         let (builder, target) = match sandbox {
             Some(sandbox) => {
-                let (entered, builder) = sandbox.enter_after(|| self.builder.enter_inner())?;
+                let identity = sandbox.identity_to_be();
+                let (entered, builder) =
+                    sandbox.enter_after(|| self.builder.enter_inner(identity))?;
                 (builder?.outside(entered.outside), entered.target)
             }
-            None if allowed.is_some() => (self.builder.enter_inner()?, None),
+            None if allowed.is_some() => (self.builder.enter_inner(None)?, None),
             None => (self.builder, None),
         };
         let confined = Confined { builder, target };

@@ -39,6 +39,7 @@ use crate::plan::{AddressPlan, AssumedGuest};
 use crate::policy::Policy;
 use crate::rates::Rates;
 use crate::stack::Stack;
+use crate::sys::privilege::Identity;
 
 /// Smallest MTU that the stack works with (RFC 791: every host takes 68 bytes).
 pub const MTU_MIN: u16 = 68;
@@ -329,11 +330,11 @@ impl Builder {
     }
 
     /// Has the threads of [`splices`](Self::splices) and [`follows`](Self::follows) enter the
-    /// namespace, if they have not yet.
-    pub(crate) fn enter_inner(mut self) -> Result<Self, SplicesError> {
-        self.splices = self.splices.map(Splices::enter).transpose()?;
+    /// namespace, if they have not yet, and take on `identity`.
+    pub(crate) fn enter_inner(mut self, identity: Option<Identity>) -> Result<Self, SplicesError> {
+        self.splices = self.splices.map(|splices| splices.enter(identity)).transpose()?;
         if let Some((following, place)) = self.following.take() {
-            match Mirroring::enter(following, place) {
+            match Mirroring::enter(following, place, identity) {
                 Ok(mirroring) => self.mirroring = Some(mirroring),
                 Err(error) => {
                     tracing::warn!(%error, "the guest will not follow the host's network");
@@ -406,7 +407,7 @@ impl Builder {
     /// See [`StartError`]; the device is closed.
     pub fn spawn(mut self) -> Result<Instance, StartError> {
         // Before other threads are there.
-        self = self.enter_inner()?;
+        self = self.enter_inner(None)?;
         let Self { link, mut config, mut dns, outbound, .. } = self;
         if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
             return Err(StartError::Mtu(config.mtu));

@@ -37,7 +37,7 @@ pub(super) fn start(
     reactor: &mut Reactor,
     mailbox: Mailbox,
 ) -> Result<JoinHandle<()>, SplicesError> {
-    let splices = splices.enter()?;
+    let splices = splices.enter(None)?;
     let (is_scanning, inward) = (splices.is_scanning(), splices.inward());
     let Splices { place, rules, .. } = splices;
     let Place::Entered(inner) = place else { return Err(SplicesError::Ended) };

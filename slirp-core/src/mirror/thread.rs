@@ -34,12 +34,11 @@ use nix::sched::{CloneFlags, setns};
 
 use super::following::{Changes, Following, Place};
 use super::monitor::Monitor;
-use crate::host::inner::give_up_privileges;
 use crate::host::mailbox::{Mailbox, Message};
 use crate::sys::changes::Link;
 use crate::sys::errno::text_of;
 use crate::sys::ifreq::InterfaceRequest;
-use crate::sys::privilege::{keep_only, scope_abstract_sockets};
+use crate::sys::privilege::{Identity, give_up_privileges, keep_only, scope_abstract_sockets};
 
 /// How long there has to be no news before the host's network is read, and how long news may go on
 /// until it is read all the same (arbitrary; a client of DHCP sets an address and its routes within
@@ -97,18 +96,23 @@ impl Drop for End {
 
 impl Mirroring {
     /// Starts the thread in the host's network namespace. When this returns, it is where it stays
-    /// and has given up what it does not need. Without a `place` it configures nothing.
+    /// and has given up what it does not need, and its own identity for `identity`. Without a
+    /// `place` it configures nothing.
     ///
     /// # Errors
     /// Why the guest cannot follow its host; no thread is left.
-    pub(crate) fn enter(following: Following, place: Option<Place>) -> io::Result<Self> {
+    pub(crate) fn enter(
+        following: Following,
+        place: Option<Place>,
+        identity: Option<Identity>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), END)?);
         let kept = Arc::clone(&waker);
         let (orders, receiver) = mpsc::channel();
         let (done, entered) = mpsc::sync_channel(1);
         let work = move || {
-            let outcome = enter(place);
+            let outcome = enter(place, identity);
             let (monitor, link) = match outcome {
                 Ok(made) => made,
                 Err(error) => {
@@ -152,7 +156,7 @@ impl Mirroring {
 }
 
 /// Opens everything, and enters the guest's network namespace with the calling thread for good.
-fn enter(place: Option<Place>) -> io::Result<(Monitor, Option<Link>)> {
+fn enter(place: Option<Place>, identity: Option<Identity>) -> io::Result<(Monitor, Option<Link>)> {
     let monitor = thread::scope(|scope| {
         let opening = scope.spawn(|| {
             keep_only(&[])?;
@@ -162,7 +166,7 @@ fn enter(place: Option<Place>) -> io::Result<(Monitor, Option<Link>)> {
     })?;
     let mut link = None;
     if let Some(place) = place {
-        match configure(place) {
+        match configure(place, identity) {
             Ok(opened) => link = Some(opened),
             Err(errno) => {
                 let reason = text_of(&errno.into());
@@ -173,7 +177,7 @@ fn enter(place: Option<Place>) -> io::Result<(Monitor, Option<Link>)> {
         }
     }
     if link.is_none() {
-        give_up_privileges(&[])?;
+        give_up_privileges(&[], identity).map_err(|(_, errno)| errno)?;
     }
     // Best effort, as in the sandbox.
     let _may_be_absent = scope_abstract_sockets();
@@ -181,11 +185,11 @@ fn enter(place: Option<Place>) -> io::Result<(Monitor, Option<Link>)> {
 }
 
 /// Finds the guest's interface, and keeps what it takes to configure it.
-fn configure(place: Place) -> Result<Link, Errno> {
+fn configure(place: Place, identity: Option<Identity>) -> Result<Link, Errno> {
     let Place { network, interface } = place;
     setns(&network, CloneFlags::CLONE_NEWNET)?;
     let link = Link::open(InterfaceRequest::new(interface.as_bytes()))?;
-    give_up_privileges(&[NET_ADMIN])?;
+    give_up_privileges(&[NET_ADMIN], identity).map_err(|(_, errno)| errno)?;
     Ok(link)
 }
 

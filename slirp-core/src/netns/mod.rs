@@ -246,6 +246,15 @@ pub fn open_tap_with(
     open(target, name, OffloadCeiling::default(), false, setup)
 }
 
+/// Brings the loopback interface of the target's network namespace up, and makes nothing there.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn bring_loopback_up(target: &NamespaceTarget) -> Result<(), AttachError> {
+    target.refuse_our_own()?;
+    Ok(attach::change_in_namespaces(target.network(), target.user(), Setup::loopback().changes())?)
+}
+
 /// The Ethernet address of the interface `name` in the target's network namespace; `None` when
 /// there is no such interface, zero when it has no Ethernet address.
 ///

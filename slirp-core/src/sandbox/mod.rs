@@ -19,7 +19,8 @@
 //! 3. mount namespace: an empty, read-only root
 //! 4. the thread in the guest's network namespace, if there is one to be
 //!    ([`Splices`](crate::instance::Splices)), enters it and gives up its own capabilities
-//! 5. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others
+//! 5. capabilities: only CAP_NET_BIND_SERVICE is left, and no way to get others; the identity, if
+//!    there is another to take on
 //! 6. abstract UNIX sockets of the host are out of reach, from Linux 6.12 on: they belong to the
 //!    network namespace. landlock(7)
 //! 7. memory: neither core files nor ptrace(2)
@@ -41,6 +42,7 @@ mod mounts;
 pub mod seccomp;
 
 pub use crate::host::outside::{Outside, RemovedFile};
+pub use crate::sys::privilege::Identity;
 
 use core::fmt;
 use std::fs;
@@ -90,6 +92,8 @@ pub enum SandboxStep {
     NoNewPrivileges,
     /// Emptying the ambient set.
     ClearAmbientSet,
+    /// Becoming another user and group.
+    ChangeIdentity,
     /// Reducing the effective, permitted and inheritable sets.
     SetCapabilities,
     /// Forbidding core files.
@@ -114,6 +118,7 @@ impl fmt::Display for SandboxStep {
             Self::DropBoundingSet => "prctl(PR_CAPBSET_DROP)",
             Self::NoNewPrivileges => "prctl(PR_SET_NO_NEW_PRIVS)",
             Self::ClearAmbientSet => "prctl(PR_CAP_AMBIENT_CLEAR_ALL)",
+            Self::ChangeIdentity => "cannot become the other user and group",
             Self::SetCapabilities => "capset",
             Self::LimitCore => "setrlimit(RLIMIT_CORE)",
             Self::SetDumpable => "prctl(PR_SET_DUMPABLE)",
@@ -158,6 +163,12 @@ impl SandboxError {
             (SandboxStep::BecomeUser | SandboxStep::BecomeGroup, Errno::EINVAL) => {
                 Some("the user namespace has no user and group 0; map them (newuidmap, newgidmap)")
             }
+            (SandboxStep::ChangeIdentity, Errno::EPERM) => {
+                Some("only root may become another user (CAP_SETUID and CAP_SETGID)")
+            }
+            (SandboxStep::ChangeIdentity, Errno::EINVAL) => Some(
+                "the user namespace has no such user or group; map them (newuidmap, newgidmap)",
+            ),
             (SandboxStep::UnshareMounts, Errno::EPERM) => Some(
                 "no right to make a mount namespace: give the guest's user namespace \
                  (--userns-path), grant CAP_SYS_ADMIN, or run without the sandbox",
@@ -211,12 +222,19 @@ pub struct Sandbox {
     resolv_conf: Option<PathBuf>,
     removed: Vec<RemovedFile>,
     target: Option<TargetWatch>,
+    identity: Option<Identity>,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
         let resolv_conf = Some(PathBuf::from("/etc/resolv.conf"));
-        Self { user_namespace: None, resolv_conf, removed: Vec::new(), target: None }
+        Self {
+            user_namespace: None,
+            resolv_conf,
+            removed: Vec::new(),
+            target: None,
+            identity: None,
+        }
     }
 }
 
@@ -258,6 +276,19 @@ impl Sandbox {
         self
     }
 
+    /// The identity of the process inside (default: that of the caller). The process that stays
+    /// outside keeps the caller's.
+    #[must_use]
+    pub fn identity(mut self, identity: Option<Identity>) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The identity of the process inside, if it is another.
+    pub(crate) const fn identity_to_be(&self) -> Option<Identity> {
+        self.identity
+    }
+
     /// Enters it.
     ///
     /// # Errors
@@ -279,13 +310,13 @@ impl Sandbox {
         let (outside, target) =
             start_outside(self.resolv_conf.as_deref(), std::mem::take(&mut self.removed), target)
                 .map_err(|source| SandboxError::Step { step: SandboxStep::StartHelper, source })?;
-        let is_root = geteuid().is_root();
+        let (is_root, identity) = (geteuid().is_root(), self.identity);
         if !is_root {
             self.become_root()?;
         }
         mounts::enter_empty_root(!is_root)?;
         let done = last();
-        capabilities::drop_all_but_net_bind_service()?;
+        keeping_death_signal(|| capabilities::keep_only_net_bind_service(identity))?;
         // Best effort: older kernels lack this, and the filter achieves the same.
         let _may_be_absent = scope_abstract_sockets();
         capabilities::forbid_memory_dumps()?;
@@ -295,8 +326,6 @@ impl Sandbox {
     /// Becomes user and group 0 of a user namespace. Outside, they may be any unprivileged user and
     /// group.
     fn become_root(self) -> Result<(), (SandboxStep, Errno)> {
-        let death_signal = prctl::get_pdeathsig().ok().flatten();
-        let parent = getppid();
         match self.user_namespace {
             Some(namespace) => match setns(&namespace, CloneFlags::CLONE_NEWUSER) {
                 // EINVAL: we are in it already.
@@ -306,18 +335,27 @@ impl Sandbox {
             None => make_user_namespace().map_err(|errno| (SandboxStep::MakeUser, errno))?,
         }
         let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
-        setresgid(group, group, group).map_err(|errno| (SandboxStep::BecomeGroup, errno))?;
-        setresuid(user, user, user).map_err(|errno| (SandboxStep::BecomeUser, errno))?;
-        if let Some(signal) = death_signal {
-            // Not worth failing for: the signal is only a precaution of the caller.
-            let _kept = prctl::set_pdeathsig(signal);
-            if getppid() != parent {
-                // The parent died while no signal was set.
-                let _ended = raise(signal);
-            }
-        }
-        Ok(())
+        keeping_death_signal(|| {
+            setresgid(group, group, group).map_err(|errno| (SandboxStep::BecomeGroup, errno))?;
+            setresuid(user, user, user).map_err(|errno| (SandboxStep::BecomeUser, errno))
+        })
     }
+}
+
+/// Changes the user, at which the kernel forgets a caller's PR_SET_PDEATHSIG, and sets it again.
+fn keeping_death_signal<E>(change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    let death_signal = prctl::get_pdeathsig().ok().flatten();
+    let parent = getppid();
+    change()?;
+    if let Some(signal) = death_signal {
+        // Not worth failing for: the signal is only a precaution of the caller.
+        let _kept = prctl::set_pdeathsig(signal);
+        if getppid() != parent {
+            // The parent died while no signal was set.
+            let _ended = raise(signal);
+        }
+    }
+    Ok(())
 }
 
 /// Starts the process that stays outside, if there is anything for it to do. From here on that

@@ -88,6 +88,28 @@ pub(crate) fn open_in_namespaces(mut order: Order<'_>) -> Result<(OwnedFd, Refus
     }
 }
 
+/// Carries out `changes` in the namespaces, by a helper process. They are of no interface but the
+/// loopback one.
+pub(crate) fn change_in_namespaces(
+    net: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
+    changes: &mut [Change],
+) -> Result<(), Failure> {
+    const DONE: [u8; PAIR_LEN] = [0xff; PAIR_LEN];
+    // SAFETY: as in `open_in_namespaces`.
+    let outcome = unsafe {
+        fork::run(|| {
+            let loopback = InterfaceRequest::new(b"lo");
+            let done = join(net, user).and_then(|()| changes::carry_out(changes, loopback));
+            (done.map_or_else(|(step, errno)| pair(step as u32, errno), |()| DONE), None)
+        })
+    };
+    match outcome.map_err(Failure::Helper)?.0 {
+        DONE => Ok(()),
+        report => Err(failure(&report)),
+    }
+}
+
 /// The Ethernet address of an interface in the namespaces, looked up by a helper process; `None`
 /// when there is no such interface, zero when it has no Ethernet address.
 pub(crate) fn interface_mac(

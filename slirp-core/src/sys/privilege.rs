@@ -1,12 +1,15 @@
-//! Capabilities and access to abstract UNIX sockets: calls that no safe crate wraps.
+//! Capabilities, the user of one thread, and access to abstract UNIX sockets: calls that no safe
+//! crate wraps.
 //!
-//! Owns prctl(2) and capset(2) as far as capabilities(7) go, and landlock(7) as far as abstract
-//! UNIX sockets go. [`sandbox`](crate::sandbox) decides which of them to call, and in what order.
+//! Owns prctl(2) and capset(2) as far as capabilities(7) go, setresuid(2) and its kin for a single
+//! thread, landlock(7) as far as abstract UNIX sockets go, and the order in which a thread gives
+//! its privileges up ([`give_up_privileges`]). [`sandbox`](crate::sandbox) decides which ones.
 
 use core::ffi::{c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 
 /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`): sets of 64 bits.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
@@ -31,12 +34,58 @@ struct CapabilityHalf {
     inheritable: u32,
 }
 
+/// A user and a group, as the process's user namespace numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: u32,
+    /// The user's only group.
+    pub group: u32,
+}
+
+/// A step on the way to fewer privileges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GiveUpStep {
+    /// Emptying the bounding set; needs CAP_SETPCAP.
+    BoundingSet,
+    /// Forbidding new privileges.
+    NewPrivileges,
+    /// Emptying the ambient set.
+    AmbientSet,
+    /// Becoming another user and group; needs CAP_SETUID and CAP_SETGID.
+    Identity,
+    /// Reducing the effective, permitted and inheritable sets.
+    Capabilities,
+}
+
+/// Keeps the capabilities of these numbers and nothing else, for the calling thread and every
+/// thread that it starts, and takes on `identity`.
+///
+/// # Errors
+/// The step that the kernel has refused.
+pub(crate) fn give_up_privileges(
+    kept: &[u8],
+    identity: Option<Identity>,
+) -> Result<(), (GiveUpStep, Errno)> {
+    drop_bounding_set_except(kept).map_err(|errno| (GiveUpStep::BoundingSet, errno))?;
+    prctl::set_no_new_privs().map_err(|errno| (GiveUpStep::NewPrivileges, errno))?;
+    match clear_ambient_set() {
+        // Before Linux 4.3 there is no such set.
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(errno) => return Err((GiveUpStep::AmbientSet, errno)),
+    }
+    if let Some(identity) = identity {
+        become_other(identity).map_err(|errno| (GiveUpStep::Identity, errno))?;
+    }
+    keep_only(kept).map_err(|errno| (GiveUpStep::Capabilities, errno))
+}
+
 /// Takes every capability but those of the numbers `kept` out of the bounding set of the calling
 /// thread.
 ///
 /// # Errors
 /// `EPERM` without CAP_SETPCAP.
-pub(crate) fn drop_bounding_set_except(kept: &[u8]) -> Result<(), Errno> {
+fn drop_bounding_set_except(kept: &[u8]) -> Result<(), Errno> {
     for capability in (0..CAPABILITIES_END).filter(|capability| !kept.contains(capability)) {
         // SAFETY: PR_CAPBSET_DROP takes a number and changes nothing but the bounding set.
         let done = unsafe {
@@ -56,7 +105,7 @@ pub(crate) fn drop_bounding_set_except(kept: &[u8]) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `EINVAL` before Linux 4.3, which has no such set.
-pub(crate) fn clear_ambient_set() -> Result<(), Errno> {
+fn clear_ambient_set() -> Result<(), Errno> {
     // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no pointer and changes nothing but the ambient set.
     let done = unsafe {
         libc::prctl(
@@ -90,6 +139,33 @@ pub(crate) fn keep_only(kept: &[u8]) -> Result<(), Errno> {
     // until the call returns.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) };
     Errno::result(done).map(drop)
+}
+
+/// Makes user and group of `identity` the real, effective and saved ones of the calling thread
+/// alone, without any other group. The thread keeps its permitted capabilities; the effective ones
+/// are empty.
+///
+/// The functions of the C library would do the same to all threads, and abort the process where one
+/// of them may not.
+///
+/// # Errors
+/// `EPERM` without CAP_SETUID and CAP_SETGID; `EINVAL` for an id that the user namespace lacks.
+fn become_other(identity: Identity) -> Result<(), Errno> {
+    let (user, group) = (c_ulong::from(identity.user), c_ulong::from(identity.group));
+    let no_groups: *const libc::gid_t = core::ptr::null();
+    // SAFETY: setgroups(2) reads as many groups as its first argument says: none.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, 0_usize, no_groups) }) {
+        // In a user namespace that an ordinary user has made, nobody may give groups up
+        // (user_namespaces(7)). A lack of rights is told by the next call.
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    // SAFETY: setresgid(2) takes three numbers and touches no memory.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
+    prctl::set_keepcaps(true)?;
+    // SAFETY: setresuid(2) takes three numbers and touches no memory.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+    prctl::set_keepcaps(false)
 }
 
 /// Bars the calling thread, and threads that it starts, from abstract UNIX sockets of other
@@ -144,7 +220,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(name).unwrap();
         let _host = UnixListener::bind_addr(&address).unwrap();
         let confined = std::thread::spawn(move || {
-            nix::sys::prctl::set_no_new_privs().unwrap();
+            prctl::set_no_new_privs().unwrap();
             scope_abstract_sockets().map(|()| {
                 UnixStream::pair().expect("pairs are not concerned");
                 UnixStream::connect_addr(&address).unwrap_err().raw_os_error()

@@ -15,9 +15,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::{gethostname, setsid};
 
 use super::network::GOOD_ENDS;
-use super::options::{Mode, PastaOptions, Place, Target, Userns};
+use super::options::{Mode, PastaOptions, Place, RunAs, Target, Userns};
 use super::pid_file::PidFile;
 use super::ports::rules::ephemeral;
+use super::runas::become_wholly;
 use super::{Ends, args, connect, log};
 use crate::command::{
     self, Conduct, Ending, EntryFailure, Handover, Ids, Program, end_like, enter, process_inside,
@@ -46,6 +47,13 @@ pub(super) fn main(options: &PastaOptions, arguments: &[OsString]) -> ExitCode {
             return refuse(&format!("Couldn't open PID file {}: {error}", path.display()), None);
         }
     };
+    // Whoever runs COMMAND may become any user of its machine, so all of it runs as that user.
+    let identity = options.process.runas.as_ref().map(RunAs::to_take_on).transpose();
+    let taken = identity.and_then(|identity| identity.flatten().map_or(Ok(()), become_wholly));
+    if let Err(error) = taken {
+        pid_file.iter().for_each(PidFile::discard);
+        return refuse(&error.to_string(), None);
+    }
     let conduct = Conduct { program: "pasta", place: &place, arguments, ends: GOOD_ENDS };
     let code = match supervise(&conduct, &warn) {
         Ok((Ending::Command(status), _)) => {

@@ -13,6 +13,7 @@
 //!  daemon     the caller's process ends once the network is ready
 //!  pid_file   the number of the network's process
 //!  log        where messages go
+//!  runas      the identity that a process of root takes on
 //!  progress failure   the texts of a run
 //!  version    the text of --version
 //! ```
@@ -28,6 +29,7 @@ mod options;
 mod pid_file;
 pub(crate) mod ports;
 mod progress;
+mod runas;
 mod version;
 
 use std::cell::Cell;

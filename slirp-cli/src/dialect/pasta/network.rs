@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Group, User, getegid, geteuid};
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
 use slirp_core::instance::{ForwardProtocol, HostPorts, Opening, OutboundAddresses, SpliceRules};
@@ -26,8 +25,9 @@ use slirp_core::policy::Policy;
 
 use super::failure::text_of;
 use super::log;
-use super::options::{Addresses, Families, MTU, Name, PastaOptions, Place, RunAs, Splice, Userns};
+use super::options::{Addresses, Families, MTU, PastaOptions, Place, RunAs, Splice, Userns};
 use super::ports::rules::{PortRule, PortRules};
+use super::runas::RunAsFailure;
 use crate::options::{Options, OwnPlan, Splicing, Target};
 use crate::publish::Publish;
 
@@ -51,10 +51,8 @@ pub(super) enum NetworkFailure {
     Command,
     #[error("Couldn't open the control socket {}: {}", .0.display(), of_socket(.1))]
     ControlSocket(PathBuf, #[source] io::Error),
-    #[error("--splice-only is not supported: the guest would have an interface")]
-    SpliceOnly,
-    #[error("--runas is not supported for another user or group than the caller's own")]
-    RunAs,
+    #[error(transparent)]
+    RunAs(#[from] RunAsFailure),
     #[error("External interface not usable: {0}")]
     Mirror(#[from] MirrorError),
     #[error("External interface not usable: {0} has no {1} address")]
@@ -93,12 +91,7 @@ pub(super) fn orders(
     options: &PastaOptions,
     host: &Host,
 ) -> Result<(Target, Options), NetworkFailure> {
-    if options.mapping.splice == Splice::Only {
-        return Err(NetworkFailure::SpliceOnly);
-    }
-    if options.process.runas.as_ref().is_some_and(|identity| !is_callers(identity)) {
-        return Err(NetworkFailure::RunAs);
-    }
+    let identity = options.process.runas.as_ref().map(RunAs::to_take_on).transpose()?.flatten();
     check_named_interfaces(options, &host.template)?;
     let mut choice = choice(options);
     if choice.ipv6.is_some() && host.template.ipv6().is_none() {
@@ -112,6 +105,7 @@ pub(super) fn orders(
     let addresses = &options.addresses;
     let mut policy = Policy::default();
     policy.dns_service = has_resolver;
+    let has_interface = options.mapping.splice != Splice::Only;
     let following = following(options, choice.clone(), host, followed.clone());
     let Followed { setup, personality, .. } = followed;
     let orders = Options {
@@ -132,16 +126,18 @@ pub(super) fn orders(
         exit_with_netns: options.target.quits_with_netns,
         has_fixed_ipv6: true,
         sandbox: true,
+        identity,
         seccomp: true,
         system_calls: log::SYSTEM_CALLS.iter().collect(),
         good_ends: GOOD_ENDS,
         own_plan: Some(OwnPlan {
             plan,
+            has_interface,
             setup,
             personality,
             silence: silence(options),
             splicing: splicing(options, &plan),
-            following: Some(following),
+            following: has_interface.then_some(following),
             follows_inside: options.guest.configure && has_copies(&choice),
         }),
         ..Options::default()
@@ -247,22 +243,6 @@ fn templates(options: &PastaOptions) -> (Option<&str>, Option<&str>) {
     let PastaOptions { addresses, .. } = options;
     let (ipv4, ipv6) = (addresses.outbound_if4.as_deref(), addresses.outbound_if6.as_deref());
     (named.or(ipv4), named.or(ipv6))
-}
-
-/// Whether the identity is that of the caller. Without a group only the user counts.
-fn is_callers(identity: &RunAs) -> bool {
-    let user = match &identity.user {
-        Name::Id(id) => Some(*id),
-        Name::Name(name) => User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
-    };
-    let group = match &identity.group {
-        None => Some(getegid().as_raw()),
-        Some(Name::Id(id)) => Some(*id),
-        Some(Name::Name(name)) => {
-            Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-        }
-    };
-    (user, group) == (Some(geteuid().as_raw()), Some(getegid().as_raw()))
 }
 
 /// Refuses an interface that is named and has nothing to copy. One that is named for both families

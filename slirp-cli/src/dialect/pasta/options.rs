@@ -110,7 +110,7 @@ pub(crate) struct ProcessOptions {
     /// Whether the process stays in the foreground. Otherwise its end tells that the network is
     /// ready, and a daemon carries the packets.
     pub(crate) is_foreground: bool,
-    /// The identity to have. Any but the caller's own is refused.
+    /// The identity to take on, if root has started the process.
     pub(crate) runas: Option<RunAs>,
     /// Where messages go instead of to the system's log.
     pub(crate) log_file: Option<PathBuf>,

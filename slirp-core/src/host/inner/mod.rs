@@ -55,16 +55,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::host::forward::Forward;
 use crate::host::mailbox::{Mailbox, Message};
-use crate::sys::privilege::{
-    clear_ambient_set, drop_bounding_set_except, keep_only, scope_abstract_sockets,
-};
+use crate::sys::privilege::{Identity, give_up_privileges, scope_abstract_sockets};
 use ask::Ask;
 use inward::Inward;
 use listening::SocketDiag;
@@ -85,15 +81,18 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// Starts the thread. When this returns, the thread is in the namespace and has given up its
-    /// privileges.
+    /// privileges, and its own identity for `identity`.
     ///
     /// # Errors
     /// See [`SplicesError`]; no thread is left.
-    pub(crate) fn enter(network: OwnedFd) -> Result<Self, SplicesError> {
+    pub(crate) fn enter(
+        network: OwnedFd,
+        identity: Option<Identity>,
+    ) -> Result<Self, SplicesError> {
         let (orders, receiver) = mpsc::channel();
         let (done, entered) = mpsc::sync_channel(1);
         let work = move || {
-            let outcome = enter(network);
+            let outcome = enter(network, identity);
             let is_there = outcome.is_ok();
             // Opened here because a filter forbids it later; only scanned ports need it.
             let ports = SocketDiag::open();
@@ -161,26 +160,14 @@ impl Drop for Inner {
 }
 
 /// Enters the namespace with the calling thread, for good.
-fn enter(network: OwnedFd) -> Result<(), SplicesError> {
+fn enter(network: OwnedFd, identity: Option<Identity>) -> Result<(), SplicesError> {
     setns(&network, CloneFlags::CLONE_NEWNET).map_err(|errno| SplicesError::Enter(errno.into()))?;
     drop(network);
-    give_up_privileges(&[NET_BIND_SERVICE])
-        .map_err(|errno| SplicesError::Privileges(errno.into()))?;
+    give_up_privileges(&[NET_BIND_SERVICE], identity)
+        .map_err(|(_, errno)| SplicesError::Privileges(errno.into()))?;
     // Best effort, as in the sandbox.
     let _may_be_absent = scope_abstract_sockets();
     Ok(())
-}
-
-/// Keeps the capabilities of these numbers and nothing else, for the calling thread.
-pub(crate) fn give_up_privileges(kept: &[u8]) -> Result<(), Errno> {
-    drop_bounding_set_except(kept)?;
-    prctl::set_no_new_privs()?;
-    match clear_ambient_set() {
-        // Before Linux 4.3 there is no such set.
-        Ok(()) | Err(Errno::EINVAL) => {}
-        Err(errno) => return Err(errno),
-    }
-    keep_only(kept)
 }
 
 /// Obeys the orders that come before the work, and then works.

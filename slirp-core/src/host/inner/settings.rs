@@ -10,6 +10,7 @@ use super::Inner;
 use super::inward::Inward;
 use crate::host::forward::{Forward, ForwardProtocol};
 use crate::sys::errno::text_of;
+use crate::sys::privilege::Identity;
 
 /// Connections and datagrams between the loopback interfaces of the host and the guest's network
 /// namespace. They are joined socket to socket and never become packets on the guest's link.
@@ -135,13 +136,13 @@ impl Splices {
         self
     }
 
-    /// Has a thread enter the namespace, unless one has.
+    /// Has a thread enter the namespace, unless one has, which takes on `identity`.
     ///
     /// # Errors
     /// See [`SplicesError`].
-    pub(crate) fn enter(self) -> Result<Self, SplicesError> {
+    pub(crate) fn enter(self, identity: Option<Identity>) -> Result<Self, SplicesError> {
         let inner = match self.place {
-            Place::Network(network) => Inner::enter(network)?,
+            Place::Network(network) => Inner::enter(network, identity)?,
             Place::Entered(inner) => inner,
         };
         Ok(Self { place: Place::Entered(inner), ..self })

@@ -1,7 +1,7 @@
 //! The guest's link: what carries its Ethernet frames.
 //!
 //! Owns the kinds of [`Link`] (a TAP device, a socket to one virtual machine or to one after the
-//! other, or the devices of several members on one network), their place in the event loop
+//! other, the devices of several members on one network, or nothing), their place in the event loop
 //! (`port`), and the recording of what crosses them. What the frames say is decided on the pure
 //! side.
 
@@ -9,6 +9,7 @@ mod acceptance;
 pub(crate) mod frame_server;
 mod frame_socket;
 pub(crate) mod frame_stream;
+pub(crate) mod nothing;
 pub(crate) mod port;
 pub(crate) mod recording;
 pub(crate) mod switchboard;
@@ -16,6 +17,7 @@ pub(crate) mod tap;
 
 pub use frame_server::FrameServer;
 pub use frame_socket::{FrameListener, FrameSocket, FrameSocketError, Framing};
+pub use nothing::NoLink;
 pub use port::Link;
 pub use recording::{Recording, RecordingError};
 pub use switchboard::Switchboard;

@@ -13,6 +13,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use super::acceptance::Author;
 use super::frame_server::FrameServer;
 use super::frame_socket::FrameSocket;
+use super::nothing::NoLink;
 use super::recording::Recorder;
 use super::switchboard::Switchboard;
 use super::tap::Tap;
@@ -31,6 +32,8 @@ pub enum Link {
     Server(FrameServer),
     /// The devices of several guests on one network.
     Members(Box<Switchboard>),
+    /// No interface of the guest.
+    Nothing(NoLink),
 }
 
 impl From<Tap> for Link {
@@ -51,6 +54,12 @@ impl From<FrameServer> for Link {
     }
 }
 
+impl From<NoLink> for Link {
+    fn from(nothing: NoLink) -> Self {
+        Self::Nothing(nothing)
+    }
+}
+
 impl From<Switchboard> for Link {
     fn from(board: Switchboard) -> Self {
         Self::Members(Box::new(board))
@@ -62,7 +71,7 @@ impl Link {
     pub const fn offload(&self) -> Offload {
         match self {
             Self::Tap(tap) => tap.offload(),
-            Self::Socket(_) | Self::Server(_) => Offload::NOTHING,
+            Self::Socket(_) | Self::Server(_) | Self::Nothing(_) => Offload::NOTHING,
             // What a member's device lacks is done for it.
             Self::Members(_) => Offload::FULL,
         }
@@ -75,6 +84,7 @@ impl Link {
             Self::Socket(socket) => socket.read(buf),
             Self::Server(server) => server.read(buf, epoll, token),
             Self::Members(board) => board.read(buf),
+            Self::Nothing(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -91,6 +101,7 @@ impl Link {
                 board.write(frame);
                 Ok(())
             }
+            Self::Nothing(_) => Ok(()),
         }
     }
 }
@@ -102,6 +113,7 @@ impl AsFd for Link {
             Self::Socket(socket) => socket.as_fd(),
             Self::Server(server) => server.as_fd(),
             Self::Members(board) => board.as_fd(),
+            Self::Nothing(nothing) => nothing.as_fd(),
         }
     }
 }
@@ -136,11 +148,16 @@ impl LinkPort {
         Ok(Self { recorder, link, epoll, token, waiting: None, room: Vec::new() })
     }
 
+    /// Whether the guest has no interface of ours.
+    pub(crate) const fn is_nothing(&self) -> bool {
+        matches!(self.link, Link::Nothing(_))
+    }
+
     /// The members' devices, where there are members.
     pub(crate) fn switchboard(&mut self) -> Option<&mut Switchboard> {
         match &mut self.link {
             Link::Members(board) => Some(board),
-            Link::Tap(_) | Link::Socket(_) | Link::Server(_) => None,
+            Link::Tap(_) | Link::Socket(_) | Link::Server(_) | Link::Nothing(_) => None,
         }
     }
 
@@ -163,7 +180,7 @@ impl LinkPort {
     pub(crate) const fn sender(&self) -> Option<MemberId> {
         match &self.link {
             Link::Members(board) => board.sender(),
-            Link::Tap(_) | Link::Socket(_) | Link::Server(_) => None,
+            Link::Tap(_) | Link::Socket(_) | Link::Server(_) | Link::Nothing(_) => None,
         }
     }
 

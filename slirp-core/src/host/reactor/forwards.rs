@@ -105,6 +105,10 @@ impl Reactor {
                 Accepted::Drained => return true,
             };
             let Some(stream) = self.hand_over(stream, origin, guest, now) else { continue };
+            if self.link.is_nothing() {
+                stream.reset();
+                continue;
+            }
             match self.stack.handle_tcp_accepted(origin, guest, now) {
                 Ok(flow) => {
                     // If a flow was evicted to make room, its socket is reset before its slot is
@@ -147,6 +151,9 @@ impl Reactor {
                 if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
                     inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
                 }
+                continue;
+            }
+            if self.link.is_nothing() {
                 continue;
             }
             self.stack.handle_inbound_udp(

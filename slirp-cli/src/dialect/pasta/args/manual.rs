@@ -63,9 +63,9 @@ Default: 1048576."
         }
         OptionId::RunAs => {
             "\
-Identity to change to when started as root: a user and a group, by name or
-number.
-Any other than the caller's own is refused.
+Identity to take on when started as root: a user and a group, by name or number.
+It is taken on once the network is connected and all files are open; with
+COMMAND before, so that COMMAND and its files are that user's.
 Default: the caller's."
         }
         OptionId::ConfPath => {
@@ -399,8 +399,10 @@ Default: they are joined socket to socket."
         }
         OptionId::SpliceOnly => {
             "\
-Connect the loopbacks alone, without an interface for the guest.
-Refused: the guest would have an interface.
+Connect the loopbacks alone: the guest gets no interface.
+Clients of ports that do not come over the host's loopback are reset.
+Implies
+.Fl Fl host-lo-to-ns-lo .
 Default: off."
         }
         OptionId::ChrootFallback => {

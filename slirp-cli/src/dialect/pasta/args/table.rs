@@ -31,7 +31,8 @@ options! {
         "log to this file instead of to the system's log";
     LogSize: Upstream(0), "log-size" = "BYTES",
         "largest size of that file (default=1048576, min=40960)";
-    RunAs: Upstream(0), "runas" = "USER[:GROUP]";
+    RunAs: Upstream(0), "runas" = "USER[:GROUP]",
+        "run as this user, if started as root";
     ConfPath: Upstream(0), [b'c'] "conf-path" = "PATH" of Files,
         "path of the socket at which pesto(1) changes ports";
     Help: Upstream(0), [b'h'] "help",
@@ -126,7 +127,8 @@ options! {
         "connections of the host's loopback arrive at the guest's loopback";
     NoSplice: Upstream(0), "no-splice",
         "connections of the host's loopback arrive by the guest's interface";
-    SpliceOnly: Upstream(0), "splice-only";
+    SpliceOnly: Upstream(0), "splice-only",
+        "join the loopbacks and give the guest no interface";
     ChrootFallback: Upstream(0), "chroot-fallback";
     NoCopyRoutes: Upstream(0), "no-copy-routes";
     NoCopyAddrs: Upstream(0), "no-copy-addrs";

@@ -44,8 +44,6 @@ fn help_has_every_option_of_this_mode_in_lines_of_a_terminal() {
         "--stderr",
         "--stats",
         "--no-copy-routes",
-        "--runas",
-        "--splice-only",
         "--chroot-fallback",
         "--fd",
     ] {
