@@ -16,6 +16,9 @@ pub(crate) struct Publish {
     pub(crate) protocol: ForwardProtocol,
     /// Where the host listens; everywhere without it.
     pub(crate) host: Option<IpAddr>,
+    /// Whether clients that come over IPv6 are led to the guest's IPv6 address, if the host listens
+    /// everywhere. The guest sees them as the gateway's IPv4 address otherwise.
+    pub(crate) keeps_version: bool,
     pub(crate) host_ports: RangeInclusive<u16>,
     /// Where the ports lead, if not to the assumed guest.
     pub(crate) guest: Option<IpAddr>,
@@ -72,7 +75,8 @@ impl Publish {
         };
         let guest_port = port(guest_port)?;
         let opening = Opening::default();
-        Some(Self { protocol, host, host_ports, guest, guest_port, opening })
+        let keeps_version = false;
+        Some(Self { protocol, host, keeps_version, host_ports, guest, guest_port, opening })
     }
 
     /// The rule that it stands for. If it names no guest, `assumed` is used: the IPv6 address for
@@ -91,7 +95,8 @@ impl Publish {
         };
         // A range does not begin with 0, so the number of ports always fits the type.
         let ports = (self.host_ports.end() - self.host_ports.start()).saturating_add(1);
-        Forward { ports, ..forward }
+        let guest_ipv6 = assumed.ipv6.filter(|_| self.keeps_version && self.host.is_none());
+        Forward { ports, guest_ipv6, ..forward }
     }
 
     /// Whether the system picks the port; the pick is then reported.

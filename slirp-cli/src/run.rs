@@ -87,7 +87,7 @@ pub(crate) fn run(
     // From its MAC address a guest makes an IPv6 address unless it has a fixed one.
     let made_from = opened.mac.filter(|_| !options.has_fixed_ipv6);
     let guest = AssumedGuest::new(options.address_plan(), made_from);
-    ports.lead_to(options.publish.iter().map(|publish| publish.forward(guest).guest.ip()));
+    ports.lead_like(options.publish.iter().map(|publish| publish.forward(guest)));
     let published: Vec<Forward> = ports.rules().collect();
     let mut builder = builder(options, opened.link).assumed_guest(guest).forwards(ports);
     if let Some(own) = &options.own_plan

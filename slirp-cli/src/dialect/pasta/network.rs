@@ -442,7 +442,7 @@ pub(super) fn splice_rules(
     rules: &PortRules,
 ) -> SpliceRules {
     let scanned = carried(options, &rules.inbound).filter(|rule| rule.is_scanned);
-    let scanned = scanned.flat_map(|rule| published(options, plan, rule));
+    let scanned = scanned.map(|rule| published(options, plan, rule));
     SpliceRules {
         scanned: scanned.map(|publish| publish.forward(guest)).collect(),
         to_host: carried(options, &rules.outbound).map(to_host).collect(),
@@ -481,31 +481,21 @@ fn to_host(rule: &PortRule) -> HostPorts {
 fn publish(options: &PastaOptions, plan: &AddressPlan, is_scanned: bool) -> Vec<Publish> {
     let rules = carried(options, &options.ports.inbound);
     let rules = rules.filter(|rule| rule.is_scanned == is_scanned);
-    rules.flat_map(|rule| published(options, plan, rule)).collect()
+    rules.map(|rule| published(options, plan, rule)).collect()
 }
 
-/// The ports of one rule. A rule without an address is two where the guest has both families, so
-/// that a client finds the guest's address of its own family.
-pub(super) fn published(
-    options: &PastaOptions,
-    plan: &AddressPlan,
-    rule: &PortRule,
-) -> Vec<Publish> {
-    let everywhere = [
-        plan.ipv4().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        plan.ipv6().map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-    ];
-    let hosts = match rule.listener.address {
-        Some(address) => [Some(address), None],
-        None => everywhere,
+/// The ports of one rule. A rule without an address is for both families where the guest has them,
+/// and a client finds the guest's address of its own family.
+pub(super) fn published(options: &PastaOptions, plan: &AddressPlan, rule: &PortRule) -> Publish {
+    let everywhere = match (plan.ipv4(), plan.ipv6()) {
+        (Some(_), Some(_)) => None,
+        (Some(_), None) => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (None, _) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     };
-    hosts.into_iter().flatten().map(|host| of_rule(options, rule, host)).collect()
-}
-
-fn of_rule(options: &PastaOptions, rule: &PortRule, host: IpAddr) -> Publish {
     Publish {
         protocol: rule.protocol,
-        host: Some(host),
+        host: rule.listener.address.or(everywhere),
+        keeps_version: true,
         host_ports: rule.ports.first()..=rule.ports.last(),
         guest: rule.target,
         guest_port: rule.to,

@@ -1,8 +1,9 @@
 //! Forward rules: ports of the host that lead to the guest.
 //!
 //! Owns the rules, their listeners and UDP sockets, and the queue of sockets with pending work. A
-//! rule is a range of ports (often a single one). Each port has one socket, or two for both IP
-//! versions: IPv6 sockets take no IPv4 (`IPV6_V6ONLY`), so a client's address is never IPv4-mapped.
+//! rule is a range of ports (often a single one). Each port has one socket. Datagrams of a rule for
+//! both IP versions take two, of which that of IPv6 takes no IPv4 (`IPV6_V6ONLY`): what the kernel
+//! tells of a datagram differs between the versions. A client's address is never IPv4-mapped.
 //! The sockets are opened in `open`, often before there is an instance. The pure side decides about
 //! accepted connections and datagrams; the reactor decides when each socket is served.
 //!
@@ -37,8 +38,8 @@ use crate::nat::unspecified;
 use crate::time::Instant;
 
 /// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
-/// takes about 150 bytes and a descriptor, and twice as much if it is open in both IP versions. The
-/// process's limit of descriptors may lower the cap.
+/// takes a descriptor and about 50 bytes; a UDP port takes 200 bytes, and twice as much of both if
+/// it is open in both IP versions. The process's limit of descriptors may lower the cap.
 pub(crate) const PORTS_CAP: usize = 65_535;
 /// How long accepting pauses when there is no descriptor or memory left (arbitrary).
 const PAUSE: Duration = Duration::from_millis(100);
@@ -58,23 +59,24 @@ pub(crate) struct PortId(usize);
 
 #[derive(Debug)]
 struct Port {
-    rule: ForwardId,
     socket: RuleSocket,
     is_queued: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Rule {
     forward: Forward,
     first: PortId,
+    /// Port by port, those of IPv6 alone after the others. A port that was skipped is missing.
+    ports: Vec<Option<Port>>,
 }
 
 impl Rule {
-    /// What one of its ports forwards; IPv6 ports come after the IPv4 ports.
-    fn port(&self, id: PortId) -> Forward {
+    /// What one of its ports forwards.
+    fn forward_of(&self, id: PortId) -> Forward {
         let index = id.0 - self.first.0;
         let count = usize::from(self.forward.ports);
-        let (forward, index) = match self.forward.in_ipv6() {
+        let (forward, index) = match self.forward.apart_in_ipv6() {
             Some(ipv6) if index >= count => (ipv6, index - count),
             Some(_) | None => (self.forward, index),
         };
@@ -87,9 +89,11 @@ impl Rule {
 #[derive(Debug)]
 pub(crate) struct Forwards {
     rules: BTreeMap<ForwardId, Rule>,
-    ports: BTreeMap<PortId, Port>,
-    /// The rules by the guest address that they lead to, port by port.
-    targets: BTreeSet<(ForwardProtocol, SocketAddr, ForwardId)>,
+    /// The rules by their first ports.
+    firsts: BTreeMap<PortId, ForwardId>,
+    /// The rules for datagrams by the guest address that they lead to, port by port.
+    targets: BTreeSet<(SocketAddr, ForwardId)>,
+    in_use: InUse,
     registry: Registry,
     coalesce_udp: bool,
     /// The process's limit of descriptors; `None` for no limit.
@@ -123,8 +127,9 @@ impl Forwards {
     ) -> Self {
         Self {
             rules: BTreeMap::new(),
-            ports: BTreeMap::new(),
+            firsts: BTreeMap::new(),
             targets: BTreeSet::new(),
+            in_use: InUse { ports: 0, sockets: 0 },
             registry,
             coalesce_udp,
             descriptors,
@@ -147,8 +152,7 @@ impl Forwards {
         &mut self,
         forwards: &[Forward],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let in_use = InUse { ports: self.targets.len(), sockets: self.ports.len() };
-        self.adopt(OpenForwards::open_beside(in_use, forwards, self.descriptors)?)
+        self.adopt(OpenForwards::open_beside(self.in_use, forwards, self.descriptors)?)
     }
 
     /// The same, with how each rule's ports are opened, up to all ports there are.
@@ -159,8 +163,7 @@ impl Forwards {
         &mut self,
         rules: &[(Forward, Opening)],
     ) -> Result<Vec<(ForwardId, Forward)>, ForwardError> {
-        let in_use = InUse { ports: self.targets.len(), sockets: self.ports.len() };
-        self.adopt(OpenForwards::open_as_beside(in_use, rules, self.descriptors)?)
+        self.adopt(OpenForwards::open_as_beside(self.in_use, rules, self.descriptors)?)
     }
 
     /// Adds rules whose ports are open, as [`add_all`](Self::add_all) does.
@@ -188,27 +191,28 @@ impl Forwards {
         Ok(self.list_from(first))
     }
 
-    /// Adds one rule. After an error the rule exists with some of its ports, and the caller removes
-    /// it.
+    /// Adds one rule. After an error the rule exists, and the caller removes it.
     fn add(&mut self, opened: OpenRule) -> Result<(), ForwardError> {
         if opened.lacks_ipv6() {
             let host = opened.forward.host;
             tracing::warn!(%host, "forwarded in IPv4 only: the host has no IPv6");
         }
         let OpenRule { forward, sockets } = opened;
-        let rule = Rule { forward, first: PortId(self.next_port) };
+        let first = PortId(self.next_port);
         self.next_port += forward.sockets();
         self.last_id += 1;
         let id = ForwardId(self.last_id);
+        let in_poller = (first.0..).map(PortId).zip(&sockets).try_for_each(|(port, socket)| {
+            socket.as_ref().map_or(Ok(()), |socket| self.register(port, socket))
+        });
+        let port = |socket: RuleSocket| Port { socket, is_queued: false };
+        let ports: Vec<_> = sockets.into_iter().map(|socket| socket.map(port)).collect();
+        self.in_use.ports += usize::from(forward.ports);
+        self.in_use.sockets += ports.iter().flatten().count();
         self.targets.extend(targets(id, forward));
-        self.rules.insert(id, rule);
-        for (port, socket) in (rule.first.0..).map(PortId).zip(sockets) {
-            let Some(socket) = socket else { continue };
-            self.register(port, &socket)
-                .map_err(|source| ForwardError::Bind { forward: rule.port(port), source })?;
-            self.ports.insert(port, Port { rule: id, socket, is_queued: false });
-        }
-        Ok(())
+        self.firsts.insert(first, id);
+        self.rules.insert(id, Rule { forward, first, ports });
+        in_poller.map_err(|source| ForwardError::Bind { forward, source })
     }
 
     /// Registers a socket with the poller.
@@ -223,10 +227,10 @@ impl Forwards {
 
     /// Removes a rule. Closing its sockets ends their registration with the poller.
     fn remove(&mut self, id: ForwardId) {
-        let Some(Rule { forward, first }) = self.rules.remove(&id) else { return };
-        for index in 0..forward.sockets() {
-            self.ports.remove(&PortId(first.0 + index));
-        }
+        let Some(Rule { forward, first, ports }) = self.rules.remove(&id) else { return };
+        self.firsts.remove(&first);
+        self.in_use.ports -= usize::from(forward.ports);
+        self.in_use.sockets -= ports.iter().flatten().count();
         for target in targets(id, forward) {
             self.targets.remove(&target);
         }
@@ -269,12 +273,12 @@ impl Forwards {
 
     /// The socket of a port.
     pub(crate) fn socket(&self, id: PortId) -> Option<BorrowedFd<'_>> {
-        self.ports.get(&id).map(|port| port.socket.as_fd())
+        self.port(id).map(|(_, port, _)| port.socket.as_fd())
     }
 
     /// Where the datagrams or connections of a port go.
     pub(crate) fn guest(&self, id: PortId) -> Option<SocketAddr> {
-        self.port(id).map(|(_, forward)| forward.guest)
+        self.port(id).map(|(.., forward)| forward.guest)
     }
 
     fn list_from(&self, first: ForwardId) -> Vec<(ForwardId, Forward)> {
@@ -288,7 +292,7 @@ impl Forwards {
 
     /// Queues the port to be served again.
     pub(crate) fn queue(&mut self, id: PortId) {
-        if let Some(port) = self.ports.get_mut(&id)
+        if let Some((_, port, _)) = self.port_mut(id)
             && !port.is_queued
         {
             port.is_queued = true;
@@ -317,7 +321,7 @@ impl Forwards {
         self.paused_until = None;
         let mut due = Vec::with_capacity(self.queue.len());
         for id in std::mem::take(&mut self.queue) {
-            if let Some(port) = self.ports.get_mut(&id) {
+            if let Some((_, port, _)) = self.port_mut(id) {
                 port.is_queued = false;
                 let protocol = match port.socket {
                     RuleSocket::Tcp(_) => ForwardProtocol::Tcp,
@@ -329,30 +333,40 @@ impl Forwards {
         due
     }
 
-    /// A port, what it forwards, and its rule.
-    fn port(&self, id: PortId) -> Option<(&Port, Forward)> {
-        let port = self.ports.get(&id)?;
-        Some((port, self.rules.get(&port.rule)?.port(id)))
+    /// The rule that a port is of, unless that was removed.
+    fn rule_of(&self, id: PortId) -> Option<ForwardId> {
+        self.firsts.range(..=id).next_back().map(|(_, &rule)| rule)
     }
 
-    fn port_mut(&mut self, id: PortId) -> Option<(&mut Port, Forward)> {
-        let port = self.ports.get_mut(&id)?;
-        let forward = self.rules.get(&port.rule)?.port(id);
-        Some((port, forward))
+    /// A port, its rule, and what it forwards.
+    fn port(&self, id: PortId) -> Option<(ForwardId, &Port, Forward)> {
+        let rule_id = self.rule_of(id)?;
+        let rule = self.rules.get(&rule_id)?;
+        let port = rule.ports.get(id.0 - rule.first.0)?.as_ref()?;
+        Some((rule_id, port, rule.forward_of(id)))
+    }
+
+    fn port_mut(&mut self, id: PortId) -> Option<(ForwardId, &mut Port, Forward)> {
+        let rule_id = self.rule_of(id)?;
+        let rule = self.rules.get_mut(&rule_id)?;
+        let forward = rule.forward_of(id);
+        let port = rule.ports.get_mut(id.0 - rule.first.0)?.as_mut()?;
+        Some((rule_id, port, forward))
     }
 
     /// Takes the next connection of a port.
     pub(crate) fn accept(&mut self, id: PortId, now: Instant) -> Accepted {
-        let Some((&Port { rule, socket: RuleSocket::Tcp(ref listener), .. }, forward)) =
-            self.port(id)
+        let Some((rule, Port { socket: RuleSocket::Tcp(listener), .. }, forward)) = self.port(id)
         else {
             return Accepted::Drained;
         };
-        let guest = forward.guest;
         match listener.accept() {
             Ok((socket, remote)) => match (TcpStream::accepted(socket), remote.as_socket()) {
-                (Ok(stream), Some(client)) => {
-                    let origin = Origin { rule, client, local: forward.host };
+                (Ok(stream), Some(mut client)) => {
+                    client.set_ip(client.ip().to_canonical());
+                    let in_ipv6 = forward.in_ipv6().filter(|_| client.is_ipv6());
+                    let Forward { host, guest, .. } = in_ipv6.unwrap_or(forward);
+                    let origin = Origin { rule, client, local: host };
                     Accepted::Connection { stream, origin, guest }
                 }
                 (Ok(_) | Err(_), _) => Accepted::Lost,
@@ -380,19 +394,17 @@ impl Forwards {
         id: PortId,
         buffer: &'b mut [u8],
     ) -> Option<(Origin, SocketAddr, Received<'b>)> {
-        let (port, forward) = self.port_mut(id)?;
-        let Port { rule, socket: RuleSocket::Udp(socket), .. } = port else {
-            return None;
-        };
+        let (rule, port, forward) = self.port_mut(id)?;
+        let RuleSocket::Udp(socket) = &mut port.socket else { return None };
         let received = socket.recv(buffer).ok()?;
         let local = received.local.unwrap_or_else(|| unspecified(forward.host.ip()));
         let local = SocketAddr::new(local, forward.host.port());
-        Some((Origin { rule: *rule, client: received.from, local }, forward.guest, received))
+        Some((Origin { rule, client: received.from, local }, forward.guest, received))
     }
 
     /// The next error about a datagram that was sent from a rule's port, with the guest's address.
     pub(crate) fn take_error(&mut self, id: PortId) -> Option<(SocketAddr, DatagramError)> {
-        let (Port { socket: RuleSocket::Udp(socket), .. }, forward) = self.port_mut(id)? else {
+        let (_, Port { socket: RuleSocket::Udp(socket), .. }, forward) = self.port_mut(id)? else {
             return None;
         };
         socket.take_error().map(|error| (forward.guest, error))
@@ -406,7 +418,7 @@ impl Forwards {
             return None;
         }
         let guest = endpoint(guest);
-        let of = |id| (ForwardProtocol::Udp, guest, ForwardId(id));
+        let of = |id| (guest, ForwardId(id));
         let reaches = |rule: &Rule| {
             let halves = [Some(rule.forward), rule.forward.in_ipv6()];
             halves.iter().flatten().any(|half| can_reach(half.host.ip(), remote.ip()))
@@ -434,8 +446,8 @@ impl Forwards {
         segment_len: Option<u16>,
         envelope: Envelope,
     ) -> Result<(), NotSent> {
-        match self.port_of(origin).and_then(|id| self.ports.get_mut(&id)) {
-            Some(Port { socket: RuleSocket::Udp(socket), .. }) => {
+        match self.port_of(origin).and_then(|id| self.port_mut(id)) {
+            Some((_, Port { socket: RuleSocket::Udp(socket), .. }, _)) => {
                 let local = Some(origin.local.ip()).filter(|local| !local.is_unspecified());
                 socket.send_from(local, origin.client, payload, segment_len, envelope)
             }
@@ -447,7 +459,7 @@ impl Forwards {
 
     /// The port at which a datagram arrived, and from which its answers leave.
     pub(crate) fn port_of(&self, origin: &Origin) -> Option<PortId> {
-        let Rule { forward, first } = self.rules.get(&origin.rule)?;
+        let Rule { forward, first, .. } = self.rules.get(&origin.rule)?;
         let index = origin.local.port().checked_sub(forward.host.port())?;
         // Ports of the other IP version come after the rule's own.
         let is_behind = origin.local.is_ipv4() != forward.host.is_ipv4();
@@ -457,12 +469,11 @@ impl Forwards {
     }
 }
 
-/// The guest addresses that a rule leads to, port by port.
-fn targets(
-    id: ForwardId,
-    forward: Forward,
-) -> impl Iterator<Item = (ForwardProtocol, SocketAddr, ForwardId)> {
-    forward.each().map(move |port| (port.protocol, endpoint(port.guest), id))
+/// The guest addresses that a rule leads datagrams to, port by port.
+fn targets(id: ForwardId, forward: Forward) -> impl Iterator<Item = (SocketAddr, ForwardId)> {
+    let rule = Some(forward).filter(|rule| rule.protocol == ForwardProtocol::Udp);
+    let ports = rule.into_iter().flat_map(|rule| rule.each());
+    ports.flat_map(|port| port.guests()).map(move |guest| (endpoint(guest), id))
 }
 
 /// Address and port alone, without flow label and scope of an IPv6 socket address.

@@ -8,7 +8,7 @@
 //! open.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -36,6 +36,7 @@ crate::sys::calls::system_calls! {
     SYS_setsockopt => "a port that was in use a moment ago, IPv6 apart from IPv4";
     SYS_bind => "forwarded ports";
     SYS_getsockname => "the port that the kernel has picked";
+    SYS_getsockopt => "whether a port is open in IPv6";
     SYS_listen => "forwarded ports";
 }
 
@@ -65,8 +66,8 @@ pub struct OpenForwards {
 
 impl OpenForwards {
     /// Opens the ports of all of `forwards`, or none, for an instance with this `plan`. Each port
-    /// takes a descriptor, or two if it is open in both IP versions, so raise `RLIMIT_NOFILE`
-    /// before.
+    /// takes a descriptor, or two if it is a UDP port that is open in both IP versions, so raise
+    /// `RLIMIT_NOFILE` before.
     ///
     /// # Errors
     /// [`ForwardError`], for the first rule that cannot be added.
@@ -159,11 +160,12 @@ impl OpenForwards {
         self.rules.iter().map(|rule| rule.forward)
     }
 
-    /// Points the rules at other guest addresses, one for each rule in order, with unchanged guest
-    /// ports. The guest's address may be known only once there is a device.
-    pub fn lead_to(&mut self, guests: impl IntoIterator<Item = IpAddr>) {
-        for (rule, guest) in self.rules.iter_mut().zip(guests) {
-            rule.forward.guest.set_ip(guest);
+    /// Points the rules at the guest addresses of others, one for each rule in order, with
+    /// unchanged guest ports. The guest's address may be known only once there is a device.
+    pub fn lead_like(&mut self, others: impl IntoIterator<Item = Forward>) {
+        for (rule, other) in self.rules.iter_mut().zip(others) {
+            rule.forward.guest.set_ip(other.guest.ip());
+            rule.forward.guest_ipv6 = other.guest_ipv6;
         }
     }
 }
@@ -172,7 +174,7 @@ impl OpenForwards {
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct InUse {
     pub(super) ports: usize,
-    /// One for each port, or two if it is open in both IP versions.
+    /// One for each port, or two if it is a UDP port that is open in both IP versions.
     pub(super) sockets: usize,
 }
 
@@ -181,7 +183,7 @@ fn refuse_guests<'f>(
     forwards: impl Iterator<Item = &'f Forward>,
     plan: &AddressPlan,
 ) -> Result<(), ForwardError> {
-    let mut guests = forwards.map(|forward| forward.guest.ip());
+    let mut guests = forwards.flat_map(Forward::guests).map(|guest| guest.ip());
     let invalid = guests.find(|&guest| !plan.is_guest_address(guest));
     invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest)))
 }
@@ -285,7 +287,7 @@ impl OpenRule {
             let port = socket.port().map_err(|source| ForwardError::Bind { forward, source })?;
             forward.host.set_port(port);
         }
-        for port in forward.in_ipv6().iter().flat_map(Forward::each) {
+        for port in forward.apart_in_ipv6().iter().flat_map(Forward::each) {
             match RuleSocket::open(port, opening) {
                 Ok(socket) => sockets.push(Some(socket)),
                 Err(ForwardError::Bind { source, .. })
@@ -293,6 +295,7 @@ impl OpenRule {
                 {
                     break;
                 }
+                Err(error) if opening.is_weak && error.is_of_port() => sockets.push(None),
                 Err(error) => return Err(error),
             }
         }
@@ -301,7 +304,14 @@ impl OpenRule {
 
     /// Whether the rule is for both IP versions, and the host has no IPv6.
     pub(super) fn lacks_ipv6(&self) -> bool {
-        self.sockets.len() < self.forward.sockets()
+        let is_ipv4 = |socket: &RuleSocket| {
+            SockRef::from(socket).domain().is_ok_and(|domain| domain == Domain::IPV4)
+        };
+        match (self.forward.in_ipv6(), self.forward.apart_in_ipv6()) {
+            (None, _) => false,
+            (Some(_), Some(_)) => self.sockets.len() < self.forward.sockets(),
+            (Some(_), None) => self.sockets.iter().flatten().next().is_some_and(is_ipv4),
+        }
     }
 }
 
@@ -309,16 +319,30 @@ impl OpenRule {
 #[derive(Debug)]
 pub(super) enum RuleSocket {
     Tcp(Socket),
-    Udp(UdpSocket),
+    Udp(Box<UdpSocket>),
 }
 
 impl RuleSocket {
     fn open(port: Forward, opening: &Opening) -> Result<Self, ForwardError> {
         let opened = match port.protocol {
-            ForwardProtocol::Tcp => listen(port.host, opening).map(Self::Tcp),
+            ForwardProtocol::Tcp => {
+                if let Some(ipv6) = port.in_ipv6() {
+                    match listen(ipv6.host, false, opening) {
+                        // The host has no IPv6.
+                        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                        Ok(listener) => return Ok(Self::Tcp(listener)),
+                        Err(source) => {
+                            let is_free_in_ipv4 = listen(port.host, true, opening).is_ok();
+                            let forward = if is_free_in_ipv4 { ipv6 } else { port };
+                            return Err(ForwardError::Bind { forward, source });
+                        }
+                    }
+                }
+                listen(port.host, true, opening).map(Self::Tcp)
+            }
             ForwardProtocol::Udp => {
                 let prepare = |socket: &Socket| opening.prepare(socket, port.host);
-                UdpSocket::listen(port.host, prepare).map(Self::Udp)
+                UdpSocket::listen(port.host, prepare).map(Box::new).map(Self::Udp)
             }
         };
         opened.map_err(|source| ForwardError::Bind { forward: port, source })
@@ -340,15 +364,17 @@ impl AsFd for RuleSocket {
     }
 }
 
-/// Listens at once, although no connection is accepted yet: if two sockets are only bound with
-/// `SO_REUSEADDR`, listen(2) refuses the second (`inet_csk_listen_start` asks for the port again).
-fn listen(address: SocketAddr, opening: &Opening) -> io::Result<Socket> {
+/// Listens at `address`, and with `is_alone` in no other IP version. It does so at once, although
+/// no connection is accepted yet: if two sockets are only bound with `SO_REUSEADDR`, listen(2)
+/// refuses the second (`inet_csk_listen_start` asks for the port again).
+fn listen(address: SocketAddr, is_alone: bool, opening: &Opening) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     // Connections of an earlier listener in TIME-WAIT do not keep the port closed.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        // Whatever the host's default is (`net.ipv6.bindv6only`).
+        socket.set_only_v6(is_alone)?;
     }
     opening.prepare(&socket, address)?;
     socket.bind(&SockAddr::from(address))?;

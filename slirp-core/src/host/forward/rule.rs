@@ -41,6 +41,9 @@ pub struct Forward {
     /// Where the guest listens, with the port that the host's first port leads to. The guest sees a
     /// client of the other IP version as the gateway.
     pub guest: SocketAddr,
+    /// Where the guest listens for the clients of `[::]`, at the same ports, in a rule that is
+    /// `also_ipv6`. They are led to `guest` without it.
+    pub guest_ipv6: Option<Ipv6Addr>,
     /// How many ports there are; the n-th port of the host leads to the n-th port of the guest.
     pub ports: u16,
 }
@@ -48,7 +51,7 @@ pub struct Forward {
 impl Forward {
     /// A rule for one port.
     pub const fn new(protocol: ForwardProtocol, host: SocketAddr, guest: SocketAddr) -> Self {
-        Self { protocol, host, also_ipv6: false, guest, ports: 1 }
+        Self { protocol, host, also_ipv6: false, guest, guest_ipv6: None, ports: 1 }
     }
 
     /// A rule for one port of every address of the host, IPv4 and IPv6.
@@ -75,16 +78,32 @@ impl Forward {
         Self { host: nth(self.host), guest: nth(self.guest), ports: 1, ..*self }
     }
 
-    /// What the IPv6 sockets of a rule for both IP versions forward.
+    /// Where the guest listens, in either IP version.
+    pub(crate) fn guests(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let in_ipv6 = self.in_ipv6().map(|ipv6| ipv6.guest).filter(|guest| *guest != self.guest);
+        core::iter::once(self.guest).chain(in_ipv6)
+    }
+
+    /// What a rule for both IP versions forwards in IPv6.
     pub(super) fn in_ipv6(&self) -> Option<Self> {
         let host = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.host.port());
         let is_everywhere = self.also_ipv6 && self.host.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        is_everywhere.then_some(Self { host, also_ipv6: false, ..*self })
+        let mut guest = self.guest;
+        if let Some(ipv6) = self.guest_ipv6 {
+            guest.set_ip(ipv6.into());
+        }
+        is_everywhere.then_some(Self { host, also_ipv6: false, guest, guest_ipv6: None, ..*self })
+    }
+
+    /// What its sockets of IPv6 alone forward, if it has such. Connections of both IP versions
+    /// arrive at one socket.
+    pub(super) fn apart_in_ipv6(&self) -> Option<Self> {
+        self.in_ipv6().filter(|_| self.protocol == ForwardProtocol::Udp)
     }
 
     /// How many sockets it takes.
     pub(super) fn sockets(&self) -> usize {
-        usize::from(self.ports) * if self.in_ipv6().is_some() { 2 } else { 1 }
+        usize::from(self.ports) * if self.apart_in_ipv6().is_some() { 2 } else { 1 }
     }
 
     /// Whether the rule has at least one port, and none above 65,535.

@@ -128,7 +128,7 @@ fn connection_is_for_the_port_that_was_called() {
     assert_eq!(rules.remove_all(ids.0..=ids.0).unwrap(), [ids]);
     await_closed(first, 3);
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, first + 2)).is_err());
-    assert!(rules.ports.is_empty() && rules.targets.is_empty());
+    assert!(is_empty(&rules));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn range_that_cannot_be_opened_as_a_whole_leaves_nothing_open() {
     let error = rules.add_all(&[one, other]).unwrap_err();
     let ForwardError::Bind { forward, .. } = &error else { panic!("{error}") };
     assert_eq!(*forward, range(ForwardProtocol::Tcp, first + 6, 94, 1), "the one that is taken");
-    assert!(rules.list().is_empty() && rules.ports.is_empty() && rules.targets.is_empty());
+    assert!(is_empty(&rules));
     drop(taken);
     await_closed(first, 8);
     rules.add_all(&[one, other]).unwrap();
@@ -232,12 +232,19 @@ fn ports_that_are_open_before_there_is_an_instance_are_handed_over() {
     client.send_to(b"ask", (Ipv4Addr::LOCALHOST, first + 2)).unwrap();
 
     let guest = Ipv4Addr::new(10, 0, 2, 15);
-    opened.lead_to([guest.into(), guest.into()]);
+    let other = |rule: Forward| Forward { guest: (guest, 1).into(), ..rule };
+    let others: Vec<_> = opened.rules().map(other).collect();
+    opened.lead_like(others);
     let mut poll = Poll::new().unwrap();
     let mut rules = forwards(&poll, None);
     let added = rules.adopt(opened).unwrap();
     assert_eq!(rules.list(), added);
-    let after: Vec<_> = rules.ports.values().map(|port| inode(&port.socket)).collect();
+    let after: Vec<_> = rules
+        .rules
+        .values()
+        .flat_map(|rule| rule.ports.iter().flatten())
+        .map(|port| inode(&port.socket))
+        .collect();
     assert_eq!(after, before, "the same sockets, each of them opened once");
     let mut heard = Vec::new();
     while heard.len() < 2 {
@@ -303,9 +310,9 @@ fn weak_rule_skips_taken_ports_and_is_refused_only_without_any() {
         let poll = Poll::new().unwrap();
         let mut rules = forwards(&poll, None);
         let (id, _) = rules.adopt(opened).unwrap()[0];
-        assert_eq!((rules.list(), rules.ports.len()), (vec![(id, rule)], 2));
+        assert_eq!((rules.list(), rules.in_use.sockets), (vec![(id, rule)], 2));
         rules.remove_all(id.0..=id.0).unwrap();
-        assert!(rules.ports.is_empty());
+        assert!(is_empty(&rules));
 
         let error = OpenForwards::open_as(&[(middle, weak.clone())], plan).unwrap_err();
         assert!(error.is_in_use(), "{error}");
@@ -370,6 +377,13 @@ fn interface_and_foreign_address_are_set_before_a_port_is_bound() {
     }
 }
 
+/// Whether there is no rule, and nothing is left of one.
+fn is_empty(rules: &Forwards) -> bool {
+    let Forwards { rules, firsts, targets, in_use, .. } = rules;
+    let counts = (in_use.ports, in_use.sockets);
+    rules.is_empty() && firsts.is_empty() && targets.is_empty() && counts == (0, 0)
+}
+
 /// A client of each IP version at the last port of `rule`, and where it finds it.
 fn clients(rule: &Forward) -> [(Client, SocketAddr); 2] {
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|loopback| {
@@ -385,7 +399,7 @@ fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
     let rule = everywhere(ForwardProtocol::Udp, free(4), 4);
     let added = rules.add_all(&[rule]).unwrap();
     assert_eq!((rules.list(), added[0].1), (added.clone(), rule));
-    assert_eq!(rules.ports.len(), 8);
+    assert_eq!(rules.in_use.sockets, 8);
     let mut buffer = [0; 16];
     for (client, at) in clients(&rule) {
         client.send_to(b"ask", at).unwrap();
@@ -406,11 +420,59 @@ fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
     }
     let id = added[0].0.0;
     rules.remove_all(id..=id).unwrap();
-    assert!(rules.ports.is_empty() && rules.targets.is_empty());
+    assert!(is_empty(&rules));
     await_closed(rule.host.port(), 4);
     for (_, at) in clients(&rule) {
         Client::bind(at).expect("free again");
     }
+}
+
+#[test]
+fn connections_of_both_versions_arrive_at_one_socket_and_find_their_guest() {
+    let six: Ipv6Addr = "2001:db8::64".parse().unwrap();
+    for guest_ipv6 in [None, Some(six)] {
+        let mut poll = Poll::new().unwrap();
+        let mut rules = forwards(&poll, None);
+        let rule = Forward { guest_ipv6, ..everywhere(ForwardProtocol::Tcp, free(4), 4) };
+        rules.add_all(&[rule]).unwrap();
+        assert_eq!(rules.in_use.sockets, 4);
+        for (_, at) in clients(&rule) {
+            let client = TcpStream::connect(at).unwrap();
+            let (port, _) = await_event(&mut poll, &mut rules);
+            let Accepted::Connection { origin, guest, .. } = rules.accept(port, Instant::ZERO)
+            else {
+                panic!("a connection");
+            };
+            let own = guest_ipv6.filter(|_| at.is_ipv6()).map_or(GUEST.into(), IpAddr::V6);
+            assert_eq!(guest, (own, 5003).into(), "{at}");
+            assert_eq!(origin.client, client.local_addr().unwrap());
+            assert_eq!(origin.local, (unspecified(at.ip()), at.port()).into());
+            assert!(matches!(rules.accept(port, Instant::ZERO), Accepted::Drained));
+        }
+    }
+}
+
+#[test]
+fn datagrams_of_each_version_find_their_guest_and_leave_from_its_port() {
+    let six: Ipv6Addr = "2001:db8::64".parse().unwrap();
+    let mut poll = Poll::new().unwrap();
+    let mut rules = forwards(&poll, None);
+    let rule = Forward { guest_ipv6: Some(six), ..everywhere(ForwardProtocol::Udp, free(4), 4) };
+    rules.add_all(&[rule]).unwrap();
+    let guests = [GUEST.into(), six.into()].map(|ip: IpAddr| SocketAddr::new(ip, 5003));
+    for ((client, at), expected) in clients(&rule).into_iter().zip(guests) {
+        client.send_to(b"ask", at).unwrap();
+        let (port, _) = await_event(&mut poll, &mut rules);
+        let (_, guest, _) = rules.receive(port, &mut [0; 16]).unwrap();
+        assert_eq!(guest, expected);
+        let remote =
+            SocketAddr::new(if at.is_ipv4() { [192, 0, 2, 1].into() } else { six.into() }, 9);
+        let published = rules.published(expected, remote).unwrap();
+        assert_eq!(published.local, (unspecified(at.ip()), at.port()).into());
+    }
+    let id = rules.list()[0].0.0;
+    rules.remove_all(id..=id).unwrap();
+    assert!(is_empty(&rules));
 }
 
 #[test]
@@ -425,7 +487,7 @@ fn ipv6_takes_no_descriptor_that_ipv4_may_need() {
     let added = rules.add_all(&[fits, one]).unwrap();
     assert_eq!(rules.list(), added);
     assert_eq!((added[0].1, added[1].1), (fits, ipv4_only(one)));
-    assert_eq!(rules.ports.len(), 49);
+    assert_eq!(rules.in_use.sockets, 49);
     // A removed rule frees its part for others.
     let (large, small) = (udp(first, 25), udp(first + 25, 1));
     rules.remove_all(added[0].0.0..=added[1].0.0).unwrap();
@@ -443,7 +505,7 @@ fn rule_for_both_versions_opens_in_both_or_not_at_all() {
     let error = rules.add_all(&[rule]).unwrap_err().to_string();
     let place = format!("cannot listen on [::]:{} for TCP", rule.last_host_port());
     assert!(error.starts_with(&place), "{error}");
-    assert!(rules.list().is_empty() && rules.ports.is_empty() && rules.targets.is_empty());
+    assert!(is_empty(&rules));
     drop(taken);
     await_closed(rule.host.port(), 2);
     rules.add_all(&[rule]).unwrap();

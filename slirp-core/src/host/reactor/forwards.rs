@@ -62,7 +62,7 @@ impl Reactor {
         &self,
         rules: impl Iterator<Item = Forward>,
     ) -> Result<(), ForwardError> {
-        let mut guests = rules.map(|rule| rule.guest);
+        let mut guests = rules.flat_map(|rule| rule.guests());
         let invalid = guests.find(|&guest| !self.stack.is_forwardable(guest));
         invalid.map_or(Ok(()), |guest| Err(ForwardError::GuestAddress(guest.ip())))
     }

@@ -149,7 +149,7 @@ impl Reactor {
             return Some(stream);
         }
         let used = SockRef::from(&stream).local_addr().ok().and_then(|it| it.as_socket());
-        let used = used.unwrap_or(origin.local).ip();
+        let used = used.unwrap_or(origin.local).ip().to_canonical();
         let Some(targets) = inner.targets(origin.client, used, guest, &self.stack) else {
             return Some(stream);
         };
@@ -218,7 +218,7 @@ impl Reactor {
         rules: SpliceRules,
         reply: oneshot::Sender<Result<(), SplicesError>>,
     ) {
-        let mut guests = rules.scanned.iter().map(|rule| rule.guest);
+        let mut guests = rules.scanned.iter().flat_map(Forward::guests);
         match &self.inner {
             Some(inner) if guests.all(|guest| self.stack.is_forwardable(guest)) => {
                 inner.orders.send(Order::SetRules { rules, reply });

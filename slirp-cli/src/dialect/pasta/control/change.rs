@@ -27,12 +27,12 @@ pub(crate) struct Ports {
 
 struct State {
     rules: PortRules,
-    /// The forward rules of each rule of the host's ports that are not scanned.
+    /// The rules of the host's ports that are not scanned.
     open: Vec<Open>,
 }
 
-/// A rule, and the forward rules that it is.
-type Open = (PortRule, Vec<ForwardId>);
+/// A rule, and the forward rule that it is.
+type Open = (PortRule, ForwardId);
 
 impl Ports {
     /// The rules of `options`, which are in force.
@@ -42,8 +42,7 @@ impl Ports {
         let mut open = Vec::new();
         // The forward rules of the start come first, in the order of the options.
         for rule in options.ports.inbound.iter().filter(|rule| is_listed(options, rule)) {
-            let count = published(options, &plan, rule).len();
-            open.push((rule.clone(), ids.by_ref().take(count).map(|(id, _)| id).collect()));
+            open.extend(ids.next().map(|(id, _)| (rule.clone(), id)));
         }
         let state = State { rules: options.ports.clone(), open };
         Self { handle, options: options.clone(), plan, guest, state: Mutex::new(state) }
@@ -137,12 +136,11 @@ impl Ports {
     }
 
     fn open(&self, rules: &[PortRule]) -> Result<Vec<Open>, String> {
-        let ports = |rule: &PortRule| published(&self.options, &self.plan, rule);
-        let all = rules.iter().flat_map(ports);
-        let all = all.map(|one| (one.forward(self.guest), one.opening)).collect::<Vec<_>>();
-        if all.is_empty() {
+        if rules.is_empty() {
             return Ok(Vec::new());
         }
+        let ports = rules.iter().map(|rule| published(&self.options, &self.plan, rule));
+        let all = ports.map(|one| (one.forward(self.guest), one.opening)).collect();
         let opened = match self.handle.blocking().open_forwards(all) {
             Ok(opened) => opened,
             Err(ForwardError::Bind { forward, source }) => {
@@ -150,13 +148,11 @@ impl Ports {
             }
             Err(error) => return Err(error.to_string()),
         };
-        let mut ids = opened.into_iter().map(|(id, _)| id);
-        let of = |rule: &PortRule| (rule.clone(), ids.by_ref().take(ports(rule).len()).collect());
-        Ok(rules.iter().map(of).collect())
+        Ok(rules.iter().cloned().zip(opened.into_iter().map(|(id, _)| id)).collect())
     }
 
     fn close(&self, rules: &[Open]) {
-        for &id in rules.iter().flat_map(|(_, ids)| ids) {
+        for &(_, id) in rules {
             // Only an end of the network can have removed it.
             let _ = self.handle.blocking().remove_forward(id);
         }

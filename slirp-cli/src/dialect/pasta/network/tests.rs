@@ -130,11 +130,12 @@ fn chosen_addresses_replace_those_of_the_host() {
 fn ports_are_opened_in_the_families_of_the_guest() {
     let hosts = |line: &str| -> Vec<_> {
         let publish = of(line).unwrap().1.publish;
-        publish.iter().map(|it| it.host.unwrap().to_string()).collect()
+        let host = |it: &Publish| it.host.map_or("both".to_owned(), |host| host.to_string());
+        publish.iter().map(host).collect()
     };
     assert_eq!(hosts("-4 -t 80 -u none 42"), ["0.0.0.0"]);
     assert_eq!(hosts("-6 -t 80 -u none 42"), ["::"]);
-    assert_eq!(hosts("-t 80 -u none -a 2001:db8::2 42"), ["0.0.0.0", "::"]);
+    assert_eq!(hosts("-t 80 -u none -a 2001:db8::2 42"), ["both"]);
     assert_eq!(hosts("-t ::1/80 -u none -a 2001:db8::2 42"), ["::1"]);
     assert_eq!(hosts("42"), [""; 0], "scanned ports are no rules");
     let publish = of("-t 127.0.0.1%lo/5000-5009:80-89 --freebind -u none 42").unwrap().1.publish;
