@@ -17,6 +17,7 @@
 //! * a policy that is written and read again is the same, and errors point into its text
 //!   ([`rule()`]).
 //! * a line of a client of the control socket is granted or refused in one line ([`control_line`]).
+//! * ports and rules for ports that are written and read again are the same ([`ports()`]).
 //!
 //! What a guest says first on a connection has its own promises: [`client_hello`], [`http_head`].
 //!
@@ -33,6 +34,7 @@ mod frame;
 mod guest;
 pub mod members;
 pub mod packet;
+pub mod ports;
 pub mod rule;
 
 pub use control_line::control_line;
@@ -41,6 +43,7 @@ pub use first_bytes::{client_hello, http_head};
 pub use flow_script::{Op, flow_script};
 pub use frame::{FIX_CHECKSUMS, STEP_TIME, frame};
 pub use members::members;
+pub use ports::{ports, ports_wire};
 pub use rule::rule;
 
 /// Bytes of an input that are used; the rest is ignored.

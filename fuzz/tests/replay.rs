@@ -134,6 +134,16 @@ fn every_control_line_of_the_corpus_keeps_the_promises() {
 }
 
 #[test]
+fn every_port_of_the_corpus_means_the_same_when_it_is_read_again() {
+    replay("ports", slirp_fuzz::ports);
+}
+
+#[test]
+fn every_exchange_of_the_corpus_keeps_the_promises() {
+    replay("ports_wire", slirp_fuzz::ports_wire);
+}
+
+#[test]
 fn every_client_hello_of_the_corpus_keeps_the_promises() {
     replay("client_hello", slirp_fuzz::client_hello);
 }
@@ -171,6 +181,16 @@ fn random_policies_keep_the_promises() {
 #[test]
 fn random_control_lines_keep_the_promises() {
     explore("control_line", slirp_fuzz::control_line);
+}
+
+#[test]
+fn random_ports_mean_the_same_when_they_are_read_again() {
+    explore("ports", slirp_fuzz::ports);
+}
+
+#[test]
+fn random_exchanges_keep_the_promises() {
+    explore("ports_wire", slirp_fuzz::ports_wire);
 }
 
 #[test]

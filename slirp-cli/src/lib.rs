@@ -19,6 +19,7 @@
 //!  wording               values that programs share, as people write them
 //!  milestone failure     values: what has happened, why a run failed
 //!  console log           stdout, stderr
+//!  internals             what the fuzz targets reach
 //! ```
 
 #![doc(hidden)]
@@ -32,6 +33,7 @@ mod egress;
 mod failure;
 mod guest;
 mod inherited;
+pub mod internals;
 mod lifetime;
 mod log;
 mod milestone;

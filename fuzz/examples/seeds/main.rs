@@ -7,6 +7,7 @@ mod control_lines;
 mod dns_answer;
 mod first_bytes;
 mod members;
+mod ports;
 mod rules;
 
 use core::net::{IpAddr, SocketAddr};
@@ -31,6 +32,8 @@ fn main() -> std::io::Result<()> {
         ("flow_script", scripts()),
         ("frame", frames()),
         ("members", members::seeds()),
+        ("ports", ports::seeds()),
+        ("ports_wire", ports::wire_seeds()),
         ("rule", rules::seeds()),
     ];
     for (folder, seeds) in targets {

@@ -148,8 +148,8 @@ pub(crate) fn change(rules: &PortRules) -> Vec<u8> {
 /// What has come of a change: nothing to say, or why it was not made.
 pub(crate) fn status(refusal: Option<&str>) -> Vec<u8> {
     let text = refusal.unwrap_or_default();
-    let text = &text.as_bytes()[..text.len().min(TEXT_CAP)];
-    [&length(text.len()).to_be_bytes(), text].concat()
+    let text = &text[..text.floor_char_boundary(TEXT_CAP)];
+    [&length(text.len()).to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// Reads the greeting of a network.
@@ -473,6 +473,9 @@ mod tests {
         assert_eq!(status(None), [0; 4]);
         assert_eq!(read_status(&mut &status(Some("no"))[..]).unwrap(), Some(Err("no".to_owned())));
         assert_eq!(read_status(&mut &status(None)[..]).unwrap(), Some(Ok(())));
+        let long = format!("x{}", "\u{e9}".repeat(TEXT_CAP));
+        let Some(Err(text)) = read_status(&mut &status(Some(&long))[..]).unwrap() else { panic!() };
+        assert!(long.starts_with(&text), "cut between two letters");
         assert_eq!(read_status(&mut &[][..]).unwrap(), None, "passt says nothing");
     }
 }

@@ -210,11 +210,14 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_number)
 }
 
+/// An address. An IPv4 address that is mapped into IPv6 (RFC 4291, section 2.5.5.2) is IPv4: the
+/// control socket has no other form for it.
 fn bare_or_bracketed(text: &str) -> Option<IpAddr> {
-    match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']')?.parse().ok(),
-        None => text.parse().ok(),
-    }
+    let text = match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?,
+        None => text,
+    };
+    text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// The name of an interface, as the kernel allows it.

@@ -52,6 +52,8 @@ fn ports_are_open_at_an_address_or_an_interface() {
         ("[::1]/80", "TCP [::1]:80  =>  80"),
         ("[127.0.0.1]/80", "TCP [127.0.0.1]:80  =>  80"),
         ("0.0.0.0/80", "TCP [0.0.0.0]:80  =>  80"),
+        ("::ffff:127.0.0.1/80", "TCP [127.0.0.1]:80  =>  80"),
+        ("0.0.0.0/80:::ffff:192.0.2.5/81", "TCP [0.0.0.0]:80  =>  [192.0.2.5]:81"),
         ("*/80", "TCP [*]:80  =>  80"),
         ("/80", "TCP [*]:80  =>  80"),
         ("%eth0/80", "TCP [*%eth0]:80  =>  80"),
@@ -272,11 +274,15 @@ fn chunk(target: Option<IpAddr>) -> impl Strategy<Value = Chunk> {
     ]
 }
 
+/// An address, IPv4 in its only form.
+fn address() -> impl Strategy<Value = IpAddr> {
+    any::<IpAddr>().prop_map(|address| address.to_canonical())
+}
+
 fn spec() -> impl Strategy<Value = PortSpec> {
     let of_one_host = |address: &IpAddr| !address.is_multicast() && !address.is_unspecified();
-    let target = proptest::option::of(any::<IpAddr>().prop_filter("host", of_one_host));
-    let listener =
-        (proptest::option::of(any::<IpAddr>()), proptest::option::of("[a-z][a-z0-9.]{0,14}"));
+    let target = proptest::option::of(address().prop_filter("host", of_one_host));
+    let listener = (proptest::option::of(address()), proptest::option::of("[a-z][a-z0-9.]{0,14}"));
     let ports = (listener, target).prop_flat_map(|((address, interface), target)| {
         let target = target
             .filter(|target| address.is_some_and(|it: IpAddr| it.is_ipv4() == target.is_ipv4()));

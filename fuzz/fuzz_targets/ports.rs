@@ -1,0 +1,5 @@
+//! Coverage-guided driver of [`slirp_fuzz::ports`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| slirp_fuzz::ports(data));
