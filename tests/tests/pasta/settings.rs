@@ -16,7 +16,7 @@ const MTU: &str = "ip link show h0 | grep -o 'mtu [0-9]*'";
 const LOOPBACK: &str = "ip -o link show up dev lo | awk '{print $2}'";
 
 /// Options of the user, a question to the guest and its answer.
-const SETTINGS: [(&str, &str, &str); 14] = [
+const SETTINGS: [(&str, &str, &str); 15] = [
     ("", IPV4, "198.51.100.1/24\n"),
     ("-a 192.0.2.1", IPV4, "192.0.2.1/24\n"),
     ("-6", IPV4, ""),
@@ -31,6 +31,12 @@ const SETTINGS: [(&str, &str, &str); 14] = [
     ("", MTU, "mtu 65520\n"),
     ("-m 1280", MTU, "mtu 1280\n"),
     ("", LOOPBACK, "lo:\n"),
+    // Nothing is left to be copied.
+    (
+        "-4 -i lo -I tap0 -M 02:00:00:00:00:02 -a 192.0.2.2 -n 24 -g 192.0.2.1",
+        GATEWAY_V4,
+        "192.0.2.1\n",
+    ),
 ];
 
 /// Starts a program in a network namespace, with Podman's options around the user's.

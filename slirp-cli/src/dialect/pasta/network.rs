@@ -245,14 +245,16 @@ fn templates(options: &PastaOptions) -> (Option<&str>, Option<&str>) {
     (named.or(ipv4), named.or(ipv6))
 }
 
-/// Refuses an interface that is named and has nothing to copy. One that is named for both families
-/// may lack one of them. Warns that nothing else follows from the name of one family.
+/// Refuses an interface that is named and has nothing to copy, unless the address of the guest is
+/// chosen. One that is named for both families may lack one of them. Warns that nothing else
+/// follows from the name of one family.
 fn check_named_interfaces(
     options: &PastaOptions,
     template: &Template,
 ) -> Result<(), NetworkFailure> {
     let PastaOptions { addresses, families, .. } = options;
-    let (ipv4, ipv6) = (template.ipv4().is_some(), template.ipv6().is_some());
+    let ipv4 = template.ipv4().is_some() || addresses.guest.ipv4.is_some();
+    let ipv6 = template.ipv6().is_some() || addresses.guest.ipv6.is_some();
     for (option, name, family, has_address, other) in [
         ("--outbound-if4", &addresses.outbound_if4, "IPv4", ipv4, Families::Ipv6),
         ("--outbound-if6", &addresses.outbound_if6, "IPv6", ipv6, Families::Ipv4),

@@ -50,6 +50,7 @@ fn options_that_cannot_be_carried_out_are_refused_by_name() {
         ),
         ("-i h0 42", "External interface not usable: h0 has no IPv4 or IPv6 address"),
         ("-6 -i h0 42", "External interface not usable: h0 has no IPv6 address"),
+        ("-6 -i lo -a 192.0.2.1 42", "External interface not usable: lo has no IPv6 address"),
         ("--outbound-if4 h0 42", "External interface not usable: h0 has no IPv4 address"),
         ("--outbound-if6 h0 42", "External interface not usable: h0 has no IPv6 address"),
         (
@@ -124,6 +125,18 @@ fn chosen_addresses_replace_those_of_the_host() {
     assert!(plan.ipv6().is_none());
     let stands = |address: [u8; 4]| plan.stands_for_another(IpAddr::from(address));
     assert!(stands([169, 254, 1, 2]) && !stands([10, 0, 2, 2]));
+}
+
+#[test]
+fn interface_without_addresses_will_do_where_the_address_is_chosen() {
+    for line in ["-i lo -a 192.0.2.2 -n 24 -g 192.0.2.1 42", "--outbound-if4 h0 -a 192.0.2.2 42"] {
+        let (target, orders) = of(line).unwrap();
+        let plan = orders.address_plan();
+        assert_eq!(plan.ipv4().unwrap().guest, Ipv4Addr::new(192, 0, 2, 2));
+        assert!(plan.ipv6().unwrap().guest.is_unicast_link_local(), "as without an interface");
+        assert_eq!(target, Target::Pid { pid: 42, userns: None, tap: "tap0".to_owned() });
+    }
+    assert!(of("-6 -i lo -a 2001:db8::2 42").is_ok());
 }
 
 #[test]
