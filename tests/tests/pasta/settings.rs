@@ -13,10 +13,12 @@ const GATEWAY_V6: &str = "ip -6 route show default | awk '{print $3}'";
 /// The address that Podman writes into `/etc/hosts`: the first that is not the loopback's.
 const FIRST: &str = "ip -o addr | awk '$2 != \"lo\" {print $4; exit}'";
 const MTU: &str = "ip link show h0 | grep -o 'mtu [0-9]*'";
+/// Whatever the interface is named, its name and its Ethernet address.
+const INTERFACE: &str = "ip -br link | awk '$1 != \"lo\" {print $1, $3}'";
 const LOOPBACK: &str = "ip -o link show up dev lo | awk '{print $2}'";
 
 /// Options of the user, a question to the guest and its answer.
-const SETTINGS: [(&str, &str, &str); 15] = [
+const SETTINGS: [(&str, &str, &str); 16] = [
     ("", IPV4, "198.51.100.1/24\n"),
     ("-a 192.0.2.1", IPV4, "192.0.2.1/24\n"),
     ("-6", IPV4, ""),
@@ -31,6 +33,12 @@ const SETTINGS: [(&str, &str, &str); 15] = [
     ("", MTU, "mtu 65520\n"),
     ("-m 1280", MTU, "mtu 1280\n"),
     ("", LOOPBACK, "lo:\n"),
+    // Podman appends what is for one container to what is for all.
+    (
+        "-I myname --ns-mac-addr 9a:dd:31:ea:92:98 --ns-mac-addr 02:aa:bb:cc:dd:ee",
+        INTERFACE,
+        "myname 02:aa:bb:cc:dd:ee\n",
+    ),
     // Nothing is left to be copied.
     (
         "-4 -i lo -I tap0 -M 02:00:00:00:00:02 -a 192.0.2.2 -n 24 -g 192.0.2.1",
