@@ -157,38 +157,6 @@ fn change_that_cannot_be_made_as_a_whole_changes_nothing() {
 }
 
 #[test]
-fn port_leads_to_an_address_behind_the_guest() {
-    let world = needs!(World::ordinary());
-    let network = Network::start(&world);
-    // A container of a bridge network, as Podman has it: the guest is a router.
-    let inner = network.rootless.netns("c");
-    network.rootless.inside(
-        &network.netns,
-        &format!(
-            "ip link add br0 type bridge; ip addr add 10.89.0.1/24 dev br0; ip link set br0 up
-            ip link add v0 type veth peer name e0 netns {inner}; ip link set v0 master br0 up
-            echo 1 >/proc/sys/net/ipv4/ip_forward"
-        ),
-    );
-    network.rootless.inside(
-        &inner,
-        "ip link set lo up; ip addr add 10.89.0.2/24 dev e0; ip link set e0 up
-        ip route add default via 10.89.0.1",
-    );
-    let listen = "TCP-LISTEN:80,reuseaddr,fork";
-    let _server = network
-        .rootless
-        .spawn_inside(&inner, &["socat", "-t", "20", listen, "SYSTEM:echo answer; cat"]);
-    network.rootless.inside(&inner, "until ss -Htln sport = :80 | grep -q .; do sleep 0.01; done");
-    network.change(&["--add", "-t", "0.0.0.0/8080:10.89.0.2/80"]);
-    for address in [host(), Ipv4Addr::LOCALHOST] {
-        assert!(answers(&world, address, 8080), "{address}");
-    }
-    network.change(&["--delete", "-t", "0.0.0.0/8080:10.89.0.2/80"]);
-    assert!(connect(&world, host(), 8080).is_err());
-}
-
-#[test]
 fn ports_of_the_loopback_and_scanned_ones_change_as_well() {
     let world = needs!(World::ordinary());
     let network = Network::start(&world);

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test, and says so")]
 
+mod bridge;
 mod callers;
 mod command;
 mod control;
