@@ -304,19 +304,21 @@ mod tests {
         told.dns = vec!["1.1.1.1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
         let personality = Personality::Single(told);
         let mut config = StackConfig { plan, personality, ..StackConfig::default() };
+        config.search_domains = vec!["a.bcde".to_owned()];
         let sent = advertisement(&Content::new(&config).unwrap());
         assert_eq!(sent.source_mac, MIRROR_MAC);
         let icmp = &sent.packet[40..];
-        let expected: [&[u8]; 6] = [
+        let expected: [&[u8]; 8] = [
             &[64, 0x80, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0],
             &[1, 1, 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55],
             &[5, 1, 0, 0, 0, 0, 255, 240],
             &[3, 4, 64, 0xc0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
             &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[25, 3, 0, 0, 255, 255, 255, 255, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[25, 3, 0, 0, 255, 255, 255, 255],
+            &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53],
+            b"\x1f\x02\0\0\xff\xff\xff\xff\x01a\x04bcde\0",
         ];
-        assert_eq!(icmp[4..icmp.len() - 2], expected.concat());
-        assert_eq!(icmp[icmp.len() - 2..], [0, 0x53]);
+        assert_eq!(icmp[4..], expected.concat());
 
         config.silence.dhcpv6 = true;
         assert_eq!(advertisement(&Content::new(&config).unwrap()).packet[45], 0);

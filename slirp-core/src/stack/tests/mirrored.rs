@@ -9,6 +9,7 @@ use crate::config::{Personality, Told};
 use crate::event::Datagram;
 use crate::plan::{MIRROR_MAC, Mirrored, MirroredFamily};
 use crate::service::{arp, ndp};
+use crate::wire::frame::is_transport_checksum_valid;
 use crate::wire::udp::emit_datagram;
 
 const GUEST: [u8; 4] = [192, 0, 2, 77];
@@ -371,15 +372,77 @@ fn again() -> Mirrored {
 
 /// A DHCP client's first message.
 fn discover() -> Vec<u8> {
+    discover_from("0.0.0.0:68", "255.255.255.255:67")
+}
+
+fn discover_from(from: &str, to: &str) -> Vec<u8> {
     let mut discover = vec![0; 236];
     discover[..4].copy_from_slice(&[1, 1, 6, 0]);
     discover[28..34].copy_from_slice(&MAC.0);
     discover.extend_from_slice(&[99, 130, 83, 99, 53, 1, 1, 255]);
     let mut frame = [[255; 6], MAC.0].concat();
     frame.extend_from_slice(&[8, 0]);
-    let (from, to) = ("0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap());
+    let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
     emit_datagram(&mut frame, from, to, 64, 0, &discover).unwrap();
     frame
+}
+
+#[test]
+fn lease_is_told_to_a_guest_with_any_address_or_none() {
+    for from in ["0.0.0.0:68", "192.0.2.77:68", "192.0.2.9:68", "10.9.8.7:1068"] {
+        for to in ["255.255.255.255:67", "192.0.2.1:67"] {
+            let mut ladder = Ladder::with(config());
+            let heard = ladder.frame(&discover_from(from, to));
+            let [offer] = &heard[..] else { panic!("{from} to {to}: {heard:?}") };
+            assert_eq!((offer.ethernet.source, offer.ethernet.destination), (MIRROR_MAC, MAC));
+            assert_eq!(offer.packet[12..24], [192, 0, 2, 1, 192, 0, 2, 77, 0, 67, 0, 68]);
+            let ip = IpHeader::parse(&offer.packet).unwrap();
+            assert!(is_transport_checksum_valid(&ip, &offer.packet[20..]));
+            assert_eq!(ladder.stack.stats().discards.total(), 0, "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn ipv6_guest_hears_of_its_router_and_gets_its_address_there() {
+    let mut ladder = Ladder::with(config());
+    let guest: core::net::Ipv6Addr = "fe80::9".parse().unwrap();
+    let routers: core::net::Ipv6Addr = "ff02::2".parse().unwrap();
+    let mut solicitation = Vec::new();
+    PacketBuilder::ethernet2(MAC.0, [0x33, 0x33, 0, 0, 0, 2])
+        .ipv6(guest.octets(), routers.octets(), 255)
+        .icmpv6_raw(133, 0, [0; 4])
+        .write(&mut solicitation, &[])
+        .unwrap();
+    let heard = ladder.frame(&solicitation);
+    let [advertisement] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(advertisement.ethernet.destination, MacAddr([0x33, 0x33, 0, 0, 0, 1]));
+    assert_eq!(advertisement.ethernet.source, MIRROR_MAC);
+    let router: core::net::Ipv6Addr = "fe80::1".parse().unwrap();
+    assert_eq!(advertisement.packet[8..24], router.octets());
+    // Managed, a router for 65535 seconds.
+    assert_eq!(advertisement.packet[40..48][4..], [64, 0x80, 255, 255]);
+
+    // The next one, without a question.
+    let (due, _) = ladder.stack.poll_timeout().unwrap();
+    let interval = due.saturating_since(ladder.now);
+    assert!((200..=600).contains(&interval.as_secs()), "{interval:?}");
+
+    // SOLICIT with a client's identifier and an association.
+    let solicit = b"\x01\xab\xcd\xef\0\x01\0\x0a\0\x03\0\x01\x02\0\0\0\0\x01\0\x03\0\x0c\0\0\0\x07\
+                    \0\0\0\0\0\0\0\0";
+    let mut frame = [&[0x33, 0x33, 0, 1, 0, 2], &MAC.0[..], &[0x86, 0xdd]].concat();
+    let to = "[ff02::1:2]:547".parse().unwrap();
+    emit_datagram(&mut frame, SocketAddr::new(guest.into(), 546), to, 1, 0, solicit).unwrap();
+    let heard = ladder.frame(&frame);
+    let [advertise] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((advertise.ethernet.source, advertise.ethernet.destination), (MIRROR_MAC, MAC));
+    assert_eq!(advertise.packet[8..40], [router.octets(), guest.octets()].concat());
+    assert_eq!(advertise.packet[40..44], [0x02, 0x23, 0x02, 0x22], "ports 547 and 546");
+    assert_eq!(advertise.packet[48..52], [2, 0xab, 0xcd, 0xef]);
+    let address: core::net::Ipv6Addr = "2001:db8::77".parse().unwrap();
+    assert!(advertise.packet.windows(16).any(|bytes| bytes == address.octets()));
+    assert_eq!(ladder.stack.stats().discards.total(), 0);
 }
 
 proptest::proptest! {
