@@ -33,8 +33,6 @@ pub struct TemplateFamily {
     pub interface: String,
     /// Number of the interface.
     pub index: u32,
-    /// MTU of the interface in bytes.
-    pub mtu: u32,
     /// The host's address there: the first one, in IPv6 rather a global one than one of a unique
     /// local network (RFC 4193), and rather a lasting one than a temporary one (RFC 8981).
     pub address: IpAddr,
@@ -85,7 +83,6 @@ impl TemplateFamily {
         Some(Self {
             interface: link.name.clone(),
             index: link.index,
-            mtu: link.mtu,
             address: main.local,
             prefix_len: main.prefix_len,
             gateway,

@@ -127,8 +127,6 @@ pub struct GuestFamily<A> {
     pub gateway: Option<A>,
     /// The host's own address; `None` when the host has no interface to copy.
     pub host: Option<A>,
-    /// Whether the gateway is made up, because no default route of the host has one.
-    pub has_local_gateway: bool,
 }
 
 impl<A: Copy> FamilyChoice<A> {
@@ -154,7 +152,6 @@ impl GuestFamily<IpAddr> {
             others: self.others.into_iter().filter_map(&of).collect(),
             gateway: self.gateway.and_then(&of),
             host: self.host.and_then(&of),
-            has_local_gateway: self.has_local_gateway,
         }
     }
 }
@@ -245,7 +242,7 @@ impl<'t> Part<'t> {
         routes.extend(indirect);
         let has_default = routes.iter().any(|route| route.destination.is_none());
         let known = choice.gateway.or(template.and_then(|template| template.gateway));
-        let has_local_gateway = known.is_none() && !has_default;
+        let made_up = (!has_default).then_some(local.gateway);
         let copies_addresses = choice.address.is_none() && choice.copies_addresses;
         let copied = template.filter(|_| copies_addresses).map(|template| &template.addresses);
         let others = copied.into_iter().flatten().map(|copied| copied.local);
@@ -253,9 +250,8 @@ impl<'t> Part<'t> {
             address,
             prefix_len: choice.prefix_len.unwrap_or(prefix_len),
             others: others.filter(|&other| Some(other) != address).collect(),
-            gateway: known.or(has_local_gateway.then_some(local.gateway)),
+            gateway: known.or(made_up),
             host: template.map(|template| template.address),
-            has_local_gateway,
         };
         Self { template, family, copies_addresses, routes }
     }

@@ -37,8 +37,6 @@ pub(super) struct Tables<'d> {
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
-    /// MTU in bytes.
-    pub(super) mtu: u32,
     pub(super) is_loopback: bool,
 }
 
@@ -116,18 +114,12 @@ impl<'d> Tables<'d> {
 impl Link {
     fn parse(body: &[u8]) -> Option<Self> {
         let &[_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = body.first_chunk::<LINK_LEN>()?;
-        let (mut name, mut mtu) = (None, 0);
-        for (kind, value) in Attributes(body.get(LINK_LEN..)?) {
-            match kind {
-                libc::IFLA_IFNAME => name = value.split(|&byte| byte == 0).next(),
-                libc::IFLA_MTU => mtu = number(value)?,
-                _ => {}
-            }
-        }
+        let mut attributes = Attributes(body.get(LINK_LEN..)?);
+        let (_, name) = attributes.find(|&(kind, _)| kind == libc::IFLA_IFNAME)?;
+        let name = name.split(|&byte| byte == 0).next()?;
         Some(Self {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
-            name: String::from_utf8_lossy(name?).into_owned(),
-            mtu,
+            name: String::from_utf8_lossy(name).into_owned(),
             is_loopback: u32::from_ne_bytes([f0, f1, f2, f3]) & LOOPBACK != 0,
         })
     }
