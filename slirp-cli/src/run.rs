@@ -126,7 +126,9 @@ pub(crate) fn run(
         .removed_file(api.as_ref().and_then(ApiSocket::file))
         .removed_file(options.removed_file.clone())
         .identity(options.identity);
-    if !options.dns.is_empty() || !options.policy.dns_service {
+    let is_asked = options.dns.is_empty() && options.policy.dns_service;
+    let is_followed = options.own_plan.as_ref().is_some_and(|own| own.following.is_some());
+    if !is_asked && !is_followed {
         sandbox = sandbox.resolv_conf(None);
     }
     if let Some(api) = api {

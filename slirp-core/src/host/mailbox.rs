@@ -208,6 +208,8 @@ pub(crate) enum Message {
         plan: Box<AddressPlan>,
         /// What it is told besides.
         personality: Personality,
+        /// The search domains that it is told.
+        search_domains: Vec<String>,
     },
     /// The thread in the guest's network namespace wants something.
     Inner(Ask),

@@ -460,7 +460,7 @@ impl Builder {
             others.push(splicing::start(splices, terms, &mut reactor, mailbox.clone())?);
         }
         let end = self.mirroring.map(|mirroring| {
-            let (end, thread) = mirroring.start(mailbox.clone());
+            let (end, thread) = mirroring.start(mailbox.clone(), dns::resolv_conf_reader(&dns));
             others.push(thread);
             end
         });

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::guest;
 use super::monitor::Monitor;
+use super::resolvers::HostResolvers;
 use super::template::Template;
 use crate::config::Personality;
 use crate::netns::Setup;
@@ -26,20 +27,23 @@ pub struct Followed {
     pub plan: AddressPlan,
     /// How DHCP, DHCPv6 and router advertisements give it its configuration.
     pub personality: Personality,
+    /// The search domains that it is told.
+    pub search_domains: Vec<String>,
     /// How its interface is configured; the default leaves it alone.
     pub setup: Setup,
 }
 
 /// Derives what a guest gets; `None` if that cannot be used.
-type Derive = dyn Fn(&Template) -> Option<Followed> + Send + Sync;
+type Derive = dyn Fn(&Template, &HostResolvers) -> Option<Followed> + Send + Sync;
 
-/// A guest that gets other addresses and routes whenever its host does.
+/// A guest that gets other addresses, routes and resolvers whenever its host does.
 ///
 /// Only addresses and routes that were set from here are changed; those of the guest stay. Neither
 /// the name of the interface nor its MTU follow.
 #[derive(Clone)]
 pub struct Following {
     template: Template,
+    resolvers: HostResolvers,
     names: [Option<String>; 2],
     present: Followed,
     /// The setup before the present one.
@@ -68,8 +72,8 @@ impl Eq for Following {}
 /// What changes for a guest.
 #[derive(Debug)]
 pub(crate) struct Changes {
-    /// The plan and how it is told, if they are others than before.
-    pub(crate) plan: Option<(AddressPlan, Personality)>,
+    /// The plan, how it is told, and search domains, if they are others than before.
+    pub(crate) plan: Option<(AddressPlan, Personality, Vec<String>)>,
     /// The changes of the interface.
     pub(crate) setup: Setup,
 }
@@ -83,18 +87,19 @@ pub(crate) struct Reading {
 }
 
 impl Following {
-    /// A guest that has `present`, which `derive` has made of `template`. For IPv4 and IPv6 the
+    /// A guest that has `present`, which `derive` has made of `template` and `resolvers`. For IPv4 and IPv6 the
     /// interface of that name counts, as for [`Template::read`].
     pub fn new(
         template: Template,
+        resolvers: HostResolvers,
         ipv4: Option<&str>,
         ipv6: Option<&str>,
         present: Followed,
-        derive: impl Fn(&Template) -> Option<Followed> + Send + Sync + 'static,
+        derive: impl Fn(&Template, &HostResolvers) -> Option<Followed> + Send + Sync + 'static,
     ) -> Self {
         let names = [ipv4.map(ToOwned::to_owned), ipv6.map(ToOwned::to_owned)];
         let (former, foreign) = (Setup::default(), BTreeSet::new());
-        Self { template, names, present, former, foreign, derive: Arc::new(derive) }
+        Self { template, resolvers, names, present, former, foreign, derive: Arc::new(derive) }
     }
 
     /// Leaves alone what `existing` messages have asked for, unless the setup before had it.
@@ -103,6 +108,15 @@ impl Following {
         existing.retain(|message| !former.contains(&**message));
         self.present.setup.forget(&existing);
         self.foreign.extend(existing);
+    }
+
+    /// From now on the host's resolv.conf(5) has this content. One without resolvers does not
+    /// count: whoever writes the file may not be done.
+    pub(crate) fn note_resolv_conf(&mut self, content: &[u8]) {
+        let found = HostResolvers::parse(content);
+        if !(found.ipv4.is_empty() && found.ipv6.is_empty()) {
+            self.resolvers = found;
+        }
     }
 
     /// Reads the host's network again. What the host has lost stays the guest's if it `stays`.
@@ -120,13 +134,14 @@ impl Following {
         let is_lost =
             stays && self.template.is_more_than(&self.template.renewed(dump, ipv4, ipv6, false));
         self.template = self.template.renewed(dump, ipv4, ipv6, stays);
-        let mut wanted = (self.derive)(&self.template).unwrap_or_else(|| self.present.clone());
+        let mut wanted =
+            (self.derive)(&self.template, &self.resolvers).unwrap_or_else(|| self.present.clone());
         keep_local(&self.present.setup, &mut wanted.setup);
         let sent = wanted.setup.message_set();
         self.foreign.retain(|message| sent.contains(&**message));
         wanted.setup.forget(&self.foreign);
         let setup = difference(&self.present.setup, &wanted.setup);
-        let told = |it: &Followed| (it.plan, it.personality.clone());
+        let told = |it: &Followed| (it.plan, it.personality.clone(), it.search_domains.clone());
         let plan = (told(&wanted) != told(&self.present)).then(|| told(&wanted));
         self.former = core::mem::replace(&mut self.present, wanted).setup;
         Reading { changes: Changes { plan, setup }, is_lost }

@@ -7,7 +7,9 @@
 //! # Theory of operation
 //! The thread hears of changes of the host's links, addresses and routes. Once there was no news
 //! for a moment it reads all of them: a thousand changes in a row cost one reading, and a reading
-//! of a large table is followed by a pause in proportion. Addresses and routes of the guest's
+//! of a large table is followed by a pause in proportion. With them it reads resolv.conf(5), which
+//! changes for the same reasons but is often written a moment later, so there is one more reading
+//! [`LATE`] after the last news. Addresses and routes of the guest's
 //! interface are set from here; the address plan goes to the data thread.
 //!
 //! *An IP version that the host loses* often comes back with the same addresses: an interface goes
@@ -45,6 +47,9 @@ use crate::sys::privilege::{Identity, give_up_privileges, keep_only, scope_abstr
 /// milliseconds).
 const QUIET: Duration = Duration::from_millis(100);
 const QUIET_CAP: Duration = Duration::from_secs(1);
+/// How long after the last news everything is read once more (arbitrary: clients of DHCP and VPNs
+/// write resolv.conf within a second or two).
+const LATE: Duration = Duration::from_secs(5);
 /// How many times longer than a reading the pause after it is (arbitrary: a twentieth of a
 /// processor at most).
 const PAUSE_FACTOR: u32 = 20;
@@ -67,8 +72,11 @@ enum Order {
     /// Something to do before the work.
     Run(Box<dyn FnOnce() + Send>),
     /// Start to work.
-    Start(Mailbox),
+    Start(Mailbox, ResolvConf),
 }
+
+/// Reads the host's resolv.conf.
+type ResolvConf = Box<dyn Fn() -> io::Result<Vec<u8>> + Send>;
 
 /// The thread, which waits for its work. Dropping it ends the thread.
 #[derive(Debug)]
@@ -146,10 +154,14 @@ impl Mirroring {
     }
 
     /// Has the thread work, until the [`End`] is dropped.
-    pub(crate) fn start(self, mailbox: Mailbox) -> (End, JoinHandle<()>) {
+    pub(crate) fn start(
+        self,
+        mailbox: Mailbox,
+        resolv_conf: impl Fn() -> io::Result<Vec<u8>> + Send + 'static,
+    ) -> (End, JoinHandle<()>) {
         if let Some(orders) = &self.end.orders {
             // A thread that has ended is noticed when it is joined.
-            let _ = orders.send(Order::Start(mailbox));
+            let _ = orders.send(Order::Start(mailbox, Box::new(resolv_conf)));
         }
         (self.end, self.thread)
     }
@@ -198,8 +210,8 @@ fn obey(orders: &mpsc::Receiver<Order>, worker: Worker) {
     loop {
         match orders.recv() {
             Ok(Order::Run(what)) => what(),
-            Ok(Order::Start(mailbox)) => {
-                if let Err(error) = worker.work(orders, &mailbox) {
+            Ok(Order::Start(mailbox, resolv_conf)) => {
+                if let Err(error) = worker.work(orders, &mailbox, &resolv_conf) {
                     tracing::warn!(%error, "the guest no longer follows the host's network");
                 }
                 return;
@@ -221,7 +233,12 @@ struct Worker {
 
 impl Worker {
     /// Follows until the other end of `orders` is gone.
-    fn work(mut self, orders: &mpsc::Receiver<Order>, mailbox: &Mailbox) -> io::Result<()> {
+    fn work(
+        mut self,
+        orders: &mpsc::Receiver<Order>,
+        mailbox: &Mailbox,
+        resolv_conf: &ResolvConf,
+    ) -> io::Result<()> {
         let news = self.monitor.news();
         self.poll.registry().register(&mut SourceFd(&news), NEWS, Interest::READABLE)?;
         let mut events = Events::with_capacity(EVENTS_CAP);
@@ -242,6 +259,10 @@ impl Worker {
                 plans.on_news(Instant::now());
             }
             if plans.due().is_some_and(|at| at <= Instant::now()) {
+                match resolv_conf() {
+                    Ok(content) => self.following.note_resolv_conf(&content),
+                    Err(error) => tracing::debug!(%error, "cannot read resolv.conf"),
+                }
                 self.read(&mut plans, mailbox);
             }
         }
@@ -269,9 +290,10 @@ impl Worker {
             return;
         }
         tracing::info!("the guest follows a change of the host's network");
-        if let Some((plan, personality)) = plan {
+        if let Some((plan, personality, search_domains)) = plan {
+            let plan = Box::new(plan);
             // An instance that has ended reads no more mail.
-            let _ = mailbox.send(Message::SetPlan { plan: Box::new(plan), personality });
+            let _ = mailbox.send(Message::SetPlan { plan, personality, search_domains });
         }
         if let Some(link) = &self.link {
             let carried = setup.carry_out(link);
@@ -291,18 +313,20 @@ struct Timetable {
     /// When the news came that was not looked into yet.
     first_at: Option<Instant>,
     not_before: Instant,
+    /// When everything is read once more.
+    late_at: Option<Instant>,
     /// When what the host has lost is taken from the guest.
     loss_at: Option<Instant>,
 }
 
 impl Timetable {
     const fn new(now: Instant) -> Self {
-        Self { read_at: None, first_at: None, not_before: now, loss_at: None }
+        Self { read_at: None, first_at: None, not_before: now, late_at: None, loss_at: None }
     }
 
     /// When the network is to be read.
     fn due(&self) -> Option<Instant> {
-        self.read_at.into_iter().chain(self.loss_at).min()
+        [self.read_at, self.late_at, self.loss_at].into_iter().flatten().min()
     }
 
     /// Whether what is lost stays with the guest.
@@ -314,17 +338,20 @@ impl Timetable {
         let first_at = *self.first_at.get_or_insert(now);
         let at = (now + QUIET).min(first_at + QUIET_CAP);
         self.read_at = Some(at.max(self.not_before));
+        self.late_at = Some(now + LATE);
     }
 
     fn on_read(&mut self, begin: Instant, end: Instant, is_lost: bool) {
         self.loss_at = is_lost.then(|| self.loss_at.unwrap_or(end + LOSS_GRACE));
         self.not_before = end + end.saturating_duration_since(begin) * PAUSE_FACTOR;
+        self.late_at = self.late_at.filter(|&at| begin < at);
         (self.read_at, self.first_at) = (None, None);
     }
 
     fn on_failure(&mut self, now: Instant) {
         self.not_before = now + RETRY;
         self.read_at = Some(self.not_before);
+        self.late_at = self.late_at.map(|at| at.max(self.not_before));
         self.loss_at = self.loss_at.map(|at| at.max(self.not_before));
         self.first_at = None;
     }
@@ -345,8 +372,11 @@ mod tests {
         }
         assert_eq!(plans.due(), Some(begin + 140 * MS));
         plans.on_read(begin + 140 * MS, begin + 141 * MS, false);
+        let late_at = begin + 40 * MS + LATE;
+        assert_eq!(plans.due(), Some(late_at), "for what is written behind the news");
+        plans.on_read(late_at, late_at, false);
         assert_eq!(plans.due(), None);
-        let begin = begin + 200 * MS;
+        let begin = late_at + 200 * MS;
         for at in 0..200 {
             plans.on_news(begin + at * 10 * MS);
         }

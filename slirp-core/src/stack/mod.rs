@@ -243,9 +243,16 @@ impl Stack {
     /// its address. Flows go on with the addresses that they have, and forward rules for the
     /// guest's address lead to its address in the new plan. An IP version that the plan at the
     /// start did not have stays switched off.
-    pub fn adopt_plan(&mut self, plan: AddressPlan, personality: Personality, now: Instant) {
+    pub fn adopt_plan(
+        &mut self,
+        plan: AddressPlan,
+        personality: Personality,
+        search_domains: Vec<String>,
+        now: Instant,
+    ) {
         let before = core::mem::replace(&mut self.config.plan, plan);
         self.config.personality = personality;
+        self.config.search_domains = search_domains;
         self.outbox.adopt_plan(plan);
         self.link.adopt_plan(&self.config, now);
         self.whereabouts.adopt_plan(&before, &plan);

@@ -245,3 +245,27 @@ fn next_machine_is_served_until_a_signal() {
     assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
     drop(Machine::connect(&passt.path("s")));
 }
+
+#[test]
+fn machine_is_told_of_resolvers_that_the_host_gets_later() {
+    let world = needs!(World::ordinary());
+    world.write_resolv_conf("search old.test\n");
+    let passt = Passt::new(&world);
+    let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q", None);
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let mut machine = Machine::connect(&passt.path("s"));
+    let mut is_told = |option: &[u8]| {
+        let (_, options) = machine.discover();
+        options.windows(option.len()).any(|part| part == option)
+    };
+    assert!(is_told(b"\x03old\x04test\0") && !is_told(&[6, 4]));
+    let servers: [(u8, &str); 2] = [(53, "new.test"), (54, "newer.test")];
+    for (number, domain) in servers {
+        // A network comes up, and its resolvers are written a moment later.
+        world.host.script(&format!("ip addr add 192.0.2.{number}/32 dev h0"));
+        world.write_resolv_conf(&format!("nameserver 192.0.2.{number}\nsearch {domain}\n"));
+        wait_until(PATIENCE, "the resolver is told", || is_told(&[6, 4, 192, 0, 2, number]));
+        let (label, _) = domain.split_once('.').unwrap();
+        assert!(is_told(label.as_bytes()), "{domain}");
+    }
+}

@@ -98,7 +98,8 @@ pub(super) fn orders(
         // The guest has no other address than the one that it makes from this.
         choice.mac.get_or_insert_with(random_mac);
     }
-    let Seen { followed, interface, has_resolver } = seen(options, &choice, host)?;
+    let Seen { followed, interface, has_resolver } =
+        seen(options, &choice, &host.template, &host.resolvers)?;
     let target = target(options, interface)?;
     let plan = followed.plan;
     check_families(&options.ports.inbound, &plan)?;
@@ -107,7 +108,7 @@ pub(super) fn orders(
     policy.dns_service = has_resolver;
     let has_interface = options.mapping.splice != Splice::Only;
     let following = following(options, choice.clone(), host, followed.clone());
-    let Followed { setup, personality, .. } = followed;
+    let Followed { setup, personality, search_domains, .. } = followed;
     let orders = Options {
         mtu: options.guest.mtu.unwrap_or(MTU),
         policy,
@@ -121,7 +122,7 @@ pub(super) fn orders(
         },
         keeps_udp_ports: true,
         dns: of_both(addresses.dns_host).map(|host| SocketAddr::new(host, DNS_PORT)).collect(),
-        search_domains: search_domains(options, &host.resolvers),
+        search_domains,
         pcap: options.process.pcap.clone(),
         exit_with_netns: options.target.quits_with_netns,
         has_fixed_ipv6: true,
@@ -153,9 +154,14 @@ struct Seen {
     has_resolver: bool,
 }
 
-/// What the guest gets of `host`, now or later.
-fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, NetworkFailure> {
-    let guest = Guest::new(&host.template, choice);
+/// What the guest gets of its host, now or later.
+fn seen(
+    options: &PastaOptions,
+    choice: &Choice,
+    template: &Template,
+    resolvers: &HostResolvers,
+) -> Result<Seen, NetworkFailure> {
+    let guest = Guest::new(template, choice);
     let addresses = &options.addresses;
     let ipv4 = guest.ipv4.as_ref().map(|seen| {
         let mut family = MirroredFamily::new(seen.address.unwrap_or(Ipv4Addr::UNSPECIFIED), 0);
@@ -174,7 +180,7 @@ fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, Ne
             }),
             maps_gateway: options.mapping.maps_gateway,
         };
-        named.mirrored(family, seen, &host.resolvers.ipv4)
+        named.mirrored(family, seen, &resolvers.ipv4)
     });
     let ipv6 = guest.ipv6.as_ref().map(|seen| {
         let family = match seen.address {
@@ -193,13 +199,13 @@ fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, Ne
             }),
             maps_gateway: options.mapping.maps_gateway,
         };
-        named.mirrored(family, seen, &host.resolvers.ipv6)
+        named.mirrored(family, seen, &resolvers.ipv6)
     });
     let (ipv4, told4) = ipv4.unzip();
     let (ipv6, told6) = ipv6.unzip();
     let has_resolver = ipv4.as_ref().is_some_and(|it| it.resolver.is_some())
         || ipv6.as_ref().is_some_and(|it| it.resolver.is_some());
-    let host_link = host.template.ipv6().map(|family| family.index);
+    let host_link = template.ipv6().map(|family| family.index);
     let our_mac = options.guest.gateway_mac;
     let plan = AddressPlan::mirrored(&Mirrored { ipv4, ipv6, our_mac, host_link })?;
     let dns = told4.into_iter().flatten().map(IpAddr::V4);
@@ -208,7 +214,12 @@ fn seen(options: &PastaOptions, choice: &Choice, host: &Host) -> Result<Seen, Ne
         true => guest.setup,
         false => Setup::unconfigured(choice.mac),
     };
-    let followed = Followed { plan, personality: personality(options, dns), setup };
+    let followed = Followed {
+        plan,
+        personality: personality(options, dns),
+        search_domains: search_domains(options, resolvers),
+        setup,
+    };
     Ok(Seen { followed, interface: guest.interface, has_resolver })
 }
 
@@ -222,19 +233,18 @@ fn has_copies(choice: &Choice) -> bool {
 /// How the guest, which has `present`, follows the host's network. What options fix stays.
 fn following(options: &PastaOptions, choice: Choice, host: &Host, present: Followed) -> Following {
     let (ipv4, ipv6) = templates(options);
-    let resolvers = host.resolvers.clone();
     let kept = options.clone();
-    let derive = move |template: &Template| {
-        let host = Host { template: template.clone(), resolvers: resolvers.clone() };
-        match seen(&kept, &choice, &host) {
-            Ok(seen) => Some(seen.followed),
-            Err(error) => {
-                tracing::warn!("the guest does not follow the host's network: {error}");
-                None
-            }
+    let derive = move |template: &Template, resolvers: &HostResolvers| match seen(
+        &kept, &choice, template, resolvers,
+    ) {
+        Ok(seen) => Some(seen.followed),
+        Err(error) => {
+            tracing::warn!("the guest does not follow the host's network: {error}");
+            None
         }
     };
-    Following::new(host.template.clone(), ipv4, ipv6, present, derive)
+    let (template, resolvers) = (host.template.clone(), host.resolvers.clone());
+    Following::new(template, resolvers, ipv4, ipv6, present, derive)
 }
 
 /// The interfaces that are copied, where options name them.

@@ -50,6 +50,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -162,6 +163,12 @@ impl Default for DnsConfig {
             outbound: None,
         }
     }
+}
+
+/// Reads the file that names the resolvers of `config`, whenever it is called.
+pub(crate) fn resolv_conf_reader(config: &DnsConfig) -> impl Fn() -> io::Result<Vec<u8>> + use<> {
+    let source = resolv_conf::Source::of(config);
+    move || source.read()
 }
 
 /// One query of the guest.

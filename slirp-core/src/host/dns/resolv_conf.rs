@@ -19,6 +19,7 @@ use ::resolv_conf::{Config, ParseError, ScopedIp};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::time::Instant;
 
+use super::DnsConfig;
 use crate::host::outside::Outside;
 use crate::sys::ifreq::{self, InterfaceRequest};
 use crate::sys::outside::FILE_CAP;
@@ -138,8 +139,16 @@ impl ResolvConf {
 }
 
 impl Source {
+    /// Where the resolvers of `config` come from.
+    pub(super) fn of(config: &DnsConfig) -> Self {
+        match &config.outside {
+            Some(outside) => Self::Outside(outside.clone()),
+            None => Self::File(config.resolv_conf.clone()),
+        }
+    }
+
     /// The file's present content, at most [`FILE_CAP`] bytes.
-    fn read(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let path = match self {
             Self::File(path) => path,
             Self::Outside(outside) => return outside.read_resolv_conf(),

@@ -71,13 +71,10 @@ struct Plan {
 impl Upstream {
     /// Starts from `config`. The file is read when the first query arrives.
     pub(super) fn new(config: DnsConfig) -> Self {
-        let resolv_conf = config.servers.is_empty().then(|| {
-            let source = match &config.outside {
-                Some(outside) => Source::Outside(outside.clone()),
-                None => Source::File(config.resolv_conf.clone()),
-            };
-            ResolvConf::new(source, config.port, config.recheck_every)
-        });
+        let resolv_conf = config
+            .servers
+            .is_empty()
+            .then(|| ResolvConf::new(Source::of(&config), config.port, config.recheck_every));
         let spare = config.queries_cap.div_ceil(QUERIES_PER_SPARE_SOCKET);
         let spare_sockets = Arc::new(Semaphore::new(spare));
         Self { config, resolv_conf, servers: Vec::new(), rotation: 0, spare_sockets }

@@ -137,9 +137,9 @@ impl Reactor {
                 Message::ReopenAudit { file, reply } => {
                     let _ = reply.send(self.reopen_audit(file));
                 }
-                Message::SetPlan { plan, personality } => {
+                Message::SetPlan { plan, personality, search_domains } => {
                     self.sockets.adopt_plan(&plan);
-                    self.stack.adopt_plan(*plan, personality, now);
+                    self.stack.adopt_plan(*plan, personality, search_domains, now);
                 }
                 Message::Inner(ask) => {
                     if self.obey(ask, now) == Next::End {

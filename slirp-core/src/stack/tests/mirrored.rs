@@ -313,7 +313,7 @@ impl Ladder {
     /// The host has another network, and the guest is told of this resolver.
     fn adopt(&mut self, plan: AddressPlan) {
         let told = Told { dns: vec!["203.0.113.53".parse().unwrap()], ..Told::default() };
-        self.stack.adopt_plan(plan, Personality::Single(told), self.now);
+        self.stack.adopt_plan(plan, Personality::Single(told), Vec::new(), self.now);
     }
 }
 
