@@ -34,6 +34,8 @@ const PREFIX_PREFERRED: u32 = 14_400;
 /// Seconds for which a prefix that was withdrawn stays valid: hosts do not believe less (RFC 4862
 /// section 5.5.3).
 const WITHDRAWN_VALID: u32 = 7200;
+/// Most resolvers that are withdrawn (arbitrary: as many as are told).
+const WITHDRAWN_DNS_CAP: usize = 3;
 /// Seconds for which the DNS address and search domains may be used: three intervals (RFC 8106
 /// sections 5.1 and 5.2).
 const DNS_LIFETIME: u32 = 1800;
@@ -72,6 +74,9 @@ struct Content {
     withdrawn: Option<Family<Ipv6Addr>>,
     dns: Vec<Ipv6Addr>,
     dns_lifetime: u32,
+    /// Resolvers that were advertised before, the last ones first. They are not to be asked any
+    /// more.
+    withdrawn_dns: Vec<Ipv6Addr>,
     search: Vec<SearchDomain>,
 }
 
@@ -89,6 +94,7 @@ impl Content {
             withdrawn: None,
             dns: Vec::new(),
             dns_lifetime: DNS_LIFETIME,
+            withdrawn_dns: Vec::new(),
             search: SearchDomain::list(&config.search_domains),
         };
         Some(match &config.personality {
@@ -122,7 +128,8 @@ impl RouterAdvertiser {
     }
 
     /// Advertises the plan of `config` from now on, as soon as that is allowed. The prefix of the
-    /// plan before is withdrawn, unless it is link-local and so nothing to the guest.
+    /// plan before is withdrawn, unless it is link-local and so nothing to the guest. So are
+    /// resolvers that were advertised before.
     pub(crate) fn adopt_plan(&mut self, config: &StackConfig, now: Instant) {
         let Some(content) = Content::new(config) else { return };
         let (before, after) = (self.content.prefix.0, content.prefix.0);
@@ -131,7 +138,10 @@ impl RouterAdvertiser {
         };
         let withdrawn = Some(before).filter(is_gone);
         let withdrawn = withdrawn.or(self.content.withdrawn.filter(is_gone));
-        self.content = Content { withdrawn, ..content };
+        let known = self.content.dns.iter().chain(&self.content.withdrawn_dns).copied();
+        let withdrawn_dns = known.filter(|resolver| !content.dns.contains(resolver));
+        let withdrawn_dns = withdrawn_dns.take(WITHDRAWN_DNS_CAP).collect();
+        self.content = Content { withdrawn, withdrawn_dns, ..content };
         self.handle_solicitation(now);
     }
 
@@ -183,7 +193,8 @@ fn advertisement(content: &Content) -> NdpPacket {
     if let Some(withdrawn) = &content.withdrawn {
         push_prefix(&mut icmp, withdrawn, WITHDRAWN_VALID, 0);
     }
-    push_resolvers(&mut icmp, content);
+    push_resolvers(&mut icmp, &content.dns, content.dns_lifetime);
+    push_resolvers(&mut icmp, &content.withdrawn_dns, 0);
     push_search_list(&mut icmp, content);
     NdpPacket {
         destination_mac: multicast_mac(ALL_NODES),
@@ -201,13 +212,14 @@ fn push_prefix(icmp: &mut Vec<u8>, prefix: &Family<Ipv6Addr>, valid: u32, prefer
     icmp.extend_from_slice(&prefix.network().octets());
 }
 
-/// Appends the addresses of resolvers, if there are any (RFC 8106 section 5.1).
-fn push_resolvers(icmp: &mut Vec<u8>, content: &Content) {
-    let count = content.dns.len();
+/// Appends the addresses of resolvers, if there are any, and the seconds for which they may be asked
+/// (RFC 8106 section 5.1).
+fn push_resolvers(icmp: &mut Vec<u8>, resolvers: &[Ipv6Addr], lifetime: u32) {
+    let count = resolvers.len();
     let Some(units) = u8::try_from(1 + 2 * count).ok().filter(|_| count > 0) else { return };
     icmp.extend_from_slice(&[25, units, 0, 0]);
-    icmp.extend_from_slice(&content.dns_lifetime.to_be_bytes());
-    for resolver in &content.dns {
+    icmp.extend_from_slice(&lifetime.to_be_bytes());
+    for resolver in resolvers {
         icmp.extend_from_slice(&resolver.octets());
     }
 }
@@ -358,6 +370,43 @@ mod tests {
             advertiser.adopt_plan(&config, now);
             let sent = advertiser.handle_timeout(now).expect("it is told at once");
             assert_eq!(prefixes(&sent), expected, "{guest}");
+        }
+    }
+
+    #[test]
+    fn resolvers_that_were_told_before_are_withdrawn() {
+        use crate::config::Told;
+        use crate::plan::{Mirrored, MirroredFamily};
+        let v6 = Some(MirroredFamily::new("2001:db8::9".parse().unwrap(), 64));
+        let plan = AddressPlan::mirrored(&Mirrored { ipv6: v6, ..Mirrored::default() }).unwrap();
+        let config = |dns: &[u16]| {
+            let address = |&last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
+            let told = Told { dns: dns.iter().map(address).collect(), ..Told::default() };
+            let personality = Personality::Single(told);
+            StackConfig { plan, personality, ..StackConfig::default() }
+        };
+        let option = |lifetime: u32, dns: &[u8]| {
+            let units = u8::try_from(1 + 2 * dns.len()).unwrap();
+            let mut option = [&[25, units, 0, 0], &lifetime.to_be_bytes()[..]].concat();
+            for &last in dns {
+                option.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+            }
+            option
+        };
+        let now = Instant::ZERO;
+        let mut advertiser = RouterAdvertiser::new(&config(&[1, 2]), 1, now).unwrap();
+        for (seconds, told, expected) in [
+            (0, &[2, 3][..], [option(INFINITE, &[2, 3]), option(0, &[1])].concat()),
+            (9, &[1], [option(INFINITE, &[1]), option(0, &[2, 3])].concat()),
+            (18, &[4], [option(INFINITE, &[4]), option(0, &[1, 2, 3])].concat()),
+            (27, &[5], [option(INFINITE, &[5]), option(0, &[4, 1, 2])].concat()),
+            (36, &[], option(0, &[5, 4, 1])),
+        ] {
+            let now = now + Duration::from_secs(seconds);
+            advertiser.adopt_plan(&config(told), now);
+            let sent = advertiser.handle_timeout(now).expect("it is told at once");
+            // Behind the headers, our MAC address and the prefix.
+            assert_eq!(sent.packet[40 + 16 + 8 + 32..], expected, "{told:?}");
         }
     }
 
