@@ -67,6 +67,9 @@ crate::words::words! {
     ServiceUnavailable => "service_unavailable",
     /// The flow table is full, and no flow in it can make room.
     FlowTableFull => "flow_table_full",
+    /// As many connections and datagrams as may be are joined past the link, or wait for it, and
+    /// none of them can make room.
+    BridgesFull => "bridges_full",
     /// A TCP connection that was still being opened, the oldest, was evicted to make room.
     HalfOpenLimit => "half_open_limit",
     /// A UDP or echo mapping, or a UDP conversation of a remote, was evicted to make room.

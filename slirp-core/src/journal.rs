@@ -290,7 +290,12 @@ pub enum Refusal {
 impl Refusal {
     /// A refusal by the stack itself.
     pub(crate) const fn by_stack(reason: DiscardReason) -> Self {
-        if matches!(reason, DiscardReason::FlowTableFull | DiscardReason::GuestQueueFull) {
+        if matches!(
+            reason,
+            DiscardReason::FlowTableFull
+                | DiscardReason::GuestQueueFull
+                | DiscardReason::BridgesFull
+        ) {
             Self::Limit(reason)
         } else {
             Self::Policy(reason)

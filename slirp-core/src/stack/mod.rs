@@ -233,7 +233,7 @@ impl Stack {
     }
 
     /// Counts the discard that `outcome` tells of, if it does.
-    fn note(&mut self, outcome: Result<(), DiscardReason>) {
+    pub(crate) fn note(&mut self, outcome: Result<(), DiscardReason>) {
         if let Err(reason) = outcome {
             self.note_discard(reason);
         }

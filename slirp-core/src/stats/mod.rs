@@ -4,6 +4,8 @@
 //! name the side that a frame, byte or event came from. Counting costs an addition: no counter
 //! allocates, and each has its place in an array whose index is an enum.
 //!
+//! What is joined past the link counts as flows do.
+//!
 //! What can be read off the stack is not counted. It is looked up when the numbers are asked for,
 //! by [`Stack::snapshot`](crate::stack::Stack::snapshot).
 
@@ -62,6 +64,17 @@ macro_rules! counters {
             /// fields.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [ $( (stringify!($name), self.$name), )+ ].into_iter()
+            }
+
+            /// Adds what was counted of flows elsewhere.
+            pub(crate) fn add(&mut self, other: &Self) {
+                $( self.$name += other.$name; )+
+                self.discards.add(&other.discards);
+                self.connect_failures.add(&other.connect_failures);
+                for (protocol, more) in other.traffic.iter() {
+                    self.traffic[protocol].add_growth(Traffic::default(), *more);
+                    self.open[protocol] += other.open[protocol];
+                }
             }
         }
     };
@@ -178,6 +191,10 @@ impl ConnectFailures {
         self.0[error.index()] += 1;
     }
 
+    fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(own, more)| *own += more);
+    }
+
     /// Each error with its counter.
     pub fn iter(&self) -> impl Iterator<Item = (HostError, u64)> {
         HostError::ALL.into_iter().zip(self.0)
@@ -187,6 +204,7 @@ impl ConnectFailures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discard::DiscardReason;
 
     #[test]
     fn failures_are_counted_by_their_kind() {
@@ -199,6 +217,23 @@ mod tests {
         for (index, error) in HostError::ALL.into_iter().enumerate() {
             assert_eq!(error.index(), index);
         }
+    }
+
+    #[test]
+    fn flows_that_are_counted_elsewhere_are_added() {
+        let mut stats = Stats { tcp_opened: 1, ..Stats::default() };
+        let mut more = Stats { tcp_opened: 2, flows: 3, ..Stats::default() };
+        more.discards.count(DiscardReason::BridgesFull);
+        more.connect_failures.count(HostError::Refused);
+        more.traffic[Protocol::Udp].to_guest = 5;
+        more.open[Protocol::Udp] = 3;
+        for _ in 0..2 {
+            stats.add(&more);
+        }
+        assert_eq!((stats.tcp_opened, stats.flows), (5, 6));
+        assert_eq!(stats.discards.value(DiscardReason::BridgesFull), 2);
+        assert_eq!(stats.connect_failures.iter().map(|(_, count)| count).sum::<u64>(), 2);
+        assert_eq!((stats.traffic[Protocol::Udp].to_guest, stats.open[Protocol::Udp]), (10, 6));
     }
 
     #[test]

@@ -9,13 +9,17 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use slirp_core::discard::DiscardReason;
 use slirp_core::egress::EgressPolicy;
+use slirp_core::event::HostError;
 use slirp_core::instance::{
     Builder, Established, FlowState, FlowSummary, Forward, ForwardProtocol, HostPorts, Instance,
     OpenForwards, Splices, StartError,
 };
 use slirp_core::netns::{Configuration, NamespaceTarget, TapRequest, open_tap};
 use slirp_core::plan::SlirpNetwork;
+use slirp_core::policy::Protocol;
+use slirp_core::stats::Stats;
 use slirp_tests::{
     Account, GATEWAY, GUEST, Namespace, PATIENCE, ProcessFacts, TcpServer, UdpServer, World,
     connect, needs, receive_exact, send_exact, wait_until,
@@ -486,6 +490,69 @@ fn egress_policy_judges_what_the_guests_loopback_reaches() {
     let cut = Established::Cut;
     instance.handle().blocking().set_egress(None, nothing, cut).expect("it is set");
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(instance);
+}
+
+#[test]
+fn joined_connections_and_datagrams_are_counted_as_flows_are() {
+    let _turn = turn();
+    let world = needs!(World::root());
+    let udp = ForwardProtocol::Udp;
+    let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let _servers =
+        [TcpServer::echo(&world.guest, any(8080)), TcpServer::echo(&world.host, (LO, 9001).into())];
+    let _outside = UdpServer::echo(&world.host, any(5301));
+    let _inside = UdpServer::echo(&world.guest, any(5300));
+    let policy =
+        EgressPolicy::parse("allow host-loopback:9001,9002,5301\nallow 192.0.2.1\n", "test")
+            .expect("it is a policy");
+    let rules = [publish(8080), Forward::everywhere(udp, 5300, (GUEST, 5300).into())];
+    let ports = [
+        tcp_to_host(9001, 9001),
+        tcp_to_host(9002, 9002),
+        tcp_to_host(9003, 9003),
+        to_host(udp, 5301, 5301),
+    ];
+    let instance = try_splice(
+        &world,
+        &rules,
+        |splices| splices.to_host(ports),
+        |builder| builder.egress(policy),
+    )
+    .expect("the instance starts");
+    let handle = instance.handle();
+    let stats = || handle.blocking().stats().expect("it runs");
+    let inbound = echo(&world.host, (LO, 8080).into());
+    let outbound = echo(&world.guest, (LO, 9001).into());
+    // Nothing listens at the one, and policy forbids the other.
+    assert!(is_refused(&world.guest, (LO, 9002).into()));
+    assert!(is_refused(&world.guest, (LO, 9003).into()));
+    for (from, port) in [(&world.host, 5300), (&world.guest, 5301)] {
+        let client = from.enter(|| UdpSocket::bind((LO, 0))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        for _ in 0..2 {
+            client.send_to(b"hello", (LO, port)).unwrap();
+            assert_eq!(client.recv(&mut [0; 8]).unwrap(), 5);
+        }
+    }
+    let (tcp, datagrams) = (Protocol::Tcp, Protocol::Udp);
+    wait_until(PATIENCE, "the refused ones are over", || stats().flows == 4);
+    let now = stats();
+    assert_eq!((now.tcp_accepted, now.tcp_opened, now.tcp_failed), (1, 3, 1));
+    assert_eq!((now.udp_accepted, now.udp_opened), (1, 1));
+    assert_eq!((now.open[tcp], now.open[datagrams]), (2, 2));
+    let failed: Vec<_> = now.connect_failures.iter().filter(|&(_, count)| count > 0).collect();
+    assert_eq!(failed, [(HostError::Refused, 1)]);
+    assert_eq!(now.discards.value(DiscardReason::EgressDenied), 1);
+    // Every byte was echoed: 10,000 each way, and twice 5.
+    let moved =
+        |of: &Stats, protocol| (of.traffic[protocol].from_guest, of.traffic[protocol].to_guest);
+    assert_eq!(moved(&now, tcp), (20_000, 20_000));
+    assert_eq!(moved(&now, datagrams), (20, 20));
+    drop((inbound, outbound));
+    wait_until(PATIENCE, "the connections end", || stats().open[tcp] == 0);
+    let later = stats();
+    assert_eq!((later.flows, moved(&later, tcp)), (2, (20_000, 20_000)));
     drop(instance);
 }
 

@@ -217,6 +217,19 @@ impl Entry {
         is_over.then_some(Ending::TimedOut)
     }
 
+    /// The protocol.
+    pub(crate) fn protocol(&self) -> Protocol {
+        protocol(&self.bridged)
+    }
+
+    /// Whether its far socket is not connected yet.
+    pub(crate) const fn is_opening(&self) -> bool {
+        match &self.bridge {
+            Bridge::Tcp(tcp) => tcp.is_opening(),
+            Bridge::Udp(_) => false,
+        }
+    }
+
     /// Whether it may end to make room.
     fn is_evictable(&self) -> bool {
         match &self.bridge {
@@ -239,10 +252,7 @@ impl Entry {
 
     /// Who talks to whom.
     pub(crate) fn ends(&self) -> Ends {
-        let guest = match self.bridged {
-            Bridged::Inbound { guest, .. } | Bridged::Outbound { guest, .. } => guest,
-        };
-        Ends::new(protocol(&self.bridged), guest, self.remote)
+        ends(&self.bridged, self.remote)
     }
 
     /// Its opening, as a listener hears it.
@@ -315,6 +325,19 @@ impl Entry {
             rule: None,
         }
     }
+}
+
+/// That there was no room for a bridge, as a listener hears it.
+pub(crate) fn refused(bridged: &Bridged, remote: SocketAddr, by: Refusal) -> Event {
+    let (ends, traffic) = (ends(bridged, remote), Traffic::default());
+    Event::Refused { flow: None, ends, by, traffic, judged: None }
+}
+
+fn ends(bridged: &Bridged, remote: SocketAddr) -> Ends {
+    let guest = match *bridged {
+        Bridged::Inbound { guest, .. } | Bridged::Outbound { guest, .. } => guest,
+    };
+    Ends::new(protocol(bridged), guest, remote)
 }
 
 fn protocol(bridged: &Bridged) -> Protocol {

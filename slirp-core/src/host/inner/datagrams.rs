@@ -13,12 +13,14 @@ use super::order::Datagram;
 use super::pool::{HostSocket, Stock};
 use super::token::Source;
 use super::worker::{Worker, watch};
+use crate::discard::DiscardReason;
 use crate::event::Origin;
 use crate::host::bridge::table::{Bridge, Entry};
 use crate::host::bridge::udp::{Strays, UdpBridge};
 use crate::host::forward::ForwardProtocol;
 use crate::host::socket::udp::UdpSocket;
 use crate::journal::Ending;
+use crate::protocol::Protocol;
 
 impl Worker {
     /// A client on the host's loopback has sent to a forwarded port.
@@ -33,19 +35,24 @@ impl Worker {
             self.ask_for_more(kind);
             return self.waiting.push_back(datagram);
         }
-        if !self.has_room(true, now) {
+        let (protocol, guest) = (ForwardProtocol::Udp, targets.first);
+        let bridged = Bridged::Inbound { protocol, origin, guest };
+        if !self.has_room(bridged, origin.client, now) {
             return;
         }
-        let Some(HostSocket::Udp(near)) = self.host_socket(kind) else { return };
+        let Some(HostSocket::Udp(near)) = self.host_socket(kind) else {
+            return self.stats.discards.count(DiscardReason::HostResourcesExhausted);
+        };
         let candidates = [Some(targets.first), targets.other];
         // The second one is for a namespace without the first one's IP version.
         let found = candidates.into_iter().flatten().find_map(|target| {
             UdpSocket::open_unbound(version(target)).ok().map(|far| (far, target))
         });
-        let Some((far, target)) = found else { return };
+        let Some((far, target)) = found else {
+            return self.stats.discards.count(DiscardReason::HostResourcesExhausted);
+        };
         let near = (*near, origin.local, origin.client);
         let joined = UdpBridge::join(&datagram.listener, near, (far, target));
-        let protocol = ForwardProtocol::Udp;
         let bridged = Bridged::Inbound { protocol, origin, guest: target };
         if let Some(at) = self.add_udp(joined, bridged, origin.client, now) {
             self.send(at, &datagram.payload, datagram.segment_len, now);
@@ -67,17 +74,22 @@ impl Worker {
             return self.send(at, payload, segment_len, now);
         }
         let protocol = ForwardProtocol::Udp;
-        if self.is_own(protocol, reached) || !self.has_room(false, now) {
+        if self.is_own(protocol, reached) {
+            return self.stats.discards.count(DiscardReason::DestinationNotAllowed);
+        }
+        let bridged = Bridged::Outbound { protocol, guest: client, reached };
+        if !self.has_room(bridged, local, now) {
             return;
         }
         let kind = SocketKind { protocol, is_ipv6: reached.is_ipv6() };
-        let Some(HostSocket::Udp(far)) = self.host_socket(kind) else { return };
+        let Some(HostSocket::Udp(far)) = self.host_socket(kind) else {
+            return self.stats.discards.count(DiscardReason::HostResourcesExhausted);
+        };
         let Some(Listener { socket, .. }) = self.listeners.at(listener) else { return };
         let joined = match UdpSocket::open_unbound(version(local)) {
             Ok(near) => UdpBridge::join(socket, (near, local, client), (*far, reached)),
             Err(error) => Err(error),
         };
-        let bridged = Bridged::Outbound { protocol, guest: client, reached };
         let Some(at) = self.add_udp(joined, bridged, local, now) else { return };
         if self.signs.is_judged() {
             if let Some(Entry { bridge: Bridge::Udp(udp), .. }) = self.bridges.at(at) {
@@ -132,14 +144,14 @@ impl Worker {
             Ok(udp) => udp,
             Err(error) => {
                 tracing::debug!(%error, "a datagram over loopback was lost");
+                self.stats.discards.count(DiscardReason::HostResourcesExhausted);
                 return None;
             }
         };
         let key = (bridged.is_inbound(), udp.client(), udp.local());
-        let at = self.bridges.add(bridged, remote, Bridge::Udp(Box::new(udp)), now);
+        let at = self.add(bridged, remote, Bridge::Udp(Box::new(udp)), now);
         self.clients.insert(key, at);
         let entry = self.bridges.at(at)?;
-        let opened = entry.opened();
         let watched = match &entry.bridge {
             Bridge::Udp(udp) => {
                 // A datagram for which there is no room is lost: none waits for room.
@@ -150,7 +162,6 @@ impl Worker {
             }
             Bridge::Tcp(_) => Ok(()),
         };
-        self.tell(|| opened);
         if let Err(error) = watched {
             tracing::debug!(%error, "a datagram over loopback was lost");
             self.end(at, Ending::HostFailed, now);
@@ -160,11 +171,13 @@ impl Worker {
     }
 
     fn send(&mut self, at: usize, payload: &[u8], segment_len: Option<u16>, now: Instant) {
-        if let Some(entry) = self.bridges.at(at)
-            && let Bridge::Udp(udp) = &mut entry.bridge
-        {
+        let Some(entry) = self.bridges.at(at) else { return };
+        let before = entry.traffic();
+        if let Bridge::Udp(udp) = &mut entry.bridge {
             udp.send(payload, segment_len);
             entry.active_at = now;
+            let after = entry.traffic();
+            self.stats.traffic[Protocol::Udp].add_growth(before, after);
         }
     }
 }

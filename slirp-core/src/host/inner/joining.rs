@@ -14,12 +14,14 @@ use super::inward::Targets;
 use super::pool::HostSocket;
 use super::token::Source;
 use super::worker::{STREAM, Worker, watch};
+use crate::discard::DiscardReason;
 use crate::event::{FlowId, HostError, Origin};
-use crate::host::bridge::table::{Bridge, Entry};
+use crate::host::bridge::table::{Bridge, Entry, refused};
 use crate::host::bridge::tcp::{Far, TcpBridge};
 use crate::host::forward::ForwardProtocol;
 use crate::host::socket::tcp::{self, Connecting, TcpStream};
 use crate::journal::{Ending, Refusal};
+use crate::protocol::Protocol;
 
 impl Worker {
     /// A client on the host's loopback has connected to a forwarded port.
@@ -66,30 +68,63 @@ impl Worker {
         targets: Targets,
         now: Instant,
     ) -> Option<usize> {
-        if !self.has_room(bridged.is_inbound(), now) {
+        if !self.has_room(bridged, remote, now) {
             stream.reset();
             return None;
         }
         let bridge = Bridge::Tcp(Box::new(TcpBridge::new(stream, targets)));
-        let at = self.bridges.add(bridged, remote, bridge, now);
-        let entry = self.bridges.at(at)?;
-        let opened = entry.opened();
-        self.tell(|| opened);
+        let at = self.add(bridged, remote, bridge, now);
         self.watch(at, Source::Near(at), now).then_some(at)
     }
 
-    /// Whether there may be one more bridge. Others make room if they may.
-    pub(super) fn has_room(&mut self, is_inbound: bool, now: Instant) -> bool {
+    /// Adds a bridge, counts it, and tells of it. Returns its place.
+    pub(super) fn add(
+        &mut self,
+        bridged: Bridged,
+        remote: SocketAddr,
+        bridge: Bridge,
+        now: Instant,
+    ) -> usize {
+        let opened = match (bridged.protocol(), bridged.is_inbound()) {
+            (ForwardProtocol::Tcp, false) => &mut self.stats.tcp_opened,
+            (ForwardProtocol::Tcp, true) => &mut self.stats.tcp_accepted,
+            (ForwardProtocol::Udp, false) => &mut self.stats.udp_opened,
+            (ForwardProtocol::Udp, true) => &mut self.stats.udp_accepted,
+        };
+        *opened += 1;
+        let at = self.bridges.add(bridged, remote, bridge, now);
+        if let Some(entry) = self.bridges.at(at) {
+            self.stats.open[entry.protocol()] += 1;
+            self.stats.flows += 1;
+            let opened = entry.opened();
+            self.tell(|| opened);
+        }
+        at
+    }
+
+    /// Whether there may be one more bridge. Others make room if they may. A refusal is counted and
+    /// told.
+    pub(super) fn has_room(&mut self, bridged: Bridged, remote: SocketAddr, now: Instant) -> bool {
+        let is_inbound = bridged.is_inbound();
         if !self.bridges.has_room(is_inbound) {
             for at in self.bridges.longest_idle(is_inbound, now) {
+                self.stats.discards.count(match bridged.protocol() {
+                    ForwardProtocol::Tcp => DiscardReason::HalfOpenLimit,
+                    ForwardProtocol::Udp => DiscardReason::MappingEvicted,
+                });
                 self.end(at, Ending::Evicted, now);
             }
         }
-        let has_room = self.bridges.has_room(is_inbound);
-        if !has_room && !core::mem::replace(&mut self.is_full_logged, true) {
+        if self.bridges.has_room(is_inbound) {
+            return true;
+        }
+        if !core::mem::replace(&mut self.is_full_logged, true) {
             tracing::warn!(is_inbound, "too many connections over loopback (ulimit -n)");
         }
-        has_room
+        let reason = DiscardReason::BridgesFull;
+        self.stats.discards.count(reason);
+        self.tell(|| refused(&bridged, remote, Refusal::by_stack(reason)));
+        false
     }
 
     /// Has the poller watch a socket of a bridge. Returns whether it does; otherwise the bridge has
@@ -197,8 +232,12 @@ impl Worker {
     }
 
     /// Nothing has accepted the connection on the far side.
-    fn refuse(&mut self, at: usize, error: HostError) {
+    pub(super) fn refuse(&mut self, at: usize, error: HostError) {
         let Some(entry) = self.bridges.remove(at) else { return };
+        if !entry.bridged.is_inbound() {
+            self.stats.tcp_failed += 1;
+            self.stats.connect_failures.count(error);
+        }
         self.tell(|| entry.refused(Refusal::Host(error)));
         self.forget(entry, true);
     }
@@ -216,17 +255,20 @@ impl Worker {
         if !is_allowed {
             return self.end(at, Ending::Revoked, now);
         }
-        match self.bridges.at(at).map(|entry| &mut entry.bridge) {
-            Some(Bridge::Tcp(tcp)) => {
+        let Some(entry) = self.bridges.at(at) else { return };
+        let before = entry.traffic();
+        match &mut entry.bridge {
+            Bridge::Tcp(tcp) => {
                 if let Far::Held(targets) = tcp.far {
                     self.connect(at, targets, now);
                 }
             }
-            Some(Bridge::Udp(udp)) => {
+            Bridge::Udp(udp) => {
                 udp.release();
+                let after = entry.traffic();
+                self.stats.traffic[Protocol::Udp].add_growth(before, after);
                 self.wake(at);
             }
-            None => {}
         }
     }
 

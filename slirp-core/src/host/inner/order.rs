@@ -20,6 +20,7 @@ use crate::event::{FlowId, ForwardId, Origin};
 use crate::host::forward::Forward;
 use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox};
 use crate::host::socket::tcp::TcpStream;
+use crate::stats::Stats;
 
 /// See the [module](self).
 pub(crate) enum Order {
@@ -45,6 +46,8 @@ pub(crate) enum Order {
     Verdict { bridge: FlowId, is_allowed: bool },
     /// Another egress policy is in force, and ends bridges that it does not allow.
     JudgeAnew,
+    /// Asks for these counters with those of bridges.
+    Stats { stats: Box<Stats>, reply: oneshot::Sender<Stats> },
     /// Asks for bridges, from this place of the table on.
     ListFlows { first: u32, reply: oneshot::Sender<FlowPage> },
     /// The same, for those who want verdicts as well.

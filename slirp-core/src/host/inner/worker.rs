@@ -32,6 +32,8 @@ use super::scan::Scan;
 use super::settings::{HostPorts, SpliceRules, SplicesError};
 use super::token::Source;
 use crate::config::Timeouts;
+use crate::discard::DiscardReason;
+use crate::event::HostError;
 use crate::host::bridge::lane::Means;
 use crate::host::bridge::pipe::Pipes;
 use crate::host::bridge::table::{Bridge, Bridges, Entry};
@@ -39,6 +41,7 @@ use crate::host::bridge::tcp::{Far, Standing};
 use crate::host::bridge::udp::{Relayed, Strays};
 use crate::host::mailbox::{FlowPage, JudgedFlowPage, Mailbox, Message};
 use crate::journal::{Ending, Event};
+use crate::stats::Stats;
 
 /// Events that one wait reports at most (arbitrary).
 const EVENTS_CAP: usize = 1024;
@@ -86,6 +89,8 @@ pub(super) struct Worker {
     tick_at: Option<Instant>,
     pub(super) means: Means,
     pub(super) is_full_logged: bool,
+    /// What bridges have done and are, as the stack counts flows.
+    pub(super) stats: Stats,
 }
 
 impl Worker {
@@ -135,6 +140,7 @@ impl Worker {
             tick_at: None,
             means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
             is_full_logged: false,
+            stats: Stats::default(),
         };
         Ok((worker, waker))
     }
@@ -237,6 +243,10 @@ impl Worker {
                     self.on_verdict(bridge, is_allowed, now);
                 }
                 Order::JudgeAnew => self.judge_anew(),
+                Order::Stats { mut stats, reply } => {
+                    stats.add(&self.stats);
+                    let _ = reply.send(*stats);
+                }
                 Order::ListFlows { first, reply } => {
                     let (rows, next) = self.bridges.page(first, |entry| entry.summary(now));
                     let _ = reply.send(FlowPage { flows: rows, next });
@@ -312,8 +322,10 @@ impl Worker {
                     }
                 }
             };
-            if entry.traffic() != before {
+            let after = entry.traffic();
+            if after != before {
                 entry.active_at = now;
+                self.stats.traffic[entry.protocol()].add_growth(before, after);
             }
             match standing {
                 Standing::Waits => {}
@@ -336,7 +348,12 @@ impl Worker {
         self.waiting.clear();
         self.waiting_strays.clear();
         for (at, ending) in self.bridges.overdue(&self.timeouts, now) {
-            self.end(at, ending, now);
+            if self.bridges.at(at).is_some_and(|entry| entry.is_opening()) {
+                self.stats.discards.count(DiscardReason::HostConnectTimedOut);
+                self.refuse(at, HostError::TimedOut);
+            } else {
+                self.end(at, ending, now);
+            }
         }
         self.scan_ports(now);
     }
@@ -366,6 +383,8 @@ impl Worker {
 
     /// Closes the sockets of a bridge that was taken out of the table.
     pub(super) fn forget(&mut self, entry: Entry, is_reset: bool) {
+        self.stats.open[entry.protocol()] -= 1;
+        self.stats.flows -= 1;
         match entry.bridge {
             Bridge::Tcp(tcp) if is_reset => tcp.reset(),
             Bridge::Tcp(_) => {}

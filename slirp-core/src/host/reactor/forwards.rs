@@ -149,7 +149,9 @@ impl Reactor {
             {
                 let (payload, segment_len) = (received.payload, received.segment_len);
                 if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
-                    inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+                    let passed =
+                        inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+                    self.stack.note(passed);
                 }
                 continue;
             }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Reactor;
 use super::mail::Next;
+use crate::discard::DiscardReason;
 use crate::event::{FlowId, ForwardId, Origin};
 use crate::host::bridge::table::FIRST;
 use crate::host::forward::{Forward, ForwardProtocol, Forwards, PortId};
@@ -27,6 +28,7 @@ use crate::host::mailbox::{FlowPage, JudgedFlowPage};
 use crate::host::socket::tcp::TcpStream;
 use crate::policy::Protocol;
 use crate::stack::{Established, Stack};
+use crate::stats::Stats;
 use crate::time::Instant;
 
 /// The way to the thread, and the rules that it has asked for.
@@ -55,6 +57,9 @@ impl InnerLink {
     }
 
     /// Passes on what a client has sent to a port.
+    ///
+    /// # Errors
+    /// [`DiscardReason::BridgesFull`] and [`DiscardReason::HostResourcesExhausted`]; it is lost.
     pub(super) fn pass(
         &mut self,
         id: PortId,
@@ -63,18 +68,17 @@ impl InnerLink {
         targets: Targets,
         payload: &[u8],
         segment_len: Option<u16>,
-    ) {
-        let Some(passing) = Passing::datagram(&self.orders.signs) else { return };
-        match self.listener(id, forwards) {
-            Some(Ok(listener)) => {
-                let payload = payload.to_vec();
-                let datagram =
-                    Datagram { origin, targets, listener, passing, payload, segment_len };
-                self.orders.send(Order::Datagram(Box::new(datagram)));
-            }
-            Some(Err(error)) => tracing::debug!(%error, "a datagram over loopback was lost"),
-            None => {}
-        }
+    ) -> Result<(), DiscardReason> {
+        let passing = Passing::datagram(&self.orders.signs).ok_or(DiscardReason::BridgesFull)?;
+        let Some(listener) = self.listener(id, forwards) else { return Ok(()) };
+        let listener = listener.map_err(|error| {
+            tracing::debug!(%error, "a datagram over loopback was lost");
+            DiscardReason::HostResourcesExhausted
+        })?;
+        let payload = payload.to_vec();
+        let datagram = Datagram { origin, targets, listener, passing, payload, segment_len };
+        self.orders.send(Order::Datagram(Box::new(datagram)));
+        Ok(())
     }
 
     /// A copy of a port's socket, which all datagrams that are under way share.
@@ -155,7 +159,7 @@ impl Reactor {
         };
         // More clients than the thread keeps up with would take the descriptors of all flows.
         let Some(passing) = Passing::connection(&inner.orders.signs) else {
-            tracing::debug!(client = %origin.client, "too many connections at once over loopback");
+            self.stack.refuse_inbound_bridge(&origin, targets.first);
             stream.reset();
             return None;
         };
@@ -205,7 +209,8 @@ impl Reactor {
                 inner.targets(origin.client, origin.local.ip(), guest, &self.stack)
         {
             if self.stack.judge_inbound_bridge(Protocol::Udp, &origin, targets.first, now) {
-                inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+                let passed = inner.pass(id, &self.forwards, origin, targets, payload, segment_len);
+                self.stack.note(passed);
             }
         } else {
             self.stack.handle_inbound_udp(origin, guest, payload, segment_len, 0, now);
@@ -225,6 +230,15 @@ impl Reactor {
             }
             Some(_) => drop(reply.send(Err(SplicesError::Range))),
             None => drop(reply.send(Err(SplicesError::Unchangeable))),
+        }
+    }
+
+    /// Answers with the counters. The thread adds those of its bridges.
+    pub(super) fn tell_stats(&self, stats: Stats, reply: oneshot::Sender<Stats>) {
+        match &self.inner {
+            Some(inner) => inner.orders.send(Order::Stats { stats: Box::new(stats), reply }),
+            // The requester may have gone.
+            None => drop(reply.send(stats)),
         }
     }
 

@@ -66,8 +66,8 @@ impl Reactor {
             match message {
                 Message::DnsAnswer { query, answer } => self.on_dns_answer(query, answer, now),
                 Message::Stats { by_member, reply } => {
-                    // The requester may have gone.
-                    let _ = reply.send(self.stats(by_member));
+                    let stats = self.stats(by_member);
+                    self.tell_stats(stats, reply);
                 }
                 Message::AddForwards { forwards, reply } => {
                     let _ = reply.send(self.add_forwards(&forwards));

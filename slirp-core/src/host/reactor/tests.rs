@@ -3,6 +3,7 @@
 mod datagrams;
 mod egress;
 mod forwards;
+mod inner;
 mod members;
 mod scene;
 

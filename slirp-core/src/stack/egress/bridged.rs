@@ -5,9 +5,10 @@
 
 use core::net::SocketAddr;
 
+use crate::discard::DiscardReason;
 use crate::egress::{Cause, FlowVerdict, Verification};
 use crate::event::{FlowId, Origin};
-use crate::journal::{Ends, Event};
+use crate::journal::{Ends, Event, Refusal};
 use crate::policy::Protocol;
 use crate::stack::Stack;
 use crate::time::Instant;
@@ -25,7 +26,9 @@ impl Stack {
             return true;
         }
         let judged = self.judge_inbound(protocol, origin, guest, now);
-        judged.map(|judgement| self.events.judged(None, judgement)).is_ok()
+        let judged = judged.map(|judgement| self.events.judged(None, judgement));
+        self.note(judged);
+        judged.is_ok()
     }
 
     /// Whether the guest may reach `reached`, an address of the host's loopback, from the loopback
@@ -51,7 +54,20 @@ impl Stack {
         let ends = Ends::new(protocol, guest, reached);
         let judgement = self.judgement(None, ends, reached, judged);
         self.events.judged(Some(bridge), judgement);
-        matches!(judged.verdict, FlowVerdict::Pass { .. })
+        let is_allowed = matches!(judged.verdict, FlowVerdict::Pass { .. });
+        if !is_allowed {
+            self.note_discard(DiscardReason::EgressDenied);
+        }
+        is_allowed
+    }
+
+    /// Refuses a client of the host for whose connection to `guest` there is no room. A listener
+    /// is told.
+    pub(crate) fn refuse_inbound_bridge(&mut self, origin: &Origin, guest: SocketAddr) {
+        let reason = DiscardReason::BridgesFull;
+        self.note_discard(reason);
+        let ends = Ends::new(Protocol::Tcp, guest, origin.client);
+        self.events.refused(ends, Refusal::by_stack(reason));
     }
 
     /// Tells a listener what has become of a bridge.
