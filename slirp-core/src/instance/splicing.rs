@@ -11,7 +11,7 @@ use crate::config::Timeouts;
 use crate::host::forward::ForwardProtocol;
 use crate::host::inner::ask::SocketKind;
 use crate::host::inner::listening::SocketDiag;
-use crate::host::inner::order::Start;
+use crate::host::inner::order::{Signs, Start};
 use crate::host::inner::pool::Batch;
 use crate::host::inner::settings::{Place, Splices, SplicesError};
 use crate::host::mailbox::Mailbox;
@@ -57,7 +57,7 @@ pub(super) fn start(
     let start = Start {
         rules,
         mailbox,
-        signs: Arc::default(),
+        signs: Arc::new(Signs::new(terms.descriptors)),
         batches,
         host_ports,
         closed: terms.closed,

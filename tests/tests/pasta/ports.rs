@@ -3,9 +3,12 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
-use slirp_tests::{Background, HOST, Output, PATIENCE, Rootless, World, needs, wait_until};
+use slirp_tests::{
+    Background, HOST, Output, PATIENCE, Rootless, TcpServer, World, needs, wait_until,
+};
 
 use crate::GUEST;
 
@@ -254,4 +257,52 @@ fn port_opens_and_closes_with_the_program_of_the_guest() {
     drop(server);
     rootless.inside(&netns, "until ! ss -Htln sport = :7000 | grep -q .; do sleep 0.01; done");
     wait_until(PATIENCE, "the port is closed", || !is_open());
+}
+
+/// Listens at 900 ports from 20000 on, until it is killed.
+const GREEDY: &str = "
+import signal, socket
+held = []
+for port in range(20000, 20900):
+    held.append(socket.create_server(('0.0.0.0', port)))
+signal.pause()
+";
+
+/// Opens 300 connections, and then says and hears something in each.
+const BUSY: &str = "
+import socket
+held = [socket.create_connection(('198.51.100.2', 7), 20) for _ in range(300)]
+for stream in held:
+    stream.sendall(b'x')
+    assert stream.recv(1) == b'x'
+print('all')
+";
+
+#[test]
+fn guest_that_listens_at_many_ports_leaves_descriptors_to_its_flows() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let _echo = TcpServer::echo(&world.remote, "198.51.100.2:7".parse().unwrap());
+    let pasta = world.reachable_pasta().display().to_string();
+    let guest = &GUEST[..GUEST.len() - 4];
+    let limited = [&["--nofile=1024:1024", &pasta], guest, &["--netns", &netns]].concat();
+    let output = rootless.run(Path::new("prlimit"), &limited);
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    let greedy = rootless.spawn_inside(&netns, &["python3", "-c", GREEDY]);
+    let open = || {
+        let count = world.host.script("ss -Htln '( sport >= 20000 and sport < 20900 )' | wc -l");
+        count.trim().parse::<usize>().unwrap()
+    };
+    // Three quarters of the limit are for flows and what is joined, which has a half of that. An
+    // eighth of it are the ports that a guest may have open.
+    let cap = 1024 * 3 / 4 / 2 / 8;
+    wait_until(PATIENCE, "as many ports as may be", || open() >= cap);
+    assert_eq!(rootless.inside(&netns, &format!("python3 -c \"{BUSY}\"")), "all\n");
+    assert_eq!(open(), cap);
+    drop(greedy);
+    wait_until(PATIENCE, "the ports close", || open() == 0);
+    let _server = serve(&rootless, &netns, "10.0.2.100", 20_500);
+    wait_until(PATIENCE, "there is room again", || open() == 1);
+    assert_eq!(ask(&world, IpAddr::V4(Ipv4Addr::LOCALHOST), 20_500), "10.0.2.100\n");
 }

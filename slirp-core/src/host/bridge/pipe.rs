@@ -29,7 +29,7 @@ const LENGTH: crate::sys::calls::Arguments =
 /// Descriptors of a pipe.
 const DESCRIPTORS: usize = 2;
 /// Divisor: of the descriptors of bridges, pipes may have one in this many (arbitrary).
-const PART: usize = 4;
+const PART: usize = 8;
 
 /// The pipes of a thread.
 #[derive(Debug)]

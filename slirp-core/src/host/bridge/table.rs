@@ -75,14 +75,23 @@ pub(crate) struct Bridges {
 impl Bridges {
     /// An empty table for bridges that may have so many descriptors.
     pub(crate) const fn new(descriptors: usize) -> Self {
-        let cap = descriptors / DESCRIPTORS / 2;
         Self {
             slots: Slab::new(),
             last_generation: FIRST,
             counts: [0; 2],
-            cap,
+            cap: cap(descriptors),
             packed_until: [None; 2],
         }
+    }
+
+    /// Has bridges have so many descriptors from now on. Those that exist stay.
+    pub(crate) const fn set_descriptors(&mut self, descriptors: usize) {
+        self.cap = cap(descriptors);
+    }
+
+    /// How many descriptors bridges have.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.slots.len() * DESCRIPTORS
     }
 
     /// Whether one more of that way may be added.
@@ -340,6 +349,11 @@ fn ends(bridged: &Bridged, remote: SocketAddr) -> Ends {
     Ends::new(protocol(bridged), guest, remote)
 }
 
+/// Bridges of one way that may have half of so many descriptors.
+const fn cap(descriptors: usize) -> usize {
+    descriptors / DESCRIPTORS / 2
+}
+
 fn protocol(bridged: &Bridged) -> Protocol {
     match bridged.protocol() {
         ForwardProtocol::Tcp => Protocol::Tcp,
@@ -374,6 +388,9 @@ mod tests {
         assert!(!bridges.has_room(false) && bridges.has_room(true));
         bridges.remove(added[0]).unwrap();
         assert!(bridges.has_room(false));
+        bridges.set_descriptors(4);
+        assert!(!bridges.has_room(false) && bridges.has_room(true));
+        assert_eq!(bridges.descriptors(), 2);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Forward {
     }
 
     /// How many sockets it takes.
-    pub(super) fn sockets(&self) -> usize {
+    pub(crate) fn sockets(&self) -> usize {
         usize::from(self.ports) * if self.apart_in_ipv6().is_some() { 2 } else { 1 }
     }
 

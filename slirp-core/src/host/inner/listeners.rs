@@ -22,6 +22,8 @@ use crate::host::socket::udp::UdpSocket;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
+/// Sockets of a port at most: one for each IP version.
+pub(super) const PORT_SOCKETS: usize = 2;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "ports of the namespace's loopback";
@@ -114,8 +116,8 @@ impl Listeners {
     }
 
     /// Opens the ports of `rules`, and closes all others but those at the places `kept`. A port
-    /// that is open already and leads elsewhere from now on stays open. Returns the UDP ports that
-    /// were closed.
+    /// that is open already and leads elsewhere from now on stays open. Weak rules open ports only
+    /// while they have `room` for their sockets. Returns the UDP ports that were closed.
     ///
     /// # Errors
     /// [`SplicesError::Listen`]; nothing has changed then.
@@ -124,6 +126,7 @@ impl Listeners {
         registry: &Registry,
         rules: &[HostPorts],
         kept: &BTreeSet<usize>,
+        room: usize,
     ) -> Result<Vec<u16>, SplicesError> {
         let mut wanted = BTreeMap::new();
         for ports in rules {
@@ -136,8 +139,13 @@ impl Listeners {
             self.slots.iter().map(|(at, _)| at).filter(|at| !kept.contains(at)).collect();
         let open: BTreeSet<_> = before.iter().filter_map(|&at| self.key(at)).collect();
         let mut opened = Vec::new();
+        let mut left_out = 0;
         for (&(protocol, port), &(host_port, is_weak)) in &wanted {
             if open.contains(&(protocol, port)) {
+                continue;
+            }
+            if is_weak && opened.len() + PORT_SOCKETS > room {
+                left_out += 1;
                 continue;
             }
             match self.open(registry, protocol, port, host_port) {
@@ -148,6 +156,9 @@ impl Listeners {
                     return Err(error);
                 }
             }
+        }
+        if left_out > 0 {
+            tracing::warn!(left_out, "best-effort ports of the guest's loopback (ulimit -n)");
         }
         let mut closed = Vec::new();
         for at in before {
@@ -186,6 +197,11 @@ impl Listeners {
                 && (listener.port, listener.is_ipv6) == (local.port(), local.is_ipv6())
         };
         self.slots.iter().find(|(_, listener)| is_it(listener)).map(|(at, _)| at)
+    }
+
+    /// How many sockets there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// All sockets.

@@ -33,6 +33,7 @@
 //! data thread judges inbound clients before they come here. Another policy judges all bridges
 //! anew. The limits of rates are those of the link, and do not hold here.
 
+mod account;
 pub(crate) mod ask;
 mod datagrams;
 pub(crate) mod inward;

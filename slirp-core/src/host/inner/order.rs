@@ -103,6 +103,14 @@ const DATAGRAMS_CAP: usize = 256;
 /// Connections that are under way from the data thread to bridges at most (arbitrary: the backlog
 /// of a port on most hosts, so that clients that come all at once are served); others are reset.
 const CONNECTIONS_CAP: usize = 4096;
+/// Divisor: of the descriptors of what is joined, these connections have one in this many at most
+/// (arbitrary).
+const CONNECTIONS_PART: usize = 8;
+
+/// How many connections may be under way where so many descriptors are for what is joined.
+pub(super) fn connections_within(descriptors: usize) -> usize {
+    CONNECTIONS_CAP.min(descriptors / CONNECTIONS_PART)
+}
 
 /// A place among the datagrams or the connections that are under way.
 pub(crate) struct Passing(Arc<AtomicUsize>);
@@ -115,7 +123,7 @@ impl Passing {
 
     /// A place for a connection, if one is free.
     pub(crate) fn connection(signs: &Signs) -> Option<Self> {
-        Self::take(&signs.connections, CONNECTIONS_CAP)
+        Self::take(&signs.connections, signs.connections_cap)
     }
 
     fn take(taken: &Arc<AtomicUsize>, cap: usize) -> Option<Self> {
@@ -142,9 +150,15 @@ pub(crate) struct Signs {
     datagrams: Arc<AtomicUsize>,
     /// How many connections are under way.
     connections: Arc<AtomicUsize>,
+    connections_cap: usize,
 }
 
 impl Signs {
+    /// Signs of a thread that may have so many descriptors.
+    pub(crate) fn new(descriptors: usize) -> Self {
+        Self { connections_cap: connections_within(descriptors), ..Self::default() }
+    }
+
     pub(crate) fn set_heard(&self, is_heard: bool) {
         self.is_heard.store(is_heard, Ordering::Release);
     }
@@ -211,9 +225,10 @@ mod tests {
     #[test]
     fn few_datagrams_and_connections_are_under_way_at_a_time() {
         type Take = fn(&Signs) -> Option<Passing>;
-        let signs = Signs::default();
+        let signs = Signs::new(usize::MAX);
         let kinds: [(Take, usize); 2] =
             [(Passing::datagram, DATAGRAMS_CAP), (Passing::connection, CONNECTIONS_CAP)];
+        assert_eq!(Signs::new(1_024).connections_cap, 1_024 / CONNECTIONS_PART);
         let mut held = Vec::new();
         for (take, cap) in kinds {
             let mut all: Vec<Passing> = core::iter::from_fn(|| take(&signs)).collect();

@@ -84,6 +84,8 @@ impl Failures {
 pub(super) struct Changes {
     pub(super) open: Vec<Forward>,
     pub(super) close: Vec<Forward>,
+    /// Whether there are ports that have to wait for room.
+    pub(super) is_short: bool,
 }
 
 impl Scan {
@@ -182,8 +184,19 @@ impl Scan {
         Ok((inside, host))
     }
 
-    /// The rules whose ports are in use `inside`, and those whose ports are not any more.
-    pub(super) fn compare_forwards(&mut self, inside: &OwnPorts, now: Instant) -> Changes {
+    /// How many sockets the rules that are in force have, or will have.
+    pub(super) fn forward_sockets(&self) -> usize {
+        self.open_forwards.values().map(Forward::sockets).sum()
+    }
+
+    /// The rules whose ports are in use `inside`, and those whose ports are not any more. There is
+    /// `room` for so many sockets.
+    pub(super) fn compare_forwards(
+        &mut self,
+        inside: &OwnPorts,
+        mut room: usize,
+        now: Instant,
+    ) -> Changes {
         let mut changes = Changes::default();
         for (rule, forward) in self.forwards.iter().enumerate() {
             let used = inside.of(forward.protocol);
@@ -192,11 +205,17 @@ impl Scan {
                 let key = (rule, one.host.port());
                 match (used.contains(key.1), self.open_forwards.contains_key(&key)) {
                     (true, false) => {
-                        if changes.open.len() < OPENED_CAP
-                            && !self.failed_forwards.is_pausing(key, now)
+                        if changes.open.len() >= OPENED_CAP
+                            || self.failed_forwards.is_pausing(key, now)
                         {
+                            continue;
+                        }
+                        if let Some(left) = room.checked_sub(one.sockets()) {
+                            room = left;
                             self.open_forwards.insert(key, one);
                             changes.open.push(one);
+                        } else {
+                            changes.is_short = true;
                         }
                     }
                     (false, true) => changes.close.extend(self.open_forwards.remove(&key)),
@@ -242,14 +261,14 @@ mod tests {
         found.0.tcp.insert(1_000);
         found.0.tcp.insert(1_001);
         assert!(scan.is_due(&found, start));
-        let open = scan.compare_forwards(&found.0, start).open;
+        let open = scan.compare_forwards(&found.0, usize::MAX, start).open;
         assert_eq!(open.len(), 2);
         scan.last = Some(found.clone());
         scan.on_answer(&open[..1], start);
         let mut tries = Vec::new();
         for second in 0..200 {
             if scan.is_due(&found, at(second)) {
-                let changes = scan.compare_forwards(&found.0, at(second));
+                let changes = scan.compare_forwards(&found.0, usize::MAX, at(second));
                 assert!(changes.close.is_empty());
                 assert_eq!(changes.open, &open[..1]);
                 scan.on_answer(&changes.open, at(second));
@@ -257,13 +276,13 @@ mod tests {
             }
         }
         assert_eq!(tries, [1, 3, 7, 15, 31, 63, 123, 183]);
-        assert_eq!(scan.compare_forwards(&found.0, at(243)).open.len(), 1);
+        assert_eq!(scan.compare_forwards(&found.0, usize::MAX, at(243)).open.len(), 1);
         scan.on_answer(&[], at(243));
         assert!(!scan.is_due(&found, at(1_000)), "it is open");
         // A port that is not in use any more is a new one when it is again.
-        scan.compare_forwards(&OwnPorts::default(), at(1_000));
+        scan.compare_forwards(&OwnPorts::default(), usize::MAX, at(1_000));
         scan.on_answer(&[], at(1_000));
-        assert_eq!(scan.compare_forwards(&found.0, at(1_001)).open.len(), 2);
+        assert_eq!(scan.compare_forwards(&found.0, usize::MAX, at(1_001)).open.len(), 2);
     }
 
     #[test]
@@ -272,7 +291,7 @@ mod tests {
         let mut scan = scan(rule(2));
         let mut inside = OwnPorts::default();
         (1_000..1_010).for_each(|port| inside.tcp.insert(port));
-        let open = scan.compare_forwards(&inside, now).open;
+        let open = scan.compare_forwards(&inside, usize::MAX, now).open;
         scan.on_answer(&[], now);
         let ports = |protocol, host| {
             let (is_weak, is_scanned) = (false, true);
@@ -285,10 +304,31 @@ mod tests {
         let (close, places) = scan.set_rules(vec![rule(1)], rules);
         assert_eq!((close, places), (vec![open[1]], vec![8, 9]));
         assert_eq!(scan.open_ports, BTreeMap::from([((1, 5_001), vec![7])]));
-        let changes = scan.compare_forwards(&inside, now);
+        let changes = scan.compare_forwards(&inside, usize::MAX, now);
         assert!(changes.open.is_empty() && changes.close.is_empty(), "it is open already");
         assert_eq!(scan.set_rules(Vec::new(), Vec::new()).0, [open[0]]);
         assert!(!scan.has_rules());
+    }
+
+    #[test]
+    fn ports_without_room_wait_until_others_close() {
+        let now = Instant::now();
+        let everywhere = Forward { also_ipv6: true, ..rule(10) };
+        let mut scan = scan(everywhere);
+        let mut inside = OwnPorts::default();
+        (1_000..1_005).for_each(|port| inside.tcp.insert(port));
+        let changes = scan.compare_forwards(&inside, 7, now);
+        assert!((changes.open.len(), changes.is_short) == (3, true), "two sockets each");
+        scan.on_answer(&changes.open[..1], now);
+        assert_eq!(scan.forward_sockets(), 4);
+        let changes = scan.compare_forwards(&inside, 2, now);
+        assert_eq!(changes.open[0].host.port(), 1_003, "the one that failed is tried later");
+        assert!(changes.is_short);
+        inside = OwnPorts::default();
+        inside.tcp.insert(1_004);
+        let changes = scan.compare_forwards(&inside, 2, now);
+        assert_eq!((changes.open.len(), changes.close.len()), (1, 3));
+        assert!(!changes.is_short && scan.forward_sockets() == 2);
     }
 
     #[test]
@@ -299,7 +339,7 @@ mod tests {
         (1_000..4_000).for_each(|port| inside.tcp.insert(port));
         let mut opened = Vec::new();
         for _ in 0..4 {
-            opened.push(scan.compare_forwards(&inside, now).open.len());
+            opened.push(scan.compare_forwards(&inside, usize::MAX, now).open.len());
             scan.on_answer(&[], now);
         }
         assert_eq!(opened, [OPENED_CAP, OPENED_CAP, 3_000 - 2 * OPENED_CAP, 0]);

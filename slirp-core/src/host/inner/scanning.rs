@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::ask::Ask;
+use super::listeners::PORT_SOCKETS;
 use super::ports::OwnPorts;
 use super::scan::{Changes, OPENED_CAP, Scan};
 use super::settings::{SpliceRules, SplicesError};
@@ -17,7 +18,7 @@ use crate::journal::Ending;
 impl Worker {
     /// Opens and closes ports as they are in use on the other side.
     pub(super) fn scan_ports(&mut self, now: Instant) {
-        let Changes { open, close } = self.look_at_ports(now);
+        let Changes { open, close, .. } = self.look_at_ports(now);
         if let Some(scan) = &mut self.scan
             && !(open.is_empty() && close.is_empty())
         {
@@ -36,11 +37,12 @@ impl Worker {
         now: Instant,
     ) -> Result<(), SplicesError> {
         let (scanned, open) = divide(rules.to_host)?;
+        let room = self.room_inside();
         let Self { scan: Some(scan), listeners, poll, .. } = self else {
             return Err(SplicesError::Unchangeable);
         };
         let kept = scan.open_ports.values().flatten().copied().collect();
-        let mut closed = listeners.follow(poll.registry(), &open, &kept)?;
+        let mut closed = listeners.follow(poll.registry(), &open, &kept, room)?;
         let (close, places) = scan.set_rules(rules.scanned, scanned);
         for at in places {
             let udp = listeners.at(at).filter(|it| it.socket.protocol() == ForwardProtocol::Udp);
@@ -48,6 +50,7 @@ impl Worker {
             listeners.close(at);
         }
         self.end_clients_of(&closed, now);
+        self.share_out();
         if !close.is_empty() {
             if let Some(scan) = &mut self.scan {
                 scan.is_waiting = true;
@@ -97,26 +100,51 @@ impl Worker {
         }
         inside.leave_foreign(&self.own_inside());
         host.leave_foreign(&self.own);
+        let (ports, bridges) = (self.port_sockets(), self.bridges.descriptors());
         let Some(scan) = &mut self.scan else { return Changes::default() };
         let found = (inside, host);
         if !scan.is_due(&found, now) {
             return Changes::default();
         }
-        let changes = scan.compare_forwards(&found.0, now);
-        let opened = self.compare_ports(&found.1, now);
+        let room = self.account.room(scan.forward_sockets(), ports, bridges);
+        let changes = scan.compare_forwards(&found.0, room, now);
+        let (opened, is_short) = self.compare_ports(&found.1, now);
+        let is_short = is_short || changes.is_short;
+        if is_short && !core::mem::replace(&mut self.is_short_logged, true) {
+            tracing::warn!("not all ports in use are open on the other side (ulimit -n)");
+        }
         if let Some(scan) = &mut self.scan {
-            // Where the cap was reached, there may be more.
-            let is_complete = changes.open.len().max(opened) < OPENED_CAP;
+            // Where a cap was reached, there may be more.
+            let is_complete = changes.open.len().max(opened) < OPENED_CAP && !is_short;
             scan.last = is_complete.then_some(found);
         }
+        self.share_out();
         changes
     }
 
+    /// Has bridges have what ports leave.
+    pub(super) fn share_out(&mut self) {
+        self.bridges.set_descriptors(self.account.bridges(self.port_sockets()));
+    }
+
+    /// Sockets of open ports on both sides, but for those of rules that always hold on the host.
+    fn port_sockets(&self) -> usize {
+        self.listeners.len() + self.scan.as_ref().map_or(0, Scan::forward_sockets)
+    }
+
+    /// For how many sockets more of the namespace's loopback there is room.
+    fn room_inside(&self) -> usize {
+        let (inside, bridges) = (self.listeners.len(), self.bridges.descriptors());
+        self.account.room(inside, self.port_sockets(), bridges)
+    }
+
     /// Opens ports of the namespace that are in use on the host, and closes those that are not any
-    /// more. Returns how many it has tried to open.
-    fn compare_ports(&mut self, host: &OwnPorts, now: Instant) -> usize {
-        let Self { scan: Some(scan), listeners, poll, .. } = self else { return 0 };
-        let mut tried = 0;
+    /// more. Returns how many it has tried to open, and whether others have to wait for room.
+    fn compare_ports(&mut self, host: &OwnPorts, now: Instant) -> (usize, bool) {
+        let room = self.room_inside();
+        let Self { scan: Some(scan), listeners, poll, .. } = self else { return (0, false) };
+        let (mut tried, mut is_short) = (0, false);
+        let cap = listeners.len() + room;
         let mut closed = Vec::new();
         for (rule, ports) in scan.ports.iter().enumerate() {
             let used = host.of(ports.protocol);
@@ -125,6 +153,10 @@ impl Worker {
                 match (used.contains(port), scan.open_ports.contains_key(&key)) {
                     (true, false) => {
                         if tried >= OPENED_CAP || scan.failed_ports.is_pausing(key, now) {
+                            continue;
+                        }
+                        if listeners.len() + PORT_SOCKETS > cap {
+                            is_short = true;
                             continue;
                         }
                         tried += 1;
@@ -155,7 +187,7 @@ impl Worker {
             }
         }
         self.end_clients_of(&closed, now);
-        tried
+        (tried, is_short)
     }
 
     /// Ports of the namespace at which this instance listens.

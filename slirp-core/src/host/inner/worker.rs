@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 
+use super::account::Account;
 use super::ask::{Ask, Bridged, SocketKind};
 use super::listeners::Listeners;
 use super::listening::SocketDiag;
@@ -70,6 +71,7 @@ pub(super) struct Worker {
     pub(super) mailbox: Mailbox,
     pub(super) signs: Arc<Signs>,
     pub(super) bridges: Bridges,
+    pub(super) account: Account,
     /// Places of bridges that have something to do.
     ready: VecDeque<usize>,
     /// Places of UDP bridges, by whether they are inbound, client, and the address that the client
@@ -89,6 +91,7 @@ pub(super) struct Worker {
     tick_at: Option<Instant>,
     pub(super) means: Means,
     pub(super) is_full_logged: bool,
+    pub(super) is_short_logged: bool,
     /// What bridges have done and are, as the stack counts flows.
     pub(super) stats: Stats,
 }
@@ -103,10 +106,12 @@ impl Worker {
         let poll = Poll::new().map_err(SplicesError::SetUp)?;
         let waker = Waker::new(poll.registry(), Source::Orders.token());
         let waker = Arc::new(waker.map_err(SplicesError::SetUp)?);
+        let pipes = Pipes::within(start.descriptors);
+        let account = Account::new(start.descriptors, pipes.descriptors());
         let mut listeners = Listeners::default();
         let SpliceRules { scanned: forwards, to_host } = start.rules;
         let (scanned, open) = divide(to_host)?;
-        listeners.follow(poll.registry(), &open, &BTreeSet::new())?;
+        listeners.follow(poll.registry(), &open, &BTreeSet::new(), account.room(0, 0, 0))?;
         let scan = match start.host_ports {
             Some(host) => {
                 let inside = inside.map_err(SplicesError::SetUp)?;
@@ -114,10 +119,6 @@ impl Worker {
             }
             None => None,
         };
-        let pipes = Pipes::within(start.descriptors);
-        // However many there are, bridges have the other half.
-        let listening = listeners.iter().count().min(start.descriptors / 2);
-        let others = pipes.descriptors() + super::pool::DESCRIPTORS_CAP + listening;
         let mut pool = Pool::default();
         start.batches.into_iter().for_each(|batch| pool.put(batch));
         let worker = Self {
@@ -126,7 +127,8 @@ impl Worker {
             _waker: Arc::clone(&waker),
             mailbox: start.mailbox,
             signs: start.signs,
-            bridges: Bridges::new(start.descriptors.saturating_sub(others)),
+            bridges: Bridges::new(account.bridges(listeners.len())),
+            account,
             ready: VecDeque::new(),
             clients: BTreeMap::new(),
             pool,
@@ -140,6 +142,7 @@ impl Worker {
             tick_at: None,
             means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
             is_full_logged: false,
+            is_short_logged: false,
             stats: Stats::default(),
         };
         Ok((worker, waker))
@@ -230,6 +233,7 @@ impl Worker {
                     if let Some(scan) = &mut self.scan {
                         scan.on_answer(&failed, now);
                     }
+                    self.share_out();
                 }
                 Order::SetRules { rules, reply } => {
                     let _ = reply.send(self.set_rules(rules, now));

@@ -23,8 +23,6 @@ const RESERVE_CAP: usize = 1_048;
 const RESERVE_MIN: usize = 48;
 /// Descriptors of a process with an instance while nothing happens (some 20 were counted).
 const IDLE: usize = 24;
-/// Descriptors of bridges where there is no lower limit (arbitrary: as many as there are flows).
-const BRIDGES_CAP: usize = 65_536;
 /// DNS queries for each socket that all of them together may have besides one each (arbitrary).
 pub(crate) const QUERIES_PER_SPARE_SOCKET: usize = 8;
 
@@ -59,12 +57,13 @@ pub(crate) fn left_to_flows(limit: Option<usize>) -> usize {
     limit.map_or(usize::MAX, |limit| limit - reserve(limit))
 }
 
-/// How many descriptors bridges past the link may have: a half of those that flows would have.
+/// How many descriptors what is joined past the link may have: a half of those that flows would
+/// have.
 /// `flows` is lowered to the other half.
 pub(crate) fn take_for_bridges(limit: Option<usize>, flows: &mut usize) -> usize {
     let half = left_to_flows(limit) / 2;
     *flows = (*flows).min(half);
-    half.min(BRIDGES_CAP)
+    half
 }
 
 /// The process's limit as it is now; `None` where there is none, or it cannot be told.
@@ -101,7 +100,7 @@ mod tests {
     #[test]
     fn bridges_and_flows_share_what_is_left_to_them() {
         for (limit, flows, bridges) in
-            [(Some(1_024), 384, 384), (Some(20_000), 9_476, 9_476), (None, 65_536, 65_536)]
+            [(Some(1_024), 384, 384), (Some(20_000), 9_476, 9_476), (None, 65_536, usize::MAX / 2)]
         {
             let mut left = WANTED.within(limit).flows;
             assert_eq!(take_for_bridges(limit, &mut left), bridges, "{limit:?}");

@@ -27,7 +27,7 @@ fn handed(protocol: ForwardProtocol, last: u8, config: StackConfig) -> Handed {
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
     let (sender, orders) = mpsc::channel();
-    let signs = Arc::<Signs>::default();
+    let signs = Arc::new(Signs::new(64));
     let inward = Inward::new(false, (Some([10, 0, 2, 100].into()), None));
     scene.reactor.adopt_inner(Orders::new(sender, waker, Arc::clone(&signs), inward), &[]);
     scene.reactor.stack.set_detail(Detail::Flows);
