@@ -22,6 +22,8 @@ use crate::host::socket::udp::UdpSocket;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
+/// Ports that are served in a turn at most (arbitrary); the others have theirs after the bridges.
+const SERVED_CAP: usize = 16;
 /// Sockets of a port at most: one for each IP version.
 pub(super) const PORT_SOCKETS: usize = 2;
 
@@ -242,7 +244,8 @@ impl Listeners {
 
     /// Takes those to be served now.
     pub(super) fn take_queue(&mut self) -> Vec<usize> {
-        let queue = core::mem::take(&mut self.queue);
+        let count = self.queue.len().min(SERVED_CAP);
+        let queue: Vec<usize> = self.queue.drain(..count).collect();
         for &at in &queue {
             if let Some(listener) = self.slots.get_mut(at) {
                 listener.is_queued = false;
@@ -290,5 +293,33 @@ fn narrow(socket: &SockRef<'_>, is_ipv6: bool) -> IpAddr {
         (Ok(()), true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         (Err(_), false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (Err(_), true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_ports_with_clients_are_served_in_a_turn() {
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = Listeners::default();
+        let places: Vec<usize> = core::iter::repeat_with(|| {
+            // The kernel picks the ports.
+            let opened = listeners.open(poll.registry(), ForwardProtocol::Udp, 0, 80);
+            opened.unwrap()
+        })
+        .take(20)
+        .flatten()
+        .collect();
+        places.iter().for_each(|&at| listeners.queue(at));
+        let served = listeners.take_queue();
+        assert_eq!(served, places[..SERVED_CAP]);
+        served.iter().for_each(|&at| listeners.queue(at));
+        let next = listeners.take_queue();
+        let expected: Vec<usize> =
+            places[SERVED_CAP..].iter().chain(&served).take(SERVED_CAP).copied().collect();
+        assert_eq!(next, expected, "those with more wait behind the others");
+        assert!(!listeners.is_idle());
     }
 }

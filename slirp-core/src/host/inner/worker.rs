@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -140,7 +141,11 @@ impl Worker {
             waiting_strays: Vec::new(),
             timeouts: start.timeouts,
             tick_at: None,
-            means: Means { buffer: vec![0; BUFFER_LEN].into_boxed_slice(), pipes },
+            means: Means {
+                buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+                pipes,
+                held: Rc::default(),
+            },
             is_full_logged: false,
             is_short_logged: false,
             stats: Stats::default(),
