@@ -245,7 +245,7 @@ fn builder(options: &Options, link: Link) -> Builder {
         .mtu(options.mtu)
         .policy(options.policy)
         .rates(options.rates)
-        .outbound(options.outbound)
+        .outbound(options.outbound.clone())
         .dns(dns)
         .search_domains(options.search_domains.iter().cloned())
         .busy_poll(options.busy_poll)

@@ -116,6 +116,11 @@ pub(super) struct Outbound {
     ipv6: Option<Ipv6Addr>,
     #[serde(rename = "outbound6Scope")]
     ipv6_scope: u32,
+    /// No configuration names interfaces.
+    #[serde(skip)]
+    ipv4_interface: Option<String>,
+    #[serde(skip)]
+    ipv6_interface: Option<String>,
 }
 
 /// Limits of both directions.

@@ -107,7 +107,7 @@ pub(super) fn configured(builder: Builder, request: &Request) -> Builder {
         .plan(request.plan)
         .mtu(request.mtu)
         .policy(request.policy)
-        .outbound(request.outbound)
+        .outbound(request.outbound.clone())
         .search_domains(request.search_domains.iter().cloned())
 }
 

@@ -254,10 +254,10 @@ impl Builder {
         self
     }
 
-    /// Which addresses of the host the guest's traffic leaves from (default: chosen by the host's
-    /// routes), for DNS queries too unless [`DnsConfig::outbound`] is set. [`spawn`](Self::spawn)
-    /// checks that the host has them. If an address goes away later, the network is unreachable for
-    /// the guest until it is back.
+    /// Which addresses and interfaces of the host the guest's traffic leaves from (default: chosen by
+    /// the host's routes), for DNS queries too unless [`DnsConfig::outbound`] is set. [`spawn`](Self::spawn)
+    /// checks that the host has them. If one goes away later, the network is unreachable for the
+    /// guest until it is back.
     #[must_use]
     pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
         self.outbound = outbound;
@@ -420,7 +420,7 @@ impl Builder {
         let api_clients = resources.cap(&mut config.limits, &mut dns);
         let bridges = self.splices.as_ref().map(|_| resources.take_for_bridges(&mut config.limits));
         outbound.verify()?;
-        dns.outbound.get_or_insert(outbound);
+        dns.outbound.get_or_insert_with(|| outbound.clone());
         dns.outside = dns.outside.or(self.outside);
         config.seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         config.offload = link.offload();

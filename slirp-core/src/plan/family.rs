@@ -176,7 +176,17 @@ impl<A: Copy + PartialEq> Family<A> {
     }
 
     pub(super) fn renames_host(&self) -> bool {
-        self.list().any(|(_, meaning)| matches!(meaning, Meaning::HostItself(_)))
+        self.host_itself().is_some()
+    }
+
+    /// The address of the host that another one stands for.
+    pub(super) fn host_itself(&self) -> Option<A> {
+        self.list().find_map(|(_, meaning)| match meaning {
+            Meaning::HostItself(host) => Some(host),
+            Meaning::Router | Meaning::HostLoopback | Meaning::Resolver | Meaning::Forwarder(_) => {
+                None
+            }
+        })
     }
 
     pub(super) fn stands_for_another(&self, address: A) -> bool {

@@ -153,6 +153,13 @@ impl AddressPlan {
             || self.ipv6().is_some_and(Family::leads_to_loopback)
     }
 
+    /// The addresses of the host that stand behind another one, one for each IP version.
+    #[cfg(feature = "host")]
+    pub(crate) fn host_itself(&self) -> [Option<IpAddr>; 2] {
+        let ipv4 = self.ipv4().and_then(Family::host_itself).map(IpAddr::V4);
+        [ipv4, self.ipv6().and_then(Family::host_itself).map(IpAddr::V6)]
+    }
+
     /// Index of the host's interface whose link is the guest's, if one is.
     pub(crate) const fn host_link(&self) -> Option<u32> {
         self.host_link

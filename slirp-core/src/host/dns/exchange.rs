@@ -122,19 +122,21 @@ pub(super) fn verdict(answer: &[u8]) -> Verdict {
 }
 
 /// Asks `server` once and takes at most `limit`. The query leaves from `source` if that is given
-/// (of the same IP version, with port 0). A truncated datagram is an answer like any other: the
+/// (of the same IP version, with port 0), and by `interface` if that is given. A truncated datagram is an answer like any other: the
 /// guest sees the TC flag and repeats the query over TCP, as it would without us (RFC 7766 section
 /// 5).
 pub(super) async fn ask(
     server: SocketAddr,
     source: Option<SocketAddr>,
+    interface: Option<String>,
     transport: DnsTransport,
     query: &Outgoing,
     limit: Duration,
 ) -> Result<Vec<u8>, ExchangeError> {
+    let interface = interface.as_deref();
     let answer = match transport {
-        DnsTransport::Udp => timeout(limit, ask_udp(server, source, query)).await,
-        DnsTransport::Tcp => timeout(limit, ask_tcp(server, source, query)).await,
+        DnsTransport::Udp => timeout(limit, ask_udp(server, source, interface, query)).await,
+        DnsTransport::Tcp => timeout(limit, ask_tcp(server, source, interface, query)).await,
     };
     answer.unwrap_or(Err(ExchangeError::TimedOut))
 }
@@ -144,10 +146,14 @@ pub(super) async fn ask(
 async fn ask_udp(
     server: SocketAddr,
     source: Option<SocketAddr>,
+    interface: Option<&str>,
     query: &Outgoing,
 ) -> Result<Vec<u8>, ExchangeError> {
     let source = source.unwrap_or_else(|| SocketAddr::new(unspecified(server.ip()), 0));
     let socket = UdpSocket::bind(source).await.map_err(ExchangeError::NoSocket)?;
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes())).map_err(ExchangeError::NoSocket)?;
+    }
     socket.connect(server).await.map_err(ExchangeError::Unreachable)?;
     let (id, message) = query.with_fresh_id();
     socket.send(&message).await.map_err(ExchangeError::Unreachable)?;
@@ -185,6 +191,7 @@ async fn ask_udp(
 async fn ask_tcp(
     server: SocketAddr,
     source: Option<SocketAddr>,
+    interface: Option<&str>,
     query: &Outgoing,
 ) -> Result<Vec<u8>, ExchangeError> {
     let socket = match server {
@@ -192,6 +199,9 @@ async fn ask_tcp(
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(ExchangeError::NoSocket)?;
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes())).map_err(ExchangeError::NoSocket)?;
+    }
     if let Some(source) = source {
         socket.bind(source).map_err(ExchangeError::NoSocket)?;
     }

@@ -140,8 +140,8 @@ pub struct DnsConfig {
     /// Queries in progress at one time (default 512, as
     /// [`Limits::dns_queries`](crate::config::Limits::dns_queries)).
     pub queries_cap: usize,
-    /// Source addresses of queries, except to loopback and link-local resolvers (default `None`:
-    /// the addresses of the instance, see
+    /// Source addresses of queries, except to loopback and link-local resolvers, and their way
+    /// (default `None`: those of the instance, see
     /// [`Builder::outbound`](crate::instance::Builder::outbound)).
     pub outbound: Option<OutboundAddresses>,
 }

@@ -110,7 +110,7 @@ impl Upstream {
             failover_after: self.config.failover_after.min(settings.timeout),
             attempts: usize::try_from(settings.attempts).unwrap_or(1),
             ends_at: now + self.config.total_timeout,
-            outbound: self.config.outbound.unwrap_or_default(),
+            outbound: self.config.outbound.clone().unwrap_or_default(),
         }
     }
 
@@ -225,9 +225,12 @@ impl Search<'_> {
 
     fn begin(&mut self, server: SocketAddr) {
         let spare = self.make_room();
-        let Plan { outbound, timeout, .. } = self.plan;
+        let Plan { outbound, timeout, .. } = &self.plan;
         let source = outbound.source_for_resolver(server.ip());
-        let exchange = Box::pin(exchange::ask(server, source, self.transport, self.query, timeout));
+        let interface = outbound.interface_for(server).map(str::to_owned);
+        let (transport, query, timeout) = (self.transport, self.query, *timeout);
+        let exchange =
+            Box::pin(exchange::ask(server, source, interface, transport, query, timeout));
         self.running.push(Try { server, spare, began_at: Instant::now(), exchange });
     }
 

@@ -108,7 +108,7 @@ impl Reactor {
                 return Ok(true);
             };
             match socket.recv(&mut self.datagram) {
-                Ok(received) if !socket.is_open_to(received.from) => {
+                Ok(received) if !received.is_welcome => {
                     self.stack.note_discard(DiscardReason::HostDatagramNoFlow);
                 }
                 Ok(received) => self.stack.handle_udp_from_host(

@@ -20,6 +20,7 @@ use socket2::{Protocol, SockFilter, Type};
 
 use super::datagram::{DatagramSocket, Message, SendError};
 use super::error_queue::{QueuedError, SKIP_CAP};
+use super::outbound;
 use crate::event::{DatagramError, Envelope, HostError};
 use crate::wire::icmp::ICMP_HEADER_LEN;
 
@@ -133,6 +134,16 @@ impl EchoSocket {
             socket.bind(source)?;
         }
         Ok(Self { socket, kind, ident, link: 0 })
+    }
+
+    /// The same, leaving by the interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// What the kernel said, as the guest is to be told.
+    pub(crate) fn confined(self, interface: Option<&str>) -> Result<Self, EchoOpenError> {
+        let bound = outbound::bind_to(self.socket.socket(), interface);
+        bound.map_err(|error| EchoOpenError::Host(HostError::from_io(&error)))?;
+        Ok(self)
     }
 
     /// The same, with link-local remotes on the link of the interface with this index.

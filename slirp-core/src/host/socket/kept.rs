@@ -19,16 +19,17 @@ const FIRST_KEPT_PORT: u16 = 1024;
 const REMOTES_CAP: usize = 256;
 
 /// Where `port` of the guest is bound to send to `remote`; `None` if it is not kept. `source` is
-/// the address that everything leaves from, if one was chosen.
+/// the address that everything leaves from, and `interface` the way there, if one was chosen.
 pub(super) fn place(
     port: u16,
     source: Option<SocketAddr>,
+    interface: Option<&str>,
     remote: SocketAddr,
 ) -> Option<SocketAddr> {
     if port < FIRST_KEPT_PORT || is_group(remote.ip()) {
         return None;
     }
-    let mut place = source.or_else(|| outbound::towards(remote).ok())?;
+    let mut place = source.or_else(|| outbound::towards(remote, interface).ok())?;
     let is_this_host = place.ip().is_loopback() || place.ip() == remote.ip();
     place.set_port(port);
     (!is_this_host).then_some(place)

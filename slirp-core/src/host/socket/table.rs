@@ -71,7 +71,15 @@ pub(crate) struct SocketTable {
     is_heard_by_host: bool,
     /// Index of the interface on whose link the guest's link-local remotes are; 0 for none.
     link: u32,
+    /// The host's own addresses by which the guest reaches it: not by an interface.
+    itself: [Option<IpAddr>; 2],
+    /// UDP sockets that flows have besides one each.
+    seconds: usize,
 }
+
+/// UDP sockets that flows may have besides one each (arbitrary: few programs speak to the host and
+/// to remotes from one port). Beyond it the host is exhausted for such a datagram.
+const SECONDS_CAP: usize = 16;
 
 impl SocketTable {
     /// An empty table. `coalesce_udp` says whether the guest's device takes several datagrams in
@@ -89,6 +97,8 @@ impl SocketTable {
             keeps_udp_ports: false,
             is_heard_by_host: true,
             link: 0,
+            itself: [None; 2],
+            seconds: 0,
         }
     }
 
@@ -97,6 +107,13 @@ impl SocketTable {
     pub(crate) fn adopt_plan(&mut self, plan: &AddressPlan) {
         self.is_heard_by_host = plan.leads_to_loopback();
         self.link = plan.host_link().unwrap_or(0);
+        self.itself = plan.host_itself();
+    }
+
+    /// The interface by which a socket towards `remote` leaves, if one was chosen.
+    fn interface_for(&self, remote: SocketAddr) -> Option<&str> {
+        let interface = self.outbound.interface_for(remote)?;
+        (!self.itself.contains(&Some(remote.ip()))).then_some(interface)
     }
 
     /// Starts to connect to `remote`; the socket is not in the table yet.
@@ -105,7 +122,8 @@ impl SocketTable {
         remote: SocketAddr,
         ack: HandshakeAck,
     ) -> Result<Connecting, HostError> {
-        tcp::connect(remote, self.outbound.source_for(remote.ip()), ack)
+        let source = self.outbound.source_for(remote.ip());
+        tcp::connect(remote, source, self.interface_for(remote), ack)
     }
 
     /// Registers `socket` for `flow` and keeps it.
@@ -204,6 +222,9 @@ impl SocketTable {
     pub(crate) fn remove(&mut self, flow: FlowId) -> Option<HostSocket> {
         self.of(flow)?;
         let Slot { socket, .. } = self.slots[slot(flow.index)].take()?;
+        if let HostSocket::Udp(udp) = &socket {
+            self.seconds -= usize::from(udp.is_double());
+        }
         while self.slots.last().is_some_and(Option::is_none) {
             self.slots.pop();
         }
@@ -221,26 +242,61 @@ impl SocketTable {
         remote: SocketAddr,
     ) -> Result<&mut UdpSocket, HostError> {
         if self.of(flow).is_none() {
-            let source = self.outbound.source_for(remote.ip());
-            let coalesce = self.coalesce_udp;
-            let kept =
-                self.keeps_udp_ports.then(|| UdpSocket::open_kept(port, source, remote, coalesce));
-            let socket = match kept.flatten() {
-                Some(kept) => kept,
-                None => UdpSocket::open(version_of(remote.ip()), source, coalesce)?,
-            };
-            if !self.is_heard_by_host {
-                socket.leave_host_out().map_err(|e| HostError::from_io(&e))?;
-            }
+            let socket = self.open_udp(port, remote)?;
             self.insert(flow, HostSocket::Udp(socket.into()))
                 .map_err(|e| HostError::from_io(&e))?;
         }
+        let is_confined = self.interface_for(remote).is_some();
         match self.of(flow) {
-            Some(HostSocket::Udp(socket)) => Ok(socket),
+            Some(HostSocket::Udp(socket)) if !socket.has_one_that_is(is_confined) => {
+                self.add_second(flow, port, remote)?;
+            }
+            Some(_) | None => {}
+        }
+        match self.of(flow) {
+            Some(HostSocket::Udp(socket)) => {
+                socket.that_is(is_confined).ok_or(HostError::Exhausted)
+            }
             Some(HostSocket::Connecting(_) | HostSocket::Tcp(_) | HostSocket::Echo(_)) | None => {
                 Err(HostError::Exhausted)
             }
         }
+    }
+
+    fn open_udp(&self, port: u16, remote: SocketAddr) -> Result<UdpSocket, HostError> {
+        let source = self.outbound.source_for(remote.ip());
+        let interface = self.interface_for(remote);
+        let coalesce = self.coalesce_udp;
+        let kept = self
+            .keeps_udp_ports
+            .then(|| UdpSocket::open_kept(port, source, interface, remote, coalesce));
+        let mut socket = match kept.flatten() {
+            Some(kept) => kept,
+            None => UdpSocket::open(version_of(remote.ip()), source, coalesce)?,
+        };
+        let left_out = if self.is_heard_by_host { Ok(()) } else { socket.leave_host_out() };
+        let confined = interface.map_or(Ok(()), |name| socket.confine(name));
+        left_out.and(confined).map_err(|e| HostError::from_io(&e))?;
+        Ok(socket)
+    }
+
+    /// Opens a second UDP socket for `flow`, whose first one does not reach `remote`: the host
+    /// itself, or what lies behind the chosen interface. The poller reports both as the flow's.
+    fn add_second(&mut self, flow: FlowId, port: u16, remote: SocketAddr) -> Result<(), HostError> {
+        if self.seconds >= SECONDS_CAP {
+            return Err(HostError::Exhausted);
+        }
+        let second = self.open_udp(port, remote)?;
+        let fd = second.as_fd().as_raw_fd();
+        let token = Source::Flow(flow.index).token();
+        token
+            .and_then(|it| self.registry.register(&mut SourceFd(&fd), it, Interest::READABLE))
+            .map_err(|e| HostError::from_io(&e))?;
+        if let Some(HostSocket::Udp(first)) = self.of(flow) {
+            first.add_other(second);
+            self.seconds += 1;
+        }
+        Ok(())
     }
 
     /// The echo socket of `flow`, opened if there is none yet.
@@ -252,7 +308,10 @@ impl SocketTable {
     ) -> Result<&mut EchoSocket, EchoOpenError> {
         if self.of(flow).is_none() {
             let source = self.outbound.source_for(remote);
-            let socket = EchoSocket::open(version_of(remote), source, ident)?.on_link(self.link);
+            let interface = self.outbound.interface_for(SocketAddr::new(remote, 0));
+            let socket = EchoSocket::open(version_of(remote), source, ident)?
+                .confined(interface)?
+                .on_link(self.link);
             self.insert(flow, HostSocket::Echo(socket.into()))
                 .map_err(|e| EchoOpenError::Host(HostError::from_io(&e)))?;
         }

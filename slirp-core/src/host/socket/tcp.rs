@@ -19,7 +19,7 @@ use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, resets";
+    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, resets, interface";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";
@@ -77,7 +77,7 @@ enum Delay {
 }
 
 /// Starts to connect to `remote`, from `source` where one is given (of the same IP version,
-/// with port 0 for one of the kernel's choice).
+/// with port 0 for one of the kernel's choice), and by `interface` where one is given.
 ///
 /// The socket has `SO_OOBINLINE`, so that urgent data arrives in its place in the stream
 /// (RFC 6093 section 2.1 wants just that).
@@ -87,14 +87,16 @@ enum Delay {
 pub(crate) fn connect(
     remote: SocketAddr,
     source: Option<SocketAddr>,
+    interface: Option<&str>,
     ack: HandshakeAck,
 ) -> Result<Connecting, HostError> {
-    try_connect(remote, source, ack).map_err(|error| HostError::from_io(&error))
+    try_connect(remote, source, interface, ack).map_err(|error| HostError::from_io(&error))
 }
 
 fn try_connect(
     remote: SocketAddr,
     source: Option<SocketAddr>,
+    interface: Option<&str>,
     ack: HandshakeAck,
 ) -> io::Result<Connecting> {
     let socket = open(Domain::for_address(remote))?;
@@ -102,6 +104,7 @@ fn try_connect(
         // Not permanent (tcp(7)): the kernel acknowledges the bytes that follow as it always does.
         socket.set_tcp_quickack(false)?;
     }
+    outbound::bind_to(&socket, interface)?;
     if let Some(source) = source {
         // Without this the port is chosen before the remote is known, and 28,000 connections from
         // one source are all there can be, instead of as many to each remote (ip(7)).

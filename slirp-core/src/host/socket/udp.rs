@@ -35,6 +35,7 @@ use socket2::{Protocol, Socket, Type};
 pub(crate) use super::datagram::SendError;
 use super::datagram::{DatagramSocket, Message};
 use super::kept::{self, Remotes};
+use super::outbound;
 use crate::event::{DatagramError, Envelope, HostError};
 
 /// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
@@ -53,6 +54,11 @@ pub(crate) struct UdpSocket {
     segmentation: bool,
     /// The remotes that may answer; `None` if any may.
     remotes: Option<Remotes>,
+    /// Whether it is bound to an interface, so that it does not reach the host itself.
+    is_confined: bool,
+    /// The socket of the same guest's port that is confined where this one is not, or the other way
+    /// round.
+    other: Option<Box<Self>>,
 }
 
 /// What came in: one datagram, or several of one length from one remote.
@@ -70,6 +76,8 @@ pub(crate) struct Received<'a> {
     pub(crate) traffic_class: u8,
     /// Whether the buffer was too short and the rest is lost.
     pub(crate) truncated: bool,
+    /// Whether the guest is told of it: any remote may answer, or the guest has written to this one.
+    pub(crate) is_welcome: bool,
 }
 
 /// Some of the datagrams of one call were not sent.
@@ -108,15 +116,17 @@ impl UdpSocket {
         Self::try_open(version, source, coalesce).map_err(|error| HostError::from_io(&error))
     }
 
-    /// Opens a socket that sends to `remote` from the guest's `port`, as [`open`](Self::open) does;
-    /// `None` if the port is not free, or not one that is [`kept`].
+    /// Opens a socket that sends to `remote` from the guest's `port`, as [`open`](Self::open) does,
+    /// by `interface` if it is [confined](Self::confine) to one later; `None` if the port is not
+    /// free, or not one that is [`kept`].
     pub(crate) fn open_kept(
         port: u16,
         source: Option<SocketAddr>,
+        interface: Option<&str>,
         remote: SocketAddr,
         coalesce: bool,
     ) -> Option<Self> {
-        let place = kept::place(port, source, remote)?;
+        let place = kept::place(port, source, interface, remote)?;
         let version = match place {
             SocketAddr::V4(_) => IpVersion::Ipv4,
             SocketAddr::V6(_) => IpVersion::Ipv6,
@@ -137,9 +147,34 @@ impl UdpSocket {
         }
     }
 
-    /// Whether the guest is told what `remote` sends.
-    pub(crate) fn is_open_to(&self, remote: SocketAddr) -> bool {
-        self.remotes.as_ref().is_none_or(|remotes| remotes.contains(remote))
+    /// Has everything leave by the interface of this name.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub(crate) fn confine(&mut self, interface: &str) -> io::Result<()> {
+        self.is_confined = true;
+        outbound::bind_to(self.socket.socket(), Some(interface))
+    }
+
+    /// Whether there is one of the two.
+    pub(crate) const fn has_one_that_is(&self, confined: bool) -> bool {
+        self.is_confined == confined || self.other.is_some()
+    }
+
+    /// The socket that is confined to an interface, or the one that is not.
+    pub(crate) fn that_is(&mut self, confined: bool) -> Option<&mut Self> {
+        if self.is_confined == confined { Some(self) } else { self.other.as_deref_mut() }
+    }
+
+    /// Adds the socket that [`that_is`](Self::that_is) has not found. What it receives, and its
+    /// errors, are those of this one.
+    pub(crate) fn add_other(&mut self, other: Self) {
+        self.other = Some(other.into());
+    }
+
+    /// Whether there are two.
+    pub(crate) const fn is_double(&self) -> bool {
+        self.other.is_some()
     }
 
     /// Opens a socket that receives at `address`. `prepare` may set more options before it is
@@ -202,7 +237,8 @@ impl UdpSocket {
         if let Some(source) = source {
             socket.bind(source)?;
         }
-        let opened = Self { socket, segmentation: true, remotes: None };
+        let opened =
+            Self { socket, segmentation: true, remotes: None, is_confined: false, other: None };
         if coalesce {
             opened.coalesce();
         }
@@ -324,18 +360,27 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` when there is nothing. Any other error leaves the socket usable.
     pub(crate) fn recv<'a>(&self, buf: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let (message, remotes) = match (self.socket.recv(buf), &self.other) {
+            (Err(error), Some(other)) if error.kind() == io::ErrorKind::WouldBlock => {
+                (other.socket.recv(buf)?, &other.remotes)
+            }
+            (message, _) => (message?, &self.remotes),
+        };
         let Message { len, from, truncated, segment_len, local, traffic_class, hop_limit: _ } =
-            self.socket.recv(buf)?;
+            message;
+        let is_welcome = remotes.as_ref().is_none_or(|remotes| remotes.contains(from));
         let payload = &buf[..len];
         let segment_len = segment_len.filter(|&segment_len| usize::from(segment_len) < len);
-        Ok(Received { from, payload, segment_len, local, traffic_class, truncated })
+        Ok(Received { from, payload, segment_len, local, traffic_class, truncated, is_welcome })
     }
 
     /// The next error that a datagram has met on its way, oldest first; `None` when there is none.
     /// That several datagrams of one call are too large may appear here as well as in the answer to
     /// the call: without an offender and, for IPv4, without the remote's port.
     pub(crate) fn take_error(&mut self) -> Option<DatagramError> {
-        self.socket.take_error().map(|entry| entry.error)
+        let entry = self.socket.take_error();
+        let entry = entry.or_else(|| self.other.as_mut()?.socket.take_error());
+        entry.map(|entry| entry.error)
     }
 }
 

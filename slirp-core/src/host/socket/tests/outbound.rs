@@ -18,15 +18,15 @@ fn v6(text: &str) -> OutboundAddresses {
 #[test]
 fn remotes_get_the_source_of_their_version() {
     let both = OutboundAddresses { ipv6: v6("2001:db8::1").ipv6, ..v4("192.0.2.1") };
-    let table: [(&str, OutboundAddresses, Option<SocketAddr>); 8] = [
-        ("198.51.100.1", both, Some(addr("192.0.2.1:0"))),
-        ("127.0.0.1", both, Some(addr("192.0.2.1:0"))),
-        ("2001:db8:1::1", both, Some(addr("[2001:db8::1]:0"))),
-        ("::1", both, Some(addr("[2001:db8::1]:0"))),
-        ("198.51.100.1", v6("2001:db8::1"), None),
-        ("2001:db8:1::1", v4("192.0.2.1"), None),
-        ("198.51.100.1", v4("0.0.0.0"), None),
-        ("2001:db8:1::1", v6("::"), None),
+    let table: [(&str, &OutboundAddresses, Option<SocketAddr>); 8] = [
+        ("198.51.100.1", &both, Some(addr("192.0.2.1:0"))),
+        ("127.0.0.1", &both, Some(addr("192.0.2.1:0"))),
+        ("2001:db8:1::1", &both, Some(addr("[2001:db8::1]:0"))),
+        ("::1", &both, Some(addr("[2001:db8::1]:0"))),
+        ("198.51.100.1", &v6("2001:db8::1"), None),
+        ("2001:db8:1::1", &v4("192.0.2.1"), None),
+        ("198.51.100.1", &v4("0.0.0.0"), None),
+        ("2001:db8:1::1", &v6("::"), None),
     ];
     for (remote, outbound, source) in table {
         assert_eq!(outbound.source_for(remote.parse().unwrap()), source, "{remote} {outbound:?}");
@@ -57,7 +57,11 @@ fn interface_gives_its_first_addresses() {
         ip("addr flush dev out0");
         ip("addr add fe80::1/64 dev out0 nodad");
         let index = nix::net::if_::if_nametoindex("out0").unwrap();
-        let scoped = OutboundAddresses { ipv4: None, ipv6: Some(LINK_LOCAL), ipv6_scope: index };
+        let scoped = OutboundAddresses {
+            ipv6: Some(LINK_LOCAL),
+            ipv6_scope: index,
+            ..OutboundAddresses::default()
+        };
         assert_eq!(OutboundAddresses::of_interface("out0").unwrap(), scoped);
         scoped.verify().unwrap();
         let source = scoped.source_for(Ipv6Addr::LOCALHOST.into()).unwrap();
@@ -105,5 +109,42 @@ fn addresses_that_the_host_cannot_send_from_are_named() {
             matches!(mapped, OutboundError::Refused { address: of, .. } if of == address),
             "{mapped}"
         );
+    });
+}
+
+#[test]
+fn remotes_are_reached_by_the_interface_of_their_version_but_not_the_host_itself() {
+    let outbound = OutboundAddresses {
+        ipv4_interface: Some("out4".to_owned()),
+        ipv6_interface: Some("out6".to_owned()),
+        ..v4("192.0.2.1")
+    };
+    for (remote, interface) in [
+        ("198.51.100.1:9", Some("out4")),
+        ("224.0.0.251:5353", Some("out4")),
+        ("127.0.0.53:53", None),
+        ("[2001:db8::1]:9", Some("out6")),
+        ("[::1]:9", None),
+        ("[fe80::1%2]:9", None),
+    ] {
+        assert_eq!(outbound.interface_for(addr(remote)), interface, "{remote}");
+        assert_eq!(v4("192.0.2.1").interface_for(addr(remote)), None);
+    }
+}
+
+#[test]
+fn interface_that_the_host_lacks_is_named() {
+    in_new_netns(|| {
+        let by = |name: &str| OutboundAddresses {
+            ipv6_interface: Some(name.to_owned()),
+            ..OutboundAddresses::default()
+        };
+        ip("link add abcdefghijklmno type veth peer name far");
+        by("lo").verify().unwrap();
+        by("abcdefghijklmno").verify().unwrap();
+        for name in ["out0", "", "abcdefghijklmnop"] {
+            let text = format!("no interface of the host is called {name}");
+            assert_eq!(by(name).verify().unwrap_err().to_string(), text);
+        }
     });
 }

@@ -16,7 +16,7 @@ use crate::host::socket::tcp::{Connecting, HandshakeAck, TcpStream};
 use crate::host::tests::{PATIENCE, V4, V6, addr, eventually, in_new_netns, silent_network, wait};
 
 fn connect(remote: SocketAddr, source: Option<SocketAddr>) -> Result<Connecting, HostError> {
-    tcp::connect(remote, source, HandshakeAck::AtOnce)
+    tcp::connect(remote, source, None, HandshakeAck::AtOnce)
 }
 
 fn finish(connecting: Connecting) -> Result<TcpStream, HostError> {
@@ -93,7 +93,8 @@ fn unaware() -> (TcpStream, TcpListener) {
         listener.set_nonblocking(true).unwrap();
         let remote = listener.local_addr().unwrap();
         let began_at = Instant::now();
-        let stream = tcp::connect(remote, None, HandshakeAck::WithData).and_then(finish).unwrap();
+        let stream = tcp::connect(remote, None, None, HandshakeAck::WithData);
+        let stream = stream.and_then(finish).unwrap();
         let accepted = listener.accept();
         // The kernel's own delay is 200 ms: a slow machine proves nothing.
         if began_at.elapsed() < Duration::from_millis(100) {

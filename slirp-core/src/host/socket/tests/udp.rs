@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::event::{DatagramError, Envelope, FlowId, HostError};
 use crate::host::socket::outbound::OutboundAddresses;
-use crate::host::socket::table::SocketTable;
+use crate::host::socket::table::{HostSocket, SocketTable};
 use crate::host::socket::udp::{NotSent, SendError, UdpSocket};
 use crate::host::tests::{
     PATIENCE, V4, V6, addr, eventually, in_new_netns, ip, silent_network, wait,
@@ -576,10 +576,108 @@ fn kept_port_hears_those_alone_to_whom_the_guest_has_written() {
         wait(&*socket, PollFlags::POLLIN);
         let mut buf = [0; 16];
         let received = socket.recv(&mut buf).unwrap();
-        assert_eq!((received.payload, socket.is_open_to(received.from)), (&b"posed"[..], false));
+        assert_eq!((received.payload, received.is_welcome), (&b"posed"[..], false));
         socket.send(at, b"x", None, PLAIN).unwrap();
-        assert!(socket.is_open_to(at));
+        other.send_to(b"awaited", "192.0.2.1:8125").unwrap();
+        wait(&*socket, PollFlags::POLLIN);
+        assert!(socket.recv(&mut buf).unwrap().is_welcome);
         let any = sockets.udp(flow(1), 9000, addr("127.0.0.1:9")).unwrap();
-        assert!(any.is_open_to(at), "a port of the kernel's choice");
+        any.send(at, b"x", None, PLAIN).unwrap();
+        let any_at = SockRef::from(&*any).local_addr().unwrap().as_socket().unwrap();
+        remote("127.0.0.1:0").0.send_to(b"x", ("127.0.0.1", any_at.port())).unwrap();
+        wait(&*any, PollFlags::POLLIN);
+        assert!(any.recv(&mut buf).unwrap().is_welcome, "a port of the kernel's choice");
+    });
+}
+
+/// A table of flows that keep their ports and leave by the interface `silent`.
+fn confined() -> SocketTable {
+    let registry = mio::Poll::new().unwrap().registry().try_clone().unwrap();
+    let silent = Some("silent".to_owned());
+    let outbound = OutboundAddresses {
+        ipv4_interface: silent.clone(),
+        ipv6_interface: silent,
+        ..OutboundAddresses::default()
+    };
+    let mut sockets = SocketTable::new(registry, false, outbound);
+    sockets.keeps_udp_ports = true;
+    sockets
+}
+
+#[test]
+fn flow_that_leaves_by_an_interface_reaches_the_host_itself_by_a_second_socket() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("link set lo up");
+        let mut sockets = confined();
+        let device = |socket: &UdpSocket| SockRef::from(socket).device().unwrap();
+        let mut buf = [0; 16];
+        for (index, far_is_first) in [(0, true), (1, false)] {
+            let (near, at) = remote("127.0.0.1:0");
+            let far = addr("192.0.2.9:9");
+            let port = 8125;
+            if far_is_first {
+                let socket = sockets.udp(flow(index), port, far).unwrap();
+                assert_eq!(device(socket).as_deref(), Some(&b"silent"[..]));
+                socket.send(far, b"x", None, PLAIN).unwrap();
+                let place = SockRef::from(&*socket).local_addr().unwrap().as_socket().unwrap();
+                assert_eq!(place, addr("192.0.2.1:8125"));
+            }
+            let socket = sockets.udp(flow(index), port, at).unwrap();
+            assert_eq!(device(socket), None);
+            socket.send(at, b"ping", None, PLAIN).unwrap();
+            let (len, from) = near.recv_from(&mut buf).unwrap();
+            assert_eq!(&buf[..len], b"ping");
+            near.send_to(b"pong", from).unwrap();
+            wait(&*sockets.udp(flow(index), port, at).unwrap(), PollFlags::POLLIN);
+            sockets.udp(flow(index), port, far).unwrap();
+            let Some(HostSocket::Udp(first)) = sockets.of(flow(index)) else {
+                panic!("the flow has a socket");
+            };
+            let received = first.recv(&mut buf).unwrap();
+            assert_eq!((received.payload, received.from), (&b"pong"[..], at));
+            assert!(received.is_welcome);
+            assert_eq!(first.recv(&mut buf).unwrap_err().kind(), ErrorKind::WouldBlock);
+            sockets.remove(flow(index)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn second_sockets_have_a_cap_and_are_counted_while_they_are_open() {
+    in_new_netns(|| {
+        silent_network(10);
+        ip("link set lo up");
+        let mut sockets = confined();
+        let (near, far) = (addr("127.0.0.1:9"), addr("192.0.2.9:9"));
+        let both = |sockets: &mut SocketTable, index| {
+            sockets.udp(flow(index), 9, far).map(drop).unwrap();
+            sockets.udp(flow(index), 9, near).map(drop)
+        };
+        for index in 0..16 {
+            both(&mut sockets, index).unwrap();
+        }
+        assert_eq!(both(&mut sockets, 16), Err(HostError::Exhausted));
+        sockets.remove(flow(3)).unwrap();
+        assert_eq!(both(&mut sockets, 16), Ok(()));
+        assert_eq!(both(&mut sockets, 17), Err(HostError::Exhausted));
+    });
+}
+
+#[test]
+fn without_the_interface_there_is_no_network_until_it_is_back() {
+    in_new_netns(|| {
+        silent_network(10);
+        let mut sockets = confined();
+        let far = addr("192.0.2.9:9");
+        sockets.udp(flow(0), 8125, far).unwrap().send(far, b"x", None, PLAIN).unwrap();
+        ip("link del silent");
+        let socket = sockets.udp(flow(0), 8125, far).unwrap();
+        let gone = not_sent(HostError::NetworkUnreachable, 1);
+        assert_eq!(socket.send(far, b"x", None, PLAIN), Err(gone));
+        let opened = sockets.udp(flow(1), 8126, far).map(drop);
+        assert_eq!(opened, Err(HostError::NetworkUnreachable));
+        silent_network(10);
+        sockets.udp(flow(1), 8126, far).unwrap().send(far, b"x", None, PLAIN).unwrap();
     });
 }
