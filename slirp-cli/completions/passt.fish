@@ -43,9 +43,9 @@ complete -c passt -s i -l interface -x -a '(__fish_print_interfaces)' \
 complete -c passt -s o -l outbound -x \
     -d 'address of the host that traffic leaves from, once a family'
 complete -c passt -l outbound-if4 -x -a '(__fish_print_interfaces)' \
-    -d 'interface to copy IPv4 addresses and routes of, instead of that of -i'
+    -d 'interface that IPv4 traffic leaves by, copied unless -i is given'
 complete -c passt -l outbound-if6 -x -a '(__fish_print_interfaces)' \
-    -d 'interface to copy IPv6 addresses and routes of, instead of that of -i'
+    -d 'interface that IPv6 traffic leaves by, copied unless -i is given'
 complete -c passt -s D -l dns -x -a 'none' \
     -d 'resolver to tell the guest of (repeatable; default: those of the host)'
 complete -c passt -s S -l search -x -a 'none' \

@@ -45,9 +45,9 @@ complete -c pasta -s i -l interface -x -a '(__fish_print_interfaces)' \
 complete -c pasta -s o -l outbound -x \
     -d 'address of the host that traffic leaves from, once a family'
 complete -c pasta -l outbound-if4 -x -a '(__fish_print_interfaces)' \
-    -d 'interface to copy IPv4 addresses and routes of, instead of that of -i'
+    -d 'interface that IPv4 traffic leaves by, copied unless -i is given'
 complete -c pasta -l outbound-if6 -x -a '(__fish_print_interfaces)' \
-    -d 'interface to copy IPv6 addresses and routes of, instead of that of -i'
+    -d 'interface that IPv6 traffic leaves by, copied unless -i is given'
 complete -c pasta -s D -l dns -x -a 'none' \
     -d 'resolver to tell the guest of (repeatable; default: those of the host)'
 complete -c pasta -s S -l search -x -a 'none' \

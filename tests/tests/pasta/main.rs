@@ -15,6 +15,7 @@ mod lifecycle;
 mod lifetime;
 mod loopback_alone;
 mod machines;
+mod outbound;
 mod ports;
 mod rootlesskit;
 mod settings;

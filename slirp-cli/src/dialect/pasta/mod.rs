@@ -162,9 +162,8 @@ struct Ends {
 
 /// Connects a guest until the end of the run.
 fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> ExitCode {
-    let found = Host::read(options).map_err(NetworkFailure::from);
-    let orders = found.and_then(|host| {
-        for line in progress::template(&host) {
+    let orders = Host::read(options).and_then(|host| {
+        for line in progress::interfaces(options, &host) {
             tracing::info!("{line}");
         }
         network::orders(options, &host)

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use slirp_core::MacAddr;
 use slirp_core::config::{Personality, Silence, Told};
@@ -55,6 +56,8 @@ pub(super) enum NetworkFailure {
     RunAs(#[from] RunAsFailure),
     #[error("External interface not usable: {0}")]
     Mirror(#[from] MirrorError),
+    #[error("External interface not usable: {0}: the host has no interface {1}")]
+    NoInterface(&'static str, String),
     #[error("External interface not usable: {0} has no {1} address")]
     NoAddress(String, &'static str),
     #[error("Cannot forward {0}: the guest has no {1}")]
@@ -74,8 +77,18 @@ impl Host {
     /// Looks at the host.
     ///
     /// # Errors
-    /// See [`MirrorError`].
-    pub(super) fn read(options: &PastaOptions) -> Result<Self, MirrorError> {
+    /// It lacks an interface that is named, or could not be read.
+    pub(super) fn read(options: &PastaOptions) -> Result<Self, NetworkFailure> {
+        let PastaOptions { addresses, .. } = options;
+        for (option, name) in [
+            ("--outbound-if4", &addresses.outbound_if4),
+            ("--outbound-if6", &addresses.outbound_if6),
+        ] {
+            if let Some(name) = name.as_ref().filter(|name| if_nametoindex(name.as_str()).is_err())
+            {
+                return Err(NetworkFailure::NoInterface(option, name.clone()));
+            }
+        }
         let (ipv4, ipv6) = templates(options);
         let template = Template::read(ipv4, ipv6)?;
         let content = fs::read(RESOLV_CONF).unwrap_or_default();
@@ -119,6 +132,8 @@ pub(super) fn orders(
             ipv4: addresses.outbound.ipv4,
             ipv6: addresses.outbound.ipv6,
             ipv6_scope: 0,
+            ipv4_interface: addresses.outbound_if4.clone(),
+            ipv6_interface: addresses.outbound_if6.clone(),
         },
         keeps_udp_ports: true,
         dns: of_both(addresses.dns_host).map(|host| SocketAddr::new(host, DNS_PORT)).collect(),
@@ -256,8 +271,7 @@ fn templates(options: &PastaOptions) -> (Option<&str>, Option<&str>) {
 }
 
 /// Refuses an interface that is named and has nothing to copy, unless the address of the guest is
-/// chosen. One that is named for both families may lack one of them. Warns that nothing else
-/// follows from the name of one family.
+/// chosen. One that is named for both families may lack one of them.
 fn check_named_interfaces(
     options: &PastaOptions,
     template: &Template,
@@ -265,12 +279,11 @@ fn check_named_interfaces(
     let PastaOptions { addresses, families, .. } = options;
     let ipv4 = template.ipv4().is_some() || addresses.guest.ipv4.is_some();
     let ipv6 = template.ipv6().is_some() || addresses.guest.ipv6.is_some();
-    for (option, name, family, has_address, other) in [
-        ("--outbound-if4", &addresses.outbound_if4, "IPv4", ipv4, Families::Ipv6),
-        ("--outbound-if6", &addresses.outbound_if6, "IPv6", ipv6, Families::Ipv4),
+    for (name, family, has_address, other) in [
+        (&addresses.outbound_if4, "IPv4", ipv4, Families::Ipv6),
+        (&addresses.outbound_if6, "IPv6", ipv6, Families::Ipv4),
     ] {
         let Some(name) = name else { continue };
-        tracing::warn!("{option} chooses what is copied; the host's routes decide where it leaves");
         if !has_address && *families != other && options.guest.template.is_none() {
             return Err(NetworkFailure::NoAddress(name.clone(), family));
         }

@@ -33,8 +33,8 @@ pub(super) fn report(options: &PastaOptions, orders: &Options, milestone: Milest
     }
 }
 
-/// The lines about what is copied of the host.
-pub(super) fn template(host: &Host) -> Vec<String> {
+/// The lines about what is copied of the host, and by which interfaces traffic leaves.
+pub(super) fn interfaces(options: &PastaOptions, host: &Host) -> Vec<String> {
     let mut names = Vec::new();
     let mut lines = Vec::new();
     for (family, template) in [("IPv4", host.template.ipv4()), ("IPv6", host.template.ipv6())] {
@@ -47,6 +47,15 @@ pub(super) fn template(host: &Host) -> Vec<String> {
     }
     if !names.is_empty() {
         lines.push(format!("Template interface: {}", names.join(", ")));
+    }
+    let addresses = &options.addresses;
+    let outbound = [("IPv4", &addresses.outbound_if4), ("IPv6", &addresses.outbound_if6)];
+    let outbound = outbound
+        .iter()
+        .filter_map(|(family, name)| name.as_ref().map(|name| format!("{name} ({family})")));
+    let outbound: Vec<_> = outbound.collect();
+    if !outbound.is_empty() {
+        lines.push(format!("Outbound interface: {}", outbound.join(", ")));
     }
     lines
 }

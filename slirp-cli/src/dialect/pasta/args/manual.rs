@@ -149,21 +149,25 @@ Default: the host's routes decide."
         }
         OptionId::OutboundIf4 => {
             "\
-Interface of the host whose IPv4 addresses and routes are copied, unless
+Interface of the host by which the guest's IPv4 traffic leaves, and DNS queries
+to resolvers with an IPv4 address.
+Answers have to come by it as well.
+The host itself is reached as without it.
+Unless
 .Fl i
-is given.
-It has to have an IPv4 address.
-By which interface traffic leaves is up to the host's routes.
-Default: the one of the first default route."
+is given, its IPv4 addresses and routes are copied, and it has to have an address.
+Default: the host's routes decide."
         }
         OptionId::OutboundIf6 => {
             "\
-Interface of the host whose IPv6 addresses and routes are copied, unless
+Interface of the host by which the guest's IPv6 traffic leaves, and DNS queries
+to resolvers with an IPv6 address.
+Answers have to come by it as well.
+The host itself is reached as without it, and so are link-local addresses.
+Unless
 .Fl i
-is given.
-It has to have an IPv6 address.
-By which interface traffic leaves is up to the host's routes.
-Default: the one of the first default route."
+is given, its IPv6 addresses and routes are copied, and it has to have an address.
+Default: the host's routes decide."
         }
         OptionId::Dns => {
             "\

@@ -58,9 +58,9 @@ options! {
     Outbound: Upstream(0), [b'o'] "outbound" = "ADDR",
         "address of the host that traffic leaves from, once a family";
     OutboundIf4: Upstream(0), "outbound-if4" = "NAME" of Interfaces,
-        "interface to copy IPv4 addresses and routes of, instead of that of -i";
+        "interface that IPv4 traffic leaves by, copied unless -i is given";
     OutboundIf6: Upstream(0), "outbound-if6" = "NAME" of Interfaces,
-        "interface to copy IPv6 addresses and routes of, instead of that of -i";
+        "interface that IPv6 traffic leaves by, copied unless -i is given";
     Dns: Upstream(0), [b'D'] "dns" = "ADDR|none" of Words(NONE),
         "resolver to tell the guest of (repeatable; default: those of the host)";
     Search: Upstream(0), [b'S'] "search" = "DOMAIN|none" of Words(NONE),
