@@ -62,6 +62,9 @@ pub(crate) const fn word(number: c_int) -> u64 {
 /// An IP socket.
 pub(crate) const IP: Arguments = Arguments::OneOf(0, &[word(libc::AF_INET), word(libc::AF_INET6)]);
 
+/// `SIOCGIFINDEX` (netdevice(7)).
+pub(crate) const INTERFACE_INDEX: Arguments = Arguments::OneOf(1, &[0x8933]);
+
 /// A pair of stream sockets. Unlike datagram sockets, they cannot be connected elsewhere
 /// afterwards. The mask is `SOCK_TYPE_MASK` of `linux/net.h`, so flags are allowed.
 pub(crate) const STREAM_PAIR: Arguments =

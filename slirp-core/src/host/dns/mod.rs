@@ -62,12 +62,9 @@ use tokio::task::{JoinSet, LocalSet};
 use super::socket::outbound::OutboundAddresses;
 use crate::event::{DnsQueryId, DnsTransport};
 use crate::host::outside::Outside;
-use crate::sys::calls::{Arguments, IP, system_calls, word};
+use crate::sys::calls::{Arguments, INTERFACE_INDEX, IP, system_calls, word};
 use exchange::Outgoing;
 use upstream::Upstream;
-
-/// `SIOCGIFINDEX` (netdevice(7)).
-const INTERFACE_INDEX: Arguments = Arguments::OneOf(1, &[0x8933]);
 
 /// Reading a file that exists.
 const READ_ONLY: Arguments = Arguments::Bits(&[

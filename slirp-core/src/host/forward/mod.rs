@@ -30,11 +30,13 @@ use mio::{Interest, Registry};
 use self::open::{InUse, OpenRule, RuleSocket};
 pub use self::open::{OpenForwards, Opening};
 pub use self::rule::{Forward, ForwardError, ForwardProtocol};
+use super::socket::outbound;
 use super::socket::tcp::TcpStream;
-use super::socket::udp::{NotSent, Received};
+use super::socket::udp::{Departure, NotSent, Received};
 use super::token::Source;
 use crate::event::{DatagramError, Envelope, ForwardId, HostError, Origin};
 use crate::nat::unspecified;
+use crate::sys::calls::INTERFACE_INDEX;
 use crate::time::Instant;
 
 /// Forwarded ports at one time: every port of one protocol (RFC 9293 section 3.1, RFC 768). Each
@@ -48,6 +50,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 crate::sys::calls::system_calls! {
     SYS_setsockopt => "datagrams of one client may be joined";
+    SYS_ioctl if INTERFACE_INDEX => "the interface by which a published port sends first";
     SYS_accept4 => "connections to forwarded ports";
     SYS_epoll_ctl => "the poller is told of a port";
 }
@@ -435,21 +438,32 @@ impl Forwards {
         })
     }
 
-    /// Sends the guest's answer to the remote of `origin`.
+    /// Sends to the remote of `origin` what the guest answers, or says first; by `interface` where
+    /// one is given.
     ///
     /// # Errors
     /// Why it was not sent.
     pub(crate) fn send(
         &mut self,
         origin: &Origin,
+        interface: Option<&str>,
         payload: &[u8],
         segment_len: Option<u16>,
         envelope: Envelope,
     ) -> Result<(), NotSent> {
+        let host = self.rules.get(&origin.rule).map(|rule| rule.forward.host.ip());
         match self.port_of(origin).and_then(|id| self.port_mut(id)) {
             Some((_, Port { socket: RuleSocket::Udp(socket), .. }, _)) => {
-                let local = Some(origin.local.ip()).filter(|local| !local.is_unspecified());
-                socket.send_from(local, origin.client, payload, segment_len, envelope)
+                let mut from = Departure::default();
+                let mut local = Some(origin.local.ip());
+                if let Some(name) = interface {
+                    from.interface = outbound::index(socket.as_fd(), name)
+                        .map_err(|error| NotSent::all(error, payload, segment_len))?;
+                    // IPv4 forgets otherwise what the socket is bound to.
+                    local = host;
+                }
+                from.local = local.filter(|local| !local.is_unspecified());
+                socket.send_from(from, origin.client, payload, segment_len, envelope)
             }
             Some(_) | None => {
                 Err(NotSent::all(HostError::NetworkUnreachable, payload, segment_len))

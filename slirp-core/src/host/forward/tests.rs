@@ -102,13 +102,17 @@ fn every_port_of_a_range_leads_to_its_own_port_of_the_guest() {
     assert_eq!((received.payload, guest), (&b"ask"[..], (GUEST, 5039).into()));
     assert_eq!(origin.local, (Ipv4Addr::LOCALHOST, first + 39).into());
     // The answer leaves from the port that was asked.
-    rules.send(&origin, b"answer", None, ENVELOPE).unwrap();
+    rules.send(&origin, None, b"answer", None, ENVELOPE).unwrap();
     let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
     assert_eq!(from, origin.local);
     for wrong in [first - 1, first + 40] {
         let origin = Origin { local: (Ipv4Addr::LOCALHOST, wrong).into(), ..origin };
         let unreachable = NotSent::all(HostError::NetworkUnreachable, b"answer", None);
-        assert_eq!(rules.send(&origin, b"answer", None, ENVELOPE), Err(unreachable), "{wrong}");
+        assert_eq!(
+            rules.send(&origin, None, b"answer", None, ENVELOPE),
+            Err(unreachable),
+            "{wrong}"
+        );
     }
 }
 
@@ -407,7 +411,7 @@ fn rule_for_both_versions_is_one_rule_that_answers_each_client_in_its_own() {
         let (origin, guest, received) = rules.receive(port, &mut buffer).unwrap();
         assert_eq!((received.payload, guest), (&b"ask"[..], (GUEST, 5003).into()));
         assert_eq!((origin.client, origin.local), (client.local_addr().unwrap(), at));
-        rules.send(&origin, b"answer", None, ENVELOPE).unwrap();
+        rules.send(&origin, None, b"answer", None, ENVELOPE).unwrap();
         assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, at);
         rules.queue(rules.port_of(&origin).unwrap());
         assert_eq!(rules.take_queue(Instant::ZERO), [(port, ForwardProtocol::Udp)]);

@@ -207,7 +207,8 @@ pub(super) fn send(
         Datagram::Udp { flow, guest, remote, payload, segment_len, envelope } => {
             if let Some(origin) = forwards.published(guest, remote) {
                 let port = forwards.port_of(&origin);
-                let sent = forwards.send(&origin, payload, segment_len, envelope);
+                let interface = sockets.interface_for(remote);
+                let sent = forwards.send(&origin, interface, payload, segment_len, envelope);
                 return sent.map_err(|not_sent| unsent(flow, port, remote, payload, not_sent));
             }
             let sent = match sockets.udp(flow, guest.port(), remote) {
@@ -218,7 +219,7 @@ pub(super) fn send(
         }
         Datagram::InboundUdp { flow, origin, payload, segment_len, envelope } => {
             let port = forwards.port_of(&origin);
-            let sent = forwards.send(&origin, payload, segment_len, envelope);
+            let sent = forwards.send(&origin, None, payload, segment_len, envelope);
             sent.map_err(|not_sent| unsent(flow, port, origin.client, payload, not_sent))
         }
         Datagram::Echo { flow, remote, ident, sequence, payload, envelope } => {

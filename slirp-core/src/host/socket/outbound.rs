@@ -17,12 +17,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::BorrowedFd;
 
 use nix::ifaddrs::getifaddrs;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::control::socket_addr;
-use crate::sys::ifreq::NAME_CAP;
+use crate::event::HostError;
+use crate::sys::ifreq::{self, InterfaceRequest, NAME_CAP};
 
 /// Which addresses of the host TCP connections, UDP datagrams, echo requests and DNS queries of the
 /// guest leave from. The default leaves the choice to the host's routes, for either IP version.
@@ -35,7 +37,8 @@ use crate::sys::ifreq::NAME_CAP;
 /// An interface holds for every remote but the host itself: its loopback, and the address that a
 /// plan's [`MirroredFamily::host_itself`](crate::plan::MirroredFamily::host_itself) leads to. An
 /// IPv6 address with a scope names its interface itself. Answers that come by another interface are
-/// not heard. The name is looked up for each new socket.
+/// not heard, but at a published UDP port. What a guest says first from such a port leaves by the
+/// interface as well. The name is looked up for each new socket, and for each call at such a port.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OutboundAddresses {
     /// Source towards IPv4 remotes.
@@ -217,6 +220,15 @@ pub(crate) fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
 /// Those of setsockopt(2).
 pub(crate) fn bind_to(socket: &Socket, interface: Option<&str>) -> io::Result<()> {
     interface.map_or(Ok(()), |name| socket.bind_device(Some(name.as_bytes())))
+}
+
+/// The index of the interface `name`, asked over `socket` as if_nametoindex(3) asks over another.
+///
+/// # Errors
+/// What the guest is to be told: there is no such interface.
+pub(crate) fn index(socket: BorrowedFd<'_>, name: &str) -> Result<u32, HostError> {
+    let index = ifreq::index(socket, InterfaceRequest::new(name.as_bytes()));
+    index.map_err(|errno| HostError::from_errno(errno as i32))
 }
 
 /// The address that the host's routes choose towards `remote`, by `interface` where one is given.

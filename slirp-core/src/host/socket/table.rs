@@ -111,7 +111,7 @@ impl SocketTable {
     }
 
     /// The interface by which a socket towards `remote` leaves, if one was chosen.
-    fn interface_for(&self, remote: SocketAddr) -> Option<&str> {
+    pub(crate) fn interface_for(&self, remote: SocketAddr) -> Option<&str> {
         let interface = self.outbound.interface_for(remote)?;
         (!self.itself.contains(&Some(remote.ip()))).then_some(interface)
     }

@@ -37,6 +37,7 @@ use super::datagram::{DatagramSocket, Message};
 use super::kept::{self, Remotes};
 use super::outbound;
 use crate::event::{DatagramError, Envelope, HostError};
+use crate::nat::unspecified;
 
 /// How many datagrams one call may send: the kernel's own cap (`UDP_MAX_SEGMENTS`) as it was when
 /// `UDP_SEGMENT` came; newer kernels take 128.
@@ -260,16 +261,16 @@ impl UdpSocket {
         segment_len: Option<u16>,
         envelope: Envelope,
     ) -> Result<(), NotSent> {
-        self.send_from(None, remote, payload, segment_len, envelope)
+        self.send_from(Departure::default(), remote, payload, segment_len, envelope)
     }
 
-    /// The same, from our address `local` where one is given (`IP_PKTINFO`, ip(7)).
+    /// The same, leaving `from` there (`IP_PKTINFO`, ip(7)).
     ///
     /// # Errors
     /// As those of [`send`](Self::send).
     pub(crate) fn send_from(
         &mut self,
-        local: Option<IpAddr>,
+        from: Departure,
         remote: SocketAddr,
         payload: &[u8],
         segment_len: Option<u16>,
@@ -278,7 +279,7 @@ impl UdpSocket {
         if let Some(remotes) = &mut self.remotes {
             remotes.note(remote);
         }
-        let mut message = Outgoing { local, remote, envelope, not_sent: None };
+        let mut message = Outgoing { from, remote, envelope, not_sent: None };
         let segment_len = segment_len.map_or(0, usize::from);
         if segment_len == 0 || payload.len() <= segment_len {
             self.send_one(&mut message, payload, 0..payload.len());
@@ -339,7 +340,7 @@ impl UdpSocket {
         segment_len: Option<u16>,
     ) -> Result<(), Errno> {
         let parts = [IoSlice::new(payload)];
-        let source = message.local.map(Source::new);
+        let source = Source::new(message.from, message.remote);
         let (remote, envelope) = (message.remote, message.envelope);
         match (&source, &segment_len) {
             (None, None) => self.socket.send(&parts, &[], remote, envelope),
@@ -384,9 +385,18 @@ impl UdpSocket {
     }
 }
 
+/// Where one datagram leaves from. The default leaves it to the socket and the host's routes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Departure {
+    /// Our address, of the remote's IP version.
+    pub(crate) local: Option<IpAddr>,
+    /// Index of the interface; 0 for none. IPv6 prefers it only, where there is an address as well.
+    pub(crate) interface: u32,
+}
+
 /// What one call sends, and what became of it.
 struct Outgoing {
-    local: Option<IpAddr>,
+    from: Departure,
     remote: SocketAddr,
     envelope: Envelope,
     not_sent: Option<NotSent>,
@@ -398,25 +408,29 @@ impl Outgoing {
     }
 }
 
-/// The address that one datagram leaves from.
+/// [`Departure`] as the kernel takes it.
 enum Source {
     V4(libc::in_pktinfo),
     V6(libc::in6_pktinfo),
 }
 
 impl Source {
-    const fn new(local: IpAddr) -> Self {
-        match local {
+    fn new(from: Departure, remote: SocketAddr) -> Option<Self> {
+        let Departure { local, interface } = from;
+        if from == Departure::default() {
+            return None;
+        }
+        Some(match local.unwrap_or_else(|| unspecified(remote.ip())) {
             IpAddr::V4(v4) => Self::V4(libc::in_pktinfo {
-                ipi_ifindex: 0,
+                ipi_ifindex: interface.cast_signed(),
                 ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(v4.octets()) },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             }),
             IpAddr::V6(v6) => Self::V6(libc::in6_pktinfo {
                 ipi6_addr: libc::in6_addr { s6_addr: v6.octets() },
-                ipi6_ifindex: 0,
+                ipi6_ifindex: interface,
             }),
-        }
+        })
     }
 
     const fn message(&self) -> ControlMessage<'_> {
