@@ -215,7 +215,10 @@ pub(super) fn send(
                 Ok(socket) => socket.send(remote, payload, segment_len, envelope),
                 Err(error) => Err(NotSent::all(error, payload, segment_len)),
             };
-            sent.map_err(|not_sent| unsent(flow, None, remote, payload, not_sent))
+            sent.map_err(|not_sent| {
+                sockets.on_unsent(flow, remote);
+                unsent(flow, None, remote, payload, not_sent)
+            })
         }
         Datagram::InboundUdp { flow, origin, payload, segment_len, envelope } => {
             let port = forwards.port_of(&origin);
@@ -231,7 +234,10 @@ pub(super) fn send(
             match socket.send(remote, sequence, payload, envelope) {
                 Ok(()) => Ok(()),
                 Err(SendError::WouldBlock) => Err(Unsent::BufferFull { count: 1 }),
-                Err(SendError::Host(error)) => Err(unsent(error)),
+                Err(SendError::Host(error)) => {
+                    sockets.on_unsent(flow, SocketAddr::new(remote, 0));
+                    Err(unsent(error))
+                }
             }
         }
     }

@@ -234,6 +234,24 @@ impl SocketTable {
         Some(socket)
     }
 
+    /// Nothing went from `flow` to `remote`. Closes its sockets if the interface that they are bound
+    /// to is gone: the next one is bound to whatever has the name then.
+    pub(crate) fn on_unsent(&mut self, flow: FlowId, remote: SocketAddr) {
+        if self.interface_for(remote).is_none() {
+            return;
+        }
+        let is_lost = match self.of(flow) {
+            Some(HostSocket::Udp(socket)) => {
+                socket.that_is(true).is_some_and(|it| SockRef::from(&*it).device().is_err())
+            }
+            Some(HostSocket::Echo(socket)) => SockRef::from(&**socket).device().is_err(),
+            Some(HostSocket::Connecting(_) | HostSocket::Tcp(_)) | None => false,
+        };
+        if is_lost {
+            drop(self.remove(flow));
+        }
+    }
+
     /// The UDP socket of `flow`, opened if there is none yet. `port` is the guest's.
     pub(crate) fn udp(
         &mut self,

@@ -679,5 +679,12 @@ fn without_the_interface_there_is_no_network_until_it_is_back() {
         assert_eq!(opened, Err(HostError::NetworkUnreachable));
         silent_network(10);
         sockets.udp(flow(1), 8126, far).unwrap().send(far, b"x", None, PLAIN).unwrap();
+        sockets.on_unsent(flow(1), far);
+        assert!(sockets.of(flow(1)).is_some(), "its interface is there");
+        // The earlier socket is bound to a number that no interface has.
+        sockets.on_unsent(flow(0), addr("127.0.0.1:9"));
+        assert!(sockets.of(flow(0)).is_some(), "not the interface's fault");
+        sockets.on_unsent(flow(0), far);
+        sockets.udp(flow(0), 8125, far).unwrap().send(far, b"x", None, PLAIN).unwrap();
     });
 }
