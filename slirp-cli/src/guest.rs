@@ -16,6 +16,7 @@ use slirp_core::link::{
 use slirp_core::netns::{
     NamespaceTarget, TapRequest, TargetWatch, bring_loopback_up, open_tap, open_tap_with,
 };
+use slirp_core::sandbox::RemovedFile;
 
 use crate::failure::RunFailure;
 use crate::lifetime::{self, End, Sources};
@@ -81,11 +82,15 @@ pub(crate) struct Opened {
     /// The guest's user namespace.
     pub(crate) userns: Option<OwnedFd>,
     pub(crate) watch: Option<TargetWatch>,
+    /// The file of the socket that peers connect to, which is removed at the end.
+    pub(crate) file: Option<RemovedFile>,
 }
 
 impl Opened {
     fn bare(link: impl Into<Link>) -> Self {
-        Self { link: link.into(), mac: None, name: None, network: None, userns: None, watch: None }
+        let link = link.into();
+        let (name, network, userns, watch, file) = (None, None, None, None, None);
+        Self { link, mac: None, name, network, userns, watch, file }
     }
 
     /// The same, of a guest in the namespaces of `target`.
@@ -108,7 +113,7 @@ const SERVERS: u32 = 64;
 
 /// Binds a socket that peers connect to while the network runs. A listener of another program
 /// stays.
-fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameServer, RunFailure> {
+fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameListener, RunFailure> {
     let bind = |path: &Path| FrameListener::bind_unused(path, Framing::Lengths);
     let (listener, path) = match path {
         Some(path) => (bind(path), path.to_owned()),
@@ -127,7 +132,7 @@ fn serve(path: Option<&Path>, report: Report<'_>) -> Result<FrameServer, RunFail
     };
     let listener = listener.map_err(socket_failure)?;
     report(Milestone::PeerAwaited(&path));
-    Ok(FrameServer::new(listener))
+    Ok(listener)
 }
 
 /// Waits for the peer that connects to a socket at `path`, or for an early end of the run. The
@@ -175,9 +180,11 @@ pub(crate) fn open(
         Found::Socket(path, framing) => return await_peer(path, framing, sources, report),
         Found::Connected(socket) => return Ok(Ok(Opened::bare(socket))),
         Found::Server(path, ends_with_peer) => {
-            let server = serve(path, report)?;
+            let listener = serve(path, report)?;
+            let file = listener.file();
+            let server = FrameServer::new(listener);
             let server = if ends_with_peer { server.ends_with_peer() } else { server };
-            return Ok(Ok(Opened::bare(server)));
+            return Ok(Ok(Opened { file, ..Opened::bare(server) }));
         }
         Found::Namespaces(target, name, watch) => (target, name, watch),
     };

@@ -125,6 +125,7 @@ pub(crate) fn run(
         .user_namespace(opened.userns.filter(|_| options.enters_userns))
         .removed_file(api.as_ref().and_then(ApiSocket::file))
         .removed_file(options.removed_file.clone())
+        .removed_file(opened.file)
         .identity(options.identity);
     let is_asked = options.dns.is_empty() && options.policy.dns_service;
     let is_followed = options.own_plan.as_ref().is_some_and(|own| own.following.is_some());

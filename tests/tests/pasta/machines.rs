@@ -4,9 +4,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use slirp_tests::{Background, HOST, Output, PATIENCE, ProcessFacts, World, needs, wait_until};
 
 /// MAC address of the machine.
@@ -237,13 +238,42 @@ fn next_machine_is_served_until_a_signal() {
     while machine.0.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
     assert!(process.is_alive());
     assert_eq!(Machine::connect(&passt.path("s")).discover().0, octets(HOST));
-    let pid = nix::unistd::Pid::from_raw(process.0.cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    signal(&process, Signal::SIGTERM);
     wait_until(PATIENCE, "the end by a signal", || !process.is_alive());
-    // The file of a program that has ended is in nobody's way.
-    let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q --one-off", None);
-    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
-    drop(Machine::connect(&passt.path("s")));
+}
+
+fn signal(process: &ProcessFacts, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(process.0.cast_signed());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+#[test]
+fn file_of_the_socket_is_in_nobodys_way_and_removed_at_every_end() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    let socket = passt.path("s");
+    for end in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
+        // As a machine that lost its power leaves it.
+        drop(UnixListener::bind(&socket).unwrap());
+        std::os::unix::fs::chown(&socket, Some(1500), Some(1500)).unwrap();
+        let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q --one-off", None);
+        assert_eq!(output.status.code(), Some(0), "{end:?}: {}", output.stderr);
+        let process = passt.process();
+        let mut machine = Machine::connect(&socket);
+        assert_eq!(machine.discover().0, octets(HOST), "{end:?}");
+        match end {
+            Some(end) => signal(&process, end),
+            None => drop(machine),
+        }
+        wait_until(PATIENCE, "the end", || !process.is_alive());
+        // The process that removes it may be a moment behind one that is killed.
+        wait_until(PATIENCE, "the file is gone", || !socket.exists());
+    }
+    // A start that fails behind it.
+    let _taken = world.host.enter(|| UdpSocket::bind((HOST, 4000)).unwrap());
+    let output = passt.run("--socket FOLDER/s -q -u 4000", None);
+    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
+    assert!(!socket.exists());
 }
 
 #[test]

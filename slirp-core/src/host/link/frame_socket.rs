@@ -32,6 +32,7 @@ use nix::sys::socket::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::frame_stream::{FrameStream, gone};
+use crate::host::outside::RemovedFile;
 use crate::sys::errno::text_of;
 use crate::sys::file::OwnFile;
 use crate::sys::make_ours;
@@ -178,7 +179,7 @@ impl AsFd for FrameSocket {
 #[derive(Debug)]
 pub struct FrameListener {
     /// Removed before the socket is closed.
-    _file: OwnFile,
+    file: OwnFile,
     socket: Socket,
     framing: Framing,
 }
@@ -233,7 +234,13 @@ impl FrameListener {
         let socket = new_socket(framing)?;
         socket.bind(&address).map_err(FrameSocketError::call("bind"))?;
         socket.listen(1).map_err(FrameSocketError::call("listen"))?;
-        Ok(Self { _file: OwnFile::at(path), socket, framing })
+        Ok(Self { file: OwnFile::at(path), socket, framing })
+    }
+
+    /// Its file, for a process that is about to enter a sandbox and cannot reach the file from there,
+    /// see [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
+    pub fn file(&self) -> Option<RemovedFile> {
+        Some(RemovedFile { path: self.file.path().to_owned(), identity: self.file.identity()? })
     }
 
     /// Takes the peer, without waiting. The descriptor ([`AsFd`]) becomes readable when there is
