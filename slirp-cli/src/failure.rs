@@ -32,6 +32,8 @@ pub(crate) enum RunFailure {
     TapFd(i32, #[source] TapError),
     #[error("descriptor {0}: {1}")]
     SocketFd(i32, #[source] FrameSocketError),
+    #[error("descriptor {0}: its frames are packets, without their lengths")]
+    SocketFdOfPackets(i32),
     #[error("the path of the frame socket is too long (>= {SOCKET_PATH_CAP})")]
     SocketPathTooLong,
     #[error(transparent)]
@@ -95,6 +97,7 @@ impl RunFailure {
             | Self::TapFdClosed(..)
             | Self::TapFd(..)
             | Self::SocketFd(..)
+            | Self::SocketFdOfPackets(_)
             | Self::Socket(_)
             | Self::SocketPeer(..)
             | Self::TargetWatch(_)

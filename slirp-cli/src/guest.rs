@@ -56,6 +56,9 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
             let fd = inherited_fd(*number).map_err(closed);
             let socket = fd.and_then(FrameSocket::adopt);
             let socket = socket.map_err(|error| RunFailure::SocketFd(*number, error))?;
+            if socket.framing() != Framing::Lengths {
+                return Err(RunFailure::SocketFdOfPackets(*number));
+            }
             return Ok(Found::Connected(socket));
         }
         Target::Pid { pid, userns: None, tap } => (NamespaceTarget::of_pid(*pid)?, tap),

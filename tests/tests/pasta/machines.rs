@@ -3,11 +3,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use slirp_tests::{Background, HOST, Output, PATIENCE, ProcessFacts, World, needs, wait_until};
 
 /// MAC address of the machine.
@@ -110,20 +111,20 @@ impl<'w> Passt<'w> {
 
     /// Runs a command line until the process has ended and nobody has its output any more. FOLDER
     /// stands for the test's folder, and FD for `fd`.
-    fn run(&self, line: &str, fd: Option<&UnixStream>) -> Output {
+    fn run(&self, line: &str, fd: Option<&dyn AsFd>) -> Output {
         self.start(line, fd).finish()
     }
 
-    fn start(&self, line: &str, fd: Option<&UnixStream>) -> Background {
+    fn start(&self, line: &str, fd: Option<&dyn AsFd>) -> Background {
         let folder = self.world.folder().display().to_string();
-        let number = fd.map(|fd| fd.as_raw_fd().to_string()).unwrap_or_default();
+        let number = fd.map(|fd| fd.as_fd().as_raw_fd().to_string()).unwrap_or_default();
         let line = line.replace("FOLDER", &folder).replace("FD", &number);
         let mut argv = self.world.account().prefix().to_vec();
         let script = format!("exec {} {line}", self.binary.display());
         argv.extend(["env", "--default-signal", "sh", "-c", &script]);
         if let Some(fd) = fd {
-            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-                .unwrap();
+            let inherited = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+            nix::fcntl::fcntl(fd.as_fd(), inherited).unwrap();
         }
         self.world.host.spawn(&argv)
     }
@@ -214,6 +215,52 @@ fn callers_hand_over_a_connected_socket() {
     drop(machine);
     let output = running.finish();
     assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn descriptor_that_carries_no_frames_is_refused_by_the_name_of_its_option() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listener = UnixListener::bind(passt.path("listener")).unwrap();
+    let pair = |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let (datagrams, packets) = (pair(SockType::Datagram), pair(SockType::SeqPacket));
+    let not_open = "the file descriptor is not open";
+    let no_unix_socket = "the file descriptor is not a Unix socket";
+    for (line, fd, text) in [
+        ("--fd -1", None, "-1"),
+        ("--fd x", None, "x"),
+        ("--fd ''", None, ""),
+        ("--fd 99999999999", None, "99999999999"),
+        ("--fd 9 9<&-", None, &format!("9: {not_open}")),
+        // Numbers that files of our own get.
+        ("--fd 3 3<&- 4<&-", None, &format!("3: {not_open}")),
+        ("--fd 4 3<&- 4<&-", None, &format!("4: {not_open}")),
+        ("--fd 5 --pid FOLDER/pid 5<&-", None, &format!("5: {not_open}")),
+        ("--fd FD", Some(&null as &dyn AsFd), &format!("FD: {no_unix_socket}")),
+        ("--fd FD", Some(&udp), &format!("FD: {no_unix_socket}")),
+        ("--fd FD", Some(&listener), "FD: the Unix socket is not connected"),
+        (
+            "--fd FD",
+            Some(&datagrams.0),
+            "FD: the Unix socket is of the type SOCK_DGRAM, not SOCK_STREAM",
+        ),
+        (
+            "--fd FD",
+            Some(&packets.0),
+            "FD: the Unix socket is of the type SOCK_SEQPACKET, not SOCK_STREAM",
+        ),
+    ] {
+        let number = fd.map(|fd| fd.as_fd().as_raw_fd().to_string()).unwrap_or_default();
+        let text = format!("Invalid --fd: {}\n", text.replace("FD", &number));
+        for place in ["-q", "-q -f"] {
+            let output = passt.run(&format!("{place} {line}"), fd);
+            let said = (output.status.code(), output.stderr.as_str());
+            assert_eq!(said, (Some(1), text.as_str()), "{place} {line}");
+            assert!(!passt.path("pid").exists(), "{place} {line}");
+        }
+    }
 }
 
 #[test]

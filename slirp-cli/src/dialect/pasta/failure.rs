@@ -5,8 +5,10 @@
 use std::io;
 use std::net::IpAddr;
 
+use nix::libc;
 use slirp_core::instance::{Forward, ForwardError};
 use slirp_core::launch::LaunchError;
+use slirp_core::link::FrameSocketError;
 use slirp_core::netns::{AttachError, AttachStep};
 
 use crate::failure::RunFailure;
@@ -31,11 +33,15 @@ fn lines(failure: &RunFailure) -> Vec<String> {
             vec![failure.to_string(), "Failed to sandbox process, exiting".to_owned()]
         }
         RunFailure::TargetGone(what) => vec![format!("Namespace {what} is gone, exiting")],
+        RunFailure::SocketFd(number, error) => vec![invalid_fd(*number, &reason(error))],
+        RunFailure::SocketFdOfPackets(number) => {
+            vec![invalid_fd(*number, &of_type("SOCK_SEQPACKET"))]
+        }
+        // The other purpose is a pipe of ours: nothing else had the number.
+        RunFailure::DescriptorTwice(number) => vec![invalid_fd(*number, NOT_OPEN)],
         RunFailure::MtuTooSmall(_)
-        | RunFailure::DescriptorTwice(_)
         | RunFailure::TapFdClosed(..)
         | RunFailure::TapFd(..)
-        | RunFailure::SocketFd(..)
         | RunFailure::SocketPathTooLong
         | RunFailure::Socket(_)
         | RunFailure::SocketPeer(..)
@@ -52,6 +58,28 @@ fn lines(failure: &RunFailure) -> Vec<String> {
         | RunFailure::Operator(_)
         | RunFailure::Forward(_)
         | RunFailure::Run(_) => vec![failure.to_string()],
+    }
+}
+
+const NOT_OPEN: &str = "the file descriptor is not open";
+
+fn invalid_fd(number: i32, why: &str) -> String {
+    format!("Invalid --fd: {number}: {why}")
+}
+
+fn of_type(name: &str) -> String {
+    format!("the Unix socket is of the type {name}, not SOCK_STREAM")
+}
+
+/// Why a descriptor carries no frames of passt(1).
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors whose text fits")]
+fn reason(error: &FrameSocketError) -> String {
+    match error {
+        FrameSocketError::Call { source, .. } if source.raw_os_error() == Some(libc::EBADF) => {
+            NOT_OPEN.to_owned()
+        }
+        FrameSocketError::NotConnectionMode => of_type("SOCK_DGRAM"),
+        other => other.to_string(),
     }
 }
 
@@ -102,7 +130,6 @@ mod tests {
     use std::io;
     use std::net::SocketAddr;
 
-    use nix::libc;
     use slirp_core::instance::ForwardProtocol;
 
     use super::*;

@@ -30,7 +30,7 @@ fn lines(failure: &RunFailure) -> (String, &'static [&'static str]) {
             (format!("TAPFD {number} is not open: {error}"), &[])
         }
         RunFailure::TapFd(number, error) => (format!("TAPFD {number}: {error}"), &[]),
-        RunFailure::SocketFd(..) => (failure.to_string(), &[]),
+        RunFailure::SocketFd(..) | RunFailure::SocketFdOfPackets(_) => (failure.to_string(), &[]),
         RunFailure::SocketPathTooLong => {
             (format!("the specified BESS socket path is too long (>= {SOCKET_PATH_CAP})"), CHILD)
         }

@@ -124,6 +124,14 @@ impl FrameSocket {
         Ok(Self::new(socket.into(), framing))
     }
 
+    /// How its frames are told apart.
+    pub const fn framing(&self) -> Framing {
+        match self.stream {
+            Some(_) => Framing::Lengths,
+            None => Framing::Packets,
+        }
+    }
+
     /// Reads one frame; 0 for an empty packet. A frame longer than `buf` loses its end.
     ///
     /// # Errors
