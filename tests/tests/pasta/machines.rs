@@ -1,9 +1,11 @@
 //! `passt` as its callers start it: the command lines word for word, and a machine that speaks
 //! frames at the other end of the socket.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -292,6 +294,48 @@ fn next_machine_is_served_until_a_signal() {
 fn signal(process: &ProcessFacts, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(process.0.cast_signed());
     nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+#[test]
+fn socket_without_a_path_is_the_first_that_is_free() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    // A `/tmp` of this test's own, in which the test's folder keeps its name.
+    let (folder, tmp) = (world.folder().display(), passt.path("tmp"));
+    let inner = tmp.join(world.folder().file_name().unwrap());
+    world.host.script(&format!(
+        "mkdir -m 1777 {tmp}
+        mkdir {inner}
+        mount --bind {folder} {inner}
+        mount --rbind {tmp} /tmp",
+        tmp = tmp.display(),
+        inner = inner.display(),
+    ));
+    let socket = |number: u32| tmp.join(format!("passt_{number}.socket"));
+    // A machine of another user, a file that is no socket, and what a machine has left.
+    let _of_root = UnixListener::bind(socket(1)).unwrap();
+    std::fs::set_permissions(socket(1), Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(socket(2), "precious").unwrap();
+    drop(UnixListener::bind(socket(3)).unwrap());
+    std::os::unix::fs::chown(socket(3), Some(1500), Some(1500)).unwrap();
+    let start = |number: u32| {
+        let output = passt.run("--pid FOLDER/pid", None);
+        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+        let bound = format!("UNIX domain socket bound at /tmp/passt_{number}.socket\n");
+        assert!(output.stderr.contains(&bound), "{}", output.stderr);
+        assert_eq!(Machine::connect(&socket(number)).discover().0, octets(HOST));
+        passt.process()
+    };
+    let first = start(3);
+    let second = start(4);
+    signal(&first, Signal::SIGTERM);
+    wait_until(PATIENCE, "the end of the first", || !first.is_alive());
+    let third = start(3);
+    for process in [second, third] {
+        signal(&process, Signal::SIGTERM);
+        wait_until(PATIENCE, "the end", || !process.is_alive());
+    }
+    assert_eq!(std::fs::read(socket(2)).unwrap(), b"precious");
 }
 
 #[test]
