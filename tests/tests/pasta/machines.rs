@@ -98,13 +98,13 @@ fn checksum(header: &[u8]) -> [u8; 2] {
 }
 
 /// The program on the host of `world`.
-struct Passt<'w> {
+pub(super) struct Passt<'w> {
     world: &'w World,
     binary: PathBuf,
 }
 
 impl<'w> Passt<'w> {
-    fn new(world: &'w World) -> Self {
+    pub(super) fn new(world: &'w World) -> Self {
         let pasta = world.reachable_pasta();
         let binary = pasta.with_file_name("passt");
         std::os::unix::fs::symlink(pasta, &binary).unwrap();
@@ -113,11 +113,11 @@ impl<'w> Passt<'w> {
 
     /// Runs a command line until the process has ended and nobody has its output any more. FOLDER
     /// stands for the test's folder, and FD for `fd`.
-    fn run(&self, line: &str, fd: Option<&dyn AsFd>) -> Output {
+    pub(super) fn run(&self, line: &str, fd: Option<&dyn AsFd>) -> Output {
         self.start(line, fd).finish()
     }
 
-    fn start(&self, line: &str, fd: Option<&dyn AsFd>) -> Background {
+    pub(super) fn start(&self, line: &str, fd: Option<&dyn AsFd>) -> Background {
         let folder = self.world.folder().display().to_string();
         let number = fd.map(|fd| fd.as_fd().as_raw_fd().to_string()).unwrap_or_default();
         let line = line.replace("FOLDER", &folder).replace("FD", &number);
@@ -131,12 +131,12 @@ impl<'w> Passt<'w> {
         self.world.host.spawn(&argv)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.world.folder().join(name)
     }
 
     /// The process of the PID file.
-    fn process(&self) -> ProcessFacts {
+    pub(super) fn process(&self) -> ProcessFacts {
         let text = std::fs::read_to_string(self.path("pid")).unwrap();
         ProcessFacts(text.trim_end().parse().unwrap())
     }
@@ -291,7 +291,7 @@ fn next_machine_is_served_until_a_signal() {
     wait_until(PATIENCE, "the end by a signal", || !process.is_alive());
 }
 
-fn signal(process: &ProcessFacts, signal: Signal) {
+pub(super) fn signal(process: &ProcessFacts, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(process.0.cast_signed());
     nix::sys::signal::kill(pid, signal).unwrap();
 }

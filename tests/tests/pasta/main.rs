@@ -17,6 +17,7 @@ mod loopback_alone;
 mod machines;
 mod outbound;
 mod ports;
+mod qemu;
 mod rootlesskit;
 mod settings;
 mod vectors;
