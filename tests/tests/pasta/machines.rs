@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use slirp_tests::{Background, HOST, Output, PATIENCE, ProcessFacts, World, needs, wait_until};
+use slirp_tests::{
+    Background, HOST, Output, PATIENCE, ProcessFacts, World, connect, needs, wait_until,
+};
 
 /// MAC address of the machine.
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -69,6 +71,13 @@ impl Machine {
 
     /// The payload of the next UDP datagram to `port`. Says before who has `address`.
     fn datagram(&mut self, address: [u8; 4], port: u16) -> Vec<u8> {
+        let frame = self.packet(address, 17, port);
+        let end = 34 + usize::from(u16::from_be_bytes([frame[38], frame[39]]));
+        frame[42..end].to_vec()
+    }
+
+    /// The frame of the next packet of `protocol` to `port`. Says before who has `address`.
+    fn packet(&mut self, address: [u8; 4], protocol: u8, port: u16) -> Vec<u8> {
         loop {
             let frame = self.next();
             if frame[12..14] == [8, 6] && frame[20..22] == [0, 1] && frame[38..42] == address {
@@ -77,10 +86,10 @@ impl Machine {
                 let to = &frame[6..12];
                 self.send(&[to, &MAC, &[8, 6], &head, &MAC, &address, asker].concat());
             }
-            if frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == port.to_be_bytes() {
+            let is_of = frame[12..14] == [8, 0] && frame[23] == protocol;
+            if is_of && frame[36..38] == port.to_be_bytes() {
                 assert_eq!(frame[..6], MAC);
-                let end = 34 + usize::from(u16::from_be_bytes([frame[38], frame[39]]));
-                return frame[42..end].to_vec();
+                return frame;
             }
         }
     }
@@ -182,6 +191,22 @@ fn libvirt_starts_it_and_the_machine_ends_it() {
     second.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(second.read(&mut [0]).unwrap(), 0);
     drop(machine);
+    wait_until(PATIENCE, "the end with the machine", || !process.is_alive());
+}
+
+#[test]
+fn connection_reaches_a_machine_that_has_said_nothing() {
+    let world = needs!(World::ordinary());
+    let passt = Passt::new(&world);
+    let output = passt.run("--socket FOLDER/s --pid FOLDER/pid -q -1 -t 2001", None);
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    // The client is there before the machine is.
+    let _client = connect(&world.remote, (HOST, 2001).into()).unwrap();
+    let mut machine = Machine::connect(&passt.path("s"));
+    let syn = machine.packet(octets(HOST), 6, 2001);
+    assert_eq!(syn[47], 2, "a SYN alone: {syn:?}");
+    drop(machine);
+    let process = passt.process();
     wait_until(PATIENCE, "the end with the machine", || !process.is_alive());
 }
 
