@@ -22,6 +22,8 @@ crate::sys::calls::system_calls! {
 pub struct FrameServer {
     listener: FrameListener,
     peer: Option<FrameSocket>,
+    /// The next peer, until it is known whether the present one is still there.
+    next: Option<FrameSocket>,
     /// Whether the first peer is the only one.
     ends_with_peer: bool,
     /// Whether the peer is not the one that [`FrameServer::has_changed`] was asked about last.
@@ -31,7 +33,7 @@ pub struct FrameServer {
 impl FrameServer {
     /// A server that has no peer yet.
     pub const fn new(listener: FrameListener) -> Self {
-        Self { listener, peer: None, ends_with_peer: false, has_changed: false }
+        Self { listener, peer: None, next: None, ends_with_peer: false, has_changed: false }
     }
 
     /// The same server for a single peer, whose end is the end of the network.
@@ -50,7 +52,7 @@ impl FrameServer {
             let read = match &mut self.peer {
                 Some(peer) => peer.read(buf),
                 None => {
-                    let peer = self.listener.accept()?;
+                    let peer = self.next.take().map_or_else(|| self.listener.accept(), Ok)?;
                     epoll.add(&peer, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
                     tracing::info!("a peer has connected");
                     self.change(Some(peer));
@@ -66,10 +68,14 @@ impl FrameServer {
                     self.change(None);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    while self.listener.accept().is_ok() {
+                    if self.next.take().is_some() {
                         tracing::warn!("another peer is refused: there is one");
                     }
-                    return Err(error);
+                    match self.listener.accept() {
+                        // The present peer may have hung up before this one has come.
+                        Ok(next) => self.next = Some(next),
+                        Err(_) => return Err(error),
+                    }
                 }
                 read => return read,
             }

@@ -97,3 +97,15 @@ fn frame_that_waited_for_one_machine_is_not_sent_to_the_next() {
         assert_answers(&second);
     }
 }
+
+#[test]
+fn machine_that_follows_another_at_once_is_served() {
+    let (_instance, path) = start("frame-server-swift");
+    for _ in 0..20_000 {
+        // It goes while the server looks whether another one waits.
+        drop(connect(&path));
+        let machine = connect(&path);
+        ask(&machine);
+        next_frame(&machine);
+    }
+}
