@@ -245,7 +245,7 @@ pub(crate) enum Target {
         /// Whether the end of the first peer ends the run. Otherwise the next one is awaited.
         ends_with_peer: bool,
     },
-    /// No device: a connected socket that carries frames behind their lengths, under this descriptor
-    /// number.
+    /// No device: a connected socket that carries frames behind their lengths, under this
+    /// descriptor number.
     SocketFd(i32),
 }

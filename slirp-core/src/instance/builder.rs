@@ -254,10 +254,10 @@ impl Builder {
         self
     }
 
-    /// Which addresses and interfaces of the host the guest's traffic leaves from (default: chosen by
-    /// the host's routes), for DNS queries too unless [`DnsConfig::outbound`] is set. [`spawn`](Self::spawn)
-    /// checks that the host has them. If one goes away later, the network is unreachable for the
-    /// guest until it is back.
+    /// Which addresses and interfaces of the host the guest's traffic leaves from (default: chosen
+    /// by the host's routes), for DNS queries too unless [`DnsConfig::outbound`] is set.
+    /// [`spawn`](Self::spawn) checks that the host has them. If one goes away later, the network is
+    /// unreachable for the guest until it is back.
     #[must_use]
     pub fn outbound(mut self, outbound: OutboundAddresses) -> Self {
         self.outbound = outbound;

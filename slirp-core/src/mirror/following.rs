@@ -87,8 +87,8 @@ pub(crate) struct Reading {
 }
 
 impl Following {
-    /// A guest that has `present`, which `derive` has made of `template` and `resolvers`. For IPv4 and IPv6 the
-    /// interface of that name counts, as for [`Template::read`].
+    /// A guest that has `present`, which `derive` has made of `template` and `resolvers`. For IPv4
+    /// and IPv6 the interface of that name counts, as for [`Template::read`].
     pub fn new(
         template: Template,
         resolvers: HostResolvers,

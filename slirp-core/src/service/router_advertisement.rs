@@ -212,8 +212,8 @@ fn push_prefix(icmp: &mut Vec<u8>, prefix: &Family<Ipv6Addr>, valid: u32, prefer
     icmp.extend_from_slice(&prefix.network().octets());
 }
 
-/// Appends the addresses of resolvers, if there are any, and the seconds for which they may be asked
-/// (RFC 8106 section 5.1).
+/// Appends the addresses of resolvers, if there are any, and the seconds for which they may be
+/// asked (RFC 8106 section 5.1).
 fn push_resolvers(icmp: &mut Vec<u8>, resolvers: &[Ipv6Addr], lifetime: u32) {
     let count = resolvers.len();
     let Some(units) = u8::try_from(1 + 2 * count).ok().filter(|_| count > 0) else { return };

@@ -67,6 +67,7 @@ macro_rules! counters {
             }
 
             /// Adds what was counted of flows elsewhere.
+            #[cfg(feature = "host")]
             pub(crate) fn add(&mut self, other: &Self) {
                 $( self.$name += other.$name; )+
                 self.discards.add(&other.discards);
@@ -191,6 +192,7 @@ impl ConnectFailures {
         self.0[error.index()] += 1;
     }
 
+    #[cfg(feature = "host")]
     fn add(&mut self, other: &Self) {
         self.0.iter_mut().zip(other.0).for_each(|(own, more)| *own += more);
     }

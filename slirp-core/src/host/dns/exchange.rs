@@ -122,9 +122,9 @@ pub(super) fn verdict(answer: &[u8]) -> Verdict {
 }
 
 /// Asks `server` once and takes at most `limit`. The query leaves from `source` if that is given
-/// (of the same IP version, with port 0), and by `interface` if that is given. A truncated datagram is an answer like any other: the
-/// guest sees the TC flag and repeats the query over TCP, as it would without us (RFC 7766 section
-/// 5).
+/// (of the same IP version, with port 0), and by `interface` if that is given. A truncated datagram
+/// is an answer like any other: the guest sees the TC flag and repeats the query over TCP, as it
+/// would without us (RFC 7766 section 5).
 pub(super) async fn ask(
     server: SocketAddr,
     source: Option<SocketAddr>,

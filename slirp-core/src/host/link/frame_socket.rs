@@ -245,8 +245,8 @@ impl FrameListener {
         Ok(Self { file: OwnFile::at(path), socket, framing })
     }
 
-    /// Its file, for a process that is about to enter a sandbox and cannot reach the file from there,
-    /// see [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
+    /// Its file, for a process that is about to enter a sandbox and cannot reach the file from
+    /// there, see [`Sandbox::removed_file`](crate::sandbox::Sandbox::removed_file).
     pub fn file(&self) -> Option<RemovedFile> {
         Some(RemovedFile { path: self.file.path().to_owned(), identity: self.file.identity()? })
     }

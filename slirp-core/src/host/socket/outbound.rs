@@ -5,15 +5,15 @@
 //! [`tcp`](super::tcp), [`udp`](super::udp), [`echo`](super::echo), [`dns`](crate::host::dns).
 //!
 //! An address says what remotes see, not which way packets take: where the route to a remote does
-//! not follow from the source, the host needs a rule for it (`ip rule add from ADDRESS table …`), or
-//! an interface is named as well.
+//! not follow from the source, the host needs a rule for it (`ip rule add from ADDRESS table …`),
+//! or an interface is named as well.
 //!
-//! Sockets are bound to an interface (`SO_BINDTODEVICE`, socket(7)), for datagrams too. The index of
-//! an interface that is given for each datagram (`IPV6_UNICAST_IF`, `IPV6_PKTINFO`) is only a
+//! Sockets are bound to an interface (`SO_BINDTODEVICE`, socket(7)), for datagrams too. The index
+//! of an interface that is given for each datagram (`IPV6_UNICAST_IF`, `IPV6_PKTINFO`) is only a
 //! preference where the socket has a source address: a route of a lower metric by another interface
-//! wins (`ip6_route_output_flags` is strict for a bound socket alone). A socket that is bound to one
-//! cannot be released without `CAP_NET_RAW` and reaches no loopback, so a guest's port that speaks
-//! to the host itself as well has two sockets ([`table`](super::table)).
+//! wins (`ip6_route_output_flags` is strict for a bound socket alone). A socket that is bound to
+//! one cannot be released without `CAP_NET_RAW` and reaches no loopback, so a guest's port that
+//! speaks to the host itself as well has two sockets ([`table`](super::table)).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

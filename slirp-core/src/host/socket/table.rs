@@ -234,8 +234,8 @@ impl SocketTable {
         Some(socket)
     }
 
-    /// Nothing went from `flow` to `remote`. Closes its sockets if the interface that they are bound
-    /// to is gone: the next one is bound to whatever has the name then.
+    /// Nothing went from `flow` to `remote`. Closes its sockets if the interface that they are
+    /// bound to is gone: the next one is bound to whatever has the name then.
     pub(crate) fn on_unsent(&mut self, flow: FlowId, remote: SocketAddr) {
         if self.interface_for(remote).is_none() {
             return;

@@ -19,7 +19,7 @@ use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, resets, interface";
+    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, interface";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";

@@ -77,7 +77,8 @@ pub(crate) struct Received<'a> {
     pub(crate) traffic_class: u8,
     /// Whether the buffer was too short and the rest is lost.
     pub(crate) truncated: bool,
-    /// Whether the guest is told of it: any remote may answer, or the guest has written to this one.
+    /// Whether the guest is told of it: any remote may answer, or the guest has written to this
+    /// one.
     pub(crate) is_welcome: bool,
 }
 
