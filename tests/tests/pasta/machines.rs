@@ -3,7 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
-use std::net::UdpSocket;
+use std::net::{Shutdown, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,6 +20,13 @@ const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 /// The machine's end of the socket.
 struct Machine(UnixStream);
+
+impl Drop for Machine {
+    /// Another test may start a program just now, whose process has the socket for a moment.
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
 
 impl Machine {
     fn new(stream: UnixStream) -> Self {

@@ -313,10 +313,10 @@ mod tests {
     #[test]
     fn ports_without_room_wait_until_others_close() {
         let now = Instant::now();
-        let everywhere = Forward { also_ipv6: true, ..rule(10) };
+        let everywhere = Forward { protocol: ForwardProtocol::Udp, also_ipv6: true, ..rule(10) };
         let mut scan = scan(everywhere);
         let mut inside = OwnPorts::default();
-        (1_000..1_005).for_each(|port| inside.tcp.insert(port));
+        (1_000..1_005).for_each(|port| inside.udp.insert(port));
         let changes = scan.compare_forwards(&inside, 7, now);
         assert!((changes.open.len(), changes.is_short) == (3, true), "two sockets each");
         scan.on_answer(&changes.open[..1], now);
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(changes.open[0].host.port(), 1_003, "the one that failed is tried later");
         assert!(changes.is_short);
         inside = OwnPorts::default();
-        inside.tcp.insert(1_004);
+        inside.udp.insert(1_004);
         let changes = scan.compare_forwards(&inside, 2, now);
         assert_eq!((changes.open.len(), changes.close.len()), (1, 3));
         assert!(!changes.is_short && scan.forward_sockets() == 2);

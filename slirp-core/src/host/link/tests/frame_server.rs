@@ -1,6 +1,7 @@
 //! A socket at which virtual machines connect, in front of a real instance.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,11 @@ fn start(name: &str) -> (Instance, PathBuf) {
     let path = std::env::temp_dir().join(format!("slirp-{name}-{}", std::process::id()));
     let server = FrameServer::new(FrameListener::bind(&path, Framing::Lengths).unwrap());
     (Builder::new(server).spawn().unwrap(), path)
+}
+
+/// Ends a connection. Another test may fork just now, and its process have the socket for a moment.
+fn hang_up(peer: UnixStream) {
+    peer.shutdown(Shutdown::Both).unwrap();
 }
 
 fn connect(path: &Path) -> UnixStream {
@@ -73,7 +79,7 @@ fn one_machine_after_the_other_is_served_and_never_two() {
     let mut second = connect(&path);
     assert_eq!(second.read(&mut [0; 64]).unwrap_or_default(), 0, "it is refused");
     assert_answers(&first);
-    drop(first);
+    hang_up(first);
     assert_answers(&connect(&path));
 }
 
@@ -91,7 +97,7 @@ fn frame_that_waited_for_one_machine_is_not_sent_to_the_next() {
     for _ in 0..2000 {
         first.write_all(&echo).unwrap();
     }
-    drop(first);
+    hang_up(first);
     let second = connect(&path);
     for _ in 0..10 {
         assert_answers(&second);
@@ -103,9 +109,10 @@ fn machine_that_follows_another_at_once_is_served() {
     let (_instance, path) = start("frame-server-swift");
     for _ in 0..20_000 {
         // It goes while the server looks whether another one waits.
-        drop(connect(&path));
+        hang_up(connect(&path));
         let machine = connect(&path);
         ask(&machine);
         next_frame(&machine);
+        hang_up(machine);
     }
 }
