@@ -100,7 +100,7 @@ fn git_over_ssh() {
 #[test]
 fn time_by_chrony() {
     let world = needs!(World::root());
-    needs!(is_there("/usr/sbin/chronyd"));
+    needs!(is_installed("chronyd"));
     let scene = Scene::with(world, "allow udp:time.example:123", &[], &[]);
     scene.dns.set_address("time.example", "203.0.113.7");
     let folder = scene.folder().to_str().unwrap();
@@ -108,7 +108,7 @@ fn time_by_chrony() {
     let ours = |name: &str| {
         ["cmdport 0".to_owned(), "bindcmdaddress /".to_owned(), format!("pidfile {folder}/{name}")]
     };
-    let server = ["/usr/sbin/chronyd", "-x", "-d", "-uroot", "local stratum 1", "allow"];
+    let server = ["chronyd", "-x", "-d", "-uroot", "local stratum 1", "allow"];
     let served = ours("server");
     let _server =
         scene.remote.spawn(&[&server[..], &served.each_ref().map(String::as_str)].concat());
@@ -116,7 +116,7 @@ fn time_by_chrony() {
     let measure = |host: &str| {
         let source = format!("server {host} iburst maxsamples 1");
         let own = ours("client");
-        let client = ["/usr/sbin/chronyd", "-Q", "-t3", "-uroot", "port 0", &source];
+        let client = ["chronyd", "-Q", "-t3", "-uroot", "port 0", &source];
         run(&scene, &[&client[..], &own.each_ref().map(String::as_str)].concat())
     };
     measure("time.example").assert_succeeded("System clock wrong by");
