@@ -109,10 +109,12 @@ pub(crate) fn run(
             tracing::warn!("{warning}");
         }
         if egress::asks(policy) && !options.operator.has_control() {
-            tracing::warn!(
-                "nobody can be asked without --control-socket or --control-fd: what the rules ask \
-                 about is refused"
-            );
+            // The other dialect has no such options.
+            let without = match &options.own_plan {
+                None => " without --control-socket or --control-fd",
+                Some(_) => "",
+            };
+            tracing::warn!("nobody can be asked{without}: what the rules ask about is refused");
         }
         builder = builder.egress(policy.clone());
     }

@@ -16,6 +16,7 @@ mod lifetime;
 mod loopback_alone;
 mod machines;
 mod outbound;
+mod policy;
 mod ports;
 mod qemu;
 mod rootlesskit;

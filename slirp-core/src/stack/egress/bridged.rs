@@ -54,11 +54,10 @@ impl Stack {
         let ends = Ends::new(protocol, guest, reached);
         let judgement = self.judgement(None, ends, reached, judged);
         self.events.judged(Some(bridge), judgement);
-        let is_allowed = matches!(judged.verdict, FlowVerdict::Pass { .. });
-        if !is_allowed {
-            self.note_discard(DiscardReason::EgressDenied);
-        }
-        is_allowed
+        let FlowVerdict::Refuse(cause) = judged.verdict else { return true };
+        self.note_discard(DiscardReason::EgressDenied);
+        self.events.refused(ends, Refusal::Egress(cause));
+        false
     }
 
     /// Refuses a client of the host for whose connection to `guest` there is no room. A listener
