@@ -316,6 +316,11 @@ impl Forwards {
         Some(self.paused_until.map_or(Duration::ZERO, |until| until.saturating_since(now)))
     }
 
+    /// Serves no port until then. What arrives waits in the kernel.
+    pub(crate) const fn pause(&mut self, until: Instant) {
+        self.paused_until = Some(until);
+    }
+
     /// Takes the ports to serve now.
     pub(crate) fn take_queue(&mut self, now: Instant) -> Vec<(PortId, ForwardProtocol)> {
         if self.queue.is_empty() || self.paused_until.is_some_and(|until| until > now) {
@@ -381,7 +386,7 @@ impl Forwards {
                     self.warned_at = Some(now);
                     tracing::warn!(%error, host = %forward.host, "cannot accept a connection");
                 }
-                self.paused_until = Some(now + PAUSE);
+                self.pause(now + PAUSE);
                 self.queue(id);
                 Accepted::Drained
             }

@@ -101,7 +101,7 @@ pub(crate) struct Datagram {
 const DATAGRAMS_CAP: usize = 256;
 
 /// Connections that are under way from the data thread to bridges at most (arbitrary: the backlog
-/// of a port on most hosts, so that clients that come all at once are served); others are reset.
+/// of a port on most hosts); others wait in the port's queue.
 const CONNECTIONS_CAP: usize = 4096;
 /// Divisor: of the descriptors of what is joined, these connections have one in this many at most
 /// (arbitrary).
@@ -118,18 +118,18 @@ pub(crate) struct Passing(Arc<AtomicUsize>);
 impl Passing {
     /// A place for a datagram, if one is free.
     pub(crate) fn datagram(signs: &Signs) -> Option<Self> {
-        Self::take(&signs.datagrams, DATAGRAMS_CAP)
+        let (others, place) = Self::take(&signs.datagrams);
+        (others < DATAGRAMS_CAP).then_some(place)
     }
 
-    /// A place for a connection, if one is free.
-    pub(crate) fn connection(signs: &Signs) -> Option<Self> {
-        Self::take(&signs.connections, signs.connections_cap)
+    /// A place for a connection; [`Signs::has_room`] says whether one is free.
+    pub(crate) fn connection(signs: &Signs) -> Self {
+        Self::take(&signs.connections).1
     }
 
-    fn take(taken: &Arc<AtomicUsize>, cap: usize) -> Option<Self> {
-        let before = taken.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(taken));
-        (before < cap).then_some(place)
+    /// A place, and how many others are taken.
+    fn take(taken: &Arc<AtomicUsize>) -> (usize, Self) {
+        (taken.fetch_add(1, Ordering::Relaxed), Self(Arc::clone(taken)))
     }
 }
 
@@ -157,6 +157,11 @@ impl Signs {
     /// Signs of a thread that may have so many descriptors.
     pub(crate) fn new(descriptors: usize) -> Self {
         Self { connections_cap: connections_within(descriptors), ..Self::default() }
+    }
+
+    /// Whether a connection has a place on its way to the thread.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) < self.connections_cap
     }
 
     pub(crate) fn set_heard(&self, is_heard: bool) {
@@ -225,9 +230,10 @@ mod tests {
     #[test]
     fn few_datagrams_and_connections_are_under_way_at_a_time() {
         type Take = fn(&Signs) -> Option<Passing>;
+        let connection = |signs: &Signs| signs.has_room().then(|| Passing::connection(signs));
         let signs = Signs::new(usize::MAX);
         let kinds: [(Take, usize); 2] =
-            [(Passing::datagram, DATAGRAMS_CAP), (Passing::connection, CONNECTIONS_CAP)];
+            [(Passing::datagram, DATAGRAMS_CAP), (connection, CONNECTIONS_CAP)];
         assert_eq!(Signs::new(1_024).connections_cap, 1_024 / CONNECTIONS_PART);
         let mut held = Vec::new();
         for (take, cap) in kinds {

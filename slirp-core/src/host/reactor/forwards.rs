@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::error::RunError;
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
@@ -15,6 +16,10 @@ use crate::host::forward::{
 use crate::host::socket::table::{HostSocket, TcpHost};
 use crate::policy::Protocol;
 use crate::time::Instant;
+
+/// How long clients stay in the queues of their ports when the thread in the guest's network
+/// namespace does not keep up (arbitrary: it takes some ten in that time).
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(1);
 
 impl Reactor {
     /// Adds all rules, or none. Returns the rules as they are listed.
@@ -99,6 +104,10 @@ impl Reactor {
     /// Returns whether every connection was taken.
     fn accept(&mut self, id: PortId, now: Instant) -> bool {
         for _ in 0..ACCEPTS_CAP {
+            if self.inner.as_ref().is_some_and(|inner| !inner.has_room()) {
+                self.forwards.pause(now + HAND_OVER_PAUSE);
+                return false;
+            }
             let (stream, origin, guest) = match self.forwards.accept(id, now) {
                 Accepted::Connection { stream, origin, guest } => (stream, origin, guest),
                 Accepted::Lost => continue,

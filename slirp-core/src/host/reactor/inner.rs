@@ -45,6 +45,12 @@ impl InnerLink {
         self.orders.signs.set_heard(is_heard);
     }
 
+    /// Whether the thread keeps up with its clients. More of them would take the descriptors of all
+    /// flows.
+    pub(super) fn has_room(&self) -> bool {
+        self.orders.signs.has_room()
+    }
+
     /// Where a client is led to past the link; `None` if the link is its way.
     pub(super) fn targets(
         &self,
@@ -157,12 +163,7 @@ impl Reactor {
         let Some(targets) = inner.targets(origin.client, used, guest, &self.stack) else {
             return Some(stream);
         };
-        // More clients than the thread keeps up with would take the descriptors of all flows.
-        let Some(passing) = Passing::connection(&inner.orders.signs) else {
-            self.stack.refuse_inbound_bridge(&origin, targets.first);
-            stream.reset();
-            return None;
-        };
+        let passing = Passing::connection(&inner.orders.signs);
         if self.stack.judge_inbound_bridge(Protocol::Tcp, &origin, targets.first, now) {
             inner.orders.send(Order::Accepted { stream, origin, targets, passing });
         } else {

@@ -60,15 +60,6 @@ impl Stack {
         false
     }
 
-    /// Refuses a client of the host for whose connection to `guest` there is no room. A listener
-    /// is told.
-    pub(crate) fn refuse_inbound_bridge(&mut self, origin: &Origin, guest: SocketAddr) {
-        let reason = DiscardReason::BridgesFull;
-        self.note_discard(reason);
-        let ends = Ends::new(Protocol::Tcp, guest, origin.client);
-        self.events.refused(ends, Refusal::by_stack(reason));
-    }
-
     /// Tells a listener what has become of a bridge.
     pub(crate) fn tell_of_bridge(&mut self, event: Event) {
         self.events.tell(|| event);
