@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use slirp_tests::{FAR, HOST, Rootless, TcpServer, World, connect, needs};
+use slirp_tests::{FAR, HOST, PATIENCE, Rootless, TcpServer, World, connect, needs, wait_until};
 
 const RULES: &str = "allow host-loopback:9000\nask 203.0.113.10:82\nallow in 127.0.0.1:8080\n\
                      allow in 198.51.100.2:8080\n";
@@ -43,15 +43,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("remote=203.0.113.10:82", "no-approver"),
 ];
 
-/// Asserts that the log has all of it.
-fn assert_logged(log: &str) {
+/// Waits until the log has all of it: a client may know before.
+fn wait_for_log(path: &str) {
+    let is_told = |parts: &[&str]| {
+        let log = fs::read_to_string(path).unwrap();
+        log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    };
     for (remote, reason) in REFUSED {
         let reason = format!("by=\"egress\" reason=\"{reason}\"");
-        let parts = ["flow refused", remote, reason.as_str()];
-        let is_told = log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-        assert!(is_told, "{remote} {reason}: {log}");
+        wait_until(PATIENCE, &reason, || is_told(&["flow refused", remote, &reason]));
     }
-    assert!(log.contains("nobody can be asked: what the rules ask about is refused"), "{log}");
+    assert!(is_told(&["nobody can be asked: what the rules ask about is refused"]));
 }
 
 /// A command line under the rules, and the path of its log.
@@ -90,11 +92,14 @@ fn policy_holds_on_the_link_and_past_it() {
         (&world.remote, HOST, Ok("reached\n")),
     ] {
         let mut text = String::new();
-        let mut stream = connect(namespace, SocketAddr::new(address, 8080)).unwrap();
-        let read = stream.read_to_string(&mut text).map_err(|error| error.kind());
+        // The reset may be there before the end of connect(2).
+        let read = connect(namespace, SocketAddr::new(address, 8080))
+            .map_err(|failure| std::io::Error::from(failure.errno))
+            .and_then(|mut stream| stream.read_to_string(&mut text))
+            .map_err(|error| error.kind());
         assert_eq!(read.map(|_| text.as_str()), reached, "{address}");
     }
-    assert_logged(&fs::read_to_string(log).unwrap());
+    wait_for_log(&log);
 }
 
 #[test]
@@ -107,5 +112,5 @@ fn policy_holds_for_a_command() {
     command.extend(line.iter().map(String::as_str));
     let output = world.host.exec(&command);
     assert_eq!((output.status.code(), output.stdout.as_str()), (Some(0), VISITED));
-    assert_logged(&fs::read_to_string(log).unwrap());
+    wait_for_log(&log);
 }
