@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use slirp_tests::{
-    Background, HOST, Output, PATIENCE, ProcessFacts, World, connect, needs, wait_until,
+    Background, HOST, Output, PATIENCE, ProcessFacts, Rootless, World, connect, needs, wait_until,
 };
 
 /// MAC address of the machine.
@@ -155,6 +155,16 @@ impl<'w> Passt<'w> {
     pub(super) fn process(&self) -> ProcessFacts {
         let text = std::fs::read_to_string(self.path("pid")).unwrap();
         ProcessFacts(text.trim_end().parse().unwrap())
+    }
+}
+
+impl Drop for Passt<'_> {
+    /// A test that has failed leaves a daemon that waits for machines.
+    fn drop(&mut self) {
+        for pid in Rootless::processes_of(&self.binary) {
+            let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+        }
     }
 }
 
