@@ -146,11 +146,11 @@ pub(crate) fn as_seen_by_guest(
                 || translated_src == guest
                 || plan.is_guests(translated_src)
                 || is_near(plan, translated_src)
-                || plan.stands_for_another(translated_src)
                 || plan.is_unreachable_neighbor(translated_src) =>
         {
-            plan.stand_in(guest)
+            plan.stand_in_for_client(guest)
         }
+        (Opener::Remote, _) if plan.stands_for_another(translated_src) => plan.stand_in(guest),
         (Opener::Guest | Opener::Remote, _) => Some(translated_src),
     }
 }

@@ -270,6 +270,29 @@ fn remote_is_shown_as_itself_unless_the_guest_could_not_answer() {
 }
 
 #[test]
+fn host_is_shown_by_our_link_local_address_to_whom_can_answer_that() {
+    let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let gateway = Some("2001:db8::1".parse().unwrap());
+    let v6 = MirroredFamily { gateway, is_gateway_host: true, ..MirroredFamily::new(HOST6, 64) };
+    let mirrored = Mirrored { ipv6: Some(v6), ..Mirrored::default() };
+    let plan = AddressPlan::mirrored(&mirrored).unwrap();
+    let (guest, ours) = (HOST6.to_string(), "fe80::9855:9aff:fe55:9a55");
+    for (guest, remote, expected) in [
+        (&*guest, &*guest, ours),
+        (&guest, "::", ours),
+        (&guest, "::1", "2001:db8::1"),
+        // The gateway itself has come, and a neighbour.
+        (&guest, "2001:db8::1", "2001:db8::1"),
+        (&guest, "fe80::5", "fe80::5"),
+        // Behind the guest nothing is sent to another link's addresses.
+        ("fd00::2", &guest, "2001:db8::1"),
+    ] {
+        let seen = as_seen_by_guest(&plan, Opener::Remote, ip(guest), ip(remote));
+        assert_eq!(seen, Some(ip(expected)), "{remote} for {guest}");
+    }
+}
+
+#[test]
 fn error_comes_from_the_router_that_complained_unless_that_is_a_martian() {
     let plan = AddressPlan::default();
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };

@@ -277,6 +277,15 @@ impl AddressPlan {
         }
     }
 
+    /// The same for a client of `guest`. The IPv6 gateway may be a remote, which the client is not:
+    /// a guest on the link sees our link-local address, which no remote has.
+    pub(crate) fn stand_in_for_client(&self, guest: IpAddr) -> Option<IpAddr> {
+        let is_on_link = guest.is_ipv6() && self.next_hop(guest) == guest;
+        let own = self.ipv6().and_then(|family| family.link_local).map(IpAddr::V6);
+        let own = own.filter(|_| self.answers_for_everyone_else() && is_on_link);
+        own.or_else(|| self.stand_in(guest))
+    }
+
     /// The virtual MAC address that belongs to one of our addresses: `52:55:<IPv4>` or
     /// `52:56:<last four bytes of the IPv6 address>`.
     pub(crate) const fn mac_of(address: IpAddr) -> MacAddr {
