@@ -11,8 +11,9 @@ use crate::mac::MacAddr;
 /// Addresses with a meaning in one family (router, host's loopback, this host and resolver, of
 /// which two have a link-local address as well in IPv6).
 pub(super) const MEANINGS_CAP: usize = 6;
-/// Further addresses of the guest that a family lists (arbitrary: 17 bytes each in IPv6).
-pub const OTHER_GUESTS_CAP: usize = 7;
+/// Further addresses of the guest that a family lists (arbitrary: 17 bytes each in IPv6, and a host
+/// with an address for each of its services has dozens).
+pub const OTHER_GUESTS_CAP: usize = 63;
 /// Addresses that DHCP hands out at most (those of slirp4netns, `.15` to `.30`).
 pub(crate) const POOL_CAP: usize = 16;
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::time::Duration;
 
 use slirp_tests::{
-    HOST, PATIENCE, Rootless, World, is_installed, needs, receive_exact, send_exact,
+    HOST, PATIENCE, REMOTE, Rootless, World, is_installed, needs, receive_exact, send_exact,
     verify_exact,
 };
 
@@ -249,6 +249,43 @@ fn ports_are_published_as_podman_publishes_them() {
         }
     }
     assert_eq!(wrong, [""; 0]);
+}
+
+/// The guest has all addresses of its host, and would take what comes from one of them for its own.
+#[test]
+fn host_with_dozens_of_addresses_reaches_its_guest_under_each() {
+    let world = needs!(World::ordinary());
+    world.host.script(
+        "for last in $(seq 100 140); do
+             ip addr add 198.51.100.$last/24 dev h0
+             ip addr add 2001:db8:1::$last/64 dev h0 nodad
+         done",
+    );
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let output =
+        rootless.pasta(&["--config-net", "-u", "5000", "-t", "none", "--quiet", "--netns", &netns]);
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    for (any, prefix, seen) in
+        [("0.0.0.0", "198.51.100.", REMOTE), ("::", "2001:db8:1::", OUR_LINK_LOCAL.into())]
+    {
+        let any: IpAddr = any.parse().unwrap();
+        let server = rootless.enter(&netns, || UdpSocket::bind((any, 5_000))).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        for last in [1].into_iter().chain(100..=140) {
+            let own: IpAddr = format!("{prefix}{last}").parse().unwrap();
+            let client = world.host.enter(|| UdpSocket::bind((own, 0))).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send_to(b"who am I", (own, 5_000)).unwrap();
+            let mut buffer = [0; 16];
+            let (count, peer) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..count], peer.ip()), (&b"who am I"[..], seen), "{own}");
+            server.send_to(b"you", peer).unwrap();
+            let (count, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..count], from.ip()), (&b"you"[..], own));
+        }
+    }
+    rootless.remove_netns(&netns);
 }
 
 #[test]
