@@ -256,6 +256,7 @@ impl Stack {
             return Err(DiscardReason::SourceAddressInvalid);
         }
         self.whereabouts.note(ip.source);
+        self.link.note(arrival.mac);
         check_offload(vnet.as_ref(), ip, arrival.packet)?;
         let is_trusted = vnet.is_some_and(|vnet| vnet.is_checksum_trusted());
         arrival.drop_extension_headers();

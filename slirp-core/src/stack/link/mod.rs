@@ -87,6 +87,8 @@ pub(super) struct LinkServices {
     is_ndp_silent: bool,
     has_tftp: bool,
     neighbors: NeighborTable,
+    /// Where the guest's last packet came from, if the guest is alone on the link.
+    last_heard: Option<MacAddr>,
     inquiries: Inquiries,
     dhcp: DhcpServer,
     dhcpv6: Dhcpv6Server,
@@ -103,6 +105,7 @@ impl LinkServices {
             is_ndp_silent: config.silence.ndp,
             has_tftp: config.personality == Personality::Pool,
             neighbors: NeighborTable::new(config.is_shared),
+            last_heard: None,
             inquiries: Inquiries::new(config.is_shared),
             dhcp: DhcpServer::new(config),
             dhcpv6: Dhcpv6Server::new(config),
@@ -236,10 +239,19 @@ impl LinkServices {
         self.inquiries.found(address)
     }
 
-    /// Where `guest`, or the guest that is its router, was heard last.
+    /// A packet has come from the station at `mac`.
+    pub(super) fn note(&mut self, mac: MacAddr) {
+        if self.plan.answers_for_everyone_else() {
+            self.last_heard = Some(mac);
+        }
+    }
+
+    /// Where `guest`, or the guest that is its router, was heard last. That guest may have given
+    /// its address up, and then does not answer for it.
     pub(super) fn mac_of(&self, guest: IpAddr) -> Option<MacAddr> {
-        let heard = self.neighbors.lookup(guest);
-        heard.or_else(|| self.neighbors.lookup(self.plan.next_hop(guest)))
+        let hop = self.plan.next_hop(guest);
+        let heard = self.neighbors.lookup(guest).or_else(|| self.neighbors.lookup(hop));
+        heard.or(self.last_heard.filter(|_| hop != guest))
     }
 
     /// The address that is asked for in order to find `guest`.
@@ -284,8 +296,8 @@ impl LinkServices {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<Option<MacAddr>, DiscardReason> {
-        let guest = self.hop(guest);
         let mac = self.mac_of(guest);
+        let guest = self.hop(guest);
         self.inquiries.add_flow(guest, holder, flow, mac.is_some(), now);
         if mac.is_none() {
             self.ask_for(guest, outbox)?;

@@ -198,6 +198,15 @@ fn published_port_follows_a_guest_that_takes_another_address() {
     assert_eq!(to, socket("192.0.2.99:80"));
 }
 
+/// It need not ask for anybody: its router's address may be in its cache.
+#[test]
+fn published_port_follows_a_guest_out_of_its_network() {
+    let mut ladder = Ladder::with(config());
+    sent_to(&mut ladder, ping([10, 77, 0, 5], [198, 51, 100, 1])).unwrap();
+    let (to, from) = reached(&mut ladder, "198.51.100.9:5000", "192.0.2.77:80");
+    assert_eq!((to, from), ("10.77.0.5:80".parse().unwrap(), "198.51.100.9:5000".parse().unwrap()));
+}
+
 #[test]
 fn datagrams_of_a_remote_follow_the_guest_and_are_answered() {
     let mut ladder = Ladder::with(config());
