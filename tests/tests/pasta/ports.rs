@@ -233,13 +233,21 @@ fn ports_of_the_guests_loopback_lead_to_the_hosts() {
     let rootless = Rootless::new(&world);
     let netns = rootless.netns("n");
     let guest = &GUEST[..GUEST.len() - 4];
-    let ports = ["-t", "none", "-u", "none", "-T", "5201:7000", "-U", "none", "--netns", &netns];
-    let output = rootless.pasta(&[guest, &ports].concat());
+    let ports = ["-t", "none", "-u", "none", "-T", "5201:7000,5202:7001", "-U", "none"];
+    let output = rootless.pasta(&[guest, &ports, &["--netns", &netns]].concat());
     assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
     let listen = "TCP-LISTEN:7000,bind=127.0.0.1,reuseaddr,fork";
     let _server = world.host.spawn(&["socat", "-t", "20", listen, "SYSTEM:echo host"]);
     world.host.script("until ss -Htln sport = :7000 | grep -q .; do sleep 0.01; done");
     assert_eq!(rootless.inside(&netns, "socat -t 20 - TCP:127.0.0.1:5201 </dev/null"), "host\n");
+    // A service that is there in IPv6 alone is found as `localhost`, and as no other address.
+    let listen = "TCP6-LISTEN:7001,bind=[::1],reuseaddr,fork";
+    let _server = world.host.spawn(&["socat", "-t", "20", listen, "SYSTEM:echo host"]);
+    world.host.script("until ss -Htln sport = :7001 | grep -q .; do sleep 0.01; done");
+    for (address, said) in [("127.0.0.1", "host\n"), ("[::1]", "host\n"), ("127.9.9.9", "")] {
+        let ask = format!("socat -t 20 - TCP:{address}:5202 </dev/null 2>/dev/null || true");
+        assert_eq!(rootless.inside(&netns, &ask), said, "{address}");
+    }
 }
 
 #[test]

@@ -49,8 +49,9 @@ impl Worker {
     ) {
         let bridged = Bridged::Outbound { protocol: ForwardProtocol::Tcp, guest: client, reached };
         let is_judged = self.signs.is_judged();
-        // What is judged is one address.
-        let other = (!is_judged).then(|| SocketAddr::new(other_loopback(reached), reached.port()));
+        // What is judged is one address. Whoever names another one than a `localhost` means it.
+        let has_other = !is_judged && is_localhost(reached.ip());
+        let other = has_other.then(|| SocketAddr::new(other_loopback(reached), reached.port()));
         let targets = Targets { first: reached, other };
         let Some(at) = self.add_tcp(stream, bridged, local, targets, now) else { return };
         if is_judged {
@@ -278,6 +279,11 @@ impl Worker {
             self.ask(Ask::Judge { bridge: *id, bridged: *bridged });
         }
     }
+}
+
+/// Whether a program that looks `localhost` up finds this address.
+fn is_localhost(address: IpAddr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
 }
 
 /// The loopback address of the other IP version.
