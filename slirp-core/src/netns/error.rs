@@ -27,6 +27,14 @@ pub enum AttachError {
         /// The error of open(2).
         source: io::Error,
     },
+    /// A user namespace could not be opened, or the path does not lead to one (`EINVAL`).
+    #[error("{}: {}", path.display(), system_text(source))]
+    OpenUserNamespace {
+        /// Path of the namespace.
+        path: PathBuf,
+        /// The error of open(2).
+        source: io::Error,
+    },
     /// The network namespace is our own.
     #[error("{} is the network namespace that we run in ourselves", .0.display())]
     OwnNamespace(PathBuf),
@@ -63,7 +71,10 @@ impl AttachError {
     pub fn hint(&self) -> Option<&'static str> {
         let (step, errno) = match self {
             Self::Step { step, source } => (*step, errno_of(source)),
-            Self::OpenNamespace { path, source } => {
+            Self::OpenUserNamespace { source, .. } if errno_of(source) == Errno::EINVAL => {
+                return Some("the path is not that of a user namespace");
+            }
+            Self::OpenNamespace { path, source } | Self::OpenUserNamespace { path, source } => {
                 let is_gone = errno_of(source) == Errno::ENOENT && path.starts_with("/proc");
                 let is_foreign = errno_of(source) == Errno::EACCES;
                 return is_foreign

@@ -73,21 +73,32 @@ impl NamespaceTarget {
     /// `user`. Paths of one process below `/proc` are as good as [`of_pid`](Self::of_pid).
     ///
     /// # Errors
-    /// [`AttachError::OpenNamespace`] when either cannot be opened.
+    /// [`AttachError::OpenNamespace`] or [`AttachError::OpenUserNamespace`] when one cannot be
+    /// opened; the latter also when there is no user namespace at `user`.
     pub fn from_paths(net: &Path, user: Option<&Path>) -> Result<Self, AttachError> {
         let error = |path: &Path, source| AttachError::OpenNamespace { path: path.into(), source };
         let process = in_proc(net)
             .map(|(pid, _)| Process::open(pid))
             .transpose()
             .map_err(|errno| error(net, errno.into()))?;
-        let open = |path: &Path| {
-            match (in_proc(path), &process) {
-                (Some((pid, rest)), Some(process)) if pid == process.pid => process.file(rest),
-                _ => open_file(AT_FDCWD, path),
-            }
-            .map_err(|errno| error(path, errno.into()))
+        let open = |path: &Path| match (in_proc(path), &process) {
+            (Some((pid, rest)), Some(process)) if pid == process.pid => process.file(rest),
+            _ => open_file(AT_FDCWD, path),
         };
-        let (net_fd, user) = (open(net)?, user.map(open).transpose()?);
+        let net_fd = open(net).map_err(|errno| error(net, errno.into()))?;
+        let open_user = |path: &Path| {
+            // To join what is no user namespace has the errno of joining our own once more.
+            let checked = open(path).and_then(|user| match nsfs::kind(user.as_fd()) {
+                Ok(libc::CLONE_NEWUSER) => Ok(user),
+                Ok(_) | Err(_) => Err(Errno::EINVAL),
+            });
+            let failed = |errno: Errno| AttachError::OpenUserNamespace {
+                path: path.into(),
+                source: errno.into(),
+            };
+            checked.map_err(failed)
+        };
+        let user = user.map(open_user).transpose()?;
         Ok(Self { net: net_fd, user, path: net.to_owned(), process, may_be_own: false })
     }
 

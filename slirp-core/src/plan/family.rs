@@ -220,8 +220,13 @@ impl<A: Copy + PartialEq> Family<A> {
         unicast(self.guest)?;
         for (index, (address, meaning)) in self.list().enumerate() {
             unicast(address)?;
-            if let Meaning::HostItself(host) | Meaning::Forwarder(Some(host)) = meaning {
+            if let Meaning::HostItself(host) = meaning {
                 unicast(host)?;
+            }
+            if let Meaning::Forwarder(Some(secure)) = meaning
+                && !can_be_resolver(secure.into())
+            {
+                return Err(PlanError::NotUnicast(secure.into()));
             }
             if self.is_guests(address) {
                 return Err(PlanError::GuestHasMeaning(address.into()));
@@ -342,4 +347,9 @@ pub(crate) fn is_unicast(address: IpAddr) -> bool {
         && !address.is_loopback()
         && !is_broadcast
         && !is_mapped
+}
+
+/// Whether `address` can belong to the host's resolver, which may be on its loopback.
+pub(crate) fn can_be_resolver(address: IpAddr) -> bool {
+    address.is_loopback() || is_unicast(address)
 }

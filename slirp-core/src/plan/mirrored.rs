@@ -67,7 +67,7 @@ pub struct MirroredFamily<A> {
     /// guest wrote them.
     pub resolver: Option<A>,
     /// Where port 853 of the resolver leads (DNS over TLS; default: to the address that the guest
-    /// wrote). Ignored unless a remote can have the address.
+    /// wrote). Ignored unless it is the address of one station; that may be the host's loopback.
     pub secure_resolver: Option<A>,
 }
 
@@ -96,7 +96,7 @@ impl<A: Copy + PartialEq + Into<IpAddr>> MirroredFamily<A> {
     fn family(&self, link_local: Option<A>) -> Result<Family<A>, PlanError> {
         let mut meanings = Vec::new();
         if let Some(resolver) = self.resolver {
-            let can_be_reached = |&address: &A| super::is_unicast(address.into());
+            let can_be_reached = |&address: &A| super::can_be_resolver(address.into());
             let secure = self.secure_resolver.filter(can_be_reached);
             meanings.push((resolver, Meaning::Forwarder(secure)));
         }

@@ -12,7 +12,7 @@ use crate::mac::MacAddr;
 
 pub use self::error::PlanError;
 pub use self::family::{Family, Meaning, Meanings, OTHER_GUESTS_CAP, Others, Unlisted};
-pub(crate) use self::family::{POOL_CAP, is_unicast};
+pub(crate) use self::family::{POOL_CAP, can_be_resolver, is_unicast};
 pub use self::mirrored::{MIRROR_MAC, Mirrored, MirroredFamily};
 pub use self::slirp::{Ipv6Plan, SlirpNetwork};
 

@@ -1,9 +1,12 @@
 //! Addresses, routes, the interface and the resolver of a guest, as Podman's own tests check them,
 //! by us and by Debian's pasta.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use slirp_tests::{NameServer, Rootless, World, is_installed, needs};
+use slirp_tests::{
+    NameServer, PATIENCE, Rootless, TcpServer, UdpServer, World, is_installed, needs,
+};
 
 /// Every global IPv4 address.
 const IPV4: &str = "ip -o -4 addr show scope global | awk '{print $4}'";
@@ -132,5 +135,59 @@ fn resolver_answers_at_the_address_of_its_choice_in_either_ip_version() {
     }
     let asked = servers.each_ref().map(|server| server.asked_names().len());
     assert_eq!(asked, [10, 2]);
+    rootless.wait_for_end();
+}
+
+#[test]
+fn resolver_on_the_loopback_answers_on_the_port_for_tls_too() {
+    let world = needs!(World::ordinary());
+    world.write_resolv_conf("nameserver 127.0.0.53\n");
+    let rootless = Rootless::new(&world);
+    let at = SocketAddr::from(([127, 0, 0, 53], 853));
+    let _tcp = TcpServer::start(&world.host, at, |mut stream| {
+        // A guest that does not read is the test's failure to see.
+        let _ = stream.write_all(b"resolver");
+    });
+    let _udp = UdpServer::echo(&world.host, at);
+    for (name, options) in [
+        ("a", "--dns-forward 169.254.1.1"),
+        ("b", "--dns-forward 169.254.1.1 --dns-host 127.0.0.53"),
+    ] {
+        let netns = rootless.netns(name);
+        ours(&rootless, options, &netns);
+        let answer = rootless.inside(&netns, "socat -u TCP:169.254.1.1:853 -");
+        assert_eq!(answer, "resolver", "{options}");
+        let echoed = rootless.enter(&netns, || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect("169.254.1.1:853")?;
+            socket.send(b"hello")?;
+            let mut buffer = [0; 16];
+            socket.recv(&mut buffer).map(|len| buffer[..len].to_vec())
+        });
+        assert_eq!(echoed.expect("an answer by UDP"), b"hello", "{options}");
+        rootless.remove_netns(&netns);
+    }
+    rootless.wait_for_end();
+}
+
+#[test]
+fn path_of_a_user_namespace_that_is_none_is_refused() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("a");
+    for (path, why) in [
+        ("/nonexistent", "No such file or directory"),
+        ("/etc/passwd", "Invalid argument"),
+        ("/proc/self/ns/net", "Invalid argument"),
+    ] {
+        let output = rootless.pasta(&["-q", "--userns", path, "--netns", &netns]);
+        let line = format!("Couldn't open user namespace {path}: {why}");
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        assert_eq!(output.stderr.lines().next(), Some(line.as_str()), "{path}");
+    }
+    let output = rootless.pasta(&["-q", "--userns", "/proc/self/ns/user", "--netns", &netns]);
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    rootless.remove_netns(&netns);
     rootless.wait_for_end();
 }

@@ -89,6 +89,9 @@ fn attach(error: &AttachError) -> String {
         AttachError::OpenNamespace { path, source } => {
             format!("Couldn't open network namespace {}: {}", path.display(), text_of(source))
         }
+        AttachError::OpenUserNamespace { path, source } => {
+            format!("Couldn't open user namespace {}: {}", path.display(), text_of(source))
+        }
         AttachError::Step { step: AttachStep::EnterNetwork, source } => {
             format!("Couldn't switch to pasta namespaces: {}", text_of(source))
         }

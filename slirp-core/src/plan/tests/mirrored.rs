@@ -44,9 +44,13 @@ fn each_name_of_the_host_means_what_the_caller_says() {
     let secure = Forwarder(Some(Ipv4Addr::new(9, 9, 9, 9)));
     let listed = list(&plan_of(mapped.clone()).unwrap());
     assert_eq!(listed, [(GATEWAY, secure), (GATEWAY, HostLoopback)]);
-    // A resolver on the host's loopback is not reached past it.
-    let own = MirroredFamily { secure_resolver: Some(Ipv4Addr::new(127, 0, 0, 53)), ..mapped };
-    let listed = list(&plan_of(own).unwrap());
+    // A resolver on the host's loopback has both of its ports, too.
+    let stub = Some(Ipv4Addr::new(127, 0, 0, 53));
+    let listed =
+        list(&plan_of(MirroredFamily { secure_resolver: stub, ..mapped.clone() }).unwrap());
+    assert_eq!(listed, [(GATEWAY, Forwarder(stub)), (GATEWAY, HostLoopback)]);
+    let nobody = Some(Ipv4Addr::UNSPECIFIED);
+    let listed = list(&plan_of(MirroredFamily { secure_resolver: nobody, ..mapped }).unwrap());
     assert_eq!(listed, [(GATEWAY, Forwarder(None)), (GATEWAY, HostLoopback)]);
     // The address of the host and of the guest may differ, and names may come twice.
     let (host, other) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(203, 0, 113, 1));
