@@ -3,7 +3,7 @@
 use slirp_core::MacAddr;
 
 use super::network::Host;
-use super::options::PastaOptions;
+use super::options::{Families, PastaOptions};
 use crate::milestone::Milestone;
 use crate::options::{Options, OwnPlan};
 
@@ -37,8 +37,12 @@ pub(super) fn report(options: &PastaOptions, orders: &Options, milestone: Milest
 pub(super) fn interfaces(options: &PastaOptions, host: &Host) -> Vec<String> {
     let mut names = Vec::new();
     let mut lines = Vec::new();
-    for (family, template) in [("IPv4", host.template.ipv4()), ("IPv6", host.template.ipv6())] {
+    for (family, other, template) in [
+        ("IPv4", Families::Ipv6, host.template.ipv4()),
+        ("IPv6", Families::Ipv4, host.template.ipv6()),
+    ] {
         match template {
+            _ if options.families == other => {}
             Some(template) => names.push(format!("{} ({family})", template.interface)),
             None => {
                 lines.push(format!("{family}: no external interface as template, use local mode"));

@@ -195,6 +195,8 @@ pub(super) fn seconds(text: &OsStr) -> Result<u64> {
 /// `UID[:GID]` or `LOGIN[:GROUP]`.
 pub(super) fn runas(text: &OsStr) -> Result<RunAs> {
     let name = |text: &str| match text.parse() {
+        // For setuid(2) and setgid(2) it is no user and no group: nothing would change.
+        Ok(u32::MAX) => None,
         Ok(id) => Some(Name::Id(id)),
         // A number beyond 32 bits is no name.
         Err(_) if text.is_empty() || number(OsStr::new(text)).is_some() => None,

@@ -23,7 +23,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use slirp_core::instance::ForwardProtocol;
 
 use crate::dialect::pasta::ports::rules::{MAX_RULES, PortRule, PortRules};
-use crate::dialect::pasta::ports::{Listener, MAX_INTERFACE_LEN, PortRange, interface};
+use crate::dialect::pasta::ports::{
+    Listener, MAX_INTERFACE_LEN, PortRange, interface, is_of_one_host,
+};
 
 /// What the network's first bytes are.
 const MAGIC: &[u8; 8] = b"basil:s\0";
@@ -301,8 +303,7 @@ fn decode(bytes: &[u8; RULE_LEN], table: Table) -> Result<PortRule, &'static str
         Table::Splice => Listener::default(),
     };
     if target.is_some_and(|target| {
-        target.is_multicast()
-            || target.is_unspecified()
+        !is_of_one_host(target)
             || is_everywhere
             || target.is_ipv4() != address.is_ipv4()
             || table == Table::Splice

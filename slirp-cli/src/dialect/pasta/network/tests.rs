@@ -7,6 +7,7 @@ use nix::unistd::{getegid, geteuid};
 use super::super::args::{self, Command};
 use super::super::options::Mode;
 use super::super::ports::rules::EPHEMERAL;
+use super::super::progress::interfaces;
 use super::*;
 
 /// The orders on a host without a network.
@@ -157,4 +158,18 @@ fn ports_are_opened_in_the_families_of_the_guest() {
     assert_eq!(publish[0].host_ports, 5000..=5009);
     assert_eq!((publish[0].guest_port, &publish[0].opening), (80, &opening));
     assert!(of("-t all -u none 42").unwrap().1.publish.iter().all(|it| it.opening.is_weak));
+}
+
+#[test]
+fn family_that_is_switched_off_is_not_said_to_be_missing() {
+    let missing = |line: &str| {
+        let parsed = args::parse(Mode::Pasta, [line, "42"].map(OsString::from), &EPHEMERAL);
+        let Ok(Command::Run(options)) = parsed.command else { panic!("{line}") };
+        interfaces(&options, &Host::default())
+    };
+    let line =
+        |family: &str| format!("{family}: no external interface as template, use local mode");
+    assert_eq!(missing("-q"), [line("IPv4"), line("IPv6")]);
+    assert_eq!(missing("-4"), [line("IPv4")]);
+    assert_eq!(missing("-6"), [line("IPv6")]);
 }

@@ -96,7 +96,7 @@ impl PortSpec {
         };
         let chunks: Vec<_> = list.split(',').map(Chunk::parse).collect::<Result<_, _>>()?;
         for target in chunks.iter().filter_map(Chunk::target) {
-            if target.is_multicast() || target.is_unspecified() {
+            if !is_of_one_host(target) {
                 return Err(SpecError::Target);
             }
             if listener.address.is_none_or(|address| address.is_ipv4() != target.is_ipv4()) {
@@ -218,6 +218,12 @@ fn bare_or_bracketed(text: &str) -> Option<IpAddr> {
         None => text,
     };
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// Whether ports can lead to this address.
+pub(crate) fn is_of_one_host(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !address.is_multicast() && !address.is_unspecified() && !is_broadcast
 }
 
 /// The name of an interface, as the kernel allows it.

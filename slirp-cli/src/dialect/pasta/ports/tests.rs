@@ -176,6 +176,7 @@ fn values_that_are_none_are_refused_by_their_text() {
         ("all:192.0.2.1", "a target address needs a listening address of its family"),
         ("0.0.0.0/80:224.0.0.1", "the target has to be the address of one host"),
         ("0.0.0.0/80:0.0.0.0/80", "the target has to be the address of one host"),
+        ("0.0.0.0/80:255.255.255.255", "the target has to be the address of one host"),
     ] {
         let expected = format!("Invalid port specifier '{text}' ({why})");
         assert_eq!(refusal(&[(TcpToGuest, text)]), expected);

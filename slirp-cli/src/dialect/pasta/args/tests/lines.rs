@@ -211,6 +211,8 @@ fn refused_lines_say_why() {
         ("--log-size abc", "Invalid --log-size: abc"),
         ("--runas 99999999999", "Invalid --runas option: 99999999999"),
         ("--runas 1234:", "Invalid --runas option: 1234:"),
+        ("--runas 4294967295", "Invalid --runas option: 4294967295"),
+        ("--runas 7:4294967295", "Invalid --runas option: 7:4294967295"),
         ("--pid=", "Invalid --pid: "),
         ("--netns=", "Invalid --netns: "),
         ("0", "Invalid PID 0"),
