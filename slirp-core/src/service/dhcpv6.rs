@@ -94,6 +94,8 @@ impl Dhcpv6Server {
                 (true, told.dns6().collect(), fqdn)
             }
         };
+        // A guest has a link-local address by itself.
+        let has_global = ipv6.is_some_and(|family| !family.guest.is_unicast_link_local());
         let link_local = ipv6.and_then(|family| family.link_local);
         let link_local = link_local.unwrap_or(Ipv6Plan::GATEWAY_LINK_LOCAL);
         Self {
@@ -102,7 +104,7 @@ impl Dhcpv6Server {
             dns,
             search: SearchDomain::list(&config.search_domains),
             fqdn,
-            is_stateful,
+            is_stateful: is_stateful && has_global,
             is_silent: config.silence.dhcpv6,
         }
     }

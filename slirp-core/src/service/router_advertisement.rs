@@ -97,13 +97,14 @@ impl Content {
             withdrawn_dns: Vec::new(),
             search: SearchDomain::list(&config.search_domains),
         };
+        let is_local = plan.guest.is_unicast_link_local();
         Some(match &config.personality {
             Personality::Pool => {
                 let resolver = plan.resolver().filter(|_| config.policy.dns_service);
                 Self { dns: resolver.into_iter().collect(), ..common }
             }
             Personality::Single(told) => Self {
-                flags: if config.silence.dhcpv6 { 0 } else { FLAG_MANAGED },
+                flags: if config.silence.dhcpv6 || is_local { 0 } else { FLAG_MANAGED },
                 router_lifetime: if plan.gateway.is_some() { u16::MAX } else { 0 },
                 mtu: told.mtu,
                 // Guests make addresses in a /64 alone (RFC 4862 section 5.5.3).
@@ -189,7 +190,10 @@ fn advertisement(content: &Content) -> NdpPacket {
         icmp.extend_from_slice(&u32::from(mtu).to_be_bytes());
     }
     let (prefix, valid, preferred) = &content.prefix;
-    push_prefix(&mut icmp, prefix, *valid, *preferred);
+    // Hosts ignore the prefix of a plan that has no other address (RFC 4862 section 5.5.3).
+    if !prefix.guest.is_unicast_link_local() {
+        push_prefix(&mut icmp, prefix, *valid, *preferred);
+    }
     if let Some(withdrawn) = &content.withdrawn {
         push_prefix(&mut icmp, withdrawn, WITHDRAWN_VALID, 0);
     }
@@ -348,7 +352,7 @@ mod tests {
         // The preferred lifetime, and the last 16 bits of each prefix of 64 bits.
         let prefixes = |sent: &NdpPacket| -> Vec<([u8; 4], u8)> {
             let icmp = &sent.packet[40..];
-            let places = (16..icmp.len() - 31).step_by(8);
+            let places = (16..icmp.len().saturating_sub(31)).step_by(8);
             let options =
                 places.map(|at| &icmp[at..at + 32]).filter(|option| option[..2] == [3, 4]);
             options.map(|option| (option[8..12].try_into().unwrap(), option[23])).collect()
@@ -358,6 +362,8 @@ mod tests {
             StackConfig { plan: plan("fe80::9"), personality, ..StackConfig::default() };
         let now = Instant::ZERO;
         let mut advertiser = RouterAdvertiser::new(&config, 1, now).unwrap();
+        let sent = advertisement(&advertiser.content);
+        assert_eq!((prefixes(&sent), sent.packet[45]), (Vec::new(), 0), "nothing to be managed");
         let (ever, over) = ([255; 4], [0; 4]);
         for (seconds, guest, expected) in [
             (0, "2001:db8:0:1::9", vec![(ever, 1)]),

@@ -121,6 +121,16 @@ fn configuration_is_told_when_it_is_asked_for() {
 }
 
 #[test]
+fn guest_of_a_host_without_ipv6_gets_no_address() {
+    let v6 = MirroredFamily::new("fe80::9".parse().unwrap(), 64);
+    let mirrored = Mirrored { ipv6: Some(v6), ..Mirrored::default() };
+    let config = StackConfig { plan: AddressPlan::mirrored(&mirrored).unwrap(), ..config() };
+    let got = ask(&config, &message(SOLICIT, &[CLIENT_ID, WANTED]));
+    assert_eq!(got, Err(DiscardReason::DhcpNotAnswered));
+    assert!(ask(&config, &message(11, &[CLIENT_ID])).is_ok(), "an information request");
+}
+
+#[test]
 fn what_no_client_sends_and_what_is_for_another_gets_no_reply() {
     let foreign: &[u8] = &[0, 2, 0, 2, 9, 9];
     let short: &[u8] = &[0, 3, 0, 11, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
