@@ -126,10 +126,13 @@ impl OpenForwards {
         }
         let available = descriptors::left_to_flows(limit);
         let ipv6_cap = available / IPV6_PART;
-        let mut within = within_ipv6_cap(in_use, forwards, ipv6_cap);
+        let within = within_ipv6_cap(in_use, forwards, ipv6_cap);
         let is_ipv4_only = within != forwards;
-        shorten_weak(&mut within, openings.clone(), available.saturating_sub(in_use.sockets));
-        let needed = in_use.sockets + within.iter().map(Forward::sockets).sum::<usize>();
+        let left = available.saturating_sub(in_use.sockets);
+        let shares = shares_of(&within, openings.clone(), left);
+        let sockets = within.iter().zip(&shares);
+        let sockets = sockets.map(|(forward, &ports)| Forward { ports, ..*forward }.sockets());
+        let needed = in_use.sockets + sockets.sum::<usize>();
         let too_few = |available| {
             let limit = limit.unwrap_or(usize::MAX);
             ForwardError::Descriptors { needed, available, limit }
@@ -139,8 +142,8 @@ impl OpenForwards {
         }
         let ipv6_cap = is_ipv4_only.then_some(ipv6_cap);
         let mut opened = Self { rules: Vec::new(), ipv6_cap };
-        for (forward, opening) in within.into_iter().zip(openings) {
-            match OpenRule::open(forward, opening) {
+        for ((forward, share), opening) in within.into_iter().zip(shares).zip(openings) {
+            match OpenRule::open(forward, share, opening) {
                 Ok(rule) => opened.rules.push(rule),
                 // Flows have used the descriptors that the ports need.
                 Err(ForwardError::Bind { source, .. })
@@ -202,12 +205,13 @@ fn within_ipv6_cap(in_use: InUse, forwards: &[Forward], cap: usize) -> Vec<Forwa
     forwards.iter().map(within).collect()
 }
 
-/// Shortens weak rules, all in proportion, if the rules need more than `available` descriptors.
-fn shorten_weak<'a>(
-    forwards: &mut [Forward],
+/// How many ports of each rule may be open: all of them, or if the rules need more than `available`
+/// descriptors, a part of those of weak rules, in proportion.
+fn shares_of<'a>(
+    forwards: &[Forward],
     openings: impl Iterator<Item = &'a Opening> + Clone,
     available: usize,
-) {
+) -> Vec<u16> {
     let sockets = |is_weak: bool| {
         let rules = forwards.iter().zip(openings.clone());
         let rules = rules.filter(|(_, opening)| opening.is_weak == is_weak);
@@ -215,20 +219,20 @@ fn shorten_weak<'a>(
     };
     let (weak, strong) = (sockets(true), sockets(false));
     if weak == 0 || weak + strong <= available {
-        return;
+        return forwards.iter().map(|forward| forward.ports).collect();
     }
     let share = available.saturating_sub(strong) / WEAK_PART;
-    for (forward, opening) in forwards.iter_mut().zip(openings) {
-        if opening.is_weak {
-            let ports = usize::from(forward.ports) * share / weak;
-            forward.ports = u16::try_from(ports).unwrap_or(forward.ports).max(1);
-        }
-    }
     tracing::warn!(
         wanted = weak,
         open = share,
         "not all ports of best-effort rules are open: the limit of descriptors is too low"
     );
+    let of = |(forward, opening): (&Forward, &Opening)| {
+        let ports = usize::from(forward.ports) * share / weak;
+        let ports = u16::try_from(ports).unwrap_or(forward.ports).max(1);
+        if opening.is_weak { ports } else { forward.ports }
+    };
+    forwards.iter().zip(openings).map(of).collect()
 }
 
 /// A rule whose ports are open.
@@ -241,7 +245,8 @@ pub(super) struct OpenRule {
 }
 
 impl OpenRule {
-    fn open(forward: Forward, opening: &Opening) -> Result<Self, ForwardError> {
+    /// Opens `share` of its ports: the first ones that can be opened, if the rule is weak.
+    fn open(forward: Forward, share: u16, opening: &Opening) -> Result<Self, ForwardError> {
         if forward.guest.port() == 0 {
             return Err(ForwardError::PortZero);
         }
@@ -255,25 +260,34 @@ impl OpenRule {
         let mut picks = 0;
         loop {
             picks += 1;
-            match Self::open_all(forward, opening) {
+            match Self::open_all(forward, share, opening) {
                 Err(error) if is_picked && error.is_in_use() && picks < PICKS_CAP => {}
                 opened => return opened,
             }
         }
     }
 
-    fn open_all(mut forward: Forward, opening: &Opening) -> Result<Self, ForwardError> {
-        let mut sockets = Vec::with_capacity(forward.sockets());
+    fn open_all(mut forward: Forward, share: u16, opening: &Opening) -> Result<Self, ForwardError> {
+        let mut sockets = Vec::with_capacity(usize::from(share));
         let mut first_error = None;
+        let (mut opened, mut tried) = (0, 0);
         for port in forward.each() {
+            if opened == share {
+                break;
+            }
+            tried += 1;
             match RuleSocket::open(port, opening) {
                 Err(error) if opening.is_weak && error.is_of_port() => {
                     first_error.get_or_insert(error);
                     sockets.push(None);
                 }
-                opened => sockets.push(Some(opened?)),
+                socket => {
+                    sockets.push(Some(socket?));
+                    opened += 1;
+                }
             }
         }
+        forward.ports = tried;
         if let Some(error) = first_error {
             let skipped = sockets.iter().filter(|socket| socket.is_none()).count();
             if skipped == sockets.len() {

@@ -353,6 +353,19 @@ fn weak_rules_are_shortened_where_descriptors_are_few() {
 }
 
 #[test]
+fn ports_that_cannot_be_opened_are_no_part_of_the_share_of_a_weak_rule() {
+    let first = free(60);
+    let weak = Opening { is_weak: true, ..Opening::default() };
+    let udp = |ports| range(ForwardProtocol::Udp, first, 80, ports);
+    let _taken = OpenForwards::open(&[udp(30)], SlirpNetwork::default()).unwrap();
+    let opened =
+        OpenForwards::open_each(InUse::default(), &[udp(60)], [&weak].into_iter(), 100, Some(96));
+    let rule = &opened.unwrap().rules[0];
+    assert_eq!(rule.forward.ports, 30 + 24, "the first 24 that are free, half of 48");
+    assert_eq!(rule.sockets.iter().flatten().count(), 24);
+}
+
+#[test]
 fn interface_and_foreign_address_are_set_before_a_port_is_bound() {
     let plan = SlirpNetwork::default();
     let first = free(1);
