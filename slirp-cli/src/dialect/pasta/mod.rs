@@ -59,7 +59,10 @@ pub(crate) use version::TEXT as VERSION_TEXT;
 /// Carries out a command line. The first argument is the name by which the program was called.
 pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = arguments.next().unwrap_or_else(|| OsString::from("pasta"));
-    let mode = mode(&program);
+    let Some(mode) = mode(&program) else {
+        eprint_line("Cannot determine mode, invoke as \"passt\" or \"pasta\"");
+        return ExitCode::FAILURE;
+    };
     let arguments: Vec<_> = arguments.collect();
     match arguments.first().and_then(|word| word.to_str()) {
         Some(INSIDE_WORD) => return command::inside(arguments.into_iter().skip(1)),
@@ -81,11 +84,14 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The program that one of this name is.
-fn mode(program: &OsStr) -> Mode {
+/// The program that one of this name is, if it is one of ours.
+fn mode(program: &OsStr) -> Option<Mode> {
     let name = Path::new(program).file_name().unwrap_or(program).as_bytes();
     let has = |word: &[u8]| name.windows(word.len()).any(|part| part == word);
-    if has(b"passt") && !has(b"pasta") { Mode::Passt } else { Mode::Pasta }
+    if has(b"pasta") {
+        return Some(Mode::Pasta);
+    }
+    has(b"passt").then_some(Mode::Passt)
 }
 
 /// Prints `text`, the whole output of the run.
@@ -219,7 +225,7 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
             code
         }
         Err(failure) => {
-            failure::report(&failure);
+            failure::report(&failure, &options.target.userns);
             // In a sandbox by now, or nothing was made.
             pid_file.iter().for_each(PidFile::discard);
             ExitCode::FAILURE
@@ -227,4 +233,23 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
     };
     console::flush();
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_of_the_file_is_the_mode() {
+        for (name, expected) in [
+            ("pasta", Some(Mode::Pasta)),
+            ("/usr/bin/pasta.avx2", Some(Mode::Pasta)),
+            ("/usr/bin/passt", Some(Mode::Passt)),
+            ("passt-pasta", Some(Mode::Pasta)),
+            ("/usr/lib/pasta/network", None),
+            ("", None),
+        ] {
+            assert_eq!(mode(name.as_ref()), expected, "{name}");
+        }
+    }
 }
