@@ -130,7 +130,12 @@ impl NamespaceTarget {
             (Some(process), Some((_, rest))) if rest == Path::new("ns/net") => {
                 TargetWatch::of_process(process)
             }
-            _ => TargetWatch::of_name(&self.path, &self.net),
+            (process, _) => match (TargetWatch::of_name(&self.path, &self.net), process) {
+                (Err(WatchError::Unwatchable(_)), Some(process)) => {
+                    TargetWatch::of_process(process)
+                }
+                (watched, _) => watched,
+            },
         }
     }
 

@@ -5,7 +5,8 @@
 //! watched.
 //!
 //! * A process, or `/proc/PID/ns/net`: that process (pidfd_open(2)). Other processes may live on in
-//!   its namespace.
+//!   its namespace. The same for other files of a process that lead to a namespace without a name,
+//!   such as `/proc/PID/task/TID/ns/net`.
 //! * Any other path, usually a bind mount such as `/run/netns/NAME`: the name. The name is gone
 //!   when it was unmounted, removed, renamed or means another namespace. It is seen through our own
 //!   mount namespace: events in other mount namespaces count only if they propagate to ours

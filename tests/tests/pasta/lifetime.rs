@@ -103,6 +103,25 @@ fn end_of_the_name_ends_the_daemon() {
 }
 
 #[test]
+fn end_of_the_process_ends_the_daemon_whatever_file_of_it_is_given() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    for name in ["ns/net", "task/PID/ns/net", "fd/5"] {
+        let netns = rootless.netns(&name.replace('/', "-"));
+        let flag = world.folder().join("flag");
+        let script = format!("exec 5</proc/self/ns/net; touch {}; exec cat", flag.display());
+        let process = rootless.spawn_inside(&netns, &["sh", "-c", &script]);
+        wait_until(PATIENCE, "the process is inside", || flag.exists());
+        fs::remove_file(flag).unwrap();
+        let path = format!("/proc/PID/{name}").replace("PID", &process.pid().to_string());
+        started(&rootless, &["-q", "--netns", &path]);
+        assert!(!rootless.daemons().is_empty());
+        drop(process);
+        rootless.wait_for_end();
+    }
+}
+
+#[test]
 fn daemon_that_is_told_so_outlives_the_name() {
     let world = needs!(World::ordinary());
     let rootless = Rootless::new(&world);
