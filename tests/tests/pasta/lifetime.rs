@@ -69,6 +69,21 @@ fn everything_works_when_the_caller_goes_on() {
 }
 
 #[test]
+fn user_who_may_have_no_further_process_is_told_and_has_no_pid_file() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let pasta = world.reachable_pasta().display().to_string();
+    let pid_file = world.folder().join("pid").display().to_string();
+    let limited = ["--nproc=1:1", &pasta, "-q", "-P", &pid_file, "--netns", &netns];
+    let output = rootless.run("prlimit".as_ref(), &[&limited, PODMAN].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let text = "Couldn't start a daemon: Resource temporarily unavailable";
+    assert!(output.stderr.starts_with(text), "{}", output.stderr);
+    assert!(!fs::exists(pid_file).unwrap());
+}
+
+#[test]
 fn descriptors_of_the_caller_are_closed() {
     let world = needs!(World::ordinary());
     let rootless = Rootless::new(&world);

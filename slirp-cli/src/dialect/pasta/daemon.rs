@@ -39,8 +39,10 @@ pub(super) fn start(
     network: impl FnOnce(RawFd, Option<PidFile>) -> ExitCode,
 ) -> io::Result<ExitCode> {
     // Handed over by number, as a caller's ready descriptor is.
-    let (ready, tell) = pipe()?;
-    let Some(child) = fork_process()? else {
+    let begun = pipe().map_err(io::Error::from).and_then(|ends| Ok((ends, fork_process()?)));
+    let ((ready, tell), child) =
+        begun.inspect_err(|_| pid_file.iter().for_each(PidFile::discard))?;
+    let Some(child) = child else {
         drop(ready);
         // We are no leader of a process group, so this cannot fail.
         let _ = setsid();
