@@ -126,7 +126,7 @@ fn guest_of_a_host_without_ipv6_gets_no_address() {
     let mirrored = Mirrored { ipv6: Some(v6), ..Mirrored::default() };
     let config = StackConfig { plan: AddressPlan::mirrored(&mirrored).unwrap(), ..config() };
     let got = ask(&config, &message(SOLICIT, &[CLIENT_ID, WANTED]));
-    assert_eq!(got, Err(DiscardReason::DhcpNotAnswered));
+    assert_eq!(got, Err(DhcpNotAnswered));
     assert!(ask(&config, &message(11, &[CLIENT_ID])).is_ok(), "an information request");
 }
 
