@@ -11,12 +11,11 @@ use slirp_core::launch::LaunchError;
 use slirp_core::link::FrameSocketError;
 use slirp_core::netns::{AttachError, AttachStep};
 
-use super::options::Userns;
 use crate::failure::RunFailure;
 
-/// Tells why a run failed, with a hint if there is one. `userns` was to be joined.
-pub(super) fn report(failure: &RunFailure, userns: &Userns) {
-    for line in lines(failure, userns) {
+/// Tells why a run failed, with a hint if there is one.
+pub(super) fn report(failure: &RunFailure) {
+    for line in lines(failure) {
         tracing::error!("{line}");
     }
     if let Some(hint) = failure.hint() {
@@ -24,12 +23,12 @@ pub(super) fn report(failure: &RunFailure, userns: &Userns) {
     }
 }
 
-fn lines(failure: &RunFailure, userns: &Userns) -> Vec<String> {
+fn lines(failure: &RunFailure) -> Vec<String> {
     match failure {
         RunFailure::Forward(ForwardError::Bind { forward, source }) => {
             vec![listen_failed(forward, source), "Couldn't listen on requested ports".to_owned()]
         }
-        RunFailure::Attach(error) => vec![attach(error, userns)],
+        RunFailure::Attach(error) => vec![attach(error)],
         RunFailure::Launch(LaunchError::Sandbox(_) | LaunchError::Seccomp(_)) => {
             vec![failure.to_string(), "Failed to sandbox process, exiting".to_owned()]
         }
@@ -85,16 +84,10 @@ fn reason(error: &FrameSocketError) -> String {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "errors without a known text")]
-fn attach(error: &AttachError, userns: &Userns) -> String {
+fn attach(error: &AttachError) -> String {
     match error {
         AttachError::OpenNamespace { path, source } => {
-            let is_user = match userns {
-                Userns::Path(userns) => userns == path,
-                Userns::OfPlace => path.ends_with("ns/user"),
-                Userns::Callers => false,
-            };
-            let kind = if is_user { "user" } else { "network" };
-            format!("Couldn't open {kind} namespace {}: {}", path.display(), text_of(source))
+            format!("Couldn't open network namespace {}: {}", path.display(), text_of(source))
         }
         AttachError::OpenUserNamespace { path, source } => {
             format!("Couldn't open user namespace {}: {}", path.display(), text_of(source))
@@ -158,28 +151,21 @@ mod tests {
         ] {
             let forward = Forward::new(ForwardProtocol::Tcp, host.parse().unwrap(), guest);
             let failure = RunFailure::Forward(ForwardError::Bind { forward, source: source() });
-            assert_eq!(
-                lines(&failure, &Userns::Callers),
-                [text, "Couldn't listen on requested ports"]
-            );
+            assert_eq!(lines(&failure), [text, "Couldn't listen on requested ports"]);
         }
     }
 
     #[test]
     fn namespace_that_cannot_be_opened_is_named() {
-        let text = |path: &str, userns: &Userns| {
-            let source = io::Error::from_raw_os_error(libc::EACCES);
-            let failure = AttachError::OpenNamespace { path: path.into(), source };
-            lines(&RunFailure::Attach(failure), userns).concat()
-        };
-        let of = |kind: &str, path: &str| {
-            format!("Couldn't open {kind} namespace {path}: Permission denied")
-        };
-        let path = Userns::Path("/run/user".into());
-        assert_eq!(text("/run/user", &path), of("user", "/run/user"));
-        assert_eq!(text("/run/net", &path), of("network", "/run/net"));
-        let path = "/proc/7/ns/user";
-        assert_eq!(text(path, &Userns::OfPlace), of("user", path));
+        let source = || io::Error::from_raw_os_error(libc::EACCES);
+        let path = std::path::PathBuf::from("/proc/7/ns/x");
+        for (failure, kind) in [
+            (AttachError::OpenNamespace { path: path.clone(), source: source() }, "network"),
+            (AttachError::OpenUserNamespace { path: path.clone(), source: source() }, "user"),
+        ] {
+            let text = format!("Couldn't open {kind} namespace /proc/7/ns/x: Permission denied");
+            assert_eq!(lines(&RunFailure::Attach(failure)), [text]);
+        }
     }
 
     #[test]
@@ -188,6 +174,6 @@ mod tests {
         let step = AttachStep::CreateTap;
         let failure = RunFailure::Attach(AttachError::Step { step, source });
         let text = "TUNSETIFF ioctl on /dev/net/tun failed: Device or resource busy";
-        assert_eq!(lines(&failure, &Userns::Callers), [text]);
+        assert_eq!(lines(&failure), [text]);
     }
 }

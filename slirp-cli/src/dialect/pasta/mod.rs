@@ -225,7 +225,7 @@ fn connect(options: &PastaOptions, ends: Ends, pid_file: Option<PidFile>) -> Exi
             code
         }
         Err(failure) => {
-            failure::report(&failure, &options.target.userns);
+            failure::report(&failure);
             // In a sandbox by now, or nothing was made.
             pid_file.iter().for_each(PidFile::discard);
             ExitCode::FAILURE
