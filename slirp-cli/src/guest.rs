@@ -70,6 +70,14 @@ pub(crate) fn find<'a>(target: &'a Target, options: &Options) -> Result<Found<'a
             (NamespaceTarget::from_paths(netns, userns.as_deref())?, tap)
         }
     };
+    // slirp4netns(1) tries without a user namespace that cannot be joined.
+    if let (
+        Some(_),
+        Target::Pid { userns: Some(path), .. } | Target::Path { userns: Some(path), .. },
+    ) = (&options.own_plan, target)
+    {
+        namespaces.verify_user(path)?;
+    }
     let watch = options.exit_with_netns.then(|| namespaces.watch()).transpose()?;
     Ok(Found::Namespaces(namespaces, name, watch))
 }

@@ -74,7 +74,7 @@ impl NamespaceTarget {
     ///
     /// # Errors
     /// [`AttachError::OpenNamespace`] or [`AttachError::OpenUserNamespace`] when one cannot be
-    /// opened; the latter also when there is no user namespace at `user`.
+    /// opened.
     pub fn from_paths(net: &Path, user: Option<&Path>) -> Result<Self, AttachError> {
         let error = |path: &Path, source| AttachError::OpenNamespace { path: path.into(), source };
         let process = in_proc(net)
@@ -86,18 +86,7 @@ impl NamespaceTarget {
             _ => open_file(AT_FDCWD, path),
         };
         let net_fd = open(net).map_err(|errno| error(net, errno.into()))?;
-        let open_user = |path: &Path| {
-            // To join what is no user namespace has the errno of joining our own once more.
-            let checked = open(path).and_then(|user| match nsfs::kind(user.as_fd()) {
-                Ok(libc::CLONE_NEWUSER) => Ok(user),
-                Ok(_) | Err(_) => Err(Errno::EINVAL),
-            });
-            let failed = |errno: Errno| AttachError::OpenUserNamespace {
-                path: path.into(),
-                source: errno.into(),
-            };
-            checked.map_err(failed)
-        };
+        let open_user = |path: &Path| open(path).map_err(|errno| no_user_namespace(path, errno));
         let user = user.map(open_user).transpose()?;
         Ok(Self { net: net_fd, user, path: net.to_owned(), process, may_be_own: false })
     }
@@ -108,6 +97,18 @@ impl NamespaceTarget {
     pub fn even_our_own(mut self) -> Self {
         self.may_be_own = true;
         self
+    }
+
+    /// Refuses what was opened at `path`, to be joined first, if it is no user namespace. To join
+    /// such a thing has the errno of joining our own namespace once more, so nobody would be told.
+    ///
+    /// # Errors
+    /// [`AttachError::OpenUserNamespace`] with `EINVAL`.
+    pub fn verify_user(&self, path: &Path) -> Result<(), AttachError> {
+        match self.user.as_ref().map(|user| nsfs::kind(user.as_fd())) {
+            None | Some(Ok(libc::CLONE_NEWUSER)) => Ok(()),
+            Some(Ok(_) | Err(_)) => Err(no_user_namespace(path, Errno::EINVAL)),
+        }
     }
 
     fn refuse_our_own(&self) -> Result<(), AttachError> {
@@ -279,6 +280,10 @@ pub fn bring_loopback_up(target: &NamespaceTarget) -> Result<(), AttachError> {
 pub fn interface_mac(target: &NamespaceTarget, name: &str) -> Result<Option<MacAddr>, AttachError> {
     let interface = InterfaceRequest::new(name.as_bytes());
     Ok(attach::interface_mac(target.network(), target.user(), interface)?)
+}
+
+fn no_user_namespace(path: &Path, errno: Errno) -> AttachError {
+    AttachError::OpenUserNamespace { path: path.into(), source: errno.into() }
 }
 
 fn open_requested(
