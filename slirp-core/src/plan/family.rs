@@ -115,7 +115,9 @@ impl<A: Copy + PartialEq> Family<A> {
 
     /// Whether the plan gives `address` to the guest.
     pub(crate) fn is_guests(&self, address: A) -> bool {
-        self.guest == address || self.others.0.contains(&Some(address))
+        // They are listed from the front on.
+        let mut others = self.others.0.iter().map_while(|other| *other);
+        self.guest == address || others.any(|other| other == address)
     }
 
     /// The same with these meanings. For the translation to the guest, the first address with a

@@ -107,9 +107,10 @@ const CONNECTIONS_CAP: usize = 4096;
 /// (arbitrary).
 const CONNECTIONS_PART: usize = 8;
 
-/// How many connections may be under way where so many descriptors are for what is joined.
+/// How many connections may be under way where so many descriptors are for what is joined. There is
+/// always one: without a place, no port would ever be served again.
 pub(super) fn connections_within(descriptors: usize) -> usize {
-    CONNECTIONS_CAP.min(descriptors / CONNECTIONS_PART)
+    (descriptors / CONNECTIONS_PART).clamp(1, CONNECTIONS_CAP)
 }
 
 /// A place among the datagrams or the connections that are under way.
@@ -235,6 +236,7 @@ mod tests {
         let kinds: [(Take, usize); 2] =
             [(Passing::datagram, DATAGRAMS_CAP), (connection, CONNECTIONS_CAP)];
         assert_eq!(Signs::new(1_024).connections_cap, 1_024 / CONNECTIONS_PART);
+        assert!(Signs::new(0).has_room(), "one client at a time");
         let mut held = Vec::new();
         for (take, cap) in kinds {
             let mut all: Vec<Passing> = core::iter::from_fn(|| take(&signs)).collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::RunError;
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
+use crate::discard::DiscardReason;
 use crate::event::{ForwardId, HostError};
 use crate::host::forward::{
     Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, Opening, PortId,
@@ -115,6 +116,7 @@ impl Reactor {
             };
             let Some(stream) = self.hand_over(stream, origin, guest, now) else { continue };
             if self.link.is_nothing() {
+                self.stack.note_discard(DiscardReason::GuestNotFound);
                 stream.reset();
                 continue;
             }
@@ -165,6 +167,7 @@ impl Reactor {
                 continue;
             }
             if self.link.is_nothing() {
+                self.stack.note_discard(DiscardReason::GuestNotFound);
                 continue;
             }
             self.stack.handle_inbound_udp(
