@@ -164,7 +164,9 @@ impl TcpBridge {
     pub(crate) fn reset(self) {
         self.near.reset();
         match self.far {
-            Far::Held(_) | Far::Connecting { .. } => {}
+            Far::Held(_) => {}
+            // The server may have accepted it by now.
+            Far::Connecting { stream, .. } => stream.reset(),
             Far::Joined(far) => far.reset(),
         }
     }
@@ -172,6 +174,7 @@ impl TcpBridge {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read as _};
     use std::net::{SocketAddr, TcpListener, TcpStream as Client};
     use std::time::Duration;
 
@@ -201,6 +204,17 @@ mod tests {
         assert!(!bridge.has_broken());
         reset(client);
         assert!(bridge.has_broken());
+    }
+
+    #[test]
+    fn server_that_has_accepted_a_connection_that_was_not_joined_yet_sees_a_reset() {
+        let (_client, mut bridge) = bridge();
+        let (mut server, stream) = pair();
+        let targets = Targets { first: ([127, 0, 0, 1], 1).into(), other: None };
+        bridge.far = Far::Connecting { stream, targets };
+        bridge.reset();
+        let error = server.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
