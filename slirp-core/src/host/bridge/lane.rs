@@ -8,8 +8,8 @@
 //!
 //! A direction that has received much at once goes on through a pipe, as long as there is one:
 //! splice(2) hands pages over instead of copying them (measured: half as much again, and round
-//! trips of one byte as before). The end of the sender's direction (FIN) is passed on behind the
-//! last byte.
+//! trips of one byte as before). It sends without pacing from then on, too. The end of the sender's
+//! direction (FIN) is passed on behind the last byte.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -221,7 +221,10 @@ impl Lane {
         if let Some(rest) = data.get(sent..).filter(|rest| !rest.is_empty()) {
             self.held = Held::Memory { bytes: Kept::new(rest, &means.held), start: 0 };
         }
-        self.is_bulk |= len >= BULK;
+        if len >= BULK && !self.is_bulk {
+            self.is_bulk = true;
+            to.send_unpaced();
+        }
         received
     }
 }
@@ -252,6 +255,28 @@ mod tests {
         poll.registry().register(&mut SourceFd(&fd), mio::Token(0), interest).unwrap();
         poll.poll(&mut events, None).unwrap();
         events.iter().for_each(|event| _ = socket.on_event(event));
+    }
+
+    #[test]
+    fn direction_that_moves_much_is_not_paced() {
+        let control = |socket: &TcpHost| {
+            let mut name = SockRef::from(&socket.as_fd()).tcp_congestion().unwrap();
+            name.retain(|byte| *byte != 0);
+            String::from_utf8(name).unwrap()
+        };
+        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        for (len, expected) in [(1000, default.trim()), (BULK, "reno")] {
+            let (mut writer, near) = pair();
+            let (_reader, far) = pair();
+            let (mut near, mut far) = (TcpHost::new(near), TcpHost::new(far));
+            writer.write_all(&vec![0; len]).unwrap();
+            let buffer = vec![0; 2 * BULK].into_boxed_slice();
+            let mut means = Means { buffer, pipes: Pipes::within(0), held: Rc::default() };
+            let mut lane = Lane::default();
+            note_input(&mut near);
+            assert_eq!(lane.pump(&mut near, &mut far, &mut means), Progress::Waits);
+            assert_eq!((lane.moved(), control(&far).as_str()), (len as u64, expected));
+        }
     }
 
     #[test]

@@ -418,6 +418,11 @@ impl TcpHost {
         self.is_writable
     }
 
+    /// As [`TcpStream::send_unpaced`].
+    pub(crate) fn send_unpaced(&self) {
+        self.stream.send_unpaced();
+    }
+
     /// Moves what has arrived into a pipe that is empty, up to `len` bytes.
     pub(crate) fn recv_into(&mut self, pipe: BorrowedFd<'_>, len: usize) -> Transfer {
         if !self.is_readable {

@@ -19,7 +19,7 @@ use crate::event::HostError;
 
 crate::sys::calls::system_calls! {
     SYS_socket if crate::sys::calls::IP => "the remote of a flow";
-    SYS_setsockopt => "no delay, acknowledgements, urgent data in line, keep-alive, interface";
+    SYS_setsockopt => "no delay, acknowledgements, pacing, urgent data, keep-alive, interface";
     SYS_bind => "outbound addresses";
     SYS_connect => "the remote of a flow";
     SYS_getsockopt => "the outcome of a connect";
@@ -231,6 +231,17 @@ impl TcpStream {
     pub(crate) fn acknowledge(&self) {
         if let Err(error) = self.socket.set_tcp_quickack(true) {
             tracing::debug!(%error, "an acknowledgement is late");
+        }
+    }
+
+    /// Has the kernel send without pacing, for a connection that leads over a loopback interface.
+    ///
+    /// BBR, which some hosts have as their default, holds pieces back with a timer each: two fifths
+    /// of the processor time of a byte (measured with eight connections). Reno sets none, and is
+    /// the one congestion control that each kernel has and anyone may choose (tcp(7)).
+    pub(crate) fn send_unpaced(&self) {
+        if let Err(error) = self.socket.set_tcp_congestion(b"reno") {
+            tracing::debug!(%error, "a connection over loopback may be paced");
         }
     }
 
