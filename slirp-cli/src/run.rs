@@ -28,7 +28,7 @@ use std::time::Duration;
 use slirp_core::dns::DnsConfig;
 use slirp_core::instance::ApiSocket;
 use slirp_core::instance::{Builder, Forward, MTU_MIN, RunError};
-use slirp_core::launch::{self, Confinement, Prepared};
+use slirp_core::launch::{self, Confinement, InheritedFds, LaunchError, Prepared};
 use slirp_core::link::Link;
 use slirp_core::netns::TargetWatch;
 use slirp_core::plan::AssumedGuest;
@@ -75,6 +75,8 @@ pub(crate) fn run(
     let signals = Signals::hold(options.good_ends).map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     launch::raise_descriptor_limit();
+    // Ports may be thousands.
+    let inherited = InheritedFds::find().map_err(LaunchError::Inherited)?;
     let found = guest::find(target, options)?;
     let Checked { mut ports, egress: policy, recording, operator } = checks::check(options, taken)?;
     let opened = match guest::open(found, options, sources, report)? {
@@ -144,7 +146,7 @@ pub(crate) fn run(
     if options.sandbox {
         sandbox = sandbox.target(watch.take());
     }
-    let mut confined = Prepared::new(builder).confine(confinement(options, sandbox))?;
+    let mut confined = Prepared::new(builder).confine(confinement(options, sandbox, inherited))?;
     let watch = watch.or(confined.take_target());
     let running = confined.start()?;
     // A caller that waits for the network is told here that there is none.
@@ -269,8 +271,8 @@ fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
 }
 
 /// What a running network gives up, as far as the options say.
-fn confinement(options: &Options, sandbox: Sandbox) -> Confinement {
-    let mut confinement = Confinement::none();
+fn confinement(options: &Options, sandbox: Sandbox, inherited: InheritedFds) -> Confinement {
+    let mut confinement = Confinement::none().inherited(inherited);
     if options.sandbox {
         confinement = confinement.sandbox(sandbox);
     }

@@ -20,7 +20,7 @@ use crate::instance::{self, BackgroundInstance, Builder, SplicesError, StartErro
 use crate::netns::TargetWatch;
 use crate::sandbox::seccomp::{self, SeccompError, SystemCall};
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::sys::close_inherited_fds;
+pub use crate::sys::InheritedFds;
 
 /// Why a network could not be launched.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,7 @@ pub fn raise_descriptor_limit() {
 pub struct Confinement {
     sandbox: Option<Sandbox>,
     allowed: Option<Vec<&'static SystemCall>>,
+    inherited: Option<InheritedFds>,
 }
 
 impl Confinement {
@@ -75,6 +76,11 @@ impl Confinement {
     /// Everything that `sandbox` takes away.
     pub fn sandbox(self, sandbox: Sandbox) -> Self {
         Self { sandbox: Some(sandbox), ..self }
+    }
+
+    /// What the caller may have left open, listed before this process opened much of its own.
+    pub fn inherited(self, inherited: InheritedFds) -> Self {
+        Self { inherited: Some(inherited), ..self }
     }
 
     /// All system calls except the engine's and `more`, which are the program's.
@@ -104,9 +110,10 @@ impl Prepared {
     /// # Errors
     /// The first step that fails; the process may be confined in part.
     pub fn confine(self, confinement: Confinement) -> Result<Confined, LaunchError> {
-        let Confinement { sandbox, allowed } = confinement;
+        let Confinement { sandbox, allowed, inherited } = confinement;
         if sandbox.is_some() || allowed.is_some() {
-            close_inherited_fds().map_err(LaunchError::Inherited)?;
+            let inherited = inherited.map_or_else(InheritedFds::find, Ok);
+            inherited.map_err(LaunchError::Inherited)?.close();
         }
         let (builder, target) = match sandbox {
             Some(sandbox) => {

@@ -58,13 +58,31 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
 pub fn close_inherited_fds() -> io::Result<()> {
-    for number in open_fds()? {
+    InheritedFds::find()?.close();
+    Ok(())
+}
+
+/// The numbers that are open when this is made, among them all that the parent process left open.
+///
+/// To list them takes the kernel about a microsecond for each, so a program that opens many makes
+/// the list before.
+#[derive(Debug)]
+pub struct InheritedFds(Vec<RawFd>);
+
+impl InheritedFds {
+    /// # Errors
+    /// When `/proc/self/fd` cannot be read.
+    pub fn find() -> io::Result<Self> {
+        Ok(Self(open_fds()?))
+    }
+
+    /// As [`close_inherited_fds`].
+    pub(crate) fn close(self) {
         // A standard stream would come as a duplicate and stay open.
-        if number > 2 {
+        for number in self.0.into_iter().filter(|number| *number > 2) {
             drop(inherited_fd(number));
         }
     }
-    Ok(())
 }
 
 /// The open numbers, including the descriptor of the folder that lists them.

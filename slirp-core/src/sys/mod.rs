@@ -36,7 +36,7 @@ pub(crate) mod step;
 pub(crate) mod tun;
 
 pub use alloc::LargeAlloc;
-pub use fd::{close_inherited_fds, inherited_fd, receive_fd, send_fd};
+pub use fd::{InheritedFds, close_inherited_fds, inherited_fd, receive_fd, send_fd};
 pub(crate) use fd::{make_ours, owner_of, receive_with_fd};
 pub use process::{
     ProcessFd, close_descriptors_on_exec, fork_process, fork_sibling, reset_signals, set_ignored,

@@ -314,9 +314,13 @@ fn identity_of(path: &CStr) -> Option<Identity> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// The highest number of an open descriptor. It is far below the limit, which may be a thousand
-/// million.
+/// The highest number of an open descriptor, where [`close_range`] needs it. It is far below the
+/// limit, which may be a thousand million.
 fn last_fd() -> libc::c_uint {
+    // Nothing has this number.
+    if range_closed(libc::c_uint::MAX, libc::c_uint::MAX) {
+        return libc::c_uint::MAX;
+    }
     let last = open_fds().ok().and_then(|open| open.into_iter().max());
     last.unwrap_or(RawFd::MAX).unsigned_abs()
 }
@@ -335,10 +339,14 @@ fn close_all_but(mut kept: [RawFd; 7], last: libc::c_uint) {
     close_range(first, libc::c_uint::MAX, last);
 }
 
+/// Whether the kernel has closed these at once.
+fn range_closed(from: libc::c_uint, to: libc::c_uint) -> bool {
+    // SAFETY: closing descriptors touches no memory, and the callers use none of them any more.
+    unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) == 0 }
+}
+
 fn close_range(from: libc::c_uint, to: libc::c_uint, last: libc::c_uint) {
-    // SAFETY: closing descriptors touches no memory, and this process uses none of them.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
-    if closed != 0 {
+    if !range_closed(from, to) {
         // Before Linux 5.9.
         for number in from..=to.min(last) {
             // SAFETY: as above; a number that is not open is refused.
