@@ -297,7 +297,9 @@ impl Driver {
                     assert!(self.egress.lets_out(Protocol::Tcp, remote), "{remote} is not let out");
                     self.connect(flow, remote, origin);
                 }
-                HostAction::Close { flow, .. } => self.hosts.retain(|host| host.flow != flow),
+                HostAction::Close { flow, .. } | HostAction::AskElsewhere { flow, .. } => {
+                    self.hosts.retain(|host| host.flow != flow)
+                }
                 HostAction::CancelDns { query, .. } => {
                     self.queries.retain(|&(other, _)| other != query);
                 }

@@ -250,6 +250,13 @@ impl Network {
         self.stack.handle_member_removed(self.ids[port], &member(port), &released, self.now);
     }
 
+    fn keep(&mut self, opened: Result<FlowId, DiscardReason>) -> Option<FlowId> {
+        let flow = opened.ok()?;
+        self.hosts.insert(flow, Host { ready: 3000, room: ROOM, ..Host::default() });
+        self.seen.push(flow);
+        Some(flow)
+    }
+
     fn play(&mut self, op: MemberOp, flags: u8, b: u16, body: &[u8]) {
         let port = usize::from(flags & SECOND != 0);
         let is_answered = flags & ANSWERED != 0;
@@ -261,9 +268,10 @@ impl Network {
             MemberOp::Accept => {
                 let guest = SocketAddr::new(guest, 80);
                 let origin = Origin { rule: ForwardId(1), client: remote, local: remote };
-                if let Ok(flow) = self.stack.handle_tcp_accepted(origin, guest, self.now) {
-                    self.hosts.insert(flow, Host { ready: 3000, room: ROOM, ..Host::default() });
-                    self.seen.push(flow);
+                let opened = self.stack.handle_tcp_accepted(origin, guest, self.now);
+                if let Some(flow) = self.keep(opened) {
+                    let other = SocketAddr::new(IpAddr::V4(member(1 - port).address), 80);
+                    self.stack.set_other_guest(flow, other);
                 }
             }
             MemberOp::Forwarded => {
@@ -447,6 +455,11 @@ impl Network {
                 }
                 HostAction::Close { flow, .. } => {
                     self.hosts.remove(&flow);
+                }
+                HostAction::AskElsewhere { flow, origin, guest, .. } => {
+                    self.hosts.remove(&flow);
+                    let opened = self.stack.handle_tcp_refused(origin, guest, self.now);
+                    self.keep(opened);
                 }
                 HostAction::QueryDns { query, .. } => self.queries.push(query),
                 HostAction::CancelDns { query, .. } => self.queries.retain(|&other| other != query),

@@ -96,6 +96,17 @@ pub enum HostAction {
         /// Whether a TCP peer is to see a reset instead of an orderly end.
         reset: bool,
     },
+    /// The guest has refused a connection that a remote opened, and has another address. The flow
+    /// is gone; pass its socket to `handle_tcp_refused`.
+    #[non_exhaustive]
+    AskElsewhere {
+        /// The flow.
+        flow: FlowId,
+        /// As it was passed to `handle_tcp_accepted`.
+        origin: Origin,
+        /// The other address.
+        guest: SocketAddr,
+    },
     /// Answer this DNS query and report with `handle_dns_answer`.
     #[non_exhaustive]
     QueryDns {

@@ -61,6 +61,7 @@ mod keep_alive;
 use core::mem;
 use core::net::SocketAddr;
 use core::ops::Range;
+use core::time::Duration;
 
 use self::acknowledgement::HeldAck;
 use self::awake::{Awake, Turn};
@@ -73,6 +74,7 @@ use super::transfer::{Allowance, HostStream, Wants};
 use crate::config::Timeouts;
 use crate::discard::DiscardReason;
 use crate::egress::Name;
+use crate::event::Origin;
 use crate::journal::Ending;
 use crate::mac::MacAddr;
 use crate::shaper::Segments;
@@ -102,8 +104,8 @@ pub(crate) struct TcpFlow {
     state: State,
     guest: GuestSide,
     our_mac: MacAddr,
-    /// Who opened the connection, and to which port of the host, if the guest did not.
-    opener: Option<Box<(SocketAddr, u16)>>,
+    /// How the connection came, if the guest did not open it.
+    arrival: Option<Box<Arrival>>,
     /// What stands between the guest's bytes and the host, if anything does.
     gate: Option<Box<Gate>>,
     /// The name that the guest's first bytes had, where a policy has looked at them.
@@ -118,6 +120,15 @@ pub(crate) struct TcpFlow {
     pub(crate) first_speaker: FirstSpeaker,
     /// How often the flow was unparked; taken by the stack for its counter.
     pub(crate) unparked: u32,
+}
+
+/// How a connection of a remote came.
+struct Arrival {
+    origin: Origin,
+    /// How long the guest may take to be found and to answer.
+    patience: Duration,
+    /// Where the guest is to be asked next, should it refuse.
+    other_guest: Option<SocketAddr>,
 }
 
 impl TcpFlow {
@@ -158,20 +169,19 @@ impl TcpFlow {
         matches!(self.state, State::Asking(_))
     }
 
-    /// A flow that `opener`, a client and the host's port that it uses, has opened; the guest knows
-    /// the client as `remote`. The flow is to be [`locate`](Self::locate)d, then the guest is to
-    /// answer, both within `timeouts.guest_connect`.
+    /// A flow that the client of `origin` has opened; the guest knows it as `remote`. The flow is
+    /// to be [`locate`](Self::locate)d, then the guest is to answer, both within `patience`.
     pub(crate) fn accepted(
         guest: GuestSide,
         our_mac: MacAddr,
         remote: SocketAddr,
-        opener: (SocketAddr, u16),
-        timeouts: &Timeouts,
+        origin: Origin,
+        patience: Duration,
         now: Instant,
     ) -> Self {
         Self {
-            opener: Some(Box::new(opener)),
-            wake_at: Some(now + timeouts.guest_connect),
+            arrival: Some(Box::new(Arrival { origin, patience, other_guest: None })),
+            wake_at: Some(now + patience),
             ..Self::new(State::Locating { remote }, guest, our_mac, now)
         }
     }
@@ -181,7 +191,7 @@ impl TcpFlow {
             state,
             guest,
             our_mac,
-            opener: None,
+            arrival: None,
             gate: None,
             claim: None,
             ack: HeldAck::new(),
@@ -253,12 +263,27 @@ impl TcpFlow {
 
     /// The remote's client and the host's port, if the remote opened the connection.
     pub(crate) fn opener(&self) -> Option<(SocketAddr, u16)> {
-        self.opener.as_deref().copied()
+        let Arrival { origin, .. } = self.arrival.as_deref()?;
+        Some((origin.client, origin.local.port()))
+    }
+
+    /// Has the guest be asked at another address, should it refuse a connection of a remote.
+    pub(crate) fn set_other_guest(&mut self, guest: SocketAddr) {
+        if let Some(arrival) = &mut self.arrival {
+            arrival.other_guest = Some(guest);
+        }
+    }
+
+    /// Where else a connection is to be led that the guest has refused.
+    pub(crate) fn elsewhere(&self) -> Option<(Origin, SocketAddr)> {
+        let Arrival { origin, other_guest, .. } = self.arrival.as_deref()?;
+        let is_refused = self.ending() == Some(Ending::GuestReset);
+        other_guest.filter(|_| is_refused).map(|guest| (*origin, guest))
     }
 
     /// Whether the remote opened the connection.
     pub(crate) const fn is_inbound(&self) -> bool {
-        self.opener.is_some()
+        self.arrival.is_some()
     }
 
     /// When either side was active last.
@@ -354,6 +379,12 @@ impl TcpFlow {
         self.active_at = now;
         self.wake(engine, now);
         let link = self.link();
+        if segment.is_syn()
+            && let Some(arrival) = &mut self.arrival
+        {
+            // It has answered.
+            arrival.other_guest = None;
+        }
         let State::Awake(awake) = &mut self.state else {
             return Err(DiscardReason::TcpNoFlow);
         };

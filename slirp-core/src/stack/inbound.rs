@@ -11,10 +11,16 @@
 //! The port is the remote's too, unless the guest has a conversation with the same four numbers
 //! already.
 //!
+//! # Services of one IP version
+//! The host's kernel has completed the handshake before we see a connection, so a client that tried
+//! IPv6 first would not fall back to IPv4 if the guest refused. We do it in its place: a rule for
+//! both IP versions leads a refused connection to the guest's other address.
+//!
 //! # Limits
 //! Connections count as half open until the guest answers.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::Stack;
@@ -34,6 +40,9 @@ use crate::time::Instant;
 
 /// Ports that are tried when the remote's own is taken (arbitrary).
 const PORT_ATTEMPTS: u16 = 256;
+/// How long a guest that has refused may take to answer at its other address (arbitrary). One that
+/// has none is silent, and its clients are not to wait long for the refusal.
+const SECOND_PATIENCE: Duration = Duration::from_millis(250);
 /// First of the ports that are shown instead of one that is taken, and how many there are: the
 /// dynamic ports (RFC 6335 section 6).
 const OTHER_PORTS: (u16, u16) = (49_152, 16_384);
@@ -51,7 +60,31 @@ impl Stack {
         guest: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
-        let opened = self.open_inbound(origin, guest, now);
+        self.accept(origin, guest, self.config.timeouts.guest_connect, now)
+    }
+
+    /// As [`handle_tcp_accepted`](Self::handle_tcp_accepted), for a connection that the guest has
+    /// refused at another address. It is to answer within a quarter of a second.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn handle_tcp_refused(
+        &mut self,
+        origin: Origin,
+        guest: SocketAddr,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        self.accept(origin, guest, SECOND_PATIENCE, now)
+    }
+
+    fn accept(
+        &mut self,
+        origin: Origin,
+        guest: SocketAddr,
+        patience: Duration,
+        now: Instant,
+    ) -> Result<FlowId, DiscardReason> {
+        let opened = self.open_inbound(origin, guest, patience, now);
         self.note(opened.map(|_| ()));
         self.tell_refused(Protocol::Tcp, origin.client, guest, opened.err());
         opened
@@ -61,6 +94,7 @@ impl Stack {
         &mut self,
         origin: Origin,
         guest: SocketAddr,
+        patience: Duration,
         now: Instant,
     ) -> Result<FlowId, DiscardReason> {
         let guest = self.current_guest(guest);
@@ -80,9 +114,7 @@ impl Stack {
         let mac = self.link.mac_of(guest.ip()).unwrap_or_default();
         let side = GuestSide { address: guest, mac };
         let our_mac = self.outbox.our_mac(guest.ip());
-        let opener = (origin.client, origin.local.port());
-        let timeouts = &self.config.timeouts;
-        let flow = TcpFlow::accepted(side, our_mac, key.remote, opener, timeouts, now);
+        let flow = TcpFlow::accepted(side, our_mac, key.remote, origin, patience, now);
         let way = (key.remote, Peer::Inbound { rule: origin.rule, client: origin.client });
         let flow = Flow::Tcp(Box::new(flow));
         let id = self.open_flow(Kind::InboundOpening, key, flow, way, now)?;
@@ -94,6 +126,14 @@ impl Stack {
         }
         self.schedule_link();
         Ok(id)
+    }
+
+    /// Should the guest refuse the connection that was accepted as `id`, the host side is asked to
+    /// ask once more, at `guest`.
+    pub fn set_other_guest(&mut self, id: FlowId, guest: SocketAddr) {
+        if let Some((_, flow)) = self.flows.tcp_mut(id) {
+            flow.set_other_guest(guest);
+        }
     }
 
     /// Whether a remote waits for the guest's answer on this flow.

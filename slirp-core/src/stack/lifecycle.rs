@@ -101,7 +101,9 @@ impl Stack {
             self.schedule.ask(TimerOwner::Egress, egress.on_closed(&entry.meta, used_at));
         }
         let is_tcp = matches!(entry.flow, Flow::Tcp(_));
+        let mut elsewhere = None;
         if let Flow::Tcp(flow) = entry.flow {
+            elsewhere = flow.elsewhere();
             flow.retire(&mut self.engine);
         }
         debug_assert!(self.flows.len() > 0 || !self.engine.is_in_use(), "rings are given back");
@@ -110,7 +112,10 @@ impl Stack {
             self.forget_shaped(id, entry.meta.permit.holder, used_at);
         }
         self.stats.flows = self.flows.len() as u64;
-        self.actions.push_back(HostAction::Close { flow: id, reset: reset && is_tcp });
+        self.actions.push_back(match elsewhere {
+            Some((origin, guest)) => HostAction::AskElsewhere { flow: id, origin, guest },
+            None => HostAction::Close { flow: id, reset: reset && is_tcp },
+        });
     }
 
     /// Closes a flow that is to make room for another one.

@@ -143,6 +143,7 @@ impl World {
                     }
                 }
             }
+            HostAction::AskElsewhere { .. } => unreachable!("no rule has two addresses"),
             HostAction::Close { flow, reset, .. } => {
                 if let Some(mut host) = self.hosts.remove(&flow) {
                     host.visit.closed = Some(reset);

@@ -342,3 +342,28 @@ fn bytes_of_socat_arrive_at_socat() {
         assert_eq!(server.finish().stdout, "x", "{connect}");
     }
 }
+
+#[test]
+fn service_of_one_ip_version_is_reached_in_either() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let line = "--config-net -t 5000-5001 -u none -T none -U none --quiet --netns";
+    let words: Vec<_> = line.split_whitespace().chain([netns.as_str()]).collect();
+    let output = rootless.pasta(&words);
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    let listens = ["TCP4-LISTEN:5000,fork", "TCP6-LISTEN:5001,ipv6only=1,fork"];
+    let _servers = listens.map(|listen| {
+        rootless.spawn_inside(&netns, &["socat", listen, "SYSTEM:read word && echo got $word"])
+    });
+    let is_open = "for port in 5000 5001; do
+        until ss -Htln sport = :$port | grep -q .; do sleep 0.01; done
+    done";
+    rootless.inside(&netns, is_open);
+    for host in ["198.51.100.1", "[2001:db8:1::1]", "127.0.0.1", "[::1]"] {
+        for port in [5000, 5001] {
+            let ask = format!("echo word | socat -t 20 - TCP:{host}:{port}");
+            assert_eq!(world.host.script(&ask), "got word\n", "{host}:{port}");
+        }
+    }
+}

@@ -81,8 +81,8 @@ impl TcpFlow {
         .min();
     }
 
-    const fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {
-        if self.is_inbound() { timeouts.guest_connect } else { timeouts.guest_handshake }
+    fn handshake_timeout(&self, timeouts: &Timeouts) -> Duration {
+        self.arrival.as_ref().map_or(timeouts.guest_handshake, |arrival| arrival.patience)
     }
 
     /// A deadline has passed.
@@ -99,7 +99,7 @@ impl TcpFlow {
             State::Connecting(_) if self.wake_at.is_some_and(|at| at <= now) => {
                 Err(DiscardReason::HostConnectTimedOut)
             }
-            State::Locating { .. } if now >= self.opened_at + timeouts.guest_connect => {
+            State::Locating { .. } if now >= self.opened_at + self.handshake_timeout(timeouts) => {
                 self.state = State::Broken(Ending::TimedOut);
                 Err(DiscardReason::GuestNotFound)
             }

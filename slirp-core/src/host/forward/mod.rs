@@ -113,8 +113,9 @@ pub(crate) struct Forwards {
 
 /// The outcome of one accept.
 pub(crate) enum Accepted {
-    /// A connection on the port and of the remote that `origin` names, to be forwarded to `guest`.
-    Connection { stream: TcpStream, origin: Origin, guest: SocketAddr },
+    /// A connection on the port and of the remote that `origin` names, to be forwarded to `guest`,
+    /// or to `other` if that refuses.
+    Connection { stream: TcpStream, origin: Origin, guest: SocketAddr, other: Option<SocketAddr> },
     /// A connection that was already gone; there may be more.
     Lost,
     /// No more connections for now.
@@ -375,7 +376,8 @@ impl Forwards {
                     let in_ipv6 = forward.in_ipv6().filter(|_| client.is_ipv6());
                     let Forward { host, guest, .. } = in_ipv6.unwrap_or(forward);
                     let origin = Origin { rule, client, local: host };
-                    Accepted::Connection { stream, origin, guest }
+                    let other = forward.guests().find(|other| *other != guest);
+                    Accepted::Connection { stream, origin, guest, other }
                 }
                 (Ok(_) | Err(_), _) => Accepted::Lost,
             },

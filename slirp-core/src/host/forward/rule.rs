@@ -42,7 +42,8 @@ pub struct Forward {
     /// client of the other IP version as the gateway.
     pub guest: SocketAddr,
     /// Where the guest listens for the clients of `[::]`, at the same ports, in a rule that is
-    /// `also_ipv6`. They are led to `guest` without it.
+    /// `also_ipv6`. They are led to `guest` without it. With it, a connection that the guest
+    /// refuses at one address is led to the other.
     pub guest_ipv6: Option<Ipv6Addr>,
     /// How many ports there are; the n-th port of the host leads to the n-th port of the guest.
     pub ports: u16,

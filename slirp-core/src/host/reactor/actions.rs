@@ -13,6 +13,12 @@ use crate::time::Instant;
 impl Reactor {
     /// Does what the stack asks for.
     pub(super) fn perform_all(&mut self, now: Instant) {
+        self.perform_actions(now);
+        self.ask_elsewhere(now);
+    }
+
+    /// As [`perform_all`](Self::perform_all), except that what is to be asked elsewhere is kept.
+    pub(super) fn perform_actions(&mut self, now: Instant) {
         while let Some(action) = self.stack.poll_action() {
             self.perform(action, now);
         }
@@ -47,6 +53,11 @@ impl Reactor {
                 )
                 | None => {}
             },
+            HostAction::AskElsewhere { flow, origin, guest } => {
+                if let Some(stream) = self.sockets.release(flow) {
+                    self.refused.push((stream, origin, guest));
+                }
+            }
             HostAction::QueryDns { query, transport, message } => {
                 let (wanted, is_wanted) = tokio::sync::oneshot::channel();
                 self.wanted.insert(query, wanted);

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::error::RunError;
 use super::{ACCEPTS_CAP, DATAGRAMS_CAP, ERRORS_CAP, Reactor};
 use crate::discard::DiscardReason;
-use crate::event::{ForwardId, HostError};
+use crate::event::{FlowId, ForwardId, HostError};
 use crate::host::forward::{
     Accepted, Forward, ForwardError, ForwardProtocol, OpenForwards, Opening, PortId,
 };
 use crate::host::socket::table::{HostSocket, TcpHost};
+use crate::host::socket::tcp::TcpStream;
 use crate::policy::Protocol;
 use crate::time::Instant;
 
@@ -109,8 +110,10 @@ impl Reactor {
                 self.forwards.pause(now + HAND_OVER_PAUSE);
                 return false;
             }
-            let (stream, origin, guest) = match self.forwards.accept(id, now) {
-                Accepted::Connection { stream, origin, guest } => (stream, origin, guest),
+            let (stream, origin, guest, other) = match self.forwards.accept(id, now) {
+                Accepted::Connection { stream, origin, guest, other } => {
+                    (stream, origin, guest, other)
+                }
                 Accepted::Lost => continue,
                 Accepted::Drained => return true,
             };
@@ -120,21 +123,35 @@ impl Reactor {
                 stream.reset();
                 continue;
             }
-            match self.stack.handle_tcp_accepted(origin, guest, now) {
-                Ok(flow) => {
-                    // If a flow was evicted to make room, its socket is reset before its slot is
-                    // used.
-                    self.perform_all(now);
-                    let socket = HostSocket::Tcp(TcpHost::new(stream));
-                    if let Err(error) = self.sockets.insert(flow, socket) {
-                        tracing::debug!(%error, "an accepted connection was lost");
-                        self.stack.handle_remote_gone(flow);
-                    }
-                }
-                Err(_) => stream.reset(),
+            let opened = self.stack.handle_tcp_accepted(origin, guest, now);
+            if let (Ok(flow), Some(other)) = (opened, other) {
+                self.stack.set_other_guest(flow, other);
             }
+            self.keep(stream, opened, now);
         }
         false
+    }
+
+    /// Keeps the connection of `stream` for the flow that was opened for it.
+    fn keep(&mut self, stream: TcpStream, opened: Result<FlowId, DiscardReason>, now: Instant) {
+        let Ok(flow) = opened else {
+            stream.reset();
+            return;
+        };
+        // Sockets of flows that have ended are closed before their slots are used.
+        self.perform_actions(now);
+        if let Err(error) = self.sockets.insert(flow, HostSocket::Tcp(TcpHost::new(stream))) {
+            tracing::debug!(%error, "an accepted connection was lost");
+            self.stack.handle_remote_gone(flow);
+        }
+    }
+
+    /// Leads connections elsewhere that the guest has refused at one address.
+    pub(super) fn ask_elsewhere(&mut self, now: Instant) {
+        while let Some((stream, origin, guest)) = self.refused.pop() {
+            let opened = self.stack.handle_tcp_refused(origin, guest, now);
+            self.keep(stream, opened, now);
+        }
     }
 
     /// Returns whether every datagram was taken.

@@ -32,6 +32,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 
 use mio::unix::SourceFd;
@@ -52,9 +53,10 @@ use super::link::tap::is_frame_lost;
 use super::mailbox::{Mailbox, Message};
 use super::socket::outbound::OutboundAddresses;
 use super::socket::table::{HostSocket, SocketTable};
+use super::socket::tcp::TcpStream;
 use super::token::Source;
 use crate::discard::DiscardReason;
-use crate::event::{DnsQueryId, FlowId};
+use crate::event::{DnsQueryId, FlowId, Origin};
 use crate::stack::Stack;
 use crate::time::Instant;
 use mail::Next;
@@ -117,6 +119,8 @@ pub(crate) struct Reactor {
     forwards: Forwards,
     inbox: mpsc::Receiver<Message>,
     queries: tokio::sync::mpsc::Sender<Query>,
+    /// Connections of remotes that the guest has refused and is to be asked for elsewhere.
+    refused: Vec<(TcpStream, Origin, SocketAddr)>,
     /// Queries that have no answer yet. Dropping the sender gives a query up.
     wanted: BTreeMap<DnsQueryId, tokio::sync::oneshot::Sender<Infallible>>,
     started_at: std::time::Instant,
@@ -200,6 +204,7 @@ impl Reactor {
             forwards,
             inbox,
             queries,
+            refused: Vec::new(),
             wanted: BTreeMap::new(),
             started_at: std::time::Instant::now(),
             timer,

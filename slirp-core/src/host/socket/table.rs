@@ -218,6 +218,13 @@ impl SocketTable {
         (owner == flow).then_some(socket)
     }
 
+    /// Takes the connection of `flow` out, so that another flow can have it.
+    pub(crate) fn release(&mut self, flow: FlowId) -> Option<TcpStream> {
+        let HostSocket::Tcp(TcpHost { stream, .. }) = self.remove(flow)? else { return None };
+        let fd = stream.as_fd().as_raw_fd();
+        self.registry.deregister(&mut SourceFd(&fd)).ok().map(|()| stream)
+    }
+
     /// Takes the socket of `flow` out. Dropping it closes it, which also ends its registration.
     pub(crate) fn remove(&mut self, flow: FlowId) -> Option<HostSocket> {
         self.of(flow)?;

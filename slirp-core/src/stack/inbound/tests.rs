@@ -316,6 +316,49 @@ fn refusal_of_the_guest_resets_the_client() {
 }
 
 #[test]
+fn refused_connection_is_led_to_the_guests_other_address_and_an_answered_one_is_not() {
+    let (client, other) = ("127.0.0.1:5000", "[fd00::64]:80".parse().unwrap());
+    for is_answered in [false, true] {
+        let mut scene = Scene::new(|_| {});
+        scene.tell_mac();
+        let flow = scene.accept(client).unwrap();
+        scene.stack.set_other_guest(flow, other);
+        let ack = scene.segments()[0].1.sequence_number.wrapping_add(1);
+        let remote = ([10, 0, 2, 2], 5000);
+        let origin = came_through(1, client.parse().unwrap());
+        let mut expected = HostAction::AskElsewhere { flow, origin, guest: other };
+        if is_answered {
+            scene.feed(built(segment(remote, 1000).syn().ack(ack), &[]));
+            expected = HostAction::Close { flow, reset: true };
+        }
+        scene.feed(built(segment(remote, 1001).rst().ack(ack), &[]));
+        assert_eq!(scene.actions, [expected]);
+    }
+}
+
+#[test]
+fn guest_without_another_address_is_not_waited_for_long() {
+    let mut scene = Scene::new(|_| {});
+    scene.tell_mac();
+    let origin = came_through(1, "127.0.0.1:5000".parse().unwrap());
+    let elsewhere = "10.0.2.101:80".parse().unwrap();
+    let flow = scene.stack.handle_tcp_refused(origin, elsewhere, scene.now).unwrap();
+    scene.advance(Duration::from_millis(249));
+    assert_eq!(scene.actions, []);
+    scene.advance(Duration::from_millis(1));
+    assert_eq!(scene.actions, [HostAction::Close { flow, reset: true }]);
+    // Found, and silent.
+    scene.actions.clear();
+    let here = SocketAddr::from((GUEST, 80));
+    let flow = scene.stack.handle_tcp_refused(origin, here, scene.now).unwrap();
+    scene.turn();
+    scene.advance(Duration::from_millis(249));
+    assert_eq!((scene.segments().is_empty(), scene.actions.as_slice()), (false, [].as_slice()));
+    scene.advance(Duration::from_millis(1));
+    assert_eq!(scene.actions, [HostAction::Close { flow, reset: true }]);
+}
+
+#[test]
 fn reset_that_acknowledges_something_else_is_no_refusal() {
     let mut scene = Scene::new(|_| {});
     scene.tell_mac();

@@ -226,6 +226,7 @@ impl Ladder {
                         self.is_guest_eager = is_guest_eager;
                     }
                     HostAction::Close { flow, reset } => self.closes.push((flow, reset)),
+                    HostAction::AskElsewhere { .. } => unreachable!("no guest has two addresses"),
                     HostAction::QueryDns { query, message, .. } => {
                         self.queries.push((query, message));
                     }

@@ -11,12 +11,12 @@ use crate::wire::ip::fill_ipv4_checksum;
 use crate::wire::udp::emit_datagram;
 
 /// The gateway's port `port`, which is the host's.
-fn gateway(port: u16) -> std::net::SocketAddr {
+fn gateway(port: u16) -> SocketAddr {
     ([10, 0, 2, 2], port).into()
 }
 
 /// A remote that has received a datagram of the guest, and the address for its answers.
-fn conversation(scene: &mut Scene) -> (UdpSocket, std::net::SocketAddr) {
+fn conversation(scene: &mut Scene) -> (UdpSocket, SocketAddr) {
     let remote = UdpSocket::bind("127.0.0.1:0").unwrap();
     scene.send(5000, gateway(remote.local_addr().unwrap().port()), b"question");
     await_readable(&remote);

@@ -16,7 +16,7 @@ fn policy(text: &str) -> EgressPolicy {
 }
 
 /// A service on the host's loopback, and its port at the gateway.
-fn service() -> (UdpSocket, std::net::SocketAddr) {
+fn service() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     (socket, ([10, 0, 2, 2], port).into())
