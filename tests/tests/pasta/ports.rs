@@ -63,7 +63,7 @@ fn address_and_interface_say_where_clients_arrive() {
     let missing = rootless.netns("m");
     let output = pasta(&rootless, &missing, &["-t", "%nope/5003", "-u", "none"]);
     assert_eq!(output.status.code(), Some(1));
-    let text = "Listen failed for HOST TCP port */5003: No such device\n";
+    let text = "Listen failed for HOST TCP port *%nope/5003: No such device\n";
     assert!(output.stderr.starts_with(text), "{}", output.stderr);
 }
 

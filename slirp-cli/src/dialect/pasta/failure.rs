@@ -25,8 +25,11 @@ pub(super) fn report(failure: &RunFailure) {
 
 fn lines(failure: &RunFailure) -> Vec<String> {
     match failure {
-        RunFailure::Forward(ForwardError::Bind { forward, source }) => {
-            vec![listen_failed(forward, source), "Couldn't listen on requested ports".to_owned()]
+        RunFailure::Forward(ForwardError::Bind { forward, interface, source }) => {
+            vec![
+                listen_failed(forward, interface.as_deref(), source),
+                "Couldn't listen on requested ports".to_owned(),
+            ]
         }
         RunFailure::Attach(error) => vec![attach(error)],
         RunFailure::Launch(LaunchError::Sandbox(_) | LaunchError::Seccomp(_)) => {
@@ -106,18 +109,23 @@ fn attach(error: &AttachError) -> String {
 }
 
 /// Why a port cannot be opened.
-pub(super) fn listen_failed(forward: &Forward, source: &io::Error) -> String {
-    format!("Listen failed for {}: {}", port(forward), text_of(source))
+pub(super) fn listen_failed(
+    forward: &Forward,
+    interface: Option<&str>,
+    source: &io::Error,
+) -> String {
+    format!("Listen failed for {}: {}", port(forward, interface), text_of(source))
 }
 
-/// A port as the messages of this dialect have it: `HOST TCP port */80`.
-fn port(forward: &Forward) -> String {
+/// A port as the messages of this dialect have it: `HOST TCP port */80`, `HOST TCP port *%eth0/80`.
+fn port(forward: &Forward, interface: Option<&str>) -> String {
     let address = match forward.host.ip() {
         ip if ip.is_unspecified() => "*".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
-    format!("HOST {} port {address}/{}", forward.protocol, forward.host.port())
+    let at = interface.map_or_else(String::new, |name| format!("%{name}"));
+    format!("HOST {} port {address}{at}/{}", forward.protocol, forward.host.port())
 }
 
 /// The kernel's text alone.
@@ -150,7 +158,8 @@ mod tests {
             ("[::1]:80", "Listen failed for HOST TCP port [::1]/80: Address already in use"),
         ] {
             let forward = Forward::new(ForwardProtocol::Tcp, host.parse().unwrap(), guest);
-            let failure = RunFailure::Forward(ForwardError::Bind { forward, source: source() });
+            let error = ForwardError::Bind { forward, interface: None, source: source() };
+            let failure = RunFailure::Forward(error);
             assert_eq!(lines(&failure), [text, "Couldn't listen on requested ports"]);
         }
     }

@@ -216,7 +216,7 @@ impl Forwards {
         self.targets.extend(targets(id, forward));
         self.firsts.insert(first, id);
         self.rules.insert(id, Rule { forward, first, ports });
-        in_poller.map_err(|source| ForwardError::Bind { forward, source })
+        in_poller.map_err(|source| ForwardError::Bind { forward, interface: None, source })
     }
 
     /// Registers a socket with the poller.

@@ -298,7 +298,7 @@ impl OpenRule {
         if forward.host.port() == 0
             && let Some(Some(socket)) = sockets.first()
         {
-            let port = socket.port().map_err(|source| ForwardError::Bind { forward, source })?;
+            let port = socket.port().map_err(|source| opening.refused(forward, source))?;
             forward.host.set_port(port);
         }
         for port in forward.apart_in_ipv6().iter().flat_map(Forward::each) {
@@ -348,7 +348,7 @@ impl RuleSocket {
                         Err(source) => {
                             let is_free_in_ipv4 = listen(port.host, true, opening).is_ok();
                             let forward = if is_free_in_ipv4 { ipv6 } else { port };
-                            return Err(ForwardError::Bind { forward, source });
+                            return Err(opening.refused(forward, source));
                         }
                     }
                 }
@@ -359,7 +359,7 @@ impl RuleSocket {
                 UdpSocket::listen(port.host, prepare).map(Box::new).map(Self::Udp)
             }
         };
-        opened.map_err(|source| ForwardError::Bind { forward: port, source })
+        opened.map_err(|source| opening.refused(port, source))
     }
 
     /// The port that the kernel has picked.
@@ -407,5 +407,9 @@ impl Opening {
             SocketAddr::V4(_) => socket.set_freebind_v4(true),
             SocketAddr::V6(_) => socket.set_freebind_v6(true),
         }
+    }
+
+    fn refused(&self, forward: Forward, source: io::Error) -> ForwardError {
+        ForwardError::Bind { forward, interface: self.interface.clone(), source }
     }
 }

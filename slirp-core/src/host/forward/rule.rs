@@ -129,12 +129,14 @@ pub enum ForwardError {
     GuestAddress(IpAddr),
     /// The host refuses to let us listen there.
     #[error(
-        "cannot listen on {} for {}: {source}{}",
-        .forward.host, .forward.protocol, hint(.source)
+        "cannot listen on {}{} for {}: {source}{}",
+        .forward.host, at_interface(.interface.as_deref()), .forward.protocol, hint(.source)
     )]
     Bind {
         /// The rule.
         forward: Forward,
+        /// The interface at which clients were to arrive.
+        interface: Option<String>,
         /// The error of the kernel.
         source: io::Error,
     },
@@ -179,6 +181,10 @@ impl ForwardError {
         let Self::Bind { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(libc::EADDRINUSE | libc::EACCES | libc::EPERM))
     }
+}
+
+fn at_interface(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(" at interface {name}"))
 }
 
 fn hint(error: &io::Error) -> &'static str {

@@ -283,7 +283,7 @@ fn ports_that_are_not_handed_over_are_closed_again() {
     await_closed(first, 3);
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first + 2)).unwrap();
     let error = OpenForwards::open(&rules, plan).unwrap_err();
-    let ForwardError::Bind { forward, source } = error else { panic!("{error}") };
+    let ForwardError::Bind { forward, source, .. } = error else { panic!("{error}") };
     assert_eq!((forward.host.port(), source.kind()), (first + 2, io::ErrorKind::AddrInUse));
     drop(taken);
     await_closed(first, 3);

@@ -143,8 +143,8 @@ impl Ports {
         let all = ports.map(|one| (one.forward(self.guest), one.opening)).collect();
         let opened = match self.handle.blocking().open_forwards(all) {
             Ok(opened) => opened,
-            Err(ForwardError::Bind { forward, source }) => {
-                return Err(listen_failed(&forward, &source));
+            Err(ForwardError::Bind { forward, interface, source }) => {
+                return Err(listen_failed(&forward, interface.as_deref(), &source));
             }
             Err(error) => return Err(error.to_string()),
         };
