@@ -239,8 +239,10 @@ fn killed_keeper_makes_way_for_a_container_of_the_other_kind() {
     for is_shared in [false, true] {
         let runtime = MiniCni::new(&world, &json!({ "shared": is_shared })).netns(&netns(&first));
         runtime.add().unwrap();
-        send(runtime.keeper(), Signal::SIGKILL);
-        wait_until(PATIENCE, "the keeper is gone", || keepers(&world).is_empty());
+        let keeper = runtime.keeper();
+        send(keeper, Signal::SIGKILL);
+        // It has lost its command line before.
+        wait_until(PATIENCE, "the keeper is gone", || !ProcessFacts(keeper).is_alive());
         let other = MiniCni::new(&world, &json!({ "shared": !is_shared }));
         let other = other.container("c2").netns(&netns(&second));
         other.add().unwrap();
