@@ -124,6 +124,8 @@ pub(crate) struct OwnPlan {
 /// Connections between the loopbacks of the host and the guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Splicing {
+    /// Whether clients on the host's loopback are joined, and not left to the guest's interface.
+    pub(crate) joins_clients: bool,
     /// Whether clients on the host's loopback reach the guest's loopback, and not the guest's own
     /// address.
     pub(crate) to_guest_loopback: bool,
@@ -148,6 +150,7 @@ impl Splicing {
         let ipv6 = plan.ipv6().map(|family| family.guest);
         let ipv6 = ipv6.filter(|address| !address.is_unicast_link_local());
         Splices::new(network)
+            .joins_clients(self.joins_clients)
             .to_guest_loopback(self.to_guest_loopback)
             .changeable(self.is_changeable)
             .guest(ipv4, ipv6)

@@ -267,6 +267,25 @@ fn port_opens_and_closes_with_the_program_of_the_guest() {
     wait_until(PATIENCE, "the port is closed", || !is_open());
 }
 
+#[test]
+fn only_clients_of_the_host_are_left_to_the_interface() {
+    let world = needs!(World::ordinary());
+    let rootless = Rootless::new(&world);
+    let netns = rootless.netns("n");
+    let guest = &GUEST[..GUEST.len() - 4];
+    let ports = ["--no-splice", "-u", "none", "-T", "5201:7000", "-U", "none"];
+    let output = rootless.pasta(&[guest, &ports, &["--netns", &netns]].concat());
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""));
+    let listen = "TCP-LISTEN:7000,bind=127.0.0.1,reuseaddr,fork";
+    let _far = world.host.spawn(&["socat", "-t", "20", listen, "SYSTEM:echo host"]);
+    world.host.script("until ss -Htln sport = :7000 | grep -q .; do sleep 0.01; done");
+    assert_eq!(rootless.inside(&netns, "socat -t 20 - TCP:127.0.0.1:5201 </dev/null"), "host\n");
+    let _near = serve(&rootless, &netns, "10.0.2.100", 7100);
+    let is_open = || !world.host.script("ss -Htln sport = :7100").is_empty();
+    wait_until(PATIENCE, "the port is open", is_open);
+    assert_eq!(ask(&world, IpAddr::V4(Ipv4Addr::LOCALHOST), 7100), "10.0.2.2\n");
+}
+
 /// Listens at 900 ports from 20000 on, until it is killed.
 const GREEDY: &str = "
 import signal, socket

@@ -448,10 +448,13 @@ fn target(options: &PastaOptions, tap: String) -> Result<Target, NetworkFailure>
 /// What is joined socket to socket, if there is anything.
 fn splicing(options: &PastaOptions, plan: &AddressPlan) -> Option<Splicing> {
     let PortRules { inbound, outbound } = &options.ports;
-    let is_wanted = options.mapping.splice != Splice::Never;
-    let has_rules = carried(options, inbound).chain(carried(options, outbound)).next().is_some();
+    let joins_clients = options.mapping.splice != Splice::Never;
+    // Ports in use are looked for on both sides.
+    let inward = carried(options, inbound).filter(|rule| joins_clients || rule.is_scanned);
+    let has_rules = inward.chain(carried(options, outbound)).next().is_some();
     let is_changeable = options.process.control_socket.is_some();
-    (is_wanted && (has_rules || is_changeable)).then(|| Splicing {
+    (has_rules || is_changeable).then(|| Splicing {
+        joins_clients,
         to_guest_loopback: options.mapping.keeps_loopback,
         is_changeable,
         scanned: publish(options, plan, true),

@@ -131,7 +131,7 @@ impl Inner {
         mut self,
         start: Start,
         outcome: &mpsc::Receiver<Result<Started, SplicesError>>,
-        inward: Inward,
+        inward: Option<Inward>,
     ) -> Result<(Orders, JoinHandle<()>, Vec<Forward>), SplicesError> {
         let signs = Arc::clone(&start.signs);
         self.send(Order::Start(Box::new(start)));

@@ -188,7 +188,7 @@ pub(crate) struct Orders {
     sender: Option<mpsc::Sender<Order>>,
     waker: Arc<Waker>,
     pub(crate) signs: Arc<Signs>,
-    pub(crate) inward: Inward,
+    pub(crate) inward: Option<Inward>,
 }
 
 impl Orders {
@@ -196,7 +196,7 @@ impl Orders {
         sender: mpsc::Sender<Order>,
         waker: Arc<Waker>,
         signs: Arc<Signs>,
-        inward: Inward,
+        inward: Option<Inward>,
     ) -> Self {
         Self { sender: Some(sender), waker, signs, inward }
     }

@@ -20,6 +20,7 @@ use crate::sys::privilege::Identity;
 #[derive(Debug)]
 pub struct Splices {
     pub(crate) place: Place,
+    pub(crate) joins_clients: bool,
     pub(crate) to_guest_loopback: bool,
     pub(crate) is_changeable: bool,
     pub(crate) guest: (Option<Ipv4Addr>, Option<Ipv6Addr>),
@@ -86,11 +87,20 @@ impl Splices {
     pub fn new(network: OwnedFd) -> Self {
         Self {
             place: Place::Network(network),
+            joins_clients: true,
             to_guest_loopback: false,
             is_changeable: false,
             guest: (None, None),
             rules: SpliceRules::default(),
         }
+    }
+
+    /// Whether clients on the host's loopback are joined (default: yes). Otherwise they arrive by
+    /// the guest's link as other clients do.
+    #[must_use]
+    pub fn joins_clients(mut self, is_joined: bool) -> Self {
+        self.joins_clients = is_joined;
+        self
     }
 
     /// Whether a client on the host's loopback reaches the namespace's loopback, at the address
@@ -163,9 +173,9 @@ impl Splices {
             || self.rules.to_host.iter().any(|ports| ports.is_scanned)
     }
 
-    /// Where clients on the host's loopback are led to.
-    pub(crate) fn inward(&self) -> Inward {
-        Inward::new(self.to_guest_loopback, self.guest)
+    /// Where clients on the host's loopback are led to, unless they are left to the link.
+    pub(crate) fn inward(&self) -> Option<Inward> {
+        self.joins_clients.then(|| Inward::new(self.to_guest_loopback, self.guest))
     }
 }
 

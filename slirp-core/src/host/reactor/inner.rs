@@ -59,7 +59,7 @@ impl InnerLink {
         guest: SocketAddr,
         stack: &Stack,
     ) -> Option<Targets> {
-        self.orders.inward.targets(client.ip(), local, guest, |it| stack.current_guest(it))
+        self.orders.inward?.targets(client.ip(), local, guest, |it| stack.current_guest(it))
     }
 
     /// Passes on what a client has sent to a port.

@@ -394,9 +394,17 @@ Default: they arrive at the guest's own address, and come from it."
         }
         OptionId::NoSplice => {
             "\
-Connections of the host's loopback arrive by the guest's interface, and come from
-the address of
+Connections of the host's loopback to a port of
+.Fl t
+or
+.Fl u
+arrive by the guest's interface, and come from the address of
 .Fl Fl map-host-loopback .
+Ports of
+.Fl T
+and
+.Fl U
+have no other way and stay.
 Not together with
 .Fl Fl host-lo-to-ns-lo .
 Default: they are joined socket to socket."

@@ -13,7 +13,7 @@ use slirp_core::plan::{AddressPlan, AssumedGuest};
 use super::wire::{Rules, Table};
 use crate::dialect::pasta::failure::listen_failed;
 use crate::dialect::pasta::network::{check_families, is_carried, published, splice_rules};
-use crate::dialect::pasta::options::{PastaOptions, Splice};
+use crate::dialect::pasta::options::PastaOptions;
 use crate::dialect::pasta::ports::rules::{MAX_RULES, PortError, PortRule, PortRules};
 
 /// See the [module](self).
@@ -92,12 +92,6 @@ impl Ports {
     }
 
     fn splice(&self, rules: SpliceRules) -> Result<(), String> {
-        if self.options.mapping.splice == Splice::Never {
-            return match rules == SpliceRules::default() {
-                true => Ok(()),
-                false => Err("--no-splice leaves no way for these ports".to_owned()),
-            };
-        }
         self.handle.blocking().set_splices(rules).map_err(|error| error.to_string())
     }
 

@@ -88,7 +88,12 @@ fn host_without_a_network_is_no_obstacle() {
 fn loopbacks_are_joined_where_a_rule_needs_that() {
     let splicing = |line: &str| of(line).unwrap().1.own_plan.unwrap().splicing;
     assert_eq!(splicing("-t none -u none -T none -U none 42"), None);
-    assert_eq!(splicing("--no-splice 42"), None);
+    assert_eq!(splicing("--no-splice -t 80 -u none -T none -U none 42"), None);
+    for (line, ports) in [("-t auto -T none", (1, 0)), ("-t 80 -T 5201", (0, 1))] {
+        let found = splicing(&format!("-4 --no-splice -u none -U none {line} 42")).unwrap();
+        assert_eq!((found.scanned.len(), found.to_host.len()), ports, "{line}");
+        assert!(!found.joins_clients);
+    }
     let line = "-4 -t 80 -u auto -T 5201-5202:5301-5302 -U none --host-lo-to-ns-lo 42";
     let found = splicing(line).unwrap();
     assert!(found.to_guest_loopback);

@@ -29,7 +29,7 @@ fn handed(protocol: ForwardProtocol, last: u8, config: StackConfig) -> Handed {
     let (sender, orders) = mpsc::channel();
     let signs = Arc::new(Signs::new(64));
     let inward = Inward::new(false, (Some([10, 0, 2, 100].into()), None));
-    scene.reactor.adopt_inner(Orders::new(sender, waker, Arc::clone(&signs), inward), &[]);
+    scene.reactor.adopt_inner(Orders::new(sender, waker, Arc::clone(&signs), Some(inward)), &[]);
     scene.reactor.stack.set_detail(Detail::Flows);
     let host = free_port([127, 0, 85, last], protocol);
     scene.reactor.add_forwards(&[rule(protocol, host, 80)]).unwrap();
