@@ -75,8 +75,7 @@ pub(crate) fn run(
     let signals = Signals::hold(options.good_ends).map_err(RunFailure::Signals)?;
     let sources = Sources { exit: exit.as_ref(), target: None, signals: &signals };
     launch::raise_descriptor_limit();
-    // Ports may be thousands.
-    let inherited = InheritedFds::find().map_err(LaunchError::Inherited)?;
+    let mut confinement = confinement(options)?;
     let found = guest::find(target, options)?;
     let Checked { mut ports, egress: policy, recording, operator } = checks::check(options, taken)?;
     let opened = match guest::open(found, options, sources, report)? {
@@ -144,9 +143,9 @@ pub(crate) fn run(
     let null = options.detaches.then(open_null).transpose().map_err(RunFailure::Detach)?;
     let mut watch = opened.watch;
     if options.sandbox {
-        sandbox = sandbox.target(watch.take());
+        confinement = confinement.sandbox(sandbox.target(watch.take()));
     }
-    let mut confined = Prepared::new(builder).confine(confinement(options, sandbox, inherited))?;
+    let mut confined = Prepared::new(builder).confine(confinement)?;
     let watch = watch.or(confined.take_target());
     let running = confined.start()?;
     // A caller that waits for the network is told here that there is none.
@@ -270,18 +269,21 @@ fn bind_api(path: &Path) -> Result<ApiSocket, RunFailure> {
     ApiSocket::bind(path).map_err(|error| RunFailure::ApiBind(path.to_owned(), error))
 }
 
-/// What a running network gives up, as far as the options say.
-fn confinement(options: &Options, sandbox: Sandbox, inherited: InheritedFds) -> Confinement {
-    let mut confinement = Confinement::none().inherited(inherited);
-    if options.sandbox {
-        confinement = confinement.sandbox(sandbox);
+/// What a running network gives up besides what a sandbox takes away, as far as the options say.
+fn confinement(options: &Options) -> Result<Confinement, LaunchError> {
+    let mut confinement = Confinement::none();
+    if options.sandbox || options.seccomp {
+        // Before there are ports, which may be thousands. Where nothing is given up, /proc may be
+        // missing.
+        let inherited = InheritedFds::find().map_err(LaunchError::Inherited)?;
+        confinement = confinement.inherited(inherited);
     }
     if options.seccomp {
         let ours = [lifetime::SYSTEM_CALLS, inherited::SYSTEM_CALLS, console::SYSTEM_CALLS];
         let ours = ours.into_iter().flatten();
         confinement = confinement.filter(ours.chain(options.system_calls.iter().copied()));
     }
-    confinement
+    Ok(confinement)
 }
 
 /// How the engine has ended; it takes a bounded time to end.

@@ -70,6 +70,8 @@ pub fn close_inherited_fds() -> io::Result<()> {
 pub struct InheritedFds(Vec<RawFd>);
 
 impl InheritedFds {
+    /// Lists them.
+    ///
     /// # Errors
     /// When `/proc/self/fd` cannot be read.
     pub fn find() -> io::Result<Self> {

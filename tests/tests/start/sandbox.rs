@@ -163,6 +163,25 @@ fn nothing_of_the_host_can_be_opened_without_the_filter_either() {
 }
 
 #[test]
+fn nothing_is_asked_of_proc_where_nothing_is_given_up() {
+    let world = needs!(World::root());
+    let name = format!("{}/netns", world.folder().display());
+    world
+        .host
+        .script(&format!("touch {name}; mount --bind /proc/{}/ns/net {name}", world.guest.pid()));
+    let hide = "mount -t tmpfs tmpfs /proc && exec \"$0\" \"$@\"";
+    let slirp = world
+        .slirp()
+        .without_extra_options()
+        .options(&["--netns-type=path"])
+        .positionals(&[&name, "tap0"])
+        .behind(&["unshare", "-m", "sh", "-c", hide])
+        .start();
+    assert_eq!(std::fs::read_dir(format!("/proc/{}/root/proc", slirp.pid())).unwrap().count(), 0);
+    transfer(&world);
+}
+
+#[test]
 fn resolv_conf_is_followed_wherever_it_is_led() {
     for account in [Account::Root, Account::Ordinary] {
         let world = needs!(World::of(account));
