@@ -33,9 +33,13 @@ fn end(binary: &std::path::Path, signal: Signal) {
     wait_until(PATIENCE, "the end", || Rootless::processes_of(binary).is_empty());
 }
 
-fn assert_reaches_the_remote(world: &World) {
+fn assert_reaches_the_remote(world: &World, binary: &std::path::Path) {
     let server = TcpServer::echo(&world.remote, (REMOTE, 0).into());
-    connect(&world.guest, server.address()).unwrap();
+    if let Err(failure) = connect(&world.guest, server.address()) {
+        let guest = world.guest.script("ip -s link show tap0; ip neigh; ip route");
+        let host = world.host.script("ss -tanp; ip neigh; ip route");
+        panic!("{}: {failure:?}\n{guest}\n{host}", binary.display());
+    }
 }
 
 #[test]
@@ -57,7 +61,7 @@ fn every_line_sets_up_the_child() {
                 assert!(!is_quiet(&line));
                 let picture = Picture::of("tap0", |script| world.guest.script(script));
                 caller.guest.assert_is(&picture, &host, &what);
-                assert_reaches_the_remote(&world);
+                assert_reaches_the_remote(&world, binary);
                 end(binary, Signal::SIGTERM);
                 wait_until(PATIENCE, "the end of the device", || {
                     world.guest.script("ip -br link").lines().count() == 1
@@ -104,7 +108,7 @@ fn line_of_the_foreground_leaves_the_interface_to_the_child() {
             "ip link set tap0 up; ip link set dev tap0 mtu 65520
              ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2 dev tap0",
         );
-        assert_reaches_the_remote(&world);
+        assert_reaches_the_remote(&world, &binary);
         assert!(Rootless::processes_of(&binary).contains(&running.pid()), "no daemon");
         kill(Pid::from_raw(running.pid().cast_signed()), Signal::SIGKILL).unwrap();
         wait_until(PATIENCE, "the end", || Rootless::processes_of(&binary).is_empty());
